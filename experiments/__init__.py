@@ -1,0 +1,1 @@
+"""Configs become functions here and nowhere else."""

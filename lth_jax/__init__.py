@@ -1,0 +1,1 @@
+"""The laboratory for the Lottery Ticket Hypothesis in JAX and Flax."""

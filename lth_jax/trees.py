@@ -1,0 +1,118 @@
+"""Small helpers for pytrees: names of leaves, stacking of members, norms, checks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+KeyPath = tuple[Any, ...]
+
+
+def path_name(path: KeyPath) -> str:
+    """The name of a leaf: its key path joined by `/`, the same for every kind of container.
+
+    Dictionary keys, attributes and positions are written plainly; the `.value` that a raw
+    `nnx.State` puts at the end of each path is left out.
+
+    >>> path_name(jax.tree_util.tree_leaves_with_path({"a": [1.0, 2.0]})[1][0])
+    'a/1'
+    """
+    parts = []
+    for entry in path:
+        for attribute in ("key", "idx", "name"):
+            if hasattr(entry, attribute):
+                parts.append(str(getattr(entry, attribute)))
+                break
+        else:
+            parts.append(str(entry))
+    if parts and parts[-1] == "value" and not isinstance(path[-1], jax.tree_util.DictKey):
+        parts.pop()
+    return "/".join(parts)
+
+
+def names(tree: Any) -> list[str]:
+    """The names of all leaves, in the order of `jax.tree.leaves`.
+
+    >>> names({"dense": {"kernel": 1.0, "bias": 0.0}})
+    ['dense/bias', 'dense/kernel']
+    """
+    return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def map_named(f: Any, tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` whose function also gets the leaf's name: `f(name, leaf, *leaves)`.
+
+    >>> map_named(lambda name, leaf: f"{name}:{leaf}", {"a": 1})
+    {'a': 'a:1'}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: f(path_name(path), *leaves), tree, *rest
+    )
+
+
+def stack(trees: list[Any]) -> Any:
+    """Stacks trees of one structure along a new first axis: members become a population.
+
+    >>> stack([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
+    (2, 3)
+    """
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstack(tree: Any) -> list[Any]:
+    """The inverse of `stack`: a list of trees, one per index of the first axis.
+
+    >>> [t["w"].shape for t in unstack({"w": jnp.zeros((2, 3))})]
+    [(3,), (3,)]
+    """
+    return [index(tree, i) for i in range(jax.tree.leaves(tree)[0].shape[0])]
+
+
+def index(tree: Any, i: Any) -> Any:
+    """`leaf[i]` for every leaf: one member (an integer) or several (a slice or an index array)."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """`jnp.where(condition, yes, no)` leaf by leaf for a scalar condition; keys are allowed."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def vdot(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees, `Σ aᵢ bᵢ` over all leaves."""
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), start=jnp.zeros(()))
+
+
+def norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of a tree, `sqrt(Σ aᵢ²)` over all leaves.
+
+    >>> float(norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
+    5.0
+    """
+    return jnp.sqrt(vdot(tree, tree))
+
+
+def size(tree: Any) -> int:
+    """The number of entries in all leaves together.
+
+    >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)})
+    9
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def check_same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises `ValueError` unless `tree` has the structure and the leaf shapes of `like`."""
+    here, there = jax.tree.structure(tree), jax.tree.structure(like)
+    if here != there:
+        odd = sorted(set(names(tree)) ^ set(names(like)))
+        where_ = f"; they differ at {odd[:3]}" if odd else f": {here} against {there}"
+        raise ValueError(f"`{name}` must have the structure of `{like_name}`{where_}.")
+    for leaf_name, a, b in zip(
+        names(like), jax.tree.leaves(tree), jax.tree.leaves(like), strict=True
+    ):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"`{name}` at '{leaf_name}' has shape {jnp.shape(a)}, "
+                f"but `{like_name}` has {jnp.shape(b)} there."
+            )

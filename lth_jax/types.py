@@ -1,0 +1,50 @@
+"""The words of the house as types: what every other room speaks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Key = jax.Array
+"""A typed PRNG key (`jax.random.key`)."""
+
+Params = Any
+"""A pytree of floating-point arrays."""
+
+Mask = Any
+"""A pytree shaped like the parameters with boolean leaves; True = kept.
+
+Leaves that are not prunable are all True, never None, so that masks stack and vmap."""
+
+Prunable = Any
+"""A static pytree of Python booleans, one per leaf: may this leaf ever be pruned?"""
+
+Scores = Any
+"""A pytree of float scores shaped like the parameters; higher = keep."""
+
+Count = Any
+"""How many prunable weights to keep: an int32 scalar, or a tree of them, one per leaf."""
+
+Info = dict[str, jax.Array]
+"""What a step reports and nothing carries: logged, then forgotten."""
+
+
+class Batch(NamedTuple):
+    """Examples along the first axis of every leaf: inputs `x`, targets `y`."""
+
+    x: Any
+    y: Any
+
+
+class Model(NamedTuple):
+    """A network as two pure functions; the one seam between the laboratory and any framework.
+
+    Attributes:
+      init: `(key, x) -> (params, state)`; `x` is an example batch, `state` holds what is carried
+        but not trained (BatchNorm statistics and the like; `{}` when there is none).
+      apply: `(params, state, x, *, key=None, train) -> (out, state)`; `key` feeds dropout and is
+        needed only with `train=True`.
+    """
+
+    init: Callable[..., tuple[Params, Any]]
+    apply: Callable[..., tuple[Any, Any]]
