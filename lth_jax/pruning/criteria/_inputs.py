@@ -1,0 +1,110 @@
+"""What every criterion asks of its arguments, and the one precision in which scores are made."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.types import Key, Mask, Params, Scores
+
+
+class Criterion(Protocol):
+    """A pure function from parameters to scores; every criterion has exactly this signature.
+
+    `params` and `mask` are trees of one structure; `key` is a typed PRNG key; `batches` is a
+    sequence of batches; `initial` holds the parameters at initialisation (or at the rewind point).
+    What a criterion does not use it ignores, and what it needs and is not given it asks for in a
+    `ValueError`. The scores have the structure and shapes of `params`, are float32 (float64 for
+    float64 leaves), and higher means keep. Scores of weights already pruned carry no meaning.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        mask: Mask,
+        *,
+        key: Key | None = None,
+        batches: Sequence[Any] | None = None,
+        initial: Params | None = None,
+    ) -> Scores:
+        """The scores of `params` under `mask`."""
+
+
+def widen(leaf: jax.Array) -> jax.Array:
+    """The leaf in at least float32, so that products of half-precision numbers keep their order."""
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def check(params: Params, mask: Mask) -> None:
+    """Raises unless `params` holds floats only and `mask` has its structure and shapes."""
+    for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"`params` at '{name}' has dtype {jnp.result_type(leaf)}; only floating-point "
+                "leaves can be scored, so take the others out of the tree first."
+            )
+    trees.check_same_structure("mask", mask, "params", params)
+
+
+def kept(params: Params, mask: Mask) -> Params:
+    """The network as it stands, `params ⊙ mask`, after `check`."""
+    check(params, mask)
+    return jax.tree.map(lambda w, m: jnp.where(m, w, jnp.zeros_like(w)), params, mask)
+
+
+def require(name: str, value: Any, criterion: str, what: str) -> Any:
+    """`value`, or a `ValueError` saying that this criterion needs it."""
+    if value is None:
+        raise ValueError(f"`{criterion}` needs `{name}`: {what}.")
+    return value
+
+
+def require_key(key: Key | None, criterion: str) -> Key:
+    """The key, or a clear error where it is missing or not a typed key."""
+    require("key", key, criterion, "a typed PRNG key such as jax.random.key(0)")
+    if not jnp.issubdtype(getattr(key, "dtype", jnp.float32), jax.dtypes.prng_key):
+        raise TypeError(f"`key` must be a typed PRNG key (jax.random.key), not {type(key)}.")
+    return key
+
+
+def require_initial(initial: Params | None, params: Params, criterion: str) -> Params:
+    """The earlier parameters, or a clear error where they are missing or of another structure."""
+    require("initial", initial, criterion, "the parameters at initialisation or rewind")
+    trees.check_same_structure("initial", initial, "params", params)
+    return initial
+
+
+def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[Any]:
+    """The batches, or a clear error where there are none."""
+    require("batches", batches, criterion, "a sequence of batches for its loss")
+    if not isinstance(batches, (list, tuple)) or hasattr(batches, "_fields"):
+        raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")
+    if not batches:
+        raise ValueError(f"`{criterion}` needs at least one batch, but `batches` is empty.")
+    return batches
+
+
+def batch_size(batch: Any) -> int:
+    """The number of examples in a batch: the length of the first axis of its leaves."""
+    sizes = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "`batches` must hold batches whose leaves share one first axis of at least one "
+            f"example, but one has first axes {sorted(sizes)}."
+        )
+    return sizes.pop()
+
+
+def weighted_mean(f: Callable[[Any], Any], batches: Sequence[Any]) -> Any:
+    """The mean of `f` over all examples, `Σ_b n_b f(b) / Σ_b n_b`, as a tree in at least float32.
+
+    `f` maps a batch to a tree of means over its `n_b` examples.
+    """
+    sizes = [batch_size(batch) for batch in batches]
+    total = None
+    for n, batch in zip(sizes, batches, strict=True):
+        share = jax.tree.map(lambda a: widen(a) * (n / sum(sizes)), f(batch))  # noqa: B023
+        total = share if total is None else jax.tree.map(jnp.add, total, share)
+    return total

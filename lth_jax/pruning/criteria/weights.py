@@ -1,0 +1,238 @@
+"""Criteria that read the weights alone: random, magnitude, LAMP, and the nine of Zhou et al. 2019.
+
+In the equations `w` is the weight now (Zhou's `w_f`, final) and `w₀` the same weight in `initial`
+(`w_i`).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.pruning.criteria._inputs import (
+    Criterion,
+    check,
+    kept,
+    require_initial,
+    require_key,
+    widen,
+)
+
+
+def random() -> Criterion:
+    """Scores drawn uniformly from [0, 1), independent of the weights.
+
+    The control of every other criterion (Zhou et al. 2019, "random"). Each leaf folds its position
+    into `key`, so a population of keys gives a population of masks.
+
+    Returns:
+      A criterion that needs `key`.
+
+    Example:
+      >>> params = {"w": jnp.ones(3)}
+      >>> mask = {"w": jnp.ones(3, bool)}
+      >>> random()(params, mask, key=jax.random.key(0))["w"].shape
+      (3,)
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del batches, initial
+        check(params, mask)
+        key = require_key(key, "random")
+        leaves, treedef = jax.tree.flatten(params)
+        draws = [
+            jax.random.uniform(jax.random.fold_in(key, i), leaf.shape, widen(leaf).dtype)
+            for i, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(treedef, draws)
+
+    return criterion
+
+
+def magnitude() -> Criterion:
+    """The magnitude `|w|` (Han et al. 2015; "large final" in Zhou et al. 2019).
+
+    No normalisation by layer: under a global scope the raw magnitudes compete, as in Frankle and
+    Carbin 2019.
+
+    Example:
+      >>> params = {"w": jnp.array([-2.0, 1.0])}
+      >>> magnitude()(params, {"w": jnp.ones(2, bool)})["w"].tolist()
+      [2.0, 1.0]
+    """
+    return _of_final(jnp.abs)
+
+
+def small_final() -> Criterion:
+    """`-|w|`: keeps the smallest weights (Zhou et al. 2019).
+
+    Example:
+      >>> params = {"w": jnp.array([-2.0, 1.0])}
+      >>> small_final()(params, {"w": jnp.ones(2, bool)})["w"].tolist()
+      [-2.0, -1.0]
+    """
+    return _of_final(lambda w: -jnp.abs(w))
+
+
+def large_init() -> Criterion:
+    """`|w₀|`: the magnitude at initialisation (Zhou et al. 2019). Needs `initial`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 3.0])}
+      >>> large_init()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [4.0, 3.0]
+    """
+    return _of_both("large_init", lambda w, w0: jnp.abs(w0))
+
+
+def small_init() -> Criterion:
+    """`-|w₀|`: keeps the weights that started smallest (Zhou et al. 2019). Needs `initial`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 3.0])}
+      >>> small_init()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [-4.0, -3.0]
+    """
+    return _of_both("small_init", lambda w, w0: -jnp.abs(w0))
+
+
+def large_init_large_final(alpha: float = 1.0) -> Criterion:
+    """`min(α|w|, |w₀|)`: large at both ends (Zhou et al. 2019). Needs `initial`.
+
+    Args:
+      alpha: the slope α by which final magnitudes are brought to the scale of the initial ones.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> large_init_large_final()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [1.0, 1.5]
+    """
+    return _of_both(
+        "large_init_large_final", lambda w, w0: jnp.minimum(alpha * jnp.abs(w), jnp.abs(w0))
+    )
+
+
+def small_init_small_final(alpha: float = 1.0) -> Criterion:
+    """`-max(α|w|, |w₀|)`: small at both ends (Zhou et al. 2019). Needs `initial`.
+
+    Args:
+      alpha: the slope α by which final magnitudes are brought to the scale of the initial ones.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> small_init_small_final()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [-4.0, -2.0]
+    """
+    return _of_both(
+        "small_init_small_final", lambda w, w0: -jnp.maximum(alpha * jnp.abs(w), jnp.abs(w0))
+    )
+
+
+def magnitude_increase() -> Criterion:
+    """`|w| - |w₀|`: how far the weight has moved away from zero (Zhou et al. 2019).
+
+    Needs `initial`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> magnitude_increase()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [-3.0, 0.5]
+    """
+    return _of_both("magnitude_increase", lambda w, w0: jnp.abs(w) - jnp.abs(w0))
+
+
+def movement() -> Criterion:
+    """`|w - w₀|`: how far the weight has moved at all (Zhou et al. 2019). Needs `initial`.
+
+    The distance travelled; for Sanh et al. 2020, who accumulate `-w·∂L/∂w` along the way, see
+    `movement_pruning`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> movement()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [5.0, 0.5]
+    """
+    return _of_both("movement", lambda w, w0: jnp.abs(w - w0))
+
+
+def large_final_same_sign() -> Criterion:
+    """`max(0, w·sign(w₀))`: large now, and on the side of zero it began on (Zhou et al. 2019).
+
+    The mask they call a supermask: applied to `w₀` itself it does far better than chance. Needs
+    `initial`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> large_final_same_sign()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [0.0, 2.0]
+    """
+    return _of_both("large_final_same_sign", lambda w, w0: jnp.maximum(w * jnp.sign(w0), 0.0))
+
+
+def large_final_different_sign() -> Criterion:
+    """`max(0, -w·sign(w₀))`: large now, but across zero from where it began (Zhou et al. 2019).
+
+    The control of `large_final_same_sign`. Needs `initial`.
+
+    Example:
+      >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
+      >>> large_final_different_sign()(w, {"w": jnp.ones(2, bool)}, initial=w0)["w"].tolist()
+      [1.0, 0.0]
+    """
+    return _of_both("large_final_different_sign", lambda w, w0: jnp.maximum(-w * jnp.sign(w0), 0.0))
+
+
+def lamp() -> Criterion:
+    """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each leaf.
+
+    The sum runs over the surviving weights of the leaf that are no smaller than `w_u`; among equal
+    ones, the first in the leaf comes last in the order and so scores highest. The largest weight of
+    every leaf scores 1, so under a global scope no layer collapses before all are down to one
+    weight.
+
+    Example:
+      >>> params = {"w": jnp.array([1.0, -2.0, 2.0])}
+      >>> scores = lamp()(params, {"w": jnp.ones(3, bool)})["w"]
+      >>> [round(float(s), 3) for s in scores]
+      [0.111, 1.0, 0.5]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, batches, initial
+        return jax.tree.map(_lamp, kept(params, mask))
+
+    return criterion
+
+
+def _lamp(leaf: jax.Array) -> jax.Array:
+    # Scaled by the largest magnitude, so that squares neither vanish nor overflow.
+    flat = jnp.abs(widen(leaf)).ravel()
+    squares = jnp.square(flat / jnp.maximum(flat.max(), jnp.finfo(flat.dtype).tiny))
+    descending = jnp.argsort(-squares, stable=True)
+    ordered = squares[descending]
+    sums = jnp.cumsum(ordered)
+    scores = ordered / jnp.where(sums > 0, sums, 1.0)
+    return jnp.zeros_like(squares).at[descending].set(scores).reshape(leaf.shape)
+
+
+def _of_final(f: Callable[[jax.Array], jax.Array]) -> Criterion:
+    """The criterion `f(w)`."""
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, batches, initial
+        check(params, mask)
+        return jax.tree.map(lambda w: f(widen(w)), params)
+
+    return criterion
+
+
+def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Criterion:
+    """The criterion `f(w, w₀)`."""
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, batches
+        check(params, mask)
+        initial = require_initial(initial, params, name)
+        return jax.tree.map(lambda w, w0: f(widen(w), widen(w0)), params, initial)
+
+    return criterion
