@@ -1,0 +1,1 @@
+"""What is measured on results and masks: intervals, overlaps, and other plain numbers."""

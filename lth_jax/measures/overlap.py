@@ -1,0 +1,141 @@
+"""How much masks agree: intersection over union and Cohen's kappa, beside what chance gives.
+
+Two masks of densities `a` and `b` share about `a·b` of the weights even when both were drawn
+blindly, so an overlap says something only beside its chance level. Chance here keeps each leaf's
+own density: it is the overlap of masks shuffled within their leaves.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.types import Mask, Prunable
+
+
+class Overlap(NamedTuple):
+    """How two masks meet on the weights of one leaf, or of several together.
+
+    Attributes:
+      size: the number of weights.
+      first: how many the first mask keeps.
+      second: how many the second mask keeps.
+      both: how many both keep.
+      chance: how many both would keep if each leaf's kept weights were placed at random,
+        `Σ first · second / size` over leaves.
+    """
+
+    size: int
+    first: int
+    second: int
+    both: int
+    chance: float
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard, 1901), in [0, 1]; NaN where both masks are empty."""
+        return _ratio(self.both, self.first + self.second - self.both)
+
+    @property
+    def chance_iou(self) -> float:
+        """The intersection over union at the chance intersection.
+
+        The expectation of the ratio itself differs from it by a term of order `1 / size`.
+        """
+        return _ratio(self.chance, self.first + self.second - self.chance)
+
+    @property
+    def kappa(self) -> float:
+        """Agreement beyond chance, `(p_observed − p_chance) / (1 − p_chance)` (Cohen, 1960).
+
+        1 for equal masks, about 0 for independent ones; NaN where chance alone gives full
+        agreement (both masks full, or both empty).
+        """
+        return _ratio(2 * (self.both - self.chance), self.first + self.second - 2 * self.chance)
+
+
+def overlaps(first: Mask, second: Mask, *, prunable: Prunable) -> dict[str, Overlap]:
+    """The overlap of two masks in every prunable leaf.
+
+    Args:
+      first: tree of boolean arrays.
+      second: tree of boolean arrays of the same structure and shapes.
+      prunable: static tree of booleans; leaves marked False are left out.
+
+    Returns:
+      One `Overlap` per prunable leaf, by the leaf's name; `total` joins them into one.
+
+    Raises:
+      ValueError: if the structures or shapes differ.
+      TypeError: if a prunable leaf is not boolean.
+
+    >>> a, b = {"w": np.array([True, True, False])}, {"w": np.array([False, True, True])}
+    >>> overlaps(a, b, prunable={"w": True})["w"].iou.__round__(3)
+    0.333
+    """
+    trees.check_same_structure("second", second, "first", first)
+    if trees.names(prunable) != trees.names(first):
+        raise ValueError(
+            "`prunable` must have the structure of `first`, "
+            f"got leaves {trees.names(prunable)} against {trees.names(first)}."
+        )
+    leaves = zip(
+        trees.names(first),
+        jax.tree.leaves(first),
+        jax.tree.leaves(second),
+        jax.tree.leaves(prunable),
+        strict=True,
+    )
+    return {name: _overlap(name, a, b) for name, a, b, counts in leaves if counts}
+
+
+def total(parts: Iterable[Overlap]) -> Overlap:
+    """The overlap over several leaves together: every count is summed.
+
+    >>> total([Overlap(4, 2, 2, 1, 1.0), Overlap(4, 2, 2, 2, 1.0)])
+    Overlap(size=8, first=4, second=4, both=3, chance=2.0)
+    """
+    columns = list(zip(*parts, strict=True)) or [()] * len(Overlap._fields)
+    size, first, second, both, chance = (sum(column) for column in columns)
+    return Overlap(size, first, second, both, float(chance))
+
+
+def between_members(
+    masks: Mask, *, prunable: Prunable
+) -> dict[tuple[int, int], dict[str, Overlap]]:
+    """`overlaps` of every pair of a population's members.
+
+    The pairs share members, so they are not independent replicates: show their mean and range,
+    not a standard error over pairs.
+
+    Args:
+      masks: tree of boolean arrays `[members, ...]`.
+      prunable: static tree of booleans, one per leaf.
+
+    Returns:
+      `{(i, j): {leaf name: Overlap}}` for `i < j`.
+
+    >>> pairs = between_members({"w": np.eye(3, dtype=bool)}, prunable={"w": True})
+    >>> {pair: leaves["w"].both for pair, leaves in pairs.items()}
+    {(0, 1): 0, (0, 2): 0, (1, 2): 0}
+    """
+    members = trees.unstack(jax.tree.map(np.asarray, masks))
+    return {
+        (i, j): overlaps(members[i], members[j], prunable=prunable)
+        for i, j in combinations(range(len(members)), 2)
+    }
+
+
+def _overlap(name: str, first: jax.Array, second: jax.Array) -> Overlap:
+    a, b = np.asarray(first), np.asarray(second)
+    if a.dtype != bool or b.dtype != bool:
+        raise TypeError(f"masks must be boolean, got {a.dtype} and {b.dtype} at '{name}'.")
+    kept_a, kept_b, both = (int(np.count_nonzero(kept)) for kept in (a, b, a & b))
+    return Overlap(a.size, kept_a, kept_b, both, kept_a * kept_b / a.size if a.size else 0.0)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator else float("nan")
