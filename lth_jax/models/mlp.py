@@ -1,0 +1,96 @@
+"""Multilayer perceptrons: the plain one (LeNet-300-100 is a setting) and a residual one."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from lth_jax.models.layers import (
+    Activation,
+    Initialization,
+    dense,
+    fan_in_uniform,
+    glorot_normal,
+)
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """Flattens every example: `(batch, ...) -> (batch, n)`.
+
+    >>> flatten(jax.numpy.zeros((2, 28, 28))).shape
+    (2, 784)
+    """
+    return x.reshape(x.shape[0], -1)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron: `h ← φ(h W + b)` for all but the last layer, which stays linear.
+
+    The defaults are LeNet-300-100 for ten classes with Gaussian Glorot kernels, the dense
+    network of LeCun et al. (1998) as Frankle and Carbin (2019) train it: 266,200 weights and
+    410 biases on 28x28 images. Inputs of shape `(batch, ...)` are flattened; the output has
+    shape `(batch, features[-1])`.
+
+    Attributes:
+      features: width of every layer, the output last.
+      activation: φ.
+      initialization: how kernels and biases are drawn.
+      dropout: chance for a hidden unit to be dropped while training.
+
+    >>> from lth_jax.models.adapters import from_linen
+    >>> model = from_linen(MLP((8, 3)))
+    >>> params, state = model.init(jax.random.key(0), jax.numpy.zeros((1, 4)))
+    >>> params["Dense_0"]["kernel"].shape, state
+    ((4, 8), {})
+    """
+
+    features: Sequence[int] = (300, 100, 10)
+    activation: Activation = nn.relu
+    initialization: Initialization = glorot_normal
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `(batch, ...)` to logits `(batch, features[-1])`."""
+        h = flatten(x)
+        for width in self.features[:-1]:
+            h = self.activation(dense(h, width, self.initialization))
+            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        return dense(h, self.features[-1], self.initialization)
+
+
+class ResidualMLP(nn.Module):
+    """A residual perceptron: `h = φ(x W + b)`, then `h ← h + φ(h W + b)` per block, then linear.
+
+    The defaults are the network of the lottery tickets on MNIST-1D, 40-500-500-10 with
+    PyTorch's default initialization: 275,000 weights and 1,010 biases. Source: Greydanus
+    and Kobak (2024), "Scaling down deep learning with MNIST-1D".
+
+    Attributes:
+      width: units in each hidden layer.
+      blocks: number of residual layers.
+      classes: number of outputs.
+      activation: φ.
+      initialization: how kernels and biases are drawn.
+
+    >>> from lth_jax.models.adapters import from_linen
+    >>> model = from_linen(ResidualMLP(width=8, classes=3))
+    >>> params, _ = model.init(jax.random.key(0), jax.numpy.zeros((1, 40)))
+    >>> [params[name]["kernel"].shape for name in sorted(params)]
+    [(40, 8), (8, 8), (8, 3)]
+    """
+
+    width: int = 500
+    blocks: int = 1
+    classes: int = 10
+    activation: Activation = nn.relu
+    initialization: Initialization = fan_in_uniform
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `(batch, ...)` to logits `(batch, classes)`; the same in training and outside."""
+        del train
+        h = self.activation(dense(flatten(x), self.width, self.initialization))
+        for _ in range(self.blocks):
+            h = h + self.activation(dense(h, self.width, self.initialization))
+        return dense(h, self.classes, self.initialization)

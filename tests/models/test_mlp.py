@@ -1,0 +1,93 @@
+"""Perceptrons against their formulas, sizes and initial distributions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lth_jax import trees
+from lth_jax.models.adapters import from_linen
+from lth_jax.models.mlp import MLP, ResidualMLP
+
+
+def parts(params):
+    """(kernels, biases) as flat arrays, in the order of the layers."""
+    layers = [params[name] for name in sorted(params)]
+    return [layer["kernel"] for layer in layers], [layer["bias"] for layer in layers]
+
+
+def test_lenet_300_100_has_the_papers_weights():
+    params, state = jax.eval_shape(
+        from_linen(MLP()).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
+    )
+    kernels, biases = parts(params)
+    assert [k.size for k in kernels] == [235_200, 30_000, 1_000]
+    assert sum(k.size for k in kernels) == 266_200
+    assert trees.size(biases) == 410
+    assert state == {}
+
+
+def test_mnist1d_network_has_the_authors_layers():
+    params, _ = jax.eval_shape(
+        from_linen(ResidualMLP()).init, jax.random.key(0), jnp.zeros((1, 40))
+    )
+    kernels, biases = parts(params)
+    assert [k.shape for k in kernels] == [(40, 500), (500, 500), (500, 10)]
+    assert [b.shape for b in biases] == [(500,), (500,), (10,)]
+
+
+def test_mlp_is_its_formula():
+    model = from_linen(MLP((5, 4, 3), activation=jnp.tanh))
+    x = jax.random.normal(jax.random.key(0), (6, 2, 2))
+    params, state = model.init(jax.random.key(1), x)
+    (w1, w2, w3), (b1, b2, b3) = parts(params)
+    expected = jnp.tanh(jnp.tanh(x.reshape(6, 4) @ w1 + b1) @ w2 + b2) @ w3 + b3
+    np.testing.assert_allclose(
+        model.apply(params, state, x, train=True)[0], expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_residual_mlp_is_its_formula():
+    model = from_linen(ResidualMLP(width=5, blocks=2, classes=3))
+    x = jax.random.normal(jax.random.key(0), (6, 4, 1))
+    params, state = model.init(jax.random.key(1), x)
+    (w1, w2, w3, w4), (b1, b2, b3, b4) = parts(params)
+    h = jax.nn.relu(x[..., 0] @ w1 + b1)
+    h = h + jax.nn.relu(h @ w2 + b2)
+    h = h + jax.nn.relu(h @ w3 + b3)
+    np.testing.assert_allclose(
+        model.apply(params, state, x, train=True)[0], h @ w4 + b4, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_lenet_starts_gaussian_glorot():
+    params, _ = from_linen(MLP()).init(jax.random.key(0), jnp.zeros((1, 784)))
+    kernels, biases = parts(params)
+    assert all(not np.any(b) for b in biases)
+    for kernel in kernels[:2]:
+        expected = np.sqrt(2 / sum(kernel.shape))
+        assert float(kernel.std()) == pytest.approx(expected, rel=0.03)
+        fourth = float((kernel**4).mean()) / expected**4
+        assert 2.0 < fourth < 3.0  # 3 for a Gaussian, 1.8 for a uniform, less when truncated
+
+
+def test_mnist1d_network_starts_uniform_in_its_fan_in():
+    params, _ = from_linen(ResidualMLP()).init(jax.random.key(0), jnp.zeros((1, 40)))
+    for kernel, bias in zip(*parts(params), strict=True):
+        limit = kernel.shape[0] ** -0.5
+        for draw in (kernel, bias):
+            assert float(jnp.abs(draw).max()) <= limit * (1 + 1e-6)
+        assert float(kernel.std()) == pytest.approx(limit / np.sqrt(3), rel=0.05)
+        assert float(jnp.abs(bias).max()) > 0.5 * limit
+
+
+def test_dropout_drops_hidden_units_in_training_only():
+    model = from_linen(MLP((64, 64), dropout=0.5))
+    x = jnp.ones((1, 4))
+    params, state = model.init(jax.random.key(0), x)
+    params = jax.tree.map(jnp.ones_like, params) | {
+        "Dense_1": {"kernel": jnp.eye(64), "bias": jnp.zeros(64)}
+    }
+    train = model.apply(params, state, x, key=jax.random.key(1), train=True)[0]
+    np.testing.assert_allclose(np.unique(train), [0.0, 10.0])
+    np.testing.assert_allclose(model.apply(params, state, x, train=False)[0], 5.0)
