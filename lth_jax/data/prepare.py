@@ -1,0 +1,134 @@
+"""Prepared data on disk: made once, by one process at a time, whole or not at all."""
+
+import contextlib
+import io
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lth_jax.types import Batch
+
+
+def prepare(
+    builder: type[tfds.core.GeneratorBasedBuilder],
+    data_dir: Path,
+    *,
+    config: str | None = None,
+    manual_dir: Path | None = None,
+) -> Path:
+    """The folder of a builder's data, which are made first if they are not there.
+
+    Processes that ask at once wait for the one that makes them. What a killed process left half
+    made is made again. Data that are already there are not touched, so `data_dir` may then be
+    read-only.
+
+    Args:
+      builder: a builder class.
+      data_dir: the root of all prepared data.
+      config: the name of the builder's configuration, if it has several.
+      manual_dir: the folder with files that the builder reads.
+
+    Returns:
+      `data_dir/<name>[/<config>]/<version>`.
+
+    Raises:
+      ValueError: if `data_dir` cannot be written, or the builder cannot use its files.
+    """
+    folder = data_dir.joinpath(builder.name, config or "", str(builder.VERSION))
+    if is_complete(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            if not is_complete(folder):
+                _discard(folder)
+                _make(builder, data_dir, config, manual_dir)
+    except OSError as error:
+        raise ValueError(f"`data_dir` '{data_dir}' cannot hold the data: {error}.") from error
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Does the folder hold a description of a data set and every file that it names?"""
+    if not (folder / "dataset_info.json").is_file():
+        return False
+    splits = tfds.builder_from_directory(folder).info.splits.values()
+    return all((folder / name).is_file() for split in splits for name in split.filenames)
+
+
+def prepared_folders(root: Path) -> list[Path]:
+    """All complete data sets below a folder, made by our builders or by TFDS's own."""
+    found = sorted(path.parent for path in root.rglob("dataset_info.json"))
+    return [folder for folder in found if is_complete(folder)]
+
+
+def _discard(folder: Path) -> None:
+    """Removes what a killed process left behind: TFDS makes data beside their final place."""
+    for leftover in [folder, *folder.parent.glob(f"incomplete.*_{folder.name}")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _make(
+    builder: type[tfds.core.GeneratorBasedBuilder],
+    data_dir: Path,
+    config: str | None,
+    manual_dir: Path | None,
+) -> None:
+    chosen = tfds.core.BuilderConfig(name=config) if config else None
+    settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    with _own_random_state(), _quiet():
+        builder(data_dir=data_dir, config=chosen, file_format="array_record").download_and_prepare(
+            download_config=settings
+        )
+
+
+@contextlib.contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Gives the global generators back as they were: TFDS draws from them, MNIST-1D reseeds."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TFDS's messages and bars off the screen, where a caller's table or bar may be."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def read(folder: Path, split: str) -> tuple[Batch, int]:
+    """Reads one split of a prepared data set into memory.
+
+    Args:
+      folder: a prepared data set with an input and a label (`supervised_keys`).
+      split: its name.
+
+    Returns:
+      The examples, in the order in which they were written, and the number of classes. Inputs are
+      float32: bytes are divided by 255, other types only converted. Labels are int32 `(n,)`.
+
+    Raises:
+      ValueError: if the files cannot be read without TensorFlow, or are damaged.
+    """
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ValueError(
+            f"'{folder}' must be prepared with file_format='array_record', the one that is read "
+            f"without TensorFlow, but it holds {builder.info.file_format.value}."
+        )
+    source = builder.as_data_source(split=split)
+    examples = source.__getitems__(range(len(source)))
+    x_name, y_name = builder.info.supervised_keys
+    x = np.stack([example[x_name] for example in examples])
+    scale = np.float32(255 if x.dtype == np.uint8 else 1)
+    y = np.array([example[y_name] for example in examples], np.int32)
+    return Batch(x.astype(np.float32) / scale, y), builder.info.features[y_name].num_classes
