@@ -1,0 +1,1 @@
+"""Pruning: parameters to masks, for anybody's pytree."""

@@ -1,0 +1,102 @@
+"""Schedules: which density at which level.
+
+A schedule is a host function `level -> density`: level 0 is dense (density 1), densities never
+rise, and a schedule with a last level stays at its final density after it. "Level" is whatever the
+caller counts: rounds of train-prune-rewind, pruning events inside one training, or iterations of a
+pruning before training.
+"""
+
+import math
+from collections.abc import Callable
+
+from lth_jax.pruning.checks import check_fraction
+
+Schedule = Callable[[int], float]
+"""`level -> density`."""
+
+
+def one_shot(final: float) -> Schedule:
+    """Density 1 at level 0, `final` from level 1 on.
+
+    Raises:
+      ValueError: `final` outside (0, 1].
+
+    >>> [one_shot(0.1)(level) for level in range(3)]
+    [1.0, 0.1, 0.1]
+    """
+    final = check_fraction("final", final)
+    return lambda level: 1.0 if _level(level) == 0 else final
+
+
+def geometric(rate: float) -> Schedule:
+    """The same fraction `rate` of what is left is removed at each level: (1 − rate)^level.
+
+    The schedule of Frankle & Carbin (2019); rate 0.2 is theirs.
+
+    Raises:
+      ValueError: `rate` outside (0, 1).
+
+    >>> [round(geometric(0.2)(level), 3) for level in range(4)]
+    [1.0, 0.8, 0.64, 0.512]
+    """
+    if check_fraction("rate", rate) == 1.0:
+        raise ValueError("`rate` must lie in (0, 1), but is 1.0, which would leave no weight.")
+    return lambda level: (1.0 - rate) ** _level(level)
+
+
+def linear(levels: int, final: float) -> Schedule:
+    """The same number of weights is removed at each level: 1 − (1 − final)·level/levels.
+
+    Raises:
+      ValueError: `levels` below 1 or `final` outside (0, 1].
+
+    >>> [linear(2, 0.5)(level) for level in range(4)]
+    [1.0, 0.75, 0.5, 0.5]
+    """
+    return _to_final(levels, final, lambda done, final: 1.0 - (1.0 - final) * done)
+
+
+def cubic(levels: int, final: float) -> Schedule:
+    """Fast at first, slow at the end: final + (1 − final)·(1 − level/levels)³.
+
+    The schedule of Zhu & Gupta (2017), "To prune, or not to prune", equation 1, from sparsity 0.
+
+    Raises:
+      ValueError: `levels` below 1 or `final` outside (0, 1].
+
+    >>> [cubic(2, 0.5)(level) for level in range(4)]
+    [1.0, 0.5625, 0.5, 0.5]
+    """
+    return _to_final(levels, final, lambda done, final: final + (1.0 - final) * (1.0 - done) ** 3)
+
+
+def exponential(levels: int, final: float) -> Schedule:
+    """A geometric schedule that ends at a given density: final^(level/levels).
+
+    The schedule of SynFlow (Tanaka et al., 2020, algorithm 1), there with 100 levels.
+
+    Raises:
+      ValueError: `levels` below 1 or `final` outside (0, 1].
+
+    >>> [round(exponential(2, 0.01)(level), 6) for level in range(4)]
+    [1.0, 0.1, 0.01, 0.01]
+    """
+    return _to_final(levels, final, lambda done, final: final**done)
+
+
+def _to_final(levels: int, final: float, shape: Callable[[float, float], float]) -> Schedule:
+    """`shape(fraction of the levels done, final)`, exact at both ends."""
+    if not isinstance(levels, int) or levels < 1:
+        raise ValueError(f"`levels` must be a whole number of at least 1, but is {levels!r}.")
+    final = check_fraction("final", final)
+
+    def schedule(level: int) -> float:
+        return final if _level(level) >= levels else shape(level / levels, final)
+
+    return schedule
+
+
+def _level(level: int) -> int:
+    if level < 0 or math.floor(level) != level:
+        raise ValueError(f"`level` must be a whole number of at least 0, but is {level!r}.")
+    return int(level)
