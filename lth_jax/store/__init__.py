@@ -1,0 +1,39 @@
+"""Results that survive kills: content-addressed nodes, the runs that list them, checkpoints.
+
+The store knows arrays, JSON and processes; what they mean is the business of its callers.
+"""
+
+from lth_jax.store.checkpoints import Checkpoint, read_meta, restore, save
+from lth_jax.store.environment import environment
+from lth_jax.store.errors import CorruptError, StoreError
+from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
+from lth_jax.store.interrupts import Interrupted, Stop, on_signals
+from lth_jax.store.nodes import Node, Partial, Progress, Store
+from lth_jax.store.runs import Run, RunInfo, find_run, list_runs, open_run, read_metrics
+
+__all__ = [
+    "Checkpoint",
+    "CorruptError",
+    "Interrupted",
+    "Node",
+    "Partial",
+    "Progress",
+    "Run",
+    "RunInfo",
+    "Stop",
+    "Store",
+    "StoreError",
+    "canonical",
+    "content_key",
+    "environment",
+    "find_run",
+    "fingerprint",
+    "list_runs",
+    "on_signals",
+    "open_run",
+    "read_meta",
+    "read_metrics",
+    "restore",
+    "save",
+    "source_fingerprint",
+]

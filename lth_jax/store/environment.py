@@ -1,0 +1,37 @@
+"""What a result was made with: versions and devices, nothing that names the machine."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+
+_PACKAGES = ("lth-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of Python and the packages that make results, and the devices JAX sees.
+
+    Returns:
+      `{"python", "versions": {package: version or None}, "device": {"platform", "kind", "count"}}`.
+
+    >>> sorted(environment())
+    ['device', 'python', 'versions']
+    """
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "device": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

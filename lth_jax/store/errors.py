@@ -1,0 +1,9 @@
+"""What can go wrong in a store, as two exceptions."""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked: unwritable, full, held elsewhere, or another format."""
+
+
+class CorruptError(StoreError):
+    """Something in the store is not what was written: the message names the folder and the file."""

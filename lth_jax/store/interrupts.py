@@ -1,0 +1,60 @@
+"""Stopping politely: a signal becomes a question that is answered between two segments."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupted(SystemExit):
+    """The process was asked to stop and did, with its state saved.
+
+    Its exit code is 128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+        self.signal = signal.Signals(signum).name
+
+
+class Stop:
+    """Whether, and by which signal, the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signum is not None
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has come; call it when the state is saved."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+@contextlib.contextmanager
+def on_signals() -> Iterator[Stop]:
+    """Within the block SIGTERM and SIGINT only set a flag; a second SIGINT interrupts at once.
+
+    Handlers belong to the main thread: entering the block elsewhere raises `ValueError`.
+
+    >>> with on_signals() as stop:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     stop.requested
+    True
+    """
+    stop = Stop()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        del frame
+        stop.signum = signum
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

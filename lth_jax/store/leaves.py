@@ -1,0 +1,118 @@
+"""Pytrees as named arrays on the host, and back."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Path = tuple[str | int, ...]
+
+
+class Leaf(NamedTuple):
+    """One array of a tree, as it is written.
+
+    Attributes:
+      path: the keys from the root: strings for dictionaries and attributes, integers for positions.
+      array: the values on the host; for a typed PRNG key, its raw data.
+      key_impl: the name of the key's implementation; None for ordinary arrays.
+    """
+
+    path: Path
+    array: np.ndarray
+    key_impl: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path joined by `/`."""
+        return join(self.path)
+
+
+def join(path: Path) -> str:
+    """The name of a path: its keys joined by `/`."""
+    return "/".join(map(str, path))
+
+
+def plain_path(path: tuple[Any, ...]) -> Path:
+    """JAX's key path as strings (dictionary keys, attributes) and integers (positions).
+
+    >>> [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": [5.0]})]
+    [('a', 0)]
+    """
+    return tuple(map(_entry, path))
+
+
+def leaves(tree: Any) -> Iterator[Leaf]:
+    """The leaves of a tree one by one, copied, so that donating the tree afterwards is safe.
+
+    Raises:
+      TypeError: a leaf is not an array, a number or a typed PRNG key; the message names it.
+
+    >>> [(leaf.name, leaf.array.shape) for leaf in leaves({"w": np.zeros((2, 3)), "b": [1.0]})]
+    [('b/0', ()), ('w', (2, 3))]
+    """
+    for path, value in jax.tree_util.tree_leaves_with_path(tree):
+        yield _leaf(plain_path(path), value)
+
+
+def value(leaf: Leaf) -> np.ndarray | jax.Array:
+    """What the leaf stands for: its array, or the typed PRNG key made of it."""
+    if leaf.key_impl is None:
+        return leaf.array
+    return jax.random.wrap_key_data(jnp.asarray(leaf.array), impl=leaf.key_impl)
+
+
+def nest(items: Sequence[tuple[Path, Any]]) -> Any:
+    """Nested dictionaries and lists from `(path, value)` pairs.
+
+    A level whose keys are 0, 1, … becomes a list: named tuples come back as dictionaries,
+    and tuples as lists.
+
+    >>> nest([(("a", 0), 1.0), (("a", 1), 2.0), (("b",), 3.0)])
+    {'a': [1.0, 2.0], 'b': 3.0}
+    """
+    if len(items) == 1 and not items[0][0]:
+        return items[0][1]
+    groups: dict[str | int, list[tuple[Path, Any]]] = {}
+    for path, item in items:
+        groups.setdefault(path[0], []).append((path[1:], item))
+    nested = {key: nest(group) for key, group in groups.items()}
+    positions = range(len(nested))
+    return [nested[i] for i in positions] if nested and set(nested) == set(positions) else nested
+
+
+def empties(tree: Any) -> list[tuple[Path, Any]]:
+    """The paths of empty dictionaries and sequences: they hold no leaf but belong to the tree.
+
+    >>> empties({"state": {}, "w": 1.0})
+    [(('state',), {})]
+    """
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_empty)
+    return [
+        (plain_path(path), {} if isinstance(item, dict) else [])
+        for path, item in flat
+        if _is_empty(item)
+    ]
+
+
+def _is_empty(item: Any) -> bool:
+    return isinstance(item, dict | list | tuple) and not item
+
+
+def _entry(entry: Any) -> str | int:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(entry, attribute):
+            found = getattr(entry, attribute)
+            return found if isinstance(found, int) else str(found)
+    return str(entry)
+
+
+def _leaf(path: Path, value: Any) -> Leaf:
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return Leaf(path, np.array(jax.random.key_data(value)), str(jax.random.key_impl(value)))
+    array = np.array(value)
+    # ml_dtypes (bfloat16, int4, float8) have kind 'V' but are no structured types.
+    if array.dtype.kind in "OSUMm" or array.dtype.names is not None:
+        raise TypeError(f"`tree` at '{join(path)}' must be an array, got {type(value).__name__}.")
+    return Leaf(path, array)

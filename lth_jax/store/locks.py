@@ -1,0 +1,66 @@
+"""Locks between processes: the operating system frees them when their holder dies."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from lth_jax.store.errors import StoreError
+from lth_jax.store.files import explained
+
+LOG = logging.getLogger(__name__)
+
+_GLANCE = 1.0  # seconds; longer than `is_held` takes in another process
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, what: str, wait: bool = True) -> Iterator[None]:
+    """Holds the lock file `path` for the length of a `with` block.
+
+    Args:
+      path: the lock file; made if it is not there.
+      what: what the lock protects, for messages.
+      wait: whether to wait (and say so in the log) while another process holds it.
+
+    Raises:
+      StoreError: another process holds it and `wait` is false, or the file cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=_GLANCE)
+        except filelock.Timeout:
+            if not wait:
+                raise StoreError(f"{what} is in use by another process.") from None
+            LOG.warning("%s is in use by another process; waiting for it.", what)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def try_hold(path: Path) -> Iterator[bool]:
+    """Holds a lock if it is free at this moment; says whether it does."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds (or hides) the lock at this moment."""
+    if not path.exists():
+        return False
+    with try_hold(path) as free:
+        return not free

@@ -1,0 +1,200 @@
+"""Results named by what made them: computed once, read ever after, resumed after a kill."""
+
+import logging
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from lth_jax.store import checkpoints, files, locks
+from lth_jax.store.errors import StoreError
+from lth_jax.store.leaves import empties, leaves
+
+LOG = logging.getLogger(__name__)
+
+
+class Node(NamedTuple):
+    """A finished result: host arrays in nested dictionaries, and facts that JSON can hold."""
+
+    arrays: Any
+    meta: dict[str, Any]
+
+
+class Progress(NamedTuple):
+    """How far an unfinished computation had come when it was last saved."""
+
+    step: int
+    tree: Any
+    meta: dict[str, Any]
+
+
+class Partial:
+    """The saved progress of one unfinished node: its last two steps.
+
+    Writing happens in the background, one step at a time: `save` copies the tree to the host,
+    waits for the write before, and returns. A kill therefore loses at most the step that was being
+    written and what came after it; `close` (and so the end of the `with` block) waits.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._pending: Future[None] | None = None
+
+    def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
+        """Saves the state after `step` steps; any later steps of an earlier attempt are forgotten.
+
+        Args:
+          step: how many steps are done, ≥ 0.
+          tree: any pytree of arrays and typed keys; may be donated as soon as this returns.
+          meta: facts that JSON can hold.
+
+        Raises:
+          StoreError: this write could not start, or the one before it failed.
+        """
+        copied, hollow = list(leaves(tree)), empties(tree)
+        self._wait()
+        self._pending = self._writer.submit(self._write, step, copied, hollow, meta or {})
+
+    def load(self, like: Any = None) -> Progress | None:
+        """The latest step that is whole; damaged ones are reported in the log and forgotten.
+
+        Args:
+          like: as for `checkpoints.restore`.
+
+        Returns:
+          The progress, or None when there is none.
+        """
+        self._wait()
+        for step in reversed(self._steps()):
+            try:
+                tree, meta = checkpoints.restore(self._path(step), like)
+                return Progress(step, tree, meta)
+            except StoreError as error:
+                LOG.warning("Stepping back behind step %d: %s", step, error)
+                files.remove(self._path(step))
+        return None
+
+    def close(self) -> None:
+        """Waits for the last write; raises what it raised."""
+        try:
+            self._wait()
+        finally:
+            self._writer.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, step: int, copied: Any, hollow: Any, meta: dict[str, Any]) -> None:
+        for later in [s for s in self._steps() if s >= step]:
+            files.remove(self._path(later))
+        checkpoints.write(self._path(step), copied, hollow, meta)
+        for old in self._steps()[:-2]:
+            files.remove(self._path(old))
+
+    def _steps(self) -> list[int]:
+        return sorted(int(p.name) for p in self._folder.glob("*") if p.name.isdecimal())
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"{step:08d}"
+
+
+class Store:
+    """A folder of nodes, shared by all runs and processes that use it.
+
+    On disk: `nodes/<k2>/<key>/` holds finished nodes, `partial/<key>/` the progress of unfinished
+    ones, `locks/` what keeps two processes from computing the same node.
+
+    Args:
+      root: the store's folder; made when something is first written. Leftovers of killed writers
+        in it are removed, unless somebody is writing there at this moment.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lth_jax.store.hashing import content_key
+    >>> store = Store(tempfile.mkdtemp())
+    >>> key = content_key({"what": "the first three squares"})
+    >>> node = store.node(key, lambda partial: Node({"squares": np.arange(3) ** 2}, {"n": 3}))
+    >>> node.arrays["squares"].tolist(), node.meta, store.has(key)
+    ([0, 1, 4], {'n': 3}, True)
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self._sweep()
+
+    def node(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> Node:
+        """The node of this key: read if it is there, else computed, written and read.
+
+        Two processes that ask for one key at once share the work: one computes while the other
+        waits, says so in the log, and reads.
+
+        Args:
+          key: a SHA-256 in hex of all that determines the result (`content_key`).
+          compute: `partial -> (arrays, meta)`; it may save its progress in `partial` and should
+            begin by asking for it with `partial.load`.
+
+        Raises:
+          CorruptError: the node is there but damaged.
+          StoreError: the store cannot be written, or the node has another format. The nodes that
+            were there before are untouched.
+        """
+        path = self._path(key)
+        if not self.has(key):
+            with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
+                if not self.has(key):
+                    with Partial(self._partial(key)) as partial:
+                        arrays, meta = compute(partial)
+                    checkpoints.save(path, arrays, meta)
+                files.remove(self._partial(key))
+        return self.read(key)
+
+    def has(self, key: str) -> bool:
+        """Whether the node is finished."""
+        return self._path(key).is_dir()
+
+    def read(self, key: str, like: Any = None) -> Node:
+        """A finished node, every file checked against its SHA-256.
+
+        Args:
+          key: the node's key.
+          like: as for `checkpoints.restore`.
+
+        Raises:
+          CorruptError: a file is damaged. StoreError: there is no such node, or another format.
+        """
+        return Node(*checkpoints.restore(self._path(key), like))
+
+    def _path(self, key: str) -> Path:
+        if not re.fullmatch("[0-9a-f]{64}", key):
+            raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
+        return self.root / "nodes" / key[:2] / key
+
+    def _partial(self, key: str) -> Path:
+        return self.root / "partial" / key
+
+    def _lock(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
+
+    def _sweep(self) -> None:
+        leftovers = {p: p.name[1:-4] for p in self.root.glob("nodes/*/.*.tmp")}
+        leftovers |= {p: p.name for p in self.root.glob("partial/*") if self.has(p.name)}
+        for path, key in leftovers.items():
+            with locks.try_hold(self._lock(key)) as free:
+                if free:
+                    files.remove(path)

@@ -1,0 +1,257 @@
+"""Runs: a folder per configuration that lists its nodes, its plan and its metrics as it goes."""
+
+import contextlib
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lth_jax.store import files, locks
+from lth_jax.store.errors import CorruptError, StoreError
+from lth_jax.store.hashing import content_key, plain
+
+
+class RunInfo(NamedTuple):
+    """One line of a list of runs.
+
+    Attributes:
+      run: the folder's name, `<name>-<hash8>`.
+      name: the name given by the user.
+      status: `running`, `finished`, `failed`, `interrupted`, or `damaged` if it cannot be read.
+      config_hash: SHA-256 of the configuration.
+      created: when it first started, ISO 8601 in UTC.
+      path: the folder.
+    """
+
+    run: str
+    name: str
+    status: str
+    config_hash: str
+    created: str
+    path: str
+
+
+class Run:
+    """A run that this process holds; made by `open_run`.
+
+    Attributes:
+      path: the run's folder.
+      config_hash: SHA-256 of the configuration.
+    """
+
+    def __init__(self, path: Path, config_hash: str):
+        self.path = path
+        self.config_hash = config_hash
+
+    @property
+    def status(self) -> str:
+        """`running`, `finished`, `failed` or `interrupted`."""
+        return files.read_json(self.path / "status.json")["status"]
+
+    @property
+    def plan(self) -> Any:
+        """The recorded plan, or None before there is one."""
+        path = self.path / "plan.json"
+        return files.read_json(path) if path.exists() else None
+
+    def record_plan(self, plan: Any) -> Any:
+        """Records how the work is divided, before step 1; a recorded plan is never overwritten.
+
+        Returns:
+          The recorded plan: this one, as JSON holds it.
+
+        Raises:
+          StoreError: another plan is recorded already.
+        """
+        if self.plan is None:
+            files.write_json(self.path / "plan.json", plain(plan, name="plan"))
+        if content_key(self.plan) != content_key(plan):
+            raise StoreError(
+                f"{self.path / 'plan.json'} holds another plan; a run keeps its first."
+            )
+        return self.plan
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """The manifest's entries `{"key": …, **labels}`, in the order they were added."""
+        return files.read_json(self.path / "manifest.json")["nodes"]
+
+    def add(self, key: str, **labels: Any) -> None:
+        """Adds a node to the manifest; adding a key again replaces its labels."""
+        entry = {"key": key, **plain(labels, name="labels")}
+        entries = {old["key"]: old for old in self.nodes} | {key: entry}
+        _write_manifest(self.path, self.config_hash, list(entries.values()))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null."""
+        line = json.dumps(plain(record, name="record", nan_as_null=True))
+        path = self.path / "metrics.jsonl"
+        with files.explained(path), path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All logged records."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    def finish(self) -> None:
+        """Marks the run as finished."""
+        self._set_status("finished")
+
+    def _set_status(self, status: str, error: str | None = None) -> None:
+        before = files.read_json(self.path / "status.json")
+        after = {**before, "status": status, "updated": _now(), "error": error}
+        files.write_json(self.path / "status.json", after)
+
+
+@contextlib.contextmanager
+def open_run(
+    root: str | Path, *, name: str, config: Any, env: Any, wait: bool = False
+) -> Iterator[Run]:
+    """Opens the run of a configuration, new or begun before, and holds it.
+
+    Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, the run is marked
+    `interrupted`; left by another exception, `failed`. A finished run stays finished.
+
+    Args:
+      root: the folder of all runs.
+      name: letters, digits, `.`, `_` and `-`; the folder is `<name>-<first 8 digits of the hash>`.
+      config: all that determines the result, as JSON's types (see `canonical`).
+      env: what it runs with (see `environment`); kept as a list, one entry per change.
+      wait: whether to wait while another process holds the run.
+
+    Raises:
+      StoreError: another process holds the run and `wait` is false; the folder cannot be written,
+        or holds another configuration.
+      ValueError, TypeError: the name or the configuration is malformed.
+
+    >>> import tempfile
+    >>> with open_run(tempfile.mkdtemp(), name="demo", config={"rate": 0.1}, env={}) as run:
+    ...     run.log({"step": 1, "loss": 0.5})
+    ...     run.finish()
+    ...     print(run.path.name, run.status, run.metrics())
+    demo-1b8466c9 finished [{'step': 1, 'loss': 0.5}]
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError(
+            f"`name` must be letters, digits, '.', '_' or '-', not begin with '.' or '-', "
+            f"got {name!r}."
+        )
+    config_hash = content_key(config)
+    path = Path(root) / f"{name}-{config_hash[:8]}"
+    with locks.hold(path / "lock", what=f"Run {path.name}", wait=wait):
+        _prepare(path, name, config, config_hash, env)
+        run = Run(path, config_hash)
+        finished = run.status == "finished"
+        if not finished:
+            run._set_status("running")
+        try:
+            yield run
+        except (SystemExit, KeyboardInterrupt):
+            _leave(run, "interrupted")
+            raise
+        except BaseException as error:
+            _leave(run, "failed", f"{type(error).__name__}: {error}")
+            raise
+        _leave(run, "interrupted")
+
+
+def _leave(run: Run, status: str, error: str | None = None) -> None:
+    if run.status != "finished":
+        run._set_status(status, error)
+
+
+def _prepare(path: Path, name: str, config: Any, config_hash: str, env: Any) -> None:
+    if not (path / "config.json").exists():
+        files.write_json(path / "config.json", plain(config, name="config"))
+    if content_key(files.read_json(path / "config.json")) != config_hash:
+        raise StoreError(
+            f"{path / 'config.json'} holds another configuration than the one asked for; "
+            f"restore it, or remove the folder to start anew."
+        )
+    if not (path / "manifest.json").exists():
+        _write_manifest(path, config_hash, [])
+    if not (path / "status.json").exists():
+        files.write_json(
+            path / "status.json",
+            {"name": name, "config_hash": config_hash, "status": "running", "created": _now()},
+        )
+    environments = files.read_json(path / "env.json") if (path / "env.json").exists() else []
+    if environments[-1:] != [plain(env, name="env")]:
+        files.write_json(path / "env.json", [*environments, plain(env, name="env")])
+    _mend(path / "metrics.jsonl")
+
+
+def _write_manifest(path: Path, config_hash: str, nodes: list[dict[str, Any]]) -> None:
+    files.write_json(path / "manifest.json", {"config_hash": config_hash, "nodes": nodes})
+
+
+def _mend(path: Path) -> None:
+    """Cuts the last line off if a kill tore it, so that the next record gets its own line."""
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        with files.explained(path), path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`; a torn last line is left out, no file is an empty list.
+
+    Raises:
+      CorruptError: a line before the last cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise CorruptError(f"{path} is damaged: {error}.") from error
+
+
+def list_runs(root: str | Path) -> list[RunInfo]:
+    """All runs below `root`, oldest first.
+
+    A run that says it is running but is held by no process was killed: it is `interrupted`.
+    """
+    folders = [path.parent for path in Path(root).glob("*/config.json")]
+    return sorted(map(_info, folders), key=lambda info: (info.created, info.run))
+
+
+def find_run(root: str | Path, text: str) -> RunInfo:
+    """The run that `text` names: a path, a full name, or the beginning of exactly one name.
+
+    Raises:
+      StoreError: there is none, or more than one; the message lists the nearest names.
+    """
+    if (Path(text) / "config.json").exists():
+        return _info(Path(text))
+    infos = {info.run: info for info in list_runs(root)}
+    found = [run for run in infos if run == text] or [run for run in infos if run.startswith(text)]
+    if len(found) == 1:
+        return infos[found[0]]
+    near = found or difflib.get_close_matches(text, infos, n=3, cutoff=0.3) or list(infos)[-3:]
+    problem = "more than one run begins" if found else "no run is named or begins"
+    raise StoreError(
+        f"In {root} {problem} with '{text}'"
+        + (f"; there are: {', '.join(near)}." if near else "; there are no runs.")
+    )
+
+
+def _info(path: Path) -> RunInfo:
+    try:
+        facts = files.read_json(path / "status.json")
+        status = facts["status"]
+        if status == "running" and not locks.is_held(path / "lock"):
+            status = "interrupted"
+        return RunInfo(
+            path.name, facts["name"], status, facts["config_hash"], facts["created"], str(path)
+        )
+    except (CorruptError, KeyError):
+        return RunInfo(path.name, path.name.rpartition("-")[0], "damaged", "", "", str(path))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
