@@ -1,6 +1,12 @@
 """Criteria: what a weight is worth. Each builder returns a pure `Criterion`."""
 
 from lth_jax.pruning.criteria._inputs import Criterion
+from lth_jax.pruning.criteria.activations import squared_inputs, wanda
+from lth_jax.pruning.criteria.curvature import fisher, obd
+from lth_jax.pruning.criteria.flax_inputs import linen_inputs, nnx_inputs
+from lth_jax.pruning.criteria.gradients import grasp, saliency, snip
+from lth_jax.pruning.criteria.movements import MovementState, movement_pruning, track_movement
+from lth_jax.pruning.criteria.synflow import synflow
 from lth_jax.pruning.criteria.weights import (
     lamp,
     large_final_different_sign,
@@ -18,16 +24,29 @@ from lth_jax.pruning.criteria.weights import (
 
 __all__ = [
     "Criterion",
+    "MovementState",
+    "fisher",
+    "grasp",
     "lamp",
     "large_final_different_sign",
     "large_final_same_sign",
     "large_init",
     "large_init_large_final",
+    "linen_inputs",
     "magnitude",
     "magnitude_increase",
     "movement",
+    "movement_pruning",
+    "nnx_inputs",
+    "obd",
     "random",
+    "saliency",
     "small_final",
     "small_init",
     "small_init_small_final",
+    "snip",
+    "squared_inputs",
+    "synflow",
+    "track_movement",
+    "wanda",
 ]

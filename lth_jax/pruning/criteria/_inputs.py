@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
+from lth_jax.pruning.checks import check_params
+from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Key, Mask, Params, Scores
 
 
@@ -37,21 +39,10 @@ def widen(leaf: jax.Array) -> jax.Array:
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
-def check(params: Params, mask: Mask) -> None:
-    """Raises unless `params` holds floats only and `mask` has its structure and shapes."""
-    for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"`params` at '{name}' has dtype {jnp.result_type(leaf)}; only floating-point "
-                "leaves can be scored, so take the others out of the tree first."
-            )
-    trees.check_same_structure("mask", mask, "params", params)
-
-
 def kept(params: Params, mask: Mask) -> Params:
-    """The network as it stands, `params ⊙ mask`, after `check`."""
-    check(params, mask)
-    return jax.tree.map(lambda w, m: jnp.where(m, w, jnp.zeros_like(w)), params, mask)
+    """The network as it stands, `params ⊙ mask`, both checked first."""
+    check_params(params)
+    return apply_mask(mask, params)
 
 
 def require(name: str, value: Any, criterion: str, what: str) -> Any:
@@ -61,17 +52,17 @@ def require(name: str, value: Any, criterion: str, what: str) -> Any:
     return value
 
 
-def require_key(key: Key | None, criterion: str) -> Key:
+def require_key(key: Any, criterion: str) -> Key:
     """The key, or a clear error where it is missing or not a typed key."""
-    require("key", key, criterion, "a typed PRNG key such as jax.random.key(0)")
+    key = require("key", key, criterion, "a typed PRNG key such as jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", jnp.float32), jax.dtypes.prng_key):
         raise TypeError(f"`key` must be a typed PRNG key (jax.random.key), not {type(key)}.")
     return key
 
 
-def require_initial(initial: Params | None, params: Params, criterion: str) -> Params:
+def require_initial(initial: Any, params: Params, criterion: str) -> Params:
     """The earlier parameters, or a clear error where they are missing or of another structure."""
-    require("initial", initial, criterion, "the parameters at initialisation or rewind")
+    initial = require("initial", initial, criterion, "the parameters at initialisation or rewind")
     trees.check_same_structure("initial", initial, "params", params)
     return initial
 

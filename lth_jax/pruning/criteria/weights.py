@@ -1,4 +1,4 @@
-"""Criteria that read the weights alone: random, magnitude, LAMP, and the nine of Zhou et al. 2019.
+"""Criteria that read the weights alone: random, magnitude, LAMP, and those of Zhou et al. 2019.
 
 In the equations `w` is the weight now (Zhou's `w_f`, final) and `w₀` the same weight in `initial`
 (`w_i`).
@@ -9,9 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import (
     Criterion,
-    check,
     kept,
     require_initial,
     require_key,
@@ -37,7 +37,8 @@ def random() -> Criterion:
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del batches, initial
-        check(params, mask)
+        check_params(params)
+        check_mask(mask, params)
         key = require_key(key, "random")
         leaves, treedef = jax.tree.flatten(params)
         draws = [
@@ -100,7 +101,8 @@ def large_init_large_final(alpha: float = 1.0) -> Criterion:
     """`min(α|w|, |w₀|)`: large at both ends (Zhou et al. 2019). Needs `initial`.
 
     Args:
-      alpha: the slope α by which final magnitudes are brought to the scale of the initial ones.
+      alpha: the slope α that brings final magnitudes to the scale of the initial ones; the authors
+        chose it per layer, so that either end alone would cut the same fraction.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
@@ -220,7 +222,8 @@ def _of_final(f: Callable[[jax.Array], jax.Array]) -> Criterion:
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
-        check(params, mask)
+        check_params(params)
+        check_mask(mask, params)
         return jax.tree.map(lambda w: f(widen(w)), params)
 
     return criterion
@@ -231,7 +234,8 @@ def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Crite
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches
-        check(params, mask)
+        check_params(params)
+        check_mask(mask, params)
         initial = require_initial(initial, params, name)
         return jax.tree.map(lambda w, w0: f(widen(w), widen(w0)), params, initial)
 

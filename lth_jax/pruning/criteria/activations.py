@@ -1,0 +1,101 @@
+"""Wanda: weights judged by the activations that they multiply, and where to get those.
+
+A weight's input is read off the layer itself. A linear layer `y = layer(W, x)` gives each output as
+a sum of weights times inputs, so the derivative of `Σ layer(W, x²)` by a weight is `Σ x²` over all
+the inputs which that weight meets: all examples, all positions, and for a convolution with its
+strides, padding and groups as they are. One rule serves dense layers, convolutions, einsums and
+embeddings (whose inputs are one-hot).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.pruning.criteria._inputs import Criterion, kept, require_batches, widen
+
+Inputs = Callable[[Any, Any], dict[str, jax.Array]]
+"""`inputs(params, batch) -> {leaf name: Σ x²}`, each of the shape of the leaf."""
+
+
+def wanda(inputs: Inputs) -> Criterion:
+    """Wanda (Sun et al. 2023): `|w_ij| · ‖x_j‖₂`, with `x_j` the input that the weight multiplies.
+
+    The norm runs over all examples and positions of all batches, in the network as it stands,
+    `params ⊙ mask`. A leaf that `inputs` does not report counts as fed by ones: `|w|`. The paper
+    compares the weights of one output with each other, that is, layer by layer at the least.
+
+    Args:
+      inputs: `(params, batch) -> {leaf name: Σ x²}`, made by `linen_inputs` or `nnx_inputs`, or
+        written by hand from `squared_inputs`; names as in `trees.names(params)`.
+
+    Returns:
+      A criterion that needs `batches`.
+
+    Raises:
+      ValueError: from the criterion, if `inputs` reports nothing, or a leaf `params` does not have.
+
+    Example:
+      >>> params = {"kernel": jnp.array([[1.0], [-2.0]])}
+      >>> mask = {"kernel": jnp.ones((2, 1), bool)}
+      >>> inputs = lambda params, x: squared_inputs(lambda p, x: x @ p["kernel"], params, x)
+      >>> batches = [jnp.array([[3.0, 1.0], [4.0, 0.0]])]
+      >>> wanda(inputs)(params, mask, batches=batches)["kernel"].tolist()
+      [[5.0], [2.0]]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, initial
+        batches = require_batches(batches, "wanda")
+        weights = kept(params, mask)
+        squares = [inputs(weights, batch) for batch in batches]
+        _check_names(squares[0], params)
+
+        def score(name: str, w: jax.Array) -> jax.Array:
+            if name not in squares[0]:
+                return jnp.abs(widen(w))
+            return jnp.abs(widen(w)) * jnp.sqrt(sum(widen(s[name]) for s in squares))
+
+        return trees.map_named(score, weights)
+
+    return criterion
+
+
+def squared_inputs(
+    layer: Callable[[Any, Any], Any], weights: Any, x: Any, prefix: str = ""
+) -> dict[str, jax.Array]:
+    """`Σ x²` over the inputs that each weight of one linear layer meets, by the name of its leaf.
+
+    Args:
+      layer: `layer(weights, x) -> outputs`, linear in `weights` up to a constant.
+      weights: tree of floating-point arrays; only its structure matters.
+      x: the layer's input; integers (an embedding's) go in as they are.
+      prefix: put before each name with a `/`.
+
+    Returns:
+      The sums by leaf name, in at least float32; for a bias the number of outputs it is added to.
+
+    Example:
+      >>> layer = lambda w, x: x @ w["kernel"]
+      >>> sums = squared_inputs(layer, {"kernel": jnp.ones((2, 1))}, jnp.array([[3.0, 1.0]]), "out")
+      >>> sums["out/kernel"].tolist()
+      [[9.0], [1.0]]
+    """
+    weights = jax.tree.map(widen, weights)
+    floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+    square = jnp.square(widen(x)) if floating else x
+    sums = jax.grad(lambda w: jnp.sum(layer(w, square)))(weights)
+    names = [f"{prefix}/{name}" if prefix else name for name in trees.names(sums)]
+    return dict(zip(names, jax.tree.leaves(sums), strict=True))
+
+
+def _check_names(found: dict[str, jax.Array], params: Any) -> None:
+    """Raises where `inputs` speaks of other leaves than `params` has: a score would go missing."""
+    unknown = sorted(set(found) - set(trees.names(params)))
+    if unknown or not found:
+        raise ValueError(
+            f"`inputs` must report leaves of `params`, such as {trees.names(params)[:3]}, but it "
+            f"reported {unknown[:3] or 'none at all'}."
+        )

@@ -1,0 +1,132 @@
+"""Criteria that read the loss's first derivatives, and GraSP, which reads one product more.
+
+Each takes `loss(params, batch) -> scalar`, the mean over the batch, and is evaluated at the network
+as it stands, `w = params ⊙ mask`. Over several batches the mean is weighted by their sizes, so the
+scores are those of all examples at once. Batches are visited one after the other outside any loop
+of XLA's: called eagerly, hand in a jitted loss.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.pruning.criteria._inputs import Criterion, kept, require_batches, weighted_mean, widen
+
+Loss = Callable[[Any, Any], jax.Array]
+"""`loss(params, batch)`: a scalar, the mean over the examples of the batch."""
+
+
+def saliency(loss: Loss) -> Criterion:
+    """First-order saliency `|w · ∂L/∂w|` (Mozer and Smolensky 1989; Molchanov et al. 2017).
+
+    To first order, how much the loss changes when the weight is set to zero.
+
+    Args:
+      loss: `loss(params, batch) -> scalar`, the mean over the batch.
+
+    Returns:
+      A criterion that needs `batches`.
+
+    Example:
+      >>> loss = lambda params, x: jnp.mean(x @ params["w"])
+      >>> params, mask = {"w": jnp.array([2.0, -3.0])}, {"w": jnp.ones(2, bool)}
+      >>> saliency(loss)(params, mask, batches=[jnp.array([[1.0, 5.0]])])["w"].tolist()
+      [2.0, 15.0]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, initial
+        return _saliency("saliency", loss, params, mask, batches)
+
+    return criterion
+
+
+def snip(loss: Loss) -> Criterion:
+    """SNIP (Lee et al. 2019): connection sensitivity `|w · ∂L/∂w| / Σ |w · ∂L/∂w|`.
+
+    Each weight carries a gate `c`, and `∂L(c ⊙ w)/∂c` at `c = mask` is `w · ∂L/∂w`. The saliency of
+    `saliency`, normalised to sum to one over the tree; the paper takes it once, at initialisation,
+    on one batch that holds every class several times.
+
+    Args:
+      loss: `loss(params, batch) -> scalar`, the mean over the batch.
+
+    Returns:
+      A criterion that needs `batches`.
+
+    Example:
+      >>> loss = lambda params, x: jnp.mean(x @ params["w"])
+      >>> params, mask = {"w": jnp.array([2.0, -3.0])}, {"w": jnp.ones(2, bool)}
+      >>> snip(loss)(params, mask, batches=[jnp.array([[1.0, 2.0]])])["w"].tolist()
+      [0.25, 0.75]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, initial
+        scores = _saliency("snip", loss, params, mask, batches)
+        total = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(scores))
+        # A network at rest has no sensitivity anywhere: zeros, not 0/0.
+        total = jnp.where(total > 0, total, 1.0)
+        return jax.tree.map(lambda leaf: leaf / total.astype(leaf.dtype), scores)
+
+    return criterion
+
+
+def grasp(loss: Loss) -> Criterion:
+    """GraSP (Wang et al. 2020): keeps the weights that carry the gradient flow, `w · (Hg)`.
+
+    Removing a weight changes the gradient flow `gᵀg` by about `2 S`, with the paper's score
+    `S = -w · (Hg)`, `g = ∂L/∂w` and `H` the Hessian. The paper removes the weights of highest `S`,
+    whose loss harms the flow least; here higher means keep, so the scores are `-S`. The flow
+    is that of the network as it stands: `g` is taken over surviving weights. Both `g` and `H` are
+    those of all batches together. The authors divide the logits by a temperature of 200 inside the
+    loss.
+
+    Args:
+      loss: `loss(params, batch) -> scalar`, the mean over the batch; differentiable twice, once in
+        forward mode.
+
+    Returns:
+      A criterion that needs `batches`.
+
+    Example:
+      >>> loss = lambda params, x: jnp.mean(x * params["w"] ** 2)  # g = 2xw, H = 2x
+      >>> params, mask = {"w": jnp.array([3.0])}, {"w": jnp.ones(1, bool)}
+      >>> grasp(loss)(params, mask, batches=[jnp.array([[1.0]])])["w"].tolist()
+      [36.0]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, initial
+        batches = require_batches(batches, "grasp")
+        weights = kept(params, mask)
+        flow = kept(_gradient(loss, weights, batches), mask)
+        products = hessian_product(loss, weights, flow, batches)
+        return jax.tree.map(lambda w, h: widen(w) * h, weights, products)
+
+    return criterion
+
+
+def hessian_product(loss: Loss, params: Any, vector: Any, batches: Any) -> Any:
+    """`H v` with the Hessian `H` of the mean loss over all batches, forward over reverse."""
+    tangent = jax.tree.map(lambda v, w: v.astype(w.dtype), vector, params)
+
+    def product(batch: Any) -> Any:
+        return jax.jvp(lambda p: jax.grad(loss)(p, batch), (params,), (tangent,))[1]
+
+    return weighted_mean(product, batches)
+
+
+def _gradient(loss: Loss, params: Any, batches: Any) -> Any:
+    """The gradient of the mean loss over all batches, in at least float32."""
+    return weighted_mean(lambda batch: jax.grad(loss)(params, batch), batches)
+
+
+def _saliency(name: str, loss: Loss, params: Any, mask: Any, batches: Any) -> Any:
+    """`|w · ∂L/∂w|` at the masked weights, for the criterion called `name`."""
+    batches = require_batches(batches, name)
+    weights = kept(params, mask)
+    gradient = _gradient(loss, weights, batches)
+    return jax.tree.map(lambda w, g: jnp.abs(widen(w) * g), weights, gradient)

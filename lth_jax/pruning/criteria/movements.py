@@ -1,0 +1,80 @@
+"""Movement pruning: scores that training itself accumulates."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lth_jax import trees
+from lth_jax.pruning.checks import check_mask, check_params
+from lth_jax.pruning.criteria._inputs import Criterion, widen
+
+
+class MovementState(NamedTuple):
+    """What `track_movement` carries: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
+
+    movement: Any
+
+
+def movement_pruning(accumulated: Any) -> Criterion:
+    """Movement pruning (Sanh et al. 2020): `-Σ_t w_t · ∂L/∂w_t`, over the steps of training.
+
+    Positive where the steps moved the weight away from zero, negative where they moved it towards
+    zero. The accumulation is `track_movement`'s: `optax.tree.get(opt_state, "movement")`. In the
+    paper's soft and hard versions the gradient is taken at the masked weights while the weights
+    underneath stay as they are and go on moving.
+
+    Args:
+      accumulated: the tree of accumulated scores; under `jax.vmap` a traced argument like any
+        other, with the pruner built inside the mapped function.
+
+    Returns:
+      A criterion that needs neither key nor batches.
+
+    Example:
+      >>> params, mask = {"w": jnp.array([2.0, 1.0])}, {"w": jnp.ones(2, bool)}
+      >>> movement_pruning({"w": jnp.array([-1.0, 3.0])})(params, mask)["w"].tolist()
+      [-1.0, 3.0]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, batches, initial
+        check_params(params)
+        check_mask(mask, params)
+        trees.check_same_structure("accumulated", accumulated, "params", params)
+        return accumulated
+
+    return criterion
+
+
+def track_movement() -> optax.GradientTransformation:
+    """An optax transform that accumulates `-w · ∂L/∂w` and passes the gradients on unchanged.
+
+    It must come first in the chain, where the updates still are the raw gradients. The paper's step
+    size of the scores is left out: a constant factor changes no order.
+
+    Returns:
+      A transform whose state is a `MovementState`; its `update` needs `params`.
+
+    Example:
+      >>> optimizer = optax.chain(track_movement(), optax.sgd(0.1))
+      >>> params = {"w": jnp.array([2.0, 1.0])}
+      >>> state = optimizer.init(params)
+      >>> _, state = optimizer.update({"w": jnp.array([0.5, -3.0])}, state, params)
+      >>> optax.tree.get(state, "movement")["w"].tolist()
+      [-1.0, 3.0]
+    """
+
+    def init(params):
+        return MovementState(jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("`track_movement` needs `params`: call update(grads, state, params).")
+        movement = jax.tree.map(
+            lambda s, w, g: s - widen(w) * widen(g), state.movement, params, updates
+        )
+        return updates, MovementState(movement)
+
+    return optax.GradientTransformation(init, update)
