@@ -16,7 +16,7 @@ COLLECTION = "squared_inputs"
 """The Linen collection into which the layers sow."""
 
 
-def linen_inputs(forward: Callable[..., Any], layers: tuple[type, ...] | None = None) -> Inputs:
+def linen_inputs(forward: Callable[..., Any], layers: tuple[Any, ...] | None = None) -> Inputs:
     """The inputs of a Linen network's linear layers, by `flax.linen.intercept_methods`.
 
     Each linear layer, as it is called, sows its sums into the collection `"squared_inputs"`. A
@@ -68,7 +68,7 @@ def nnx_inputs(
     call: Callable[[Any, Any], Any],
     graphdef: Any,
     *rest: Any,
-    layers: tuple[type, ...] | None = None,
+    layers: tuple[Any, ...] | None = None,
 ) -> Inputs:
     """The inputs of an NNX network's linear layers, by layers that take notes when called.
 

@@ -1,0 +1,233 @@
+"""Supermasks: masks learned on weights that stay as they were drawn.
+
+The weights are frozen and a tree of *mask scores* is trained in their place. Each step turns these
+into a *soft mask*, a tree of floats shaped like the parameters: 0 or 1 in value, with the gradient
+of something smooth (a straight-through estimator, Bengio et al. 2013). `effective` makes the
+network's parameters from it:
+
+    def loss(mask_scores, params, batch, key):
+        soft = supermask.bernoulli(key, mask_scores, prunable=prunable)
+        return task_loss(supermask.effective(params, soft), batch)
+
+These are latent-weight methods: the network is `effective(params, soft)`, the gradients of the mask
+scores are not to be masked, and `harden` gives the boolean mask to keep. Trained mask scores can
+also be pruned to an exact count like any scores, by a scope's `select`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from lth_jax.pruning.checks import check_params, check_prunable
+from lth_jax.pruning.masks import ones_like
+from lth_jax.pruning.scopes import Scope
+from lth_jax.types import Count, Key, Mask, Params, Prunable
+
+MaskScores = Any
+"""A tree of floats shaped like the parameters: what a supermask trains."""
+
+SoftMask = Any
+"""A tree of floats shaped like the parameters, 1 where not prunable; differentiable."""
+
+
+def edge_popup(
+    mask_scores: MaskScores, count: Count, *, scope: Scope, prunable: Prunable
+) -> SoftMask:
+    """Edge-popup (Ramanujan et al. 2020): 1 for the `count` scores of largest magnitude, else 0.
+
+    The gradient goes straight through to `|s|`, kept or not: `∂L/∂s = sign(s) · ∂L/∂m`. The
+    selection is the scope's own, hence exact; the authors' is layerwise, at one density.
+
+    Args:
+      mask_scores: tree of floats.
+      count: from `scope.counts`; may be traced.
+      scope: over what the scores compete.
+      prunable: static tree of booleans.
+
+    Returns:
+      A soft mask.
+
+    Example:
+      >>> from lth_jax.pruning import scopes
+      >>> scores, prunable = {"w": jnp.array([0.1, -0.5, 0.3])}, {"w": True}
+      >>> soft = edge_popup(scores, jnp.int32(2), scope=scopes.globally(), prunable=prunable)
+      >>> soft["w"].tolist()
+      [0.0, 1.0, 1.0]
+    """
+    check_params(mask_scores, "mask_scores")
+    sizes = jax.tree.map(jnp.abs, mask_scores)
+    ranked = jax.lax.stop_gradient(sizes)
+    mask = scope.select(ranked, ones_like(ranked), count, prunable=prunable)
+    return _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
+
+
+def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
+    """A random mask, 1 with probability `σ(s)` (Zhou et al. 2019).
+
+    The gradient goes straight through to the probability: `∂L/∂s = σ'(s) · ∂L/∂m`. The authors draw
+    anew in every step, and evaluate on draws too (the mean of ten).
+
+    Args:
+      key: a typed PRNG key; each leaf folds its position into it.
+      mask_scores: tree of floats, the logits of the probabilities.
+      prunable: static tree of booleans.
+
+    Returns:
+      A soft mask.
+
+    Example:
+      >>> scores = {"w": jnp.array([100.0, -100.0])}
+      >>> bernoulli(jax.random.key(0), scores, prunable={"w": True})["w"].tolist()
+      [1.0, 0.0]
+    """
+    check_params(mask_scores, "mask_scores")
+    leaves, treedef = jax.tree.flatten(mask_scores)
+    soft = [
+        _straight_through(jax.random.bernoulli(jax.random.fold_in(key, i), p), p)
+        for i, p in enumerate(map(jax.nn.sigmoid, leaves))
+    ]
+    return _where_prunable(jax.tree.unflatten(treedef, soft), prunable)
+
+
+def threshold(mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
+    """1 where `σ(s) > ½`: the rounded, deterministic companion of `bernoulli`, of equal gradient.
+
+    Example:
+      >>> threshold({"w": jnp.array([0.2, -0.1])}, prunable={"w": True})["w"].tolist()
+      [1.0, 0.0]
+    """
+    check_params(mask_scores, "mask_scores")
+    soft = jax.tree.map(lambda s: _straight_through(s > 0, jax.nn.sigmoid(s)), mask_scores)
+    return _where_prunable(soft, prunable)
+
+
+def rescale(soft: SoftMask) -> SoftMask:
+    """Dynamic weight rescaling (Zhou et al. 2019): each leaf of the mask over its mean, `m n / Σm`.
+
+    What is kept of a layer then carries the weight of the whole. A leaf with nothing kept stays 0.
+
+    Example:
+      >>> rescale({"w": jnp.array([1.0, 0.0, 1.0, 0.0])})["w"].tolist()
+      [2.0, 0.0, 2.0, 0.0]
+    """
+
+    def over_mean(m: jax.Array) -> jax.Array:
+        mean = jnp.mean(m, dtype=jnp.float32)
+        return m / jnp.where(mean > 0, mean, 1.0).astype(m.dtype)
+
+    return jax.tree.map(over_mean, soft)
+
+
+def effective(params: Params, soft: SoftMask) -> Params:
+    """The network that a supermask method trains: `params ⊙ soft`, in the dtypes of `params`.
+
+    Example:
+      >>> effective({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 1.0])})["w"].tolist()
+      [0.0, 4.0]
+    """
+    return jax.tree.map(lambda w, m: w * m.astype(w.dtype), params, soft)
+
+
+def harden(soft: SoftMask) -> Mask:
+    """The boolean mask of a soft one: True where it is not 0.
+
+    Example:
+      >>> harden({"w": jnp.array([0.0, 1.3])})["w"].tolist()
+      [False, True]
+    """
+    return jax.tree.map(lambda m: m != 0, soft)
+
+
+def init_scores(key: Key, params: Params, *, out_axis: int = -1) -> MaskScores:
+    """Mask scores for edge-popup: uniform on ±1/√fan_in, as its authors draw them.
+
+    Zhou et al. 2019 start all scores at one number instead, 0 for a probability of ½.
+
+    Args:
+      key: a typed PRNG key; each leaf folds its position into it.
+      params: tree of floating-point arrays.
+      out_axis: the axis of a layer's outputs; the fan-in is the product of the others.
+
+    Returns:
+      A tree shaped like `params`, in float32.
+
+    Example:
+      >>> scores = init_scores(jax.random.key(0), {"w": jnp.zeros((100, 5))})
+      >>> bool(jnp.abs(scores["w"]).max() <= 0.1)
+      True
+    """
+    check_params(params)
+    leaves, treedef = jax.tree.flatten(params)
+    bounds = [1 / math.sqrt(_fan_in(leaf.shape, out_axis)) for leaf in leaves]
+    scores = [
+        jax.random.uniform(jax.random.fold_in(key, i), leaf.shape, jnp.float32, -bound, bound)
+        for i, (leaf, bound) in enumerate(zip(leaves, bounds, strict=True))
+    ]
+    return jax.tree.unflatten(treedef, scores)
+
+
+def kaiming_normal(density: Any = 1.0, *, out_axis: int = -1) -> initializers.Initializer:
+    """Normal weights of standard deviation `√(2 / (k · fan_in))` (Ramanujan et al. 2020).
+
+    Args:
+      density: the fraction `k` that the supermask will keep: the rescaling by `√(1/k)` makes up for
+        what is masked. 1 leaves it out (He et al. 2015). May be traced.
+      out_axis: the axis of the outputs; the fan-in is the product of the others.
+
+    Returns:
+      An initializer `(key, shape, dtype) -> array`, for instance for a layer's `kernel_init`.
+
+    Example:
+      >>> kaiming_normal(0.5)(jax.random.key(0), (4, 3), jnp.float32).shape
+      (4, 3)
+    """
+    return _frozen(jax.random.normal, density, out_axis)
+
+
+def signed_constant(density: Any = 1.0, *, out_axis: int = -1) -> initializers.Initializer:
+    """Weights of one size and random sign, `±√(2 / (k · fan_in))` (Ramanujan et al. 2020).
+
+    Args:
+      density: the fraction `k` that the supermask will keep, as in `kaiming_normal`.
+      out_axis: the axis of the outputs; the fan-in is the product of the others.
+
+    Returns:
+      An initializer `(key, shape, dtype) -> array`, for instance for a layer's `kernel_init`.
+
+    Example:
+      >>> w = signed_constant(0.5)(jax.random.key(0), (4, 3), jnp.float32)
+      >>> sorted(set(w.ravel().tolist()))
+      [-1.0, 1.0]
+    """
+    return _frozen(jax.random.rademacher, density, out_axis)
+
+
+def _frozen(draw: Any, density: Any, out_axis: int) -> initializers.Initializer:
+    """An initializer: unit draws times `√(2 / (k · fan_in))`."""
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        del out_sharding
+        size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis)))
+        return draw(key, shape, dtype) * size.astype(dtype)
+
+    return init
+
+
+def _fan_in(shape: tuple[int, ...], out_axis: int) -> int:
+    """The number of inputs of one output; 1 for a leaf of one axis."""
+    return math.prod(shape) // shape[out_axis]
+
+
+def _straight_through(hard: jax.Array, smooth: jax.Array) -> jax.Array:
+    """`hard` in value, `smooth` in derivative."""
+    hard = jax.lax.stop_gradient(hard.astype(smooth.dtype))
+    return hard + (smooth - jax.lax.stop_gradient(smooth))  # the bracket is exactly 0
+
+
+def _where_prunable(soft: SoftMask, prunable: Prunable) -> SoftMask:
+    """Ones, without a gradient, where the leaf is not prunable."""
+    check_prunable(prunable, soft)
+    return jax.tree.map(lambda m, use: m if use else jnp.ones_like(m), soft, prunable)
