@@ -1,0 +1,171 @@
+"""Numbers as people read them: names, units, percents, and the table printed after a run."""
+
+from typing import NamedTuple
+
+from rich.table import Table
+
+from lth_jax.report.levels import DENSE, TICKET, RunRecord
+from lth_jax.report.tables import Row, summary_rows
+
+HEADLINES = (
+    "test_accuracy_final",
+    "test_accuracy_early_stop",
+    "test_loss_final",
+    "test_loss_early_stop",
+)
+EARLY_STOP = "early_stop_step"
+
+
+class Quantity(NamedTuple):
+    """How a metric is shown to people.
+
+    Attributes:
+      label: its name.
+      unit: its unit, empty for pure numbers.
+      scale: factor from the stored value to the shown one (accuracies are stored as fractions).
+      digits: decimals shown.
+    """
+
+    label: str
+    unit: str
+    scale: float
+    digits: int
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def quantity(metric: str) -> Quantity:
+    """How to show a metric, read off its name.
+
+    >>> quantity("test_accuracy_final").title
+    'Test accuracy at the end (%)'
+    >>> quantity("early_stop_step").title
+    'Early-stop step'
+    """
+    if metric == EARLY_STOP:
+        return Quantity("Early-stop step", "", 1.0, 0)
+    words = metric.replace("_early_stop", " at early stop").replace("_final", " at the end")
+    label = words.replace("_", " ").capitalize()
+    return Quantity(label, "%", 100.0, 1) if "accuracy" in metric else Quantity(label, "", 1.0, 3)
+
+
+def headline_metric(run: RunRecord) -> str | None:
+    """The metric the report speaks of first; None before the first level is finished."""
+    known = [metric for level in run.levels for metric in level.results]
+    return next((metric for metric in (*HEADLINES, *known) if metric in known), None)
+
+
+def level_table(run: RunRecord) -> Table:
+    """The table printed at the end of a run: per level, every arm's headline metric ± interval."""
+    metric = headline_metric(run)
+    cells = level_cells(run)
+    table = Table(title=quantity(metric).title if metric else "no finished level yet")
+    for name in cells[0]:
+        table.add_column(name, justify="right")
+    for row in cells[1:]:
+        table.add_row(*row)
+    return table
+
+
+def level_cells(run: RunRecord) -> list[list[str]]:
+    """The cells of `level_table` as text, the header first."""
+    metric = headline_metric(run)
+    by_place = {(row["arm"], row["level"], row["metric"]): row for row in summary_rows(run)}
+    header = ["level", "weights left (%)", *run.arms, "early stop (ticket)"]
+    return [header] + [
+        [
+            str(level.level),
+            percent(level.density),
+            *(show(by_place.get((arm, level.level, metric))) for arm in run.arms),
+            show(by_place.get((TICKET if level.level else DENSE, level.level, EARLY_STOP))),
+        ]
+        for level in run.levels
+    ]
+
+
+def percent(density: float) -> str:
+    """A density as people read it: percent, three significant digits, no trailing zeros.
+
+    >>> percent(1.0), percent(0.5127), percent(0.008)
+    ('100', '51.3', '0.8')
+    """
+    return f"{100 * density:.3g}"
+
+
+def show(row: Row | None) -> str:
+    """A summary as text: mean ± half the interval, and how many replicates if some are missing.
+
+    >>> show({"metric": "test_accuracy_final", "mean": 0.67, "low": 0.65, "high": 0.69,
+    ...       "replicates": 4, "values": [0.67] * 4 + [None]})
+    '67.0 ± 2.0 (4 of 5)'
+    """
+    if row is None or row["mean"] is None:
+        return "–"
+    _, _, scale, digits = quantity(row["metric"])
+    text = f"{scale * row['mean']:.{digits}f}"
+    if row["low"] is not None:
+        text += f" ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
+    if row["replicates"] < len(row["values"]):
+        text += f" ({row['replicates']} of {len(row['values'])})"
+    return text
+
+
+def show_difference(row: Row) -> str:
+    """A paired difference as text: the mean with its sign, and the interval.
+
+    >>> show_difference({"metric": "test_accuracy_final", "mean": 0.02, "low": -0.01, "high": 0.05})
+    '+2.0 [−1.0, +5.0]'
+    """
+    _, _, scale, digits = quantity(row["metric"])
+    mean, low, high = (
+        "–" if row[end] is None else f"{scale * row[end]:+.{digits}f}".replace("-", "−")
+        for end in ("mean", "low", "high")
+    )
+    return mean if row["low"] is None else f"{mean} [{low}, {high}]"
+
+
+def difference_cells(rows: list[Row]) -> list[list[str]]:
+    """The tickets minus each control as text: one line per level, one column per control."""
+    controls = list(dict.fromkeys(row["control"] for row in rows))
+    by_place = {(row["level"], row["control"]): show_difference(row) for row in rows}
+    densities = {row["level"]: percent(row["density"]) for row in rows}
+    header = ["level", "weights left (%)", *(f"ticket − {control}" for control in controls)]
+    return [header] + [
+        [str(level), density, *(by_place.get((level, control), "–") for control in controls)]
+        for level, density in densities.items()
+    ]
+
+
+def verdict(rows: list[Row]) -> str:
+    """One sentence on the paired differences: how far the tickets keep up, and against whom.
+
+    The level is the sparsest at which the tickets' mean is no worse than the dense parent's, or
+    the sparsest of all when there is none.
+    """
+    if not rows:
+        return "No level with tickets and controls is finished yet."
+    sign = 1 if "accuracy" in rows[0]["metric"] else -1
+    keeping_up = [
+        row["level"]
+        for row in rows
+        if row["control"] == DENSE and row["mean"] is not None and sign * row["mean"] >= 0
+    ]
+    level = max(keeping_up) if keeping_up else max(row["level"] for row in rows)
+    chosen = [row for row in rows if row["level"] == level]
+    how_far = (
+        "The tickets' mean keeps up with the dense parent's down to"
+        if keeping_up
+        else "At no level does the tickets' mean reach the dense parent's; the sparsest holds"
+    )
+    shown = quantity(chosen[0]["metric"])
+    against = ", ".join(f"{show_difference(row)} against {row['control']}" for row in chosen)
+    pairs = sorted({row["replicates"] for row in chosen})
+    unit = " points" if shown.unit == "%" else ""
+    return (
+        f"{how_far} {percent(chosen[0]['density'])} % of the weights. There, "
+        f"{shown.label[0].lower()}{shown.label[1:]} differs by {against}{unit} "
+        f"(95 % intervals over {'–'.join(map(str, pairs))} paired replicates)."
+    )

@@ -1,0 +1,335 @@
+"""Figures in the field's way: percent of weights remaining, log scale, dense at the left.
+
+Every function returns a `matplotlib.figure.Figure` of its own; no global state is touched for
+longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by markers as well.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+from numpy.typing import NDArray
+
+from lth_jax.measures.intervals import student_t
+from lth_jax.measures.overlap import total
+from lth_jax.report.display import EARLY_STOP, percent, quantity
+from lth_jax.report.levels import DENSE, TICKET, Level, RunRecord
+from lth_jax.report.tables import Row, summary_rows
+
+Floats = NDArray[Any]
+
+SIZE = (4.8, 3.6)
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "savefig.dpi": 200,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "lth_jax",
+}
+
+
+class Look(NamedTuple):
+    """How an arm is drawn, the same in every figure."""
+
+    label: str
+    color: Any
+    marker: str
+
+
+LOOKS = {
+    DENSE: Look("dense", "#000000", ""),
+    TICKET: Look("ticket", "#0072B2", "o"),
+    "reinit": Look("reinitialised", "#E69F00", "s"),
+    "shuffle": Look("shuffled in layers", "#009E73", "^"),
+    "random": Look("random mask", "#D55E00", "D"),
+}
+SPARE = (("#CC79A7", "v"), ("#56B4E9", "P"), ("#666666", "X"))
+
+
+def style() -> AbstractContextManager[None]:
+    """Matplotlib's settings for all figures, inside a `with` block.
+
+    >>> with style():
+    ...     mpl.rcParams["savefig.dpi"]
+    200.0
+    """
+    return mpl.rc_context({**mpl.rcParamsDefault, **STYLE})
+
+
+def looks(arms: Iterable[str]) -> dict[str, Look]:
+    """How each arm is drawn; arms the house does not know get the spare colours in turn.
+
+    >>> looks(["ticket", "late"])["late"]
+    Look(label='late', color='#CC79A7', marker='v')
+    """
+    unknown = [arm for arm in arms if arm not in LOOKS]
+    spare = {arm: Look(arm, *SPARE[i % len(SPARE)]) for i, arm in enumerate(unknown)}
+    return {arm: LOOKS.get(arm) or spare[arm] for arm in arms}
+
+
+def against_density(run: RunRecord, metric: str) -> Figure:
+    """A metric against the weights remaining: mean and 95 % band over replicates, per arm.
+
+    The dense parent is a line across, so that every density is compared with it.
+    """
+    rows = [row for row in summary_rows(run) if row["metric"] == metric]
+    figure, axes = _new()
+    for arm, look in looks(run.arms).items():
+        mine = [row for row in rows if row["arm"] == arm]
+        if arm == DENSE:
+            _across(axes, mine, look, quantity(metric).scale)
+        else:
+            _line(axes, [row["density"] for row in mine], mine, look, quantity(metric).scale)
+    _density_axis(axes, [level.density for level in run.levels])
+    axes.set_ylabel(quantity(metric).title)
+    _legend(figure, axes)
+    return figure
+
+
+def leaf_density(run: RunRecord) -> Figure:
+    """How much of each prunable leaf the tickets keep, against the level: mean and range.
+
+    Leaves are coloured in the order of their names; beyond ten, a colour bar names some of them.
+    """
+    figure, axes = _new()
+    levels = [level for level in run.levels if {TICKET, DENSE} & set(level.arms)]
+    leaves = sorted(levels[0].leaf_sizes, key=_natural)
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(leaves)))
+    for i, (leaf, color) in enumerate(zip(leaves, colors, strict=True)):
+        kept = [100 * _of_ticket(level, level.leaf_densities[leaf]) for level in levels]
+        _ranged(axes, [v.level for v in levels], kept, Look(leaf, color, "osD^v"[i % 5]))
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=min(50.0, axes.get_ylim()[0]))  # so that a second label is in sight
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Level")
+    axes.set_ylabel("Weights remaining in the leaf (%)")
+    if len(leaves) > 10:
+        _color_bar(figure, axes, leaves, colors)
+    else:
+        _legend(figure, axes)
+    return figure
+
+
+def mask_overlap(run: RunRecord) -> Figure:
+    """How much the tickets of different replicates agree, beside the chance level.
+
+    Mean and range over pairs of replicates of the intersection over union of all prunable leaves.
+    """
+    figure, axes = _new()
+    levels = [level for level in run.levels if level.overlaps]
+    joined = [[total(leaves.values()) for leaves in v.overlaps.values()] for v in levels]
+    densities = [level.density for level in levels]
+    overlaps = [np.array([overlap.iou for overlap in pairs]) for pairs in joined]
+    _ranged(axes, densities, overlaps, LOOKS[TICKET]._replace(label="tickets"))
+    chance = [np.mean([overlap.chance_iou for overlap in pairs]) for pairs in joined]
+    axes.plot(
+        densities, chance, color="#666666", linestyle="--", label="chance, at equal densities"
+    )
+    _density_axis(axes, densities)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("Mask overlap (intersection over union)")
+    _legend(figure, axes)
+    return figure
+
+
+def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
+    """A metric against the training step at some levels, the dense parent in each for comparison.
+
+    Args:
+      run: the run.
+      metric: a name from the levels' curves.
+      panels: at most how many levels to show; they are spread evenly, the sparsest included.
+    """
+    dense = next((level for level in run.levels if DENSE in level.arms), None)
+    levels = spread([level for level in run.levels if level is not dense] or run.levels, panels)
+    rows, columns = -(-len(levels) // 2), min(2, len(levels))
+    figure = Figure(figsize=(max(SIZE[0], 3.6 * columns), 0.7 + 2.3 * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, level in zip(grid.flat, levels, strict=False):
+        axes.set_title(f"Level {level.level}: {percent(level.density)} % of weights remaining")
+        for arm, look in looks(run.arms).items():
+            home = dense if arm == DENSE else level
+            if home is not None and arm in home.arms:
+                _curve(axes, home, arm, metric, look)
+    for axes in grid.flat[len(levels) :]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(quantity(metric).title)
+    for axes in grid.flat[len(levels) - columns : len(levels)]:
+        axes.set_xlabel("Training step")
+        axes.tick_params(labelbottom=True)
+    _legend(figure, grid.flat[0])
+    return figure
+
+
+def draw(run: RunRecord) -> dict[str, Figure]:
+    """All figures that a run has numbers for, by file name."""
+    metrics = list(dict.fromkeys(metric for level in run.levels for metric in level.results))
+    curves = {metric for level in run.levels for metric in level.curves}
+    with style():
+        figures = {
+            metric: against_density(run, metric)
+            for metric in metrics
+            if metric.startswith("test_") or metric == EARLY_STOP
+        }
+        for metric in ("validation_accuracy", "validation_loss"):
+            if metric in curves:
+                figures[f"{metric}_curves"] = training_curves(run, metric)
+        if len(run.levels) > 1:
+            figures["leaf_density"] = leaf_density(run)
+        if any(level.overlaps for level in run.levels):
+            figures["mask_overlap"] = mask_overlap(run)
+    return figures
+
+
+def image(figure: Figure, kind: str) -> bytes:
+    """The figure as a file, the same bytes every time.
+
+    Args:
+      figure: from one of the functions here.
+      kind: `"png"` or `"svg"`.
+    """
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the items, evenly spread, the last one included.
+
+    >>> spread([1, 2, 3, 4, 5, 6], 3)
+    [2, 4, 6]
+    """
+    count = min(count, len(items))
+    return [items[round((i + 1) * len(items) / count) - 1] for i in range(count)]
+
+
+def density_ticks(densities: Sequence[float], gap: float = 1.45) -> list[float]:
+    """The densities that get a tick: all, where at least a factor `gap` lies between neighbours.
+
+    The largest and the smallest always have one.
+
+    >>> density_ticks([1.0, 0.9, 0.5, 0.2, 0.19])
+    [1.0, 0.5, 0.19]
+    """
+    ordered = sorted(set(densities), reverse=True)
+    ticks = ordered[:1]
+    for density in ordered[1:]:
+        if ticks[-1] / density >= gap and density / ordered[-1] >= gap:
+            ticks.append(density)
+    return ticks + ordered[-1:] if len(ordered) > 1 else ticks
+
+
+def _new() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE)
+    return figure, figure.subplots()
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        widest = max(len(label) for label in labels)
+        columns = min(len(labels), 5 if widest < 12 else 3 if widest < 24 else 2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(density_ticks(densities)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.invert_xaxis()
+    axes.set_xlabel("Weights remaining (%)")
+
+
+def _line(axes: Axes, x: Sequence[float], rows: list[Row], look: Look, scale: float) -> None:
+    mean, low, high = _columns(rows, scale)
+    every = max(1, len(rows) // 20)
+    axes.plot(x, mean, color=look.color, marker=look.marker, markevery=every, label=look.label)
+    axes.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _across(axes: Axes, rows: list[Row], look: Look, scale: float) -> None:
+    """The dense parent: a star at its own density, its mean and band across all others."""
+    for row, mean, low, high in zip(rows, *_columns(rows, scale), strict=True):
+        axes.axhline(mean, color=look.color, linestyle="--", linewidth=1.1)
+        axes.plot([row["density"]], [mean], "--*", color=look.color, label=look.label, markersize=9)
+        if np.isfinite([low, high]).all():
+            axes.axhspan(low, high, color=look.color, alpha=0.07, linewidth=0)
+
+
+def _columns(rows: list[Row], scale: float) -> list[Floats]:
+    return [
+        scale * np.array([row[name] for row in rows], dtype=float)
+        for name in ("mean", "low", "high")
+    ]
+
+
+def _ranged(axes: Axes, x: Sequence[float], groups: Sequence[Floats], look: Look) -> None:
+    """The mean of each group of values with their range as a band; empty groups are gaps."""
+    groups = [group if len(group) else np.array([np.nan]) for group in groups]
+    every, mean = max(1, len(x) // 20), [group.mean() for group in groups]
+    axes.plot(x, mean, color=look.color, marker=look.marker, markevery=every, label=look.label)
+    low, high = [group.min() for group in groups], [group.max() for group in groups]
+    axes.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _color_bar(figure: Figure, axes: Axes, names: list[str], colors: Floats) -> None:
+    shown = [names.index(name) for name in names[:1] + spread(names[1:], 7)]
+    scale = mpl.cm.ScalarMappable(
+        mpl.colors.Normalize(-0.5, len(names) - 0.5), mpl.colors.ListedColormap(colors)
+    )
+    bar = figure.colorbar(scale, ax=axes, ticks=shown)
+    bar.ax.set_yticklabels([names[i] for i in shown], fontsize=7)
+    bar.ax.invert_yaxis()
+
+
+def _curve(axes: Axes, level: Level, arm: str, metric: str, look: Look) -> None:
+    chosen = [i for i, member in enumerate(level.members) if member.arm == arm]
+    scale = quantity(metric).scale
+    bands = [student_t(scale * values[chosen]) for values in level.curves[metric]]
+    line = "--" if arm == DENSE else "-"
+    axes.plot(level.steps, [b.estimate for b in bands], line, color=look.color, label=look.label)
+    low, high = [b.low for b in bands], [b.high for b in bands]
+    axes.fill_between(level.steps, low, high, color=look.color, alpha=0.12, linewidth=0)
+
+
+def _of_ticket(level: Level, values: Floats) -> Floats:
+    """The tickets' values; at level 0 the dense networks are the tickets."""
+    arm = TICKET if TICKET in level.arms else DENSE
+    return values[[i for i, member in enumerate(level.members) if member.arm == arm]]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `Dense_2` before `Dense_10`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,161 @@
+"""A run read back from the store: its levels, reduced to what tables and figures show."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.measures.overlap import Overlap, between_members
+from lth_jax.store.files import read_json
+from lth_jax.store.nodes import Node, Store
+from lth_jax.store.runs import RunInfo
+
+TICKET = "ticket"
+DENSE = "dense"
+
+
+class Member(NamedTuple):
+    """Who a network is: its arm, its replicate, and the step at which it diverged, if it did."""
+
+    arm: str
+    replicate: int
+    diverged_at: int | None
+
+
+class Level(NamedTuple):
+    """One round of train-prune-rewind, all its arms and replicates together.
+
+    Attributes:
+      level: its number; 0 is the dense network.
+      density: fraction of the prunable weights kept.
+      members: who stands at each index of the member axis.
+      results: `{metric: float[members]}`; NaN where a member diverged.
+      steps: the steps of the training curves, int `[E]`.
+      curves: `{metric: float[E, members]}`.
+      leaf_sizes: `{prunable leaf: weights}`.
+      leaf_densities: `{prunable leaf: float[members]}`.
+      overlaps: `{(replicate, replicate): {prunable leaf: Overlap}}` of the tickets' masks.
+      trained_steps: steps of training per member.
+      seconds: time spent.
+      member_steps_per_second: speed of training.
+    """
+
+    level: int
+    density: float
+    members: tuple[Member, ...]
+    results: dict[str, NDArray[Any]]
+    steps: NDArray[Any]
+    curves: dict[str, NDArray[Any]]
+    leaf_sizes: dict[str, int]
+    leaf_densities: dict[str, NDArray[Any]]
+    overlaps: dict[tuple[int, int], dict[str, Overlap]]
+    trained_steps: int
+    seconds: float
+    member_steps_per_second: float
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms trained at this level, in order of appearance."""
+        return list(dict.fromkeys(member.arm for member in self.members))
+
+
+class RunRecord(NamedTuple):
+    """What is known about a run.
+
+    Attributes:
+      info: its name, status and folder.
+      config: what it was asked.
+      environments: versions and devices, one entry per change of them.
+      plan: how the work was divided; None before it is recorded.
+      levels: the levels finished so far.
+    """
+
+    info: RunInfo
+    config: dict[str, Any]
+    environments: list[dict[str, Any]]
+    plan: Any
+    levels: tuple[Level, ...]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in order of appearance, the dense parent and the ticket first."""
+        seen = dict.fromkeys(arm for level in self.levels for arm in level.arms)
+        return sorted(seen, key=lambda arm: (arm != DENSE, arm != TICKET))
+
+
+def read_run(store: Store, info: RunInfo) -> RunRecord:
+    """Reads a run's finished levels; an unfinished run has the levels finished so far.
+
+    Args:
+      store: where the nodes lie.
+      info: the run, as `find_run` or `list_runs` gives it.
+
+    Raises:
+      CorruptError: if a file of the run is damaged, or a node does not match its hash.
+    """
+    path = Path(info.path)
+    nodes = read_json(path / "manifest.json")["nodes"]
+    entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    levels = tuple(
+        level_of([store.read(entry["key"]) for entry in chunk])
+        for _, chunk in groupby(entries, key=lambda entry: entry["level"])
+    )
+    plan = path / "plan.json"
+    return RunRecord(
+        info=info,
+        config=read_json(path / "config.json"),
+        environments=read_json(path / "env.json"),
+        plan=read_json(plan) if plan.exists() else None,
+        levels=levels,
+    )
+
+
+def level_of(nodes: list[Node]) -> Level:
+    """Joins the chunks of one level along the member axis and reduces their masks.
+
+    Raises:
+      ValueError: if the chunks were not evaluated at the same steps, or hold a member twice.
+    """
+    first = nodes[0].meta
+    members = tuple(
+        Member(m["arm"], m["replicate"], m["diverged_at"]) for n in nodes for m in n.meta["members"]
+    )
+    if len({(m.arm, m.replicate) for m in members}) < len(members):
+        raise ValueError(f"level {first['level']} holds the same arm and replicate twice.")
+    steps = nodes[0].arrays["history"]["step"]
+    if not all(np.array_equal(n.arrays["history"]["step"], steps) for n in nodes):
+        raise ValueError(f"the chunks of level {first['level']} were evaluated at different steps.")
+    curves = [{k: v for k, v in n.arrays["history"].items() if k != "step"} for n in nodes]
+    prunable = [leaf["name"] for leaf in first["leaves"] if leaf["prunable"]]
+    masks = _joined([{k: n.arrays["mask"][k] for k in prunable} for n in nodes], axis=0)
+    return Level(
+        level=first["level"],
+        density=first["density"],
+        members=members,
+        results=_joined([n.arrays["results"] for n in nodes], axis=0),
+        steps=np.asarray(steps),
+        curves=_joined(curves, axis=1),
+        leaf_sizes={k: int(np.prod(v.shape[1:])) for k, v in masks.items()},
+        leaf_densities={k: v.reshape(len(v), -1).mean(axis=1) for k, v in masks.items()},
+        overlaps=_ticket_overlaps(masks, members),
+        trained_steps=first["steps"],
+        seconds=sum(n.meta["seconds"] for n in nodes),
+        member_steps_per_second=float(np.mean([n.meta["member_steps_per_second"] for n in nodes])),
+    )
+
+
+def _ticket_overlaps(
+    masks: dict[str, NDArray[Any]], members: tuple[Member, ...]
+) -> dict[tuple[int, int], dict[str, Overlap]]:
+    """Overlaps between the tickets of different replicates; diverged ones have no say."""
+    tickets = [i for i, m in enumerate(members) if m.arm == TICKET and m.diverged_at is None]
+    chosen = {name: mask[tickets] for name, mask in masks.items()}
+    pairs = between_members(chosen, prunable=dict.fromkeys(chosen, True))
+    replicate = [members[i].replicate for i in tickets]
+    return {(replicate[i], replicate[j]): leaves for (i, j), leaves in pairs.items()}
+
+
+def _joined(trees: list[dict[str, Any]], axis: int) -> dict[str, NDArray[Any]]:
+    return {k: np.concatenate([np.asarray(t[k]) for t in trees], axis=axis) for k in trees[0]}

@@ -1,0 +1,174 @@
+"""One self-contained page per run, and the pictures and numbers beside it."""
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lth_jax.report import display, figures, tables
+from lth_jax.report.levels import RunRecord, read_run
+from lth_jax.store.files import explained, publish, temporary
+from lth_jax.store.nodes import Store
+from lth_jax.store.runs import RunInfo
+
+CAPTIONS = {
+    "early_stop_step": "Step of the smallest validation loss: earlier is faster learning.",
+    "leaf_density": "What the tickets keep of each prunable leaf: mean and range over replicates.",
+    "mask_overlap": "How far the tickets of two replicates agree: mean and range over pairs.",
+    "curves": "Mean and 95 % band over replicates; the dense parent is dashed.",
+    "test": "Mean and 95 % band over replicates; the dense parent is the dashed line.",
+}
+
+
+def write_report(store: Store, info: RunInfo) -> Path:
+    """Draws a run's report from the store alone, finished or not.
+
+    Writes `report/index.html`, `report/figures/*.png` and `*.svg`, `report/data/*.parquet` and
+    `*.csv` into the run's folder. Each file is replaced atomically, the page last; the same run
+    gives the same page and pictures byte for byte.
+
+    Args:
+      store: where the nodes lie.
+      info: the run, as `find_run` or `list_runs` gives it.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      StoreError: if something in the store is damaged, or the folder cannot be written.
+    """
+    run = read_run(store, info)
+    folder = Path(info.path) / "report"
+    pictures = {
+        f"figures/{name}.{kind}": figures.image(figure, kind)
+        for name, figure in figures.draw(run).items()
+        for kind in ("svg", "png")
+    }
+    files = pictures | dict(_data(run))
+    for name, content in files.items():
+        _write(folder / name, content)
+    _write(folder / "index.html", page(run, files).encode())
+    return folder / "index.html"
+
+
+def page(run: RunRecord, files: dict[str, bytes]) -> str:
+    """The page as HTML: its own style and pictures inside, nothing loaded from elsewhere.
+
+    Args:
+      run: the run.
+      files: what lies beside the page, by relative path; the SVG pictures among them are inlined.
+    """
+    metric = display.headline_metric(run)
+    differences = tables.difference_rows(run, metric) if metric else []
+    template = resources.files("lth_jax.report").joinpath("page.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=_text(run.info.run),
+        facts=_text(_facts(run)),
+        verdict=_text(display.verdict(differences)),
+        figures="\n".join(_figure(Path(n), c) for n, c in files.items() if n.endswith(".svg")),
+        metric=_text(display.quantity(metric).title if metric else "Results"),
+        levels=_table(display.level_cells(run)),
+        differences=_table(display.difference_cells(differences)),
+        config=_definitions(run.config),
+        machine=_definitions({"plan": run.plan} | (run.environments or [{}])[-1]),
+        commands=_text("\n".join(_commands(run))),
+        files="\n".join(f"<li>{_link(name)}</li>" for name in files),
+    )
+
+
+def _data(run: RunRecord) -> Iterator[tuple[str, bytes]]:
+    metric = display.headline_metric(run)
+    data = {
+        "seeds": tables.seed_rows(run),
+        "differences": tables.difference_rows(run, metric) if metric else [],
+        "leaves": tables.leaf_rows(run),
+        "overlaps": tables.overlap_rows(run),
+        "curves": tables.curve_rows(run),
+    }
+    for name, rows in data.items():
+        if rows:
+            yield f"data/{name}.parquet", tables.parquet_bytes(rows)
+            yield f"data/{name}.csv", tables.csv_bytes(rows)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary(path).write_bytes(content)
+        publish(path)
+
+
+def _facts(run: RunRecord) -> str:
+    """One line: status, size, time, speed."""
+    pieces = [run.info.status, f"started {run.info.created}"]
+    if run.levels:
+        replicates = {member.replicate for level in run.levels for member in level.members}
+        networks = sum(len(level.members) for level in run.levels)
+        lost = sum(m.diverged_at is not None for level in run.levels for m in level.members)
+        seconds = sum(level.seconds for level in run.levels)
+        steps = sum(level.trained_steps * len(level.members) for level in run.levels)
+        pieces += [
+            f"{len(run.levels)} levels, {len(replicates)} replicates, {networks} networks",
+            f"{lost} diverged",
+            f"{seconds:.0f} s of training",
+            f"{steps / max(seconds, 1e-9):.0f} member-steps/s",
+        ]
+    return " · ".join(pieces)
+
+
+def _commands(run: RunRecord) -> list[str]:
+    """What to type to make the run again and to draw it again."""
+    command = (run.environments or [{}])[-1].get("command")
+    root, name = Path(run.info.path).parent, run.info.run
+    redraw = ["lth", "report", name, "--root", str(root)]
+    return ([shlex.join(command)] if command else []) + [shlex.join(redraw)]
+
+
+def _figure(path: Path, svg: bytes) -> str:
+    kind = "curves" if path.stem.endswith("_curves") else path.stem.split("_")[0]
+    caption = CAPTIONS.get(path.stem) or CAPTIONS[kind]
+    links = ", ".join(_link(path.with_suffix(ending).as_posix()) for ending in (".png", ".svg"))
+    drawing = _inlined(svg.decode(), path.stem)
+    return f"<figure>{drawing}<figcaption>{_text(caption)} {links}</figcaption></figure>"
+
+
+def _inlined(svg: str, name: str) -> str:
+    """An SVG file as an element of a page: no prologue, and ids that only it has."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", element)
+    return element.replace("<svg", f'<svg role="img" aria-label="{_text(name)}"', 1)
+
+
+def _table(cells: list[list[str]]) -> str:
+    def line(tag: str, row: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    body = "".join(line("td", row) for row in cells[1:])
+    return f"<table><thead>{line('th', cells[0])}</thead><tbody>{body}</tbody></table>"
+
+
+def _definitions(tree: Any) -> str:
+    lines = (f"<dt>{_text(k)}</dt><dd>{_text(json.dumps(v))}</dd>" for k, v in _flat(tree))
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries with dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _link(name: str) -> str:
+    return f'<a href="{_text(name)}">{_text(name)}</a>'
+
+
+def _text(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,165 @@
+"""A run's numbers as tables: one row per seed, summaries with intervals, paired differences."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from lth_jax.measures.intervals import Interval, paired_difference, student_t
+from lth_jax.measures.overlap import total
+from lth_jax.report.levels import DENSE, TICKET, Level, RunRecord
+
+Row = dict[str, Any]
+"""One line of a table; None stands for NaN, so that JSON and Parquet hold a null."""
+
+
+def seed_rows(run: RunRecord) -> list[Row]:
+    """One row per seed and metric: run, arm, level, replicate, density, sparsity, metric, value."""
+    return [
+        {
+            "run": run.info.run,
+            "arm": member.arm,
+            "level": level.level,
+            "replicate": member.replicate,
+            "density": level.density,
+            "sparsity": 1 - level.density,
+            "metric": metric,
+            "value": _plain(values[i]),
+        }
+        for level in run.levels
+        for i, member in enumerate(level.members)
+        for metric, values in level.results.items()
+    ]
+
+
+def leaf_rows(run: RunRecord) -> list[Row]:
+    """One row per seed and prunable leaf: how much of the leaf is kept."""
+    return [
+        {
+            "run": run.info.run,
+            "arm": member.arm,
+            "level": level.level,
+            "replicate": member.replicate,
+            "leaf": leaf,
+            "size": level.leaf_sizes[leaf],
+            "density": float(densities[i]),
+        }
+        for level in run.levels
+        for i, member in enumerate(level.members)
+        for leaf, densities in level.leaf_densities.items()
+    ]
+
+
+def overlap_rows(run: RunRecord) -> list[Row]:
+    """One row per pair of replicates and leaf (and `total`): how much the tickets' masks agree."""
+    return [
+        {
+            "run": run.info.run,
+            "level": level.level,
+            "density": level.density,
+            "first": first,
+            "second": second,
+            "leaf": leaf,
+            "intersection_over_union": _plain(overlap.iou),
+            "chance": _plain(overlap.chance_iou),
+            "kappa": _plain(overlap.kappa),
+        }
+        for level in run.levels
+        for (first, second), leaves in level.overlaps.items()
+        for leaf, overlap in [*leaves.items(), ("total", total(leaves.values()))]
+    ]
+
+
+def curve_rows(run: RunRecord) -> list[Row]:
+    """One row per seed, metric and evaluation: the training curves."""
+    return [
+        {
+            "run": run.info.run,
+            "arm": member.arm,
+            "level": level.level,
+            "replicate": member.replicate,
+            "step": int(step),
+            "metric": metric,
+            "value": _plain(values[e, i]),
+        }
+        for level in run.levels
+        for metric, values in level.curves.items()
+        for i, member in enumerate(level.members)
+        for e, step in enumerate(level.steps)
+    ]
+
+
+def summary_rows(run: RunRecord) -> list[Row]:
+    """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
+
+    `replicates` counts what went into the mean; `values` lists every replicate in order, None
+    where it diverged.
+    """
+    rows = []
+    for arm in run.arms:
+        for level in run.levels:
+            for metric in level.results if arm in level.arms else ():
+                values = list(_by_replicate(level, arm, metric).values())
+                place = {"arm": arm, "level": level.level, "density": level.density}
+                numbers = _interval(student_t(values)) | {"values": [_plain(v) for v in values]}
+                rows.append(place | {"metric": metric} | numbers)
+    return rows
+
+
+def difference_rows(run: RunRecord, metric: str) -> list[Row]:
+    """One row per control and level: the tickets' metric minus the control's, paired by replicate.
+
+    The dense parent stands at level 0 and is compared with the tickets of every level. The
+    intervals are 95 % Student intervals, each by itself: nothing corrects for their number.
+    """
+    dense = next((level for level in run.levels if DENSE in level.arms), None)
+    rows = []
+    for level in run.levels:
+        for control in run.arms if TICKET in level.arms else ():
+            home = dense if control == DENSE else level
+            if control == TICKET or home is None or control not in home.arms:
+                continue
+            place = {"control": control, "level": level.level, "density": level.density}
+            difference = _ticket_minus(level, control, home, metric)
+            rows.append(place | {"metric": metric} | _interval(difference))
+    return rows
+
+
+def parquet_bytes(rows: list[Row]) -> bytes:
+    """The rows as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def csv_bytes(rows: list[Row]) -> bytes:
+    """The rows as a CSV file with a header; None is an empty field."""
+    sink = pa.BufferOutputStream()
+    csv.write_csv(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _interval(interval: Interval) -> Row:
+    mean, low, high, replicates, _ = interval
+    return {"mean": _plain(mean), "low": _plain(low), "high": _plain(high)} | {
+        "replicates": replicates
+    }
+
+
+def _by_replicate(level: Level, arm: str, metric: str) -> dict[int, float]:
+    """One arm's values, in the order of the replicates."""
+    values = level.results[metric]
+    found = {m.replicate: float(values[i]) for i, m in enumerate(level.members) if m.arm == arm}
+    return dict(sorted(found.items()))
+
+
+def _ticket_minus(level: Level, control: str, home: Level, metric: str) -> Interval:
+    """The tickets of `level` minus the controls of `home`, over the replicates both have."""
+    tickets, controls = _by_replicate(level, TICKET, metric), _by_replicate(home, control, metric)
+    shared = [replicate for replicate in tickets if replicate in controls]
+    return paired_difference([tickets[r] for r in shared], [controls[r] for r in shared])

@@ -1,0 +1,126 @@
+"""A made-up run with the shape of a real one, for tests that read and draw."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lth_jax import store
+
+ARMS = ("ticket", "reinit", "shuffle", "random")
+LEAVES = {"Dense_0/kernel": (40, 50), "Dense_1/kernel": (50, 30), "Dense_2/kernel": (30, 10)}
+BIAS = "Dense_0/bias"
+# Weights fall faster in the large layers, as with a global magnitude criterion.
+SPEED = {"Dense_0/kernel": 1.15, "Dense_1/kernel": 1.0, "Dense_2/kernel": 0.5}
+DROP = {"dense": 0.0, "ticket": 0.02, "reinit": 0.06, "shuffle": 0.1, "random": 0.13}
+
+
+class Level(NamedTuple):
+    """The arrays and meta of one node."""
+
+    arrays: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def ladder(*, levels=6, replicates=5, rate=0.4, evaluations=12, diverged=(), seed=0):
+    """The nodes of a run: level 0 with the dense networks, then `levels` with every arm.
+
+    Args:
+      levels: how many pruned levels.
+      replicates: how many seeds.
+      rate: fraction pruned per level.
+      evaluations: points of each training curve.
+      diverged: `(level, arm, replicate)` of members whose numbers are NaN.
+      seed: of everything random in here.
+    """
+    rng = np.random.default_rng(seed)
+    nodes = []
+    for level in range(levels + 1):
+        arms = ("dense",) if level == 0 else ARMS
+        members = [(arm, replicate) for arm in arms for replicate in range(replicates)]
+        dead = [i for i, m in enumerate(members) if (level, *m) in set(diverged)]
+        nodes.append(_node(rng, level, rate, members, dead, evaluations))
+    return nodes
+
+
+def _given(level, _):
+    return level
+
+
+def _node(rng, level, rate, members, dead, evaluations):
+    mask = {BIAS: np.ones((len(members), 50), bool)}
+    for name, shape in LEAVES.items():
+        importance = rng.random(shape)
+        noise = rng.random((len(members), *shape))
+        blind = np.array([arm == "random" for arm, _ in members]).reshape(-1, 1, 1)
+        scores = np.where(blind, noise, importance + 0.6 * noise)
+        keep = max(1, round((1 - rate) ** (level * SPEED[name]) * scores[0].size))
+        rank = scores.reshape(len(members), -1).argsort(axis=1).argsort(axis=1)
+        mask[name] = (rank < keep).reshape(scores.shape)
+    kept = sum(int(mask[name][0].sum()) for name in LEAVES)
+    density = kept / sum(int(np.prod(shape)) for shape in LEAVES.values())
+    results, history = _numbers(rng, density, members, evaluations)
+    for values in (*results.values(), *history.values()):
+        values[..., dead] = np.nan
+    meta = {
+        "kind": "level",
+        "level": level,
+        "members": [
+            {"arm": arm, "replicate": replicate, "diverged_at": 300 if i in dead else None}
+            for i, (arm, replicate) in enumerate(members)
+        ],
+        "leaves": [{"name": BIAS, "shape": [50], "prunable": False}]
+        + [{"name": k, "shape": list(v), "prunable": True} for k, v in LEAVES.items()],
+        "density": density,
+        "steps": 1500,
+        "seconds": 3.2 + level,
+        "member_steps_per_second": 2345.6,
+    }
+    steps = np.linspace(125, 1500, evaluations).astype(np.int32)
+    return Level({"results": results, "history": {"step": steps} | history, "mask": mask}, meta)
+
+
+def _numbers(rng, density, members, evaluations):
+    n = len(members)
+    drop = np.array([DROP[arm] for arm, _ in members])
+    hardship = np.log(1 / density) ** 1.6
+    accuracy = 0.66 + 0.05 * (1 - np.exp(-3 * (1 - density))) - drop * hardship * 0.4
+    accuracy += 0.012 * rng.normal(size=n)
+    loss = 2.2 * (1 - accuracy) + 0.05 * rng.normal(size=n) ** 2
+    stop = 500 * (1 + 8 * drop * hardship**0.5) * np.exp(0.1 * rng.normal(size=n))
+    time = np.linspace(0.1, 1, evaluations)[:, None]
+    rise = 1 - 0.7 * np.exp(-5 * time / (1 + 8 * drop))
+    jitter = 0.01 * rng.normal(size=(evaluations, n))
+    results = {
+        "test_accuracy_final": accuracy,
+        "test_accuracy_early_stop": accuracy + 0.01 + 0.004 * rng.normal(size=n),
+        "test_loss_final": loss,
+        "test_loss_early_stop": 0.85 * loss,
+        "train_loss_final": 0.2 * loss,
+        "early_stop_step": stop,
+    }
+    history = {
+        "train_loss": loss * (1.6 - 1.4 * rise) + jitter,
+        "validation_loss": loss * (2 - rise) + jitter,
+        "validation_accuracy": accuracy * rise + jitter,
+    }
+    return (
+        {k: v.astype(np.float32) for k, v in results.items()},
+        {k: v.astype(np.float32) for k, v in history.items()},
+    )
+
+
+def write(root, *, nodes=None, config=None, finish=True):
+    """Writes a run with these nodes into a store, as the laboratory does, and returns its info."""
+    shelf = store.Store(root)
+    config = {"dataset": "mnist1d", "levels": 6} if config is None else config
+    with store.open_run(root, name="ladder", config=config, env=store.environment()) as run:
+        run.record_plan({"chunk": 20, "driver": "vmap"})
+        for level in ladder() if nodes is None else nodes:
+            key = store.content_key([config, level.meta])
+            shelf.node(key, partial(_given, level))
+            arms = sorted({member["arm"] for member in level.meta["members"]})
+            run.add(key, level=level.meta["level"], arms=arms)
+        if finish:
+            run.finish()
+    return store.find_run(root, str(run.path))
