@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Self
 
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import StoreError
-from lth_jax.store.leaves import empties, leaves
 
 LOG = logging.getLogger(__name__)
+
+_KEY = re.compile("[0-9a-f]{64}")
 
 
 class Node(NamedTuple):
@@ -54,9 +55,9 @@ class Partial:
         Raises:
           StoreError: this write could not start, or the one before it failed.
         """
-        copied, hollow = list(leaves(tree)), empties(tree)
+        parts = checkpoints.take_apart(tree, meta)
         self._wait()
-        self._pending = self._writer.submit(self._write, step, copied, hollow, meta or {})
+        self._pending = self._writer.submit(self._write, step, parts)
 
     def load(self, like: Any = None) -> Progress | None:
         """The latest step that is whole; damaged ones are reported in the log and forgotten.
@@ -100,10 +101,10 @@ class Partial:
         if pending is not None:
             pending.result()
 
-    def _write(self, step: int, copied: Any, hollow: Any, meta: dict[str, Any]) -> None:
+    def _write(self, step: int, parts: checkpoints.Parts) -> None:
         for later in [s for s in self._steps() if s >= step]:
             files.remove(self._path(later))
-        checkpoints.write(self._path(step), copied, hollow, meta)
+        checkpoints.write(self._path(step), parts, compress=False)
         for old in self._steps()[:-2]:
             files.remove(self._path(old))
 
@@ -181,7 +182,7 @@ class Store:
         return Node(*checkpoints.restore(self._path(key), like))
 
     def _path(self, key: str) -> Path:
-        if not re.fullmatch("[0-9a-f]{64}", key):
+        if not _KEY.fullmatch(key):
             raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
         return self.root / "nodes" / key[:2] / key
 
@@ -192,9 +193,10 @@ class Store:
         return self.root / "locks" / f"{key}.lock"
 
     def _sweep(self) -> None:
-        leftovers = {p: p.name[1:-4] for p in self.root.glob("nodes/*/.*.tmp")}
-        leftovers |= {p: p.name for p in self.root.glob("partial/*") if self.has(p.name)}
+        leftovers = {path: path.name[1:-4] for path in self.root.glob("nodes/*/.*.tmp")}
+        leftovers |= {path: path.name for path in self.root.glob("partial/*")}
         for path, key in leftovers.items():
-            with locks.try_hold(self._lock(key)) as free:
-                if free:
-                    files.remove(path)
+            if _KEY.fullmatch(key) and (path.suffix == ".tmp" or self.has(key)):
+                with locks.try_hold(self._lock(key)) as free:
+                    if free:
+                        files.remove(path)

@@ -86,7 +86,10 @@ class Run:
         _write_manifest(self.path, self.config_hash, list(entries.values()))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null."""
+        """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
+
+        What is computed again after a kill is logged again: the last record of a step counts.
+        """
         line = json.dumps(plain(record, name="record", nan_as_null=True))
         path = self.path / "metrics.jsonl"
         with files.explained(path), path.open("a", encoding="utf-8") as file:
