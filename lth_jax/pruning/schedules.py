@@ -8,8 +8,14 @@ pruning before training.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from lth_jax.pruning.checks import check_fraction
+from lth_jax.pruning.masks import distance
+from lth_jax.types import Mask, Prunable
 
 Schedule = Callable[[int], float]
 """`level -> density`."""
@@ -82,6 +88,63 @@ def exponential(levels: int, final: float) -> Schedule:
     [1.0, 0.1, 0.01, 0.01]
     """
     return _to_final(levels, final, lambda done, final: final**done)
+
+
+class EarlyBirdState(NamedTuple):
+    """The last mask and the last distances, newest first (float32[window])."""
+
+    mask: Mask
+    distances: jax.Array
+
+
+class EarlyBird(NamedTuple):
+    """A stopping rule as two pure functions, both vmappable.
+
+    Attributes:
+      init: `mask -> state`.
+      update: `(state, mask) -> (state, found)`; `found` is a boolean scalar.
+    """
+
+    init: Callable[..., EarlyBirdState]
+    update: Callable[..., tuple[EarlyBirdState, jax.Array]]
+
+
+def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -> EarlyBird:
+    """Detects the epoch from which on the mask hardly changes any more.
+
+    After each epoch give it the mask that pruning at that epoch would make. The ticket is drawn
+    when the last `window` distances between masks of consecutive epochs (Hamming, over the number
+    of prunable weights) are all below `threshold`: You et al. (2020), "Drawing early-bird tickets",
+    algorithm 1, with their values as defaults.
+
+    Args:
+      prunable: static tree of Python booleans.
+      threshold: a distance in (0, 1].
+      window: how many distances must lie below it, at least 1.
+
+    Raises:
+      ValueError: `threshold` or `window` out of range.
+
+    >>> rule = early_bird({"w": True}, threshold=0.4, window=1)
+    >>> state = rule.init({"w": jnp.array([True, True, False])})
+    >>> state, found = rule.update(state, {"w": jnp.array([True, False, True])})
+    >>> state, found_later = rule.update(state, {"w": jnp.array([True, False, False])})
+    >>> bool(found), bool(found_later)
+    (False, True)
+    """
+    check_fraction("threshold", threshold)
+    if window < 1:
+        raise ValueError(f"`window` must be at least 1, but is {window}.")
+
+    def init(mask: Mask) -> EarlyBirdState:
+        return EarlyBirdState(mask, jnp.full(window, jnp.inf, jnp.float32))
+
+    def update(state: EarlyBirdState, mask: Mask) -> tuple[EarlyBirdState, jax.Array]:
+        newest = distance(state.mask, mask, prunable)
+        distances = jnp.concatenate([newest[None], state.distances[:-1]])
+        return EarlyBirdState(mask, distances), jnp.max(distances) < threshold
+
+    return EarlyBird(init, update)
 
 
 def _to_final(levels: int, final: float, shape: Callable[[float, float], float]) -> Schedule:

@@ -1,0 +1,55 @@
+"""Rare work inside a frequent step that costs nothing when it does not happen, under vmap too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+
+
+def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands: Any) -> Any:
+    """`event(state, *operands)` where `condition` holds, else `state`.
+
+    Under `jax.vmap` a `lax.cond` with a batched condition computes both branches for every member
+    at every step. Here the event runs, for all members, only when some member's condition holds.
+
+    Args:
+      condition: boolean scalar.
+      event: pure function that returns a tree like `state`; it must not close over batched values.
+      state: tree of arrays.
+      *operands: what else the event needs.
+
+    >>> double = lambda x, by: x * by
+    >>> f = jax.vmap(lambda c, x: when(c, double, x, 2))
+    >>> f(jnp.array([True, False]), jnp.array([1, 1])).tolist()
+    [2, 1]
+    """
+
+    @jax.custom_batching.custom_vmap
+    def run(condition, state, operands):
+        return jax.lax.cond(condition, lambda s, o: event(s, *o), lambda s, o: s, state, operands)
+
+    @run.def_vmap
+    def run_members(axis_size, batched, conditions, states, all_operands):
+        def every(tree, tree_batched):
+            return jax.tree.map(
+                lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
+                tree,
+                tree_batched,
+            )
+
+        conditions, states = every(conditions, batched[0]), every(states, batched[1])
+        axes = jax.tree.map(lambda b: 0 if b else None, batched[2])
+
+        def member(condition, state, operands):
+            return trees.where(condition, event(state, *operands), state)
+
+        def members(states, conditions, operands):
+            return jax.vmap(member, in_axes=(0, 0, axes))(conditions, states, operands)
+
+        new = when(jnp.any(conditions), members, states, conditions, all_operands)
+        return new, jax.tree.map(lambda _: True, states)
+
+    return run(condition, state, operands)
