@@ -36,7 +36,7 @@ class Criterion(Protocol):
 
 def widen(leaf: jax.Array) -> jax.Array:
     """The leaf in at least float32, so that products of half-precision numbers keep their order."""
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
 
 
 def kept(params: Params, mask: Mask) -> Params:
