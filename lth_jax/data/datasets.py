@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from lth_jax import trees
@@ -81,27 +82,37 @@ def load(
     >>> digits.train.x.shape, digits.validation.y.shape, digits.test.x.dtype.name
     ((1237, 8, 8, 1), (200,), 'float32')
     """
-    try:
-        from lth_jax.data import prepare, sources  # bring TFDS, which only loading needs
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'Data need `{error.name}`: pip install "lth-jax[experiments]".'
-        ) from error
-
     check_integer("seed", seed, 0)
     check_integer("validation", validation, 0)
     if train_examples is not None:
         check_integer("train_examples", train_examples, 1)
     files = None if manual_dir is None else Path(manual_dir)
-    folder = sources.find(name, Path(data_dir), files, options)
-    whole, classes = prepare.read(folder, "train")
-    test, _ = prepare.read(folder, "test")
+    whole, test, classes = _read(name, Path(data_dir), files, options)
     train, held_out = _hold_out(whole, seed, validation, train_examples)
     fingerprint = _fingerprint(train, held_out, test)
     return Dataset(name, train, held_out, test, classes, fingerprint)
 
 
-def _hold_out(whole: Batch, seed: int, validation: int, train_examples: int | None) -> Any:
+def _read(
+    name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any]
+) -> tuple[Batch, Batch, int]:
+    """The training split, the test split and the number of classes."""
+    try:
+        from lth_jax.data import prepare, sources  # bring TFDS, which only loading needs
+
+        folder = sources.find(name, data_dir, manual_dir, options)
+    except ModuleNotFoundError as error:
+        needed = f'`{error.name}`: pip install "lth-jax[experiments]"'
+        raise ImportError(f"Data set '{name}' needs {needed}.") from error
+    train, classes = prepare.read(folder, "train")
+    test, _ = prepare.read(folder, "test")
+    return train, test, classes
+
+
+def _hold_out(
+    whole: Batch, seed: int, validation: int, train_examples: int | None
+) -> tuple[Batch, Batch]:
+    """Splits off the validation examples and as many of the rest as are asked for."""
     size = len(whole.y)
     if validation >= size:
         raise ValueError(
@@ -120,8 +131,9 @@ def _hold_out(whole: Batch, seed: int, validation: int, train_examples: int | No
 
 
 def _fingerprint(*batches: Batch) -> str:
+    """SHA-256 of the types, shapes and bytes of all arrays."""
     hashed = hashlib.sha256()
-    for array in (array for batch in batches for array in batch):
+    for array in jax.tree.leaves(batches):
         hashed.update(f"{array.dtype.str}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()

@@ -89,23 +89,29 @@ def _permute(key: jax.Array, position: jax.Array, size: int) -> jax.Array:
     a = -(-size // b)
     round_keys = jax.random.bits(key, (_DOUBLE_ROUNDS, 2), jnp.uint32)
 
-    def outside(x: jax.Array) -> jax.Array:
-        return x >= jnp.uint32(size)
+    def walk(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x, outside = state
+        x = jnp.where(outside, _feistel(round_keys, x, a, b), x)
+        return x, x >= jnp.uint32(size)
 
-    def walk(x: jax.Array) -> jax.Array:
-        return jnp.where(outside(x), _feistel(round_keys, x, a, b), x)
-
-    first = _feistel(round_keys, position.astype(jnp.uint32), a, b)
-    inside = jax.lax.while_loop(lambda x: outside(x).any(), walk, first)
+    start = position.astype(jnp.uint32), jnp.ones_like(position, dtype=bool)
+    inside, _ = jax.lax.while_loop(lambda state: state[1].any(), walk, start)
     return inside.astype(jnp.int32)
 
 
 def _feistel(round_keys: jax.Array, x: jax.Array, a: int, b: int) -> jax.Array:
     """A keyed bijection of `range(a · b)`: two coordinates shift each other in turn."""
-    left, right = jnp.divmod(x, jnp.uint32(b))
-    for key in round_keys:
+
+    def double_round(
+        halves: tuple[jax.Array, jax.Array], key: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        left, right = halves
         left = _shift(left, _mix(right ^ key[0]), a)
         right = _shift(right, _mix(left ^ key[1]), b)
+        return (left, right), None
+
+    halves = jnp.divmod(x, jnp.uint32(b))
+    (left, right), _ = jax.lax.scan(double_round, halves, round_keys)
     return left * jnp.uint32(b) + right
 
 

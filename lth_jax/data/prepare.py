@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ def prepare(
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_suffix(".lock")):
+        with filelock.FileLock(folder.parent / f"{folder.name}.lock"):
             if not is_complete(folder):
                 _discard(folder)
                 _make(builder, data_dir, config, manual_dir)
@@ -55,7 +56,9 @@ def prepare(
 
 def is_complete(folder: Path) -> bool:
     """Does the folder hold a description of a data set and every file that it names?"""
-    if not (folder / "dataset_info.json").is_file():
+    try:
+        json.loads((folder / "dataset_info.json").read_bytes())
+    except (OSError, ValueError):  # not there, or torn
         return False
     splits = tfds.builder_from_directory(folder).info.splits.values()
     return all((folder / name).is_file() for split in splits for name in split.filenames)
@@ -64,7 +67,8 @@ def is_complete(folder: Path) -> bool:
 def prepared_folders(root: Path) -> list[Path]:
     """All complete data sets below a folder, made by our builders or by TFDS's own."""
     found = sorted(path.parent for path in root.rglob("dataset_info.json"))
-    return [folder for folder in found if is_complete(folder)]
+    done = [folder for folder in found if not folder.name.startswith("incomplete.")]
+    return [folder for folder in done if is_complete(folder)]
 
 
 def _discard(folder: Path) -> None:
@@ -126,9 +130,13 @@ def read(folder: Path, split: str) -> tuple[Batch, int]:
             f"without TensorFlow, but it holds {builder.info.file_format.value}."
         )
     source = builder.as_data_source(split=split)
-    examples = source.__getitems__(range(len(source)))
+    try:
+        examples = source.__getitems__(range(len(source)))
+    except RuntimeError as error:  # array_record checks hashes of its own
+        raise ValueError(f"'{folder}' is damaged; delete it and load again: {error}.") from error
     x_name, y_name = builder.info.supervised_keys
     x = np.stack([example[x_name] for example in examples])
-    scale = np.float32(255 if x.dtype == np.uint8 else 1)
     y = np.array([example[y_name] for example in examples], np.int32)
-    return Batch(x.astype(np.float32) / scale, y), builder.info.features[y_name].num_classes
+    scale = np.float32(255 if x.dtype == np.uint8 else 1)
+    x = np.divide(x, scale, dtype=np.float32)
+    return Batch(x, y), builder.info.features[y_name].num_classes

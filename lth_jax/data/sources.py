@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,23 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     Raises:
       ValueError: if the name or an option is unknown, or the source cannot be used.
     """
-    _check_known("name", name, list(SOURCES))
+    if name not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise ValueError(f"`name` must be one of {known}, got '{name}'{_hint(name, SOURCES)}")
     parameters = inspect.signature(SOURCES[name]).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
-        _check_known(f"option of '{name}'", option, allowed)
+        if option not in allowed:
+            raise ValueError(
+                f"`{option}` is no option of '{name}', which takes "
+                f"{', '.join(allowed) or 'none'}{_hint(option, allowed)}"
+            )
     return SOURCES[name](data_dir, manual_dir, **options)
 
 
-def _check_known(what: str, value: str, known: list[str]) -> None:
-    if value in known:
-        return
+def _hint(value: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
-    raise ValueError(f"`{what}` must be one of {', '.join(known) or 'none'}, got '{value}'{hint}.")
+    return f"; did you mean '{nearest[0]}'?" if nearest else "."
 
 
 def _digits(data_dir: Path, manual_dir: Path | None) -> Path:
