@@ -1,0 +1,274 @@
+"""Smaller parameters, and the same program run on them."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.structure.graph import Block, Op, Value, trace
+from lth_jax.structure.groups import Group, Program, Structure, settle
+from lth_jax.structure.links import Axes, Links, Prefer
+from lth_jax.structure.rules import RULES, pick, pick_kept
+
+UnitMask = Mapping[str, Any]
+"""For each group by name, bool `[units]`, True = kept; a group that is absent is kept whole."""
+
+
+class Smaller:
+    """A program some of whose atoms are gone; what the rules' `run` sees as `Shrunk`."""
+
+    def __init__(self, labels: dict[Value, Axes], left: np.ndarray, prefer: Prefer):
+        """Takes the atoms of all values and bool `[atoms]`: which are left."""
+        self._labels, self._left, self._prefer = labels, left, prefer
+
+    def kept(self, value: Value) -> list[np.ndarray]:
+        """Which indices of each axis of a value are left."""
+        return [self._left[atoms] for atoms in self._labels[value]]
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """The shape that a value has now."""
+        return tuple(int(flags.sum()) for flags in self.kept(value))
+
+    def block(self, block: Block, args: Sequence[Any]) -> list[Any]:
+        """Runs a program on smaller arguments."""
+        env = dict(zip(block.ins, args, strict=True))
+
+        def value(v: Value) -> Any:
+            return env[v] if v in env else self._constant(v)
+
+        for op in block.ops:
+            run = op.bind if self._is_whole(op) else functools.partial(self._run, op)
+            env.update(zip(op.outs, run(*map(value, op.ins)), strict=True))
+        return [value(v) for v in block.outs]
+
+    def derived(
+        self, f: Callable[..., Any], ins: Sequence[Value], outs: Sequence[Value]
+    ) -> Callable[..., list[Any]]:
+        """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
+        block, _ = trace(f, *(jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in ins))
+        smaller = shrink(block, [self.kept(v) for v in ins], self._prefer)
+        for mine, theirs in zip(outs, block.outs, strict=True):
+            if not all(map(np.array_equal, self.kept(mine), smaller.kept(theirs))):
+                raise ValueError(
+                    "`apply` has a custom derivative that loses other indices than the function "
+                    "it belongs to; pin the leaves it reads, or remove the custom rule"
+                )
+        return lambda *args: smaller.block(block, args)
+
+    def _is_whole(self, op: Op) -> bool:
+        return all(flags.all() for v in (*op.ins, *op.outs) for flags in self.kept(v))
+
+    def _run(self, op: Op, *args: Any) -> list[Any]:
+        return RULES[op.name].run(self, op, args)
+
+    def _constant(self, value: Value) -> Any:
+        if not value.shape or all(flags.all() for flags in self.kept(value)):
+            return value.constant
+        return pick_kept(jnp.asarray(value.constant), self.kept(value))
+
+
+def shrink(block: Block, kept: Sequence[Sequence[np.ndarray]], prefer: Prefer) -> Smaller:
+    """A program whose inputs have lost known indices.
+
+    Args:
+      block: the program at its original size.
+      kept: for each input, for each axis, bool: which indices are left.
+      prefer: as in `find_groups`.
+
+    Raises:
+      ValueError: if the program ties a lost index to one that is kept.
+    """
+
+    def start(links: Links) -> list[Axes]:
+        ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
+        for axes, flags in zip(ins, kept, strict=True):
+            for atoms, flag in zip(axes, flags, strict=True):
+                links.pin(atoms[flag], "kept")
+        return ins
+
+    links, solution = settle(block, start, lambda links, outs: None, prefer)
+    gone = np.zeros_like(solution.is_pinned())
+    for value, flags in zip(block.ins, kept, strict=True):
+        for atoms, flag in zip(links.labels[value], flags, strict=True):
+            gone[solution.component[atoms[~flag]]] = True
+    if (gone & solution.is_pinned()).any():
+        raise ValueError(
+            "`apply` ties units that are removed to units that are kept when it is traced with "
+            "arguments of other shapes, or differentiated; pin the leaves concerned"
+        )
+    return Smaller(links.labels, ~gone[solution.component], prefer)
+
+
+def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
+    """The unit mask as host arrays, after checking it against the groups.
+
+    Raises:
+      ValueError: if a name or a length is not that of a group, or a group is left empty.
+    """
+    names = [group.name for group in structure.groups]
+    unknown = sorted(set(units) - set(names))
+    if unknown:
+        raise ValueError(f"`units` names {unknown}, which are no groups; the groups are {names}")
+    checked = {}
+    for name, flags in units.items():
+        flags, group = np.asarray(flags), structure[name]
+        if flags.dtype != bool or flags.shape != (group.units,):
+            raise ValueError(
+                f"`units` at '{name}' must be bool of shape ({group.units},), one for each unit, "
+                f"but it is {flags.dtype} of shape {flags.shape}"
+            )
+        if not flags.any():
+            raise ValueError(
+                f"`units` at '{name}' removes all {group.units} units, so leaf "
+                f"'{group.slots[0].leaf}' would be empty; keep at least one"
+            )
+        checked[name] = flags
+    return checked
+
+
+def take(structure: Structure, params: Any, units: UnitMask) -> Any:
+    """The parameters without the removed units' slices.
+
+    Any tree of the structure of the parameters will do (optimizer slots, masks). With equal
+    numbers kept, the results for several members stack into a population.
+
+    Args:
+      structure: from `find_groups`.
+      params: a pytree of the structure and shapes that were analysed.
+      units: for each group by name, bool `[units]`; absent groups are kept whole.
+
+    Returns:
+      A pytree of smaller arrays.
+
+    Raises:
+      ValueError: if `units` does not fit the groups, or `params` does not fit the structure.
+    """
+    trees.check_same_structure("params", params, "the analysed parameters", structure.params)
+    kept = _kept_of_leaves(structure, check_units(structure, units))
+
+    def cut(name: str, leaf: Any) -> Any:
+        for axis, flags in kept.get(name, {}).items():
+            leaf = pick(leaf, axis, np.flatnonzero(flags))
+        return leaf
+
+    return trees.map_named(cut, params)
+
+
+def _kept_of_leaves(structure: Structure, units: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    shapes = dict(
+        zip(trees.names(structure.params), jax.tree.leaves(structure.params), strict=True)
+    )
+    kept: dict[str, dict[int, np.ndarray]] = {}
+    for name, flags in units.items():
+        for slot in structure[name].slots:
+            axes = kept.setdefault(slot.leaf, {})
+            along = axes.setdefault(slot.axis, np.ones(shapes[slot.leaf].shape[slot.axis], bool))
+            along[slot.indices[~flags]] = False
+    return kept
+
+
+def compact(
+    structure: Structure, params: Any, units: UnitMask, *, inexact: bool = False
+) -> tuple[Any, Callable[..., Any]]:
+    """Smaller parameters, and a function that computes with them what the masked network does.
+
+    The function runs the very operations of the original, with shapes rewritten, so constants
+    that came from a width (LayerNorm's divisor, attention's scale) keep their old value, and
+    `apply(smaller, x) = original(masked, x)`; so its gradients are the masked network's at the
+    survivors. Functions with derivatives of their own keep them. It can be jitted,
+    differentiated, vmapped and exported.
+
+    Args:
+      structure: from `find_groups`.
+      params: the parameters; the slices of removed units are dropped, whatever they hold.
+      units: for each group by name, bool `[units]`, True = kept; absent groups are kept whole.
+      inexact: allow removing units of groups that are not `exact`, where the masked network
+        computes something else (a softmax over experts still counts the masked ones).
+
+    Returns:
+      `(smaller, apply)` with `apply(smaller, *args)`; `args` may have other batch sizes than
+      those analysed.
+
+    Raises:
+      ValueError: if `units` does not fit the groups, empties one, or touches one that is not
+        exact; or if `params` does not fit the structure.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> def mlp(p, x):
+    ...     return jnp.tanh(x @ p["w"]) @ p["v"]
+    >>> params = {"w": jnp.ones((4, 3)), "v": jnp.ones((3, 2))}
+    >>> found = find_groups(mlp, params, jnp.ones((1, 4)))
+    >>> smaller, apply = compact(found, params, {"v:0": np.array([True, False, True])})
+    >>> smaller["w"].shape, apply(smaller, jnp.ones((1, 4))).shape
+    ((4, 2), (1, 2))
+    """
+    checked = check_units(structure, units)
+    if not inexact:
+        _check_exact([structure[name] for name, flags in checked.items() if not flags.all()])
+    program = structure.program
+    left = _left(structure, checked)
+    smaller = Smaller(program.labels, left, program.prefer)
+    return take(structure, params, checked), _function(program, smaller)
+
+
+def _check_exact(groups: Sequence[Group]) -> None:
+    for group in groups:
+        if group.inexact:
+            raise ValueError(
+                f"`units` removes some of '{group.name}' (leaf '{group.slots[0].leaf}'), but "
+                f"without them the network differs from the masked one: {group.inexact[0]}; "
+                "pass `inexact=True` if that is meant"
+            )
+
+
+def _left(structure: Structure, units: Mapping[str, np.ndarray]) -> np.ndarray:
+    component = structure.program.component
+    gone = np.zeros(component.max(initial=-1) + 1, bool)
+    for group, components in zip(structure.groups, structure.components, strict=True):
+        if group.name in units:
+            gone[components[~units[group.name]]] = True
+    return ~gone[component]
+
+
+def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
+    """The compact function: the graph as analysed, or traced again for other shapes."""
+    leaves = len(program.block.ins)
+    count = leaves - len(jax.tree.leaves(program.in_tree.children()[1:]))
+    kept = [smaller.kept(v) for v in program.block.ins]
+
+    @functools.cache
+    def at(types: tuple[Any, ...]) -> tuple[Smaller, Block]:
+        if types == program.in_types[count:]:
+            return smaller, program.block
+        whole = (*program.in_types[:count], *types)
+        block, _ = trace(program.apply, *jax.tree.unflatten(program.in_tree, whole))
+        free = [[np.ones(n, bool) for n in t.shape] for t in types]
+        return shrink(block, [*kept[:count], *free], program.prefer), block
+
+    def apply(params: Any, *args: Any) -> Any:
+        flat, tree = jax.tree.flatten((params, *args))
+        if tree != program.in_tree:
+            raise ValueError(
+                f"`apply` must be called with arguments of the structure {program.in_tree}, "
+                f"not {tree}"
+            )
+        _check_shapes(flat[:count], kept, trees.names(params))
+        types = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in flat[count:])
+        here, block = at(types)
+        return jax.tree.unflatten(program.out_tree, here.block(block, flat))
+
+    return apply
+
+
+def _check_shapes(leaves: Sequence[Any], kept: Sequence[Any], names: Sequence[str]) -> None:
+    for name, leaf, axes in zip(names, leaves, kept, strict=False):
+        shape = tuple(int(flags.sum()) for flags in axes)
+        if jnp.shape(leaf) != shape:
+            raise ValueError(
+                f"`params` at '{name}' has shape {jnp.shape(leaf)}, but the compact function "
+                f"was made for {shape}"
+            )

@@ -1,0 +1,215 @@
+"""Rules of the primitives that run programs: scan, while, cond, remat and custom derivatives."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.structure.graph import Block, Op
+from lth_jax.structure.links import Axes, Links
+from lth_jax.structure.rules import Shrunk, register, walk
+
+
+def _link_block(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return walk(links, op.blocks[0], ins)
+
+
+# --- remat
+
+
+def _run_remat(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    policy, prevent_cse = op.params["policy"], op.params["prevent_cse"]
+    body = jax.checkpoint(
+        lambda *xs: shrunk.block(op.blocks[0], xs), policy=policy, prevent_cse=prevent_cse
+    )
+    return body(*args)
+
+
+register("remat2", "checkpoint", link=_link_block, run=_run_remat)
+
+
+# --- loops
+
+
+def _repeat(
+    links: Links, carry: list[Axes], body: Callable[[list[Axes]], list[Axes]]
+) -> tuple[list[Axes], list[Axes]]:
+    """Walks through a loop's body until what the carry holds when masked no longer changes.
+
+    Returns the atoms of the carry and those of all results of the body.
+    """
+    state = [[links.with_content(a, links.content(a)) for a in axes] for axes in carry]
+    while True:
+        outs = body(state)
+        held = [
+            [np.maximum(links.content(a), links.content(b)) for a, b in zip(*pair, strict=True)]
+            for pair in zip(state, outs[: len(state)], strict=True)
+        ]
+        changed = [
+            [links.with_content(a, h) for a, h in zip(axes, h, strict=True)]
+            for axes, h in zip(state, held, strict=True)
+        ]
+        if all(
+            a is b for x, y in zip(state, changed, strict=True) for a, b in zip(x, y, strict=True)
+        ):
+            break
+        state = changed
+    for axes, results in zip(state, outs[: len(state)], strict=True):
+        for a, b in zip(axes, results, strict=True):
+            links.tie(a, b)
+    return state, outs
+
+
+def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    n, m = op.params["num_consts"], op.params["num_consts"] + op.params["num_carry"]
+    for axes in ins[m:]:
+        links.pin(axes[0], "`scan` runs along it")
+    slices = [axes[1:] for axes in ins[m:]]
+    carry, outs = _repeat(
+        links, ins[n:m], lambda c: walk(links, op.blocks[0], [*ins[:n], *c, *slices])
+    )
+    steps = links.stuck(op.params["length"], "`scan` runs along it")
+    return [*carry, *([steps, *axes] for axes in outs[len(carry) :])]
+
+
+def _run_scan(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    n, k = op.params["num_consts"], op.params["num_carry"]
+
+    def body(carry: Any, xs: Any) -> tuple[Any, Any]:
+        outs = shrunk.block(op.blocks[0], [*args[:n], *carry, *xs])
+        return outs[:k], outs[k:]
+
+    carry, ys = jax.lax.scan(
+        body,
+        list(args[n : n + k]),
+        list(args[n + k :]),
+        **{name: op.params[name] for name in ("length", "reverse", "unroll")},
+    )
+    return [*carry, *ys]
+
+
+def _while(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    n = op.params["cond_nconsts"]
+    m = n + op.params["body_nconsts"]
+    test, body = op.blocks
+    carry, _ = _repeat(links, ins[m:], lambda c: walk(links, body, [*ins[n:m], *c]))
+    walk(links, test, [*ins[:n], *carry])
+    return carry
+
+
+def _run_while(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    n = op.params["cond_nconsts"]
+    m = n + op.params["body_nconsts"]
+    test, body = op.blocks
+    return jax.lax.while_loop(
+        lambda carry: shrunk.block(test, [*args[:n], *carry])[0],
+        lambda carry: shrunk.block(body, [*args[n:m], *carry]),
+        list(args[m:]),
+    )
+
+
+register("scan", link=_scan, run=_run_scan)
+register("while", link=_while, run=_run_while)
+
+
+# --- branches
+
+
+def _cond(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    branches = [walk(links, block, ins[1:]) for block in op.blocks]
+    return [_meet(links, results) for results in zip(*branches, strict=True)]
+
+
+def _meet(links: Links, results: Sequence[Axes]) -> Axes:
+    """One result of all branches: tied, and zero where it is in every branch."""
+    out: Axes = []
+    for across in zip(*results, strict=True):
+        for atoms in across[1:]:
+            links.tie(across[0], atoms)
+        held = np.max([links.content(atoms) for atoms in across], axis=0)
+        out.append(links.with_content(across[0], held))
+    return out
+
+
+def _run_cond(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    def branch(block: Block) -> Callable[..., list[Any]]:
+        return lambda *xs: shrunk.block(block, xs)
+
+    return jax.lax.switch(args[0], [branch(block) for block in op.blocks], *args[1:])
+
+
+register("cond", link=_cond, run=_run_cond)
+
+
+# --- derivatives of one's own
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _no_tangent(x: Any) -> np.ndarray:
+    return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    """A function with the same body and, made smaller in the same way, the same rule.
+
+    Inlining the body instead would change gradients: relu's own rule gives 0 at 0, that of its
+    body gives 1/2.
+    """
+    floats = [k for k, v in enumerate(op.ins) if _is_float(v.aval)]
+
+    def rule(*flat: Any) -> list[Any]:
+        primals, given = flat[: len(op.ins)], dict(zip(floats, flat[len(op.ins) :], strict=True))
+        tangents = [given[k] if k in given else _no_tangent(x) for k, x in enumerate(primals)]
+        outs, tangents = jax.jvp(lambda *xs: tuple(op.bind(*xs)), primals, tangents)
+        return [*outs, *(t for t, v in zip(tangents, op.outs, strict=True) if _is_float(v.aval))]
+
+    float_outs = [v for v in op.outs if _is_float(v.aval)]
+
+    @jax.custom_jvp
+    def call(*xs: Any) -> tuple[Any, ...]:
+        return tuple(shrunk.block(op.blocks[0], xs))
+
+    @call.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        smaller = shrunk.derived(
+            rule, [*op.ins, *(op.ins[k] for k in floats)], [*op.outs, *float_outs]
+        )
+        flat = smaller(*primals, *(tangents[k] for k in floats))
+        outs, given = flat[: len(op.outs)], iter(flat[len(op.outs) :])
+        return tuple(outs), tuple(next(given) if _is_float(x) else _no_tangent(x) for x in outs)
+
+    return list(call(*args))
+
+
+def _run_custom_vjp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    """The same with a rule for the way back, which computes what it needs afresh."""
+    float_ins = [v for v in op.ins if _is_float(v.aval)]
+    float_outs = [v for v in op.outs if _is_float(v.aval)]
+
+    def rule(*flat: Any) -> list[Any]:
+        primals, given = flat[: len(op.ins)], iter(flat[len(op.ins) :])
+        outs, back = jax.vjp(lambda *xs: tuple(op.bind(*xs)), *primals)
+        cotangents = tuple(next(given) if _is_float(x) else _no_tangent(x) for x in outs)
+        return [c for c, v in zip(back(cotangents), op.ins, strict=True) if _is_float(v.aval)]
+
+    @jax.custom_vjp
+    def call(*xs: Any) -> tuple[Any, ...]:
+        return tuple(shrunk.block(op.blocks[0], xs))
+
+    def backward(primals: Any, cotangents: Any) -> tuple[Any, ...]:
+        smaller = shrunk.derived(rule, [*op.ins, *float_outs], float_ins)
+        given = (c for c, v in zip(cotangents, op.outs, strict=True) if _is_float(v.aval))
+        found = iter(smaller(*primals, *given))
+        return tuple(next(found) if _is_float(x) else None for x in primals)
+
+    call.defvjp(lambda *xs: (tuple(shrunk.block(op.blocks[0], xs)), xs), backward)
+    return list(call(*args))
+
+
+register("custom_jvp_call", link=_link_block, run=_run_custom_jvp)
+register("custom_vjp_call", link=_link_block, run=_run_custom_vjp)

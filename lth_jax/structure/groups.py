@@ -1,0 +1,289 @@
+"""The removable units of any JAX function: which slices of which leaves go together."""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.structure.graph import Block, Value, trace
+from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
+from lth_jax.structure.rules import walk
+
+
+class Slot(NamedTuple):
+    """Where the units of a group live in one axis of one leaf.
+
+    Attributes:
+      leaf: the name of the leaf.
+      axis: the axis along which the units are cut.
+      indices: int `[units, k]`, the k indices that belong to each unit.
+    """
+
+    leaf: str
+    axis: int
+    indices: np.ndarray
+
+
+class Group(NamedTuple):
+    """Units that are alike: the same number of indices of the same axes of the same leaves.
+
+    Attributes:
+      name: `leaf:axis` of its first slot.
+      slots: where the units live.
+      inexact: reasons why a smaller network differs from the masked one; empty if it does not.
+      ordered: reasons why units cannot change places; empty if they can.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    inexact: tuple[str, ...]
+    ordered: tuple[str, ...]
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return len(self.slots[0].indices)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the network without some units computes what the masked network computes."""
+        return not self.inexact
+
+
+class Program(NamedTuple):
+    """A function's graph with the component of every index of every value."""
+
+    apply: Callable[..., Any]
+    prefer: Prefer
+    block: Block
+    labels: dict[Value, Axes]
+    component: np.ndarray
+    in_tree: Any
+    in_types: tuple[Any, ...]
+    out_tree: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What `find_groups` found.
+
+    Attributes:
+      groups: the removable units.
+      pinned: for each leaf, for each axis, the reasons why indices of it must stay.
+      unused: names of the leaves that the function does not read.
+      unknown: names of the primitives without a rule; what they touch is pinned.
+      params: the parameters' shapes and dtypes.
+      program: the function's graph, for `compact` and its kin.
+      components: for each group, the component of each of its units.
+    """
+
+    groups: tuple[Group, ...]
+    pinned: dict[str, tuple[tuple[str, ...], ...]]
+    unused: tuple[str, ...]
+    unknown: tuple[str, ...]
+    params: Any
+    program: Program
+    components: tuple[np.ndarray, ...]
+
+    def __getitem__(self, name: str) -> Group:
+        """The group of this name."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(f"no group is called {name!r}; there are {[g.name for g in self.groups]}")
+
+
+def find_groups(
+    apply: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    pin_outputs: Any = True,
+    pin: Callable[[str, int], bool] | None = None,
+    prefer: Prefer = major,
+) -> Structure:
+    """The removable units of `apply(params, *args)`, read off its jaxpr.
+
+    Every index of every axis of every value is an atom; each primitive says which atoms hang
+    together and which must stay; the connected components that hold parameters and nothing that
+    must stay are the units. Nothing is computed: shapes are enough. What must stay: the axes of
+    `args`, of the results (see `pin_outputs`), and whatever a primitive without a rule touches.
+    The idea of a dependency graph of units is from DepGraph (Fang et al., 2023).
+
+    Args:
+      apply: a jittable function `(params, *args) -> out`.
+      params: a pytree of arrays or `jax.ShapeDtypeStruct`s, all that may lose slices (BatchNorm
+        statistics too, where they are an input).
+      *args: pytrees of arrays or `jax.ShapeDtypeStruct`s: the data.
+      pin_outputs: whether results keep their shape: a bool, or a prefix tree of bools for `out`
+        (`(True, False)` where `out` is logits and new BatchNorm statistics).
+      pin: `(leaf name, axis) -> bool`, True for further axes that must stay.
+      prefer: which factor of a reshaped axis is removable, `major` (whole heads) or `minor` (the
+        same features of all heads), or any function of the factors' sizes.
+
+    Returns:
+      The groups, with the reasons for what must stay.
+
+    Raises:
+      ValueError: if `apply` is not jittable, or does not read `params`.
+
+    >>> import jax.numpy as jnp
+    >>> def mlp(p, x):
+    ...     return jnp.tanh(x @ p["w"] + p["b"]) @ p["v"]
+    >>> shape = lambda *n: jax.ShapeDtypeStruct(n, "float32")
+    >>> params = {"w": shape(4, 8), "b": shape(8), "v": shape(8, 2)}
+    >>> found = find_groups(mlp, params, shape(1, 4))
+    >>> [(g.name, g.units, [(s.leaf, s.axis) for s in g.slots]) for g in found.groups]
+    [('b:0', 8, [('b', 0), ('v', 0), ('w', 1)])]
+    """
+    names = trees.names(params)
+    if not names:
+        raise ValueError("`params` has no leaves, so there is nothing to remove")
+    block, out = trace(apply, params, *args)
+    unused = _unused(block, names)
+    fixed = trees.names(args)
+
+    def start(links: Links) -> list[Axes]:
+        ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
+        for name, axes in zip(names, ins, strict=False):
+            _enter(links, name, axes, name in unused, pin)
+        for name, axes in zip(fixed, ins[len(names) :], strict=True):
+            _pin_axes(links, axes, f"an axis of the argument {name!r}")
+        return ins
+
+    flags = jax.tree.leaves(
+        jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), pin_outputs, out)
+    )
+
+    def finish(links: Links, outs: list[Axes]) -> None:
+        for k, (axes, flag) in enumerate(zip(outs, flags, strict=True)):
+            if flag:
+                _pin_axes(links, axes, f"an axis of result {k}")
+
+    links, solution = settle(block, start, finish, prefer)
+    shapes = jax.tree.map(_shape_of, params)
+    program = Program(
+        apply, prefer, block, links.labels, solution.component, jax.tree.structure((params, *args)),
+        tuple(_shape_of(x) for x in jax.tree.leaves((params, *args))), jax.tree.structure(out),
+    )  # fmt: skip
+    leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
+    groups, components = _collect(leaves, solution)
+    pinned = {name: _reasons(axes, solution) for name, axes in leaves.items()}
+    return Structure(
+        groups, pinned, unused, tuple(sorted(links.unknown)), shapes, program, components
+    )
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(x), x.dtype)
+
+
+def _unused(block: Block, names: list[str]) -> tuple[str, ...]:
+    read = {value for op in block.ops for value in op.ins} | set(block.outs)
+    unused = tuple(n for n, v in zip(names, block.ins, strict=False) if v not in read)
+    if len(unused) == len(names):
+        raise ValueError(
+            "`apply` does not read any leaf of `params`: it must take them as its first argument"
+        )
+    return unused
+
+
+def _enter(links: Links, name: str, axes: Axes, unused: bool, pin: Any) -> None:
+    """The slices of a parameter are zero once masked; some may not go."""
+    for axis, atoms in enumerate(axes):
+        links.declare(atoms, 0)
+        if unused:
+            links.pin(atoms, "the function does not read this leaf")
+        if pin is not None and pin(name, axis):
+            links.pin(atoms, "pinned by the caller")
+
+
+def _pin_axes(links: Links, axes: Axes, reason: str) -> None:
+    for atoms in axes:
+        links.pin(atoms, reason)
+
+
+def settle(
+    block: Block,
+    start: Callable[[Links], list[Axes]],
+    finish: Callable[[Links, list[Axes]], None],
+    prefer: Prefer = major,
+    flow: bool = True,
+) -> tuple[Links, Solution]:
+    """Walks through a graph until no factor of a reshaped axis was chosen in vain.
+
+    Each walk starts afresh and gives up the factors that the last one found to be pinned, so it
+    ends.
+    """
+    given_up: defaultdict[Hashable, set[int]] = defaultdict(set)
+    while True:
+        links = Links(prefer, given_up, flow)
+        finish(links, walk(links, block, start(links)))
+        solution = links.solve()
+        stuck = solution.is_pinned()[solution.component]
+        vain = [(site, k) for site, (k, atoms) in links.sites.items() if stuck[atoms].all()]
+        if not vain:
+            return links, solution
+        for site, k in vain:
+            given_up[site].add(k)
+
+
+def _reasons(axes: Axes, solution: Solution) -> tuple[tuple[str, ...], ...]:
+    return tuple(_noted(solution.pinned, solution.component[atoms]) for atoms in axes)
+
+
+def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[str, ...]:
+    found = {r: None for c in np.unique(components).tolist() for r in notes.get(c, ())}
+    return tuple(found)
+
+
+def _collect(
+    leaves: dict[str, Axes], solution: Solution
+) -> tuple[tuple[Group, ...], tuple[np.ndarray, ...]]:
+    """Components of parameters that need not stay, the alike ones together."""
+    free = ~solution.is_pinned()
+    units: defaultdict[int, dict[tuple[str, int], np.ndarray]] = defaultdict(dict)
+    for name, axes in leaves.items():
+        for axis, atoms in enumerate(axes):
+            components = solution.component[atoms]
+            order = np.argsort(components, kind="stable")
+            found, first = np.unique(components[order], return_index=True)
+            for c, places in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+                if free[c]:
+                    units[c][name, axis] = places
+    alike: defaultdict[tuple, list[int]] = defaultdict(list)
+    for c, where in units.items():
+        alike[tuple((*slot, len(places)) for slot, places in where.items())].append(c)
+    kept = [members for members in alike.values() if len(members) > 1]
+    ordered = [_in_order(members, units) for members in kept]
+    groups = [_group(members, units, solution) for members in ordered]
+    return _renamed(groups), tuple(np.array(members) for members in ordered)
+
+
+def _in_order(members: list[int], units: Any) -> list[int]:
+    return sorted(members, key=lambda c: int(next(iter(units[c].values()))[0]))
+
+
+def _group(members: Sequence[int], units: Any, solution: Solution) -> Group:
+    slots = tuple(
+        Slot(name, axis, np.stack([units[c][name, axis] for c in members]))
+        for name, axis in units[members[0]]
+    )
+    name = f"{slots[0].leaf}:{slots[0].axis}"
+    components = np.array(members)
+    inexact = _noted(solution.inexact, components)
+    return Group(name, slots, inexact, _noted(solution.ordered, components))
+
+
+def _renamed(groups: list[Group]) -> tuple[Group, ...]:
+    """Groups that begin in the same axis get a number behind the name."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    out = []
+    for group in groups:
+        seen[group.name] += 1
+        count = seen[group.name]
+        out.append(group if count == 1 else group._replace(name=f"{group.name}#{count}"))
+    return tuple(out)

@@ -1,0 +1,207 @@
+"""Who is tied to whom: every index of every axis is an atom, and atoms are tied, pinned, added up.
+
+Atoms are integers. Two axes that must lose the same indices share atoms or have them tied; an
+atom that must stay is pinned with a reason. Beside each atom stands what its slice holds once the
+slices of the parameters that belong to it are zero (`ZERO`, `FINITE`, `WILD`), which is what
+decides whether removing an index is the same as masking it.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from lth_jax.structure.graph import Op, Value
+
+Atoms = np.ndarray
+"""int64 `[n]`: one atom for each index of an axis of length n."""
+
+Axes = list[np.ndarray]
+"""The atoms of a value: one array for each of its axes."""
+
+ZERO, FINITE, WILD = 0, 1, 2
+"""What a slice holds once its unit is masked: exact zeros, finite numbers, perhaps inf or nan."""
+
+Prefer = Callable[[tuple[int, ...]], Sequence[int]]
+"""Sizes of the factors of one axis -> the positions of these factors, best first."""
+
+
+def major(sizes: tuple[int, ...]) -> Sequence[int]:
+    """Prefers the slow factors: whole heads rather than the same feature of every head.
+
+    >>> list(major((12, 64)))
+    [0, 1]
+    """
+    return range(len(sizes))
+
+
+def minor(sizes: tuple[int, ...]) -> Sequence[int]:
+    """Prefers the fast factors: the same feature of every head rather than whole heads.
+
+    >>> list(minor((12, 64)))
+    [1, 0]
+    """
+    return range(len(sizes))[::-1]
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What `x * y` holds: zero if either is, unless the other may be infinite.
+
+    >>> product(np.array([ZERO, ZERO, FINITE]), np.array([FINITE, WILD, FINITE])).tolist()
+    [0, 2, 1]
+    """
+    worst = np.maximum(a, b)
+    return np.where(worst == WILD, WILD, np.minimum(a, b))
+
+
+class Solution(NamedTuple):
+    """The components of the tied atoms.
+
+    Attributes:
+      component: int `[atoms]`, the component of each atom.
+      pinned: reasons why a component must stay, by component.
+      inexact: reasons why removing a component is not the same as masking it.
+      ordered: reasons why the members of a component cannot change places with another's.
+    """
+
+    component: np.ndarray
+    pinned: dict[int, tuple[str, ...]]
+    inexact: dict[int, tuple[str, ...]]
+    ordered: dict[int, tuple[str, ...]]
+
+    def is_pinned(self) -> np.ndarray:
+        """Bool `[components]`: which must stay."""
+        flags = np.zeros(self.component.max(initial=-1) + 1, bool)
+        flags[list(self.pinned)] = True
+        return flags
+
+
+class Links:
+    """Collects ties, pins and sums while the rules walk through a graph.
+
+    Attributes:
+      labels: the atoms of every value met so far.
+      unknown: names of the primitives that have no rule.
+    """
+
+    def __init__(
+        self,
+        prefer: Prefer = major,
+        given_up: Mapping[Hashable, set[int]] | None = None,
+        flow: bool = True,
+    ):
+        """Starts empty.
+
+        Args:
+          prefer: the order in which the factors of a reshaped axis are tried.
+          given_up: the factors that earlier walks have found to be pinned, by place.
+          flow: whether results of products are known to be zero where an operand is; without it
+            only parameters (and what is computed from them elementwise) are.
+        """
+        self.labels: dict[Value, Axes] = {}
+        self.unknown: set[str] = set()
+        self.sites: dict[Hashable, tuple[int, Atoms]] = {}
+        self._prefer, self._given_up, self._flow = prefer, given_up or {}, flow
+        self._content = np.zeros(1024, np.int8)
+        self._stuck = np.zeros(1024, bool)
+        self._size = 0
+        self._ties: list[tuple[Atoms, Atoms]] = []
+        self._notes: dict[str, list[tuple[Atoms, str]]] = {"pin": [], "sum": [], "order": []}
+
+    def fresh(self, n: int, content: np.ndarray | int = FINITE) -> Atoms:
+        """`n` new atoms, tied to nothing, whose slices hold `content` once masked."""
+        start, self._size = self._size, self._size + n
+        while self._size > len(self._content):
+            self._content = np.concatenate([self._content, np.zeros_like(self._content)])
+            self._stuck = np.concatenate([self._stuck, np.zeros_like(self._stuck)])
+        self._content[start : self._size] = content
+        return np.arange(start, self._size)
+
+    def stuck(self, n: int, reason: str) -> Atoms:
+        """An axis of length `n` of which nothing may be removed, for the given reason."""
+        return np.repeat(self.pin(self.fresh(1), reason), n)
+
+    def tie(self, a: Atoms, b: Atoms) -> None:
+        """`a[i]` and `b[i]` can only be removed together."""
+        if a is b or np.array_equal(a, b):
+            return
+        self._ties.append((np.ravel(a), np.ravel(b)))
+
+    def pin(self, atoms: Atoms, reason: str) -> Atoms:
+        """`atoms` must stay; returns them."""
+        if atoms.size:
+            self._stuck[atoms] = True
+            self._notes["pin"].append((np.ravel(atoms), reason))
+        return atoms
+
+    def order(self, atoms: Atoms, reason: str) -> Atoms:
+        """The places of `atoms` carry a meaning of their own; returns them."""
+        self._notes["order"].append((np.ravel(atoms), reason))
+        return atoms
+
+    def content(self, atoms: Atoms) -> np.ndarray:
+        """What the slices of `atoms` hold once masked."""
+        return self._content[atoms]
+
+    def declare(self, atoms: Atoms, content: np.ndarray | int) -> None:
+        """States what the slices of `atoms` hold once masked."""
+        self._content[atoms] = content
+
+    def add_up(self, atoms: Atoms, content: np.ndarray | int, reason: str) -> None:
+        """The program combines the slices of `atoms`, which hold `content` once masked.
+
+        Leaving out a slice is the same as masking it if and only if it holds zeros and the
+        combination is a sum; so everything else is noted as inexact.
+        """
+        loose = atoms[np.broadcast_to(np.asarray(content) != ZERO, atoms.shape)]
+        if loose.size:
+            self._notes["sum"].append((loose, reason))
+
+    def with_content(self, atoms: Atoms, content: np.ndarray | int) -> Atoms:
+        """`atoms` themselves if they hold `content`, else new ones tied to them that do."""
+        if np.array_equal(self.content(atoms), np.broadcast_to(content, atoms.shape)):
+            return atoms
+        new = self.fresh(len(atoms), content)
+        self._stuck[new] = self._stuck[atoms]
+        self.tie(atoms, new)
+        return new
+
+    def after_sum(self, atoms: Atoms) -> Atoms:
+        """A free axis of a sum of products; its zeros are forgotten unless they may flow."""
+        return atoms if self._flow else self.with_content(atoms, FINITE)
+
+    def is_stuck(self, atoms: Atoms) -> bool:
+        """Whether all of `atoms` were pinned themselves, not only through what they are tied to."""
+        return bool(self._stuck[atoms].all())
+
+    def choose(self, op: Op, place: Hashable, options: Sequence[Atoms]) -> int | None:
+        """Which one of the factors of an axis may lose indices; None if none can.
+
+        A factor that is pinned is no choice. One that turns out to be pinned later is given up
+        in the next walk through the graph.
+        """
+        site = (op, place)
+        banned = self._given_up.get(site, set())
+        for k in self._prefer(tuple(len(atoms) for atoms in options)):
+            if k not in banned and not self.is_stuck(options[k]):
+                self.sites[site] = (k, options[k])
+                return k
+        return None
+
+    def solve(self) -> Solution:
+        """The components of everything tied so far."""
+        ones = np.zeros(0, np.int64)
+        a = np.concatenate([a for a, _ in self._ties] or [ones])
+        b = np.concatenate([b for _, b in self._ties] or [ones])
+        matrix = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(self._size, self._size))
+        component = connected_components(matrix, directed=False)[1]
+        return Solution(component, *(self._reasons(k, component) for k in ("pin", "sum", "order")))
+
+    def _reasons(self, kind: str, component: np.ndarray) -> dict[int, tuple[str, ...]]:
+        found: dict[int, dict[str, None]] = {}
+        for atoms, reason in self._notes[kind]:
+            for c in np.unique(component[atoms]).tolist():
+                found.setdefault(c, {})[reason] = None
+        return {c: tuple(reasons) for c, reasons in found.items()}

@@ -1,0 +1,187 @@
+"""Rules of the primitives that combine entries: products, convolutions, reductions, windows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lth_jax.structure.graph import Op
+from lth_jax.structure.links import FINITE, Atoms, Axes, Links, product
+from lth_jax.structure.rules import Shrunk, register
+
+# --- products
+
+
+def contract(links: Links, op: Op, left: Atoms, right: Atoms) -> None:
+    """`Σᵢ leftᵢ rightᵢ`: the two axes are tied, and the sum is exact where a factor is zero."""
+    links.tie(left, right)
+    held = product(links.content(left), links.content(right))
+    links.add_up(left, held, f"`{op.name}` sums over units that are not zero when masked")
+
+
+def _dot_general(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    (lc, rc), (lb, rb) = op.params["dimension_numbers"]
+    left, right = ins
+    for a, b in zip(lc, rc, strict=True):
+        contract(links, op, left[a], right[b])
+    batch = [_side_by_side(links, left[a], right[b]) for a, b in zip(lb, rb, strict=True)]
+    free_left = [left[d] for d in range(len(left)) if d not in (*lc, *lb)]
+    free_right = [right[d] for d in range(len(right)) if d not in (*rc, *rb)]
+    return [[links.after_sum(atoms) for atoms in (*batch, *free_left, *free_right)]]
+
+
+def _side_by_side(links: Links, left: Atoms, right: Atoms) -> Atoms:
+    """A batch axis: tied, and zero where either side is."""
+    links.tie(left, right)
+    held = product(links.content(left), links.content(right))
+    return links.with_content(right if links.is_stuck(right) else left, held)
+
+
+register("dot_general", link=_dot_general)
+
+
+# --- convolutions
+
+
+def _convolution(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """Channels are units; the window and the space it moves over must stay.
+
+    In a grouped convolution either whole groups go or, from every group, the same channels.
+    """
+    dims = op.params["dimension_numbers"]
+    (image, kernel), groups = ins, op.params["feature_group_count"]
+    if op.params["batch_group_count"] != 1:
+        for atoms in (image[dims.lhs_spec[0]], kernel[dims.rhs_spec[0]]):
+            links.pin(atoms, f"batch groups of `{op.name}`")
+    for a, b in zip(dims.lhs_spec[2:], dims.rhs_spec[2:], strict=True):
+        links.pin(image[a], f"the space of `{op.name}`")
+        links.pin(kernel[b], f"the window of `{op.name}`")
+    out = [links.stuck(n, f"the space of `{op.name}`") for n in op.outs[0].shape]
+    out[dims.out_spec[0]] = _batch(links, op, image[dims.lhs_spec[0]])
+    channels = image[dims.lhs_spec[1]], kernel[dims.rhs_spec[1]], kernel[dims.rhs_spec[0]]
+    out[dims.out_spec[1]] = links.after_sum(_channels(links, op, groups, *channels))
+    return [out]
+
+
+def _batch(links: Links, op: Op, atoms: Atoms) -> Atoms:
+    if op.params["batch_group_count"] == 1:
+        return links.after_sum(atoms)
+    n = op.outs[0].shape[op.params["dimension_numbers"].out_spec[0]]
+    return links.stuck(n, f"batch groups of `{op.name}`")
+
+
+def _channels(links: Links, op: Op, groups: int, image: Atoms, fan_in: Atoms, out: Atoms) -> Atoms:
+    """The atoms of the output channels."""
+    if groups == 1:
+        contract(links, op, image, fan_in)
+        return out
+    image, out = image.reshape(groups, -1), out.reshape(groups, -1)
+    options = [image[:, 0], image[0, :]] if len(fan_in) > 1 else [image[:, 0]]
+    live = links.choose(op, "groups", options)
+    if live == 1:
+        return _same_in_every_group(links, op, image, fan_in, out)
+    links.pin(fan_in, "channels of a group that goes as a whole")
+    links.tie(np.broadcast_to(image[:, :1], image.shape), image)
+    links.tie(np.broadcast_to(image[:, :1], out.shape), out)
+    if live is None:
+        links.pin(image, "groups of which none can go")
+    held = product(links.content(image).max(1)[:, None], links.content(out))
+    return links.with_content(out.ravel(), held.ravel())
+
+
+def _same_in_every_group(links: Links, op: Op, image: Atoms, fan_in: Atoms, out: Atoms) -> Atoms:
+    contract(links, op, image, np.broadcast_to(fan_in, image.shape))
+    links.tie(np.broadcast_to(out[:1], out.shape), out)
+    return out.ravel()
+
+
+def _run_convolution(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    dims = op.params["dimension_numbers"]
+    fan_in = args[1].shape[dims.rhs_spec[1]]
+    return op.bind(*args, feature_group_count=args[0].shape[dims.lhs_spec[1]] // fan_in)
+
+
+register("conv_general_dilated", link=_convolution, run=_run_convolution)
+
+
+# --- reductions
+
+
+def _reduce(neutral: bool) -> Any:
+    """The link of a reduction; `neutral`: entries that are zero do not change the result."""
+
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        gone = op.params["axes"]
+        for d in gone:
+            held: Any = links.content(ins[0][d]) if neutral else FINITE
+            links.add_up(ins[0][d], held, f"`{op.name}` runs over units")
+        return [[atoms for d, atoms in enumerate(ins[0]) if d not in gone]]
+
+    return link
+
+
+def _arg_reduce(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    gone = op.params["axes"]
+    for d in gone:
+        links.pin(ins[0][d], f"`{op.name}` counts along it")
+    return [[links.with_content(atoms, FINITE) for d, atoms in enumerate(ins[0]) if d not in gone]]
+
+
+register("reduce_sum", "reduce_or", "reduce_xor", link=_reduce(neutral=True))
+register("reduce_max", "reduce_min", "reduce_prod", "reduce_and", link=_reduce(neutral=False))
+register("argmax", "argmin", link=_arg_reduce)
+
+
+# --- along an axis whose order matters
+
+
+def _cumulative(neutral: bool) -> Any:
+    """The link of a running result; `neutral`: slices of zeros stay slices of zeros."""
+
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        links.pin(ins[0][op.params["axis"]], f"`{op.name}` runs along it")
+        held = ins[0] if neutral else [links.with_content(atoms, FINITE) for atoms in ins[0]]
+        return [held]
+
+    return link
+
+
+def _sort(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    for d, across in enumerate(zip(*ins, strict=True)):
+        if d == op.params["dimension"]:
+            for atoms in across:
+                links.pin(atoms, "`sort` orders it")
+        for atoms in across[1:]:
+            links.tie(across[0], atoms)
+    return ins
+
+
+def _top_k(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    *rows, last = ins[0]
+    links.pin(last, "`top_k` orders it")
+    best = links.stuck(op.outs[0].shape[-1], "`top_k` orders it")
+    return [[*rows, best], [*(links.with_content(atoms, FINITE) for atoms in rows), best]]
+
+
+register("cumsum", "cumprod", "cummax", "cummin", link=_cumulative(neutral=True))
+register("cumlogsumexp", link=_cumulative(neutral=False))
+register("sort", link=_sort)
+register("top_k", link=_top_k)
+
+
+# --- windows
+
+
+def _window(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """Axes that a window leaves alone keep their indices; the others must stay."""
+    out = []
+    for d, (atoms, n) in enumerate(zip(ins[0], op.outs[0].shape, strict=True)):
+        if op.params["window_dimensions"][d] == 1 and n == len(atoms):
+            out.append(atoms)
+        else:
+            links.pin(atoms, f"the space of `{op.name}`")
+            out.append(links.stuck(n, f"the space of `{op.name}`"))
+    return [out]
+
+
+register("reduce_window_sum", "reduce_window_max", "reduce_window_min", link=_window)
