@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from rich import box
 from rich.table import Table
 
 from lth_jax.report.levels import DENSE, TICKET, RunRecord
@@ -62,7 +63,8 @@ def level_table(run: RunRecord) -> Table:
     """The table printed at the end of a run: per level, every arm's headline metric ± interval."""
     metric = headline_metric(run)
     cells = level_cells(run)
-    table = Table(title=quantity(metric).title if metric else "no finished level yet")
+    title = quantity(metric).title if metric else "No level is finished yet"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for name in cells[0]:
         table.add_column(name, justify="right")
     for row in cells[1:]:
@@ -71,10 +73,13 @@ def level_table(run: RunRecord) -> Table:
 
 
 def level_cells(run: RunRecord) -> list[list[str]]:
-    """The cells of `level_table` as text, the header first."""
+    """The cells of `level_table` as text, the header first.
+
+    The last column is the tickets' early-stop step; at level 0 the dense networks are the tickets.
+    """
     metric = headline_metric(run)
     by_place = {(row["arm"], row["level"], row["metric"]): row for row in summary_rows(run)}
-    header = ["level", "weights left (%)", *run.arms, "early stop (ticket)"]
+    header = ["level", "kept (%)", *run.arms, "early stop"]
     return [header] + [
         [
             str(level.level),
@@ -100,7 +105,7 @@ def show(row: Row | None) -> str:
 
     >>> show({"metric": "test_accuracy_final", "mean": 0.67, "low": 0.65, "high": 0.69,
     ...       "replicates": 4, "values": [0.67] * 4 + [None]})
-    '67.0 ± 2.0 (4 of 5)'
+    '67.0 ± 2.0 (4/5)'
     """
     if row is None or row["mean"] is None:
         return "–"
@@ -109,7 +114,7 @@ def show(row: Row | None) -> str:
     if row["low"] is not None:
         text += f" ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
     if row["replicates"] < len(row["values"]):
-        text += f" ({row['replicates']} of {len(row['values'])})"
+        text += f" ({row['replicates']}/{len(row['values'])})"
     return text
 
 
@@ -132,7 +137,7 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
     controls = list(dict.fromkeys(row["control"] for row in rows))
     by_place = {(row["level"], row["control"]): show_difference(row) for row in rows}
     densities = {row["level"]: percent(row["density"]) for row in rows}
-    header = ["level", "weights left (%)", *(f"ticket − {control}" for control in controls)]
+    header = ["level", "kept (%)", *(f"ticket − {control}" for control in controls)]
     return [header] + [
         [str(level), density, *(by_place.get((level, control), "–") for control in controls)]
         for level, density in densities.items()
@@ -158,14 +163,13 @@ def verdict(rows: list[Row]) -> str:
     how_far = (
         "The tickets' mean keeps up with the dense parent's down to"
         if keeping_up
-        else "At no level does the tickets' mean reach the dense parent's; the sparsest holds"
+        else "At no level does the tickets' mean reach the dense parent's; the sparsest keeps"
     )
     shown = quantity(chosen[0]["metric"])
-    against = ", ".join(f"{show_difference(row)} against {row['control']}" for row in chosen)
-    pairs = sorted({row["replicates"] for row in chosen})
-    unit = " points" if shown.unit == "%" else ""
+    against = ", ".join(f"{row['control']} {show_difference(row)}" for row in chosen)
+    pairs = "–".join(str(n) for n in sorted({row["replicates"] for row in chosen}))
     return (
-        f"{how_far} {percent(chosen[0]['density'])} % of the weights. There, "
-        f"{shown.label[0].lower()}{shown.label[1:]} differs by {against}{unit} "
-        f"(95 % intervals over {'–'.join(map(str, pairs))} paired replicates)."
+        f"{how_far} {percent(chosen[0]['density'])} % of the weights. {shown.label} there, ticket "
+        f"minus control{' in points' if shown.unit == '%' else ''}: {against} "
+        f"(95 % intervals over {pairs} paired replicates)."
     )

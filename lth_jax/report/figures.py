@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.overlap import total
-from lth_jax.report.display import EARLY_STOP, percent, quantity
+from lth_jax.report.display import EARLY_STOP, HEADLINES, percent, quantity
 from lth_jax.report.levels import DENSE, TICKET, Level, RunRecord
 from lth_jax.report.tables import Row, summary_rows
 
@@ -170,10 +170,10 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     levels = spread([level for level in run.levels if level is not dense] or run.levels, panels)
     rows, columns = -(-len(levels) // 2), min(2, len(levels))
-    figure = Figure(figsize=(max(SIZE[0], 3.6 * columns), 0.7 + 2.3 * rows))
+    figure = Figure(figsize=(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, level in zip(grid.flat, levels, strict=False):
-        axes.set_title(f"Level {level.level}: {percent(level.density)} % of weights remaining")
+        axes.set_title(f"{percent(level.density)} % of weights remaining")
         for arm, look in looks(run.arms).items():
             home = dense if arm == DENSE else level
             if home is not None and arm in home.arms:
@@ -191,13 +191,13 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
 
 def draw(run: RunRecord) -> dict[str, Figure]:
     """All figures that a run has numbers for, by file name."""
-    metrics = list(dict.fromkeys(metric for level in run.levels for metric in level.results))
+    metrics = {metric for level in run.levels for metric in level.results}
     curves = {metric for level in run.levels for metric in level.curves}
     with style():
         figures = {
             metric: against_density(run, metric)
-            for metric in metrics
-            if metric.startswith("test_") or metric == EARLY_STOP
+            for metric in (*HEADLINES, EARLY_STOP, *sorted(metrics - {*HEADLINES, EARLY_STOP}))
+            if metric in metrics and (metric.startswith("test_") or metric == EARLY_STOP)
         }
         for metric in ("validation_accuracy", "validation_loss"):
             if metric in curves:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.overlap import Overlap, between_members
+from lth_jax.store.errors import CorruptError
 from lth_jax.store.files import read_json
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo
@@ -116,17 +117,19 @@ def level_of(nodes: list[Node]) -> Level:
     """Joins the chunks of one level along the member axis and reduces their masks.
 
     Raises:
-      ValueError: if the chunks were not evaluated at the same steps, or hold a member twice.
+      CorruptError: if the chunks were not evaluated at the same steps, or hold a member twice.
     """
     first = nodes[0].meta
     members = tuple(
         Member(m["arm"], m["replicate"], m["diverged_at"]) for n in nodes for m in n.meta["members"]
     )
     if len({(m.arm, m.replicate) for m in members}) < len(members):
-        raise ValueError(f"level {first['level']} holds the same arm and replicate twice.")
+        raise CorruptError(f"level {first['level']} holds the same arm and replicate twice.")
     steps = nodes[0].arrays["history"]["step"]
     if not all(np.array_equal(n.arrays["history"]["step"], steps) for n in nodes):
-        raise ValueError(f"the chunks of level {first['level']} were evaluated at different steps.")
+        raise CorruptError(
+            f"the chunks of level {first['level']} were evaluated at different steps."
+        )
     curves = [{k: v for k, v in n.arrays["history"].items() if k != "step"} for n in nodes]
     prunable = [leaf["name"] for leaf in first["leaves"] if leaf["prunable"]]
     masks = _joined([{k: n.arrays["mask"][k] for k in prunable} for n in nodes], axis=0)

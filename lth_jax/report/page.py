@@ -77,7 +77,7 @@ def page(run: RunRecord, files: dict[str, bytes]) -> str:
         config=_definitions(run.config),
         machine=_definitions({"plan": run.plan} | (run.environments or [{}])[-1]),
         commands=_text("\n".join(_commands(run))),
-        files="\n".join(f"<li>{_link(name)}</li>" for name in files),
+        files="\n".join(f"<li>{_link(name, name)}</li>" for name in files),
     )
 
 
@@ -105,7 +105,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _facts(run: RunRecord) -> str:
     """One line: status, size, time, speed."""
-    pieces = [run.info.status, f"started {run.info.created}"]
+    pieces = [run.info.status, f"started {run.info.created[:16].replace('T', ' ')} UTC"]
     if run.levels:
         replicates = {member.replicate for level in run.levels for member in level.members}
         networks = sum(len(level.members) for level in run.levels)
@@ -130,9 +130,11 @@ def _commands(run: RunRecord) -> list[str]:
 
 
 def _figure(path: Path, svg: bytes) -> str:
-    kind = "curves" if path.stem.endswith("_curves") else path.stem.split("_")[0]
-    caption = CAPTIONS.get(path.stem) or CAPTIONS[kind]
-    links = ", ".join(_link(path.with_suffix(ending).as_posix()) for ending in (".png", ".svg"))
+    group = "curves" if path.stem.endswith("_curves") else "test"
+    caption = CAPTIONS.get(path.stem, CAPTIONS[group])
+    links = ", ".join(
+        _link(path.with_suffix(f".{kind.lower()}").as_posix(), kind) for kind in ("PNG", "SVG")
+    )
     drawing = _inlined(svg.decode(), path.stem)
     return f"<figure>{drawing}<figcaption>{_text(caption)} {links}</figcaption></figure>"
 
@@ -166,8 +168,8 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _link(name: str) -> str:
-    return f'<a href="{_text(name)}">{_text(name)}</a>'
+def _link(name: str, text: str) -> str:
+    return f'<a href="{_text(name)}">{_text(text)}</a>'
 
 
 def _text(text: str) -> str:
