@@ -1,0 +1,31 @@
+import signal
+
+import pytest
+
+from lth_jax.store import Interrupted, on_signals
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_waits_until_it_is_asked_for(signum, code):
+    with on_signals() as stop:
+        stop.check()
+        assert not stop.requested
+        signal.raise_signal(signum)
+        assert stop.requested
+        with pytest.raises(Interrupted) as error:
+            stop.check()
+    assert (error.value.code, error.value.signal) == (code, signum.name)
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with on_signals():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with on_signals():
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

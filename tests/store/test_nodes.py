@@ -1,0 +1,199 @@
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+
+from lth_jax.store import CorruptError, Node, Partial, Store, StoreError, checkpoints, content_key
+from lth_jax.store import locks as store_locks
+
+KEY = content_key("a node")
+OTHER = content_key("another node")
+
+
+def constant(value=1.0):
+    return lambda partial: Node({"x": np.full(3, value)}, {"value": value})
+
+
+def never(partial):
+    raise AssertionError("computed again")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_node_is_computed_once_and_read_ever_after(store):
+    assert not store.has(KEY)
+    first = store.node(KEY, constant())
+    again = Store(store.root).node(KEY, never)
+    assert first.arrays["x"].tolist() == again.arrays["x"].tolist() == [1.0, 1.0, 1.0]
+    assert first.meta == again.meta == store.read(KEY).meta == {"value": 1.0}
+    assert store.has(KEY) and not store.has(OTHER)
+
+
+def test_a_node_lies_where_the_layout_says(store):
+    store.node(KEY, constant())
+    folder = store.root / "nodes" / KEY[:2] / KEY
+    assert {path.name for path in folder.iterdir()} == {"meta.json", "arrays", "sha256"}
+
+
+def test_making_a_store_writes_nothing(store):
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("key", ["", "short", "../" + KEY[3:], KEY.upper(), KEY + "0"])
+def test_keys_are_hashes(store, key):
+    with pytest.raises(ValueError, match="`key` must be a SHA-256 of 64 hex digits"):
+        store.node(key, never)
+
+
+def test_a_missing_node_is_named(store):
+    with pytest.raises(StoreError, match=f"{KEY} does not exist"):
+        store.read(KEY)
+
+
+def test_a_damaged_node_is_neither_used_nor_replaced(store):
+    store.node(KEY, constant())
+    flip(store.root / "nodes" / KEY[:2] / KEY / "meta.json")
+    with pytest.raises(CorruptError, match=r"meta\.json does not match its SHA-256; remove this"):
+        store.node(KEY, never)
+
+
+def test_a_half_deleted_node_is_damaged_and_a_deleted_one_is_computed_again(store):
+    store.node(KEY, constant())
+    folder = store.root / "nodes" / KEY[:2] / KEY
+    (folder / "arrays" / "manifest.ocdbt").unlink()
+    with pytest.raises(CorruptError, match=r"arrays/manifest\.ocdbt is missing"):
+        store.node(KEY, never)
+    checkpoints.files.remove(folder)
+    assert store.node(KEY, constant(2.0)).meta == {"value": 2.0}
+
+
+def test_a_failing_computation_leaves_no_node_but_its_progress(store):
+    def fails(partial):
+        partial.save(1, {"x": np.ones(2)})
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.node(KEY, fails)
+    assert not store.has(KEY)
+
+    def goes_on(partial):
+        progress = partial.load()
+        return Node(progress.tree, {"step": progress.step})
+
+    assert store.node(KEY, goes_on).meta == {"step": 1}
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_progress_keeps_the_last_two_steps(tmp_path):
+    with Partial(tmp_path) as partial:
+        assert partial.load() is None
+        for step in range(5):
+            partial.save(step, {"x": np.full(2, step)}, {"at": step})
+        step, tree, meta = partial.load({"x": np.zeros(2, int)})
+    assert (step, tree["x"].tolist(), meta) == (4, [4, 4], {"at": 4})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "00000004"]
+
+
+def test_damaged_progress_steps_back_and_says_so(tmp_path, caplog):
+    with Partial(tmp_path) as partial:
+        for step in (1, 2):
+            partial.save(step, {"x": np.full(2, step)})
+        partial.load()
+        flip(tmp_path / "00000002" / "meta.json")
+        assert partial.load().step == 1
+        assert "Stepping back behind step 2" in caplog.text and "meta.json" in caplog.text
+        flip(tmp_path / "00000001" / "sha256")
+        assert partial.load() is None
+
+
+def test_saving_forgets_later_steps_of_an_earlier_attempt(tmp_path):
+    with Partial(tmp_path) as partial:
+        partial.save(7, {"x": np.ones(2)})
+        partial.save(3, {"x": np.zeros(2)})
+        assert partial.load().step == 3
+
+
+def test_progress_is_what_it_was_when_saved(tmp_path, monkeypatch):
+    write = checkpoints.write
+    monkeypatch.setattr(
+        checkpoints, "write", lambda *args, **kw: (time.sleep(0.2), write(*args, **kw))
+    )
+    x = np.zeros(2)
+    with Partial(tmp_path) as partial:
+        partial.save(1, {"x": x})
+        x[:] = 1.0  # as a donated buffer would be
+    assert Partial(tmp_path).load().tree["x"].tolist() == [0.0, 0.0]
+
+
+def test_a_like_of_another_shape_is_an_error_and_no_reason_to_step_back(tmp_path):
+    with Partial(tmp_path) as partial:
+        partial.save(1, {"x": np.ones(2)})
+        with pytest.raises(ValueError, match="`like` at 'x'"):
+            partial.load({"x": np.ones(3)})
+        assert partial.load().step == 1
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_and_earlier_nodes_stay(store, monkeypatch):
+    store.node(OTHER, constant())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_write_arrays", full)
+        with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+            store.node(KEY, constant())
+    assert not store.has(KEY)
+    assert store.read(OTHER).meta == {"value": 1.0}
+    assert store.node(KEY, constant()).meta == {"value": 1.0}
+
+
+def test_a_failed_write_of_progress_is_told_at_the_next_save_or_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_write_arrays", full)
+    with pytest.raises(StoreError, match="No space left"), Partial(tmp_path) as partial:
+        partial.save(1, {"x": np.ones(2)})
+    partial = Partial(tmp_path)
+    partial.save(1, {"x": np.ones(2)})
+    with pytest.raises(StoreError, match="No space left"):
+        partial.save(2, {"x": np.ones(2)})
+    partial.close()
+
+
+def test_an_unwritable_root_is_told_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written: Not a directory"):
+        Store(tmp_path / "file" / "store").node(KEY, never)
+
+
+def leftovers(store):
+    """What a killed writer leaves: half a node, progress of a finished node, and of another."""
+    store.node(KEY, constant())
+    half = store.root / "nodes" / OTHER[:2] / f".{OTHER}.tmp"
+    done, going = store.root / "partial" / KEY, store.root / "partial" / OTHER
+    for folder in (half, done, going):
+        (folder / "arrays").mkdir(parents=True)
+    return half, done, going
+
+
+def test_leftovers_of_the_dead_are_swept_and_progress_is_not(store):
+    half, done, going = leftovers(store)
+    Store(store.root)
+    assert (half.exists(), done.exists(), going.exists()) == (False, False, True)
+
+
+def test_nothing_of_a_living_writer_is_swept(store):
+    half, *_ = leftovers(store)
+    with store_locks.hold(store.root / "locks" / f"{OTHER}.lock", what="the node"):
+        Store(store.root)
+    assert half.exists()

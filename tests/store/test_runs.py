@@ -1,0 +1,217 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from lth_jax.store import (
+    CorruptError,
+    Interrupted,
+    StoreError,
+    content_key,
+    find_run,
+    list_runs,
+    open_run,
+    read_metrics,
+)
+
+CONFIG = {"rate": 0.1, "levels": (1, 2)}
+KEYS = [content_key(i) for i in range(3)]
+
+
+def begin(root, *, name="demo", config=CONFIG, env=None, wait=False):
+    return open_run(root, name=name, config=config, env=env or {}, wait=wait)
+
+
+def statuses(root):
+    return [info.status for info in list_runs(root)]
+
+
+def test_a_run_is_a_folder_of_readable_files(tmp_path):
+    with begin(tmp_path, env={"jax": "0.10"}) as run:
+        run.record_plan({"chunk": 8})
+        run.add(KEYS[0], level=0, arms=["dense"])
+        run.log({"step": 1})
+        run.finish()
+    assert run.path == tmp_path / f"demo-{content_key(CONFIG)[:8]}"
+    content = {p.name: json.loads(p.read_text()) for p in run.path.glob("*.json")}
+    assert content["config.json"] == {"rate": 0.1, "levels": [1, 2]}
+    assert content["env.json"] == [{"jax": "0.10"}]
+    assert content["plan.json"] == {"chunk": 8}
+    assert content["manifest.json"] == {
+        "config_hash": content_key(CONFIG),
+        "nodes": [{"key": KEYS[0], "level": 0, "arms": ["dense"]}],
+    }
+    assert content["status.json"]["status"] == "finished"
+
+
+def test_a_finished_run_stays_finished(tmp_path):
+    with begin(tmp_path) as run:
+        run.finish()
+    with begin(tmp_path) as run:
+        assert run.status == "finished"
+    with pytest.raises(ZeroDivisionError), begin(tmp_path):
+        raise ZeroDivisionError
+    assert statuses(tmp_path) == ["finished"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Interrupted(15), "interrupted"),
+        (KeyboardInterrupt(), "interrupted"),
+        (ValueError("`rate` must be positive."), "failed"),
+    ],
+)
+def test_how_a_run_was_left_is_recorded(tmp_path, error, status):
+    with pytest.raises(type(error)), begin(tmp_path) as run:
+        assert run.status == "running"
+        raise error
+    assert statuses(tmp_path) == [status]
+    facts = json.loads((run.path / "status.json").read_text())
+    assert facts["error"] == (f"ValueError: {error}" if status == "failed" else None)
+    with begin(tmp_path) as run:
+        run.finish()
+    facts = json.loads((run.path / "status.json").read_text())
+    assert (facts["status"], facts["error"]) == ("finished", None)
+
+
+def test_a_run_left_unfinished_is_interrupted(tmp_path):
+    with begin(tmp_path):
+        pass
+    assert statuses(tmp_path) == ["interrupted"]
+
+
+def test_the_first_plan_stays(tmp_path):
+    with begin(tmp_path) as run:
+        assert run.plan is None
+        assert run.record_plan({"chunk": np.int64(8), "widths": (1, 2)}) == run.plan
+    with begin(tmp_path) as run:
+        assert run.plan == {"chunk": 8, "widths": [1, 2]}
+        run.record_plan({"chunk": 8, "widths": [1, 2]})
+        with pytest.raises(StoreError, match=r"plan\.json holds another plan"):
+            run.record_plan({"chunk": 4, "widths": [1, 2]})
+        assert run.plan["chunk"] == 8
+
+
+def test_adding_a_node_again_changes_nothing_but_its_labels(tmp_path):
+    with begin(tmp_path) as run:
+        for key in (KEYS[0], KEYS[1], KEYS[0]):
+            run.add(key, level=0)
+        run.add(KEYS[1], level=1)
+    with begin(tmp_path) as run:
+        assert run.nodes == [{"key": KEYS[0], "level": 0}, {"key": KEYS[1], "level": 1}]
+
+
+def test_environments_are_kept_one_per_change(tmp_path):
+    for version in ("1", "1", "2", "1"):
+        with begin(tmp_path, env={"jax": version}) as run:
+            pass
+    assert [e["jax"] for e in json.loads((run.path / "env.json").read_text())] == ["1", "2", "1"]
+
+
+def test_metrics_are_json_lines_and_nan_is_null(tmp_path):
+    with begin(tmp_path) as run:
+        run.log({"loss": np.float32(0.5), "step": np.int32(1)})
+        run.log({"loss": math.nan, "values": [math.inf, 1]})
+        assert run.metrics() == [
+            {"loss": 0.5, "step": 1},
+            {"loss": None, "values": [None, 1]},
+        ]
+
+
+def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path):
+    with begin(tmp_path) as run:
+        run.log({"step": 1})
+        run.log({"step": 2, "name": "ü"})
+    path = run.path / "metrics.jsonl"
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        assert len(read_metrics(path)) == whole[:cut].count(b"\n")
+    with begin(tmp_path) as run:
+        run.log({"step": 3})
+        assert [record["step"] for record in run.metrics()] == [1, 3]
+
+
+def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(CorruptError, match=r"metrics\.jsonl is damaged"):
+        read_metrics(tmp_path / "metrics.jsonl")
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_another_configuration_in_the_folder_is_refused(tmp_path):
+    with begin(tmp_path) as run:
+        pass
+    (run.path / "config.json").write_text('{"rate": 0.2, "levels": [1, 2]}')
+    with pytest.raises(StoreError, match="holds another configuration"), begin(tmp_path):
+        pass
+    (run.path / "config.json").write_text('{"rate": 0.')
+    with pytest.raises(CorruptError, match=r"config\.json is damaged"), begin(tmp_path):
+        pass
+
+
+def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
+    with begin(tmp_path) as run:
+        pass
+    for name in ("config.json", "manifest.json", "status.json", "env.json"):
+        (run.path / name).unlink()
+        (run.path / f".{name}.tmp").write_text("{")
+        with begin(tmp_path) as run:
+            assert run.nodes == [] and run.status == "running"
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "ü", "a\n"])
+def test_names_are_folder_names(tmp_path, name):
+    with pytest.raises(ValueError, match="`name` must be letters"), begin(tmp_path, name=name):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_root_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written: "), begin(tmp_path / "file"):
+        pass
+
+
+def test_runs_are_listed_oldest_first_and_damage_hides_none(tmp_path):
+    assert list_runs(tmp_path / "nothing") == []
+    for name in ("b", "a"):
+        with begin(tmp_path, name=name) as run:
+            run.finish()
+            facts = json.loads((run.path / "status.json").read_text())
+            created = f"2026-01-0{1 + (name == 'a')}T00:00:00+00:00"
+            (run.path / "status.json").write_text(json.dumps({**facts, "created": created}))
+    (tmp_path / "nodes" / "00").mkdir(parents=True)
+    assert [info.name for info in list_runs(tmp_path)] == ["b", "a"]
+    assert list_runs(tmp_path)[0].config_hash == content_key(CONFIG)
+    (run.path / "status.json").write_text("{")
+    assert {(info.name, info.status) for info in list_runs(tmp_path)} == {
+        ("a", "damaged"),
+        ("b", "finished"),
+    }
+
+
+def test_a_running_run_is_running_while_it_is_held(tmp_path):
+    with begin(tmp_path) as run:
+        assert statuses(tmp_path) == ["running"]
+        text = (run.path / "status.json").read_text()
+    (run.path / "status.json").write_text(text)  # what a kill would leave
+    assert statuses(tmp_path) == ["interrupted"]
+
+
+def test_a_run_is_found_by_path_name_or_unique_beginning(tmp_path):
+    paths = {}
+    for name in ("lenet", "lenet-long", "mnist1d"):
+        with begin(tmp_path, name=name) as run:
+            paths[name] = run.path
+    assert find_run(tmp_path, str(paths["lenet"])).name == "lenet"
+    assert find_run(tmp_path, paths["lenet"].name).name == "lenet"
+    assert find_run(tmp_path, "mn").name == "mnist1d"
+    with pytest.raises(StoreError, match="more than one run begins with 'lenet'; there are: "):
+        find_run(tmp_path, "lenet")
+    with pytest.raises(StoreError, match=f"no run is named .*{paths['mnist1d'].name}"):
+        find_run(tmp_path, "mnits1d")
+    with pytest.raises(StoreError, match="there are no runs"):
+        find_run(tmp_path / "nothing", "x")
