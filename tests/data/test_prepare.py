@@ -1,0 +1,178 @@
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import filelock
+import numpy as np
+import pytest
+
+from lth_jax.data import builders, prepare
+
+
+class Tiny(builders.ArrayBuilder):
+    """Four examples."""
+
+    shape = (2,)
+
+    def arrays(self, dl_manager):
+        random.seed(0)
+        np.random.seed(0)
+        x = np.arange(8).reshape(4, 2)
+        return {"train": (x, [3, 1, 2, 0]), "test": (x, [0, 0, 0, 0])}
+
+
+def in_another_process(body, *arguments):
+    """Starts a process in which `class Slow(builders.ArrayBuilder)` has the given methods."""
+    head = """
+        import sys, time
+        from pathlib import Path
+        import numpy as np
+        from lth_jax.data import builders, prepare
+
+        root, marker = Path(sys.argv[1]), Path(sys.argv[2])
+
+        class Tiny(builders.ArrayBuilder):
+            shape = (2,)
+
+    """
+    tail = "\nprint(prepare.prepare(Tiny, root))\n"
+    code = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ") + tail
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return prepare.prepare(Tiny, tmp_path)
+
+
+def test_examples_keep_their_order(made):
+    (x, y), classes = prepare.read(made, "train")
+    np.testing.assert_array_equal(x, np.arange(8, dtype=np.float32).reshape(4, 2))
+    assert x.dtype == np.float32 and y.dtype == np.int32
+    assert y.tolist() == [3, 1, 2, 0] and classes == 10
+
+
+def test_preparing_leaves_no_trace_in_the_process(tmp_path, capfd):
+    random.seed(5)
+    np.random.seed(5)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    prepare.prepare(Tiny, tmp_path)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_there_is_not_touched(made, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(filelock, "FileLock", refuse)
+    assert prepare.prepare(Tiny, tmp_path) == made
+
+
+def test_processes_that_ask_at_once_all_get_the_data(tmp_path):
+    body = """
+        def arrays(self, dl_manager):
+            with marker.open("a") as made:
+                made.write("made\\n")
+            time.sleep(2)
+            return {"train": (np.zeros((3, 2)), [0, 1, 2])}
+    """
+    marker = tmp_path / "marker"
+    processes = [in_another_process(body, tmp_path / "data", marker) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0] == outputs[1]
+    assert marker.read_text() == "made\n"
+
+
+def test_what_a_killed_process_left_is_made_again(tmp_path):
+    body = """
+        def arrays(self, dl_manager):
+            return {"train": (np.zeros((3, 2)), [0, 1, 2])}
+
+        def _generate_examples(self, x, y):
+            yield 0, {"x": x[0].astype(np.float32), "y": 0}
+            marker.touch()
+            time.sleep(600)
+    """
+    root, marker = tmp_path / "data", tmp_path / "marker"
+    process = in_another_process(body, root, marker)
+    deadline = time.monotonic() + 120
+    while not marker.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list((root / "tiny").glob("incomplete.*"))
+    folder = prepare.prepare(Tiny, root)
+    assert prepare.read(folder, "train")[0].y.tolist() == [3, 1, 2, 0]
+    assert not list((root / "tiny").glob("incomplete.*"))
+
+
+def tear_description(folder):
+    file = folder / "dataset_info.json"
+    file.write_bytes(file.read_bytes()[:50])
+
+
+def lose_description(folder):
+    (folder / "dataset_info.json").unlink()
+
+
+def lose_examples(folder):
+    next(folder.glob("*train.array_record*")).unlink()
+
+
+@pytest.mark.parametrize("harm", [tear_description, lose_description, lose_examples])
+def test_half_a_data_set_is_made_again(made, tmp_path, harm):
+    harm(made)
+    assert not prepare.is_complete(made)
+    assert prepare.prepare(Tiny, tmp_path) == made
+    assert prepare.is_complete(made)
+
+
+def test_damaged_examples_are_refused(made):
+    file = next(made.glob("*train.array_record*"))
+    raw = bytearray(file.read_bytes())
+    raw[70] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match="is damaged; delete it and load again"):
+        prepare.read(made, "train")
+
+
+def test_files_that_need_tensorflow_are_refused(made):
+    file = made / "dataset_info.json"
+    file.write_text(file.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(ValueError, match=r"prepared with file_format='array_record'.*tfrecord"):
+        prepare.read(made, "train")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"`data_dir` '.*file' cannot hold the data: .*directory"):
+        prepare.prepare(Tiny, tmp_path / "file")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(self, x, y):
+        yield 0, {"x": x[0].astype(np.float32), "y": 0}
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tiny, "_generate_examples", full)
+        with pytest.raises(
+            ValueError, match=r"`data_dir` .* cannot hold the data: .*No space left"
+        ):
+            prepare.prepare(Tiny, tmp_path)
+    assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
+    assert prepare.is_complete(prepare.prepare(Tiny, tmp_path))
+
+
+def test_only_finished_data_sets_are_found(made, tmp_path):
+    shutil.copytree(made, made.parent / "incomplete.ABCDEF_1.0.0")
+    shutil.copytree(made, made.parent / "2.0.0")
+    lose_examples(made.parent / "2.0.0")
+    assert prepare.prepared_folders(tmp_path) == [made]
