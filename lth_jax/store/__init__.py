@@ -3,7 +3,7 @@
 The store knows arrays, JSON and processes; what they mean is the business of its callers.
 """
 
-from lth_jax.store.checkpoints import Checkpoint, read_meta, restore, save
+from lth_jax.store.checkpoints import Checkpoint, restore, save
 from lth_jax.store.environment import environment
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
@@ -31,7 +31,6 @@ __all__ = [
     "list_runs",
     "on_signals",
     "open_run",
-    "read_meta",
     "read_metrics",
     "restore",
     "save",

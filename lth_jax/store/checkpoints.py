@@ -125,11 +125,6 @@ def restore(path: str | Path, like: Any = None) -> Checkpoint:
     return Checkpoint(nest([(leaf.path, value(leaf)) for leaf in found] + hollow), text["meta"])
 
 
-def read_meta(path: str | Path) -> dict[str, Any]:
-    """The facts saved with a tree, without its arrays; checked like `restore`."""
-    return _read_text(Path(path))["meta"]
-
-
 def _read_text(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise StoreError(f"{path} does not exist.")

@@ -53,8 +53,11 @@ class Partial:
           meta: facts that JSON can hold.
 
         Raises:
-          StoreError: this write could not start, or the one before it failed.
+          StoreError: the write before this one failed.
+          ValueError, TypeError: the step is negative, or the tree or facts cannot be written.
         """
+        if step < 0:
+            raise ValueError(f"`step` must be ≥ 0, got {step}.")
         parts = checkpoints.take_apart(tree, meta)
         self._wait()
         self._pending = self._writer.submit(self._write, step, parts)

@@ -1,14 +1,13 @@
-import json
 import platform
-import socket
 
 import jax
 
-from lth_jax.store import canonical, environment
+from lth_jax.store import environment
 
 
 def test_environment_names_versions_and_devices():
     found = environment()
+    assert set(found) == {"python", "versions", "device"}  # nothing that names the machine
     assert found["python"] == platform.python_version()
     assert found["versions"]["jax"] == jax.__version__
     assert None not in found["versions"].values()
@@ -17,10 +16,3 @@ def test_environment_names_versions_and_devices():
         "kind": jax.devices()[0].device_kind,
         "count": jax.device_count(),
     }
-
-
-def test_environment_is_json_and_does_not_name_the_machine():
-    text = canonical(environment())
-    assert json.loads(text) == environment()
-    assert socket.gethostname() not in text
-    assert "/" not in text

@@ -89,7 +89,7 @@ def test_fingerprint_sees_names_dtypes_shapes_bytes_and_key_kinds():
         {"v": np.zeros(4, np.float32)},
         {"w": np.zeros(4, np.int32)},
         {"w": np.zeros((2, 2), np.float32)},
-        {"w": np.float32([0, 0, 0, 1e-45])},
+        {"w": np.array([0, 0, 0, 1e-45], np.float32)},
         {"w": -np.zeros(4, np.float32)},
         {"w": jnp.zeros(4, jnp.bfloat16)},
         {"w": np.zeros(4, bool)},

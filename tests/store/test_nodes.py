@@ -16,6 +16,12 @@ def constant(value=1.0):
     return lambda partial: Node({"x": np.full(3, value)}, {"value": value})
 
 
+def latest(partial, like=None):
+    progress = partial.load(like)
+    assert progress is not None
+    return progress
+
+
 def never(partial):
     raise AssertionError("computed again")
 
@@ -100,7 +106,7 @@ def test_progress_keeps_the_last_two_steps(tmp_path):
         assert partial.load() is None
         for step in range(5):
             partial.save(step, {"x": np.full(2, step)}, {"at": step})
-        step, tree, meta = partial.load({"x": np.zeros(2, int)})
+        step, tree, meta = latest(partial, {"x": np.zeros(2, int)})
     assert (step, tree["x"].tolist(), meta) == (4, [4, 4], {"at": 4})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "00000004"]
 
@@ -111,7 +117,7 @@ def test_damaged_progress_steps_back_and_says_so(tmp_path, caplog):
             partial.save(step, {"x": np.full(2, step)})
         partial.load()
         flip(tmp_path / "00000002" / "meta.json")
-        assert partial.load().step == 1
+        assert latest(partial).step == 1
         assert "Stepping back behind step 2" in caplog.text and "meta.json" in caplog.text
         flip(tmp_path / "00000001" / "sha256")
         assert partial.load() is None
@@ -121,19 +127,30 @@ def test_saving_forgets_later_steps_of_an_earlier_attempt(tmp_path):
     with Partial(tmp_path) as partial:
         partial.save(7, {"x": np.ones(2)})
         partial.save(3, {"x": np.zeros(2)})
-        assert partial.load().step == 3
+        assert latest(partial).step == 3
 
 
 def test_progress_is_what_it_was_when_saved(tmp_path, monkeypatch):
     write = checkpoints.write
-    monkeypatch.setattr(
-        checkpoints, "write", lambda *args, **kw: (time.sleep(0.2), write(*args, **kw))
-    )
+
+    def write_late(*args, **kwargs):
+        time.sleep(0.2)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints, "write", write_late)
     x = np.zeros(2)
     with Partial(tmp_path) as partial:
         partial.save(1, {"x": x})
         x[:] = 1.0  # as a donated buffer would be
-    assert Partial(tmp_path).load().tree["x"].tolist() == [0.0, 0.0]
+    assert latest(Partial(tmp_path)).tree["x"].tolist() == [0.0, 0.0]
+
+
+def test_steps_are_counted_from_zero(tmp_path):
+    with (
+        pytest.raises(ValueError, match="`step` must be ≥ 0, got -1"),
+        Partial(tmp_path) as partial,
+    ):
+        partial.save(-1, {"x": np.ones(2)})
 
 
 def test_a_like_of_another_shape_is_an_error_and_no_reason_to_step_back(tmp_path):
@@ -141,7 +158,7 @@ def test_a_like_of_another_shape_is_an_error_and_no_reason_to_step_back(tmp_path
         partial.save(1, {"x": np.ones(2)})
         with pytest.raises(ValueError, match="`like` at 'x'"):
             partial.load({"x": np.ones(3)})
-        assert partial.load().step == 1
+        assert latest(partial).step == 1
 
 
 def full(*args, **kwargs):
