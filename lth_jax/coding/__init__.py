@@ -1,0 +1,15 @@
+"""What a ticket costs in bits, and the file that holds it."""
+
+from lth_jax.coding.errors import TicketError as TicketError
+from lth_jax.coding.quantize import Precision as Precision
+from lth_jax.coding.quantize import bfloat16 as bfloat16
+from lth_jax.coding.quantize import exact as exact
+from lth_jax.coding.quantize import integers as integers
+from lth_jax.coding.reader import Ticket as Ticket
+from lth_jax.coding.reader import decode as decode
+from lth_jax.coding.ticket_file import inspect as inspect
+from lth_jax.coding.ticket_file import load as load
+from lth_jax.coding.ticket_file import load_leaf as load_leaf
+from lth_jax.coding.ticket_file import save as save
+from lth_jax.coding.writer import Initializer as Initializer
+from lth_jax.coding.writer import encode as encode

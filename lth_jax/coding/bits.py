@@ -1,0 +1,148 @@
+"""Bits in arrays: integers of given widths, variable-length integers, and a reader that checks."""
+
+import numpy as np
+
+from lth_jax.coding.errors import TicketError
+
+WORD = 32
+
+
+def pack(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Writes integers one after the other, each in its own number of bits, low bit first.
+
+    Args:
+      values: non-negative integers, `values[i] < 2**widths[i]`.
+      widths: integers in [0, 32], one per value.
+
+    Returns:
+      The bits, a uint8 array of zeros and ones of length `sum(widths)`.
+
+    >>> pack(np.array([1, 2]), np.array([1, 3])).tolist()
+    [1, 0, 1, 0]
+    """
+    ends = np.cumsum(widths, dtype=np.int64)
+    total = int(ends[-1]) if ends.size else 0
+    if total == 0:
+        return np.zeros(0, np.uint8)
+    starts = ends - widths
+    words = starts // WORD
+    shifted = values.astype(np.uint64) << (starts % WORD).astype(np.uint64)
+    # Values are disjoint in bits, so those that begin in one 32-bit word combine by "or"; what
+    # spills over belongs to the next word. No word is skipped by values at most 32 bits wide.
+    first = np.flatnonzero(np.diff(words, prepend=-1))
+    combined = np.bitwise_or.reduceat(shifted, first)
+    out = np.zeros(words[-1] + 2, "<u4")
+    out[words[first]] = combined.astype(np.uint32)
+    out[words[first] + 1] |= (combined >> np.uint64(WORD)).astype(np.uint32)
+    return np.unpackbits(out.view(np.uint8), count=total, bitorder="little")
+
+
+def pack_fixed(values: np.ndarray, width: int) -> np.ndarray:
+    """`pack` with one width for all values.
+
+    >>> pack_fixed(np.array([3, 4]), 3).tolist()
+    [1, 1, 0, 0, 0, 1]
+    """
+    return pack(values, np.full(values.size, width, np.int64))
+
+
+def unpack_fixed(bits: np.ndarray, width: int) -> np.ndarray:
+    """The inverse of `pack_fixed`: int64 values from `len(bits) / width` groups (width > 0).
+
+    >>> unpack_fixed(np.array([1, 1, 0, 0, 0, 1], np.uint8), 3).tolist()
+    [3, 4]
+    """
+    groups = bits.reshape(-1, width)
+    values = np.zeros(len(groups), np.int64)
+    for i in range(width):
+        values |= groups[:, i].astype(np.int64) << i
+    return values
+
+
+def unpack(bits: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The inverse of `pack`: int64 values; `len(bits)` must be `sum(widths)`.
+
+    >>> unpack(np.array([1, 0, 1, 0], np.uint8), np.array([1, 3])).tolist()
+    [1, 2]
+    """
+    starts = np.cumsum(widths, dtype=np.int64) - widths
+    padded = np.append(bits, np.uint8(0))
+    values = np.zeros(len(widths), np.int64)
+    for i in range(int(widths.max(initial=0))):
+        here = i < widths
+        values |= np.where(here, padded[np.where(here, starts + i, -1)], 0).astype(np.int64) << i
+    return values
+
+
+def to_bytes(bits: np.ndarray) -> bytes:
+    """Eight bits to a byte, low bit first, zeros at the end.
+
+    >>> to_bytes(np.array([1, 0, 1], np.uint8))
+    b'\\x05'
+    """
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def varint(value: int) -> bytes:
+    """A non-negative integer in bytes of seven bits, low ones first; the top bit says "more".
+
+    >>> varint(300)
+    b'\\xac\\x02'
+    """
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+class Reader:
+    """Reads a blob from its beginning; whoever asks for more than there is gets a `TicketError`.
+
+    >>> reader = Reader(varint(300) + b"rest")
+    >>> reader.varint(), reader.rest()
+    (300, b'rest')
+    """
+
+    def __init__(self, blob: bytes):
+        self._blob = blob
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if count > len(self._blob) - self._at:
+            raise TicketError(
+                f"a code ends after {len(self._blob)} bytes where {self._at + count} are needed"
+            )
+        self._at += count
+        return self._blob[self._at - count : self._at]
+
+    def bits(self, count: int) -> np.ndarray:
+        """The next `count` bits, from a whole number of bytes; the padding must be zero."""
+        packed = np.frombuffer(self.take(-(-count // 8)), np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")
+        if bits[count:].any():
+            raise TicketError("a code has ones where zeros pad its last byte")
+        return bits[:count]
+
+    def varint(self, limit: int = 2**31 - 1) -> int:
+        """The next variable-length integer, at most `limit`."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+        if value > limit:
+            raise TicketError(f"a count of {value} stands in a code where at most {limit} can be")
+        return value
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._blob) - self._at)
+
+    def end(self) -> None:
+        """Raises unless everything was read."""
+        left = len(self._blob) - self._at
+        if left:
+            raise TicketError(f"a code has {left} bytes after its end")

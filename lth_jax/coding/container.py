@@ -1,0 +1,147 @@
+"""The outer file: a safetensors container, written and read with nothing but JSON.
+
+Eight bytes give the length of a JSON header; the header names byte ranges ("tensors") of what
+follows. Any safetensors reader opens the file; this one reads what this one writes and
+refuses everything else, because a file may come from anywhere.
+"""
+
+import json
+import struct
+from typing import Any, NamedTuple
+
+from lth_jax.coding.errors import TicketError
+
+METADATA = "lth_jax.ticket"
+_MAX_HEADER = 64 * 2**20
+_LENGTH = struct.Struct("<Q")
+
+
+class Blob(NamedTuple):
+    """Where one blob lies: bytes `start:stop` of the file."""
+
+    start: int
+    stop: int
+
+
+class Container(NamedTuple):
+    """What a header says.
+
+    Attributes:
+      manifest: the JSON value that was given to `write`.
+      blobs: where each blob lies.
+      size: the bytes of the whole file.
+    """
+
+    manifest: Any
+    blobs: dict[str, Blob]
+    size: int
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces; NaN and infinities are a `ValueError`.
+
+    >>> canonical_json({"b": 1, "a": [True, None]})
+    '{"a":[true,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
+    """The bytes of a container.
+
+    Args:
+      manifest: any JSON value.
+      blobs: bytes by name, laid out in this order.
+
+    >>> read(write({"a": 1}, {"x": b"123"}), 124).manifest
+    {'a': 1}
+    """
+    header: dict[str, Any] = {"__metadata__": {METADATA: canonical_json(manifest)}}
+    end = 0
+    for name, blob in blobs.items():
+        header[name] = {
+            "dtype": "U8",
+            "shape": [len(blob)],
+            "data_offsets": [end, end + len(blob)],
+        }
+        end += len(blob)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to eight bytes
+    return _LENGTH.pack(len(text)) + text + b"".join(blobs.values())
+
+
+def header_size(start: bytes, size: int) -> int:
+    """How many bytes come before the blobs, from a file's first eight bytes and its size.
+
+    Raises:
+      TicketError: if the file is too short for that, or the header longer than 64 MiB.
+    """
+    if len(start) < _LENGTH.size:
+        raise TicketError(f"a file of {size} bytes is too short for a ticket")
+    (length,) = _LENGTH.unpack(start[: _LENGTH.size])
+    if length > min(size - _LENGTH.size, _MAX_HEADER):
+        raise TicketError(f"its header claims {length} bytes of a file of {size}")
+    return _LENGTH.size + length
+
+
+def read(head: bytes, size: int) -> Container:
+    """Reads a header.
+
+    Args:
+      head: at least the file's first `header_size` bytes.
+      size: how many bytes the whole file has.
+
+    Raises:
+      TicketError: if this is not what `write` writes.
+    """
+    start = header_size(head, size)
+    header = _parse(head[_LENGTH.size : start])
+    if not isinstance(header, dict):
+        raise TicketError("its header is not a JSON object")
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA), str):
+        raise TicketError(f"its header has no {METADATA!r}: a safetensors file, but not a ticket")
+    blobs = {}
+    end = 0
+    for name, entry in header.items():
+        length = _blob_length(name, entry, end)
+        blobs[name] = Blob(start + end, start + end + length)
+        end += length
+    if start + end != size:
+        raise TicketError(f"its header describes {start + end} bytes, but the file has {size}")
+    return Container(_parse(metadata[METADATA]), blobs, size)
+
+
+def _blob_length(name: str, entry: Any, end: int) -> int:
+    """The length of a blob that must begin where the one before it ended."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise TicketError(f"its header's entry {name[:80]!r} is not that of a tensor")
+    shape = entry["shape"]
+    if entry["dtype"] != "U8" or not isinstance(shape, list) or len(shape) != 1:
+        raise TicketError(f"{name[:80]!r} is not a row of bytes")
+    (length,) = shape
+    if type(length) is not int or length < 0 or entry["data_offsets"] != [end, end + length]:
+        raise TicketError(f"{name[:80]!r} does not begin where the blob before it ends")
+    return length
+
+
+def _parse(text: bytes | str) -> Any:
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except TicketError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TicketError(f"its header is not JSON: {str(error)[:80]}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise TicketError("its header says something twice")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise TicketError(f"its header holds {constant}, which is not JSON")

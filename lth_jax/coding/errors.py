@@ -1,0 +1,5 @@
+"""What is wrong with a ticket file."""
+
+
+class TicketError(ValueError):
+    """A `.ticket` file is damaged, forged, or of a version that this library does not read."""

@@ -1,0 +1,224 @@
+"""What a ticket says about itself: typed, and checked before anything is decoded."""
+
+import hashlib
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lth_jax.coding.container import canonical_json
+from lth_jax.coding.errors import TicketError
+from lth_jax.coding.quantize import Precision
+from lth_jax.coding.values import DTYPES
+
+VERSION = 1
+"""Files of this version and of all before it stay readable by every later release."""
+
+EMBEDDED, INITIALIZER, NONE = "embedded", "initializer", "none"
+MASK, VALUES = "mask:", "values:"
+"""What the name of a leaf's blob begins with."""
+
+_SOURCES = (EMBEDDED, INITIALIZER, NONE)
+_MAX_LEAVES = 1 << 16
+_MAX_NAME = 1024
+_MAX_AXES = 32
+_MAX_KEY = 16
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Leaf(NamedTuple):
+    """One leaf of the parameters.
+
+    Attributes:
+      name: the path of the leaf, as `trees.path_name` writes it.
+      shape: its shape.
+      dtype: the name of its dtype.
+      prunable: may it ever be pruned?
+      kept: how many of its entries the mask keeps.
+      codec: the code of its mask, a name in `codecs.CODECS`.
+      precision: how its values are written.
+      sha256: of its mask, packed to bits, followed by its kept values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    prunable: bool
+    kept: int
+    codec: str
+    precision: Precision
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """How many entries the leaf has."""
+        return math.prod(self.shape)
+
+
+class InitialKey(NamedTuple):
+    """Which initialiser makes the values, and the key that it gets.
+
+    Attributes:
+      name: what its author calls the initialiser.
+      implementation: the key's generator, as `jax.random.key_impl` names it.
+      data: the key's words.
+    """
+
+    name: str
+    implementation: str
+    data: tuple[int, ...]
+
+
+class Manifest(NamedTuple):
+    """A ticket without its arrays.
+
+    Attributes:
+      version: of the format.
+      values: where values come from: "embedded", "initializer" or "none" (a mask only).
+      initializer: for values from an initialiser.
+      leaves: all leaves, in the order of the tree that was saved.
+      provenance: what the one who saved it said of its origin; any JSON object.
+    """
+
+    version: int
+    values: str
+    initializer: InitialKey | None
+    leaves: tuple[Leaf, ...]
+    provenance: dict[str, Any]
+
+
+def is_name(name: str) -> bool:
+    """Can a leaf be called so? Printable parts joined by `/`, none of them `.`, `..` or empty.
+
+    The empty name is that of a tree that is a single array.
+
+    >>> is_name("Dense_0/kernel"), is_name("../../etc/passwd")
+    (True, False)
+    """
+    parts = name.split("/")
+    ordinary = name == "" or not any(part in ("", ".", "..") for part in parts)
+    return ordinary and name.isprintable() and len(name) <= _MAX_NAME
+
+
+def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
+    """SHA-256 of a mask, packed to bits, and of the values that it keeps, if there are any."""
+    found = hashlib.sha256(np.packbits(mask, bitorder="little"))
+    if kept is not None:
+        found.update(kept.tobytes())
+    return found.hexdigest()
+
+
+def digest(manifest: Manifest) -> str:
+    """SHA-256 of all that a manifest says; the leaves' own digests are part of that."""
+    return hashlib.sha256(canonical_json(_to_json(manifest)).encode()).hexdigest()
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    leaves = [{**leaf._asdict(), "shape": list(leaf.shape)} for leaf in manifest.leaves]
+    for leaf in leaves:
+        leaf["precision"] = leaf["precision"]._asdict()
+    initializer = manifest.initializer
+    key = initializer and {**initializer._asdict(), "data": list(initializer.data)}
+    return {**manifest._asdict(), "leaves": leaves, "initializer": key}
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The JSON object that `from_json` reads, its own digest included."""
+    return {**_to_json(manifest), "sha256": digest(manifest)}
+
+
+def from_json(value: Any, max_bytes: int) -> Manifest:
+    """Reads and checks a manifest; nothing of the size that it claims is allocated before.
+
+    Args:
+      value: the parsed JSON.
+      max_bytes: what all masks and values together may take once decoded.
+
+    Raises:
+      TicketError: if anything is not as this library writes it.
+    """
+    version = _field(value, "version", int)
+    if version != VERSION:
+        raise TicketError(f"it has version {version}; this library reads versions up to {VERSION}")
+    entries = _field(value, "leaves", list)
+    if len(entries) > _MAX_LEAVES:
+        raise TicketError(f"it has {len(entries)} leaves; at most {_MAX_LEAVES} are read")
+    leaves = tuple(_leaf(entry) for entry in entries)
+    if len({leaf.name for leaf in leaves}) < len(leaves):
+        raise TicketError("two of its leaves have one name")
+    decoded = sum(leaf.size * (1 + DTYPES[leaf.dtype].itemsize) for leaf in leaves)
+    if decoded > max_bytes:
+        raise TicketError(f"decoded it takes {decoded} bytes; `max_bytes` allows {max_bytes}")
+    values = _field(value, "values", str)
+    key = value.get("initializer")
+    if values not in _SOURCES or (key is None) == (values == INITIALIZER):
+        raise TicketError(f"its values come from {values[:80]!r}, which is none of {_SOURCES}")
+    provenance = _field(value, "provenance", dict)
+    manifest = Manifest(version, values, key and _initial_key(key), leaves, provenance)
+    if value != to_json(manifest):
+        raise TicketError("its header does not have the SHA-256 that it names")
+    return manifest
+
+
+def _field(entry: Any, name: str, kind: type) -> Any:
+    found = entry.get(name) if isinstance(entry, dict) else None
+    if type(found) is not kind:  # not isinstance: true is no integer here
+        raise TicketError(f"its header has no {kind.__name__} {name!r} where one is needed")
+    return found
+
+
+def _count(entry: Any, name: str) -> int:
+    found = _field(entry, name, int)
+    if not 0 <= found < 2**63:
+        raise TicketError(f"its header holds a {name!r} of {found}")
+    return found
+
+
+def _leaf(entry: Any) -> Leaf:
+    leaf = Leaf(
+        name=_field(entry, "name", str),
+        shape=_shape(_field(entry, "shape", list)),
+        dtype=_field(entry, "dtype", str),
+        prunable=_field(entry, "prunable", bool),
+        kept=_count(entry, "kept"),
+        codec=_field(entry, "codec", str),
+        precision=_precision(_field(entry, "precision", dict), len(entry["shape"])),
+        sha256=_field(entry, "sha256", str),
+    )
+    if not is_name(leaf.name):
+        raise TicketError(f"{leaf.name[:80]!r} cannot be the name of a leaf")
+    if leaf.dtype not in DTYPES:
+        raise TicketError(f"leaf {leaf.name!r} has the unknown dtype {leaf.dtype[:80]!r}")
+    if leaf.kept > leaf.size or (leaf.kept < leaf.size and not leaf.prunable):
+        raise TicketError(f"leaf {leaf.name!r} cannot keep {leaf.kept} of {leaf.size} entries")
+    if not _SHA256.fullmatch(leaf.sha256):
+        raise TicketError(f"leaf {leaf.name!r} has no SHA-256")
+    return leaf
+
+
+def _shape(shape: list[Any]) -> tuple[int, ...]:
+    if len(shape) > _MAX_AXES or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
+        raise TicketError(f"{str(shape)[:80]} is not the shape of a leaf")
+    return tuple(shape)
+
+
+def _precision(entry: dict[str, Any], axes: int) -> Precision:
+    precision = Precision(
+        _field(entry, "kind", str), _count(entry, "bits"), entry.get("channel_axis")
+    )
+    axis = precision.channel_axis
+    integers = precision.kind == "integers"
+    known = precision.bits in range(2, 9) if integers else precision.bits == 0
+    placed = axis is None or (integers and type(axis) is int and axis in range(-axes, axes))
+    if precision.kind not in ("exact", "bfloat16", "integers") or not known or not placed:
+        raise TicketError(f"{str(entry)[:120]} is not a precision that this library knows")
+    return precision
+
+
+def _initial_key(entry: Any) -> InitialKey:
+    data = _field(entry, "data", list)
+    if len(data) > _MAX_KEY or any(type(n) is not int or not 0 <= n < 2**32 for n in data):
+        raise TicketError("its key is not a row of 32-bit words")
+    names = _field(entry, "name", str), _field(entry, "implementation", str)
+    return InitialKey(*names, tuple(data))

@@ -1,0 +1,242 @@
+"""From the bytes of a ticket to trees: everything is checked before it is believed."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.coding import codecs, container, values
+from lth_jax.coding import manifest as manifest_
+from lth_jax.coding.errors import TicketError
+from lth_jax.coding.manifest import InitialKey, Leaf, Manifest
+from lth_jax.types import Key, Mask, Params, Prunable
+
+MAX_BYTES = 1 << 32
+"""What a ticket may take once decoded, unless the reader says otherwise: 4 GiB."""
+
+
+class Ticket(NamedTuple):
+    """A decoded ticket; all arrays are numpy's, in the dtypes that were saved.
+
+    Attributes:
+      mask: bool leaves.
+      params: the kept values, exactly 0 where pruned; None if the file holds a mask only.
+      prunable: Python booleans.
+      manifest: what the file says about itself.
+    """
+
+    mask: Mask
+    params: Params | None
+    prunable: Prunable
+    manifest: Manifest
+
+
+class LeafArrays(NamedTuple):
+    """One decoded leaf.
+
+    Attributes:
+      mask: bool.
+      values: the kept values, exactly 0 where pruned; None if the file does not hold them.
+    """
+
+    mask: np.ndarray
+    values: np.ndarray | None
+
+
+class Contents(NamedTuple):
+    """What a file's header tells, without decoding anything.
+
+    Attributes:
+      manifest: leaves, provenance, where the values come from.
+      blobs: where each blob lies in the file, by name.
+      header_bytes: the bytes before the first blob.
+      file_bytes: the bytes of the whole file.
+    """
+
+    manifest: Manifest
+    blobs: dict[str, container.Blob]
+    header_bytes: int
+    file_bytes: int
+
+    def mask_bytes(self, name: str) -> int:
+        """The bytes of a leaf's mask."""
+        start, stop = self.blobs[manifest_.MASK + name]
+        return stop - start
+
+    def value_bytes(self, name: str) -> int:
+        """The bytes of a leaf's values, 0 where the file holds none."""
+        start, stop = self.blobs.get(manifest_.VALUES + name, (0, 0))
+        return stop - start
+
+
+Read = Callable[[container.Blob], bytes]
+"""Gives the bytes of a blob, from memory or from a file."""
+
+
+def open_header(head: bytes, size: int, max_bytes: int) -> Contents:
+    """Checks the header of a file of `size` bytes; `head` must reach to its first blob.
+
+    Raises:
+      TicketError: naming what is wrong.
+    """
+    found = container.read(head, size)
+    try:
+        manifest = manifest_.from_json(found.manifest, max_bytes)
+    except RecursionError:
+        raise TicketError("its header is nested too deeply") from None
+    expected = [manifest_.MASK + leaf.name for leaf in manifest.leaves]
+    if manifest.values == manifest_.EMBEDDED:
+        expected += [manifest_.VALUES + leaf.name for leaf in manifest.leaves]
+    if list(found.blobs) != expected:
+        raise TicketError("its blobs are not those of its leaves")
+    return Contents(manifest, found.blobs, container.header_size(head, size), size)
+
+
+def decode(
+    data: bytes,
+    *,
+    like: Any = None,
+    init: Callable[[Key], Params] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Ticket:
+    """Reads a whole ticket.
+
+    Args:
+      data: the bytes of the file.
+      like: a tree with the leaves' names and shapes (arrays or `jax.ShapeDtypeStruct`), which
+        gives the trees their structure: an `nnx.State`, a list. Nested dictionaries, as Linen has
+        them, where left out.
+      init: `key -> params`, for a ticket whose values are those of an initialiser.
+      max_bytes: what masks and values together may take once decoded.
+
+    Returns:
+      The ticket. Its arrays are numpy's; `jax.device_put` takes them to a device.
+
+    Raises:
+      TicketError: if the file is damaged, forged or unknown, or `init` gives other values than
+        those that were hashed.
+      ValueError: if `like` does not fit, or `init` is needed and missing.
+    """
+    contents = open_header(data, len(data), max_bytes)
+    manifest = contents.manifest
+    made = _initial_values(manifest, init)
+    read: Read = lambda blob: data[blob.start : blob.stop]  # noqa: E731
+    leaves = {x.name: decode_leaf(x, contents, read, made) for x in manifest.leaves}
+    build = _builder(manifest, like)
+    masked = manifest.values != manifest_.NONE
+    return Ticket(
+        build({name: leaf.mask for name, leaf in leaves.items()}),
+        build({name: leaf.values for name, leaf in leaves.items()}) if masked else None,
+        build({leaf.name: leaf.prunable for leaf in manifest.leaves}),
+        manifest,
+    )
+
+
+def decode_leaf(
+    leaf: Leaf, contents: Contents, read: Read, made: dict[str, np.ndarray] | None = None
+) -> LeafArrays:
+    """Decodes one leaf and compares it with its hash; `made` holds the values of an initialiser.
+
+    Raises:
+      TicketError: naming the leaf and what is wrong with it.
+    """
+    try:
+        mask_code = read(contents.blobs[manifest_.MASK + leaf.name])
+        mask = codecs.decode(leaf.codec, mask_code, leaf.shape, leaf.kept)
+        kept = _kept(leaf, mask, contents, read, made)
+    except TicketError as error:
+        raise TicketError(f"at leaf '{leaf.name}': {error}") from None
+    except MemoryError:
+        raise TicketError(f"at leaf '{leaf.name}': there is not enough memory for it") from None
+    if contents.manifest.values == manifest_.INITIALIZER and made is None:
+        return LeafArrays(mask, None)  # its hash speaks of values that are not here
+    if manifest_.leaf_sha256(mask, kept) != leaf.sha256:
+        what = "the initialiser gives other values than" if made else "it does not decode to"
+        raise TicketError(f"at leaf '{leaf.name}': {what} those that were saved (SHA-256)")
+    return LeafArrays(mask, None if kept is None else _dense(mask, kept))
+
+
+def _kept(
+    leaf: Leaf,
+    mask: np.ndarray,
+    contents: Contents,
+    read: Read,
+    made: dict[str, np.ndarray] | None,
+) -> np.ndarray | None:
+    if made is not None:
+        return made[leaf.name][mask]
+    if contents.manifest.values != manifest_.EMBEDDED:
+        return None
+    code = read(contents.blobs[manifest_.VALUES + leaf.name])
+    return values.decode(code, mask, values.DTYPES[leaf.dtype], leaf.precision)
+
+
+def _dense(mask: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    out = np.zeros(mask.shape, kept.dtype)
+    out[mask] = kept
+    return out
+
+
+def _initial_values(
+    manifest: Manifest, init: Callable[[Key], Params] | None
+) -> dict[str, np.ndarray] | None:
+    """What the ticket's initialiser gives, by leaf; None if values do not come from one."""
+    if manifest.initializer is None:
+        return None
+    if init is None:
+        raise ValueError(
+            f"`init` is needed: the ticket's values are those of {manifest.initializer.name!r}."
+        )
+    params = init(_restore_key(manifest.initializer))
+    made = dict(zip(trees.names(params), map(np.asarray, jax.tree.leaves(params)), strict=True))
+    for leaf in manifest.leaves:
+        array = made.get(leaf.name)
+        if array is None or (array.shape, array.dtype.name) != (leaf.shape, leaf.dtype):
+            raise ValueError(f"`init` gives no {leaf.dtype}{list(leaf.shape)} at '{leaf.name}'.")
+    return made
+
+
+def _restore_key(key: InitialKey) -> Key:
+    try:
+        return jax.random.wrap_key_data(np.array(key.data, np.uint32), impl=key.implementation)
+    except (TypeError, ValueError) as error:
+        raise TicketError(f"its key cannot be made again: {str(error)[:80]}") from None
+
+
+def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
+    """Makes a tree of leaves by name."""
+    if like is None:
+        return _nest
+    shapes = {leaf.name: leaf.shape for leaf in manifest.leaves}
+    order, structure = trees.names(like), jax.tree.structure(like)
+    odd = sorted(set(order) ^ set(shapes))
+    if odd:
+        raise ValueError(
+            f"`like` does not have the leaves of the ticket; they differ at {odd[:3]}."
+        )
+    for name, leaf in zip(order, jax.tree.leaves(like), strict=True):
+        if np.shape(leaf) != shapes[name]:
+            raise ValueError(
+                f"`like` has shape {np.shape(leaf)} at '{name}', the ticket {shapes[name]}."
+            )
+    return lambda leaves: jax.tree.unflatten(structure, [leaves[name] for name in order])
+
+
+def _nest(leaves: dict[str, Any]) -> Any:
+    """Nested dictionaries: one level for each part of the names."""
+    if list(leaves) == [""]:
+        return leaves[""]
+    root: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        node = root
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise TicketError(f"leaf '{name}' lies inside another leaf")
+        if last in node:
+            raise TicketError(f"leaf '{name}' holds another leaf")
+        node[last] = leaf
+    return root

@@ -1,0 +1,108 @@
+"""The `.ticket` file: a mask, its values or what makes them, and where they come from.
+
+A ticket is a safetensors container with one blob of bytes for every mask and every leaf of values,
+and a manifest in its header. Reading one takes numpy and JSON, executes nothing, and verifies
+the SHA-256 of all that it decodes to. Values may be left to an initialiser and a key: a ticket at
+initialisation is a key and a mask, and takes hardly more than the mask.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lth_jax.coding import container, reader
+from lth_jax.coding.errors import TicketError
+from lth_jax.coding.reader import MAX_BYTES, Contents, LeafArrays, Ticket
+from lth_jax.types import Key, Params
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def _naming(path: PathLike) -> Iterator[None]:
+    """Puts the path before what is wrong with the file."""
+    try:
+        yield
+    except TicketError as error:
+        raise TicketError(f"'{os.fspath(path)}' is not a readable ticket: {error}.") from None
+
+
+def save(path: PathLike, data: bytes) -> None:
+    """Writes the bytes that `encode` gives; the file appears whole or not at all.
+
+    >>> import numpy as np
+    >>> from lth_jax import coding
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mask.ticket")
+    ...     save(path, coding.encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True}))
+    ...     int(load(path).mask["w"].sum())
+    3
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(
+    path: PathLike,
+    *,
+    like: Any = None,
+    init: Callable[[Key], Params] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Ticket:
+    """Reads a whole ticket from a file: `reader.decode`, whose arguments these are.
+
+    Raises:
+      TicketError: naming the file and what is wrong with it.
+      ValueError: if `like` does not fit, or `init` is needed and missing.
+    """
+    with _naming(path):
+        return reader.decode(Path(path).read_bytes(), like=like, init=init, max_bytes=max_bytes)
+
+
+def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
+    """Reads a file's header only: leaves, codes, provenance and sizes.
+
+    Raises:
+      TicketError: naming the file and what is wrong with it.
+    """
+    with _naming(path), open(path, "rb") as file:
+        return _contents(file, max_bytes)
+
+
+def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafArrays:
+    """Reads one leaf, and of the file no more than its header and that leaf's bytes.
+
+    Raises:
+      TicketError: naming the file and what is wrong with it.
+      ValueError: if the ticket has no leaf of that name.
+    """
+    with _naming(path), open(path, "rb") as file:
+        contents = _contents(file, max_bytes)
+        leaves = {leaf.name: leaf for leaf in contents.manifest.leaves}
+        if name not in leaves:
+            raise ValueError(f"`name` is {name!r}; the ticket's leaves are {list(leaves)[:20]}.")
+        return reader.decode_leaf(leaves[name], contents, lambda blob: _read(file, blob))
+
+
+def _contents(file: BinaryIO, max_bytes: int) -> Contents:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    head = start + file.read(container.header_size(start, size) - len(start))
+    return reader.open_header(head, size, max_bytes)
+
+
+def _read(file: BinaryIO, blob: container.Blob) -> bytes:
+    file.seek(blob.start)
+    return file.read(blob.stop - blob.start)

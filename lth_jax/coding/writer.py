@@ -1,0 +1,183 @@
+"""From trees to the bytes of a ticket."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.coding import codecs, container, values
+from lth_jax.coding import manifest as manifest_
+from lth_jax.coding.manifest import InitialKey, Leaf, Manifest
+from lth_jax.coding.quantize import Precision, exact
+from lth_jax.types import Key, Mask, Params, Prunable
+
+
+class Initializer(NamedTuple):
+    """Values that are not stored but made again: `init(key)`.
+
+    Attributes:
+      name: what to call the function, so that a reader knows which one to bring.
+      init: `key -> params`.
+      key: a typed key.
+    """
+
+    name: str
+    init: Callable[[Key], Params]
+    key: Key
+
+
+class _Input(NamedTuple):
+    """One leaf of the trees that are to be written."""
+
+    name: str
+    mask: np.ndarray
+    prunable: bool
+    values: np.ndarray | None
+
+
+class _Output(NamedTuple):
+    """One leaf as it stands in the file."""
+
+    entry: Leaf
+    mask_code: bytes
+    value_code: bytes
+
+
+def encode(
+    mask: Mask,
+    params: Params | None = None,
+    *,
+    prunable: Prunable,
+    precision: Precision | None = None,
+    initializer: Initializer | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> bytes:
+    """The bytes of a ticket file.
+
+    Each mask gets the shortest of the codes in `codecs`; values are coded as `values` tells.
+
+    Args:
+      mask: bool leaves, all True where not prunable.
+      params: a tree like `mask` whose kept values are stored. Without it and without
+        `initializer` the file holds a mask only.
+      prunable: a tree like `mask` of Python booleans.
+      precision: how the values of prunable floating-point leaves are stored; exactly where left
+        out. All other leaves are few, and are stored exactly in any case.
+      initializer: what makes the values, in place of `params`. The file then holds the key, and
+        hashes of the values, since initialisers may change with versions.
+      provenance: a JSON object that tells the ticket's origin: config hash, level, criterion.
+
+    Returns:
+      The whole file.
+
+    Raises:
+      ValueError: if trees do not match, `mask` prunes what is not prunable, a name cannot be
+        stored, or values to be rounded are not finite.
+      TypeError: if a dtype cannot be stored.
+
+    >>> from lth_jax.coding.reader import decode
+    >>> mask = {"kernel": np.arange(6).reshape(2, 3) > 2}
+    >>> data = encode(mask, {"kernel": np.ones((2, 3))}, prunable={"kernel": True})
+    >>> decode(data).params["kernel"].tolist()
+    [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    if params is None and precision is not None:
+        raise ValueError(f"`precision` is {precision}, but there are no `params` to store.")
+    inputs = _inputs(mask, _made(params, initializer), prunable)
+    outputs = [_encode_leaf(leaf, precision or exact()) for leaf in inputs]
+    blobs = {manifest_.MASK + o.entry.name: o.mask_code for o in outputs}
+    if params is not None:
+        blobs |= {manifest_.VALUES + o.entry.name: o.value_code for o in outputs}
+    source = manifest_.NONE if params is None else manifest_.EMBEDDED
+    about = Manifest(
+        manifest_.VERSION,
+        source if initializer is None else manifest_.INITIALIZER,
+        initializer and _initial_key(initializer),
+        tuple(o.entry for o in outputs),
+        provenance or {},
+    )
+    return container.write(manifest_.to_json(about), blobs)
+
+
+def _made(params: Params | None, initializer: Initializer | None) -> Params | None:
+    if initializer is None:
+        return params
+    if params is not None:
+        raise ValueError("`params` and `initializer` both give the values; one is needed.")
+    return initializer.init(initializer.key)
+
+
+def _initial_key(initializer: Initializer) -> InitialKey:
+    data = np.asarray(jax.random.key_data(initializer.key)).ravel().tolist()
+    return InitialKey(initializer.name, str(jax.random.key_impl(initializer.key)), tuple(data))
+
+
+def _inputs(mask: Mask, params: Params | None, prunable: Prunable) -> list[_Input]:
+    """All leaves of the trees, checked."""
+    trees.check_same_structure("prunable", prunable, "mask", jax.tree.map(lambda _: True, mask))
+    if params is not None:
+        trees.check_same_structure("params", params, "mask", mask)
+    names, masks = trees.names(mask), [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
+    if len(set(names)) < len(names):
+        raise ValueError("`mask` has two leaves of one name; a ticket tells leaves by their names.")
+    leaves = [None] * len(names)
+    if params is not None:
+        leaves = list(map(_as_numpy, names, jax.tree.leaves(params)))
+    inputs = list(map(_Input, names, masks, jax.tree.leaves(prunable), leaves))
+    for leaf in inputs:
+        _check(leaf)
+    return inputs
+
+
+def _as_numpy(name: str, leaf: Any) -> np.ndarray:
+    """The leaf as a little-endian array, if a ticket can hold its dtype."""
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    if getattr(dtype, "name", "") not in values.DTYPES:
+        raise TypeError(f"`params` at '{name}' has dtype {dtype}, which a ticket cannot hold.")
+    return np.asarray(leaf).astype(values.DTYPES[dtype.name], copy=False)
+
+
+def _check(leaf: _Input) -> None:
+    if not manifest_.is_name(leaf.name):
+        raise ValueError(f"`mask` has a leaf named {leaf.name!r}, which a ticket cannot hold.")
+    if leaf.mask.dtype != bool:
+        raise TypeError(f"`mask` at '{leaf.name}' has dtype {leaf.mask.dtype}; bool is needed.")
+    if not isinstance(leaf.prunable, bool):
+        raise TypeError(f"`prunable` at '{leaf.name}' is {leaf.prunable!r}; a bool is needed.")
+    if not leaf.prunable and not leaf.mask.all():
+        raise ValueError(f"`mask` at '{leaf.name}' prunes a leaf that is not `prunable`.")
+
+
+def _encode_leaf(leaf: _Input, precision: Precision) -> _Output:
+    codec, mask_code = codecs.encode(leaf.mask)
+    precision = _precision_for(leaf, precision)
+    value_code, kept = b"", None
+    if leaf.values is not None:
+        value_code, kept = values.encode(leaf.values, leaf.mask, precision)
+    entry = Leaf(
+        name=leaf.name,
+        shape=leaf.mask.shape,
+        dtype="bool" if leaf.values is None else leaf.values.dtype.name,
+        prunable=leaf.prunable,
+        kept=int(np.count_nonzero(leaf.mask)),
+        codec=codec,
+        precision=precision,
+        sha256=manifest_.leaf_sha256(leaf.mask, kept),
+    )
+    return _Output(entry, mask_code, value_code)
+
+
+def _precision_for(leaf: _Input, precision: Precision) -> Precision:
+    if leaf.values is None or not leaf.prunable or precision == exact():
+        return exact()
+    if not jnp.issubdtype(leaf.values.dtype, jnp.floating):
+        return exact()
+    if not np.isfinite(leaf.values[leaf.mask].astype(np.float32)).all():
+        raise ValueError(f"`params` at '{leaf.name}' is not finite; `precision` must be exact.")
+    axis, axes = precision.channel_axis, leaf.mask.ndim
+    if axis is not None and axis not in range(-axes, axes):
+        raise ValueError(f"`precision` has channel axis {axis}; '{leaf.name}' has {axes} axes.")
+    return precision
