@@ -1,6 +1,21 @@
 """Networks by arguments alone, and the adapters that make any Flax module a `Model`."""
 
 from lth_jax.models.adapters import from_linen, from_nnx
+from lth_jax.models.convnet import ConvNet
+from lth_jax.models.convolution import conv_general_dilated
+from lth_jax.models.layers import fan_in_uniform, glorot_normal, he_normal
 from lth_jax.models.mlp import MLP, ResidualMLP
+from lth_jax.models.resnet import ResNet
 
-__all__ = ["MLP", "ResidualMLP", "from_linen", "from_nnx"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "ResNet",
+    "ResidualMLP",
+    "conv_general_dilated",
+    "fan_in_uniform",
+    "from_linen",
+    "from_nnx",
+    "glorot_normal",
+    "he_normal",
+]

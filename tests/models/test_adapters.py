@@ -1,6 +1,7 @@
 """Both adapters give pure functions that survive jit, vmap, grad and scan."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,7 @@ def test_dropout_differs_by_member_and_layer_and_repeats_by_key(kind):
 @both
 def test_state_moves_in_training_only_and_keeps_its_structure(kind):
     _, params, state, (_, moved, _) = population(kind)
-    assert jax.tree.structure(moved) == jax.tree.structure(state)
+    trees.check_same_structure("moved", moved, "state", state)
     assert not any(
         np.allclose(a, b)
         for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(state), strict=True)
@@ -167,10 +168,11 @@ def test_linen_without_train_is_refused():
 
 
 def test_what_is_no_module_is_refused():
+    not_a_module: Any = 3
     with pytest.raises(TypeError, match=r"`module` must be a flax.linen.Module, got int"):
-        from_linen(3)
+        from_linen(not_a_module)
     with pytest.raises(TypeError, match=r"`build` must return an nnx.Module"):
-        from_nnx(lambda rngs: jnp.zeros(3))
+        from_nnx(lambda rngs: not_a_module)
 
 
 def test_foreign_parameters_are_refused_by_nnx():

@@ -1,0 +1,413 @@
+"""A convolution that is fast on every platform, inside loops too, and differentiable to any order.
+
+XLA's CPU backend runs a convolution fast in one layout only, and inside a `lax.scan` it folds the
+transposes of a gradient into layouts that are not it: a step is then tens of times slower than
+the same step alone. And a `vmap` over kernels makes a grouped convolution, slow on CPUs as well.
+
+A convolution is bilinear in inputs and kernel; so are its two gradients, and the gradients of
+each of the three are the other two. Three primitives thus close under differentiation, forward,
+reverse and mixed. Each takes `(batch, *space, channels)` and `(*space, channels / groups,
+features)`, with an axis of members before both or neither, and is lowered by platform: on CPUs in
+the fast layout, members one after the other; elsewhere as XLA's own convolution under `vmap`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.typing import ArrayLike, DTypeLike
+
+FEW_CHANNELS = 4
+"""Up to so many input channels a matrix product of patches beats the direct form on CPUs."""
+
+
+class Geometry(NamedTuple):
+    """All that a convolution is besides its operands; the one static parameter of the primitives.
+
+    Channels and batch sizes are read off the operands, so these may shrink under one geometry.
+
+    Attributes:
+      inputs: spatial shape of the inputs.
+      kernel: spatial shape of the kernel.
+      outputs: spatial shape of the outputs.
+      strides: step of the window, per spatial axis.
+      padding: zeros before and after, per spatial axis; negative ones crop.
+      input_dilation: distance between input cells, per spatial axis.
+      kernel_dilation: distance between kernel cells, per spatial axis.
+      groups: into how many groups the channels fall.
+      precision: as `lax.conv_general_dilated` takes it.
+    """
+
+    inputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    outputs: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    input_dilation: tuple[int, ...]
+    kernel_dilation: tuple[int, ...]
+    groups: int
+    precision: Any
+
+
+def conv_general_dilated(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, the same numbers to rounding, fast inside loops on CPUs.
+
+    `y[n, p, o] = Σ_{k, i} x[n, p · strides + k · rhs_dilation - padding, i] w[k, i, o]`
+
+    Flax's layers take it as `conv_general_dilated=`. Arguments, layouts and errors are those of
+    the stock function. What the primitives do not cover is passed on to it unchanged: grouped
+    batches, an output type other than the operands', types that are not floating, empty arrays,
+    explicit shardings.
+
+    >>> from flax import linen as nn
+    >>> layer = nn.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)
+    >>> x = jnp.ones((2, 16, 16, 3))
+    >>> layer.apply(layer.init(jax.random.key(0), x), x).shape
+    (2, 16, 16, 8)
+    """
+    stock = partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+    x, w = jnp.asarray(lhs), jnp.asarray(rhs)
+    out = jax.eval_shape(stock, x, w)  # raises whatever the stock function would
+    explicit = out_sharding is not None or any(any(jax.typeof(a).sharding.spec) for a in (x, w))
+    if batch_group_count > 1 or explicit or not _covered(x, w, out):
+        return stock(x, w)
+    numbers = lax.conv_dimension_numbers(x.shape, w.shape, dimension_numbers)
+    ones = (1,) * (x.ndim - 2)
+    to_x, to_w, to_y = _channels_last(numbers)
+    x, w = _vary_alike(x.transpose(to_x), w.transpose(to_w))
+    dilation = tuple(rhs_dilation or ones)
+    geometry = Geometry(
+        inputs=x.shape[1:-1],
+        kernel=w.shape[:-2],
+        outputs=tuple(out.shape[axis] for axis in to_y[1:-1]),
+        strides=tuple(window_strides),
+        padding=_explicit_padding(padding, x.shape[1:-1], w.shape[:-2], window_strides, dilation),
+        input_dilation=tuple(lhs_dilation or ones),
+        kernel_dilation=dilation,
+        groups=feature_group_count,
+        precision=precision,
+    )
+    y = conv_p.bind(x, w, geometry=geometry)
+    return y.transpose(sorted(range(y.ndim), key=to_y.__getitem__))
+
+
+def _covered(x: jax.Array, w: jax.Array, out: jax.ShapeDtypeStruct) -> bool:
+    same_type = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype == w.dtype == out.dtype
+    return same_type and x.ndim > 2 and min(x.size, w.size, math.prod(out.shape)) > 0
+
+
+def _channels_last(numbers: lax.ConvDimensionNumbers) -> tuple[tuple[int, ...], ...]:
+    """Permutations of inputs, kernel and outputs into the layout of the primitives."""
+    (n, c, *space), (o, i, *window), (out_n, out_c, *out_space) = numbers
+    return (n, *space, c), (*window, i, o), (out_n, *out_space, out_c)
+
+
+def _explicit_padding(
+    padding: Any,
+    inputs: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[tuple[int, int], ...]:
+    if isinstance(padding, str):
+        window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        padding = lax.padtype_to_pads(inputs, window, strides, padding)
+    return tuple((int(low), int(high)) for low, high in padding)
+
+
+def _vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Inside `shard_map`: marks both operands as varying over the mesh axes of either."""
+    axes_x, axes_w = _varying_axes(x), _varying_axes(w)
+
+    def cast(a: jax.Array, missing: frozenset[str]) -> jax.Array:
+        return lax.pcast(a, tuple(sorted(missing)), to="varying") if missing else a
+
+    return cast(x, axes_w - axes_x), cast(w, axes_x - axes_w)
+
+
+def _varying_axes(x: jax.Array) -> frozenset[str]:
+    kind = jax.typeof(x)
+    return getattr(kind, "mat", kind).varying if hasattr(kind, "mat") else kind.vma
+
+
+# What every primitive computes: XLA's own forms, which the platforms but the CPU get.
+
+
+def _stock_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    space = "DHW"[-len(geometry.kernel) :]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        geometry.strides,
+        geometry.padding,
+        geometry.input_dilation,
+        geometry.kernel_dilation,
+        (f"N{space}C", f"{space}IO", f"N{space}C"),
+        geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def _stock_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    like = jax.typeof(g).update(shape=_input_shape(g.shape, w.shape, geometry))
+    return jax.linear_transpose(lambda x: _stock_conv(x, w, geometry), like)(g)[0]
+
+
+def _stock_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
+    like = jax.typeof(x).update(shape=_kernel_shape(x.shape, g.shape, geometry))
+    return jax.linear_transpose(lambda w: _stock_conv(x, w, geometry), like)(g)[0]
+
+
+# Shapes of the results; `...` stands for the members, if any.
+
+
+def _members(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    return shape[: -len(geometry.kernel) - 2]
+
+
+def _output_shape(x: tuple[int, ...], w: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    n = x[-len(geometry.kernel) - 2]
+    return (*_members(x, geometry), n, *geometry.outputs, w[-1])
+
+
+def _input_shape(g: tuple[int, ...], w: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    n = g[-len(geometry.kernel) - 2]
+    return (*_members(g, geometry), n, *geometry.inputs, w[-2] * geometry.groups)
+
+
+def _kernel_shape(x: tuple[int, ...], g: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
+    return (*_members(x, geometry), *geometry.kernel, x[-1] // geometry.groups, g[-1])
+
+
+# The forms for XLA's CPU backend.
+
+
+def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    if not _few_channels(x, geometry):
+        return _stock_conv(x, w, geometry)
+    kernel = w.reshape(-1, w.shape[-1])
+    return _product(_patches(x, geometry), kernel, geometry).reshape(
+        _output_shape(x.shape, w.shape, geometry)
+    )
+
+
+def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transposed convolution: `g`, spread out by the strides, meets the flipped kernel."""
+    space, groups = range(len(geometry.kernel)), geometry.groups
+    *kernel, i, o = w.shape
+    flipped = jnp.flip(w, tuple(space)).reshape(*kernel, i, groups, o // groups)
+    flipped = jnp.swapaxes(flipped, -1, -3).reshape(*kernel, o // groups, i * groups)
+    padding = []
+    for axis in space:
+        window = (geometry.kernel[axis] - 1) * geometry.kernel_dilation[axis] + 1
+        low = window - geometry.padding[axis][0] - 1
+        reach = (geometry.inputs[axis] - 1) * geometry.input_dilation[axis] + window
+        spread = (geometry.outputs[axis] - 1) * geometry.strides[axis] + 1
+        padding.append((low, reach - spread - low))
+    transposed = geometry._replace(
+        strides=geometry.input_dilation,
+        padding=tuple(padding),
+        input_dilation=geometry.strides,
+    )
+    return _stock_conv(g, lax.optimization_barrier(flipped), transposed)
+
+
+def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
+    """The correlation of inputs and outputs' gradient, with the batch in the channels' place."""
+    if _few_channels(x, geometry):
+        gradient = _product(_patches(x, geometry).T, g.reshape(-1, g.shape[-1]), geometry)
+        return gradient.reshape(_kernel_shape(x.shape, g.shape, geometry))
+    n, *inputs, channels = x.shape
+    groups = geometry.groups
+    images = jnp.moveaxis(x.reshape(n, *inputs, groups, channels // groups), (-1, 0), (0, -1))
+    images = images.reshape(channels // groups, *inputs, groups * n)
+    padding = []
+    for axis, (low, _) in enumerate(geometry.padding):
+        window = (geometry.kernel[axis] - 1) * geometry.kernel_dilation[axis] + 1
+        reach = (geometry.outputs[axis] - 1) * geometry.strides[axis] + window
+        padding.append((low, reach - (inputs[axis] - 1) * geometry.input_dilation[axis] - 1 - low))
+    correlation = geometry._replace(
+        strides=geometry.kernel_dilation,
+        padding=tuple(padding),
+        kernel_dilation=geometry.strides,
+    )
+    windows = lax.optimization_barrier(jnp.moveaxis(g, 0, -2))
+    out = _stock_conv(lax.optimization_barrier(images), windows, correlation)
+    return jnp.moveaxis(lax.optimization_barrier(out), 0, -2)
+
+
+def _few_channels(x: jax.Array, geometry: Geometry) -> bool:
+    return geometry.groups == 1 and x.shape[-1] <= FEW_CHANNELS
+
+
+def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """Every window as a row: `(batch · outputs, kernel · channels)`."""
+    borders = [(*p, d - 1) for p, d in zip(geometry.padding, geometry.input_dilation, strict=True)]
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *borders, (0, 0, 0)])
+
+    def cells(offsets: tuple[int, ...]) -> jax.Array:
+        start = [o * d for o, d in zip(offsets, geometry.kernel_dilation, strict=True)]
+        steps = zip(start, geometry.outputs, geometry.strides, strict=True)
+        stop = [first + (size - 1) * stride + 1 for first, size, stride in steps]
+        limits = (x.shape[0], *stop, x.shape[-1])
+        return lax.slice(padded, (0, *start, 0), limits, (1, *geometry.strides, 1))
+
+    columns = [cells(offsets) for offsets in itertools.product(*map(range, geometry.kernel))]
+    return jnp.concatenate(columns, axis=-1).reshape(-1, len(columns) * x.shape[-1])
+
+
+def _product(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+    """The matrix product, summed in float32 at least, as convolutions do."""
+    wide = a.dtype if a.dtype.itemsize >= 4 else jnp.float32
+    out = jnp.matmul(a, b, precision=geometry.precision, preferred_element_type=wide)
+    return out.astype(a.dtype)
+
+
+# The primitives.
+
+
+def _primitive(
+    name: str, shape: Callable, stock: Callable, cpu: Callable, free: tuple[tuple[int, int], ...]
+) -> Primitive:
+    """A bilinear primitive: its shape rule, its lowerings and its batching rule.
+
+    `free` holds, for the first and the second operand, which of its axes the other operand does
+    not share and where it comes out: a batch of that operand alone can be folded into it.
+    """
+    p = Primitive(name)
+    p.def_impl(jax.jit(p.bind, static_argnames="geometry"))
+    p.def_abstract_eval(
+        lambda a, b, *, geometry: a.update(shape=shape(a.shape, b.shape, geometry), weak_type=False)
+    )
+
+    def one_after_the_other(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+        if not _members(a.shape, geometry):
+            return cpu(a, b, geometry)
+        return lax.map(lambda pair: cpu(*pair, geometry), (a, b))
+
+    def all_at_once(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+        f = partial(stock, geometry=geometry)
+        return jax.vmap(f)(a, b) if _members(a.shape, geometry) else f(a, b)
+
+    mlir.register_lowering(p, mlir.lower_fun(one_after_the_other, False), platform="cpu")
+    mlir.register_lowering(p, mlir.lower_fun(all_at_once, False))
+    batching.primitive_batchers[p] = partial(_batch, p, free)
+    return p
+
+
+def _batch(
+    p: Primitive,
+    free: tuple[tuple[int, int], ...],
+    operands: Sequence[jax.Array],
+    axes: Sequence[Any],
+    *,
+    geometry: Geometry,
+) -> tuple[jax.Array, int]:
+    if None not in axes:
+        return _batch_both(p, operands, axes, geometry), 0
+    which = 0 if axes[1] is None else 1
+    if geometry.groups == 1 or free[which][0] == 0:
+        return _fold(p, operands, which, axes[which], free[which], geometry)
+    count = operands[which].shape[axes[which]]
+    other = jnp.broadcast_to(operands[1 - which], (count, *operands[1 - which].shape))
+    both = (operands[0], other) if which == 0 else (other, operands[1])
+    return _batch_both(p, both, [0 if axis is None else axis for axis in axes], geometry), 0
+
+
+def _batch_both(
+    p: Primitive, operands: Sequence[jax.Array], axes: Sequence[Any], geometry: Geometry
+) -> jax.Array:
+    a, b = (jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True))
+    outer = _members(a.shape, geometry)
+    a, b = (x.reshape(-1, *x.shape[len(outer) :]) for x in (a, b))
+    out = p.bind(a, b, geometry=geometry)
+    return out.reshape(*outer, *out.shape[1:])
+
+
+def _fold(
+    p: Primitive,
+    operands: Sequence[jax.Array],
+    which: int,
+    axis: int,
+    free: tuple[int, int],
+    geometry: Geometry,
+) -> tuple[jax.Array, int]:
+    """One operand has a batch axis: it joins the free axis of that operand, and leaves it after."""
+    other = operands[1 - which]
+    rank = len(geometry.kernel) + 2
+    into, out_of = (other.ndim - rank + position % rank for position in free)
+    x = jnp.moveaxis(operands[which], axis, into)
+    count = x.shape[into]
+    x = x.reshape(*x.shape[:into], -1, *x.shape[into + 2 :])
+    out = p.bind(*((x, other) if which == 0 else (other, x)), geometry=geometry)
+    return out.reshape(*out.shape[:out_of], count, -1, *out.shape[out_of + 1 :]), out_of
+
+
+conv_p = _primitive("conv", _output_shape, _stock_conv, _cpu_conv, ((0, 0), (-1, -1)))
+"""`(inputs, kernel) -> outputs`."""
+
+input_gradient_p = _primitive(
+    "conv_input_gradient",
+    _input_shape,
+    _stock_input_gradient,
+    _cpu_input_gradient,
+    ((0, 0), (-2, -1)),
+)
+"""`(gradient of the outputs, kernel) -> gradient of the inputs`."""
+
+kernel_gradient_p = _primitive(
+    "conv_kernel_gradient",
+    _kernel_shape,
+    _stock_kernel_gradient,
+    _cpu_kernel_gradient,
+    ((-1, -2), (-1, -1)),
+)
+"""`(inputs, gradient of the outputs) -> gradient of the kernel`."""
+
+ad.defbilinear(
+    conv_p,
+    lambda g, x, w, **geometry: input_gradient_p.bind(g, w, **geometry),
+    lambda g, x, w, **geometry: kernel_gradient_p.bind(x, g, **geometry),
+)
+ad.defbilinear(
+    input_gradient_p,
+    lambda x, g, w, **geometry: conv_p.bind(x, w, **geometry),
+    lambda x, g, w, **geometry: kernel_gradient_p.bind(x, g, **geometry),
+)
+ad.defbilinear(
+    kernel_gradient_p,
+    lambda w, x, g, **geometry: input_gradient_p.bind(g, w, **geometry),
+    lambda w, x, g, **geometry: conv_p.bind(x, w, **geometry),
+)
