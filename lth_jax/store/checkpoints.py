@@ -47,7 +47,14 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> Non
 
     Raises:
       StoreError: the folder exists already, or cannot be written (permissions, a full disk).
-      TypeError: a leaf is no array. ValueError: two leaves share a name, or `meta` holds a NaN.
+      TypeError: a leaf is no array.
+      ValueError: two leaves share a name, or `meta` holds a NaN.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "ticket"
+    >>> save(path, {"mask": np.array([True, False])}, {"level": 3})
+    >>> restore(path)
+    Checkpoint(tree={'mask': array([ True, False])}, meta={'level': 3})
     """
     write(Path(path), take_apart(tree, meta))
 

@@ -36,7 +36,7 @@ class Stop:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Within the block SIGTERM and SIGINT only set a flag; a second SIGINT interrupts at once.
+    """Within the block the first SIGTERM or SIGINT only sets a flag; a second one acts at once.
 
     Handlers belong to the main thread: entering the block elsewhere raises `ValueError`.
 
@@ -46,15 +46,20 @@ def on_signals() -> Iterator[Stop]:
     True
     """
     stop = Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         del frame
         stop.signum = signum
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        put_back()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        put_back()

@@ -7,19 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Path = tuple[str | int, ...]
+TreePath = tuple[str | int, ...]
+"""The keys from the root of a tree to a leaf: strings for names, integers for positions."""
 
 
 class Leaf(NamedTuple):
     """One array of a tree, as it is written.
 
     Attributes:
-      path: the keys from the root: strings for dictionaries and attributes, integers for positions.
+      path: where it is in the tree.
       array: the values on the host; for a typed PRNG key, its raw data.
       key_impl: the name of the key's implementation; None for ordinary arrays.
     """
 
-    path: Path
+    path: TreePath
     array: np.ndarray
     key_impl: str | None = None
 
@@ -29,12 +30,16 @@ class Leaf(NamedTuple):
         return join(self.path)
 
 
-def join(path: Path) -> str:
-    """The name of a path: its keys joined by `/`."""
+def join(path: TreePath) -> str:
+    """The name of a path: its keys joined by `/`.
+
+    >>> join(("layers", 0, "kernel"))
+    'layers/0/kernel'
+    """
     return "/".join(map(str, path))
 
 
-def plain_path(path: tuple[Any, ...]) -> Path:
+def plain_path(path: tuple[Any, ...]) -> TreePath:
     """JAX's key path as strings (dictionary keys, attributes) and integers (positions).
 
     >>> [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": [5.0]})]
@@ -57,13 +62,17 @@ def leaves(tree: Any) -> Iterator[Leaf]:
 
 
 def value(leaf: Leaf) -> np.ndarray | jax.Array:
-    """What the leaf stands for: its array, or the typed PRNG key made of it."""
+    """What the leaf stands for: its array, or the typed PRNG key made of it.
+
+    >>> value(Leaf(("key",), np.zeros(2, np.uint32), "threefry2x32")).dtype
+    key<fry>
+    """
     if leaf.key_impl is None:
         return leaf.array
     return jax.random.wrap_key_data(jnp.asarray(leaf.array), impl=leaf.key_impl)
 
 
-def nest(items: Sequence[tuple[Path, Any]]) -> Any:
+def nest(items: Sequence[tuple[TreePath, Any]]) -> Any:
     """Nested dictionaries and lists from `(path, value)` pairs.
 
     A level whose keys are 0, 1, … becomes a list: named tuples come back as dictionaries,
@@ -74,7 +83,7 @@ def nest(items: Sequence[tuple[Path, Any]]) -> Any:
     """
     if len(items) == 1 and not items[0][0]:
         return items[0][1]
-    groups: dict[str | int, list[tuple[Path, Any]]] = {}
+    groups: dict[str | int, list[tuple[TreePath, Any]]] = {}
     for path, item in items:
         groups.setdefault(path[0], []).append((path[1:], item))
     nested = {key: nest(group) for key, group in groups.items()}
@@ -82,7 +91,7 @@ def nest(items: Sequence[tuple[Path, Any]]) -> Any:
     return [nested[i] for i in positions] if nested and set(nested) == set(positions) else nested
 
 
-def empties(tree: Any) -> list[tuple[Path, Any]]:
+def empties(tree: Any) -> list[tuple[TreePath, Any]]:
     """The paths of empty dictionaries and sequences: they hold no leaf but belong to the tree.
 
     >>> empties({"state": {}, "w": 1.0})
@@ -108,7 +117,7 @@ def _entry(entry: Any) -> str | int:
     return str(entry)
 
 
-def _leaf(path: Path, value: Any) -> Leaf:
+def _leaf(path: TreePath, value: Any) -> Leaf:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return Leaf(path, np.array(jax.random.key_data(value)), str(jax.random.key_impl(value)))
     array = np.array(value)

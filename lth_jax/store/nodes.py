@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from lth_jax.store import checkpoints, files, locks
@@ -37,6 +36,17 @@ class Partial:
     Writing happens in the background, one step at a time: `save` copies the tree to the host,
     waits for the write before, and returns. A kill therefore loses at most the step that was being
     written and what came after it; `close` (and so the end of the `with` block) waits.
+
+    Args:
+      folder: where the steps are kept; one process at a time.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with Partial(Path(tempfile.mkdtemp())) as partial:
+    ...     for step in (1, 2, 3):
+    ...         partial.save(step, {"x": np.full(2, step)})
+    ...     print(partial.load().step)
+    3
     """
 
     def __init__(self, folder: Path):
@@ -91,12 +101,7 @@ class Partial:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _wait(self) -> None:
@@ -129,9 +134,9 @@ class Store:
         in it are removed, unless somebody is writing there at this moment.
 
     >>> import tempfile
-    >>> import numpy as np
-    >>> from lth_jax.store.hashing import content_key
+    >>> from lth_jax.store import content_key
     >>> store = Store(tempfile.mkdtemp())
+    >>> import numpy as np
     >>> key = content_key({"what": "the first three squares"})
     >>> node = store.node(key, lambda partial: Node({"squares": np.arange(3) ** 2}, {"n": 3}))
     >>> node.arrays["squares"].tolist(), node.meta, store.has(key)

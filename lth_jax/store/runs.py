@@ -199,10 +199,16 @@ def _mend(path: Path) -> None:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a torn last line is left out, no file is an empty list.
+    r"""The records of a `metrics.jsonl`; a torn last line is left out, no file is an empty list.
 
     Raises:
       CorruptError: a line before the last cannot be read.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+    >>> _ = path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    >>> read_metrics(path)
+    [{'step': 1}, {'step': 2}]
     """
     path = Path(path)
     if not path.exists():
@@ -218,6 +224,14 @@ def list_runs(root: str | Path) -> list[RunInfo]:
     """All runs below `root`, oldest first.
 
     A run that says it is running but is held by no process was killed: it is `interrupted`.
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> with open_run(root, name="demo", config={}, env={}) as run:
+    ...     print([info.status for info in list_runs(root)])
+    ['running']
+    >>> [info.status for info in list_runs(root)]
+    ['interrupted']
     """
     folders = [path.parent for path in Path(root).glob("*/config.json")]
     return sorted(map(_info, folders), key=lambda info: (info.created, info.run))
@@ -228,6 +242,13 @@ def find_run(root: str | Path, text: str) -> RunInfo:
 
     Raises:
       StoreError: there is none, or more than one; the message lists the nearest names.
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> with open_run(root, name="demo", config={}, env={}) as run:
+    ...     run.finish()
+    >>> find_run(root, "de").run == run.path.name
+    True
     """
     if (Path(text) / "config.json").exists():
         return _info(Path(text))

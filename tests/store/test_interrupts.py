@@ -17,15 +17,19 @@ def test_a_signal_waits_until_it_is_asked_for(signum, code):
     assert (error.value.code, error.value.signal) == (code, signum.name)
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_a_second_signal_does_not_wait():
     with on_signals():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_handlers_are_put_back():
+@pytest.mark.parametrize("signals", [[], [signal.SIGTERM]])
+def test_handlers_are_put_back(signals):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with on_signals():
-        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+        for number in signals:
+            signal.raise_signal(number)
+            assert signal.getsignal(signal.SIGTERM) == before[0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
