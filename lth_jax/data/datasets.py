@@ -61,7 +61,8 @@ def load(
       name: one of the names above.
       data_dir: root folder of prepared data, made if needed.
       manual_dir: folder with the four idx files of MNIST or Fashion-MNIST, gzipped or not, needed
-        the first time; other data sets do not look at it.
+        the first time (Fashion-MNIST is also found where Debian's package puts it); other data
+        sets do not look at it.
       seed: decides which training examples are held out, and which are left if `train_examples`
         asks for fewer. The examples that stay keep their order.
       validation: how many examples of the training split to hold out; may be 0.

@@ -38,11 +38,11 @@ def indices(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: int
       int32 of shape `(steps, batch_size)`: the examples of steps `step`, …, `step + steps − 1`.
 
     Raises:
-      TypeError: if `steps`, `batch_size` or `size` is not an integer.
+      TypeError: if `step`, `steps`, `batch_size` or `size` is not an integer.
       ValueError: if one is not positive, or a batch is larger than the data set.
 
-    >>> batches = indices(jax.random.key(0), 0, steps=3, batch_size=2, size=6)
-    >>> sorted(batches.ravel().tolist())
+    >>> draw = jax.jit(indices, static_argnames=("steps", "batch_size", "size"))
+    >>> sorted(draw(jax.random.key(0), 0, steps=3, batch_size=2, size=6).ravel().tolist())
     [0, 1, 2, 3, 4, 5]
     """
     epoch, position = _cursor(step, steps, batch_size, size)
@@ -69,14 +69,16 @@ def in_order(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: in
 
 def _cursor(step: Any, steps: int, batch_size: int, size: int) -> tuple[jax.Array, jax.Array]:
     """The epoch of each step and the positions of its batch within that epoch."""
-    _check(steps, batch_size, size)
+    _check(step, steps, batch_size, size)
     step = jnp.asarray(step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
     epoch, batch = jnp.divmod(step, jnp.int32(size // batch_size))
     start = batch[:, None] * jnp.int32(batch_size)
     return epoch, start + jnp.arange(batch_size, dtype=jnp.int32)
 
 
-def _check(steps: int, batch_size: int, size: int) -> None:
+def _check(step: Any, steps: int, batch_size: int, size: int) -> None:
+    if not jnp.issubdtype(jnp.result_type(step), jnp.integer):
+        raise TypeError(f"`step` must be an integer, got {step}.")
     for name, value in (("steps", steps), ("batch_size", batch_size), ("size", size)):
         check_integer(name, value, 1)
     if batch_size > size:

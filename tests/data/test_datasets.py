@@ -2,7 +2,9 @@ import gzip
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,12 +85,13 @@ def test_examples_that_stay_keep_their_order(data_dir):
         assert order == sorted(order)
 
 
-def test_a_data_seed_makes_fresh_data(data_dir):
-    default = data.load("mnist1d", data_dir=data_dir, seed=0, validation=100)
-    named = data.load("mnist1d", data_dir=data_dir, seed=0, validation=100, data_seed=42)
-    fresh = data.load("mnist1d", data_dir=data_dir, seed=0, validation=100, data_seed=43)
+def test_a_data_seed_makes_fresh_data(tmp_path, monkeypatch):
+    few = {**get_dataset_args(as_dict=True), "num_samples": 100}
+    monkeypatch.setattr("mnist1d.data.get_dataset_args", lambda: SimpleNamespace(**few))
+    load = partial(data.load, "mnist1d", data_dir=tmp_path, seed=0, validation=10)
+    default, named, fresh = load(), load(data_seed=42), load(data_seed=43)
     assert named.fingerprint == default.fingerprint
-    assert not rows(fresh.train) & rows(default.train)
+    assert len(fresh.train.y) == 70 and not rows(fresh.train) & rows(default.train)
 
 
 def idx_files(folder, images, labels):
