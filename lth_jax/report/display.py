@@ -64,7 +64,9 @@ def level_table(run: RunRecord) -> Table:
     metric = headline_metric(run)
     cells = level_cells(run)
     title = quantity(metric).title if metric else "No level is finished yet"
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left"
+    )
     for name in cells[0]:
         table.add_column(name, justify="right")
     for row in cells[1:]:
@@ -79,7 +81,7 @@ def level_cells(run: RunRecord) -> list[list[str]]:
     """
     metric = headline_metric(run)
     by_place = {(row["arm"], row["level"], row["metric"]): row for row in summary_rows(run)}
-    header = ["level", "kept (%)", *run.arms, "early stop"]
+    header = ["level", "kept %", *run.arms, "early stop"]
     return [header] + [
         [
             str(level.level),
@@ -105,14 +107,14 @@ def show(row: Row | None) -> str:
 
     >>> show({"metric": "test_accuracy_final", "mean": 0.67, "low": 0.65, "high": 0.69,
     ...       "replicates": 4, "values": [0.67] * 4 + [None]})
-    '67.0 ± 2.0 (4/5)'
+    '67.0±2.0 (4/5)'
     """
     if row is None or row["mean"] is None:
         return "–"
     _, _, scale, digits = quantity(row["metric"])
     text = f"{scale * row['mean']:.{digits}f}"
     if row["low"] is not None:
-        text += f" ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
+        text += f"±{scale * (row['high'] - row['low']) / 2:.{digits}f}"
     if row["replicates"] < len(row["values"]):
         text += f" ({row['replicates']}/{len(row['values'])})"
     return text
@@ -137,7 +139,7 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
     controls = list(dict.fromkeys(row["control"] for row in rows))
     by_place = {(row["level"], row["control"]): show_difference(row) for row in rows}
     densities = {row["level"]: percent(row["density"]) for row in rows}
-    header = ["level", "kept (%)", *(f"ticket − {control}" for control in controls)]
+    header = ["level", "kept %", *(f"ticket − {control}" for control in controls)]
     return [header] + [
         [str(level), density, *(by_place.get((level, control), "–") for control in controls)]
         for level, density in densities.items()

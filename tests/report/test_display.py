@@ -1,0 +1,91 @@
+import pytest
+from rich.console import Console
+
+from lth_jax.report import display, tables
+from tests.report import synthetic
+
+
+def printed(run):
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(display.level_table(run))
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("test_accuracy_final", "Test accuracy at the end (%)"),
+        ("test_accuracy_early_stop", "Test accuracy at early stop (%)"),
+        ("test_loss_final", "Test loss at the end"),
+        ("early_stop_step", "Early-stop step"),
+        ("validation_loss", "Validation loss"),
+    ],
+)
+def test_metrics_have_names_for_people(metric, title):
+    assert display.quantity(metric).title == title
+
+
+def test_the_console_table_has_a_line_per_level_and_fits_a_terminal(run):
+    text = printed(run)
+    cells = display.level_cells(run)
+    assert cells[0] == ["level", "kept %", *run.arms, "early stop"]
+    assert [line[0] for line in cells[1:]] == ["0", "1", "2", "3"]
+    for line in cells[1:]:
+        assert all(word in text for cell in line for word in cell.split())
+    assert "(4/5)" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_console_table_says_that_nothing_is_finished(read):
+    assert "No level is finished yet" in printed(read([], finish=False))
+
+
+def test_loss_is_shown_where_there_is_no_accuracy(read):
+    nodes = synthetic.ladder(levels=1)
+    for node in nodes:
+        for name in [name for name in node.arrays["results"] if "accuracy" in name]:
+            del node.arrays["results"][name]
+    assert display.headline_metric(read(nodes)) == "test_loss_final"
+
+
+def differences(*means, metric="test_accuracy_final"):
+    """Ticket minus dense and minus random at level 1, 2, …"""
+    return [
+        {"control": control, "level": level, "density": 0.5**level, "metric": metric}
+        | {"mean": mean + extra, "low": mean - 0.01, "high": mean + 0.01, "replicates": 5}
+        for level, mean in enumerate(means, start=1)
+        for control, extra in (("dense", 0.0), ("random", 0.1))
+    ]
+
+
+def test_the_verdict_names_the_sparsest_level_that_keeps_up():
+    said = display.verdict(differences(0.02, 0.01, -0.03))
+    assert "down to 25 % of the weights" in said
+    assert "dense +1.0 [+0.0, +2.0]" in said
+    assert "5 paired replicates" in said
+
+
+def test_the_verdict_says_when_no_level_keeps_up():
+    said = display.verdict(differences(-0.02, -0.05))
+    assert said.startswith("At no level")
+    assert "the sparsest keeps 25 %" in said and "−5.0" in said
+
+
+def test_a_lower_loss_keeps_up():
+    said = display.verdict(differences(-0.2, 0.1, metric="test_loss_final"))
+    assert "down to 50 %" in said and "points" not in said
+
+
+def test_the_verdict_without_controls_says_so():
+    assert display.verdict([]) == "No level with tickets and controls is finished yet."
+
+
+def test_one_replicate_has_a_mean_and_no_interval(read):
+    run = read(synthetic.ladder(levels=1, replicates=1))
+    ticket = display.level_cells(run)[2][3]
+    assert float(ticket) == pytest.approx(
+        100 * run.levels[1].results["test_accuracy_final"][0], abs=0.1
+    )
+    differences = display.difference_cells(tables.difference_rows(run, "test_accuracy_final"))
+    assert all(float(cell.replace("−", "-")) for cell in differences[1][2:])

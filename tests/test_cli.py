@@ -1,0 +1,167 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lth_jax import cli
+from tests.report import synthetic
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    synthetic.write(folder, nodes=synthetic.ladder(levels=2, diverged=[(1, "random", 0)]))
+    synthetic.write(folder, nodes=[], config={"another": 1}, finish=False)
+    return str(folder)
+
+
+@pytest.fixture
+def lth(capsys, root):
+    """Runs a command on the root and returns its exit code, stdout and stderr."""
+
+    def run(*words, root=root):
+        code = cli.main([*words, "--root", str(root)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def names(root):
+    return [Path(path).parent.name for path in sorted(Path(root).glob("*/config.json"))]
+
+
+def finished(lth):
+    _, out, _ = lth("ls", "--json")
+    return next(run for run in json.loads(out)["runs"] if run["status"] == "finished")
+
+
+def test_ls_lists_every_run(lth, root):
+    code, out, err = lth("ls")
+    assert (code, err) == (0, "")
+    assert sorted(line.split()[0] for line in out.splitlines()) == names(root)
+    assert sorted(line.split()[1] for line in out.splitlines()) == ["finished", "interrupted"]
+
+
+def test_ls_for_machines(lth, root):
+    code, out, _ = lth("ls", "--json")
+    runs = json.loads(out)["runs"]
+    assert code == 0 and sorted(run["run"] for run in runs) == names(root)
+    for run in runs:
+        assert list(run) == ["run", "name", "status", "config_hash", "created", "path"]
+        assert Path(run["path"], "config.json").is_file()
+
+
+def test_show_for_machines(lth):
+    run = finished(lth)
+    code, out, _ = lth("show", run["run"], "--json")
+    shown = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert code == 0
+    assert (shown["run"], shown["config_hash"]) == (run["run"], run["config_hash"])
+    row = next(r for r in shown["rows"] if r["arm"] == "random" and r["level"] == 1)
+    assert row["values"][0] is None and row["replicates"] == 4
+
+
+def test_show_for_people(lth):
+    run = finished(lth)["run"]
+    code, out, _ = lth("show", run)
+    assert code == 0
+    assert out.startswith(f"{run}: finished")
+    assert "(4/5)" in out and "ticket minus control" in out
+
+
+def test_a_run_is_found_by_path_from_anywhere(lth, tmp_path):
+    run = finished(lth)
+    code, out, _ = lth("show", run["path"], "--json", root=tmp_path)
+    assert code == 0 and json.loads(out)["run"] == run["run"]
+
+
+def test_show_of_an_unfinished_run_shows_what_is_there(lth, root):
+    run = next(name for name in names(root) if name != finished(lth)["run"])
+    Path(root, run, "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    code, out, _ = lth("show", run)
+    assert code == 0 and "interrupted" in out and "No level is finished yet" in out
+    code, out, _ = lth("show", run, "--json")
+    assert code == 0 and json.loads(out)["rows"] == []
+
+
+def test_report_prints_the_path_of_the_page(lth, root):
+    run = next(name for name in names(root) if name != finished(lth)["run"])
+    code, out, _ = lth("report", run)
+    assert code == 0 and Path(out.strip()).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_an_empty_root_has_no_runs(lth, tmp_path):
+    assert lth("ls", root=tmp_path) == (0, "", "")
+    _, out, _ = lth("ls", "--json", root=tmp_path)
+    assert json.loads(out) == {"runs": []}
+
+
+@pytest.mark.parametrize("command", ["show", "report"])
+def test_an_unknown_run_is_answered_with_the_names_there_are(lth, root, command):
+    code, out, err = lth(command, "laddr")
+    assert (code, out) == (2, "")
+    assert err.startswith("lth: ") and err.count("\n") == 1
+    assert all(name in err for name in names(root))
+
+
+def test_an_ambiguous_name_is_not_guessed(lth, root):
+    code, _, err = lth("show", "ladder")
+    assert code == 2 and all(name in err for name in names(root))
+
+
+def test_a_missing_root_is_named(lth, tmp_path):
+    code, out, err = lth("ls", root=tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert "`--root`" in err and "nowhere" in err and err.count("\n") == 1
+
+
+def test_a_damaged_node_is_one_sentence(lth, tmp_path):
+    info = synthetic.write(tmp_path, nodes=synthetic.ladder(levels=1))
+    next((tmp_path / "nodes").rglob("meta.json")).write_text("{}")
+    code, out, err = lth("show", info.run, root=tmp_path)
+    assert (code, out) == (2, "")
+    assert "damaged" in err and err.count("\n") == 1
+
+
+def test_no_command_is_bad_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def lth_process(*words, **options):
+    command = [sys.executable, "-c", "import sys; from lth_jax.cli import main; sys.exit(main())"]
+    return subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_reader_that_leaves_is_no_error(root):
+    receiver, sender = os.pipe()
+    os.close(receiver)
+    process = lth_process("ls", "--json", "--root", root, stdout=sender)
+    os.close(sender)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (cli.BROKEN_PIPE, "")
+
+
+def test_a_terminal_without_the_letters_gets_question_marks(root, lth):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = lth_process(
+        "show", finished(lth)["run"], "--root", root, stdout=subprocess.PIPE, env=env
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "?" in out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom lth_jax import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: print([m for m in ('jax', 'matplotlib', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.endswith("[]\n")
