@@ -75,19 +75,19 @@ def unpack(bits: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(bits: np.ndarray) -> bytes:
-    """Eight bits to a byte, low bit first, zeros at the end.
+    r"""Eight bits to a byte, low bit first, zeros at the end.
 
     >>> to_bytes(np.array([1, 0, 1], np.uint8))
-    b'\\x05'
+    b'\x05'
     """
     return np.packbits(bits, bitorder="little").tobytes()
 
 
 def varint(value: int) -> bytes:
-    """A non-negative integer in bytes of seven bits, low ones first; the top bit says "more".
+    r"""A non-negative integer in bytes of seven bits, low ones first; the top bit says "more".
 
     >>> varint(300)
-    b'\\xac\\x02'
+    b'\xac\x02'
     """
     out = bytearray()
     while value > 0x7F:

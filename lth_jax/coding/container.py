@@ -53,7 +53,8 @@ def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
       manifest: any JSON value.
       blobs: bytes by name, laid out in this order.
 
-    >>> read(write({"a": 1}, {"x": b"123"}), 124).manifest
+    >>> data = write({"a": 1}, {"x": b"123"})
+    >>> read(data, len(data)).manifest
     {'a': 1}
     """
     header: dict[str, Any] = {"__metadata__": {METADATA: canonical_json(manifest)}}

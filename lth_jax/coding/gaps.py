@@ -7,6 +7,7 @@ are nearly uniform and travel as they are. Several blocks of entries, each with 
 own, share one stream.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def _geometric(size: int, kept: int) -> tuple[int, list[int]]:
     tails = [_ONE]
     while tails[-1] > _ONE >> 10 and len(tails) < tans.MAX_ALPHABET:
         tails.append(tails[-1] * ratio >> 32)
-    return shift, [a - b for a, b in zip(tails, tails[1:], strict=False)] + tails[-1:]
+    return shift, [a - b for a, b in pairwise(tails)] + tails[-1:]
 
 
 def _model(sizes: np.ndarray, kept: np.ndarray) -> _Model:

@@ -103,7 +103,7 @@ def is_name(name: str) -> bool:
 
 def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
     """SHA-256 of a mask, packed to bits, and of the values that it keeps, if there are any."""
-    found = hashlib.sha256(np.packbits(mask, bitorder="little"))
+    found = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes())
     if kept is not None:
         found.update(kept.tobytes())
     return found.hexdigest()

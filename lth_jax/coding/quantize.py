@@ -107,7 +107,7 @@ def quantize(x: jax.Array, bits: int, *, channel_axis: int | None = None) -> Qua
 
 
 def dequantize(quantized: Quantized) -> jax.Array:
-    """code · scale, float32: one rounding, so the same on any machine.
+    """The product code · scale in float32: one rounding, so the same on any machine.
 
     >>> dequantize(Quantized(jnp.array([2], jnp.int8), jnp.array([0.5]))).tolist()
     [1.0]

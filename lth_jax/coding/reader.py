@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
@@ -200,7 +201,7 @@ def _initial_values(
 
 def _restore_key(key: InitialKey) -> Key:
     try:
-        return jax.random.wrap_key_data(np.array(key.data, np.uint32), impl=key.implementation)
+        return jax.random.wrap_key_data(jnp.array(key.data, jnp.uint32), impl=key.implementation)
     except (TypeError, ValueError) as error:
         raise TicketError(f"its key cannot be made again: {str(error)[:80]}") from None
 

@@ -6,6 +6,7 @@ mantissa is not. Each byte's plane is coded for itself, so that exact values shr
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -67,7 +68,7 @@ def _multiply(codes: np.ndarray, scale: np.ndarray, mask: np.ndarray) -> np.ndar
 
 
 def _encode_integers(leaf: np.ndarray, mask: np.ndarray, precision: Precision) -> Coded:
-    values = np.where(mask, leaf, np.zeros((), leaf.dtype))
+    values = jnp.asarray(np.where(mask, leaf, np.zeros((), leaf.dtype)).astype(np.float32))
     found = quantize(values, precision.bits, channel_axis=precision.channel_axis)
     codes, scale = np.asarray(found.codes)[mask], np.asarray(found.scale, "<f4")
     largest = 2 ** (precision.bits - 1) - 1

@@ -123,7 +123,7 @@ def _inputs(mask: Mask, params: Params | None, prunable: Prunable) -> list[_Inpu
     names, masks = trees.names(mask), [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
     if len(set(names)) < len(names):
         raise ValueError("`mask` has two leaves of one name; a ticket tells leaves by their names.")
-    leaves = [None] * len(names)
+    leaves: list[np.ndarray | None] = [None] * len(names)
     if params is not None:
         leaves = list(map(_as_numpy, names, jax.tree.leaves(params)))
     inputs = list(map(_Input, names, masks, jax.tree.leaves(prunable), leaves))

@@ -1,0 +1,248 @@
+"""The size table: what a ticket takes, leaf by leaf, beside what it could and what dense takes."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.coding import entropy, reader, writer
+from lth_jax.coding.manifest import Leaf
+from lth_jax.coding.quantize import Precision
+from lth_jax.types import Mask, Params, Prunable
+
+_DENSE_BITS = (32, 16, 8, 4)
+
+
+class LeafSize(NamedTuple):
+    """One row of the table; all lengths in bytes.
+
+    Attributes:
+      name: of the leaf.
+      shape: of the leaf.
+      dtype: of its values.
+      prunable: may it be pruned?
+      kept: how many entries are kept.
+      density: kept / size.
+      codec: the code of its mask.
+      mask: what the mask takes in the file.
+      entropy: n·H(k/n).
+      enumerative: log2 C(n, k).
+      adaptive: the Krichevsky-Trofimov code length, nothing known in advance.
+      by_rows: with a density per row, side information included.
+      by_columns: with a density per column, side information included.
+      values: what the values take in the file.
+      values_entropy: the entropy of the kept values' own frequencies.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    prunable: bool
+    kept: int
+    density: float
+    codec: str
+    mask: int
+    entropy: float
+    enumerative: float
+    adaptive: float
+    by_rows: float
+    by_columns: float
+    values: int
+    values_entropy: float
+
+
+class TotalSize(NamedTuple):
+    """The table's last row; all lengths in bytes.
+
+    Attributes:
+      kept: entries kept of prunable leaves.
+      size: entries of prunable leaves.
+      density: kept / size.
+      header: the file's header: names, shapes, hashes, provenance.
+      mask: all masks.
+      values: all values.
+      file: the file.
+      entropy_global: n·H(k/n) over all prunable entries together.
+      entropy_layers: Σ nₗ·H(kₗ/nₗ).
+      enumerative: Σ log2 C(nₗ, kₗ).
+      adaptive: Σ of the Krichevsky-Trofimov code lengths.
+      dense: by bits per value, all entries of all leaves without a mask.
+      bits_per_value: what a kept value takes in the file; 0 without values.
+      break_even_density: below which mask and values at that precision beat dense; None without
+        values.
+    """
+
+    kept: int
+    size: int
+    density: float
+    header: int
+    mask: int
+    values: int
+    file: int
+    entropy_global: float
+    entropy_layers: float
+    enumerative: float
+    adaptive: float
+    dense: dict[int, float]
+    bits_per_value: float
+    break_even_density: float | None
+
+
+class SizeTable(NamedTuple):
+    """What a ticket takes."""
+
+    leaves: list[LeafSize]
+    total: TotalSize
+
+
+def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
+    """The size table of a ticket: of a file's bytes, or of what `encode` gives for a run's arrays.
+
+    Args:
+      data: the bytes of a ticket file.
+      max_bytes: what masks and values together may take once decoded.
+
+    Returns:
+      Real bytes beside the bounds of `entropy`, which are relative to their models. Bounds speak of
+      the mask only, `dense` of values only.
+
+    Raises:
+      TicketError: if the bytes are not a readable ticket.
+
+    >>> mask = {"w": np.arange(4096).reshape(64, 64) % 16 == 0}
+    >>> total = table(writer.encode(mask, prunable={"w": True})).total
+    >>> round(total.entropy_layers, 1), total.dense[32]
+    (172.7, 16384.0)
+    """
+    contents = reader.open_header(data, len(data), max_bytes)
+    leaves = [
+        _row(leaf, contents, reader.decode_leaf(leaf, contents, lambda b: data[b.start : b.stop]))
+        for leaf in contents.manifest.leaves
+    ]
+    return SizeTable(leaves, _total(leaves, contents))
+
+
+def _row(leaf: Leaf, contents: reader.Contents, arrays: reader.LeafArrays) -> LeafSize:
+    counts = [(leaf.size, leaf.kept)]
+    kept = None if arrays.values is None else arrays.values[arrays.mask]
+    return LeafSize(
+        name=leaf.name,
+        shape=leaf.shape,
+        dtype=leaf.dtype,
+        prunable=leaf.prunable,
+        kept=leaf.kept,
+        density=leaf.kept / leaf.size if leaf.size else 1.0,
+        codec=leaf.codec,
+        mask=contents.mask_bytes(leaf.name),
+        entropy=entropy.layer_bits(counts) / 8,
+        enumerative=entropy.enumerative_bits(counts) / 8,
+        adaptive=entropy.kt_bits(counts) / 8,
+        by_rows=sum(entropy.conditional_bits(arrays.mask, axis=0)) / 8,
+        by_columns=sum(entropy.conditional_bits(arrays.mask, axis=1)) / 8,
+        values=contents.value_bytes(leaf.name),
+        values_entropy=0.0 if kept is None else entropy.empirical_bits(kept) / 8,
+    )
+
+
+def _total(leaves: list[LeafSize], contents: reader.Contents) -> TotalSize:
+    prunable = [(math.prod(row.shape), row.kept) for row in leaves if row.prunable]
+    size, kept = sum(n for n, _ in prunable), sum(k for _, k in prunable)
+    values, stored = sum(row.values for row in leaves), sum(row.kept for row in leaves)
+    entries = sum(math.prod(row.shape) for row in leaves)
+    bits = 8 * values / stored if stored else 0.0
+    return TotalSize(
+        kept=kept,
+        size=size,
+        density=kept / size if size else 1.0,
+        header=contents.header_bytes,
+        mask=sum(row.mask for row in leaves),
+        values=values,
+        file=contents.file_bytes,
+        entropy_global=entropy.global_bits(prunable) / 8,
+        entropy_layers=entropy.layer_bits(prunable) / 8,
+        enumerative=entropy.enumerative_bits(prunable) / 8,
+        adaptive=entropy.kt_bits(prunable) / 8,
+        dense={b: entries * b / 8 for b in _DENSE_BITS},
+        bits_per_value=bits,
+        break_even_density=entropy.break_even_density(bits) if bits else None,
+    )
+
+
+class RatePoint(NamedTuple):
+    """One ticket at one precision: its bytes, and what to measure the accuracy of.
+
+    Attributes:
+      precision: how the values are stored.
+      mask: bytes of all masks.
+      values: bytes of all values.
+      file: bytes of the file.
+      params: what the file decodes to, in the structure that was given.
+    """
+
+    precision: Precision
+    mask: int
+    values: int
+    file: int
+    params: Params
+
+
+def rate_points(
+    mask: Mask, params: Params, *, prunable: Prunable, precisions: Iterable[Precision]
+) -> list[RatePoint]:
+    """The rates of a rate-accuracy frontier: a ticket stored at several precisions.
+
+    The dense network's points are those of a mask that is all True.
+
+    Args:
+      mask: bool leaves.
+      params: the values.
+      prunable: Python booleans.
+      precisions: how to store the values of prunable leaves.
+
+    Returns:
+      A point for each precision; the caller evaluates its `params`.
+
+    >>> from lth_jax.coding.quantize import exact, integers
+    >>> mask, params = {"w": np.ones(9, bool)}, {"w": np.linspace(-1, 1, 9, dtype=np.float32)}
+    >>> points = rate_points(
+    ...     mask, params, prunable={"w": True}, precisions=[exact(), integers(4)]
+    ... )
+    >>> [point.values for point in points]
+    [42, 10]
+    """
+    return [_rate_point(mask, params, prunable, precision) for precision in precisions]
+
+
+def _rate_point(mask: Mask, params: Params, prunable: Prunable, precision: Precision) -> RatePoint:
+    data = writer.encode(mask, params, prunable=prunable, precision=precision)
+    ticket = reader.decode(data, like=params)
+    contents = reader.open_header(data, len(data), reader.MAX_BYTES)
+    names = trees.names(params)
+    return RatePoint(
+        precision,
+        mask=sum(map(contents.mask_bytes, names)),
+        values=sum(map(contents.value_bytes, names)),
+        file=len(data),
+        params=ticket.params,
+    )
+
+
+def frontier(rates: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
+    """Which points no other point beats: none takes fewer bytes and is at least as accurate.
+
+    Args:
+      rates: float[n], bytes or bits.
+      accuracies: float[n].
+
+    Returns:
+      bool[n].
+
+    >>> frontier(np.array([1, 2, 3]), np.array([0.5, 0.4, 0.9])).tolist()
+    [True, False, True]
+    """
+    smaller = rates[:, None] <= rates
+    better = accuracies[:, None] >= accuracies
+    strictly = (rates[:, None] < rates) | (accuracies[:, None] > accuracies)
+    return np.logical_not((smaller & better & strictly).any(axis=0))
