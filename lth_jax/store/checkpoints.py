@@ -77,7 +77,7 @@ def take_apart(tree: Any, meta: dict[str, Any] | None = None) -> Parts:
         "meta": plain(meta or {}, name="meta"),
     }
     # Orbax refuses arrays without entries; their dtype and shape say all there is to know.
-    arrays = {_orbax_key(leaf.name): leaf.array for leaf in found if leaf.array.size}
+    arrays = {leaf.name: leaf.array for leaf in found if leaf.array.size}
     return Parts(json.dumps(description, indent=1), arrays)
 
 
@@ -156,7 +156,6 @@ def _check_names(found: Iterable[Leaf]) -> None:
 def _describe(leaf: Leaf) -> dict[str, Any]:
     return {
         "path": list(leaf.path),
-        "name": leaf.name,
         "dtype": leaf.array.dtype.name,
         "shape": list(leaf.array.shape),
         "key_impl": leaf.key_impl,
@@ -168,11 +167,10 @@ def _is_stored(entry: dict[str, Any]) -> bool:
 
 
 def _recover(entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> Leaf:
+    path = tuple(entry["path"])
     if _is_stored(entry):
-        array = arrays[_orbax_key(entry["name"])]
-    else:
-        array = np.zeros(entry["shape"], jnp.dtype(entry["dtype"]))
-    return Leaf(tuple(entry["path"]), array, entry["key_impl"])
+        return Leaf(path, arrays[join(path)], entry["key_impl"])
+    return Leaf(path, np.zeros(entry["shape"], jnp.dtype(entry["dtype"])), entry["key_impl"])
 
 
 def _fill(like: Any, found: list[Leaf]) -> Any:
@@ -193,10 +191,6 @@ def _fill(like: Any, found: list[Leaf]) -> Any:
 def _signature(x: Any) -> str:
     dtype = x.dtype if hasattr(x, "dtype") else np.array(x).dtype
     return f"{dtype.name}{list(np.shape(x))}"
-
-
-def _orbax_key(name: str) -> str:
-    return name or "value"
 
 
 @functools.cache

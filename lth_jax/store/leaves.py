@@ -31,12 +31,12 @@ class Leaf(NamedTuple):
 
 
 def join(path: TreePath) -> str:
-    """The name of a path: its keys joined by `/`.
+    """The name of a path: its keys joined by `/`; `value` for a tree that is a single leaf.
 
     >>> join(("layers", 0, "kernel"))
     'layers/0/kernel'
     """
-    return "/".join(map(str, path))
+    return "/".join(map(str, path)) or "value"
 
 
 def plain_path(path: tuple[Any, ...]) -> TreePath:

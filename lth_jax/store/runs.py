@@ -101,12 +101,13 @@ class Run:
 
     def finish(self) -> None:
         """Marks the run as finished."""
-        self._set_status("finished")
+        self._set_unless_finished("finished")
 
-    def _set_status(self, status: str, error: str | None = None) -> None:
+    def _set_unless_finished(self, status: str, error: str | None = None) -> None:
         before = files.read_json(self.path / "status.json")
-        after = {**before, "status": status, "updated": _now(), "error": error}
-        files.write_json(self.path / "status.json", after)
+        if before["status"] != "finished":
+            after = {**before, "status": status, "updated": _now(), "error": error}
+            files.write_json(self.path / "status.json", after)
 
 
 @contextlib.contextmanager
@@ -147,23 +148,15 @@ def open_run(
     with locks.hold(path / "lock", what=f"Run {path.name}", wait=wait):
         _prepare(path, name, config, config_hash, env)
         run = Run(path, config_hash)
-        finished = run.status == "finished"
-        if not finished:
-            run._set_status("running")
+        run._set_unless_finished("running")
         try:
             yield run
-        except (SystemExit, KeyboardInterrupt):
-            _leave(run, "interrupted")
+        except Exception as error:
+            run._set_unless_finished("failed", f"{type(error).__name__}: {error}")
             raise
-        except BaseException as error:
-            _leave(run, "failed", f"{type(error).__name__}: {error}")
-            raise
-        _leave(run, "interrupted")
-
-
-def _leave(run: Run, status: str, error: str | None = None) -> None:
-    if run.status != "finished":
-        run._set_status(status, error)
+        finally:
+            if run.status == "running":
+                run._set_unless_finished("interrupted")
 
 
 def _prepare(path: Path, name: str, config: Any, config_hash: str, env: Any) -> None:

@@ -114,6 +114,8 @@ def test_like_must_be_what_was_saved(saved, like, message):
 def test_bad_trees_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="two leaves named 'a/b'"):
         store.save(tmp_path / "x", {"a/b": 1.0, "a": {"b": 2.0}})
+    with pytest.raises(ValueError, match="two leaves named 'value'"):
+        store.save(tmp_path / "x", {"": 1.0, "value": 2.0})
     with pytest.raises(TypeError, match="`tree` at 'a' must be an array"):
         store.save(tmp_path / "x", {"a": "text"})
     with pytest.raises(ValueError, match=r"`meta\.loss` must be a finite number"):

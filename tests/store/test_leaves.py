@@ -15,7 +15,7 @@ def test_names_follow_every_kind_of_container():
     state = optax.trace(0.9).init({"w": jnp.ones(2)})
     assert names({"a": [1.0, {"b": 2.0}]}) == ["a/0", "a/1/b"]
     assert names(state) == ["trace/w"]
-    assert names(jnp.ones(3)) == [""]
+    assert names(jnp.ones(3)) == names({"": 1.0}) == ["value"]
 
 
 def test_leaves_are_copies():
