@@ -87,15 +87,13 @@ def globally(minimum: int | float = 0) -> Scope:
             raise ValueError("`count` must be one number for a global scope; see `Scope.counts`.")
         pool = _Pool.of(scores, mask, prunable, sizes)
         if not minimum:
-            return pool.rebuild(largest(pool.scores, pool.live, count, pool.sizes))
-        saved = [
-            largest([s], [m], jnp.int32(floor(_weight(m, u))), [u])[0]
-            for s, m, u in zip(pool.scores, pool.live, pool.sizes, strict=True)
-        ]
+            return pool.rebuild(largest(pool.scores, pool.live, count, sizes=pool.sizes))
+        floors = [floor(_weight(m, u)) for m, u in zip(pool.live, pool.sizes, strict=True)]
+        saved = largest(pool.scores, pool.live, np.array(floors), sizes=pool.sizes, pooled=False)
         weights = [jnp.sum(jnp.where(m, u, 0)) for m, u in zip(saved, pool.sizes, strict=True)]
         rest = [m & ~held for m, held in zip(pool.live, saved, strict=True)]
         left = jnp.maximum(jnp.asarray(count, jnp.int32) - sum(weights), 0)
-        chosen = largest(pool.scores, rest, left, pool.sizes)
+        chosen = largest(pool.scores, rest, left, sizes=pool.sizes)
         return pool.rebuild([a | b for a, b in zip(saved, chosen, strict=True)])
 
     return Scope(counts, select)
@@ -207,12 +205,8 @@ def _select_per_leaf(
     pool = _Pool.of(scores, mask, prunable, sizes)
     chosen = jax.tree.leaves(prunable)
     wanted = [k for k, use in zip(jax.tree.leaves(count), chosen, strict=True) if use]
-    return pool.rebuild(
-        [
-            largest([s], [m], k, [u])[0]
-            for s, m, k, u in zip(pool.scores, pool.live, wanted, pool.sizes, strict=True)
-        ]
-    )
+    counts = jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted])
+    return pool.rebuild(largest(pool.scores, pool.live, counts, sizes=pool.sizes, pooled=False))
 
 
 def _counts_layerwise(params: Params, density: Any, *, prunable: Prunable) -> Count:
