@@ -147,31 +147,31 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
 
 
 def verdict(rows: list[Row]) -> str:
-    """One sentence on the paired differences: how far the tickets keep up, and against whom.
+    """One sentence on the paired differences at the level that tells most.
 
-    The level is the sparsest at which the tickets' mean is no worse than the dense parent's, or
-    the sparsest of all when there is none.
+    That is the sparsest level at which the tickets' mean is no worse than the dense parent's; the
+    sparsest of all when there is none.
     """
     if not rows:
         return "No level with tickets and controls is finished yet."
-    sign = 1 if "accuracy" in rows[0]["metric"] else -1
-    keeping_up = [
-        row["level"]
-        for row in rows
-        if row["control"] == DENSE and row["mean"] is not None and sign * row["mean"] >= 0
-    ]
-    level = max(keeping_up) if keeping_up else max(row["level"] for row in rows)
+    level, why = _telling_level(rows)
     chosen = [row for row in rows if row["level"] == level]
-    how_far = (
-        "The tickets' mean keeps up with the dense parent's down to"
-        if keeping_up
-        else "At no level does the tickets' mean reach the dense parent's; the sparsest keeps"
-    )
     shown = quantity(chosen[0]["metric"])
     against = ", ".join(f"{row['control']} {show_difference(row)}" for row in chosen)
     pairs = "–".join(str(n) for n in sorted({row["replicates"] for row in chosen}))
     return (
-        f"{how_far} {percent(chosen[0]['density'])} % of the weights. {shown.label} there, ticket "
-        f"minus control{' in points' if shown.unit == '%' else ''}: {against} "
+        f"{why} keeps {percent(chosen[0]['density'])} % of the weights. {shown.label} there, "
+        f"ticket minus control{' in points' if shown.unit == '%' else ''}: {against} "
         f"(95 % intervals over {pairs} paired replicates)."
     )
+
+
+def _telling_level(rows: list[Row]) -> tuple[int, str]:
+    better = 1 if "accuracy" in rows[0]["metric"] else -1
+    dense = [row for row in rows if row["control"] == DENSE and row["mean"] is not None]
+    keeping_up = [row["level"] for row in dense if better * row["mean"] >= 0]
+    if keeping_up:
+        why = "The sparsest level whose tickets are on average no worse than the dense parent"
+        return max(keeping_up), why
+    why = "No level's tickets are on average as good as the dense parent; the sparsest level"
+    return max(row["level"] for row in rows), why if dense else "The sparsest level"

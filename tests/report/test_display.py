@@ -61,20 +61,26 @@ def differences(*means, metric="test_accuracy_final"):
 
 def test_the_verdict_names_the_sparsest_level_that_keeps_up():
     said = display.verdict(differences(0.02, 0.01, -0.03))
-    assert "down to 25 % of the weights" in said
+    assert said.startswith("The sparsest level whose tickets are on average no worse")
+    assert "keeps 25 % of the weights" in said
     assert "dense +1.0 [+0.0, +2.0]" in said
     assert "5 paired replicates" in said
 
 
 def test_the_verdict_says_when_no_level_keeps_up():
     said = display.verdict(differences(-0.02, -0.05))
-    assert said.startswith("At no level")
-    assert "the sparsest keeps 25 %" in said and "−5.0" in said
+    assert said.startswith("No level's tickets")
+    assert "the sparsest level keeps 25 %" in said and "−5.0" in said
 
 
 def test_a_lower_loss_keeps_up():
     said = display.verdict(differences(-0.2, 0.1, metric="test_loss_final"))
-    assert "down to 50 %" in said and "points" not in said
+    assert "no worse" in said and "keeps 50 %" in said and "points" not in said
+
+
+def test_the_verdict_does_not_speak_of_a_dense_parent_that_was_not_trained():
+    rows = [row for row in differences(0.02, -0.03) if row["control"] != "dense"]
+    assert display.verdict(rows).startswith("The sparsest level keeps 25 %")
 
 
 def test_the_verdict_without_controls_says_so():
