@@ -39,6 +39,38 @@ def names(tree: Any) -> list[str]:
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def to_named(tree: Any) -> dict[str, Any]:
+    """All leaves by name, in a flat dictionary: a tree as files and tables know it.
+
+    Raises:
+      ValueError: if two leaves have the same name.
+
+    >>> to_named({"dense": {"kernel": 1.0}})
+    {'dense/kernel': 1.0}
+    """
+    found = names(tree)
+    if len(set(found)) < len(found):
+        twice = sorted({name for name in found if found.count(name) > 1})
+        raise ValueError(f"`tree` has several leaves of one name: {twice[:3]}.")
+    return dict(zip(found, jax.tree.leaves(tree), strict=True))
+
+
+def from_named(named: dict[str, Any], like: Any) -> Any:
+    """The inverse of `to_named`: the leaves of `named` in the structure of `like`.
+
+    Raises:
+      ValueError: if the names are not those of `like`.
+
+    >>> from_named({"a/b": 1.0}, {"a": {"b": 0.0}})
+    {'a': {'b': 1.0}}
+    """
+    wanted = names(like)
+    if set(wanted) != set(named):
+        odd = sorted(set(wanted) ^ set(named))
+        raise ValueError(f"`named` must hold the leaves of `like`; they differ at {odd[:3]}.")
+    return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in wanted])
+
+
 def map_named(f: Any, tree: Any, *rest: Any) -> Any:
     """`jax.tree.map` whose function also gets the leaf's name: `f(name, leaf, *leaves)`.
 

@@ -25,7 +25,7 @@ Scores = Any
 Count = Any
 """How many prunable weights to keep: an int32 scalar, or a tree of them, one per leaf."""
 
-Info = dict[str, jax.Array]
+Info = dict[str, Any]
 """What a step reports and nothing carries: logged, then forgotten."""
 
 

@@ -1,0 +1,286 @@
+"""A config becomes functions: one table per kind, and every number checked before work starts."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from experiments.flags import UserError, fields, nearest
+from lth_jax import data, models
+from lth_jax.lottery.controls import CONTROLS
+from lth_jax.lottery.ladder import Lab, Ladder
+from lth_jax.lottery.level import Data
+from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
+from lth_jax.pruning import criteria, masks, schedules, scopes
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.transforms import masked
+from lth_jax.training import losses
+from lth_jax.training.segment import Trainer
+from lth_jax.types import Batch, Model
+
+MODELS: dict[str, Callable[..., Any]] = {
+    "mlp": models.MLP,
+    "residual_mlp": models.ResidualMLP,
+    "convnet": models.ConvNet,
+    "resnet": models.ResNet,
+}
+LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
+OPTIMIZERS: dict[str, Callable[[dict[str, Any]], optax.GradientTransformation]] = {
+    "sgd": lambda h: optax.chain(
+        optax.add_decayed_weights(h["weight_decay"]),
+        optax.sgd(h["learning_rate"], h["momentum"]),
+    ),
+    "adam": lambda h: optax.adam(h["learning_rate"]),
+    "adamw": lambda h: optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "lion": lambda h: optax.lion(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "lamb": lambda h: optax.lamb(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "rmsprop": lambda h: optax.rmsprop(h["learning_rate"]),
+}
+LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+}
+CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
+    "magnitude": lambda loss: criteria.magnitude(),
+    "random": lambda loss: criteria.random(),
+    "movement": lambda loss: criteria.movement(),
+    "magnitude_increase": lambda loss: criteria.magnitude_increase(),
+    "large_final_same_sign": lambda loss: criteria.large_final_same_sign(),
+    "lamp": lambda loss: criteria.lamp(),
+}
+SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
+    "globally": lambda prune: scopes.globally(prune.minimum),
+    "layerwise": lambda prune: scopes.layerwise(),
+    "erk": lambda prune: scopes.erk(),
+}
+SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
+    "geometric": lambda prune: schedules.geometric(prune.rate),
+    "linear": lambda prune: schedules.linear(prune.levels, prune.final),
+    "cubic": lambda prune: schedules.cubic(prune.levels, prune.final),
+    "exponential": lambda prune: schedules.exponential(prune.levels, prune.final),
+    "one_shot": lambda prune: schedules.one_shot(prune.final),
+}
+
+
+def check(experiment: ConfigDict) -> None:
+    """Raises `UserError` for the first field of an experiment that cannot be right.
+
+    What depends on the data (does the batch fit the training set?) is checked when it is there;
+    everything else here, before anything is prepared or trained.
+    """
+    _check_numbers(experiment)
+    for name, value, table in (
+        ("model.name", experiment.model.name, MODELS),
+        ("train.loss", experiment.train.loss, LOSSES),
+        ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
+        ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
+        ("prune.criterion", experiment.prune.criterion, CRITERIA),
+        ("prune.scope", experiment.prune.scope, SCOPES),
+        ("prune.schedule", experiment.prune.schedule, SCHEDULES),
+        ("rewind.what", experiment.rewind.what, WEIGHTS),
+        *((f"rewind.{f}", experiment.rewind[f], SOURCES) for f in ("optimizer", "state", "data")),
+        *(("controls", control, CONTROLS) for control in experiment.controls),
+    ):
+        if value not in table:
+            raise UserError(nearest(f"`{name}`", str(value), table))
+    if experiment.prune.rates and (experiment.prune.scope, experiment.prune.schedule) != (
+        "layerwise",
+        "geometric",
+    ):
+        raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
+
+
+POSITIVE = ("replicates", "train.steps", "train.eval_every", "train.batch_size", "prune.levels")
+AT_LEAST_0 = (
+    "seed",
+    "data.seed",
+    "data.train_examples",
+    "optimizer.warmup",
+    "optimizer.weight_decay",
+    "optimizer.momentum",
+    "optimizer.clip_norm",
+    "prune.minimum",
+    "prune.step",
+    "prune.examples",
+    "rewind.step",
+)
+
+
+def _check_numbers(experiment: ConfigDict) -> None:
+    values = dict(fields(experiment))
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"`{name}` is {value}; it must be a finite number.")
+    for name in POSITIVE:
+        if values[name] < 1:
+            raise UserError(f"`{name}` is {values[name]}; it must be at least 1.")
+    for name in AT_LEAST_0:
+        if values[name] < 0:
+            raise UserError(f"`{name}` is {values[name]}; it must not be negative.")
+    if values["optimizer.learning_rate"] <= 0:
+        rate = values["optimizer.learning_rate"]
+        raise UserError(f"`optimizer.learning_rate` is {rate}; it must be above 0.")
+    if values["data.validation"] < 1:
+        raise UserError(
+            f"`data.validation` is {values['data.validation']}; at least 1 example must be held "
+            "out, since the early-stop step is where the validation loss is smallest."
+        )
+    if not 0 < values["prune.final"] <= 1:
+        raise UserError(f"`prune.final` is {values['prune.final']}; a density lies in (0, 1].")
+    rates = {"rate": values["prune.rate"], **{f"rates[{k}]": v for k, v in _rates(experiment)}}
+    for name, value in rates.items():
+        if not 0 < value < 1:
+            raise UserError(f"`prune.{name}` is {value}; it must lie in (0, 1).")
+
+
+def _rates(experiment: ConfigDict) -> list[tuple[str, float]]:
+    return list(experiment.prune.rates.items())
+
+
+def dataset(config: ConfigDict) -> data.Dataset:
+    """Loads the data set of a config, and checks that a batch fits it."""
+    experiment, machine = config.experiment, config.machine
+    try:
+        loaded = data.load(
+            experiment.data.name,
+            data_dir=machine.data_dir or f"{machine.workdir}/data",
+            manual_dir=machine.manual_dir or None,
+            seed=experiment.data.seed,
+            validation=experiment.data.validation,
+            train_examples=experiment.data.train_examples or None,
+            **experiment.data.options.to_dict(),
+        )
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise UserError(str(error)) from error
+    size, batch = len(loaded.train.y), experiment.train.batch_size
+    if batch > size:
+        raise UserError(f"`train.batch_size` is {batch}, more than the {size} training examples.")
+    return loaded
+
+
+def model(experiment: ConfigDict) -> Model:
+    """The network of a config."""
+    make = MODELS[experiment.model.name]
+    options = experiment.model.options.to_dict()
+    try:
+        return models.from_linen(make(**options))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`model.options` of '{experiment.model.name}': {error}") from error
+
+
+def hyper(experiment: ConfigDict) -> dict[str, float]:
+    """The optimizer's numbers, which are traced: members may differ in them."""
+    names = ("learning_rate", "weight_decay", "momentum")
+    return {name: float(experiment.optimizer[name]) for name in names}
+
+
+def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
+    """`hyper -> masked optax transformation`."""
+    base, clip = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm
+    clipping = [optax.clip_by_global_norm(clip)] if clip else []
+    return lambda h: masked(optax.chain(*clipping, base(h)))
+
+
+def learning_rate(experiment: ConfigDict) -> optax.Schedule:
+    """The learning rate over the steps of a level, as a factor on its peak."""
+    warmup = experiment.optimizer.warmup
+    after = LR_SCHEDULES[experiment.optimizer.schedule](experiment.train.steps - warmup)
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
+
+
+def trainer(experiment: ConfigDict, size: int) -> Trainer:
+    """The static part of the training on `size` examples."""
+    train = experiment.train
+    loss = LOSSES[train.loss]
+    order = data.indices if train.shuffle else data.in_order
+
+    def rows(key: jax.Array, step: Any, steps: int) -> jax.Array:
+        return order(key, step, steps=steps, batch_size=train.batch_size, size=size)
+
+    return Trainer(
+        model=model(experiment),
+        make_optimizer=make_optimizer(experiment),
+        loss=loss,
+        metrics={"loss": loss, "accuracy": losses.correct},
+        schedule=learning_rate(experiment),
+        order=rows,
+        steps=train.eval_every,
+    )
+
+
+def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
+    """What the experiment trains with, its data on the device."""
+    on_device = jax.tree.map(jnp.asarray, Data(loaded.train, loaded.validation, loaded.test))
+    return Lab(
+        trainer=trainer(experiment, len(loaded.train.y)),
+        data=on_device,
+        root=jax.random.key(experiment.seed),
+        replicates=experiment.replicates,
+        hyper=hyper(experiment),
+    )
+
+
+def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
+    """What the experiment does: counts per level, pruner, rewinding, controls."""
+    options = experiment.prune
+    example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
+    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+    least = 1 if options.biases else 2
+    prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
+    scope = SCOPES[options.scope](options)
+    criterion = CRITERIA[options.criterion](None)
+    return Ladder(
+        counts=[
+            scope.counts(params, density, prunable=prunable)
+            for density in densities(experiment, params)
+        ],
+        pruner=prune(criterion, scope),
+        prunable=prunable,
+        rewind=Rewind(**experiment.rewind.to_dict()),
+        controls=tuple(experiment.controls),
+        stop=experiment.train.steps,
+        score_step=options.step or experiment.train.steps,
+        control_levels=frozenset(experiment.control_levels) or None,
+        batches=_score_batches(lab.data.train, options.examples),
+    )
+
+
+def densities(experiment: ConfigDict, params: Any) -> list[Any]:
+    """The density of each level from 1 on: a number, or a tree where layers have rates."""
+    options = experiment.prune
+    schedule = SCHEDULES[options.schedule](options)
+    own = {pattern: schedules.geometric(rate) for pattern, rate in _rates(experiment)}
+    levels = range(1, options.levels + 1)
+    if not own:
+        return [schedule(level) for level in levels]
+    return [
+        scopes.per_leaf(params, schedule(level), {p: f(level) for p, f in own.items()})
+        for level in levels
+    ]
+
+
+def _score_batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:
+    return (jax.tree.map(lambda a: a[:examples], train),) if examples else None
+
+
+def identity(experiment: ConfigDict, fingerprint: str, environment: Any, source: str) -> Any:
+    """What decides the numbers of a ladder's nodes, besides what each node knows of itself."""
+    fields_of_pruner = ("criterion", "scope", "minimum", "biases", "examples")
+    fields_of_trunk = ("seed", "model", "train", "optimizer")
+    whole = experiment.to_dict()
+    return {
+        "trunk": {
+            **{name: whole[name] for name in fields_of_trunk},
+            "data": fingerprint,
+            "environment": environment,
+            "source": source,
+        },
+        "ladder": {name: whole["prune"][name] for name in fields_of_pruner},
+    }

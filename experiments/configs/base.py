@@ -1,0 +1,78 @@
+"""The fields that every ladder has, with their defaults; each config file sets what it means to.
+
+`experiment` decides the numbers and is hashed whole; `machine` says where and how to run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def ladder() -> ConfigDict:
+    """A ladder of iterative magnitude pruning with rewinding to the initialisation."""
+    config = ConfigDict()
+    config.experiment = ConfigDict(
+        {
+            "name": "ladder",
+            "seed": 0,
+            "replicates": 5,
+            "data": {
+                "name": "digits",
+                "seed": 0,  # decides the split, the same for all replicates
+                "validation": 300,
+                "train_examples": 0,  # 0: all that validation leaves
+                "options": {},
+            },
+            "model": {"name": "mlp", "options": {"features": (64, 10)}},
+            "train": {
+                "steps": 1000,
+                "eval_every": 50,
+                "batch_size": 64,
+                "shuffle": True,
+                "loss": "cross_entropy",
+            },
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": 1e-3,
+                "weight_decay": 0.0,  # adamw, lion, lamb; and sgd, where it is L2
+                "momentum": 0.9,  # sgd
+                "clip_norm": 0.0,  # 0: no clipping
+                "schedule": "constant",  # constant, cosine, linear
+                "warmup": 0,  # steps
+            },
+            "prune": {
+                "criterion": "magnitude",
+                "scope": "globally",
+                "schedule": "geometric",
+                "rate": 0.2,  # geometric: removed at each level, of what is left
+                "final": 0.02,  # the other schedules: the density of the last level
+                "levels": 10,
+                "rates": {},  # layerwise geometric: name pattern -> rate of its own
+                "minimum": 0,  # globally: weights that each layer keeps at the least
+                "biases": False,  # whether leaves of one axis may be pruned too
+                "step": 0,  # when the criterion looks; 0: at the end of training
+                "examples": 0,  # for criteria that need data: training examples they see
+            },
+            "rewind": {
+                "what": "weights",
+                "step": 0,
+                "optimizer": "fresh",
+                "state": "rewind",
+                "data": "fresh",
+            },
+            "controls": ("reinit", "shuffle", "random"),
+            "control_levels": (),  # empty: all
+        },
+        convert_dict=True,
+    )
+    config.machine = ConfigDict(
+        {
+            "workdir": "runs",
+            "data_dir": "",  # empty: `data` in the workdir
+            "manual_dir": "",  # idx files of MNIST and the like
+            "chunk": 0,  # members vectorised together; 0: measured
+            "driver": "",  # scan or host; empty: measured
+            "progress": True,
+            "compilation_cache": True,
+            "wait": False,  # for another process that runs the same experiment
+        }
+    )
+    return config

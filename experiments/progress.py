@@ -1,0 +1,93 @@
+"""What the user sees while a ladder is climbed: a bar with level, density, speed and time left."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lth_jax.lottery.ladder import Entry
+from lth_jax.lottery.level import Progress as Segment
+
+
+class Display:
+    """A progress bar on a terminal; elsewhere a line per finished node.
+
+    Args:
+      title: what is being run.
+      work: member-steps of each level.
+      shown: False for silence.
+    """
+
+    def __init__(self, title: str, work: Sequence[int], shown: bool):
+        self._total = sum(work)
+        self._levels = len(work) - 1
+        self._finished = 0  # member-steps in finished nodes, read or trained
+        self._trained = 0  # member-steps trained by this process
+        self._began = time.perf_counter()
+        self._console = Console(stderr=True, quiet=not shown)
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[facts]}"),
+            console=self._console,
+            disable=not (shown and sys.stderr.isatty()),
+        )
+        self._task = self._bar.add_task(title, total=self._total, facts="compiling")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, segment: Segment) -> None:
+        """Counts a finished segment and shows where the ladder stands."""
+        members = len(segment.labels)
+        self._trained += (segment.step - segment.before) * members
+        done = self._finished + (segment.step - segment.start) * members
+        speed = self._trained / (time.perf_counter() - self._began)
+        facts = (
+            f"level {segment.level}/{self._levels}, {100 * segment.density:.3g}% of weights, "
+            f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"
+        )
+        self._bar.update(self._task, completed=done, facts=facts)
+
+    def node(self, entry: Entry) -> None:
+        """Counts a finished node; without a terminal, prints a line for it."""
+        self._finished += entry.member_steps
+        self._bar.update(self._task, completed=self._finished)
+        if not sys.stderr.isatty():
+            arms = ", ".join(entry.arms)
+            share = 100 * self._finished / self._total
+            self.say(
+                f"level {entry.level}/{self._levels} ({arms}): {share:.0f}% after {self.spent()}"
+            )
+
+    def say(self, text: str) -> None:
+        """Prints a line without disturbing the bar."""
+        self._console.print(text, highlight=False)
+
+    def spent(self) -> str:
+        """The time since the start, for people."""
+        return clock(time.perf_counter() - self._began)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, hours where there are any.
+
+    >>> clock(75), clock(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,261 @@
+"""One node of the ladder: one chunk of one level, trained, measured and written down."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.lottery.rewind import Point
+from lth_jax.pruning import masks
+from lth_jax.store import Node, Partial
+from lth_jax.training.population import Segment, over_members, segment_ends, train_chunk
+from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
+from lth_jax.types import Batch, Info, Prunable
+
+
+class Data(NamedTuple):
+    """The three parts of a data set, resident on the device."""
+
+    train: Batch
+    validation: Batch
+    test: Batch
+
+
+class Label(NamedTuple):
+    """Who a member is: its arm and its replicate."""
+
+    arm: str
+    replicate: int
+
+
+class Progress(NamedTuple):
+    """What is told after each segment: where the chunk stands and what it cost.
+
+    Attributes:
+      level: the level it belongs to.
+      density: kept weights over prunable weights.
+      labels: its members, without padding.
+      start: the step the level began at.
+      before: the step this segment began at.
+      step: the step it has reached.
+      seconds: spent on the node so far, earlier attempts included.
+      info: what the segment reported, member by member, padding last.
+    """
+
+    level: int
+    density: float
+    labels: Sequence[Label]
+    start: int
+    before: int
+    step: int
+    seconds: float
+    info: Info
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Assignment(NamedTuple):
+    """What a node is to train.
+
+    Attributes:
+      level: which level it belongs to.
+      labels: who the members are; padding members come after them and are not kept.
+      start: the step the members stand at.
+      stop: the step to train to.
+      snapshots: names of the points in between to keep, and their steps.
+    """
+
+    level: int
+    labels: Sequence[Label]
+    start: int
+    stop: int
+    snapshots: dict[str, int]
+
+
+def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Info:
+    """All results of one trained member; NaN for what a diverged member does not have.
+
+    `test_*_final` and `train_*_final` at the last step, `test_*_early_stop` at the parameters of
+    the smallest validation loss, and `early_stop_step`.
+    """
+    final = evaluate(trainer, member.params, member.state, data.test)
+    fitted = evaluate(trainer, member.params, member.state, data.train)
+    best = evaluate(trainer, record.best_params, record.best_state, data.test)
+    stopped = record.best_step >= 0
+
+    def unless(bad: Any, values: Info, pattern: str) -> Info:
+        return {pattern.format(k): jnp.where(bad, jnp.nan, v) for k, v in values.items()}
+
+    return (
+        unless(~member.alive, final, "test_{}_final")
+        | unless(~member.alive, fitted, "train_{}_final")
+        | unless(~stopped, best, "test_{}_early_stop")
+        | {"early_stop_step": jnp.where(stopped, record.best_step.astype(jnp.float32), jnp.nan)}
+    )
+
+
+def compile_measure(trainer: Trainer, chunk: int) -> Callable[[Member, Record, Data], Info]:
+    """`measure` for a whole chunk, as one compiled program."""
+
+    def run(member: Member, record: Record, data: Data) -> Info:
+        return measure(trainer, member, record, data)
+
+    return jax.jit(over_members(run, chunk, (True, True, False)))
+
+
+def train_node(
+    segment: Segment,
+    measure_chunk: Callable[[Member, Record, Data], Info],
+    members: Member,
+    data: Data,
+    assignment: Assignment,
+    *,
+    prunable: Prunable,
+    steps: int,
+    partial: Partial,
+    on_progress: OnProgress,
+) -> Node:
+    """Trains one chunk to its end, resuming where an earlier attempt was cut off.
+
+    After every segment all that changes is written through `partial`, so that at most one segment
+    is ever repeated, and the resumed numbers are the uninterrupted ones bit for bit.
+
+    Args:
+      segment: the compiled program, whose width is that of `members`.
+      measure_chunk: from `compile_measure`.
+      members: the chunk at its start, padding included.
+      data: train, validation and test.
+      assignment: what this node is.
+      prunable: which leaves may be pruned, for the record.
+      steps: steps per segment.
+      partial: where the unfinished node is kept.
+      on_progress: told after each segment.
+    """
+    records = jax.jit(jax.vmap(init_record))(members)
+    history: dict[str, list[np.ndarray]] = {}
+    points: dict[str, Point] = {}
+    start, spent = assignment.start, 0.0
+    density = float(masks.density(trees.index(members.mask, 0), prunable))
+    saved = partial.load()
+    if saved is not None:
+        start, tree, meta = saved
+        members, records = _restored(members, records, tree["carry"])
+        history = {name: list(rows) for name, rows in tree["history"].items()}
+        points = {name: _point(members, named) for name, named in tree.get("points", {}).items()}
+        spent = meta["seconds"]
+    points |= _due(assignment, start, members)
+    ends = segment_ends(assignment.start, assignment.stop, steps, assignment.snapshots.values())
+    began = time.perf_counter()
+
+    def on_segment(step: int, members: Member, records: Record, info: Info) -> None:
+        for name, value in info.items():
+            history.setdefault(name, []).append(np.array(value))
+        points.update(_due(assignment, step, members))
+        seconds = spent + time.perf_counter() - began
+        if step < assignment.stop:
+            tree = {
+                "carry": _carried(members, records),
+                "history": {name: np.stack(rows) for name, rows in history.items()},
+                "points": {name: _named_point(p) for name, p in points.items()},
+            }
+            partial.save(step, tree, {"seconds": seconds})
+        host = {name: rows[-1] for name, rows in history.items()}
+        before = max(end for end in [assignment.start, *ends] if end < step)
+        where = (assignment.level, density, assignment.labels, assignment.start, before, step)
+        on_progress(Progress(*where, seconds, host))
+
+    members, records = train_chunk(
+        segment,
+        members,
+        records,
+        data.train,
+        data.validation,
+        start=start,
+        ends=[end for end in ends if end > start],
+        on_segment=on_segment,
+    )
+    results = jax.tree.map(np.asarray, measure_chunk(members, records, data))
+    seconds = spent + time.perf_counter() - began
+    arrays = _arrays(assignment, members, results, ends, history, points)
+    return Node(arrays, _meta(assignment, members, records, prunable, density, seconds))
+
+
+def _arrays(assignment, members, results, ends, history, points) -> dict[str, Any]:
+    """The finished node in the store's schema, padding left out."""
+    n = len(assignment.labels)
+    return {
+        "results": {name: value[:n] for name, value in results.items()},
+        "history": {"step": np.array(ends, np.int32)}
+        | {name: np.stack(rows)[:, :n] for name, rows in history.items()},
+        "mask": _first(n, trees.to_named(members.mask)),
+        "end": _first(n, _named_point(_copy_point(members))),
+    } | {name: _first(n, _named_point(point)) for name, point in points.items()}
+
+
+def _meta(assignment, members, records, prunable, density, seconds) -> dict[str, Any]:
+    trained = assignment.stop - assignment.start
+    alive, width = np.asarray(members.alive), members.alive.shape[0]
+    # A member that was dead at its start, as the child of a diverged ticket, died there.
+    diverged = np.maximum(np.asarray(records.diverged_at), assignment.start)
+    leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
+    return {
+        "kind": "level",
+        "level": assignment.level,
+        "density": density,
+        "members": [
+            {**label._asdict(), "diverged_at": None if alive[i] else int(diverged[i])}
+            for i, label in enumerate(assignment.labels)
+        ],
+        "leaves": [
+            {"name": name, "shape": list(leaf.shape[1:]), "prunable": bool(may)}
+            for (name, leaf), may in leaves
+        ],
+        "steps": trained,
+        "seconds": seconds,
+        "member_steps_per_second": trained * width / max(seconds, 1e-9),
+    }
+
+
+def _first(n: int, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], tree)
+
+
+def _copy_point(members: Member) -> Point:
+    """A host copy, safe from the donation of the buffers to the next segment."""
+    return jax.tree.map(np.array, Point(members.params, members.state, members.opt_state))
+
+
+def _due(assignment: Assignment, step: int, members: Member) -> dict[str, Point]:
+    due = [name for name, at in assignment.snapshots.items() if at == step]
+    return {name: _copy_point(members) for name in due}
+
+
+def _named_point(point: Point) -> dict[str, dict[str, np.ndarray]]:
+    return {name: trees.to_named(tree) for name, tree in point._asdict().items()}
+
+
+def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> Point:
+    like = Point(members.params, members.state, members.opt_state)
+    return Point(*(trees.from_named(named.get(f, {}), getattr(like, f)) for f in Point._fields))
+
+
+def _carried(members: Member, records: Record) -> dict[str, np.ndarray]:
+    """All that a segment changes; keys, masks and hyperparameters are made anew on resuming."""
+    changing = (members.params, members.state, members.opt_state, members.alive, records)
+    return trees.to_named(jax.tree.map(np.array, changing))
+
+
+def _restored(members, records, named):
+    changing = (members.params, members.state, members.opt_state, members.alive, records)
+    params, state, opt_state, alive, records = jax.tree.map(
+        jnp.asarray, trees.from_named(named, changing)
+    )
+    return (
+        members._replace(params=params, state=state, opt_state=opt_state, alive=alive),
+        records,
+    )

@@ -1,0 +1,293 @@
+"""One member's training: a step, a segment of steps with its validation, and evaluation.
+
+Everything here is written for a single member; `population` vectorises it. A step returns
+`(state, info)`: the state is carried, the info is logged and forgotten.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from lth_jax import trees
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.types import Batch, Info, Key, Mask, Model, Params
+
+ORDER, NOISE = 0, 1  # what a member's data_key is folded with: batch order; dropout and the like
+
+PerExample = Callable[[Any, Any], jax.Array]
+MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
+Order = Callable[[Key, Any, int], jax.Array]
+
+
+class Member(NamedTuple):
+    """One network of a population; in a population every leaf has the member axis first.
+
+    Attributes:
+      params: kept masked: exactly 0 where `mask` is False.
+      state: what the model carries but does not train (BatchNorm statistics).
+      opt_state: the optimizer's.
+      mask: boolean leaves like `params`, True = kept.
+      init_key: the key its initialisation was drawn from.
+      data_key: decides the order of its batches and its dropout.
+      hyper: scalars that may differ between members. `learning_rate` is the peak;
+        `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
+        against the step; the rest is the optimizer's.
+      alive: False once its loss was not finite; from then on its parameters and state stay.
+    """
+
+    params: Params
+    state: Any
+    opt_state: Any
+    mask: Mask
+    init_key: Key
+    data_key: Key
+    hyper: dict[str, jax.Array]
+    alive: jax.Array
+
+
+class Record(NamedTuple):
+    """What a member's training leaves behind besides its state.
+
+    Attributes:
+      best_loss: the smallest validation loss so far, float32.
+      best_step: the step at which it was seen (the early-stop step), int32.
+      best_params: the parameters there.
+      best_state: the model state there.
+      diverged_at: the first step whose loss was not finite, int32; -1 if there is none.
+    """
+
+    best_loss: jax.Array
+    best_step: jax.Array
+    best_params: Params
+    best_state: Any
+    diverged_at: jax.Array
+
+
+class Trainer(NamedTuple):
+    """What is the same for all members of a population, and static.
+
+    Attributes:
+      model: the network.
+      make_optimizer: `hyper -> optax transformation`, called inside the trace, so that the
+        numbers in `hyper` may be traced; takes the mask as an extra argument.
+      loss: per-example training loss `(outputs, targets) -> (n,)`.
+      metrics: per-example measures by name, evaluated on validation and test data; must hold
+        `"loss"`, which decides the early-stop step.
+      schedule: `step -> factor` on the peak learning rate (an optax schedule of peak 1).
+      order: `(key, step, n) -> int32[n, batch]`: which training examples make the batches of
+        steps step … step+n−1; a pure function of key and step, so resuming needs one integer.
+      steps: the longest segment, which is the evaluation interval.
+      block: evaluation runs over at most this many examples at once.
+    """
+
+    model: Model
+    make_optimizer: MakeOptimizer
+    loss: PerExample
+    metrics: dict[str, PerExample]
+    schedule: Callable[[Any], Any]
+    order: Order
+    steps: int
+    block: int = 1024
+
+
+def init_member(
+    trainer: Trainer,
+    init_key: Key,
+    data_key: Key,
+    hyper: Mapping[str, Any],
+    example: Any,
+) -> Member:
+    """A dense member at step 0: parameters drawn from `init_key`, a mask of all True.
+
+    Args:
+      trainer: the static part.
+      init_key: decides the initial parameters and nothing else.
+      data_key: decides batch order and dropout and nothing else.
+      hyper: the member's scalars; must hold `learning_rate`.
+      example: inputs of any batch size, for their shape.
+    """
+    params, state = trainer.model.init(init_key, example)
+    mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+    offsets = {"schedule_offset": jnp.int32(0), "data_offset": jnp.int32(0)}
+    return Member(
+        params=params,
+        state=state,
+        opt_state=trainer.make_optimizer(hyper).init(params),
+        mask=mask,
+        init_key=init_key,
+        data_key=data_key,
+        hyper=offsets | {name: jnp.asarray(value) for name, value in hyper.items()},
+        alive=jnp.array(True),
+    )
+
+
+def init_record(member: Member) -> Record:
+    """The record of a member that has not been evaluated yet."""
+    return Record(
+        best_loss=jnp.float32(jnp.inf),
+        best_step=jnp.int32(-1),
+        best_params=jax.tree.map(jnp.copy, member.params),  # its own buffers: both are donated
+        best_state=jax.tree.map(jnp.copy, member.state),
+        diverged_at=jnp.int32(-1),
+    )
+
+
+def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tuple[Member, Info]:
+    """One optimizer step on one batch; a member whose loss is not finite is frozen.
+
+    The gradient is taken at the masked parameters and masked by the optimizer, so pruned weights
+    and their optimizer slots stay exactly 0 (contract 6).
+
+    Args:
+      trainer: the static part.
+      member: one member, no member axis.
+      batch: `(batch, ...)` inputs and targets.
+      step: int32 scalar, may be traced; the same for all members of a population.
+
+    Returns:
+      The member after the step and `{"train_loss": float32}` (of the batch, before the step).
+    """
+    noise = jax.random.fold_in(jax.random.fold_in(member.data_key, NOISE), step)
+
+    def objective(params: Params) -> tuple[jax.Array, Any]:
+        out, state = trainer.model.apply(params, member.state, batch.x, key=noise, train=True)
+        return jnp.mean(trainer.loss(out, batch.y)), state
+
+    (loss, state), grads = jax.value_and_grad(objective, has_aux=True)(member.params)
+    alive = member.alive & jnp.isfinite(loss)
+    factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
+    hyper = member.hyper | {"learning_rate": member.hyper["learning_rate"] * factor}
+    # A dead member's mask is all False for the optimizer, so freezing it costs nothing.
+    updates, opt_state = trainer.make_optimizer(hyper).update(
+        grads,
+        member.opt_state,
+        member.params,
+        mask=jax.tree.map(lambda m: m & alive, member.mask),
+    )
+    member = member._replace(
+        params=optax.apply_updates(member.params, updates),
+        state=trees.where(alive, state, member.state),
+        opt_state=opt_state,
+        alive=alive,
+    )
+    return member, {"train_loss": loss}
+
+
+def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
+    """Means of all metrics over a data set, in blocks of at most `trainer.block` examples.
+
+    Returns:
+      `{metric: float32}`.
+    """
+    n = len(jax.tree.leaves(data)[0])
+    block = min(trainer.block, n)
+    whole = n - n % block
+
+    def sums(part: Batch) -> Info:
+        out, _ = trainer.model.apply(params, state, part.x, train=False)
+        return {name: jnp.sum(f(out, part.y)) for name, f in trainer.metrics.items()}
+
+    head = jax.tree.map(lambda a: a[:whole].reshape(-1, block, *a.shape[1:]), data)
+    total = jax.tree.map(lambda s: jnp.sum(s, axis=0), lax.map(sums, head))
+    if whole < n:
+        total = jax.tree.map(jnp.add, total, sums(jax.tree.map(lambda a: a[whole:], data)))
+    return {name: value / n for name, value in total.items()}
+
+
+def observe(trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any):
+    """Validates a member after `step` steps and keeps its best parameters so far.
+
+    Returns:
+      `(record, {"validation_<metric>": float32})`; metrics of a frozen member are NaN.
+    """
+    metrics = evaluate(trainer, member.params, member.state, validation)
+    better = member.alive & (metrics["loss"] < record.best_loss)
+    best = (metrics["loss"], jnp.asarray(step, jnp.int32), member.params, member.state)
+    kept = (record.best_loss, record.best_step, record.best_params, record.best_state)
+    loss, at, params, model_state = trees.where(better, best, kept)
+    record = Record(loss, at, params, model_state, record.diverged_at)
+    info = {f"validation_{name}": value for name, value in metrics.items()}
+    return record, {k: jnp.where(member.alive, v, jnp.nan) for k, v in info.items()}
+
+
+def note_divergence(record: Record, losses: jax.Array, step: Any) -> Record:
+    """Writes down the first step of a segment whose loss was not finite, unless one is known."""
+    bad = ~jnp.isfinite(losses)
+    first = jnp.asarray(step, jnp.int32) + jnp.argmax(bad).astype(jnp.int32)
+    fresh = jnp.any(bad) & (record.diverged_at < 0)
+    return record._replace(diverged_at=jnp.where(fresh, first, record.diverged_at))
+
+
+def train_segment(
+    trainer: Trainer,
+    member: Member,
+    record: Record,
+    train: Batch,
+    validation: Batch,
+    step: Any,
+    n: Any,
+) -> tuple[Member, Record, Info]:
+    """Trains one member for `n` steps from `step` and validates it once.
+
+    One loop in one program; events (pruning, checkpoints, logging) happen between segments and
+    cost nothing inside. `step` and `n` are shared by all members, so they must not be batched;
+    both may be traced, so that one program serves segments of any length.
+
+    Args:
+      trainer: the static part.
+      member: one member, no member axis.
+      record: its record.
+      train: training data.
+      validation: validation data.
+      step: the step the member stands at, int32.
+      n: steps to train, int32, 1 … `trainer.steps`.
+
+    Returns:
+      `(member, record, info)`; info holds the segment's mean `train_loss` and the validation
+      metrics after its last step.
+    """
+    rows = batch_rows(trainer, member, step)
+
+    def body(i: Any, carry: tuple[Member, jax.Array]) -> tuple[Member, jax.Array]:
+        member, losses = carry
+        member, info = train_step(trainer, member, take(train, rows[i]), step + i)
+        return member, losses.at[i].set(info["train_loss"])
+
+    losses = jnp.zeros(trainer.steps, jnp.float32)
+    member, losses = lax.fori_loop(jnp.int32(0), n, body, (member, losses))
+    return close_segment(trainer, member, record, losses, validation, step, n)
+
+
+def take(data: Batch, rows: jax.Array) -> Batch:
+    """The examples `rows` of a data set, as one batch."""
+    return jax.tree.map(lambda a: a[rows], data)
+
+
+def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
+    """Which examples the member sees in the segment that begins at `step`: int32[steps, batch]."""
+    key = jax.random.fold_in(member.data_key, ORDER)
+    return trainer.order(key, step + member.hyper["data_offset"], trainer.steps)
+
+
+def close_segment(
+    trainer: Trainer,
+    member: Member,
+    record: Record,
+    losses: jax.Array,
+    validation: Batch,
+    step: Any,
+    n: Any,
+) -> tuple[Member, Record, Info]:
+    """Ends the segment of `n` steps that began at `step`; `losses` are 0 beyond its last step."""
+    record = note_divergence(record, losses, step)
+    record, info = observe(trainer, member, record, validation, step + n)
+    return member, record, info | {"train_loss": jnp.sum(losses) / jnp.asarray(n, jnp.float32)}
+
+
+def masked_start(member: Member) -> Member:
+    """The member with its mask put onto its parameters, as every training starts."""
+    return member._replace(params=apply_mask(member.mask, member.params))
