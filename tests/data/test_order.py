@@ -35,7 +35,7 @@ def p_values(drawn):
     ]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 9, 16, 97, 1000, 4999])
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 97, 4999])
 def test_every_epoch_is_a_permutation(size):
     epochs = draw(KEY, 0, steps=3, batch_size=size, size=size)
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
@@ -53,7 +53,9 @@ def test_every_epoch_is_a_permutation_at_any_size(size, seed):
 
 @pytest.mark.parametrize("size", [5, 9, 12])
 def test_orders_are_uniform(size):
-    assert min(p_values(permutations(size, 30_000))) > 1e-3
+    drawn = permutations(size, 30_000)
+    assert (np.sort(drawn, axis=1) == np.arange(size)).all()
+    assert min(p_values(drawn)) > 1e-3
 
 
 def test_the_uniformity_test_sees_a_weak_order(monkeypatch):
@@ -61,7 +63,7 @@ def test_the_uniformity_test_sees_a_weak_order(monkeypatch):
     assert min(p_values(permutations(9, 30_000))) < 1e-6
 
 
-def test_a_long_order_looks_random():
+def test_long_orders_look_random_and_unrelated():
     size, n = 1000, 300
     drawn = permutations(size, n)
     fixed = (drawn == np.arange(size)).sum()
@@ -69,13 +71,11 @@ def test_a_long_order_looks_random():
     successive = [np.corrcoef(row[:-1], row[1:])[0, 1] for row in drawn]
     assert abs(np.mean(successive)) < 4 / np.sqrt(size * n)
     assert np.std(successive) * np.sqrt(size) == pytest.approx(1, abs=0.2)
-    quarter = np.stack([np.bincount(row[:250] // 250, minlength=4) for row in drawn]).sum(0)
+    quarter = np.bincount(drawn[:, :250].ravel() // 250, minlength=4)
     assert stats.chisquare(quarter).pvalue > 1e-3
-
-
-def test_keys_draw_unrelated_orders():
-    drawn = permutations(100, 2)
-    assert abs(np.corrcoef(drawn)[0, 1]) < 0.35
+    between_keys = np.corrcoef(drawn)[~np.eye(n, dtype=bool)]
+    assert np.abs(between_keys).max() < 6 / np.sqrt(size)
+    assert np.std(between_keys) * np.sqrt(size) == pytest.approx(1, abs=0.05)
 
 
 @pytest.fixture(scope="module")
