@@ -75,6 +75,18 @@ class Run:
         return self.plan
 
     @property
+    def replans(self) -> list[Any]:
+        """The changes of plan that were forced on the run, in order."""
+        path = self.path / "replans.json"
+        return files.read_json(path) if path.exists() else []
+
+    def add_replan(self, change: Any) -> None:
+        """Records a change of plan, such as a smaller chunk where memory ran out."""
+        files.write_json(
+            self.path / "replans.json", [*self.replans, plain(change, name="change")]
+        )
+
+    @property
     def nodes(self) -> list[dict[str, Any]]:
         """The manifest's entries `{"key": …, **labels}`, in the order they were added."""
         return files.read_json(self.path / "manifest.json")["nodes"]

@@ -82,6 +82,15 @@ def test_a_run_left_unfinished_is_interrupted(tmp_path):
     assert statuses(tmp_path) == ["interrupted"]
 
 
+def test_changes_of_plan_are_kept_beside_it(tmp_path):
+    with open_run(tmp_path, name="a", config={}, env={}) as run:
+        assert run.replans == []
+        run.add_replan({"level": 1, "chunk": 4})
+        run.add_replan({"level": 2, "chunk": 2})
+    with open_run(tmp_path, name="a", config={}, env={}) as run:
+        assert [change["chunk"] for change in run.replans] == [4, 2]
+
+
 def test_the_first_plan_stays(tmp_path):
     with begin(tmp_path) as run:
         assert run.plan is None
