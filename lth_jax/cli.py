@@ -1,7 +1,7 @@
 """`lth`: lists, shows and draws what the store holds; it never builds a model and never trains.
 
 Exit codes: 0 done; 2 bad input, one sentence on stderr; 141 the reader of a pipe went away.
-What is heavy is imported by the command that needs it, so that `lth --help` answers at once.
+What is heavy is imported by the command that needs it.
 """
 
 import argparse
@@ -80,13 +80,13 @@ def _ls(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from lth_jax.report.display import headline_metric, level_table, verdict
-    from lth_jax.report.levels import read_run
+    from lth_jax.report import level_table, read_run
+    from lth_jax.report.display import headline_metric, verdict
     from lth_jax.report.tables import difference_rows, summary_rows
     from lth_jax.store import Store
 
     info = _find(arguments)
-    run = read_run(Store(_root(info)), info)
+    run = read_run(Store(_root(info)), info.path)
     if arguments.json:
         rows = summary_rows(run)
         _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
@@ -98,7 +98,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from lth_jax.report.page import write_report
+    from lth_jax.report import write_report
     from lth_jax.store import Store
 
     info = _find(arguments)

@@ -161,7 +161,7 @@ def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom lth_jax import cli\n"
         "try: cli.main(['--help'])\n"
-        "except SystemExit: print([m for m in ('jax', 'matplotlib', 'rich') if m in sys.modules])"
+        "except SystemExit: print([m for m in ('matplotlib', 'pyarrow', 'rich', 'orbax') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.endswith("[]\n")

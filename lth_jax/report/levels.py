@@ -11,7 +11,7 @@ from lth_jax.measures.overlap import Overlap, between_members
 from lth_jax.store.errors import CorruptError
 from lth_jax.store.files import read_json
 from lth_jax.store.nodes import Node, Store
-from lth_jax.store.runs import RunInfo
+from lth_jax.store.runs import RunInfo, find_run
 
 TICKET = "ticket"
 DENSE = "dense"
@@ -86,17 +86,18 @@ class RunRecord(NamedTuple):
         return sorted(seen, key=lambda arm: (arm != DENSE, arm != TICKET))
 
 
-def read_run(store: Store, info: RunInfo) -> RunRecord:
+def read_run(store: Store, path: str | Path) -> RunRecord:
     """Reads a run's finished levels; an unfinished run has the levels finished so far.
 
     Args:
       store: where the nodes lie.
-      info: the run, as `find_run` or `list_runs` gives it.
+      path: the run's folder.
 
     Raises:
+      StoreError: if there is no such run.
       CorruptError: if a file of the run is damaged, or a node does not match its hash.
     """
-    path = Path(info.path)
+    path = Path(path)
     nodes = read_json(path / "manifest.json")["nodes"]
     entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
     levels = tuple(
@@ -105,7 +106,7 @@ def read_run(store: Store, info: RunInfo) -> RunRecord:
     )
     plan = path / "plan.json"
     return RunRecord(
-        info=info,
+        info=find_run(path.parent, str(path)),
         config=read_json(path / "config.json"),
         environments=read_json(path / "env.json"),
         plan=read_json(plan) if plan.exists() else None,

@@ -14,7 +14,7 @@ from lth_jax.report import display, figures, tables
 from lth_jax.report.levels import RunRecord, read_run
 from lth_jax.store.files import explained, publish, temporary
 from lth_jax.store.nodes import Store
-from lth_jax.store.runs import RunInfo
+from lth_jax.store.runs import Run, RunInfo
 
 CAPTIONS = {
     "early_stop_step": "Step of the smallest validation loss: earlier is faster learning.",
@@ -25,7 +25,7 @@ CAPTIONS = {
 }
 
 
-def write_report(store: Store, info: RunInfo) -> Path:
+def write_report(store: Store, run: Run | RunInfo) -> Path:
     """Draws a run's report from the store alone, finished or not.
 
     Writes `report/index.html`, `report/figures/*.png` and `*.svg`, `report/data/*.parquet` and
@@ -34,7 +34,7 @@ def write_report(store: Store, info: RunInfo) -> Path:
 
     Args:
       store: where the nodes lie.
-      info: the run, as `find_run` or `list_runs` gives it.
+      run: an open run, or one from `find_run` or `list_runs`.
 
     Returns:
       The path of the page.
@@ -42,17 +42,17 @@ def write_report(store: Store, info: RunInfo) -> Path:
     Raises:
       StoreError: if something in the store is damaged, or the folder cannot be written.
     """
-    run = read_run(store, info)
-    folder = Path(info.path) / "report"
+    record = read_run(store, run.path)
+    folder = Path(run.path) / "report"
     pictures = {
         f"figures/{name}.{kind}": figures.image(figure, kind)
-        for name, figure in figures.draw(run).items()
+        for name, figure in figures.draw(record).items()
         for kind in ("svg", "png")
     }
-    files = pictures | dict(_data(run))
+    files = pictures | dict(_data(record))
     for name, content in files.items():
         _write(folder / name, content)
-    _write(folder / "index.html", page(run, files).encode())
+    _write(folder / "index.html", page(record, files).encode())
     return folder / "index.html"
 
 

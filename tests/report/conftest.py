@@ -23,7 +23,7 @@ def shelf(written, tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(written, shelf):
     """The run, read back."""
-    return read_run(shelf, written)
+    return read_run(shelf, written.path)
 
 
 @pytest.fixture
@@ -32,6 +32,6 @@ def read(tmp_path):
 
     def write_and_read(nodes, **options):
         info = synthetic.write(tmp_path, nodes=nodes, **options)
-        return read_run(store.Store(tmp_path), info)
+        return read_run(store.Store(tmp_path), info.path)
 
     return write_and_read

@@ -77,9 +77,11 @@ def test_nodes_that_are_no_level_are_passed_over(tmp_path):
     shelf = store.Store(tmp_path)
     key = store.content_key("a measure")
     shelf.node(key, lambda _: ({"value": np.zeros(1)}, {"kind": "stability"}))
-    with store.open_run(tmp_path, name="ladder", config=read_run(shelf, info).config, env={}) as r:
+    with store.open_run(
+        tmp_path, name="ladder", config=read_run(shelf, info.path).config, env={}
+    ) as r:
         r.add(key)
-    assert len(read_run(shelf, info).levels) == 2
+    assert len(read_run(shelf, info.path).levels) == 2
 
 
 def test_a_flipped_bit_is_found(tmp_path):
@@ -87,7 +89,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     meta = next((tmp_path / "nodes").rglob("meta.json"))
     meta.write_text(meta.read_text().replace("1500", "1501"))
     with pytest.raises(store.CorruptError, match="does not match its SHA-256"):
-        read_run(store.Store(tmp_path), info)
+        read_run(store.Store(tmp_path), info.path)
 
 
 def test_a_torn_manifest_is_one_sentence(tmp_path):
@@ -95,4 +97,4 @@ def test_a_torn_manifest_is_one_sentence(tmp_path):
     manifest = Path(info.path, "manifest.json")
     manifest.write_text(manifest.read_text()[:-9])
     with pytest.raises(store.CorruptError, match=r"manifest\.json is damaged"):
-        read_run(store.Store(tmp_path), info)
+        read_run(store.Store(tmp_path), info.path)

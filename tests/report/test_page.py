@@ -108,9 +108,10 @@ def test_what_a_config_says_is_escaped(tmp_path):
 
 
 def test_the_command_that_made_the_run_is_repeated(tmp_path):
-    with store.open_run(tmp_path, name="x", config={}, env={"command": ["python", "a b"]}) as run:
-        info = store.find_run(tmp_path, str(run.path))
-    assert "python &#x27;a b&#x27;" in write_report(store.Store(tmp_path), info).read_text()
+    env = {"command": ["python", "a b"]}
+    with store.open_run(tmp_path, name="x", config={"x": 1}, env=env) as run:
+        page = write_report(store.Store(tmp_path), run).read_text()
+    assert "python &#x27;a b&#x27;" in page
 
 
 def test_an_unfinished_run_shows_what_is_there(tmp_path):
