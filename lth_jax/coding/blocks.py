@@ -17,7 +17,6 @@ from lth_jax.coding.errors import TicketError
 
 _MAX_CLASSES = 8
 _OVERHEAD_BITS = 40.0  # one lane's state, the end mark, lengths of the side information
-_BLOCK_BITS = 16.0  # two counts for each block
 
 
 class Blocks(NamedTuple):
@@ -93,7 +92,8 @@ def _bits(blocks: Blocks) -> float:
     classes = zip(blocks[:2], blocks.kept.shape, strict=True)
     side = sum(symbols.estimate(c, number) for c, number in classes)
     entropy = float((sizes * binary_entropy(blocks.kept / sizes)).sum())
-    return entropy + side + _BLOCK_BITS * sizes.size + _OVERHEAD_BITS
+    counts = sum(len(bits_.varint(int(k))) + 1 for k in blocks.kept.ravel())
+    return entropy + side + 8.0 * counts + _OVERHEAD_BITS
 
 
 def _cut(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Blocks:

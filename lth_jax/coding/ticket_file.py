@@ -7,7 +7,7 @@ initialisation is a key and a mask, and takes hardly more than the mask.
 """
 
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +33,7 @@ def _naming(path: PathLike) -> Iterator[None]:
 def save(path: PathLike, data: bytes) -> None:
     """Writes the bytes that `encode` gives; the file appears whole or not at all.
 
+    >>> import tempfile
     >>> import numpy as np
     >>> from lth_jax import coding
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -42,16 +43,15 @@ def save(path: PathLike, data: bytes) -> None:
     3
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load(
