@@ -216,11 +216,25 @@ def _kernel_shape(x: tuple[int, ...], g: tuple[int, ...], geometry: Geometry) ->
 
 def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     if not _few_channels(x, geometry):
-        return _stock_conv(x, w, geometry)
+        return _cpu_direct(x, w, geometry)
     kernel = w.reshape(-1, w.shape[-1])
     return _product(_patches(x, geometry), kernel, geometry).reshape(
         _output_shape(x.shape, w.shape, geometry)
     )
+
+
+def _cpu_direct(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """XLA's convolution, whose result is wrong on CPUs where one side is cropped, one padded."""
+    if any(side < 0 for sides in geometry.padding for side in sides):
+        x = _padded(x, geometry)
+        ones = (1,) * len(geometry.kernel)
+        geometry = geometry._replace(padding=((0, 0),) * len(ones), input_dilation=ones)
+    return _stock_conv(x, w, geometry)
+
+
+def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
+    borders = [(*p, d - 1) for p, d in zip(geometry.padding, geometry.input_dilation, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *borders, (0, 0, 0)])
 
 
 def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -241,7 +255,7 @@ def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.A
         padding=tuple(padding),
         input_dilation=geometry.strides,
     )
-    return _stock_conv(g, lax.optimization_barrier(flipped), transposed)
+    return _cpu_direct(g, lax.optimization_barrier(flipped), transposed)
 
 
 def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
@@ -264,7 +278,7 @@ def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.
         kernel_dilation=geometry.strides,
     )
     windows = lax.optimization_barrier(jnp.moveaxis(g, 0, -2))
-    out = _stock_conv(lax.optimization_barrier(images), windows, correlation)
+    out = _cpu_direct(lax.optimization_barrier(images), windows, correlation)
     return jnp.moveaxis(lax.optimization_barrier(out), 0, -2)
 
 
@@ -274,8 +288,7 @@ def _few_channels(x: jax.Array, geometry: Geometry) -> bool:
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
     """Every window as a row: `(batch · outputs, kernel · channels)`."""
-    borders = [(*p, d - 1) for p, d in zip(geometry.padding, geometry.input_dilation, strict=True)]
-    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *borders, (0, 0, 0)])
+    padded = _padded(x, geometry)
 
     def cells(offsets: tuple[int, ...]) -> jax.Array:
         start = [o * d for o, d in zip(offsets, geometry.kernel_dilation, strict=True)]

@@ -1,0 +1,66 @@
+"""Convolutional networks: the papers' sizes, their formula, one and two spatial axes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from lth_jax import trees
+from lth_jax.models.adapters import from_linen
+from lth_jax.models.convnet import ConvNet
+
+
+def weights(model, x):
+    """(convolutional, all) kernel entries, from shapes alone."""
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
+    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    return sum(k.size for k in kernels if k.ndim > 2), sum(k.size for k in kernels)
+
+
+@pytest.mark.parametrize(
+    ("stages", "convolutions", "everything"),
+    [
+        ([(64, 64)], 38_592, 4_300_992),
+        ([(64, 64), (128, 128)], 259_776, 2_425_024),
+        ([(64, 64), (128, 128), (256, 256)], 1_144_512, 2_261_184),
+    ],
+    ids=["Conv-2", "Conv-4", "Conv-6"],
+)
+def test_weights_of_the_papers_networks(stages, convolutions, everything):
+    """Frankle and Carbin (2019), figure 2: 38K of 4.3M, 260K of 2.4M, and 1.1M."""
+    model = from_linen(ConvNet(stages, hidden=(256, 256)))
+    assert weights(model, jnp.zeros((1, 32, 32, 3))) == (convolutions, everything)
+
+
+def test_it_is_its_formula():
+    model = from_linen(ConvNet([(3, 4), (5,)], hidden=(6,), classes=2))
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    params, state = jax.jit(model.init)(jax.random.key(1), x)
+
+    def expected(params, x):
+        for name in ("Conv_0", "Conv_1", "Conv_2"):
+            x = lax.conv_general_dilated(
+                x,
+                params[name]["kernel"],
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            x = nn.relu(x + params[name]["bias"])
+            x = x if name == "Conv_0" else nn.max_pool(x, (2, 2), (2, 2))
+        h = x.reshape(2, -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+        return nn.relu(h) @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # no bias stays zero
+    ours, theirs = jax.jit(
+        lambda p: (model.apply(p, state, x, key=None, train=True)[0], expected(p, x))
+    )(params)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_signals_go_through_it_too():
+    model = from_linen(ConvNet([(2,), (3,)], hidden=(), classes=4))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 40, 1)))
+    assert trees.size(params) == (3 * 1 * 2 + 2) + (3 * 2 * 3 + 3) + (10 * 3 * 4 + 4)

@@ -1,0 +1,96 @@
+"""The acid test: a ResNet with BatchNorm and dropout as a population, under every transform."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from lth_jax import trees
+from lth_jax.models.adapters import from_linen
+from lth_jax.models.resnet import ResNet
+
+MODEL = from_linen(ResNet(blocks=(1, 1), width=4, classes=3, dropout=0.3))
+X = jax.random.normal(jax.random.key(5), (4, 8, 8, 3))
+KEYS = jax.random.split(jax.random.key(6), 2)
+
+
+def gradient(params, state, key):
+    def loss(params):
+        out, new_state = MODEL.apply(params, state, X, key=key, train=True)
+        return (out**2).mean(), (new_state, out)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
+@functools.cache
+def members():
+    """Two members that share parameters and differ in their dropout keys."""
+    params, state = jax.jit(MODEL.init)(jax.random.key(0), X)
+    return trees.stack([params] * 2), trees.stack([state] * 2)
+
+
+@functools.cache
+def together():
+    return jax.jit(jax.vmap(gradient))(*members(), KEYS)
+
+
+def test_members_agree_with_single_runs():
+    alone = jax.jit(gradient)
+    for i in range(2):
+        single = alone(*trees.index(members(), i), KEYS[i])
+        for a, b in zip(
+            jax.tree.leaves(trees.index(together(), i)), jax.tree.leaves(single), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_members_draw_their_own_dropout_and_their_own_statistics():
+    gradients, (state, out) = together()
+    assert not np.allclose(out[0], out[1])
+    last = state["batch_stats"]["ResidualBlock_1"]["BatchNorm_1"]["mean"]
+    assert not np.allclose(last[0], last[1])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
+
+
+def test_statistics_follow_their_momentum():
+    params, state = trees.index(members(), 0)
+    moved = trees.index(together()[1][0], 0)["batch_stats"]["BatchNorm_0"]
+    kernel = params["Conv_0"]["kernel"]
+    h = jax.lax.conv_general_dilated(
+        X, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(moved["mean"], 0.1 * h.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * h.var((0, 1, 2)), atol=1e-5)
+    trees.check_same_structure("moved", trees.index(together()[1][0], 0), "state", state)
+
+
+def test_a_sharded_population_agrees():
+    mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = P("m")
+    sharded = jax.jit(
+        jax.shard_map(jax.vmap(gradient), mesh=mesh, in_specs=(spec,) * 3, out_specs=spec)
+    )(*members(), KEYS)
+    for a, b in zip(jax.tree.leaves(sharded), jax.tree.leaves(together()), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "weights"), [((3, 3, 3), 270_896), ((9, 9, 9), 851_504)], ids=["20", "56"]
+)
+def test_weights_of_the_papers_networks(blocks, weights):
+    """He et al. (2016), table 6: 0.27M and 0.85M; projections and BatchNorm add 1 % at most."""
+    model = from_linen(ResNet(blocks=blocks, width=16))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim > 1) == weights
+
+
+def test_signals_go_through_it_too():
+    model = from_linen(ResNet(width=4))
+    params, state = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 40, 1)))
+    assert params["ResidualBlock_2"]["Conv_2"]["kernel"].shape == (1, 8, 16)
+    apply = functools.partial(model.apply, train=False)
+    assert jax.eval_shape(apply, params, state, jnp.zeros((5, 40, 1)))[0].shape == (5, 10)
