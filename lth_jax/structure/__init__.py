@@ -5,15 +5,35 @@ from lth_jax.structure.compact import compact, take
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.links import major, minor
 from lth_jax.structure.rules import register
+from lth_jax.structure.units import (
+    expand,
+    global_counts,
+    keep_best,
+    members,
+    prunable,
+    score_units,
+    unit_counts,
+    units,
+    units_of,
+)
 
 __all__ = [
     "Group",
     "Slot",
     "Structure",
     "compact",
+    "expand",
     "find_groups",
+    "global_counts",
+    "keep_best",
     "major",
+    "members",
     "minor",
+    "prunable",
     "register",
+    "score_units",
     "take",
+    "unit_counts",
+    "units",
+    "units_of",
 ]

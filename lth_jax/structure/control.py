@@ -164,7 +164,7 @@ def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
     def rule(*flat: Any) -> list[Any]:
         primals, given = flat[: len(op.ins)], dict(zip(floats, flat[len(op.ins) :], strict=True))
-        tangents = [given[k] if k in given else _no_tangent(x) for k, x in enumerate(primals)]
+        tangents = tuple(given.get(k, _no_tangent(x)) for k, x in enumerate(primals))
         outs, tangents = jax.jvp(lambda *xs: tuple(op.bind(*xs)), primals, tangents)
         return [*outs, *(t for t, v in zip(tangents, op.outs, strict=True) if _is_float(v.aval))]
 

@@ -46,12 +46,17 @@ def _reverse(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     return [[atoms[::-1] if d in gone else atoms for d, atoms in enumerate(ins[0])]]
 
 
+def _tile(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return [[np.tile(atoms, n) for atoms, n in zip(ins[0], op.params["reps"], strict=True)]]
+
+
 def _run_broadcast(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
     return op.bind(*args, shape=shrunk.shape(op.outs[0]))
 
 
 register("broadcast_in_dim", link=_broadcast, run=_run_broadcast)
 register("squeeze", link=_squeeze)
+register("tile", link=_tile)
 register("transpose", link=_transpose)
 register("rev", link=_reverse)
 
@@ -162,6 +167,18 @@ def _joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
     return links.with_content(pieces[0], np.max([links.content(p) for p in pieces], axis=0))
 
 
+def _stack(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    along = op.params["axis"]
+    out = [_joined(links, pieces) for pieces in zip(*ins, strict=True)]
+    return [[*out[:along], links.stuck(len(ins), "`stack` makes it"), *out[along:]]]
+
+
+def _unstack(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    along = op.params["axis"]
+    links.pin(ins[0][along], "`unstack` takes it apart")
+    return [[*ins[0][:along], *ins[0][along + 1 :]]] * len(op.outs)
+
+
 def _split(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     along = op.params["axis"]
     cuts = np.cumsum(op.params["sizes"])[:-1]
@@ -221,6 +238,8 @@ def _run_pad(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 register("concatenate", link=_concatenate)
+register("stack", link=_stack)
+register("unstack", link=_unstack)
 register("split", link=_split, run=_run_split)
 register("slice", link=_slice, run=_run_slice)
 register("pad", link=_pad, run=_run_pad)
@@ -366,8 +385,8 @@ def _scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 register("gather", link=_gather, run=_run_gather)
-register("scatter", "scatter-add", "scatter-min", "scatter-max", link=_scatter)
-register("scatter_add", "scatter_min", "scatter_max", link=_scatter)
+register("scatter", "scatter-add", "scatter-min", "scatter-max", "scatter-mul", "scatter-sub",
+         link=_scatter)  # fmt: skip
 
 
 # --- entries made from nothing

@@ -244,13 +244,13 @@ def _same(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 register(
     "abs", "asin", "asinh", "atan", "atanh", "bitcast_convert_type", "cbrt", "ceil", "conj",
-    "convert_element_type", "copy", "copy_p", "erf", "erf_inv", "expm1", "floor", "imag", "log1p",
-    "name", "neg", "real", "reduce_precision", "round", "sharding_constraint", "sign", "sin",
+    "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "imag", "layout_constraint", "log1p",
+    "name", "neg", "pvary", "real", "reduce_precision", "reshard", "round", "sharding_constraint", "sign", "sin",
     "sinh", "sqrt", "square", "stop_gradient", "tan", "tanh",
     link=elementwise(keep),
 )  # fmt: skip
 register(
-    "acos", "and", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp", "exp2", "ge", "gt",
+    "acos", "acosh", "and", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp", "exp2", "ge", "gt",
     "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter", "not",
     "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical", "xor",
     link=elementwise(spoil),

@@ -1,13 +1,14 @@
 """Rules of the primitives that combine entries: products, convolutions, reductions, windows."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lth_jax.models.convolution import conv_p
 from lth_jax.structure.graph import Op
 from lth_jax.structure.links import FINITE, Atoms, Axes, Links, product
-from lth_jax.structure.rules import Shrunk, register
+from lth_jax.structure.rules import Link, Shrunk, register
 
 # --- products
 
@@ -43,31 +44,70 @@ register("dot_general", link=_dot_general)
 # --- convolutions
 
 
-def _convolution(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Channels are units; the window and the space it moves over must stay.
+class _Layout(NamedTuple):
+    """Which axes of a convolution are what; `members` holds one axis more of each, or nothing."""
+
+    batch: tuple[int, int]
+    features: tuple[int, int]
+    fan_in: int
+    kernel_out: int
+    spaces: tuple[tuple[int, int], ...]
+    members: tuple[int, ...]
+    groups: int
+    batch_groups: int
+
+
+def _stock_layout(op: Op) -> _Layout:
+    image, kernel, out = op.params["dimension_numbers"]
+    return _Layout(
+        (image[0], out[0]),
+        (image[1], out[1]),
+        kernel[1],
+        kernel[0],
+        tuple(zip(image[2:], kernel[2:], strict=True)),
+        (),
+        op.params["feature_group_count"],
+        op.params["batch_group_count"],
+    )
+
+
+def _own_layout(op: Op) -> _Layout:
+    """That of `lth_jax.models.convolution`: channels last, members first where there are any."""
+    geometry = op.params["geometry"]
+    rank = len(geometry.kernel) + 2
+    first = len(op.ins[0].shape) - rank
+    spaces = tuple((first + 1 + d, first + d) for d in range(rank - 2))
+    last = first + rank - 1
+    return _Layout(
+        (first, first), (last, last), last - 1, last, spaces, (0,) * first, geometry.groups, 1
+    )
+
+
+def _convolution(layout_of: Callable[[Op], _Layout]) -> Link:
+    """The link of a convolution: channels are units; the window and its space must stay.
 
     In a grouped convolution either whole groups go or, from every group, the same channels.
     """
-    dims = op.params["dimension_numbers"]
-    (image, kernel), groups = ins, op.params["feature_group_count"]
-    if op.params["batch_group_count"] != 1:
-        for atoms in (image[dims.lhs_spec[0]], kernel[dims.rhs_spec[0]]):
-            links.pin(atoms, f"batch groups of `{op.name}`")
-    for a, b in zip(dims.lhs_spec[2:], dims.rhs_spec[2:], strict=True):
-        links.pin(image[a], f"the space of `{op.name}`")
-        links.pin(kernel[b], f"the window of `{op.name}`")
-    out = [links.stuck(n, f"the space of `{op.name}`") for n in op.outs[0].shape]
-    out[dims.out_spec[0]] = _batch(links, op, image[dims.lhs_spec[0]])
-    channels = image[dims.lhs_spec[1]], kernel[dims.rhs_spec[1]], kernel[dims.rhs_spec[0]]
-    out[dims.out_spec[1]] = links.after_sum(_channels(links, op, groups, *channels))
-    return [out]
 
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        layout, (image, kernel) = layout_of(op), ins
+        for a, b in layout.spaces:
+            links.pin(image[a], f"the space of `{op.name}`")
+            links.pin(kernel[b], f"the window of `{op.name}`")
+        out = [links.stuck(n, f"the space of `{op.name}`") for n in op.outs[0].shape]
+        for d in layout.members:
+            out[d] = links.after_sum(_side_by_side(links, image[d], kernel[d]))
+        channels = image[layout.features[0]], kernel[layout.fan_in], kernel[layout.kernel_out]
+        if layout.batch_groups == 1:
+            out[layout.batch[1]] = links.after_sum(image[layout.batch[0]])
+        else:
+            for atoms in (image[layout.batch[0]], channels[2]):
+                links.pin(atoms, f"the batch groups of `{op.name}`")
+        features = _channels(links, op, layout.groups, *channels)
+        out[layout.features[1]] = links.after_sum(features)
+        return [out]
 
-def _batch(links: Links, op: Op, atoms: Atoms) -> Atoms:
-    if op.params["batch_group_count"] == 1:
-        return links.after_sum(atoms)
-    n = op.outs[0].shape[op.params["dimension_numbers"].out_spec[0]]
-    return links.stuck(n, f"batch groups of `{op.name}`")
+    return link
 
 
 def _channels(links: Links, op: Op, groups: int, image: Atoms, fan_in: Atoms, out: Atoms) -> Atoms:
@@ -95,19 +135,28 @@ def _same_in_every_group(links: Links, op: Op, image: Atoms, fan_in: Atoms, out:
     return out.ravel()
 
 
-def _run_convolution(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    dims = op.params["dimension_numbers"]
-    fan_in = args[1].shape[dims.rhs_spec[1]]
-    return op.bind(*args, feature_group_count=args[0].shape[dims.lhs_spec[1]] // fan_in)
+def _groups_left(layout: _Layout, args: Sequence[Any]) -> int:
+    """Either whole groups are gone, or channels of every group."""
+    return args[0].shape[layout.features[0]] // args[1].shape[layout.fan_in]
 
 
-register("conv_general_dilated", link=_convolution, run=_run_convolution)
+def _run_stock(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    return op.bind(*args, feature_group_count=_groups_left(_stock_layout(op), args))
+
+
+def _run_own(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    geometry = op.params["geometry"]._replace(groups=_groups_left(_own_layout(op), args))
+    return op.bind(*args, geometry=geometry)
+
+
+register("conv_general_dilated", link=_convolution(_stock_layout), run=_run_stock)
+register(conv_p.name, link=_convolution(_own_layout), run=_run_own)
 
 
 # --- reductions
 
 
-def _reduce(neutral: bool) -> Any:
+def _reduce(neutral: bool) -> Link:
     """The link of a reduction; `neutral`: entries that are zero do not change the result."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -135,7 +184,7 @@ register("argmax", "argmin", link=_arg_reduce)
 # --- along an axis whose order matters
 
 
-def _cumulative(neutral: bool) -> Any:
+def _cumulative(neutral: bool) -> Link:
     """The link of a running result; `neutral`: slices of zeros stay slices of zeros."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -157,10 +206,11 @@ def _sort(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _top_k(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    *rows, last = ins[0]
-    links.pin(last, "`top_k` orders it")
-    best = links.stuck(op.outs[0].shape[-1], "`top_k` orders it")
-    return [[*rows, best], [*(links.with_content(atoms, FINITE) for atoms in rows), best]]
+    along = op.params["axis"] % len(ins[0])
+    links.pin(ins[0][along], "`top_k` orders it")
+    best = links.stuck(op.params["k"], "`top_k` orders it")
+    values = [best if d == along else atoms for d, atoms in enumerate(ins[0])]
+    return [values, [links.with_content(atoms, FINITE) for atoms in values]]
 
 
 register("cumsum", "cumprod", "cummax", "cummin", link=_cumulative(neutral=True))
