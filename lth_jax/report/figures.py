@@ -6,8 +6,8 @@ longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by mar
 
 import io
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -70,14 +70,16 @@ LOOKS = {
 SPARE = (("#CC79A7", "v"), ("#56B4E9", "P"), ("#666666", "X"))
 
 
-def style() -> AbstractContextManager[None]:
-    """Matplotlib's settings for all figures, inside a `with` block.
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's settings for all figures, for a `with` block or as a decorator.
 
     >>> with style():
     ...     mpl.rcParams["savefig.dpi"]
     200.0
     """
-    return mpl.rc_context({**mpl.rcParamsDefault, **STYLE})
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+        yield
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
@@ -91,6 +93,7 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
     return {arm: LOOKS.get(arm) or spare[arm] for arm in arms}
 
 
+@style()
 def against_density(run: RunRecord, metric: str) -> Figure:
     """A metric against the weights remaining: mean and 95 % band over replicates, per arm.
 
@@ -110,6 +113,7 @@ def against_density(run: RunRecord, metric: str) -> Figure:
     return figure
 
 
+@style()
 def leaf_density(run: RunRecord) -> Figure:
     """How much of each prunable leaf the tickets keep, against the level: mean and range.
 
@@ -137,6 +141,7 @@ def leaf_density(run: RunRecord) -> Figure:
     return figure
 
 
+@style()
 def mask_overlap(run: RunRecord) -> Figure:
     """How much the tickets of different replicates agree, beside the chance level.
 
@@ -159,6 +164,7 @@ def mask_overlap(run: RunRecord) -> Figure:
     return figure
 
 
+@style()
 def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     """A metric against the training step at some levels, the dense parent in each for comparison.
 
@@ -169,23 +175,14 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     """
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     levels = spread([level for level in run.levels if level is not dense] or run.levels, panels)
-    rows, columns = -(-len(levels) // 2), min(2, len(levels))
-    figure = Figure(figsize=(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, level in zip(grid.flat, levels, strict=False):
+    figure, panes = _panes(len(levels), "Training step", quantity(metric).title)
+    for axes, level in zip(panes, levels, strict=True):
         axes.set_title(f"{percent(level.density)} % of weights remaining")
         for arm, look in looks(run.arms).items():
             home = dense if arm == DENSE else level
             if home is not None and arm in home.arms:
                 _curve(axes, home, arm, metric, look)
-    for axes in grid.flat[len(levels) :]:
-        axes.remove()
-    for axes in grid[:, 0]:
-        axes.set_ylabel(quantity(metric).title)
-    for axes in grid.flat[len(levels) - columns : len(levels)]:
-        axes.set_xlabel("Training step")
-        axes.tick_params(labelbottom=True)
-    _legend(figure, grid.flat[0])
+    _legend(figure, panes[0])
     return figure
 
 
@@ -193,22 +190,22 @@ def draw(run: RunRecord) -> dict[str, Figure]:
     """All figures that a run has numbers for, by file name."""
     metrics = {metric for level in run.levels for metric in level.results}
     curves = {metric for level in run.levels for metric in level.curves}
-    with style():
-        figures = {
-            metric: against_density(run, metric)
-            for metric in (*HEADLINES, EARLY_STOP, *sorted(metrics - {*HEADLINES, EARLY_STOP}))
-            if metric in metrics and (metric.startswith("test_") or metric == EARLY_STOP)
-        }
-        for metric in ("validation_accuracy", "validation_loss"):
-            if metric in curves:
-                figures[f"{metric}_curves"] = training_curves(run, metric)
-        if len(run.levels) > 1:
-            figures["leaf_density"] = leaf_density(run)
-        if any(level.overlaps for level in run.levels):
-            figures["mask_overlap"] = mask_overlap(run)
+    figures = {
+        metric: against_density(run, metric)
+        for metric in (*HEADLINES, EARLY_STOP, *sorted(metrics - {*HEADLINES, EARLY_STOP}))
+        if metric in metrics and (metric.startswith("test_") or metric == EARLY_STOP)
+    }
+    for metric in ("validation_accuracy", "validation_loss"):
+        if metric in curves:
+            figures[f"{metric}_curves"] = training_curves(run, metric)
+    if any(TICKET in level.arms for level in run.levels):
+        figures["leaf_density"] = leaf_density(run)
+    if any(level.overlaps for level in run.levels):
+        figures["mask_overlap"] = mask_overlap(run)
     return figures
 
 
+@style()
 def image(figure: Figure, kind: str) -> bytes:
     """The figure as a file, the same bytes every time.
 
@@ -218,8 +215,7 @@ def image(figure: Figure, kind: str) -> bytes:
     """
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
     buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+    figure.savefig(buffer, format=kind, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -252,6 +248,21 @@ def density_ticks(densities: Sequence[float], gap: float = 1.45) -> list[float]:
 def _new() -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE)
     return figure, figure.subplots()
+
+
+def _panes(count: int, x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
+    """Up to two axes a row on common scales, labelled at the left and at the bottom only."""
+    rows, columns = -(-count // 2), min(2, count)
+    figure = Figure(figsize=(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y_label)
+    for axes in grid.flat[count - columns : count]:
+        axes.set_xlabel(x_label)
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid.flat[:count])
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
