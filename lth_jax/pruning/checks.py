@@ -106,8 +106,13 @@ def check_scores(scores: Scores, mask: Mask) -> None:
             raise TypeError(
                 f"`scores` at '{leaf_name}' has dtype {leaf.dtype}, but scores are floats."
             )
-        if not isinstance(leaf, jax.core.Tracer) and bool(jnp.isnan(leaf).any()):
+        if not isinstance(leaf, jax.core.Tracer) and _has_nan(leaf):
             raise ValueError(f"`scores` at '{leaf_name}' has NaN entries; scores must be numbers.")
+
+
+def _has_nan(leaf: jax.Array) -> bool:
+    with jax.ensure_compile_time_eval():  # the leaf is concrete, though we may be inside a trace
+        return bool(jnp.isnan(leaf).any())
 
 
 def check_fraction(name: str, value: Any) -> float:

@@ -83,7 +83,7 @@ def globally(minimum: int | float = 0) -> Scope:
     def select(
         scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, sizes: Any = None
     ) -> Mask:
-        if jnp.ndim(count) != 0 or not same_structure(count, 0):
+        if not same_structure(count, 0) or jnp.ndim(count) != 0:
             raise ValueError("`count` must be one number for a global scope; see `Scope.counts`.")
         pool = _Pool.of(scores, mask, prunable, sizes)
         if not minimum:
@@ -118,8 +118,11 @@ def erk() -> Scope:
     """Layerwise with the Erdős–Rényi-kernel densities of Evci et al. (2020, RigL), section 3.
 
     The density of a leaf of shape (s₁, …, s_d) is min(1, ε·Σsᵢ/Πsᵢ): wide layers become sparser.
-    ε is such that the counts of all prunable leaves sum to the asked density of the whole exactly
-    (largest remainders are rounded up), except that no leaf keeps less than 1.
+    ε is such that the counts of all prunable leaves sum to the asked density of the whole; the sum
+    is exact (largest remainders are rounded up), and every leaf keeps at least 1.
+
+    Raises:
+      ValueError: (from `counts`) the density keeps fewer weights than there are prunable leaves.
 
     >>> params = {"a": jnp.zeros((100, 100)), "b": jnp.zeros((100, 10))}
     >>> count = erk().counts(params, 0.2, prunable={"a": True, "b": True})
@@ -227,6 +230,11 @@ def _counts_erk(params: Params, density: float, *, prunable: Prunable) -> Count:
     chosen = zip(jax.tree.leaves(params), jax.tree.leaves(prunable), strict=True)
     perimeter = np.array([sum(leaf.shape) for leaf, use in chosen if use], np.float64)
     wanted = _round(check_fraction("density", density) * sizes.sum())
+    if wanted < len(sizes):
+        raise ValueError(
+            f"`density` {density} keeps {wanted} weights, "
+            f"fewer than the {len(sizes)} prunable leaves."
+        )
     return _count_tree(params, prunable, _apportion(_fill(perimeter, sizes, wanted), wanted))
 
 
@@ -244,10 +252,12 @@ def _fill(shares: np.ndarray, capacity: np.ndarray, total: int) -> np.ndarray:
 
 def _apportion(amounts: np.ndarray, total: int) -> list[int]:
     """Whole numbers, at least 1 each, that sum to `total`: the largest remainders go up."""
-    whole = np.floor(amounts + 1e-9).astype(np.int64)
+    whole = np.maximum(np.floor(amounts + 1e-9), 1).astype(np.int64)
     order = np.argsort(whole - amounts, kind="stable")
-    whole[order[: total - whole.sum()]] += 1
-    return [max(1, int(n)) for n in whole]
+    whole[order[: max(total - whole.sum(), 0)]] += 1
+    while whole.sum() > total:  # what the ones at 1 took too much
+        whole[np.argmax(whole)] -= 1
+    return whole.tolist()
 
 
 def _prunable_sizes(params: Params, prunable: Prunable) -> list[int]:
