@@ -104,18 +104,6 @@ def test_rounds_save_a_layer_that_one_shot_empties():
     assert float(alive.sum()) > 0  # and a path runs through all of them
 
 
-def test_rounds_are_a_loop_over_the_pruner_with_a_key_for_each():
-    params = {"w": jnp.zeros((6, 5))}
-    prunable, counts = {"w": True}, jnp.array([20, 11, 4], jnp.int32)
-    pruner = prune(criteria.random(), scopes.globally())
-    step = jax.jit(lambda m, k, key: pruner(params, m, k, prunable=prunable, key=key))
-    key, mask = jax.random.key(5), masks.ones_like(params)
-    for i, count in enumerate(counts):
-        mask = step(mask, count, jax.random.fold_in(key, i))
-    together = iterate(pruner, counts)(params, masks.ones_like(params), prunable=prunable, key=key)
-    np.testing.assert_array_equal(together["w"], mask["w"])
-
-
 def test_an_integer_input_is_refused():
     with pytest.raises(TypeError, match="`example` must be floating-point"):
         criteria.synflow(forward, jnp.zeros((1, 4), jnp.int32))
