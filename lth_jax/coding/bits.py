@@ -4,15 +4,13 @@ import numpy as np
 
 from lth_jax.coding.errors import TicketError
 
-WORD = 32
-
 
 def pack(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Writes integers one after the other, each in its own number of bits, low bit first.
 
     Args:
-      values: non-negative integers, `values[i] < 2**widths[i]`.
-      widths: integers in [0, 32], one per value.
+      values: int64, `0 <= values[i] < 2**widths[i]`.
+      widths: int64 in [0, 32], one per value.
 
     Returns:
       The bits, a uint8 array of zeros and ones of length `sum(widths)`.
@@ -25,15 +23,15 @@ def pack(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     if total == 0:
         return np.zeros(0, np.uint8)
     starts = ends - widths
-    words = starts // WORD
-    shifted = values.astype(np.uint64) << (starts % WORD).astype(np.uint64)
+    words = starts >> 5
+    shifted = values << (starts & 31)  # below 2**63
     # Values are disjoint in bits, so those that begin in one 32-bit word combine by "or"; what
     # spills over belongs to the next word. No word is skipped by values at most 32 bits wide.
-    first = np.flatnonzero(np.diff(words, prepend=-1))
+    first = np.flatnonzero(np.concatenate([np.ones(1, bool), words[1:] != words[:-1]]))
     combined = np.bitwise_or.reduceat(shifted, first)
     out = np.zeros(words[-1] + 2, "<u4")
-    out[words[first]] = combined.astype(np.uint32)
-    out[words[first] + 1] |= (combined >> np.uint64(WORD)).astype(np.uint32)
+    out[words[first]] = combined & 0xFFFFFFFF
+    out[words[first] + 1] |= (combined >> 32).astype(np.uint32)
     return np.unpackbits(out.view(np.uint8), count=total, bitorder="little")
 
 

@@ -29,7 +29,7 @@ class Ticket(NamedTuple):
     """
 
     mask: Mask
-    params: Params | None
+    params: Params
     prunable: Prunable
     manifest: Manifest
 

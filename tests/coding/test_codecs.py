@@ -142,19 +142,19 @@ def test_a_long_run_escapes_the_table():
         round_trip(mask, codec)
 
 
-I = np.arange(2048)
+INDEX = np.arange(2048)
 GOLDEN = {
-    "constant": (I[:5] >= 0, ""),
-    "packbits": (I[:64] ** 2 % 37 % 3 == 1, "360a2d14db46a185"),
-    "enumerative": (I[:128] ** 2 % 37 % 11 == 3, "6b8ad9450b446461265f"),
-    "rice": (I[:128] ** 2 % 37 % 11 == 3, "02811008811000a6cc94993213"),
+    "constant": (INDEX[:5] >= 0, ""),
+    "packbits": (INDEX[:64] ** 2 % 37 % 3 == 1, "360a2d14db46a185"),
+    "enumerative": (INDEX[:128] ** 2 % 37 % 11 == 3, "6b8ad9450b446461265f"),
+    "rice": (INDEX[:128] ** 2 % 37 % 11 == 3, "02811008811000a6cc94993213"),
     "gaps": (
-        I * I % 1009 % 53 == 3,
+        INDEX * INDEX % 1009 % 53 == 3,
         "00099c3bd7b973e0d10dbe524f86a62cae075999f9c832d507fbcd98157b26c5307dc244023862",
     ),
-    "n_of_m": ((I[:4] + (I[:16] ** 2)[:, None] % 7) % 4 < 2, "010412cc5c9a92d6d151"),
+    "n_of_m": ((INDEX[:4] + (INDEX[:16] ** 2)[:, None] % 7) % 4 < 2, "010412cc5c9a92d6d151"),
     "blocks": (
-        (I[:32, None] % 4 == 0) & (I[:1024].reshape(32, 32) ** 2 % 37 % 3 != 1),
+        (INDEX[:32, None] % 4 == 0) & (INDEX[:1024].reshape(32, 32) ** 2 % 37 % 3 != 1),
         "0301007b140901000201010101010101000000001a4d89de0e1ed6df230f0460bca559e50fef71b8a50a48"
         "0203489e57bec279ef7ec3",
     ),

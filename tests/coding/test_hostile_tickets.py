@@ -132,7 +132,7 @@ def test_the_path_is_told(tmp_path):
     path = tmp_path / "broken.ticket"
     path.write_bytes(DATA[:-1])
     for read in (coding.load, coding.inspect, lambda p: coding.load_leaf(p, "a")):
-        with pytest.raises(coding.TicketError, match="broken.ticket' is not a readable ticket"):
+        with pytest.raises(coding.TicketError, match=r"broken.ticket' is not a readable ticket"):
             read(path)
 
 
@@ -140,7 +140,7 @@ def test_a_small_file_cannot_ask_for_much_memory():
     """A mask that is all True takes no bytes: only the limit stands between it and the memory."""
     huge = forged(leaf={"shape": [2**15, 2**15], "kept": 2**30, "codec": "constant"})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(coding.TicketError, match="`max_bytes` allows 1000000"):
+    with pytest.raises(coding.TicketError, match=r"`max_bytes` allows 1000000"):
         coding.decode(huge, max_bytes=1_000_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
 
@@ -152,5 +152,5 @@ def test_a_forged_key_is_refused():
     blobs = {name: data[blob.start : blob.stop] for name, blob in opened.blobs.items()}
     for change in ({"data": [1]}, {"implementation": "none"}, {"data": [-1, 2]}, {"name": 3}):
         about = {**opened.manifest, "initializer": {**opened.manifest["initializer"], **change}}
-        with pytest.raises(coding.TicketError, match="key|no str"):
+        with pytest.raises(coding.TicketError, match=r"key|no str"):
             coding.decode(container.write(fuzz_tickets._sign(about), blobs), init=start.init)

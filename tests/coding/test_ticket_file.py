@@ -3,7 +3,9 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ def test_a_linen_dict_comes_back_without_a_template(linen, tmp_path):
     path = tmp_path / "a.ticket"
     coding.save(path, coding.encode(mask, params, prunable=prunable, provenance=about))
     found = coding.load(path)
-    assert jax.tree.structure(found.params) == jax.tree.structure(params)
+    chex.assert_trees_all_equal_structs(found.params, params)
     assert_same(found.mask, mask)
     assert_same(found.params, masked(params, mask))
     assert found.prunable == prunable
@@ -82,18 +84,16 @@ def test_a_loaded_ticket_computes_what_the_masked_network_does(linen):
 @pytest.mark.parametrize("pure", [False, True])
 def test_an_nnx_state_comes_back(pure):
     model = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.Linear(4, 2, rngs=nnx.Rngs(1)))
-    state = nnx.state(model, nnx.Param)
-    state = nnx.to_pure_dict(state) if pure else state
+    raw = jax.tree.map(np.asarray, nnx.state(model, nnx.Param))
+    state: Any = nnx.to_pure_dict(raw) if pure else raw
     mask = random_mask(state)
+    pure_mask = mask if pure else nnx.to_pure_dict(mask)
     data = coding.encode(mask, state, prunable=prunable_of(state))
     found = coding.decode(data, like=state)
-    assert jax.tree.structure(found.params) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_structs(found.params, state)
     assert_same(found.params, masked(state, mask))
-    if not pure:
-        nnx.update(model, found.params)
-        assert (
-            np.asarray(model.layers[0].kernel[...])[~mask["layers"][0]["kernel"][...]] == 0
-        ).all()
+    nnx.update(model, found.params)
+    assert_same(nnx.to_pure_dict(nnx.state(model)), masked(nnx.to_pure_dict(raw), pure_mask))
 
 
 def test_one_ticket_fits_raw_and_pure_nnx_states():
@@ -133,7 +133,7 @@ def test_every_structure_and_dtype_comes_back(spec):
     params = jax.tree.map(make_leaf, spec, is_leaf=is_spec)
     mask = random_mask(params)
     found = coding.decode(coding.encode(mask, params, prunable=prunable_of(params)), like=params)
-    assert jax.tree.structure(found.params) == jax.tree.structure(params)
+    chex.assert_trees_all_equal_structs(found.params, params)
     assert_same(found.mask, jax.tree.map(np.asarray, mask))
     assert_same(found.params, masked(params, mask))
 
@@ -171,7 +171,7 @@ def test_a_ticket_at_initialisation_is_a_key_and_a_mask():
     mask, data = initial_ticket()
     found = coding.decode(data, init=init)
     assert_same(found.params, masked(init(jax.random.key(7)), mask))
-    assert found.manifest.initializer.name == "normal"
+    assert found.manifest.initializer == ("normal", "threefry2x32", (0, 7))
     assert coding.table(data).total.values == 0
 
 
@@ -181,7 +181,7 @@ def test_an_initialiser_that_changed_is_noticed():
         coding.decode(data, init=lambda key: {**init(key), "w": init(key)["w"] * 1.0001})
     with pytest.raises(ValueError, match="`init` gives no float32"):
         coding.decode(data, init=lambda key: {"w": init(key)["w"][:4], "b": init(key)["b"]})
-    with pytest.raises(ValueError, match="`init` is needed: .* 'normal'"):
+    with pytest.raises(ValueError, match=r"`init` is needed: .* 'normal'"):
         coding.decode(data)
 
 
@@ -194,6 +194,7 @@ def test_one_leaf_is_read_alone(linen, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self))
     found = coding.load_leaf(path, "Dense_0/kernel")
     assert not read
+    assert found.values is not None
     assert found.values.tobytes() == whole["Dense_0"]["kernel"].tobytes()
     assert (found.mask == mask["Dense_0"]["kernel"]).all()
     with pytest.raises(ValueError, match="`name` is 'Dense_9'"):
@@ -334,10 +335,10 @@ def test_two_leaves_of_one_name_are_refused():
 def test_a_template_that_does_not_fit_is_named(linen):
     _, mask, prunable = linen
     data = coding.encode(mask, prunable=prunable)
-    with pytest.raises(ValueError, match="`like` does not have the leaves .*'BatchNorm_0/bias'"):
+    with pytest.raises(ValueError, match=r"`like` does not have the leaves .*'BatchNorm_0/bias'"):
         coding.decode(data, like={"w": np.zeros(3)})
     wide = jax.tree.map(lambda m: np.zeros((*m.shape, 1)), mask)
-    with pytest.raises(ValueError, match="`like` has shape .* at 'BatchNorm_0/bias'"):
+    with pytest.raises(ValueError, match=r"`like` has shape .* at 'BatchNorm_0/bias'"):
         coding.decode(data, like=wide)
 
 
@@ -355,6 +356,7 @@ def test_the_table_adds_up(linen):
     assert total.dense[32] == 4 * trees.size(params)
     for row in rows:
         assert row.mask <= row.enumerative + 1 or row.codec != "enumerative"
+    assert total.break_even_density is not None
     assert 0 < total.break_even_density < 1
 
 
