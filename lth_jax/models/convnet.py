@@ -28,7 +28,8 @@ class ConvNet(nn.Module):
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(ConvNet([(4,), (8,)], hidden=(), classes=3))
-    >>> params, _ = model.init(jax.random.key(0), jax.numpy.zeros((1, 8, 8, 1)))
+    >>> x = jax.numpy.zeros((1, 8, 8, 1))
+    >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     >>> [params[name]["kernel"].shape for name in sorted(params)]
     [(3, 3, 1, 4), (3, 3, 4, 8), (32, 3)]
     """

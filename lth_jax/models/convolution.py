@@ -81,8 +81,8 @@ def conv_general_dilated(
 
     >>> from flax import linen as nn
     >>> layer = nn.Conv(8, (3, 3), conv_general_dilated=conv_general_dilated)
-    >>> x = jnp.ones((2, 16, 16, 3))
-    >>> layer.apply(layer.init(jax.random.key(0), x), x).shape
+    >>> layer.apply({"params": {"kernel": jnp.ones((3, 3, 2, 8)), "bias": jnp.zeros(8)}},
+    ...             jnp.ones((2, 16, 16, 2))).shape
     (2, 16, 16, 8)
     """
     stock = partial(

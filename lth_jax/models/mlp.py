@@ -39,7 +39,8 @@ class MLP(nn.Module):
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(MLP((8, 3)))
-    >>> params, state = model.init(jax.random.key(0), jax.numpy.zeros((1, 4)))
+    >>> x = jax.numpy.zeros((1, 4))
+    >>> params, state = jax.eval_shape(model.init, jax.random.key(0), x)
     >>> params["Dense_0"]["kernel"].shape, state
     ((4, 8), {})
     """
@@ -75,7 +76,8 @@ class ResidualMLP(nn.Module):
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(ResidualMLP(width=8, classes=3))
-    >>> params, _ = model.init(jax.random.key(0), jax.numpy.zeros((1, 40)))
+    >>> x = jax.numpy.zeros((1, 40))
+    >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
     >>> [params[name]["kernel"].shape for name in sorted(params)]
     [(40, 8), (8, 8), (8, 3)]
     """

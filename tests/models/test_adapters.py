@@ -14,7 +14,7 @@ from lth_jax import trees
 from lth_jax.models.adapters import from_linen, from_nnx
 
 WIDTH = 32
-X = jax.random.normal(jax.random.key(7), (6, 4))
+X = jnp.float32(np.random.default_rng(7).normal(size=(6, 4)))
 
 
 class LinenNet(nn.Module):
