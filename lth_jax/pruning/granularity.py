@@ -306,17 +306,18 @@ def groups(
 
     def to_units(scores: Scores, mask: Mask, *, prunable: Prunable) -> Units:
         sizes = _group_sizes(ids, number, mask, prunable)
-        score = jnp.zeros(number, jnp.result_type(*jax.tree.leaves(scores)))
-        alive = jnp.zeros(number, bool)
+        # One slot more than there are groups: for what has none.
+        score = jnp.zeros(number + 1, jax.tree.leaves(scores)[0].dtype)
+        alive = jnp.zeros(number + 1, bool)
         named = zip(trees.names(mask), jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True)
         for name, s, m in named:
             for axis, of in ids.get(name, {}).items():
                 others = tuple(a for a in range(m.ndim) if a != axis)
-                slots = np.where(of < 0, number, of)  # out of bounds: dropped
+                slots = np.where(of < 0, number, of)
                 kept = reduction(jnp.where(m, s, jnp.zeros_like(s)), axis=others, keepdims=False)
-                score = score.at[slots].add(kept, mode="drop")
-                alive = alive.at[slots].max(jnp.any(m, axis=others), mode="drop")
-        return Units(score, alive, sizes, True)
+                score = score.at[slots].add(kept.astype(score.dtype))
+                alive = alive.at[slots].max(jnp.any(m, axis=others))
+        return Units(score[:number], alive[:number], sizes, True)
 
     def to_leaves(unit_mask: Mask, mask: Mask, *, prunable: Prunable) -> Mask:
         def leaf_mask(name: str, use: bool, m: jax.Array) -> jax.Array:

@@ -116,8 +116,10 @@ def _pool_totals(weights: jax.Array, pools: np.ndarray) -> jax.Array:
 
 
 def _join_rows(totals: jax.Array, pools: np.ndarray) -> jax.Array:
-    number = int(pools[-1]) + 1
-    return jax.ops.segment_sum(totals, pools, number, indices_are_sorted=True)
+    # Not `segment_sum`: into one segment, with as many members as rows, jit(vmap(segment_sum))
+    # loses addends (jax 0.10.2 on CPU).
+    in_pool = jnp.asarray(pools)[:, None] == jnp.arange(int(pools[-1]) + 1)
+    return jnp.sum(jnp.where(in_pool, totals[:, None], 0), axis=0, dtype=jnp.int32)
 
 
 def _thresholds(

@@ -13,9 +13,10 @@ PARAMS = {
     "out": {"kernel": jnp.ones((5, 3)), "scale": jnp.ones(3)},
 }
 PRUNABLE = masks.prunable_leaves(PARAMS)
+ALL = jnp.ones(3, bool)
 MASK = {
     "dense": [jnp.arange(20).reshape(4, 5) % 3 == 0, jnp.ones(5, bool)],
-    "out": {"kernel": jnp.arange(15).reshape(5, 3) < 2, "scale": jnp.ones(3, bool)},
+    "out": {"kernel": jnp.arange(15).reshape(5, 3) < 2, "scale": ALL},
 }
 
 
@@ -95,7 +96,7 @@ def test_distance_counts_where_masks_differ():
 
 
 def test_collapse_is_reported_by_name():
-    gone = {**MASK, "out": {**MASK["out"], "kernel": jnp.zeros((5, 3), bool)}}
+    gone = {"dense": MASK["dense"], "out": {"kernel": jnp.zeros((5, 3), bool), "scale": ALL}}
     assert masks.collapsed(MASK, PRUNABLE) == []
     assert masks.collapsed(gone, PRUNABLE) == ["out/kernel"]
 

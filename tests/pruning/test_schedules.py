@@ -1,5 +1,7 @@
 """Schedules beside their formulas, and the early-bird rule on a history with a known answer."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -16,7 +18,7 @@ def test_begins_dense_falls_and_stays_at_its_end(schedule, final):
     densities = [schedule(7, final)(level) for level in range(10)]
     assert densities[0] == 1.0
     assert densities[7:] == [final] * 3
-    assert all(later <= earlier for earlier, later in zip(densities, densities[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(densities))
 
 
 def test_cubic_is_zhu_and_guptas():
@@ -45,7 +47,7 @@ def test_one_shot():
         (lambda: schedules.cubic(3, float("nan")), "`final` must lie in"),
         (lambda: schedules.one_shot(0.0), "`final` must lie in"),
         (lambda: schedules.one_shot(0.5)(-1), "`level` must be"),
-        (lambda: schedules.geometric(0.2)(1.5), "`level` must be"),
+        (lambda: schedules.geometric(0.2)(jnp.float32(1.5)), "`level` must be"),
         (lambda: schedules.early_bird({"w": True}, threshold=0.0), "`threshold` must lie in"),
         (lambda: schedules.early_bird({"w": True}, window=0), "`window` must be"),
     ],
@@ -65,10 +67,10 @@ def first_found(masks, **settings):
 
 def test_early_bird_waits_for_a_whole_quiet_window():
     """Masks of 10 weights whose steps change 4, 2, 0, 2, 0, 0, 0, 0 of them."""
-    masks = [jnp.arange(10) < 5]
+    history = [jnp.arange(10) < 5]
     for moves in (4, 2, 0, 2, 0, 0, 0, 0):
-        masks.append(masks[-1] ^ (jnp.arange(10) < moves))
-    masks = jnp.stack(masks)
+        history.append(history[-1] ^ (jnp.arange(10) < moves))
+    masks = jnp.stack(history)
     assert first_found(masks, threshold=0.1, window=2) == 5
     assert first_found(masks, threshold=0.1, window=4) == 7
     assert first_found(masks, threshold=0.25, window=3) == 3
