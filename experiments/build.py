@@ -11,9 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.flags import UserError, fields, nearest
 from lth_jax import data, models
-from lth_jax.lottery.controls import CONTROLS
-from lth_jax.lottery.ladder import Lab, Ladder
-from lth_jax.lottery.level import Data
+from lth_jax.lottery import CONTROLS, Data, Lab, Ladder
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
 from lth_jax.pruning import criteria, masks, schedules, scopes
 from lth_jax.pruning.prune import prune
@@ -99,6 +97,7 @@ POSITIVE = ("replicates", "train.steps", "train.eval_every", "train.batch_size",
 AT_LEAST_0 = (
     "seed",
     "data.seed",
+    "data.validation",
     "data.train_examples",
     "optimizer.warmup",
     "optimizer.weight_decay",
@@ -125,11 +124,6 @@ def _check_numbers(experiment: ConfigDict) -> None:
     if values["optimizer.learning_rate"] <= 0:
         rate = values["optimizer.learning_rate"]
         raise UserError(f"`optimizer.learning_rate` is {rate}; it must be above 0.")
-    if values["data.validation"] < 1:
-        raise UserError(
-            f"`data.validation` is {values['data.validation']}; at least 1 example must be held "
-            "out, since the early-stop step is where the validation loss is smallest."
-        )
     if not 0 < values["prune.final"] <= 1:
         raise UserError(f"`prune.final` is {values['prune.final']}; a density lies in (0, 1].")
     rates = {"rate": values["prune.rate"], **{f"rates[{k}]": v for k, v in _rates(experiment)}}

@@ -9,8 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lth_jax.lottery.ladder import Entry
-from lth_jax.lottery.level import Progress as Segment
+from lth_jax.lottery import Entry
+from lth_jax.lottery import Progress as Segment
 
 
 class Display:

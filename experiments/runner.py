@@ -10,17 +10,8 @@ from experiments import build
 from experiments.flags import UserError
 from experiments.progress import Display
 from lth_jax import store as stores
-from lth_jax.lottery.ladder import (
-    Entry,
-    Hooks,
-    Lab,
-    Ladder,
-    check_ladder,
-    climb,
-    dense_members,
-    level_sizes,
-)
-from lth_jax.lottery.level import Progress
+from lth_jax.lottery import Entry, Hooks, Lab, Ladder, Progress, check_ladder, climb, level_sizes
+from lth_jax.lottery.starts import Starts
 from lth_jax.report import write_report
 from lth_jax.training.population import DRIVERS, Plan, choose_plan
 
@@ -100,7 +91,7 @@ def _hooks(run: stores.Run, display: Display, stop: Any) -> Hooks:
         display.node(entry)
 
     def on_replan(level: int, plan: Plan) -> None:
-        run.extend_plan(_as_json(level, plan))
+        run.add_replan({"level": level, **plan._asdict()})
         display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
     return Hooks(on_progress, on_node, on_replan)
@@ -124,18 +115,15 @@ def _work(lab: Lab, ladder: Ladder) -> list[int]:
     return [n * length for n, length in zip(level_sizes(lab, ladder), steps, strict=True)]
 
 
-def _as_json(level: int, plan: Plan) -> dict[str, Any]:
-    return {"from_level": level, **plan._asdict()}
-
-
 def recorded_plans(
     config: ConfigDict, run: stores.Run, lab: Lab, ladder: Ladder
 ) -> Sequence[tuple[int, Plan]]:
-    """The plans this run began with; at its first start they are chosen and written down."""
+    """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
         plan, evidence = _choose(config.machine, lab, ladder)
-        run.record_plan({"plans": [_as_json(0, plan)], "evidence": evidence})
-    return [(p["from_level"], Plan(p["chunk"], p["driver"])) for p in run.plan["plans"]]
+        run.record_plan({**plan._asdict(), "evidence": evidence})
+    first = (0, Plan(run.plan["chunk"], run.plan["driver"]))
+    return [first, *((r["level"], Plan(r["chunk"], r["driver"])) for r in run.replans)]
 
 
 def _choose(machine: ConfigDict, lab: Lab, ladder: Ladder) -> tuple[Plan, list[dict[str, Any]]]:
@@ -150,7 +138,7 @@ def _choose(machine: ConfigDict, lab: Lab, ladder: Ladder) -> tuple[Plan, list[d
     drivers = [machine.driver] if machine.driver else DRIVERS
     candidates = [Plan(width, driver) for width in sorted(widths) for driver in drivers]
     data = lab.data
-    members = dense_members(lab)
+    members = Starts(lab, ladder).dense()
     return choose_plan(
         lab.trainer, members, data.train, data.validation, sizes, candidates=candidates
     )

@@ -1,5 +1,23 @@
-"""Eight virtual CPU devices, so that sharded code is tested on any machine."""
+"""What all tests share: eight virtual CPU devices, and one cache of compiled programs.
+
+Tests of many files compile the same small programs; the cache, which also serves the processes
+that tests start, keeps the suite within its minutes. It lies in pytest's own cache folder.
+"""
+
+import os
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", 8)
+
+def pytest_configure(config):
+    folder = config.cache.mkdir("xla")
+    for name, value in {
+        "jax_num_cpu_devices": 8,
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_compilation_cache_max_size": 2**30,
+    }.items():
+        jax.config.update(name, value)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

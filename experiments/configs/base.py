@@ -17,7 +17,7 @@ def ladder() -> ConfigDict:
             "data": {
                 "name": "digits",
                 "seed": 0,  # decides the split, the same for all replicates
-                "validation": 300,
+                "validation": 300,  # 0: nothing is held out, and there is no early stopping
                 "train_examples": 0,  # 0: all that validation leaves
                 "options": {},
             },

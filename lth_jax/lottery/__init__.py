@@ -2,9 +2,10 @@
 
 from lth_jax.lottery.controls import CONTROLS
 from lth_jax.lottery.keys import derive
-from lth_jax.lottery.ladder import Entry, Hooks, Lab, Ladder, check_ladder, climb, level_sizes
-from lth_jax.lottery.level import Data, Label, Progress
+from lth_jax.lottery.ladder import Entry, Hooks, climb
+from lth_jax.lottery.level import Progress
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.spec import Data, Lab, Label, Ladder, check_ladder, level_sizes
 
 __all__ = [
     "CONTROLS",

@@ -10,26 +10,12 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.lottery.rewind import Point
+from lth_jax.lottery.spec import Data, Label
 from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial
 from lth_jax.training.population import Segment, over_members, segment_ends, train_chunk
 from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
-from lth_jax.types import Batch, Info, Prunable
-
-
-class Data(NamedTuple):
-    """The three parts of a data set, resident on the device."""
-
-    train: Batch
-    validation: Batch
-    test: Batch
-
-
-class Label(NamedTuple):
-    """Who a member is: its arm and its replicate."""
-
-    arm: str
-    replicate: int
+from lth_jax.types import Info, Prunable
 
 
 class Progress(NamedTuple):
@@ -67,7 +53,8 @@ class Assignment(NamedTuple):
       labels: who the members are; padding members come after them and are not kept.
       start: the step the members stand at.
       stop: the step to train to.
-      snapshots: names of the points in between to keep, and their steps.
+      snapshots: names of the points to keep, and their steps.
+      optimizer: the names of the points that keep the optimizer's state too.
     """
 
     level: int
@@ -75,6 +62,7 @@ class Assignment(NamedTuple):
     start: int
     stop: int
     snapshots: dict[str, int]
+    optimizer: Sequence[str] = ()
 
 
 def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Info:
@@ -193,8 +181,7 @@ def _arrays(assignment, members, results, ends, history, points) -> dict[str, An
         "history": {"step": np.array(ends, np.int32)}
         | {name: np.stack(rows)[:, :n] for name, rows in history.items()},
         "mask": _first(n, trees.to_named(members.mask)),
-        "end": _first(n, _named_point(_copy_point(members))),
-    } | {name: _first(n, _named_point(point)) for name, point in points.items()}
+    } | {name: _first(n, _kept(assignment, name, point)) for name, point in points.items()}
 
 
 def _meta(assignment, members, records, prunable, density, seconds) -> dict[str, Any]:
@@ -233,6 +220,12 @@ def _copy_point(members: Member) -> Point:
 def _due(assignment: Assignment, step: int, members: Member) -> dict[str, Point]:
     due = [name for name, at in assignment.snapshots.items() if at == step]
     return {name: _copy_point(members) for name in due}
+
+
+def _kept(assignment: Assignment, name: str, point: Point) -> dict[str, dict[str, np.ndarray]]:
+    """The parts of a point that the node keeps: the optimizer's state only if somebody wants it."""
+    parts = _named_point(point)
+    return parts if name in assignment.optimizer else parts | {"opt_state": {}}
 
 
 def _named_point(point: Point) -> dict[str, dict[str, np.ndarray]]:

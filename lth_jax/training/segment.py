@@ -45,7 +45,7 @@ class Member(NamedTuple):
     mask: Mask
     init_key: Key
     data_key: Key
-    hyper: dict[str, jax.Array]
+    hyper: Mapping[str, Any]
     alive: jax.Array
 
 
@@ -160,7 +160,7 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     (loss, state), grads = jax.value_and_grad(objective, has_aux=True)(member.params)
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
-    hyper = member.hyper | {"learning_rate": member.hyper["learning_rate"] * factor}
+    hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
     # A dead member's mask is all False for the optimizer, so freezing it costs nothing.
     updates, opt_state = trainer.make_optimizer(hyper).update(
         grads,
@@ -181,9 +181,11 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     """Means of all metrics over a data set, in blocks of at most `trainer.block` examples.
 
     Returns:
-      `{metric: float32}`.
+      `{metric: float32}`; NaN where there are no examples.
     """
     n = len(jax.tree.leaves(data)[0])
+    if n == 0:
+        return dict.fromkeys(trainer.metrics, jnp.float32(jnp.nan))
     block = min(trainer.block, n)
     whole = n - n % block
 

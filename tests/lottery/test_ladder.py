@@ -1,0 +1,313 @@
+"""The ladder on a tiny problem: what each arm starts from, what is shared, what survives a stop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lth_jax import trees
+from lth_jax.data import indices
+from lth_jax.lottery import (
+    Data,
+    Hooks,
+    Lab,
+    Ladder,
+    Rewind,
+    check_ladder,
+    climb,
+    derive,
+    level_sizes,
+)
+from lth_jax.models import MLP, from_linen
+from lth_jax.pruning import criteria, masks, scopes
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.transforms import masked
+from lth_jax.store import Store
+from lth_jax.training import Plan, Trainer, correct, cross_entropy
+from lth_jax.types import Batch
+
+R, STOP, EVERY = 2, 6, 3
+CONTROLS = ("reinit", "shuffle", "random")
+PLANS = [(0, Plan(2))]
+IDENTITY = {"trunk": {"test": 1}, "ladder": {}}
+
+
+def examples(seed, n):
+    x = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)
+    return Batch(jnp.asarray(x), jnp.asarray((x[:, 0] > 0).astype(np.int32)))
+
+
+def make_lab(rate=1e-2, traces=None, replicates=R):
+    def loss(out, y):
+        if traces is not None:
+            traces.append(out.shape)
+        return cross_entropy(out, y)
+
+    trainer = Trainer(
+        model=from_linen(MLP((6, 2))),
+        make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"], momentum=0.9)),
+        loss=loss,
+        metrics={"loss": cross_entropy, "accuracy": correct},
+        schedule=optax.constant_schedule(1.0),
+        order=lambda key, step, n: indices(key, step, steps=n, batch_size=4, size=24),
+        steps=EVERY,
+    )
+    data = Data(examples(0, 24), examples(1, 10), examples(2, 10))
+    return Lab(trainer, data, jax.random.key(5), replicates, {"learning_rate": rate})
+
+
+def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
+    scope = scope or scopes.layerwise()
+    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+    prunable = masks.prunable_leaves(params)
+    ladder = Ladder(
+        counts=[scope.counts(params, d, prunable=prunable) for d in densities],
+        pruner=prune(criteria.magnitude(), scope),
+        prunable=prunable,
+        rewind=Rewind(),
+        controls=CONTROLS,
+        stop=STOP,
+        score_step=STOP,
+    )
+    return ladder._replace(**changes)
+
+
+def run(folder, lab, ladder, plans=PLANS, hooks=None):
+    store = Store(folder)
+    hooks = {} if hooks is None else {"hooks": hooks}
+    entries = climb(lab, ladder, store=store, plans=plans, identity=IDENTITY, **hooks)
+    return entries, [store.read(entry.key) for entry in entries]
+
+
+def by_arm(nodes, level):
+    """`{arm: {replicate: (arrays of this member)}}` of one level."""
+    found = {}
+    for node in nodes:
+        if node.meta["level"] == level:
+            for i, member in enumerate(node.meta["members"]):
+                parts = {k: v for k, v in node.arrays.items() if k != "history"}
+                arm = found.setdefault(member["arm"], {})
+                arm[member["replicate"]] = trees.index(parts, i)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A ladder climbed without interruption, and how often its loss was traced."""
+    traces = []
+    lab = make_lab(traces=traces)
+    folder = tmp_path_factory.mktemp("store")
+    entries, nodes = run(folder, lab, make_ladder(lab))
+    return folder, entries, nodes, traces
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """The same ladder at learning rate 0: where members end is where they started."""
+    lab = make_lab(rate=0.0)
+    return run(tmp_path_factory.mktemp("still"), lab, make_ladder(lab))[1]
+
+
+def test_the_whole_ladder_compiles_its_training_program_once(trained):
+    *_, traces = trained
+    assert len(traces) == 1  # one program: dense parents, tickets and controls of all levels
+
+
+def test_counts_are_exact_and_masks_are_nested(trained):
+    *_, nodes, _ = trained
+    before = by_arm(nodes, 0)["dense"]
+    for level, density in ((1, 0.5), (2, 0.25)):
+        arms = by_arm(nodes, level)
+        for members in arms.values():
+            for member in members.values():
+                kept = sum(member["mask"][f"Dense_{i}/kernel"].sum() for i in range(2))
+                assert kept == round(30 * density) + round(12 * density)
+        for replicate, member in arms["ticket"].items():
+            for name, mask in member["mask"].items():
+                assert not (mask & ~before[replicate]["mask"][name]).any()
+        before = arms["ticket"]
+
+
+def test_a_ticket_keeps_its_parents_largest_weights(trained):
+    *_, nodes, _ = trained
+    parent = by_arm(nodes, 0)["dense"][0]["end"]["params"]["Dense_0/kernel"]
+    mask = by_arm(nodes, 1)["ticket"][0]["mask"]["Dense_0/kernel"]
+    assert np.abs(parent[mask]).min() >= np.abs(parent[~mask]).max()
+
+
+def test_every_arm_starts_where_it_should(still):
+    dense = by_arm(still, 0)["dense"]
+    for level in (1, 2):
+        arms = by_arm(still, level)
+        for r in range(R):
+            initial = dense[r]["rewound"]["params"]
+            for arm in ("ticket", "shuffle", "random"):
+                member = arms[arm][r]
+                for name, value in member["end"]["params"].items():
+                    np.testing.assert_array_equal(value, initial[name] * member["mask"][name])
+            ticket, reinit = arms["ticket"][r], arms["reinit"][r]
+            kernel, mask = (
+                reinit["end"]["params"]["Dense_0/kernel"],
+                ticket["mask"]["Dense_0/kernel"],
+            )
+            np.testing.assert_array_equal(reinit["mask"]["Dense_0/kernel"], mask)
+            np.testing.assert_array_equal(kernel != 0, mask)
+            assert not np.isin(kernel[mask], initial["Dense_0/kernel"]).any()
+
+
+def test_no_control_is_a_silent_no_op(still):
+    for level in (1, 2):
+        arms = by_arm(still, level)
+        for r in range(R):
+            ticket = arms["ticket"][r]
+            for arm in ("shuffle", "random"):
+                assert any((arms[arm][r]["mask"][n] != m).any() for n, m in ticket["mask"].items())
+            shuffled = arms["shuffle"][r]["mask"]
+            assert [m.sum() for m in shuffled.values()] == [
+                m.sum() for m in ticket["mask"].values()
+            ]
+        first, second = arms["random"][0]["mask"], arms["random"][1]["mask"]
+        assert any((first[n] != second[n]).any() for n in first)
+
+
+def test_a_random_mask_moves_weights_between_layers(tmp_path):
+    lab = make_lab(rate=0.0)
+    _, nodes = run(tmp_path, lab, make_ladder(lab, densities=(0.3,), controls=("random",)))
+    arms = by_arm(nodes, 1)
+    counts = [
+        [arms[arm][r]["mask"][f"Dense_{i}/kernel"].sum() for i in range(2)]
+        for arm in ("ticket", "random")
+        for r in range(R)
+    ]
+    assert len({sum(c) for c in counts}) == 1 and len({tuple(c) for c in counts}) > 1
+
+
+def test_a_ticket_and_its_controls_see_the_same_batches(trained):
+    # In the first batch of level 1 the loss of ticket and shuffle differ, their data must not:
+    # a control that is made equal to its ticket trains to the same numbers.
+    folder, *_ = trained
+    lab = make_lab()
+    ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle",))
+    arms = by_arm(run(folder, lab, ladder)[1], 1)
+    for r in range(R):
+        for name, value in arms["ticket"][r]["end"]["params"].items():
+            np.testing.assert_allclose(value, arms["shuffle"][r]["end"]["params"][name], atol=1e-6)
+
+
+def test_a_finished_ladder_is_read_not_trained(trained):
+    folder, entries, *_ = trained
+    lab = make_lab()
+    told = []
+    again, _ = run(folder, lab, make_ladder(lab), hooks=Hooks(on_progress=told.append))
+    assert again == entries and told == []
+
+
+def test_a_longer_ladder_shares_its_trunk_and_first_levels(trained):
+    folder, entries, *_ = trained
+    lab = make_lab()
+    told = []
+    ladder = make_ladder(lab, densities=(0.5, 0.25, 0.125))
+    longer, _ = run(folder, lab, ladder, hooks=Hooks(on_progress=told.append))
+    assert longer[: len(entries)] == entries
+    assert {progress.level for progress in told} == {3}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(trained, tmp_path, after):
+    _, entries, nodes, _ = trained
+    lab = make_lab()
+    ladder = make_ladder(lab)
+    told = []
+
+    def stop(progress):
+        told.append(progress)
+        if len(told) == after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(tmp_path, lab, ladder, hooks=Hooks(on_progress=stop))
+    again = []
+    resumed, same = run(tmp_path, lab, ladder, hooks=Hooks(on_progress=again.append))
+    assert resumed == entries
+    for node, other in zip(nodes, same, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+    repeated = len(told) + len(again) - 2 * (1 + 4 + 4)
+    assert 0 <= repeated <= 1
+
+
+def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
+    lab = make_lab()
+    replans, failures = [], []
+
+    def fail_once(progress):
+        if progress.level == 1 and not failures:
+            failures.append(progress)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    hooks = Hooks(
+        on_progress=fail_once, on_replan=lambda level, plan: replans.append((level, plan))
+    )
+    entries, _ = run(tmp_path, lab, make_ladder(lab), hooks=hooks)
+    assert replans == [(1, Plan(1))]
+    assert [entry.level for entry in entries] == [0] + [1] * 8 + [2] * 8
+    recorded, _ = run(tmp_path, lab, make_ladder(lab), plans=[*PLANS, *replans])
+    assert recorded == entries
+
+
+def test_controls_only_where_they_are_asked_for(tmp_path):
+    lab = make_lab()
+    ladder = make_ladder(lab, control_levels=frozenset({2}))
+    assert level_sizes(lab, ladder) == [2, 2, 8]
+    _, nodes = run(tmp_path, lab, ladder)
+    assert set(by_arm(nodes, 1)) == {"ticket"}
+    assert set(by_arm(nodes, 2)) == {"ticket", *CONTROLS}
+
+
+def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
+    lab = make_lab()
+    model = lab.trainer.model
+
+    def init(key, x):
+        params, state = model.init(key, x)
+        first = jnp.all(
+            jax.random.key_data(key) == jax.random.key_data(derive(lab.root, 0, "init"))
+        )
+        kernel = params["Dense_0"]["kernel"]
+        params["Dense_0"]["kernel"] = jnp.where(first, jnp.full_like(kernel, jnp.nan), kernel)
+        return params, state
+
+    lab = lab._replace(trainer=lab.trainer._replace(model=model._replace(init=init)))
+    _, nodes = run(tmp_path, lab, make_ladder(lab, controls=("shuffle",)))
+    for level in range(3):
+        for members in by_arm(nodes, level).values():
+            assert np.isnan(members[0]["results"]["test_accuracy_final"])
+            assert np.isfinite(members[1]["results"]["test_accuracy_final"])
+            assert all(np.isfinite(v).all() for v in members[1]["end"]["params"].values())
+    dead = [m for node in nodes for m in node.meta["members"] if m["replicate"] == 0]
+    assert all(member["diverged_at"] == 0 for member in dead)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counts": []}, "`levels` is 0"),
+        ({"stop": 0}, "`steps` is 0"),
+        ({"controls": ("reinit", "twin")}, "`controls` holds 'twin'"),
+        ({"controls": ("reinit", "reinit")}, "may be named once"),
+        ({"score_step": 7}, "`score_step` is 7"),
+        ({"rewind": Rewind(step=6)}, "`rewind.step` is 6"),
+        ({"rewind": Rewind(what="mask")}, "`rewind.what` is 'mask'"),
+        ({"rewind": Rewind(optimizer="old")}, "`rewind.optimizer` is 'old'"),
+    ],
+)
+def test_a_ladder_that_cannot_be_climbed_is_refused(changes, message):
+    lab = make_lab()
+    with pytest.raises(ValueError, match=message):
+        check_ladder(lab, make_ladder(lab, **changes))
+    with pytest.raises(ValueError, match="`replicates` is 0"):
+        check_ladder(lab._replace(replicates=0), make_ladder(lab))
