@@ -4,16 +4,19 @@ from lth_jax.structure import control, moves, sums  # noqa: F401  (they register
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.links import major, minor
+from lth_jax.structure.live import effective_density, live_mask, live_units
+from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.rules import register
+from lth_jax.structure.symmetry import match, permute
 from lth_jax.structure.units import (
     expand,
     global_counts,
+    granularity,
     keep_best,
     members,
     prunable,
     score_units,
     unit_counts,
-    units,
     units_of,
 )
 
@@ -21,19 +24,27 @@ __all__ = [
     "Group",
     "Slot",
     "Structure",
+    "check_fits",
+    "check_same",
     "compact",
+    "effective_density",
     "expand",
     "find_groups",
     "global_counts",
+    "granularity",
     "keep_best",
+    "live_mask",
+    "live_units",
     "major",
+    "match",
     "members",
     "minor",
+    "permute",
     "prunable",
+    "refit",
     "register",
     "score_units",
     "take",
     "unit_counts",
-    "units",
     "units_of",
 ]

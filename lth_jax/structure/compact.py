@@ -159,14 +159,13 @@ def take(structure: Structure, params: Any, units: UnitMask) -> Any:
 
 
 def _kept_of_leaves(structure: Structure, units: Mapping[str, np.ndarray]) -> dict[str, dict]:
-    shapes = dict(
-        zip(trees.names(structure.params), jax.tree.leaves(structure.params), strict=True)
-    )
     kept: dict[str, dict[int, np.ndarray]] = {}
     for name, flags in units.items():
         for slot in structure[name].slots:
             axes = kept.setdefault(slot.leaf, {})
-            along = axes.setdefault(slot.axis, np.ones(shapes[slot.leaf].shape[slot.axis], bool))
+            along = axes.setdefault(
+                slot.axis, np.ones(structure.shapes[slot.leaf][slot.axis], bool)
+            )
             along[slot.indices[~flags]] = False
     return kept
 

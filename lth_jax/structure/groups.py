@@ -1,5 +1,6 @@
 """The removable units of any JAX function: which slices of which leaves go together."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Structure:
       params: the parameters' shapes and dtypes.
       program: the function's graph, for `compact` and its kin.
       components: for each group, the component of each of its units.
+      is_pinned: bool for each component.
     """
 
     groups: tuple[Group, ...]
@@ -88,6 +90,13 @@ class Structure:
     params: Any
     program: Program
     components: tuple[np.ndarray, ...]
+    is_pinned: np.ndarray
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The analysed shape of each leaf by name."""
+        leaves = jax.tree.leaves(self.params)
+        return {n: leaf.shape for n, leaf in zip(trees.names(self.params), leaves, strict=True)}
 
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""
@@ -172,8 +181,9 @@ def find_groups(
     leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
     groups, components = _collect(leaves, solution)
     pinned = {name: _reasons(axes, solution) for name, axes in leaves.items()}
+    unknown = tuple(sorted(links.unknown))
     return Structure(
-        groups, pinned, unused, tuple(sorted(links.unknown)), shapes, program, components
+        groups, pinned, unused, unknown, shapes, program, components, solution.is_pinned()
     )
 
 

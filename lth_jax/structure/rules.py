@@ -244,22 +244,22 @@ def _same(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 register(
     "abs", "asin", "asinh", "atan", "atanh", "bitcast_convert_type", "cbrt", "ceil", "conj",
-    "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "imag", "layout_constraint", "log1p",
-    "name", "neg", "pvary", "real", "reduce_precision", "reshard", "round", "sharding_constraint", "sign", "sin",
-    "sinh", "sqrt", "square", "stop_gradient", "tan", "tanh",
+    "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "imag",
+    "layout_constraint", "log1p", "name", "neg", "pvary", "real", "reduce_precision", "reshard",
+    "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
+    "tan", "tanh",
     link=elementwise(keep),
 )  # fmt: skip
 register(
-    "acos", "acosh", "and", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp", "exp2", "ge", "gt",
-    "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter", "not",
+    "acos", "and", "atan2", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp", "exp2", "ge",
+    "gt", "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter", "not",
     "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical", "xor",
     link=elementwise(spoil),
 )  # fmt: skip
-register("digamma", "lgamma", "log", "rsqrt", link=elementwise(pole))
+register("acosh", "digamma", "lgamma", "log", "rsqrt", link=elementwise(pole))
 register("add", "add_any", "sub", "or", link=elementwise(total))
 register("mul", link=elementwise(times))
 register("div", "rem", link=elementwise(divided))
-register("atan2", link=elementwise(spoil))
 register("max", link=elementwise(extreme(lambda c: c <= 0)))
 register("min", link=elementwise(extreme(lambda c: c >= 0)))
 register("clamp", link=elementwise(_clamp))

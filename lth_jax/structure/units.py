@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.pruning import granularity as granularities
 from lth_jax.pruning import scopes
+from lth_jax.pruning.granularity import Granularity, Reduction
+from lth_jax.pruning.granularity import groups as grouped
 from lth_jax.structure.compact import UnitMask
 from lth_jax.structure.groups import Group, Slot, Structure
 from lth_jax.types import Mask, Prunable, Scores
@@ -61,15 +62,10 @@ def _owners(structure: Structure, slots: Iterable[tuple[Slot, int]]) -> np.ndarr
     """Int `[n]`: along an axis, the number of the unit of each index (from an offset), or -1."""
     pairs = list(slots)
     leaf, axis = pairs[0][0].leaf, pairs[0][0].axis
-    owner = np.full(_shapes(structure)[leaf][axis], -1)
+    owner = np.full(structure.shapes[leaf][axis], -1)
     for slot, offset in pairs:
         owner[slot.indices] = offset + np.arange(len(slot.indices))[:, None]
     return owner
-
-
-def _shapes(structure: Structure) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree.leaves(structure.params)
-    return {n: leaf.shape for n, leaf in zip(trees.names(structure.params), leaves, strict=True)}
 
 
 def units_of(structure: Structure, mask: Mask) -> dict[str, np.ndarray]:
@@ -124,9 +120,7 @@ def members(structure: Structure) -> dict[str, dict[int, np.ndarray]]:
     }
 
 
-def units(
-    structure: Structure, reduction: granularities.Reduction = jnp.sum
-) -> granularities.Granularity:
+def granularity(structure: Structure, reduction: Reduction = jnp.sum) -> Granularity:
     """Units as a granularity of the pruner: whole channels, heads, hidden units compete.
 
     Masks are those of ordinary leaves, so structured tickets go through the same ladder, controls
@@ -137,7 +131,7 @@ def units(
       reduction: `(scores, axis, keepdims)` over each slice of a unit, as `jnp.sum` or `l2`; the
         slices' values are added.
     """
-    return granularities.groups(members(structure), reduction)
+    return grouped(members(structure), reduction)
 
 
 def score_units(

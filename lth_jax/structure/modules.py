@@ -1,0 +1,174 @@
+"""Modules of compact size: NNX modules refitted, Linen modules rebuilt, both compared.
+
+A module computes with its own widths: LayerNorm divides by the new width, attention scales with
+the new head size. The compact function of `compact` keeps the old numbers, so it is the reference
+that every rebuilt module has to meet.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lth_jax import trees
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def refit(module: M, params: Any) -> M:
+    """A copy of an NNX module with smaller parameters, and with attributes that fit them.
+
+    NNX keeps widths as attributes (`features`, `num_groups`, `num_heads`); those of Linear,
+    LinearGeneral, Conv, Embed, BatchNorm, LayerNorm, RMSNorm, GroupNorm and MultiHeadAttention
+    are read off the new kernels. What else depends on a width (√head_dim) changes with it: hold
+    the result against the compact function with `check_same`.
+
+    Args:
+      module: the module whose state was analysed.
+      params: smaller state, in the structure that `nnx.split` gave (pure or not).
+
+    Raises:
+      ValueError: if a module with a leaf of another shape is of a kind not listed.
+
+    >>> model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    >>> small = {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}
+    >>> refit(model, small)(jnp.ones((1, 4))).shape
+    (1, 2)
+    """
+    new = nnx.clone(module)
+    before = {path: _widths(part) for path, part in nnx.iter_modules(new)}
+    nnx.update(new, params)
+    for path, part in nnx.iter_modules(new):
+        if isinstance(part, nnx.MultiHeadAttention):
+            _fit_attention(part)
+        elif _widths(part) != before[path]:
+            _fit(part, "/".join(map(str, path)))
+    return new
+
+
+def _widths(part: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's own variables."""
+    return {k: jnp.shape(v[...]) for k, v in vars(part).items() if isinstance(v, nnx.Variable)}
+
+
+def _fit(part: nnx.Module, name: str) -> None:
+    for kind, fit in _FITS:
+        if isinstance(part, kind):
+            return fit(part)
+    raise ValueError(
+        f"`module` has at '{name}' a {type(part).__name__} whose attributes cannot be read off "
+        "its smaller parameters; build it again, or use the compact function"
+    )
+
+
+def _fit_linear(part: Any) -> None:
+    part.in_features, part.out_features = part.kernel.shape
+
+
+def _fit_general(part: Any) -> None:
+    inner = len(part.in_features)
+    part.in_features, part.out_features = part.kernel.shape[:inner], part.kernel.shape[inner:]
+
+
+def _fit_conv(part: Any) -> None:
+    groups = part.feature_group_count
+    fan_in, out = part.kernel.shape[-2:]
+    per_group = part.in_features // groups
+    # Either whole groups are gone (the fan-in is what it was), or channels of every group.
+    if fan_in == per_group and groups > 1:
+        part.feature_group_count = groups * out // part.out_features
+    part.in_features = fan_in * part.feature_group_count
+    part.out_features, part.kernel_shape = out, part.kernel.shape
+
+
+def _fit_embed(part: Any) -> None:
+    part.num_embeddings, part.features = part.embedding.shape
+
+
+def _fit_norm(part: Any) -> None:
+    part.num_features = _own_width(part)
+
+
+def _fit_group_norm(part: Any) -> None:
+    part.num_features = _own_width(part)
+    part.num_groups = part.num_features // part.group_size
+
+
+def _own_width(part: Any) -> int:
+    return next(iter(_widths(part).values()))[-1]
+
+
+def _fit_attention(part: Any) -> None:
+    part.num_heads, part.head_dim = part.query.kernel.shape[-2:]
+    part.num_kv_heads = part.key.kernel.shape[-2]
+    part.qkv_features = part.num_heads * part.head_dim
+
+
+_FITS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+    (nnx.Linear, _fit_linear),
+    (nnx.LinearGeneral, _fit_general),
+    (nnx.Conv, _fit_conv),
+    (nnx.Embed, _fit_embed),
+    (nnx.GroupNorm, _fit_group_norm),
+    ((nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm), _fit_norm),
+)
+
+
+def check_fits(init: Callable[..., Any], params: Any, *args: Any) -> None:
+    """Raises unless a module's own parameters have the shapes of the smaller ones.
+
+    For Linen modules built again from a new config: nothing is computed.
+
+    Args:
+      init: `module.init`, or anything `(*args) -> variables`.
+      params: the smaller parameters, in the structure of what `init` returns.
+      *args: what `init` takes: a key and example inputs.
+
+    Raises:
+      ValueError: at the first leaf that differs, with both shapes.
+
+    >>> from flax import linen as nn
+    >>> small = {"params": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}}
+    >>> check_fits(nn.Dense(2).init, small, jax.random.key(0), jnp.ones((1, 4)))
+    """
+    wanted = jax.eval_shape(init, *args)
+    trees.check_same_structure("params", params, "the rebuilt module's parameters", wanted)
+
+
+def check_same(
+    reference: Callable[..., Any], rebuilt: Callable[..., Any], *args: Any, tolerance: float = 1e-5
+) -> float:
+    """The largest difference between two functions' results; raises if it is no rounding error.
+
+    Args:
+      reference: `(*args) -> out`, the compact function or the masked network.
+      rebuilt: `(*args) -> out`, the module of compact size.
+      *args: example inputs.
+      tolerance: allowed difference, relative to the largest entry of each result.
+
+    Returns:
+      The largest relative difference.
+
+    Raises:
+      ValueError: if a result differs by more: a width enters the module's formula.
+
+    >>> check_same(lambda x: 2 * x, lambda x: x + x, jnp.ones(3))
+    0.0
+    """
+    wanted, found = reference(*args), rebuilt(*args)
+    trees.check_same_structure("rebuilt", found, "reference", wanted)
+    worst = 0.0
+    for name, a, b in zip(
+        trees.names(wanted), jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True
+    ):
+        gap = float(jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(a)), 1e-30))
+        if not gap <= tolerance:
+            raise ValueError(
+                f"`rebuilt` differs from `reference` at result '{name}' by {gap:.1e} of its "
+                f"largest entry (allowed: {tolerance:.0e}): its formula uses a width that changed "
+                "(a norm's, or √head_dim), so only the compact function computes the same"
+            )
+        worst = max(worst, gap)
+    return worst

@@ -1,0 +1,94 @@
+"""Units that change places leave the function as it is, and can be found again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from lth_jax import structure as st
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3))(x))
+        y = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(5, (3, 3))(x)))
+        x = x + nn.Conv(6, (3, 3))(y)
+        x = x.reshape(len(x), -1, 6)
+        x = x + nn.MultiHeadDotProductAttention(num_heads=3, qkv_features=6)(x, x)
+        return nn.Dense(3)(x.mean(1))
+
+
+forward: Any = jax.jit(Net().apply)
+
+
+@pytest.fixture(scope="module")
+def case():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 2)), "float32")
+    params = Net().init(jax.random.key(1), x)
+    return st.find_groups(Net().apply, params, x), params, x
+
+
+def shuffled(found, seed=0):
+    rng = np.random.default_rng(seed)
+    return {g.name: rng.permutation(g.units) for g in found.groups}
+
+
+def test_the_function_does_not_notice(case):
+    found, params, x = case
+    moved = st.permute(found, params, shuffled(found))
+    same = jax.tree.map(np.array_equal, moved, params)["params"]
+    assert not any(layer["kernel"] for layer in (same["Conv_0"], same["Conv_1"], same["Dense_0"]))
+    np.testing.assert_allclose(forward(moved, x), forward(params, x), atol=1e-5)
+
+
+def test_the_order_is_found_again(case):
+    found, params, _ = case
+    moved = st.permute(found, params, shuffled(found))
+    orders = st.match(found, params, moved)
+    back = st.permute(found, moved, orders)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_matching_never_agrees_less_than_before(case):
+    found, params, x = case
+    other = Net().init(jax.random.key(2), x)
+    near = st.permute(found, other, st.match(found, params, other))
+
+    def agreement(a, b):
+        return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
+
+    assert agreement(params, near) > agreement(params, other)
+
+
+def test_masks_move_along(case):
+    found, params, x = case
+    rng = np.random.default_rng(3)
+    mask = jax.tree.map(lambda p: jnp.asarray(rng.random(p.shape) < 0.5), params)
+    orders = shuffled(found)
+    moved = jax.tree.map(
+        jnp.multiply, st.permute(found, mask, orders), st.permute(found, params, orders)
+    )
+    masked = jax.tree.map(jnp.multiply, mask, params)
+    np.testing.assert_allclose(forward(moved, x), forward(masked, x), atol=1e-5)
+
+
+def test_places_with_a_meaning_stay():
+    def apply(p, x):
+        return jnp.tanh((x @ p["w"]) * jnp.arange(1.0, 5.0)) @ p["v"]
+
+    params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2))}
+    found = st.find_groups(apply, params, jnp.ones((1, 3)))
+    with pytest.raises(ValueError, match="whose places matter"):
+        st.permute(found, params, {found.groups[0].name: np.arange(4)})
+    assert st.match(found, params, params) == {}
+
+
+def test_orders_that_are_no_permutations_are_refused(case):
+    found, params, _ = case
+    name = found.groups[0].name
+    with pytest.raises(ValueError, match="must be a permutation"):
+        st.permute(found, params, {name: np.zeros(found[name].units, int)})
