@@ -125,7 +125,7 @@ def conv_general_dilated(
 
 def _covered(x: jax.Array, w: jax.Array, out: jax.ShapeDtypeStruct) -> bool:
     same_type = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype == w.dtype == out.dtype
-    return same_type and x.ndim > 2 and min(x.size, w.size, math.prod(out.shape)) > 0
+    return same_type and x.ndim > 2 and 0 not in (*x.shape, *w.shape, *out.shape)
 
 
 def _channels_last(numbers: lax.ConvDimensionNumbers) -> tuple[tuple[int, ...], ...]:
@@ -142,9 +142,13 @@ def _explicit_padding(
     dilation: Sequence[int],
 ) -> tuple[tuple[int, int], ...]:
     if isinstance(padding, str):
-        window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-        padding = lax.padtype_to_pads(inputs, window, strides, padding)
+        padding = lax.padtype_to_pads(inputs, _reach(kernel, dilation), strides, padding)
     return tuple((int(low), int(high)) for low, high in padding)
+
+
+def _reach(cells: Sequence[int], distances: Sequence[int]) -> list[int]:
+    """How far so many cells reach at such distances, per axis."""
+    return [(n - 1) * d + 1 for n, d in zip(cells, distances, strict=True)]
 
 
 def _vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -158,8 +162,8 @@ def _vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _varying_axes(x: jax.Array) -> frozenset[str]:
-    kind = jax.typeof(x)
-    return getattr(kind, "mat", kind).varying if hasattr(kind, "mat") else kind.vma
+    kind: Any = jax.typeof(x)  # some versions keep the axes in `mat`, others in `vma`
+    return kind.mat.varying if hasattr(kind, "mat") else kind.vma
 
 
 # What every primitive computes: XLA's own forms, which the platforms but the CPU get.
@@ -190,7 +194,7 @@ def _stock_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> ja
     return jax.linear_transpose(lambda w: _stock_conv(x, w, geometry), like)(g)[0]
 
 
-# Shapes of the results; `...` stands for the members, if any.
+# Shapes of the results, in terms of the operands'.
 
 
 def _members(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
@@ -224,7 +228,11 @@ def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _cpu_direct(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """XLA's convolution, whose result is wrong on CPUs where one side is cropped, one padded."""
+    """XLA's convolution, safe from its CPU backend's error where it crops one side, pads another.
+
+    Padding by (-2, 1), say, gave wrong numbers in jax 0.10.2; gradients come upon such padding
+    even where the convolution itself has none.
+    """
     if any(side < 0 for sides in geometry.padding for side in sides):
         x = _padded(x, geometry)
         ones = (1,) * len(geometry.kernel)
@@ -239,20 +247,16 @@ def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """The transposed convolution: `g`, spread out by the strides, meets the flipped kernel."""
-    space, groups = range(len(geometry.kernel)), geometry.groups
     *kernel, i, o = w.shape
-    flipped = jnp.flip(w, tuple(space)).reshape(*kernel, i, groups, o // groups)
+    groups = geometry.groups
+    flipped = jnp.flip(w, tuple(range(len(kernel)))).reshape(*kernel, i, groups, o // groups)
     flipped = jnp.swapaxes(flipped, -1, -3).reshape(*kernel, o // groups, i * groups)
-    padding = []
-    for axis in space:
-        window = (geometry.kernel[axis] - 1) * geometry.kernel_dilation[axis] + 1
-        low = window - geometry.padding[axis][0] - 1
-        reach = (geometry.inputs[axis] - 1) * geometry.input_dilation[axis] + window
-        spread = (geometry.outputs[axis] - 1) * geometry.strides[axis] + 1
-        padding.append((low, reach - spread - low))
+    inputs, window, outputs = _reaches(geometry)
+    lows = [k - 1 - low for k, (low, _) in zip(window, geometry.padding, strict=True)]
+    sides = zip(lows, inputs, window, outputs, strict=True)
     transposed = geometry._replace(
         strides=geometry.input_dilation,
-        padding=tuple(padding),
+        padding=tuple((low, i + k - 1 - o - low) for low, i, k, o in sides),
         input_dilation=geometry.strides,
     )
     return _cpu_direct(g, lax.optimization_barrier(flipped), transposed)
@@ -263,23 +267,28 @@ def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.
     if _few_channels(x, geometry):
         gradient = _product(_patches(x, geometry).T, g.reshape(-1, g.shape[-1]), geometry)
         return gradient.reshape(_kernel_shape(x.shape, g.shape, geometry))
-    n, *inputs, channels = x.shape
+    n, *space, channels = x.shape
     groups = geometry.groups
-    images = jnp.moveaxis(x.reshape(n, *inputs, groups, channels // groups), (-1, 0), (0, -1))
-    images = images.reshape(channels // groups, *inputs, groups * n)
-    padding = []
-    for axis, (low, _) in enumerate(geometry.padding):
-        window = (geometry.kernel[axis] - 1) * geometry.kernel_dilation[axis] + 1
-        reach = (geometry.outputs[axis] - 1) * geometry.strides[axis] + window
-        padding.append((low, reach - (inputs[axis] - 1) * geometry.input_dilation[axis] - 1 - low))
+    images = jnp.moveaxis(x.reshape(n, *space, groups, channels // groups), (-1, 0), (0, -1))
+    images = images.reshape(channels // groups, *space, groups * n)
+    sides = zip(geometry.padding, *_reaches(geometry), strict=True)
     correlation = geometry._replace(
         strides=geometry.kernel_dilation,
-        padding=tuple(padding),
+        padding=tuple((low, o + k - 1 - i - low) for (low, _), i, k, o in sides),
         kernel_dilation=geometry.strides,
     )
     windows = lax.optimization_barrier(jnp.moveaxis(g, 0, -2))
     out = _cpu_direct(lax.optimization_barrier(images), windows, correlation)
     return jnp.moveaxis(lax.optimization_barrier(out), 0, -2)
+
+
+def _reaches(geometry: Geometry) -> tuple[list[int], list[int], list[int]]:
+    """How far inputs, kernel and outputs reach on the grid that all three lie on."""
+    return (
+        _reach(geometry.inputs, geometry.input_dilation),
+        _reach(geometry.kernel, geometry.kernel_dilation),
+        _reach(geometry.outputs, geometry.strides),
+    )
 
 
 def _few_channels(x: jax.Array, geometry: Geometry) -> bool:
@@ -292,8 +301,8 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 
     def cells(offsets: tuple[int, ...]) -> jax.Array:
         start = [o * d for o, d in zip(offsets, geometry.kernel_dilation, strict=True)]
-        steps = zip(start, geometry.outputs, geometry.strides, strict=True)
-        stop = [first + (size - 1) * stride + 1 for first, size, stride in steps]
+        reach = _reach(geometry.outputs, geometry.strides)
+        stop = [first + length for first, length in zip(start, reach, strict=True)]
         limits = (x.shape[0], *stop, x.shape[-1])
         return lax.slice(padded, (0, *start, 0), limits, (1, *geometry.strides, 1))
 
@@ -364,7 +373,7 @@ def _batch_both(
 ) -> jax.Array:
     a, b = (jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True))
     outer = _members(a.shape, geometry)
-    a, b = (x.reshape(-1, *x.shape[len(outer) :]) for x in (a, b))
+    a, b = (x.reshape(math.prod(outer), *x.shape[len(outer) :]) for x in (a, b))
     out = p.bind(a, b, geometry=geometry)
     return out.reshape(*outer, *out.shape[1:])
 
@@ -382,10 +391,10 @@ def _fold(
     rank = len(geometry.kernel) + 2
     into, out_of = (other.ndim - rank + position % rank for position in free)
     x = jnp.moveaxis(operands[which], axis, into)
-    count = x.shape[into]
-    x = x.reshape(*x.shape[:into], -1, *x.shape[into + 2 :])
+    count, size = x.shape[into : into + 2]
+    x = x.reshape(*x.shape[:into], count * size, *x.shape[into + 2 :])
     out = p.bind(*((x, other) if which == 0 else (other, x)), geometry=geometry)
-    return out.reshape(*out.shape[:out_of], count, -1, *out.shape[out_of + 1 :]), out_of
+    return out.reshape(*out.shape[:out_of], count, size, *out.shape[out_of + 1 :]), out_of
 
 
 conv_p = _primitive("conv", _output_shape, _stock_conv, _cpu_conv, ((0, 0), (-1, -1)))

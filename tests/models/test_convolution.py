@@ -277,16 +277,22 @@ def test_the_forms_for_other_platforms_compute_the_same(case):
     conv = call(conv_general_dilated, *case)
     (equation,) = (e for e in jax.make_jaxpr(conv)(x, w).eqns if e.primitive is convolution.conv_p)
     geometry = equation.params["geometry"]
-    g = jnp.cos(conv(x, w))
-    members = [jnp.stack([a, 1 - a]) for a in (x, w, g)]
-    for p, stock, i, j in [
+    rules = [
         (convolution.conv_p, convolution._stock_conv, 0, 1),
         (convolution.input_gradient_p, convolution._stock_input_gradient, 2, 1),
         (convolution.kernel_gradient_p, convolution._stock_kernel_gradient, 0, 2),
-    ]:
-        ours = p.bind(members[i], members[j], geometry=geometry)
-        theirs = jax.vmap(partial(stock, geometry=geometry))(members[i], members[j])
-        assert_close(ours, theirs)
+    ]
+
+    def both(x, w):
+        members = [jnp.stack([a, 1 - a]) for a in (x, w, jnp.cos(conv(x, w)))]
+        pairs = [(members[i], members[j]) for _, _, i, j in rules]
+        ours = [
+            rule[0].bind(*pair, geometry=geometry) for rule, pair in zip(rules, pairs, strict=True)
+        ]
+        stock = [jax.vmap(partial(rule[1], geometry=geometry)) for rule in rules]
+        return ours, [f(*pair) for f, pair in zip(stock, pairs, strict=True)]
+
+    assert_close(*jax.jit(both)(x, w))
 
 
 def test_members_spread_over_devices():
