@@ -4,12 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lth_jax.pruning.checks import check_mask, check_params
+from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.scopes import Scope
-from lth_jax.types import Count, Key, Mask, Params, Prunable, Scores
-
-Criterion = Callable[..., Scores]
-"""`(params, mask, *, key=None, batches=None, initial=None) -> scores`; higher = keep."""
+from lth_jax.types import Count, Key, Mask, Params, Prunable
 
 Pruner = Callable[..., Mask]
 """`(params, mask, count, *, prunable, key=None, batches=None, initial=None) -> mask`."""

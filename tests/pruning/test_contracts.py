@@ -53,12 +53,14 @@ def loss(params, batch):
 
 
 def inputs(params, batch):
-    b0, k0, _, _ = jax.tree.leaves(params)
+    b0, k0, _, k1 = jax.tree.leaves(params)
     x = batch.x.astype(k0.dtype)
     hidden = jax.nn.relu(x @ k0 + b0)
-    names, layer = trees.names(params), lambda w, x: x @ w
-    sums = [criteria.squared_inputs(layer, k0, a)[""] for a in (x,)]
-    return {names[1]: sums[0], names[3]: jnp.tile(jnp.sum(hidden**2, 0)[:, None], WIDTHS[-1])}
+    names = trees.names(params)
+    sums = [
+        jnp.broadcast_to(jnp.sum(a**2, 0)[:, None], k.shape) for a, k in ((x, k0), (hidden, k1))
+    ]
+    return {names[1]: sums[0], names[3]: sums[1]}
 
 
 CRITERIA = {name: getattr(criteria, name) for name in set(criteria.__all__) - HELPERS}
