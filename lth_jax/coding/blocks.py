@@ -16,7 +16,7 @@ from lth_jax.coding.entropy import binary_entropy
 from lth_jax.coding.errors import TicketError
 
 _MAX_CLASSES = 8
-_OVERHEAD_BITS = 40.0  # one lane's state, the end mark, lengths of the side information
+_OVERHEAD_BITS = 32.0  # one lane's state, the end mark, lengths of the side information
 
 
 class Blocks(NamedTuple):

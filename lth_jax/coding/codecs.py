@@ -15,11 +15,12 @@ import numpy as np
 
 from lth_jax.coding import bits as bits_
 from lth_jax.coding import blocks, gaps, tans
-from lth_jax.coding.entropy import binary_entropy
+from lth_jax.coding.entropy import binary_entropy, enumerative_bits
 from lth_jax.coding.errors import TicketError
 
-_MAX_ENUMERATED = 2048  # big integers: the work grows with the square of the size
-_STREAM_BITS = 36.0  # one lane's state, the end mark, two counts, whole bytes
+_MAX_ENUMERATED = 1 << 14
+_MAX_WORK = 1 << 23  # entries × bits: a step of big integers for each entry
+_STREAM_BITS = 28.0  # one lane's state, the end mark, a count, whole bytes
 _GROUPS = (2, 4, 8)  # the M of the N:M masks that are looked for
 
 
@@ -97,41 +98,66 @@ def _fewer(size: int, kept: int) -> int:
 
 def _enumerative_plan(mask: np.ndarray, kept: int) -> Plan:
     """The mask's number among all with as many entries kept (Cover 1973)."""
-    if mask.size > _MAX_ENUMERATED:
+    few = _fewer(mask.size, kept)
+    bits = enumerative_bits([(mask.size, few)])
+    if mask.size > _MAX_ENUMERATED or mask.size * bits > _MAX_WORK:
         return _IMPOSSIBLE
-    length = _enumerative_length(mask.size, _fewer(mask.size, kept))
-    return Plan(8.0 * length, lambda: _enumerative_write(_rarer(mask, kept), length))
+    return Plan(
+        8.0 * math.ceil(bits / 8), lambda: _enumerative_write(_rarer(mask, kept), mask.size)
+    )
 
 
 def _enumerative_length(size: int, kept: int) -> int:
     return -(-(math.comb(size, kept) - 1).bit_length() // 8)
 
 
-def _enumerative_write(positions: np.ndarray, length: int) -> bytes:
-    rank = sum(math.comb(int(p), i + 1) for i, p in enumerate(positions))
-    return rank.to_bytes(length, "little")
+def _enumerative_write(positions: np.ndarray, size: int) -> bytes:
+    rank = _rank(positions.tolist(), size)
+    return rank.to_bytes(_enumerative_length(size, positions.size), "little")
+
+
+def _rank(positions: list[int], size: int) -> int:
+    """Σ C(pᵢ, i) over the positions p₁ < p₂ < …: the number of this choice among all."""
+    rank, left = 0, len(positions)
+    choices = math.comb(size, left)
+    for place in range(size - 1, -1, -1):
+        if not left:
+            break
+        below = choices * (place + 1 - left) // (place + 1)  # C(place, left)
+        if positions[left - 1] == place:
+            rank, choices, left = rank + below, choices - below, left - 1  # C(place, left - 1)
+        else:
+            choices = below
+    return rank
+
+
+def _unrank(rank: int, size: int, left: int) -> list[int]:
+    """The inverse of `_rank`; the last position comes first."""
+    positions = []
+    choices = math.comb(size, left)
+    for place in range(size - 1, -1, -1):
+        if not left:
+            break
+        below = choices * (place + 1 - left) // (place + 1)
+        if rank >= below:
+            positions.append(place)
+            rank, choices, left = rank - below, choices - below, left - 1
+        else:
+            choices = below
+    return positions
 
 
 def _enumerative_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray:
     size = math.prod(shape)
-    left = _fewer(size, kept)
-    if size > _MAX_ENUMERATED or len(code) != _enumerative_length(size, left):
+    few = _fewer(size, kept)
+    # Lengths first: the binomials of a forged size would take for ever.
+    cheap = size <= _MAX_ENUMERATED and 8 * size * (len(code) - 1) <= _MAX_WORK
+    if not cheap or few > 8 * len(code) or len(code) != _enumerative_length(size, few):
         raise TicketError(f"{len(code)} bytes cannot name a mask of {size} entries, {kept} kept")
     rank = int.from_bytes(code, "little")
-    if rank >= math.comb(size, left):
+    if rank >= math.comb(size, few):
         raise TicketError("a mask's number is larger than there are masks")
-    positions = []
-    choices = math.comb(size, left)  # C(place + 1, left) on entering each step
-    for place in range(size - 1, -1, -1):
-        if not left:
-            break
-        choices = choices * (place + 1 - left) // (place + 1)
-        if rank >= choices:
-            positions.append(place)
-            rank -= choices
-            choices = choices * left // (place + 1 - left) if place + 1 > left else 1
-            left -= 1
-    return _scatter(np.array(positions, np.int64), shape, kept)
+    return _scatter(np.array(_unrank(rank, size, few), np.int64), shape, kept)
 
 
 def _rice_plan(mask: np.ndarray, kept: int) -> Plan:

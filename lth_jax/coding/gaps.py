@@ -83,7 +83,7 @@ def encode(positions: np.ndarray, sizes: np.ndarray, kept: np.ndarray) -> bytes:
       kept: int64[blocks], how many of them are kept.
 
     Returns:
-      About `Σ sizes·H(kept / sizes)` bits and four bytes, in whole bytes.
+      About `Σ sizes·H(kept / sizes)` bits and three bytes, in whole bytes.
 
     >>> code = encode(np.array([0, 5]), np.array([8]), np.array([2]))
     >>> decode(code, np.array([8]), np.array([2])).tolist()

@@ -119,6 +119,11 @@ def decode(
       TicketError: if the file is damaged, forged or unknown, or `init` gives other values than
         those that were hashed.
       ValueError: if `like` does not fit, or `init` is needed and missing.
+
+    >>> from lth_jax.coding.writer import encode
+    >>> data = encode([np.array([True, False])], [np.array([2.0, 3.0])], prunable=[True])
+    >>> decode(data, like=[np.zeros(2)]).params
+    [array([2., 0.])]
     """
     contents = open_header(data, len(data), max_bytes)
     manifest = contents.manifest

@@ -210,7 +210,7 @@ def rate_points(
     ...     mask, params, prunable={"w": True}, precisions=[exact(), integers(4)]
     ... )
     >>> [point.values for point in points]
-    [42, 10]
+    [36, 10]
     """
     return [_rate_point(mask, params, prunable, precision) for precision in precisions]
 

@@ -7,7 +7,7 @@ from lth_jax.coding import tans
 from lth_jax.coding.errors import TicketError
 
 _PLAIN, _CODED = 0, 1
-_OVERHEAD_BITS = 56.0  # form, alphabet, steps, one lane's state, the end mark, whole bytes
+_OVERHEAD_BITS = 48.0  # form, alphabet, one lane's state, the end mark, whole bytes
 
 
 def _plain_width(alphabet: int) -> int:

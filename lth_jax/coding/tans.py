@@ -22,12 +22,13 @@ from lth_jax.coding.errors import TicketError
 TABLE_BITS = 13
 TABLE_SIZE = 1 << TABLE_BITS
 MAX_ALPHABET = 256
+# All that follows but the chunk shapes the streams: to change it is to change the file's version.
 _STRIDE = (TABLE_SIZE >> 1) + (TABLE_SIZE >> 3) + 3  # odd: visits every slot once
 _WIDENING = 4
 _MAX_LANES = 2048
 _SYMBOLS_PER_LANE = 64  # a lane takes about 1/20 bit, since its first state is drawn uniformly
 _CHUNK = 1 << 17  # symbols at a time while encoding, so that what is in between stays in cache
-_MAX_STEPS = 1 << 16
+_MAX_STEPS = 1 << 9
 _FLOOR_LOG2 = np.repeat(np.arange(TABLE_BITS + 1), 1 << np.arange(TABLE_BITS + 1))
 
 
@@ -128,17 +129,34 @@ def _phases(count: int, steps: int) -> list[Phase]:
     lanes, left, phases = 1, count, []
     while left:
         wider = lanes * _WIDENING
-        last = wider > _MAX_LANES or left <= steps * lanes + _SYMBOLS_PER_LANE * wider
+        enough = steps * lanes + max(steps, _SYMBOLS_PER_LANE) * wider
+        last = wider > _MAX_LANES or left <= enough
         start = 0 if last else left - steps * lanes
         phases.append(Phase(lanes, start, left))
         left, lanes = start, wider
     return phases[::-1]
 
 
-def _steps(bits_per_symbol: float) -> int:
-    """After how many steps a phase has pushed the states of its successor's new lanes."""
-    needed = 1.1 * TABLE_BITS * (_WIDENING - 1)
-    return int(min(needed / max(bits_per_symbol, 1e-9) + 2, _MAX_STEPS))
+def _steps(tables: np.ndarray, uses: np.ndarray) -> int:
+    """After how many steps a phase has pushed the states of its successor's new lanes.
+
+    On average a step pushes the entropy of the tables; a quarter more steps make up for chance.
+    Logarithms are linear between powers of two, in parts of 256, so that all is done in integers.
+    """
+    some = np.maximum(tables, 1)
+    floor = _FLOOR_LOG2[some - 1]
+    logarithm = (floor << 8) + ((some << 8) >> floor) - 256
+    entropies = (tables * ((TABLE_BITS << 8) - logarithm)).sum(axis=1)
+    pushed = max(int(entropies @ uses), 1)
+    needed = (5 * TABLE_BITS * (_WIDENING - 1) // 4) << (TABLE_BITS + 8)
+    return min(needed * int(uses.sum()) // pushed + 2, _MAX_STEPS)
+
+
+def _uses(tables: np.ndarray, contexts: np.ndarray | None, count: int) -> np.ndarray:
+    """How many symbols each table codes."""
+    if contexts is None:
+        return np.array([count], np.int64)
+    return np.bincount(contexts, minlength=len(tables))
 
 
 def encode(
@@ -160,12 +178,11 @@ def encode(
 
     >>> table = np.array([[2048, 6144]])
     >>> len(encode(np.array([0, 1, 1, 1] * 100), table))  # 400 · H(1/4) = 325 bits
-    44
+    43
     """
     alphabet = tables.shape[1]
     index = symbols if contexts is None else symbols + contexts * alphabet
-    counts = np.bincount(index, minlength=tables.size)
-    steps = _steps(cost(counts, tables.ravel()) / max(len(index), 1))
+    steps = _steps(tables, _uses(tables, contexts, len(index)))
     coder = _encode_tables(tables)
     stack = np.zeros(0, np.uint8) if raw is None else raw
     x = np.full(min(len(index), 1), TABLE_SIZE, np.int64)
@@ -175,7 +192,7 @@ def encode(
         stack = np.concatenate([stack, *pushed])
     top = bits_.pack_fixed(x - TABLE_SIZE, TABLE_BITS)
     end = np.ones(1, np.uint8)  # the highest one marks where the stack ends within its last byte
-    return bits_.varint(steps) + bits_.to_bytes(np.concatenate([stack, top, end]))
+    return bits_.to_bytes(np.concatenate([stack, top, end]))
 
 
 def _open_lanes(x: np.ndarray, stack: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +245,7 @@ def decode(
     >>> decode(stream, 3, table)[0].tolist()
     [0, 1, 1]
     """
-    steps = reader.varint(_MAX_STEPS)
-    phases = _phases(count, max(steps, 1))
+    phases = _phases(count, _steps(tables, _uses(tables, contexts, count)))
     stack = _stack(reader.rest())
     coder = _decode_tables(tables)
     offsets = np.broadcast_to(np.int64(0), (count,)) if contexts is None else contexts * TABLE_SIZE

@@ -4,6 +4,22 @@ A ticket is a safetensors container with one blob of bytes for every mask and ev
 and a manifest in its header. Reading one takes numpy and JSON, executes nothing, and verifies
 the SHA-256 of all that it decodes to. Values may be left to an initialiser and a key: a ticket at
 initialisation is a key and a mask, and takes hardly more than the mask.
+
+The format, version 1 (what is written by it stays readable by every later release):
+
+- Eight bytes, little-endian: the length of the JSON header. The header. The blobs, without holes,
+  each a one-dimensional "U8" tensor of the header, in the order `mask:NAME` for all leaves, then
+  `values:NAME` for all leaves if the file holds values. Leaves are named by `trees.path_name`.
+- The header's `__metadata__` holds the manifest under `lth_jax.ticket`, JSON as well: `version`;
+  `values`, one of "embedded", "initializer", "none"; `initializer`, null or its `name`, the key's
+  `implementation` and `data`; `provenance`; `leaves`, each with `name`, `shape`, `dtype`,
+  `prunable`, `kept`, `codec`, `precision`, `sha256`; and `sha256`, that of the manifest without it,
+  as JSON with sorted keys and no spaces.
+- A mask's blob is read by its `codec` (see `codecs`), a leaf's values by its `precision` (see
+  `values`); `gaps`, `blocks`, `symbols` and `tans` say how. All numbers are little-endian, bits are
+  packed low bit first, and counts inside blobs are variable-length: seven bits a byte, low ones
+  first, the top bit set where more follow.
+- A leaf's `sha256` is that of its mask, packed to bits, followed by its kept values as they decode.
 """
 
 import os
@@ -66,6 +82,10 @@ def load(
     Raises:
       TicketError: naming the file and what is wrong with it.
       ValueError: if `like` does not fit, or `init` is needed and missing.
+
+    >>> load("nowhere.ticket")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.ticket'
     """
     with _naming(path):
         return reader.decode(Path(path).read_bytes(), like=like, init=init, max_bytes=max_bytes)
@@ -76,6 +96,15 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
 
     Raises:
       TicketError: naming the file and what is wrong with it.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lth_jax import coding
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mask.ticket")
+    ...     save(path, coding.encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True}))
+    ...     inspect(path).mask_bytes("w")
+    1
     """
     with _naming(path), open(path, "rb") as file:
         return _contents(file, max_bytes)
@@ -87,6 +116,15 @@ def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafA
     Raises:
       TicketError: naming the file and what is wrong with it.
       ValueError: if the ticket has no leaf of that name.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lth_jax import coding
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mask.ticket")
+    ...     save(path, coding.encode({"w": np.eye(2, dtype=bool)}, prunable={"w": True}))
+    ...     load_leaf(path, "w").mask.tolist()
+    [[True, False], [False, True]]
     """
     with _naming(path), open(path, "rb") as file:
         contents = _contents(file, max_bytes)

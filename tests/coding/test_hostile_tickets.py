@@ -15,12 +15,12 @@ DATA = coding.encode(MASK, prunable={"a": True, "b": False}, provenance={"level"
 
 
 def test_thousands_of_damaged_and_forged_files():
-    seen = fuzz_tickets.fuzz(cases=800, seed=0)
+    seen = fuzz_tickets.fuzz(cases=500, seed=0)
     assert {mutation for mutation, _ in seen} == {
         m.__name__ for m in (*fuzz_tickets.ACCIDENTS, *fuzz_tickets.FORGERIES)
     }
     refused = sum(count for (_, got), count in seen.items() if got == "refused")
-    assert refused > 700
+    assert refused > 430
 
 
 @pytest.mark.slow

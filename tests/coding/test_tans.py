@@ -85,7 +85,15 @@ STREAM = tans.encode(np.array([0, 1] * 40), TABLE)
 
 @pytest.mark.parametrize(
     "stream",
-    [b"", STREAM[:1], STREAM[:2], STREAM[:-2], STREAM + b"\0", STREAM[:-1] + b"\xff", STREAM[1:]],
+    [
+        b"",
+        STREAM[:1],
+        STREAM[:2],
+        STREAM[:-2],
+        STREAM + b"\0",
+        STREAM[:-1] + b"\xff",
+        b"\1" + STREAM,
+    ],
 )
 def test_a_damaged_stream_is_refused(stream):
     with pytest.raises(TicketError):
