@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 from flax import nnx
+from flax.errors import InvalidRngError
 
 from lth_jax.types import Key, Model, Params
 
@@ -16,13 +17,14 @@ def from_linen(module: nn.Module) -> Model:
 
     `params` is the plain dictionary of the 'params' collection; `state` holds every other
     collection by its name (`{}` without any) and is updated only while training. `key` feeds
-    the 'dropout' stream.
+    every random stream, Dropout's among them.
 
     Args:
       module: an unbound module whose `__call__(x, *, train)` tells training from evaluation.
 
     Raises:
       TypeError: if `module` is not a Linen module or its call takes no `train`.
+      ValueError: from `apply` with `train=True` and no `key`, if the module draws numbers.
 
     >>> from lth_jax.models.mlp import MLP
     >>> model = from_linen(MLP((4, 2)))
@@ -46,8 +48,10 @@ def from_linen(module: nn.Module) -> Model:
         variables = {"params": params, **state}
         if not train:
             return module.apply(variables, x, train=False), state
-        rngs = None if key is None else {"dropout": key}
-        out, changed = module.apply(variables, x, train=True, rngs=rngs, mutable=list(state))
+        try:
+            out, changed = module.apply(variables, x, train=True, rngs=key, mutable=list(state))
+        except InvalidRngError as error:
+            raise ValueError(f"`key` must be given with `train=True`: {error}") from error
         return out, {**state, **changed}
 
     return Model(init, apply)

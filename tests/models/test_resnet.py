@@ -69,6 +69,7 @@ def test_statistics_follow_their_momentum(members, together):
     trees.check_same_structure("moved", trees.index(together[1][0], 0), "state", state)
 
 
+@pytest.mark.slow
 def test_a_sharded_population_agrees(members, together):
     mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = P("m")
