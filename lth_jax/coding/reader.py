@@ -76,6 +76,15 @@ Read = Callable[[container.Blob], bytes]
 """Gives the bytes of a blob, from memory or from a file."""
 
 
+def from_memory(data: bytes) -> Read:
+    """Reads blobs from a whole file's bytes.
+
+    >>> from_memory(b"abcdef")(container.Blob(2, 4))
+    b'cd'
+    """
+    return lambda blob: data[blob.start : blob.stop]
+
+
 def open_header(head: bytes, size: int, max_bytes: int) -> Contents:
     """Checks the header of a file of `size` bytes; `head` must reach to its first blob.
 
@@ -128,7 +137,7 @@ def decode(
     contents = open_header(data, len(data), max_bytes)
     manifest = contents.manifest
     made = _initial_values(manifest, init)
-    read: Read = lambda blob: data[blob.start : blob.stop]  # noqa: E731
+    read = from_memory(data)
     leaves = {x.name: decode_leaf(x, contents, read, made) for x in manifest.leaves}
     build = _builder(manifest, like)
     masked = manifest.values != manifest_.NONE

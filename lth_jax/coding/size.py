@@ -117,8 +117,9 @@ def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
     (172.7, 16384.0)
     """
     contents = reader.open_header(data, len(data), max_bytes)
+    read = reader.from_memory(data)
     leaves = [
-        _row(leaf, contents, reader.decode_leaf(leaf, contents, lambda b: data[b.start : b.stop]))
+        _row(leaf, contents, reader.decode_leaf(leaf, contents, read))
         for leaf in contents.manifest.leaves
     ]
     return SizeTable(leaves, _total(leaves, contents))

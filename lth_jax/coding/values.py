@@ -7,7 +7,6 @@ mantissa is not. Each byte's plane is coded for itself, so that exact values shr
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from lth_jax.coding import bits as bits_
@@ -23,12 +22,8 @@ _NAMES = (
     *("float8_e5m2fnuz", "float8_e3m4", "float8_e4m3", "float8_e8m0fnu", "float4_e2m1fn"),
     *("int2", "int4", "uint2", "uint4"),
 )
-DTYPES: dict[str, np.dtype] = {
-    name: np.dtype(getattr(ml_dtypes, name, None) or getattr(np, name, None) or name).newbyteorder(
-        "<"
-    )
-    for name in _NAMES
-}
+# JAX registers the names of its small floats and integers with numpy.
+DTYPES: dict[str, np.dtype] = {name: np.dtype(name).newbyteorder("<") for name in _NAMES}
 """The dtypes that a leaf can have, by name; all little-endian."""
 
 

@@ -78,7 +78,7 @@ def test_a_loaded_ticket_computes_what_the_masked_network_does(linen):
         Net().apply({"params": p, "batch_stats": stats}, x)
         for p in (found.params, masked(params, mask))
     ]
-    np.testing.assert_array_equal(*out)
+    np.testing.assert_array_equal(out[0], out[1])
 
 
 @pytest.mark.parametrize("pure", [False, True])
