@@ -8,6 +8,7 @@ median over alternated pairs of (ours / alternative), so that a slow moment hits
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -149,7 +150,7 @@ def adam_cases(steps: int, pairs: int) -> list[dict]:
     glorot = jax.nn.initializers.glorot_normal()
     layers = [
         [glorot(k, shape), jnp.zeros(shape[1])]
-        for k, shape in zip(keys, zip(widths, widths[1:], strict=False), strict=True)
+        for k, shape in zip(keys, itertools.pairwise(widths), strict=True)
     ]
     params: dict = {"layers": layers}
     xs = jax.random.normal(jax.random.key(1), (steps, 60, 784))
