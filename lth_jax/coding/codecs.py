@@ -283,7 +283,7 @@ def _n_of_m_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray
     reader = bits_.Reader(code)
     size = math.prod(shape)
     axis, group = reader.varint(len(shape) - 1), reader.varint(max(_GROUPS))
-    if group not in _GROUPS or shape[axis] % group or kept * group % size:
+    if group not in _GROUPS or not size or shape[axis] % group or kept * group % size:
         raise TicketError(f"{kept} of {size} entries are not kept evenly by groups of {group}")
     patterns = _patterns(group, kept * group // size)
     symbols, _ = tans.decode(reader, size // group, _uniform(len(patterns)))

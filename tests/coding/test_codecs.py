@@ -190,12 +190,13 @@ def test_bad_arguments_are_named():
         codecs.encode(np.array([True, False]), "constant")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.binary(max_size=60),
-    npst.array_shapes(min_dims=0, max_dims=3, max_side=40),
+    npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=40),
     st.floats(0, 1),
 )
+@example(b"\0\2", (0, 4), 0.0)
 @pytest.mark.parametrize("codec", codecs.CODECS)
 def test_any_bytes_give_a_mask_or_an_error(codec, code, shape, fraction):
     kept = round(fraction * math.prod(shape))
