@@ -79,7 +79,7 @@ def close(a, b, atol):
         np.testing.assert_allclose(a, b, atol=atol, rtol=atol)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def check():
     """Compares a network with and without a part of its units, on smooth and on coarse weights."""
 
@@ -93,11 +93,11 @@ def check():
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def compare_units():
     return compare
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_units():
     return choose_units
