@@ -1,5 +1,6 @@
 """What every criterion asks of its arguments, and the one precision in which scores are made."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -94,8 +95,11 @@ def weighted_mean(f: Callable[[Any], Any], batches: Sequence[Any]) -> Any:
     `f` maps a batch to a tree of means over its `n_b` examples.
     """
     sizes = [batch_size(batch) for batch in batches]
-    total = None
-    for n, batch in zip(sizes, batches, strict=True):
-        share = jax.tree.map(lambda a: widen(a) * (n / sum(sizes)), f(batch))  # noqa: B023
-        total = share if total is None else jax.tree.map(jnp.add, total, share)
-    return total
+
+    def share(n: int, batch: Any) -> Any:
+        return jax.tree.map(lambda a: widen(a) * (n / sum(sizes)), f(batch))
+
+    # Lazily, so that no more than two trees are held at once.
+    return functools.reduce(
+        lambda total, part: jax.tree.map(jnp.add, total, part), map(share, sizes, batches)
+    )

@@ -63,32 +63,28 @@ def wanda(inputs: Inputs) -> Criterion:
     return criterion
 
 
-def squared_inputs(
-    layer: Callable[[Any, Any], Any], weights: Any, x: Any, prefix: str = ""
-) -> dict[str, jax.Array]:
+def squared_inputs(layer: Callable[[Any, Any], Any], weights: Any, x: Any) -> dict[str, jax.Array]:
     """`Σ x²` over the inputs that each weight of one linear layer meets, by the name of its leaf.
 
     Args:
       layer: `layer(weights, x) -> outputs`, linear in `weights` up to a constant.
-      weights: tree of floating-point arrays; only its structure matters.
+      weights: tree of floating-point arrays; its names are those of the result.
       x: the layer's input; integers (an embedding's) go in as they are.
-      prefix: put before each name with a `/`.
 
     Returns:
       The sums by leaf name, in at least float32; for a bias the number of outputs it is added to.
 
     Example:
-      >>> layer = lambda w, x: x @ w["kernel"]
-      >>> sums = squared_inputs(layer, {"kernel": jnp.ones((2, 1))}, jnp.array([[3.0, 1.0]]), "out")
-      >>> sums["out/kernel"].tolist()
+      >>> layer = lambda w, x: x @ w["out"]["kernel"]
+      >>> weights = {"out": {"kernel": jnp.ones((2, 1))}}
+      >>> squared_inputs(layer, weights, jnp.array([[3.0, 1.0]]))["out/kernel"].tolist()
       [[9.0], [1.0]]
     """
     weights = jax.tree.map(widen, weights)
     floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
     square = jnp.square(widen(x)) if floating else x
     sums = jax.grad(lambda w: jnp.sum(layer(w, square)))(weights)
-    names = [f"{prefix}/{name}" if prefix else name for name in trees.names(sums)]
-    return dict(zip(names, jax.tree.leaves(sums), strict=True))
+    return dict(zip(trees.names(sums), jax.tree.leaves(sums), strict=True))
 
 
 def _check_names(found: dict[str, jax.Array], params: Any) -> None:
