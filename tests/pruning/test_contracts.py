@@ -125,7 +125,6 @@ GRANULARITIES = {
     "weights": (granularity.weights, lambda shape: 1),
     "rows": (granularity.rows(), lambda shape: shape[1]),
     "columns": (granularity.columns(), lambda shape: shape[0]),
-    "kernels": (granularity.kernels(), lambda shape: 1),
     "blocks": (granularity.blocks(2, 4), lambda shape: 8),
     "n_m": (granularity.n_m(3, 4), lambda shape: 1),
 }
@@ -226,14 +225,17 @@ def test_scores_come_in_the_container_of_the_parameters(name):
         assert found == expected, container
 
 
-@pytest.mark.parametrize(("grain", "scope"), list(itertools.product(GRANULARITIES, SCOPES)))
+@pytest.mark.parametrize(
+    ("grain", "scope"),
+    [(grain, "globally") for grain in GRANULARITIES] + [("weights", "layerwise"), ("rows", "erk")],
+)
 def test_masks_come_in_the_container_of_the_parameters(grain, scope):
-    pruner = prune(criteria.random(), SCOPES[scope], GRANULARITIES[grain][0])
+    pruner = prune(criteria.magnitude(), SCOPES[scope], GRANULARITIES[grain][0])
 
     def f(params, mask, key, initial):
         prunable = masks.prunable_leaves(params)
         count = SCOPES[scope].counts(params, 0.4, prunable=prunable)
-        return pruner(params, mask, count, prunable=prunable, key=key)
+        return pruner(params, mask, count, prunable=prunable)
 
     expected, _ = program(f, LISTS)
     for container, structure in CONTAINERS.items():
