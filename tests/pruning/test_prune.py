@@ -13,7 +13,7 @@ PRUNABLE = masks.prunable_leaves(PARAMS)
 ONES = masks.ones_like(PARAMS)
 
 
-def noise(params, mask, *, key, **_):
+def noise(params, mask, *, key=None, **_):
     return jax.tree.map(lambda p: jax.random.uniform(key, p.shape), params)
 
 
