@@ -105,7 +105,6 @@ def test_import_lth_jax_brings_the_transforms_only():
         "scipy",
         "sklearn",
         "pyarrow",
-        "filelock",
     ]
     code = f"import sys, lth_jax; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
