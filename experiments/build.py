@@ -1,6 +1,7 @@
 """A config becomes functions: one table per kind, and every number checked before work starts."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,6 +73,10 @@ def check(experiment: ConfigDict) -> None:
     everything else here, before anything is prepared or trained.
     """
     _check_numbers(experiment)
+    if not re.fullmatch(r"\w[\w.-]*", experiment.name, re.ASCII):
+        raise UserError(
+            f"`name` is '{experiment.name}'; it must be letters, digits, '.', '_' and '-'."
+        )
     for name, value, table in (
         ("model.name", experiment.model.name, MODELS),
         ("train.loss", experiment.train.loss, LOSSES),

@@ -1,12 +1,18 @@
 """The command line as a config: absl flags over ml_collections, with errors people can read."""
 
 import difflib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from lth_jax.store import Interrupted
+
+MANY = 12  # names that a sentence can list
 
 
 class UserError(Exception):
@@ -14,14 +20,15 @@ class UserError(Exception):
 
 
 def nearest(kind: str, name: str, known: Any) -> str:
-    """A sentence that names a wrong name, the nearest right one, and all of them.
+    """A sentence that names a wrong name, the nearest right ones, and all if there are few.
 
     >>> nearest("`model.name`", "mpl", ["mlp", "convnet"])
     "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: convnet, mlp."
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f" did you mean '{close[0]}'?" if close else ""
-    return f"{kind} is '{name}';{hint} It must be one of: {', '.join(sorted(known))}."
+    close = difflib.get_close_matches(name, list(known), n=1 if len(known) <= MANY else 3)
+    hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
+    rest = f" It must be one of: {', '.join(sorted(known))}." if len(known) <= MANY else ""
+    return f"{kind} is '{name}';{hint}{rest}"
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -52,6 +59,7 @@ def parse(argv: list[str], default: str) -> list[str]:
     """
     try:
         config = _load(argv, default)
+        argv = sys.argv = _config_first(argv)
         for name in _overrides(argv):
             if name not in dict(fields(config)):
                 raise UserError(nearest("a field of `--config`", name, dict(fields(config))))
@@ -60,32 +68,54 @@ def parse(argv: list[str], default: str) -> list[str]:
         raise UserError(" ".join(str(error).split())) from error
 
 
+def _config_first(argv: list[str]) -> list[str]:
+    """The arguments with `--config` before its overrides, as ml_collections wants them."""
+    first, rest, left = [], [], iter(argv[1:])
+    for argument in left:
+        if argument in ("-config", "--config"):
+            first += [argument, next(left, "")]
+        else:
+            (first if argument.startswith(("-config=", "--config=")) else rest).append(argument)
+    return [argv[0], *first, *rest]
+
+
 def _overrides(argv: list[str]) -> list[str]:
     marked = [arg.lstrip("-") for arg in argv[1:] if arg.startswith(("-config.", "--config."))]
     return [arg.partition("=")[0].removeprefix("config.") for arg in marked]
 
 
 def _load(argv: list[str], default: str) -> ConfigDict:
-    """The config before its overrides, loaded through a flag set of its own."""
-    probe = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", default, flag_values=probe)
-    own = [
-        (a, argv[i + 1 : i + 2] if a in ("--config", "-config") else [])
-        for i, a in enumerate(argv)
-        if a in ("--config", "-config") or a.startswith(("--config=", "-config="))
-    ]
-    probe([argv[0], *(part for a, rest in own for part in (a, *rest))])
-    return probe.config
+    """The config before its overrides: what `get_config()` of the file returns."""
+    given = default
+    for argument, after in zip(argv[1:], [*argv[2:], ""], strict=True):
+        if argument in ("-config", "--config"):
+            given = after
+        elif argument.startswith(("-config=", "--config=")):
+            given = argument.partition("=")[2]
+    path, _, argument = given.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"`--config` is '{given}'; there is no file '{path}'.")
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"`--config` is '{given}'; it must be a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([argument] if argument else []))
 
 
-def run_main(main: Callable[[list[str]], int], default: str) -> None:
-    """Runs a program: parses its flags, turns what the user can mend into one sentence.
+def run_main(main: Callable[[list[str]], None], default: str) -> None:
+    """Runs a program: parses its flags, and turns what the user can mend into one sentence.
 
-    Exit codes: what `main` returns; 2 for a `UserError`.
+    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
     """
     try:
-        code = main(parse(sys.argv, default))
+        left = parse(sys.argv, default)
+        if left[1:]:
+            raise UserError(f"there is no argument '{left[1]}'; fields are --config.FIELD=VALUE.")
+        main(sys.argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(f"Stopped by {stop.signal}; the same command continues.", file=sys.stderr)
+        raise

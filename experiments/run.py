@@ -14,11 +14,8 @@ DEFAULT = "experiments/configs/mnist1d_ladder.py"
 CONFIG = flags.define(DEFAULT)
 
 
-def main(argv: list[str]) -> int:
-    if argv[1:]:
-        raise flags.UserError(f"there is no argument {argv[1]!r}; fields are --config.FIELD=VALUE.")
-    run(CONFIG.value)
-    return 0
+def main(argv: list[str]) -> None:
+    run(CONFIG.value, ["python", "-m", "experiments.run", *argv[1:]])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Runs one experiment: opens its run folder, climbs its ladder, and draws its report."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import rich
 from ml_collections import ConfigDict
 
 from experiments import build
@@ -12,41 +15,45 @@ from experiments.progress import Display
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, Lab, Ladder, Progress, check_ladder, climb, level_sizes
 from lth_jax.lottery.starts import Starts
-from lth_jax.report import write_report
+from lth_jax.report import level_table, read_run, write_report
 from lth_jax.training.population import DRIVERS, Plan, choose_plan
 
-SOURCES = (
-    "lth_jax.training",
-    "lth_jax.lottery",
-    "lth_jax.pruning",
-    "lth_jax.models",
-    "lth_jax.data",
+# The rooms whose code decides the numbers of a node.
+SOURCES = tuple(
+    f"lth_jax.{room}" for room in ("training", "lottery", "pruning", "models", "data", "trees")
 )
 
 
-def run(config: ConfigDict) -> tuple[Path, Path]:
+def run(config: ConfigDict, command: Sequence[str]) -> Path:
     """Runs, continues, or only shows the experiment of a config.
 
     Args:
       config: `experiment` decides the numbers, `machine` where and how they are made.
+      command: how to run it again, for the report.
 
     Returns:
-      The run's folder and its page.
+      The run's folder.
 
     Raises:
       UserError: for everything the user can mend, in one sentence, before any training.
+      store.Interrupted: when a signal asked to stop; what was trained is saved.
     """
     experiment, machine = config.experiment, config.machine
     build.check(experiment)
+    _check_machine(machine)
+    if machine.compilation_cache:
+        keep_compiled_programs()
     env = stores.environment()
     try:
+        loaded = build.dataset(config)
+        lab, ladder = _setting(experiment, loaded)
         with (
             stores.on_signals() as stop,
             stores.open_run(
                 machine.workdir,
                 name=experiment.name,
                 config=experiment.to_dict(),
-                env=env,
+                env=env | {"command": list(command)},
                 wait=machine.wait,
             ) as run,
         ):
@@ -54,33 +61,70 @@ def run(config: ConfigDict) -> tuple[Path, Path]:
             if run.status == "finished":
                 print(f"{run.path.name} is finished already; here is its result.")
             else:
-                _climb(config, env, run, store, stop)
+                source = stores.source_fingerprint(*SOURCES)
+                identity = build.identity(experiment, loaded.fingerprint, env, source)
+                _climb(machine, lab, ladder, run, store, identity, stop)
                 run.finish()
-            return run.path, write_report(store, run)
+            page = write_report(store, run)
+            rich.print(level_table(read_run(store, run.path)))
+            print(f"page: {page}")
+            return run.path
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
 
 
-def _climb(config: ConfigDict, env: Any, run: stores.Run, store: stores.Store, stop: Any) -> None:
-    experiment = config.experiment
-    loaded = build.dataset(config)
+def keep_compiled_programs() -> None:
+    """Lets JAX keep compiled programs in a folder of the user's, apart for each kind of CPU."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kind = stores.content_key([jax.__version__, jax.devices()[0].device_kind, _cpu_flags()])[:8]
+    jax.config.update("jax_compilation_cache_dir", str(home / "lth_jax" / f"compiled-{kind}"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _cpu_flags() -> str:
+    """What the CPU can do, where the system tells: a program compiled for more would crash."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _check_machine(machine: ConfigDict) -> None:
+    if machine.driver and machine.driver not in DRIVERS:
+        raise UserError(f"`machine.driver` is '{machine.driver}'; it must be one of {DRIVERS}.")
+    if machine.chunk < 0:
+        raise UserError(f"`machine.chunk` is {machine.chunk}; it must be 0 (measured) or more.")
+
+
+def _setting(experiment: ConfigDict, loaded: Any) -> tuple[Lab, Ladder]:
     try:
         lab = build.lab(experiment, loaded)
         ladder = build.ladder(experiment, lab)
         check_ladder(lab, ladder)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    plans = recorded_plans(config, run, lab, ladder)
-    source = stores.source_fingerprint(*SOURCES)
-    identity = build.identity(experiment, loaded.fingerprint, env, source)
-    members = sum(level_sizes(lab, ladder))
-    with Display(run.path.name, _work(lab, ladder), config.machine.progress) as display:
+    return lab, ladder
+
+
+def _climb(
+    machine: ConfigDict,
+    lab: Lab,
+    ladder: Ladder,
+    run: stores.Run,
+    store: stores.Store,
+    identity: dict[str, Any],
+    stop: stores.Stop,
+) -> None:
+    sizes = level_sizes(lab, ladder)
+    lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
+    work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
+    with Display(run.path.name, work, machine.progress) as display:
+        plans = recorded_plans(machine, run, lab, ladder)
         hooks = _hooks(run, display, stop)
         climb(lab, ladder, store=store, plans=plans, identity=identity, hooks=hooks)
-        display.say(f"{members} members trained in {display.spent()}.")
+        display.say(f"{sum(sizes)} members in {display.spent()}")
 
 
-def _hooks(run: stores.Run, display: Display, stop: Any) -> Hooks:
+def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
     def on_progress(progress: Progress) -> None:
         run.log(_record(progress))
         display.advance(progress)
@@ -99,46 +143,37 @@ def _hooks(run: stores.Run, display: Display, stop: Any) -> Hooks:
 
 def _record(progress: Progress) -> dict[str, Any]:
     """A line of metrics.jsonl."""
+    n = len(progress.labels)
     return {
         "level": progress.level,
         "density": progress.density,
         "step": progress.step,
         "seconds": progress.seconds,
         "members": [list(label) for label in progress.labels],
-        **{name: value[: len(progress.labels)].tolist() for name, value in progress.info.items()},
+        **{name: value[:n].tolist() for name, value in progress.info.items()},
     }
 
 
-def _work(lab: Lab, ladder: Ladder) -> list[int]:
-    """Member-steps per level."""
-    steps = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
-    return [n * length for n, length in zip(level_sizes(lab, ladder), steps, strict=True)]
-
-
 def recorded_plans(
-    config: ConfigDict, run: stores.Run, lab: Lab, ladder: Ladder
+    machine: ConfigDict, run: stores.Run, lab: Lab, ladder: Ladder
 ) -> Sequence[tuple[int, Plan]]:
     """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
-        plan, evidence = _choose(config.machine, lab, ladder)
+        plan, evidence = _choose(machine, lab, ladder)
         run.record_plan({**plan._asdict(), "evidence": evidence})
     first = (0, Plan(run.plan["chunk"], run.plan["driver"]))
     return [first, *((r["level"], Plan(r["chunk"], r["driver"])) for r in run.replans)]
 
 
 def _choose(machine: ConfigDict, lab: Lab, ladder: Ladder) -> tuple[Plan, list[dict[str, Any]]]:
-    sizes = level_sizes(lab, ladder)
-    if machine.driver and machine.driver not in DRIVERS:
-        raise UserError(f"`machine.driver` is '{machine.driver}'; it must be one of {DRIVERS}.")
-    if machine.chunk < 0:
-        raise UserError(f"`machine.chunk` is {machine.chunk}; it must be 0 (measured) or more.")
     if machine.chunk and machine.driver:
         return Plan(machine.chunk, machine.driver), []
+    sizes = level_sizes(lab, ladder)
     widths = {machine.chunk} if machine.chunk else {1, min(sizes), max(sizes)}
     drivers = [machine.driver] if machine.driver else DRIVERS
     candidates = [Plan(width, driver) for width in sorted(widths) for driver in drivers]
-    data = lab.data
     members = Starts(lab, ladder).dense()
+    data = lab.data
     return choose_plan(
         lab.trainer, members, data.train, data.validation, sizes, candidates=candidates
     )

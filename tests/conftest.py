@@ -16,7 +16,6 @@ def pytest_configure(config):
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_compilation_cache_max_size": 2**30,
     }.items():
         jax.config.update(name, value)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)

@@ -259,6 +259,51 @@ def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
     assert recorded == entries
 
 
+@pytest.mark.parametrize("what", ["learning_rate", "nothing"])
+def test_weights_that_are_not_rewound_stay_as_trained(tmp_path, what):
+    # The learning rate falls to 0 at step 3, so whoever starts behind it stays where it starts.
+    lab = make_lab()
+    schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})
+    lab = lab._replace(trainer=lab.trainer._replace(schedule=schedule))
+    ladder = make_ladder(lab, densities=(0.5,), controls=("shuffle",), rewind=Rewind(what, step=3))
+    _, nodes = run(tmp_path, lab, ladder)
+    for r in range(R):
+        trunk = by_arm(nodes, 0)["dense"][r]
+        ticket, control = (by_arm(nodes, 1)[arm][r] for arm in ("ticket", "shuffle"))
+        for name, value in trunk["end"]["params"].items():
+            np.testing.assert_array_equal(value, trunk["rewound"]["params"][name])
+            for member in (ticket, control):
+                expected = value * member["mask"][name]
+                np.testing.assert_array_equal(member["end"]["params"][name], expected)
+
+
+def test_rewinding_to_a_later_step_takes_the_weights_from_there(tmp_path):
+    lab = make_lab()
+    schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})
+    lab = lab._replace(trainer=lab.trainer._replace(schedule=schedule))
+    rewind = Rewind(step=2, optimizer="rewind", data="rewind")
+    ladder = make_ladder(lab, densities=(0.5,), controls=(), rewind=rewind)
+    _, nodes = run(tmp_path, lab, ladder)
+    assert nodes[0].arrays["history"]["step"].tolist() == [2, 3, 6]
+    for r in range(R):
+        trunk, ticket = by_arm(nodes, 0)["dense"][r], by_arm(nodes, 1)["ticket"][r]
+        moved = trunk["rewound"]["params"]["Dense_0/kernel"]
+        np.testing.assert_array_equal(
+            ticket["end"]["params"]["Dense_0/kernel"],
+            moved * ticket["mask"]["Dense_0/kernel"],
+        )
+        assert any(np.abs(v).max() > 0 for v in trunk["rewound"]["opt_state"].values())
+
+
+def test_the_criterion_can_look_before_the_end(tmp_path):
+    lab = make_lab(rate=0.5)
+    ladder = make_ladder(lab, densities=(0.5,), controls=(), score_step=3)
+    _, nodes = run(tmp_path, lab, ladder)
+    scored = by_arm(nodes, 0)["dense"][0]["scored"]["params"]["Dense_0/kernel"]
+    mask = by_arm(nodes, 1)["ticket"][0]["mask"]["Dense_0/kernel"]
+    assert np.abs(scored[mask]).min() >= np.abs(scored[~mask]).max()
+
+
 def test_controls_only_where_they_are_asked_for(tmp_path):
     lab = make_lab()
     ladder = make_ladder(lab, control_levels=frozenset({2}))

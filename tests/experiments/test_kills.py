@@ -1,0 +1,140 @@
+"""Real processes, really killed: the numbers are those of a run that nobody disturbed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "tests/experiments/tiny.py"
+
+
+def command(workdir, data, *more, program="experiments.run"):
+    flags = [f"--config.machine.workdir={workdir}", f"--config.machine.data_dir={data}"]
+    return [sys.executable, "-m", program, f"--config={TINY}", *flags, *more]
+
+
+def run(*args, **kwargs):
+    return subprocess.run(
+        command(*args, **kwargs), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def start(*args):
+    return subprocess.Popen(
+        command(*args), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def only_run(workdir):
+    [folder] = [path.parent for path in Path(workdir).glob("*/config.json")]
+    return folder
+
+
+def segments(workdir):
+    """How many segments the run under `workdir` has logged."""
+    return sum(path.read_text().count("\n") for path in Path(workdir).glob("*/metrics.jsonl"))
+
+
+def wait_for(process, ready):
+    deadline = time.monotonic() + 240
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def seed_table(workdir):
+    return (only_run(workdir) / "report" / "data" / "seeds.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    data, workdir = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("undisturbed")
+    result = run(workdir, data)
+    assert result.returncode == 0, result.stderr
+    return data, workdir
+
+
+def kill_and_run_again(tmp_path, undisturbed, after, delay):
+    data, reference = undisturbed
+    process = start(tmp_path, data)
+    wait_for(process, lambda: segments(tmp_path) >= after)
+    time.sleep(delay)
+    process.kill()
+    process.communicate()
+    again = run(tmp_path, data)
+    assert again.returncode == 0, again.stderr
+    assert seed_table(tmp_path) == seed_table(reference)
+    plans = [json.loads((only_run(w) / "plan.json").read_text()) for w in (tmp_path, reference)]
+    assert plans[0] == plans[1]
+    return again
+
+
+def test_a_killed_run_continues_to_the_same_numbers(tmp_path, undisturbed):
+    kill_and_run_again(tmp_path, undisturbed, after=7, delay=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_moments(tmp_path, undisturbed, seed):
+    chance = random.Random(seed)
+    kill_and_run_again(
+        tmp_path, undisturbed, after=chance.randrange(1, 26), delay=chance.random() / 5
+    )
+
+
+def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
+    data, reference = undisturbed
+    process = start(tmp_path, data)
+    wait_for(process, lambda: segments(tmp_path) >= 2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "Stopped by SIGTERM; the same command continues." in errors
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+    before = segments(tmp_path)
+    assert run(tmp_path, data).returncode == 0
+    assert segments(tmp_path) == 27 and before < 27  # nothing was trained twice
+    assert seed_table(tmp_path) == seed_table(reference)
+
+
+def test_the_second_of_two_processes_says_so_and_harms_nothing(tmp_path, undisturbed):
+    data, reference = undisturbed
+    first = start(tmp_path, data)
+    wait_for(first, lambda: segments(tmp_path) >= 1)
+    second = run(tmp_path, data)
+    assert second.returncode == 2
+    [line] = second.stderr.strip().splitlines()
+    assert line.startswith("error: ") and only_run(tmp_path).name in line
+    _, errors = first.communicate(timeout=240)
+    assert first.returncode == 0, errors
+    assert seed_table(tmp_path) == seed_table(reference)
+
+
+def test_a_typo_on_the_command_line_is_one_sentence(tmp_path):
+    result = run(tmp_path, tmp_path, "--config.experiment.trian.steps=3")
+    assert result.returncode == 2
+    [line] = result.stderr.strip().splitlines()
+    assert "did you mean 'experiment.train.steps'" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_runs_its_cells_and_shows_them_again(tmp_path, undisturbed):
+    data, _ = undisturbed
+    grid = "--sweep.experiment.prune.levels=1,2"
+    first = run(tmp_path, data, grid, program="experiments.sweep")
+    assert first.returncode == 0, first.stderr
+    assert "cell 2/2: experiment.prune.levels=2" in first.stdout
+    assert len(list(tmp_path.glob("*/config.json"))) == 2
+    trained = segments(tmp_path)
+    assert trained == 27  # the dense parents and level 1 were trained once, for both cells
+    again = run(tmp_path, data, grid, program="experiments.sweep")
+    assert again.stdout.count("is finished already") == 2
+    assert segments(tmp_path) == trained

@@ -1,0 +1,215 @@
+"""Whole experiments in this process: what a run leaves behind, shares, and refuses."""
+
+import json
+
+import jax
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from experiments import build, runner, sweep
+from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
+from experiments.flags import UserError, fields
+from lth_jax import cli
+from lth_jax.store import Store
+from tests.experiments import tiny
+
+COMMAND = ["python", "-m", "experiments.run"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def config_in(workdir, **experiment):
+    config = tiny.get_config()
+    config.machine.workdir = str(workdir)
+    config.experiment.update_from_flattened_dict(experiment)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(workdir):
+    return runner.run(config_in(workdir), COMMAND)
+
+
+def shown(folder, capsys):
+    capsys.readouterr()
+    assert cli.main(["show", folder.name, "--root", str(folder.parent), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_run_leaves_everything_behind(finished):
+    for name in ("config.json", "env.json", "plan.json", "manifest.json", "metrics.jsonl"):
+        assert (finished / name).stat().st_size > 0
+    assert json.loads((finished / "status.json").read_text())["status"] == "finished"
+    plan = json.loads((finished / "plan.json").read_text())
+    assert (plan["chunk"], plan["driver"]) == (2, "scan")
+    levels = [
+        node["level"] for node in json.loads((finished / "manifest.json").read_text())["nodes"]
+    ]
+    assert levels == [0] + [1] * 4 + [2] * 4
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 * len(levels) and {"level", "density", "step", "validation_loss"} <= set(
+        lines[0]
+    )
+    assert "<svg" in (finished / "report" / "index.html").read_text()
+
+
+def test_the_rows_are_those_of_the_seeds(finished, capsys):
+    result = shown(finished, capsys)
+    rows = [row for row in result["rows"] if row["metric"] == "test_accuracy_final"]
+    assert {(row["arm"], row["level"]) for row in rows} == {("dense", 0)} | {
+        (arm, level) for arm in ("ticket", "reinit", "shuffle", "random") for level in (1, 2)
+    }
+    assert [row["density"] for row in rows if row["arm"] == "ticket"] == [0.5, 0.25]
+    for row in rows:
+        assert row["replicates"] == 2 and row["low"] <= row["mean"] <= row["high"]
+        assert row["mean"] == pytest.approx(sum(row["values"]) / 2)
+    [table] = (finished / "report" / "data").glob("seeds.parquet")
+    assert pyarrow.parquet.read_table(table).num_rows > len(rows)
+
+
+def test_a_finished_run_is_shown_not_trained(finished, capsys):
+    before = (finished / "metrics.jsonl").read_text()
+    assert runner.run(config_in(finished.parent), COMMAND) == finished
+    assert "is finished already" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_another_experiment_shares_the_levels_it_has_in_common(finished):
+    other = runner.run(config_in(finished.parent, **{"prune.levels": 1}), COMMAND)
+    assert other != finished
+    assert (other / "metrics.jsonl").exists() is False  # nothing was trained
+    nodes = json.loads((other / "manifest.json").read_text())["nodes"]
+    assert nodes == json.loads((finished / "manifest.json").read_text())["nodes"][:5]
+
+
+def test_a_damaged_node_is_one_sentence(workdir):
+    folder = runner.run(config_in(workdir, seed=1, **{"prune.levels": 1}), COMMAND)
+    key = json.loads((folder / "manifest.json").read_text())["nodes"][0]["key"]
+    node = Store(workdir)._path(key)
+    victim = max((p for p in node.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(UserError, match=key[:8]):
+        runner.run(config_in(workdir, seed=1, **{"prune.levels": 2}), COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.learning_rate": float("nan")}, "`optimizer.learning_rate` is nan"),
+        ({"optimizer.learning_rate": -1.0}, "`optimizer.learning_rate` is -1.0"),
+        ({"prune.levels": 0}, "`prune.levels` is 0"),
+        ({"prune.schedule": "linear", "prune.final": 0.0}, "`prune.final` is 0.0"),
+        ({"prune.schedule": "linear", "prune.final": 1.5}, "`prune.final` is 1.5"),
+        ({"prune.rate": 1.0}, "`prune.rate` is 1.0"),
+        ({"replicates": 0}, "`replicates` is 0"),
+        ({"model.name": "mlpp"}, "did you mean 'mlp'"),
+        ({"optimizer.name": "adm"}, "did you mean 'adam'"),
+        ({"prune.criterion": "magnitud"}, "did you mean 'magnitude'"),
+        ({"prune.scope": "global"}, "did you mean 'globally'"),
+        ({"controls": ("reinit", "twin")}, "`controls` is 'twin'"),
+        ({"controls": ("reinit", "reinit")}, "may be named once"),
+        ({"rewind.what": "all"}, "`rewind.what` is 'all'"),
+        ({"rewind.step": 30}, "`rewind.step` is 30"),
+        ({"prune.step": 31}, "`score_step` is 31"),
+        ({"data.name": "digitz"}, "did you mean 'digits'"),
+        ({"data.validation": 5000}, "`validation`"),
+        ({"train.batch_size": 201}, "`train.batch_size` is 201, more than the 200"),
+        ({"data.name": "mnist"}, "manual_dir"),
+        ({"name": "../up"}, "`name`"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_training(workdir, changes, message):
+    before = sorted(path.name for path in workdir.glob("*/config.json"))
+    with pytest.raises(UserError, match=message) as caught:
+        runner.run(config_in(workdir, **changes), COMMAND)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in workdir.glob("*/config.json")) == before
+
+
+def test_bad_model_options_name_the_model(workdir):
+    config = config_in(workdir)
+    config.experiment.model.options.width = 3
+    with pytest.raises(UserError, match=r"`model.options` of 'mlp'.*width"):
+        runner.run(config, COMMAND)
+
+
+def test_bad_machine_fields(workdir):
+    for field, value in (("driver", "loop"), ("chunk", -1)):
+        config = config_in(workdir)
+        config.machine[field] = value
+        with pytest.raises(UserError, match=f"`machine.{field}`"):
+            runner.run(config, COMMAND)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        mnist1d_ladder.get_config(),
+        mnist1d_ladder.get_config("smoke"),
+        mnist1d_authors.get_config(),
+        mnist1d_authors.get_config("linear100"),
+        lenet_mnist.get_config(),
+        lenet_mnist.get_config("full"),
+    ],
+)
+def test_every_config_is_sound(config):
+    build.check(config.experiment)
+    build.model(config.experiment)
+
+
+def test_the_levels_of_lenet_have_the_densities_of_the_paper():
+    experiment = lenet_mnist.get_config("full").experiment
+    params, _ = jax.eval_shape(
+        build.model(experiment).init, jax.random.key(0), np.zeros((1, 28, 28, 1))
+    )
+    scope = build.SCOPES["layerwise"](experiment.prune)
+    prunable = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    kept = [
+        sum(
+            int(k)
+            for k, use in zip(
+                jax.tree.leaves(scope.counts(params, d, prunable=prunable)),
+                jax.tree.leaves(prunable),
+                strict=True,
+            )
+            if use
+        )
+        for d in build.densities(experiment, params)
+    ]
+    percents = {n: round(100 * kept[n - 1] / 266_200, 1) for n in (3, 7, 9, 15, 18)}
+    assert percents == {3: 51.3, 7: 21.1, 9: 13.5, 15: 3.6, 18: 1.9}
+
+
+def test_the_grid_of_a_sweep():
+    config = tiny.get_config()
+    rate = "experiment.optimizer.learning_rate"
+    grid = sweep.parse_grid([f"--sweep.{rate}=0.1,0.01", "--sweep.experiment.seed=0,1,2"], config)
+    assert grid == {rate: [0.1, 0.01], "experiment.seed": [0, 1, 2]}
+    made = list(sweep.cells(config, grid))
+    assert len(made) == 6
+    for setting, cell in made:
+        assert {name: dict(fields(cell))[name] for name in setting} == setting
+    assert config.experiment.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to sweep"),
+        (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
+        (["--sweep.experiment.seed="], "has no values"),
+        (["--sweep.experiment.seed=1,1"], "each value may be given once"),
+        (["--sweep.experiment.seed=a"], "holds one int"),
+        (["--sweep.experiment.train.shuffle=maybe"], "holds one bool"),
+        (["--sweep.experiment.seed=" + ",".join(map(str, range(10_001)))], "10,001 cells"),
+    ],
+)
+def test_a_bad_sweep_is_one_sentence(arguments, message):
+    with pytest.raises(UserError, match=message):
+        sweep.parse_grid(arguments, tiny.get_config())
