@@ -25,7 +25,7 @@ MAX_ALPHABET = 256
 # All that follows but the chunk shapes the streams: to change it is to change the file's version.
 _STRIDE = (TABLE_SIZE >> 1) + (TABLE_SIZE >> 3) + 3  # odd: visits every slot once
 _WIDENING = 4
-_MAX_LANES = 2048
+_MAX_LANES = 4096
 _SYMBOLS_PER_LANE = 64  # a lane takes about 1/20 bit, since its first state is drawn uniformly
 _CHUNK = 1 << 17  # symbols at a time while encoding, so that what is in between stays in cache
 _MAX_STEPS = 1 << 9
