@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -246,8 +246,30 @@ def _reasons(axes: Axes, solution: Solution) -> tuple[tuple[str, ...], ...]:
 
 
 def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[str, ...]:
-    found = {r: None for c in np.unique(components).tolist() for r in notes.get(c, ())}
+    found = {r: None for c in sorted(notes.keys() & set(components.tolist())) for r in notes[c]}
     return tuple(found)
+
+
+class _Axis(NamedTuple):
+    """One axis of a leaf with its indices sorted by component."""
+
+    leaf: str
+    axis: int
+    order: np.ndarray
+    found: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, leaf: str, axis: int, components: np.ndarray) -> "_Axis":
+        order = np.argsort(components, kind="stable")
+        found, first, counts = np.unique(components[order], return_index=True, return_counts=True)
+        return cls(leaf, axis, order, found, first, counts)
+
+    def slot(self, members: np.ndarray, count: int) -> Slot:
+        """The indices of components that have `count` of them each."""
+        start = self.first[np.searchsorted(self.found, members)]
+        return Slot(self.leaf, self.axis, self.order[start[:, None] + np.arange(count)])
 
 
 def _collect(
@@ -255,37 +277,39 @@ def _collect(
 ) -> tuple[tuple[Group, ...], tuple[np.ndarray, ...]]:
     """Components of parameters that need not stay, the alike ones together."""
     free = ~solution.is_pinned()
-    units: defaultdict[int, dict[tuple[str, int], np.ndarray]] = defaultdict(dict)
-    for name, axes in leaves.items():
-        for axis, atoms in enumerate(axes):
-            components = solution.component[atoms]
-            order = np.argsort(components, kind="stable")
-            found, first = np.unique(components[order], return_index=True)
-            for c, places in zip(found.tolist(), np.split(order, first[1:]), strict=True):
-                if free[c]:
-                    units[c][name, axis] = places
-    alike: defaultdict[tuple, list[int]] = defaultdict(list)
+    axes = [
+        _Axis.of(name, d, solution.component[atoms])
+        for name, label in leaves.items()
+        for d, atoms in enumerate(label)
+    ]
+    units: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for k, axis in enumerate(axes):
+        here = free[axis.found]
+        for c, n in zip(axis.found[here].tolist(), axis.counts[here].tolist(), strict=True):
+            units[c].append((k, n))
+    alike: defaultdict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
     for c, where in units.items():
-        alike[tuple((*slot, len(places)) for slot, places in where.items())].append(c)
-    kept = [members for members in alike.values() if len(members) > 1]
-    ordered = [_in_order(members, units) for members in kept]
-    groups = [_group(members, units, solution) for members in ordered]
-    return _renamed(groups), tuple(np.array(members) for members in ordered)
+        alike[tuple(where)].append(c)
+    found = [
+        _group(axes, where, np.array(members), solution)
+        for where, members in alike.items()
+        if len(members) > 1
+    ]
+    return _renamed([group for group, _ in found]), tuple(members for _, members in found)
 
 
-def _in_order(members: list[int], units: Any) -> list[int]:
-    return sorted(members, key=lambda c: int(next(iter(units[c].values()))[0]))
-
-
-def _group(members: Sequence[int], units: Any, solution: Solution) -> Group:
-    slots = tuple(
-        Slot(name, axis, np.stack([units[c][name, axis] for c in members]))
-        for name, axis in units[members[0]]
-    )
-    name = f"{slots[0].leaf}:{slots[0].axis}"
-    components = np.array(members)
-    inexact = _noted(solution.inexact, components)
-    return Group(name, slots, inexact, _noted(solution.ordered, components))
+def _group(
+    axes: list[_Axis],
+    where: tuple[tuple[int, int], ...],
+    members: np.ndarray,
+    solution: Solution,
+) -> tuple[Group, np.ndarray]:
+    """The units of one kind, in the order of their first indices, and their components."""
+    first, count = where[0]
+    members = members[np.argsort(axes[first].slot(members, count).indices[:, 0])]
+    slots = tuple(axes[k].slot(members, n) for k, n in where)
+    reasons = (_noted(notes, members) for notes in (solution.inexact, solution.ordered))
+    return Group(f"{slots[0].leaf}:{slots[0].axis}", slots, *reasons), members
 
 
 def _renamed(groups: list[Group]) -> tuple[Group, ...]:
