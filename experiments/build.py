@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "resnet": models.ResNet,
 }
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
-OPTIMIZERS: dict[str, Callable[[dict[str, Any]], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
     "sgd": lambda h: optax.chain(
         optax.add_decayed_weights(h["weight_decay"]),
         optax.sgd(h["learning_rate"], h["momentum"]),
@@ -51,7 +51,12 @@ CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
     "magnitude_increase": lambda loss: criteria.magnitude_increase(),
     "large_final_same_sign": lambda loss: criteria.large_final_same_sign(),
     "lamp": lambda loss: criteria.lamp(),
+    "saliency": criteria.saliency,
+    "snip": criteria.snip,
+    "grasp": criteria.grasp,
+    "fisher": criteria.fisher,
 }
+NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher")
 SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
     "globally": lambda prune: scopes.globally(prune.minimum),
     "layerwise": lambda prune: scopes.layerwise(),
@@ -77,7 +82,7 @@ def check(experiment: ConfigDict) -> None:
         raise UserError(
             f"`name` is '{experiment.name}'; it must be letters, digits, '.', '_' and '-'."
         )
-    for name, value, table in (
+    choices: list[tuple[str, str, Collection[str]]] = [
         ("model.name", experiment.model.name, MODELS),
         ("train.loss", experiment.train.loss, LOSSES),
         ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
@@ -88,9 +93,15 @@ def check(experiment: ConfigDict) -> None:
         ("rewind.what", experiment.rewind.what, WEIGHTS),
         *((f"rewind.{f}", experiment.rewind[f], SOURCES) for f in ("optimizer", "state", "data")),
         *(("controls", control, CONTROLS) for control in experiment.controls),
-    ):
+    ]
+    for name, value, table in choices:
         if value not in table:
             raise UserError(nearest(f"`{name}`", str(value), table))
+    if experiment.prune.criterion in NEED_EXAMPLES and not experiment.prune.examples:
+        raise UserError(
+            f"`prune.criterion` is '{experiment.prune.criterion}', which looks at data; "
+            "set `prune.examples` to how many training examples it may see."
+        )
     if experiment.prune.rates and (experiment.prune.scope, experiment.prune.schedule) != (
         "layerwise",
         "geometric",
@@ -234,7 +245,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     least = 1 if options.biases else 2
     prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
     scope = SCOPES[options.scope](options)
-    criterion = CRITERIA[options.criterion](None)
+    criterion = CRITERIA[options.criterion](_score_loss(lab, example))
     return Ladder(
         counts=[
             scope.counts(params, density, prunable=prunable)
@@ -263,6 +274,17 @@ def densities(experiment: ConfigDict, params: Any) -> list[Any]:
         scopes.per_leaf(params, schedule(level), {p: f(level) for p, f in own.items()})
         for level in levels
     ]
+
+
+def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
+    """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
+    _, state = lab.trainer.model.init(lab.root, example)
+
+    def loss(params: Any, batch: Batch) -> jax.Array:
+        out, _ = lab.trainer.model.apply(params, state, batch.x, key=lab.root, train=True)
+        return jnp.mean(lab.trainer.loss(out, batch.y))
+
+    return loss
 
 
 def _score_batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:

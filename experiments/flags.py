@@ -70,7 +70,9 @@ def parse(argv: list[str], default: str) -> list[str]:
 
 def _config_first(argv: list[str]) -> list[str]:
     """The arguments with `--config` before its overrides, as ml_collections wants them."""
-    first, rest, left = [], [], iter(argv[1:])
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(argv[1:])
     for argument in left:
         if argument in ("-config", "--config"):
             first += [argument, next(left, "")]

@@ -128,11 +128,13 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
     def on_progress(progress: Progress) -> None:
         run.log(_record(progress))
         display.advance(progress)
-        stop.check()
+        if progress.step < progress.stop:
+            stop.check()
 
     def on_node(entry: Entry) -> None:
         run.add(**entry._asdict())
         display.node(entry)
+        stop.check()
 
     def on_replan(level: int, plan: Plan) -> None:
         run.add_replan({"level": level, **plan._asdict()})

@@ -135,7 +135,8 @@ def size(tree: Any) -> int:
 
 def check_same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
     """Raises `ValueError` unless `tree` has the structure and the leaf shapes of `like`."""
-    here, there = jax.tree.structure(tree), jax.tree.structure(like)
+    here: Any = jax.tree.structure(tree)
+    there: Any = jax.tree.structure(like)
     if here != there:
         odd = sorted(set(names(tree)) ^ set(names(like)))
         where_ = f"; they differ at {odd[:3]}" if odd else f": {here} against {there}"

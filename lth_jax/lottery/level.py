@@ -28,6 +28,7 @@ class Progress(NamedTuple):
       start: the step the level began at.
       before: the step this segment began at.
       step: the step it has reached.
+      stop: the step it goes to; when it is reached, the node is still to be written.
       seconds: spent on the node so far, earlier attempts included.
       info: what the segment reported, member by member, padding last.
     """
@@ -38,6 +39,7 @@ class Progress(NamedTuple):
     start: int
     before: int
     step: int
+    stop: int
     seconds: float
     info: Info
 
@@ -154,8 +156,19 @@ def train_node(
             partial.save(step, tree, {"seconds": seconds})
         host = {name: rows[-1] for name, rows in history.items()}
         before = max(end for end in [assignment.start, *ends] if end < step)
-        where = (assignment.level, density, assignment.labels, assignment.start, before, step)
-        on_progress(Progress(*where, seconds, host))
+        on_progress(
+            Progress(
+                level=assignment.level,
+                density=density,
+                labels=assignment.labels,
+                start=assignment.start,
+                before=before,
+                step=step,
+                stop=assignment.stop,
+                seconds=seconds,
+                info=host,
+            )
+        )
 
     members, records = train_chunk(
         segment,

@@ -79,10 +79,10 @@ def check_ladder(lab: Lab, ladder: Ladder) -> None:
     if ladder.stop < 1:
         raise ValueError(f"`steps` is {ladder.stop}; it must be at least 1.")
     check_rewind(ladder.rewind, ladder.stop)
-    if not ladder.rewind.step < ladder.score_step <= ladder.stop:
+    if not ladder.rewind.step <= ladder.score_step <= ladder.stop:
         raise ValueError(
-            f"`score_step` is {ladder.score_step}; it must be above the rewind step, "
-            f"{ladder.rewind.step}, and at most the last step, {ladder.stop}."
+            f"`score_step` is {ladder.score_step}; it must lie between the rewind step, "
+            f"{ladder.rewind.step}, and the last step, {ladder.stop}."
         )
     check_controls(ladder.controls)
 

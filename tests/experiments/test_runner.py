@@ -86,6 +86,17 @@ def test_another_experiment_shares_the_levels_it_has_in_common(finished):
     assert nodes == json.loads((finished / "manifest.json").read_text())["nodes"][:5]
 
 
+def test_a_criterion_that_looks_at_data_gets_its_examples(workdir):
+    changes = {"prune.criterion": "snip", "prune.levels": 1, "prune.examples": 50}
+    folder = runner.run(config_in(workdir, **changes, controls=()), COMMAND)
+    other = runner.run(config_in(workdir, **{"prune.levels": 1}, controls=()), COMMAND)
+    masks = []
+    for run in (folder, other):
+        key = json.loads((run / "manifest.json").read_text())["nodes"][1]["key"]
+        masks.append(Store(workdir).read(key).arrays["mask"]["Dense_0/kernel"])
+    assert masks[0].sum(axis=(1, 2)).tolist() != masks[1].sum(axis=(1, 2)).tolist()
+
+
 def test_a_damaged_node_is_one_sentence(workdir):
     folder = runner.run(config_in(workdir, seed=1, **{"prune.levels": 1}), COMMAND)
     key = json.loads((folder / "manifest.json").read_text())["nodes"][0]["key"]
@@ -111,6 +122,7 @@ def test_a_damaged_node_is_one_sentence(workdir):
         ({"model.name": "mlpp"}, "did you mean 'mlp'"),
         ({"optimizer.name": "adm"}, "did you mean 'adam'"),
         ({"prune.criterion": "magnitud"}, "did you mean 'magnitude'"),
+        ({"prune.criterion": "snip"}, "set `prune.examples`"),
         ({"prune.scope": "global"}, "did you mean 'globally'"),
         ({"controls": ("reinit", "twin")}, "`controls` is 'twin'"),
         ({"controls": ("reinit", "reinit")}, "may be named once"),
