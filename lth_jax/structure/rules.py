@@ -8,8 +8,6 @@ rule pins all axes it touches and is named in the report, so what is found is al
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.structure.graph import Block, Op, Value
@@ -278,10 +276,11 @@ def pick(x: Any, axis: int, places: np.ndarray) -> Any:
     if len(places) == x.shape[axis]:
         return x
     steps = np.unique(np.diff(places))
+    before = (slice(None),) * axis
     if len(places) and len(steps) <= 1:
         step = int(steps[0]) if len(steps) else 1
-        return jax.lax.slice_in_dim(x, int(places[0]), int(places[-1]) + 1, step, axis)
-    return jnp.take(x, places, axis=axis)
+        return x[*before, int(places[0]) : int(places[-1]) + 1 : step]
+    return x.take(places, axis=axis)
 
 
 def pick_kept(x: Any, kept: Sequence[np.ndarray]) -> Any:

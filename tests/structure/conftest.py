@@ -51,8 +51,7 @@ def compare(found, apply, args, units, *several, pinned=lambda out: out, atol=2e
 
     `several`: parameter values to compare at; one compiled program serves all.
     """
-    _, compact = st.compact(found, several[0], units, **options)
-    mask = st.expand(found, units)
+    _, compact = st.compact(found, jax.tree.map(np.asarray, several[0]), units, **options)
     weights = probes(jax.eval_shape(lambda p: pinned(apply(p, *args)), several[0]))
 
     def loss(f):
@@ -64,13 +63,14 @@ def compare(found, apply, args, units, *several, pinned=lambda out: out, atol=2e
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def both(params):
+        mask = st.expand(found, units)
         masked = jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), mask, params)
-        return loss(apply)(masked), loss(compact)(st.take(found, params, units))
+        (_, wide), wide_grads = loss(apply)(masked)
+        (_, narrow), narrow_grads = loss(compact)(st.take(found, params, units))
+        return (wide, st.take(found, wide_grads, units)), (narrow, narrow_grads)
 
     for params in several:
-        ((_, wide), wide_grads), ((_, narrow), narrow_grads) = both(params)
-        wide_grads = st.take(found, wide_grads, units)
-        jax.tree.map(lambda a, b: close(a, b, atol), (wide, wide_grads), (narrow, narrow_grads))
+        jax.tree.map(lambda a, b: close(a, b, atol), *both(params))
 
 
 def close(a, b, atol):

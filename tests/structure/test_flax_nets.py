@@ -16,10 +16,10 @@ def data(*shape, seed=3):
 
 def linen(module, x, **options):
     """`(apply, variables)` with every leaf a little random, biases and statistics too."""
-    variables = module.init(jax.random.key(0), x)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
     rng = np.random.default_rng(1)
     variables = jax.tree.map(
-        lambda v: v + jnp.asarray(rng.uniform(0.1, 0.3, v.shape), v.dtype), variables
+        lambda v: np.asarray(v) + rng.uniform(0.1, 0.3, v.shape).astype(v.dtype), variables
     )
     return lambda v, x: module.apply(v, x, **options), variables
 
@@ -33,6 +33,7 @@ class Convnet(nn.Module):
         return nn.Dense(3)(nn.relu(nn.Dense(5)(x.reshape(len(x), -1))))
 
 
+@pytest.mark.slow
 def test_linen_convnet_with_group_norm(check):
     x = data(2, 8, 8, 2)
     found = check(*linen(Convnet(), x), x)
@@ -68,6 +69,7 @@ class ResNet(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_linen_resnet_with_running_statistics(check):
     x = data(2, 6, 6, 2)
     found = check(*linen(ResNet(), x), x)
@@ -135,6 +137,7 @@ class Recurrent(nn.Module):
         return nn.Dense(2)(jnp.asarray(nn.RNN(self.cell(6))(x))[:, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [nn.OptimizedLSTMCell, nn.GRUCell])
 def test_linen_recurrent_units_and_embedding_columns(cell, check):
     tokens = jnp.array([[1, 2, 3], [6, 0, 5]])

@@ -1,5 +1,8 @@
 """Random small programs: whatever is found, removing it is masking it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +21,7 @@ def program(steps):
     """A function of a list of parameters that the steps describe, and the shapes of that list."""
     shapes = []
     widths = [3]
-    run = []
+    run: list[Callable[..., Any]] = []
 
     def weight(*shape):
         shapes.append(shape)

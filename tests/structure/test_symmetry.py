@@ -28,7 +28,7 @@ forward: Any = jax.jit(Net().apply)
 @pytest.fixture(scope="module")
 def case():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 2)), "float32")
-    params = Net().init(jax.random.key(1), x)
+    params = jax.jit(Net().init)(jax.random.key(1), x)
     return st.find_groups(Net().apply, params, x), params, x
 
 
@@ -55,7 +55,7 @@ def test_the_order_is_found_again(case):
 
 def test_matching_never_agrees_less_than_before(case):
     found, params, x = case
-    other = Net().init(jax.random.key(2), x)
+    other = jax.jit(Net().init)(jax.random.key(2), x)
     near = st.permute(found, other, st.match(found, params, other))
 
     def agreement(a, b):
