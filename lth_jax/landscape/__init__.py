@@ -1,0 +1,1 @@
+"""The landscape of a ticket: curvature, step sizes and connectivity at named points."""

@@ -1,0 +1,334 @@
+"""Curvature matrices known by their products, on the weights that a mask keeps.
+
+A matrix is built once at a point: the gradient is linearised there, batch by batch, and each
+product then costs little more than a gradient. What is kept for that is every batch's
+intermediate values, so the memory of an operator is that of one backward pass over all batches.
+
+The point is taken as it stands: a mask picks rows and columns and zeroes no weight. Since a
+principal submatrix never has a larger top eigenvalue than the whole (Cauchy interlacing), what a
+ticket gains or loses in sharpness comes from its point, and that is for the caller to name.
+BatchNorm's mode is likewise named where the loss is written.
+"""
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.types import Mask, Params
+
+Loss = Callable[[Params, Any], jax.Array]
+"""`loss(params, batch)`: a scalar, the mean over the examples of the batch."""
+
+
+class Operator(NamedTuple):
+    """A symmetric matrix `A` on a support of `size` weights: `operator(v)` is `A v`.
+
+    A pytree, so it passes through `jax.jit`; operators of one loss and of equal shapes share one
+    compiled program, whatever their masks.
+
+    Attributes:
+      params: the point at which the curvature is taken.
+      parts: one linear function on trees like `params` for each batch.
+      weights: each batch's share of all examples, scalars.
+      places: tree of int32 like `params`: where in a vector each weight stands; `size` outside the
+        support.
+      kept: int32 `[size]`, the support's places in the ravelled parameters.
+    """
+
+    params: Params
+    parts: tuple[Callable[[Params], Params], ...]
+    weights: tuple[jax.Array, ...]
+    places: Any
+    kept: jax.Array
+
+    @property
+    def size(self) -> int:
+        """The number of weights in the support: rows and columns of the matrix."""
+        return self.kept.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of vectors: float64 if any parameter is, else float32."""
+        wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(self.params))
+        return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """The product with a vector `[size]`, the mean over all examples of all batches.
+
+        Raises:
+          ValueError: if `v` has another shape.
+        """
+        if v.shape != (self.size,):
+            raise ValueError(f"`v` must have shape ({self.size},), got {v.shape}.")
+        tangent = self.expand(v)
+        total = jax.tree.map(lambda p: jnp.zeros(p.shape, self.dtype), self.params)
+        for part, weight in zip(self.parts, self.weights, strict=True):
+            total = _add_product(total, part, weight, tangent)
+        return self.contract(total)
+
+    def expand(self, v: jax.Array) -> Params:
+        """The tree like `params` that holds `v` on the support and 0 elsewhere."""
+        return _expand(v, self.places, self.params)
+
+    def contract(self, tree: Params) -> jax.Array:
+        """The entries of a tree like `params` on the support, as a vector `[size]`."""
+        return _contract(tree, self.kept, self.dtype)
+
+
+def hessian(
+    loss: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    mask: Mask | None = None,
+    leaves: str = "*",
+) -> Operator:
+    """The Hessian `∂²L/∂w²` of the mean loss over all batches, on the support of a mask.
+
+    Forward over reverse, linearised once (Pearlmutter, 1994). Batches may differ in size; each
+    counts by its examples.
+
+    Args:
+      loss: `loss(params, batch) -> scalar`, the mean over the batch; one function object for all
+        calls that should share a compiled program.
+      params: the point, a tree of floating-point arrays.
+      batches: trees of arrays with the examples along the first axis; read once.
+      mask: concrete boolean tree like `params`, True = in the support; everything by default.
+      leaves: only leaves whose names match this pattern, as in `fnmatch`: `"Dense_0/*"`.
+
+    Raises:
+      TypeError: if a leaf of `params` is not floating-point or one of `mask` not boolean.
+      ValueError: if there are no batches, a batch has no examples or leaves of unlike lengths, the
+        loss is not a floating-point scalar or not finite, or the support is empty.
+
+    >>> loss = lambda w, x: 0.5 * jnp.mean(x) * (3.0 * w[0] ** 2 + w[1] ** 2)
+    >>> operator = hessian(loss, jnp.ones(2), [jnp.ones(4)], mask=jnp.array([True, False]))
+    >>> operator(jnp.array([2.0])).tolist()
+    [6.0]
+    """
+    return _build(partial(_hessian_part, loss), params, batches, mask, leaves)
+
+
+def gauss_newton(
+    predict: Callable[[Params, Any], Any],
+    loss: Callable[[Any, Any], jax.Array],
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    mask: Mask | None = None,
+    leaves: str = "*",
+) -> Operator:
+    """The generalised Gauss–Newton matrix `Jᵀ (∂²L/∂f²) J` (Schraudolph, 2002).
+
+    `J` is the Jacobian of the outputs `f`. Positive semidefinite for a loss convex in the outputs,
+    and then the Fisher matrix if that loss is the negative log-likelihood of an exponential family
+    in its natural parameters, as is cross-entropy.
+
+    Args:
+      predict: `predict(params, batch) -> outputs`.
+      loss: `loss(outputs, batch) -> scalar`, the mean over the batch.
+      params: as in `hessian`.
+      batches: as in `hessian`.
+      mask: as in `hessian`.
+      leaves: as in `hessian`.
+
+    Raises:
+      TypeError: as in `hessian`.
+      ValueError: as in `hessian`.
+
+    >>> predict, loss = lambda w, x: x * w**2, lambda f, x: 0.5 * jnp.mean(f**2)
+    >>> gauss_newton(predict, loss, jnp.ones(1), [jnp.ones(1)])(jnp.ones(1)).tolist()
+    [4.0]
+    """
+    return _build(partial(_gauss_newton_part, predict, loss), params, batches, mask, leaves)
+
+
+def empirical_fisher(
+    loss: Loss,
+    params: Params,
+    batches: Iterable[Any],
+    *,
+    mask: Mask | None = None,
+    leaves: str = "*",
+) -> Operator:
+    """The empirical Fisher matrix `1/N Σ_n g_n g_nᵀ`, `g_n` the gradient of example n.
+
+    Each example is shown to `loss` as a batch of one. With the labels of the data this is not the
+    Fisher matrix (Kunstner et al., 2019); with labels drawn from the model's own predictions in
+    their place it is an unbiased Monte-Carlo estimate of it.
+
+    Args:
+      loss: as in `hessian`.
+      params: as in `hessian`.
+      batches: as in `hessian`.
+      mask: as in `hessian`.
+      leaves: as in `hessian`.
+
+    Raises:
+      TypeError: as in `hessian`.
+      ValueError: as in `hessian`.
+
+    >>> loss = lambda w, x: jnp.mean(x * w[0])
+    >>> empirical_fisher(loss, jnp.ones(1), [jnp.array([1.0, 3.0])])(jnp.ones(1)).tolist()
+    [5.0]
+    """
+    return _build(partial(_fisher_part, loss), params, batches, mask, leaves)
+
+
+@partial(jax.jit, static_argnums=0)
+def _hessian_part(loss, params, batch):
+    _require_scalar(jax.eval_shape(loss, params, batch))
+
+    def field(p):
+        value, gradient = jax.value_and_grad(loss)(p, batch)
+        return gradient, value
+
+    return _linearize(field, params)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _gauss_newton_part(predict, loss, params, batch):
+    outputs, pullback = jax.vjp(lambda p: predict(p, batch), params)
+    _require_scalar(jax.eval_shape(loss, outputs, batch))
+
+    def field(p):  # its Jacobian at `params` is Jᵀ (∂²L/∂f²) J: the pullback stays where it is
+        value, gradient = jax.value_and_grad(loss)(predict(p, batch), batch)
+        return pullback(gradient)[0], value
+
+    return _linearize(field, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fisher_part(loss, params, batch):
+    def losses(p):
+        return jax.vmap(lambda example: loss(p, jax.tree.map(lambda x: x[None], example)))(batch)
+
+    _require_scalar(jax.eval_shape(loss, params, batch))
+    _, pullback = jax.vjp(losses, params)
+
+    def field(p):  # its Jacobian at `params` is 1/n Σ g gᵀ
+        values = losses(p)
+        return pullback(values / values.shape[0])[0], values.mean()
+
+    return _linearize(field, params)
+
+
+def _linearize(field, params):
+    """The value that `field` returns beside its vector, and the derivative of the vector."""
+    _, part, value = jax.linearize(field, params, has_aux=True)
+    return value, part
+
+
+@jax.jit
+def _add_product(total, part, weight, tangent):
+    def add(t, h):
+        return t + weight.astype(t.dtype) * h.astype(t.dtype)
+
+    return jax.tree.map(add, total, part(tangent))
+
+
+@jax.jit
+def _expand(v, places, params):
+    def leaf(at, p):
+        return v.at[at].get(mode="fill", fill_value=0).astype(p.dtype)
+
+    return jax.tree.map(leaf, places, params)
+
+
+@partial(jax.jit, static_argnums=2)
+def _contract(tree, kept, dtype):
+    flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf in jax.tree.leaves(tree)])
+    return flat.at[kept].get(mode="promise_in_bounds")
+
+
+def _build(
+    linearize: Callable[[Params, Any], tuple[jax.Array, Any]],
+    params: Params,
+    batches: Iterable[Any],
+    mask: Mask | None,
+    leaves: str,
+) -> Operator:
+    _check_params(params)
+    params = jax.tree.map(jnp.asarray, params)
+    places, kept = _support(params, mask, leaves)
+    parts, sizes = [], []
+    for i, batch in enumerate(batches):
+        sizes.append(_batch_size(i, batch))
+        value, part = linearize(params, batch)
+        _require_finite(i, value)
+        parts.append(part)
+    if not parts:
+        raise ValueError("`batches` must hold at least one batch, got none.")
+    weights = tuple(jnp.float32(size / sum(sizes)) for size in sizes)
+    return Operator(params, tuple(parts), weights, places, kept)
+
+
+def _support(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:
+    """Where each weight stands in a vector, and where each entry of one stands among the weights.
+
+    Both directions are gathers: XLA's scatter is serial on a CPU.
+    """
+    if mask is None:
+        mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params)
+    trees.check_same_structure("mask", mask, "params", params)
+    names = trees.names(params)
+    if not any(fnmatchcase(name, pattern) for name in names):
+        raise ValueError(f"`leaves` '{pattern}' matches none of the leaves {names}.")
+    chosen = [
+        _boolean(name, leaf) & fnmatchcase(name, pattern)
+        for name, leaf in zip(names, jax.tree.leaves(mask), strict=True)
+    ]
+    flat = np.concatenate([leaf.ravel() for leaf in chosen])
+    if not flat.any():
+        raise ValueError(f"`mask` keeps no weight of the leaves that match '{pattern}'.")
+    kept = np.flatnonzero(flat)
+    places = np.where(flat, np.cumsum(flat) - 1, kept.size).astype(np.int32)
+    ends = np.cumsum([leaf.size for leaf in chosen])[:-1]
+    pieces = [
+        jnp.asarray(piece.reshape(leaf.shape))
+        for piece, leaf in zip(np.split(places, ends), chosen, strict=True)
+    ]
+    tree = jax.tree.unflatten(jax.tree.structure(params), pieces)
+    return tree, jnp.asarray(kept, jnp.int32)
+
+
+def _boolean(name: str, leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    if array.dtype != bool:
+        raise TypeError(f"`mask` at '{name}' must be boolean, got {array.dtype}.")
+    return array
+
+
+def _check_params(params: Params) -> None:
+    if not jax.tree.leaves(params):
+        raise ValueError("`params` must hold at least one array, got none.")
+    for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"`params` at '{name}' must be floating-point, got {dtype}.")
+
+
+def _batch_size(i: int, batch: Any) -> int:
+    lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            "`batches` must hold examples along the first axis of every leaf, "
+            f"but batch {i} has leaves of lengths {sorted(lengths)}."
+        )
+    return lengths.pop()
+
+
+def _require_scalar(value: Any) -> None:
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"`loss` must return one floating-point number, got {value}.")
+
+
+def _require_finite(i: int, value: jax.Array) -> None:
+    if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
+        raise ValueError(f"`loss` must be finite at `params`, got {float(value)} on batch {i}.")

@@ -1,0 +1,216 @@
+"""Operators against matrices that JAX writes out in full, and against known answers."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from lth_jax.landscape import operators
+from lth_jax.types import Batch
+
+SIZES = (6, 5, 3)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def draw(seed, shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def predict(params, batch):
+    h = jnp.tanh(batch.x @ params["a"]["w"] + params["a"]["b"])
+    return h @ params["c"]["w"]
+
+
+def cross_entropy(logits, batch):
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.mean(jnp.take_along_axis(log_p, batch.y[:, None], axis=1))
+
+
+def loss(params, batch):
+    return cross_entropy(predict(params, batch), batch)
+
+
+PARAMS = {
+    "a": {"w": draw(0, (6, 5)), "b": draw(1, (5,))},
+    "c": {"w": draw(2, (5, 3))},
+}
+DATA = Batch(draw(3, (11, 6)), np.arange(11) % 3)
+SPLIT = [Batch(DATA.x[:7], DATA.y[:7]), Batch(DATA.x[7:], DATA.y[7:])]
+MASK = jax.tree.map(lambda p: draw(4, p.shape) > 0, PARAMS)
+KEPT = np.flatnonzero(ravel_pytree(MASK)[0])
+
+
+def full(f):
+    """The Hessian of f(flat parameters) by JAX, written out."""
+    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, PARAMS))
+    return np.asarray(jax.hessian(lambda v: f(unravel(v)))(flat))
+
+
+def written_out(operator):
+    eye = jnp.eye(operator.size, dtype=operator.dtype)
+    return np.stack([operator(row) for row in eye])
+
+
+def test_hessian_of_unequal_batches_is_that_of_all_examples_on_the_support():
+    operator = operators.hessian(loss, PARAMS, SPLIT, mask=MASK)
+    expected = full(lambda p: loss(p, DATA))[np.ix_(KEPT, KEPT)]
+    assert operator.size == KEPT.size
+    np.testing.assert_allclose(written_out(operator), expected, atol=1e-5)
+
+
+def test_unequal_batches_weighted_equally_would_be_seen():
+    each = [full(lambda p, b=b: loss(p, b)) for b in SPLIT]
+    wrong = (each[0] + each[1]) / 2
+    assert np.abs(wrong - full(lambda p: loss(p, DATA))).max() > 1e-3
+
+
+def test_gauss_newton_is_the_jacobian_form():
+    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, PARAMS))
+    jacobian = jax.jacobian(lambda v: predict(unravel(v), DATA))(flat)
+    curvature = jax.hessian(lambda f: cross_entropy(f, DATA))(predict(PARAMS, DATA))
+    expected = np.einsum("ncp,ncmd,mdq->pq", jacobian, curvature, jacobian)
+    operator = operators.gauss_newton(predict, cross_entropy, PARAMS, SPLIT)
+    np.testing.assert_allclose(written_out(operator), expected, atol=1e-5)
+
+
+def test_gauss_newton_of_a_linear_model_is_its_hessian():
+    def outputs(w, batch):
+        return batch.x @ w
+
+    w = draw(5, (6, 3))
+    one = operators.gauss_newton(outputs, cross_entropy, w, SPLIT)
+    two = operators.hessian(lambda w, b: cross_entropy(outputs(w, b), b), w, SPLIT)
+    np.testing.assert_allclose(written_out(one), written_out(two), atol=1e-6)
+
+
+def example_gradients(data):
+    def gradient(x, y):
+        return ravel_pytree(jax.grad(loss)(PARAMS, Batch(x[None], y[None])))[0]
+
+    return np.asarray(jax.vmap(gradient)(data.x, data.y))
+
+
+def test_empirical_fisher_is_the_mean_outer_product_of_gradients():
+    gradients = example_gradients(DATA)
+    operator = operators.empirical_fisher(loss, PARAMS, SPLIT, mask=MASK)
+    expected = (gradients.T @ gradients / len(gradients))[np.ix_(KEPT, KEPT)]
+    np.testing.assert_allclose(written_out(operator), expected, atol=1e-6)
+
+
+def test_fisher_of_the_models_own_labels_estimates_gauss_newton():
+    draws = 400
+    logits = predict(PARAMS, DATA)
+    y = jax.random.categorical(jax.random.key(0), logits, shape=(draws, len(DATA.y)))
+    sampled = Batch(np.tile(DATA.x, (draws, 1)), np.asarray(y).ravel())
+    estimate = written_out(operators.empirical_fisher(loss, PARAMS, [sampled]))
+    exact = written_out(operators.gauss_newton(predict, cross_entropy, PARAMS, [DATA]))
+    data_labels = written_out(operators.empirical_fisher(loss, PARAMS, [DATA]))
+    error = np.linalg.norm(estimate - exact) / np.linalg.norm(exact)
+    assert error < 0.1 < np.linalg.norm(data_labels - exact) / np.linalg.norm(exact)
+
+
+def test_leaves_pick_a_layer():
+    operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK, leaves="a/*")
+    inside = [i for i in KEPT if i < 35]  # a/b, a/w come first
+    expected = full(lambda p: loss(p, DATA))[np.ix_(inside, inside)]
+    np.testing.assert_allclose(written_out(operator), expected, atol=1e-6)
+
+
+def test_the_point_is_taken_as_it_stands():
+    ticket = jax.tree.map(np.multiply, PARAMS, MASK)
+    v = jnp.ones(KEPT.size)
+    here = operators.hessian(loss, PARAMS, SPLIT, mask=MASK)(v)
+    there = operators.hessian(loss, ticket, SPLIT, mask=MASK)(v)
+    assert np.abs(here - there).max() > 1e-3
+
+
+def test_expand_and_contract_are_inverse_on_the_support():
+    operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK)
+    v = jnp.arange(1.0, operator.size + 1)
+    tree = operator.expand(v)
+    np.testing.assert_array_equal(operator.contract(tree), v)
+    jax.tree.map(lambda leaf, m: np.testing.assert_array_equal(leaf != 0, m), tree, MASK)
+
+
+def test_the_operator_crosses_jit_and_masks_share_a_program():
+    traces = []
+
+    @jax.jit
+    def product(operator, v):
+        traces.append(None)
+        return operator(v)
+
+    other = jax.tree.map(lambda m: m[::-1], MASK)
+    for mask in (MASK, other):
+        operator = operators.hessian(loss, PARAMS, SPLIT, mask=mask)
+        v = jnp.ones(operator.size)
+        np.testing.assert_allclose(product(operator, v), operator(v), atol=1e-6)
+    assert len(traces) == 1
+
+
+def test_any_container_and_half_precision_leaves():
+    params = [jnp.ones(2, jnp.bfloat16), (jnp.ones(2),)]
+
+    def quadratic(p, batch):
+        return jnp.mean(batch) * (
+            jnp.sum(p[0] ** 2).astype(jnp.float32) + 2 * jnp.sum(p[1][0] ** 2)
+        )
+
+    operator = operators.hessian(quadratic, params, [jnp.ones(3)])
+    assert operator.dtype == jnp.float32
+    np.testing.assert_allclose(operator(jnp.ones(4)), [2, 2, 4, 4])
+
+
+def test_masked_relu_net_with_mean_output_maps_its_point_to_its_gradient():
+    # f is homogeneous of degree L in the weights, so its gradient is of degree L - 1 (Euler).
+    layers = 3
+    widths = [6, 8, 8, 4]
+    weights = [draw(10 + i, s) for i, s in enumerate(pairwise(widths))]
+    mask = [draw(20 + i, w.shape) > -0.3 for i, w in enumerate(weights)]
+    ticket = [w * m for w, m in zip(weights, mask, strict=True)]
+
+    def mean_output(weights, x):
+        for w in weights[:-1]:
+            x = jax.nn.relu(x @ w)
+        return jnp.mean(x @ weights[-1])
+
+    operator = operators.hessian(mean_output, ticket, [DATA.x[:4], DATA.x[4:]], mask=mask)
+    gradient = operator.contract(jax.grad(mean_output)(ticket, DATA.x))
+    product = operator(operator.contract(ticket))
+    np.testing.assert_allclose(product, (layers - 1) * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"loss": lambda p, b: jnp.nan * loss(p, b)}, ValueError, "`loss` must be finite"),
+        ({"loss": lambda p, b: predict(p, b)[:, 0]}, ValueError, "`loss` must return one"),
+        ({"params": {"n": np.arange(3)}}, TypeError, "`params` at 'n' must be floating"),
+        ({"params": {}}, ValueError, "`params` must hold"),
+        ({"mask": jax.tree.map(np.zeros_like, MASK)}, ValueError, "`mask` keeps no weight"),
+        ({"mask": PARAMS}, TypeError, "`mask` at 'a/b' must be boolean"),
+        ({"mask": {"a": 1}}, ValueError, "`mask` must have the structure"),
+        ({"leaves": "z/*"}, ValueError, r"`leaves` 'z/\*' matches none"),
+        ({"batches": iter(())}, ValueError, "`batches` must hold at least one"),
+        ({"batches": [Batch(DATA.x, DATA.y[:2])]}, ValueError, r"batch 0 has .*\[2, 11\]"),
+        ({"batches": [Batch(DATA.x[:0], DATA.y[:0])]}, ValueError, r"batch 0 has .*\[0\]"),
+    ],
+)
+def test_bad_input_is_one_sentence(change, error, words):
+    settings = {"loss": loss, "params": PARAMS, "batches": [DATA], **change}
+    with pytest.raises(error, match=words):
+        operators.hessian(**settings)
+
+
+def test_a_vector_of_the_wrong_length_is_refused():
+    operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK)
+    with pytest.raises(ValueError, match="`v` must have shape"):
+        operator(jnp.ones(operator.size + 1))
