@@ -270,7 +270,7 @@ register("optimization_barrier", "device_put", link=_same)
 def pick(x: Any, axis: int, places: np.ndarray) -> Any:
     """`x[..., places, ...]` along one axis for increasing `places`, as a slice where that does.
 
-    >>> pick(jnp.arange(6), 0, np.array([1, 3, 5])).tolist()
+    >>> pick(np.arange(6), 0, np.array([1, 3, 5])).tolist()
     [1, 3, 5]
     """
     if len(places) == x.shape[axis]:
