@@ -68,7 +68,7 @@ class Partial:
         """
         if step < 0:
             raise ValueError(f"`step` must be ≥ 0, got {step}.")
-        parts = checkpoints.take_apart(tree, meta)
+        parts = checkpoints.take_apart(tree, meta, packed=True)
         self._wait()
         self._pending = self._writer.submit(self._write, step, parts)
 

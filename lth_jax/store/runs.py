@@ -82,9 +82,7 @@ class Run:
 
     def add_replan(self, change: Any) -> None:
         """Records a change of plan, such as a smaller chunk where memory ran out."""
-        files.write_json(
-            self.path / "replans.json", [*self.replans, plain(change, name="change")]
-        )
+        files.write_json(self.path / "replans.json", [*self.replans, plain(change, name="change")])
 
     @property
     def nodes(self) -> list[dict[str, Any]]:

@@ -221,3 +221,27 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written: Not a directory"):
         store.save(tmp_path / "file" / "a", {"w": np.ones(3)})
+
+
+def test_packed_or_not_the_same_tree_comes_back(tmp_path):
+    tree = {
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "half": jnp.ones(3, jnp.bfloat16),
+        "mask": np.array([[True], [False]]),
+        "scalar": np.float32(2.5),
+        "none": np.zeros((0, 4), np.int8),
+        "more": {"w": np.full(2, 7, np.float32)},
+        "key": jax.random.key(3),
+    }
+    restored = []
+    for packed in (False, True):
+        parts = checkpoints.take_apart(tree, packed=packed)
+        assert (len(parts.arrays) == 4) is packed  # float32, bfloat16, bool and the key's uint32
+        checkpoints.write(tmp_path / str(packed), parts)
+        restored.append(checkpoints.restore(tmp_path / str(packed), like=tree).tree)
+    for one, other, saved in zip(*map(jax.tree.leaves, (*restored, tree)), strict=True):
+        assert one.dtype == other.dtype == jnp.asarray(saved).dtype
+        assert one.shape == other.shape == jnp.shape(saved)
+        if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(one, saved)

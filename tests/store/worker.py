@@ -30,7 +30,7 @@ def orbit(partial, note=lambda line: None, stop=None):
         partial.save(step, {"x": x, "mask": x[:3] > 0.5}, {"step": step})
         note(f"saved {step}")
         if stop is not None:
-            time.sleep(0.05)
+            time.sleep(0.2)
             stop.check()
     return Node({"x": x, "history": {"empty": np.zeros((0, 4))}}, {"steps": STEPS})
 
