@@ -1,0 +1,155 @@
+"""Lanczos against `eigh`, where it is easy and where naive versions give garbage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lth_jax.landscape import lanczos
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@jax.jit
+def multiply(matrix, v):
+    return matrix @ v
+
+
+def symmetric(eigenvalues, seed=0):
+    n = len(eigenvalues)
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
+    return jnp.asarray((q * eigenvalues) @ q.T, jnp.float32)
+
+
+def start(n, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=n), jnp.float32)
+
+
+@jax.jit(static_argnames="steps")
+def compiled_scan(matrix, v, key, steps):
+    return lanczos.scan(lambda x: matrix @ x, v, key, steps=steps)
+
+
+def on_host(matrix, v, key, steps):
+    return lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps)
+
+
+DRIVERS = pytest.mark.parametrize("driver", [on_host, compiled_scan])
+
+
+@DRIVERS
+def test_all_steps_give_the_eigenvalues(driver):
+    eigenvalues = np.sort(np.random.default_rng(2).normal(size=40))
+    found = lanczos.ritz(driver(symmetric(eigenvalues), start(40), KEY, 40))
+    np.testing.assert_allclose(found.values, eigenvalues, atol=2e-5)
+    assert found.weights.sum() == pytest.approx(1)
+
+
+@DRIVERS
+@pytest.mark.parametrize("steps", [32, 64])
+def test_an_exhausted_space_gives_no_false_eigenvalues(driver, steps):
+    eigenvalues = np.zeros(100)
+    eigenvalues[:10] = np.linspace(20, 449, 10)
+    tridiagonal = driver(symmetric(eigenvalues), start(100), KEY, steps)
+    found = lanczos.ritz(tridiagonal)
+    # Ten eigenvectors and one vector of the null space; rounding may carry it one step on.
+    assert tridiagonal.rank in (11, 12)
+    np.testing.assert_allclose(found.values[-10:], eigenvalues[:10], rtol=1e-4)
+    np.testing.assert_allclose(found.values[:-10], 0, atol=0.02)
+    assert found.bounds.max() < 0.05
+
+
+@DRIVERS
+def test_a_multiple_eigenvalue_is_found_as_often_as_it_is_there(driver):
+    eigenvalues = np.array([1.0] * 6 + [4.0] * 4)
+    tridiagonal = driver(symmetric(eigenvalues), start(10), KEY, 10)
+    assert tridiagonal.rank == 2
+    np.testing.assert_allclose(lanczos.ritz(tridiagonal).values, eigenvalues, atol=1e-5)
+
+
+@DRIVERS
+def test_the_zero_matrix(driver):
+    tridiagonal = driver(jnp.zeros((9, 9)), start(9), KEY, 9)
+    found = lanczos.ritz(tridiagonal)
+    assert tridiagonal.rank == 1
+    np.testing.assert_array_equal(found.values, 0)
+    np.testing.assert_array_equal(found.bounds, 0)
+
+
+@DRIVERS
+def test_one_weight(driver):
+    tridiagonal = driver(jnp.full((1, 1), -3.0), jnp.ones(1), KEY, 1)
+    assert lanczos.ritz(tridiagonal).values.tolist() == [-3.0]
+
+
+@pytest.mark.parametrize("steps", [4, 8, 12, 20])
+def test_every_bound_holds(steps):
+    eigenvalues = np.concatenate([np.random.default_rng(3).normal(size=57), [9, 9.5, -12]])
+    found = lanczos.ritz(on_host(symmetric(eigenvalues), start(60), KEY, steps))
+    distance = np.abs(found.values[:, None] - eigenvalues).min(axis=1)
+    assert (distance <= found.bounds).all()
+    assert found.bounds.max() > 0.1  # not yet converged inside: the bounds say so
+
+
+def test_bounds_hold_where_a_real_coupling_was_dropped():
+    # Two clusters coupled by less than the threshold: a true direction is cut off, and counted.
+    matrix = jnp.diag(jnp.array([1.0, 1.0])) + 5e-6 * jnp.array([[0.0, 1.0], [1.0, 0.0]])
+    tridiagonal = on_host(matrix, jnp.array([1.0, 0.0]), KEY, 2)
+    found = lanczos.ritz(tridiagonal)
+    assert tridiagonal.rank == 1
+    assert tridiagonal.dropped[0] == pytest.approx(5e-6, rel=1e-3)
+    exact = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
+    assert (np.abs(found.values[:, None] - exact).min(axis=1) <= found.bounds).all()
+
+
+def test_eigenvalues_appear_once_after_many_steps():
+    # Without reorthogonalisation the outlier would come back as soon as it has converged.
+    eigenvalues = np.concatenate([np.linspace(0, 1, 119), [100]])
+    found = lanczos.ritz(on_host(symmetric(eigenvalues), start(120), KEY, 64))
+    assert (found.values > 50).sum() == 1
+
+
+def test_both_drivers_agree_before_a_breakdown():
+    matrix, v = symmetric(np.linspace(-1, 3, 50)), start(50)
+    host, traced = on_host(matrix, v, KEY, 10), compiled_scan(matrix, v, KEY, 10)
+    np.testing.assert_allclose(host.diagonal, traced.diagonal, atol=1e-5)
+    np.testing.assert_allclose(host.coupling, traced.coupling, atol=1e-5)
+
+
+def test_the_scan_maps_over_a_population():
+    matrices = jnp.stack([symmetric(np.linspace(0, top, 10)) for top in (1.0, 2.0, 3.0)])
+    found = jax.vmap(lambda m: compiled_scan(m, start(10), KEY, steps=10))(matrices)
+    for i, top in enumerate((1.0, 2.0, 3.0)):
+        member = lanczos.Tridiagonal(*(np.asarray(part)[i] for part in found))
+        np.testing.assert_allclose(lanczos.ritz(member).values, np.linspace(0, top, 10), atol=1e-5)
+
+
+def test_it_stops_when_told_to():
+    asked = []
+
+    def stop(found):
+        asked.append(found.steps)
+        return found.steps >= 16
+
+    matrix = symmetric(np.linspace(0, 1, 50))
+    found = lanczos.iterate(lambda x: multiply(matrix, x), start(50), KEY, steps=40, stop=stop)
+    assert found.steps == 16
+    assert asked == [8, 16]
+
+
+def test_a_basis_that_does_not_fit_is_refused_before_it_is_made():
+    with pytest.raises(ValueError, match=r"6400000000 bytes.*at most 20 steps of 25000000"):
+        lanczos.check_steps(64, 25_000_000, dtype=jnp.float32, memory=2 * 10**9)
+    lanczos.check_steps(20, 25_000_000, dtype=jnp.float32, memory=2 * 10**9)
+
+
+@pytest.mark.parametrize("steps", [0, 11])
+def test_steps_beyond_the_matrix_are_refused(steps):
+    with pytest.raises(ValueError, match=r"`steps` must lie in \[1, 10\]"):
+        lanczos.check_steps(steps, 10, dtype=jnp.float32, memory=10**9)
