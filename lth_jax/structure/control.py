@@ -62,8 +62,21 @@ def _repeat(
     return state, outs
 
 
+def _scan_parts(op: Op) -> tuple[int, int]:
+    """Where the carry begins and ends among a scan's operands: constants, carry, sequences.
+
+    Read off the ranks, since the parameters that say so differ between versions of JAX.
+    """
+    body = op.blocks[0]
+    outs = zip(op.outs, body.outs, strict=True)
+    carry = sum(len(whole.shape) == len(part.shape) for whole, part in outs)
+    ins = zip(op.ins, body.ins, strict=True)
+    end = sum(len(whole.shape) == len(part.shape) for whole, part in ins)
+    return end - carry, end
+
+
 def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    n, m = op.params["num_consts"], op.params["num_consts"] + op.params["num_carry"]
+    n, m = _scan_parts(op)
     for axes in ins[m:]:
         links.pin(axes[0], "`scan` runs along it")
     slices = [axes[1:] for axes in ins[m:]]
@@ -75,16 +88,16 @@ def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _run_scan(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    n, k = op.params["num_consts"], op.params["num_carry"]
+    n, m = _scan_parts(op)
 
     def body(carry: Any, xs: Any) -> tuple[Any, Any]:
         outs = shrunk.block(op.blocks[0], [*args[:n], *carry, *xs])
-        return outs[:k], outs[k:]
+        return outs[: m - n], outs[m - n :]
 
     carry, ys = jax.lax.scan(
         body,
-        list(args[n : n + k]),
-        list(args[n + k :]),
+        list(args[n:m]),
+        list(args[m:]),
         **{name: op.params[name] for name in ("length", "reverse", "unroll")},
     )
     return [*carry, *ys]
