@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lth_jax.store import RunInfo
 
 BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
@@ -60,7 +62,33 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(command=_show)
     report = commands.add_parser("report", parents=[named, shared], help="draw a run's report")
     report.set_defaults(command=_report)
+    size = commands.add_parser(
+        "size", parents=[shared, readable], help="what tickets take, beside bounds and dense"
+    )
+    size.add_argument("target", metavar="RUN|FILE", help="a run, or a .ticket file")
+    size.set_defaults(command=_size)
+    _add_export(commands.add_parser("export", parents=[named, shared], help="save a ticket"))
     return parser
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("file", metavar="FILE", help="the .ticket file to write")
+    export.add_argument("--level", type=int, required=True, help="round of train-prune-rewind")
+    export.add_argument("--replicate", type=int, required=True, help="which seed")
+    export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
+    export.add_argument(
+        "--values",
+        default="trained",
+        choices=("trained", "rewound"),
+        help="as trained, or of the rewind point (default: %(default)s)",
+    )
+    export.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16", "int8", "int4"),
+        help="how values are written (default: %(default)s)",
+    )
+    export.set_defaults(command=_export)
 
 
 def _ls(arguments: argparse.Namespace) -> None:
@@ -78,8 +106,6 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from lth_jax.report import level_table, read_run
     from lth_jax.report.display import headline_metric, verdict
     from lth_jax.report.tables import difference_rows, summary_rows
@@ -92,7 +118,7 @@ def _show(arguments: argparse.Namespace) -> None:
         _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     print(f"{info.run}: {info.status}, started {info.created}")
-    Console(width=None if sys.stdout.isatty() else 200).print(level_table(run))
+    _print_table(level_table(run))
     metric = headline_metric(run)
     print(verdict(difference_rows(run, metric) if metric else []))
 
@@ -105,6 +131,71 @@ def _report(arguments: argparse.Namespace) -> None:
     print(write_report(Store(_root(info)), info))
 
 
+def _size(arguments: argparse.Namespace) -> None:
+    target = Path(arguments.target)
+    if target.is_file() or target.suffix == ".ticket":
+        _file_size(target, arguments.json)
+    else:
+        _run_size(arguments)
+
+
+def _file_size(path: Path, as_json: bool) -> None:
+    from lth_jax import coding
+    from lth_jax.coding.display import file_summary, file_table
+    from lth_jax.coding.ticket_file import naming
+    from lth_jax.store import StoreError
+
+    try:
+        with naming(path):
+            sizes = coding.table(path.read_bytes())
+        provenance = coding.inspect(path).manifest.provenance
+    except coding.TicketError as error:
+        raise StoreError(str(error)) from error
+    if as_json:
+        leaves = [leaf._asdict() for leaf in sizes.leaves]
+        found = {"leaves": leaves, "total": sizes.total._asdict()}
+        _print_json({"file": str(path), "provenance": provenance, **found})
+        return
+    _print_table(file_table(sizes))
+    print(file_summary(sizes))
+    print(f"from {json.dumps(provenance)}" if provenance else "of unknown origin")
+
+
+def _run_size(arguments: argparse.Namespace) -> None:
+    from lth_jax.coding.display import run_table
+    from lth_jax.coding.run_size import size_rows
+    from lth_jax.store import Store
+
+    arguments.run = arguments.target
+    info = _find(arguments)
+    rows = size_rows(Store(_root(info)), info.path)
+    if arguments.json:
+        _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
+        return
+    print(f"{info.run}: {info.status}, started {info.created}")
+    _print_table(run_table(rows))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from lth_jax import coding
+    from lth_jax.coding.run_size import PRECISIONS
+    from lth_jax.coding.stored import encode_stored, find_stored
+    from lth_jax.store import Store
+    from lth_jax.store.files import explained
+
+    info = _find(arguments)
+    store = Store(_root(info))
+    place = {name: getattr(arguments, name) for name in ("arm", "level", "replicate")}
+    one = find_stored(store, info, **place)
+    precision = PRECISIONS[arguments.precision]
+    data = encode_stored(store, info, one, values=arguments.values, precision=precision)
+    with explained(Path(arguments.file)):
+        coding.save(arguments.file, data)
+    print(f"{arguments.file}: {len(data):,} bytes")
+    if one.state:
+        print("lth: not in the file, since no parameters:", ", ".join(one.state), file=sys.stderr)
+
+
 def _find(arguments: argparse.Namespace) -> "RunInfo":
     from lth_jax.store import find_run
 
@@ -114,6 +205,12 @@ def _find(arguments: argparse.Namespace) -> "RunInfo":
 def _root(info: "RunInfo") -> Path:
     """The store of a run, which lies beside it even where `--root` points elsewhere."""
     return Path(info.path).resolve().parent
+
+
+def _print_table(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _print_json(value: Any) -> None:

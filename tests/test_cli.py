@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lth_jax import cli
+from lth_jax import cli, coding
 from tests.report import synthetic
 
 
@@ -91,6 +91,85 @@ def test_report_prints_the_path_of_the_page(lth, root):
     run = next(name for name in names(root) if name != finished(lth)["run"])
     code, out, _ = lth("report", run)
     assert code == 0 and Path(out.strip()).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_size_of_a_run_for_machines(lth):
+    run = finished(lth)
+    code, out, _ = lth("size", run["run"], "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["config_hash"] == run["config_hash"]
+    assert {row["level"] for row in shown["rows"]} == {0, 1, 2}
+    assert list(shown["rows"][0]) == [
+        *("arm", "level", "density", "metric", "mean", "low", "high", "replicates", "values")
+    ]
+
+
+def test_size_of_a_run_for_people(lth):
+    run = finished(lth)["run"]
+    code, out, _ = lth("size", run)
+    assert code == 0 and out.startswith(f"{run}: finished")
+    header = next(line for line in out.splitlines() if "level" in line and "kept %" in line)
+    assert "log2 C" in header and "values int4" in header and "file float32" in header
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["0", "1", "2"]
+
+
+@pytest.fixture
+def ticket(lth, tmp_path):
+    path = tmp_path / "one.ticket"
+    place = ("--level", "2", "--replicate", "1", "--precision", "int4")
+    code, out, err = lth("export", finished(lth)["run"], str(path), *place)
+    assert (code, err) == (0, "") and out.startswith(f"{path}: ")
+    return path
+
+
+def test_an_exported_ticket_knows_where_it_is_from(lth, ticket):
+    run, about = finished(lth), coding.inspect(ticket).manifest.provenance
+    assert (about["run"], about["config_hash"]) == (run["run"], run["config_hash"])
+    assert [about[name] for name in ("arm", "level", "replicate")] == ["ticket", 2, 1]
+
+
+def test_size_of_a_file(lth, ticket):
+    code, out, _ = lth("size", str(ticket))
+    assert code == 0 and "Dense_0/kernel" in out and '"replicate": 1' in out
+    code, out, _ = lth("size", str(ticket), "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["total"]["file"] == ticket.stat().st_size
+    assert {leaf["name"] for leaf in shown["leaves"]} >= {"Dense_0/kernel", "Dense_0/bias"}
+    assert shown["provenance"]["level"] == 2
+
+
+def test_a_damaged_ticket_is_one_sentence(lth, ticket):
+    data = bytearray(ticket.read_bytes())
+    data[-1] ^= 1
+    ticket.write_bytes(data)
+    code, out, err = lth("size", str(ticket))
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "one.ticket' is not a readable ticket: at leaf 'Dense_2/kernel'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["size", "nothing.ticket"], "nothing.ticket"),
+        (["size", "laddr"], "no run is named"),
+        (["export", "RUN", "FILE", "--level", "9", "--replicate", "0"], "at levels [1, 2]"),
+        (["export", "RUN", "FILE", "--level", "1", "--replicate", "9"], "no replicate 9"),
+        (
+            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "twin"],
+            "there is no such arm",
+        ),
+        (
+            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "random"],
+            "diverged at step 300",
+        ),
+        (["export", "RUN", "/nowhere/x", "--level", "1", "--replicate", "0"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_weighed_or_saved_is_one_sentence(lth, tmp_path, words, message):
+    real = {"RUN": finished(lth)["run"], "FILE": str(tmp_path / "x.ticket")}
+    code, out, err = lth(*(real.get(word, word) for word in words))
+    assert (code, out) == (2, "") and err.startswith("lth: ") and err.count("\n") == 1
+    assert message in err and not list(tmp_path.iterdir())
 
 
 def test_an_empty_root_has_no_runs(lth, tmp_path):

@@ -38,7 +38,7 @@ PathLike = str | os.PathLike[str]
 
 
 @contextmanager
-def _naming(path: PathLike) -> Iterator[None]:
+def naming(path: PathLike) -> Iterator[None]:
     """Puts the path before what is wrong with the file."""
     try:
         yield
@@ -87,7 +87,7 @@ def load(
     Traceback (most recent call last):
     FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.ticket'
     """
-    with _naming(path):
+    with naming(path):
         return reader.decode(Path(path).read_bytes(), like=like, init=init, max_bytes=max_bytes)
 
 
@@ -106,7 +106,7 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
     ...     inspect(path).mask_bytes("w")
     1
     """
-    with _naming(path), open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         return _contents(file, max_bytes)
 
 
@@ -126,7 +126,7 @@ def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafA
     ...     load_leaf(path, "w").mask.tolist()
     [[True, False], [False, True]]
     """
-    with _naming(path), open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         contents = _contents(file, max_bytes)
         leaves = {leaf.name: leaf for leaf in contents.manifest.leaves}
         if name not in leaves:

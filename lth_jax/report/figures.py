@@ -100,7 +100,7 @@ def against_density(run: RunRecord, metric: str) -> Figure:
     The dense parent is a line across, so that every density is compared with it.
     """
     rows = [row for row in summary_rows(run) if row["metric"] == metric]
-    figure, axes = _new()
+    figure, axes = new()
     for arm, look in looks(run.arms).items():
         mine = [row for row in rows if row["arm"] == arm]
         if arm == DENSE:
@@ -109,7 +109,7 @@ def against_density(run: RunRecord, metric: str) -> Figure:
             _line(axes, [row["density"] for row in mine], mine, look, quantity(metric).scale)
     _density_axis(axes, [level.density for level in run.levels])
     axes.set_ylabel(quantity(metric).title)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -119,7 +119,7 @@ def leaf_density(run: RunRecord) -> Figure:
 
     Leaves are coloured in the order of their names; beyond ten, a colour bar names some of them.
     """
-    figure, axes = _new()
+    figure, axes = new()
     levels = [level for level in run.levels if {TICKET, DENSE} & set(level.arms)]
     leaves = sorted(levels[0].leaf_sizes, key=_natural)
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(leaves)))
@@ -137,7 +137,7 @@ def leaf_density(run: RunRecord) -> Figure:
     if len(leaves) > 10:
         _color_bar(figure, axes, leaves, colors)
     else:
-        _legend(figure, axes)
+        legend(figure, axes)
     return figure
 
 
@@ -147,7 +147,7 @@ def mask_overlap(run: RunRecord) -> Figure:
 
     Mean and range over pairs of replicates of the intersection over union of all prunable leaves.
     """
-    figure, axes = _new()
+    figure, axes = new()
     levels = [level for level in run.levels if level.overlaps]
     joined = [[total(leaves.values()) for leaves in v.overlaps.values()] for v in levels]
     densities = [level.density for level in levels]
@@ -160,7 +160,7 @@ def mask_overlap(run: RunRecord) -> Figure:
     _density_axis(axes, densities)
     axes.set_ylim(0, 1)
     axes.set_ylabel("Mask overlap (intersection over union)")
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -182,7 +182,7 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
             home = dense if arm == DENSE else level
             if home is not None and arm in home.arms:
                 _curve(axes, home, arm, metric, look)
-    _legend(figure, panes[0])
+    legend(figure, panes[0])
     return figure
 
 
@@ -245,7 +245,8 @@ def density_ticks(densities: Sequence[float], gap: float = 1.45) -> list[float]:
     return ticks + ordered[-1:] if len(ordered) > 1 else ticks
 
 
-def _new() -> tuple[Figure, Axes]:
+def new() -> tuple[Figure, Axes]:
+    """A figure of the usual size and its only axes."""
     figure = Figure(figsize=SIZE)
     return figure, figure.subplots()
 
@@ -265,7 +266,7 @@ def _panes(count: int, x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
     return figure, list(grid.flat[:count])
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:

@@ -15,6 +15,8 @@ from lth_jax.store.runs import RunInfo, find_run
 
 TICKET = "ticket"
 DENSE = "dense"
+RATES = "report/data/frontier.json"
+"""Where a run keeps the points of its rate-accuracy frontier."""
 
 
 class Member(NamedTuple):
@@ -71,6 +73,8 @@ class RunRecord(NamedTuple):
       environments: versions and devices, one entry per change of them.
       plan: how the work was divided; None before it is recorded.
       levels: the levels finished so far.
+      rates: what its networks take on disk and how accurate they are then, one entry per arm, level
+        and precision, from `RATES`; none before that was measured.
     """
 
     info: RunInfo
@@ -78,6 +82,7 @@ class RunRecord(NamedTuple):
     environments: list[dict[str, Any]]
     plan: Any
     levels: tuple[Level, ...]
+    rates: list[dict[str, Any]]
 
     @property
     def arms(self) -> list[str]:
@@ -104,13 +109,14 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
         level_of([store.read(entry["key"]) for entry in chunk])
         for _, chunk in groupby(entries, key=lambda entry: entry["level"])
     )
-    plan = path / "plan.json"
+    plan, rates = path / "plan.json", path / RATES
     return RunRecord(
         info=find_run(path.parent, str(path)),
         config=read_json(path / "config.json"),
         environments=read_json(path / "env.json"),
         plan=read_json(plan) if plan.exists() else None,
         levels=levels,
+        rates=read_json(rates)["rows"] if rates.exists() else [],
     )
 
 

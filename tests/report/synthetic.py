@@ -77,7 +77,12 @@ def _node(rng, level, rate, members, dead, evaluations):
         "member_steps_per_second": 2345.6,
     }
     steps = np.linspace(125, 1500, evaluations).astype(np.int32)
-    return Level({"results": results, "history": {"step": steps} | history, "mask": mask}, meta)
+    values = {k: rng.normal(size=m.shape).astype(np.float32) for k, m in mask.items()}
+    points = {"end": {"params": {k: v * mask[k] for k, v in values.items()}, "state": {}}}
+    if level == 0:
+        points["rewound"] = {"params": {k: v / 2 for k, v in values.items()}, "state": {}}
+    arrays = {"results": results, "history": {"step": steps} | history, "mask": mask} | points
+    return Level(arrays, meta)
 
 
 def _numbers(rng, density, members, evaluations):
@@ -108,6 +113,36 @@ def _numbers(rng, density, members, evaluations):
         {k: v.astype(np.float32) for k, v in results.items()},
         {k: v.astype(np.float32) for k, v in history.items()},
     )
+
+
+def rates(levels=4, replicates=5):
+    """Rows of a made-up frontier: thinner and coarser is smaller and less accurate."""
+    rows = []
+    for level in range(levels + 1):
+        for precision, bits, scales, loss in (
+            ("float32", 32, "tensor", 0.0),
+            ("int4", 4, "tensor", 0.03),
+            ("int4", 4.4, "channel", 0.02),
+        ):
+            density, mean = 0.5**level, 0.7 - loss - 0.01 * level**2
+            size = 12_000 * (density * bits + (level > 0)) / 8 + 2_000
+            rows.append(
+                {
+                    "arm": "ticket" if level else "dense",
+                    "level": level,
+                    "density": density,
+                    "precision": precision,
+                    "scales": scales,
+                    "file_bytes": size,
+                    "mean": mean,
+                    "low": mean - 0.02 if replicates > 1 else None,
+                    "high": mean + 0.02 if replicates > 1 else None,
+                    "replicates": replicates,
+                    "values": [mean] * replicates,
+                    "frontier": precision == "int4" and scales == "tensor",
+                }
+            )
+    return rows
 
 
 def write(root, *, nodes=None, config=None, finish=True):

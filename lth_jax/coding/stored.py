@@ -1,0 +1,182 @@
+"""The networks of a run, read from the store one by one: what there is to weigh and to save."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lth_jax.coding.quantize import Precision
+from lth_jax.coding.writer import encode
+from lth_jax.store.errors import StoreError
+from lth_jax.store.files import read_json
+from lth_jax.store.nodes import Node, Store
+from lth_jax.store.runs import RunInfo
+
+DENSE, TICKET = "dense", "ticket"
+TRAINED, REWOUND = "trained", "rewound"
+"""Which values a saved ticket has: those at the end of its training, or of the rewind point."""
+
+Named = dict[str, np.ndarray]
+"""Arrays by the name of their leaf."""
+
+
+class Stored(NamedTuple):
+    """One network of a run, as it stood at the end of its training.
+
+    Attributes:
+      arm: "dense", "ticket" or the name of a control.
+      level: its round of train-prune-rewind; 0 is dense.
+      replicate: its seed.
+      density: fraction of the prunable weights kept.
+      diverged_at: the step at which it diverged; None if it did not.
+      node: the key of the node that holds it.
+      mask: bool leaves.
+      params: the trained values, 0 where pruned.
+      state: the model's state (BatchNorm statistics and the like).
+      prunable: Python booleans.
+    """
+
+    arm: str
+    level: int
+    replicate: int
+    density: float
+    diverged_at: int | None
+    node: str
+    mask: Named
+    params: Named
+    state: Named
+    prunable: dict[str, bool]
+
+
+def read_stored(
+    store: Store, path: str | Path, arms: tuple[str, ...] = (DENSE, TICKET)
+) -> Iterator[Stored]:
+    """All networks of some arms of a run, level by level; one node is in memory at a time.
+
+    Args:
+      store: where the nodes lie.
+      path: the run's folder.
+      arms: which arms.
+
+    Raises:
+      CorruptError: if a file of the run is damaged.
+    """
+    for entry in _entries(path):
+        if set(arms) & set(entry["arms"]):
+            found = members(entry["key"], store.read(entry["key"]))
+            yield from (one for one in found if one.arm in arms)
+
+
+def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate: int) -> Stored:
+    """One network of a run.
+
+    Raises:
+      StoreError: if the run has no such network, or it diverged.
+      CorruptError: if a file of the run is damaged.
+    """
+    levels = [e["level"] for e in _entries(info.path) if arm in e["arms"]]
+    if level not in levels:
+        there = f"it is at levels {sorted(set(levels))}" if levels else "there is no such arm"
+        raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
+    for entry in _entries(info.path):
+        if entry["level"] == level and arm in entry["arms"]:
+            for one in members(entry["key"], store.read(entry["key"])):
+                if (one.arm, one.replicate) == (arm, replicate):
+                    return _converged(one)
+    raise StoreError(f"{info.run} has no replicate {replicate} of '{arm}' at level {level}.")
+
+
+def encode_stored(
+    store: Store,
+    info: RunInfo,
+    one: Stored,
+    *,
+    values: str = TRAINED,
+    precision: Precision | None = None,
+) -> bytes:
+    """The ticket file of a network of a run, its origin in the file's provenance.
+
+    Args:
+      store: where the nodes lie.
+      info: the run.
+      one: from `find_stored`.
+      values: `TRAINED`, or `REWOUND`: what the dense parent held at the rewind point, under the
+        ticket's mask. The model's state is no part of a ticket.
+      precision: how values are written; exactly where left out.
+
+    Raises:
+      StoreError: if rewound values are asked for of a control, which may start from others.
+    """
+    params = one.params if values == TRAINED else _rewound(store, info, one)
+    prune = read_json(Path(info.path) / "config.json").get("prune", {})
+    provenance = {
+        "run": info.run,
+        "config_hash": info.config_hash,
+        "node": one.node,
+        "arm": one.arm,
+        "level": one.level,
+        "replicate": one.replicate,
+        "density": one.density,
+        "values": values,
+        "criterion": prune.get("criterion"),
+        "scope": prune.get("scope"),
+    }
+    return encode(
+        one.mask, params, prunable=one.prunable, precision=precision, provenance=provenance
+    )
+
+
+def members(key: str, node: Node) -> list[Stored]:
+    """The networks that a level's node holds.
+
+    Args:
+      key: the node's key.
+      node: the node.
+    """
+    prunable = {leaf["name"]: leaf["prunable"] for leaf in node.meta["leaves"]}
+    end = node.arrays["end"]
+
+    def network(i: int, member: dict[str, Any]) -> Stored:
+        return Stored(
+            **member,
+            level=node.meta["level"],
+            density=node.meta["density"],
+            node=key,
+            mask=_index(node.arrays["mask"], i),
+            params=_index(end["params"], i),
+            state=_index(end["state"], i),
+            prunable=prunable,
+        )
+
+    return [network(i, member) for i, member in enumerate(node.meta["members"])]
+
+
+def _index(population: Named, i: int) -> Named:
+    return {name: np.asarray(leaf[i]) for name, leaf in population.items()}
+
+
+def _entries(path: str | Path) -> list[dict[str, Any]]:
+    nodes = read_json(Path(path) / "manifest.json")["nodes"]
+    return sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+
+
+def _converged(one: Stored) -> Stored:
+    if one.diverged_at is not None:
+        raise StoreError(
+            f"'{one.arm}' of replicate {one.replicate} at level {one.level} diverged at step "
+            f"{one.diverged_at}; it has no values worth saving."
+        )
+    return one
+
+
+def _rewound(store: Store, info: RunInfo, one: Stored) -> Named:
+    if one.arm not in (DENSE, TICKET):
+        raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
+    for entry in (e for e in _entries(info.path) if e["level"] == 0):
+        node = store.read(entry["key"])
+        for i, parent in enumerate(node.meta["members"]):
+            if parent["replicate"] == one.replicate:
+                rewound = node.arrays["rewound"]["params"]
+                return {name: leaf[i] * one.mask[name] for name, leaf in rewound.items()}
+    raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")

@@ -1,0 +1,93 @@
+"""The rate-accuracy frontier: kilobytes on disk against accuracy, tickets beside dense networks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lth_jax.report.figures import legend, new, style
+from lth_jax.report.levels import DENSE, TICKET, RunRecord
+from lth_jax.report.tables import Row
+
+COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
+LINES = {"tensor": "-", "channel": "--"}
+
+
+def draw(run: RunRecord) -> dict[str, Figure]:
+    """The figure of a run whose rates were measured, by file name."""
+    return {"frontier": frontier(run.rates)} if run.rates else {}
+
+
+@style()
+def frontier(rows: Sequence[Row]) -> Figure:
+    """Accuracy against kilobytes on a log scale, one line per precision, points from dense to thin.
+
+    Dense networks are stars; dashed lines have a scale for every channel.
+
+    Args:
+      rows: with `arm`, `density`, `precision`, `scales`, `file_bytes`, `mean`, `low`, `high`
+        (of the accuracy, a fraction) and `frontier`.
+    """
+    figure, axes = new()
+    figure.set_size_inches(6.4, 4.8)
+    precisions = list(dict.fromkeys(row["precision"] for row in rows))
+    for i, precision in enumerate(precisions):
+        for scales in LINES:
+            mine = [r for r in rows if (r["precision"], r["scales"]) == (precision, scales)]
+            _path(axes, mine, COLORS[i % len(COLORS)])
+    dense = [row for row in rows if row["arm"] == DENSE]
+    if dense:
+        axes.plot([], [], "*", color="#666666", markersize=9, label="dense network")
+    best = sorted((r for r in rows if r["frontier"]), key=lambda row: row["file_bytes"])
+    axes.plot(
+        *_points(best),
+        "o",
+        color="#000000",
+        markerfacecolor="none",
+        markersize=9,
+        markeredgewidth=0.9,
+        label="on the frontier",
+        zorder=4,
+    )
+    _bytes_axis(axes)
+    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    axes.set_ylabel("Test accuracy at the end (%)")
+    legend(figure, axes)
+    return figure
+
+
+def _path(axes: Axes, rows: list[Row], color: str) -> None:
+    """One precision: tickets as a line with a band, the dense network as a star with a bar."""
+    for row in (row for row in rows if row["arm"] == DENSE):
+        x, y = _points([row])
+        axes.errorbar(
+            x, y, yerr=_half_widths([row]), fmt="*", color=color, markersize=9, elinewidth=0.8
+        )
+    tickets = [row for row in rows if row["arm"] == TICKET]
+    if tickets:
+        precision, scales = tickets[0]["precision"], tickets[0]["scales"]
+        label = precision if scales == "tensor" else f"{precision}, scale per channel"
+        (x, y), half = _points(tickets), _half_widths(tickets)
+        axes.plot(x, y, "." + LINES[scales], color=color, linewidth=1.2, label=label)
+        axes.fill_between(x, y - half, y + half, color=color, alpha=0.1, linewidth=0)
+
+
+def _points(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    kilobytes = np.array([row["file_bytes"] for row in rows], float) / 1000
+    return kilobytes, 100 * np.array([row["mean"] for row in rows], float)
+
+
+def _half_widths(rows: list[Row]) -> np.ndarray:
+    """Half the interval in percent; 0, which draws nothing, where there is no interval."""
+    ends = np.array([(row["low"], row["high"]) for row in rows], float)
+    return np.nan_to_num(50 * (ends[:, 1] - ends[:, 0]))
+
+
+def _bytes_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("File (kB)")
