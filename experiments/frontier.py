@@ -210,12 +210,17 @@ def summaries(seeds: Sequence[Row]) -> list[Row]:
 
     Args:
       seeds: one row per network and precision.
+
+    Raises:
+      UserError: if every network diverged.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in seeds:
         place = tuple(row[name] for name in ("arm", "level", "density", "precision", "scales"))
         if np.isfinite(row["accuracy"]):
             groups.setdefault(place, []).append(row)
+    if not groups:
+        raise UserError("the run has no frontier, since all of its networks diverged.")
     rows = [_summary(place, group) for place, group in groups.items()]
     sizes, accuracies = (np.array([row[name] for row in rows]) for name in ("file_bytes", "mean"))
     unbeaten = coding.frontier(sizes, accuracies)

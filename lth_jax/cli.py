@@ -146,9 +146,9 @@ def _file_size(path: Path, as_json: bool) -> None:
     from lth_jax.store import StoreError
 
     try:
+        provenance = coding.inspect(path).manifest.provenance  # checks the header's sizes first
         with naming(path):
             sizes = coding.table(path.read_bytes())
-        provenance = coding.inspect(path).manifest.provenance
     except coding.TicketError as error:
         raise StoreError(str(error)) from error
     if as_json:
