@@ -28,6 +28,9 @@ BLOCK = 8
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
+Driver = Callable[..., "Tridiagonal"]
+"""`(matvec, start, key, *, steps, stop) -> Tridiagonal`: how the iteration is run."""
+
 
 class Tridiagonal(NamedTuple):
     """`T` after `k` steps: `T[i, i] = diagonal[i]`, `T[i, i + 1] = T[i + 1, i] = coupling[i]`.
@@ -193,6 +196,38 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
     carry = (basis, start / jnp.linalg.norm(start), jnp.zeros((), start.dtype))
     (_, _, scale), (diagonal, coupling, dropped) = jax.lax.scan(body, carry, jnp.arange(steps))
     return Tridiagonal(diagonal, coupling, dropped, scale)
+
+
+def compiled(
+    matvec: Matvec,
+    start: jax.Array,
+    key: Key,
+    *,
+    steps: int,
+    stop: Callable[[Tridiagonal], bool] | None = None,
+) -> Tridiagonal:
+    """`scan`, compiled, as a driver: one dispatch for all steps, so `stop` is never asked.
+
+    Args:
+      matvec: a pytree that can be called, such as an `Operator`; those of equal shapes share one
+        program.
+      start: as in `scan`.
+      key: as in `scan`.
+      steps: as in `scan`.
+      stop: not used.
+    """
+    del stop
+    return jax.device_get(_compiled_scan(matvec, start, key, steps))
+
+
+def driver() -> Driver:
+    """`iterate` where JAX's default backend is a CPU, `compiled` elsewhere."""
+    return iterate if jax.default_backend() == "cpu" else compiled
+
+
+@partial(jax.jit, static_argnums=3)
+def _compiled_scan(matvec, start, key, steps):
+    return scan(matvec, start, key, steps=steps)
 
 
 def _step(matvec, blocks, q, scale, key, cond):
