@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,32 +41,38 @@ def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def define(default: str) -> flags.FlagHolder:
-    """Defines `--config`, a file with `get_config()`, and `--config.FIELD` for every field."""
-    return config_flags.DEFINE_config_file(
-        "config", default, "A file with get_config(); FILE:ARGUMENT passes an argument to it."
-    )
+def parse(argv: list[str], default: str) -> ConfigDict:
+    """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 
-
-def parse(argv: list[str], default: str) -> list[str]:
-    """Parses the command line; the flags' values are then to be had.
-
-    Returns:
-      What is left after the flags.
+    Args:
+      argv: the program's name and its arguments.
+      default: the config file where none is given.
 
     Raises:
-      UserError: for a file that cannot be loaded, an unknown field (with the nearest one) or a
-        value of the wrong type.
+      UserError: for a file that cannot be loaded, an unknown field (with the nearest one), a
+        value of the wrong type, or an argument that is none of these.
     """
     try:
         config = _load(argv, default)
-        argv = sys.argv = _config_first(argv)
         for name in _overrides(argv):
             if name not in dict(fields(config)):
                 raise UserError(nearest("a field of `--config`", name, dict(fields(config))))
-        return flags.FLAGS(argv)
+        return _parsed(_config_first(argv), default)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
+
+
+def _parsed(argv: list[str], default: str) -> ConfigDict:
+    values = flags.FlagValues()
+    given, sys.argv = sys.argv, argv  # ml_collections looks for the overrides there
+    try:
+        held = config_flags.DEFINE_config_file("config", default, flag_values=values)
+        left = values(argv)
+    finally:
+        sys.argv = given
+    if left[1:]:
+        raise UserError(f"there is no argument '{left[1]}'; fields are --config.FIELD=VALUE.")
+    return held.value
 
 
 def _config_first(argv: list[str]) -> list[str]:
@@ -89,7 +96,7 @@ def _overrides(argv: list[str]) -> list[str]:
 def _load(argv: list[str], default: str) -> ConfigDict:
     """The config before its overrides: what `get_config()` of the file returns."""
     given = default
-    for argument, after in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
         if argument in ("-config", "--config"):
             given = after
         elif argument.startswith(("-config=", "--config=")):
@@ -105,16 +112,13 @@ def _load(argv: list[str], default: str) -> ConfigDict:
     return module.get_config(*([argument] if argument else []))
 
 
-def run_main(main: Callable[[list[str]], None], default: str) -> None:
-    """Runs a program: parses its flags, and turns what the user can mend into one sentence.
+def run_main(main: Callable[[], None]) -> None:
+    """Runs a program, and turns what the user can mend into one sentence.
 
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
     """
     try:
-        left = parse(sys.argv, default)
-        if left[1:]:
-            raise UserError(f"there is no argument '{left[1]}'; fields are --config.FIELD=VALUE.")
-        main(sys.argv)
+        main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,16 +7,17 @@
 Running the same command again continues where it was cut off, or shows the finished result.
 """
 
+import sys
+
 from experiments import flags
 from experiments.runner import run
 
 DEFAULT = "experiments/configs/mnist1d_ladder.py"
-CONFIG = flags.define(DEFAULT)
 
 
-def main(argv: list[str]) -> None:
-    run(CONFIG.value, ["python", "-m", "experiments.run", *argv[1:]])
+def main() -> None:
+    run(flags.parse(sys.argv, DEFAULT), ["python", "-m", "experiments.run", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    flags.run_main(main, DEFAULT)
+    flags.run_main(main)

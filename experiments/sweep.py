@@ -17,10 +17,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import flags
+from experiments.run import DEFAULT
 from experiments.runner import run
 
-DEFAULT = "experiments/configs/mnist1d_ladder.py"
-CONFIG = flags.define(DEFAULT)
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 
@@ -77,19 +76,18 @@ def cells(config: ConfigDict, grid: Grid) -> Iterator[tuple[dict[str, Any], Conf
         yield setting, cell
 
 
-def main(argv: list[str]) -> None:
-    grid = parse_grid(SWEPT, CONFIG.value)
-    planned = list(cells(CONFIG.value, grid))
-    for i, (setting, config) in enumerate(planned, start=1):
+def main() -> None:
+    swept = [argument for argument in sys.argv if argument.startswith(PREFIX)]
+    rest = [argument for argument in sys.argv if argument not in (*swept, "--dry_run")]
+    config = flags.parse(rest, DEFAULT)
+    planned = list(cells(config, parse_grid(swept, config)))
+    for i, (setting, cell) in enumerate(planned, start=1):
         shown = ", ".join(f"{name}={value}" for name, value in setting.items())
         print(f"cell {i}/{len(planned)}: {shown}", flush=True)
-        if not DRY_RUN:
+        if "--dry_run" not in sys.argv:
             again = [f"--config.{name}={value}" for name, value in setting.items()]
-            run(config, ["python", "-m", "experiments.run", *argv[1:], *again])
+            run(cell, ["python", "-m", "experiments.run", *rest[1:], *again])
 
 
 if __name__ == "__main__":
-    SWEPT = [argument for argument in sys.argv if argument.startswith(PREFIX)]
-    DRY_RUN = "--dry_run" in sys.argv
-    sys.argv = [a for a in sys.argv if a not in (*SWEPT, "--dry_run")]
-    flags.run_main(main, DEFAULT)
+    flags.run_main(main)

@@ -118,7 +118,7 @@ def test_the_second_of_two_processes_says_so_and_harms_nothing(tmp_path, undistu
     assert seed_table(tmp_path) == seed_table(reference)
 
 
-def test_a_typo_on_the_command_line_is_one_sentence(tmp_path):
+def test_a_wrong_command_line_is_one_sentence(tmp_path):
     result = run(tmp_path, tmp_path, "--config.experiment.trian.steps=3")
     assert result.returncode == 2
     [line] = result.stderr.strip().splitlines()

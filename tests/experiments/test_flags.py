@@ -1,0 +1,46 @@
+"""The command line: overrides that reach the config, and mistakes that are named."""
+
+import sys
+
+import pytest
+
+from experiments import flags
+
+CONFIG = "--config=tests/experiments/tiny.py"
+
+
+def parse(*arguments):
+    return flags.parse(["run.py", *arguments], CONFIG.partition("=")[2])
+
+
+def test_overrides_reach_the_config_in_any_order():
+    before = list(sys.argv)
+    config = parse("--config.experiment.seed=3", CONFIG, "--config.experiment.controls=('reinit',)")
+    assert config.experiment.seed == 3 and tuple(config.experiment.controls) == ("reinit",)
+    assert parse().experiment.seed == 0
+    assert sys.argv == before
+
+
+def test_a_config_takes_its_argument():
+    smoke = parse("--config", "experiments/configs/mnist1d_ladder.py:smoke")
+    assert smoke.experiment.name == "mnist1d_smoke"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.experiment.trian.steps=3"], "did you mean 'experiment.train.steps'"),
+        (["--config.experiment.seed=abc"], "abc"),
+        (["--config.experiment.seed=1.5"], "1.5"),
+        (["--config.experiment.train.shuffle=maybe"], "maybe"),
+        (["--config.experiment.optimizer=3"], "`--config` is 'experiment.optimizer'"),
+        (["--config=nope.py"], "there is no file 'nope.py'"),
+        (["--config=experiments/configs/mnist1d_ladder.py:big"], "`size` is 'big'"),
+        (["--conifg=x"], "conifg"),
+        (["extra"], "there is no argument 'extra'"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message):
+    with pytest.raises(flags.UserError, match=message) as caught:
+        parse(*arguments)
+    assert "\n" not in str(caught.value)
