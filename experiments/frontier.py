@@ -24,7 +24,7 @@ from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import coding, data, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import DENSE, TICKET, Named, Stored, members
+from lth_jax.coding.stored import DENSE, TICKET, Named, Stored, entries, members
 from lth_jax.lottery import Lab
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import write_report
@@ -115,7 +115,7 @@ def _seed_rows(store: stores.Store, folder: Path, lab: Lab, loaded: data.Dataset
         "data": loaded.fingerprint,
         "source": stores.source_fingerprint(*SOURCES),
     }
-    for entry in read_json(folder / "manifest.json")["nodes"]:
+    for entry in entries(folder):
         if {DENSE, TICKET} & set(entry["arms"]):
             key = stores.content_key({**what, "networks": entry["key"]})
             node = store.node(key, partial(_measured, store, entry["key"], accuracy))

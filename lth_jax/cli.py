@@ -1,4 +1,4 @@
-"""`lth`: lists, shows and draws what the store holds; it never builds a model and never trains.
+"""`lth`: lists, shows, draws, weighs and saves what the store holds; it never builds a model.
 
 Exit codes: 0 done; 2 bad input, one sentence on stderr; 141 the reader of a pipe went away.
 What is heavy is imported by the command that needs it.
@@ -162,7 +162,7 @@ def _file_size(path: Path, as_json: bool) -> None:
 
 
 def _run_size(arguments: argparse.Namespace) -> None:
-    from lth_jax.coding.display import run_table
+    from lth_jax.coding.display import run_summary, run_table
     from lth_jax.coding.run_size import size_rows
     from lth_jax.store import Store
 
@@ -174,6 +174,7 @@ def _run_size(arguments: argparse.Namespace) -> None:
         return
     print(f"{info.run}: {info.status}, started {info.created}")
     _print_table(run_table(rows))
+    print(run_summary(rows))
 
 
 def _export(arguments: argparse.Namespace) -> None:

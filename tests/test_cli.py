@@ -110,7 +110,13 @@ def test_size_of_a_run_for_people(lth):
     assert code == 0 and out.startswith(f"{run}: finished")
     header = next(line for line in out.splitlines() if "level" in line and "kept %" in line)
     assert "log2 C" in header and "values int4" in header and "file float32" in header
-    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["0", "1", "2"]
+    assert [line.split()[0] for line in out.splitlines()[-4:]] == ["0", "1", "2", "dense"]
+
+
+def test_size_of_an_unfinished_run(lth, root):
+    run = next(name for name in names(root) if name != finished(lth)["run"])
+    code, out, _ = lth("size", run)
+    assert code == 0 and "No level is finished yet." in out
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from lth_jax.coding.size import SizeTable
+from lth_jax.coding.size import DENSE_BITS, SizeTable
 
 _BOUNDS = {"n·H": "entropy", "log2 C": "enumerative", "KT": "adaptive"}
 _LINES = {"by rows": "by_rows", "by columns": "by_columns"}
@@ -52,11 +52,10 @@ def file_summary(sizes: SizeTable) -> str:
     dense at 32 bits 36, 16 bits 18, 8 bits 9, 4 bits 4.5
     """
     total = sizes.total
-    dense = ", ".join(f"{bits} bits {_bytes(size)}" for bits, size in total.dense.items())
     lines = [
         f"file {_bytes(total.file)} bytes, {_bytes(total.header)} of them the header; "
         f"n·H over all prunable leaves together {_bytes(total.entropy_global)}",
-        f"dense at {dense}",
+        _dense(total.dense),
     ]
     if total.break_even_density is not None:
         lines.append(
@@ -74,6 +73,22 @@ def run_table(rows: Sequence[dict[str, Any]]) -> Table:
         cells = [_bytes(means[level, f"{name}_bytes"]) for name in _COLUMNS.values()]
         shown.add_row(str(level), _percent(density), *cells)
     return shown
+
+
+def run_summary(rows: Sequence[dict[str, Any]]) -> str:
+    """What the table of a run does not say: dense networks without a code.
+
+    >>> run_summary([{"metric": f"dense_{b}_bytes", "mean": float(b)} for b in DENSE_BITS])
+    'dense at 32 bits 32, 16 bits 16, 8 bits 8, 4 bits 4'
+    """
+    if not rows:
+        return "No level is finished yet."
+    means = {row["metric"]: row["mean"] for row in rows}
+    return _dense({bits: means[f"dense_{bits}_bytes"] for bits in DENSE_BITS})
+
+
+def _dense(sizes: dict[int, float]) -> str:
+    return "dense at " + ", ".join(f"{bits} bits {_bytes(n)}" for bits, n in sizes.items())
 
 
 def _new(title: str, header: Sequence[str]) -> Table:

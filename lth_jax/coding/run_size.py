@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_jax.coding.quantize import bfloat16, exact, integers
-from lth_jax.coding.size import rate_points, table
+from lth_jax.coding.size import lengths, table
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.coding.writer import encode
 from lth_jax.measures.intervals import student_t
@@ -36,11 +36,10 @@ def stored_sizes(one: Stored) -> dict[str, float]:
         "mask_enumerative": total.enumerative,
         "mask_adaptive": total.adaptive,
     }
-    points = rate_points(
-        one.mask, one.params, prunable=one.prunable, precisions=PRECISIONS.values()
-    )
-    for name, point in zip(PRECISIONS, points, strict=True):
-        found |= {f"values_{name}": point.values, f"file_{name}": point.file}
+    for name, precision in PRECISIONS.items():
+        data = encode(one.mask, one.params, prunable=one.prunable, precision=precision)
+        _, values, file = lengths(data)
+        found |= {f"values_{name}": values, f"file_{name}": file}
     return found | {f"dense_{bits}": size for bits, size in total.dense.items()}
 
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lth_jax import trees
 from lth_jax.coding import entropy, reader, writer
 from lth_jax.coding.manifest import Leaf
 from lth_jax.coding.quantize import Precision
 from lth_jax.types import Mask, Params, Prunable
 
-_DENSE_BITS = (32, 16, 8, 4)
+DENSE_BITS = (32, 16, 8, 4)
+"""The bits per value at which dense networks are weighed."""
 
 
 class LeafSize(NamedTuple):
@@ -165,7 +165,7 @@ def _total(leaves: list[LeafSize], contents: reader.Contents) -> TotalSize:
         entropy_layers=entropy.layer_bits(prunable) / 8,
         enumerative=entropy.enumerative_bits(prunable) / 8,
         adaptive=entropy.kt_bits(prunable) / 8,
-        dense={b: entries * b / 8 for b in _DENSE_BITS},
+        dense={b: entries * b / 8 for b in DENSE_BITS},
         bits_per_value=bits,
         break_even_density=entropy.break_even_density(bits) if bits else None,
     )
@@ -218,16 +218,31 @@ def rate_points(
 
 def _rate_point(mask: Mask, params: Params, prunable: Prunable, precision: Precision) -> RatePoint:
     data = writer.encode(mask, params, prunable=prunable, precision=precision)
-    ticket = reader.decode(data, like=params)
+    return RatePoint(precision, *lengths(data), reader.decode(data, like=params).params)
+
+
+class Lengths(NamedTuple):
+    """Bytes of all masks, of all values, and of the file."""
+
+    mask: int
+    values: int
+    file: int
+
+
+def lengths(data: bytes) -> Lengths:
+    """How a ticket's bytes divide, from its header alone.
+
+    Raises:
+      TicketError: if the bytes are not a readable ticket.
+
+    >>> data = writer.encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True})
+    >>> lengths(data)[:2]
+    (1, 0)
+    """
     contents = reader.open_header(data, len(data), reader.MAX_BYTES)
-    names = trees.names(params)
-    return RatePoint(
-        precision,
-        mask=sum(map(contents.mask_bytes, names)),
-        values=sum(map(contents.value_bytes, names)),
-        file=len(data),
-        params=ticket.params,
-    )
+    names = [leaf.name for leaf in contents.manifest.leaves]
+    mask, values = (sum(map(f, names)) for f in (contents.mask_bytes, contents.value_bytes))
+    return Lengths(mask, values, len(data))
 
 
 def frontier(rates: np.ndarray, accuracies: np.ndarray) -> np.ndarray:

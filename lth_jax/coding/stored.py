@@ -62,7 +62,7 @@ def read_stored(
     Raises:
       CorruptError: if a file of the run is damaged.
     """
-    for entry in _entries(path):
+    for entry in entries(path):
         if set(arms) & set(entry["arms"]):
             found = members(entry["key"], store.read(entry["key"]))
             yield from (one for one in found if one.arm in arms)
@@ -75,11 +75,11 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
       StoreError: if the run has no such network, or it diverged.
       CorruptError: if a file of the run is damaged.
     """
-    levels = [e["level"] for e in _entries(info.path) if arm in e["arms"]]
+    levels = [e["level"] for e in entries(info.path) if arm in e["arms"]]
     if level not in levels:
         there = f"it is at levels {sorted(set(levels))}" if levels else "there is no such arm"
         raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
-    for entry in _entries(info.path):
+    for entry in entries(info.path):
         if entry["level"] == level and arm in entry["arms"]:
             for one in members(entry["key"], store.read(entry["key"])):
                 if (one.arm, one.replicate) == (arm, replicate):
@@ -156,7 +156,12 @@ def _index(population: Named, i: int) -> Named:
     return {name: np.asarray(leaf[i]) for name, leaf in population.items()}
 
 
-def _entries(path: str | Path) -> list[dict[str, Any]]:
+def entries(path: str | Path) -> list[dict[str, Any]]:
+    """The levels' nodes of a run's manifest, level by level.
+
+    Raises:
+      CorruptError: if the manifest is damaged.
+    """
     nodes = read_json(Path(path) / "manifest.json")["nodes"]
     return sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
 
@@ -173,7 +178,7 @@ def _converged(one: Stored) -> Stored:
 def _rewound(store: Store, info: RunInfo, one: Stored) -> Named:
     if one.arm not in (DENSE, TICKET):
         raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
-    for entry in (e for e in _entries(info.path) if e["level"] == 0):
+    for entry in (e for e in entries(info.path) if e["level"] == 0):
         node = store.read(entry["key"])
         for i, parent in enumerate(node.meta["members"]):
             if parent["replicate"] == one.replicate:
