@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.landscape.checks import check_boolean, check_params
 from lth_jax.types import Mask, Params
 
 Loss = Callable[[Params, Any], jax.Array]
@@ -254,7 +255,7 @@ def _build(
     mask: Mask | None,
     leaves: str,
 ) -> Operator:
-    _check_params(params)
+    check_params(params)
     params = jax.tree.map(jnp.asarray, params)
     places, kept = _support(params, mask, leaves)
     parts, sizes = [], []
@@ -277,11 +278,12 @@ def _support(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.
     if mask is None:
         mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params)
     trees.check_same_structure("mask", mask, "params", params)
+    check_boolean("mask", mask)
     names = trees.names(params)
     if not any(fnmatchcase(name, pattern) for name in names):
         raise ValueError(f"`leaves` '{pattern}' matches none of the leaves {names}.")
     chosen = [
-        _boolean(name, leaf) & fnmatchcase(name, pattern)
+        np.asarray(leaf) & fnmatchcase(name, pattern)
         for name, leaf in zip(names, jax.tree.leaves(mask), strict=True)
     ]
     flat = np.concatenate([leaf.ravel() for leaf in chosen])
@@ -296,22 +298,6 @@ def _support(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.
     ]
     tree = jax.tree.unflatten(jax.tree.structure(params), pieces)
     return tree, jnp.asarray(kept, jnp.int32)
-
-
-def _boolean(name: str, leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    if array.dtype != bool:
-        raise TypeError(f"`mask` at '{name}' must be boolean, got {array.dtype}.")
-    return array
-
-
-def _check_params(params: Params) -> None:
-    if not jax.tree.leaves(params):
-        raise ValueError("`params` must hold at least one array, got none.")
-    for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"`params` at '{name}' must be floating-point, got {dtype}.")
 
 
 def _batch_size(i: int, batch: Any) -> int:
