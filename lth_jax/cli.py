@@ -118,7 +118,7 @@ def _show(arguments: argparse.Namespace) -> None:
         _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     print(f"{info.run}: {info.status}, started {info.created}")
-    _print_table(level_table(run))
+    _print_tables(level_table(run))
     metric = headline_metric(run)
     print(verdict(difference_rows(run, metric) if metric else []))
 
@@ -141,7 +141,7 @@ def _size(arguments: argparse.Namespace) -> None:
 
 def _file_size(path: Path, as_json: bool) -> None:
     from lth_jax import coding
-    from lth_jax.coding.display import file_summary, file_table
+    from lth_jax.coding.display import file_summary, file_tables
     from lth_jax.coding.ticket_file import naming
     from lth_jax.store import StoreError
 
@@ -156,13 +156,13 @@ def _file_size(path: Path, as_json: bool) -> None:
         found = {"leaves": leaves, "total": sizes.total._asdict()}
         _print_json({"file": str(path), "provenance": provenance, **found})
         return
-    _print_table(file_table(sizes))
+    _print_tables(*file_tables(sizes))
     print(file_summary(sizes))
     print(f"from {json.dumps(provenance)}" if provenance else "of unknown origin")
 
 
 def _run_size(arguments: argparse.Namespace) -> None:
-    from lth_jax.coding.display import run_summary, run_table
+    from lth_jax.coding.display import run_summary, run_tables
     from lth_jax.coding.run_size import size_rows
     from lth_jax.store import Store
 
@@ -173,7 +173,7 @@ def _run_size(arguments: argparse.Namespace) -> None:
         _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     print(f"{info.run}: {info.status}, started {info.created}")
-    _print_table(run_table(rows))
+    _print_tables(*run_tables(rows))
     print(run_summary(rows))
 
 
@@ -208,10 +208,10 @@ def _root(info: "RunInfo") -> Path:
     return Path(info.path).resolve().parent
 
 
-def _print_table(table: "Table") -> None:
+def _print_tables(*tables: "Table") -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(*tables, sep="\n")
 
 
 def _print_json(value: Any) -> None:

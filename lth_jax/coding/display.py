@@ -8,37 +8,55 @@ from rich.table import Table
 
 from lth_jax.coding.size import DENSE_BITS, SizeTable
 
-_BOUNDS = {"n·H": "entropy", "log2 C": "enumerative", "KT": "adaptive"}
-_LINES = {"by rows": "by_rows", "by columns": "by_columns"}
-_COLUMNS = {
-    "mask": "mask",
-    "ΣnH": "mask_entropy_layers",
-    "log2 C": "mask_enumerative",
-    **{f"values {p}": f"values_{p}" for p in ("float32", "bfloat16", "int8", "int4")},
-    **{f"file {p}": f"file_{p}" for p in ("float32", "bfloat16", "int8", "int4")},
+_MASK = {"mask": "mask", "n·H": "entropy", "log2 C": "enumerative", "KT": "adaptive"}
+_LINES = {"rows": "by_rows", "columns": "by_columns"}
+_PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+_RUN = {
+    "Masks beside their bounds": {
+        "mask": "mask",
+        "n·H": "mask_entropy_global",
+        "Σ n·H": "mask_entropy_layers",
+        "log2 C": "mask_enumerative",
+        "KT": "mask_adaptive",
+    },
+    "Values": {name: f"values_{name}" for name in _PRECISIONS},
+    "Whole files": {name: f"file_{name}" for name in _PRECISIONS},
 }
 
 
-def file_table(sizes: SizeTable) -> Table:
-    """The table of one ticket: a line for each leaf and one for the whole; bytes.
+def file_tables(sizes: SizeTable) -> list[Table]:
+    """The tables of one ticket in bytes: its masks beside their bounds, and its values.
 
     >>> import numpy as np
     >>> from lth_jax.coding import encode, table
     >>> data = encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True})
-    >>> file_table(table(data)).row_count
-    2
+    >>> [shown.row_count for shown in file_tables(table(data))]
+    [2, 2]
     """
-    header = ["leaf", "shape", "kept %", "code", "mask", *_BOUNDS, *_LINES, "values", "entropy"]
-    shown = _new("Bytes of the mask beside its bounds, and of the values", header)
+    return [_masks(sizes), _values(sizes)]
+
+
+def _masks(sizes: SizeTable) -> Table:
+    shown = _new("Masks beside their bounds (bytes)", ["leaf", "code", "kept %", *_MASK, *_LINES])
+    for row in sizes.leaves:
+        found = [getattr(row, name) for name in (*_MASK.values(), *_LINES.values())]
+        shown.add_row(row.name, row.codec, _percent(row.density), *map(_bytes, found))
+    total = sizes.total
+    sums = [total.mask, total.entropy_layers, total.enumerative, total.adaptive]
+    shown.add_row("all", "", _percent(total.density), *map(_bytes, sums), "", "", style="bold")
+    return shown
+
+
+def _values(sizes: SizeTable) -> Table:
+    header = ["leaf", "shape", "dtype", "kept", "values", "entropy of values"]
+    shown = _new("Values (bytes)", header)
     for row in sizes.leaves:
         shape = "×".join(map(str, row.shape)) or "scalar"
-        bounds = [_bytes(getattr(row, name)) for name in (*_BOUNDS.values(), *_LINES.values())]
-        about = [row.name, shape, _percent(row.density), row.codec, _bytes(row.mask)]
-        shown.add_row(*about, *bounds, _bytes(row.values), _bytes(row.values_entropy))
+        found = [f"{row.kept:,}", _bytes(row.values), _bytes(row.values_entropy)]
+        shown.add_row(row.name, shape, row.dtype, *found)
     total = sizes.total
-    bounds = [_bytes(b) for b in (total.entropy_layers, total.enumerative, total.adaptive)]
-    whole = ["all", f"{total.size:,}", _percent(total.density), "", _bytes(total.mask)]
-    shown.add_row(*whole, *bounds, "", "", _bytes(total.values), "", style="bold")
+    kept = f"{sum(row.kept for row in sizes.leaves):,}"
+    shown.add_row("all", "", "", kept, _bytes(total.values), "", style="bold")
     return shown
 
 
@@ -65,14 +83,18 @@ def file_summary(sizes: SizeTable) -> str:
     return "\n".join(lines)
 
 
-def run_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The table of a run from `run_size.size_rows`: a line for each level, means in bytes."""
-    shown = _new("Mean bytes over replicates; level 0 is dense", ["level", "kept %", *_COLUMNS])
+def run_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """The tables of a run from `run_size.size_rows`: a line for each level, means in bytes."""
     means = {(row["level"], row["metric"]): row["mean"] for row in rows}
-    for level, density in {row["level"]: row["density"] for row in rows}.items():
-        cells = [_bytes(means[level, f"{name}_bytes"]) for name in _COLUMNS.values()]
-        shown.add_row(str(level), _percent(density), *cells)
-    return shown
+    densities = {row["level"]: row["density"] for row in rows}
+    tables = []
+    for title, columns in _RUN.items():
+        shown = _new(f"{title} (mean bytes)", ["level", "kept %", *columns])
+        for level, density in densities.items():
+            cells = [_bytes(means[level, f"{name}_bytes"]) for name in columns.values()]
+            shown.add_row(str(level), _percent(density), *cells)
+        tables.append(shown)
+    return tables
 
 
 def run_summary(rows: Sequence[dict[str, Any]]) -> str:
@@ -95,17 +117,20 @@ def _new(title: str, header: Sequence[str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.title_justify = "left"
     for name in header:
-        table.add_column(name, justify="left" if name in ("leaf", "code") else "right")
+        if name in ("leaf", "code", "shape"):
+            table.add_column(name, overflow="fold")  # where it is narrow, letters make room
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
 def _bytes(size: float) -> str:
-    """At most one decimal, and none where there is nothing behind the point.
+    """Tenths of a byte below a thousand, if there are any.
 
-    >>> _bytes(12345), _bytes(4.5)
-    ('12,345', '4.5')
+    >>> _bytes(12345.6), _bytes(4.5), _bytes(4.0)
+    ('12,346', '4.5', '4')
     """
-    return f"{size:,.1f}".removesuffix(".0")
+    return f"{size:,.0f}" if size >= 1000 else f"{size:.1f}".removesuffix(".0")
 
 
 def _percent(density: float) -> str:
