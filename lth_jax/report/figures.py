@@ -6,7 +6,7 @@ longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by mar
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -188,8 +188,8 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
 
 def draw(run: RunRecord) -> dict[str, Figure]:
     """All figures that a run has numbers for, by file name."""
-    metrics = {metric for level in run.levels for metric in level.results}
-    curves = {metric for level in run.levels for metric in level.curves}
+    metrics = _measured(level.results for level in run.levels)
+    curves = _measured(level.curves for level in run.levels)
     figures = {
         metric: against_density(run, metric)
         for metric in (*HEADLINES, EARLY_STOP, *sorted(metrics - {*HEADLINES, EARLY_STOP}))
@@ -203,6 +203,11 @@ def draw(run: RunRecord) -> dict[str, Figure]:
     if any(level.overlaps for level in run.levels):
         figures["mask_overlap"] = mask_overlap(run)
     return figures
+
+
+def _measured(tables: Iterable[Mapping[str, Floats]]) -> set[str]:
+    """The metrics with a number anywhere; without validation, say, there is no early stop."""
+    return {name for table in tables for name, values in table.items() if np.isfinite(values).any()}
 
 
 @style()

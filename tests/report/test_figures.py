@@ -159,3 +159,20 @@ def test_odd_runs_are_drawn_without_a_warning(read, ladder, recwarn):
 
 def test_a_run_without_levels_has_no_figures(read):
     assert figures.draw(read([], finish=False)) == {}
+
+
+def test_what_was_never_measured_is_not_drawn(run):
+    def without_validation(tables):
+        return {
+            k: v if k.startswith("t") and "early" not in k else v * np.nan
+            for k, v in tables.items()
+        }
+
+    levels = tuple(
+        level._replace(
+            results=without_validation(level.results), curves=without_validation(level.curves)
+        )
+        for level in run.levels
+    )
+    names = list(figures.draw(run._replace(levels=levels)))
+    assert names == ["test_accuracy_final", "test_loss_final", "leaf_density", "mask_overlap"]
