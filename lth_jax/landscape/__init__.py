@@ -1,1 +1,55 @@
 """The landscape of a ticket: curvature, step sizes and connectivity at named points."""
+
+from lth_jax.landscape.connectivity import (
+    along_line,
+    barrier,
+    barrier_above_chord,
+    filter_direction,
+    mix,
+    over_plane,
+    renew_state,
+)
+from lth_jax.landscape.operators import Operator, empirical_fisher, gauss_newton, hessian
+from lth_jax.landscape.spectrum import Density, Extremes, dense, density, eigenvalues, extremes
+from lth_jax.landscape.step_size import (
+    StepSizes,
+    at_named_points,
+    relative_sharpness,
+    step_sizes,
+)
+from lth_jax.landscape.traces import (
+    Estimate,
+    diagonal,
+    frobenius_norm,
+    hutch_plus_plus,
+    trace,
+)
+
+__all__ = [
+    "Density",
+    "Estimate",
+    "Extremes",
+    "Operator",
+    "StepSizes",
+    "along_line",
+    "at_named_points",
+    "barrier",
+    "barrier_above_chord",
+    "dense",
+    "density",
+    "diagonal",
+    "eigenvalues",
+    "empirical_fisher",
+    "extremes",
+    "filter_direction",
+    "frobenius_norm",
+    "gauss_newton",
+    "hessian",
+    "hutch_plus_plus",
+    "mix",
+    "over_plane",
+    "relative_sharpness",
+    "renew_state",
+    "step_sizes",
+    "trace",
+]

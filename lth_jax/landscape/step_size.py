@@ -17,7 +17,7 @@ from lth_jax.landscape.spectrum import Extremes, extremes
 from lth_jax.types import Key, Mask, Params
 
 
-class StepSize(NamedTuple):
+class StepSizes(NamedTuple):
     """Step sizes of gradient descent on the quadratic with the spectrum's two ends.
 
     Attributes:
@@ -35,20 +35,20 @@ class StepSize(NamedTuple):
     definite: bool
 
 
-def step_size(ends: Extremes) -> StepSize:
+def step_sizes(ends: Extremes) -> StepSizes:
     """The step sizes that a spectrum predicts (Polyak, 1987, section 1.4).
 
     >>> import numpy as np
     >>> one, three, none = np.array([1.0]), np.array([3.0]), np.array([0.0])
-    >>> step_size(Extremes(three, one, none, none, 2, 0, None, True)).best
+    >>> step_sizes(Extremes(three, one, none, none, 2, 0, None, True)).best
     0.5
     """
     top, bottom = float(ends.largest[0]), float(ends.smallest[0])
     edge = 2 / top if top > 0 else float("inf")
     definite = ends.converged and bottom > float(ends.smallest_bounds[0])
     if not definite:
-        return StepSize(edge, float("nan"), float("nan"), False)
-    return StepSize(edge, 2 / (bottom + top), (top - bottom) / (top + bottom), True)
+        return StepSizes(edge, float("nan"), float("nan"), False)
+    return StepSizes(edge, 2 / (bottom + top), (top - bottom) / (top + bottom), True)
 
 
 def relative_sharpness(ends: Extremes, learning_rate: float) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from lth_jax.landscape.operators import hessian
 from lth_jax.landscape.spectrum import extremes
-from lth_jax.landscape.step_size import at_named_points, relative_sharpness, step_size
+from lth_jax.landscape.step_size import at_named_points, relative_sharpness, step_sizes
 
 KEY = jax.random.key(0)
 ONE = [jnp.ones(1)]
@@ -46,13 +46,13 @@ MATRIX = matrix_of(np.linspace(0.5, 4.0, 12))
 
 
 def test_gradient_descent_converges_below_the_edge_and_diverges_above():
-    edge = step_size(ends_of(MATRIX, exact_below=0)).edge
+    edge = step_sizes(ends_of(MATRIX, exact_below=0)).edge
     assert descend(MATRIX, 0.99 * edge, 2000)[-1] < 1e-6
     assert descend(MATRIX, 1.01 * edge, 2000)[-1] > 1e6
 
 
 def test_the_best_step_converges_at_the_rate_and_others_slower():
-    found = step_size(ends_of(MATRIX, exact_below=0))
+    found = step_sizes(ends_of(MATRIX, exact_below=0))
 
     def rate(step):
         distances = descend(MATRIX, step, 200)
@@ -68,7 +68,7 @@ def test_the_best_step_converges_at_the_rate_and_others_slower():
     "eigenvalues", [[-0.1, 1.0, 2.0], [0.0, 1.0, 2.0]], ids=["indefinite", "singular"]
 )
 def test_without_positive_curvature_everywhere_there_is_no_best_step(eigenvalues):
-    found = step_size(ends_of(matrix_of(np.array(eigenvalues))))
+    found = step_sizes(ends_of(matrix_of(np.array(eigenvalues))))
     assert not found.definite
     assert np.isnan(found.best)
     assert np.isnan(found.rate)
@@ -78,11 +78,11 @@ def test_without_positive_curvature_everywhere_there_is_no_best_step(eigenvalues
 def test_bounds_that_have_not_converged_are_no_ground_for_a_best_step():
     ends = ends_of(matrix_of(np.linspace(1, 2, 60)), exact_below=0, steps=2, tolerance=1e-6)
     assert not ends.converged
-    assert not step_size(ends).definite
+    assert not step_sizes(ends).definite
 
 
 def test_without_positive_curvature_anywhere_no_step_is_too_long():
-    assert step_size(ends_of(-np.eye(3))).edge == np.inf
+    assert step_sizes(ends_of(-np.eye(3))).edge == np.inf
 
 
 def predict(params, x):
