@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lth_jax import cli, coding
@@ -152,6 +153,15 @@ def test_a_damaged_ticket_is_one_sentence(lth, ticket):
     code, out, err = lth("size", str(ticket))
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert "one.ticket' is not a readable ticket: at leaf 'Dense_2/kernel'" in err
+
+
+def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
+    path = tmp_path / "odd.ticket"
+    mask, provenance = {"[/red]": np.eye(3, dtype=bool)}, {"note": "[/bold]\x1b[2J"}
+    coding.save(path, coding.encode(mask, prunable={"[/red]": True}, provenance=provenance))
+    code, out, err = lth("size", str(path))
+    assert (code, err) == (0, "") and "[/red]" in out
+    assert "[/bold]\\u001b[2J" in out and "\x1b" not in out
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ refuses everything else, because a file may come from anywhere.
 """
 
 import json
+import math
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from lth_jax.coding.errors import TicketError
 
@@ -130,7 +131,9 @@ def _parse(text: bytes | str) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        return json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
+        )
     except TicketError:
         raise
     except (ValueError, RecursionError) as error:
@@ -144,5 +147,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse(constant: str) -> None:
+def _finite(text: str) -> float:
+    """1e999 is JSON, but no number that could be written again."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text[:80])
+
+
+def _refuse(constant: str) -> NoReturn:
     raise TicketError(f"its header holds {constant}, which is not JSON")

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from lth_jax.coding.size import DENSE_BITS, SizeTable
 
@@ -40,7 +41,7 @@ def _masks(sizes: SizeTable) -> Table:
     shown = _new("Masks beside their bounds (bytes)", ["leaf", "code", "kept %", *_MASK, *_LINES])
     for row in sizes.leaves:
         found = [getattr(row, name) for name in (*_MASK.values(), *_LINES.values())]
-        shown.add_row(row.name, row.codec, _percent(row.density), *map(_bytes, found))
+        shown.add_row(Text(row.name), row.codec, _percent(row.density), *map(_bytes, found))
     total = sizes.total
     sums = [total.mask, total.entropy_layers, total.enumerative, total.adaptive]
     shown.add_row("all", "", _percent(total.density), *map(_bytes, sums), "", "", style="bold")
@@ -53,7 +54,7 @@ def _values(sizes: SizeTable) -> Table:
     for row in sizes.leaves:
         shape = "×".join(map(str, row.shape)) or "scalar"
         found = [f"{row.kept:,}", _bytes(row.values), _bytes(row.values_entropy)]
-        shown.add_row(row.name, shape, row.dtype, *found)
+        shown.add_row(Text(row.name), shape, row.dtype, *found)
     total = sizes.total
     kept = f"{sum(row.kept for row in sizes.leaves):,}"
     shown.add_row("all", "", "", kept, _bytes(total.values), "", style="bold")

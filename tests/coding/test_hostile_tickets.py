@@ -98,6 +98,7 @@ def raw(header: bytes, body: bytes = b"") -> bytes:
         (raw(b"[]"), "not a JSON object"),
         (raw(b'{"a":1,"a":2}'), "says something twice"),
         (raw(b'{"a":NaN}'), "NaN"),
+        (raw(b'{"a":-1e999}'), "-1e999"),
         (raw(b"{}"), "not a ticket"),
         (raw(b'{"a":' + b"9" * 5000 + b"}"), "not JSON"),
         (raw(json.dumps({"__metadata__": {container.METADATA: "{}", "x": 1}}).encode()), "no int"),
