@@ -27,7 +27,7 @@ def get_config(levels: str = "geometric") -> ConfigDict:
     experiment.data.options.data_seed = 42
     experiment.model.name = "residual_mlp"
     experiment.model.options = ConfigDict({"width": 500, "blocks": 1})
-    experiment.train.update(steps=1500, eval_every=100, batch_size=100, shuffle=False)
+    experiment.train.update(steps=1500, eval_every=500, batch_size=100, shuffle=False)
     experiment.optimizer.learning_rate = 2e-2
     experiment.prune.update(scope="layerwise", biases=True, step=1000, rate=0.2, levels=18)
     if levels == "linear100":
