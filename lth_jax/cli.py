@@ -194,7 +194,8 @@ def _export(arguments: argparse.Namespace) -> None:
         coding.save(arguments.file, data)
     print(f"{arguments.file}: {len(data):,} bytes")
     if one.state:
-        print("lth: not in the file, since no parameters:", ", ".join(one.state), file=sys.stderr)
+        left_out = f"the model's state ({len(one.state)} arrays) is left out"
+        print(f"lth: a ticket holds parameters; {left_out}.", file=sys.stderr)
 
 
 def _find(arguments: argparse.Namespace) -> "RunInfo":

@@ -136,6 +136,15 @@ def test_an_exported_ticket_knows_where_it_is_from(lth, ticket):
     assert [about[name] for name in ("arm", "level", "replicate")] == ["ticket", 2, 1]
 
 
+def test_a_state_that_is_left_out_is_spoken_of(lth, tmp_path):
+    [dense] = synthetic.ladder(levels=0, replicates=1)
+    dense.arrays["end"]["state"] = {"batch_stats/mean": np.zeros((1, 3), np.float32)}
+    run = synthetic.write(tmp_path, nodes=[dense]).run
+    place = ("--arm", "dense", "--level", "0", "--replicate", "0")
+    code, _, err = lth("export", run, str(tmp_path / "x.ticket"), *place, root=tmp_path)
+    assert code == 0 and "the model's state (1 arrays) is left out" in err
+
+
 def test_size_of_a_file(lth, ticket):
     code, out, _ = lth("size", str(ticket))
     assert code == 0 and "Dense_0/kernel" in out and '"replicate": 1' in out
