@@ -15,7 +15,7 @@ from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial
 from lth_jax.training.population import Segment, over_members, segment_ends, train_chunk
 from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
-from lth_jax.types import Info, Prunable
+from lth_jax.types import Info, Mask, Prunable
 
 
 class Progress(NamedTuple):
@@ -126,49 +126,12 @@ def train_node(
       partial: where the unfinished node is kept.
       on_progress: told after each segment.
     """
+    journal = _Journal(assignment, partial, steps, trees.index(members.mask, 0), prunable)
     records = jax.jit(jax.vmap(init_record))(members)
-    history: dict[str, list[np.ndarray]] = {}
-    points: dict[str, Point] = {}
-    start, spent = assignment.start, 0.0
-    density = float(masks.density(trees.index(members.mask, 0), prunable))
-    saved = partial.load()
-    if saved is not None:
-        start, tree, meta = saved
-        members, records = _restored(members, records, tree["carry"])
-        history = {name: list(rows) for name, rows in tree["history"].items()}
-        points = {name: _point(members, named) for name, named in tree.get("points", {}).items()}
-        spent = meta["seconds"]
-    points |= _due(assignment, start, members)
-    ends = segment_ends(assignment.start, assignment.stop, steps, assignment.snapshots.values())
-    began = time.perf_counter()
+    start, members, records = journal.resume(members, records)
 
     def on_segment(step: int, members: Member, records: Record, info: Info) -> None:
-        for name, value in info.items():
-            history.setdefault(name, []).append(np.array(value))
-        points.update(_due(assignment, step, members))
-        seconds = spent + time.perf_counter() - began
-        if step < assignment.stop:
-            tree = {
-                "carry": _carried(members, records),
-                "history": {name: np.stack(rows) for name, rows in history.items()},
-                "points": {name: _named_point(p) for name, p in points.items()},
-            }
-            partial.save(step, tree, {"seconds": seconds})
-        host = {name: rows[-1] for name, rows in history.items()}
-        before = max(end for end in [assignment.start, *ends] if end < step)
-        on_progress(
-            Progress(
-                level=assignment.level,
-                density=density,
-                labels=assignment.labels,
-                start=assignment.start,
-                before=before,
-                step=step,
-                stop=assignment.stop,
-                seconds=seconds,
-                info=host,
-            )
-        )
+        on_progress(journal.write(step, members, records, info))
 
     members, records = train_chunk(
         segment,
@@ -177,36 +140,103 @@ def train_node(
         data.train,
         data.validation,
         start=start,
-        ends=[end for end in ends if end > start],
+        ends=[end for end in journal.ends if end > start],
         on_segment=on_segment,
     )
     results = jax.tree.map(np.asarray, measure_chunk(members, records, data))
-    seconds = spent + time.perf_counter() - began
-    arrays = _arrays(assignment, members, results, ends, history, points)
-    return Node(arrays, _meta(assignment, members, records, prunable, density, seconds))
+    return Node(
+        _arrays(journal, members, results),
+        _meta(journal, members, records, prunable),
+    )
 
 
-def _arrays(assignment, members, results, ends, history, points) -> dict[str, Any]:
+class _Journal:
+    """What a node's training has seen so far, and its copy in the store."""
+
+    def __init__(
+        self, assignment: Assignment, partial: Partial, steps: int, mask: Mask, prunable: Prunable
+    ):
+        self.assignment, self._partial = assignment, partial
+        self.density = float(masks.density(mask, prunable))
+        self.ends = segment_ends(
+            assignment.start, assignment.stop, steps, assignment.snapshots.values()
+        )
+        self.history: dict[str, list[np.ndarray]] = {}
+        self.points: dict[str, Point] = {}
+        self._spent, self._began = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the node so far, earlier attempts included."""
+        return self._spent + time.perf_counter() - self._began
+
+    def resume(self, members: Member, records: Record) -> tuple[int, Member, Record]:
+        """Where to go on: the latest saved segment, or the start."""
+        start = self.assignment.start
+        if (saved := self._partial.load()) is not None:
+            start, tree, meta = saved
+            members, records = _restored(members, records, tree["carry"])
+            self.history = {name: list(rows) for name, rows in tree["history"].items()}
+            named = tree.get("points", {})
+            self.points = {name: _point(members, parts) for name, parts in named.items()}
+            self._spent = meta["seconds"]
+        self.points |= _due(self.assignment, start, members)
+        return start, members, records
+
+    def write(self, step: int, members: Member, records: Record, info: Info) -> Progress:
+        """Takes down a segment that ended at `step`; all but the last are also saved."""
+        assignment = self.assignment
+        for name, value in info.items():
+            self.history.setdefault(name, []).append(np.array(value))
+        self.points |= _due(assignment, step, members)
+        seconds = self.seconds
+        if step < assignment.stop:
+            tree = {
+                "carry": _carried(members, records),
+                "history": {name: np.stack(rows) for name, rows in self.history.items()},
+                "points": {name: _named_point(point) for name, point in self.points.items()},
+            }
+            self._partial.save(step, tree, {"seconds": seconds})
+        return Progress(
+            level=assignment.level,
+            density=self.density,
+            labels=assignment.labels,
+            start=assignment.start,
+            before=max(end for end in [assignment.start, *self.ends] if end < step),
+            step=step,
+            stop=assignment.stop,
+            seconds=seconds,
+            info={name: rows[-1] for name, rows in self.history.items()},
+        )
+
+
+def _arrays(journal: _Journal, members: Member, results: Info) -> dict[str, Any]:
     """The finished node in the store's schema, padding left out."""
+    assignment = journal.assignment
     n = len(assignment.labels)
+    history = {name: np.stack(rows)[:, :n] for name, rows in journal.history.items()}
+    kept = {name: _kept(assignment, name, point) for name, point in journal.points.items()}
     return {
         "results": {name: value[:n] for name, value in results.items()},
-        "history": {"step": np.array(ends, np.int32)}
-        | {name: np.stack(rows)[:, :n] for name, rows in history.items()},
+        "history": {"step": np.array(journal.ends, np.int32), **history},
         "mask": _first(n, trees.to_named(members.mask)),
-    } | {name: _first(n, _kept(assignment, name, point)) for name, point in points.items()}
+        **_first(n, kept),
+    }
 
 
-def _meta(assignment, members, records, prunable, density, seconds) -> dict[str, Any]:
+def _meta(
+    journal: _Journal, members: Member, records: Record, prunable: Prunable
+) -> dict[str, Any]:
+    assignment, seconds = journal.assignment, journal.seconds
     trained = assignment.stop - assignment.start
-    alive, width = np.asarray(members.alive), members.alive.shape[0]
+    alive = np.asarray(members.alive)
     # A member that was dead at its start, as the child of a diverged ticket, died there.
     diverged = np.maximum(np.asarray(records.diverged_at), assignment.start)
     leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
     return {
         "kind": "level",
         "level": assignment.level,
-        "density": density,
+        "density": journal.density,
         "members": [
             {**label._asdict(), "diverged_at": None if alive[i] else int(diverged[i])}
             for i, label in enumerate(assignment.labels)
@@ -217,7 +247,7 @@ def _meta(assignment, members, records, prunable, density, seconds) -> dict[str,
         ],
         "steps": trained,
         "seconds": seconds,
-        "member_steps_per_second": trained * width / max(seconds, 1e-9),
+        "member_steps_per_second": trained * len(assignment.labels) / max(seconds, 1e-9),
     }
 
 
@@ -256,7 +286,9 @@ def _carried(members: Member, records: Record) -> dict[str, np.ndarray]:
     return trees.to_named(jax.tree.map(np.array, changing))
 
 
-def _restored(members, records, named):
+def _restored(
+    members: Member, records: Record, named: dict[str, np.ndarray]
+) -> tuple[Member, Record]:
     changing = (members.params, members.state, members.opt_state, members.alive, records)
     params, state, opt_state, alive, records = jax.tree.map(
         jnp.asarray, trees.from_named(named, changing)
