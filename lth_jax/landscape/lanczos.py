@@ -87,6 +87,9 @@ def ritz(found: Tridiagonal) -> Ritz:
     the sum bounds the distance to an eigenvalue of `A`. A bound speaks of some eigenvalue: one
     that the start vector has no part in is not seen.
 
+    Raises:
+      ValueError: if a product was not finite.
+
     >>> found = Tridiagonal(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2), np.array(3.0))
     >>> ritz(found).values.tolist()
     [1.0, 3.0]
@@ -94,6 +97,8 @@ def ritz(found: Tridiagonal) -> Ritz:
     diagonal, coupling, dropped = (
         np.asarray(part, np.float64) for part in (found.diagonal, found.coupling, found.dropped)
     )
+    if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
+        raise ValueError("`matvec` must return finite numbers, but a product was NaN or infinite.")
     matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
     values, vectors = np.linalg.eigh(matrix)
     out = dropped.copy()

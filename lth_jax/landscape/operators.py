@@ -31,7 +31,8 @@ class Operator(NamedTuple):
     """A symmetric matrix `A` on a support of `size` weights: `operator(v)` is `A v`.
 
     A pytree, so it passes through `jax.jit`; operators of one loss and of equal shapes share one
-    compiled program, whatever their masks.
+    compiled program, whatever their masks. Such operators also stack (`trees.stack`), and
+    `jax.vmap` over the stack takes a whole population at once.
 
     Attributes:
       params: the point at which the curvature is taken.

@@ -92,7 +92,7 @@ def dense(operator: Operator, *, chunk: int = 64, limit: int = EXACT_LIMIT) -> N
       limit: refuse beyond this size.
 
     Raises:
-      ValueError: if the matrix is larger than `limit`, or `chunk` below 1.
+      ValueError: if the matrix is larger than `limit` or not finite, or `chunk` below 1.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: jnp.mean(x) * (w[0] ** 2 + w[0] * w[1])
@@ -112,6 +112,8 @@ def dense(operator: Operator, *, chunk: int = 64, limit: int = EXACT_LIMIT) -> N
         # The last chunk is moved back rather than cut: one shape, one program.
         first = min(first, operator.size - chunk)
         matrix[first : first + chunk] = _columns(operator, first, chunk)
+    if not np.isfinite(matrix).all():
+        raise ValueError("`operator` must be finite, but has entries that are NaN or infinite.")
     matrix += matrix.T.copy()
     matrix /= 2
     return matrix
@@ -168,7 +170,8 @@ def extremes(
       driver: `lanczos.iterate` or `lanczos.compiled`; chosen by the backend when None.
 
     Raises:
-      ValueError: if `k` is not in [1, size], or the basis of `steps` vectors exceeds `memory`.
+      ValueError: if `k` is not in [1, size], a product is not finite, or the basis of `steps`
+        vectors exceeds `memory`.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0]))
@@ -228,7 +231,8 @@ def density(
       driver: as in `extremes`.
 
     Raises:
-      ValueError: if a number is out of its range, or the basis exceeds `memory`.
+      ValueError: if a number is out of its range, a product not finite, or the basis exceeds
+        `memory`.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 2.0]))

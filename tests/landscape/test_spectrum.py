@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lth_jax import trees
 from lth_jax.landscape import lanczos, spectrum
 from lth_jax.landscape.operators import hessian
 
@@ -243,6 +244,26 @@ def test_a_population_of_masks_shares_every_program(driver):
         assert abs(found.largest[0] - exact[-1]) <= found.largest_bounds[0]
     assert min(compilations[0]) > 0
     assert compilations[1:] == [(0, 0), (0, 0)]
+
+
+def test_operators_stack_into_a_population():
+    masks = [np.random.default_rng(seed).permutation(MASK) for seed in (1, 2, 3)]
+    w = np.zeros(30, np.float32)
+    population = trees.stack([hessian(regression, w, BATCHES, mask=mask) for mask in masks])
+    start = jnp.ones(MASK.sum())
+    run = jax.vmap(lambda operator: lanczos.scan(operator, start, KEY, steps=start.size))
+    found = jax.device_get(jax.jit(run)(population))
+    for mask, member in zip(masks, trees.unstack(found), strict=True):
+        exact = np.linalg.eigvalsh(GRAM[np.ix_(mask, mask)])
+        np.testing.assert_allclose(lanczos.ritz(member).values, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, ALWAYS_LANCZOS], ids=["exact", "lanczos"])
+def test_a_curvature_that_is_not_finite_is_refused(options):
+    # The loss and its gradient are finite at zero, its second derivative is not.
+    operator = hessian(lambda w, x: jnp.mean(x) * jnp.sum(w**1.5), jnp.zeros(4), ONE)
+    with pytest.raises(ValueError, match=r"must .* finite"):
+        spectrum.extremes(operator, KEY, **options)
 
 
 @pytest.mark.parametrize(
