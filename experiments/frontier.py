@@ -24,13 +24,14 @@ from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import coding, data, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import DENSE, TICKET, Named, Stored, entries, members
+from lth_jax.coding.stored import Named, Stored, entries, members
 from lth_jax.lottery import Lab
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import write_report
 from lth_jax.report.levels import RATES
 from lth_jax.store.files import read_json, write_json
 from lth_jax.training.segment import evaluate
+from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
     *(f"lth_jax.{room}" for room in ("coding", "training", "models", "data", "trees")),

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+DENSE, TICKET = "dense", "ticket"
+"""The two arms that every ladder has; its controls have names of their own."""
+
 Key = jax.Array
 """A typed PRNG key (`jax.random.key`)."""
 

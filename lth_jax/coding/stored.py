@@ -12,8 +12,8 @@ from lth_jax.store.errors import StoreError
 from lth_jax.store.files import read_json
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo
+from lth_jax.types import DENSE, TICKET
 
-DENSE, TICKET = "dense", "ticket"
 TRAINED, REWOUND = "trained", "rewound"
 """Which values a saved ticket has: those at the end of its training, or of the rewind point."""
 

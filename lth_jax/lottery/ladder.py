@@ -16,10 +16,11 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.lottery.level import Assignment, OnProgress, compile_measure, train_node
 from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.spec import DENSE, TICKET, Lab, Label, Ladder, check_ladder, labels
+from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
 from lth_jax.lottery.starts import Starts, Tickets
 from lth_jax.store import Node, Store, content_key
 from lth_jax.training.population import Plan, chunks, compile_segment
+from lth_jax.types import DENSE, TICKET
 
 
 class Entry(NamedTuple):

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 from lth_jax.lottery.controls import check_controls
 from lth_jax.lottery.rewind import Rewind, check_rewind
 from lth_jax.training.segment import Trainer
-from lth_jax.types import Batch, Count, Key, Mask, Prunable
-
-DENSE, TICKET = "dense", "ticket"
+from lth_jax.types import DENSE, TICKET, Batch, Count, Key, Mask, Prunable
 
 
 class Data(NamedTuple):

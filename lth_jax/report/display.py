@@ -5,8 +5,9 @@ from typing import NamedTuple
 from rich import box
 from rich.table import Table
 
-from lth_jax.report.levels import DENSE, TICKET, RunRecord
+from lth_jax.report.levels import RunRecord
 from lth_jax.report.tables import Row, summary_rows
+from lth_jax.types import DENSE, TICKET
 
 HEADLINES = (
     "test_accuracy_final",

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.overlap import total
 from lth_jax.report.display import EARLY_STOP, HEADLINES, percent, quantity
-from lth_jax.report.levels import DENSE, TICKET, Level, RunRecord
+from lth_jax.report.levels import Level, RunRecord
 from lth_jax.report.tables import Row, summary_rows
+from lth_jax.types import DENSE, TICKET
 
 Floats = NDArray[Any]
 

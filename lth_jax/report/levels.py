@@ -12,9 +12,8 @@ from lth_jax.store.errors import CorruptError
 from lth_jax.store.files import read_json
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo, find_run
+from lth_jax.types import DENSE, TICKET
 
-TICKET = "ticket"
-DENSE = "dense"
 RATES = "report/data/frontier.json"
 """Where a run keeps the points of its rate-accuracy frontier."""
 

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lth_jax.report.figures import legend, new, style
-from lth_jax.report.levels import DENSE, TICKET, RunRecord
+from lth_jax.report.levels import RunRecord
 from lth_jax.report.tables import Row
+from lth_jax.types import DENSE, TICKET
 
 COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 LINES = {"tensor": "-", "channel": "--"}

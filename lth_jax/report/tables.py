@@ -8,7 +8,8 @@ from pyarrow import csv, parquet
 
 from lth_jax.measures.intervals import Interval, paired_difference, student_t
 from lth_jax.measures.overlap import total
-from lth_jax.report.levels import DENSE, TICKET, Level, RunRecord
+from lth_jax.report.levels import Level, RunRecord
+from lth_jax.types import DENSE, TICKET
 
 Row = dict[str, Any]
 """One line of a table; None stands for NaN, so that JSON and Parquet hold a null."""
