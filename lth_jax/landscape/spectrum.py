@@ -163,7 +163,7 @@ def extremes(
       operator: the matrix.
       key: for the start vector.
       k: how many at each end.
-      steps: at most so many Lanczos steps.
+      steps: at most so many Lanczos steps; `2 k` are the fewest that can converge.
       tolerance: of the bounds, relative to the largest absolute eigenvalue found.
       exact_below: write the matrix out up to this size; 0 for never.
       memory: bytes that the Lanczos basis may take.

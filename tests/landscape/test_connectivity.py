@@ -53,7 +53,7 @@ def test_a_line_is_evaluated_point_by_point():
 
 
 def test_the_grid_is_one_program():
-    traced = []
+    traced: list[None] = []
 
     def counted(params):
         traced.append(None)
@@ -87,7 +87,8 @@ def test_tickets_of_one_mask_stay_on_it():
     def off_mask(params):
         return sum(jnp.sum(jnp.abs(params[k]) * jnp.asarray(~mask[k], jnp.float32)) for k in params)
 
-    np.testing.assert_array_equal(connectivity.along_line(off_mask, *ends, ALPHAS), 0)
+    values = connectivity.along_line(off_mask, ends[0], ends[1], ALPHAS)
+    np.testing.assert_array_equal(values, 0)
 
 
 def test_a_line_maps_over_a_population_and_over_trees_of_metrics():
@@ -182,9 +183,9 @@ def test_a_surface_is_the_same_for_rescaled_copies():
     copy = {"a": 4 * NET["a"], "b": NET["b"] / 4}
     surfaces = []
     for net in (NET, copy):
-        directions = [connectivity.filter_direction(jax.random.key(i), net) for i in (1, 2)]
-        surfaces.append(connectivity.over_plane(relu_loss, net, *directions, [-1.0, 1.0], [0.5]))
-    np.testing.assert_allclose(*surfaces, rtol=1e-4)
+        one, two = (connectivity.filter_direction(jax.random.key(i), net) for i in (1, 2))
+        surfaces.append(connectivity.over_plane(relu_loss, net, one, two, [-1.0, 1.0], [0.5]))
+    np.testing.assert_allclose(surfaces[0], surfaces[1], rtol=1e-4)
 
 
 def test_directions_of_different_keys_differ():

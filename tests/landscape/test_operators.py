@@ -141,7 +141,7 @@ def test_expand_and_contract_are_inverse_on_the_support():
 
 
 def test_the_operator_crosses_jit_and_masks_share_a_program():
-    traces = []
+    traces: list[None] = []
 
     @jax.jit
     def product(operator, v):
