@@ -187,10 +187,11 @@ def extremes(
     if steps < k:
         raise ValueError(f"`steps` must be at least `k` {k}, got {steps}.")
     run = driver or lanczos.driver()
+    drawn, fresh = jax.random.split(key)
     found = run(
         operator,
-        jax.random.normal(key, (operator.size,), operator.dtype),
-        jax.random.fold_in(key, 1),
+        jax.random.normal(drawn, (operator.size,), operator.dtype),
+        fresh,
         steps=steps,
         stop=lambda part: _settled(part, operator.size, k, tolerance),
     )
