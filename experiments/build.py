@@ -245,7 +245,8 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     least = 1 if options.biases else 2
     prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
     scope = SCOPES[options.scope](options)
-    criterion = CRITERIA[options.criterion](_score_loss(lab, example))
+    looks_at_data = options.criterion in NEED_EXAMPLES
+    criterion = CRITERIA[options.criterion](_score_loss(lab, example) if looks_at_data else None)
     return Ladder(
         counts=[
             scope.counts(params, density, prunable=prunable)

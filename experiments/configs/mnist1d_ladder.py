@@ -27,9 +27,9 @@ def get_config(size: str = "default") -> ConfigDict:
     if size == "smoke":
         experiment.name = "mnist1d_smoke"
         experiment.model.options.width = 32
-        experiment.train.update(steps=100, eval_every=50)
+        experiment.train.update(steps=100, eval_every=100)
         experiment.prune.update(rate=0.6, levels=2)
-        config.machine.update(chunk=5, driver="scan")  # measuring would take longer than the job
+        config.machine.update(chunk=20, driver="scan")  # measuring would take longer than the job
     elif size != "default":
         raise ValueError(f"`size` is {size!r}; it must be 'default' or 'smoke'.")
     return config
