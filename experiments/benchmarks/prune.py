@@ -204,10 +204,10 @@ def adam_cases(steps: int, pairs: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="10M weights, few pairs, under a minute"
+        "--quick", action="store_true", help="4M weights, few pairs, under a minute"
     )
     quick = parser.parse_args().quick
-    results = mask_cases(weights=10_000_000 if quick else 25_000_000, pairs=3 if quick else 5)
+    results = mask_cases(weights=4_000_000 if quick else 25_000_000, pairs=3 if quick else 5)
     results += adam_cases(steps=100 if quick else 300, pairs=3 if quick else 9)
     for row in results:
         goal = "" if row["goal"] is None else f" (goal {row['goal']:.3g}: met {row['met']})"
