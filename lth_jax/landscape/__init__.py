@@ -9,7 +9,13 @@ from lth_jax.landscape.connectivity import (
     over_plane,
     renew_state,
 )
-from lth_jax.landscape.operators import Operator, empirical_fisher, gauss_newton, hessian
+from lth_jax.landscape.operators import (
+    Operator,
+    empirical_fisher,
+    gauss_newton,
+    hessian,
+    monte_carlo_fisher,
+)
 from lth_jax.landscape.spectrum import Density, Extremes, dense, density, eigenvalues, extremes
 from lth_jax.landscape.step_size import (
     StepSizes,
@@ -47,6 +53,7 @@ __all__ = [
     "hessian",
     "hutch_plus_plus",
     "mix",
+    "monte_carlo_fisher",
     "over_plane",
     "relative_sharpness",
     "renew_state",

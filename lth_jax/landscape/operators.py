@@ -21,10 +21,13 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.landscape.checks import check_boolean, check_params
-from lth_jax.types import Mask, Params
+from lth_jax.types import Key, Mask, Params
 
 Loss = Callable[[Params, Any], jax.Array]
 """`loss(params, batch)`: a scalar, the mean over the examples of the batch."""
+
+Batches = Iterable[Any]
+"""Trees of arrays with the examples along the first axis."""
 
 
 class Operator(NamedTuple):
@@ -84,12 +87,7 @@ class Operator(NamedTuple):
 
 
 def hessian(
-    loss: Loss,
-    params: Params,
-    batches: Iterable[Any],
-    *,
-    mask: Mask | None = None,
-    leaves: str = "*",
+    loss: Loss, params: Params, batches: Batches, *, mask: Mask | None = None, leaves: str = "*"
 ) -> Operator:
     """The Hessian `∂²L/∂w²` of the mean loss over all batches, on the support of a mask.
 
@@ -121,7 +119,7 @@ def gauss_newton(
     predict: Callable[[Params, Any], Any],
     loss: Callable[[Any, Any], jax.Array],
     params: Params,
-    batches: Iterable[Any],
+    batches: Batches,
     *,
     mask: Mask | None = None,
     leaves: str = "*",
@@ -135,14 +133,8 @@ def gauss_newton(
     Args:
       predict: `predict(params, batch) -> outputs`.
       loss: `loss(outputs, batch) -> scalar`, the mean over the batch.
-      params: as in `hessian`.
-      batches: as in `hessian`.
-      mask: as in `hessian`.
-      leaves: as in `hessian`.
 
-    Raises:
-      TypeError: as in `hessian`.
-      ValueError: as in `hessian`.
+    The other arguments, and what is raised, are those of `hessian`.
 
     >>> predict, loss = lambda w, x: x * w**2, lambda f, x: 0.5 * jnp.mean(f**2)
     >>> gauss_newton(predict, loss, jnp.ones(1), [jnp.ones(1)])(jnp.ones(1)).tolist()
@@ -152,35 +144,53 @@ def gauss_newton(
 
 
 def empirical_fisher(
-    loss: Loss,
-    params: Params,
-    batches: Iterable[Any],
-    *,
-    mask: Mask | None = None,
-    leaves: str = "*",
+    loss: Loss, params: Params, batches: Batches, *, mask: Mask | None = None, leaves: str = "*"
 ) -> Operator:
     """The empirical Fisher matrix `1/N Σ_n g_n g_nᵀ`, `g_n` the gradient of example n.
 
     Each example is shown to `loss` as a batch of one. With the labels of the data this is not the
-    Fisher matrix (Kunstner et al., 2019); with labels drawn from the model's own predictions in
-    their place it is an unbiased Monte-Carlo estimate of it.
+    Fisher matrix (Kunstner et al., 2019); see `monte_carlo_fisher`.
 
-    Args:
-      loss: as in `hessian`.
-      params: as in `hessian`.
-      batches: as in `hessian`.
-      mask: as in `hessian`.
-      leaves: as in `hessian`.
-
-    Raises:
-      TypeError: as in `hessian`.
-      ValueError: as in `hessian`.
+    The arguments, and what is raised, are those of `hessian`.
 
     >>> loss = lambda w, x: jnp.mean(x * w[0])
     >>> empirical_fisher(loss, jnp.ones(1), [jnp.array([1.0, 3.0])])(jnp.ones(1)).tolist()
     [5.0]
     """
     return _build(partial(_fisher_part, loss), params, batches, mask, leaves)
+
+
+def monte_carlo_fisher(
+    loss: Loss,
+    draw: Callable[[Key, Params, Any], Any],
+    params: Params,
+    batches: Batches,
+    key: Key,
+    *,
+    mask: Mask | None = None,
+    leaves: str = "*",
+) -> Operator:
+    """The Fisher matrix, estimated from labels drawn from the model's own predictions.
+
+    The empirical Fisher matrix of the drawn labels, which is unbiased for
+    `1/N Σ_n E_{y ~ p(y|x_n)} g_n g_nᵀ` when `loss` is the negative log-likelihood (Martens, 2020).
+
+    Args:
+      loss: the negative log-likelihood, as in `hessian`.
+      draw: `draw(key, params, batch) -> batch` with labels from the model in the data's place; it
+        may repeat the examples to draw several for each.
+      key: for the labels, folded with each batch's number.
+
+    The other arguments, and what is raised, are those of `hessian`.
+
+    >>> loss = lambda w, y: jnp.mean(0.5 * (y - w[0]) ** 2)  # y ~ N(w, 1): the Fisher matrix is 1
+    >>> draw = lambda key, w, y: w[0] + jax.random.normal(key, (4000,))
+    >>> fisher = monte_carlo_fisher(loss, draw, jnp.ones(1), [jnp.zeros(1)], jax.random.key(0))
+    >>> abs(fisher(jnp.ones(1)).item() - 1) < 0.1
+    True
+    """
+    drawn = (draw(jax.random.fold_in(key, i), params, batch) for i, batch in enumerate(batches))
+    return empirical_fisher(loss, params, drawn, mask=mask, leaves=leaves)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -252,7 +262,7 @@ def _contract(tree, kept, dtype):
 def _build(
     linearize: Callable[[Params, Any], tuple[jax.Array, Any]],
     params: Params,
-    batches: Iterable[Any],
+    batches: Batches,
     mask: Mask | None,
     leaves: str,
 ) -> Operator:

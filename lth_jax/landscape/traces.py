@@ -55,10 +55,7 @@ def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estima
     eigenvalues the error falls as 1/probes rather than its square root. A third of the products
     each go to the sketch, to `Q`, and to the rest; the error is that of the rest.
 
-    Args:
-      operator: the matrix.
-      key: for the probes.
-      probes: how many products to spend, at least 3.
+    Takes what `trace` does.
 
     Raises:
       ValueError: if `probes` is below 3.
@@ -90,13 +87,7 @@ def diagonal(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
     Bekas, Kokiopoulou & Saad (2007). Unbiased; entry i has variance `Σ_{j≠i} A_ij² / probes`.
     `operator.expand` makes a tree of it.
 
-    Args:
-      operator: the matrix.
-      key: for the probes.
-      probes: how many products to spend.
-
-    Raises:
-      ValueError: if `probes` is below 1.
+    Takes and raises what `trace` does.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0]))
@@ -112,13 +103,7 @@ def frobenius_norm(operator: Operator, key: Key, *, probes: int = 32) -> Estimat
     The mean is unbiased for the square; the root's standard error is that of the square over twice
     the root (delta method), and its bias is of that order squared.
 
-    Args:
-      operator: the matrix.
-      key: for the probes.
-      probes: how many products to spend.
-
-    Raises:
-      ValueError: if `probes` is below 1.
+    Takes and raises what `trace` does.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([3.0, 4.0]))

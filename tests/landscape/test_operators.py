@@ -107,10 +107,13 @@ def test_empirical_fisher_is_the_mean_outer_product_of_gradients():
 
 def test_fisher_of_the_models_own_labels_estimates_gauss_newton():
     draws = 400
-    logits = predict(PARAMS, DATA)
-    y = jax.random.categorical(jax.random.key(0), logits, shape=(draws, len(DATA.y)))
-    sampled = Batch(np.tile(DATA.x, (draws, 1)), np.asarray(y).ravel())
-    estimate = written_out(operators.empirical_fisher(loss, PARAMS, [sampled]))
+
+    def draw_labels(key, params, batch):
+        y = jax.random.categorical(key, predict(params, batch), shape=(draws, len(batch.y)))
+        return Batch(np.tile(batch.x, (draws, 1)), np.asarray(y).ravel())
+
+    operator = operators.monte_carlo_fisher(loss, draw_labels, PARAMS, SPLIT, jax.random.key(0))
+    estimate = written_out(operator)
     exact = written_out(operators.gauss_newton(predict, cross_entropy, PARAMS, [DATA]))
     data_labels = written_out(operators.empirical_fisher(loss, PARAMS, [DATA]))
     error = np.linalg.norm(estimate - exact) / np.linalg.norm(exact)
