@@ -130,11 +130,8 @@ def gauss_newton(
     and then the Fisher matrix if that loss is the negative log-likelihood of an exponential family
     in its natural parameters, as is cross-entropy.
 
-    Args:
-      predict: `predict(params, batch) -> outputs`.
-      loss: `loss(outputs, batch) -> scalar`, the mean over the batch.
-
-    The other arguments, and what is raised, are those of `hessian`.
+    `predict(params, batch)` gives the outputs and `loss(outputs, batch)` the batch's mean loss; the
+    other arguments, and what is raised, are those of `hessian`.
 
     >>> predict, loss = lambda w, x: x * w**2, lambda f, x: 0.5 * jnp.mean(f**2)
     >>> gauss_newton(predict, loss, jnp.ones(1), [jnp.ones(1)])(jnp.ones(1)).tolist()
@@ -175,13 +172,9 @@ def monte_carlo_fisher(
     The empirical Fisher matrix of the drawn labels, which is unbiased for
     `1/N Σ_n E_{y ~ p(y|x_n)} g_n g_nᵀ` when `loss` is the negative log-likelihood (Martens, 2020).
 
-    Args:
-      loss: the negative log-likelihood, as in `hessian`.
-      draw: `draw(key, params, batch) -> batch` with labels from the model in the data's place; it
-        may repeat the examples to draw several for each.
-      key: for the labels, folded with each batch's number.
-
-    The other arguments, and what is raised, are those of `hessian`.
+    `draw(key, params, batch)` is the batch with labels from the model in the data's place, its
+    examples repeated if several are wanted for each; `key` is folded with the batch's number. The
+    other arguments, and what is raised, are those of `hessian`.
 
     >>> loss = lambda w, y: jnp.mean(0.5 * (y - w[0]) ** 2)  # y ~ N(w, 1): the Fisher matrix is 1
     >>> draw = lambda key, w, y: w[0] + jax.random.normal(key, (4000,))

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax.landscape import lanczos
 from lth_jax.landscape.operators import Operator
 from lth_jax.measures.intervals import student_t
+from lth_jax.measures.spectra import broadened
 from lth_jax.types import Key
 
 EXACT_LIMIT = 10_000
@@ -256,7 +257,7 @@ def density(
     nodes, weights = (np.stack([getattr(r, part) for r in found]) for part in ("values", "weights"))
     width = width or _default_width(nodes)
     at = _default_points(nodes, width) if points is None else np.asarray(points, np.float64)
-    curves = np.stack([_smooth(n, w, at, width) for n, w in zip(nodes, weights, strict=True)])
+    curves = np.stack([broadened(n, w, at, width) for n, w in zip(nodes, weights, strict=True)])
     intervals = [student_t(column, confidence=confidence) for column in curves.T]
     low = np.maximum([interval.low for interval in intervals], 0)  # a density is never negative
     high = np.array([interval.high for interval in intervals])
@@ -304,14 +305,3 @@ def _default_width(nodes: NDArray[np.float64]) -> float:
 
 def _default_points(nodes: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     return np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, POINTS)
-
-
-def _smooth(
-    values: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    points: NDArray[np.float64],
-    width: float,
-) -> NDArray[np.float64]:
-    """`Σ_j weights[j] N(points; values[j], width²)`."""
-    z = (points[:, None] - values) / width
-    return np.exp(-0.5 * z**2) @ weights / (width * np.sqrt(2 * np.pi))
