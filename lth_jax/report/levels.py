@@ -108,12 +108,12 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
         level_of([store.read(entry["key"]) for entry in chunk])
         for _, chunk in groupby(entries, key=lambda entry: entry["level"])
     )
-    plan, rates = path / "plan.json", path / RATES
+    env, rates = read_json(path / "env.json"), path / RATES
     return RunRecord(
         info=find_run(path.parent, str(path)),
         config=read_json(path / "config.json"),
-        environments=read_json(path / "env.json"),
-        plan=read_json(plan) if plan.exists() else None,
+        environments=env["environments"],
+        plan=env["plan"],
         levels=levels,
         rates=read_json(rates)["rows"] if rates.exists() else [],
     )

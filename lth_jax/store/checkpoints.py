@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +27,6 @@ from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, plain_path, 
 FORMAT = 1
 """The version of the layout on disk; another version is refused by name."""
 
-_ONE_AT_A_TIME = threading.Lock()  # a node may be written while a partial one is, by its thread
-
 
 class Checkpoint(NamedTuple):
     """A tree and the facts that were saved with it."""
@@ -38,13 +35,18 @@ class Checkpoint(NamedTuple):
     meta: dict[str, Any]
 
 
-def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> None:
+def save(
+    path: str | Path, tree: Any, meta: dict[str, Any] | None = None, *, packed: bool = False
+) -> None:
     """Writes a tree of arrays to the folder `path`, atomically: it is whole or it is not there.
 
     Args:
       path: the folder to make; one writer at a time.
       tree: a pytree of arrays, numbers and typed PRNG keys, of any dtype and size (also empty).
       meta: facts to keep beside the arrays, anything JSON can hold.
+      packed: whether to put all leaves of one dtype end to end into one uncompressed array. A file
+        per leaf is for others to read; packed, what is soon read back or forgotten is written in
+        half the time.
 
     Raises:
       StoreError: the folder exists already, or cannot be written (permissions, a full disk).
@@ -57,25 +59,9 @@ def save(path: str | Path, tree: Any, meta: dict[str, Any] | None = None) -> Non
     >>> restore(path)
     Checkpoint(tree={'mask': array([ True, False])}, meta={'level': 3})
     """
-    write(Path(path), take_apart(tree, meta))
-
-
-class Parts(NamedTuple):
-    """A tree as it will be written: a description for `meta.json`, and copies of its arrays."""
-
-    text: str
-    arrays: dict[str, np.ndarray]
-
-
-def take_apart(tree: Any, meta: dict[str, Any] | None = None, *, packed: bool = False) -> Parts:
-    """The first half of `save`: afterwards the tree may be donated or changed.
-
-    Args:
-      tree: as for `save`.
-      meta: as for `save`.
-      packed: whether to put all leaves of one dtype end to end into one array. A file per leaf is
-        for others to read; packed, what is soon read back or forgotten is written in half the time.
-    """
+    path = Path(path)
+    if path.exists():
+        raise StoreError(f"{path} exists already and is never overwritten.")
     found = list(leaves(tree))
     _check_names(found)
     description = {
@@ -87,28 +73,18 @@ def take_apart(tree: Any, meta: dict[str, Any] | None = None, *, packed: bool = 
     }
     # Orbax refuses arrays without entries; their dtype and shape say all there is to know.
     arrays = {leaf.name: leaf.array for leaf in found if leaf.array.size}
-    return Parts(json.dumps(description, indent=1), _pack(arrays) if packed else arrays)
+    _write(path, json.dumps(description, indent=1), _pack(arrays) if packed else arrays, not packed)
 
 
-def write(path: Path, parts: Parts, *, compress: bool = True) -> None:
-    """The second half of `save`.
-
-    Args:
-      path: the folder to make.
-      parts: what `take_apart` gave.
-      compress: whether to compress the arrays; without, writing takes about half the processor
-        time and, for sparse trees, several times the space.
-    """
-    if path.exists():
-        raise StoreError(f"{path} exists already and is never overwritten.")
+def _write(path: Path, text: str, arrays: dict[str, np.ndarray], compress: bool) -> None:
     growing = files.temporary(path)
     try:
         with files.explained(path):
             files.remove(growing)
             growing.mkdir(parents=True)
-            if parts.arrays:
-                _write_arrays(growing / "arrays", parts.arrays, compress)
-            (growing / "meta.json").write_text(parts.text, encoding="utf-8")
+            if arrays:
+                _write_arrays(growing / "arrays", arrays, compress)
+            (growing / "meta.json").write_text(text, encoding="utf-8")
             files.seal(growing)
             files.publish(path)
     finally:
@@ -230,7 +206,7 @@ def _checkpointer(compress: bool) -> Any:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool) -> None:
-    with _ONE_AT_A_TIME, _quiet_orbax():
+    with _quiet_orbax():
         try:
             _checkpointer(compress).save(path.absolute(), arrays)
         except Exception as error:
@@ -260,5 +236,4 @@ def _os_error(error: Exception) -> OSError:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with _ONE_AT_A_TIME:
-        return _checkpointer(True).restore(path.absolute())
+    return _checkpointer(True).restore(path.absolute())

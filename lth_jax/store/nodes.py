@@ -3,9 +3,8 @@
 import logging
 import re
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import StoreError
@@ -33,44 +32,43 @@ class Progress(NamedTuple):
 class Partial:
     """The saved progress of one unfinished node: its last two steps.
 
-    Writing happens in the background, one step at a time: `save` copies the tree to the host,
-    waits for the write before, and returns. A kill therefore loses at most the step that was being
-    written and what came after it; `close` (and so the end of the `with` block) waits.
+    `save` returns when the step is safe on disk, so a kill loses at most what came after the last
+    `save` that returned: one segment, if each is saved before the next begins.
 
     Args:
       folder: where the steps are kept; one process at a time.
 
     >>> import tempfile
     >>> import numpy as np
-    >>> with Partial(Path(tempfile.mkdtemp())) as partial:
-    ...     for step in (1, 2, 3):
-    ...         partial.save(step, {"x": np.full(2, step)})
-    ...     print(partial.load().step)
+    >>> partial = Partial(Path(tempfile.mkdtemp()))
+    >>> for step in (1, 2, 3):
+    ...     partial.save(step, {"x": np.full(2, step)})
+    >>> partial.load().step
     3
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._pending: Future[None] | None = None
 
     def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
         """Saves the state after `step` steps; any later steps of an earlier attempt are forgotten.
 
         Args:
           step: how many steps are done, ≥ 0.
-          tree: any pytree of arrays and typed keys; may be donated as soon as this returns.
+          tree: any pytree of arrays and typed keys.
           meta: facts that JSON can hold.
 
         Raises:
-          StoreError: the write before this one failed.
+          StoreError: the step cannot be written (permissions, a full disk).
           ValueError, TypeError: the step is negative, or the tree or facts cannot be written.
         """
         if step < 0:
             raise ValueError(f"`step` must be ≥ 0, got {step}.")
-        parts = checkpoints.take_apart(tree, meta, packed=True)
-        self._wait()
-        self._pending = self._writer.submit(self._write, step, parts)
+        for later in [s for s in self._steps() if s >= step]:
+            files.remove(self._path(later))
+        checkpoints.save(self._path(step), tree, meta, packed=True)
+        for old in self._steps()[:-2]:
+            files.remove(self._path(old))
 
     def load(self, like: Any = None) -> Progress | None:
         """The latest step that is whole; damaged ones are reported in the log and forgotten.
@@ -81,7 +79,6 @@ class Partial:
         Returns:
           The progress, or None when there is none.
         """
-        self._wait()
         for step in reversed(self._steps()):
             try:
                 tree, meta = checkpoints.restore(self._path(step), like)
@@ -90,31 +87,6 @@ class Partial:
                 LOG.warning("Stepping back behind step %d: %s", step, error)
                 files.remove(self._path(step))
         return None
-
-    def close(self) -> None:
-        """Waits for the last write; raises what it raised."""
-        try:
-            self._wait()
-        finally:
-            self._writer.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _wait(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def _write(self, step: int, parts: checkpoints.Parts) -> None:
-        for later in [s for s in self._steps() if s >= step]:
-            files.remove(self._path(later))
-        checkpoints.write(self._path(step), parts, compress=False)
-        for old in self._steps()[:-2]:
-            files.remove(self._path(old))
 
     def _steps(self) -> list[int]:
         return sorted(int(p.name) for p in self._folder.glob("*") if p.name.isdecimal())
@@ -167,8 +139,7 @@ class Store:
         if not self.has(key):
             with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
                 if not self.has(key):
-                    with Partial(self._partial(key)) as partial:
-                        arrays, meta = compute(partial)
+                    arrays, meta = compute(Partial(self._partial(key)))
                     checkpoints.save(path, arrays, meta)
                 files.remove(self._partial(key))
         return self.read(key)

@@ -13,6 +13,9 @@ from lth_jax.store import files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key, plain
 
+ENV = "env.json"
+"""What a run was made with: versions and device (one entry per change), plan and its changes."""
+
 
 class RunInfo(NamedTuple):
     """One line of a list of runs.
@@ -52,10 +55,14 @@ class Run:
         return files.read_json(self.path / "status.json")["status"]
 
     @property
+    def environments(self) -> list[Any]:
+        """What the run was made with, one entry per change, the latest last."""
+        return self._env["environments"]
+
+    @property
     def plan(self) -> Any:
         """The recorded plan, or None before there is one."""
-        path = self.path / "plan.json"
-        return files.read_json(path) if path.exists() else None
+        return self._env["plan"]
 
     def record_plan(self, plan: Any) -> Any:
         """Records how the work is divided, before step 1; a recorded plan is never overwritten.
@@ -67,22 +74,26 @@ class Run:
           StoreError: another plan is recorded already.
         """
         if self.plan is None:
-            files.write_json(self.path / "plan.json", plain(plan, name="plan"))
+            self._set_env(plan=plain(plan, name="plan"))
         if content_key(self.plan) != content_key(plan):
-            raise StoreError(
-                f"{self.path / 'plan.json'} holds another plan; a run keeps its first."
-            )
+            raise StoreError(f"{self.path / ENV} holds another plan; a run keeps its first.")
         return self.plan
 
     @property
     def replans(self) -> list[Any]:
         """The changes of plan that were forced on the run, in order."""
-        path = self.path / "replans.json"
-        return files.read_json(path) if path.exists() else []
+        return self._env["replans"]
 
     def add_replan(self, change: Any) -> None:
         """Records a change of plan, such as a smaller chunk where memory ran out."""
-        files.write_json(self.path / "replans.json", [*self.replans, plain(change, name="change")])
+        self._set_env(replans=[*self.replans, plain(change, name="change")])
+
+    @property
+    def _env(self) -> dict[str, Any]:
+        return files.read_json(self.path / ENV)
+
+    def _set_env(self, **changed: Any) -> None:
+        files.write_json(self.path / ENV, self._env | changed)
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
@@ -133,7 +144,8 @@ def open_run(
       root: the folder of all runs.
       name: letters, digits, `.`, `_` and `-`; the folder is `<name>-<first 8 digits of the hash>`.
       config: all that determines the result, as JSON's types (see `canonical`).
-      env: what it runs with (see `environment`); kept as a list, one entry per change.
+      env: what it runs with (see `environment`); kept in `env.json`, one entry per change, beside
+        the plan.
       wait: whether to wait while another process holds the run.
 
     Raises:
@@ -184,9 +196,11 @@ def _prepare(path: Path, name: str, config: Any, config_hash: str, env: Any) -> 
             path / "status.json",
             {"name": name, "config_hash": config_hash, "status": "running", "created": _now()},
         )
-    environments = files.read_json(path / "env.json") if (path / "env.json").exists() else []
-    if environments[-1:] != [plain(env, name="env")]:
-        files.write_json(path / "env.json", [*environments, plain(env, name="env")])
+    if not (path / ENV).exists():
+        files.write_json(path / ENV, {"environments": [], "plan": None, "replans": []})
+    run, env = Run(path, config_hash), plain(env, name="env")
+    if run.environments[-1:] != [env]:
+        run._set_env(environments=[*run.environments, env])
     _mend(path / "metrics.jsonl")
 
 

@@ -71,7 +71,7 @@ def kill_and_run_again(tmp_path, undisturbed, after, delay):
     again = run(tmp_path, data)
     assert again.returncode == 0, again.stderr
     assert seed_table(tmp_path) == seed_table(reference)
-    plans = [json.loads((only_run(w) / "plan.json").read_text()) for w in (tmp_path, reference)]
+    plans = [json.loads((only_run(w) / "env.json").read_text())["plan"] for w in (tmp_path, reference)]
     assert plans[0] == plans[1]
     return again
 

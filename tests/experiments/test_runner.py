@@ -41,10 +41,10 @@ def shown(folder, capsys):
 
 
 def test_a_run_leaves_everything_behind(finished):
-    for name in ("config.json", "env.json", "plan.json", "manifest.json", "metrics.jsonl"):
+    for name in ("config.json", "env.json", "manifest.json", "metrics.jsonl"):
         assert (finished / name).stat().st_size > 0
     assert json.loads((finished / "status.json").read_text())["status"] == "finished"
-    plan = json.loads((finished / "plan.json").read_text())
+    plan = json.loads((finished / "env.json").read_text())["plan"]
     assert (plan["chunk"], plan["driver"]) == (2, "scan")
     levels = [
         node["level"] for node in json.loads((finished / "manifest.json").read_text())["nodes"]

@@ -36,8 +36,11 @@ def test_a_run_is_a_folder_of_readable_files(tmp_path):
     assert run.path == tmp_path / f"demo-{content_key(CONFIG)[:8]}"
     content = {p.name: json.loads(p.read_text()) for p in run.path.glob("*.json")}
     assert content["config.json"] == {"rate": 0.1, "levels": [1, 2]}
-    assert content["env.json"] == [{"jax": "0.10"}]
-    assert content["plan.json"] == {"chunk": 8}
+    assert content["env.json"] == {
+        "environments": [{"jax": "0.10"}],
+        "plan": {"chunk": 8},
+        "replans": [],
+    }
     assert content["manifest.json"] == {
         "config_hash": content_key(CONFIG),
         "nodes": [{"key": KEYS[0], "level": 0, "arms": ["dense"]}],
@@ -98,7 +101,7 @@ def test_the_first_plan_stays(tmp_path):
     with begin(tmp_path) as run:
         assert run.plan == {"chunk": 8, "widths": [1, 2]}
         run.record_plan({"chunk": 8, "widths": [1, 2]})
-        with pytest.raises(StoreError, match=r"plan\.json holds another plan"):
+        with pytest.raises(StoreError, match=r"env\.json holds another plan"):
             run.record_plan({"chunk": 4, "widths": [1, 2]})
         assert run.plan["chunk"] == 8
 
@@ -116,7 +119,7 @@ def test_environments_are_kept_one_per_change(tmp_path):
     for version in ("1", "1", "2", "1"):
         with begin(tmp_path, env={"jax": version}) as run:
             pass
-    assert [e["jax"] for e in json.loads((run.path / "env.json").read_text())] == ["1", "2", "1"]
+    assert [e["jax"] for e in run.environments] == ["1", "2", "1"]
 
 
 def test_metrics_are_json_lines_and_nan_is_null(tmp_path):
