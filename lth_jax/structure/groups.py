@@ -1,9 +1,11 @@
 """The removable units of any JAX function: which slices of which leaves go together."""
 
+import dataclasses
+import fnmatch
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +70,7 @@ class Program(NamedTuple):
     out_tree: Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Structure:
     """What `find_groups` found.
 
@@ -97,6 +99,28 @@ class Structure:
         """The analysed shape of each leaf by name."""
         leaves = jax.tree.leaves(self.params)
         return {n: leaf.shape for n, leaf in zip(trees.names(self.params), leaves, strict=True)}
+
+    def only(self, *patterns: str) -> "Structure":
+        """The same network of which only some groups may lose units.
+
+        Args:
+          *patterns: shell-style patterns of group names; a group that fits one of them stays.
+
+        Raises:
+          ValueError: if a pattern fits no group.
+        """
+        names = [group.name for group in self.groups]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"`patterns` has {pattern!r}, which fits no group; the groups are {names}."
+                )
+        stays = [any(fnmatch.fnmatchcase(name, p) for p in patterns) for name in names]
+        return dataclasses.replace(
+            self,
+            groups=tuple(itertools.compress(self.groups, stays)),
+            components=tuple(itertools.compress(self.components, stays)),
+        )
 
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""
@@ -153,38 +177,60 @@ def find_groups(
         raise ValueError("`params` has no leaves, so there is nothing to remove")
     block, out = trace(apply, params, *args)
     unused = _unused(block, names)
-    fixed = trees.names(args)
-
-    def start(links: Links) -> list[Axes]:
-        ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
-        for name, axes in zip(names, ins, strict=False):
-            _enter(links, name, axes, name in unused, pin)
-        for name, axes in zip(fixed, ins[len(names) :], strict=True):
-            _pin_axes(links, axes, f"an axis of the argument {name!r}")
-        return ins
-
-    flags = jax.tree.leaves(
-        jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), pin_outputs, out)
-    )
-
-    def finish(links: Links, outs: list[Axes]) -> None:
-        for k, (axes, flag) in enumerate(zip(outs, flags, strict=True)):
-            if flag:
-                _pin_axes(links, axes, f"an axis of result {k}")
-
+    start = functools.partial(_start, block, names, trees.names(args), unused, pin)
+    finish = functools.partial(_pin_results, _spread_over(pin_outputs, out))
     links, solution = settle(block, start, finish, prefer)
-    shapes = jax.tree.map(_shape_of, params)
-    program = Program(
-        apply, prefer, block, links.labels, solution.component, jax.tree.structure((params, *args)),
-        tuple(_shape_of(x) for x in jax.tree.leaves((params, *args))), jax.tree.structure(out),
-    )  # fmt: skip
     leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
     groups, components = _collect(leaves, solution)
-    pinned = {name: _reasons(axes, solution) for name, axes in leaves.items()}
-    unknown = tuple(sorted(links.unknown))
-    return Structure(
-        groups, pinned, unused, unknown, shapes, program, components, solution.is_pinned()
+    program = Program(
+        apply=apply,
+        prefer=prefer,
+        block=block,
+        labels=links.labels,
+        component=solution.component,
+        in_tree=jax.tree.structure((params, *args)),
+        in_types=tuple(_shape_of(x) for x in jax.tree.leaves((params, *args))),
+        out_tree=jax.tree.structure(out),
     )
+    return Structure(
+        groups=groups,
+        pinned={name: _reasons(axes, solution) for name, axes in leaves.items()},
+        unused=unused,
+        unknown=tuple(sorted(links.unknown)),
+        params=jax.tree.map(_shape_of, params),
+        program=program,
+        components=components,
+        is_pinned=solution.is_pinned(),
+    )
+
+
+def _start(
+    block: Block,
+    names: list[str],
+    fixed: list[str],
+    unused: tuple[str, ...],
+    pin: Callable[[str, int], bool] | None,
+    links: Links,
+) -> list[Axes]:
+    """The atoms of the inputs: parameters, which may lose slices, then data, which may not."""
+    ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
+    for name, axes in zip(names, ins, strict=False):
+        _enter(links, name, axes, name in unused, pin)
+    for name, axes in zip(fixed, ins[len(names) :], strict=True):
+        _pin_axes(links, axes, f"an axis of the argument {name!r}")
+    return ins
+
+
+def _spread_over(prefix: Any, out: Any) -> list[bool]:
+    """A bool for each result, from a prefix tree of bools."""
+    flags = jax.tree.map(lambda flag, part: jax.tree.map(lambda _: flag, part), prefix, out)
+    return jax.tree.leaves(flags)
+
+
+def _pin_results(flags: list[bool], links: Links, outs: list[Axes]) -> None:
+    for k, (axes, flag) in enumerate(zip(outs, flags, strict=True)):
+        if flag:
+            _pin_axes(links, axes, f"an axis of result {k}")
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:

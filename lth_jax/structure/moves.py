@@ -1,19 +1,15 @@
-"""Rules of the primitives that move entries: reshape, slice, concatenate, gather and their kin."""
+"""Rules of the primitives that rearrange axes and their pieces: reshape, slice, concatenate."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from lth_jax.structure.graph import Op, Value
-from lth_jax.structure.links import FINITE, Atoms, Axes, Links
-from lth_jax.structure.rules import Shrunk, pick, pick_kept, register, scalar_content
+from lth_jax.structure.graph import Op
+from lth_jax.structure.links import Atoms, Axes, Links
+from lth_jax.structure.rules import Shrunk, pick, register, scalar_content
 
 Sizes = Sequence[int]
-
-
-def _is_known(value: Value) -> bool:
-    return value.constant is not None
 
 
 # --- axes added, dropped, reordered
@@ -156,11 +152,11 @@ def _concatenate(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         if d == along:
             out.append(np.concatenate(pieces))
         else:
-            out.append(_joined(links, pieces))
+            out.append(joined(links, pieces))
     return [out]
 
 
-def _joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
+def joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
     """Axes that run side by side: tied, and zero where all of them are."""
     for atoms in pieces[1:]:
         links.tie(pieces[0], atoms)
@@ -169,7 +165,7 @@ def _joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
 
 def _stack(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     along = op.params["axis"]
-    out = [_joined(links, pieces) for pieces in zip(*ins, strict=True)]
+    out = [joined(links, pieces) for pieces in zip(*ins, strict=True)]
     return [[*out[:along], links.stuck(len(ins), "`stack` makes it"), *out[along:]]]
 
 
@@ -243,185 +239,3 @@ register("unstack", link=_unstack)
 register("split", link=_split, run=_run_split)
 register("slice", link=_slice, run=_run_slice)
 register("pad", link=_pad, run=_run_pad)
-
-
-# --- pieces whose place is computed
-
-
-def _start(op: Op, d: int, first: int, size: int, window: int) -> int | None:
-    """Where a window of an axis begins, kept inside as XLA does, or None if it depends on data."""
-    if window == size:
-        return 0
-    known = op.ins[first + d].constant
-    return None if known is None else min(max(int(known), 0), size - window)
-
-
-def _dynamic_slice(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    out = []
-    for d, (atoms, n) in enumerate(zip(ins[0], op.outs[0].shape, strict=True)):
-        start = _start(op, d, 1, len(atoms), n)
-        if start is None:
-            links.pin(atoms, "`dynamic_slice` at a place that depends on data")
-            out.append(links.stuck(n, "`dynamic_slice` at a place that depends on data"))
-        else:
-            out.append(atoms[start : start + n])
-    return [out]
-
-
-def _moved_starts(shrunk: Shrunk, op: Op, args: Sequence[Any], first: int, part: Value) -> list:
-    """The start indices where the indices before a window of known place may be gone."""
-    starts = list(args[first:])
-    for d, (flags, n) in enumerate(zip(shrunk.kept(op.ins[0]), part.shape, strict=True)):
-        place = _start(op, d, first, len(flags), n)
-        if place is not None and not flags.all():
-            starts[d] = np.asarray(flags[:place].sum(), op.ins[first + d].aval.dtype)
-    return starts
-
-
-def _run_dynamic_slice(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    starts = _moved_starts(shrunk, op, args, 1, op.outs[0])
-    return op.bind(args[0], *starts, slice_sizes=shrunk.shape(op.outs[0]))
-
-
-def _dynamic_update(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    out = []
-    for d, (whole, part) in enumerate(zip(*ins[:2], strict=True)):
-        start = _start(op, d, 2, len(whole), len(part))
-        if start is None:
-            links.pin(whole, "`dynamic_update_slice` at a place that depends on data")
-            links.pin(part, "`dynamic_update_slice` at a place that depends on data")
-            out.append(whole)
-        else:
-            window = whole[start : start + len(part)]
-            links.tie(window, part)
-            held = links.content(whole).copy()
-            held[start : start + len(part)] = np.maximum(links.content(window), links.content(part))
-            out.append(links.with_content(whole, held))
-    return [out]
-
-
-def _run_dynamic_update(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    return op.bind(*args[:2], *_moved_starts(shrunk, op, args, 2, op.ins[1]))
-
-
-register("dynamic_slice", link=_dynamic_slice, run=_run_dynamic_slice)
-register("dynamic_update_slice", link=_dynamic_update, run=_run_dynamic_update)
-
-
-def _known_rows(op: Op) -> tuple[int, np.ndarray] | None:
-    """`(axis, indices)` if a gather reads known indices of one axis (`x[:, [2, 0]]`)."""
-    dims, indices = op.params["dimension_numbers"], op.ins[1].constant
-    plain = len(dims.collapsed_slice_dims) == 1 and not dims.operand_batching_dims
-    if indices is None or not plain or tuple(dims.start_index_map) != dims.collapsed_slice_dims:
-        return None
-    rows, axis = np.asarray(indices)[..., 0], dims.collapsed_slice_dims[0]
-    inside = rows.ndim == 1 and ((rows >= 0) & (rows < op.ins[0].shape[axis])).all()
-    return (axis, rows) if inside else None
-
-
-def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Windows of full size keep their axes; axes that are looked up by data must stay."""
-    dims, sizes, known = op.params["dimension_numbers"], op.params["slice_sizes"], _known_rows(op)
-    operand, indices = ins[:2]
-    windows = iter(dims.offset_dims)
-    out: dict[int, Atoms] = {}
-    for d, atoms in enumerate(operand):
-        if d in dims.operand_batching_dims:
-            place = dims.operand_batching_dims.index(d)
-            links.tie(atoms, indices[dims.start_indices_batching_dims[place]])
-        elif d in dims.collapsed_slice_dims:
-            if known is None:
-                links.pin(atoms, "`gather` looks it up")
-        elif sizes[d] == len(atoms):
-            out[next(windows)] = atoms
-        else:
-            links.pin(atoms, "`gather` reads a window of it")
-            out[next(windows)] = links.stuck(sizes[d], "a window that `gather` reads")
-    links.pin(indices[-1], "the coordinates of a `gather`")
-    free = [d for d in range(len(op.outs[0].shape)) if d not in dims.offset_dims]
-    for d, atoms in zip(free, indices[:-1], strict=True):
-        out[d] = links.with_content(atoms, FINITE)
-    if known is not None:
-        axis, rows = known
-        out[free[0]] = links.order(operand[axis], "`gather` reads it in a fixed order")[rows]
-    return [[out[d] for d in range(len(op.outs[0].shape))]]
-
-
-def _run_gather(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    x, indices = args[:2]
-    known, kept = _known_rows(op), shrunk.kept(op.ins[0])
-    if known is not None:
-        axis, rows = known
-        now = np.cumsum(kept[axis]) - 1
-        indices = now[rows[kept[axis][rows]]].astype(np.asarray(indices).dtype)[:, None]
-    sizes = tuple(
-        int(flags.sum()) if n == len(flags) else n
-        for flags, n in zip(kept, op.params["slice_sizes"], strict=True)
-    )
-    return op.bind(x, indices, slice_sizes=sizes)
-
-
-def _scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Windows of full size are tied to the operand's axes; axes written by data must stay."""
-    dims = op.params["dimension_numbers"]
-    operand, indices, updates = ins
-    windows = iter(dims.update_window_dims)
-    for atoms in indices:
-        links.pin(atoms, "the places of a `scatter`")
-    out = []
-    for d, atoms in enumerate(operand):
-        inserted = d in dims.inserted_window_dims or d in dims.operand_batching_dims
-        part = None if inserted else updates[next(windows)]
-        if part is not None and len(part) == len(atoms):
-            out.append(_joined(links, [atoms, part]))
-            continue
-        out.append(links.pin(atoms, "`scatter` writes at places that depend on data"))
-        if part is not None:
-            links.pin(part, "a window that `scatter` writes")
-    for d, atoms in enumerate(updates):
-        if d not in dims.update_window_dims:
-            links.pin(atoms, "the rows of a `scatter`")
-    return [out]
-
-
-register("gather", link=_gather, run=_run_gather)
-register("scatter", "scatter-add", "scatter-min", "scatter-max", "scatter-mul", "scatter-sub",
-         link=_scatter)  # fmt: skip
-
-
-# --- entries made from nothing
-
-
-def _iota(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    out = [links.fresh(n) for n in op.outs[0].shape]
-    links.order(out[op.params["dimension"]], "`iota` counts along it")
-    return [out]
-
-
-def _random(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    for axes in ins:
-        for atoms in axes:
-            links.pin(atoms, "a random key")
-    out = [[links.fresh(n) for n in value.shape] for value in op.outs]
-    for axes in out:
-        for atoms in axes:
-            links.order(atoms, "random numbers are drawn for each index")
-    return out
-
-
-def _key(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    for axes in ins:
-        for atoms in axes:
-            links.pin(atoms, "a random key")
-    return [[links.stuck(n, "a random key") for n in value.shape] for value in op.outs]
-
-
-def _run_whole(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """Makes all entries and keeps the survivors', so that each sees the number it saw before."""
-    return [pick_kept(x, shrunk.kept(v)) for x, v in zip(op.bind(*args), op.outs, strict=True)]
-
-
-register("iota", link=_iota, run=_run_whole)
-register("random_bits", "random_gamma", "rng_uniform", link=_random, run=_run_whole)
-register("random_seed", "random_wrap", "random_unwrap", "random_fold_in", "random_split",
-         "random_clone", link=_key)  # fmt: skip
