@@ -8,7 +8,6 @@ run, the picture to `report/figures`, and both onto the run's page. What is meas
 store, so a command that was cut off continues.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,17 +18,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
-from experiments.configs import base
+from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
 from experiments.flags import UserError
-from lth_jax import coding, data, trees
+from lth_jax import coding, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, members
 from lth_jax.lottery import Lab
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import write_report
 from lth_jax.report.levels import RATES
-from lth_jax.store.files import read_json, write_json
+from lth_jax.store.files import write_json
 from lth_jax.training.segment import evaluate
 from lth_jax.types import DENSE, TICKET
 
@@ -82,44 +80,26 @@ def frontier(machine: ConfigDict, name: str) -> Path:
       UserError: if there is no such finished run, or its data are not what they were.
       StoreError: if something in the store is damaged.
     """
-    info = stores.find_run(machine.workdir, name)
-    if info.status != "finished":
-        raise UserError(f"{info.run} is {info.status}; only a finished run has its frontier drawn.")
-    folder = Path(info.path)
-    config = ConfigDict({"machine": machine, "experiment": _saved(folder / "config.json")})
-    build.check(config.experiment)
-    loaded = build.dataset(config)
-    store = stores.Store(folder.resolve().parent)
-    seeds = list(_seed_rows(store, folder, build.lab(config.experiment, loaded), loaded))
-    rows = summaries(seeds)
-    write_json(folder / RATES, {"run": info.run, "config_hash": info.config_hash, "rows": rows})
-    return write_report(store, info)
+    run = open_finished(machine, name)
+    rows = summaries(list(_seed_rows(run)))
+    facts = {"run": run.info.run, "config_hash": run.info.config_hash}
+    write_json(Path(run.info.path) / RATES, facts | {"rows": rows})
+    return write_report(run.store, run.info)
 
 
-def _saved(path: Path) -> ConfigDict:
-    """The experiment of a finished run, as its config file made it."""
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: tuples(item) for name, item in value.items()}
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    return ConfigDict(tuples(read_json(path)))
-
-
-def _seed_rows(store: stores.Store, folder: Path, lab: Lab, loaded: data.Dataset) -> Iterator[Row]:
+def _seed_rows(run: Finished) -> Iterator[Row]:
     """One row per network and precision."""
-    accuracy = tester(lab)
+    accuracy = tester(run.lab)
     what = {
         "what": "rate-accuracy",
         "precisions": PRECISIONS,
-        "data": loaded.fingerprint,
+        "data": run.data,
         "source": stores.source_fingerprint(*SOURCES),
     }
-    for entry in entries(folder):
+    for entry in entries(run.info.path):
         if {DENSE, TICKET} & set(entry["arms"]):
             key = stores.content_key({**what, "networks": entry["key"]})
-            node = store.node(key, partial(_measured, store, entry["key"], accuracy))
+            node = run.store.node(key, partial(_measured, run.store, entry["key"], accuracy))
             yield from _rows_of(node)
 
 
@@ -253,21 +233,8 @@ def _summary(place: tuple[Any, ...], group: list[Row]) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
-    machine = base.ladder().machine
-    parser = argparse.ArgumentParser(prog="python -m experiments.frontier", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
-    parser.add_argument("--root", default=machine.workdir, help="folder of all runs")
-    parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
-    parser.add_argument("--manual_dir", default="", help="idx files of MNIST and the like")
-    arguments = parser.parse_args(argv)
-    machine.workdir = arguments.root
-    machine.data_dir, machine.manual_dir = arguments.data_dir, arguments.manual_dir
-    try:
-        print(frontier(machine, arguments.run))
-    except (UserError, stores.StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = parser_for("experiments.frontier", str(__doc__)).parse_args(argv)
+    return exit_code(lambda: frontier(machine_of(arguments), arguments.run))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""A finished run, opened again to measure its networks: its config, its data and its store."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.configs import base
+from experiments.flags import UserError
+from lth_jax import store as stores
+from lth_jax.lottery import Lab
+from lth_jax.store.files import read_json
+
+
+class Finished(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      info: its name, status and folder.
+      store: where its nodes lie.
+      experiment: its config, as the config file made it.
+      lab: what it trained with, its data on the device.
+      data: the fingerprint of the data.
+    """
+
+    info: stores.RunInfo
+    store: stores.Store
+    experiment: ConfigDict
+    lab: Lab
+    data: str
+
+
+def open_finished(machine: ConfigDict, name: str) -> Finished:
+    """Opens a run that is finished.
+
+    Args:
+      machine: `workdir`, `data_dir` and `manual_dir`, as in a config.
+      name: the run: its folder, its name, or a unique beginning of it.
+
+    Raises:
+      UserError: if the run is not finished, or its data cannot be loaded.
+      StoreError: if there is no such run, or something in it is damaged.
+    """
+    info = stores.find_run(machine.workdir, name)
+    if info.status != "finished":
+        raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
+    folder = Path(info.path)
+    experiment = saved_config(folder / "config.json")
+    build.check(experiment)
+    loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
+    lab = build.lab(experiment, loaded)
+    return Finished(
+        info, stores.Store(folder.resolve().parent), experiment, lab, loaded.fingerprint
+    )
+
+
+def saved_config(path: Path) -> ConfigDict:
+    """The experiment of a run, as its config file made it: lists are tuples again."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: tuples(item) for name, item in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(read_json(path)))
+
+
+def parser_for(module: str, description: str) -> argparse.ArgumentParser:
+    """A command line that names a run and says where its data are."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
+    parser.add_argument("--root", default=base.ladder().machine.workdir, help="folder of all runs")
+    parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
+    parser.add_argument("--manual_dir", default="", help="idx files of MNIST and the like")
+    return parser
+
+
+def machine_of(arguments: argparse.Namespace) -> ConfigDict:
+    """The `machine` part of a config, as the command line sets it."""
+    machine = base.ladder().machine
+    machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
+    machine.manual_dir = arguments.manual_dir
+    return machine
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Reads `"0,3,7"`, for an option of a command line."""
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
+    """Raises `UserError` unless all that is asked for is there."""
+    for one in asked:
+        if one not in known:
+            there = ", ".join(map(str, known))
+            raise UserError(f"`--{name}` is {one}; the run has {there}.")
+
+
+def exit_code(work: Callable[[], Any]) -> int:
+    """Prints what `work` returns; 2 and one sentence for what the user can mend."""
+    try:
+        print(work())
+    except (UserError, stores.StoreError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
