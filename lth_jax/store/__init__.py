@@ -8,6 +8,7 @@ from lth_jax.store.environment import environment
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
 from lth_jax.store.interrupts import Interrupted, Stop, on_signals
+from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.runs import Run, RunInfo, find_run, list_runs, open_run, read_metrics
 
@@ -15,11 +16,13 @@ __all__ = [
     "Checkpoint",
     "CorruptError",
     "Interrupted",
+    "MemberIndex",
     "Node",
     "Partial",
     "Progress",
     "Run",
     "RunInfo",
+    "Seat",
     "Stop",
     "Store",
     "StoreError",
@@ -31,8 +34,10 @@ __all__ = [
     "list_runs",
     "on_signals",
     "open_run",
+    "read_entry",
     "read_metrics",
     "restore",
     "save",
     "source_fingerprint",
+    "take_members",
 ]

@@ -48,6 +48,7 @@ def try_hold(path: Path) -> Iterator[bool]:
     """Holds a lock if it is free at this moment; says whether it does."""
     lock = filelock.FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except (filelock.Timeout, OSError):
         yield False

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,14 +135,53 @@ class Store:
           StoreError: the store cannot be written, or the node has another format. The nodes that
             were there before are untouched.
         """
-        path = self._path(key)
-        if not self.has(key):
-            with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
-                if not self.has(key):
-                    arrays, meta = compute(Partial(self._partial(key)))
-                    checkpoints.save(path, arrays, meta)
-                files.remove(self._partial(key))
+        self.ensure(key, compute)
         return self.read(key)
+
+    def ensure(
+        self,
+        key: str,
+        compute: Callable[[Partial], Node | tuple[Any, Any]],
+        *,
+        wait: bool = True,
+    ) -> bool:
+        """Computes and writes the node of this key unless it is there; reads nothing.
+
+        Args:
+          key: as for `node`.
+          compute: as for `node`.
+          wait: whether to wait while another process computes it.
+
+        Returns:
+          Whether the node is there; False only where another process is at it and `wait` is false.
+        """
+        if wait and not self.has(key):
+            with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
+                self._make(key, compute)
+        elif not self.has(key):
+            with locks.try_hold(self._lock(key)) as free:
+                if free:
+                    self._make(key, compute)
+        return self.has(key)
+
+    def _make(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> None:
+        """Computes and writes a node whose lock is held."""
+        if not self.has(key):
+            arrays, meta = compute(Partial(self._partial(key)))
+            checkpoints.save(self._path(key), arrays, meta)
+        files.remove(self._partial(key))
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all finished nodes, in order."""
+        return iter(sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name)))
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """The `meta` of a finished node, without its arrays and unchecked; quick.
+
+        Raises:
+          CorruptError: the facts cannot be read.
+        """
+        return files.read_json(self._path(key) / "meta.json")["meta"]
 
     def has(self, key: str) -> bool:
         """Whether the node is finished."""
@@ -161,7 +200,7 @@ class Store:
         return Node(*checkpoints.restore(self._path(key), like))
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        if not _is_key(key):
             raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
         return self.root / "nodes" / key[:2] / key
 
@@ -175,7 +214,11 @@ class Store:
         leftovers = {path: path.name[1:-4] for path in self.root.glob("nodes/*/.*.tmp")}
         leftovers |= {path: path.name for path in self.root.glob("partial/*")}
         for path, key in leftovers.items():
-            if _KEY.fullmatch(key) and (path.suffix == ".tmp" or self.has(key)):
+            if _is_key(key) and (path.suffix == ".tmp" or self.has(key)):
                 with locks.try_hold(self._lock(key)) as free:
                     if free:
                         files.remove(path)
+
+
+def _is_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
