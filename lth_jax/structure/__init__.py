@@ -1,22 +1,22 @@
 """Structured tickets: the removable units of any JAX function, removed exactly."""
 
 from lth_jax.structure import control, lookups, moves, sums  # noqa: F401  (they register their rules)
+from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
+from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.links import major, minor
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.rules import register
+from lth_jax.structure.scorers import norm_scales
 from lth_jax.structure.symmetry import match, permute
 from lth_jax.structure.units import (
     expand,
-    global_counts,
     granularity,
-    keep_best,
     members,
     prunable,
     score_units,
-    unit_counts,
     units_of,
 )
 
@@ -24,23 +24,27 @@ __all__ = [
     "Group",
     "Slot",
     "Structure",
+    "across_groups",
+    "by_group",
     "check_fits",
     "check_same",
     "compact",
     "effective_density",
     "expand",
     "find_groups",
-    "global_counts",
     "granularity",
-    "keep_best",
+    "kept_weights",
     "live_mask",
     "live_units",
     "major",
     "match",
     "members",
     "minor",
+    "norm_scales",
     "permute",
     "prunable",
+    "random_units",
+    "refill",
     "refit",
     "register",
     "score_units",

@@ -1,4 +1,4 @@
-"""Scores of units, choices among them, and their way to leaf masks and back."""
+"""Units and leaf masks: from one to the other, and the scores of units from those of weights."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.pruning import scopes
 from lth_jax.pruning.granularity import Granularity, Reduction
 from lth_jax.pruning.granularity import groups as grouped
 from lth_jax.structure.compact import UnitMask
@@ -68,22 +67,32 @@ def _owners(structure: Structure, slots: Iterable[tuple[Slot, int]]) -> np.ndarr
     return owner
 
 
-def units_of(structure: Structure, mask: Mask) -> dict[str, np.ndarray]:
-    """The unit mask of a leaf mask (on the host): a unit is kept unless one of its slices is empty.
+def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
+    """The unit mask of a leaf mask: a unit is kept unless one of its slices is empty.
 
-    The inverse of `expand` wherever no layer is empty.
+    The inverse of `expand` wherever no layer is empty. Pure, so it can be vmapped.
 
     Args:
       structure: from `find_groups`.
       mask: bool leaves shaped like the parameters.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
+    >>> mask = {"v": jnp.array([[True], [False]]), "w": jnp.ones((3, 2), bool)}
+    >>> units_of(found, mask)["v:0"].tolist()
+    [True, False]
     """
-    leaves = dict(zip(trees.names(mask), map(np.asarray, jax.tree.leaves(mask)), strict=True))
+    leaves = trees.to_named(mask)
 
-    def alive(slot: Slot) -> np.ndarray:
-        rows = np.moveaxis(leaves[slot.leaf], slot.axis, 0)
-        return rows[slot.indices].any(axis=tuple(range(1, rows.ndim + 1)))
+    def alive(slot: Slot) -> jax.Array:
+        rows = jnp.moveaxis(leaves[slot.leaf], slot.axis, 0)[slot.indices]
+        return rows.any(axis=tuple(range(1, rows.ndim)))
 
-    return {g.name: np.all([alive(slot) for slot in g.slots], axis=0) for g in structure.groups}
+    return {
+        group.name: jnp.all(jnp.stack([alive(slot) for slot in group.slots]), axis=0)
+        for group in structure.groups
+    }
 
 
 def prunable(structure: Structure) -> Prunable:
@@ -124,12 +133,13 @@ def granularity(structure: Structure, reduction: Reduction = jnp.sum) -> Granula
     """Units as a granularity of the pruner: whole channels, heads, hidden units compete.
 
     Masks are those of ordinary leaves, so structured tickets go through the same ladder, controls
-    and populations. Use it with the leaves of `prunable(structure)`.
+    and populations. Use it with the leaves of `prunable(structure)`, and with a scope of units:
+    `by_group` or `across_groups`.
 
     Args:
       structure: from `find_groups`.
-      reduction: `(scores, axis, keepdims)` over each slice of a unit, as `jnp.sum` or `l2`; the
-        slices' values are added.
+      reduction: `(scores, axis, keepdims)` over each slice of a unit, as `jnp.sum`, `jnp.mean` or
+        `lth_jax.pruning.granularity.l2`; the slices' values are added.
     """
     return grouped(members(structure), reduction)
 
@@ -140,9 +150,7 @@ def score_units(
     """Scores of units from scores of weights, each weight of a unit counted once.
 
     With `jnp.sum` of squared weights this is the group magnitude of DepGraph (Fang et al., 2023);
-    with `jnp.mean` units of different sizes become comparable; with a tree that is zero except
-    for BatchNorm's scales it is network slimming (Liu et al., 2017); with activations' norms
-    written on the kernels (Wanda) it is activation-based.
+    with `jnp.mean` units of different sizes become comparable.
 
     Args:
       structure: from `find_groups`.
@@ -188,88 +196,3 @@ def _not_in(earlier: list[Slot], slot: Slot, shape: tuple[int, ...]) -> np.ndarr
                   for d in range(len(shape))]  # fmt: skip
         new &= ~mine.reshape(spread)
     return new
-
-
-def unit_counts(
-    structure: Structure, density: float | Mapping[str, float], *, multiple: int = 1
-) -> dict[str, np.int32]:
-    """How many units each group keeps, on the host: rounded to a multiple, never none.
-
-    `multiple · max(1, round(density · units / multiple))`, and never more than there are.
-
-    Args:
-      structure: from `find_groups`.
-      density: the fraction of units kept, in (0, 1]; one for all groups or one for each by name
-        (absent groups are kept whole).
-      multiple: what hardware likes: 8, 16, 128.
-
-    Raises:
-      ValueError: if a density or the multiple is out of range, or a name is no group's.
-
-    >>> from lth_jax.structure.groups import find_groups
-    >>> params = {"v": jnp.ones((20, 1)), "w": jnp.ones((3, 20))}
-    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
-    >>> {k: int(n) for k, n in unit_counts(found, 0.3, multiple=8).items()}
-    {'v:0': 8}
-    """
-    if multiple < 1:
-        raise ValueError(f"`multiple` must be at least 1, but it is {multiple}")
-    names = [group.name for group in structure.groups]
-    each = density if isinstance(density, Mapping) else dict.fromkeys(names, density)
-    for name, value in each.items():
-        if name not in names:
-            raise ValueError(f"`density` names '{name}', which is no group; there are {names}")
-        if not 0 < value <= 1:
-            raise ValueError(f"`density` at '{name}' must be in (0, 1], but it is {value}")
-    return {g.name: _rounded(each.get(g.name, 1.0) * g.units, multiple, g.units)
-            for g in structure.groups}  # fmt: skip
-
-
-def _rounded(amount: float, multiple: int, units: int) -> np.int32:
-    """Half rounds up."""
-    return np.int32(min(units, multiple * max(1, int(np.floor(amount / multiple + 0.5)))))
-
-
-def keep_best(scores: UnitScores, counts: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The unit mask that keeps in each group the best units, exactly so many.
-
-    Pure: counts may be traced and differ between the members of a population. Ties go to the
-    earlier unit.
-
-    Args:
-      scores: for each group by name, float `[units]`.
-      counts: for each group by name, how many to keep (`unit_counts`).
-
-    >>> {k: v.tolist() for k, v in keep_best({"a": jnp.array([1.0, 3.0, 2.0])}, {"a": 2}).items()}
-    {'a': [False, True, True]}
-    """
-    alive = {name: jnp.ones(s.shape, bool) for name, s in scores.items()}
-    every = dict.fromkeys(scores, True)
-    return scopes.layerwise().select(scores, alive, dict(counts), prunable=every)
-
-
-def global_counts(scores: UnitScores, density: float, *, multiple: int = 1) -> dict[str, np.int32]:
-    """How many units each group keeps if all units compete, on the host.
-
-    The best `density` of all units are counted by group; each count is then rounded to the
-    multiple, and no group is emptied.
-
-    Args:
-      scores: for each group by name, float `[units]`, comparable between groups.
-      density: the fraction of all units, in (0, 1].
-      multiple: what the counts are multiples of, wherever a group has that many units.
-
-    Raises:
-      ValueError: if `density` or `multiple` is out of range.
-
-    >>> scores = {"a": jnp.array([1.0, 9.0]), "b": jnp.array([8.0, 7.0])}
-    >>> {name: int(n) for name, n in global_counts(scores, 0.75).items()}
-    {'a': 1, 'b': 2}
-    """
-    if multiple < 1:
-        raise ValueError(f"`multiple` must be at least 1, but it is {multiple}")
-    scope, every = scopes.globally(), dict.fromkeys(scores, True)
-    alive = {name: jnp.ones(s.shape, bool) for name, s in scores.items()}
-    count = scope.counts(scores, density, prunable=every)
-    best = scope.select(scores, alive, count, prunable=every)
-    return {n: _rounded(float(m.sum()), multiple, m.size) for n, m in best.items()}

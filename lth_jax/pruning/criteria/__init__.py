@@ -1,7 +1,7 @@
 """Criteria: what a weight is worth. Each builder returns a pure `Criterion`."""
 
 from lth_jax.pruning.criteria._inputs import Criterion
-from lth_jax.pruning.criteria.activations import squared_inputs, wanda
+from lth_jax.pruning.criteria.activations import activation_norms, squared_inputs, wanda
 from lth_jax.pruning.criteria.curvature import fisher, obd
 from lth_jax.pruning.criteria.flax_inputs import linen_inputs, nnx_inputs
 from lth_jax.pruning.criteria.gradients import grasp, saliency, snip
@@ -25,6 +25,7 @@ from lth_jax.pruning.criteria.weights import (
 __all__ = [
     "Criterion",
     "MovementState",
+    "activation_norms",
     "fisher",
     "grasp",
     "lamp",

@@ -1,4 +1,4 @@
-"""Wanda: weights judged by the activations that they multiply, and where to get those.
+"""Weights judged by the activations that they read, and where to get those.
 
 A weight's input is read off the layer itself. A linear layer `y = layer(W, x)` gives each output as
 a sum of weights times inputs, so the derivative of `Σ layer(W, x²)` by a weight is `Σ x²` over all
@@ -48,19 +48,55 @@ def wanda(inputs: Inputs) -> Criterion:
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
-        batches = require_batches(batches, "wanda")
-        weights = kept(params, mask)
-        squares = [inputs(weights, batch) for batch in batches]
-        _check_names(squares[0], params)
-
-        def score(name: str, w: jax.Array) -> jax.Array:
-            if name not in squares[0]:
-                return jnp.abs(widen(w))
-            return jnp.abs(widen(w)) * jnp.sqrt(sum(widen(s[name]) for s in squares))
-
-        return trees.map_named(score, weights)
+        weights, norms = _input_norms(inputs, params, mask, batches, "wanda")
+        return trees.map_named(lambda n, w: jnp.abs(widen(w)) * norms.get(n, 1.0), weights)
 
     return criterion
+
+
+def activation_norms(inputs: Inputs) -> Criterion:
+    """`‖x_j‖₂` of the activation that each weight reads, whatever the weight is.
+
+    For units rather than weights: summed over the slices of a unit it ranks the units of a group by
+    the norm of what they say, since the slices that make them score alike. Leaves that `inputs`
+    does not report score 0. (Hu et al. 2016, "Network trimming", rank by how often it is zero.)
+
+    Args:
+      inputs: as in `wanda`.
+
+    Returns:
+      A criterion that needs `batches`.
+
+    Raises:
+      ValueError: as in `wanda`.
+
+    Example:
+      >>> inputs = lambda params, x: squared_inputs(lambda p, x: x @ p["kernel"], params, x)
+      >>> params, mask = {"kernel": jnp.array([[5.0], [7.0]])}, {"kernel": jnp.ones((2, 1), bool)}
+      >>> batches = [jnp.array([[3.0, 1.0], [4.0, 0.0]])]
+      >>> activation_norms(inputs)(params, mask, batches=batches)["kernel"].tolist()
+      [[5.0], [1.0]]
+    """
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del key, initial
+        weights, norms = _input_norms(inputs, params, mask, batches, "activation_norms")
+        return trees.map_named(lambda n, w: norms.get(n, jnp.zeros_like(widen(w))), weights)
+
+    return criterion
+
+
+def _input_norms(
+    inputs: Inputs, params: Any, mask: Any, batches: Any, name: str
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The network as it stands, and the norms of what its weights read in all batches."""
+    batches = require_batches(batches, name)
+    weights = kept(params, mask)
+    squares = [inputs(weights, batch) for batch in batches]
+    _check_names(squares[0], params)
+    return weights, {
+        leaf: jnp.sqrt(sum(widen(found[leaf]) for found in squares)) for leaf in squares[0]
+    }
 
 
 def squared_inputs(layer: Callable[[Any, Any], Any], weights: Any, x: Any) -> dict[str, jax.Array]:

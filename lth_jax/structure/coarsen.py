@@ -1,0 +1,99 @@
+"""Unit masks made from other masks: refilled ones, and random ones of the same shape."""
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.pruning.masks import count_kept
+from lth_jax.pruning.scopes import layerwise
+from lth_jax.structure.compact import UnitMask
+from lth_jax.structure.counts import kept_weights, most_within, rounded
+from lth_jax.structure.groups import Structure
+from lth_jax.structure.units import expand, score_units, units_of
+from lth_jax.types import Key, Mask, Prunable
+
+_STEPS = 1024
+"""How finely the units' share is searched for."""
+
+
+def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
+    """A mask of whole units made from a mask of weights: the fullest units, filled up again.
+
+    IMP-Refill (Chen et al., 2022, "Coarsening the granularity"): within each group the units that
+    hold the most weights of the ticket get all their weights back, the others lose theirs. A group
+    whose weights have density d keeps the share d^t of its units, with the one t for all groups at
+    which as many weights as possible are left, but no more than the ticket has; none is emptied.
+
+    Pure, so it can be vmapped.
+
+    Args:
+      structure: from `find_groups`.
+      mask: a ticket's mask of single weights.
+      prunable: which leaves count and are masked; the others stay all True.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
+    >>> mask = {"v": jnp.ones((2, 1), bool), "w": jnp.array([[0, 1], [0, 1], [1, 0]], bool)}
+    >>> refill(found, mask, {"v": True, "w": True})["w"].tolist()
+    [[False, True], [False, True], [False, True]]
+    """
+    counted = jax.tree.map(
+        lambda m, use: m.astype(jnp.float32) if use else jnp.zeros(m.shape, jnp.float32),
+        mask,
+        prunable,
+    )
+    held = score_units(structure, counted)
+    whole = score_units(
+        structure,
+        jax.tree.map(lambda m, use: jnp.full(m.shape, float(use)), mask, prunable),
+    )
+    density = {name: held[name].sum() / whole[name].sum() for name in held}
+
+    def counts(step: jax.Array) -> dict[str, jax.Array]:
+        # Steps count down from the exponent 4 to 0, so that more of them keep more.
+        exponent = 4 * (1 - step / _STEPS)
+        return {
+            g.name: rounded(density[g.name] ** exponent * g.units, 1, g.units)
+            for g in structure.groups
+        }
+
+    best = most_within(
+        lambda step: kept_weights(structure, counts(step), prunable),
+        count_kept(mask, prunable),
+        _STEPS,
+    )
+    every = dict.fromkeys(held, True)
+    alive = {name: jnp.ones(score.shape, bool) for name, score in held.items()}
+    units = layerwise().select(held, alive, counts(best), prunable=every)
+    return as_mask(structure, units, prunable)
+
+
+def random_units(structure: Structure, key: Key, mask: Mask, prunable: Prunable) -> Mask:
+    """As many units of each group as a mask of units keeps, drawn at random: the same shape.
+
+    Args:
+      structure: from `find_groups`.
+      key: a typed key.
+      mask: a mask of whole units, as the pruner of units or `refill` makes it.
+      prunable: which leaves are masked; the others stay all True.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.ones((4, 1)), "w": jnp.ones((3, 4))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
+    >>> mask = expand(found, {"v:0": jnp.array([True, False, False, False])})
+    >>> random_units(found, jax.random.key(0), mask, {"v": True, "w": True})["v"].sum().item()
+    1
+    """
+    kept = units_of(structure, mask)
+    drawn = {
+        group.name: jax.random.permutation(jax.random.fold_in(key, i), kept[group.name])
+        for i, group in enumerate(structure.groups)
+    }
+    return as_mask(structure, drawn, prunable)
+
+
+def as_mask(structure: Structure, units: UnitMask, prunable: Prunable) -> Mask:
+    """`expand`, with the leaves that are not prunable all True."""
+    return jax.tree.map(
+        lambda m, use: m if use else jnp.ones_like(m), expand(structure, units), prunable
+    )

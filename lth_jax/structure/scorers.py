@@ -1,0 +1,49 @@
+"""Criteria that look at units rather than weights."""
+
+import fnmatch
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.pruning.criteria import Criterion
+from lth_jax.structure.groups import Structure
+
+
+def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
+    """|γ| of the normalisation that a unit passes through; every other weight scores 0.
+
+    With `granularity(structure)` a unit's score is the sum of the |γ| among its slices: network
+    slimming (Liu et al., 2017), which trains with an L1 penalty on γ; without one it still ranks.
+
+    Args:
+      structure: from `find_groups`.
+      pattern: which leaves hold scales, shell-style; Flax calls them `scale`.
+
+    Raises:
+      ValueError: if a group has no such leaf, so that its units could not be told apart.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"scale": jnp.array([2.0, -3.0]), "v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
+    >>> apply = lambda p, x: jnp.tanh(x @ p["w"] * p["scale"]) @ p["v"]
+    >>> criterion = norm_scales(find_groups(apply, params, jnp.ones((1, 3))))
+    >>> criterion(params, None)["scale"].tolist()
+    [2.0, 3.0]
+    """
+    for group in structure.groups:
+        if not any(fnmatch.fnmatchcase(slot.leaf, pattern) for slot in group.slots):
+            raise ValueError(
+                f"`structure` has the group '{group.name}' without a leaf that fits {pattern!r}; "
+                "leave it out with `Structure.only`, or use another criterion."
+            )
+
+    def criterion(params, mask, *, key=None, batches=None, initial=None):
+        del mask, key, batches, initial
+
+        def score(name: str, leaf: jax.Array) -> jax.Array:
+            found = fnmatch.fnmatchcase(name, pattern)
+            return jnp.abs(leaf) if found else jnp.zeros_like(leaf)
+
+        return trees.map_named(score, params)
+
+    return criterion
