@@ -1,6 +1,6 @@
 """The lottery itself: ladders of train-prune-rewind, their tickets and the tickets' controls."""
 
-from lth_jax.lottery.controls import CONTROLS
+from lth_jax.lottery.controls import CONTROLS, named, refill_controls, unit_controls
 from lth_jax.lottery.keys import derive
 from lth_jax.lottery.ladder import Entry, Hooks, climb
 from lth_jax.lottery.level import Progress
@@ -21,4 +21,7 @@ __all__ = [
     "climb",
     "derive",
     "level_sizes",
+    "named",
+    "refill_controls",
+    "unit_controls",
 ]

@@ -6,8 +6,10 @@ the ticket's data order and schedule, keeps the exact number of weights, and is 
 ticket as a further member.
 """
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
+from lth_jax import structure as st
 from lth_jax.lottery.rewind import Point
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.types import Key, Mask, Prunable
@@ -61,12 +63,83 @@ CONTROLS: dict[str, Control] = {
     "shuffle": layerwise_shuffle,
     "random": random_mask,
 }
+"""Controls of any ticket."""
 
 
-def check_controls(names: Any) -> None:
-    """Raises `ValueError` if a control is unknown or named twice."""
+def random_units(structure: st.Structure) -> Control:
+    """The ticket's weights under as many units of each group, drawn at random: the same shape.
+
+    For tickets of whole units: is the choice of the units what wins? (Their `reinit` is the same
+    shape from scratch, of which Liu et al. 2019 say that it does as well.)
+    """
+
+    def control(
+        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    ) -> tuple[Mask, Point]:
+        del fresh
+        return st.random_units(structure, key, mask, prunable), dense
+
+    return control
+
+
+def refilled(structure: st.Structure, then: Control | None = None) -> Control:
+    """The whole units that hold most of the ticket's weights, all their weights given back.
+
+    IMP-Refill (Chen et al. 2022) as a twin of each unstructured ticket: no more weights, but a
+    smaller network.
+
+    Args:
+      structure: the network's units.
+      then: what to break in the refilled ticket: a control of it.
+    """
+
+    def control(
+        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    ) -> tuple[Mask, Point]:
+        filled = st.refill(structure, mask, prunable)
+        return then(filled, dense, fresh, key=key, prunable=prunable) if then else (filled, dense)
+
+    return control
+
+
+def unit_controls(structure: st.Structure) -> dict[str, Control]:
+    """Controls of tickets that are whole units, by name.
+
+    Args:
+      structure: the network's units.
+    """
+    return {"reinit": reinit, "random_units": random_units(structure)}
+
+
+def refill_controls(structure: st.Structure) -> dict[str, Control]:
+    """The refilled twin of unstructured tickets and the twin's own controls, by name.
+
+    Args:
+      structure: the network's units.
+    """
+    broken = unit_controls(structure)
+    return {"refill": refilled(structure)} | {
+        f"refill_{name}": refilled(structure, control) for name, control in broken.items()
+    }
+
+
+def named(names: Iterable[str], table: dict[str, Control] = CONTROLS) -> dict[str, Control]:
+    """The controls of these names, in this order.
+
+    Args:
+      names: the arms trained beside each ticket.
+      table: what there is: `CONTROLS`, `unit_controls(…)`, `refill_controls(…)`.
+
+    Raises:
+      ValueError: if a control is unknown or named twice.
+
+    >>> list(named(["shuffle", "reinit"]))
+    ['shuffle', 'reinit']
+    """
+    names = tuple(names)
     for name in names:
-        if name not in CONTROLS:
-            raise ValueError(f"`controls` holds {name!r}; each must be one of {sorted(CONTROLS)}.")
-    if len(set(names)) < len(tuple(names)):
-        raise ValueError(f"`controls` is {tuple(names)}; each may be named once.")
+        if name not in table:
+            raise ValueError(f"`controls` holds {name!r}; each must be one of {sorted(table)}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`controls` is {names}; each may be named once.")
+    return {name: table[name] for name in names}

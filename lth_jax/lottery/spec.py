@@ -1,9 +1,9 @@
 """What a ladder is: what to train with, what to do, and who its members are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lth_jax.lottery.controls import check_controls
+from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind, check_rewind
 from lth_jax.training.segment import Trainer
 from lth_jax.types import DENSE, TICKET, Batch, Count, Key, Mask, Prunable
@@ -50,7 +50,7 @@ class Ladder(NamedTuple):
       pruner: from `lth_jax.prune`.
       prunable: which leaves may be pruned.
       rewind: what is set back between levels.
-      controls: names of the arms trained beside each ticket.
+      controls: the arms trained beside each ticket, by name (`controls.named`).
       stop: the steps of one training.
       score_step: the step at which the criterion sees the parameters; at most `stop`.
       control_levels: the levels at which controls are trained; None for all.
@@ -61,7 +61,7 @@ class Ladder(NamedTuple):
     pruner: Callable[..., Mask]
     prunable: Prunable
     rewind: Rewind
-    controls: Sequence[str]
+    controls: Mapping[str, Control]
     stop: int
     score_step: int
     control_levels: frozenset[int] | None = None
@@ -82,7 +82,6 @@ def check_ladder(lab: Lab, ladder: Ladder) -> None:
             f"`score_step` is {ladder.score_step}; it must lie between the rewind step, "
             f"{ladder.rewind.step}, and the last step, {ladder.stop}."
         )
-    check_controls(ladder.controls)
 
 
 def level_sizes(lab: Lab, ladder: Ladder) -> list[int]:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from lth_jax import trees
 from lth_jax.data import indices
-from lth_jax.lottery import Data, Lab, Ladder, Rewind, climb
+from lth_jax.lottery import Data, Lab, Ladder, Rewind, climb, named
 from lth_jax.models import ResNet, from_linen, from_nnx
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
@@ -62,7 +62,7 @@ def climbed(model, folder, rewind):
         pruner=prune(criteria.magnitude(), scope),
         prunable=prunable,
         rewind=rewind,
-        controls=("reinit", "shuffle", "random"),
+        controls=named(["reinit", "shuffle", "random"]),
         stop=4,
         score_step=4,
     )

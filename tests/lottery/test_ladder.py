@@ -18,6 +18,7 @@ from lth_jax.lottery import (
     climb,
     derive,
     level_sizes,
+    named,
 )
 from lth_jax.models import MLP, from_linen
 from lth_jax.pruning import criteria, masks, scopes
@@ -66,10 +67,11 @@ def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
         pruner=prune(criteria.magnitude(), scope),
         prunable=prunable,
         rewind=Rewind(),
-        controls=CONTROLS,
+        controls={},
         stop=STOP,
         score_step=STOP,
     )
+    changes["controls"] = named(changes.get("controls", CONTROLS))
     return ladder._replace(**changes)
 
 

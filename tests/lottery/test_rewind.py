@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from lth_jax.lottery.controls import check_controls
+from lth_jax.lottery.controls import named
 from lth_jax.lottery.rewind import (
     Point,
     Rewind,
@@ -64,4 +64,4 @@ def test_a_rewind_that_cannot_be_is_refused():
         with pytest.raises(ValueError, match=r"`rewind\."):
             check_rewind(rewind, 100)
     with pytest.raises(ValueError, match="'reinit'"):
-        check_controls(["reinit", "reinit"])
+        named(["reinit", "reinit"])
