@@ -52,12 +52,12 @@ class Display:
 
     def advance(self, segment: Segment) -> None:
         """Counts a finished segment and shows where the ladder stands."""
-        members = len(segment.labels)
+        members = len(segment.entrants)
         self._trained += (segment.step - segment.before) * members
         done = self._finished + (segment.step - segment.start) * members
         speed = self._trained / (time.perf_counter() - self._began)
         facts = (
-            f"level {segment.level}/{self._levels}, {100 * segment.density:.3g}% of weights, "
+            f"level {segment.level}/{self._levels}, {100 * segment.densities[0]:.3g}% of weights, "
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"
         )
         self._bar.update(self._task, completed=done, facts=facts)

@@ -13,14 +13,26 @@ from experiments import build
 from experiments.flags import UserError
 from experiments.progress import Display
 from lth_jax import store as stores
-from lth_jax.lottery import Entry, Hooks, Lab, Ladder, Progress, check_ladder, climb, level_sizes
+from lth_jax.lottery import (
+    Cell,
+    Entry,
+    Hooks,
+    Lab,
+    Ladder,
+    Programs,
+    Progress,
+    check_ladder,
+    climb,
+    level_sizes,
+)
 from lth_jax.lottery.starts import Starts
 from lth_jax.report import level_table, read_run, write_report
 from lth_jax.training.population import DRIVERS, Plan, choose_plan
 
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
-    f"lth_jax.{room}" for room in ("training", "lottery", "pruning", "models", "data", "trees")
+    f"lth_jax.{room}"
+    for room in ("training", "lottery", "pruning", "structure", "models", "data", "trees")
 )
 
 
@@ -63,7 +75,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             else:
                 source = stores.source_fingerprint(*SOURCES)
                 identity = build.identity(experiment, loaded.fingerprint, env, source)
-                _climb(machine, lab, ladder, run, store, identity, stop)
+                _climb(machine, Cell(lab, ladder, identity), run, store, stop)
                 run.finish()
             page = write_report(store, run)
             rich.print(level_table(read_run(store, run.path)))
@@ -106,21 +118,15 @@ def _setting(experiment: ConfigDict, loaded: Any) -> tuple[Lab, Ladder]:
 
 
 def _climb(
-    machine: ConfigDict,
-    lab: Lab,
-    ladder: Ladder,
-    run: stores.Run,
-    store: stores.Store,
-    identity: dict[str, Any],
-    stop: stores.Stop,
+    machine: ConfigDict, cell: Cell, run: stores.Run, store: stores.Store, stop: stores.Stop
 ) -> None:
+    lab, ladder, _ = cell
     sizes = level_sizes(lab, ladder)
     lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
     work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
     with Display(run.path.name, work, machine.progress) as display:
-        plans = recorded_plans(machine, run, lab, ladder)
-        hooks = _hooks(run, display, stop)
-        climb(lab, ladder, store=store, plans=plans, identity=identity, hooks=hooks)
+        plans = recorded_plans(machine, run, cell)
+        climb([cell], store=store, plans=plans, hooks=_hooks(run, display, stop))
         display.say(f"{sum(sizes)} members in {display.spent()}")
 
 
@@ -131,7 +137,7 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
         if progress.step < progress.stop:
             stop.check()
 
-    def on_node(entry: Entry) -> None:
+    def on_node(cell: int, entry: Entry) -> None:
         run.add(**entry._asdict())
         display.node(entry)
         stop.check()
@@ -145,36 +151,37 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
 
 def _record(progress: Progress) -> dict[str, Any]:
     """A line of metrics.jsonl."""
-    n = len(progress.labels)
+    n = len(progress.entrants)
     return {
         "level": progress.level,
-        "density": progress.density,
+        "density": progress.densities[0],
         "step": progress.step,
         "seconds": progress.seconds,
-        "members": [list(label) for label in progress.labels],
+        "members": [list(entrant.label) for entrant in progress.entrants],
         **{name: value[:n].tolist() for name, value in progress.info.items()},
     }
 
 
 def recorded_plans(
-    machine: ConfigDict, run: stores.Run, lab: Lab, ladder: Ladder
+    machine: ConfigDict, run: stores.Run, cell: Cell
 ) -> Sequence[tuple[int, Plan]]:
     """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
-        plan, evidence = _choose(machine, lab, ladder)
+        plan, evidence = _choose(machine, cell)
         run.record_plan({**plan._asdict(), "evidence": evidence})
     first = (0, Plan(run.plan["chunk"], run.plan["driver"]))
     return [first, *((r["level"], Plan(r["chunk"], r["driver"])) for r in run.replans)]
 
 
-def _choose(machine: ConfigDict, lab: Lab, ladder: Ladder) -> tuple[Plan, list[dict[str, Any]]]:
+def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]]:
     if machine.chunk and machine.driver:
         return Plan(machine.chunk, machine.driver), []
-    sizes = level_sizes(lab, ladder)
+    lab = cell.lab
+    sizes = level_sizes(lab, cell.ladder)
     widths = {machine.chunk} if machine.chunk else {1, min(sizes), max(sizes)}
     drivers = [machine.driver] if machine.driver else DRIVERS
     candidates = [Plan(width, driver) for width in sorted(widths) for driver in drivers]
-    members = Starts(lab, ladder).dense()
+    members = Starts([cell], Programs(lab.trainer)).dense()
     data = lab.data
     return choose_plan(
         lab.trainer, members, data.train, data.validation, sizes, candidates=candidates

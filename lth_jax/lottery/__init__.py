@@ -1,27 +1,37 @@
 """The lottery itself: ladders of train-prune-rewind, their tickets and the tickets' controls."""
 
-from lth_jax.lottery.controls import CONTROLS, named, refill_controls, unit_controls
+from lth_jax.lottery.controls import CONTROLS, REFILL_CONTROLS, UNIT_CONTROLS, named
 from lth_jax.lottery.keys import derive
 from lth_jax.lottery.ladder import Entry, Hooks, climb
 from lth_jax.lottery.level import Progress
+from lth_jax.lottery.programs import Programs, training_program
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.roster import Cell, Roster, check_cells, timeline
 from lth_jax.lottery.spec import Data, Lab, Label, Ladder, check_ladder, level_sizes
 
 __all__ = [
     "CONTROLS",
+    "REFILL_CONTROLS",
+    "UNIT_CONTROLS",
+    "Cell",
     "Data",
     "Entry",
     "Hooks",
     "Lab",
     "Label",
     "Ladder",
+    "Programs",
     "Progress",
     "Rewind",
+    "Roster",
+    "check_cells",
     "check_ladder",
     "climb",
     "derive",
     "level_sizes",
     "named",
     "refill_controls",
+    "timeline",
+    "training_program",
     "unit_controls",
 ]

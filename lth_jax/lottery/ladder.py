@@ -1,34 +1,48 @@
 """Iterative pruning: train, prune, rewind, again, with each ticket's controls beside it.
 
 Level 0 is the trunk: one dense parent per replicate, shared by everything above it. Each further
-level prunes the tickets of the level before, builds their controls, and trains all of them as one
-population. Every chunk of every level is a node of the store, keyed by all that decides its
-numbers; a node that exists is read, not trained.
+level prunes the tickets of the level before, builds their controls, and trains all of them, of all
+cells, as one population. A chunk of a level is a node of the store; a member that some node holds
+already is read, not trained.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.level import Assignment, OnProgress, compile_measure, train_node
+from lth_jax.lottery.level import Assignment, OnProgress, train_node
+from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
+from lth_jax.lottery.roster import Cell, Entrant, Roster, check_cells, course
+from lth_jax.lottery.spec import Label
 from lth_jax.lottery.starts import Starts, Tickets
-from lth_jax.store import Node, Store, content_key
-from lth_jax.training.population import Plan, chunks, compile_segment
+from lth_jax.store import MemberIndex, Node, Partial, Store, content_key
+from lth_jax.training.population import Plan, chunks
+from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 
 
 class Entry(NamedTuple):
-    """A line of a run's manifest: one node, its level, the arms it holds and the work in it."""
+    """A line of a run's manifest: one node, its level, and which of its members are the run's.
+
+    Attributes:
+      key: the node.
+      level: its level.
+      arms: the arms that the run has in it.
+      rows: the run's members, as places on the node's member axis.
+      member_steps: the work in them; what several cells share counts for the first.
+    """
 
     key: str
     level: int
     arms: list[str]
+    rows: list[int]
     member_steps: int
 
 
@@ -37,13 +51,13 @@ class Hooks(NamedTuple):
 
     Attributes:
       on_progress: after each segment.
-      on_node: after each node, with its manifest entry; also for nodes found in the store.
+      on_node: `(cell, entry)` for each node, found or trained, and each cell with members in it.
       on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk;
         must write it down before it returns.
     """
 
     on_progress: OnProgress = lambda progress: None
-    on_node: Callable[[Entry], None] = lambda entry: None
+    on_node: Callable[[int, Entry], None] = lambda cell, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
 
 
@@ -51,170 +65,203 @@ SILENT = Hooks()
 
 
 def climb(
-    lab: Lab,
-    ladder: Ladder,
+    cells: Sequence[Cell],
     *,
     store: Store,
     plans: Sequence[tuple[int, Plan]],
-    identity: dict[str, Any],
     hooks: Hooks = SILENT,
-) -> list[Entry]:
-    """Trains, or reads, the whole ladder.
+    programs: Programs | None = None,
+) -> list[list[Entry]]:
+    """Trains, or reads, the ladders of all cells, level by level as one population.
+
+    Several processes may climb the same cells in one store: each chunk is trained by one of them,
+    and that of a process that was killed is taken over by another.
 
     Args:
-      lab: what to train with.
-      ladder: what to do.
+      cells: the experiments, at least one; they share trainer, data and the steps of a level.
       store: where finished nodes are and go.
       plans: `(level, plan)` in ascending order, the first for level 0: the plan from that level
         on. More than one only where memory ran out.
-      identity: JSON-like; all that decides the numbers and is not in the nodes' own keys:
-        `"trunk"` for level 0 and, in addition, `"ladder"` for the levels above it.
       hooks: whom to tell.
+      programs: those of the cells' trainer, if other climbs use them too.
 
     Returns:
-      The manifest: every node in order.
+      The manifest of each cell: its part of every node, in order.
+
+    Raises:
+      ValueError: for cells that cannot climb together, before anything is trained.
     """
-    check_ladder(lab, ladder)
-    climb = _Climb(lab, ladder, store, identity, hooks)
-    plans, entries = list(plans), []
-    trunk: Tickets | None = None
-    parents: Tickets | None = None
-    for level in range(len(ladder.counts) + 1):
+    check_cells(cells)
+    climbing = _Climb(cells, store, hooks, programs or Programs(cells[0].lab.trainer))
+    plans = list(plans)
+    for level in range(len(climbing.roster.levels)):
         while True:
             plan = [plan for first, plan in plans if first <= level][-1]
             try:
-                found, nodes = climb.level(plan, level, trunk, parents)
+                climbing.level(plan, level)
                 break
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) or plan.chunk == 1:
                     raise
                 plans.append((level, plan._replace(chunk=plan.chunk // 2)))
                 hooks.on_replan(*plans[-1])
-        entries += found
-        parents = gather(climb.starts.like, nodes, found, TICKET if level else DENSE)
-        trunk = trunk or parents
-    return entries
+    return climbing.entries
 
 
 class _Climb:
-    """One climb's fixed parts, and its programs, each compiled once and used at every level."""
+    """One climb: who its members are, where those that are finished lie, and how others begin."""
 
-    def __init__(
-        self, lab: Lab, ladder: Ladder, store: Store, identity: dict[str, Any], hooks: Hooks
-    ):
-        self.lab, self.ladder, self.store, self.hooks = lab, ladder, store, hooks
-        self.identity = identity
-        self.starts = Starts(lab, ladder)
-        self.segment = functools.cache(lambda plan: compile_segment(lab.trainer, plan))
-        self.measure = functools.cache(lambda chunk: compile_measure(lab.trainer, chunk))
+    def __init__(self, cells: Sequence[Cell], store: Store, hooks: Hooks, programs: Programs):
+        self.cells, self.store, self.hooks, self.programs = cells, store, hooks, programs
+        self.roster = Roster(cells)
+        self.index = MemberIndex(store)
+        self.starts = Starts(cells, programs)
+        self.entries: list[list[Entry]] = [[] for _ in cells]
 
-    def level(
-        self, plan: Plan, level: int, trunk: Tickets | None, parents: Tickets | None
-    ) -> tuple[list[Entry], list[Node]]:
-        """Trains or reads all nodes of one level."""
-        who = labels(self.lab, self.ladder, level)
-        population = functools.cache(lambda: self.starts.population(level, trunk, parents))
-        entries, nodes = [], []
-        for rows in chunks(len(who), plan.chunk):
-            mine = [who[i] for i in rows[: len(who) - rows[0]]]
-            assignment = _assignment(self.ladder, level, mine)
-            identity = _node_identity(self.ladder, plan, self.identity, assignment, trunk, parents)
-            key = content_key(identity)
+    def level(self, plan: Plan, level: int) -> None:
+        """Trains or reads all members of one level."""
+        self.index.refresh()
+        entrants = self.roster.levels[level]
+        found = [seat.node for key in entrants if (seat := self.index.find(key))]
+        for node in dict.fromkeys(found):
+            self._tell(level, node)
+        todo = self._missing(plan, entrants.values())
+        begin = self._beginning(plan, level)
+        # First what nobody else is at; then what others had, should they not have finished it.
+        for wait in (False, True):
+            for node in list(todo):
+                compute = functools.partial(self._train, plan, level, todo[node], begin)
+                if self.store.ensure(node, compute, wait=wait):
+                    del todo[node]
+                    self.index.add(node)
+                    self._tell(level, node)
 
-            def compute(partial: Any, rows: Any = rows, assignment: Any = assignment) -> Node:
-                return train_node(
-                    self.segment(plan),
-                    self.measure(plan.chunk),
-                    self.starts.take(population(), rows),
-                    self.lab.data,
-                    assignment,
-                    prunable=self.ladder.prunable,
-                    steps=self.lab.trainer.steps,
-                    partial=partial,
-                    on_progress=self.hooks.on_progress,
-                )
+    def _missing(self, plan: Plan, entrants: Any) -> dict[str, list[Entrant]]:
+        """The nodes to be trained, and who is in them."""
+        missing = [entrant for entrant in entrants if self.index.find(entrant.key) is None]
+        grouped = [missing[i : i + plan.chunk] for i in range(0, len(missing), plan.chunk)]
+        keys = [[entrant.key for entrant in group] for group in grouped]
+        nodes = [content_key({"members": key, "plan": plan._asdict()}) for key in keys]
+        return dict(zip(nodes, grouped, strict=True))
 
-            nodes.append(self.store.node(key, compute))
-            arms = sorted({label.arm for label in mine})
-            work = len(mine) * (assignment.stop - assignment.start)
-            entries.append(Entry(key, level, arms, work))
-            self.hooks.on_node(entries[-1])
-        return entries, nodes
+    def _train(
+        self,
+        plan: Plan,
+        level: int,
+        entrants: list[Entrant],
+        begin: Callable[[int], Member],
+        partial: Partial,
+    ) -> Node:
+        lab, ladder, _ = self.cells[0]
+        [rows] = chunks(len(entrants), plan.chunk)
+        return train_node(
+            self.programs.segment(plan),
+            self.programs.measure(plan.chunk),
+            self._chunk([entrants[row] for row in rows], level, begin),
+            lab.data,
+            Assignment(level, entrants, course(ladder, level)),
+            prunable=ladder.prunable,
+            steps=lab.trainer.steps,
+            partial=partial,
+            on_progress=self.hooks.on_progress,
+        )
+
+    def _beginning(self, plan: Plan, level: int) -> Callable[[int], Member]:
+        """`cell -> its members` at the start of a level, on the host; the last one is kept."""
+        most = max(cell.lab.replicates for cell in self.cells)
+        nodes_of_a_cell = 1 + -(-most // plan.chunk)
+        read = functools.lru_cache(maxsize=2 * nodes_of_a_cell)(self.store.read)
+
+        @functools.lru_cache(maxsize=1)
+        def begin(cell: int) -> Member:
+            trunk = self._tickets(read, cell, 0) if level else None
+            parents = self._tickets(read, cell, level - 1) if level else None
+            return _on_host(self.starts.population(cell, level, trunk, parents))
+
+        return begin
+
+    def _chunk(
+        self, entrants: Sequence[Entrant], level: int, begin: Callable[[int], Member]
+    ) -> Member:
+        """The members of one chunk, each taken from the level of the cell that makes it."""
+        parts = []
+        for cell, group in itertools.groupby(entrants, key=lambda entrant: entrant.cells[0]):
+            order = list(self.roster.keys[cell][level].values())
+            rows = [order.index(entrant.key) for entrant in group]
+            parts.append(trees.index(begin(cell), rows))
+        return _on_device(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+
+    def _tickets(self, read: Callable[[str], Node], cell: int, level: int) -> Tickets:
+        """A cell's tickets of a level, or its dense parents, read from the store."""
+        arm, keys = TICKET if level else DENSE, self.roster.keys[cell][level]
+        mine = [keys[Label(arm, r)] for r in range(self.cells[cell].lab.replicates)]
+        seats = [self.index.find(key) for key in mine]
+        found = itertools.groupby(filter(None, seats), key=lambda seat: seat.node)
+        return gather(
+            self.starts.like, [(read(node), [seat.row for seat in group]) for node, group in found]
+        )
+
+    def _tell(self, level: int, node: str) -> None:
+        """Writes down and tells whose members a node holds."""
+        entrants, steps = self.roster.levels[level], course(self.cells[0].ladder, level)
+        shares: dict[int, list[tuple[int, Entrant]]] = {}
+        for row, key in enumerate(self.store.facts(node)["member_keys"]):
+            if key in entrants and self.index.find(key) == (node, row):
+                for cell in entrants[key].cells:
+                    shares.setdefault(cell, []).append((row, entrants[key]))
+        for cell, share in shares.items():
+            own = sum(entrant.cells[0] == cell for _, entrant in share)
+            entry = Entry(
+                key=node,
+                level=level,
+                arms=sorted({entrant.label.arm for _, entrant in share}),
+                rows=[row for row, _ in share],
+                member_steps=own * (steps.stop - steps.start),
+            )
+            self.entries[cell].append(entry)
+            self.hooks.on_node(cell, entry)
 
 
-def _assignment(ladder: Ladder, level: int, mine: Sequence[Label]) -> Assignment:
-    rewind = ladder.rewind
-    snapshots = {"end": ladder.stop}
-    if level == 0:
-        snapshots["rewound"] = rewind.step
-    if ladder.score_step != ladder.stop:
-        snapshots["scored"] = ladder.score_step
-    wanted = {"end": "keep", "rewound": "rewind"}
-    return Assignment(
-        level=level,
-        labels=mine,
-        start=0 if level == 0 else rewind.step,
-        stop=ladder.stop,
-        snapshots=snapshots,
-        optimizer=[name for name, use in wanted.items() if rewind.optimizer == use],
+def _on_host(members: Member) -> Member:
+    """Members as host arrays, their keys as numbers."""
+    init_key, data_key = map(jax.random.key_data, (members.init_key, members.data_key))
+    return jax.tree.map(np.asarray, members._replace(init_key=init_key, data_key=data_key))
+
+
+def _on_device(members: Member) -> Member:
+    """The inverse of `_on_host`."""
+    members = jax.tree.map(jnp.array, members)
+    return members._replace(
+        init_key=jax.random.wrap_key_data(members.init_key),
+        data_key=jax.random.wrap_key_data(members.data_key),
     )
 
 
-def _node_identity(ladder, plan, identity, assignment, trunk, parents) -> dict[str, Any]:
-    """All that decides a node's numbers, as JSON."""
-    what = {
-        "identity": identity["trunk"],
-        "plan": plan._asdict(),
-        "members": [list(label) for label in assignment.labels],
-        "level": assignment.level,
-        "start": assignment.start,
-        "stop": assignment.stop,
-        "snapshots": assignment.snapshots,
-        "optimizer": assignment.optimizer,
-    }
-    if assignment.level == 0:
-        return what
-    count = ladder.counts[assignment.level - 1]
-    return what | {
-        "ladder": identity["ladder"],
-        "rewind": ladder.rewind._asdict(),
-        "count": jax.tree.map(int, trees.to_named(count)),
-        "trunk": trunk.keys,
-        "parents": parents.keys,
-    }
-
-
-def gather(like: Any, nodes: Sequence[Node], entries: Sequence[Entry], arm: str) -> Tickets:
+def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets:
     """One arm's replicates, collected from the nodes of a level.
 
     Args:
       like: a population as shapes, whose structure the trees get.
-      nodes: the level's nodes.
-      entries: their manifest entries.
-      arm: the arm.
+      found: the nodes they are in, and their places there, replicate by replicate.
     """
-    members = [[m["arm"] == arm for m in node.meta["members"]] for node in nodes]
-    picked = [
-        (node.arrays, np.flatnonzero(mine)) for node, mine in zip(nodes, members, strict=True)
-    ]
-    picked = [(arrays, rows) for arrays, rows in picked if len(rows)]
 
     def collect(part: Callable[[Any], Any], target: Any) -> Any:
-        named = [trees.index(part(arrays), rows) for arrays, rows in picked]
+        named = [trees.index(part(node.arrays), np.asarray(rows)) for node, rows in found]
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *named)
         return trees.from_named(joined, target)
 
+    first = found[0][0].arrays
+
     def point(name: str) -> Point:
         def field(of: str) -> Any:
-            kept = picked[0][0][name].get(of)  # a state that nobody wants is not in the node
+            kept = first[name].get(of)  # a state that nobody wants is not in the node
             return collect(lambda arrays: arrays[name][of], getattr(like, of)) if kept else None
 
         return Point(field("params"), field("state") or {}, field("opt_state"))
 
-    alive = [m["diverged_at"] is None for n in nodes for m in n.meta["members"] if m["arm"] == arm]
+    diverged = [node.meta["members"][row]["diverged_at"] for node, rows in found for row in rows]
     return Tickets(
         mask=collect(lambda arrays: arrays["mask"], like.mask),
-        alive=np.array(alive),
-        points={n: point(n) for n in ("end", "rewound", "scored") if n in picked[0][0]},
-        keys=[entry.key for entry in entries if arm in entry.arms],
+        alive=np.array([step is None for step in diverged]),
+        points={name: point(name) for name in ("end", "rewound", "scored") if name in first},
     )

@@ -10,12 +10,13 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.spec import Data, Label
+from lth_jax.lottery.roster import Course, Entrant
+from lth_jax.lottery.spec import Data
 from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial
 from lth_jax.training.population import Segment, over_members, segment_ends, train_chunk
 from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
-from lth_jax.types import Info, Mask, Prunable
+from lth_jax.types import Info, Prunable
 
 
 class Progress(NamedTuple):
@@ -23,8 +24,8 @@ class Progress(NamedTuple):
 
     Attributes:
       level: the level it belongs to.
-      density: kept weights over prunable weights.
-      labels: its members, without padding.
+      densities: kept weights over prunable weights, member by member.
+      entrants: its members, without padding.
       start: the step the level began at.
       before: the step this segment began at.
       step: the step it has reached.
@@ -34,8 +35,8 @@ class Progress(NamedTuple):
     """
 
     level: int
-    density: float
-    labels: Sequence[Label]
+    densities: Sequence[float]
+    entrants: Sequence[Entrant]
     start: int
     before: int
     step: int
@@ -52,19 +53,13 @@ class Assignment(NamedTuple):
 
     Attributes:
       level: which level it belongs to.
-      labels: who the members are; padding members come after them and are not kept.
-      start: the step the members stand at.
-      stop: the step to train to.
-      snapshots: names of the points to keep, and their steps.
-      optimizer: the names of the points that keep the optimizer's state too.
+      entrants: who the members are; padding members come after them and are not kept.
+      course: from where to where, and what to keep.
     """
 
     level: int
-    labels: Sequence[Label]
-    start: int
-    stop: int
-    snapshots: dict[str, int]
-    optimizer: Sequence[str] = ()
+    entrants: Sequence[Entrant]
+    course: Course
 
 
 def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Info:
@@ -126,8 +121,8 @@ def train_node(
       partial: where the unfinished node is kept.
       on_progress: told after each segment.
     """
-    journal = _Journal(assignment, partial, steps, trees.index(members.mask, 0), prunable)
-    records = jax.jit(jax.vmap(init_record))(members)
+    journal = _Journal(assignment, partial, steps, _densities(assignment, members, prunable))
+    records = _init_records(members)
     start, members, records = journal.resume(members, records)
 
     def on_segment(step: int, members: Member, records: Record, info: Info) -> None:
@@ -154,13 +149,12 @@ class _Journal:
     """What a node's training has seen so far, and its copy in the store."""
 
     def __init__(
-        self, assignment: Assignment, partial: Partial, steps: int, mask: Mask, prunable: Prunable
+        self, assignment: Assignment, partial: Partial, steps: int, densities: Sequence[float]
     ):
         self.assignment, self._partial = assignment, partial
-        self.density = float(masks.density(mask, prunable))
-        self.ends = segment_ends(
-            assignment.start, assignment.stop, steps, assignment.snapshots.values()
-        )
+        self.densities = densities
+        course = assignment.course
+        self.ends = segment_ends(course.start, course.stop, steps, course.snapshots.values())
         self.history: dict[str, list[np.ndarray]] = {}
         self.points: dict[str, Point] = {}
         self._spent, self._began = 0.0, time.perf_counter()
@@ -172,7 +166,8 @@ class _Journal:
 
     def resume(self, members: Member, records: Record) -> tuple[int, Member, Record]:
         """Where to go on: the latest saved segment, or the start."""
-        start = self.assignment.start
+        course = self.assignment.course
+        start = course.start
         if (saved := self._partial.load()) is not None:
             start, tree, meta = saved
             members, records = _restored(members, records, tree["carry"])
@@ -180,17 +175,17 @@ class _Journal:
             named = tree.get("points", {})
             self.points = {name: _point(members, parts) for name, parts in named.items()}
             self._spent = meta["seconds"]
-        self.points |= _due(self.assignment, start, members)
+        self.points |= _due(course, start, members)
         return start, members, records
 
     def write(self, step: int, members: Member, records: Record, info: Info) -> Progress:
         """Takes down a segment that ended at `step`; all but the last are also saved."""
-        assignment = self.assignment
+        course = self.assignment.course
         for name, value in info.items():
             self.history.setdefault(name, []).append(np.array(value))
-        self.points |= _due(assignment, step, members)
+        self.points |= _due(course, step, members)
         seconds = self.seconds
-        if step < assignment.stop:
+        if step < course.stop:
             tree = {
                 "carry": _carried(members, records),
                 "history": {name: np.stack(rows) for name, rows in self.history.items()},
@@ -198,13 +193,13 @@ class _Journal:
             }
             self._partial.save(step, tree, {"seconds": seconds})
         return Progress(
-            level=assignment.level,
-            density=self.density,
-            labels=assignment.labels,
-            start=assignment.start,
-            before=max(end for end in [assignment.start, *self.ends] if end < step),
+            level=self.assignment.level,
+            densities=self.densities,
+            entrants=self.assignment.entrants,
+            start=course.start,
+            before=max(end for end in [course.start, *self.ends] if end < step),
             step=step,
-            stop=assignment.stop,
+            stop=course.stop,
             seconds=seconds,
             info={name: rows[-1] for name, rows in self.history.items()},
         )
@@ -213,9 +208,9 @@ class _Journal:
 def _arrays(journal: _Journal, members: Member, results: Info) -> dict[str, Any]:
     """The finished node in the store's schema, padding left out."""
     assignment = journal.assignment
-    n = len(assignment.labels)
+    n = len(assignment.entrants)
     history = {name: np.stack(rows)[:, :n] for name, rows in journal.history.items()}
-    kept = {name: _kept(assignment, name, point) for name, point in journal.points.items()}
+    kept = {name: _kept(assignment.course, name, point) for name, point in journal.points.items()}
     return {
         "results": {name: value[:n] for name, value in results.items()},
         "history": {"step": np.array(journal.ends, np.int32), **history},
@@ -228,27 +223,38 @@ def _meta(
     journal: _Journal, members: Member, records: Record, prunable: Prunable
 ) -> dict[str, Any]:
     assignment, seconds = journal.assignment, journal.seconds
-    trained = assignment.stop - assignment.start
+    start = assignment.course.start
+    trained = assignment.course.stop - start
     alive = np.asarray(members.alive)
     # A member that was dead at its start, as the child of a diverged ticket, died there.
-    diverged = np.maximum(np.asarray(records.diverged_at), assignment.start)
+    diverged = np.maximum(np.asarray(records.diverged_at), start)
     leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
     return {
         "kind": "level",
         "level": assignment.level,
-        "density": journal.density,
+        "density": journal.densities[0],
         "members": [
-            {**label._asdict(), "diverged_at": None if alive[i] else int(diverged[i])}
-            for i, label in enumerate(assignment.labels)
+            {**entrant.label._asdict(), "diverged_at": None if alive[i] else int(diverged[i])}
+            for i, entrant in enumerate(assignment.entrants)
         ],
+        "member_keys": [entrant.key for entrant in assignment.entrants],
+        "densities": list(journal.densities),
         "leaves": [
             {"name": name, "shape": list(leaf.shape[1:]), "prunable": bool(may)}
             for (name, leaf), may in leaves
         ],
         "steps": trained,
         "seconds": seconds,
-        "member_steps_per_second": trained * len(assignment.labels) / max(seconds, 1e-9),
+        "member_steps_per_second": trained * len(assignment.entrants) / max(seconds, 1e-9),
     }
+
+
+def _densities(assignment: Assignment, members: Member, prunable: Prunable) -> list[float]:
+    each = jax.vmap(lambda mask: masks.density(mask, prunable))(members.mask)
+    return np.asarray(each, float)[: len(assignment.entrants)].tolist()
+
+
+_init_records = jax.jit(jax.vmap(init_record))
 
 
 def _first(n: int, tree: Any) -> Any:
@@ -260,15 +266,15 @@ def _copy_point(members: Member) -> Point:
     return jax.tree.map(np.array, Point(members.params, members.state, members.opt_state))
 
 
-def _due(assignment: Assignment, step: int, members: Member) -> dict[str, Point]:
-    due = [name for name, at in assignment.snapshots.items() if at == step]
+def _due(course: Course, step: int, members: Member) -> dict[str, Point]:
+    due = [name for name, at in course.snapshots.items() if at == step]
     return {name: _copy_point(members) for name in due}
 
 
-def _kept(assignment: Assignment, name: str, point: Point) -> dict[str, dict[str, np.ndarray]]:
+def _kept(course: Course, name: str, point: Point) -> dict[str, dict[str, np.ndarray]]:
     """The parts of a point that the node keeps: the optimizer's state only if somebody wants it."""
     parts = _named_point(point)
-    return parts if name in assignment.optimizer else parts | {"opt_state": {}}
+    return parts if name in course.optimizer else parts | {"opt_state": {}}
 
 
 def _named_point(point: Point) -> dict[str, dict[str, np.ndarray]]:

@@ -1,6 +1,6 @@
 """Where the members of a level begin: dense parents, tickets, and the tickets' controls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.controls import CONTROLS
 from lth_jax.lottery.keys import derive
+from lth_jax.lottery.programs import Programs, quick_to_compile
 from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_point
+from lth_jax.lottery.roster import Cell
 from lth_jax.lottery.spec import Lab, Ladder, controls_at
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots
-from lth_jax.training.segment import Member, init_member
+from lth_jax.training.segment import Member, Trainer, init_member
 from lth_jax.types import Count, Key, Mask, Params
 
 
@@ -26,13 +27,11 @@ class Tickets(NamedTuple):
       alive: False for those that diverged.
       points: where they stood, by name: `"end"`; at level 0 `"rewound"`; `"scored"` if the
         criterion looks before the end.
-      keys: the nodes they are in.
     """
 
     mask: Mask
     alive: Any
     points: dict[str, Point]
-    keys: list[str]
 
 
 class Parents(NamedTuple):
@@ -48,44 +47,56 @@ class Parents(NamedTuple):
 
 
 class Starts:
-    """Makes the populations of one climb; its programs are compiled once, for all levels.
+    """Makes the members of a population of cells at the start of a level.
+
+    Args:
+      cells: the cells, which share trainer and data.
+      programs: of their trainer.
 
     Attributes:
-      like: the dense members as shapes, for reading trees back from nodes.
-      take: `(members, rows) -> members`, compiled.
+      like: the dense members of a cell as shapes, for reading trees back from nodes.
     """
 
-    def __init__(self, lab: Lab, ladder: Ladder):
-        self._lab, self._ladder = lab, ladder
-        self._dense = _jit_once(jax.vmap(lambda i, d: dense_member(lab, i, d)))
-        self._arms: dict[tuple[str, ...], Callable[..., Member]] = {}
-        self.take = _jit_once(trees.index)
-        keys = replicate_keys(lab, "init")
-        self.like = jax.eval_shape(self._dense, keys, keys)
+    def __init__(self, cells: Sequence[Cell], programs: Programs):
+        self._cells, self._programs = cells, programs
+        trainer, train = cells[0].lab.trainer, cells[0].lab.data.train
+        example = jax.tree.map(lambda a: a[:1], train.x)
 
-    def dense(self, init: str = "init", data_level: int = 0, level: int = 0) -> Member:
-        """One dense member at step 0 per replicate, its keys derived for these purposes."""
-        lab = self._lab
-        return self._dense(
-            replicate_keys(lab, init, level), replicate_keys(lab, "data", data_level)
+        def dense(init_key: Key, data_key: Key, hyper: Mapping[str, Any]) -> Member:
+            return init_member(trainer, init_key, data_key, hyper, example)
+
+        self._dense = jax.jit(
+            jax.vmap(dense, in_axes=(0, 0, None)), compiler_options=quick_to_compile()
         )
+        self._arms: dict[Any, Callable[..., Member]] = {}
+        lab = cells[0].lab
+        keys = replicate_keys(lab, "init")
+        self.like = jax.eval_shape(self._dense, keys, keys, _hyper(lab))
 
-    def population(self, level: int, trunk: Tickets | None, parents: Tickets | None) -> Member:
-        """All members of a level at their start, stacked in the order of `spec.labels`."""
-        lab, ladder = self._lab, self._ladder
+    def dense(
+        self, cell: int = 0, init: str = "init", data_level: int = 0, level: int = 0
+    ) -> Member:
+        """A cell's dense members at step 0, one per replicate, their keys for these purposes."""
+        lab = self._cells[cell].lab
+        init_keys = replicate_keys(lab, init, level)
+        return self._dense(init_keys, replicate_keys(lab, "data", data_level), _hyper(lab))
+
+    def population(
+        self, cell: int, level: int, trunk: Tickets | None, parents: Tickets | None
+    ) -> Member:
+        """All members of a cell's level at their start, stacked in the order of `spec.labels`."""
+        lab, ladder, _ = self._cells[cell]
         data_level = level if ladder.rewind.data == "fresh" else 0
-        dense = self.dense(data_level=data_level)
+        dense = self.dense(cell, data_level=data_level)
         if trunk is None or parents is None:
             return dense
         names = controls_at(ladder, level)
-        if names not in self._arms:
-            self._arms[names] = _jit_once(lambda *args: _all_arms(lab, ladder, names, *args))
         offsets = {
             name: np.full(lab.replicates, value, np.int32)
             for name, value in cursor_offsets(ladder.rewind, ladder.stop, level).items()
         }
-        return self._arms[names](
-            ladder.counts[level - 1],
+        args = (
+            jax.tree.map(np.int32, ladder.counts[level - 1]),
             Parents(
                 mask=parents.mask,
                 alive=parents.alive,
@@ -96,8 +107,27 @@ class Starts:
                 control_keys={name: replicate_keys(lab, name, level) for name in names},
             ),
             dense._replace(hyper={**dense.hyper, **offsets}),
-            self.dense("redraw", data_level, level),
+            self.dense(cell, "redraw", data_level, level),
         )
+        return self._arms_program(lab, ladder, names, args)(*args)
+
+    def _arms_program(
+        self, lab: Lab, ladder: Ladder, names: tuple[str, ...], args: Sequence[Any]
+    ) -> Callable[..., Member]:
+        """`arms` of all replicates; cells whose pruning is the same program share it."""
+        # Ladders are looked up by what is static in them, since lowering takes a moment.
+        objects = (ladder.pruner, ladder.batches, *(ladder.controls[name] for name in names))
+        static = (tuple(map(id, objects)), names, ladder.rewind, lab.replicates)
+        if static not in self._arms:
+            trainer = self._programs.trainer
+            self._arms[static] = self._programs.same(
+                lambda *args: _all_arms(trainer, ladder, names, *args), args
+            )
+        return self._arms[static]
+
+
+def _hyper(lab: Lab) -> dict[str, np.float32]:
+    return {name: np.float32(value) for name, value in lab.hyper.items()}
 
 
 def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:
@@ -105,15 +135,8 @@ def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:
     return jnp.stack([derive(lab.root, r, purpose, level) for r in range(lab.replicates)])
 
 
-def dense_member(lab: Lab, init_key: Key, data_key: Key) -> Member:
-    """A dense member at step 0."""
-    example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
-    hyper = {name: jnp.asarray(value, jnp.float32) for name, value in lab.hyper.items()}
-    return init_member(lab.trainer, init_key, data_key, hyper, example)
-
-
 def arms(
-    lab: Lab,
+    trainer: Trainer,
     ladder: Ladder,
     names: Sequence[str],
     count: Count,
@@ -124,7 +147,7 @@ def arms(
     """A replicate's ticket and its controls, in this order, at the start of a level.
 
     Args:
-      lab: what to train with.
+      trainer: what to train with.
       ladder: what to do.
       names: the controls.
       count: what the level keeps.
@@ -148,25 +171,25 @@ def arms(
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
     base = dense._replace(alive=parents.alive)
-    members = [_member(lab, base, mask, point)]
+    members, fresh = [_member(trainer, base, mask, point)], _point(redrawn)
     for name in names:
-        broken = CONTROLS[name](
-            mask, point, _point(redrawn), key=parents.control_keys[name], prunable=ladder.prunable
+        own, start = ladder.controls[name](
+            mask, point, fresh, key=parents.control_keys[name], prunable=ladder.prunable
         )
-        init_key = redrawn.init_key if name == "reinit" else dense.init_key
-        members.append(_member(lab, base._replace(init_key=init_key), *broken))
+        init_key = redrawn.init_key if start is fresh else dense.init_key
+        members.append(_member(trainer, base._replace(init_key=init_key), own, start))
     return members
 
 
-def _all_arms(lab: Lab, ladder: Ladder, names: Sequence[str], *args: Any) -> Member:
+def _all_arms(trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any) -> Member:
     """`arms` of all replicates, stacked arm after arm."""
-    members = jax.vmap(lambda *a: arms(lab, ladder, names, *a), in_axes=(None, 0, 0, 0))(*args)
+    members = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(*args)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members)
 
 
-def _member(lab: Lab, base: Member, mask: Mask, point: Point) -> Member:
+def _member(trainer: Trainer, base: Member, mask: Mask, point: Point) -> Member:
     """`base` at `point`, with the mask put onto its parameters and the optimizer's slots."""
-    optimizer = lab.trainer.make_optimizer(lab.hyper)
+    optimizer = trainer.make_optimizer(base.hyper)
     return base._replace(
         mask=mask,
         params=apply_mask(mask, point.params),
@@ -177,13 +200,3 @@ def _member(lab: Lab, base: Member, mask: Mask, point: Point) -> Member:
 
 def _point(member: Member) -> Point:
     return Point(member.params, member.state, member.opt_state)
-
-
-def _jit_once(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` for programs that run once a level.
-
-    On a CPU compiling them costs more than running them, so LLVM is asked not to optimise: three
-    times faster to compile.
-    """
-    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(f, compiler_options=fast)

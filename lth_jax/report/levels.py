@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lth_jax.measures.overlap import Overlap, between_members
 from lth_jax.store.errors import CorruptError
 from lth_jax.store.files import read_json
+from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo, find_run
 from lth_jax.types import DENSE, TICKET
@@ -105,7 +106,7 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     nodes = read_json(path / "manifest.json")["nodes"]
     entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
     levels = tuple(
-        level_of([store.read(entry["key"]) for entry in chunk])
+        level_of([read_entry(store, entry) for entry in chunk])
         for _, chunk in groupby(entries, key=lambda entry: entry["level"])
     )
     env, rates = read_json(path / "env.json"), path / RATES

@@ -74,7 +74,8 @@ def take_members(node: Node, rows: Sequence[int]) -> Node:
 
     Args:
       node: a level's node: the arrays of `history` are `(evaluations, members)`, but for `step`;
-        all others have the members first. Its `seconds` are divided among its members.
+        all others have the members first. In its `meta`, `members`, `member_keys` and `densities`
+        go with the members, `density` is that of the first, and `seconds` are divided evenly.
       rows: their places on the member axis.
 
     >>> history = {"step": np.array([5]), "train_loss": np.array([[0.1, 0.2]])}
@@ -89,13 +90,13 @@ def take_members(node: Node, rows: Sequence[int]) -> Node:
     places = np.asarray(rows, np.intp)
     curves = {k: v if k == "step" else v[:, places] for k, v in node.arrays["history"].items()}
     others = {name: part for name, part in node.arrays.items() if name != "history"}
-    lists = [name for name in ("members", "member_keys") if name in node.meta]
-    return Node(
-        {**jax.tree.map(lambda leaf: leaf[places], others), "history": curves},
-        node.meta
-        | {name: [node.meta[name][row] for row in rows] for name in lists}
-        | {"seconds": node.meta["seconds"] * len(rows) / len(members)},
-    )
+    lists = [name for name in ("members", "member_keys", "densities") if name in node.meta]
+    mine = {name: [node.meta[name][row] for row in rows] for name in lists}
+    shared = {"seconds": node.meta["seconds"] * len(rows) / len(members)}
+    if "densities" in mine:
+        shared["density"] = mine["densities"][0]
+    arrays = {**jax.tree.map(lambda leaf: leaf[places], others), "history": curves}
+    return Node(arrays, node.meta | mine | shared)
 
 
 def read_entry(store: Store, entry: Mapping[str, Any]) -> Node:

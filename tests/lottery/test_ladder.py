@@ -9,6 +9,7 @@ import pytest
 from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.lottery import (
+    Cell,
     Data,
     Hooks,
     Lab,
@@ -78,7 +79,7 @@ def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
 def run(folder, lab, ladder, plans=PLANS, hooks=None):
     store = Store(folder)
     hooks = {} if hooks is None else {"hooks": hooks}
-    entries = climb(lab, ladder, store=store, plans=plans, identity=IDENTITY, **hooks)
+    [entries] = climb([Cell(lab, ladder, IDENTITY)], store=store, plans=plans, **hooks)
     return entries, [store.read(entry.key) for entry in entries]
 
 

@@ -1,0 +1,84 @@
+"""The programs of a population: each compiled once, whoever asks for it."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from lth_jax.lottery.level import compile_measure
+from lth_jax.training.population import compile_segment
+from lth_jax.training.segment import Member, Trainer, init_member, init_record, train_segment
+
+
+class Programs:
+    """What is compiled for one trainer; several climbs with it may share them.
+
+    Args:
+      trainer: the static part of the training.
+
+    Attributes:
+      trainer: the same.
+      segment: `plan -> segment`, of any chunk (see `compile_segment`).
+      measure: `chunk -> results` of a trained chunk (see `compile_measure`).
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.segment = functools.cache(lambda plan: compile_segment(trainer, plan))
+        self.measure = functools.cache(lambda chunk: compile_measure(trainer, chunk))
+        self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def same(self, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
+        """`f` compiled for arguments like these, or what was compiled of a function equal to it.
+
+        Functions are equal if they lower to one text, constants included.
+        """
+        lowered = jax.jit(f).lower(*args)
+        text = digest(lowered)
+        if text not in self._compiled:
+            self._compiled[text] = lowered.compile(compiler_options=quick_to_compile())
+        return self._compiled[text]
+
+
+def training_program(trainer: Trainer, data: Any, hyper: Any) -> str:
+    """The SHA-256 of what a segment of training does, before it is vectorised.
+
+    Trainers whose programs are equal may train in one population: all in which their members
+    differ are arrays. Nothing is compiled.
+
+    Args:
+      trainer: the static part of the training.
+      data: train, validation and test, as arrays or shapes.
+      hyper: the members' scalars, for their names.
+    """
+    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[:1], x), data.train.x)
+    key = jax.eval_shape(jax.random.key, 0)
+    scalar = jax.ShapeDtypeStruct((), "float32")
+
+    def start(key: Any, hyper: Any, example: Any) -> Any:
+        member = init_member(trainer, key, key, hyper, example)
+        return member, init_record(member)
+
+    def segment(member: Member, *rest: Any) -> Any:
+        return train_segment(trainer, member, *rest)
+
+    member, record = jax.eval_shape(start, key, dict.fromkeys(hyper, scalar), example)
+    step = jax.ShapeDtypeStruct((), "int32")
+    args = (member, record, data.train, data.validation, step, step)
+    return digest(jax.jit(segment).lower(*args))
+
+
+def digest(lowered: jax.stages.Lowered) -> str:
+    """The SHA-256 of a lowered program's text."""
+    return hashlib.sha256(lowered.as_text().encode()).hexdigest()
+
+
+def quick_to_compile() -> dict[str, Any] | None:
+    """Compiler options for programs that run once a level.
+
+    On a CPU compiling them costs more than running them, so LLVM is asked not to optimise: three
+    times faster to compile.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -1,0 +1,151 @@
+"""Who the members of a population of cells are, and the key of each.
+
+A cell is one experiment: a ladder with its own seeds, hyperparameters, counts and controls. Cells
+whose members train under one program climb as one population. A member's key is made of all that
+decides its numbers, parents included, and of nothing else: neither its cell, nor who trains beside
+it, nor the plan. So a member that cells or runs have in common is trained once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from lth_jax import trees
+from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
+from lth_jax.store import content_key
+from lth_jax.types import DENSE, TICKET
+
+
+class Cell(NamedTuple):
+    """One experiment of a population.
+
+    Attributes:
+      lab: what it trains with; cells of one population share `trainer` and `data`.
+      ladder: what it does.
+      identity: JSON-like; all that decides the numbers and is not in `lab` and `ladder` as plain
+        numbers: `"trunk"` for level 0 and, in addition, `"ladder"` for the levels above it.
+    """
+
+    lab: Lab
+    ladder: Ladder
+    identity: dict[str, Any]
+
+
+class Course(NamedTuple):
+    """The steps that a level trains, and what it keeps on the way.
+
+    Attributes:
+      start: the step the members stand at.
+      stop: the step to train to.
+      snapshots: names of the points to keep, and their steps.
+      optimizer: the names of the points that keep the optimizer's state too.
+    """
+
+    start: int
+    stop: int
+    snapshots: dict[str, int]
+    optimizer: list[str]
+
+
+class Entrant(NamedTuple):
+    """A member of a level: its key, its label, and the cells it belongs to; the first makes it."""
+
+    key: str
+    label: Label
+    cells: list[int]
+
+
+def course(ladder: Ladder, level: int) -> Course:
+    """What a level trains from where to where."""
+    rewind = ladder.rewind
+    snapshots = {"end": ladder.stop}
+    if level == 0:
+        snapshots["rewound"] = rewind.step
+    if ladder.score_step != ladder.stop:
+        snapshots["scored"] = ladder.score_step
+    wanted = {"end": "keep", "rewound": "rewind"}
+    return Course(
+        start=0 if level == 0 else rewind.step,
+        stop=ladder.stop,
+        snapshots=snapshots,
+        optimizer=[name for name, use in wanted.items() if rewind.optimizer == use],
+    )
+
+
+def member_keys(cell: Cell) -> list[dict[Label, str]]:
+    """The key of each member of a cell, level by level."""
+    trunk, ladder = (content_key(cell.identity[part]) for part in ("trunk", "ladder"))
+    keys: list[dict[Label, str]] = []
+    for level in range(len(cell.ladder.counts) + 1):
+        what = {"trunk": trunk, **course(cell.ladder, level)._asdict()}
+        if level:
+            count = trees.to_named(cell.ladder.counts[level - 1])
+            what |= {
+                "ladder": ladder,
+                "level": level,
+                "rewind": cell.ladder.rewind._asdict(),
+                "count": jax.tree.map(int, count),
+            }
+        shared, parent = content_key(what), DENSE if level == 1 else TICKET
+
+        def descent(label: Label, level: int = level, parent: str = parent) -> list[str]:
+            if level == 0:
+                return []
+            dense, last = Label(DENSE, label.replicate), Label(parent, label.replicate)
+            return [keys[0][dense], keys[level - 1][last]]
+
+        keys.append(
+            {
+                label: content_key([shared, *label, *descent(label)])
+                for label in labels(cell.lab, cell.ladder, level)
+            }
+        )
+    return keys
+
+
+class Roster:
+    """All members of a population of cells, each once.
+
+    Args:
+      cells: the cells.
+
+    Attributes:
+      keys: cell by cell and level by level, the key of each member.
+      levels: level by level, the members, each once, in the order of the cells.
+    """
+
+    def __init__(self, cells: Sequence[Cell]):
+        self.keys = [member_keys(cell) for cell in cells]
+        deepest = max(len(keys) for keys in self.keys)
+        self.levels = [self._level(level) for level in range(deepest)]
+
+    def _level(self, level: int) -> dict[str, Entrant]:
+        found: dict[str, Entrant] = {}
+        for cell, keys in enumerate(self.keys):
+            for label, key in keys[level].items() if level < len(keys) else ():
+                found.setdefault(key, Entrant(key, label, [])).cells.append(cell)
+        return found
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raises `ValueError` unless the cells can climb as one population."""
+    if not cells:
+        raise ValueError("`cells` is empty; a population needs at least 1 cell.")
+    first = cells[0]
+    for i, cell in enumerate(cells):
+        check_ladder(cell.lab, cell.ladder)
+        if cell.lab.trainer is not first.lab.trainer or cell.lab.data is not first.lab.data:
+            raise ValueError(
+                f"`cells[{i}]` has a trainer or data of its own; one is shared by all."
+            )
+        if timeline(cell.ladder) != timeline(first.ladder):
+            raise ValueError(
+                f"`cells[{i}]` trains {timeline(cell.ladder)}, cells[0] {timeline(first.ladder)}; "
+                "members of one population take the same steps."
+            )
+
+
+def timeline(ladder: Ladder) -> tuple[Course, Course]:
+    """The steps of a ladder: those of its trunk, and those of each level above."""
+    return course(ladder, 0), course(ladder, 1)
