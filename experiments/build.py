@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from experiments import scoring, units
 from experiments.flags import UserError, fields, nearest
 from lth_jax import data, models
-from lth_jax.lottery import CONTROLS, Data, Lab, Ladder
+from lth_jax import structure as st
+from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, Data, Lab, Ladder, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
-from lth_jax.pruning import criteria, masks, schedules, scopes
+from lth_jax.pruning import masks, schedules, scopes
+from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import losses
 from lth_jax.training.segment import Trainer
-from lth_jax.types import Batch, Model
+from lth_jax.types import Model, Prunable
 
 MODELS: dict[str, Callable[..., Any]] = {
     "mlp": models.MLP,
@@ -44,19 +47,6 @@ LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
     "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
     "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
 }
-CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
-    "magnitude": lambda loss: criteria.magnitude(),
-    "random": lambda loss: criteria.random(),
-    "movement": lambda loss: criteria.movement(),
-    "magnitude_increase": lambda loss: criteria.magnitude_increase(),
-    "large_final_same_sign": lambda loss: criteria.large_final_same_sign(),
-    "lamp": lambda loss: criteria.lamp(),
-    "saliency": criteria.saliency,
-    "snip": criteria.snip,
-    "grasp": criteria.grasp,
-    "fisher": criteria.fisher,
-}
-NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher")
 SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
     "globally": lambda prune: scopes.globally(prune.minimum),
     "layerwise": lambda prune: scopes.layerwise(),
@@ -82,26 +72,30 @@ def check(experiment: ConfigDict) -> None:
         raise UserError(
             f"`name` is '{experiment.name}'; it must be letters, digits, '.', '_' and '-'."
         )
+    pruning = experiment.prune
     choices: list[tuple[str, str, Collection[str]]] = [
         ("model.name", experiment.model.name, MODELS),
         ("train.loss", experiment.train.loss, LOSSES),
         ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
         ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
-        ("prune.criterion", experiment.prune.criterion, CRITERIA),
+        ("prune.criterion", experiment.prune.criterion, scoring.NAMES),
         ("prune.scope", experiment.prune.scope, SCOPES),
         ("prune.schedule", experiment.prune.schedule, SCHEDULES),
         ("rewind.what", experiment.rewind.what, WEIGHTS),
         *((f"rewind.{f}", experiment.rewind[f], SOURCES) for f in ("optimizer", "state", "data")),
-        *(("controls", control, CONTROLS) for control in experiment.controls),
+        ("prune.granularity", pruning.granularity, (*units.GRANULARITIES, units.UNITS)),
+        ("prune.reduction", pruning.reduction, units.REDUCTIONS),
+        *(("controls", c, units.control_names(pruning.granularity)) for c in experiment.controls),
     ]
     for name, value, table in choices:
         if value not in table:
             raise UserError(nearest(f"`{name}`", str(value), table))
-    if experiment.prune.criterion in NEED_EXAMPLES and not experiment.prune.examples:
+    if experiment.prune.criterion in scoring.NEED_EXAMPLES and not experiment.prune.examples:
         raise UserError(
             f"`prune.criterion` is '{experiment.prune.criterion}', which looks at data; "
             "set `prune.examples` to how many training examples it may see."
         )
+    units.check(pruning)
     if experiment.prune.rates and (experiment.prune.scope, experiment.prune.schedule) != (
         "layerwise",
         "geometric",
@@ -109,7 +103,14 @@ def check(experiment: ConfigDict) -> None:
         raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
 
 
-POSITIVE = ("replicates", "train.steps", "train.eval_every", "train.batch_size", "prune.levels")
+POSITIVE = (
+    "replicates",
+    "train.steps",
+    "train.eval_every",
+    "train.batch_size",
+    "prune.levels",
+    "prune.multiple",
+)
 AT_LEAST_0 = (
     "seed",
     "data.seed",
@@ -175,10 +176,13 @@ def dataset(config: ConfigDict) -> data.Dataset:
 
 def model(experiment: ConfigDict) -> Model:
     """The network of a config."""
+    return models.from_linen(_module(experiment))
+
+
+def _module(experiment: ConfigDict) -> Any:
     make = MODELS[experiment.model.name]
-    options = experiment.model.options.to_dict()
     try:
-        return models.from_linen(make(**options))
+        return make(**experiment.model.options.to_dict())
     except (TypeError, ValueError) as error:
         raise UserError(f"`model.options` of '{experiment.model.name}': {error}") from error
 
@@ -242,25 +246,45 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     options = experiment.prune
     example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
-    least = 1 if options.biases else 2
-    prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
-    scope = SCOPES[options.scope](options)
-    looks_at_data = options.criterion in NEED_EXAMPLES
-    criterion = CRITERIA[options.criterion](_score_loss(lab, example) if looks_at_data else None)
+    found = _structure(experiment, lab)
+    scope, granularity, prunable = _what_competes(options, params, found)
+    criterion = scoring.criterion(options.criterion, lab, _module(experiment), found)
+    table = CONTROLS if found is None else units.make_controls(found)
     return Ladder(
         counts=[
             scope.counts(params, density, prunable=prunable)
             for density in densities(experiment, params)
         ],
-        pruner=prune(criterion, scope),
+        pruner=prune(criterion, scope, granularity),
         prunable=prunable,
         rewind=Rewind(**experiment.rewind.to_dict()),
-        controls=tuple(experiment.controls),
+        controls=named(experiment.controls, table),
         stop=experiment.train.steps,
         score_step=options.step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,
-        batches=_score_batches(lab.data.train, options.examples),
+        batches=scoring.batches(lab.data.train, options.examples),
     )
+
+
+def _structure(experiment: ConfigDict, lab: Lab) -> st.Structure | None:
+    """The network's units where the ladder removes or refills them, else None."""
+    if experiment.prune.granularity == units.UNITS:
+        return units.chosen(units.structure_of(lab), experiment.prune)
+    refills = set(experiment.controls) & set(REFILL_CONTROLS)
+    return units.structure_of(lab) if refills else None
+
+
+def _what_competes(
+    options: ConfigDict, params: Any, found: st.Structure | None
+) -> tuple[scopes.Scope, Granularity, Prunable]:
+    reduction = units.REDUCTIONS[options.reduction]
+    if options.granularity == units.UNITS and found is not None:
+        scope = units.SCOPES[options.scope](found, multiple=options.multiple)
+        return scope, st.granularity(found, reduction), st.prunable(found)
+    least = 1 if options.biases else 2
+    prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
+    granularity = units.GRANULARITIES[options.granularity](reduction)
+    return SCOPES[options.scope](options), granularity, prunable
 
 
 def densities(experiment: ConfigDict, params: Any) -> list[Any]:
@@ -277,24 +301,19 @@ def densities(experiment: ConfigDict, params: Any) -> list[Any]:
     ]
 
 
-def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
-    """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
-    _, state = lab.trainer.model.init(lab.root, example)
-
-    def loss(params: Any, batch: Batch) -> jax.Array:
-        out, _ = lab.trainer.model.apply(params, state, batch.x, key=lab.root, train=True)
-        return jnp.mean(lab.trainer.loss(out, batch.y))
-
-    return loss
-
-
-def _score_batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:
-    return (jax.tree.map(lambda a: a[:examples], train),) if examples else None
-
-
 def identity(experiment: ConfigDict, fingerprint: str, environment: Any, source: str) -> Any:
     """What decides the numbers of a ladder's nodes, besides what each node knows of itself."""
-    fields_of_pruner = ("criterion", "scope", "minimum", "biases", "examples")
+    fields_of_pruner = (
+        "criterion",
+        "scope",
+        "minimum",
+        "biases",
+        "examples",
+        "granularity",
+        "groups",
+        "multiple",
+        "reduction",
+    )
     fields_of_trunk = ("seed", "model", "train", "optimizer")
     whole = experiment.to_dict()
     return {

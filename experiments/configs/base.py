@@ -46,6 +46,10 @@ def ladder() -> ConfigDict:
                 "final": 0.02,  # the other schedules: the density of the last level
                 "levels": 10,
                 "rates": {},  # layerwise geometric: name pattern -> rate of its own
+                "granularity": "weights",  # weights, rows, columns, kernels; units of the network
+                "groups": ("*",),  # units: patterns of the groups that may lose some
+                "multiple": 1,  # units: each group keeps a multiple of it
+                "reduction": "sum",  # of what goes together: sum, mean, max, l2
                 "minimum": 0,  # globally: weights that each layer keeps at the least
                 "biases": False,  # whether leaves of one axis may be pruned too
                 "step": 0,  # when the criterion looks; 0: at the end of training

@@ -6,7 +6,7 @@ the ticket's data order and schedule, keeps the exact number of weights, and is 
 ticket as a further member.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from lth_jax import structure as st
@@ -102,33 +102,23 @@ def refilled(structure: st.Structure, then: Control | None = None) -> Control:
     return control
 
 
-def unit_controls(structure: st.Structure) -> dict[str, Control]:
-    """Controls of tickets that are whole units, by name.
+UNIT_CONTROLS: dict[str, Callable[[st.Structure], Control]] = {"random_units": random_units}
+"""Further controls of tickets that are whole units, made from the network's units."""
 
-    Args:
-      structure: the network's units.
-    """
-    return {"reinit": reinit, "random_units": random_units(structure)}
-
-
-def refill_controls(structure: st.Structure) -> dict[str, Control]:
-    """The refilled twin of unstructured tickets and the twin's own controls, by name.
-
-    Args:
-      structure: the network's units.
-    """
-    broken = unit_controls(structure)
-    return {"refill": refilled(structure)} | {
-        f"refill_{name}": refilled(structure, control) for name, control in broken.items()
-    }
+REFILL_CONTROLS: dict[str, Callable[[st.Structure], Control]] = {
+    "refill": refilled,
+    "refill_reinit": lambda structure: refilled(structure, reinit),
+    "refill_random": lambda structure: refilled(structure, random_units(structure)),
+}
+"""The refilled twin of unstructured tickets, and the twin's own controls."""
 
 
-def named(names: Iterable[str], table: dict[str, Control] = CONTROLS) -> dict[str, Control]:
+def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict[str, Control]:
     """The controls of these names, in this order.
 
     Args:
       names: the arms trained beside each ticket.
-      table: what there is: `CONTROLS`, `unit_controls(…)`, `refill_controls(…)`.
+      table: what there is: `CONTROLS`, and those made from `UNIT_CONTROLS` or `REFILL_CONTROLS`.
 
     Raises:
       ValueError: if a control is unknown or named twice.

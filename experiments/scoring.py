@@ -1,0 +1,78 @@
+"""Criteria of a config: what they look at, and where they get it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import structure as st
+from lth_jax.lottery import Lab
+from lth_jax.pruning import criteria
+from lth_jax.types import Batch
+
+CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
+    "magnitude": lambda loss: criteria.magnitude(),
+    "random": lambda loss: criteria.random(),
+    "movement": lambda loss: criteria.movement(),
+    "magnitude_increase": lambda loss: criteria.magnitude_increase(),
+    "large_final_same_sign": lambda loss: criteria.large_final_same_sign(),
+    "lamp": lambda loss: criteria.lamp(),
+    "saliency": criteria.saliency,
+    "snip": criteria.snip,
+    "grasp": criteria.grasp,
+    "fisher": criteria.fisher,
+}
+UNIT_CRITERIA: dict[str, Callable[[st.Structure], criteria.Criterion]] = {
+    "norm_scales": st.norm_scales,
+}
+INPUT_CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
+    "wanda": criteria.wanda,
+    "activation_norms": criteria.activation_norms,
+}
+NAMES = (*CRITERIA, *UNIT_CRITERIA, *INPUT_CRITERIA)
+NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher", *INPUT_CRITERIA)
+
+
+def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> criteria.Criterion:
+    """The criterion of this name.
+
+    Args:
+      name: a key of one of the tables.
+      lab: what the experiment trains with.
+      module: the Linen module of its network.
+      found: the network's units, where they are pruned.
+    """
+    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
+    if found is not None and name in UNIT_CRITERIA:
+        return UNIT_CRITERIA[name](found)
+    if name in INPUT_CRITERIA:
+        return INPUT_CRITERIA[name](_inputs(module, lab, example))
+    return CRITERIA[name](_score_loss(lab, example) if name in NEED_EXAMPLES else None)
+
+
+def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
+    """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
+    _, state = lab.trainer.model.init(lab.root, example)
+
+    def loss(params: Any, batch: Batch) -> jax.Array:
+        out, _ = lab.trainer.model.apply(params, state, batch.x, key=lab.root, train=True)
+        return jnp.mean(lab.trainer.loss(out, batch.y))
+
+    return loss
+
+
+def _inputs(module: Any, lab: Lab, example: Any) -> Any:
+    """What the weights of the network read in training: `criteria.linen_inputs`."""
+    _, state = lab.trainer.model.init(lab.root, example)
+
+    def forward(params: Any, batch: Batch, mutable: Any) -> Any:
+        variables, rngs = {"params": params, **state}, {"dropout": lab.root}
+        return module.apply(variables, batch.x, train=True, rngs=rngs, mutable=[*mutable, *state])
+
+    return criteria.linen_inputs(forward)
+
+
+def batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:
+    """The training examples that a criterion sees; None for none."""
+    return (jax.tree.map(lambda a: a[:examples], train),) if examples else None

@@ -1,0 +1,95 @@
+"""Units of a config's network: what may be removed together, and how that is chosen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from experiments.flags import UserError
+from experiments.scoring import UNIT_CRITERIA
+from lth_jax import structure as st
+from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, UNIT_CONTROLS, Lab
+from lth_jax.lottery.controls import Control
+from lth_jax.pruning import granularity as g
+from lth_jax.pruning.scopes import Scope
+
+UNITS = "units"
+REDUCTIONS: dict[str, g.Reduction] = {"sum": jnp.sum, "mean": jnp.mean, "max": jnp.max, "l2": g.l2}
+GRANULARITIES: dict[str, Callable[[g.Reduction], g.Granularity]] = {
+    "weights": lambda reduction: g.weights,
+    "rows": g.rows,
+    "columns": g.columns,
+    "kernels": g.kernels,
+}
+SCOPES: dict[str, Callable[..., Scope]] = {"layerwise": st.by_group, "globally": st.across_groups}
+
+
+def control_names(granularity: str) -> tuple[str, ...]:
+    """The controls that tickets of a granularity can have."""
+    further = {UNITS: UNIT_CONTROLS, "weights": REFILL_CONTROLS}.get(granularity, {})
+    return (*CONTROLS, *further)
+
+
+def check(options: ConfigDict) -> None:
+    """Raises `UserError` for options of pruning that do not go together with its granularity."""
+    if options.granularity != UNITS:
+        if options.criterion in UNIT_CRITERIA:
+            raise UserError(
+                f"`prune.criterion={options.criterion}` needs `prune.granularity=units`."
+            )
+        return
+    if options.scope not in SCOPES:
+        raise UserError(f"`prune.scope` is '{options.scope}'; units have {sorted(SCOPES)}.")
+    if options.rates or options.minimum or options.biases:
+        raise UserError(
+            "`prune.rates`, `prune.minimum` and `prune.biases` are of weights; units take their "
+            "biases along, and no group is emptied."
+        )
+
+
+def make_controls(structure: st.Structure) -> dict[str, Control]:
+    """All controls by name."""
+    factories = UNIT_CONTROLS | REFILL_CONTROLS
+    return CONTROLS | {name: make(structure) for name, make in factories.items()}
+
+
+def structure_of(lab: Lab) -> st.Structure:
+    """The removable units among the parameters of a network, as it computes when it is tested."""
+    model = lab.trainer.model
+    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
+    params, state = jax.eval_shape(model.init, lab.root, example)
+    if jax.tree.leaves(state):
+        state = jax.jit(lambda key, x: model.init(key, x)[1])(lab.root, example)
+
+    def apply(params: Any, x: Any) -> Any:
+        return model.apply(params, state, x, train=False)[0]
+
+    return st.find_groups(apply, params, example)
+
+
+def chosen(structure: st.Structure, options: ConfigDict) -> st.Structure:
+    """The groups that a config prunes.
+
+    Args:
+      structure: from `structure_of`.
+      options: the `prune` part of an experiment.
+
+    Raises:
+      ValueError: if a pattern fits no group, no group is left, or one of them cannot be removed
+        without changing what the others compute.
+    """
+    found = structure.only(*options.groups)
+    if not found.groups:
+        raise ValueError(
+            "`prune.granularity` is 'units', but no unit of this network can be removed: "
+            f"{found.pinned}."
+        )
+    for group in found.groups:
+        if not group.exact:
+            raise ValueError(
+                f"`prune.groups` includes '{group.name}', but a network without some of its units "
+                f"differs from the masked one: {group.inexact[0]}; leave it out."
+            )
+    return found
