@@ -30,15 +30,18 @@ class Display:
         self._began = time.perf_counter()
         self._console = Console(stderr=True, quiet=not shown)
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None),  # what the facts leave of the line
             TextColumn("{task.percentage:>3.0f}% {task.fields[facts]}"),
             console=self._console,
+            expand=True,
             disable=not (shown and sys.stderr.isatty()),
         )
+        self._title = title
         self._task = self._bar.add_task(title, total=self._total, facts="compiling")
 
     def __enter__(self) -> Self:
+        if not self._bar.disable:
+            self.say(self._title)
         self._bar.start()
         return self
 
@@ -57,21 +60,25 @@ class Display:
         done = self._finished + (segment.step - segment.start) * members
         speed = self._trained / (time.perf_counter() - self._began)
         facts = (
-            f"level {segment.level}/{self._levels}, {100 * segment.densities[0]:.3g}% of weights, "
+            f"level {segment.level}/{self._levels}, {100 * segment.densities[0]:.3g}% kept, "
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"
         )
         self._bar.update(self._task, completed=done, facts=facts)
 
     def node(self, entry: Entry) -> None:
         """Counts a finished node; without a terminal, prints a line for it."""
-        self._finished += entry.member_steps
-        self._bar.update(self._task, completed=self._finished)
+        self.done(entry.member_steps)
         if not sys.stderr.isatty():
             arms = ", ".join(entry.arms)
             share = 100 * self._finished / self._total
             self.say(
                 f"level {entry.level}/{self._levels} ({arms}): {share:.0f}% after {self.spent()}"
             )
+
+    def done(self, member_steps: int) -> None:
+        """Counts finished work."""
+        self._finished += member_steps
+        self._bar.update(self._task, completed=self._finished)
 
     def say(self, text: str) -> None:
         """Prints a line without disturbing the bar."""
