@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     size.add_argument("target", metavar="RUN|FILE", help="a run, or a .ticket file")
     size.set_defaults(command=_size)
+    spectrum = commands.add_parser(
+        "spectrum", parents=[named, shared, readable], help="a run's curvature at named points"
+    )
+    spectrum.set_defaults(command=_spectrum)
     _add_export(commands.add_parser("export", parents=[named, shared], help="save a ticket"))
     return parser
 
@@ -175,6 +179,24 @@ def _run_size(arguments: argparse.Namespace) -> None:
     print(f"{info.run}: {info.status}, started {info.created}")
     _print_tables(*run_tables(rows))
     print(run_summary(rows))
+
+
+def _spectrum(arguments: argparse.Namespace) -> None:
+    from lth_jax.report import spectra, write_report
+    from lth_jax.store import Store, StoreError
+
+    info = _find(arguments)
+    store = Store(_root(info))
+    found = spectra.read(store, info.path)
+    if found is None:
+        command = f"python -m experiments.spectrum {info.run}"
+        raise StoreError(f"{info.run} has no spectra yet; `{command}` computes them.")
+    if arguments.json:
+        rows = spectra.rows(found)
+        _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
+        return
+    _print_tables(spectra.table(found))
+    print(f"page: {write_report(store, info)}")
 
 
 def _export(arguments: argparse.Namespace) -> None:

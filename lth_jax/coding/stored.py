@@ -10,12 +10,15 @@ from lth_jax.coding.quantize import Precision
 from lth_jax.coding.writer import encode
 from lth_jax.store.errors import StoreError
 from lth_jax.store.files import read_json
+from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo
 from lth_jax.types import DENSE, TICKET
 
 TRAINED, REWOUND = "trained", "rewound"
 """Which values a saved ticket has: those at the end of its training, or of the rewind point."""
+
+_POINT = ("params", "state")
 
 Named = dict[str, np.ndarray]
 """Arrays by the name of their leaf."""
@@ -64,7 +67,7 @@ def read_stored(
     """
     for entry in entries(path):
         if set(arms) & set(entry["arms"]):
-            found = members(entry["key"], store.read(entry["key"]))
+            found = members(entry["key"], read_entry(store, entry))
             yield from (one for one in found if one.arm in arms)
 
 
@@ -81,7 +84,7 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
         raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
     for entry in entries(info.path):
         if entry["level"] == level and arm in entry["arms"]:
-            for one in members(entry["key"], store.read(entry["key"])):
+            for one in members(entry["key"], read_entry(store, entry)):
                 if (one.arm, one.replicate) == (arm, replicate):
                     return _converged(one)
     raise StoreError(f"{info.run} has no replicate {replicate} of '{arm}' at level {level}.")
@@ -108,7 +111,7 @@ def encode_stored(
     Raises:
       StoreError: if rewound values are asked for of a control, which may start from others.
     """
-    params = one.params if values == TRAINED else _rewound(store, info, one)
+    params = one.params if values == TRAINED else rewound(store, info, one)[0]
     prune = read_json(Path(info.path) / "config.json").get("prune", {})
     provenance = {
         "run": info.run,
@@ -166,6 +169,25 @@ def entries(path: str | Path) -> list[dict[str, Any]]:
     return sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
 
 
+def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
+    """Where a network was rewound to: its parent's parameters there on its mask, and the state.
+
+    Raises:
+      StoreError: if `one` is a control, which may start from other values, or has no parent.
+      CorruptError: if a file of the run is damaged.
+    """
+    if one.arm not in (DENSE, TICKET):
+        raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
+    for entry in (e for e in entries(info.path) if e["level"] == 0):
+        node = read_entry(store, entry)
+        for i, parent in enumerate(node.meta["members"]):
+            if parent["replicate"] == one.replicate:
+                point = {part: _index(node.arrays["rewound"][part], i) for part in _POINT}
+                params = {name: leaf * one.mask[name] for name, leaf in point["params"].items()}
+                return params, point["state"]
+    raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")
+
+
 def _converged(one: Stored) -> Stored:
     if one.diverged_at is not None:
         raise StoreError(
@@ -173,15 +195,3 @@ def _converged(one: Stored) -> Stored:
             f"{one.diverged_at}; it has no values worth saving."
         )
     return one
-
-
-def _rewound(store: Store, info: RunInfo, one: Stored) -> Named:
-    if one.arm not in (DENSE, TICKET):
-        raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
-    for entry in (e for e in entries(info.path) if e["level"] == 0):
-        node = store.read(entry["key"])
-        for i, parent in enumerate(node.meta["members"]):
-            if parent["replicate"] == one.replicate:
-                rewound = node.arrays["rewound"]["params"]
-                return {name: leaf[i] * one.mask[name] for name, leaf in rewound.items()}
-    raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")

@@ -108,7 +108,7 @@ def against_density(run: RunRecord, metric: str) -> Figure:
             _across(axes, mine, look, quantity(metric).scale)
         else:
             _line(axes, [row["density"] for row in mine], mine, look, quantity(metric).scale)
-    _density_axis(axes, [level.density for level in run.levels])
+    density_axis(axes, [level.density for level in run.levels])
     axes.set_ylabel(quantity(metric).title)
     legend(figure, axes)
     return figure
@@ -158,7 +158,7 @@ def mask_overlap(run: RunRecord) -> Figure:
     axes.plot(
         densities, chance, color="#666666", linestyle="--", label="chance, at equal densities"
     )
-    _density_axis(axes, densities)
+    density_axis(axes, densities)
     axes.set_ylim(0, 1)
     axes.set_ylabel("Mask overlap (intersection over union)")
     legend(figure, axes)
@@ -176,14 +176,14 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     """
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     levels = spread([level for level in run.levels if level is not dense] or run.levels, panels)
-    figure, panes = _panes(len(levels), "Training step", quantity(metric).title)
-    for axes, level in zip(panes, levels, strict=True):
+    figure, grid = panes(len(levels), "Training step", quantity(metric).title)
+    for axes, level in zip(grid, levels, strict=True):
         axes.set_title(f"{percent(level.density)} % of weights remaining")
         for arm, look in looks(run.arms).items():
             home = dense if arm == DENSE else level
             if home is not None and arm in home.arms:
                 _curve(axes, home, arm, metric, look)
-    legend(figure, panes[0])
+    legend(figure, grid[0])
     return figure
 
 
@@ -257,11 +257,13 @@ def new() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _panes(count: int, x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
+def panes(
+    count: int, x_label: str, y_label: str, *, share_x: bool = True
+) -> tuple[Figure, list[Axes]]:
     """Up to two axes a row on common scales, labelled at the left and at the bottom only."""
     rows, columns = -(-count // 2), min(2, count)
     figure = Figure(figsize=(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False)
     for axes in grid.flat[count:]:
         axes.remove()
     for axes in grid[:, 0]:
@@ -281,7 +283,8 @@ def legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
+def density_axis(axes: Axes, densities: Sequence[float]) -> None:
+    """The weights remaining in percent, on a log scale, dense at the left."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(density_ticks(densities)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))

@@ -10,13 +10,16 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lth_jax.report import display, figures, rates, tables
+from lth_jax.report import display, figures, rates, spectra, tables
 from lth_jax.report.levels import RunRecord, read_run
 from lth_jax.store.files import explained, publish, temporary
 from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run, RunInfo
 
-CAPTIONS = {
+MEASURED: dict[str, Any] = {"spectra": spectra}
+"""What may have been measured on a run afterwards: the name of its table, and who reads it."""
+
+CAPTIONS: dict[str, str] = {
     "early_stop_step": "Step of the smallest validation loss: earlier is faster learning.",
     "leaf_density": "What the tickets keep of each prunable leaf: mean and range over replicates.",
     "mask_overlap": "How far the tickets of two replicates agree: mean and range over pairs.",
@@ -25,7 +28,7 @@ CAPTIONS = {
     "is smaller and at least as accurate.",
     "curves": "Mean and 95 % band over replicates; the dense parent is dashed.",
     "test": "Mean and 95 % band over replicates; the dense parent is the dashed line.",
-}
+} | {name: text for room in MEASURED.values() for name, text in room.CAPTIONS.items()}
 
 
 def write_report(store: Store, run: Run | RunInfo) -> Path:
@@ -47,12 +50,17 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     """
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"
+    drawn, data = figures.draw(record) | rates.draw(record), _data(record)
+    for name, room in MEASURED.items():
+        if (found := room.read(store, run.path)) is not None:
+            drawn |= room.draw(found)
+            data[name] = _flat_rows(room.rows(found))
     pictures = {
         f"figures/{name}.{kind}": figures.image(figure, kind)
-        for name, figure in (figures.draw(record) | rates.draw(record)).items()
+        for name, figure in drawn.items()
         for kind in ("svg", "png")
     }
-    files = pictures | dict(_data(record))
+    files = pictures | dict(_tables(data))
     for name, content in files.items():
         _write(folder / name, content)
     _write(folder / "index.html", page(record, files).encode())
@@ -84,16 +92,24 @@ def page(run: RunRecord, files: dict[str, bytes]) -> str:
     )
 
 
-def _data(run: RunRecord) -> Iterator[tuple[str, bytes]]:
+def _data(run: RunRecord) -> dict[str, list[tables.Row]]:
     metric = display.headline_metric(run)
-    data = {
+    return {
         "seeds": tables.seed_rows(run),
         "differences": tables.difference_rows(run, metric) if metric else [],
         "leaves": tables.leaf_rows(run),
         "overlaps": tables.overlap_rows(run),
         "curves": tables.curve_rows(run),
-        "frontier": [{k: v for k, v in row.items() if k != "values"} for row in run.rates],
+        "frontier": _flat_rows(run.rates),
     }
+
+
+def _flat_rows(rows: list[tables.Row]) -> list[tables.Row]:
+    """Rows without their lists of values, which no CSV holds."""
+    return [{k: v for k, v in row.items() if k != "values"} for row in rows]
+
+
+def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:
     for name, rows in data.items():
         if rows:
             yield f"data/{name}.parquet", tables.parquet_bytes(rows)

@@ -26,7 +26,7 @@ def seed_rows(run: RunRecord) -> list[Row]:
             "density": level.density,
             "sparsity": 1 - level.density,
             "metric": metric,
-            "value": _plain(values[i]),
+            "value": or_none(values[i]),
         }
         for level in run.levels
         for i, member in enumerate(level.members)
@@ -62,9 +62,9 @@ def overlap_rows(run: RunRecord) -> list[Row]:
             "first": first,
             "second": second,
             "leaf": leaf,
-            "intersection_over_union": _plain(overlap.iou),
-            "chance": _plain(overlap.chance_iou),
-            "kappa": _plain(overlap.kappa),
+            "intersection_over_union": or_none(overlap.iou),
+            "chance": or_none(overlap.chance_iou),
+            "kappa": or_none(overlap.kappa),
         }
         for level in run.levels
         for (first, second), leaves in level.overlaps.items()
@@ -82,7 +82,7 @@ def curve_rows(run: RunRecord) -> list[Row]:
             "replicate": member.replicate,
             "step": int(step),
             "metric": metric,
-            "value": _plain(values[e, i]),
+            "value": or_none(values[e, i]),
         }
         for level in run.levels
         for metric, values in level.curves.items()
@@ -103,7 +103,9 @@ def summary_rows(run: RunRecord) -> list[Row]:
             for metric in level.results if arm in level.arms else ():
                 values = list(_by_replicate(level, arm, metric).values())
                 place = {"arm": arm, "level": level.level, "density": level.density}
-                numbers = _interval(student_t(values)) | {"values": [_plain(v) for v in values]}
+                numbers = interval_cells(student_t(values)) | {
+                    "values": [or_none(v) for v in values]
+                }
                 rows.append(place | {"metric": metric} | numbers)
     return rows
 
@@ -123,7 +125,7 @@ def difference_rows(run: RunRecord, metric: str) -> list[Row]:
                 continue
             place = {"control": control, "level": level.level, "density": level.density}
             difference = _ticket_minus(level, control, home, metric)
-            rows.append(place | {"metric": metric} | _interval(difference))
+            rows.append(place | {"metric": metric} | interval_cells(difference))
     return rows
 
 
@@ -141,13 +143,15 @@ def csv_bytes(rows: list[Row]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _plain(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """A number as a table holds it: None for what is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
-def _interval(interval: Interval) -> Row:
+def interval_cells(interval: Interval) -> Row:
+    """`mean`, `low`, `high` and `replicates` of a row."""
     mean, low, high, replicates, _ = interval
-    return {"mean": _plain(mean), "low": _plain(low), "high": _plain(high)} | {
+    return {"mean": or_none(mean), "low": or_none(low), "high": or_none(high)} | {
         "replicates": replicates
     }
 

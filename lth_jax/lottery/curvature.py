@@ -1,0 +1,93 @@
+"""The curvature of the loss that a population trains on, at any of its members' points."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.landscape import Operator, hessian
+from lth_jax.training.segment import Trainer
+from lth_jax.types import Batch, Key, Mask, Params
+
+Place = dict[str, Any]
+"""Where a network stands: its `"params"` and its `"state"`."""
+
+Loss = Callable[[Place, Batch], jax.Array]
+"""`(place, batch) -> mean loss over the batch`."""
+
+BLOCK = 500
+"""Examples that are linearised together, unless the caller says otherwise."""
+
+
+def training_loss(trainer: Trainer, key: Key | None) -> Loss:
+    """The mean training loss of a batch, as a function of parameters and state.
+
+    Args:
+      trainer: the network and its loss.
+      key: names the mode. A key: as in training, BatchNorm by the batch's own statistics and
+        dropout drawn from this key, the same for every batch. None: as in testing, BatchNorm by
+        the state's running statistics and no dropout.
+
+    Returns:
+      One function for all networks of the trainer, so that their operators share a program.
+    """
+
+    def loss(place: Place, batch: Batch) -> jax.Array:
+        out, _ = trainer.model.apply(
+            place["params"], place["state"], batch.x, key=key, train=key is not None
+        )
+        return jnp.mean(trainer.loss(out, batch.y))
+
+    return loss
+
+
+def hessian_at(
+    loss: Loss, params: Params, state: Any, mask: Mask, batches: Sequence[Batch]
+) -> Operator:
+    """The Hessian in the parameters alone, on the support of a mask, at the point as it stands.
+
+    Args:
+      loss: from `training_loss`.
+      params: the point.
+      state: the model's state there, of floating-point leaves.
+      mask: boolean tree like `params`.
+      batches: as in `landscape.hessian`.
+
+    Raises:
+      TypeError: as in `landscape.hessian`.
+      ValueError: as in `landscape.hessian`.
+    """
+    everything = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), state)
+    place, support = {"params": params, "state": state}, {"params": mask, "state": everything}
+    return hessian(loss, place, batches, mask=support, leaves="params*")
+
+
+def first_blocks(data: Batch, examples: int, *, block: int = BLOCK) -> list[Batch]:
+    """The first `examples` of a data set (or all) in blocks, of which the last may be smaller.
+
+    >>> [len(b.y) for b in first_blocks(Batch(jnp.ones((9, 2)), jnp.ones(9)), 7, block=4)]
+    [4, 3]
+    """
+    size = min(examples, len(jax.tree.leaves(data)[0]))
+    return [
+        trees.index(data, slice(first, min(first + block, size))) for first in range(0, size, block)
+    ]
+
+
+def mean_over(loss: Loss, batches: Sequence[Batch]) -> Callable[[Params, Any], jax.Array]:
+    """`(params, state) -> loss` over all examples, each batch weighted by its size.
+
+    >>> total = mean_over(lambda place, b: b.x.mean(), [Batch(jnp.ones(3), None)] * 2)
+    >>> total({}, {}).item()
+    1.0
+    """
+    sizes = [len(jax.tree.leaves(batch)[0]) for batch in batches]
+
+    def mean(params: Params, state: Any) -> jax.Array:
+        place = {"params": params, "state": state}
+        values = jnp.stack([loss(place, batch) for batch in batches])
+        return jnp.asarray(sizes, values.dtype) @ values / sum(sizes)
+
+    return mean

@@ -1,0 +1,283 @@
+"""Spectra of a run's networks at named points, and their loss surfaces, read back and drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+
+from lth_jax.measures.intervals import student_t
+from lth_jax.measures.spectra import broadened, outliers
+from lth_jax.report.display import percent
+from lth_jax.report.figures import density_axis, legend, looks, panes, spread, style
+from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.store.analyses import analyses
+from lth_jax.store.nodes import Store
+from lth_jax.types import DENSE, TICKET
+
+Floats = NDArray[Any]
+
+POINTS = {
+    DENSE: "dense network, trained (θ)",
+    "start": "start (rewound θ on the mask)",
+    "dense_on_mask": "trained θ, curvature on the mask",
+    "masked": "masked (θ⊙m), not retrained",
+    "retrained": "retrained",
+}
+"""What each point is called in pictures."""
+
+CAPTIONS = {
+    "spectral_density": "Spectral density of the Hessian of the training loss, retrained tickets "
+    "on their support against their trained dense parents: mean and 95 % band over replicates. "
+    "Marks above: the eigenvalues beyond the widest gap, of every replicate.",
+    "largest_eigenvalue": "Largest eigenvalue at named points: geometric mean and 95 % band over "
+    "replicates; the dashed line is the dense parent, trained, with all of its weights.",
+    "loss_surface": "Training loss of the first replicate along two random directions, each "
+    "filter as long as the network's own (Li et al., 2018), in filter norms from the network.",
+}
+BROADENING = 0.01  # the width of an eigenvalue, as a share of what the panel shows
+
+
+class Spectrum(NamedTuple):
+    """What was measured of one network at one point.
+
+    Attributes:
+      arm: whose network it is.
+      level: its round of train-prune-rewind.
+      replicate: its seed.
+      point: where the curvature was taken, one of `POINTS`.
+      density: fraction of the prunable weights kept.
+      size: weights of the support.
+      converged: whether all bounds were within the tolerance.
+      arrays: `largest`, `smallest` and their bounds `[k]`; `nodes` and `weights` of the density
+        `[probes, steps]`.
+    """
+
+    arm: str
+    level: int
+    replicate: int
+    point: str
+    density: float
+    size: int
+    converged: bool
+    arrays: dict[str, Floats]
+
+
+class Surface(NamedTuple):
+    """The loss around one network: `loss[i, j]` at `xs[i]`, `ys[j]`."""
+
+    arm: str
+    level: int
+    density: float
+    xs: Floats
+    ys: Floats
+    loss: Floats
+
+
+class Spectra(NamedTuple):
+    """All that was measured of a run's curvature."""
+
+    spectra: list[Spectrum]
+    surfaces: list[Surface]
+
+
+def read(store: Store, path: str | Path) -> Spectra | None:
+    """What is there; None before anything was measured.
+
+    Raises:
+      CorruptError: if something in the store is damaged.
+    """
+    spectra, surfaces = [], []
+    for entry in analyses(path, "spectrum"):
+        node = store.read(entry["key"])
+        meta = {name: node.meta[name] for name in Spectrum._fields[:-1]}
+        spectra.append(Spectrum(**meta, arrays=node.arrays))
+    for entry in analyses(path, "surface"):
+        node = store.read(entry["key"])
+        about = {name: node.meta[name] for name in ("arm", "level", "density")}
+        surfaces.append(Surface(**about, **node.arrays))
+    order = list(looks([DENSE, TICKET, *(one.arm for one in spectra)]))
+    spectra.sort(key=lambda one: (one.level, order.index(one.arm), one.point, one.replicate))
+    surfaces.sort(key=lambda one: (one.level, one.arm))
+    return Spectra(spectra, surfaces) if spectra else None
+
+
+def rows(found: Spectra) -> list[Row]:
+    """One row per arm, level, point and metric: mean over replicates with a 95 % interval."""
+    groups: dict[tuple[Any, ...], list[Spectrum]] = {}
+    for one in found.spectra:
+        groups.setdefault((one.arm, one.level, one.density, one.point), []).append(one)
+    return [
+        dict(zip(("arm", "level", "density", "point"), place, strict=True))
+        | {"metric": metric}
+        | interval_cells(student_t(values))
+        | {"values": [or_none(value) for value in values]}
+        for place, group in groups.items()
+        for metric, values in _metrics(group).items()
+    ]
+
+
+def _metrics(group: list[Spectrum]) -> dict[str, list[float]]:
+    return {
+        "largest_eigenvalue": [float(one.arrays["largest"][0]) for one in group],
+        "largest_eigenvalue_bound": [float(one.arrays["largest_bounds"][0]) for one in group],
+        "smallest_eigenvalue": [float(one.arrays["smallest"][0]) for one in group],
+        "outliers": [float(outliers(one.arrays["largest"])) for one in group],
+        "support": [float(one.size) for one in group],
+    }
+
+
+def table(found: Spectra) -> Table:
+    """The largest eigenvalue of every arm and level, one column per point: mean ± half interval."""
+    cells = {
+        (row["level"], row["density"], row["arm"], row["point"]): row
+        for row in rows(found)
+        if row["metric"] == "largest_eigenvalue"
+    }
+    points = [point for point in POINTS if any(place[3] == point for place in cells)]
+    shown = Table(
+        title="Largest Hessian eigenvalue", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    for name in ("level", "kept %", "arm", *points):
+        shown.add_column(name, justify="right")
+    for level, density, arm in dict.fromkeys(place[:3] for place in cells):
+        values = [_cell(cells.get((level, density, arm, point))) for point in points]
+        shown.add_row(str(level), percent(density), arm, *values)
+    return shown
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    half = "" if row["low"] is None else f"±{(row['high'] - row['low']) / 2:.2g}"
+    return f"{row['mean']:.3g}{half}"
+
+
+def draw(found: Spectra) -> dict[str, Figure]:
+    """All figures that there are numbers for, by file name."""
+    figures = {"largest_eigenvalue": largest_eigenvalue(found.spectra)}
+    if any(one.point == "retrained" and one.arm == TICKET for one in found.spectra):
+        figures["spectral_density"] = spectral_density(found.spectra)
+    if found.surfaces:
+        figures["loss_surface"] = loss_surface(found.surfaces)
+    return figures
+
+
+@style()
+def spectral_density(spectra: Sequence[Spectrum], panels: int = 4) -> Figure:
+    """Tickets, retrained, against their dense parents, level by level; outliers marked above."""
+    tickets = [one for one in spectra if (one.arm, one.point) == (TICKET, "retrained")]
+    dense = [one for one in spectra if one.point == DENSE]
+    levels = spread(sorted({one.level for one in tickets}), panels)
+    figure, grid = panes(len(levels), "Eigenvalue", "Spectral density", share_x=False)
+    for axes, level in zip(grid, levels, strict=True):
+        mine = [one for one in tickets if one.level == level]
+        axes.set_title(f"{percent(mine[0].density)} % of weights remaining")
+        _densities(axes, {DENSE: dense, TICKET: mine})
+    legend(figure, grid[0])
+    return figure
+
+
+def _densities(axes: Axes, groups: dict[str, list[Spectrum]]) -> None:
+    """Curves on a common grid, and rows of marks in the upper part of the panel."""
+    groups = {arm: group for arm, group in groups.items() if group}
+    nodes = np.concatenate([one.arrays["nodes"].ravel() for g in groups.values() for one in g])
+    width = BROADENING * float(np.ptp(nodes) or 1.0)
+    at = np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, 600)
+    least = min(1 / (one.size * width) for group in groups.values() for one in group) / 10
+    top = 0.0
+    for row, (arm, group) in enumerate(groups.items()):
+        look = looks([arm])[arm]
+        curves = np.array([_curve(one, at, width) for one in group])
+        bands = [student_t(column) for column in curves.T]
+        low, high = (np.array([getattr(band, end) for band in bands]) for end in ("low", "high"))
+        axes.plot(at, np.maximum(curves.mean(0), least), color=look.color, label=look.label)
+        axes.fill_between(
+            at, np.maximum(low, least), high, color=look.color, alpha=0.15, linewidth=0
+        )
+        top = max(top, curves.max())
+        marks = np.concatenate(
+            [one.arrays["largest"][: outliers(one.arrays["largest"])] for one in group]
+        )
+        axes.plot(
+            marks,
+            np.full(len(marks), 0.95 - 0.07 * row),
+            "|",
+            color=look.color,
+            markersize=5,
+            transform=axes.get_xaxis_transform(),
+        )
+    axes.set_yscale("log")
+    axes.set_ylim(least, top * (top / least) ** 0.25)  # room for the marks
+
+
+def _curve(one: Spectrum, at: Floats, width: float) -> Floats:
+    pairs = zip(one.arrays["nodes"], one.arrays["weights"], strict=True)
+    return np.mean([broadened(nodes, weights, at, width) for nodes, weights in pairs], axis=0)
+
+
+@style()
+def largest_eigenvalue(spectra: Sequence[Spectrum]) -> Figure:
+    """The largest eigenvalue along the ladder, one panel per point, one line per arm."""
+    points = [p for p in POINTS if p != DENSE and any(one.point == p for one in spectra)]
+    dense = [one for one in spectra if one.point == DENSE]
+    label = "Largest eigenvalue of the Hessian"
+    figure, grid = panes(max(1, len(points)), "Weights remaining (%)", label)
+    for axes, point in zip(grid, points or [DENSE], strict=True):
+        axes.set_title(POINTS[point])
+        here = [one for one in spectra if one.point == point]
+        for arm, look in looks(dict.fromkeys(one.arm for one in here)).items():
+            mine = [one for one in here if one.arm == arm]
+            densities = sorted({one.density for one in mine}, reverse=True)
+            bands = np.array(
+                [_geometric([one for one in mine if one.density == d]) for d in densities]
+            )
+            axes.plot(densities, bands[:, 0], look.marker + "-", color=look.color, label=look.label)
+            axes.fill_between(
+                densities, bands[:, 1], bands[:, 2], color=look.color, alpha=0.15, linewidth=0
+            )
+        if dense and point != DENSE:
+            level, look = _geometric(dense)[0], looks([DENSE])[DENSE]
+            axes.axhline(level, color=look.color, linestyle="--", linewidth=1.1, label=look.label)
+        axes.set_yscale("log")
+        density_axis(axes, [one.density for one in here])
+    for axes in grid[:-2]:
+        axes.set_xlabel("")
+    legend(figure, grid[-1])
+    return figure
+
+
+def _geometric(group: Sequence[Spectrum]) -> tuple[float, float, float]:
+    """Geometric mean of the largest eigenvalues that are positive, and the ends of its interval."""
+    largest = np.array([one.arrays["largest"][0] for one in group])
+    band = student_t(np.log(largest[largest > 0]))
+    return float(np.exp(band.estimate)), float(np.exp(band.low)), float(np.exp(band.high))
+
+
+@style()
+def loss_surface(surfaces: Sequence[Surface], panels: int = 4) -> Figure:
+    """Contours of the training loss around the dense network and tickets, on one colour scale."""
+    wanted = [one for one in surfaces if one.arm in (DENSE, TICKET)] or list(surfaces)
+    shown = [wanted[0], *spread(wanted[1:], panels - 1)]
+    figure, grid = panes(len(shown), "First direction", "Second direction")
+    losses = np.concatenate([one.loss.ravel() for one in shown])
+    losses = losses[np.isfinite(losses) & (losses > 0)]
+    norm = LogNorm(losses.min(), losses.max())
+    levels = np.geomspace(losses.min(), losses.max(), 13)
+    for axes, one in zip(grid, shown, strict=True):
+        drawn = axes.contourf(one.xs, one.ys, one.loss.T, levels, norm=norm, cmap="cividis")
+        axes.contour(one.xs, one.ys, one.loss.T, levels, norm=norm, colors="white", linewidths=0.4)
+        axes.plot([0], [0], "+", color="white", markersize=7)
+        axes.set_aspect("equal")
+        name = looks([one.arm])[one.arm].label
+        axes.set_title(f"{name}, {percent(one.density)} % of weights")
+    bar = figure.colorbar(drawn, ax=grid, label="Training loss", shrink=0.8)
+    ticks = levels[::3].tolist()
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    return figure
