@@ -22,8 +22,11 @@ from lth_jax.types import Key
 BREAKDOWN = 1e-5
 """A coupling at most this fraction of the largest `‖A q‖` is rounding noise, not a direction."""
 
-BLOCK = 8
-"""Rows in a block of the host driver's basis: few dispatches, and no copy of a large array."""
+BLOCK = 16
+"""Rows in a block of the host driver's basis: few programs, and no copy of a large array."""
+
+CHECK = 8
+"""The host driver asks whether to stop every so many steps."""
 
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
@@ -149,7 +152,7 @@ def iterate(
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
       steps: at most so many, 1 to `size`.
-      stop: asked every `BLOCK` steps.
+      stop: asked every `CHECK` steps.
 
     Returns:
       Arrays of numpy.
@@ -159,17 +162,21 @@ def iterate(
     >>> ritz(found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-    q, scale = start / jnp.linalg.norm(start), jnp.zeros((), start.dtype)
-    blocks: list[jax.Array] = []
+    q, scale = _normalize(start), jnp.zeros((), start.dtype)
+    blocks: tuple[jax.Array, ...] = ()
     rows: list[tuple[Any, ...]] = []
     for i in range(steps):
+        if i and i % CHECK == 0 and stop(_gather(rows, scale)):
+            break
         if i % BLOCK == 0:
-            if rows and stop(_gather(rows, scale)):
-                break
-            blocks.append(jnp.zeros((min(BLOCK, steps - i), q.size), q.dtype))
-        blocks[-1] = _put(blocks[-1], q, i % BLOCK)
-        q, scale, row = _step(matvec, blocks, q, scale, jax.random.fold_in(key, i), _if)
+            blocks += (jnp.zeros((min(BLOCK, steps - i), q.size), q.dtype),)
+        *full, last = blocks
+        product = matvec(q)
+        last, q, scale, row, broken = _advance(tuple(full), last, i % BLOCK, q, product, scale)
+        blocks = (*full, last)
         rows.append(row)
+        if broken:
+            q = _restart(blocks, jax.random.fold_in(key, i), q)
     return _gather(rows, scale)
 
 
@@ -193,12 +200,13 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
 
     def body(carry, i):
         basis, q, scale = carry
-        basis = _put(basis, q, i)
-        q, scale, row = _step(matvec, [basis], q, scale, jax.random.fold_in(key, i), jax.lax.cond)
+        basis, rest, scale, row, broken = _advance((), basis, i, q, matvec(q), scale)
+        fresh = jax.random.fold_in(key, i)
+        q = jax.lax.cond(broken, lambda: _restart((basis,), fresh, q), lambda: rest)
         return (basis, q, scale), row
 
     basis = jnp.zeros((steps, start.size), start.dtype)
-    carry = (basis, start / jnp.linalg.norm(start), jnp.zeros((), start.dtype))
+    carry = (basis, _normalize(start), jnp.zeros((), start.dtype))
     (_, _, scale), (diagonal, coupling, dropped) = jax.lax.scan(body, carry, jnp.arange(steps))
     return Tridiagonal(diagonal, coupling, dropped, scale)
 
@@ -235,32 +243,27 @@ def _compiled_scan(matvec, start, key, steps):
     return scan(matvec, start, key, steps=steps)
 
 
-def _step(matvec, blocks, q, scale, key, cond):
-    """The next vector, and the row `(diagonal, coupling, dropped)` of `T` that `q` gives.
+@partial(jax.jit, donate_argnums=1)
+def _advance(blocks, last, i, q, product, scale):
+    """One step, from `q` and its product to the next vector and a row of `T`.
 
-    `cond` is `jax.lax.cond` in a trace and Python's own `if` on the host.
+    `q` joins the basis at row `i` of `last`. What the basis leaves of the product comes next,
+    normalised, unless it is noise: `broken`. The row is `(diagonal, coupling, dropped)`.
     """
-    product = matvec(q)
-    diagonal, scale = _measure(q, product, scale)
-    rest = _orthogonalize(blocks, product)
-    length, broken = _judge(rest, scale)
-    following = cond(
-        broken,
-        lambda: _normalize(_orthogonalize(blocks, _draw(key, q))),
-        lambda: rest / length,
-    )
+    last = last.at[i].set(q)
+    scale = jnp.maximum(scale, jnp.linalg.norm(product))
+    rest = _orthogonalize((*blocks, last), product)
+    length = jnp.linalg.norm(rest)
+    broken = length <= BREAKDOWN * scale
     zero = jnp.zeros_like(length)
-    row = (diagonal, jnp.where(broken, zero, length), jnp.where(broken, length, zero))
-    return following, scale, row
+    row = (q @ product, jnp.where(broken, zero, length), jnp.where(broken, length, zero))
+    return last, _normalize(rest), scale, row, broken
 
 
-def _if(condition, yes, no):
-    return yes() if condition else no()
-
-
-def _gather(rows, scale):
-    diagonal, coupling, dropped = map(np.stack, zip(*jax.device_get(rows), strict=True))
-    return Tridiagonal(diagonal, coupling, dropped, np.asarray(scale))
+@jax.jit
+def _restart(blocks, key, like):
+    """A random direction orthogonal to the basis."""
+    return _normalize(_orthogonalize(blocks, jax.random.normal(key, like.shape, like.dtype)))
 
 
 def _orthogonalize(blocks, w):
@@ -270,37 +273,15 @@ def _orthogonalize(blocks, w):
     """
     for _ in range(2):
         for block in blocks:
-            w = _deflate(block, w)
+            w = w - (block @ w) @ block
     return w
 
 
-@jax.jit
-def _deflate(block, w):
-    return w - (block @ w) @ block
-
-
-@jax.jit
-def _measure(q, product, scale):
-    return q @ product, jnp.maximum(scale, jnp.linalg.norm(product))
-
-
-@jax.jit
-def _judge(rest, scale):
-    length = jnp.linalg.norm(rest)
-    return length, length <= BREAKDOWN * scale
-
-
-@jax.jit
 def _normalize(w):
     # At the last step of a full basis nothing is left to be orthogonal to.
     return w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
 
 
-@jax.jit
-def _draw(key, like):
-    return jax.random.normal(key, like.shape, like.dtype)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _put(block, row, i):
-    return block.at[i].set(row)
+def _gather(rows, scale):
+    diagonal, coupling, dropped = map(np.stack, zip(*jax.device_get(rows), strict=True))
+    return Tridiagonal(diagonal, coupling, dropped, np.asarray(scale))

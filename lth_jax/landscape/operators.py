@@ -72,9 +72,9 @@ class Operator(NamedTuple):
         if v.shape != (self.size,):
             raise ValueError(f"`v` must have shape ({self.size},), got {v.shape}.")
         tangent = self.expand(v)
-        total = jax.tree.map(lambda p: jnp.zeros(p.shape, self.dtype), self.params)
+        total = None
         for part, weight in zip(self.parts, self.weights, strict=True):
-            total = _add_product(total, part, weight, tangent)
+            total = _add_product(total, part, weight, tangent, self.dtype)
         return self.contract(total)
 
     def expand(self, v: jax.Array) -> Params:
@@ -230,12 +230,10 @@ def _linearize(field, params):
     return value, part
 
 
-@jax.jit
-def _add_product(total, part, weight, tangent):
-    def add(t, h):
-        return t + weight.astype(t.dtype) * h.astype(t.dtype)
-
-    return jax.tree.map(add, total, part(tangent))
+@partial(jax.jit, static_argnums=4)
+def _add_product(total, part, weight, tangent, dtype):
+    product = jax.tree.map(lambda h: weight.astype(dtype) * h.astype(dtype), part(tangent))
+    return product if total is None else jax.tree.map(jnp.add, total, product)
 
 
 @jax.jit
