@@ -40,6 +40,7 @@ from lth_jax.report.figures import spread
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET
 
+SAME_MASK = ("reinit",)  # controls whose points before their training are the ticket's
 SOURCES = (
     *(
         f"lth_jax.{room}"
@@ -101,6 +102,8 @@ def places(one: Stored, dense: Stored, start: tuple[Named, Named] | None) -> dic
     end = Place(one.params, one.state, one.mask)
     if one.arm == DENSE:
         return found | {"dense": end}
+    if one.arm in SAME_MASK:
+        return {"retrained": end}
     masked = {name: leaf * one.mask[name] for name, leaf in dense.params.items()}
     return found | {
         "dense_on_mask": Place(dense.params, dense.state, one.mask),

@@ -15,7 +15,7 @@ from rich.table import Table
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.display import percent
-from lth_jax.report.figures import density_axis, legend, looks, panes, spread, style
+from lth_jax.report.figures import Look, density_axis, legend, looks, panes, spread, style
 from lth_jax.report.tables import Row, interval_cells, or_none
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
@@ -37,7 +37,8 @@ CAPTIONS = {
     "on their support against their trained dense parents: mean and 95 % band over replicates. "
     "Marks above: the eigenvalues beyond the widest gap, of every replicate.",
     "largest_eigenvalue": "Largest eigenvalue at named points: geometric mean and 95 % band over "
-    "replicates; the dashed line is the dense parent, trained, with all of its weights.",
+    "replicates; the dashed line is the dense parent with all of its weights, at its own start in "
+    "the panel of starts and trained in the others.",
     "loss_surface": "Training loss of the first replicate along two random directions, each "
     "filter as long as the network's own (Li et al., 2018), in filter norms from the network.",
 }
@@ -225,32 +226,32 @@ def _curve(one: Spectrum, at: Floats, width: float) -> Floats:
 @style()
 def largest_eigenvalue(spectra: Sequence[Spectrum]) -> Figure:
     """The largest eigenvalue along the ladder, one panel per point, one line per arm."""
-    points = [p for p in POINTS if p != DENSE and any(one.point == p for one in spectra)]
-    dense = [one for one in spectra if one.point == DENSE]
-    label = "Largest eigenvalue of the Hessian"
-    figure, grid = panes(max(1, len(points)), "Weights remaining (%)", label)
-    for axes, point in zip(grid, points or [DENSE], strict=True):
+    pruned = [one for one in spectra if one.arm != DENSE]
+    points = [point for point in POINTS if any(one.point == point for one in pruned)]
+    figure, grid = panes(max(1, len(points)), "Weights remaining (%)", "Largest eigenvalue")
+    for axes, point in zip(grid, points, strict=False):
         axes.set_title(POINTS[point])
-        here = [one for one in spectra if one.point == point]
-        for arm, look in looks(dict.fromkeys(one.arm for one in here)).items():
-            mine = [one for one in here if one.arm == arm]
-            densities = sorted({one.density for one in mine}, reverse=True)
-            bands = np.array(
-                [_geometric([one for one in mine if one.density == d]) for d in densities]
-            )
-            axes.plot(densities, bands[:, 0], look.marker + "-", color=look.color, label=look.label)
-            axes.fill_between(
-                densities, bands[:, 1], bands[:, 2], color=look.color, alpha=0.15, linewidth=0
-            )
-        if dense and point != DENSE:
+        mine = [one for one in pruned if one.point == point]
+        for arm, look in looks(dict.fromkeys(one.arm for one in mine)).items():
+            _ladder(axes, [one for one in mine if one.arm == arm], look)
+        parent = "start" if point == "start" else DENSE
+        dense = [one for one in spectra if (one.arm, one.point) == (DENSE, parent)]
+        if dense:
             level, look = _geometric(dense)[0], looks([DENSE])[DENSE]
             axes.axhline(level, color=look.color, linestyle="--", linewidth=1.1, label=look.label)
-        axes.set_yscale("log")
-        density_axis(axes, [one.density for one in here])
-    for axes in grid[:-2]:
-        axes.set_xlabel("")
+    grid[-1].set_yscale("log")
+    if pruned:
+        density_axis(grid[-1], [one.density for one in pruned])
     legend(figure, grid[-1])
     return figure
+
+
+def _ladder(axes: Axes, spectra: list[Spectrum], look: Look) -> None:
+    densities = sorted({one.density for one in spectra}, reverse=True)
+    groups = [[one for one in spectra if one.density == density] for density in densities]
+    mean, low, high = np.array([_geometric(group) for group in groups]).T
+    axes.plot(densities, mean, look.marker + "-", color=look.color, label=look.label)
+    axes.fill_between(densities, low, high, color=look.color, alpha=0.15, linewidth=0)
 
 
 def _geometric(group: Sequence[Spectrum]) -> tuple[float, float, float]:
