@@ -1,0 +1,297 @@
+"""How fast a population trains, beside every other way to train the same networks.
+
+Four tasks: LeNet-300-100 (16 members), three convolutional layers, a small Transformer and a small
+LSTM (8 each), float32, Adam, each member with its own weights, mask and batches. Figures are
+member-steps per second; a ratio is the median over rounds of (ours / alternative), all ways taking
+turns within a round, so that a slow moment hits all. Ours is what `choose_plan` picks.
+
+The floor of the dense task is what the machine's own matrix-product peak and one pass over Adam's
+memory allow, measured in the same rounds.
+
+    python -m experiments.benchmarks.population [--quick] [--tasks mlp,conv] [--figures FOLDER]
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from jax import lax
+
+from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
+from lth_jax import trees
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.training import Member, Plan, choose_plan, compile_segment
+from lth_jax.training.population import candidate_plans, chunks
+from lth_jax.training.segment import batch_rows, init_record, take
+
+ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"
+NAIVE, MAP, LOOP = "naive jit(vmap(scan))", "lax.map over members", "our single-member loop"
+FLOOR, BEST = "the machine's floor", "the best plan"
+GOALS: dict[str, dict[str, float]] = {
+    "mlp": {ONE: 1.5, STACKED: 1.1, FLOOR: 0.7, BEST: 0.9},
+    "conv": {ONE: 1.0, STACKED: 2.5, NAIVE: 5.0, BEST: 0.9},
+    "transformer": {ONE: 1.2, STACKED: 1.2, BEST: 0.9},
+    "lstm": {ONE: 1.2, STACKED: 1.2, BEST: 0.9},
+}
+
+
+class Way(NamedTuple):
+    """One way to train: what to call, and how many member-steps a call takes."""
+
+    run: Callable[[], Any]
+    work: float
+
+
+Rates = dict[str, list[float]]
+
+
+def alternated(ways: Mapping[str, Way], rounds: int) -> Rates:
+    """Member-steps per second of every way in every round, after one call that compiles."""
+
+    def rate(way: Way) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(way.run())
+        return way.work / (time.perf_counter() - start)
+
+    for way in ways.values():
+        rate(way)
+    rates: Rates = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            rates[name].append(rate(way))
+    return rates
+
+
+def our_way(task: Task, members: Member, plan: Plan) -> Way:
+    """The population in chunks of a plan, from copies, since what is trained is donated."""
+    segment = compile_segment(task.trainer, plan)
+    n, steps = members.alive.shape[0], task.trainer.steps
+    nothing = trees.index(task.data, slice(0))
+
+    @jax.jit
+    def start(rows: jax.Array) -> Any:
+        chunk = trees.index(members, rows)
+        return chunk, jax.vmap(init_record)(chunk)
+
+    def run() -> list[Any]:
+        return [
+            segment(*start(rows), task.data, nothing, np.int32(0), np.int32(steps))[0].params
+            for rows in chunks(n, plan.chunk)
+        ]
+
+    return Way(run, n * steps)
+
+
+def textbook(task: Task, member: Member) -> Any:
+    """A member's training as most would write it: the mask in the forward pass, plain Adam."""
+    rows = batch_rows(task.trainer, member, 0)
+    adam = optax.adam(RATE)
+
+    def step(carry: Any, row: jax.Array) -> Any:
+        params, state = carry
+        batch = take(task.data, row)
+
+        def loss(params: Any) -> jax.Array:
+            sparse = apply_mask(member.mask, params)
+            out, _ = task.trainer.model.apply(sparse, {}, batch.x, train=True)
+            return jnp.mean(task.trainer.loss(out, batch.y))
+
+        updates, state = adam.update(jax.grad(loss)(params), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    return lax.scan(step, (member.params, adam.init(member.params)), rows)[0][0]
+
+
+def textbook_ways(task: Task, members: Member) -> dict[str, Way]:
+    """`jit(vmap(scan))` and `lax.map`; the convolutions of the former are XLA's own."""
+    stock = task._replace(trainer=task.trainer._replace(model=task.stock))
+    vmapped = jax.jit(jax.vmap(lambda m: textbook(stock, m)))
+    mapped = jax.jit(lambda ms: lax.map(lambda m: textbook(task, m), ms))
+    work = members.alive.shape[0] * task.trainer.steps
+    return {
+        NAIVE: Way(lambda: vmapped(members), work),
+        MAP: Way(lambda: mapped(members), work),
+    }
+
+
+def torch_ways(task: Task, members: Member) -> dict[str, Way]:
+    """The same networks in PyTorch; none, and a line that says so, where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        print("torch is not installed: no PyTorch columns", flush=True)
+        return {}
+    from experiments.benchmarks import torch_twins
+
+    rows = np.asarray(jax.vmap(lambda m: batch_rows(task.trainer, m, 0))(members))
+    torch_twins.check(task, members, rows)
+    some = jax.tree.map(lambda a: a[:2], members)
+    alone = torch_twins.one_by_one(task, some, rows[:2])
+    together = torch_twins.stacked(task, members, rows)
+    steps = task.trainer.steps
+    ways = {}
+    for n in torch_twins.thread_counts():
+        ways[f"{ONE}, {n} threads"] = Way(torch_twins.threaded(alone, n), 2 * steps)
+        ways[f"{STACKED}, {n} threads"] = Way(torch_twins.threaded(together, n), len(rows) * steps)
+    return ways
+
+
+def floor_ways(task: Task, members: Member) -> dict[str, Way]:
+    """Large matrix products alone, and one pass over all of Adam's arrays alone.
+
+    The first's work is counted in member-steps' worth of multiplications, so that both are rates.
+    """
+    side, repeats = 1024, 4
+    a = jnp.ones((side, side))
+    product = jax.jit(lambda a: lax.fori_loop(0, repeats, lambda _, b: a @ b / side, a))
+    kernels = [leaf for leaf in jax.tree.leaves(members.params) if leaf.ndim == 3]
+    weights = [leaf.shape[1] * leaf.shape[2] for leaf in kernels]
+    # Forward, gradient of the weights, and of the inputs in all layers but the first.
+    multiplications = task.batch * (3 * sum(weights) - max(weights))
+    n = members.alive.shape[0]
+    size = sum(leaf.size for leaf in jax.tree.leaves(members.params))
+
+    @jax.jit
+    def adam(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        p, m, v, g = arrays
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        return p - RATE * m * lax.rsqrt(v + 1e-8), m, v, g
+
+    kept = [tuple(jnp.full(size, 0.1 * (i + 1)) for i in range(4))]
+    donated = jax.jit(adam, donate_argnums=0)
+
+    def one_pass() -> Any:
+        kept[0] = donated(kept[0])
+        return kept[0]
+
+    return {
+        "products": Way(lambda: product(a), repeats * side**3 / multiplications),
+        "Adam": Way(one_pass, n),
+    }
+
+
+def row(case: str, name: str, rates: Rates, goal: float | None) -> dict[str, Any]:
+    """Ours beside one alternative."""
+    ratios = [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
+    ratio = statistics.median(ratios)
+    return {
+        "case": f"{case} beside {name}",
+        "ours": statistics.median(rates["ours"]),
+        "alternatives": {name: statistics.median(rates[name])},
+        "ratio": ratio,
+        "spread": [min(ratios), max(ratios)],
+        "goal": goal,
+        "met": None if goal is None else ratio >= goal,
+    }
+
+
+def best(rates: Rates, names: Iterable[str]) -> list[float]:
+    """The rates of the fastest of some ways: PyTorch's, say, at its better number of threads."""
+    return rates[max(names, key=lambda name: statistics.median(rates[name]))]
+
+
+def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
+    """All rows of one task."""
+    members = population(task, task.members)
+    plans = candidate_plans([task.members])[:: 2 if quick else 1]
+    nothing = trees.index(task.data, slice(0))
+    chosen, evidence = choose_plan(
+        task.trainer, members, task.data, nothing, [task.members], candidates=plans
+    )
+    print(f"{task.name}: {chosen} of {len(evidence)} measured plans", flush=True)
+    floors = floor_ways(task, members) if task.kind == "mlp" else {}
+    measured = {plan: our_way(task, members, plan) for plan in plans}
+    rates = alternated(
+        {
+            **{str(plan): way for plan, way in measured.items()},
+            **textbook_ways(task, members),
+            **torch_ways(task, members),
+            **floors,
+        },
+        rounds,
+    )
+    rates["ours"] = rates[str(chosen)]
+    rates[LOOP] = rates[str(Plan(1))]
+    rates[BEST] = best(rates, map(str, plans))
+    for name in (ONE, STACKED):
+        if found := [key for key in rates if key.startswith(name)]:
+            rates[name] = best(rates, found)
+    if floors:
+        pairs = zip(rates["products"], rates["Adam"], strict=True)
+        rates[FLOOR] = [1 / (1 / product + 1 / adam) for product, adam in pairs]
+    case = f"{task.name}, {task.members} members"
+    names = (NAIVE, MAP, LOOP, ONE, STACKED, FLOOR, BEST)
+    return [row(case, n, rates, GOALS[task.kind].get(n)) for n in names if n in rates]
+
+
+def plain_row(case: str, ours: Any) -> dict[str, Any]:
+    """Figures that nothing is compared with."""
+    empty = dict.fromkeys(("ratio", "spread", "goal", "met"))
+    return {"case": case, "ours": ours, "alternatives": {}, **empty}
+
+
+def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Cost against members and against density, drawn and as rows."""
+    lenet = task("mlp", steps)
+    by_members = {
+        n: our_way(lenet, population(lenet, n), Plan(n)) for n in (1, 2, 4, 8, 16, 32, 64)
+    }
+    by_density = {
+        d: our_way(lenet, population(lenet, 8, d), Plan(8)) for d in (0.02, 0.1, DENSITY, 0.5, 1.0)
+    }
+    found = []
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained", sharey=True)
+    for axis, what, ways in zip(
+        axes, ("members", "density"), (by_members, by_density), strict=True
+    ):
+        rates = alternated({str(k): way for k, way in ways.items()}, rounds)
+        cost = {float(k): [1e3 / r for r in rs] for k, rs in rates.items()}
+        middle = [statistics.median(c) for c in cost.values()]
+        low, high = [min(c) for c in cost.values()], [max(c) for c in cost.values()]
+        axis.fill_between(list(cost), low, high, alpha=0.2, linewidth=0)
+        axis.plot(list(cost), middle, marker="o")
+        axis.set(xlabel=what, xscale="log", ylim=(0, None))
+        figures = {str(k): cost for k, cost in zip(ways, middle, strict=True)}
+        found.append(plain_row(f"ms per member-step against {what}", figures))
+    axes[0].set_ylabel("ms per member-step")
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"population.{kind}")
+    plt.close(figure)
+    return found
+
+
+def main() -> None:
+    """Prints one line for each comparison, and the JSON object last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two tasks, short, under a minute")
+    parser.add_argument("--tasks", default="mlp,conv,transformer,lstm", help="which, by commas")
+    parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
+    options = parser.parse_args()
+    quick = options.quick
+    kinds = ["mlp"] if quick else options.tasks.split(",")
+    steps, rounds = (10, 3) if quick else (50, 9)
+    results = []
+    for kind in kinds:
+        results += compare(task(kind, steps if kind != "conv" else steps // 5), rounds, quick)
+    if not quick:
+        results += curves(steps, rounds, options.figures)
+    for r in results:
+        goal = "" if r["goal"] is None else f" (goal {r['goal']:g}: met {r['met']})"
+        ratio = "" if r["ratio"] is None else f", ratio {r['ratio']:.2f}{goal}"
+        print(f"{r['case']}: {r['ours']}{ratio}")
+    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
+    print(json.dumps({"benchmark": "population", "machine": machine, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

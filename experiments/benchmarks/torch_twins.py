@@ -1,0 +1,199 @@
+"""The tasks' networks in PyTorch, trained one by one and stacked with `torch.func.vmap`.
+
+The weights are Linen's own, in PyTorch's layouts, so the first loss of every twin can be compared
+with ours. Both ways have what a careful user has: fused Adam, masks multiplied onto all gradients
+in one call (with weights that start masked, that keeps them masked), convolutions in channels_last
+and the library's own attention and LSTM where networks are trained alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.benchmarks.tasks import HEADS, RATE, WIDTH, Task
+from lth_jax import trees
+from lth_jax.training import Member
+from lth_jax.training.segment import take
+
+Weights = dict[str, Tensor]
+Forward = Callable[[Weights, Tensor, bool], Tensor]
+
+
+def mlp(w: Weights, x: Tensor, stacked: bool) -> Tensor:
+    h = x.flatten(1)
+    for i in range(2):
+        h = F.relu(linear(w, f"Dense_{i}", h))
+    return linear(w, "Dense_2", h)
+
+
+def conv(w: Weights, x: Tensor, stacked: bool) -> Tensor:
+    h = x.permute(0, 3, 1, 2)  # channels last in memory
+    for i in range(3):
+        h = F.conv2d(h, w[f"Conv_{i}/kernel"], w[f"Conv_{i}/bias"], padding=1)
+        h = F.max_pool2d(F.relu(h), 2)
+    return linear(w, "Dense_0", h.permute(0, 2, 3, 1).flatten(1))
+
+
+def transformer(w: Weights, x: Tensor, stacked: bool) -> Tensor:
+    h = F.embedding(x, w["Embed_0/embedding"]) + w["place"]
+    for i in range(2):
+        h = h + linear(w, f"Dense_{4 * i + 1}", attention(w, i, norm(w, 2 * i, h), stacked))
+        wide = linear(w, f"Dense_{4 * i + 3}", norm(w, 2 * i + 1, h))
+        h = h + linear(w, f"Dense_{4 * i + 2}", F.gelu(wide, approximate="tanh"))
+    return linear(w, "Dense_8", norm(w, 4, h))
+
+
+def attention(w: Weights, block: int, h: Tensor, stacked: bool) -> Tensor:
+    """Causal attention; stacked networks spell it out, since vmap knows no fused one on CPUs."""
+    split = linear(w, f"Dense_{4 * block}", h).chunk(3, -1)
+    q, k, v = (a.unflatten(-1, (HEADS, WIDTH // HEADS)).transpose(1, 2) for a in split)
+    if stacked:
+        later = torch.ones(h.shape[1], h.shape[1], dtype=torch.bool).triu(1)
+        scores = (q @ k.transpose(-1, -2)) * (WIDTH // HEADS) ** -0.5
+        mixed = scores.masked_fill(later, float("-inf")).softmax(-1) @ v
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def lstm(w: Weights, x: Tensor, stacked: bool) -> Tensor:
+    h = F.embedding(x, w["Embed_0/embedding"])
+    zeros = torch.zeros(len(x), WIDTH)
+    if not stacked:
+        flat = [w["Dense_0/kernel"], w["recurrent"], w["Dense_0/bias"], torch.zeros(4 * WIDTH)]
+        state = (zeros[None], zeros[None])
+        out = torch.lstm(h, state, flat, True, 1, 0.0, True, False, True)[0]
+        return linear(w, "Dense_1", out)
+    gates, c, h, states = linear(w, "Dense_0", h), zeros, zeros, []
+    for t in range(x.shape[1]):
+        i, f, g, o = (gates[:, t] + F.linear(h, w["recurrent"])).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        states.append(h)
+    return linear(w, "Dense_1", torch.stack(states, 1))
+
+
+def linear(w: Weights, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, w[f"{name}/kernel"], w[f"{name}/bias"])
+
+
+def norm(w: Weights, i: int, x: Tensor) -> Tensor:
+    scale, bias = w[f"LayerNorm_{i}/scale"], w[f"LayerNorm_{i}/bias"]
+    return F.layer_norm(x, (WIDTH,), scale, bias, 1e-6)
+
+
+FORWARD: dict[str, Forward] = {
+    "mlp": mlp,
+    "conv": conv,
+    "transformer": transformer,
+    "lstm": lstm,
+}
+
+
+def loss_of(kind: str, w: Weights, x: Tensor, y: Tensor, stacked: bool) -> Tensor:
+    """The mean cross-entropy of a batch."""
+    out = FORWARD[kind](w, x, stacked)
+    return F.cross_entropy(out.reshape(-1, out.shape[-1]), y.reshape(-1))
+
+
+def in_torch(tree: Any, kind: type = np.float32) -> Weights:
+    """A population's leaves by name: members first, kernels as PyTorch lays them out."""
+    return {
+        name: _leaf(name, np.asarray(leaf, kind)) for name, leaf in trees.to_named(tree).items()
+    }
+
+
+def _leaf(name: str, leaf: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(leaf.copy())
+    if tensor.ndim == 5:  # convolution: members, height, width, in, out
+        return tensor.permute(0, 4, 3, 1, 2)
+    if name.endswith(("kernel", "recurrent")):
+        return tensor.transpose(1, 2).contiguous()
+    return tensor
+
+
+def batches(task: Task, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Examples and targets of all members' batches: `(members, steps, batch, ...)`."""
+    x, y = (torch.from_numpy(np.array(a)) for a in task.data)
+    y = y.long()
+    index = torch.from_numpy(rows.copy()).long()
+    return (x.long() if x.dtype == torch.int32 else x)[index], y[index]
+
+
+def thread_counts() -> list[int]:
+    """One thread and as many as PyTorch takes by itself: which is faster depends on the machine."""
+    return sorted({1, torch.get_num_threads()})
+
+
+def threaded(train: Callable[[], Any], threads: int) -> Callable[[], Any]:
+    """The training with a number of threads of its own."""
+
+    def run() -> Any:
+        torch.set_num_threads(threads)
+        return train()
+
+    return run
+
+
+def one_by_one(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
+    """Trains every member after the other; returns the training as a function."""
+    steps = batches(task, rows)
+
+    def train() -> Tensor:
+        for i in range(len(rows)):
+            w = {n: _last(leaf[i]).requires_grad_() for n, leaf in in_torch(members.params).items()}
+            masks = [_last(leaf[i]) for leaf in in_torch(members.mask).values()]
+            leaves = list(w.values())
+            adam = torch.optim.Adam(leaves, RATE, fused=True)
+            for x, y in zip(steps[0][i], steps[1][i], strict=True):
+                adam.zero_grad()
+                loss = loss_of(task.kind, w, x, y, False)
+                loss.backward()
+                torch._foreach_mul_([leaf.grad for leaf in leaves], masks)
+                adam.step()
+        return loss.detach()
+
+    return train
+
+
+def _last(leaf: Tensor) -> Tensor:
+    layout = torch.channels_last if leaf.ndim == 4 else torch.contiguous_format
+    return leaf.clone(memory_format=layout)
+
+
+def stacked(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
+    """Trains all members at once with `torch.func.vmap`; returns the training as a function."""
+    xs, ys = batches(task, rows)
+    gradient = torch.func.grad(lambda w, x, y: loss_of(task.kind, w, x, y, True))
+    gradients = torch.func.vmap(gradient)
+
+    def train() -> None:
+        w = {n: leaf.contiguous().requires_grad_() for n, leaf in in_torch(members.params).items()}
+        masks = [leaf.contiguous() for leaf in in_torch(members.mask).values()]
+        adam = torch.optim.Adam(list(w.values()), RATE, fused=True)
+        for step in range(rows.shape[1]):
+            fixed = {name: leaf.detach() for name, leaf in w.items()}
+            grads = gradients(fixed, xs[:, step], ys[:, step])
+            for name, leaf in w.items():
+                leaf.grad = grads[name]
+            torch._foreach_mul_([leaf.grad for leaf in w.values()], masks)
+            adam.step()
+
+    return train
+
+
+def check(task: Task, members: Member, rows: np.ndarray) -> None:
+    """Raises `AssertionError` unless the twins' first loss is that of our network."""
+    first = trees.index(members, 0)
+    batch = take(task.data, rows[0, 0])
+    out, _ = task.trainer.model.apply(first.params, first.state, batch.x, train=True)
+    ours = float(task.trainer.loss(out, batch.y).mean())
+    x, y = batches(task, rows[:1, :1])
+    w = {name: _last(leaf[0]) for name, leaf in in_torch(members.params).items()}
+    for in_stack in (False, True):
+        theirs = float(loss_of(task.kind, w, x[0, 0], y[0, 0], in_stack))
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4)
