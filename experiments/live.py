@@ -57,10 +57,10 @@ def _described(
     arms = tuple({arm for entry in entries(path) for arm in entry["arms"]})
     networks, alive, densities = [], [], []
     for one in read_stored(store, path, arms):
-        flags, density = look(found, one)
+        flags, of_mask, of_paths = look(found, one)
         networks.append({name: getattr(one, name) for name in ("arm", "level", "replicate")})
         alive.append(flags)
-        densities.append((one.density, density))
+        densities.append((of_mask, of_paths))
     arrays = {
         "alive": {g.name: np.array([flags[g.name] for flags in alive]) for g in found.groups},
         "density": np.array(densities, np.float32),
@@ -68,13 +68,13 @@ def _described(
     return stores.Node(arrays, {"kind": "units", "networks": networks, **drawing(found)})
 
 
-def look(found: st.Structure, one: Stored) -> tuple[dict[str, np.ndarray], float]:
-    """The live units of a network and its effective density."""
+def look(found: st.Structure, one: Stored) -> tuple[dict[str, np.ndarray], float, float]:
+    """The live units of a network, its density and its effective density."""
     mask = trees.from_named(one.mask, found.params)
     prunable = trees.from_named(one.prunable, found.params)
     live = st.live_units(found, mask)
     on_path = jax.tree.map(np.logical_and, mask, st.expand(found, live))
-    return live, float(masks.density(on_path, prunable))
+    return live, float(masks.density(mask, prunable)), float(masks.density(on_path, prunable))
 
 
 def drawing(found: st.Structure) -> dict[str, Any]:

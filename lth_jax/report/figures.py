@@ -67,6 +67,10 @@ LOOKS = {
     "reinit": Look("reinitialised", "#E69F00", "s"),
     "shuffle": Look("shuffled in layers", "#009E73", "^"),
     "random": Look("random mask", "#D55E00", "D"),
+    "random_units": Look("random units", "#CC79A7", "v"),
+    "refill": Look("refilled", "#CC79A7", "v"),
+    "refill_reinit": Look("refilled, reinitialised", "#56B4E9", "P"),
+    "refill_random": Look("refilled, random units", "#666666", "X"),
 }
 SPARE = (("#CC79A7", "v"), ("#56B4E9", "P"), ("#666666", "X"))
 
@@ -126,7 +130,7 @@ def leaf_density(run: RunRecord) -> Figure:
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(leaves)))
     for i, (leaf, color) in enumerate(zip(leaves, colors, strict=True)):
         kept = [100 * _of_ticket(level, level.leaf_densities[leaf]) for level in levels]
-        _ranged(axes, [v.level for v in levels], kept, Look(leaf, color, "osD^v"[i % 5]))
+        ranged(axes, [v.level for v in levels], kept, Look(leaf, color, "osD^v"[i % 5]))
     axes.set_yscale("log")
     axes.set_ylim(bottom=min(50.0, axes.get_ylim()[0]))  # so that a second label is in sight
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -153,7 +157,7 @@ def mask_overlap(run: RunRecord) -> Figure:
     joined = [[total(leaves.values()) for leaves in v.overlaps.values()] for v in levels]
     densities = [level.density for level in levels]
     overlaps = [np.array([overlap.iou for overlap in pairs]) for pairs in joined]
-    _ranged(axes, densities, overlaps, LOOKS[TICKET]._replace(label="tickets"))
+    ranged(axes, densities, overlaps, LOOKS[TICKET]._replace(label="tickets"))
     chance = [np.mean([overlap.chance_iou for overlap in pairs]) for pairs in joined]
     axes.plot(
         densities, chance, color="#666666", linestyle="--", label="chance, at equal densities"
@@ -316,7 +320,7 @@ def _columns(rows: list[Row], scale: float) -> list[Floats]:
     ]
 
 
-def _ranged(axes: Axes, x: Sequence[float], groups: Sequence[Floats], look: Look) -> None:
+def ranged(axes: Axes, x: Sequence[float], groups: Sequence[Floats], look: Look) -> None:
     """The mean of each group of values with their range as a band; empty groups are gaps."""
     groups = [group if len(group) else np.array([np.nan]) for group in groups]
     every, mean = max(1, len(x) // 20), [group.mean() for group in groups]
