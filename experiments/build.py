@@ -187,10 +187,12 @@ def _module(experiment: ConfigDict) -> Any:
         raise UserError(f"`model.options` of '{experiment.model.name}': {error}") from error
 
 
+HYPER = ("learning_rate", "weight_decay", "momentum")
+
+
 def hyper(experiment: ConfigDict) -> dict[str, float]:
     """The optimizer's numbers, which are traced: members may differ in them."""
-    names = ("learning_rate", "weight_decay", "momentum")
-    return {name: float(experiment.optimizer[name]) for name in names}
+    return {name: float(experiment.optimizer[name]) for name in HYPER}
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
@@ -231,10 +233,19 @@ def trainer(experiment: ConfigDict, size: int) -> Trainer:
 
 def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
     """What the experiment trains with, its data on the device."""
-    on_device = jax.tree.map(jnp.asarray, Data(loaded.train, loaded.validation, loaded.test))
+    return seeded(experiment, trainer(experiment, len(loaded.train.y)), on_device(loaded))
+
+
+def on_device(loaded: data.Dataset) -> Data:
+    """A data set on the device."""
+    return jax.tree.map(jnp.asarray, Data(loaded.train, loaded.validation, loaded.test))
+
+
+def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:
+    """A trainer and its data with what an experiment adds that is traced: seeds and numbers."""
     return Lab(
-        trainer=trainer(experiment, len(loaded.train.y)),
-        data=on_device,
+        trainer=trainer,
+        data=splits,
         root=jax.random.key(experiment.seed),
         replicates=experiment.replicates,
         hyper=hyper(experiment),
@@ -243,6 +254,7 @@ def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
 
 def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     """What the experiment does: counts per level, pruner, rewinding, controls."""
+    lab = lab._replace(root=jax.random.key(0))  # what a criterion draws is the same for all seeds
     options = experiment.prune
     example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)

@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -95,13 +96,29 @@ def _overrides(argv: list[str]) -> list[str]:
 
 def _load(argv: list[str], default: str) -> ConfigDict:
     """The config before its overrides: what `get_config()` of the file returns."""
+    argument = _given(argv, default).partition(":")[2]
+    return config_module(argv, default).get_config(*([argument] if argument else []))
+
+
+def _given(argv: list[str], default: str) -> str:
+    """The value of `--config`."""
     given = default
     for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
         if argument in ("-config", "--config"):
             given = after
         elif argument.startswith(("-config=", "--config=")):
             given = argument.partition("=")[2]
-    path, _, argument = given.partition(":")
+    return given
+
+
+def config_module(argv: list[str], default: str) -> ModuleType:
+    """The config file of a command line, as a module.
+
+    Raises:
+      UserError: if there is no such Python file.
+    """
+    given = _given(argv, default)
+    path = given.partition(":")[0]
     if not Path(path).is_file():
         raise UserError(f"`--config` is '{given}'; there is no file '{path}'.")
     spec = importlib.util.spec_from_file_location("config", path)
@@ -109,7 +126,7 @@ def _load(argv: list[str], default: str) -> ConfigDict:
         raise UserError(f"`--config` is '{given}'; it must be a Python file.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*([argument] if argument else []))
+    return module
 
 
 def run_main(main: Callable[[], None]) -> None:

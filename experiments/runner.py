@@ -1,7 +1,7 @@
 """Runs one experiment: opens its run folder, climbs its ladder, and draws its report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.flags import UserError
+from experiments.live import describe
 from experiments.progress import Display
 from lth_jax import store as stores
 from lth_jax.lottery import (
@@ -52,7 +53,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     """
     experiment, machine = config.experiment, config.machine
     build.check(experiment)
-    _check_machine(machine)
+    check_machine(machine)
     if machine.compilation_cache:
         keep_compiled_programs()
     env = stores.environment()
@@ -77,6 +78,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                 identity = build.identity(experiment, loaded.fingerprint, env, source)
                 _climb(machine, Cell(lab, ladder, identity), run, store, stop)
                 run.finish()
+            describe(store, run.path, lab)
             page = write_report(store, run)
             rich.print(level_table(read_run(store, run.path)))
             print(f"page: {page}")
@@ -100,7 +102,8 @@ def _cpu_flags() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _check_machine(machine: ConfigDict) -> None:
+def check_machine(machine: ConfigDict) -> None:
+    """Raises `UserError` for a field of the machine that cannot be right."""
     if machine.driver and machine.driver not in DRIVERS:
         raise UserError(f"`machine.driver` is '{machine.driver}'; it must be one of {DRIVERS}.")
     if machine.chunk < 0:
@@ -126,6 +129,7 @@ def _climb(
     work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
     with Display(run.path.name, work, machine.progress) as display:
         plans = recorded_plans(machine, run, cell)
+        run.clear()
         climb([cell], store=store, plans=plans, hooks=_hooks(run, display, stop))
         display.say(f"{sum(sizes)} members in {display.spent()}")
 
@@ -162,9 +166,7 @@ def _record(progress: Progress) -> dict[str, Any]:
     }
 
 
-def recorded_plans(
-    machine: ConfigDict, run: stores.Run, cell: Cell
-) -> Sequence[tuple[int, Plan]]:
+def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence[tuple[int, Plan]]:
     """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
         plan, evidence = _choose(machine, cell)
@@ -176,13 +178,23 @@ def recorded_plans(
 def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]]:
     if machine.chunk and machine.driver:
         return Plan(machine.chunk, machine.driver), []
-    lab = cell.lab
-    sizes = level_sizes(lab, cell.ladder)
-    widths = {machine.chunk} if machine.chunk else {1, min(sizes), max(sizes)}
+    sizes = level_sizes(cell.lab, cell.ladder)
+    return measure_plans(cell, sizes, candidates(machine, {1, min(sizes), max(sizes)}))
+
+
+def candidates(machine: ConfigDict, widths: Iterable[int]) -> list[Plan]:
+    """The plans to measure: these widths by both drivers, unless the config says which."""
     drivers = [machine.driver] if machine.driver else DRIVERS
-    candidates = [Plan(width, driver) for width in sorted(widths) for driver in drivers]
+    widths = {machine.chunk} if machine.chunk else set(widths)
+    return [Plan(width, driver) for width in sorted(widths) for driver in drivers]
+
+
+def measure_plans(
+    cell: Cell, sizes: Sequence[int], candidates: Sequence[Plan]
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """The cheapest plan for levels of these sizes, measured on a cell's dense networks."""
+    lab = cell.lab
     members = Starts([cell], Programs(lab.trainer)).dense()
-    data = lab.data
     return choose_plan(
-        lab.trainer, members, data.train, data.validation, sizes, candidates=candidates
+        lab.trainer, members, lab.data.train, lab.data.validation, sizes, candidates=candidates
     )

@@ -1,57 +1,87 @@
-"""Runs a grid of experiments: every combination of the values given for some config fields.
+"""Runs a grid of experiments, as populations: cells that differ in numbers train side by side.
 
     python -m experiments.sweep --config=experiments/configs/mnist1d_ladder.py:smoke \
-        --sweep.experiment.optimizer.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
+        --sweep.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
 
-Each cell is a run of its own, named by its config: a sweep that was cut off continues, cells that
-are finished are shown, and cells share the dense parents and levels that they have in common.
-`--dry_run` lists the cells and stops.
+`--sweep.FIELD=VALUE,VALUE` is a product on top of what `get_sweep(h)` of the config file returns,
+if it has one (see `experiments.h`); a field may be named by the end of its name. `--dry_run` says
+what would run and what it would take; `--max_cells` raises the limit on cells. The same command
+again, or beside this one, shares the work. Each cell becomes a run of its own; the sweep's page
+and tables are in `sweeps/` of the workdir.
 """
 
 import copy
-import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import rich
 from ml_collections import ConfigDict
 
-from experiments import flags
+from experiments import build, flags, h
+from experiments.flags import UserError
+from experiments.groups import Sharing, groups, shown, static_fields
 from experiments.run import DEFAULT
-from experiments.runner import run
+from experiments.runner import check_machine, keep_compiled_programs
+from experiments.sweep_runner import Worker, describe, outlook, planned
+from lth_jax import store as stores
+from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
 
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
+LIMIT = "--max_cells"
 
-Grid = dict[str, list[Any]]
+Cell = tuple[h.Setting, ConfigDict]
 
 
-def parse_grid(arguments: list[str], config: ConfigDict) -> Grid:
+def parse_grid(arguments: Sequence[str], config: ConfigDict) -> h.Grid:
     """Reads `--sweep.FIELD=VALUE,VALUE` arguments, each value as the type of its field.
 
     Raises:
-      UserError: for an unknown field, no or repeated values, a value of the wrong type, no field
-        at all, or more than 10,000 cells.
+      UserError: for an unknown or ambiguous field, no values, or a value of the wrong type.
     """
-    known = dict(flags.fields(config))
-    grid: Grid = {}
+    known = swept_fields(config)
+    grids = []
     for argument in arguments:
         name, _, text = argument.removeprefix(PREFIX).partition("=")
-        if name not in known:
-            raise flags.UserError(flags.nearest("a field of `--sweep`", name, known))
-        grid[name] = [_as_type(name, value, known[name]) for value in text.split(",") if value]
-        if not grid[name]:
-            raise flags.UserError(f"`{PREFIX}{name}` has no values; give some, such as 1,2.")
-        if len(set(grid[name])) < len(grid[name]):
-            raise flags.UserError(f"`{PREFIX}{name}` is {text}; each value may be given once.")
-    if not grid:
-        raise flags.UserError(f"nothing to sweep; give {PREFIX}FIELD=VALUE,VALUE.")
-    cells = 1
-    for values in grid.values():
-        cells *= len(values)
-    if cells > MOST_CELLS:
-        raise flags.UserError(f"the sweep has {cells:,} cells; at most {MOST_CELLS:,} are allowed.")
-    return grid
+        field = full_name(name, known)
+        values = [_as_type(field, value, known[field]) for value in text.split(",") if value]
+        if not values:
+            raise UserError(f"`{PREFIX}{name}` has no values; give some, such as 1,2.")
+        grids.append(h.sweep(field, values))
+    return h.product(grids)
+
+
+def swept_fields(config: ConfigDict) -> dict[str, Any]:
+    """The fields that a sweep may set: those that decide the numbers."""
+    return {n: value for n, value in flags.fields(config) if n.startswith("experiment.")}
+
+
+def full_name(name: str, known: dict[str, Any]) -> str:
+    """The field that `name` ends, or whose last word's initials it is.
+
+    Raises:
+      UserError: if there is no such field, or more than one.
+
+    >>> known = {"experiment.seed": 0, "experiment.optimizer.learning_rate": 0.1}
+    >>> full_name("seed", known), full_name("lr", known)
+    ('experiment.seed', 'experiment.optimizer.learning_rate')
+    """
+    if name in known:
+        return name
+    found = [field for field in known if field.endswith(f".{name}")]
+    found = found or [field for field in known if _initials(field) == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"a field of the sweep is '{name}'; it could be {' or '.join(found)}.")
+    raise UserError(flags.nearest("a field of the sweep", name, known))
+
+
+def _initials(field: str) -> str:
+    words = field.rpartition(".")[2].split("_")
+    return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def _as_type(name: str, text: str, like: Any) -> Any:
@@ -64,29 +94,136 @@ def _as_type(name: str, text: str, like: Any) -> Any:
         except ValueError:
             pass
     kind = type(like).__name__
-    raise flags.UserError(f"`{PREFIX}{name}` has the value '{text}'; the field holds one {kind}.")
+    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; the field holds one {kind}.")
 
 
-def cells(config: ConfigDict, grid: Grid) -> Iterator[tuple[dict[str, Any], ConfigDict]]:
-    """Every combination of the grid's values: what is set, and the config with it."""
-    for values in itertools.product(*grid.values()):
-        setting = dict(zip(grid, values, strict=True))
-        cell = copy.deepcopy(config)
-        cell.update_from_flattened_dict(setting)
+def cells(config: ConfigDict, grid: h.Grid, most: int = MOST_CELLS) -> Iterator[Cell]:
+    """Every cell of a grid: what is set, by full names, and the config with it.
+
+    Raises:
+      UserError: if the grid has no cells, or more than `most`, before any is made; for a cell
+        that is given twice, an unknown field, or a value that cannot be right.
+    """
+    if not grid.size:
+        raise UserError(f"nothing to sweep; give {PREFIX}FIELD=VALUE,VALUE.")
+    if grid.size > most:
+        raise UserError(
+            f"the sweep has {grid.size:,} cells; at most {most:,} are allowed, "
+            f"unless {LIMIT} says more."
+        )
+    known, seen = swept_fields(config), set()
+    for given in grid.settings():
+        setting = {full_name(name, known): value for name, value in given.items()}
+        cell = _cell(config, setting)
+        key = stores.content_key(cell.experiment.to_dict())
+        if key in seen:
+            raise UserError(f"cell {shown(setting)} is given twice.")
+        seen.add(key)
         yield setting, cell
 
 
+def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
+    cell = copy.deepcopy(config)
+    try:
+        cell.update_from_flattened_dict(setting)
+        build.check(cell.experiment)
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"cell {shown(setting)}: {error}") from error
+    return cell
+
+
+def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequence[str]) -> Path:
+    """Runs, continues, or joins a sweep.
+
+    Args:
+      config: whose `machine` says where and how.
+      planned_cells: from `cells`.
+      command: how to run it again.
+
+    Returns:
+      The sweep's page.
+    """
+    machine, environment = config.machine, stores.environment()
+    record = {"cells": [{"setting": s, "run": _run_name(c)} for s, c in planned_cells]}
+    with stores.on_signals() as stop:
+        sweep = stores.open_sweep(machine.workdir, name=config.experiment.name, config=record)
+        sharing = Sharing(environment)
+        left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
+        found = groups(left, sharing)
+        print(_overview(planned_cells, left, found, sharing), flush=True)
+        Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(found)
+    page = write_sweep_report(stores.Store(machine.workdir), sweep.path)
+    rich.print(sweep_table(read_sweep(stores.Store(machine.workdir), sweep.path)))
+    return page
+
+
+def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
+    """Says what a sweep would train, and what it would take; trains and records nothing."""
+    sharing = Sharing(stores.environment())
+    machine = config.machine
+    left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
+    found = groups(left, sharing)
+    print(_overview(planned_cells, left, found, sharing))
+    index = stores.MemberIndex(stores.Store(machine.workdir))
+    index.refresh()
+    for i, group in enumerate(found, start=1):
+        ahead = outlook(group, planned(machine, group, always=True), index, sharing)
+        print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
+        for job in group.jobs:
+            print(f"  {shown(job.setting)}")
+
+
+def _overview(all_cells: Sequence[Cell], left: Sequence[Cell], found: Any, sharing: Sharing) -> str:
+    """How the cells of a sweep hang together, in one or two lines."""
+    swept = list(dict.fromkeys(name for setting, _ in all_cells for name in setting))
+    static = static_fields(sharing, swept)
+    programs = len({group.program for group in found})
+    text = (
+        f"{len(all_cells)} cells, {len(all_cells) - len(left)} finished; "
+        f"{len(found)} groups, {programs} programs to compile"
+    )
+    return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
+
+
+def _run_name(config: ConfigDict) -> str:
+    experiment = config.experiment
+    return f"{experiment.name}-{stores.content_key(experiment.to_dict())[:8]}"
+
+
+def _finished(workdir: str, config: ConfigDict) -> bool:
+    path = Path(workdir) / _run_name(config)
+    return path.is_dir() and stores.find_run(workdir, str(path)).status == "finished"
+
+
+def _grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
+    """What the config file sweeps, and the command line on top of it."""
+    swept = [argument for argument in argv if argument.startswith(PREFIX)]
+    make = flags.config_module(list(argv), DEFAULT).__dict__.get("get_sweep")
+    if not swept and make is None:
+        return h.Grid(0, lambda: iter(()))
+    try:
+        return h.product([*([make(h)] if make else []), parse_grid(swept, config)])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`get_sweep`: {error}") from error
+
+
 def main() -> None:
-    swept = [argument for argument in sys.argv if argument.startswith(PREFIX)]
-    rest = [argument for argument in sys.argv if argument not in (*swept, "--dry_run")]
+    own = [a for a in sys.argv if a == "--dry_run" or a.startswith((PREFIX, f"{LIMIT}="))]
+    rest = [argument for argument in sys.argv if argument not in own]
     config = flags.parse(rest, DEFAULT)
-    planned = list(cells(config, parse_grid(swept, config)))
-    for i, (setting, cell) in enumerate(planned, start=1):
-        shown = ", ".join(f"{name}={value}" for name, value in setting.items())
-        print(f"cell {i}/{len(planned)}: {shown}", flush=True)
-        if "--dry_run" not in sys.argv:
-            again = [f"--config.{name}={value}" for name, value in setting.items()]
-            run(cell, ["python", "-m", "experiments.run", *rest[1:], *again])
+    check_machine(config.machine)
+    most = [int(a.partition("=")[2]) for a in own if a.startswith(LIMIT)] or [MOST_CELLS]
+    planned_cells = list(cells(config, _grid(sys.argv, config), most[-1]))
+    if config.machine.compilation_cache:
+        keep_compiled_programs()
+    try:
+        if "--dry_run" in own:
+            dry_run(config, planned_cells)
+        else:
+            command = ["python", "-m", "experiments.sweep", *sys.argv[1:]]
+            print(f"page: {run_sweep(config, planned_cells, command)}")
+    except (stores.StoreError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 
 from lth_jax.lottery.level import compile_measure
 from lth_jax.training.population import compile_segment
-from lth_jax.training.segment import Member, Trainer, init_member, init_record, train_segment
+from lth_jax.training.segment import Trainer, init_member, init_record, train_segment
 
 
 class Programs:
@@ -42,8 +42,8 @@ class Programs:
         return self._compiled[text]
 
 
-def training_program(trainer: Trainer, data: Any, hyper: Any) -> str:
-    """The SHA-256 of what a segment of training does, before it is vectorised.
+def training_program(trainer: Trainer, data: Any, hyper: Iterable[str]) -> str:
+    """The SHA-256 of how a member begins and what a segment of its training does.
 
     Trainers whose programs are equal may train in one population: all in which their members
     differ are arrays. Nothing is compiled.
@@ -51,23 +51,22 @@ def training_program(trainer: Trainer, data: Any, hyper: Any) -> str:
     Args:
       trainer: the static part of the training.
       data: train, validation and test, as arrays or shapes.
-      hyper: the members' scalars, for their names.
+      hyper: the names of the members' scalars.
     """
-    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[:1], x), data.train.x)
-    key = jax.eval_shape(jax.random.key, 0)
-    scalar = jax.ShapeDtypeStruct((), "float32")
 
     def start(key: Any, hyper: Any, example: Any) -> Any:
         member = init_member(trainer, key, key, hyper, example)
         return member, init_record(member)
 
-    def segment(member: Member, *rest: Any) -> Any:
-        return train_segment(trainer, member, *rest)
+    def segment(*args: Any) -> Any:
+        return train_segment(trainer, *args)
 
-    member, record = jax.eval_shape(start, key, dict.fromkeys(hyper, scalar), example)
+    example = jax.eval_shape(lambda x: jax.tree.map(lambda a: a[:1], x), data.train.x)
+    scalars = dict.fromkeys(hyper, jax.ShapeDtypeStruct((), "float32"))
+    begins = jax.jit(start).lower(jax.eval_shape(jax.random.key, 0), scalars, example)
     step = jax.ShapeDtypeStruct((), "int32")
-    args = (member, record, data.train, data.validation, step, step)
-    return digest(jax.jit(segment).lower(*args))
+    trains = jax.jit(segment).lower(*begins.out_info, data.train, data.validation, step, step)
+    return hashlib.sha256(f"{digest(begins)}{digest(trains)}".encode()).hexdigest()
 
 
 def digest(lowered: jax.stages.Lowered) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lth_jax.report import display, figures, rates, spectra, tables
+from lth_jax.report import display, figures, rates, spectra, tables, units
 from lth_jax.report.levels import RunRecord, read_run
 from lth_jax.store.files import explained, publish, temporary
 from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run, RunInfo
 
-MEASURED: dict[str, Any] = {"spectra": spectra}
+MEASURED: dict[str, Any] = {"spectra": spectra, "units": units}
 """What may have been measured on a run afterwards: the name of its table, and who reads it."""
 
 CAPTIONS: dict[str, str] = {
@@ -62,8 +62,8 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     }
     files = pictures | dict(_tables(data))
     for name, content in files.items():
-        _write(folder / name, content)
-    _write(folder / "index.html", page(record, files).encode())
+        write_file(folder / name, content)
+    write_file(folder / "index.html", page(record, files).encode())
     return folder / "index.html"
 
 
@@ -76,20 +76,27 @@ def page(run: RunRecord, files: dict[str, bytes]) -> str:
     """
     metric = display.headline_metric(run)
     differences = tables.difference_rows(run, metric) if metric else []
-    template = resources.files("lth_jax.report").joinpath("page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=_text(run.info.run),
-        facts=_text(_facts(run)),
-        verdict=_text(display.verdict(differences)),
+    return filled(
+        "page.html",
+        title=escaped(run.info.run),
+        facts=escaped(_facts(run)),
+        verdict=escaped(display.verdict(differences)),
         figures="\n".join(_figure(Path(n), c) for n, c in files.items() if n.endswith(".svg")),
-        metric=_text(display.quantity(metric).title if metric else "Results"),
-        levels=_table(display.level_cells(run)),
-        differences=_table(display.difference_cells(differences)),
+        metric=escaped(display.quantity(metric).title if metric else "Results"),
+        levels=table_of(display.level_cells(run)),
+        differences=table_of(display.difference_cells(differences)),
         config=_definitions(run.config),
         machine=_definitions({"plan": run.plan} | (run.environments or [{}])[-1]),
-        commands=_text("\n".join(_commands(run))),
+        commands=escaped("\n".join(_commands(run))),
         files="\n".join(f"<li>{_link(name, name)}</li>" for name in files),
     )
+
+
+def filled(name: str, **parts: str) -> str:
+    """One of the room's pages with these parts and the style that all share."""
+    room = resources.files("lth_jax.report")
+    template, style = (room.joinpath(f).read_text(encoding="utf-8") for f in (name, "style.css"))
+    return Template(template).substitute(parts, style=style)
 
 
 def _data(run: RunRecord) -> dict[str, list[tables.Row]]:
@@ -116,7 +123,8 @@ def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:
             yield f"data/{name}.csv", tables.csv_bytes(rows)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Replaces a file atomically."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary(path).write_bytes(content)
@@ -155,27 +163,29 @@ def _figure(path: Path, svg: bytes) -> str:
     links = ", ".join(
         _link(path.with_suffix(f".{kind.lower()}").as_posix(), kind) for kind in ("PNG", "SVG")
     )
-    drawing = _inlined(svg.decode(), path.stem)
-    return f"<figure>{drawing}<figcaption>{_text(caption)} {links}</figcaption></figure>"
+    drawing = inlined(svg.decode(), path.stem)
+    return f"<figure>{drawing}<figcaption>{escaped(caption)} {links}</figcaption></figure>"
 
 
-def _inlined(svg: str, name: str) -> str:
+def inlined(svg: str, name: str) -> str:
     """An SVG file as an element of a page: no prologue, and ids that only it has."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", element)
-    return element.replace("<svg", f'<svg role="img" aria-label="{_text(name)}"', 1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{escaped(name)}"', 1)
 
 
-def _table(cells: list[list[str]]) -> str:
+def table_of(cells: list[list[str]]) -> str:
+    """Cells as an HTML table, the first row its header."""
+
     def line(tag: str, row: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in row) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{escaped(cell)}</{tag}>" for cell in row) + "</tr>"
 
     body = "".join(line("td", row) for row in cells[1:])
     return f"<table><thead>{line('th', cells[0])}</thead><tbody>{body}</tbody></table>"
 
 
 def _definitions(tree: Any) -> str:
-    lines = (f"<dt>{_text(k)}</dt><dd>{_text(json.dumps(v))}</dd>" for k, v in _flat(tree))
+    lines = (f"<dt>{escaped(k)}</dt><dd>{escaped(json.dumps(v))}</dd>" for k, v in _flat(tree))
     return f"<dl>{''.join(lines)}</dl>"
 
 
@@ -189,8 +199,9 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _link(name: str, text: str) -> str:
-    return f'<a href="{_text(name)}">{_text(text)}</a>'
+    return f'<a href="{escaped(name)}">{escaped(text)}</a>'
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as HTML shows it."""
     return html.escape(text)

@@ -11,6 +11,7 @@ from lth_jax.store.interrupts import Interrupted, Stop, on_signals
 from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.runs import Run, RunInfo, find_run, list_runs, open_run, read_metrics
+from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
     "Checkpoint",
@@ -26,6 +27,7 @@ __all__ = [
     "Stop",
     "Store",
     "StoreError",
+    "Sweep",
     "canonical",
     "content_key",
     "environment",
@@ -34,6 +36,7 @@ __all__ = [
     "list_runs",
     "on_signals",
     "open_run",
+    "open_sweep",
     "read_entry",
     "read_metrics",
     "restore",

@@ -106,6 +106,10 @@ class Run:
         entries = {old["key"]: old for old in self.nodes} | {key: entry}
         _write_manifest(self.path, self.config_hash, list(entries.values()))
 
+    def clear(self) -> None:
+        """Empties the manifest, before all of it is listed again."""
+        _write_manifest(self.path, self.config_hash, [])
+
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
 

@@ -1,0 +1,150 @@
+"""Cells become groups: those that differ only in arrays train as one population.
+
+What a field changes is not declared but looked at: each cell's network, optimizer, loss and data
+order are lowered, and cells whose programs read the same text, on the same data and over the same
+steps, form a group. So learning rate, seed, weight decay, density, criterion and controls need no
+second compile, whichever of them a sweep names.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.flags import UserError
+from experiments.h import Setting
+from experiments.reads import Reading, Remembered
+from experiments.runner import SOURCES
+from lth_jax import store as stores
+from lth_jax.lottery import (
+    Cell,
+    Data,
+    Lab,
+    Ladder,
+    Programs,
+    Roster,
+    check_ladder,
+    timeline,
+    training_program,
+)
+from lth_jax.store import content_key
+
+
+class Job(NamedTuple):
+    """One cell of a sweep: what is set in it, its whole config, and what the ladder gets."""
+
+    setting: Setting
+    config: ConfigDict
+    cell: Cell
+
+
+class Group(NamedTuple):
+    """Jobs that train as one population.
+
+    Attributes:
+      key: of all that its members have in common.
+      program: the key of the program of their training; groups may share it.
+      jobs: the jobs.
+      roster: who their members are.
+    """
+
+    key: str
+    program: str
+    jobs: list[Job]
+    roster: Roster
+
+
+class Sharing:
+    """Builds cells, sharing between them all that is made of fields in which they agree.
+
+    Args:
+      environment: as of `store.environment`, part of each cell's identity.
+
+    Attributes:
+      programs: what is compiled, by the key of the program of training.
+      readings: by the same keys, the fields that a program was built of.
+    """
+
+    def __init__(self, environment: dict[str, Any]):
+        self.programs: dict[str, Programs] = {}
+        self.readings: dict[str, Reading] = {}
+        self._environment = environment
+        self._source = stores.source_fingerprint(*SOURCES)
+        self._loaded = Remembered(build.dataset)
+        self._data: dict[str, Data] = {}
+        self._program = functools.cache(lambda data: Remembered(partial(self._make_program, data)))
+        self._ladder = functools.cache(lambda lab: Remembered(partial(_ladder, self._labs[lab])))
+        self._labs: dict[tuple[str, str], Lab] = {}
+
+    def job(self, setting: Setting, config: ConfigDict) -> tuple[Job, str]:
+        """A cell, and the key of its program.
+
+        Raises:
+          UserError, ValueError, TypeError: for a field that cannot be right.
+        """
+        loaded, _ = self._loaded(config)
+        data = loaded.fingerprint
+        if data not in self._data:
+            self._data[data] = build.on_device(loaded)
+        program, reading = self._program(data)(config)
+        self.readings.setdefault(program, reading)
+        trainer, experiment = self.programs[program].trainer, config.experiment
+        lab = build.seeded(experiment, trainer, self._data[data])
+        self._labs.setdefault((program, data), lab)
+        ladder, _ = self._ladder((program, data))(config)
+        check_ladder(lab, ladder)
+        identity = build.identity(experiment, data, self._environment, self._source)
+        return Job(setting, config, Cell(lab, ladder, identity)), program
+
+    def _make_program(self, data: str, config: Any) -> str:
+        splits = self._data[data]
+        trainer = build.trainer(config.experiment, len(splits.train.y))
+        program = training_program(trainer, splits, build.HYPER)
+        self.programs.setdefault(program, Programs(trainer))
+        return program
+
+
+def _ladder(lab: Lab, config: Any) -> Ladder:
+    return build.ladder(config.experiment, lab)
+
+
+def groups(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Group]:
+    """The cells of a sweep, grouped into populations.
+
+    Raises:
+      UserError: for the first cell that cannot be right; the message says which.
+    """
+    found: dict[str, tuple[str, list[Job]]] = {}
+    for setting, config in cells:
+        try:
+            job, program = sharing.job(setting, config)
+        except (UserError, TypeError, ValueError) as error:
+            raise UserError(f"cell {shown(setting)}: {error}") from error
+        ladder, data = job.cell.ladder, job.cell.identity["trunk"]["data"]
+        prunable = jax.tree.leaves(ladder.prunable)
+        key = content_key([program, data, timeline(ladder), prunable])
+        found.setdefault(key, (program, []))[1].append(job)
+    return [
+        Group(key, program, jobs, Roster([job.cell for job in jobs]))
+        for key, (program, jobs) in found.items()
+    ]
+
+
+def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
+    """The swept fields in which the programs of a sweep differ."""
+    readings = [reading.fields for reading in sharing.readings.values()]
+    values = {name: {repr(f[name]) for f in readings if name in f} for name in swept}
+    return [name for name in swept if len(values[name]) > 1]
+
+
+def shown(setting: Setting) -> str:
+    """A setting for people: the last word of each field, and its value.
+
+    >>> shown({"experiment.optimizer.learning_rate": 0.1, "experiment.seed": 2})
+    'learning_rate=0.1, seed=2'
+    """
+    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in setting.items())

@@ -1,0 +1,229 @@
+"""Runs the groups of a sweep, alone or beside other workers on the same folder."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.groups import Group, Job, Sharing, shown
+from experiments.progress import Display, clock
+from experiments.runner import candidates, measure_plans
+from lth_jax import store as stores
+from lth_jax import trees
+from lth_jax.lottery import Entry, Hooks, Progress, climb, timeline
+from lth_jax.lottery.starts import Starts
+from lth_jax.training.population import Plan
+from lth_jax.training.segment import init_record
+
+WIDTHS = (1, 4, 16, 64, 256)
+"""The chunks that are measured for a population of many cells."""
+
+
+class Worker:
+    """One process at work on a sweep.
+
+    Args:
+      machine: as of a config.
+      sharing: what the groups were built with.
+      sweep: the folder of the sweep.
+      environment: as of `store.environment`, with the command.
+      stop: whether somebody asked to stop.
+    """
+
+    def __init__(
+        self,
+        machine: ConfigDict,
+        sharing: Sharing,
+        sweep: stores.Sweep,
+        environment: dict[str, Any],
+        stop: stores.Stop,
+    ):
+        self._machine, self._sharing, self._sweep = machine, sharing, sweep
+        self._environment, self._stop = environment, stop
+        self._store = stores.Store(machine.workdir)
+
+    def run(self, groups: Sequence[Group]) -> None:
+        """Trains all groups: first those that nobody is at, then what others have not finished."""
+        left = []
+        for group in groups:
+            with self._sweep.claim(f"group-{group.key[:8]}") as free:
+                if free:
+                    self._climb(group)
+                else:
+                    left.append(group)
+        for group in left:
+            self._climb(group)
+
+    def _climb(self, group: Group) -> None:
+        plan = self._sweep.once(f"plan-{group.program[:8]}", partial(planned, self._machine, group))
+        name = f"group-{group.key[:8]}"
+        replans = [(r["level"], _plan(r)) for r in self._sweep.records(f"replans-{name}")]
+        title = f"{self._sweep.path.name} {name}"
+        with Display(title, member_steps(group), self._machine.progress) as display:
+            climb(
+                [job.cell for job in group.jobs],
+                store=self._store,
+                plans=[(0, _plan(plan)), *replans],
+                hooks=self._hooks(group, plan, name, display),
+                programs=self._sharing.programs[group.program],
+            )
+
+    def _hooks(self, group: Group, plan: dict[str, Any], name: str, display: Display) -> Hooks:
+        sizes = [sum(map(len, levels)) for levels in group.roster.keys]
+        entries: list[list[Entry]] = [[] for _ in group.jobs]
+
+        def on_progress(progress: Progress) -> None:
+            self._sweep.append(f"metrics-{name}", _record(progress))
+            display.advance(progress)
+            if progress.step < progress.stop:
+                self._stop.check()
+
+        def on_node(cell: int, entry: Entry) -> None:
+            entries[cell].append(entry)
+            display.done(entry.member_steps)
+            if sum(len(found.rows) for found in entries[cell]) == sizes[cell]:
+                self._finish(group.jobs[cell], entries[cell], plan)
+                display.say(f"finished after {display.spent()}: {shown(group.jobs[cell].setting)}")
+            self._stop.check()
+
+        def on_replan(level: int, plan: Plan) -> None:
+            self._sweep.append(f"replans-{name}", {"level": level, **plan._asdict()})
+            display.say(f"Out of memory: level {level} goes on with {plan.chunk} at a time.")
+
+        return Hooks(on_progress, on_node, on_replan)
+
+    def _finish(self, job: Job, entries: Sequence[Entry], plan: dict[str, Any]) -> None:
+        """Leaves a cell as a finished run of its own."""
+        experiment = job.config.experiment
+        with stores.open_run(
+            self._machine.workdir,
+            name=experiment.name,
+            config=experiment.to_dict(),
+            env=self._environment,
+            wait=True,
+        ) as run:
+            if run.status == "finished":
+                return
+            if run.plan is None:
+                run.record_plan(plan)
+            run.clear()
+            for entry in entries:
+                run.add(**entry._asdict())
+            run.finish()
+
+
+def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[str, Any]:
+    """The plan of a group and its evidence: as told, or measured.
+
+    Args:
+      machine: as of a config.
+      group: the group.
+      always: whether to measure also what the config says.
+    """
+    sizes = [len(level) for level in group.roster.levels]
+    told = machine.chunk and machine.driver
+    widths = [width for width in WIDTHS if width <= max(sizes)]
+    plans = candidates(machine, widths)
+    if told and not always:
+        return {**plans[0]._asdict(), "evidence": []}
+    plan, evidence = measure_plans(group.jobs[0].cell, sizes, plans)
+    return {**plan._asdict(), "evidence": evidence}
+
+
+class Outlook(NamedTuple):
+    """What a group will take.
+
+    Attributes:
+      members: the networks it has, each once.
+      missing: those of them that are in no store yet.
+      plan: how it will run.
+      seconds: of training what is missing, by what was measured, padding included.
+      bytes: the memory of one chunk in training: arguments, results and what lies between.
+    """
+
+    members: int
+    missing: int
+    plan: Plan
+    seconds: float
+    bytes: int
+
+
+def outlook(
+    group: Group, plan: dict[str, Any], index: stores.MemberIndex, sharing: Sharing
+) -> Outlook:
+    """What a group will take, from its plan's evidence and its compiled program."""
+    chosen = _plan(plan)
+    missing = [[key for key in keys if not index.find(key)] for keys in group.roster.levels]
+    [cost] = [
+        e["ms_per_member_step"]
+        for e in plan["evidence"]
+        if (e["chunk"], e["driver"]) == (chosen.chunk, chosen.driver)
+    ]
+    padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
+    steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
+    return Outlook(
+        members=sum(map(len, group.roster.levels)),
+        missing=sum(map(len, missing)),
+        plan=chosen,
+        seconds=1e-3 * cost * steps,
+        bytes=chunk_bytes(group, chosen, sharing),
+    )
+
+
+def describe(found: Outlook, group: Group) -> str:
+    """An outlook in one line."""
+    return (
+        f"{len(group.jobs)} cells, {found.members} members ({found.missing} to train), "
+        f"{found.plan.chunk} at a time by {found.plan.driver}, "
+        f"{found.bytes / 2**20:.0f} MiB, about {clock(found.seconds)}"
+    )
+
+
+def chunk_bytes(group: Group, plan: Plan, sharing: Sharing) -> int:
+    """The memory that a chunk in training takes, as the compiler counts it."""
+    cell, programs = group.jobs[0].cell, sharing.programs[group.program]
+    lab = cell.lab
+    one = jax.eval_shape(trees.index, Starts([cell], programs).like, 0)
+    members = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((plan.chunk, *leaf.shape), leaf.dtype), one
+    )
+    records = jax.eval_shape(jax.vmap(init_record), members)
+    step = jax.ShapeDtypeStruct((), "int32")
+    args = (members, records, lab.data.train, lab.data.validation, step, step)
+    # Both drivers hold the same arrays; the scan is one program, which the compiler can count.
+    segment: Any = programs.segment(plan._replace(driver="scan"))
+    memory = segment.lower(*args).compile().memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
+def member_steps(group: Group) -> list[int]:
+    """The steps of all members of a group together, level by level."""
+    sizes = [len(level) for level in group.roster.levels]
+    return [size * length for size, length in zip(sizes, _lengths(group), strict=True)]
+
+
+def _lengths(group: Group) -> list[int]:
+    """The steps of each level."""
+    trunk, above = timeline(group.jobs[0].cell.ladder)
+    levels = len(group.roster.levels)
+    return [trunk.stop - trunk.start] + [above.stop - above.start] * (levels - 1)
+
+
+def _plan(recorded: dict[str, Any]) -> Plan:
+    return Plan(**{name: recorded[name] for name in Plan._fields})
+
+
+def _record(progress: Progress) -> dict[str, Any]:
+    """A line of the metrics of a group."""
+    n = len(progress.entrants)
+    return {
+        "level": progress.level,
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "densities": list(progress.densities),
+        "members": [[entrant.key[:8], *entrant.label] for entrant in progress.entrants],
+        **{name: value[:n].tolist() for name, value in progress.info.items()},
+    }
