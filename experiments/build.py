@@ -24,12 +24,6 @@ from lth_jax.training import losses
 from lth_jax.training.segment import Trainer
 from lth_jax.types import Model, Prunable
 
-MODELS: dict[str, Callable[..., Any]] = {
-    "mlp": models.MLP,
-    "residual_mlp": models.ResidualMLP,
-    "convnet": models.ConvNet,
-    "resnet": models.ResNet,
-}
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
     "sgd": lambda h: optax.chain(
@@ -74,7 +68,7 @@ def check(experiment: ConfigDict) -> None:
         )
     pruning = experiment.prune
     choices: list[tuple[str, str, Collection[str]]] = [
-        ("model.name", experiment.model.name, MODELS),
+        ("model.name", experiment.model.name, models.NETWORKS),
         ("train.loss", experiment.train.loss, LOSSES),
         ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
         ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
@@ -180,7 +174,7 @@ def model(experiment: ConfigDict) -> Model:
 
 
 def _module(experiment: ConfigDict) -> Any:
-    make = MODELS[experiment.model.name]
+    make = models.NETWORKS[experiment.model.name]
     try:
         return make(**experiment.model.options.to_dict())
     except (TypeError, ValueError) as error:

@@ -3,19 +3,33 @@
 from lth_jax.models.adapters import from_linen, from_nnx
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
-from lth_jax.models.layers import fan_in_uniform, glorot_normal, he_normal
+from lth_jax.models.layers import (
+    batch_norm,
+    fan_in_uniform,
+    glorot_normal,
+    group_norm,
+    he_normal,
+)
 from lth_jax.models.mlp import MLP, ResidualMLP
+from lth_jax.models.networks import NETWORKS
 from lth_jax.models.resnet import ResNet
+from lth_jax.models.vgg import VGG
+from lth_jax.models.wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
+    "NETWORKS",
+    "VGG",
     "ConvNet",
     "ResNet",
     "ResidualMLP",
+    "WideResNet",
+    "batch_norm",
     "conv_general_dilated",
     "fan_in_uniform",
     "from_linen",
     "from_nnx",
     "glorot_normal",
+    "group_norm",
     "he_normal",
 ]

@@ -15,7 +15,8 @@ class ConvNet(nn.Module):
     The Conv-2, Conv-4 and Conv-6 of Frankle and Carbin (2019), scaled-down VGGs, all have
     `hidden=(256, 256)`; their `stages` are `[(64, 64)]`, `[(64, 64), (128, 128)]` and
     `[(64, 64), (128, 128), (256, 256)]`: 4.3, 2.4 and 2.3 million weights on CIFAR-10 (the paper
-    prints 1.7 for the last; its convolutions' 1.1 million agree). The defaults are much smaller.
+    prints 1.7 for the last; its convolutions' 1.1 million agree). `networks.NETWORKS` has them as
+    `conv2`, `conv4` and `conv6`; the defaults are much smaller.
     Inputs have shape `(batch, *space, channels)` with any number of spatial axes: images
     `(28, 28, 1)`, signals `(40, 1)`.
 

@@ -13,6 +13,8 @@ from lth_jax.types import Key
 
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
+Norm = Callable[..., jax.Array]
+"""A normalisation that a compact module calls: `norm(x, train=train)`."""
 
 
 class Initialization(NamedTuple):
@@ -96,6 +98,31 @@ def conv(
         bias_init=bias(kernel_size**space * x.shape[-1]),
         conv_general_dilated=conv_general_dilated,
     )(x)
+
+
+def batch_norm(x: jax.Array, *, train: bool) -> jax.Array:
+    """Adds a `nn.BatchNorm` (momentum 0.9) to the calling compact module; a `Norm`.
+
+    `γ (x - μ) / sqrt(σ² + ε) + β` per channel, with the batch's own μ and σ² while training and
+    their running means outside. Source: Ioffe and Szegedy (2015).
+    """
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+
+
+def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
+    """Adds a `nn.GroupNorm` to the calling compact module; a `Norm` that keeps no statistics.
+
+    Mean and variance are those of each example's groups of 16 channels (of all, where there are
+    fewer), the same in training and outside. Source: Wu and He (2018), table 3.
+
+    Raises:
+      ValueError: if there are more than 16 channels and no multiple of 16.
+    """
+    del train
+    size = min(16, x.shape[-1])
+    if x.shape[-1] % size:
+        raise ValueError(f"`x` must have a multiple of 16 channels, got {x.shape[-1]}.")
+    return nn.GroupNorm(num_groups=None, group_size=size)(x)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -1,37 +1,14 @@
-"""Convolutional networks: the papers' sizes, their formula, one and two spatial axes."""
+"""Convolutional networks: their formula, one and two spatial axes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import linen as nn
 from jax import lax
 
 from lth_jax import trees
 from lth_jax.models.adapters import from_linen
 from lth_jax.models.convnet import ConvNet
-
-
-def weights(model, x):
-    """(convolutional, all) kernel entries, from shapes alone."""
-    params, _ = jax.eval_shape(model.init, jax.random.key(0), x)
-    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-    return sum(k.size for k in kernels if k.ndim > 2), sum(k.size for k in kernels)
-
-
-@pytest.mark.parametrize(
-    ("stages", "convolutions", "everything"),
-    [
-        ([(64, 64)], 38_592, 4_300_992),
-        ([(64, 64), (128, 128)], 259_776, 2_425_024),
-        ([(64, 64), (128, 128), (256, 256)], 1_144_512, 2_261_184),
-    ],
-    ids=["Conv-2", "Conv-4", "Conv-6"],
-)
-def test_weights_of_the_papers_networks(stages, convolutions, everything):
-    """Frankle and Carbin (2019), figure 2: 38K of 4.3M, 260K of 2.4M, and 1.1M."""
-    model = from_linen(ConvNet(stages, hidden=(256, 256)))
-    assert weights(model, jnp.zeros((1, 32, 32, 3))) == (convolutions, everything)
 
 
 def test_it_is_its_formula(filled):

@@ -1,0 +1,49 @@
+"""All networks by name: families with small defaults, and the sizes that the literature uses."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from lth_jax.models.convnet import ConvNet
+from lth_jax.models.layers import group_norm
+from lth_jax.models.mlp import MLP, ResidualMLP
+from lth_jax.models.resnet import ResNet
+from lth_jax.models.vgg import VGG
+from lth_jax.models.wide_resnet import WideResNet
+
+_FAMILIES: Mapping[str, Callable[..., Any]] = {
+    "mlp": MLP,
+    "residual_mlp": ResidualMLP,
+    "convnet": ConvNet,
+    "vgg": VGG,
+    "resnet": ResNet,
+    "wide_resnet": WideResNet,
+    "wide_resnet_group_norm": partial(WideResNet, norm=group_norm),
+}
+_CONV = partial(ConvNet, hidden=(256, 256))
+_IMAGENET = partial(ResNet, width=64, classes=1000, large_images=True)
+_SIZES: Mapping[str, Callable[..., Any]] = {
+    "lenet_300_100": partial(MLP, features=(300, 100, 10)),
+    "conv2": partial(_CONV, stages=((64, 64),)),
+    "conv4": partial(_CONV, stages=((64, 64), (128, 128))),
+    "conv6": partial(_CONV, stages=((64, 64), (128, 128), (256, 256))),
+    "vgg11": partial(VGG, stages=((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2)),
+    "vgg16": partial(VGG, stages=((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)),
+    "vgg19": partial(VGG, stages=((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)),
+    "resnet20": partial(ResNet, blocks=(3, 3, 3), width=16),
+    "resnet32": partial(ResNet, blocks=(5, 5, 5), width=16),
+    "resnet56": partial(ResNet, blocks=(9, 9, 9), width=16),
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2), width=64),
+    "resnet18_imagenet": partial(_IMAGENET, blocks=(2, 2, 2, 2)),
+    "resnet50": partial(_IMAGENET, blocks=(3, 4, 6, 3), bottleneck=True),
+    "wrn_16_8": partial(WideResNet, blocks=(2, 2, 2), width=16, widening=8),
+    "wrn_28_10": partial(WideResNet, blocks=(4, 4, 4), width=16, widening=10),
+}
+NETWORKS: Mapping[str, Callable[..., Any]] = {**_FAMILIES, **_SIZES}
+"""What makes the Linen module of each name; further keywords override what the name sets.
+
+Sizes of the CIFAR kind have ten classes, those of the ImageNet kind a thousand.
+
+>>> NETWORKS["resnet20"](classes=100).blocks
+(3, 3, 3)
+"""
