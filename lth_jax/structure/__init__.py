@@ -10,7 +10,7 @@ from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.rules import register
 from lth_jax.structure.scorers import norm_scales
-from lth_jax.structure.symmetry import match, permute
+from lth_jax.structure.symmetry import match, match_across, permute, transplant
 from lth_jax.structure.units import (
     expand,
     granularity,
@@ -38,6 +38,7 @@ __all__ = [
     "live_units",
     "major",
     "match",
+    "match_across",
     "members",
     "minor",
     "norm_scales",
@@ -49,6 +50,7 @@ __all__ = [
     "register",
     "score_units",
     "take",
+    "transplant",
     "unit_counts",
     "units_of",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lth_jax import trees
-from lth_jax.structure.groups import Group, Structure
+from lth_jax.structure.groups import Group, Slot, Structure
 from lth_jax.types import Params
 
 Orders = dict[str, np.ndarray]
@@ -37,21 +37,8 @@ def permute(structure: Structure, params: Params, orders: Mapping[str, Any]) -> 
     [[4.0, 3.0]]
     """
     trees.check_same_structure("params", params, "the analysed parameters", structure.params)
-    moves: dict[str, dict[int, np.ndarray]] = {}
-    for name, order in orders.items():
-        group = structure[name]
-        places = _check_order(group, order)
-        for slot in group.slots:
-            size = structure.shapes[slot.leaf][slot.axis]
-            along = moves.setdefault(slot.leaf, {}).setdefault(slot.axis, np.arange(size))
-            along[slot.indices] = slot.indices[places]
-
-    def move(name: str, leaf: Any) -> Any:
-        for axis, places in moves.get(name, {}).items():
-            leaf = leaf.take(places, axis=axis)
-        return leaf
-
-    return trees.map_named(move, params)
+    checked = {name: _check_order(structure[name], order) for name, order in orders.items()}
+    return _arranged(structure, params, structure, checked)
 
 
 def _check_order(group: Group, order: Any) -> np.ndarray:
@@ -90,22 +77,124 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
     >>> match(found, params, permute(found, params, {"v:0": [1, 0]}))["v:0"].tolist()
     [1, 0]
     """
-    goal, start = _host(target), _host(params)
-    free = [group for group in structure.groups if not group.ordered]
+    return match_across(structure, params, structure, target, sweeps=sweeps)
+
+
+def transplant(large: Structure, params: Params, small: Structure, orders: Orders) -> Params:
+    """The chosen units of one network in the shapes of another of fewer units.
+
+    Args:
+      large: the network that gives.
+      params: its parameters.
+      small: the network that takes, with leaves of the same names and groups in the same places.
+      orders: from `match_across`; absent groups give their first units.
+
+    Raises:
+      ValueError: if the networks do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> from lth_jax.structure.groups import find_groups
+    >>> apply = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"]
+    >>> params = {"v": jnp.array([[1.0], [2.0]]), "w": jnp.array([[3.0, 4.0]])}
+    >>> large = find_groups(apply, params, jnp.ones((1, 1)))
+    >>> small = find_groups(apply, jax.tree.map(lambda p: p, params), jnp.ones((1, 1)))
+    >>> transplant(large, params, small, {"v:0": [1, 0]})["w"].tolist()
+    [[4.0, 3.0]]
+    """
+    _check_fits(large, small)
+    return _arranged(large, params, small, orders)
+
+
+def match_across(
+    large: Structure, params: Params, small: Structure, target: Params, *, sweeps: int = 100
+) -> Orders:
+    """For each unit of a network the unit of a wider one that resembles it most, each but once.
+
+    `match` between networks of different widths: maximises
+    `Σ ⟨target, transplant(large, params, small, orders)⟩` by one rectangular linear assignment for
+    each group in turn, from the first units of each group. A local optimum; on the host, float64.
+
+    Args:
+      large: the network whose units are chosen.
+      params: its parameters.
+      small: a network with leaves of the same names, groups in the same places, and no group of
+        more units.
+      target: its parameters.
+      sweeps: at most so many rounds over all groups.
+
+    Returns:
+      `orders` for `transplant`: for each group by name, int `[units of small]`. Groups whose units
+      cannot change places are left out.
+
+    Raises:
+      ValueError: if the networks do not fit.
+    """
+    _check_fits(large, small)
+    goal, source = _host(target), _host(params)
+    free = [group for group in small.groups if not group.ordered]
     orders: Orders = {group.name: np.arange(group.units) for group in free}
-    current, best = start, _agreement(goal, start)
+    best = _agreement(goal, _arranged(large, source, small, orders))
     for _ in range(sweeps):
         before = best
         for group in free:
-            gain = linear_sum_assignment(_similarity(group, goal, current), maximize=True)[1]
-            trial = permute(structure, current, {group.name: gain})
-            value = _agreement(goal, trial)
-            if value > best * (1 + 1e-12) + 1e-12:
-                current, best = trial, value
-                orders[group.name] = orders[group.name][gain]
+            similarity = _similarity(large, source, small, goal, orders, group)
+            trial = orders | {group.name: linear_sum_assignment(similarity, maximize=True)[1]}
+            value = _agreement(goal, _arranged(large, source, small, trial))
+            if value > best + 1e-12 * abs(best) + 1e-12:
+                best, orders = value, trial
         if best == before:
             break
     return orders
+
+
+def _check_fits(large: Structure, small: Structure) -> None:
+    """Raises unless the leaves have the same names and the groups the same places."""
+
+    def places(group: Group) -> list[tuple[str, int, int]]:
+        return [(slot.leaf, slot.axis, slot.indices.shape[1]) for slot in group.slots]
+
+    wide = {group.name: group for group in large.groups}
+    for group in small.groups:
+        other = wide.get(group.name)
+        if other is None or places(other) != places(group) or other.units < group.units:
+            raise ValueError(
+                f"`small` has the group '{group.name}' of {group.units} units in {places(group)}, "
+                f"but `large` has {other and (other.units, places(other))} there."
+            )
+    for name, axes in _places(large, small, {}).items():
+        lengths = tuple(map(len, axes.values()))
+        if small.shapes.get(name) != lengths:
+            raise ValueError(
+                f"`small` has at '{name}' the shape {small.shapes.get(name)}, but with its units "
+                f"`large` has {lengths}."
+            )
+
+
+def _places(large: Structure, small: Structure, orders: Orders) -> dict[str, dict[int, np.ndarray]]:
+    """Leaf name → axis → which indices of the large network stand at those of the small one."""
+    where = {
+        name: {axis: np.arange(length) for axis, length in enumerate(shape)}
+        for name, shape in large.shapes.items()
+    }
+    for group in small.groups:
+        order = orders.get(group.name, np.arange(group.units))
+        for wide, slot in zip(large[group.name].slots, group.slots, strict=True):
+            length = small.shapes[slot.leaf][slot.axis]
+            along = where[slot.leaf][slot.axis] = where[slot.leaf][slot.axis][:length].copy()
+            along[slot.indices] = wide.indices[order]
+    return where
+
+
+def _arranged(large: Structure, params: Params, small: Structure, orders: Orders) -> Params:
+    where = _places(large, small, orders)
+
+    def move(name: str, leaf: Any) -> Any:
+        for axis, places in where[name].items():
+            if not np.array_equal(places, np.arange(leaf.shape[axis])):
+                leaf = leaf.take(places, axis=axis)
+        return leaf
+
+    return trees.map_named(move, params)
 
 
 def _host(params: Params) -> Params:
@@ -116,11 +205,21 @@ def _agreement(a: Params, b: Params) -> float:
     return sum(float(np.vdot(x, y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-def _similarity(group: Group, a: Params, b: Params) -> np.ndarray:
-    """How much is gained by putting unit v of b in the place of unit u of a: `[units, units]`."""
-    left, right = (dict(zip(trees.names(t), jax.tree.leaves(t), strict=True)) for t in (a, b))
-    total = np.zeros((group.units, group.units))
-    for slot in group.slots:
-        rows = [np.moveaxis(t[slot.leaf], slot.axis, 0)[slot.indices] for t in (left, right)]
-        total += rows[0].reshape(group.units, -1) @ rows[1].reshape(group.units, -1).T
+def _similarity(
+    large: Structure, params: Params, small: Structure, target: Params, orders: Orders, group: Group
+) -> np.ndarray:
+    """What unit v of the large network adds in the place of unit u: `[units, wider units]`."""
+    wide, narrow = trees.to_named(params), trees.to_named(target)
+    where = _places(large, small, orders)
+    total = np.zeros((group.units, large[group.name].units))
+    for theirs, slot in zip(large[group.name].slots, group.slots, strict=True):
+        leaf = wide[slot.leaf]
+        for axis, places in where[slot.leaf].items():
+            leaf = leaf if axis == slot.axis else leaf.take(places, axis=axis)
+        total += _rows(narrow[slot.leaf], slot) @ _rows(leaf, theirs).T
     return total
+
+
+def _rows(leaf: np.ndarray, slot: Slot) -> np.ndarray:
+    """The slices of each unit, flattened: `[units, entries]`."""
+    return np.moveaxis(leaf, slot.axis, 0)[slot.indices].reshape(len(slot.indices), -1)

@@ -92,3 +92,57 @@ def test_orders_that_are_no_permutations_are_refused(case):
     name = found.groups[0].name
     with pytest.raises(ValueError, match="must be a permutation"):
         st.permute(found, params, {name: np.zeros(found[name].units, int)})
+
+
+def perceptron(p, x):
+    h = jnp.tanh(x @ p["a"] + p["bias"])
+    return jnp.tanh(h @ p["b"] + h @ p["c"][:, : p["b"].shape[1]]) @ p["out"]
+
+
+def perceptron_of(widths, seed=0):
+    rng = np.random.default_rng(seed)
+    n, m = widths
+    shapes = {"a": (3, n), "bias": (n,), "b": (n, m), "c": (n, m), "out": (m, 2)}
+    params = {k: jnp.asarray(rng.normal(size=s), "float32") for k, s in shapes.items()}
+    return st.find_groups(perceptron, params, jnp.ones((1, 3))), params
+
+
+def test_units_are_found_again_in_a_wider_network():
+    large, params = perceptron_of((9, 7))
+    small, _ = perceptron_of((5, 4))
+    rng = np.random.default_rng(1)
+    hidden = {g.name: rng.permutation(large[g.name].units)[: g.units] for g in small.groups}
+    target = st.transplant(large, params, small, hidden)
+    assert {k: v.shape for k, v in target.items()} == small.shapes
+    found = st.match_across(large, params, small, target)
+    for name, order in hidden.items():
+        np.testing.assert_array_equal(found[name], order)
+
+
+def test_a_transplant_computes_what_the_chosen_units_compute():
+    large, params = perceptron_of((9, 7))
+    small, _ = perceptron_of((5, 4))
+    flags = {g.name: np.arange(large[g.name].units) % 2 == 0 for g in small.groups}
+    orders = {name: np.flatnonzero(f) for name, f in flags.items()}
+    narrow = st.transplant(large, params, small, orders)
+    masked = jax.tree.map(jnp.multiply, st.expand(large, flags), params)
+    x = jnp.ones((2, 3))
+    np.testing.assert_allclose(perceptron(narrow, x), perceptron(masked, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"), [((9, 7), "group 'a:1' of 9 units"), ((5, 8), "group 'b:1' of 8 units")]
+)
+def test_networks_that_do_not_fit_are_refused(widths, message):
+    large, params = perceptron_of((6, 7))
+    small, target = perceptron_of(widths)
+    with pytest.raises(ValueError, match=f"`small` has the {message}"):
+        st.match_across(large, params, small, target)
+
+
+def test_leaves_of_other_lengths_are_refused():
+    large, params = perceptron_of((6, 7))
+    other = {k: jnp.ones(large.shapes[k]) for k in params} | {"a": jnp.ones((4, 6))}
+    small = st.find_groups(perceptron, other, jnp.ones((1, 4)))
+    with pytest.raises(ValueError, match=r"`small` has at 'a' the shape \(4, 6\)"):
+        st.transplant(large, params, small, {})
