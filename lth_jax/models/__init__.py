@@ -12,6 +12,7 @@ from lth_jax.models.layers import (
 )
 from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.networks import NETWORKS
+from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
 from lth_jax.models.vgg import VGG
 from lth_jax.models.wide_resnet import WideResNet
@@ -21,6 +22,7 @@ __all__ = [
     "NETWORKS",
     "VGG",
     "ConvNet",
+    "RecurrentNet",
     "ResNet",
     "ResidualMLP",
     "WideResNet",
@@ -31,5 +33,8 @@ __all__ = [
     "from_nnx",
     "glorot_normal",
     "group_norm",
+    "gru_cell",
     "he_normal",
+    "lstm_cell",
+    "tanh_cell",
 ]

@@ -67,6 +67,30 @@ def dense(x: jax.Array, features: int, initialization: Initialization) -> jax.Ar
     return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]))(x)
 
 
+def read_sequence(x: jax.Array, vocabulary: int | None, width: int) -> jax.Array:
+    """A sequence as vectors: tokens through a `nn.Embed` of the calling module, numbers as rows.
+
+    Args:
+      x: integers `(batch, time)`, or floats `(batch, time, ...)`.
+      vocabulary: number of tokens; None if `x` holds numbers.
+      width: size of the embedding.
+
+    Returns:
+      `(batch, time, width)` for tokens; `(batch, time, n)` for numbers, further axes flattened.
+
+    Raises:
+      ValueError: if `vocabulary` is given for numbers or missing for tokens.
+    """
+    if jnp.issubdtype(x.dtype, jnp.integer) != (vocabulary is not None):
+        raise ValueError(
+            f"`vocabulary` must be a number for integer inputs and None for others, got "
+            f"{vocabulary} for {x.dtype}."
+        )
+    if vocabulary is not None:
+        return nn.Embed(vocabulary, width)(x)
+    return x.reshape(*x.shape[:2], -1)
+
+
 def conv(
     x: jax.Array,
     features: int,

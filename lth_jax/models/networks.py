@@ -7,6 +7,7 @@ from typing import Any
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.layers import group_norm
 from lth_jax.models.mlp import MLP, ResidualMLP
+from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
 from lth_jax.models.vgg import VGG
 from lth_jax.models.wide_resnet import WideResNet
@@ -19,6 +20,9 @@ _FAMILIES: Mapping[str, Callable[..., Any]] = {
     "resnet": ResNet,
     "wide_resnet": WideResNet,
     "wide_resnet_group_norm": partial(WideResNet, norm=group_norm),
+    "rnn": partial(RecurrentNet, cell=tanh_cell),
+    "gru": partial(RecurrentNet, cell=gru_cell),
+    "lstm": partial(RecurrentNet, cell=lstm_cell),
 }
 _CONV = partial(ConvNet, hidden=(256, 256))
 _IMAGENET = partial(ResNet, width=64, classes=1000, large_images=True)
