@@ -5,11 +5,12 @@ traced for another, to the letter: that is checked without compiling anything. W
 is then checked on plain lists, with one compiled program per criterion and one per selection.
 """
 
-import dataclasses
 import functools
 import inspect
 import itertools
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,14 +88,12 @@ NEEDS |= {
 NAMES = sorted(CRITERIA)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Layer:
-    """An Equinox-like module after its arrays are taken out: what is not an array is None."""
+class Layer(eqx.Module):
+    """An Equinox module; `eqx.partition` leaves None where it holds what is not an array."""
 
     bias: jax.Array
     kernel: jax.Array
-    activation: None = None
+    activation: Callable = jax.nn.relu
 
 
 class Net(nnx.Module):
@@ -112,7 +111,7 @@ def containers():
         "nnx_state": state,
         "nnx_pure_state": nnx.as_pure(state),
         "nnx_pure_dict": nnx.to_pure_dict(state),
-        "dataclass": [Layer(*PARAMS[:2]), Layer(*PARAMS[2:])],
+        "equinox": eqx.partition([Layer(*PARAMS[:2]), Layer(*PARAMS[2:])], eqx.is_array)[0],
         "haiku": {"mlp/~/linear_0": {"b": 0, "w": 0}, "mlp/~/linear_1": {"b": 0, "w": 0}},
         "lists": [[0, 0], [0, 0]],
     }
