@@ -193,3 +193,21 @@ def test_nothing_of_a_living_writer_is_swept(store):
     with store_locks.hold(store.root / "locks" / f"{OTHER}.lock", what="the node"):
         Store(store.root)
     assert half.exists()
+
+
+def test_ensure_computes_once_and_reads_nothing(tmp_path):
+    shelf, key = Store(tmp_path), content_key("a node")
+    assert shelf.ensure(key, lambda partial: Node({}, {"n": 1}))
+    assert shelf.ensure(key, lambda partial: pytest.fail("computed twice"))
+    assert shelf.facts(key) == {"n": 1} and list(shelf.keys()) == [key]
+
+
+def test_ensure_does_not_wait_if_told_so(tmp_path):
+    shelf, key = Store(tmp_path), content_key("a node")
+
+    def busy(partial):
+        assert not shelf.ensure(key, lambda partial: pytest.fail("computed twice"), wait=False)
+        return Node({}, {})
+
+    assert shelf.ensure(key, busy, wait=False)
+    assert shelf.ensure(key, busy, wait=False)

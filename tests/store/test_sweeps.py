@@ -1,0 +1,55 @@
+"""The folder of a sweep: what its workers write down for each other."""
+
+import json
+import math
+import threading
+
+import pytest
+
+from lth_jax import store
+
+
+def test_workers_share_a_folder_and_what_the_first_recorded(tmp_path):
+    first, second = (store.open_sweep(tmp_path, name="demo", config={"a": [1]}) for _ in range(2))
+    assert first.path == second.path == tmp_path / "sweeps" / first.path.name
+    assert first.once("plan", lambda: {"chunk": 4}) == {"chunk": 4}
+    assert second.once("plan", lambda: pytest.fail("made twice")) == {"chunk": 4}
+    other = store.open_sweep(tmp_path, name="demo", config={"a": [2]})
+    assert other.path != first.path
+    assert store.list_runs(tmp_path) == []
+
+
+def test_another_sweep_in_the_folder_is_refused(tmp_path):
+    path = store.open_sweep(tmp_path, name="demo", config={"a": 1}).path / "config.json"
+    path.write_text(json.dumps({"a": 2}))
+    with pytest.raises(store.StoreError, match="holds another sweep"):
+        store.open_sweep(tmp_path, name="demo", config={"a": 1})
+
+
+def test_records_of_many_writers_stay_whole(tmp_path):
+    sweep = store.open_sweep(tmp_path, name="demo", config={})
+    long = list(range(2000))
+
+    def write(worker):
+        for step in range(20):
+            sweep.append("metrics", {"worker": worker, "step": step, "loss": math.nan, "x": long})
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = sweep.records("metrics")
+    assert sorted((r["worker"], r["step"]) for r in found) == [
+        (worker, step) for worker in range(4) for step in range(20)
+    ]
+    assert all(record["loss"] is None and record["x"] == long for record in found)
+    assert sweep.records("nothing") == []
+
+
+def test_a_part_is_claimed_by_one(tmp_path):
+    sweep = store.open_sweep(tmp_path, name="demo", config={})
+    with sweep.claim("group") as mine, sweep.claim("group") as theirs, sweep.claim("other") as free:
+        assert (mine, theirs, free) == (True, False, True)
+    with sweep.claim("group") as again:
+        assert again
