@@ -5,6 +5,7 @@ ladder of weights meet at the same densities. A weight between two groups is kep
 units are, so halving the units of a layer's two sides leaves a quarter of its weights.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -93,7 +94,7 @@ def rounded(amount: Any, multiple: int, units: int) -> Any:
     8
     """
     whole = jnp.floor(jnp.asarray(amount, jnp.float32) / multiple + 0.5).astype(jnp.int32)
-    return jnp.minimum(jnp.maximum(whole, 1) * multiple, units)
+    return jnp.clip(whole * multiple, min(multiple, units), units)
 
 
 def most_within(measure: Callable[[Any], Any], limit: Any, top: int) -> jax.Array:
@@ -148,12 +149,11 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
             return unit_counts(structure, density, multiple=multiple)
         wanted = globally().counts(params, density, prunable=prunable)
 
-        def weights(step: Any) -> Any:
-            kept = {g.name: rounded(step / steps * g.units, multiple, g.units)
-                    for g in structure.groups}  # fmt: skip
+        def weights(step: int) -> int:
+            kept = unit_counts(structure, max(step, 1) / steps, multiple=multiple)
             return kept_weights(structure, kept, prunable)
 
-        best = max(1, int(most_within(weights, wanted, steps)))
+        best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
     def select(
