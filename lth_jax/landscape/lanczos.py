@@ -25,7 +25,7 @@ BREAKDOWN = 1e-5
 BLOCK = 16
 """Rows in a block of the host driver's basis: few programs, and no copy of a large array."""
 
-CHECK = 8
+CHECK = 4
 """The host driver asks whether to stop every so many steps."""
 
 Matvec = Callable[[jax.Array], jax.Array]

@@ -238,6 +238,11 @@ def _add_product(total, part, weight, tangent, dtype):
 
 @jax.jit
 def _expand(v, places, params):
+    if v.size == trees.size(params):  # nothing is left out: a gather would only copy
+        ends = np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])[:-1]
+        pieces = jax.tree.unflatten(jax.tree.structure(params), jnp.split(v, ends))
+        return jax.tree.map(lambda piece, p: piece.reshape(p.shape).astype(p.dtype), pieces, params)
+
     def leaf(at, p):
         return v.at[at].get(mode="fill", fill_value=0).astype(p.dtype)
 
@@ -247,7 +252,7 @@ def _expand(v, places, params):
 @partial(jax.jit, static_argnums=2)
 def _contract(tree, kept, dtype):
     flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf in jax.tree.leaves(tree)])
-    return flat.at[kept].get(mode="promise_in_bounds")
+    return flat if flat.size == kept.size else flat.at[kept].get(mode="promise_in_bounds")
 
 
 def _build(

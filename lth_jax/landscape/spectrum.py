@@ -35,7 +35,7 @@ class Extremes(NamedTuple):
 
     Attributes:
       largest: float64 `[k]`, falling.
-      smallest: float64 `[k]`, rising.
+      smallest: float64 `[k]` or as many as were asked for, rising.
       largest_bounds: float64 `[k]`; an eigenvalue lies within this distance of the value.
       smallest_bounds: float64 `[k]`; likewise.
       size: rows of the matrix, the weights of the support.
@@ -147,13 +147,14 @@ def extremes(
     key: Key,
     *,
     k: int = 1,
+    smallest: int | None = None,
     steps: int = 64,
     tolerance: float = 1e-3,
     exact_below: int = EXACT_BELOW,
     memory: int = MEMORY,
     driver: lanczos.Driver | None = None,
 ) -> Extremes:
-    """The `k` largest and the `k` smallest eigenvalues, with a bound on each.
+    """The `k` largest eigenvalues and as many of the smallest, with a bound on each.
 
     Lanczos until every bound is below `tolerance` times the spectral norm; matrices of at most
     `exact_below` rows are written out. `converged` says whether the steps sufficed, and the bounds
@@ -163,16 +164,17 @@ def extremes(
     Args:
       operator: the matrix.
       key: for the start vector.
-      k: how many at each end.
-      steps: at most so many Lanczos steps; `2 k` are the fewest that can converge.
+      k: how many of the largest.
+      smallest: how many of the smallest; `k` by default, 0 where they are not wanted.
+      steps: at most so many Lanczos steps; `k + smallest` are the fewest that can converge.
       tolerance: of the bounds, relative to the largest absolute eigenvalue found.
       exact_below: write the matrix out up to this size; 0 for never.
       memory: bytes that the Lanczos basis may take.
       driver: `lanczos.iterate` or `lanczos.compiled`; chosen by the backend when None.
 
     Raises:
-      ValueError: if `k` is not in [1, size], a product is not finite, or the basis of `steps`
-        vectors exceeds `memory`.
+      ValueError: if `k` is not in [1, size] or `smallest` not in [0, size], a product is not
+        finite, or the basis of `steps` vectors exceeds `memory`.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0]))
@@ -182,11 +184,14 @@ def extremes(
     """
     if not 1 <= k <= operator.size:
         raise ValueError(f"`k` must lie in [1, {operator.size}], the support's size, got {k}.")
+    wanted = (k, k if smallest is None else smallest)
+    if not 0 <= wanted[1] <= operator.size:
+        raise ValueError(f"`smallest` must lie in [0, {operator.size}], got {smallest}.")
     if operator.size <= min(exact_below, EXACT_LIMIT):
-        return _written_out(operator, k)
+        return _written_out(operator, wanted)
     steps = _check_steps(operator, steps, memory)
-    if steps < k:
-        raise ValueError(f"`steps` must be at least `k` {k}, got {steps}.")
+    if steps < max(wanted):
+        raise ValueError(f"`steps` must be at least `k` {max(wanted)}, got {steps}.")
     run = driver or lanczos.driver()
     drawn, fresh = jax.random.split(key)
     found = run(
@@ -194,11 +199,11 @@ def extremes(
         jax.random.normal(drawn, (operator.size,), operator.dtype),
         fresh,
         steps=steps,
-        stop=lambda part: _settled(part, operator.size, k, tolerance),
+        stop=lambda part: _settled(part, operator.size, wanted, tolerance),
     )
     ritz = lanczos.ritz(found)
-    ends = _ends(ritz.values, ritz.bounds, k)
-    settled = _settled(found, operator.size, k, tolerance)
+    ends = _ends(ritz.values, ritz.bounds, wanted)
+    settled = _settled(found, operator.size, wanted, tolerance)
     return Extremes(*ends, operator.size, found.steps, found.rank, settled)
 
 
@@ -271,25 +276,30 @@ def _columns(operator, first, chunk):
     return jax.vmap(operator)(basis)
 
 
-def _written_out(operator: Operator, k: int) -> Extremes:
+def _written_out(operator: Operator, wanted: tuple[int, int]) -> Extremes:
     values = eigenvalues(operator)
     error = operator.size * np.finfo(operator.dtype).eps * np.abs(values).max()
-    ends = _ends(values, np.full(values.shape, error), k)
+    ends = _ends(values, np.full(values.shape, error), wanted)
     return Extremes(*ends, operator.size, 0, None, True)
 
 
-def _ends(values: Any, bounds: Any, k: int) -> tuple[Any, Any, Any, Any]:
-    return values[::-1][:k], values[:k], bounds[::-1][:k], bounds[:k]
+def _ends(values: Any, bounds: Any, wanted: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    k, smallest = wanted
+    return values[::-1][:k], values[:smallest], bounds[::-1][:k], bounds[:smallest]
 
 
-def _settled(found: lanczos.Tridiagonal, size: int, k: int, tolerance: float) -> bool:
-    """Whether `k` values at each end can be told, equal ones among them, and are within bounds."""
+def _settled(
+    found: lanczos.Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float
+) -> bool:
+    """Whether the values wanted can be told, equal ones among them, and are within bounds."""
     breakdowns = np.count_nonzero(np.asarray(found.coupling)[:-1] == 0)
-    if found.steps < min(2 * k, size) or (0 < breakdowns < k and found.steps < size):
+    if found.steps < min(sum(wanted), size):
+        return False
+    if 0 < breakdowns < max(wanted) and found.steps < size:
         return False
     ritz = lanczos.ritz(found)
-    _, _, top, bottom = _ends(ritz.values, ritz.bounds, k)
-    return bool(max(top.max(), bottom.max()) <= tolerance * np.abs(ritz.values).max())
+    _, _, *bounds = _ends(ritz.values, ritz.bounds, wanted)
+    return bool(np.concatenate(bounds).max() <= tolerance * np.abs(ritz.values).max())
 
 
 def _check_steps(operator: Operator, steps: int, memory: int) -> int:

@@ -184,6 +184,15 @@ def test_multiple_eigenvalues_at_an_end_are_all_found(driver):
     assert found.converged
 
 
+def test_one_end_alone_takes_no_more_steps_than_both():
+    operator = rotated(np.concatenate([np.linspace(0, 1, 199), [5.0]]))
+    both = spectrum.extremes(operator, KEY, tolerance=1e-4, exact_below=0)
+    top = spectrum.extremes(operator, KEY, smallest=0, tolerance=1e-4, exact_below=0)
+    assert top.converged and top.steps < both.steps
+    assert top.largest[0] == pytest.approx(5.0, abs=1e-3)
+    assert top.smallest.size == top.smallest_bounds.size == 0
+
+
 def test_density_integrates_to_one_and_follows_the_spectrum():
     eigenvalues = np.concatenate([draw(9, 290), np.full(10, 12.0)])
     found = spectrum.density(rotated(eigenvalues), KEY, probes=20, steps=40, width=0.3)
@@ -272,6 +281,7 @@ def test_a_curvature_that_is_not_finite_is_refused(exact_below):
     [
         (lambda a: spectrum.extremes(a, KEY, k=51), r"`k` must lie in \[1, 50\]"),
         (lambda a: spectrum.extremes(a, KEY, k=0), r"`k` must lie in \[1, 50\]"),
+        (lambda a: spectrum.extremes(a, KEY, smallest=-1), r"`smallest` must lie in \[0, 50\]"),
         (lambda a: spectrum.extremes(a, KEY, k=9, steps=8, exact_below=0), "`steps` must be at"),
         (lambda a: spectrum.extremes(a, KEY, memory=100, exact_below=0), "`memory` allows 100"),
         (lambda a: spectrum.extremes(a, KEY, steps=0, exact_below=0), "`steps` must lie"),
