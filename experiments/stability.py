@@ -1,0 +1,192 @@
+"""Instability analysis of a ladder at several rewind steps, as Frankle et al. (2020) did it.
+
+    python -m experiments.stability --config=experiments/configs/stability.py
+        [--rewind 0,20,100,400] [--levels 0,2,4] [--children 2] [--points 11]
+
+For each rewind step the ladder of the config is run with that rewinding (or found finished); then
+at each level the network at the rewind step, under the level's mask, has children that differ in
+their data order alone. What is reported is the barrier on the lines between them. A command that
+was cut off continues; the picture is on the page of each of the runs.
+"""
+
+import argparse
+import copy
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import flags
+from experiments.finished import Finished, check_known, open_finished, whole_numbers
+from experiments.flags import UserError
+from experiments.runner import run as run_ladder
+from lth_jax import landscape, trees
+from lth_jax import store as stores
+from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.lottery import derive
+from lth_jax.lottery.curvature import first_blocks
+from lth_jax.lottery.stability import between_children, member_at
+from lth_jax.report import write_report
+from lth_jax.store.analyses import add_analysis
+from lth_jax.training.population import Plan, train_population
+from lth_jax.training.segment import Member
+from lth_jax.types import DENSE, TICKET
+
+DEFAULT = "experiments/configs/stability.py"
+SOURCES = (
+    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data")),
+    "experiments.stability",
+)
+RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
+Start = tuple[Stored, tuple[Named, Named]]
+
+
+class Settings(NamedTuple):
+    """What decides an analysis, besides the run.
+
+    Attributes:
+      children: of each start.
+      points: α on each line, the ends included.
+    """
+
+    children: int = 2
+    points: int = 11
+
+
+def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterator[tuple[str, Any]]:
+    """The nodes of a run: `(key, labels)` of each level.
+
+    Args:
+      run: a finished ladder.
+      levels: which of its levels; empty for all.
+      settings: how to analyse.
+
+    Raises:
+      UserError: if the run lacks a level.
+      StoreError: if something in the store is damaged.
+    """
+    there = sorted({entry["level"] for entry in entries(run.info.path)})
+    check_known("levels", levels, there)
+    identity = {
+        **settings._asdict(),
+        "data": run.data,
+        "environment": stores.environment(),
+        "source": stores.source_fingerprint(*SOURCES),
+    }
+    for level in levels or there:
+        starts = [
+            (one, rewound(run.store, run.info, one))
+            for one in read_stored(run.store, run.info.path, (DENSE, TICKET))
+            if one.level == level and one.diverged_at is None
+        ]
+        labels = {"kind": "stability", "level": level, "rewind": run.experiment.rewind.step}
+        networks = [[one.node, one.replicate] for one, _ in starts]
+        key = stores.content_key({**identity, **labels, "networks": networks})
+        run.store.node(key, partial(_measured, run, starts, settings, labels))
+        yield key, labels
+
+
+def _measured(
+    run: Finished, starts: Sequence[Start], settings: Settings, labels: Any, progress: Any
+) -> stores.Node:
+    del progress  # a level is trained in one piece
+    lab, experiment = run.lab, run.experiment
+    members = children(run, starts, settings.children)
+    members, _, _ = train_population(
+        lab.trainer,
+        members,
+        lab.data.train,
+        lab.data.validation,
+        plan=Plan(len(starts) * settings.children),
+        start=experiment.rewind.step,
+        stop=experiment.train.steps,
+    )
+    has_state = bool(jax.tree.leaves(members.state))
+    size = experiment.train.batch_size
+    renewal = first_blocks(lab.data.train, RENEWAL * size, block=size) if has_state else []
+    alphas = jnp.linspace(0.0, 1.0, settings.points)
+    lines = jax.jit(
+        lambda m: between_children(lab.trainer, m, settings.children, lab.data, alphas, renewal)
+    )(members)
+    errors = {split: 1 - np.asarray(found["accuracy"]) for split, found in lines.items()}
+    arrays = {
+        "alphas": np.asarray(alphas),
+        "alive": np.asarray(members.alive).reshape(len(starts), -1).all(axis=1),
+        **{f"{split}_error": values for split, values in errors.items()},
+        **{f"{split}_loss": np.asarray(found["loss"]) for split, found in lines.items()},
+        **{f"{s}_error_barrier": landscape.barrier(values) for s, values in errors.items()},
+    }
+    facts = {"density": starts[0][0].density, "replicates": [one.replicate for one, _ in starts]}
+    return stores.Node(arrays, {**labels, **facts})
+
+
+def children(run: Finished, starts: Sequence[Start], count: int) -> Member:
+    """The population: `count` members of each start, which differ in their data order alone."""
+    lab = run.lab
+    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
+    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+    members = []
+    for one, (params, state) in starts:
+        point = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
+        mask = trees.from_named(one.mask, like[0])
+        for i in range(count):
+            data_key = derive(lab.root, one.replicate, "child", i)
+            members.append(member_at(lab.trainer, lab.hyper, *point, mask, data_key))
+    return trees.stack(members)
+
+
+def analyse_all(
+    config: ConfigDict, steps: Sequence[int], levels: Sequence[int], settings: Settings
+) -> Path:
+    """Runs the ladder at every rewind step, analyses it, and lists all nodes with every run.
+
+    Returns:
+      The page of the last run, with the picture of all rewind steps.
+    """
+    found: list[tuple[str, Any]] = []
+    runs = []
+    for step in steps:
+        cell = copy.deepcopy(config)
+        cell.experiment.rewind.step = step
+        command = ["python", "-m", "experiments.run", f"--config.experiment.rewind.step={step}"]
+        path = run_ladder(cell, command)
+        runs.append(open_finished(cell.machine, str(path)))
+        found += analyse(runs[-1], levels, settings)
+    for run in runs:
+        for key, labels in found:
+            add_analysis(run.info.path, key, labels)
+        page = write_report(run.store, run.info)
+    return page
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.stability",
+        description=str(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rewind", default="0,20,100,400", help="rewind steps")
+    parser.add_argument("--levels", default="", help="such as 0,2,4; all by default")
+    for name, value in Settings()._asdict().items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser
+
+
+def main() -> None:
+    arguments, rest = _parser().parse_known_args(sys.argv[1:])
+    settings = Settings(arguments.children, arguments.points)
+    if settings.children < 2 or settings.points < 3:
+        raise UserError("`--children` must be at least 2 and `--points` at least 3.")
+    config = flags.parse([sys.argv[0], *rest], DEFAULT)
+    steps, levels = whole_numbers(arguments.rewind), whole_numbers(arguments.levels)
+    print(f"page: {analyse_all(config, steps, levels, settings)}")
+
+
+if __name__ == "__main__":
+    flags.run_main(main)

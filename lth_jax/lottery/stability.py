@@ -1,0 +1,124 @@
+"""Instability analysis: does a network's outcome depend on the order of its data?
+
+Children of one start are trained on different data orders; where the error on the line between two
+of them rises nowhere above their own, the start is stable to the noise of stochastic gradient
+descent (Frankle, Dziugaite, Roy & Carbin, 2020, "Linear mode connectivity and the lottery ticket
+hypothesis"). The children of all replicates train as one population.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.landscape import along_line, renew_state
+from lth_jax.lottery.spec import Data
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.transforms import mask_slots
+from lth_jax.training.segment import Member, Trainer, evaluate
+from lth_jax.types import Batch, Info, Key, Mask, Params
+
+
+def member_at(
+    trainer: Trainer,
+    hyper: Mapping[str, Any],
+    params: Params,
+    state: Any,
+    mask: Mask,
+    data_key: Key,
+) -> Member:
+    """A member that stands at a given point under a mask, its optimizer fresh.
+
+    Args:
+      trainer: the static part.
+      hyper: the member's scalars; must hold `learning_rate`.
+      params: the point, masked here.
+      state: the model's state there.
+      mask: boolean tree like `params`.
+      data_key: decides the order of its batches and its dropout.
+    """
+    params, optimizer = apply_mask(mask, params), trainer.make_optimizer(hyper)
+    offsets = {"schedule_offset": jnp.int32(0), "data_offset": jnp.int32(0)}
+    return Member(
+        params=params,
+        state=state,
+        opt_state=mask_slots(optimizer, optimizer.init(params), mask),
+        mask=mask,
+        init_key=data_key,  # nothing is drawn any more
+        data_key=data_key,
+        hyper=offsets | {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()},
+        alive=jnp.array(True),
+    )
+
+
+def between(
+    trainer: Trainer,
+    first: Member,
+    second: Member,
+    data: Data,
+    alphas: jax.Array,
+    renewal: Sequence[Batch] = (),
+) -> dict[str, Info]:
+    """All metrics along the line between two members of one mask.
+
+    Args:
+      trainer: the static part.
+      first: the member at α = 0.
+      second: the member at α = 1.
+      data: evaluated on `train` and `test`.
+      alphas: `[m]`, from 0 to 1.
+      renewal: batches that give each point BatchNorm statistics of its own, where the model has a
+        state (Jordan et al., 2023); enough of them that the first member's are forgotten.
+
+    Returns:
+      `{"train": {metric: float32[m]}, "test": …}`.
+    """
+
+    def at(params: Params) -> dict[str, Info]:
+        state = renew_state(trainer.model.apply, params, first.state, renewal, key=first.data_key)
+        splits = {"train": data.train, "test": data.test}
+        return {name: evaluate(trainer, params, state, part) for name, part in splits.items()}
+
+    return along_line(at, first.params, second.params, alphas)
+
+
+def between_children(
+    trainer: Trainer,
+    members: Member,
+    children: int,
+    data: Data,
+    alphas: jax.Array,
+    renewal: Sequence[Batch] = (),
+) -> dict[str, Info]:
+    """`between` for every pair of children of every start.
+
+    Args:
+      trainer: the static part.
+      members: a population, the children of one start beside each other.
+      children: how many of each start.
+      data: as in `between`.
+      alphas: as in `between`.
+      renewal: as in `between`.
+
+    Returns:
+      `{"train": {metric: float32[starts, pairs, m]}, "test": …}`, pairs in the order of
+      `itertools.combinations`.
+
+    Raises:
+      ValueError: if `children` is below 2.
+    """
+    if children < 2:
+        raise ValueError(f"`children` is {children}; a line needs at least 2.")
+    first, second = jnp.array(list(itertools.combinations(range(children), 2))).T
+
+    def of_start(family: Member) -> dict[str, Info]:
+        def pair(ends: tuple[jax.Array, jax.Array]) -> dict[str, Info]:
+            a, b = (jax.tree.map(lambda leaf, i=i: leaf[i], family) for i in ends)
+            return between(trainer, a, b, data, alphas, renewal)
+
+        return jax.lax.map(pair, (first, second))
+
+    families = jax.tree.map(lambda leaf: leaf.reshape(-1, children, *leaf.shape[1:]), members)
+    return jax.lax.map(of_start, families)

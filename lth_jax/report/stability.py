@@ -1,0 +1,111 @@
+"""Instability analysis of a run, read back and drawn: barrier against rewind step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from lth_jax.measures.intervals import student_t
+from lth_jax.report.display import percent
+from lth_jax.report.figures import legend, new, style
+from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.store.analyses import analyses
+from lth_jax.store.nodes import Store
+
+CAPTIONS = {
+    "instability": "Test error barrier between children of one network that differ in their data "
+    "order alone, against the step they were made at: mean and 95 % band over replicates. Below "
+    "the dotted line a network counts as stable (Frankle et al., 2020).",
+}
+STABLE = 2.0  # percent
+COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
+METRICS = ("test_error_barrier", "train_error_barrier")
+
+
+class Stability(NamedTuple):
+    """Lines between the children of one level's networks.
+
+    Attributes:
+      level: the round of train-prune-rewind.
+      density: fraction of the prunable weights kept.
+      rewind: the step at which the children were made.
+      arrays: `alphas [m]`; `{split}_error` and `{split}_loss` `[replicates, pairs, m]`;
+        `{split}_error_barrier` `[replicates, pairs]`; `alive [replicates]`.
+    """
+
+    level: int
+    density: float
+    rewind: int
+    arrays: dict[str, NDArray[Any]]
+
+
+def read(store: Store, path: str | Path) -> list[Stability] | None:
+    """What was analysed, by level and rewind step; None before anything was.
+
+    Raises:
+      CorruptError: if something in the store is damaged.
+    """
+    found = []
+    for entry in analyses(path, "stability"):
+        node = store.read(entry["key"])
+        about = {name: node.meta[name] for name in Stability._fields[:-1]}
+        found.append(Stability(**about, arrays=node.arrays))
+    return sorted(found, key=lambda one: (one.level, one.rewind)) or None
+
+
+def rows(found: Sequence[Stability]) -> list[Row]:
+    """One row per level, rewind step and metric: mean over replicates with a 95 % interval."""
+    return [
+        {"level": one.level, "density": one.density, "rewind": one.rewind, "metric": metric}
+        | interval_cells(student_t(values))
+        | {"values": [or_none(value) for value in values]}
+        for one in found
+        for metric in METRICS
+        for values in [_by_replicate(one, metric)]
+    ]
+
+
+def _by_replicate(one: Stability, metric: str) -> NDArray[np.float64]:
+    """The mean over a replicate's pairs; NaN where a child diverged."""
+    return np.where(one.arrays["alive"], one.arrays[metric].mean(axis=1), np.nan)
+
+
+def draw(found: Sequence[Stability]) -> dict[str, Figure]:
+    """The figure, by file name."""
+    return {"instability": instability(found)}
+
+
+@style()
+def instability(found: Sequence[Stability]) -> Figure:
+    """The test error barrier against the rewind step, a line per level."""
+    figure, axes = new()
+    levels = sorted({one.level for one in found})
+    for i, level in enumerate(levels):
+        mine = [one for one in found if one.level == level]
+        color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]
+        bands = [student_t(100 * _by_replicate(one, METRICS[0])) for one in mine]
+        steps = [one.rewind for one in mine]
+        label = f"{percent(mine[0].density)} % of weights"
+        axes.plot(steps, [b.estimate for b in bands], marker + "-", color=color, label=label)
+        low, high = [b.low for b in bands], [b.high for b in bands]
+        axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
+    axes.axhline(STABLE, color="#666666", linestyle=":", linewidth=1.1)
+    _step_axis(axes, sorted({one.rewind for one in found}))
+    axes.set_ylabel("Test error barrier (points)")
+    legend(figure, axes)
+    return figure
+
+
+def _step_axis(axes: Any, steps: Sequence[int]) -> None:
+    """Linear to the first step beyond 0, logarithmic from there."""
+    if steps[-1] > 0:
+        first = next(step for step in steps if step > 0)
+        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+    axes.xaxis.set_major_locator(FixedLocator([float(step) for step in steps]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Rewind step, at which the children part")
