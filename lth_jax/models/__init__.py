@@ -3,6 +3,7 @@
 from lth_jax.models.adapters import from_linen, from_nnx
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
+from lth_jax.models.inspection import attention_probabilities, layer_outputs
 from lth_jax.models.layers import (
     batch_norm,
     fan_in_uniform,
@@ -14,7 +15,9 @@ from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.networks import NETWORKS
 from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
+from lth_jax.models.transformer import Transformer
 from lth_jax.models.vgg import VGG
+from lth_jax.models.vision_transformer import Mixer, VisionTransformer
 from lth_jax.models.wide_resnet import WideResNet
 
 __all__ = [
@@ -22,10 +25,14 @@ __all__ = [
     "NETWORKS",
     "VGG",
     "ConvNet",
+    "Mixer",
     "RecurrentNet",
     "ResNet",
     "ResidualMLP",
+    "Transformer",
+    "VisionTransformer",
     "WideResNet",
+    "attention_probabilities",
     "batch_norm",
     "conv_general_dilated",
     "fan_in_uniform",
@@ -35,6 +42,7 @@ __all__ = [
     "group_norm",
     "gru_cell",
     "he_normal",
+    "layer_outputs",
     "lstm_cell",
     "tanh_cell",
 ]

@@ -61,10 +61,12 @@ fan_in_uniform = Initialization(
 Source: LeCun, Bottou, Orr and Müller (1998), as in `torch.nn.Linear` and `torch.nn.Conv2d`."""
 
 
-def dense(x: jax.Array, features: int, initialization: Initialization) -> jax.Array:
+def dense(
+    x: jax.Array, features: int, initialization: Initialization, *, name: str | None = None
+) -> jax.Array:
     """Adds a `nn.Dense` to the calling compact module: `x W + b`, `(..., n) -> (..., features)`."""
     kernel, bias = initialization
-    return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]))(x)
+    return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]), name=name)(x)
 
 
 def read_sequence(x: jax.Array, vocabulary: int | None, width: int) -> jax.Array:

@@ -9,7 +9,9 @@ from lth_jax.models.layers import group_norm
 from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
+from lth_jax.models.transformer import Transformer
 from lth_jax.models.vgg import VGG
+from lth_jax.models.vision_transformer import Mixer, VisionTransformer
 from lth_jax.models.wide_resnet import WideResNet
 
 _FAMILIES: Mapping[str, Callable[..., Any]] = {
@@ -23,9 +25,14 @@ _FAMILIES: Mapping[str, Callable[..., Any]] = {
     "rnn": partial(RecurrentNet, cell=tanh_cell),
     "gru": partial(RecurrentNet, cell=gru_cell),
     "lstm": partial(RecurrentNet, cell=lstm_cell),
+    "transformer_encoder": Transformer,
+    "transformer_decoder": partial(Transformer, causal=True, every_step=True),
+    "vit": VisionTransformer,
+    "mixer": Mixer,
 }
 _CONV = partial(ConvNet, hidden=(256, 256))
 _IMAGENET = partial(ResNet, width=64, classes=1000, large_images=True)
+_VIT = partial(VisionTransformer, patch=16, layers=12, classes=1000)
 _SIZES: Mapping[str, Callable[..., Any]] = {
     "lenet_300_100": partial(MLP, features=(300, 100, 10)),
     "conv2": partial(_CONV, stages=((64, 64),)),
@@ -42,6 +49,12 @@ _SIZES: Mapping[str, Callable[..., Any]] = {
     "resnet50": partial(_IMAGENET, blocks=(3, 4, 6, 3), bottleneck=True),
     "wrn_16_8": partial(WideResNet, blocks=(2, 2, 2), width=16, widening=8),
     "wrn_28_10": partial(WideResNet, blocks=(4, 4, 4), width=16, widening=10),
+    "vit_tiny": partial(_VIT, width=192, heads=3, hidden=768),
+    "vit_small": partial(_VIT, width=384, heads=6, hidden=1536),
+    "vit_base": partial(_VIT, width=768, heads=12, hidden=3072),
+    "mixer_small": partial(
+        Mixer, patch=16, width=512, layers=8, patch_hidden=256, hidden=2048, classes=1000
+    ),
 }
 NETWORKS: Mapping[str, Callable[..., Any]] = {**_FAMILIES, **_SIZES}
 """What makes the Linen module of each name; further keywords override what the name sets.

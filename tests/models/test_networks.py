@@ -49,13 +49,18 @@ def test_weights_of_the_lottery_literature(name, example, weights):
         ("resnet50", IMAGENET, 25_557_032),
         ("wrn_16_8", CIFAR, 10_961_370),
         ("wrn_28_10", CIFAR, 36_479_194),
+        ("vit_tiny", IMAGENET, 5_717_416),
+        ("vit_small", IMAGENET, 22_050_664),
+        ("vit_base", IMAGENET, 86_567_656),
+        ("mixer_small", IMAGENET, 18_528_264),
     ],
 )
 def test_parameters_of_the_papers(name, example, parameters):
     """All parameters.
 
     He et al. (2016) and torchvision's `resnet18` and `resnet50`; Zagoruyko and Komodakis (2016),
-    table 4: 11.0M and 36.5M.
+    table 4: 11.0M and 36.5M; Touvron et al. (2021), table 1: ViTs of 5M (timm counts 5.7M), 22M
+    and 86M; Tolstikhin et al. (2021), table 1: 18M, where timm counts 18.53M.
     """
     assert trees.size(shapes(name, example)) == parameters
 

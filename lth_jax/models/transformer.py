@@ -1,0 +1,158 @@
+"""Transformers over sequences: encoders and causal decoders, whose attention can be looked at."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lth_jax.models.layers import Initialization, dense, glorot_normal, read_sequence
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, `Σ_k softmax_k(q · k / √d) v` per head, then a dense layer.
+
+    All four layers are plain `nn.Dense`s `query`, `key`, `value` and `out`; head i has the i-th
+    block of columns of the first three, and of rows of the last. The probabilities are sown as
+    `probabilities` for `inspection.attention_probabilities`.
+
+    Source: Vaswani et al. (2017), "Attention is all you need", section 3.2.
+
+    Attributes:
+      heads: number of heads; it divides the width of the input.
+      initialization: how kernels and biases are drawn.
+    """
+
+    heads: int
+    initialization: Initialization = glorot_normal
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Maps `(batch, time, width)` to the same shape.
+
+        Args:
+          x: the sequence.
+          mask: booleans `(queries, keys)`, True where a query sees a key; None if all see all.
+
+        Raises:
+          ValueError: if `heads` does not divide the width.
+        """
+        width = x.shape[-1]
+        if width % self.heads:
+            raise ValueError(f"`heads` must divide the width {width}, got {self.heads}.")
+        query, key, value = (
+            dense(x, width, self.initialization, name=name).reshape(*x.shape[:2], self.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.heads)
+        if mask is not None:
+            scores = jnp.where(mask, scores, -jnp.inf)
+        probabilities = nn.softmax(scores)
+        self.sow("intermediates", "probabilities", probabilities)
+        seen = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value)
+        return dense(seen.reshape(x.shape), width, self.initialization, name="out")
+
+
+class TransformerBlock(nn.Module):
+    """`x ← x + D(A(N(x)))`, then `x ← x + D(W₂ φ(W₁ N(x)))`: attention and a perceptron.
+
+    N is LayerNorm before each part (Xiong et al., 2020), φ GELU, D dropout.
+
+    Attributes:
+      heads: number of attention heads.
+      hidden: width of the perceptron's hidden layer.
+      initialization: how kernels and biases are drawn.
+      dropout: chance for an entry of what is added to be dropped while training.
+    """
+
+    heads: int
+    hidden: int
+    initialization: Initialization = glorot_normal
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Maps `(batch, time, width)` to the same shape; `mask` is that of `Attention`."""
+        h = Attention(self.heads, self.initialization)(nn.LayerNorm()(x), mask)
+        x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = nn.gelu(dense(nn.LayerNorm()(x), self.hidden, self.initialization))
+        h = dense(h, x.shape[-1], self.initialization)
+        return x + nn.Dropout(self.dropout, deterministic=not train)(h)
+
+
+class Transformer(nn.Module):
+    """Blocks over a sequence of tokens or of vectors, then LayerNorm and a dense layer.
+
+    Sinusoidal positions are added to the embeddings, so any length will do. With `causal=True`
+    no position sees a later one: a decoder, whose last position has read everything; without, an
+    encoder, whose mean over positions is read. `every_step=True` gives logits at all positions
+    (language models). Inputs are those of `recurrent.RecurrentNet`.
+
+    Source: Vaswani et al. (2017); Radford et al. (2019) for the order of the parts.
+
+    Attributes:
+      width: size of embeddings and of the residual stream.
+      layers: number of blocks.
+      heads: number of attention heads in each.
+      hidden: width of the perceptrons' hidden layer.
+      classes: number of outputs, the size of the vocabulary for a language model.
+      vocabulary: number of tokens; None if the inputs are numbers.
+      causal: whether later positions are hidden.
+      every_step: logits at every position rather than for the whole sequence.
+      initialization: how kernels and biases are drawn.
+      dropout: chance for an entry to be dropped, after the embedding and in the blocks.
+
+    >>> from lth_jax.models.adapters import from_linen
+    >>> model = from_linen(Transformer(width=8, hidden=16, classes=7, vocabulary=7, layers=1))
+    >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 5), jnp.int32))
+    >>> sorted(params)
+    ['Dense_0', 'Embed_0', 'LayerNorm_0', 'TransformerBlock_0']
+    """
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    hidden: int = 256
+    classes: int = 10
+    vocabulary: int | None = None
+    causal: bool = False
+    every_step: bool = False
+    initialization: Initialization = glorot_normal
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps a sequence to `(batch, classes)`, or to `(batch, time, classes)` at every step."""
+        h = read_sequence(x, self.vocabulary, self.width)
+        if self.vocabulary is None:
+            h = dense(h, self.width, self.initialization)
+        else:
+            h = math.sqrt(self.width) * h
+        time = h.shape[1]
+        h = h + sinusoids(time, self.width)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        mask = jnp.tril(jnp.ones((time, time), bool)) if self.causal else None
+        for _ in range(self.layers):
+            block = TransformerBlock(self.heads, self.hidden, self.initialization, self.dropout)
+            h = block(h, mask, train=train)
+        h = nn.LayerNorm()(h)
+        if not self.every_step:
+            h = h[:, -1] if self.causal else h.mean(axis=1)
+        return dense(h, self.classes, self.initialization)
+
+
+def sinusoids(time: int, width: int) -> np.ndarray:
+    """Positions as `sin(t ω_i)` and `cos(t ω_i)` in turn, with `ω_i = 10000^(-2 i / width)`.
+
+    Source: Vaswani et al. (2017), section 3.5.
+
+    Returns:
+      float32 `(time, width)`.
+
+    >>> sinusoids(2, 4).round(3).tolist()
+    [[0.0, 1.0, 0.0, 1.0], [0.8410000205039978, 0.5400000214576721, 0.009999999776482582, 1.0]]
+    """
+    angles = np.arange(time)[:, None] * 10000.0 ** (-2 * np.arange((width + 1) // 2) / width)
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(time, -1)
+    return waves[:, :width].astype(np.float32)
