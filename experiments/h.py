@@ -68,7 +68,7 @@ def product(grids: Sequence[Grid]) -> Grid:
             yield {}
             return
         for head in left[0].settings():
-            yield from (_joined([head, tail]) for tail in settings(left[1:]))
+            yield from (joined([head, tail]) for tail in settings(left[1:]))
 
     return Grid(math.prod(grid.size for grid in kept), settings)
 
@@ -88,7 +88,7 @@ def zipit(grids: Sequence[Grid]) -> Grid:
         raise ValueError(f"`grids` of `zipit` have {sizes} settings; all must have as many.")
 
     def settings() -> Iterator[Setting]:
-        return map(_joined, zip(*(grid.settings() for grid in kept), strict=True))
+        return map(joined, zip(*(grid.settings() for grid in kept), strict=True))
 
     return Grid(sizes[0] if sizes else 0, settings)
 
@@ -106,10 +106,15 @@ def chainit(grids: Sequence[Grid]) -> Grid:
     )
 
 
-def _joined(settings: Iterable[Setting]) -> Setting:
-    joined: Setting = {}
+def joined(settings: Iterable[Setting]) -> Setting:
+    """One setting of several, which must set different fields.
+
+    Raises:
+      ValueError: if two set one field.
+    """
+    whole: Setting = {}
     for setting in settings:
-        if twice := sorted(joined.keys() & setting.keys()):
-            raise ValueError(f"`grids` set the field '{twice[0]}' twice.")
-        joined |= setting
-    return joined
+        if twice := sorted(whole.keys() & setting.keys()):
+            raise ValueError(f"the field '{twice[0]}' is set twice.")
+        whole |= setting
+    return whole

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import rich
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from experiments import build, flags, h
+from experiments import machine as machines
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, shown, static_fields
 from experiments.run import DEFAULT
-from experiments.runner import check_machine, keep_compiled_programs
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
 from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
@@ -31,6 +31,7 @@ from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
+WIDE = 200  # columns, where no terminal says how many there are
 
 Cell = tuple[h.Setting, ConfigDict]
 
@@ -112,14 +113,22 @@ def cells(config: ConfigDict, grid: h.Grid, most: int = MOST_CELLS) -> Iterator[
             f"unless {LIMIT} says more."
         )
     known, seen = swept_fields(config), set()
-    for given in grid.settings():
-        setting = {full_name(name, known): value for name, value in given.items()}
+    for setting in _settings(grid, known):
         cell = _cell(config, setting)
         key = stores.content_key(cell.experiment.to_dict())
         if key in seen:
             raise UserError(f"cell {shown(setting)} is given twice.")
         seen.add(key)
         yield setting, cell
+
+
+def _settings(grid: h.Grid, known: dict[str, Any]) -> Iterator[h.Setting]:
+    """The settings of a grid, by the full names of their fields."""
+    try:
+        for given in grid.settings():
+            yield h.joined({full_name(name, known): value} for name, value in given.items())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the sweep cannot be made: {error}") from error
 
 
 def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
@@ -144,16 +153,17 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
       The sweep's page.
     """
     machine, environment = config.machine, stores.environment()
-    record = {"cells": [{"setting": s, "run": _run_name(c)} for s, c in planned_cells]}
+    record = {"cells": [{"setting": s, "run": run_name(c)} for s, c in planned_cells]}
     with stores.on_signals() as stop:
         sweep = stores.open_sweep(machine.workdir, name=config.experiment.name, config=record)
         sharing = Sharing(environment)
         left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
-        found = groups(left, sharing)
-        print(_overview(planned_cells, left, found, sharing), flush=True)
-        Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(found)
+        todo = groups(left, sharing)
+        print(_overview(planned_cells, left, todo, sharing), flush=True)
+        Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(todo)
     page = write_sweep_report(stores.Store(machine.workdir), sweep.path)
-    rich.print(sweep_table(read_sweep(stores.Store(machine.workdir), sweep.path)))
+    found = read_sweep(stores.Store(machine.workdir), sweep.path)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(sweep_table(found))
     return page
 
 
@@ -167,7 +177,7 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     index = stores.MemberIndex(stores.Store(machine.workdir))
     index.refresh()
     for i, group in enumerate(found, start=1):
-        ahead = outlook(group, planned(machine, group, always=True), index, sharing)
+        ahead = outlook(group, planned(machine, group, always=True), index)
         print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
         for job in group.jobs:
             print(f"  {shown(job.setting)}")
@@ -185,17 +195,18 @@ def _overview(all_cells: Sequence[Cell], left: Sequence[Cell], found: Any, shari
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
 
 
-def _run_name(config: ConfigDict) -> str:
+def run_name(config: ConfigDict) -> str:
+    """The folder of a cell's run."""
     experiment = config.experiment
     return f"{experiment.name}-{stores.content_key(experiment.to_dict())[:8]}"
 
 
 def _finished(workdir: str, config: ConfigDict) -> bool:
-    path = Path(workdir) / _run_name(config)
+    path = Path(workdir) / run_name(config)
     return path.is_dir() and stores.find_run(workdir, str(path)).status == "finished"
 
 
-def _grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
+def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
     """What the config file sweeps, and the command line on top of it."""
     swept = [argument for argument in argv if argument.startswith(PREFIX)]
     make = flags.config_module(list(argv), DEFAULT).__dict__.get("get_sweep")
@@ -204,18 +215,23 @@ def _grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
     try:
         return h.product([*([make(h)] if make else []), parse_grid(swept, config)])
     except (TypeError, ValueError) as error:
-        raise UserError(f"`get_sweep`: {error}") from error
+        raise UserError(f"the sweep cannot be made: {error}") from error
+
+
+def _most(arguments: Sequence[str]) -> int:
+    """The value of `--max_cells`."""
+    given = [a.partition("=")[2] for a in arguments if a.startswith(LIMIT)] or [str(MOST_CELLS)]
+    if not given[-1].isdecimal():
+        raise UserError(f"`{LIMIT}` is '{given[-1]}'; it must be a whole number.")
+    return int(given[-1])
 
 
 def main() -> None:
     own = [a for a in sys.argv if a == "--dry_run" or a.startswith((PREFIX, f"{LIMIT}="))]
     rest = [argument for argument in sys.argv if argument not in own]
     config = flags.parse(rest, DEFAULT)
-    check_machine(config.machine)
-    most = [int(a.partition("=")[2]) for a in own if a.startswith(LIMIT)] or [MOST_CELLS]
-    planned_cells = list(cells(config, _grid(sys.argv, config), most[-1]))
-    if config.machine.compilation_cache:
-        keep_compiled_programs()
+    machines.prepare(config.machine)
+    planned_cells = list(cells(config, make_grid(sys.argv, config), _most(own)))
     try:
         if "--dry_run" in own:
             dry_run(config, planned_cells)

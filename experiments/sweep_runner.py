@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
 from experiments.runner import candidates, measure_plans
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.lottery import Entry, Hooks, Progress, climb, timeline
-from lth_jax.lottery.starts import Starts
-from lth_jax.training.population import Plan
-from lth_jax.training.segment import init_record
+from lth_jax.training import Plan
 
 WIDTHS = (1, 4, 16, 64, 256)
 """The chunks that are measured for a population of many cells."""
@@ -128,7 +124,7 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
     plans = candidates(machine, widths)
     if told and not always:
         return {**plans[0]._asdict(), "evidence": []}
-    plan, evidence = measure_plans(group.jobs[0].cell, sizes, plans)
+    plan, evidence = measure_plans(machine, group.jobs[0].cell, sizes, plans)
     return {**plan._asdict(), "evidence": evidence}
 
 
@@ -140,63 +136,46 @@ class Outlook(NamedTuple):
       missing: those of them that are in no store yet.
       plan: how it will run.
       seconds: of training what is missing, by what was measured, padding included.
-      bytes: the memory of one chunk in training: arguments, results and what lies between.
+      bytes: the memory of its compiled program; None where it is not one program.
     """
 
     members: int
     missing: int
     plan: Plan
     seconds: float
-    bytes: int
+    bytes: int | None
 
 
-def outlook(
-    group: Group, plan: dict[str, Any], index: stores.MemberIndex, sharing: Sharing
-) -> Outlook:
-    """What a group will take, from its plan's evidence and its compiled program."""
+def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Outlook:
+    """What a group will take, from its plan's evidence.
+
+    Args:
+      group: the group.
+      plan: from `planned`, measured.
+      index: of the store.
+    """
     chosen = _plan(plan)
     missing = [[key for key in keys if not index.find(key)] for keys in group.roster.levels]
-    [cost] = [
-        e["ms_per_member_step"]
-        for e in plan["evidence"]
-        if (e["chunk"], e["driver"]) == (chosen.chunk, chosen.driver)
-    ]
+    [measured] = [found for found in plan["evidence"] if _plan(found) == chosen]
     padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(
         members=sum(map(len, group.roster.levels)),
         missing=sum(map(len, missing)),
         plan=chosen,
-        seconds=1e-3 * cost * steps,
-        bytes=chunk_bytes(group, chosen, sharing),
+        seconds=1e-3 * measured["ms_per_member_step"] * steps,
+        bytes=measured["bytes"],
     )
 
 
 def describe(found: Outlook, group: Group) -> str:
     """An outlook in one line."""
+    memory = "" if found.bytes is None else f"{found.bytes / 2**20:.3g} MiB, "
     return (
         f"{len(group.jobs)} cells, {found.members} members ({found.missing} to train), "
         f"{found.plan.chunk} at a time by {found.plan.driver}, "
-        f"{found.bytes / 2**20:.0f} MiB, about {clock(found.seconds)}"
+        f"{memory}about {clock(found.seconds)}"
     )
-
-
-def chunk_bytes(group: Group, plan: Plan, sharing: Sharing) -> int:
-    """The memory that a chunk in training takes, as the compiler counts it."""
-    cell, programs = group.jobs[0].cell, sharing.programs[group.program]
-    lab = cell.lab
-    one = jax.eval_shape(trees.index, Starts([cell], programs).like, 0)
-    members = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((plan.chunk, *leaf.shape), leaf.dtype), one
-    )
-    records = jax.eval_shape(jax.vmap(init_record), members)
-    step = jax.ShapeDtypeStruct((), "int32")
-    args = (members, records, lab.data.train, lab.data.validation, step, step)
-    # Both drivers hold the same arrays; the scan is one program, which the compiler can count.
-    segment: Any = programs.segment(plan._replace(driver="scan"))
-    memory = segment.lower(*args).compile().memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
 def member_steps(group: Group) -> list[int]:

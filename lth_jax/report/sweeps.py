@@ -245,10 +245,16 @@ def _is_number(sweep: SweepRecord, field: str) -> bool:
 
 def _data(sweep: SweepRecord) -> Iterator[tuple[str, bytes]]:
     cells = [{k: v for k, v in row.items() if k != "values"} for row in cell_rows(sweep)]
-    for name, rows in {"seeds": sweep.rows, "cells": cells}.items():
-        if rows:
+    for name, found in {"seeds": sweep.rows, "cells": cells}.items():
+        if found:
+            rows = [{k: _column(v) for k, v in row.items()} for row in found]
             yield f"data/{name}.parquet", tables.parquet_bytes(rows)
             yield f"data/{name}.csv", tables.csv_bytes(rows)
+
+
+def _column(value: Any) -> Any:
+    """A value as a table holds it: a field of several numbers or words as text."""
+    return str(value) if isinstance(value, list | dict) else value
 
 
 def _page(sweep: SweepRecord, files: dict[str, bytes]) -> str:

@@ -71,7 +71,9 @@ def kill_and_run_again(tmp_path, undisturbed, after, delay):
     again = run(tmp_path, data)
     assert again.returncode == 0, again.stderr
     assert seed_table(tmp_path) == seed_table(reference)
-    plans = [json.loads((only_run(w) / "env.json").read_text())["plan"] for w in (tmp_path, reference)]
+    plans = [
+        json.loads((only_run(w) / "env.json").read_text())["plan"] for w in (tmp_path, reference)
+    ]
     assert plans[0] == plans[1]
     return again
 
@@ -124,17 +126,3 @@ def test_a_wrong_command_line_is_one_sentence(tmp_path):
     [line] = result.stderr.strip().splitlines()
     assert "did you mean 'experiment.train.steps'" in line
     assert not list(tmp_path.iterdir())
-
-
-def test_a_sweep_runs_its_cells_and_shows_them_again(tmp_path, undisturbed):
-    data, _ = undisturbed
-    grid = "--sweep.experiment.prune.levels=1,2"
-    first = run(tmp_path, data, grid, program="experiments.sweep")
-    assert first.returncode == 0, first.stderr
-    assert "cell 2/2: experiment.prune.levels=2" in first.stdout
-    assert len(list(tmp_path.glob("*/config.json"))) == 2
-    trained = segments(tmp_path)
-    assert trained == 27  # the dense parents and level 1 were trained once, for both cells
-    again = run(tmp_path, data, grid, program="experiments.sweep")
-    assert again.stdout.count("is finished already") == 2
-    assert segments(tmp_path) == trained

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from experiments import build, runner, sweep
+from experiments import build, runner
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
-from experiments.flags import UserError, fields
+from experiments.flags import UserError
 from lth_jax import cli
 from lth_jax.store import Store
 from tests.experiments import tiny
@@ -196,32 +196,3 @@ def test_the_levels_of_lenet_have_the_densities_of_the_paper():
     ]
     percents = {n: round(100 * kept[n - 1] / 266_200, 1) for n in (3, 7, 9, 15, 18)}
     assert percents == {3: 51.3, 7: 21.1, 9: 13.5, 15: 3.6, 18: 1.9}
-
-
-def test_the_grid_of_a_sweep():
-    config = tiny.get_config()
-    rate = "experiment.optimizer.learning_rate"
-    grid = sweep.parse_grid([f"--sweep.{rate}=0.1,0.01", "--sweep.experiment.seed=0,1,2"], config)
-    assert grid == {rate: [0.1, 0.01], "experiment.seed": [0, 1, 2]}
-    made = list(sweep.cells(config, grid))
-    assert len(made) == 6
-    for setting, cell in made:
-        assert {name: dict(fields(cell))[name] for name in setting} == setting
-    assert config.experiment.seed == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "nothing to sweep"),
-        (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
-        (["--sweep.experiment.seed="], "has no values"),
-        (["--sweep.experiment.seed=1,1"], "each value may be given once"),
-        (["--sweep.experiment.seed=a"], "holds one int"),
-        (["--sweep.experiment.train.shuffle=maybe"], "holds one bool"),
-        (["--sweep.experiment.seed=" + ",".join(map(str, range(10_001)))], "10,001 cells"),
-    ],
-)
-def test_a_bad_sweep_is_one_sentence(arguments, message):
-    with pytest.raises(UserError, match=message):
-        sweep.parse_grid(arguments, tiny.get_config())

@@ -1,0 +1,335 @@
+"""Sweeps in this process: what is swept, what shares a program, and what a sweep leaves behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import flags, h, runner, sweep
+from experiments.flags import UserError
+from experiments.groups import Sharing, groups, shown, static_fields
+from experiments.reads import Recorder, Remembered
+from experiments.sweep_runner import member_steps, outlook, planned
+from lth_jax import cli, store
+from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
+from lth_jax.store.files import read_json, write_json
+from tests.experiments import swept, tiny
+
+RATE, SEED = "experiment.optimizer.learning_rate", "experiment.seed"
+CONFIG = "tests/experiments/swept.py"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def config_in(workdir, **experiment):
+    config = swept.get_config()
+    config.machine.update(workdir=str(workdir), progress=False)
+    config.experiment.update_from_flattened_dict(experiment)
+    return config
+
+
+def cells_of(config, **fields):
+    names = {name.replace("__", "."): values for name, values in fields.items()}
+    grid = h.product([h.sweep(name, values) for name, values in names.items()])
+    return list(sweep.cells(config, grid))
+
+
+def run(config, **fields):
+    cells = cells_of(config, **fields)
+    return sweep.run_sweep(config, cells, ["python"]).parents[1], cells
+
+
+def segments(workdir):
+    return sum(path.read_text().count("\n") for path in Path(workdir).glob("**/metrics*.jsonl"))
+
+
+def cell_folder(workdir, config):
+    return Path(workdir, sweep.run_name(config))
+
+
+@pytest.fixture(scope="module")
+def finished(workdir):
+    """Two rates by two seeds, their dense parents and one level, four members at a time."""
+    config = config_in(workdir)
+    config.machine.chunk = 4
+    return run(config, learning_rate=[1e-3, 1e-2], experiment__seed=[0, 1])
+
+
+def grouped(config, **fields):
+    sharing = Sharing(store.environment())
+    return groups(cells_of(config, **fields), sharing), sharing
+
+
+def test_cells_that_differ_in_numbers_are_one_population(workdir):
+    found, sharing = grouped(
+        config_in(workdir),
+        learning_rate=[1e-3, 1e-2],
+        experiment__seed=[0, 1],
+        weight_decay=[0.0, 0.1],
+        prune__rate=[0.5, 0.3],
+        prune__levels=[1, 3],
+        controls=[(), ("reinit",)],
+        replicates=[1, 2],
+    )
+    [group] = found
+    assert len(group.jobs) == 2**7 and len(sharing.programs) == 1
+    trainers = {id(job.cell.lab.trainer) for job in group.jobs}
+    assert len(trainers) == 1
+    # 2 rates, decays and seeds: 8 trunks of 2 replicates, shared by all the rest.
+    assert len(group.roster.levels[0]) == 16
+    assert member_steps(group)[0] == 16 * 30
+
+
+def test_a_static_field_is_named_and_has_groups_of_its_own(workdir):
+    found, sharing = grouped(
+        config_in(workdir), experiment__seed=[0, 1], batch_size=[10, 20], train__steps=[30, 60]
+    )
+    assert [len(group.jobs) for group in found] == [2] * 4
+    assert len({group.program for group in found}) == 2  # the steps are no part of the program
+    swept_fields = list(found[0].jobs[0].setting)
+    assert static_fields(sharing, swept_fields) == ["experiment.train.batch_size"]
+
+
+def test_networks_that_only_begin_differently_share_no_program(workdir):
+    found, _ = grouped(config_in(workdir), model__name=["mlp"], data__seed=[0, 1])
+    assert len(found) == 2 and len({group.program for group in found}) == 1  # other data
+    config = config_in(workdir)
+    config.experiment.model.options.kernel_init = "zeros"
+    with pytest.raises(UserError, match=r"cell seed=0: `model\.options`"):
+        grouped(config, experiment__seed=[0])
+
+
+def test_a_remembered_value_is_made_again_only_where_it_would_differ():
+    calls = []
+
+    def build(config):
+        calls.append(config.train.steps)
+        return config.train.steps if config.train.loss == "mse" else config.model.to_dict()
+
+    remembered = Remembered(build)
+    config = tiny.ConfigDict(
+        {"train": {"steps": 3, "loss": "mse"}, "model": {"width": 1}, "seed": 0}
+    )
+    changes = [{}, {"seed": 1}, {"model.width": 2}, {"train.loss": "l1"}, {"train.steps": 4}]
+    for change in changes:
+        config.update_from_flattened_dict(change)
+        value, reading = remembered(config)
+        assert value == build(config) and "seed" not in reading.fields
+    assert len(calls) == len(changes) + 3
+    config.model.depth = 5  # a field more below what was read whole
+    config.train.steps = 3
+    assert remembered(config)[0] == {"width": 2, "depth": 5}
+
+
+def test_a_recorder_reads_through(workdir):
+    read = {}
+    recorder = Recorder(config_in(workdir), read)
+    assert recorder.experiment.prune["rate"] == 0.5
+    assert dict(recorder.experiment.data.options.items()) == {}
+    assert read == {"experiment.prune.rate": 0.5, "experiment.data.options.": []}
+
+
+def test_a_sweep_leaves_a_run_for_each_cell(finished, workdir, capsys):
+    _, cells = finished
+    for setting, config in cells:
+        folder = cell_folder(workdir, config)
+        assert cli.main(["show", folder.name, "--root", str(workdir), "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert {(row["arm"], row["level"]) for row in rows} == {
+            ("dense", 0),
+            ("ticket", 1),
+            ("reinit", 1),
+        }
+        assert all(row["replicates"] == 2 for row in rows), setting
+    assert {info.status for info in store.list_runs(workdir)} == {"finished"}
+    assert len(store.list_runs(workdir)) == 4
+    # 8 dense members and 16 above them, 4 at a time, 3 segments each
+    assert segments(workdir) == 3 * (2 + 4)
+
+
+def test_a_cell_has_the_numbers_it_has_alone(finished, workdir, tmp_path):
+    _, cells = finished
+    _, config = cells[3]
+    alone = runner.run(_elsewhere(config, tmp_path), ["python"])
+    tables = [_by_arm(cell_folder(workdir, config)), _by_arm(alone)]
+    assert tables[0].keys() == tables[1].keys()
+    for arm, mine in tables[0].items():
+        theirs = tables[1][arm]
+        np.testing.assert_allclose(mine["mask"], theirs["mask"])
+        for name in ("train_loss", "validation_loss"):
+            np.testing.assert_allclose(mine[name], theirs[name], atol=1e-5)
+        assert mine["step"] == theirs["step"]
+
+
+def _elsewhere(config, folder):
+    config = config.copy_and_resolve_references()
+    config.machine.update(workdir=str(folder), data_dir=f"{config.machine.workdir}/data", chunk=1)
+    return config
+
+
+def _by_arm(folder):
+    """The curves and the first mask of each member of a run."""
+    shelf, found = store.Store(folder.parent), {}
+    for entry in read_json(folder / "manifest.json")["nodes"]:
+        node = store.read_entry(shelf, entry)
+        history = node.arrays["history"]
+        for i, member in enumerate(node.meta["members"]):
+            found[node.meta["level"], member["arm"], member["replicate"]] = {
+                "step": history["step"].tolist(),
+                "mask": node.arrays["mask"]["Dense_0/kernel"][i],
+                **{name: history[name][:, i] for name in ("train_loss", "validation_loss")},
+            }
+    return found
+
+
+def test_a_bigger_sweep_trains_what_is_new(finished, workdir, capsys):
+    before = segments(workdir)
+    config = config_in(workdir)
+    config.machine.chunk = 4
+    path, _ = run(config, learning_rate=[1e-3, 1e-2, 3e-2], experiment__seed=[0, 1])
+    assert "6 cells, 4 finished" in capsys.readouterr().out
+    assert segments(workdir) == before + 3 * (1 + 2)
+    assert len({row["run"] for row in read_sweep(store.Store(workdir), path).rows}) == 6
+    again, _ = run(config, learning_rate=[1e-3, 1e-2, 3e-2], experiment__seed=[0, 1])
+    assert again == path and segments(workdir) == before + 9
+
+
+def test_cells_share_dense_parents_and_levels(finished, workdir):
+    before = segments(workdir)
+    config = config_in(workdir, **{"optimizer.learning_rate": 1e-2})
+    config.machine.chunk = 4
+    run(config, prune__levels=[1, 2], controls=[("reinit",), ("shuffle",)])
+    # Known: the dense parents, the tickets and reinit of level 1. New at level 1: shuffle (2
+    # members); at level 2: the tickets, reinit and shuffle (6).
+    assert segments(workdir) == before + 3 * (1 + 2)
+
+
+def test_the_sweeps_tables_hold_every_network(finished, workdir):
+    path, cells = finished
+    found = read_sweep(store.Store(workdir), path)
+    accuracy = [row for row in found.rows if row["metric"] == "test_accuracy_final"]
+    assert len(accuracy) == 4 * (2 + 4)
+    assert {(row[RATE], row[SEED]) for row in accuracy} == {tuple(s.values()) for s, _ in cells}
+    means = [row for row in cell_rows(found) if row["metric"] == "test_accuracy_final"]
+    for row in means:
+        values = [one["value"] for one in accuracy if _same(one, row)]
+        assert row["values"] == values and row["mean"] == pytest.approx(np.mean(values))
+    header, *lines = sweep_cells(found)
+    assert header == ["learning_rate", "seed", "kept %", "dense", "ticket", "reinit", "run"]
+    assert [line[:3] for line in lines] == [
+        [str(r), str(s), "50"] for r in (1e-3, 1e-2) for s in (0, 1)
+    ]
+    report = path / "report"
+    page = (report / "index.html").read_text()
+    assert page.count("<svg") == 1 and "experiment_optimizer_learning_rate" in page
+    for name in ("seeds.parquet", "cells.csv"):
+        assert (report / "data" / name).stat().st_size > 0
+
+
+def _same(one, other):
+    return all(one[name] == other[name] for name in ("run", "arm", "level"))
+
+
+def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(finished, workdir, capsys):
+    before = {path for path in workdir.rglob("*") if path.is_file()}
+    config = config_in(workdir)
+    config.machine.chunk = 4
+    sweep.dry_run(config, cells_of(config, learning_rate=[1e-2, 0.5], experiment__seed=[0, 1]))
+    out = capsys.readouterr().out
+    assert "4 cells, 2 finished; 1 groups, 1 programs to compile" in out
+    assert "group 1/1: 2 cells, 12 members (12 to train), 4 at a time by scan," in out
+    assert "MiB, about 0:0" in out and "  learning_rate=0.5, seed=1" in out
+    assert {path for path in workdir.rglob("*") if path.is_file()} - before == set()
+
+
+def test_an_outlook_adds_up(workdir):
+    config = config_in(workdir)
+    config.machine.chunk = 4
+    [group], _ = grouped(config, experiment__seed=[5, 6, 7])
+    plan = planned(config.machine, group, always=True)
+    [evidence] = plan["evidence"]
+    index = store.MemberIndex(store.Store(workdir))
+    found = outlook(group, plan, index)
+    # 6 dense and 12 above: 8 and 12 with padding, 30 steps each
+    assert found.members == found.missing == 18
+    assert found.seconds == pytest.approx(20 * 30 * evidence["ms_per_member_step"] / 1e3)
+    weights = 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    assert found.bytes > 4 * 4 * weights  # of 4 members: parameters, best ones, Adam's two
+
+
+def test_another_sweep_in_the_same_folder_is_refused(finished):
+    path, cells = finished
+    whole = read_json(path / "config.json")
+    write_json(path / "config.json", {**whole, "cells": whole["cells"][1:]})
+    with pytest.raises(store.StoreError, match="holds another sweep"):
+        sweep.run_sweep(cells[0][1], cells, ["python"])
+    write_json(path / "config.json", whole)
+
+
+def test_the_command_line_is_a_product_on_top_of_the_config_files_sweep(workdir):
+    argv = ["sweep.py", f"--config={CONFIG}", "--sweep.experiment.seed=3,4"]
+    config = flags.parse(argv[:2], CONFIG)
+    made = list(sweep.cells(config, sweep.make_grid(argv, config)))
+    assert [shown(setting) for setting, _ in made] == [
+        f"learning_rate={rate}, seed={seed}" for rate in (1e-3, 1e-2) for seed in (3, 4)
+    ]
+    for setting, cell in made:
+        assert {name: dict(flags.fields(cell))[name] for name in setting} == setting
+    assert config.experiment.seed == 0
+
+
+def test_fields_may_be_named_by_their_ends():
+    known = sweep.swept_fields(tiny.get_config())
+    assert sweep.full_name("lr", known) == RATE
+    assert sweep.full_name("prune.rate", known) == "experiment.prune.rate"
+    with pytest.raises(
+        UserError, match=r"'seed'; it could be experiment.data.seed or experiment.seed"
+    ):
+        sweep.full_name("seed", known)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
+        (["--sweep.machine.chunk=1,2"], "is 'machine.chunk'; there is no such name"),
+        (["--sweep.experiment.seed="], "has no values"),
+        (["--sweep.experiment.seed=a"], "holds one int"),
+        (["--sweep.shuffle=maybe"], "holds one bool"),
+        (["--sweep.lr=0.1", "--sweep.learning_rate=1"], "learning_rate' is set twice"),
+        (["--sweep.lr=0.1,nan"], "cell learning_rate=nan: .* must be a finite number"),
+        (["--sweep.lr=0.1,-0.5"], "cell learning_rate=-0.5: .* must be above 0"),
+        (["--sweep.experiment.seed=1,2,1"], "cell seed=1 is given twice"),
+        (["--sweep.lr=0.1,0.10"], "cell learning_rate=0.1 is given twice"),
+        (
+            [f"--sweep.{name}=" + ",".join(map(str, range(1, 101))) for name in ("steps", "wd")]
+            + ["--sweep.levels=" + ",".join(map(str, range(1, 101)))],
+            "1,000,000 cells; at most 10,000 are allowed, unless --max_cells says more",
+        ),
+    ],
+)
+def test_a_bad_sweep_is_one_sentence(arguments, message):
+    config = tiny.get_config()
+    with pytest.raises(UserError, match=message) as caught:
+        list(sweep.cells(config, sweep.parse_grid(arguments, config)))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_sweep_is_refused():
+    config = tiny.get_config()
+    argv = ["sweep.py", "--config=tests/experiments/tiny.py"]
+    with pytest.raises(UserError, match="nothing to sweep"):
+        list(sweep.cells(config, sweep.make_grid(argv, config)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(["a"], "cell seed=a"), ([1.5], "cell seed=1.5"), ([-1], "must not be negative")],
+)
+def test_a_config_files_sweep_is_checked_as_well(values, message):
+    with pytest.raises(UserError, match=message):
+        list(sweep.cells(tiny.get_config(), h.sweep(SEED, values)))
