@@ -34,7 +34,7 @@ from lth_jax.lottery.curvature import first_blocks
 from lth_jax.lottery.stability import between_children, member_at
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training.population import Plan, train_population
+from lth_jax.training import Plan, train_population
 from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 

@@ -10,13 +10,27 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lth_jax.report import display, figures, rates, spectra, stability, tables, units
+from lth_jax.report import (
+    display,
+    figures,
+    learning_rates,
+    rates,
+    spectra,
+    stability,
+    tables,
+    units,
+)
 from lth_jax.report.levels import RunRecord, read_run
 from lth_jax.store.files import explained, publish, temporary
 from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run, RunInfo
 
-MEASURED: dict[str, Any] = {"spectra": spectra, "stability": stability, "units": units}
+MEASURED: dict[str, Any] = {
+    "spectra": spectra,
+    "learning_rates": learning_rates,
+    "stability": stability,
+    "units": units,
+}
 """What may have been measured on a run afterwards: the name of its table, and who reads it."""
 
 CAPTIONS: dict[str, str] = {

@@ -1,0 +1,239 @@
+"""Learning rates predicted from curvature, beside those that training likes best.
+
+    python -m experiments.learning_rates RUN [--rates 0.05,0.1,0.2] [--level 3]
+
+For a run trained with `sgd`; with batches of the whole training set and no momentum it is gradient
+descent, of which the prediction speaks (`experiments/configs/gradient_descent.py`). The dense
+parents, the tickets and the random masks of a level are trained again from the rewind point at
+every rate, all replicates and rates of an arm as one population, while their sharpness is measured.
+
+Predicted at the named points `start` and `trained`, the latter where the run's own training ended:
+the stability edge 2/λmax, and, where the curvature is positive definite, the step of fastest
+convergence 2/(λmin + λmax). Measured: the rate of the smallest training loss at the end. Both are
+drawn on the run's page, and so is λmax·η/2 over the steps.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.finished import (
+    Finished,
+    check_known,
+    exit_code,
+    machine_of,
+    open_finished,
+    parser_for,
+)
+from experiments.flags import UserError
+from lth_jax import landscape, trees
+from lth_jax import store as stores
+from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.lottery import derive
+from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
+from lth_jax.lottery.stability import member_at
+from lth_jax.report import write_report
+from lth_jax.store.analyses import add_analysis
+from lth_jax.training import Member, Plan, evaluate, train_population
+from lth_jax.types import DENSE, TICKET
+
+SOURCES = (
+    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data")),
+    "experiments.learning_rates",
+)
+ARMS = (DENSE, TICKET, "random")
+RATES = tuple(2.0**power for power in range(-5, 4))
+Point = tuple[Named, Named, Named]  # parameters, state, mask
+
+
+class Settings(NamedTuple):
+    """What decides a sweep, besides the run: the learning rates, and examples in the curvature."""
+
+    rates: tuple[float, ...] = RATES
+    examples: int = 1000
+
+
+def sweep(run: Finished, level: int, settings: Settings) -> str:
+    """Trains, or finds in the store, one level's arms at every learning rate.
+
+    Args:
+      run: a finished run, trained by `sgd`.
+      level: of the tickets and random masks; the dense parents are always there.
+      settings: what to train.
+
+    Returns:
+      The path of the report's page, drawn anew.
+
+    Raises:
+      UserError: if the run was trained otherwise, or lacks the level.
+      StoreError: if something in the store is damaged.
+    """
+    if run.experiment.optimizer.name != "sgd":
+        name = run.experiment.optimizer.name
+        raise UserError(f"{run.info.run} was trained by '{name}'; the prediction is for 'sgd'.")
+    check_known("level", [level], sorted({e["level"] for e in entries(run.info.path)} - {0}))
+    identity = {
+        **settings._asdict(),
+        "data": run.data,
+        "environment": stores.environment(),
+        "source": stores.source_fingerprint(*SOURCES),
+    }
+    dense = list(read_stored(run.store, run.info.path, (DENSE,)))
+    starts = {one.replicate: rewound(run.store, run.info, one) for one in dense}
+    for arm in ARMS:
+        mine = [
+            one
+            for one in read_stored(run.store, run.info.path, (arm,))
+            if one.level == (0 if arm == DENSE else level) and one.diverged_at is None
+        ]
+        if mine:
+            labels = {"kind": "learning_rates", "arm": arm, "level": mine[0].level}
+            networks = [[one.node, one.replicate] for one in mine]
+            key = stores.content_key({**identity, **labels, "networks": networks})
+            run.store.node(key, partial(_measured, run, mine, starts, settings, labels))
+            add_analysis(run.info.path, key, labels)
+    return str(write_report(run.store, run.info))
+
+
+def _measured(
+    run: Finished,
+    networks: Sequence[Stored],
+    starts: dict[int, tuple[Named, Named]],
+    settings: Settings,
+    labels: Any,
+    progress: Any,
+) -> stores.Node:
+    del progress  # an arm is trained in one piece
+    lab, experiment = run.lab, run.experiment
+    gauge = Gauge(run, settings.examples)
+    points = [(*starts[one.replicate], one.mask) for one in networks]
+    members = _population(run, networks, points, settings.rates)
+    watched: list[np.ndarray] = []
+
+    def on_segment(step: int, members: Member, *_: Any) -> None:
+        watched.append(np.array([gauge.sharpness(member) for member in trees.unstack(members)]))
+
+    members, _, history = train_population(
+        lab.trainer,
+        members,
+        lab.data.train,
+        lab.data.validation,
+        plan=Plan(members.alive.shape[0]),
+        start=experiment.rewind.step,
+        stop=experiment.train.steps,
+        on_segment=on_segment,
+    )
+    shape = (len(networks), len(settings.rates))
+    arrays = {
+        "rates": np.array(settings.rates),
+        "step": history["step"],
+        "relative_sharpness": np.stack(watched).reshape(-1, *shape) * np.array(settings.rates) / 2,
+        **_results(lab, members, shape),
+        **gauge.predictions("start", points),
+        **gauge.predictions("trained", [(one.params, one.state, one.mask) for one in networks]),
+    }
+    facts = {"density": networks[0].density, "replicates": [one.replicate for one in networks]}
+    return stores.Node(arrays, {**labels, **facts})
+
+
+def _population(
+    run: Finished, networks: Sequence[Stored], points: Sequence[Point], rates: Sequence[float]
+) -> Member:
+    """One member per network and rate, the rates of a network beside each other."""
+    lab, like = run.lab, _shapes(run)
+    members = []
+    for one, (params, state, mask) in zip(networks, points, strict=True):
+        here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
+        on, data_key = trees.from_named(mask, like[0]), derive(lab.root, one.replicate, "data")
+        members += [
+            member_at(lab.trainer, {**lab.hyper, "learning_rate": rate}, *here, on, data_key)
+            for rate in rates
+        ]
+    return trees.stack(members)
+
+
+def _results(lab: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Training loss and test accuracy at the end, `[replicates, rates]`; NaN where it diverged."""
+
+    def one(member: Member) -> dict[str, jax.Array]:
+        train, test = (
+            evaluate(lab.trainer, member.params, member.state, part)
+            for part in (lab.data.train, lab.data.test)
+        )
+        found = {"train_loss": train["loss"], "test_accuracy": test["accuracy"]}
+        return {k: jnp.where(member.alive, v, jnp.nan) for k, v in found.items()}
+
+    found = jax.jit(lambda members: jax.lax.map(one, members))(members)
+    return {name: np.asarray(values).reshape(shape) for name, values in found.items()}
+
+
+def _shapes(run: Finished) -> tuple[Any, Any]:
+    example = jax.tree.map(lambda leaf: leaf[:1], run.lab.data.train.x)
+    return jax.eval_shape(run.lab.trainer.model.init, run.lab.root, example)
+
+
+class Gauge:
+    """Measures curvature of the training loss; all networks share its programs."""
+
+    def __init__(self, run: Finished, examples: int):
+        self._loss = training_loss(run.lab.trainer, run.lab.root)
+        self._batches = first_blocks(run.lab.data.train, examples)
+        self._key, self._like = run.lab.root, _shapes(run)
+
+    def sharpness(self, member: Member) -> float:
+        """The largest eigenvalue at a member's point, to a percent; NaN if it diverged."""
+        if not member.alive:
+            return float("nan")
+        operator = hessian_at(self._loss, member.params, member.state, member.mask, self._batches)
+        ends = landscape.extremes(operator, self._key, smallest=0, tolerance=1e-2, exact_below=0)
+        return float(ends.largest[0])
+
+    def predictions(self, name: str, points: Sequence[Point]) -> dict[str, np.ndarray]:
+        """`{name}_edge` and `{name}_best`, step sizes `[replicates]`; NaN where there is none."""
+        steps = [self._step_sizes(*point) for point in points]
+        return {
+            f"{name}_edge": np.array([s.edge for s in steps]),
+            f"{name}_best": np.array([s.best for s in steps]),
+        }
+
+    def _step_sizes(self, params: Named, state: Named, mask: Named) -> landscape.StepSizes:
+        here = trees.from_named(params, self._like[0]), trees.from_named(state, self._like[1])
+        on = trees.from_named(mask, self._like[0])
+        masked = jax.tree.map(lambda p, m: np.where(m, p, 0).astype(p.dtype), here[0], on)
+        operator = hessian_at(self._loss, masked, here[1], on, self._batches)
+        return landscape.step_sizes(landscape.extremes(operator, self._key, steps=96))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 2 for what the user can mend."""
+    parser = parser_for("experiments.learning_rates", str(__doc__))
+    parser.add_argument("--rates", default="", help="such as 0.1,0.2; octaves by default")
+    parser.add_argument("--level", type=int, default=0, help="of the tickets; the last by default")
+    parser.add_argument("--examples", type=int, default=Settings().examples)
+    arguments = parser.parse_args(argv)
+
+    def work() -> str:
+        run = open_finished(machine_of(arguments), arguments.run)
+        level = arguments.level or max(entry["level"] for entry in entries(run.info.path))
+        return sweep(run, level, Settings(_rates(arguments.rates), arguments.examples))
+
+    return exit_code(work)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        rates = tuple(float(part) for part in text.split(",") if part) or RATES
+    except ValueError as error:
+        raise UserError(f"`--rates` is '{text}'; it must be numbers like 0.1,0.2.") from error
+    if min(rates) <= 0 or len(set(rates)) < len(rates):
+        raise UserError(f"`--rates` is '{text}'; rates must be positive and differ.")
+    return tuple(sorted(rates))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Learning rates of a run, predicted and measured, read back and drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lth_jax.measures.intervals import student_t
+from lth_jax.report.display import percent
+from lth_jax.report.figures import legend, looks, new, panes, style
+from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.store.analyses import analyses
+from lth_jax.store.nodes import Store
+from lth_jax.types import DENSE
+
+CAPTIONS = {
+    "learning_rates": "Training loss at the end against the learning rate: geometric mean and 95 % "
+    "band over replicates; a star marks the smallest mean. Dashed: 2/λmax at the start, beyond "
+    "which gradient descent on the quadratic there diverges; dotted: 2/λmax where the run's own "
+    "training ended.",
+    "relative_sharpness": "λmax·η/2 during training, mean over replicates, by learning rate; at 1 "
+    "gradient descent is at its edge of stability (Cohen et al., 2021).",
+}
+METRICS = ("train_loss", "test_accuracy")
+PREDICTIONS = ("start_edge", "start_best", "trained_edge", "trained_best")
+
+
+class Sweep(NamedTuple):
+    """One arm at every learning rate.
+
+    Attributes:
+      arm: dense, ticket or a control.
+      level: the round of train-prune-rewind.
+      density: fraction of the prunable weights kept.
+      arrays: `rates [r]`; `train_loss` and `test_accuracy` `[replicates, r]`; `step [E]`;
+        `relative_sharpness [E, replicates, r]`; the predictions `[replicates]`.
+    """
+
+    arm: str
+    level: int
+    density: float
+    arrays: dict[str, NDArray[Any]]
+
+
+def read(store: Store, path: str | Path) -> list[Sweep] | None:
+    """The sweep of the level measured last, an entry per arm; None before there is one.
+
+    Raises:
+      CorruptError: if something in the store is damaged.
+    """
+    found = []
+    for entry in analyses(path, "learning_rates"):
+        node = store.read(entry["key"])
+        about = {name: node.meta[name] for name in Sweep._fields[:-1]}
+        found.append(Sweep(**about, arrays=node.arrays))
+    level = next((one.level for one in reversed(found) if one.level), 0)
+    return [one for one in found if one.level in (0, level)] or None
+
+
+def rows(found: Sequence[Sweep]) -> list[Row]:
+    """One row per arm and number: results by rate, the best rate, and the predicted ones.
+
+    `rate` is None for numbers that no single rate belongs to. `best_rate` is that of a replicate's
+    smallest training loss.
+    """
+    return [
+        {"arm": one.arm, "level": one.level, "density": one.density, "metric": metric, "rate": rate}
+        | interval_cells(student_t(values))
+        | {"values": [or_none(value) for value in values]}
+        for one in found
+        for metric, rate, values in _numbers(one)
+    ]
+
+
+def _numbers(one: Sweep) -> list[tuple[str, float | None, NDArray[Any]]]:
+    results: list[tuple[str, float | None, NDArray[Any]]] = [
+        (metric, float(rate), one.arrays[metric][:, i])
+        for metric in METRICS
+        for i, rate in enumerate(one.arrays["rates"])
+    ]
+    losses = np.nan_to_num(one.arrays["train_loss"], nan=np.inf)
+    best = one.arrays["rates"][losses.argmin(axis=1)]
+    predicted = [(name, None, one.arrays[name]) for name in PREDICTIONS]
+    return [*results, ("best_rate", None, best), *predicted]
+
+
+def draw(found: Sequence[Sweep]) -> dict[str, Figure]:
+    """Both figures, by file name."""
+    return {"learning_rates": losses(found), "relative_sharpness": relative_sharpness(found)}
+
+
+@style()
+def losses(found: Sequence[Sweep]) -> Figure:
+    """Training loss against the learning rate, one line per arm, with the predicted edges."""
+    figure, axes = new()
+    for one in found:
+        look, rates = looks([one.arm])[one.arm], one.arrays["rates"]
+        logs = np.log(np.maximum(one.arrays["train_loss"], 1e-12))
+        bands = [student_t(column) for column in logs.T]
+        mean, low, high = np.exp([(b.estimate, b.low, b.high) for b in bands]).T
+        label = look.label if one.arm == DENSE else f"{look.label}, {percent(one.density)} %"
+        axes.plot(rates, mean, (look.marker or "x") + "-", color=look.color, label=label)
+        axes.fill_between(rates, low, high, color=look.color, alpha=0.15, linewidth=0)
+        if np.isfinite(mean).any():
+            best = int(np.nanargmin(mean))
+            axes.plot(rates[best], mean[best], "*", color=look.color, markersize=13, zorder=4)
+        for name, line in (("start_edge", "--"), ("trained_edge", ":")):
+            edge = np.exp(np.mean(np.log(one.arrays[name])))
+            if np.isfinite(edge):
+                axes.axvline(edge, color=look.color, linestyle=line, linewidth=1.1)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("Learning rate η")
+    axes.set_ylabel("Training loss at the end")
+    for label, line in (("2/λmax at the start", "--"), ("2/λmax, trained", ":")):
+        axes.plot([], [], line, color="#666666", linewidth=1.1, label=label)
+    legend(figure, axes)
+    return figure
+
+
+@style()
+def relative_sharpness(found: Sequence[Sweep]) -> Figure:
+    """λmax·η/2 over the steps, a panel per arm, a line per learning rate."""
+    figure, grid = panes(len(found), "Training step", "λmax·η/2")
+    rates = found[0].arrays["rates"]
+    norm, colors = mpl.colors.LogNorm(rates.min(), rates.max()), mpl.colormaps["viridis"]
+    for axes, one in zip(grid, found, strict=True):
+        name = looks([one.arm])[one.arm].label
+        axes.set_title(f"{name}, {percent(one.density)} % of weights")
+        for i, rate in enumerate(one.arrays["rates"]):
+            values = one.arrays["relative_sharpness"][:, :, i]
+            known = np.isfinite(values).any(axis=1)
+            mean = np.nanmean(values[known], axis=1)
+            axes.plot(one.arrays["step"][known], mean, color=colors(norm(rate)), linewidth=1.1)
+        axes.axhline(1, color="#666666", linestyle=":", linewidth=1.1)
+        axes.set_yscale("log")
+    scale = mpl.cm.ScalarMappable(norm, colors)
+    bar = figure.colorbar(scale, ax=grid, label="Learning rate η", shrink=0.8)
+    ticks = rates[:: max(1, len(rates) // 5)].tolist()
+    bar.set_ticks(ticks, labels=[f"{rate:g}" for rate in ticks])
+    bar.ax.minorticks_off()
+    return figure
