@@ -1,15 +1,14 @@
 """Runs one experiment: opens its run folder, climbs its ladder, and draws its report."""
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import rich
 from ml_collections import ConfigDict
 
 from experiments import build
+from experiments import machine as machines
 from experiments.flags import UserError
 from experiments.live import describe
 from experiments.progress import Display
@@ -28,7 +27,7 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.starts import Starts
 from lth_jax.report import level_table, read_run, write_report
-from lth_jax.training.population import DRIVERS, Plan, choose_plan
+from lth_jax.training import DRIVERS, Plan, candidate_plans, choose_plan, widths_for
 
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
@@ -53,9 +52,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     """
     experiment, machine = config.experiment, config.machine
     build.check(experiment)
-    check_machine(machine)
-    if machine.compilation_cache:
-        keep_compiled_programs()
+    machines.prepare(machine)
     env = stores.environment()
     try:
         loaded = build.dataset(config)
@@ -87,29 +84,6 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
         raise UserError(str(error)) from error
 
 
-def keep_compiled_programs() -> None:
-    """Lets JAX keep compiled programs in a folder of the user's, apart for each kind of CPU."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kind = stores.content_key([jax.__version__, jax.devices()[0].device_kind, _cpu_flags()])[:8]
-    jax.config.update("jax_compilation_cache_dir", str(home / "lth_jax" / f"compiled-{kind}"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _cpu_flags() -> str:
-    """What the CPU can do, where the system tells: a program compiled for more would crash."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def check_machine(machine: ConfigDict) -> None:
-    """Raises `UserError` for a field of the machine that cannot be right."""
-    if machine.driver and machine.driver not in DRIVERS:
-        raise UserError(f"`machine.driver` is '{machine.driver}'; it must be one of {DRIVERS}.")
-    if machine.chunk < 0:
-        raise UserError(f"`machine.chunk` is {machine.chunk}; it must be 0 (measured) or more.")
-
-
 def _setting(experiment: ConfigDict, loaded: Any) -> tuple[Lab, Ladder]:
     try:
         lab = build.lab(experiment, loaded)
@@ -131,7 +105,7 @@ def _climb(
         plans = recorded_plans(machine, run, cell)
         run.clear()
         climb([cell], store=store, plans=plans, hooks=_hooks(run, display, stop))
-        display.say(f"{sum(sizes)} members in {display.spent()}")
+        display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
 
 
 def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
@@ -171,30 +145,46 @@ def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence
     if run.plan is None:
         plan, evidence = _choose(machine, cell)
         run.record_plan({**plan._asdict(), "evidence": evidence})
-    first = (0, Plan(run.plan["chunk"], run.plan["driver"]))
-    return [first, *((r["level"], Plan(r["chunk"], r["driver"])) for r in run.replans)]
+    return [(0, plan_of(run.plan)), *((r["level"], plan_of(r)) for r in run.replans)]
+
+
+def plan_of(recorded: dict[str, Any]) -> Plan:
+    """The plan in a record that may hold more."""
+    return Plan(**{name: recorded[name] for name in Plan._fields})
 
 
 def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]]:
-    if machine.chunk and machine.driver:
-        return Plan(machine.chunk, machine.driver), []
     sizes = level_sizes(cell.lab, cell.ladder)
-    return measure_plans(cell, sizes, candidates(machine, {1, min(sizes), max(sizes)}))
+    plans = candidates(machine, widths_for(sizes))
+    if machine.chunk and machine.driver:
+        return plans[0], []
+    return measure_plans(machine, cell, sizes, plans)
 
 
-def candidates(machine: ConfigDict, widths: Iterable[int]) -> list[Plan]:
-    """The plans to measure: these widths by both drivers, unless the config says which."""
+def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
+    """The plans to measure for chunks of these widths; the first is what a config tells."""
+    if machine.chunk and machine.driver:
+        return [Plan(machine.chunk, machine.driver, machine.devices or 1)]
     drivers = [machine.driver] if machine.driver else DRIVERS
-    widths = {machine.chunk} if machine.chunk else set(widths)
-    return [Plan(width, driver) for width in sorted(widths) for driver in drivers]
+    widths = [machine.chunk] if machine.chunk else widths
+    return candidate_plans(widths, machines.devices(machine, max(widths)), drivers)
 
 
 def measure_plans(
-    cell: Cell, sizes: Sequence[int], candidates: Sequence[Plan]
+    machine: ConfigDict, cell: Cell, sizes: Sequence[int], candidates: Sequence[Plan]
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """The cheapest plan for levels of these sizes, measured on a cell's dense networks."""
     lab = cell.lab
     members = Starts([cell], Programs(lab.trainer)).dense()
-    return choose_plan(
-        lab.trainer, members, lab.data.train, lab.data.validation, sizes, candidates=candidates
-    )
+    try:
+        return choose_plan(
+            lab.trainer,
+            members,
+            lab.data.train,
+            lab.data.validation,
+            sizes,
+            candidates=candidates,
+            learnt=machines.learnt(machine),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error

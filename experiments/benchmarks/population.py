@@ -31,8 +31,8 @@ from jax import lax
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.training import Member, Plan, choose_plan, compile_segment
-from lth_jax.training.population import candidate_plans, chunks
+from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
+from lth_jax.training.population import chunks
 from lth_jax.training.segment import batch_rows, init_record, take
 
 ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"

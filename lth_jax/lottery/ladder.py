@@ -23,7 +23,8 @@ from lth_jax.lottery.roster import Cell, Entrant, Roster, check_cells, course
 from lth_jax.lottery.spec import Label
 from lth_jax.lottery.starts import Starts, Tickets
 from lth_jax.store import MemberIndex, Node, Partial, Store, content_key
-from lth_jax.training.population import Plan, chunks
+from lth_jax.training.placement import Plan, halved
+from lth_jax.training.population import chunks
 from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 
@@ -101,9 +102,10 @@ def climb(
                 climbing.level(plan, level)
                 break
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error) or plan.chunk == 1:
+                smaller = halved(plan)
+                if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None:
                     raise
-                plans.append((level, plan._replace(chunk=plan.chunk // 2)))
+                plans.append((level, smaller))
                 hooks.on_replan(*plans[-1])
     return climbing.entries
 
@@ -156,7 +158,7 @@ class _Climb:
         [rows] = chunks(len(entrants), plan.chunk)
         return train_node(
             self.programs.segment(plan),
-            self.programs.measure(plan.chunk),
+            self.programs.measure(plan),
             self._chunk([entrants[row] for row in rows], level, begin),
             lab.data,
             Assignment(level, entrants, course(ladder, level)),

@@ -14,7 +14,8 @@ from lth_jax.lottery.roster import Course, Entrant
 from lth_jax.lottery.spec import Data
 from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial
-from lth_jax.training.population import Segment, over_members, segment_ends, train_chunk
+from lth_jax.training.placement import Plan, over_population
+from lth_jax.training.population import Segment, segment_ends, train_chunk
 from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
 from lth_jax.types import Info, Prunable
 
@@ -84,13 +85,13 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Inf
     )
 
 
-def compile_measure(trainer: Trainer, chunk: int) -> Callable[[Member, Record, Data], Info]:
+def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Info]:
     """`measure` for a whole chunk, as one compiled program."""
 
     def run(member: Member, record: Record, data: Data) -> Info:
         return measure(trainer, member, record, data)
 
-    return jax.jit(over_members(run, chunk, (True, True, False)))
+    return jax.jit(over_population(run, plan, (True, True, False)))
 
 
 def train_node(

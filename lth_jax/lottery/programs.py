@@ -21,13 +21,13 @@ class Programs:
     Attributes:
       trainer: the same.
       segment: `plan -> segment`, of any chunk (see `compile_segment`).
-      measure: `chunk -> results` of a trained chunk (see `compile_measure`).
+      measure: `plan -> results` of a trained chunk (see `compile_measure`).
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self.segment = functools.cache(lambda plan: compile_segment(trainer, plan))
-        self.measure = functools.cache(lambda chunk: compile_measure(trainer, chunk))
+        self.measure = functools.cache(lambda plan: compile_measure(trainer, plan))
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def same(self, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:

@@ -1,13 +1,9 @@
 """Training whole populations: a step, a segment, a chunk, and the plan they run by."""
 
 from lth_jax.training.losses import correct, cross_entropy, squared_error
-from lth_jax.training.population import (
-    Plan,
-    choose_plan,
-    compile_segment,
-    train_chunk,
-    train_population,
-)
+from lth_jax.training.placement import DRIVERS, Plan, halved, over_population
+from lth_jax.training.planning import candidate_plans, choose_plan, widths_for
+from lth_jax.training.population import compile_segment, train_chunk, train_population
 from lth_jax.training.segment import (
     Member,
     Record,
@@ -20,20 +16,25 @@ from lth_jax.training.segment import (
 )
 
 __all__ = [
+    "DRIVERS",
     "Member",
     "Plan",
     "Record",
     "Trainer",
+    "candidate_plans",
     "choose_plan",
     "compile_segment",
     "correct",
     "cross_entropy",
     "evaluate",
+    "halved",
     "init_member",
     "init_record",
+    "over_population",
     "squared_error",
     "train_chunk",
     "train_population",
     "train_segment",
     "train_step",
+    "widths_for",
 ]

@@ -1,24 +1,19 @@
 """Many members at once: one compiled program, run in chunks of one recorded width.
 
-Two numbers decide how: `chunk`, the members vectorised together (1 = one after the other), and
-`driver`, whether the steps of a segment are a `scan` inside the program or a `host` loop over a
-compiled step. Which is best depends on the network, the data and the device (a stock convolution
-in a scan is 40 times slower than outside on a CPU), so `choose_plan` measures.
-
-A member's bits depend on the width it was vectorised in, so a plan is chosen once, recorded, and
-used for every level; the last chunk is padded to the width.
+A member's bits depend on the plan it was trained by (how many were vectorised together, and on
+which devices), so a plan is chosen once, recorded, and used for every level; the last chunk is
+padded to the width.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import trees
+from lth_jax.training.placement import Placed, Plan, check_plan, over_population
 from lth_jax.training.segment import (
     Member,
     Record,
@@ -32,42 +27,8 @@ from lth_jax.training.segment import (
 )
 from lth_jax.types import Batch, Info
 
-DRIVERS = ("scan", "host")
-PROBE = 8  # steps per measurement
-
 Segment = Callable[[Member, Record, Batch, Batch, Any, Any], tuple[Member, Record, Info]]
 OnSegment = Callable[[int, Member, Record, Info], None]
-
-
-class Plan(NamedTuple):
-    """How a population runs: members per chunk, and what drives the steps of a segment."""
-
-    chunk: int
-    driver: str = "scan"
-
-
-def check_plan(plan: Plan) -> None:
-    """Raises `ValueError` unless the plan can run."""
-    if plan.chunk < 1:
-        raise ValueError(f"`chunk` is {plan.chunk}; at least 1 member must run at a time.")
-    if plan.driver not in DRIVERS:
-        raise ValueError(f"`driver` is {plan.driver!r}; it must be one of {DRIVERS}.")
-
-
-def over_members(f: Callable[..., Any], chunk: int, batched: Sequence[bool]) -> Callable[..., Any]:
-    """Vectorises `f` over the member axis of the arguments marked in `batched`.
-
-    A chunk of 1 is not vmapped but squeezed: a vmapped convolution of one member is still the
-    slow grouped one.
-    """
-    if chunk > 1:
-        return jax.vmap(f, in_axes=tuple(0 if b else None for b in batched))
-
-    def one(*args: Any) -> Any:
-        inner = [trees.index(a, 0) if b else a for a, b in zip(args, batched, strict=True)]
-        return jax.tree.map(lambda leaf: leaf[None], f(*inner))
-
-    return one
 
 
 def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
@@ -75,7 +36,7 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 
     Args:
       trainer: the static part of the training.
-      plan: the width of the chunk and the driver.
+      plan: how the chunk runs.
 
     Returns:
       `(members, records, train, validation, step, n) -> (members, records, info)`, where the
@@ -83,17 +44,21 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
       steps to train. Members and records are donated: do not use the ones passed in again.
     """
     check_plan(plan)
-    if plan.driver == "scan":
-
-        def segment(*args: Any) -> Any:
-            return train_segment(trainer, *args)
-
-        whole = over_members(segment, plan.chunk, (True, True) + (False,) * 4)
-        return jax.jit(whole, donate_argnums=(0, 1))
-    return _host_segment(trainer, plan.chunk)
+    segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)
+    return segment if plan.devices == 1 else Placed(segment, plan.devices)
 
 
-def _host_segment(trainer: Trainer, chunk: int) -> Segment:
+def _scan_segment(trainer: Trainer, plan: Plan) -> Segment:
+    """The segment as one program."""
+
+    def segment(*args: Any) -> Any:
+        return train_segment(trainer, *args)
+
+    whole = over_population(segment, plan, (True, True) + (False,) * 4)
+    return jax.jit(whole, donate_argnums=(0, 1))
+
+
+def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as a Python loop over one compiled step."""
 
     def step_i(member: Member, rows: jax.Array, i: Any, train: Batch, step: Any) -> Any:
@@ -103,15 +68,15 @@ def _host_segment(trainer: Trainer, chunk: int) -> Segment:
     def end(*args: Any) -> Any:
         return close_segment(trainer, *args)
 
-    rows_of = jax.jit(
-        over_members(lambda m, step: batch_rows(trainer, m, step), chunk, (True, False))
-    )
-    one_step = jax.jit(
-        over_members(step_i, chunk, (True, True, False, False, False)), donate_argnums=0
-    )
-    close = jax.jit(
-        over_members(end, chunk, (True, True, True, False, False, False)), donate_argnums=(0, 1)
-    )
+    def first_rows(member: Member, step: Any) -> jax.Array:
+        return batch_rows(trainer, member, step)
+
+    def compiled(f: Any, batched: Sequence[bool], donated: Sequence[int] = ()) -> Any:
+        return jax.jit(over_population(f, plan, batched), donate_argnums=donated)
+
+    rows_of = compiled(first_rows, (True, False))
+    one_step = compiled(step_i, (True, True, False, False, False), (0,))
+    close = compiled(end, (True, True, True, False, False, False), (0, 1))
 
     def segment(members, records, train, validation, step, n):
         rows = rows_of(members, step)
@@ -228,95 +193,3 @@ def train_population(
     members, records = jax.tree.map(lambda *a: jnp.concatenate(a)[:n], *done)
     merged = jax.tree.map(lambda *h: np.concatenate(h, axis=1)[:, :n], *history)
     return members, records, {"step": np.array(ends, np.int32)} | merged
-
-
-def candidate_plans(sizes: Sequence[int]) -> list[Plan]:
-    """The plans worth measuring for levels of these sizes: widths by both drivers.
-
-    >>> candidate_plans([5, 20])[:2]
-    [Plan(chunk=1, driver='scan'), Plan(chunk=1, driver='host')]
-    """
-    widths = sorted({1, min(sizes), max(sizes)})
-    return [Plan(width, driver) for width in widths for driver in DRIVERS]
-
-
-def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]) -> float:
-    """Seconds for one segment of every level, padding included.
-
-    >>> population_cost(Plan(4), 2.0, [4, 6])
-    6.0
-    """
-    return seconds_per_segment * sum(-(-n // plan.chunk) for n in sizes)
-
-
-def choose_plan(
-    trainer: Trainer,
-    members: Member,
-    train: Batch,
-    validation: Batch,
-    sizes: Sequence[int],
-    *,
-    candidates: Sequence[Plan] | None = None,
-    repeats: int = 3,
-    budget: float = 20.0,
-) -> tuple[Plan, list[dict[str, Any]]]:
-    """Measures the candidate plans on the actual network, data and device; picks the cheapest.
-
-    Each candidate runs a few real steps on copies of the given members, the candidates in turn,
-    `repeats` rounds; its figure is the smallest time. The cost counts padding: a chunk wider than
-    a level trains copies for nothing.
-
-    Args:
-      trainer: the static part.
-      members: at least one member; repeated to fill the wider candidates.
-      train: training data.
-      validation: validation data.
-      sizes: how many members each level of the run will have.
-      candidates: plans to compare; `candidate_plans(sizes)` by default.
-      repeats: rounds of measurement.
-      budget: seconds; once they are spent no further candidate is added, but every plan that
-        was measured counts.
-
-    Returns:
-      The plan, and the evidence: one dict per measured candidate with its milliseconds per step
-      and member.
-    """
-    began = time.perf_counter()
-    runs: dict[Plan, Callable[[], float]] = {}
-    for plan in candidates or candidate_plans(sizes):
-        if runs and time.perf_counter() - began > budget:
-            break
-        runs[plan] = _timed_segment(trainer, plan, members, train, validation)
-    times: dict[Plan, list[float]] = {plan: [] for plan in runs}
-    for _ in range(repeats):
-        for plan, run in runs.items():
-            times[plan].append(run())
-    costs = {plan: population_cost(plan, min(t), sizes) for plan, t in times.items()}
-    evidence = [
-        {
-            "chunk": plan.chunk,
-            "driver": plan.driver,
-            "ms_per_member_step": 1e3 * min(times[plan]) / (plan.chunk * min(PROBE, trainer.steps)),
-            "relative_cost": costs[plan] / min(costs.values()),
-        }
-        for plan in runs
-    ]
-    return min(costs, key=lambda plan: costs[plan]), evidence
-
-
-def _timed_segment(trainer, plan, members, train, validation) -> Callable[[], float]:
-    """Compiles a plan's segment (by calling it once) and returns a function that times it."""
-    segment = compile_segment(trainer, plan)
-    rows = np.arange(plan.chunk) % members.alive.shape[0]
-    n = np.int32(min(PROBE, trainer.steps))
-
-    def run() -> float:
-        chunk = jax.tree.map(lambda leaf: leaf[rows], members)
-        records = jax.vmap(init_record)(chunk)
-        jax.block_until_ready((chunk, records))
-        start = time.perf_counter()
-        jax.block_until_ready(segment(chunk, records, train, validation, np.int32(0), n))
-        return time.perf_counter() - start
-
-    run()
-    return run

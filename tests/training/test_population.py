@@ -10,53 +10,24 @@ import optax
 import pytest
 
 from lth_jax import trees
-from lth_jax.data import indices
-from lth_jax.models import MLP, ResNet, from_linen
+from lth_jax.models import ResNet
 from lth_jax.pruning.transforms import masked
-from lth_jax.training import losses, population, segment
-from lth_jax.types import Batch
-
-STEPS, SIZE = 5, 48
-
-
-def examples(key, shape, n=SIZE):
-    kx, ky = jax.random.split(jax.random.key(key))
-    return Batch(jax.random.normal(kx, (n, *shape)), jax.random.randint(ky, (n,), 0, 3))
-
-
-def make_trainer(model, **changes):
-    def order(key, step, steps):
-        return indices(key, step, steps=steps, batch_size=8, size=SIZE)
-
-    return segment.Trainer(
-        model=from_linen(model),
-        make_optimizer=lambda h: masked(optax.adam(h["learning_rate"])),
-        loss=losses.cross_entropy,
-        metrics={"loss": losses.cross_entropy, "accuracy": losses.correct},
-        schedule=optax.constant_schedule(1.0),
-        order=order,
-        steps=STEPS,
-        block=20,
-    )._replace(**changes)
-
-
-TRAINER = make_trainer(MLP((8, 3)))
-TRAIN, VALIDATION = examples(0, (6,)), examples(1, (6,), n=30)
+from lth_jax.training import population, segment
+from tests.training.tiny import (
+    STEPS,
+    TRAIN,
+    TRAINER,
+    VALIDATION,
+    examples,
+    make_trainer,
+    members_of,
+    pruned,
+)
 
 
 @functools.cache
 def segment_of(chunk, driver="scan"):
     return population.compile_segment(TRAINER, population.Plan(chunk, driver))
-
-
-def members_of(n, trainer=TRAINER, data=TRAIN, rates=None):
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(7), i))(jnp.arange(n))
-    rates = jnp.full(n, 1e-2) if rates is None else jnp.asarray(rates)
-
-    def one(key, rate):
-        return segment.init_member(trainer, key, key, {"learning_rate": rate}, data.x[:1])
-
-    return jax.vmap(one)(keys, rates)
 
 
 def train(members, chunk, driver="scan", stop=20, start=0):
@@ -82,13 +53,6 @@ def train(members, chunk, driver="scan", stop=20, start=0):
         )
         done.append((*result, jax.tree.map(lambda *a: np.stack(a, 1), *infos)))
     return jax.tree.map(lambda *a: jnp.concatenate(a)[:n], *done)
-
-
-def pruned(members):
-    mask = jax.tree.map(lambda m: m, members.mask)
-    kernel = mask["Dense_0"]["kernel"]
-    mask["Dense_0"]["kernel"] = jax.random.bernoulli(jax.random.key(3), 0.5, kernel.shape)
-    return segment.masked_start(members._replace(mask=mask))
 
 
 @pytest.fixture(scope="module")
@@ -236,21 +200,3 @@ def test_batch_norm_and_dropout_go_through(driver):
     first, second = trees.unstack(done.params)
     assert trees.norm(jax.tree.map(jnp.subtract, first, second)) > 1e-3
     assert history["validation_loss"].shape == (1, 2)
-
-
-def test_plans_are_measured_and_the_cheapest_wins():
-    candidates = [population.Plan(1, "scan"), population.Plan(2, "scan")]
-    plan, evidence = population.choose_plan(
-        TRAINER, members_of(2), TRAIN, VALIDATION, [2, 4], candidates=candidates, repeats=1
-    )
-    best = min(evidence, key=lambda row: row["relative_cost"])
-    assert (plan.chunk, plan.driver) == (best["chunk"], best["driver"])
-    assert best["relative_cost"] == 1.0
-    assert [row["chunk"] for row in evidence] == [1, 2]
-
-
-def test_a_plan_that_cannot_run_is_refused():
-    with pytest.raises(ValueError, match="`chunk` is 0"):
-        population.compile_segment(TRAINER, population.Plan(0))
-    with pytest.raises(ValueError, match="`driver` is 'loop'"):
-        population.compile_segment(TRAINER, population.Plan(1, "loop"))

@@ -1,0 +1,220 @@
+"""Where a population's members run: together, one after the other, and on which devices.
+
+The member axis is only ever split: no device needs anything of another, so the programs hold no
+collectives. On a CPU a virtual device per core (`jax_num_cpu_devices`) trains one member on each,
+which beats all cores together on the small matrix products of one member.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lth_jax import trees
+
+AXIS = "members"
+DRIVERS = ("scan", "host")
+
+
+class Plan(NamedTuple):
+    """How a population runs.
+
+    Attributes:
+      chunk: members that one call trains.
+      driver: `scan`, the steps of a segment in a loop inside the program, or `host`, a Python loop
+        over a compiled step.
+      devices: over how many devices a chunk is split; must divide it.
+      vmapped: how many of a device's members are vectorised together, the others following one
+        after the other inside the program (of the `scan` driver only); None for all.
+    """
+
+    chunk: int
+    driver: str = "scan"
+    devices: int = 1
+    vmapped: int | None = None
+
+    @property
+    def share(self) -> int:
+        """The members of one device.
+
+        >>> Plan(12, devices=4).share
+        3
+        """
+        return self.chunk // self.devices
+
+
+def check_plan(plan: Plan) -> None:
+    """Raises `ValueError` unless the plan can run."""
+    if plan.chunk < 1:
+        raise ValueError(f"`chunk` is {plan.chunk}; at least 1 member must run at a time.")
+    if plan.driver not in DRIVERS:
+        raise ValueError(f"`driver` is {plan.driver!r}; it must be one of {DRIVERS}.")
+    check_devices(plan.devices)
+    if plan.chunk % plan.devices:
+        raise ValueError(
+            f"`chunk` is {plan.chunk}; it must be a multiple of `devices`, which is {plan.devices}."
+        )
+    if plan.vmapped is None:
+        return
+    if plan.vmapped < 1 or plan.share % plan.vmapped:
+        raise ValueError(
+            f"`vmapped` is {plan.vmapped}; it must divide the {plan.share} members of a device."
+        )
+    if plan.driver == "host" and plan.vmapped != plan.share:
+        raise ValueError("`vmapped` needs the `scan` driver: the host's loop is over steps.")
+
+
+def check_devices(devices: int) -> None:
+    """Raises `ValueError` unless this process has so many devices.
+
+    >>> check_devices(4096)
+    Traceback (most recent call last):
+    ValueError: `devices` is 4096; this process has ...
+    """
+    local = jax.local_devices()
+    if not 1 <= devices <= len(local):
+        raise ValueError(
+            f"`devices` is {devices}; this process has {len(local)} of kind {local[0].device_kind}."
+        )
+
+
+def halved(plan: Plan) -> Plan | None:
+    """Half as many members per device, for when memory ran out; None where there is but one.
+
+    >>> halved(Plan(12, devices=2)), halved(Plan(2, devices=2))
+    (Plan(chunk=6, driver='scan', devices=2, vmapped=None), None)
+    """
+    if plan.share == 1:
+        return None
+    share = plan.share // 2
+    vmapped = plan.vmapped and min(plan.vmapped, share)
+    if vmapped and share % vmapped:
+        vmapped = 1
+    return plan._replace(chunk=share * plan.devices, vmapped=vmapped)
+
+
+def over_population(
+    f: Callable[..., Any], plan: Plan, batched: Sequence[bool]
+) -> Callable[..., Any]:
+    """A function of one member as a function of a whole chunk, as the plan says.
+
+    Args:
+      f: pure; takes and returns pytrees.
+      plan: how.
+      batched: for each argument of `f`, whether it has a member axis (first in every leaf) or is
+        shared by all members.
+
+    >>> double = over_population(lambda x: 2 * x, Plan(4, vmapped=2), [True])
+    >>> double(jax.numpy.arange(4)).tolist()
+    [0, 2, 4, 6]
+    """
+    vmapped = plan.vmapped or plan.share
+    one_device = _in_turn(over_members(f, vmapped, batched), plan.share // vmapped, batched)
+    return _over_devices(one_device, plan.devices, batched)
+
+
+def over_members(f: Callable[..., Any], chunk: int, batched: Sequence[bool]) -> Callable[..., Any]:
+    """Vectorises `f` over the member axis of the arguments marked in `batched`.
+
+    A chunk of 1 is not vmapped but squeezed: a vmapped convolution of one member is still the
+    slow grouped one.
+    """
+    if chunk > 1:
+        return jax.vmap(f, in_axes=tuple(0 if b else None for b in batched))
+
+    def one(*args: Any) -> Any:
+        inner = [trees.index(a, 0) if b else a for a, b in zip(args, batched, strict=True)]
+        return jax.tree.map(lambda leaf: leaf[None], f(*inner))
+
+    return one
+
+
+def _in_turn(f: Callable[..., Any], groups: int, batched: Sequence[bool]) -> Callable[..., Any]:
+    """`f` on one group of the members after the other, in one loop."""
+    if groups == 1:
+        return f
+
+    def grouped(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), tree)
+
+    def run(*args: Any) -> Any:
+        def one(members: list[Any]) -> Any:
+            parts = iter(members)
+            return f(*(next(parts) if b else a for a, b in zip(args, batched, strict=True)))
+
+        out = lax.map(one, [grouped(a) for a, b in zip(args, batched, strict=True) if b])
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+    return run
+
+
+def _over_devices(
+    f: Callable[..., Any], devices: int, batched: Sequence[bool]
+) -> Callable[..., Any]:
+    """`f` on every device's share of the members."""
+    if devices == 1:
+        return f
+    specs = tuple(P(AXIS) if b else P() for b in batched)
+    # Not checked for replication: nothing is replicated in the results, and constants in loops
+    # (losses that start at 0) would all have to be cast.
+    return jax.shard_map(
+        f, mesh=population_mesh(devices), in_specs=specs, out_specs=P(AXIS), check_vma=False
+    )
+
+
+def population_mesh(devices: int) -> Mesh:
+    """This process's first devices as a mesh of one axis, `"members"`."""
+    local = jax.local_devices()[:devices]
+    return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=local)
+
+
+class Placed:
+    """A segment whose arguments are put onto the plan's devices before it is called.
+
+    Members are split and stay where they are from the second call on; a data set is copied to every
+    device once, for as long as the same arrays are passed.
+
+    Args:
+      segment: takes `(members, records, train, validation, step, n)`.
+      devices: over how many devices.
+    """
+
+    def __init__(self, segment: Callable[..., Any], devices: int):
+        mesh = population_mesh(devices)
+        self._segment = segment
+        self._split, self._whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
+        self._given: list[Any] = []
+        self._copies: Any = None
+
+    def __call__(self, members, records, train, validation, step, n) -> Any:
+        """Runs the segment."""
+        members, records = jax.device_put((members, records), self._split)
+        return self._segment(members, records, *self._everywhere(train, validation), step, n)
+
+    def lower(self, members, records, train, validation, step, n) -> jax.stages.Lowered:
+        """The program for arguments like these, arrays or shapes; of the `scan` driver."""
+        carried = _put_or_shaped((members, records), self._split)
+        data = _put_or_shaped((train, validation), self._whole)
+        return self._segment.lower(*carried, *data, step, n)  # type: ignore[attr-defined]
+
+    def _everywhere(self, *data: Any) -> Any:
+        given = jax.tree.leaves(data)
+        if len(given) != len(self._given) or any(
+            a is not b for a, b in zip(given, self._given, strict=True)
+        ):
+            self._given, self._copies = given, jax.device_put(data, self._whole)
+        return self._copies
+
+
+def _put_or_shaped(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays where `sharding` wants them; shapes with it."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(one, tree)

@@ -1,0 +1,267 @@
+"""Which plan is the fastest that fits: memory from the compiled programs, speed from measuring.
+
+How many members to vectorise, on how many devices, and what should drive the steps depends on the
+network, the data and the machine: a stock convolution in a scan is 40 times slower than outside on
+a CPU, and a vmapped one 5 times slower than members one after the other; on a GPU one small
+network leaves the chip idle.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.store import StoreError, content_key, files
+from lth_jax.training.placement import DRIVERS, Plan
+from lth_jax.training.population import compile_segment
+from lth_jax.training.segment import Member, Trainer, init_record
+from lth_jax.types import Batch
+
+PROBE = 8  # steps per measurement
+WASTE = 0.1  # padding above which a narrower chunk is worth measuring
+
+
+class Setting(NamedTuple):
+    """What plans are compared on: a trainer, some members, and the data."""
+
+    trainer: Trainer
+    members: Member
+    train: Batch
+    validation: Batch
+
+
+def widths_for(sizes: Sequence[int]) -> list[int]:
+    """The chunk widths worth measuring for levels of these sizes.
+
+    The largest level's, so that a level is one chunk; also the smallest's where the largest would
+    train many copies for nothing.
+
+    >>> widths_for([5, 20, 20]), widths_for([20, 20])
+    ([5, 20], [20])
+    """
+    widest = max(sizes)
+    padded = population_cost(Plan(widest), float(widest), sizes)
+    return sorted({widest} | ({min(sizes)} if padded > (1 + WASTE) * sum(sizes) else set()))
+
+
+def candidate_plans(
+    widths: Iterable[int], devices: int = 1, drivers: Sequence[str] = DRIVERS
+) -> list[Plan]:
+    """The plans worth measuring: widths, vectorised or one after the other, by both drivers.
+
+    With several devices every width is rounded up to a multiple of them, and the widest is also
+    tried on a single one, where all cores of a CPU share each operation.
+
+    >>> for plan in candidate_plans([8], drivers=["scan"]):
+    ...     print(plan)
+    Plan(chunk=8, driver='scan', devices=1, vmapped=None)
+    Plan(chunk=8, driver='scan', devices=1, vmapped=1)
+    """
+    widths = sorted(widths)
+    spread = [(-(-width // devices) * devices, devices) for width in widths]
+    placed = dict.fromkeys([*spread, (widths[-1], 1)])
+    plans = [
+        Plan(width, driver, n, vmapped)
+        for width, n in placed
+        for driver in drivers
+        for vmapped in ([None, 1] if driver == "scan" and width > n else [None])
+    ]
+    single = Plan(devices, "host", devices)
+    return [*plans, single] if "host" in drivers and single not in plans else plans
+
+
+def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]) -> float:
+    """Seconds for one segment of every level, padding included.
+
+    >>> population_cost(Plan(4), 2.0, [4, 6])
+    6.0
+    """
+    return seconds_per_segment * sum(-(-n // plan.chunk) for n in sizes)
+
+
+def choose_plan(
+    trainer: Trainer,
+    members: Member,
+    train: Batch,
+    validation: Batch,
+    sizes: Sequence[int],
+    *,
+    candidates: Sequence[Plan] | None = None,
+    repeats: int = 3,
+    budget: float = 20.0,
+    learnt: Path | None = None,
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """Measures the candidate plans on the actual network, data and device; picks the cheapest.
+
+    A plan whose compiled program needs more memory than is free is no candidate. Each of the
+    others runs a few real steps on copies of the given members, in turn, `repeats` rounds; its
+    figure is the smallest time. The cost counts padding: a chunk wider than a level trains copies
+    for nothing.
+
+    Args:
+      trainer: the static part.
+      members: at least one member; repeated to fill the wider candidates.
+      train: training data.
+      validation: validation data.
+      sizes: how many members each level of the run will have.
+      candidates: plans to compare; `candidate_plans(widths_for(sizes))` by default.
+      repeats: rounds of measurement.
+      budget: seconds; once they are spent no further candidate is added, but every plan that
+        was measured counts.
+      learnt: a folder in which choices are kept and looked up: by the program, the kind and number
+        of devices, the versions of JAX, the sizes and the candidates.
+
+    Returns:
+      The plan, and the evidence: one dict per measured candidate: the plan's fields,
+      `ms_per_member_step`, `relative_cost`, `bytes` (of the program on one device; None for the
+      host driver) and `source`, `"measured"` or `"cache"`.
+
+    Raises:
+      ValueError: no plan fits the free memory.
+    """
+    setting = Setting(trainer, members, train, validation)
+    plans = list(candidates or candidate_plans(widths_for(sizes)))
+    path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes)[:32]}.json"
+    if path and (found := _recall(path)):
+        return found
+    plan, evidence = _measure(setting, plans, sizes, repeats, budget)
+    if path:
+        files.write_json(path, {"plan": plan._asdict(), "evidence": evidence})
+    return plan, evidence
+
+
+def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) -> str:
+    """The SHA-256 of all that a choice depends on, without compiling anything."""
+    trainer, members, train, validation = setting
+    one = jax.eval_shape(lambda tree: trees.index(tree, slice(1)), members)
+    records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
+    segment: Any = compile_segment(trainer, Plan(1))
+    text = segment.lower(one, records, train, validation, step, step).as_text()
+    device = jax.devices()[0]
+    return content_key(
+        {
+            "program": hashlib.sha256(text.encode()).hexdigest(),
+            "device": [device.device_kind, jax.local_device_count()],
+            "versions": [jax.__version__, jaxlib.__version__],
+            "sizes": list(sizes),
+            "candidates": [plan._asdict() for plan in plans],
+        }
+    )
+
+
+def _recall(path: Path) -> tuple[Plan, list[dict[str, Any]]] | None:
+    """What an earlier process learnt; None if there is nothing, or nothing readable."""
+    try:
+        found = files.read_json(path)
+        evidence = [{**row, "source": "cache"} for row in found["evidence"]]
+        return Plan(**found["plan"]), evidence
+    except (StoreError, KeyError, TypeError):
+        return None
+
+
+def program_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """The memory of a compiled program on one device: arguments, results, all that lies between.
+
+    None where the backend does not say.
+    """
+    memory: Any = compiled.memory_analysis()
+    if memory is None:
+        return None
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
+def free_bytes() -> int | None:
+    """The memory that a program may take on one device; None where nobody says.
+
+    On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
+    the system calls available.
+    """
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kilobytes[0] * 1024 if kilobytes else None
+
+
+def _fits(plan: Plan, needed: int | None, free: int | None) -> bool:
+    if needed is None or free is None:
+        return True
+    shared = plan.devices if jax.default_backend() == "cpu" else 1
+    return needed * shared <= free
+
+
+def _measure(
+    setting: Setting, plans: Sequence[Plan], sizes: Sequence[int], repeats: int, budget: float
+) -> tuple[Plan, list[dict[str, Any]]]:
+    began, free = time.perf_counter(), free_bytes()
+    runs: dict[Plan, Callable[[], float]] = {}
+    needed: dict[Plan, int | None] = {}
+    for plan in plans:
+        if runs and time.perf_counter() - began > budget:
+            break
+        probe = _Probe(setting, plan)
+        # The host's step holds what the scan holds, and is several programs: see the scan's figure.
+        alike = needed.get(plan._replace(driver="scan"))
+        needed[plan] = probe.bytes() if plan.driver == "scan" else alike
+        if _fits(plan, needed[plan], free):
+            probe.seconds()  # compiles
+            runs[plan] = probe.seconds
+    if not runs:
+        least = min(n for n in needed.values() if n is not None)
+        raise ValueError(
+            f"`members` fit no memory: the smallest of {len(needed)} plans needs "
+            f"{least / 2**20:,.0f} MiB on a device, and {(free or 0) / 2**20:,.0f} MiB are free."
+        )
+    times: dict[Plan, list[float]] = {plan: [] for plan in runs}
+    for _ in range(repeats):
+        for plan, run in runs.items():
+            times[plan].append(run())
+    costs = {plan: population_cost(plan, min(t), sizes) for plan, t in times.items()}
+    steps = min(PROBE, setting.trainer.steps)
+    evidence = [
+        {
+            **plan._asdict(),
+            "ms_per_member_step": 1e3 * min(times[plan]) / (plan.chunk * steps),
+            "relative_cost": costs[plan] / min(costs.values()),
+            "bytes": needed[plan],
+            "source": "measured",
+        }
+        for plan in runs
+    ]
+    return min(costs, key=lambda plan: costs[plan]), evidence
+
+
+class _Probe:
+    """A plan's segment, and what it takes: bytes on a device, seconds for a few real steps."""
+
+    def __init__(self, setting: Setting, plan: Plan):
+        self._setting, self._plan = setting, plan
+        self._segment: Any = compile_segment(setting.trainer, plan)
+
+    def _start(self) -> tuple[Any, ...]:
+        _, members, train, validation = self._setting
+        rows = np.arange(self._plan.chunk) % members.alive.shape[0]
+        chunk = trees.index(members, rows)
+        records = jax.vmap(init_record)(chunk)
+        n = np.int32(min(PROBE, self._setting.trainer.steps))
+        return jax.block_until_ready((chunk, records, train, validation, np.int32(0), n))
+
+    def bytes(self) -> int | None:
+        """What the compiler says of the program, which is compiled but not run."""
+        return program_bytes(self._segment.lower(*self._start()).compile())
+
+    def seconds(self) -> float:
+        """The time of a few steps on copies of the members."""
+        args = self._start()
+        start = time.perf_counter()
+        jax.block_until_ready(self._segment(*args))
+        return time.perf_counter() - start

@@ -1,0 +1,87 @@
+"""The plan is the cheapest that fits, is learnt once, and is refused where nothing fits."""
+
+import jax
+import pytest
+
+from lth_jax.training import Plan, candidate_plans, choose_plan, planning, widths_for
+from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of
+
+CANDIDATES = [Plan(1), Plan(2), Plan(2, "host")]
+
+
+def choose(**options):
+    options = {"candidates": CANDIDATES, "repeats": 1, **options}
+    return choose_plan(TRAINER, members_of(2), TRAIN, VALIDATION, [2, 4], **options)
+
+
+def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkeypatch):
+    plan, evidence = choose(learnt=tmp_path)
+    best = min(evidence, key=lambda row: row["relative_cost"])
+    assert plan == Plan(**{field: best[field] for field in Plan._fields})
+    assert best["relative_cost"] == 1.0
+    assert [row["chunk"] for row in evidence] == [1, 2, 2]
+    assert {row["source"] for row in evidence} == {"measured"}
+    assert evidence[0]["bytes"] < evidence[1]["bytes"] == evidence[2]["bytes"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "_measure", lambda *args: pytest.fail("measured again"))
+        again, recalled = choose(learnt=tmp_path)
+    assert again == plan
+    assert recalled == [{**row, "source": "cache"} for row in evidence]
+
+    [path] = tmp_path.iterdir()
+    path.write_text("{")  # damaged: measured again
+    assert {row["source"] for row in choose(learnt=tmp_path)[1]} == {"measured"}
+
+
+def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
+    def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES)):
+        setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)
+        return planning._fingerprint(setting, plans, sizes)
+
+    other = TRAINER._replace(schedule=lambda step: 0.5)
+    names = [name(), name(other), name(sizes=(3,)), name(plans=tuple(CANDIDATES[:1]))]
+    assert len(set(names)) == 4 and name() == names[0]
+
+
+def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
+    needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
+    monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe: 1.0)
+    monkeypatch.setattr(planning, "free_bytes", lambda: 150)
+    plan, evidence = choose()
+    assert plan == Plan(1) and len(evidence) == 1
+    monkeypatch.setattr(planning, "free_bytes", lambda: 99)
+    with pytest.raises(ValueError, match="`members` fit no memory: the smallest of 3") as caught:
+        choose()
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_of_a_cpu_share_its_memory():
+    assert planning._fits(Plan(2, devices=2), 10, 20)
+    assert not planning._fits(Plan(2, devices=2), 11, 20)
+    assert planning._fits(Plan(2), None, 0) and planning._fits(Plan(2), 1, None)
+    free = planning.free_bytes()
+    assert free is None or free > 2**20
+
+
+def test_candidates_are_sound_and_differ():
+    for widths, devices in (([1], 1), ([4, 20], 1), ([3, 20], 8), ([5], 2), ([2], 2)):
+        plans = candidate_plans(widths, devices)
+        assert len(set(plans)) == len(plans)
+        for plan in plans:
+            planning.compile_segment(TRAINER, plan)
+            assert plan.devices in (1, devices)
+    assert {plan.driver for plan in candidate_plans([4], drivers=["host"])} == {"host"}
+    assert candidate_plans([6])[0] == Plan(6)  # the plainest first
+
+
+def test_widths_follow_the_levels():
+    assert widths_for([3, 15, 15]) == [3, 15]
+    assert widths_for([5] + [20] * 30) == [20]
+    assert widths_for([1]) == [1]
+
+
+def test_memory_is_what_the_compiler_says():
+    compiled = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((256,), "float32")).compile()
+    assert planning.program_bytes(compiled) >= 2048
