@@ -152,7 +152,7 @@ def test_bad_model_options_name_the_model(workdir):
 
 
 def test_bad_machine_fields(workdir):
-    for field, value in (("driver", "loop"), ("chunk", -1)):
+    for field, value in (("driver", "loop"), ("chunk", -1), ("devices", -1), ("devices", 99)):
         config = config_in(workdir)
         config.machine[field] = value
         with pytest.raises(UserError, match=f"`machine.{field}`"):

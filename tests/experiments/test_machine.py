@@ -1,0 +1,45 @@
+"""The machine part of a config: devices that are there, and what is kept for the next run."""
+
+import pytest
+
+from experiments import machine, runner
+from experiments.flags import UserError
+from lth_jax.training import Plan
+from tests.experiments import tiny
+
+
+def machine_of(**changes):
+    settings = tiny.get_config().machine
+    settings.update(changes)
+    return settings
+
+
+def test_devices_that_are_not_there_are_one_sentence():
+    with pytest.raises(UserError, match=r"`machine.devices` is 99; this machine has 8 \(cpu\)"):
+        machine.prepare(machine_of(devices=99))
+    with pytest.raises(UserError, match=r"must be a multiple of `machine\.devices`, which is 4"):
+        machine.prepare(machine_of(devices=4, chunk=6))
+
+
+def test_a_population_uses_the_devices_it_has_members_for():
+    assert machine.devices(machine_of(), members=3) == 3
+    assert machine.devices(machine_of(), members=100) == 8
+    assert machine.devices(machine_of(devices=2), members=100) == 2
+
+
+def test_a_plan_that_is_told_is_the_only_candidate():
+    assert runner.candidates(machine_of(), [5]) == [Plan(2)]
+    assert runner.candidates(machine_of(devices=2), [5]) == [Plan(2, devices=2)]
+    measured = runner.candidates(machine_of(chunk=0, driver="scan"), [5])
+    assert len(measured) > 1 and {plan.driver for plan in measured} == {"scan"}
+
+
+def test_a_recorded_plan_is_read_back():
+    plan = Plan(4, "scan", 2, 1)
+    assert runner.plan_of({**plan._asdict(), "evidence": [], "level": 3}) == plan
+
+
+def test_plans_are_kept_beside_compiled_programs(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert machine.learnt(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"
+    assert machine.learnt(machine_of(compilation_cache=False)) is None
