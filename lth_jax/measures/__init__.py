@@ -1,1 +1,1 @@
-"""What is measured on results and masks: intervals, overlaps, and other plain numbers."""
+"""What is measured on results, masks and networks: intervals, overlaps, other plain numbers."""

@@ -1,4 +1,4 @@
-"""Eigenvalues as people look at them: as a smooth density, and as outliers beyond a bulk."""
+"""Eigenvalues as people look at them: a smooth density, outliers beyond a bulk, a radius."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,3 +45,32 @@ def outliers(largest: ArrayLike) -> int:
     largest = np.asarray(largest, np.float64)
     positive = largest[largest > 0]
     return int(np.argmax(positive[:-1] / positive[1:])) + 1 if len(positive) > 1 else 0
+
+
+def spectral_radius(kernel: ArrayLike, gates: int = 1) -> NDArray[np.float64]:
+    """The largest absolute eigenvalue of each gate's recurrent matrix, `max_i |λ_i(U_g)|`.
+
+    Where the state stays small, a tanh network's memory fades if the radius is below one and can
+    explode if it is above (Pascanu, Mikolov and Bengio, 2013).
+
+    Args:
+      kernel: `(..., width, gates · width)`, the gates' square blocks side by side.
+      gates: 1 for a tanh network, 3 for a GRU, 4 for an LSTM.
+
+    Returns:
+      float64 `[..., gates]`.
+
+    Raises:
+      ValueError: if the kernel is not made of so many square blocks.
+
+    >>> spectral_radius([[0.0, 2.0], [-2.0, 0.0]]).round(6).tolist()
+    [2.0]
+    """
+    u = np.asarray(kernel, np.float64)
+    if u.ndim < 2 or u.shape[-1] != gates * u.shape[-2]:
+        raise ValueError(
+            f"`kernel` must have shape (..., width, {gates} · width) for `gates={gates}`, "
+            f"got {u.shape}."
+        )
+    blocks = np.stack(np.split(u, gates, axis=-1), axis=-3)
+    return np.abs(np.linalg.eigvals(blocks)).max(axis=-1)

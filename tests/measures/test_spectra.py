@@ -22,3 +22,20 @@ def test_a_density_has_the_mass_and_the_moments_of_its_eigenvalues():
 )
 def test_outliers_stand_above_the_widest_relative_gap(largest, count):
     assert spectra.outliers(largest) == count
+
+
+@pytest.mark.parametrize("gates", [1, 3])
+def test_spectral_radius_of_matrices_with_known_eigenvalues(gates):
+    rng = np.random.default_rng(0)
+    eigenvalues = rng.normal(size=(2, gates, 5))
+    bases = rng.normal(size=(2, gates, 5, 5))
+    blocks = bases @ (eigenvalues[..., None] * np.linalg.inv(bases))
+    kernel = np.concatenate(np.moveaxis(blocks, 1, 0), axis=-1)
+    assert kernel.shape == (2, 5, gates * 5)
+    expected = np.abs(eigenvalues).max(-1)
+    np.testing.assert_allclose(spectra.spectral_radius(kernel, gates), expected, rtol=1e-8)
+
+
+def test_spectral_radius_wants_square_blocks():
+    with pytest.raises(ValueError, match=r"`kernel` must have shape .*`gates=3`, got \(4, 8\)"):
+        spectra.spectral_radius(np.ones((4, 8)), gates=3)

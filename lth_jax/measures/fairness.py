@@ -1,0 +1,118 @@
+"""Who bears the errors: confusion per group, and the gaps between groups."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def confusion(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> NDArray[np.int64]:
+    """How often each class was taken for each: `counts[label, prediction]`.
+
+    Args:
+      predictions: `(n,)` integers.
+      labels: `(n,)` integers.
+      classes: number of classes.
+
+    Returns:
+      int64 `[classes, classes]`.
+
+    Raises:
+      ValueError: if the shapes differ or an entry is not in `[0, classes)`.
+
+    >>> confusion([0, 1, 1], [0, 0, 1], classes=2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    found, true = (
+        _integers("predictions", predictions, classes),
+        _integers("labels", labels, classes),
+    )
+    if found.shape != true.shape:
+        raise ValueError(
+            f"`predictions` and `labels` must be of one length, got {found.size} and {true.size}."
+        )
+    counts = np.bincount(true * classes + found, minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def confusion_per_group(
+    predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike, *, classes: int
+) -> dict[Any, NDArray[np.int64]]:
+    """`confusion` of the examples of each group.
+
+    Args:
+      predictions: `(n,)` integers.
+      labels: `(n,)` integers.
+      groups: `(n,)`, to which group each example belongs: integers or strings.
+      classes: number of classes.
+
+    Returns:
+      `{group: int64[classes, classes]}`, groups in order.
+
+    Raises:
+      ValueError: if the shapes differ or a class is out of range.
+
+    >>> found = confusion_per_group([0, 1, 1], [0, 0, 1], ["a", "a", "b"], classes=2)
+    >>> {group: accuracy(counts) for group, counts in found.items()}
+    {'a': 0.5, 'b': 1.0}
+    """
+    predictions, labels, groups = (np.asarray(a) for a in (predictions, labels, groups))
+    if groups.shape != labels.shape:
+        raise ValueError(
+            f"`groups` must have the shape of `labels`, got {groups.shape} and {labels.shape}."
+        )
+    return {
+        group: confusion(predictions[groups == group], labels[groups == group], classes=classes)
+        for group in np.unique(groups).tolist()
+    }
+
+
+def accuracy(counts: ArrayLike) -> float:
+    """The fraction on the diagonal of a confusion matrix; NaN of an empty one.
+
+    >>> accuracy([[3, 1], [0, 4]])
+    0.875
+    """
+    counts = np.asarray(counts)
+    return float(np.trace(counts) / counts.sum()) if counts.sum() else float("nan")
+
+
+def recalls(counts: ArrayLike) -> NDArray[np.float64]:
+    """The fraction of each class that is recognised, `counts[c, c] / Σ_j counts[c, j]`.
+
+    Of two classes, entry 1 is the true-positive rate, and one less entry 0 the false-positive
+    rate: equal between groups, they are equalised odds (Hardt, Price and Srebro, 2016).
+
+    Returns:
+      float64 `[classes]`; NaN where a class does not occur.
+
+    >>> recalls([[3, 1], [0, 4]]).tolist()
+    [0.75, 1.0]
+    """
+    counts = np.asarray(counts, np.float64)
+    totals = counts.sum(axis=1)
+    return np.divide(np.diag(counts), totals, out=np.full(len(counts), np.nan), where=totals > 0)
+
+
+def gap(values: Mapping[Any, float]) -> float:
+    """The largest difference between two groups; NaN values (empty groups) are left out.
+
+    Raises:
+      ValueError: if no group has a value.
+
+    >>> gap({"a": 0.5, "b": 1.0, "c": float("nan")})
+    0.5
+    """
+    finite = [value for value in values.values() if np.isfinite(value)]
+    if not finite:
+        raise ValueError("`values` must hold a finite value for one group at least.")
+    return max(finite) - min(finite)
+
+
+def _integers(name: str, values: ArrayLike, classes: int) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    whole = array.ndim == 1 and (np.issubdtype(array.dtype, np.integer) or not array.size)
+    if not whole or (array.size and not 0 <= array.min() <= array.max() < classes):
+        raise ValueError(f"`{name}` must be a vector of integers from 0 to {classes - 1}.")
+    return array.astype(np.int64)

@@ -1,0 +1,60 @@
+"""Confusion per group by counting, and what is read off it."""
+
+import numpy as np
+import pytest
+
+from lth_jax.measures import fairness as f
+
+RNG = np.random.default_rng(0)
+LABELS, PREDICTIONS = RNG.integers(0, 3, 60), RNG.integers(0, 3, 60)
+GROUPS = RNG.choice(["old", "young"], 60)
+
+
+def test_confusion_counts_pairs():
+    found = f.confusion(PREDICTIONS, LABELS, classes=4)
+    for true in range(4):
+        for said in range(4):
+            assert found[true, said] == sum((LABELS == true) & (PREDICTIONS == said))
+
+
+def test_groups_add_up_to_the_whole():
+    per_group = f.confusion_per_group(PREDICTIONS, LABELS, GROUPS, classes=3)
+    assert list(per_group) == ["old", "young"]
+    whole = f.confusion(PREDICTIONS, LABELS, classes=3)
+    np.testing.assert_array_equal(sum(per_group.values()), whole)
+    for group, counts in per_group.items():
+        here = GROUPS == group
+        assert f.accuracy(counts) == np.mean(PREDICTIONS[here] == LABELS[here])
+
+
+def test_recalls_and_accuracy():
+    counts = [[3, 1, 0], [2, 2, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(f.recalls(counts), [0.75, 0.5, np.nan])
+    assert f.accuracy(counts) == 5 / 8
+    assert np.isnan(f.accuracy(np.zeros((2, 2))))
+
+
+def test_the_gap_is_that_of_best_and_worst():
+    assert f.gap({0: 0.9, 1: 0.4, 2: np.nan, 3: 0.7}) == 0.5
+    assert f.gap({0: 0.9}) == 0
+    with pytest.raises(ValueError, match="`values` must hold a finite value"):
+        f.gap({0: np.nan})
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "groups", "message"),
+    [
+        ([0, 3], [0, 1], [0, 0], "`predictions` must be a vector of integers from 0 to 2"),
+        ([0, 1], [0, -1], [0, 0], "`labels` must be a vector of integers"),
+        ([0.0, 1.0], [0, 1], [0, 0], "`predictions` must be a vector of integers"),
+        ([0, 1], [0, 1], [0], "`groups` must have the shape of `labels`"),
+    ],
+)
+def test_bad_input_is_refused(predictions, labels, groups, message):
+    with pytest.raises(ValueError, match=message):
+        f.confusion_per_group(predictions, labels, groups, classes=3)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="of one length, got 1 and 2"):
+        f.confusion([0], [0, 1], classes=2)
