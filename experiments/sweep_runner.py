@@ -8,13 +8,14 @@ from ml_collections import ConfigDict
 
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
-from experiments.runner import candidates, measure_plans
+from experiments.runner import candidates, measure_plans, plan_of
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, Progress, climb, timeline
 from lth_jax.training import Plan
 
-WIDTHS = (1, 4, 16, 64, 256)
-"""The chunks that are measured for a population of many cells."""
+WIDTHS = (16, 64)
+"""The chunks that are measured for large populations: wide enough to be fast, and narrow enough
+that a level is several of them, which workers share and a kill cannot lose together."""
 
 
 class Worker:
@@ -55,13 +56,13 @@ class Worker:
     def _climb(self, group: Group) -> None:
         plan = self._sweep.once(f"plan-{group.program[:8]}", partial(planned, self._machine, group))
         name = f"group-{group.key[:8]}"
-        replans = [(r["level"], _plan(r)) for r in self._sweep.records(f"replans-{name}")]
+        replans = [(r["level"], plan_of(r)) for r in self._sweep.records(f"replans-{name}")]
         title = f"{self._sweep.path.name} {name}"
         with Display(title, member_steps(group), self._machine.progress) as display:
             climb(
                 [job.cell for job in group.jobs],
                 store=self._store,
-                plans=[(0, _plan(plan)), *replans],
+                plans=[(0, plan_of(plan)), *replans],
                 hooks=self._hooks(group, plan, name, display),
                 programs=self._sharing.programs[group.program],
             )
@@ -103,7 +104,7 @@ class Worker:
             if run.status == "finished":
                 return
             if run.plan is None:
-                run.record_plan(plan)
+                run.recordplan_of(plan)
             run.clear()
             for entry in entries:
                 run.add(**entry._asdict())
@@ -119,10 +120,8 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
       always: whether to measure also what the config says.
     """
     sizes = [len(level) for level in group.roster.levels]
-    told = machine.chunk and machine.driver
-    widths = [width for width in WIDTHS if width <= max(sizes)]
-    plans = candidates(machine, widths)
-    if told and not always:
+    plans = candidates(machine, [w for w in WIDTHS if w <= max(sizes)] or [max(sizes)])
+    if machine.chunk and machine.driver and not always:
         return {**plans[0]._asdict(), "evidence": []}
     plan, evidence = measure_plans(machine, group.jobs[0].cell, sizes, plans)
     return {**plan._asdict(), "evidence": evidence}
@@ -154,9 +153,9 @@ def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Ou
       plan: from `planned`, measured.
       index: of the store.
     """
-    chosen = _plan(plan)
+    chosen = plan_of(plan)
     missing = [[key for key in keys if not index.find(key)] for keys in group.roster.levels]
-    [measured] = [found for found in plan["evidence"] if _plan(found) == chosen]
+    [measured] = [found for found in plan["evidence"] if plan_of(found) == chosen]
     padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(
@@ -189,10 +188,6 @@ def _lengths(group: Group) -> list[int]:
     trunk, above = timeline(group.jobs[0].cell.ladder)
     levels = len(group.roster.levels)
     return [trunk.stop - trunk.start] + [above.stop - above.start] * (levels - 1)
-
-
-def _plan(recorded: dict[str, Any]) -> Plan:
-    return Plan(**{name: recorded[name] for name in Plan._fields})
 
 
 def _record(progress: Progress) -> dict[str, Any]:

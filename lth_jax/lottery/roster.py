@@ -136,14 +136,14 @@ def check_cells(cells: Sequence[Cell]) -> None:
     for i, cell in enumerate(cells):
         check_ladder(cell.lab, cell.ladder)
         if cell.lab.trainer is not first.lab.trainer or cell.lab.data is not first.lab.data:
-            raise ValueError(
-                f"`cells[{i}]` has a trainer or data of its own; one is shared by all."
-            )
+            raise ValueError(f"`cells[{i}]` has a trainer or data of its own; all share one.")
         if timeline(cell.ladder) != timeline(first.ladder):
             raise ValueError(
                 f"`cells[{i}]` trains {timeline(cell.ladder)}, cells[0] {timeline(first.ladder)}; "
                 "members of one population take the same steps."
             )
+        if cell.ladder.prunable != first.ladder.prunable:
+            raise ValueError(f"`cells[{i}]` has other prunable leaves than cells[0].")
 
 
 def timeline(ladder: Ladder) -> tuple[Course, Course]:

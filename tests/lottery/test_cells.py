@@ -1,0 +1,219 @@
+"""Many cells as one population: what they share, what stays their own, and one program for all."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from lth_jax.lottery import Cell, Hooks, Label, Programs, Rewind, Roster, climb, training_program
+from lth_jax.lottery.roster import check_cells, member_keys
+from lth_jax.pruning.transforms import masked
+from lth_jax.store import Store, read_entry
+from lth_jax.training import Plan
+from lth_jax.types import DENSE, TICKET
+from tests.lottery.test_ladder import EVERY, STOP, make_lab, make_ladder
+
+PLANS = [(0, Plan(3))]
+
+
+def cell_of(lab, ladder, rate=1e-2, seed=5):
+    lab = lab._replace(root=jax.random.key(seed), hyper={"learning_rate": rate})
+    return Cell(lab, ladder, {"trunk": {"seed": seed, "rate": rate}, "ladder": {}})
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Rates, seeds, densities, depths and controls that differ: four cells, and their traces."""
+    traces = []
+    lab = make_lab(traces=traces)
+    both = make_ladder(lab, densities=(0.5, 0.25), controls=("reinit", "shuffle"))
+    sparse = both._replace(counts=make_ladder(lab, densities=(0.3,)).counts)
+    one_control = both._replace(controls={"reinit": both.controls["reinit"]})
+    cells = [
+        cell_of(lab, both),
+        cell_of(lab, sparse),
+        cell_of(lab, one_control),
+        cell_of(lab, both, rate=0.1, seed=6),
+    ]
+    return cells, traces
+
+
+@pytest.fixture(scope="module")
+def climbed(mixed, tmp_path_factory):
+    cells, traces = mixed
+    folder = tmp_path_factory.mktemp("together")
+    told = []
+    manifests = climb(cells, store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
+    return folder, manifests, told, len(traces)
+
+
+def members(store, manifest):
+    """`{(level, arm, replicate): (weights, mask, curves)}` of one cell."""
+    found = {}
+    for entry in manifest:
+        node = read_entry(store, entry._asdict())
+        for i, member in enumerate(node.meta["members"]):
+            history = {k: v[:, i] for k, v in node.arrays["history"].items() if k != "step"}
+            place = (node.meta["level"], member["arm"], member["replicate"])
+            found[place] = (
+                node.arrays["end"]["params"]["Dense_0/kernel"][i],
+                node.arrays["mask"]["Dense_0/kernel"][i],
+                history,
+            )
+    return found
+
+
+def test_each_cell_has_the_numbers_it_has_alone(mixed, climbed, tmp_path):
+    cells, _ = mixed
+    folder, manifests, *_ = climbed
+    programs = Programs(cells[0].lab.trainer)
+    for i, cell in enumerate(cells):
+        store = Store(tmp_path / str(i))
+        [alone] = climb([cell], store=store, plans=[(0, Plan(2))], programs=programs)
+        here, there = members(Store(folder), manifests[i]), members(store, alone)
+        assert here.keys() == there.keys()
+        for place, (weights, mask, history) in here.items():
+            np.testing.assert_allclose(weights, there[place][0], atol=1e-5)
+            np.testing.assert_array_equal(mask, there[place][1])
+            for name, values in history.items():
+                np.testing.assert_allclose(values, there[place][2][name], atol=1e-5)
+
+
+def test_all_cells_train_in_one_program(climbed):
+    *_, traces = climbed
+    assert traces == 1
+
+
+def test_what_cells_have_in_common_is_trained_once(mixed, climbed):
+    _, manifests, told, _ = climbed
+    # Level 0: 2 dense members for the first three cells, 2 for the last. Level 1: 6 + 6 + 0 + 6
+    # (the third cell's tickets and reinit are the first's). Level 2: 6 + 0 + 0 + 6.
+    chunks = [-(-n // 3) for n in (4, 18, 12)]
+    assert len(told) == sum(chunks) * (STOP // EVERY)
+    assert [sum(len(e.rows) for e in manifest) for manifest in manifests] == [14, 8, 10, 14]
+    trained = sum(entry.member_steps for manifest in manifests for entry in manifest)
+    assert trained == (4 + 18 + 12) * STOP
+
+
+def test_a_finished_population_is_read_not_trained(mixed, climbed):
+    cells, _ = mixed
+    folder, manifests, *_ = climbed
+    told = []
+    again = climb(cells[::-1], store=Store(folder), plans=[(0, Plan(1))], hooks=Hooks(told.append))
+    assert told == []
+    for before, after in zip(manifests, again[::-1], strict=True):
+        assert [(e.key, e.rows) for e in before] == [(e.key, e.rows) for e in after]
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_path):
+    cells, _ = mixed
+    folder, manifests, told, _ = climbed
+    seen = []
+
+    def stop(progress):
+        seen.append(progress)
+        if len(seen) == 9:
+            raise Stopped
+
+    store = Store(tmp_path)
+    with pytest.raises(Stopped):
+        climb(cells, store=store, plans=PLANS, hooks=Hooks(stop))
+    resumed = []
+    again = climb(cells, store=store, plans=PLANS, hooks=Hooks(resumed.append))
+    assert again == manifests
+    assert len(seen) + len(resumed) <= len(told) + 1
+    for entry in {entry.key: entry for manifest in again for entry in manifest}.values():
+        nodes = store.read(entry.key), Store(folder).read(entry.key)
+        jax.tree.map(np.testing.assert_array_equal, *(node.arrays for node in nodes))
+
+
+def test_a_key_is_made_of_what_decides_a_member():
+    lab = make_lab()
+    ladder = make_ladder(lab, densities=(0.5, 0.25))
+    base = member_keys(cell_of(lab, ladder))
+    ticket, reinit = Label(TICKET, 0), Label("reinit", 0)
+    assert len({key for level in base for key in level.values()}) == 2 + 8 + 8
+
+    def keys(**changes):
+        return member_keys(cell_of(lab, ladder._replace(**changes)))
+
+    fewer = keys(controls={}, control_levels=frozenset({2}))
+    assert fewer[2] == {label: key for label, key in base[2].items() if label.arm == TICKET}
+    other = keys(counts=[ladder.counts[0], make_ladder(lab, densities=(0.1,)).counts[0]])
+    assert other[:2] == base[:2] and other[2][ticket] != base[2][ticket]
+    earlier = keys(counts=[make_ladder(lab, densities=(0.6,)).counts[0], ladder.counts[1]])
+    assert earlier[0] == base[0]
+    assert earlier[2][ticket] != base[2][ticket]  # the same count, of another parent
+    assert keys(rewind=Rewind(step=2))[0] != base[0]
+    assert member_keys(cell_of(lab, ladder, seed=6))[2][reinit] != base[2][reinit]
+
+
+def test_a_roster_lists_each_member_once(mixed):
+    cells, _ = mixed
+    roster = Roster(cells)
+    assert [len(level) for level in roster.levels] == [4, 18, 12]
+    dense = roster.levels[0][roster.keys[1][0][Label(DENSE, 1)]]
+    assert dense.cells == [0, 1, 2] and dense.label == Label(DENSE, 1)
+
+
+def test_cells_that_cannot_climb_together_are_refused():
+    lab = make_lab()
+    ladder = make_ladder(lab)
+    cell = cell_of(lab, ladder)
+    with pytest.raises(ValueError, match="`cells` is empty"):
+        check_cells([])
+    for other, message in (
+        (cell._replace(lab=make_lab()), r"`cells\[1\]` has a trainer or data of its own"),
+        (cell_of(lab, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
+        (
+            cell_of(lab, ladder._replace(prunable=jax.tree.map(lambda _: True, ladder.prunable))),
+            "other prunable leaves",
+        ),
+        (cell_of(lab, ladder._replace(counts=[])), "`levels` is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_cells([cell, other])
+
+
+def test_a_program_is_known_by_what_it_does():
+    lab = make_lab()
+
+    def key(**changes):
+        return training_program(lab.trainer._replace(**changes), lab.data, ["learning_rate"])
+
+    def scaled(factor):
+        def init(rng, x):
+            params, state = model.init(rng, x)
+            return jax.tree.map(lambda leaf: factor * leaf, params), state
+
+        return init
+
+    model, same = lab.trainer.model, key()
+    assert key(schedule=lambda step: 1.0) == key(schedule=lambda step: 1.0)
+    assert training_program(make_lab().trainer, lab.data, ["learning_rate"]) == same
+    others = [
+        key(steps=EVERY + 1),
+        key(make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"], momentum=0.8))),
+        key(make_optimizer=lambda h: masked(optax.adam(h["learning_rate"]))),
+        key(model=model._replace(init=scaled(2.0))),  # the same steps from another beginning
+        key(model=model._replace(init=scaled(3.0))),
+    ]
+    assert len({same, *others}) == 1 + len(others)
+
+
+def test_functions_of_one_text_are_compiled_once():
+    programs = Programs(make_lab().trainer)
+    x = np.arange(3.0, dtype=np.float32)
+
+    def times(factor):
+        return programs.same(lambda x: factor * x, [x])
+
+    assert times(2.0) is times(2.0) is not times(3.0)
+    np.testing.assert_array_equal(times(3.0)(x), 3 * x)
+    table = np.arange(3.0, dtype=np.float32)
+    added = [programs.same(lambda x, c=c: x + c, [x]) for c in (table, table + 1, table.copy())]
+    assert added[0] is added[2] is not added[1]
