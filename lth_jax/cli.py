@@ -110,21 +110,24 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from lth_jax.report import level_table, read_run
+    from lth_jax.report import level_table, read_run, unit_rows
     from lth_jax.report.display import headline_metric, verdict
     from lth_jax.report.tables import difference_rows, summary_rows
     from lth_jax.store import Store
 
     info = _find(arguments)
-    run = read_run(Store(_root(info)), info.path)
+    store = Store(_root(info))
+    run, units = read_run(store, info.path), unit_rows.read(store, info.path)
     if arguments.json:
-        rows = summary_rows(run)
+        rows = summary_rows(run) + (unit_rows.rows(units) if units else [])
         _print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     print(f"{info.run}: {info.status}, started {info.created}")
     _print_tables(level_table(run))
     metric = headline_metric(run)
     print(verdict(difference_rows(run, metric) if metric else []))
+    if units:
+        _print_tables(unit_rows.table(units))
 
 
 def _report(arguments: argparse.Namespace) -> None:

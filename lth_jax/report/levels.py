@@ -105,8 +105,10 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     path = Path(path)
     nodes = read_json(path / "manifest.json")["nodes"]
     entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    # The dense level may be shared with a run that prunes other leaves, so the last level says.
+    prunable = prunable_names(store.facts(entries[-1]["key"])) if entries else None
     levels = tuple(
-        level_of([read_entry(store, entry) for entry in chunk])
+        level_of([read_entry(store, entry) for entry in chunk], prunable)
         for _, chunk in groupby(entries, key=lambda entry: entry["level"])
     )
     env, rates = read_json(path / "env.json"), path / RATES
@@ -120,8 +122,17 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     )
 
 
-def level_of(nodes: list[Node]) -> Level:
+def prunable_names(meta: dict[str, Any]) -> list[str]:
+    """The names of the leaves that a level's node says may be pruned."""
+    return [leaf["name"] for leaf in meta["leaves"] if leaf["prunable"]]
+
+
+def level_of(nodes: list[Node], prunable: list[str] | None = None) -> Level:
     """Joins the chunks of one level along the member axis and reduces their masks.
+
+    Args:
+      nodes: the level's chunks.
+      prunable: names of the leaves that may be pruned; by default as the chunks say.
 
     Raises:
       CorruptError: if the chunks were not evaluated at the same steps, or hold a member twice.
@@ -138,7 +149,7 @@ def level_of(nodes: list[Node]) -> Level:
             f"the chunks of level {first['level']} were evaluated at different steps."
         )
     curves = [{k: v for k, v in n.arrays["history"].items() if k != "step"} for n in nodes]
-    prunable = [leaf["name"] for leaf in first["leaves"] if leaf["prunable"]]
+    prunable = prunable_names(first) if prunable is None else prunable
     masks = _joined([{k: n.arrays["mask"][k] for k in prunable} for n in nodes], axis=0)
     return Level(
         level=first["level"],

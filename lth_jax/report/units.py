@@ -1,19 +1,18 @@
-"""Units of a run's networks: who is tied to whom, what is alive, and how fast it is."""
+"""Pictures of a run's units: who is tied to whom, what is alive, and how fast it is."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from lth_jax.measures.intervals import paired_difference, student_t
+from lth_jax.measures.intervals import student_t
 from lth_jax.report.figures import Look, density_axis, legend, looks, new, ranged, style
-from lth_jax.report.tables import Row, interval_cells, or_none
-from lth_jax.store.analyses import analyses
-from lth_jax.store.nodes import Store
+from lth_jax.report.unit_rows import Network, Timed, Units, read, rows, table
 from lth_jax.types import DENSE
+
+__all__ = ["CAPTIONS", "draw", "read", "rows", "table"]
 
 CAPTIONS = {
     "unit_groups": "Who is tied to whom: each column is a group of removable units, each row an "
@@ -27,157 +26,6 @@ CAPTIONS = {
     "latency_units": "Measured latency, relative to the dense network, against the share of units "
     "that are alive: one dot for each shape.",
 }
-
-
-class Network(NamedTuple):
-    """One network of a run.
-
-    Attributes:
-      arm: whose it is.
-      level: its round of train-prune-rewind.
-      replicate: its seed.
-      density: fraction of the prunable weights kept.
-      effective: fraction of the prunable weights that are kept and on a live path.
-      alive: for each group by name, how many units are alive.
-    """
-
-    arm: str
-    level: int
-    replicate: int
-    density: float
-    effective: float
-    alive: dict[str, int]
-
-
-class Timed(NamedTuple):
-    """One network without its dead units, timed.
-
-    Attributes:
-      arm: whose it is.
-      level: its round of train-prune-rewind.
-      replicate: its seed.
-      accuracy: on the test set.
-      latency: seconds of a forward pass, the median over rounds.
-      relative: the same over the dense network's, the median of the ratios within rounds.
-      share: fraction of all units that are alive.
-    """
-
-    arm: str
-    level: int
-    replicate: int
-    accuracy: float
-    latency: float
-    relative: float
-    share: float
-
-
-class Units(NamedTuple):
-    """What is known of a run's units.
-
-    Attributes:
-      groups: `{"name", "units", "slots": [[leaf, axis, indices per unit]]}` of each group.
-      networks: who is alive.
-      timed: how fast it is; empty before that was measured.
-    """
-
-    groups: list[dict[str, Any]]
-    networks: list[Network]
-    timed: list[Timed]
-
-
-def read(store: Store, path: str | Path) -> Units | None:
-    """What is there; None before a run was described, or where nothing can be removed.
-
-    Raises:
-      CorruptError: if something in the store is damaged.
-    """
-    described = analyses(path, "units")
-    if not described:
-        return None
-    node = store.read(described[-1]["key"])
-    if not node.meta["groups"]:
-        return None
-    alive = {name: flags.sum(axis=1) for name, flags in node.arrays["alive"].items()}
-    networks = [
-        Network(**about, density=float(density), effective=float(effective),
-                alive={name: int(counts[i]) for name, counts in alive.items()})
-        for i, (about, (density, effective)) in enumerate(
-            zip(node.meta["networks"], node.arrays["density"], strict=True)
-        )
-    ]  # fmt: skip
-    timings = analyses(path, "latency")
-    timed = _timed(store.read(timings[-1]["key"])) if timings else []
-    return Units(node.meta["groups"], networks, timed)
-
-
-def _timed(node: Any) -> list[Timed]:
-    seconds, networks = node.arrays["seconds"], node.meta["networks"]
-    dense = next((n["shape"] for n in networks if n["arm"] == DENSE), 0)
-    medians = np.median(seconds, axis=1)
-    relative = np.median(seconds / seconds[dense], axis=1)
-    sizes = [sum(shape.values()) for shape in node.meta["shapes"]]
-    return [
-        Timed(
-            **{name: one[name] for name in ("arm", "level", "replicate", "accuracy")},
-            latency=float(medians[one["shape"]]),
-            relative=float(relative[one["shape"]]),
-            share=sizes[one["shape"]] / sizes[dense],
-        )
-        for one in networks
-    ]
-
-
-def rows(found: Units) -> list[Row]:
-    """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
-
-    Metrics: `density`, `effective_density`, `units_alive/GROUP`; where latency was measured
-    `latency_seconds`, `latency_relative`, `accuracy`; and `accuracy_minus_ARM`, paired by
-    replicate, against the other arms of the level.
-    """
-    return [
-        {"arm": arm, "level": level, "metric": metric}
-        | interval_cells(student_t(values))
-        | {"values": [or_none(value) for value in values]}
-        for (arm, level, metric), values in _values(found).items()
-    ] + _differences(found.timed)
-
-
-def _values(found: Units) -> dict[tuple[str, int, str], list[float]]:
-    values: dict[tuple[str, int, str], list[float]] = {}
-
-    def add(one: Network | Timed, metric: str, value: float) -> None:
-        values.setdefault((one.arm, one.level, metric), []).append(value)
-
-    for network in found.networks:
-        add(network, "density", network.density)
-        add(network, "effective_density", network.effective)
-        for group, count in network.alive.items():
-            add(network, f"units_alive/{group}", float(count))
-    for timed in found.timed:
-        add(timed, "latency_seconds", timed.latency)
-        add(timed, "latency_relative", timed.relative)
-        add(timed, "accuracy", timed.accuracy)
-    return values
-
-
-def _differences(timed: Sequence[Timed]) -> list[Row]:
-    """The accuracy of each arm minus that of the arms after it, level by level."""
-    levels: dict[int, dict[str, dict[int, float]]] = {}
-    for one in timed:
-        levels.setdefault(one.level, {}).setdefault(one.arm, {})[one.replicate] = one.accuracy
-    found = []
-    for level, arms in levels.items():
-        names = list(arms)
-        for i, arm in enumerate(names):
-            for other in names[i + 1 :]:
-                both = sorted(arms[arm].keys() & arms[other].keys())
-                left, right = ([arms[name][r] for r in both] for name in (arm, other))
-                if both:
-                    about = {"arm": arm, "level": level, "metric": f"accuracy_minus_{other}"}
-                    cells = interval_cells(paired_difference(left, right))
-                    values = [a - b for a, b in zip(left, right, strict=True)]
-                    found.append(about | cells | {"values": values})
-    return found
 
 
 def draw(found: Units) -> dict[str, Figure]:

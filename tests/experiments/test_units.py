@@ -1,0 +1,199 @@
+"""Structured ladders as whole runs: what they prune, what they leave, how fast it is."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import build, latency, runner
+from experiments.configs import units as config_file
+from experiments.flags import UserError
+from lth_jax import cli
+from lth_jax.coding.stored import read_stored
+from lth_jax.store import Store
+from tests.experiments import tiny
+
+COMMAND = ["python", "-m", "experiments.run"]
+
+
+def config_in(workdir, **experiment):
+    config = tiny.get_config()
+    config.machine.workdir = str(workdir)
+    config.experiment.update_from_flattened_dict(experiment)
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def structured(workdir):
+    changes = {"prune.granularity": "units", "prune.scope": "layerwise", "prune.multiple": 2}
+    return runner.run(config_in(workdir, **changes, controls=("reinit", "random_units")), COMMAND)
+
+
+@pytest.fixture(scope="module")
+def refilled(workdir):
+    return runner.run(config_in(workdir, controls=("refill", "refill_random")), COMMAND)
+
+
+def networks(folder, *arms):
+    return list(read_stored(Store(folder.parent), folder, arms))
+
+
+def rows(folder, capsys):
+    capsys.readouterr()
+    assert cli.main(["show", folder.name, "--root", str(folder.parent), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["rows"]
+
+
+def test_structured_tickets_and_controls_keep_whole_units_of_one_number(structured):
+    for level, units in ((1, 8), (2, 4)):
+        kept = {}
+        for one in networks(structured, "ticket", "reinit", "random_units"):
+            if one.level == level:
+                mask = one.mask["Dense_0/bias"]
+                assert mask.sum() == units
+                for name, across in (("Dense_0/kernel", mask), ("Dense_1/kernel", mask[:, None])):
+                    assert (one.mask[name] == across).all()
+                assert one.mask["Dense_1/bias"].all()
+                kept[one.arm, one.replicate] = tuple(np.flatnonzero(mask))
+        assert all(kept["ticket", r] == kept["reinit", r] for r in range(2))
+        assert any(kept["ticket", r] != kept["random_units", r] for r in range(2))
+
+
+def test_random_units_start_from_the_original_initialisation(structured):
+    store = Store(structured.parent)
+    nodes = json.loads((structured / "manifest.json").read_text())["nodes"]
+    assert {arm for node in nodes for arm in node["arms"]} == {
+        "dense", "ticket", "reinit", "random_units"
+    }  # fmt: skip
+    assert store.read(nodes[0]["key"]).meta["level"] == 0
+
+
+@pytest.mark.slow
+def test_refilled_twins_are_whole_units_and_no_heavier(refilled):
+    tickets = {(o.level, o.replicate): o for o in networks(refilled, "ticket")}
+    for one in networks(refilled, "refill", "refill_random"):
+        kernel = one.mask["Dense_0/kernel"]
+        assert (kernel == kernel.any(0)).all() and not kernel.all()
+        weights = [sum(o.mask[f"Dense_{i}/kernel"].sum() for i in range(2))
+                   for o in (one, tickets[one.level, one.replicate])]  # fmt: skip
+        assert weights[0] <= weights[1]
+
+
+def test_every_run_is_described(structured, capsys):
+    found = {(r["arm"], r["level"], r["metric"]): r for r in rows(structured, capsys)}
+    for arm in ("ticket", "reinit", "random_units"):
+        row = found[arm, 2, "effective_density"]
+        assert row["mean"] == pytest.approx(row["density"])  # whole units leave nothing dead
+        assert found[arm, 2, "units_alive/Dense_0/bias:0"]["mean"] == 4
+    assert 'aria-label="unit_groups"' in (structured / "report" / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def timed(structured):
+    arguments = [structured.name, "--root", str(structured.parent), "--batch", "8"]
+    assert latency.main([*arguments, "--repeats", "3"]) == 0
+    return structured
+
+
+def test_latency_is_measured_for_each_shape_and_the_accuracies_are_the_runs_own(timed, capsys):
+    found = rows(timed, capsys)
+    for level in (1, 2):
+        mine = [r for r in found if r["level"] == level and r["metric"] == "latency_relative"]
+        assert {r["arm"] for r in mine} == {"ticket", "reinit", "random_units"}
+        assert len({r["mean"] for r in mine}) == 1 and mine[0]["mean"] > 0
+    pairs = [[r for r in found if (r["arm"], r["level"], r["metric"]) == ("ticket", 1, metric)]
+             for metric in ("accuracy", "test_accuracy_final")]  # fmt: skip
+    np.testing.assert_allclose(pairs[0][0]["values"], pairs[1][0]["values"], atol=1e-6)
+    assert [r for r in found if r["metric"] == "accuracy_minus_random_units"]
+    assert 'aria-label="latency"' in (timed / "report" / "index.html").read_text()
+
+
+def test_what_is_timed_is_not_timed_again(timed, monkeypatch):
+    monkeypatch.setattr(latency, "alternated", lambda *_: pytest.fail("timed twice"))
+    monkeypatch.setattr(latency, "write_report", lambda *_: "page")
+    arguments = [timed.name, "--root", str(timed.parent), "--batch", "8", "--repeats", "3"]
+    assert latency.main(arguments) == 0
+
+
+@pytest.mark.parametrize("option", ["--batch", "--repeats"])
+def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
+    arguments = [structured.name, "--root", str(structured.parent), option, "0"]
+    assert latency.main(arguments) == 2
+    assert f"`{option}` is 0; it must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prune.granularity": "unit"}, "`prune.granularity`"),
+        ({"prune.reduction": "median"}, "`prune.reduction`"),
+        ({"prune.multiple": 0}, "`prune.multiple` is 0"),
+        ({"prune.granularity": "units", "prune.scope": "erk"}, "`prune.scope` is 'erk'"),
+        ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` are of weights"),
+        ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),
+        ({"controls": ("random_units",)}, "`controls`"),
+        ({"prune.granularity": "units", "controls": ("refill",)}, "`controls`"),
+        ({"prune.criterion": "wanda"}, "which looks at data"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_work(changes, message):
+    with pytest.raises(UserError, match=message):
+        build.check(config_in("nowhere", **changes).experiment)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prune.groups": ("Conv_*",)}, "fits no group"),
+        ({"prune.criterion": "norm_scales"}, "without a leaf that fits"),
+        ({"model.options": ConfigDict({"features": (10,)}), "prune.groups": ()}, "no unit"),
+    ],
+)
+def test_a_network_without_such_units_is_refused(workdir, changes, message):
+    units = {"prune.granularity": "units", "prune.scope": "layerwise", "controls": ()}
+    config = config_in(workdir)
+    config.experiment.update_from_flattened_dict(units)
+    for name, value in changes.items():
+        config.experiment.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError, match=message):
+        runner.run(config, COMMAND)
+
+
+@pytest.mark.parametrize("what", ["hidden", "channels", "resnet", "refill"])
+def test_the_small_configs_become_ladders(what, workdir):
+    config = config_file.get_config(what)
+    config.machine.workdir = str(workdir)
+    build.check(config.experiment)
+    lab = build.lab(config.experiment, build.dataset(config))
+    ladder = build.ladder(config.experiment, lab)
+    assert list(ladder.controls) == list(config.experiment.controls)
+    assert len(ladder.counts) == config.experiment.prune.levels
+    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+    assert jax.tree.structure(ladder.prunable) == jax.tree.structure(params)
+
+
+def test_a_config_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="`what` is 'heads'"):
+        config_file.get_config("heads")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["activation_norms", "wanda", "norm_scales", "saliency"])
+def test_channels_of_a_residual_network_climb_with_every_kind_of_criterion(workdir, criterion):
+    config = config_file.get_config("resnet")
+    config.machine.update(workdir=str(workdir), chunk=1, driver="scan", compilation_cache=False)
+    config.experiment.update(replicates=1, controls=("random_units",))
+    config.experiment.train.update(steps=4, eval_every=2, batch_size=8)
+    config.experiment.prune.update(criterion=criterion, examples=16, levels=2)
+    folder = runner.run(config, COMMAND)
+    ticket = next(one for one in networks(folder, "ticket") if one.level == 2)
+    for name, mask in ticket.mask.items():
+        if name.endswith("scale"):
+            assert 0 < mask.sum() < mask.size and mask.sum() % 2 == 0
