@@ -104,7 +104,7 @@ class Worker:
             if run.status == "finished":
                 return
             if run.plan is None:
-                run.recordplan_of(plan)
+                run.record_plan(plan)
             run.clear()
             for entry in entries:
                 run.add(**entry._asdict())
