@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from lth_jax.models.layers import Initialization, dense, glorot_normal, read_sequence
@@ -84,12 +83,13 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """Blocks over a sequence of tokens or of vectors, then LayerNorm and a dense layer.
 
-    Sinusoidal positions are added to the embeddings, so any length will do. With `causal=True`
-    no position sees a later one: a decoder, whose last position has read everything; without, an
-    encoder, whose mean over positions is read. `every_step=True` gives logits at all positions
-    (language models). Inputs are those of `recurrent.RecurrentNet`.
+    With `causal=True` no position sees a later one: a decoder, whose last position has read
+    everything; without, an encoder, whose mean over positions is read. `every_step=True` gives
+    logits at all positions (language models). Positions are learned, so sequences must be as long
+    as the example given to `init`; other inputs are as for `recurrent.RecurrentNet`.
 
-    Source: Vaswani et al. (2017); Radford et al. (2019) for the order of the parts.
+    Source: Vaswani et al. (2017); Radford et al. (2019) for the order of the parts and the
+    positions.
 
     Attributes:
       width: size of embeddings and of the residual stream.
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
     >>> model = from_linen(Transformer(width=8, hidden=16, classes=7, vocabulary=7, layers=1))
     >>> params, _ = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 5), jnp.int32))
     >>> sorted(params)
-    ['Dense_0', 'Embed_0', 'LayerNorm_0', 'TransformerBlock_0']
+    ['Dense_0', 'Embed_0', 'LayerNorm_0', 'TransformerBlock_0', 'positions']
     """
 
     width: int = 64
@@ -127,10 +127,9 @@ class Transformer(nn.Module):
         h = read_sequence(x, self.vocabulary, self.width)
         if self.vocabulary is None:
             h = dense(h, self.width, self.initialization)
-        else:
-            h = math.sqrt(self.width) * h
         time = h.shape[1]
-        h = h + sinusoids(time, self.width)
+        start = nn.initializers.normal(0.02)
+        h = h + self.param("positions", start, (time, self.width))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         mask = jnp.tril(jnp.ones((time, time), bool)) if self.causal else None
         for _ in range(self.layers):
@@ -140,19 +139,3 @@ class Transformer(nn.Module):
         if not self.every_step:
             h = h[:, -1] if self.causal else h.mean(axis=1)
         return dense(h, self.classes, self.initialization)
-
-
-def sinusoids(time: int, width: int) -> np.ndarray:
-    """Positions as `sin(t ω_i)` and `cos(t ω_i)` in turn, with `ω_i = 10000^(-2 i / width)`.
-
-    Source: Vaswani et al. (2017), section 3.5.
-
-    Returns:
-      float32 `(time, width)`.
-
-    >>> sinusoids(2, 4).round(3).tolist()
-    [[0.0, 1.0, 0.0, 1.0], [0.8410000205039978, 0.5400000214576721, 0.009999999776482582, 1.0]]
-    """
-    angles = np.arange(time)[:, None] * 10000.0 ** (-2 * np.arange((width + 1) // 2) / width)
-    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(time, -1)
-    return waves[:, :width].astype(np.float32)
