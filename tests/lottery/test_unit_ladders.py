@@ -1,0 +1,169 @@
+"""Ladders of units: heads of attention, and what the controls of equal shape start from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lth_jax import structure as st
+from lth_jax import trees
+from lth_jax.data import indices
+from lth_jax.lottery import (
+    CONTROLS,
+    REFILL_CONTROLS,
+    UNIT_CONTROLS,
+    Cell,
+    Data,
+    Lab,
+    Ladder,
+    Rewind,
+    climb,
+    named,
+)
+from lth_jax.lottery.rewind import Point
+from lth_jax.pruning import criteria
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.transforms import masked
+from lth_jax.store import Store
+from lth_jax.training import Plan, Trainer, correct, cross_entropy
+from lth_jax.types import Batch, Model
+
+HEADS, WIDTH = 4, 6
+
+
+def attention(p, x):
+    """One layer of self-attention over the pixels, with a residual stream."""
+    h = x @ p["embed"]
+    q, k, v = (jnp.einsum("btc,chd->bthd", h, p[name]) for name in ("q", "k", "v"))
+    weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(3.0))
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    return (h + jnp.einsum("bthd,hdc->btc", out, p["out"])).mean(1) @ p["read"]
+
+
+SHAPES = {
+    "embed": (3, WIDTH), "q": (WIDTH, HEADS, 3), "k": (WIDTH, HEADS, 3), "v": (WIDTH, HEADS, 3),
+    "out": (HEADS, 3, WIDTH), "read": (WIDTH, 2),
+}  # fmt: skip
+
+
+def init(key, x):
+    keys = jax.random.split(key, len(SHAPES))
+    drawn = zip(keys, SHAPES.items(), strict=True)
+    return {name: jax.random.normal(k, shape) / 2 for k, (name, shape) in drawn}, {}
+
+
+def apply(params, state, x, *, key=None, train):
+    return attention(params, x), state
+
+
+def examples(seed, n):
+    x = np.random.default_rng(seed).normal(size=(n, 4, 3)).astype(np.float32)
+    return Batch(jnp.asarray(x), jnp.asarray((x[:, 0, 0] > 0).astype(np.int32)))
+
+
+@pytest.fixture(scope="module")
+def heads():
+    x = examples(0, 1).x
+    found = st.find_groups(attention, jax.eval_shape(init, jax.random.key(0), x)[0], x)
+    [name] = [g.name for g in found.groups if g.units == HEADS]
+    return found.only(name)
+
+
+@pytest.fixture(scope="module")
+def nodes(heads, tmp_path_factory):
+    trainer = Trainer(
+        model=Model(init, apply),
+        make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"])),
+        loss=cross_entropy,
+        metrics={"loss": cross_entropy, "accuracy": correct},
+        schedule=optax.constant_schedule(1.0),
+        order=lambda key, step, n: indices(key, step, steps=n, batch_size=8, size=24),
+        steps=2,
+    )
+    data = Data(examples(0, 24), examples(1, 6), examples(2, 6))
+    lab = Lab(trainer, data, jax.random.key(0), 2, {"learning_rate": 1e-2})
+    scope, prunable = st.by_group(heads), st.prunable(heads)
+    table = CONTROLS | {name: make(heads) for name, make in UNIT_CONTROLS.items()}
+    ladder = Ladder(
+        counts=[{heads.groups[0].name: np.int32(n)} for n in (3, 1)],
+        pruner=prune(criteria.magnitude(), scope, st.granularity(heads)),
+        prunable=prunable,
+        rewind=Rewind(),
+        controls=named(["reinit", "random_units"], table),
+        stop=2,
+        score_step=2,
+    )
+    store = Store(tmp_path_factory.mktemp("store"))
+    cell = Cell(lab, ladder, {"trunk": {}, "ladder": {}})
+    [entries] = climb([cell], store=store, plans=[(0, Plan(2))])
+    return [store.read(entry.key) for entry in entries]
+
+
+def arm(nodes, level, name):
+    """Arrays of one arm at one level, replicates first."""
+    for node in nodes:
+        rows = [i for i, m in enumerate(node.meta["members"]) if m["arm"] == name]
+        if node.meta["level"] == level and rows:
+            return {part: trees.index(node.arrays[part], rows) for part in ("mask", "end")}
+    raise AssertionError(f"no {name} at {level}")
+
+
+def heads_of(mask):
+    return mask["q"].any(axis=(1, 3))
+
+
+def test_heads_go_whole_and_the_controls_have_the_tickets_shape(nodes):
+    before = np.ones((2, HEADS), bool)
+    for level, count in ((1, 3), (2, 1)):
+        for name in ("ticket", "reinit", "random_units"):
+            mask = arm(nodes, level, name)["mask"]
+            kept = heads_of(mask)
+            np.testing.assert_array_equal(kept.sum(1), count)
+            for leaf in "qkv":
+                np.testing.assert_array_equal(mask[leaf], np.broadcast_to(
+                    kept[:, None, :, None], mask[leaf].shape))  # fmt: skip
+            np.testing.assert_array_equal(mask["out"].all(axis=(2, 3)), kept)
+            assert mask["embed"].all() and mask["read"].all()
+        ticket = heads_of(arm(nodes, level, "ticket")["mask"])
+        assert (before | ~ticket).all()
+        np.testing.assert_array_equal(heads_of(arm(nodes, level, "reinit")["mask"]), ticket)
+        before = ticket
+
+
+def test_the_trained_ticket_compacts_to_itself(nodes, heads):
+    ticket = arm(nodes, 2, "ticket")
+    params, mask = trees.index(ticket["end"]["params"], 0), trees.index(ticket["mask"], 0)
+    units = jax.tree.map(np.asarray, st.units_of(heads, mask))
+    small, compact = st.compact(heads, params, units)
+    assert small["q"].shape == (WIDTH, 1, 3) and small["out"].shape == (1, 3, WIDTH)
+    x = examples(0, 1).x
+    np.testing.assert_allclose(compact(small, x), attention(params, x), atol=1e-5)
+
+
+def perceptron(p, x):
+    return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+
+@pytest.fixture(scope="module")
+def unstructured():
+    """A ticket of single weights, its starting point, a fresh one, and the network's units."""
+    rng = np.random.default_rng(0)
+    draw = lambda: {"a": rng.normal(size=(5, 12)), "b": rng.normal(size=(12, 3))}  # noqa: E731
+    dense, fresh = (Point(jax.tree.map(jnp.asarray, draw()), {}, None) for _ in range(2))
+    mask = jax.tree.map(lambda p: jnp.asarray(rng.random(p.shape) < 0.3), dense.params)
+    return mask, dense, fresh, st.find_groups(perceptron, dense.params, jnp.ones((1, 5)))
+
+
+@pytest.mark.parametrize("name", REFILL_CONTROLS)
+def test_refilled_twins_start_where_they_say(unstructured, name):
+    mask, dense, fresh, found = unstructured
+    prunable = dict.fromkeys(mask, True)
+    control = REFILL_CONTROLS[name](found)
+    run = jax.jit(lambda key: control(mask, dense, fresh, key=key, prunable=prunable)[0])
+    filled, own = st.refill(found, mask, prunable), run(jax.random.key(3))
+    same = all((own[leaf] == filled[leaf]).all() for leaf in own)
+    assert same is (name != "refill_random")
+    assert sum(leaf.sum() for leaf in own.values()) == sum(m.sum() for m in filled.values())
+    _, start = control(mask, dense, fresh, key=jax.random.key(3), prunable=prunable)
+    assert start is (fresh if name == "refill_reinit" else dense)
