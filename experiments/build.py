@@ -25,6 +25,7 @@ from lth_jax.training.segment import Trainer
 from lth_jax.types import Model, Prunable
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
+COMPUTE_DTYPES = ("float32", "bfloat16")
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
     "sgd": lambda h: optax.chain(
         optax.add_decayed_weights(h["weight_decay"]),
@@ -70,6 +71,7 @@ def check(experiment: ConfigDict) -> None:
     choices: list[tuple[str, str, Collection[str]]] = [
         ("model.name", experiment.model.name, models.NETWORKS),
         ("train.loss", experiment.train.loss, LOSSES),
+        ("train.compute_dtype", experiment.train.compute_dtype, COMPUTE_DTYPES),
         ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
         ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
         ("prune.criterion", experiment.prune.criterion, scoring.NAMES),
@@ -170,7 +172,8 @@ def dataset(config: ConfigDict) -> data.Dataset:
 
 def model(experiment: ConfigDict) -> Model:
     """The network of a config."""
-    return models.from_linen(_module(experiment))
+    network = models.from_linen(_module(experiment))
+    return models.compute_in(network, experiment.train.compute_dtype)
 
 
 def _module(experiment: ConfigDict) -> Any:

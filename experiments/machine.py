@@ -45,6 +45,12 @@ def prepare(machine: ConfigDict) -> None:
         _keep_compiled_programs()
 
 
+def note_precision(compute_dtype: str) -> None:
+    """Says what a narrow type costs where it does not pay."""
+    if compute_dtype != "float32" and jax.default_backend() == "cpu":
+        print(f"note: {compute_dtype} is slower than float32 on a CPU; it pays on accelerators")
+
+
 def devices(machine: ConfigDict, members: int) -> int:
     """Over how many devices a population is split: those asked for, else all that have work."""
     return machine.devices or min(jax.local_device_count(), members)

@@ -53,6 +53,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     experiment, machine = config.experiment, config.machine
     build.check(experiment)
     machines.prepare(machine)
+    machines.note_precision(experiment.train.compute_dtype)
     env = stores.environment()
     try:
         loaded = build.dataset(config)

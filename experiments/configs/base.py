@@ -28,6 +28,7 @@ def ladder() -> ConfigDict:
                 "batch_size": 64,
                 "shuffle": True,
                 "loss": "cross_entropy",
+                "compute_dtype": "float32",  # bfloat16: parameters stay float32
             },
             "optimizer": {
                 "name": "adam",

@@ -13,6 +13,7 @@ from lth_jax.models.layers import (
 )
 from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.networks import NETWORKS
+from lth_jax.models.precision import compute_in
 from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
 from lth_jax.models.transformer import Transformer
@@ -34,6 +35,7 @@ __all__ = [
     "WideResNet",
     "attention_probabilities",
     "batch_norm",
+    "compute_in",
     "conv_general_dilated",
     "fan_in_uniform",
     "from_linen",

@@ -43,3 +43,10 @@ def test_plans_are_kept_beside_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert machine.learnt(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"
     assert machine.learnt(machine_of(compilation_cache=False)) is None
+
+
+def test_bfloat16_on_a_cpu_is_said_to_be_slow(capsys):
+    machine.note_precision("float32")
+    assert capsys.readouterr().out == ""
+    machine.note_precision("bfloat16")
+    assert "bfloat16 is slower than float32 on a CPU" in capsys.readouterr().out

@@ -120,6 +120,7 @@ def test_a_damaged_node_is_one_sentence(workdir):
         ({"prune.rate": 1.0}, "`prune.rate` is 1.0"),
         ({"replicates": 0}, "`replicates` is 0"),
         ({"model.name": "mlpp"}, "did you mean 'mlp'"),
+        ({"train.compute_dtype": "bfloat61"}, "did you mean 'bfloat16'"),
         ({"optimizer.name": "adm"}, "did you mean 'adam'"),
         ({"prune.criterion": "magnitud"}, "did you mean 'magnitude'"),
         ({"prune.criterion": "snip"}, "set `prune.examples`"),
