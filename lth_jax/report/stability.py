@@ -89,7 +89,7 @@ def instability(found: Sequence[Stability]) -> Figure:
         color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]
         bands = [student_t(100 * _by_replicate(one, METRICS[0])) for one in mine]
         steps = [one.rewind for one in mine]
-        label = f"{percent(mine[0].density)} % of weights"
+        label = f"{percent(mine[0].density)} % kept"
         axes.plot(steps, [b.estimate for b in bands], marker + "-", color=color, label=label)
         low, high = [b.low for b in bands], [b.high for b in bands]
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
@@ -102,9 +102,9 @@ def instability(found: Sequence[Stability]) -> Figure:
 
 def _step_axis(axes: Any, steps: Sequence[int]) -> None:
     """Linear to the first step beyond 0, logarithmic from there."""
-    if steps[-1] > 0:
-        first = next(step for step in steps if step > 0)
-        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+    first = next((step for step in steps if step > 0), 1)
+    axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+    axes.set_xlim(-0.1 * first, 1.15 * max(steps[-1], first))
     axes.xaxis.set_major_locator(FixedLocator([float(step) for step in steps]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,155 @@
+"""The commands that measure curvature, stability and learning rates, on runs of a second or two."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import finished, learning_rates, runner, spectrum, stability
+from experiments.configs import gradient_descent
+from lth_jax import cli, landscape, store, trees
+from lth_jax.coding.stored import read_stored
+from lth_jax.store.analyses import analyses
+from tests.experiments import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = tiny.get_config()
+    config.machine.workdir = str(tmp_path_factory.mktemp("runs"))
+    config.experiment.model.options.features = (6, 10)
+    changes = {"prune.levels": 1, "controls": ("random", "reinit"), "data.train_examples": 50}
+    config.experiment.update_from_flattened_dict(changes)
+    return runner.run(config, ["python", "-m", "experiments.run"])
+
+
+OPTIONS = ("--probes=2", "--steps=12", "--k=2", "--surface=3")
+
+
+@pytest.fixture(scope="module")
+def measured(run):
+    assert spectrum.main([run.name, "--root", str(run.parent), *OPTIONS]) == 0
+    return store.Store(run.parent), analyses(run, "spectrum")
+
+
+def test_every_network_is_measured_at_the_points_that_it_has(measured):
+    found: dict[str, set[str]] = {}
+    for entry in measured[1]:
+        found.setdefault(entry["labels"]["arm"], set()).add(entry["labels"]["point"])
+    assert found == {
+        "dense": {"start", "dense"},
+        "ticket": {"start", "dense_on_mask", "masked", "retrained"},
+        "random": {"dense_on_mask", "masked", "retrained"},
+        "reinit": {"retrained"},
+    }
+    assert len(measured[1]) == 2 * 10  # replicates
+
+
+def test_the_numbers_are_those_of_the_curvature_itself(measured, run):
+    shelf, listed = measured
+    opened = finished.open_finished(finished.machine_of(_arguments(run)), run.name)
+    trainer, train = opened.lab.trainer, opened.lab.data.train
+    [one] = [s for s in read_stored(shelf, run, ("ticket",)) if s.replicate == 1]
+    like, _ = jax.eval_shape(trainer.model.init, opened.lab.root, train.x[:1])
+    params, mask = (trees.from_named(tree, like) for tree in (one.params, one.mask))
+
+    def loss(p, batch):
+        return trainer.loss(trainer.model.apply(p, {}, batch.x, train=False)[0], batch.y).mean()
+
+    exact = landscape.eigenvalues(landscape.hessian(loss, params, [train], mask=mask))
+    place = {"arm": "ticket", "replicate": 1, "point": "retrained"}
+    [entry] = [e for e in listed if place.items() <= e["labels"].items()]
+    node = shelf.read(entry["key"])
+    assert node.meta["size"] == len(exact)
+    largest, bounds = node.arrays["largest"], node.arrays["largest_bounds"]
+    assert (np.abs(largest - exact[::-1][:2]) <= bounds + 1e-4 * exact[-1]).all()
+
+
+def _arguments(run):
+    return finished.parser_for("x", "").parse_args([run.name, "--root", str(run.parent)])
+
+
+def test_what_is_measured_is_not_measured_again(measured, run, monkeypatch):
+    monkeypatch.setattr(spectrum.Instrument, "spectrum", lambda *_: pytest.fail("again"))
+    assert spectrum.main([str(run), "--root", str(run.parent), *OPTIONS]) == 0
+    assert analyses(run, "spectrum") == measured[1]
+
+
+def test_lth_reads_what_was_measured(measured, run, capsys):
+    capsys.readouterr()
+    assert cli.main(["spectrum", run.name, "--root", str(run.parent), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    whole = {r["arm"]: r for r in rows if (r["point"], r["metric"]) == ("dense", "support")}
+    part = {r["arm"]: r for r in rows if (r["point"], r["metric"]) == ("retrained", "support")}
+    assert whole["dense"]["mean"] == 64 * 6 + 6 + 6 * 10 + 10
+    assert part["ticket"]["mean"] == part["random"]["mean"] == (64 * 6 + 6 * 10) / 2 + 16
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--levels=7", "`--levels` is 7; the run has 0, 1"),
+        ("--arms=shuffle", "`--arms` is shuffle; the run has dense"),
+        ("--points=there", "`--points` is there; the run has dense, start"),
+        ("--mode=middling", "`--mode` is middling"),
+        ("--probes=0", "`--probes` is 0; it must be at least 1"),
+        ("--surface=-1", "`--surface` is -1"),
+    ],
+)
+def test_what_the_run_lacks_is_named(run, capsys, option, words):
+    capsys.readouterr()
+    assert spectrum.main([run.name, "--root", str(run.parent), option]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
+
+
+def test_a_sweep_is_for_gradient_descent(run, capsys):
+    assert learning_rates.main([run.name, "--root", str(run.parent)]) == 2
+    assert "was trained by 'adam'" in capsys.readouterr().err
+    assert learning_rates.main([run.name, "--root", str(run.parent), "--rates=0,1"]) == 2
+    assert "rates must be positive and differ" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_learning_rates_are_swept_beside_their_prediction(tmp_path):
+    config = gradient_descent.get_config("smoke")
+    config.machine.workdir = str(tmp_path)
+    path = runner.run(config, ["python", "-m", "experiments.run"])
+    rates = "--rates=0.125,1,64"
+    assert learning_rates.main([path.name, "--root", str(tmp_path), rates]) == 0
+    nodes = {
+        entry["labels"]["arm"]: store.Store(tmp_path).read(entry["key"]).arrays
+        for entry in analyses(path, "learning_rates")
+    }
+    assert set(nodes) == {"dense", "ticket", "random"}
+    for found in nodes.values():
+        assert found["train_loss"].shape == (2, 3)
+        assert found["relative_sharpness"].shape == (2, 2, 3)
+        assert (0 < found["start_edge"]).all() and (found["start_edge"] < 64).all()
+    # Beyond the edge gradient descent does not get down, well below it, it does.
+    dense = nodes["dense"]["train_loss"]
+    assert (np.nan_to_num(dense[:, 2], nan=np.inf) > dense[:, 0]).all()
+
+
+@pytest.mark.slow
+def test_every_run_of_an_analysis_lists_the_barriers_of_all(tmp_path, monkeypatch):
+    words = ["--config=experiments/configs/stability.py:smoke", "--rewind=0,90", "--levels=0"]
+    place = [f"--config.machine.workdir={tmp_path}", "--config.machine.compilation_cache=False"]
+    monkeypatch.setattr(sys, "argv", ["stability", *words, *place])
+    stability.main()
+    runs = store.list_runs(tmp_path)
+    assert len(runs) == 2
+    for info in runs:
+        listed = analyses(info.path, "stability")
+        assert sorted(entry["labels"]["rewind"] for entry in listed) == [0, 90]
+    for entry in listed:
+        arrays = store.Store(tmp_path).read(entry["key"]).arrays
+        error, barrier = arrays["test_error"], arrays["test_error_barrier"]
+        assert error.shape == (3, 1, 11) and arrays["alive"].all()
+        ends = (error[..., 0] + error[..., -1]) / 2
+        np.testing.assert_allclose(barrier, error.max(-1) - ends, atol=1e-6)
+        assert (np.ptp(arrays["train_loss"], axis=-1) > 0).all()  # the children did part
+    page = tmp_path / runs[0].run / "report" / "index.html"
+    assert 'aria-label="instability"' in page.read_text()
