@@ -98,8 +98,9 @@ def _seed_rows(run: Finished) -> Iterator[Row]:
     }
     for entry in entries(run.info.path):
         if {DENSE, TICKET} & set(entry["arms"]):
-            key = stores.content_key({**what, "networks": entry["key"]})
-            node = run.store.node(key, partial(_measured, run.store, entry["key"], accuracy))
+            networks = {name: entry[name] for name in ("key", "rows")}
+            key = stores.content_key({**what, "networks": networks})
+            node = run.store.node(key, partial(_measured, run.store, networks, accuracy))
             yield from _rows_of(node)
 
 
@@ -117,15 +118,15 @@ def tester(lab: Lab) -> Accuracy:
 
 
 def _measured(
-    store: stores.Store, key: str, accuracy: Accuracy, progress: stores.Partial
+    store: stores.Store, networks: Row, accuracy: Accuracy, progress: stores.Partial
 ) -> stores.Node:
-    """All networks of a node at all precisions."""
+    """All networks that a run has in a node, at all precisions."""
     del progress  # a node takes seconds
-    parent = store.read(key)
+    parent = stores.read_entry(store, networks)
     results = parent.arrays["results"]["test_accuracy_final"]
     mine = [
         (one, float(result))
-        for one, result in zip(members(key, parent), results, strict=True)
+        for one, result in zip(members(networks["key"], parent), results, strict=True)
         if one.arm in (DENSE, TICKET)
     ]
     points = np.array([measure(one, accuracy) for one, _ in mine])

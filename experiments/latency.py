@@ -131,7 +131,7 @@ def measure(run: Finished, settings: Settings) -> str:
     what = {
         "what": "latency",
         **settings._asdict(),
-        "networks": [entry["key"] for entry in entries(run.info.path)],
+        "networks": [[entry["key"], entry["rows"]] for entry in entries(run.info.path)],
         "data": run.data,
         "environment": stores.environment(),
         "source": stores.source_fingerprint(*SOURCES),

@@ -38,7 +38,7 @@ def describe(store: stores.Store, path: str | Path, lab: Lab) -> None:
     """
     what = {
         "what": "units",
-        "networks": [entry["key"] for entry in entries(path)],
+        "networks": [[entry["key"], entry["rows"]] for entry in entries(path)],
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)
