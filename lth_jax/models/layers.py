@@ -1,11 +1,12 @@
 """Initializations, and the few layers that all networks here are made of."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.typing import DTypeLike
 
 from lth_jax.models.convolution import conv_general_dilated
@@ -154,14 +155,30 @@ def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """The maxima of windows of two cells: `(batch, *space, n) -> (batch, *⌊space / 2⌋, n)`.
 
-    A reshape and a maximum, whose gradient XLA's CPU backend runs several times faster than that
-    of `nn.max_pool`. Where several cells share the maximum they share its gradient.
+    One axis after the other, as maxima of two strided slices: a gradient step takes XLA's CPU
+    backend less than a tenth of the time of `nn.max_pool`. Where two cells share the maximum the first has
+    its gradient.
 
     >>> max_pool(jnp.arange(5.0).reshape(1, 5, 1)).ravel().tolist()
     [1.0, 3.0]
     """
-    halves = [size // 2 for size in x.shape[1:-1]]
-    x = x[(slice(None), *(slice(2 * half) for half in halves))]
-    pairs = [n for half in halves for n in (half, 2)]
-    windows = x.reshape(x.shape[0], *pairs, x.shape[-1])
-    return windows.max(axis=tuple(range(2, windows.ndim - 1, 2)))
+    for axis in range(1, x.ndim - 1):
+        end = x.shape[axis] // 2 * 2
+        x = _larger(*(lax.slice_in_dim(x, start, end, 2, axis) for start in (0, 1)))
+    return x
+
+
+@jax.custom_jvp
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`max(a, b)`; its gradient never asks whether an operand equals the maximum.
+
+    JAX's own does, and where XLA computes the operands again for that and rounds them otherwise,
+    none is equal and the gradient is lost (seen on CPUs without optimisation, jax 0.10.2).
+    """
+    return jnp.maximum(a, b)
+
+
+@_larger.defjvp
+def _larger_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    a, b = primals
+    return _larger(a, b), jnp.where(a >= b, *tangents)

@@ -32,6 +32,23 @@ def test_max_pool_is_that_of_flax(shape):
     np.testing.assert_array_equal(ours[1], theirs[1])
 
 
+@pytest.mark.parametrize("level", [0, 2])
+def test_max_pool_keeps_its_gradient_at_every_level_of_optimization(level):
+    """XLA may compute a cell twice and round it unlike: neither is then equal to the maximum."""
+    rng = np.random.default_rng(0)
+    x, weights = (jnp.float32(rng.normal(size=shape)) for shape in ((3, 8, 8, 3), (3, 4, 4, 3)))
+    scale, shift = jnp.float32([0.3, -0.7, 0.5]), jnp.float32([0.1, 0.2, -0.3])
+
+    def value(shift):
+        normal = (x - shift) * (jax.lax.rsqrt(jnp.abs(scale) + 1e-5) * scale) + shift
+        return jnp.vdot(weights, max_pool(normal))
+
+    options = {"xla_backend_optimization_level": level}
+    found = jax.jit(jax.grad(value), compiler_options=options)(shift)
+    slope = 1 - scale / np.sqrt(np.abs(scale) + 1e-5)
+    np.testing.assert_allclose(found, weights.sum((0, 1, 2)) * slope, rtol=1e-4)
+
+
 @pytest.mark.parametrize("space", [(40,), (9, 8)], ids=str)
 def test_conv_spans_the_axes_of_its_input_and_knows_its_fan_in(space):
     model = from_linen(OneConv())
