@@ -78,12 +78,13 @@ def kill_and_run_again(tmp_path, undisturbed, after, delay):
     return again
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_numbers(tmp_path, undisturbed):
     kill_and_run_again(tmp_path, undisturbed, after=7, delay=0.01)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_kills_at_random_moments(tmp_path, undisturbed, seed):
     chance = random.Random(seed)
     kill_and_run_again(
@@ -91,6 +92,7 @@ def test_kills_at_random_moments(tmp_path, undisturbed, seed):
     )
 
 
+@pytest.mark.slow
 def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
     data, reference = undisturbed
     process = start(tmp_path, data)
@@ -107,6 +109,7 @@ def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
     assert seed_table(tmp_path) == seed_table(reference)
 
 
+@pytest.mark.slow
 def test_the_second_of_two_processes_says_so_and_harms_nothing(tmp_path, undisturbed):
     data, reference = undisturbed
     first = start(tmp_path, data)
