@@ -93,7 +93,7 @@ def sweep(run: Finished, level: int, settings: Settings) -> str:
         ]
         if mine:
             labels = {"kind": "learning_rates", "arm": arm, "level": mine[0].level}
-            networks = [[one.node, one.replicate] for one in mine]
+            networks = [one.key for one in mine]
             key = stores.content_key({**identity, **labels, "networks": networks})
             run.store.node(key, partial(_measured, run, mine, starts, settings, labels))
             add_analysis(run.info.path, key, labels)

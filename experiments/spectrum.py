@@ -193,7 +193,7 @@ def measure(run: Finished, settings: Settings, chosen: Chosen) -> str:
             tasks.append(("surface", "dense" if one.arm == DENSE else "retrained"))
         for kind, point in tasks:
             labels = {"kind": kind, **about, "point": point}
-            key = stores.content_key({**identity, "network": one.node, **labels})
+            key = stores.content_key({**identity, "network": one.key, **labels})
             look = partial(_looked, getattr(instrument, kind), found[point], labels, one.density)
             run.store.node(key, look)
             add_analysis(run.info.path, key, labels)

@@ -86,7 +86,7 @@ def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterato
             if one.level == level and one.diverged_at is None
         ]
         labels = {"kind": "stability", "level": level, "rewind": run.experiment.rewind.step}
-        networks = [[one.node, one.replicate] for one, _ in starts]
+        networks = [one.key for one, _ in starts]
         key = stores.content_key({**identity, **labels, "networks": networks})
         run.store.node(key, partial(_measured, run, starts, settings, labels))
         yield key, labels

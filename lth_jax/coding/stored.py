@@ -10,6 +10,7 @@ from lth_jax.coding.quantize import Precision
 from lth_jax.coding.writer import encode
 from lth_jax.store.errors import StoreError
 from lth_jax.store.files import read_json
+from lth_jax.store.hashing import content_key
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.runs import RunInfo
@@ -34,6 +35,7 @@ class Stored(NamedTuple):
       density: fraction of the prunable weights kept.
       diverged_at: the step at which it diverged; None if it did not.
       node: the key of the node that holds it.
+      key: its own: the same for all runs that have it in common, whoever trained beside it.
       mask: bool leaves.
       params: the trained values, 0 where pruned.
       state: the model's state (BatchNorm statistics and the like).
@@ -46,6 +48,7 @@ class Stored(NamedTuple):
     density: float
     diverged_at: int | None
     node: str
+    key: str
     mask: Named
     params: Named
     state: Named
@@ -139,6 +142,9 @@ def members(key: str, node: Node) -> list[Stored]:
     """
     prunable = {leaf["name"]: leaf["prunable"] for leaf in node.meta["leaves"]}
     end = node.arrays["end"]
+    keys = node.meta.get("member_keys") or [
+        content_key([key, *member.values()]) for member in node.meta["members"]
+    ]
 
     def network(i: int, member: dict[str, Any]) -> Stored:
         return Stored(
@@ -146,6 +152,7 @@ def members(key: str, node: Node) -> list[Stored]:
             level=node.meta["level"],
             density=node.meta["density"],
             node=key,
+            key=keys[i],
             mask=_index(node.arrays["mask"], i),
             params=_index(end["params"], i),
             state=_index(end["state"], i),

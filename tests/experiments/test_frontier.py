@@ -36,9 +36,9 @@ def network(**changes):
     params = {k: rng.normal(size=m.shape).astype(np.float32) * m for k, m in mask.items()}
     state = {"batch_stats/bn/mean": rng.normal(size=4).astype(np.float32)}
     prunable = {"bn/scale": False, "conv/kernel": True}
-    return Stored("ticket", 1, 0, 0.5, None, "0" * 64, mask, params, state, prunable)._replace(
-        **changes
-    )
+    return Stored(
+        "ticket", 1, 0, 0.5, None, "0" * 64, "1" * 64, mask, params, state, prunable
+    )._replace(**changes)
 
 
 def seed_row(**changes):
