@@ -16,7 +16,16 @@ from tests.experiments import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def undrawn():
+    """Reports are drawn, and looked at, in tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (runner, spectrum):
+            patch.setattr(module, "write_report", lambda store, run: run.path)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, undrawn):
     config = tiny.get_config()
     config.machine.workdir = str(tmp_path_factory.mktemp("runs"))
     config.experiment.model.options.features = (6, 10)
