@@ -325,11 +325,12 @@ def identity(experiment: ConfigDict, fingerprint: str, environment: Any, source:
     )
     fields_of_trunk = ("seed", "model", "train", "optimizer")
     whole = experiment.to_dict()
+    device = {k: v for k, v in environment["device"].items() if k != "count"}  # the plan has that
     return {
         "trunk": {
             **{name: whole[name] for name in fields_of_trunk},
             "data": fingerprint,
-            "environment": environment,
+            "environment": {**environment, "device": device},
             "source": source,
         },
         "ladder": {name: whole["prune"][name] for name in fields_of_pruner},

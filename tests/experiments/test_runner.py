@@ -78,6 +78,24 @@ def test_a_finished_run_is_shown_not_trained(finished, capsys):
     assert (finished / "metrics.jsonl").read_text() == before
 
 
+def test_a_run_on_two_devices_has_the_numbers_of_one(finished, tmp_path):
+    config = config_in(tmp_path)
+    config.machine.devices = 2
+    config.machine.data_dir = str(finished.parent / "data")
+    folder = runner.run(config, COMMAND)
+    assert json.loads((folder / "env.json").read_text())["plan"]["devices"] == 2
+    [split], [whole] = (
+        [
+            pyarrow.parquet.read_table(path)
+            for path in (run / "report" / "data").glob("seeds.parquet")
+        ]
+        for run in (folder, finished)
+    )
+    assert split.column_names == whole.column_names
+    for name in split.column_names:
+        assert split[name].to_pylist() == pytest.approx(whole[name].to_pylist(), nan_ok=True)
+
+
 def test_another_experiment_shares_the_levels_it_has_in_common(finished):
     other = runner.run(config_in(finished.parent, **{"prune.levels": 1}), COMMAND)
     assert other != finished
