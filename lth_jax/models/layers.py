@@ -156,8 +156,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The maxima of windows of two cells: `(batch, *space, n) -> (batch, *⌊space / 2⌋, n)`.
 
     One axis after the other, as maxima of two strided slices: a gradient step takes XLA's CPU
-    backend less than a tenth of the time of `nn.max_pool`. Where two cells share the maximum the first has
-    its gradient.
+    backend less than a tenth of the time of `nn.max_pool`. Where two cells share the maximum the
+    first has its gradient.
 
     >>> max_pool(jnp.arange(5.0).reshape(1, 5, 1)).ravel().tolist()
     [1.0, 3.0]
