@@ -4,105 +4,53 @@
 
 Analysis: seconds of `find_groups` on the shapes of ResNet-50 and ViT-B/16, tracing included.
 Speed: a compacted ResNet beside the masked one and beside a plain network built at that size, for
-one forward pass and one training step. Ratios are medians of alternated pairs.
+one forward pass and one training step; and beside torch-pruning in PyTorch, where that is installed
+(`pip install torch-pruning`). Ratios are medians of alternated pairs.
 """
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
+from experiments.timing import alternated
 from lth_jax import structure as st
-from lth_jax.models.adapters import from_linen
-from lth_jax.models.resnet import ResNet
+from lth_jax.models import NETWORKS, ResNet, from_linen
+from lth_jax.types import Model
 
 Case = dict[str, Any]
 
 
-class Bottleneck(nn.Module):
-    """A block of ResNet-50 (He et al., 2016), stride on the 3×3 convolution."""
-
-    width: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, h, w, c]` to `[batch, h/stride, w/stride, 4 width]`."""
-        conv = functools.partial(nn.Conv, use_bias=False)
-        norm = functools.partial(nn.BatchNorm, use_running_average=True)
-        y = nn.relu(norm()(conv(self.width, (1, 1))(x)))
-        y = nn.relu(norm()(conv(self.width, (3, 3), self.stride)(y)))
-        y = norm()(conv(4 * self.width, (1, 1))(y))
-        if x.shape != y.shape:
-            x = norm()(conv(4 * self.width, (1, 1), self.stride)(x))
-        return nn.relu(x + y)
-
-
-class ResNet50(nn.Module):
-    """ResNet-50 for 224×224 images."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, 224, 224, 3]` to `[batch, 1000]`."""
-        x = nn.Conv(64, (7, 7), (2, 2), use_bias=False)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=True)(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
-        for stage, blocks in enumerate((3, 4, 6, 3)):
-            for k in range(blocks):
-                x = Bottleneck(64 * 2**stage, 2 if stage and not k else 1)(x)
-        return nn.Dense(1000)(x.mean((1, 2)))
-
-
-class EncoderBlock(nn.Module):
-    """A pre-norm transformer block."""
-
-    heads: int
-    hidden: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, tokens, width]` to the same."""
-        h = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads)(h, h)
-        h = nn.gelu(nn.Dense(self.hidden)(nn.LayerNorm()(x)))
-        return x + nn.Dense(x.shape[-1])(h)
-
-
-class ViTB16(nn.Module):
-    """ViT-B/16 (Dosovitskiy et al., 2021)."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, 224, 224, 3]` to `[batch, 1000]`."""
-        x = nn.Conv(768, (16, 16), (16, 16))(x).reshape(len(x), -1, 768)
-        cls = self.param("cls", nn.initializers.zeros, (1, 1, 768))
-        x = jnp.concatenate([jnp.tile(cls, (len(x), 1, 1)), x], 1)
-        x = x + self.param("position", nn.initializers.normal(0.02), (1, x.shape[1], 768))
-        for _ in range(12):
-            x = EncoderBlock(12, 3072)(x)
-        return nn.Dense(1000)(nn.LayerNorm()(x)[:, 0])
-
-
-def shapes_of(module: nn.Module) -> tuple[Any, jax.ShapeDtypeStruct]:
-    """The shapes of a large module's variables and of one image."""
+def shapes_of(name: str) -> tuple[Callable[..., Any], Any, jax.ShapeDtypeStruct]:
+    """A large network's evaluation, the shapes of its variables, and one image."""
+    model = from_linen(NETWORKS[name]())
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), image), image
+    params, state = jax.eval_shape(model.init, jax.random.key(0), image)
+    return evaluation(model), {"params": params, "state": state}, image
 
 
-def analysis(name: str, module: nn.Module, repeats: int) -> Case:
+def evaluation(model: Model) -> Callable[..., Any]:
+    """`(variables, x) -> logits`, parameters and state as one tree."""
+
+    def apply(variables: Any, x: Any) -> Any:
+        return model.apply(variables["params"], variables["state"], x, train=False)[0]
+
+    return apply
+
+
+def analysis(name: str, repeats: int) -> Case:
     """Seconds of `find_groups`, beside those of tracing alone."""
-    variables, image = shapes_of(module)
-    apply: Any = module.apply
+    apply, variables, image = shapes_of(name)
 
     def seconds(f: Callable[[], Any]) -> float:
         jax.clear_caches()
@@ -124,10 +72,10 @@ def result(
     ours: float,
     alternatives: dict[str, float],
     pairs: list[float],
-    goal: float,
-    judged: float,
+    goal: float | None = None,
+    judged: float | None = None,
 ) -> Case:
-    """One line of the report; the goal is met if `judged` is at most `goal`."""
+    """One line of the report; the goal, if there is one, is met if `judged` is at most `goal`."""
     return {
         "case": case,
         "ours": ours,
@@ -135,21 +83,8 @@ def result(
         "ratio": statistics.median(pairs),
         "spread": [min(pairs), max(pairs)],
         "goal": goal,
-        "met": judged <= goal,
+        "met": None if goal is None or judged is None else judged <= goal,
     }
-
-
-def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function in each round, after one call that compiles."""
-    for f in functions.values():
-        jax.block_until_ready(f())
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, f in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(f())
-            times[name].append(time.perf_counter() - start)
-    return times
 
 
 def speed(removed: float, width: int, batch: int, repeats: int) -> list[Case]:
@@ -158,12 +93,10 @@ def speed(removed: float, width: int, batch: int, repeats: int) -> list[Case]:
     models = {n: from_linen(ResNet(width=w)) for n, w in (("wide", width), ("plain", kept))}
     x = jax.random.normal(jax.random.key(1), (batch, 32, 32, 3))
     y = jax.random.randint(jax.random.key(2), (batch,), 0, 10)
-    variables = {n: m.init(jax.random.key(0), x) for n, m in models.items()}
+    variables = {n: dict(zip(("params", "state"), m.init(jax.random.key(0), x), strict=True))
+                 for n, m in models.items()}  # fmt: skip
 
-    def eval_of(model: Any) -> Callable[..., Any]:
-        return lambda variables, x: model.apply(*variables, x, train=False)[0]
-
-    wide, plain = eval_of(models["wide"]), eval_of(models["plain"])
+    wide, plain = evaluation(models["wide"]), evaluation(models["plain"])
     found = st.find_groups(wide, variables["wide"], x)
     units = {g.name: np.arange(g.units) < round(g.units * kept / width) for g in found.groups}
     small, compact = st.compact(found, variables["wide"], units)
@@ -201,6 +134,45 @@ def compared(case: str, times: dict[str, list[float]]) -> Case:
     return line | {"times faster than masked": statistics.median(gains)}
 
 
+def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Case]:
+    """The same network in PyTorch, where half of its channels go by torch-pruning (Fang, 2023)."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        print("torch-pruning is not installed; nothing is compared with it.")
+        return []
+    from experiments.benchmarks import torch_pruned
+
+    model = from_linen(ResNet(width=width))
+    x = jax.random.normal(jax.random.key(1), (batch, 32, 32, 3))
+    variables = dict(zip(("params", "state"), model.init(jax.random.key(0), x), strict=True))
+    apply = evaluation(model)
+    theirs = torch_pruned.Network(width, batch)
+
+    def analyse() -> None:
+        jax.clear_caches()  # tracing is part of it
+        st.find_groups(apply, variables, x)
+
+    graphs = alternated({"ours": analyse, "theirs": theirs.analyse}, max(3, repeats // 4))
+    found = st.find_groups(apply, variables, x)
+    units = {g.name: np.arange(g.units) < g.units // 2 for g in found.groups}
+    small, compact = st.compact(found, variables, units)
+    theirs.prune(0.5)
+    passes = alternated(
+        {"ours": functools.partial(jax.jit(compact), small, x), "theirs": theirs.forward}, repeats
+    )
+    whole = f"ResNet-8 of width {width}"
+    return [
+        beside(f"analysis of {whole}, s", graphs),
+        beside(f"forward of {whole}, 50% of the units removed, s", passes),
+    ]
+
+
+def beside(case: str, times: dict[str, list[float]]) -> Case:
+    """Ours and torch-pruning's; there is no goal."""
+    pairs = [a / b for a, b in zip(times["ours"], times["theirs"], strict=True)]
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return result(case, medians["ours"], {"torch-pruning": medians["theirs"]}, pairs)
+
+
 def main() -> None:
     """Prints one line for each case, and the JSON object last."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,11 +180,12 @@ def main() -> None:
     quick = parser.parse_args().quick
     repeats, width, batch = (5, 16, 8) if quick else (21, 64, 32)
     results = [
-        analysis("ResNet-50", ResNet50(), 1 if quick else 3),
-        analysis("ViT-B/16", ViTB16(), 1 if quick else 3),
+        analysis("resnet50", 1 if quick else 3),
+        analysis("vit_base", 1 if quick else 3),
     ]
     for removed in (0.5,) if quick else (0.5, 0.75):
         results += speed(removed, width, batch, repeats)
+    results += beside_torch_pruning(width, batch, repeats)
     for line in results:
         print({k: line[k] for k in ("case", "ours", "alternatives", "ratio", "met")})
     machine = {"platform": platform.platform(), "cpus": os.cpu_count(), "jax": jax.__version__,
