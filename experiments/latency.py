@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
 from experiments.flags import UserError
+from experiments.live import describe
 from experiments.timing import alternated
 from lth_jax import store as stores
 from lth_jax import structure as st
@@ -139,6 +140,7 @@ def measure(run: Finished, settings: Settings) -> str:
     key = stores.content_key(what)
     run.store.node(key, partial(_timed, run, settings))
     add_analysis(run.info.path, key, {"kind": "latency"})
+    describe(run.store, run.info.path, run.lab)
     return str(write_report(run.store, run.info))
 
 

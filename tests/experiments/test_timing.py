@@ -1,0 +1,9 @@
+from experiments.timing import alternated
+
+
+def test_functions_take_turns_after_a_call_that_compiles():
+    calls = []
+    times = alternated({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+    assert all(second >= 0 for seconds in times.values() for second in seconds)
