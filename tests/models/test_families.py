@@ -11,7 +11,7 @@ import pytest
 
 from lth_jax import coding, trees
 from lth_jax.landscape import extremes, hessian
-from lth_jax.models import from_linen
+from lth_jax.models import compute_in, from_linen
 from lth_jax.pruning import masks
 from lth_jax.types import Batch
 from tests.models.families import FAMILIES, family, fill
@@ -91,3 +91,18 @@ def test_members_agree_with_single_runs(name):
             trees.index(together, i),
             alone(member),
         )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_computes_in_either_type(name, dtype):
+    """Under strict promotion in float32; flax's own normalisations promote bfloat16 themselves."""
+    module, x = family(name)
+    model = compute_in(from_linen(module), dtype)
+    with jax.numpy_dtype_promotion("strict" if dtype == jnp.float32 else "standard"):
+        params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+        out, after = jax.eval_shape(
+            functools.partial(model.apply, x=x, key=jax.random.key(1), train=True), params, state
+        )
+    assert out.dtype == jnp.float32
+    trees.check_same_structure("after", after, "state", state)

@@ -1,0 +1,52 @@
+"""Every network by its config name: it is built and takes a training step, by shapes alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import build
+from experiments.configs import base
+from experiments.flags import UserError
+from lth_jax import trees
+from lth_jax.models import NETWORKS
+from lth_jax.training.segment import init_member, train_step
+from lth_jax.types import Batch
+
+LARGE = ("resnet18_imagenet", "resnet50", "vit_tiny", "vit_small", "vit_base", "mixer_small")
+FAST = ("gru", "transformer_decoder", "vgg")
+
+
+def config(name, **options):
+    experiment = base.ladder().experiment
+    experiment.model.name = name
+    experiment.model.options = options
+    build.check(experiment)
+    return experiment
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
+def test_a_network_takes_a_step(name):
+    experiment = config(name, **{"every_step": False} if "decoder" in name else {})
+    x = jnp.zeros((2, 224, 224, 3) if name in LARGE else (2, 32, 32, 3))
+    trainer = build.trainer(experiment, size=1000)
+    make = functools.partial(init_member, trainer, hyper=build.hyper(experiment), example=x)
+    member = jax.eval_shape(make, jax.random.key(0), jax.random.key(1))
+    step = functools.partial(train_step, trainer)
+    after, info = jax.eval_shape(step, member, Batch(x, jnp.zeros(2, jnp.int32)), 0)
+    assert info["train_loss"].shape == ()
+    trees.check_same_structure("params", after.params, "before", member.params)
+    trees.check_same_structure("state", after.state, "before", member.state)
+
+
+def test_a_mistyped_network_is_named():
+    with pytest.raises(UserError, match=r"`model.name`.*resnet20"):
+        config("resnet2O")
+
+
+def test_a_foreign_option_is_named():
+    with pytest.raises(UserError, match=r"`model.options` of 'vgg': .*depth"):
+        build.model(config("vgg", depth=16))
