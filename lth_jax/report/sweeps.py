@@ -131,14 +131,17 @@ def sweep_cells(sweep: SweepRecord) -> list[list[str]]:
     for row in last_rows(cell_rows(sweep), sweep.metric):
         found[row["run"]][row["arm"]] = row
     header = [*(name.rpartition(".")[2] for name in fields), "kept %", *sweep.arms, "run"]
-    return [header] + [
-        [
-            *(str(setting.get(name, "")) for name in fields),
-            percent(min((row["density"] for row in found[run].values()), default=1.0)),
-            *(show(found[run].get(arm)) for arm in sweep.arms),
-            run if run in found else f"{run} (not finished)",
-        ]
-        for run, setting in sweep.settings.items()
+    return [header] + [_cell_line(sweep, run, fields, found.get(run, {})) for run in sweep.settings]
+
+
+def _cell_line(
+    sweep: SweepRecord, run: str, fields: Sequence[str], by_arm: dict[str, Row]
+) -> list[str]:
+    return [
+        *(str(sweep.settings[run].get(name, "")) for name in fields),
+        percent(min(row["density"] for row in by_arm.values())) if by_arm else "–",
+        *(show(by_arm.get(arm)) for arm in sweep.arms),
+        run if by_arm else f"{run} (not finished)",
     ]
 
 
@@ -239,8 +242,8 @@ def _is_seed(field: str) -> bool:
 
 
 def _is_number(sweep: SweepRecord, field: str) -> bool:
-    values = {s[field] for s in sweep.settings.values() if isinstance(s.get(field), int | float)}
-    return len(values - {True, False}) > 1
+    values = [setting[field] for setting in sweep.settings.values() if field in setting]
+    return all(type(value) in (int, float) for value in values) and len(set(values)) > 1
 
 
 def _data(sweep: SweepRecord) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,106 @@
+"""What a sweep's tables and figures hold, from rows made up here."""
+
+import numpy as np
+import pytest
+
+from lth_jax import store
+from lth_jax.report.sweeps import (
+    SweepRecord,
+    against_field,
+    cell_rows,
+    draw,
+    last_rows,
+    read_sweep,
+    sweep_cells,
+    write_sweep_report,
+)
+
+RATE, SEED, NET = "experiment.optimizer.learning_rate", "experiment.seed", "experiment.model.name"
+
+
+def value(setting, arm, replicate):
+    return 0.5 + setting[RATE] + 0.1 * (arm == "ticket") + 0.01 * replicate + 0.02 * setting[SEED]
+
+
+def row(run, setting, arm, level, replicate, **changes):
+    who = {"run": run, "arm": arm, "level": level, "replicate": replicate, "density": 0.5**level}
+    result = {"metric": "test_accuracy_final", "value": value(setting, arm, replicate)}
+    return {**setting, **who, **result, **changes}
+
+
+def sweep_of(rates=(0.1, 0.2), seeds=(0, 1), nets=("mlp",), levels=2):
+    settings = {
+        f"cell-{rate}-{seed}-{net}": {RATE: rate, SEED: seed, NET: net}
+        for rate in rates
+        for seed in seeds
+        for net in nets
+    }
+    rows = [
+        row(run, setting, arm, level, replicate)
+        for run, setting in settings.items()
+        for arm, level in [("dense", 0), *(("ticket", n + 1) for n in range(levels))]
+        for replicate in range(2)
+    ]
+    return SweepRecord("demo-0", settings, rows)
+
+
+def test_a_cells_rows_are_means_over_its_replicates():
+    sweep = sweep_of()
+    found = {(r["run"], r["arm"], r["level"]): r for r in cell_rows(sweep)}
+    assert len(found) == 4 * 3
+    mine = found["cell-0.2-1-mlp", "ticket", 2]
+    assert mine["values"] == [value(mine, "ticket", r) for r in range(2)]
+    assert mine["mean"] == pytest.approx(sum(mine["values"]) / 2)
+    assert mine["low"] < mine["mean"] < mine["high"] and mine["density"] == 0.25
+
+
+def test_a_diverged_network_is_left_out_and_counted():
+    sweep = sweep_of()
+    sweep.rows[1]["value"] = None  # replicate 1 of the first cell's dense parents
+    [mine] = [r for r in cell_rows(sweep) if r["run"] == "cell-0.1-0-mlp" and r["arm"] == "dense"]
+    assert mine["replicates"] == 1 and mine["values"][1] is None and mine["low"] is None
+
+
+def test_the_table_shows_each_cell_at_its_last_level():
+    sweep = sweep_of()
+    rows = [r for r in sweep.rows if (r["run"], r["level"]) != ("cell-0.1-0-mlp", 2)]
+    lines = sweep_cells(sweep._replace(rows=rows))
+    assert lines[0] == ["learning_rate", "seed", "name", "kept %", "dense", "ticket", "run"]
+    assert [line[3] for line in lines[1:]] == ["50", "25", "25", "25"]
+    assert {r["level"] for r in last_rows(rows, sweep.metric)} == {0, 1, 2}
+
+
+def test_a_cell_that_is_not_finished_says_so():
+    sweep = sweep_of()
+    rows = [r for r in sweep.rows if r["run"] != "cell-0.1-0-mlp"]
+    first = sweep_cells(sweep._replace(rows=rows))[1]
+    assert first[-3:] == ["–", "–", "cell-0.1-0-mlp (not finished)"]
+    assert sweep_cells(sweep._replace(rows=[]))[0][-1] == "run"
+
+
+def test_seeds_are_pooled_and_other_fields_have_panels():
+    figure = against_field(sweep_of(nets=("mlp", "conv")), RATE)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["name=mlp", "name=conv"]
+    dense, ticket = figure.axes[0].get_lines()
+    np.testing.assert_allclose(dense.get_xdata(), [0.1, 0.2])
+    np.testing.assert_allclose(ticket.get_ydata(), [100 * (0.6 + r + 0.015) for r in (0.1, 0.2)])
+
+
+def test_only_fields_that_are_numbers_and_not_seeds_are_drawn():
+    assert list(draw(sweep_of(nets=("mlp", "conv")))) == ["experiment_optimizer_learning_rate"]
+    assert draw(sweep_of(rates=(0.1,))) == {}
+    assert draw(sweep_of(nets=[f"net{i}" for i in range(9)])) == {}
+    assert draw(sweep_of()._replace(rows=[])) == {}
+
+
+def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
+    config = {"cells": [{"setting": {RATE: 0.1}, "run": "tiny-00000000"}]}
+    sweep = store.open_sweep(tmp_path, name="demo", config=config)
+    page = write_sweep_report(store.Store(tmp_path), sweep.path).read_text()
+    assert "1 cells, 0 finished" in page and "tiny-00000000 (not finished)" in page
+
+
+def test_a_folder_that_is_no_sweep_is_named(tmp_path):
+    with pytest.raises(store.StoreError, match="is no sweep"):
+        read_sweep(store.Store(tmp_path), tmp_path)
