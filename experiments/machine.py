@@ -29,7 +29,7 @@ def prepare(machine: ConfigDict) -> None:
             raise UserError(
                 f"`machine.{field}` is {machine[field]}; it must be 0 (measured) or more."
             )
-    _make_cpu_devices(machine.devices or _cores())
+    make_cpu_devices(machine.devices or cores())
     there = jax.local_device_count()
     if machine.devices > there:
         kind = jax.local_devices()[0].device_kind
@@ -43,6 +43,23 @@ def prepare(machine: ConfigDict) -> None:
         )
     if machine.compilation_cache:
         _keep_compiled_programs()
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def make_cpu_devices(number: int) -> None:
+    """A virtual device per core, unless JAX has started already or was told how many."""
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if told or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", min(number, cores()))
+    except RuntimeError:  # JAX has started: its devices are what they are
+        pass
 
 
 def note_precision(compute_dtype: str) -> None:
@@ -65,22 +82,6 @@ def compilations() -> str:
     """What this process compiled so far, and what it found compiled, in a few words."""
     counts = _events()
     return f"{counts[_MISSES]} programs compiled, {counts[_HITS]} from the cache"
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _make_cpu_devices(number: int) -> None:
-    """A virtual device per core, unless JAX has started already or was told how many."""
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if told or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
-        return
-    try:
-        jax.config.update("jax_num_cpu_devices", min(number, _cores()))
-    except RuntimeError:  # JAX has started: its devices are what they are
-        pass
 
 
 def _keep_compiled_programs() -> None:

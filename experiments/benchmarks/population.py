@@ -12,6 +12,7 @@ memory allow, measured in the same rounds.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import platform
@@ -19,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,11 @@ import numpy as np
 import optax
 from jax import lax
 
+from experiments import machine as machines
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
+from lth_jax.training import DRIVERS, Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.training.population import chunks
 from lth_jax.training.segment import batch_rows, init_record, take
 
@@ -46,7 +48,8 @@ GOALS: dict[str, dict[str, float]] = {
 }
 
 
-class Way(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Way:
     """One way to train: what to call, and how many member-steps a call takes."""
 
     run: Callable[[], Any]
@@ -86,8 +89,8 @@ def our_way(task: Task, members: Member, plan: Plan) -> Way:
 
     def run() -> list[Any]:
         return [
-            segment(*start(rows), task.data, nothing, np.int32(0), np.int32(steps))[0].params
-            for rows in chunks(n, plan.chunk)
+            segment(chunk, records, task.data, nothing, np.int32(0), np.int32(steps))[0].params
+            for chunk, records in map(start, chunks(n, plan.chunk))
         ]
 
     return Way(run, n * steps)
@@ -202,7 +205,8 @@ def best(rates: Rates, names: Iterable[str]) -> list[float]:
 def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
     """All rows of one task."""
     members = population(task, task.members)
-    plans = candidate_plans([task.members])[:: 2 if quick else 1]
+    drivers = ["scan"] if quick else DRIVERS
+    plans = candidate_plans([task.members], jax.local_device_count(), drivers)
     nothing = trees.index(task.data, slice(0))
     chosen, evidence = choose_plan(
         task.trainer, members, task.data, nothing, [task.members], candidates=plans
@@ -210,6 +214,7 @@ def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
     print(f"{task.name}: {chosen} of {len(evidence)} measured plans", flush=True)
     floors = floor_ways(task, members) if task.kind == "mlp" else {}
     measured = {plan: our_way(task, members, plan) for plan in plans}
+    measured[Plan(1)] = our_way(task, members, Plan(1))
     rates = alternated(
         {
             **{str(plan): way for plan, way in measured.items()},
@@ -240,34 +245,49 @@ def plain_row(case: str, ours: Any) -> dict[str, Any]:
 
 
 def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    """Cost against members and against density, drawn and as rows."""
+    """Cost against members and against density of the dense task, drawn and as rows."""
     lenet = task("mlp", steps)
-    by_members = {
-        n: our_way(lenet, population(lenet, n), Plan(n)) for n in (1, 2, 4, 8, 16, 32, 64)
+
+    def by_members(n: int, devices: int, vmapped: int | None) -> Way:
+        return our_way(lenet, population(lenet, n), Plan(n, "scan", min(n, devices), vmapped))
+
+    numbers, there = (1, 2, 4, 8, 16, 32, 64), 2 ** (jax.local_device_count().bit_length() - 1)
+    panels: dict[str, dict[str, dict[float, Way]]] = {
+        "members": {
+            "vectorised": {n: by_members(n, 1, None) for n in numbers},
+            f"in turn on {there} devices": {n: by_members(n, there, 1) for n in numbers},
+        },
+        "density": {
+            "8 vectorised": {
+                d: our_way(lenet, population(lenet, 8, d), Plan(8))
+                for d in (0.02, 0.1, DENSITY, 0.5, 1.0)
+            }
+        },
     }
-    by_density = {
-        d: our_way(lenet, population(lenet, 8, d), Plan(8)) for d in (0.02, 0.1, DENSITY, 0.5, 1.0)
-    }
-    found = []
+    rows = []
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained", sharey=True)
-    for axis, what, ways in zip(
-        axes, ("members", "density"), (by_members, by_density), strict=True
-    ):
-        rates = alternated({str(k): way for k, way in ways.items()}, rounds)
-        cost = {float(k): [1e3 / r for r in rs] for k, rs in rates.items()}
-        middle = [statistics.median(c) for c in cost.values()]
-        low, high = [min(c) for c in cost.values()], [max(c) for c in cost.values()]
-        axis.fill_between(list(cost), low, high, alpha=0.2, linewidth=0)
-        axis.plot(list(cost), middle, marker="o")
+    for axis, (what, lines) in zip(axes, panels.items(), strict=True):
+        for label, ways in lines.items():
+            cost = draw(axis, label, ways, rounds)
+            rows.append(plain_row(f"ms per member-step against {what}, {label}", cost))
         axis.set(xlabel=what, xscale="log", ylim=(0, None))
-        figures = {str(k): cost for k, cost in zip(ways, middle, strict=True)}
-        found.append(plain_row(f"ms per member-step against {what}", figures))
+        axis.legend()
     axes[0].set_ylabel("ms per member-step")
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         figure.savefig(folder / f"population.{kind}")
     plt.close(figure)
-    return found
+    return rows
+
+
+def draw(axis: Any, label: str, ways: Mapping[float, Way], rounds: int) -> dict[str, float]:
+    """One line, median and range over the rounds; returns the medians in milliseconds."""
+    rates = alternated({str(x): way for x, way in ways.items()}, rounds)
+    costs = [[1e3 / rate for rate in rates[str(x)]] for x in ways]
+    middle = [statistics.median(c) for c in costs]
+    axis.fill_between(list(ways), [min(c) for c in costs], [max(c) for c in costs], alpha=0.2)
+    axis.plot(list(ways), middle, marker="o", label=label)
+    return {str(x): cost for x, cost in zip(ways, middle, strict=True)}
 
 
 def main() -> None:
@@ -277,6 +297,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="mlp,conv,transformer,lstm", help="which, by commas")
     parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
+    machines.make_cpu_devices(machines.cores())
     quick = options.quick
     kinds = ["mlp"] if quick else options.tasks.split(",")
     steps, rounds = (10, 3) if quick else (50, 9)

@@ -112,8 +112,8 @@ def choose_plan(
       sizes: how many members each level of the run will have.
       candidates: plans to compare; `candidate_plans(widths_for(sizes))` by default.
       repeats: rounds of measurement.
-      budget: seconds; once they are spent no further candidate is added, but every plan that
-        was measured counts.
+      budget: seconds; once they are spent no further candidate is added to the first two, but
+        every plan that was measured counts.
       learnt: a folder in which choices are kept and looked up: by the program, the kind and number
         of devices, the versions of JAX, the sizes and the candidates.
 
@@ -206,7 +206,7 @@ def _measure(
     runs: dict[Plan, Callable[[], float]] = {}
     needed: dict[Plan, int | None] = {}
     for plan in plans:
-        if runs and time.perf_counter() - began > budget:
+        if len(runs) > 1 and time.perf_counter() - began > budget:
             break
         probe = _Probe(setting, plan)
         # The host's step holds what the scan holds, and is several programs: see the scan's figure.
