@@ -31,6 +31,7 @@ from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
+SHOWN = 20  # cells of a group that a dry run lists
 WIDE = 200  # columns, where no terminal says how many there are
 
 Cell = tuple[h.Setting, ConfigDict]
@@ -179,8 +180,10 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     for i, group in enumerate(found, start=1):
         ahead = outlook(group, planned(machine, group, always=True), index)
         print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
-        for job in group.jobs:
+        for job in group.jobs[:SHOWN]:
             print(f"  {shown(job.setting)}")
+        if len(group.jobs) > SHOWN:
+            print(f"  and {len(group.jobs) - SHOWN} more")
 
 
 def _overview(all_cells: Sequence[Cell], left: Sequence[Cell], found: Any, sharing: Sharing) -> str:

@@ -83,8 +83,10 @@ def test_seeds_are_pooled_and_other_fields_have_panels():
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["name=mlp", "name=conv"]
     dense, ticket = figure.axes[0].get_lines()
-    np.testing.assert_allclose(dense.get_xdata(), [0.1, 0.2])
-    np.testing.assert_allclose(ticket.get_ydata(), [100 * (0.6 + r + 0.015) for r in (0.1, 0.2)])
+    np.testing.assert_allclose(np.asarray(dense.get_xdata(), float), [0.1, 0.2])
+    np.testing.assert_allclose(
+        np.asarray(ticket.get_ydata(), float), [100 * (0.6 + r + 0.015) for r in (0.1, 0.2)]
+    )
 
 
 def test_only_fields_that_are_numbers_and_not_seeds_are_drawn():
