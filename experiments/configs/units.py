@@ -53,5 +53,5 @@ def get_config(what: str = "hidden") -> ConfigDict:
 def _shorten(experiment: ConfigDict) -> None:
     """What convolutions can do in minutes on two cores."""
     experiment.replicates = 3
-    experiment.train.update(steps=300, batch_size=32)
+    experiment.train.update(steps=200, batch_size=32)
     experiment.prune.levels = 4
