@@ -119,12 +119,3 @@ def test_a_vocabulary_goes_with_tokens(vocabulary, dtype):
     model = from_linen(RecurrentNet(vocabulary=vocabulary))
     with pytest.raises(ValueError, match=r"`vocabulary` must be a number for integer inputs"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 3), dtype))
-
-
-def test_strict_promotion_holds():
-    with jax.numpy_dtype_promotion("strict"):
-        model = network("gru", dropout=0.5)
-        params, state = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
-        jax.eval_shape(
-            lambda p: model.apply(p, state, TOKENS, key=jax.random.key(1), train=True)[0], params
-        )

@@ -145,13 +145,3 @@ def test_heads_must_divide_the_width():
     model = from_linen(Transformer(width=6, heads=4))
     with pytest.raises(ValueError, match=r"`heads` must divide the width 6, got 4"):
         jax.eval_shape(model.init, jax.random.key(0), X)
-
-
-def test_strict_promotion_holds():
-    with jax.numpy_dtype_promotion("strict"):
-        model = from_linen(Transformer(**SIZE, vocabulary=7, causal=True, dropout=0.5))
-        tokens = jnp.zeros((1, 3), jnp.int32)
-        params, state = jax.eval_shape(model.init, jax.random.key(0), tokens)
-        jax.eval_shape(
-            lambda p: model.apply(p, state, tokens, key=jax.random.key(1), train=True)[0], params
-        )
