@@ -83,6 +83,7 @@ def draw(found: Sequence[Stability]) -> dict[str, Figure]:
 def instability(found: Sequence[Stability]) -> Figure:
     """The test error barrier against the rewind step, a line per level."""
     figure, axes = new()
+    figure.set_size_inches(6.2, 4.0)
     levels = sorted({one.level for one in found})
     for i, level in enumerate(levels):
         mine = [one for one in found if one.level == level]
