@@ -116,6 +116,23 @@ def test_dropout_differs_by_member_and_layer_and_repeats_by_key(kind):
     np.testing.assert_array_equal(again["first"], out["first"])
 
 
+def test_flax_attention_drops_its_own_weights_per_member():
+    model = from_nnx(
+        lambda rngs: nnx.MultiHeadAttention(2, 4, dropout_rate=0.5, decode=False, rngs=rngs)
+    )
+    params, state = model.init(jax.random.key(0), X[None])
+    keys = jax.random.split(jax.random.key(1), 3)
+
+    @jax.jit
+    @jax.vmap
+    def members(key):
+        return model.apply(params, state, X[None], key=key, train=True)[0]
+
+    out = members(keys)
+    assert all(not np.allclose(out[i], out[i - 1]) for i in range(3))
+    np.testing.assert_array_equal(members(keys), out)
+
+
 @both
 def test_state_moves_in_training_only_and_keeps_its_structure(kind):
     _, params, state, (_, moved, _) = population(kind)
