@@ -33,7 +33,7 @@ from experiments import machine as machines
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.training import DRIVERS, Member, Plan, candidate_plans, choose_plan, compile_segment
+from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.training.population import chunks
 from lth_jax.training.segment import batch_rows, init_record, take
 
@@ -205,8 +205,8 @@ def best(rates: Rates, names: Iterable[str]) -> list[float]:
 def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
     """All rows of one task."""
     members = population(task, task.members)
-    drivers = ["scan"] if quick else DRIVERS
-    plans = candidate_plans([task.members], jax.local_device_count(), drivers)
+    plans = candidate_plans([task.members], jax.local_device_count())
+    plans = plans[:2] if quick else plans
     nothing = trees.index(task.data, slice(0))
     chosen, evidence = choose_plan(
         task.trainer, members, task.data, nothing, [task.members], candidates=plans
@@ -293,7 +293,9 @@ def draw(axis: Any, label: str, ways: Mapping[float, Way], rounds: int) -> dict[
 def main() -> None:
     """Prints one line for each comparison, and the JSON object last."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two tasks, short, under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="the dense task only, two plans, under a minute"
+    )
     parser.add_argument("--tasks", default="mlp,conv,transformer,lstm", help="which, by commas")
     parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()

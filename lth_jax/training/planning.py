@@ -63,9 +63,11 @@ def candidate_plans(
     Plan(chunk=8, driver='scan', devices=1, vmapped=None)
     Plan(chunk=8, driver='scan', devices=1, vmapped=1)
     """
-    widths = sorted(widths)
-    spread = [(-(-width // devices) * devices, devices) for width in widths]
-    placed = dict.fromkeys([*spread, (widths[-1], 1)])
+    widest, *narrower = sorted(widths, reverse=True)
+    rounded = [-(-width // devices) * devices for width in (widest, *narrower)]
+    # The widest first: measuring may end before the last.
+    first, *others = [(width, devices) for width in rounded]
+    placed = dict.fromkeys([first, (widest, 1), *others])
     plans = [
         Plan(width, driver, n, vmapped)
         for width, n in placed
