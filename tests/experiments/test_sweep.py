@@ -94,9 +94,12 @@ def test_a_static_field_is_named_and_has_groups_of_its_own(workdir):
     assert static_fields(sharing, swept_fields) == ["experiment.train.batch_size"]
 
 
-def test_networks_that_only_begin_differently_share_no_program(workdir):
-    found, _ = grouped(config_in(workdir), model__name=["mlp"], data__seed=[0, 1])
-    assert len(found) == 2 and len({group.program for group in found}) == 1  # other data
+def test_cells_on_other_data_are_groups_of_one_program(workdir):
+    found, _ = grouped(config_in(workdir), data__seed=[0, 1])
+    assert len(found) == 2 and len({group.program for group in found}) == 1
+
+
+def test_a_network_that_cannot_be_made_names_its_cell(workdir):
     config = config_in(workdir)
     config.experiment.model.options.kernel_init = "zeros"
     with pytest.raises(UserError, match=r"cell seed=0: `model\.options`"):
@@ -151,6 +154,7 @@ def test_a_sweep_leaves_a_run_for_each_cell(finished, workdir, capsys):
     assert segments(workdir) == 3 * (2 + 4)
 
 
+@pytest.mark.slow  # the fast tier has the same of ladders: tests/lottery/test_cells.py
 def test_a_cell_has_the_numbers_it_has_alone(finished, workdir, tmp_path):
     _, cells = finished
     _, config = cells[3]

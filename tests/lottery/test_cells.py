@@ -67,7 +67,8 @@ def test_each_cell_has_the_numbers_it_has_alone(mixed, climbed, tmp_path):
     cells, _ = mixed
     folder, manifests, *_ = climbed
     programs = Programs(cells[0].lab.trainer)
-    for i, cell in enumerate(cells):
+    for i in (1, 3):
+        cell = cells[i]
         store = Store(tmp_path / str(i))
         [alone] = climb([cell], store=store, plans=[(0, Plan(2))], programs=programs)
         here, there = members(Store(folder), manifests[i]), members(store, alone)
@@ -109,6 +110,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_path):
     cells, _ = mixed
     folder, manifests, told, _ = climbed
