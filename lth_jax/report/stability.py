@@ -83,14 +83,14 @@ def draw(found: Sequence[Stability]) -> dict[str, Figure]:
 def instability(found: Sequence[Stability]) -> Figure:
     """The test error barrier against the rewind step, a line per level."""
     figure, axes = new()
-    figure.set_size_inches(6.2, 4.0)
+    figure.set_size_inches(5.8, 4.2)
     levels = sorted({one.level for one in found})
     for i, level in enumerate(levels):
         mine = [one for one in found if one.level == level]
         color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]
         bands = [student_t(100 * _by_replicate(one, METRICS[0])) for one in mine]
         steps = [one.rewind for one in mine]
-        label = f"{percent(mine[0].density)} % kept"
+        label = f"{percent(mine[0].density)} % of weights"
         axes.plot(steps, [b.estimate for b in bands], marker + "-", color=color, label=label)
         low, high = [b.low for b in bands], [b.high for b in bands]
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)

@@ -143,7 +143,7 @@ def test_barriers_leave_diverged_children_out(measured):
     row = row_of(stability.rows(found), level=1, rewind=20, metric="test_error_barrier")
     assert row["replicates"] == 2 and row["values"][2] is None
     (axes,) = stability.instability(found).axes
-    [dense] = [line for line in axes.lines if line.get_label() == "100 % kept"]
+    [dense] = [line for line in axes.lines if line.get_label() == "100 % of weights"]
     np.testing.assert_allclose(dense.get_xdata(), [0, 20, 100])
     np.testing.assert_allclose(dense.get_ydata(), [30.1, 10.1, 1.1])
 
