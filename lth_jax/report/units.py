@@ -53,9 +53,8 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
         axes.plot([x, x], [min(ys), max(ys)], color=color, linewidth=1.2)
         axes.plot([x] * len(ys), ys, "o", color=color, markersize=4)
     axes.set_yticks(range(len(places)), [f"{leaf}, axis {axis}" for leaf, axis in places])
-    axes.set_xticks(
-        range(len(groups)), [f"{g['name']} × {g['units']}" for g in groups], rotation=90
-    )
+    axes.set_xticks(range(len(groups)), [str(group["units"]) for group in groups])
+    axes.set_xlabel("Units in the group")
     axes.tick_params(labelsize=6, length=0)
     axes.set_xlim(-0.7, len(groups) - 0.3)
     axes.invert_yaxis()

@@ -185,7 +185,7 @@ def test_a_config_of_another_name_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("criterion", ["activation_norms", "wanda", "norm_scales", "saliency"])
+@pytest.mark.parametrize("criterion", ["activation_norms", "norm_scales"])
 def test_channels_of_a_residual_network_climb_with_every_kind_of_criterion(workdir, criterion):
     config = config_file.get_config("resnet")
     config.machine.update(workdir=str(workdir), chunk=1, driver="scan", compilation_cache=False)
