@@ -94,13 +94,8 @@ def between_children(
 ) -> dict[str, Info]:
     """`between` for every pair of children of every start.
 
-    Args:
-      trainer: the static part.
-      members: a population, the children of one start beside each other.
-      children: how many of each start.
-      data: as in `between`.
-      alphas: as in `between`.
-      renewal: as in `between`.
+    `members` is a population with the `children` of one start beside each other; the other
+    arguments are those of `between`.
 
     Returns:
       `{"train": {metric: float32[starts, pairs, m]}, "test": …}`, pairs in the order of

@@ -13,7 +13,7 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import legend, looks, new, panes, style
 from lth_jax.report.tables import Row, interval_cells, or_none
-from lth_jax.store.analyses import analyses
+from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE
 
@@ -52,11 +52,7 @@ def read(store: Store, path: str | Path) -> list[Sweep] | None:
     Raises:
       CorruptError: if something in the store is damaged.
     """
-    found = []
-    for entry in analyses(path, "learning_rates"):
-        node = store.read(entry["key"])
-        about = {name: node.meta[name] for name in Sweep._fields[:-1]}
-        found.append(Sweep(**about, arrays=node.arrays))
+    found = read_analyses(store, path, "learning_rates", Sweep)
     level = next((one.level for one in reversed(found) if one.level), 0)
     return [one for one in found if one.level in (0, level)] or None
 

@@ -17,7 +17,7 @@ from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.display import percent
 from lth_jax.report.figures import Look, density_axis, legend, looks, panes, spread, style
 from lth_jax.report.tables import Row, interval_cells, or_none
-from lth_jax.store.analyses import analyses
+from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
 
@@ -71,14 +71,12 @@ class Spectrum(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """The loss around one network: `loss[i, j]` at `xs[i]`, `ys[j]`."""
+    """The loss around one network: in `arrays`, `loss[i, j]` at `xs[i]`, `ys[j]`."""
 
     arm: str
     level: int
     density: float
-    xs: Floats
-    ys: Floats
-    loss: Floats
+    arrays: dict[str, Floats]
 
 
 class Spectra(NamedTuple):
@@ -94,15 +92,8 @@ def read(store: Store, path: str | Path) -> Spectra | None:
     Raises:
       CorruptError: if something in the store is damaged.
     """
-    spectra, surfaces = [], []
-    for entry in analyses(path, "spectrum"):
-        node = store.read(entry["key"])
-        meta = {name: node.meta[name] for name in Spectrum._fields[:-1]}
-        spectra.append(Spectrum(**meta, arrays=node.arrays))
-    for entry in analyses(path, "surface"):
-        node = store.read(entry["key"])
-        about = {name: node.meta[name] for name in ("arm", "level", "density")}
-        surfaces.append(Surface(**about, **node.arrays))
+    spectra = read_analyses(store, path, "spectrum", Spectrum)
+    surfaces = read_analyses(store, path, "surface", Surface)
     order = list(looks([DENSE, TICKET, *(one.arm for one in spectra)]))
     spectra.sort(key=lambda one: (one.level, order.index(one.arm), one.point, one.replicate))
     surfaces.sort(key=lambda one: (one.level, one.arm))
@@ -267,13 +258,14 @@ def loss_surface(surfaces: Sequence[Surface], panels: int = 4) -> Figure:
     wanted = [one for one in surfaces if one.arm in (DENSE, TICKET)] or list(surfaces)
     shown = [wanted[0], *spread(wanted[1:], panels - 1)]
     figure, grid = panes(len(shown), "First direction", "Second direction")
-    losses = np.concatenate([one.loss.ravel() for one in shown])
+    losses = np.concatenate([one.arrays["loss"].ravel() for one in shown])
     losses = losses[np.isfinite(losses) & (losses > 0)]
     norm = LogNorm(losses.min(), losses.max())
     levels = np.geomspace(losses.min(), losses.max(), 13)
     for axes, one in zip(grid, shown, strict=True):
-        drawn = axes.contourf(one.xs, one.ys, one.loss.T, levels, norm=norm, cmap="cividis")
-        axes.contour(one.xs, one.ys, one.loss.T, levels, norm=norm, colors="white", linewidths=0.4)
+        grid_of = (one.arrays["xs"], one.arrays["ys"], one.arrays["loss"].T, levels)
+        drawn = axes.contourf(*grid_of, norm=norm, cmap="cividis")
+        axes.contour(*grid_of, norm=norm, colors="white", linewidths=0.4)
         axes.plot([0], [0], "+", color="white", markersize=7)
         axes.set_aspect("equal")
         name = looks([one.arm])[one.arm].label

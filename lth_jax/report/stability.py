@@ -13,7 +13,7 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import legend, new, style
 from lth_jax.report.tables import Row, interval_cells, or_none
-from lth_jax.store.analyses import analyses
+from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 
 CAPTIONS = {
@@ -49,11 +49,7 @@ def read(store: Store, path: str | Path) -> list[Stability] | None:
     Raises:
       CorruptError: if something in the store is damaged.
     """
-    found = []
-    for entry in analyses(path, "stability"):
-        node = store.read(entry["key"])
-        about = {name: node.meta[name] for name in Stability._fields[:-1]}
-        found.append(Stability(**about, arrays=node.arrays))
+    found = read_analyses(store, path, "stability", Stability)
     return sorted(found, key=lambda one: (one.level, one.rewind)) or None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lth_jax.store import files, locks
 from lth_jax.store.hashing import plain
+from lth_jax.store.nodes import Store
 
 FILE = "analyses.json"
 
@@ -37,6 +38,27 @@ def analyses(path: str | Path, kind: str) -> list[dict[str, Any]]:
       CorruptError: if the list is damaged.
     """
     return [entry for entry in _all(Path(path)) if entry["labels"]["kind"] == kind]
+
+
+def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> list[Any]:
+    """The nodes of one kind as records.
+
+    Args:
+      store: where the nodes lie.
+      path: the run's folder.
+      kind: which nodes.
+      record: a `NamedTuple` type whose fields are facts of the nodes' `meta`, the last `arrays`.
+
+    Raises:
+      CorruptError: if the list or a node is damaged.
+    """
+
+    def read(key: str) -> Any:
+        node = store.read(key)
+        facts = {name: node.meta[name] for name in record._fields[:-1]}
+        return record(**facts, arrays=node.arrays)
+
+    return [read(entry["key"]) for entry in analyses(path, kind)]
 
 
 def _all(path: Path) -> list[dict[str, Any]]:
