@@ -71,8 +71,7 @@ def units_kept(found: Units) -> Figure:
     figure, axes = new()
     colors = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666")
     for i, group in enumerate(found.groups):
-        name = f"{group['name']} × {group['units']}"
-        look = Look(name, colors[i % len(colors)], "osD^vPX"[i // len(colors) % 7])
+        look = Look(group["name"], colors[i % len(colors)], "osD^vPX"[i // len(colors) % 7])
         levels = sorted({n.level for n in shown})
         counts = [[n.alive[group["name"]] for n in shown if n.level == v] for v in levels]
         shares = [100 * np.array(cs) / group["units"] for cs in counts]
