@@ -11,7 +11,7 @@ IMAGES, TOKENS = (3, 8, 8, 1), (3, 4)
 FAMILIES = {
     "mlp": ("mlp", {"features": (6, 4)}, IMAGES),
     "residual_mlp": ("residual_mlp", {"width": 6, "classes": 4}, IMAGES),
-    "convnet": ("convnet", {"stages": ((2,), (3,)), "hidden": (), "classes": 4}, IMAGES),
+    "convnet": ("convnet", {"stages": ((2,), (3,)), "hidden": (5,), "classes": 4}, IMAGES),
     "vgg": ("vgg", {"stages": ((3,), (4,)), "classes": 4}, IMAGES),
     "resnet": ("resnet", {"blocks": (0, 1), "width": 2, "classes": 4}, IMAGES),
     "bottleneck": (

@@ -19,10 +19,11 @@ from tests.models.families import FAMILIES, family, fill
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def tiers(fast):
-    """All families; those that are not `fast` in the slow tier."""
+def tiers(fast, but=()):
+    """All families `but` some; those that are not `fast` in the slow tier."""
+    names = [n for n in FAMILIES if n not in but]
     return pytest.mark.parametrize(
-        "name", [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
+        "name", [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
     )
 
 
@@ -91,6 +92,23 @@ def test_members_agree_with_single_runs(name):
             trees.index(together, i),
             alone(member),
         )
+
+
+@tiers(fast=(), but=("residual_mlp",))  # the one that has no dropout
+def test_members_drop_by_their_own_keys(name):
+    module, x = family(name)
+    model = from_linen(module.clone(dropout=0.5))
+    params, state = fill(model, x)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.vmap
+    def members(key):
+        return model.apply(params, state, x, key=key, train=True)[0]
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    out = members(keys)
+    assert all(not np.allclose(out[i], out[i - 1]) for i in range(3))
+    np.testing.assert_array_equal(members(keys), out)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax import trees
+from lth_jax.measures.spectra import spectral_radius
 from lth_jax.models import from_linen, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.recurrent import RecurrentNet
 
@@ -99,6 +100,7 @@ def test_it_starts_with_orthogonal_blocks_and_one_bias_per_gate(cell, gates):
     layer = params["TiedLayer_0"]
     assert trees.size(layer) == gates * (WIDTH * WIDTH * 2 + WIDTH)
     blocks = np.split(np.asarray(layer["recurrent_kernel"]), gates, axis=1)
+    np.testing.assert_allclose(spectral_radius(layer["recurrent_kernel"], gates), 1, atol=1e-5)
     for i, block in enumerate(blocks):
         np.testing.assert_allclose(block @ block.T, np.eye(WIDTH), atol=1e-5)
         assert not any(np.allclose(block, other) for other in blocks[:i])

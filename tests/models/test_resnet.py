@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from lth_jax import trees
 from lth_jax.models.adapters import from_linen
 from lth_jax.models.resnet import ResNet
+from tests.models import by_hand
+from tests.models.families import fill
 
 # One block only, the kind with strides and a projection: compiling takes most of the time.
 MODEL = from_linen(ResNet(blocks=(0, 1), width=4, classes=3, dropout=0.3))
@@ -67,6 +70,30 @@ def test_statistics_follow_their_momentum(members, together):
     np.testing.assert_allclose(moved["mean"], 0.1 * h.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * h.var((0, 1, 2)), atol=1e-5)
     trees.check_same_structure("moved", trees.index(together[1][0], 0), "state", state)
+
+
+def test_bottlenecks_behind_a_large_stem_are_their_formula():
+    x = jnp.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
+    options = {"blocks": (1,), "width": 2, "classes": 3, "bottleneck": True, "large_images": True}
+    model = from_linen(ResNet(**options))
+    params, state = fill(model, x)
+
+    def layer(h, i, p, s, stride=1):
+        norm = f"BatchNorm_{i}"
+        return by_hand.batch_norm(by_hand.conv(h, p[f"Conv_{i}"], stride), p[norm], s[norm])
+
+    def expected(p, s):
+        h = nn.relu(layer(x, 0, p, s, stride=2))
+        h = nn.max_pool(jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
+        inside = p["BottleneckBlock_0"], s["BottleneckBlock_0"]
+        deep = layer(nn.relu(layer(nn.relu(layer(h, 0, *inside)), 1, *inside)), 2, *inside)
+        h = nn.relu(layer(h, 3, *inside) + deep)
+        return by_hand.dense(h.mean((1, 2)), p["Dense_0"])
+
+    ours, theirs = jax.jit(
+        lambda p, s: (model.apply(p, s, x, train=False)[0], expected(p, s["batch_stats"]))
+    )(params, state)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

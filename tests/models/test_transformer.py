@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from lth_jax import trees
+from lth_jax.measures.attention import head_importance
 from lth_jax.models import MLP, Transformer, attention_probabilities, from_linen, layer_outputs
 from lth_jax.models.transformer import Attention
 
@@ -102,6 +103,26 @@ def test_probabilities_are_softmaxes_of_queries_and_keys(filled):
     split = {q: outputs[f"{name}/{q}"].reshape(2, TIME, HEADS, -1) for q in ("query", "key")}
     scores = np.einsum("bqhd,bkhd->bhqk", split["query"], split["key"]) / np.sqrt(WIDTH / HEADS)
     np.testing.assert_allclose(found[name], jax.nn.softmax(scores), atol=1e-5)
+
+
+def test_heads_are_the_rows_of_the_output_kernel(filled):
+    """Without its rows there, a head is silent, and its importance is zero."""
+    model = from_linen(Transformer(**SIZE))
+    params, state = filled(model, X)
+    name = "TransformerBlock_0/Attention_0/out/kernel"
+    rows = jnp.arange(WIDTH)[:, None] // (WIDTH // HEADS)
+    silent = trees.map_named(lambda n, p: jnp.where(rows != 1, p, 0.0) if n == name else p, params)
+
+    @jax.jit
+    def importance(params):
+        def loss(params, x):
+            return (model.apply(params, state, x, train=False)[0] ** 2).mean()
+
+        return head_importance(loss, params, X, {name: HEADS})[name]
+
+    found = importance(silent)
+    assert found[1] == 0 and found[0] > 0 and found[2] > 0
+    assert (importance(params) > 0).all()
 
 
 def test_a_network_without_attention_has_no_probabilities():

@@ -8,7 +8,7 @@ from tests.models.families import FAMILIES, family, fill
 GROUPS = {
     "mlp": [6],
     "residual_mlp": [6],
-    "convnet": [2, 3],
+    "convnet": [2, 3, 5],
     "vgg": [3, 4],
     "resnet": [2, 4, 4],
     "bottleneck": [2, 2, 2, 8],
