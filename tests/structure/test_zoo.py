@@ -74,9 +74,7 @@ def test_no_family_is_left_out():
 @pytest.mark.parametrize("name", ZOO)
 def test_removed_is_masked_in_every_family(name, check):
     model, apply, x = network(name)
-    # Without optimisation XLA:CPU (jax 0.10.2) gets VGG's gradients by its statistics wrong.
-    options = {"compile": None} if name == "vgg" else {}
-    check(apply, variables_of(model, x), x, atol=2e-4, **options)
+    check(apply, variables_of(model, x), x, atol=2e-4)
 
 
 @pytest.mark.slow
