@@ -1,22 +1,11 @@
-"""Networks with made-up weights: compiling the real draws would take most of these tests' time."""
+"""Networks with made-up weights, for all tests of this room."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from lth_jax import trees
+from tests.models.families import fill
 
 
 @pytest.fixture(scope="session")
 def filled():
-    """`(model, x) -> (params, state)`: arbitrary parameters, statistics as a network starts."""
-
-    def fill(model, x):
-        rng = np.random.default_rng(0)
-        params, state = jax.eval_shape(model.init, jax.random.key(0), x)
-        params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(0, 0.3, leaf.shape)), params)
-        start = {"mean": jnp.zeros, "var": jnp.ones}
-        return params, trees.map_named(lambda n, s: start[n.split("/")[-1]](s.shape), state)
-
+    """`(model, x) -> (params, state)`: arbitrary parameters and statistics."""
     return fill

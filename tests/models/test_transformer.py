@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from lth_jax import trees
-from lth_jax.measures.attention import head_importance
+from lth_jax.measures.attention import attention_entropy, head_importance
 from lth_jax.models import MLP, Transformer, attention_probabilities, from_linen, layer_outputs
 from lth_jax.models.transformer import Attention
 
@@ -79,6 +79,8 @@ def test_probabilities_of_every_head(looked_at):
     np.testing.assert_allclose(p.sum(-1), 1, atol=1e-6)
     assert bool((np.triu(p, 1) == 0).all()) is causal
     assert not np.allclose(p[:, 0], p[:, 1])
+    entropy = attention_entropy(p, np.tril(np.ones((TIME, TIME), bool)) if causal else None)
+    assert ((entropy > 0) & (entropy < 1)).all()
 
 
 def test_probabilities_of_every_layer():

@@ -7,14 +7,13 @@ from flax import linen as nn
 
 from lth_jax.models import VGG, from_linen
 from tests.models import by_hand
-from tests.models.families import fill
 
 X = jnp.float32(np.random.default_rng(0).normal(size=(2, 4, 6, 3)))
 
 
-def test_it_pools_between_its_stages_and_averages_at_the_end():
+def test_it_pools_between_its_stages_and_averages_at_the_end(filled):
     model = from_linen(VGG(((2, 3), (4,)), classes=2))
-    params, state = fill(model, X)
+    params, state = filled(model, X)
 
     def expected(p, s):
         h = X

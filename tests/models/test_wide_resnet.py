@@ -7,15 +7,14 @@ from flax import linen as nn
 
 from lth_jax.models import WideResNet, from_linen
 from tests.models import by_hand
-from tests.models.families import fill
 
 X = jnp.float32(np.random.default_rng(0).normal(size=(2, 4, 6, 3)))
 
 
-def test_blocks_normalise_first():
+def test_blocks_normalise_first(filled):
     """One block that changes the shape, one that does not."""
     model = from_linen(WideResNet(blocks=(0, 2), width=2, widening=2, classes=2))
-    params, state = fill(model, X)
+    params, state = filled(model, X)
 
     def active(h, name, p, s):
         return nn.relu(by_hand.batch_norm(h, p[name], s[name]))
