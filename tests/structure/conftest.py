@@ -46,9 +46,7 @@ def probes(out, seed=1):
     return [rng.normal(size=o.shape).astype(o.dtype) for o in jax.tree.leaves(out)]
 
 
-def compare(
-    found, apply, args, units, *several, pinned=lambda out: out, atol=2e-5, compile=QUICK, **options
-):
+def compare(found, apply, args, units, *several, pinned=lambda out: out, atol=2e-5, **options):
     """Outputs and gradients of the compact network beside those of the masked one.
 
     `several`: parameter values to compare at; one compiled program serves all.
@@ -63,7 +61,7 @@ def compare(
 
         return jax.value_and_grad(value, has_aux=True, allow_int=True)
 
-    @functools.partial(jax.jit, compiler_options=compile)
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def both(params):
         mask = st.expand(found, units)
         masked = jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), mask, params)
@@ -85,15 +83,11 @@ def close(a, b, atol):
 def check():
     """Compares a network with and without a part of its units, on smooth and on coarse weights."""
 
-    def run(
-        apply, params, *args, fraction=0.5, pinned=lambda out: out, atol=2e-5, compile=QUICK,
-        **options,
-    ):  # fmt: skip
+    def run(apply, params, *args, fraction=0.5, pinned=lambda out: out, atol=2e-5, **options):
         found = st.find_groups(apply, params, *args, **options)
         units = choose_units(found, fraction)
         assert units, "nothing was found that can be removed"
-        compare(found, apply, args, units, params, coarse(params), pinned=pinned, atol=atol,
-                compile=compile)  # fmt: skip
+        compare(found, apply, args, units, params, coarse(params), pinned=pinned, atol=atol)
         return found
 
     return run
