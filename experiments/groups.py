@@ -32,6 +32,7 @@ from lth_jax.lottery import (
     training_program,
 )
 from lth_jax.store import content_key
+from lth_jax.training import Plan
 
 
 class Job(NamedTuple):
@@ -49,7 +50,7 @@ class Group(NamedTuple):
       key: of all that its members have in common.
       program: the key of the program of their training; groups may share it.
       jobs: the jobs.
-      roster: who their members are.
+      roster: who their members are, under any plan.
     """
 
     key: str
@@ -128,8 +129,10 @@ def groups(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> lis
         prunable = jax.tree.leaves(ladder.prunable)
         key = content_key([program, data, timeline(ladder), prunable])
         found.setdefault(key, (program, []))[1].append(job)
+    # Who the members are is the same under any plan; only their keys are not.
+    any_plan = [(0, Plan(1))]
     return [
-        Group(key, program, jobs, Roster([job.cell for job in jobs]))
+        Group(key, program, jobs, Roster([job.cell for job in jobs], any_plan))
         for key, (program, jobs) in found.items()
     ]
 

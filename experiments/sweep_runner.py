@@ -10,7 +10,7 @@ from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
 from experiments.runner import candidates, measure_plans, plan_of
 from lth_jax import store as stores
-from lth_jax.lottery import Entry, Hooks, Progress, climb, timeline
+from lth_jax.lottery import Entry, Hooks, Progress, Roster, climb, timeline
 from lth_jax.training import Plan
 
 WIDTHS = (16, 64)
@@ -154,12 +154,13 @@ def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Ou
       index: of the store.
     """
     chosen = plan_of(plan)
-    missing = [[key for key in keys if not index.find(key)] for keys in group.roster.levels]
+    roster = Roster([job.cell for job in group.jobs], [(0, chosen)])
+    missing = [[key for key in keys if not index.find(key)] for keys in roster.levels]
     [measured] = [found for found in plan["evidence"] if plan_of(found) == chosen]
     padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(
-        members=sum(map(len, group.roster.levels)),
+        members=sum(map(len, roster.levels)),
         missing=sum(map(len, missing)),
         plan=chosen,
         seconds=1e-3 * measured["ms_per_member_step"] * steps,

@@ -19,7 +19,7 @@ from lth_jax import trees
 from lth_jax.lottery.level import Assignment, OnProgress, train_node
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.roster import Cell, Entrant, Roster, check_cells, course
+from lth_jax.lottery.roster import Cell, Entrant, Plans, Roster, check_cells, course
 from lth_jax.lottery.spec import Label
 from lth_jax.lottery.starts import Starts, Tickets
 from lth_jax.store import MemberIndex, Node, Partial, Store, content_key
@@ -69,7 +69,7 @@ def climb(
     cells: Sequence[Cell],
     *,
     store: Store,
-    plans: Sequence[tuple[int, Plan]],
+    plans: Plans,
     hooks: Hooks = SILENT,
     programs: Programs | None = None,
 ) -> list[list[Entry]]:
@@ -93,11 +93,10 @@ def climb(
       ValueError: for cells that cannot climb together, before anything is trained.
     """
     check_cells(cells)
-    climbing = _Climb(cells, store, hooks, programs or Programs(cells[0].lab.trainer))
-    plans = list(plans)
+    climbing = _Climb(cells, plans, store, hooks, programs or Programs(cells[0].lab.trainer))
     for level in range(len(climbing.roster.levels)):
         while True:
-            plan = [plan for first, plan in plans if first <= level][-1]
+            plan = [plan for first, plan in climbing.plans if first <= level][-1]
             try:
                 climbing.level(plan, level)
                 break
@@ -105,20 +104,26 @@ def climb(
                 smaller = halved(plan)
                 if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None:
                     raise
-                plans.append((level, smaller))
-                hooks.on_replan(*plans[-1])
+                climbing.follow([*climbing.plans, (level, smaller)])
+                hooks.on_replan(level, smaller)
     return climbing.entries
 
 
 class _Climb:
     """One climb: who its members are, where those that are finished lie, and how others begin."""
 
-    def __init__(self, cells: Sequence[Cell], store: Store, hooks: Hooks, programs: Programs):
+    def __init__(
+        self, cells: Sequence[Cell], plans: Plans, store: Store, hooks: Hooks, programs: Programs
+    ):
         self.cells, self.store, self.hooks, self.programs = cells, store, hooks, programs
-        self.roster = Roster(cells)
         self.index = MemberIndex(store)
         self.starts = Starts(cells, programs)
         self.entries: list[list[Entry]] = [[] for _ in cells]
+        self.follow(plans)
+
+    def follow(self, plans: Plans) -> None:
+        """Goes on by other plans: members of the levels that they change are others."""
+        self.plans, self.roster = plans, Roster(self.cells, plans)
 
     def level(self, plan: Plan, level: int) -> None:
         """Trains or reads all members of one level."""
@@ -143,7 +148,7 @@ class _Climb:
         missing = [entrant for entrant in entrants if self.index.find(entrant.key) is None]
         grouped = [missing[i : i + plan.chunk] for i in range(0, len(missing), plan.chunk)]
         keys = [[entrant.key for entrant in group] for group in grouped]
-        nodes = [content_key({"members": key, "plan": plan._asdict()}) for key in keys]
+        nodes = [content_key({"members": key}) for key in keys]
         return dict(zip(nodes, grouped, strict=True))
 
     def _train(

@@ -2,8 +2,9 @@
 
 A cell is one experiment: a ladder with its own seeds, hyperparameters, counts and controls. Cells
 whose members train under one program climb as one population. A member's key is made of all that
-decides its numbers, parents included, and of nothing else: neither its cell, nor who trains beside
-it, nor the plan. So a member that cells or runs have in common is trained once.
+decides its bits, its parents and the plan included (which decides the width it is vectorised in),
+and of nothing else: neither its cell nor who trains beside it. So a member that cells or runs of
+one plan have in common is trained once.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import jax
 from lth_jax import trees
 from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
 from lth_jax.store import content_key
+from lth_jax.training.placement import Plan
 from lth_jax.types import DENSE, TICKET
 
 
@@ -73,12 +75,17 @@ def course(ladder: Ladder, level: int) -> Course:
     )
 
 
-def member_keys(cell: Cell) -> list[dict[Label, str]]:
+Plans = Sequence[tuple[int, Plan]]
+"""`(level, plan)` in ascending order, the first for level 0: the plan from that level on."""
+
+
+def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
     """The key of each member of a cell, level by level."""
     trunk, ladder = (content_key(cell.identity[part]) for part in ("trunk", "ladder"))
     keys: list[dict[Label, str]] = []
     for level in range(len(cell.ladder.counts) + 1):
-        what = {"trunk": trunk, **course(cell.ladder, level)._asdict()}
+        plan = [plan for first, plan in plans if first <= level][-1]
+        what = {"trunk": trunk, "plan": plan._asdict(), **course(cell.ladder, level)._asdict()}
         if level:
             count = trees.to_named(cell.ladder.counts[level - 1])
             what |= {
@@ -109,14 +116,15 @@ class Roster:
 
     Args:
       cells: the cells.
+      plans: how they run.
 
     Attributes:
       keys: cell by cell and level by level, the key of each member.
       levels: level by level, the members, each once, in the order of the cells.
     """
 
-    def __init__(self, cells: Sequence[Cell]):
-        self.keys = [member_keys(cell) for cell in cells]
+    def __init__(self, cells: Sequence[Cell], plans: Plans):
+        self.keys = [member_keys(cell, plans) for cell in cells]
         deepest = max(len(keys) for keys in self.keys)
         self.levels = [self._level(level) for level in range(deepest)]
 

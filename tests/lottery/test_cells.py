@@ -100,7 +100,7 @@ def test_a_finished_population_is_read_not_trained(mixed, climbed):
     cells, _ = mixed
     folder, manifests, *_ = climbed
     told = []
-    again = climb(cells[::-1], store=Store(folder), plans=[(0, Plan(1))], hooks=Hooks(told.append))
+    again = climb(cells[::-1], store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
     assert told == []
     for before, after in zip(manifests, again[::-1], strict=True):
         assert [(e.key, e.rows) for e in before] == [(e.key, e.rows) for e in after]
@@ -136,12 +136,12 @@ def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_pat
 def test_a_key_is_made_of_what_decides_a_member():
     lab = make_lab()
     ladder = make_ladder(lab, densities=(0.5, 0.25))
-    base = member_keys(cell_of(lab, ladder))
+    base = member_keys(cell_of(lab, ladder), PLANS)
     ticket, reinit = Label(TICKET, 0), Label("reinit", 0)
     assert len({key for level in base for key in level.values()}) == 2 + 8 + 8
 
     def keys(**changes):
-        return member_keys(cell_of(lab, ladder._replace(**changes)))
+        return member_keys(cell_of(lab, ladder._replace(**changes)), PLANS)
 
     fewer = keys(controls={}, control_levels=frozenset({2}))
     assert fewer[2] == {label: key for label, key in base[2].items() if label.arm == TICKET}
@@ -151,12 +151,15 @@ def test_a_key_is_made_of_what_decides_a_member():
     assert earlier[0] == base[0]
     assert earlier[2][ticket] != base[2][ticket]  # the same count, of another parent
     assert keys(rewind=Rewind(step=2))[0] != base[0]
-    assert member_keys(cell_of(lab, ladder, seed=6))[2][reinit] != base[2][reinit]
+    narrower = member_keys(cell_of(lab, ladder), [*PLANS, (1, Plan(1))])  # bits follow the width
+    assert narrower[0] == base[0]
+    assert not set(narrower[1].values()) & set(base[1].values())
+    assert member_keys(cell_of(lab, ladder, seed=6), PLANS)[2][reinit] != base[2][reinit]
 
 
 def test_a_roster_lists_each_member_once(mixed):
     cells, _ = mixed
-    roster = Roster(cells)
+    roster = Roster(cells, PLANS)
     assert [len(level) for level in roster.levels] == [4, 18, 12]
     dense = roster.levels[0][roster.keys[1][0][Label(DENSE, 1)]]
     assert dense.cells == [0, 1, 2] and dense.label == Label(DENSE, 1)
