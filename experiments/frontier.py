@@ -22,7 +22,7 @@ from experiments.finished import Finished, exit_code, machine_of, open_finished,
 from experiments.flags import UserError
 from lth_jax import coding, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Named, Stored, entries, members
+from lth_jax.coding.stored import Named, Stored, entries, members, prunable_leaves
 from lth_jax.lottery import Lab
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import write_report
@@ -96,11 +96,14 @@ def _seed_rows(run: Finished) -> Iterator[Row]:
         "data": run.data,
         "source": stores.source_fingerprint(*SOURCES),
     }
-    for entry in entries(run.info.path):
+    listed = entries(run.info.path)
+    prunable = prunable_leaves(run.store, listed)
+    for entry in listed:
         if {DENSE, TICKET} & set(entry["arms"]):
             networks = {name: entry[name] for name in ("key", "rows")}
-            key = stores.content_key({**what, "networks": networks})
-            node = run.store.node(key, partial(_measured, run.store, networks, accuracy))
+            key = stores.content_key({**what, "networks": networks, "prunable": prunable})
+            measured = partial(_measured, run.store, networks, prunable, accuracy)
+            node = run.store.node(key, measured)
             yield from _rows_of(node)
 
 
@@ -118,7 +121,11 @@ def tester(lab: Lab) -> Accuracy:
 
 
 def _measured(
-    store: stores.Store, networks: Row, accuracy: Accuracy, progress: stores.Partial
+    store: stores.Store,
+    networks: Row,
+    prunable: dict[str, bool],
+    accuracy: Accuracy,
+    progress: stores.Partial,
 ) -> stores.Node:
     """All networks that a run has in a node, at all precisions."""
     del progress  # a node takes seconds
@@ -126,7 +133,7 @@ def _measured(
     results = parent.arrays["results"]["test_accuracy_final"]
     mine = [
         (one, float(result))
-        for one, result in zip(members(networks["key"], parent), results, strict=True)
+        for one, result in zip(members(networks["key"], parent, prunable), results, strict=True)
         if one.arm in (DENSE, TICKET)
     ]
     points = np.array([measure(one, accuracy) for one, _ in mine])

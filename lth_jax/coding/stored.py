@@ -1,6 +1,6 @@
 """The networks of a run, read from the store one by one: what there is to weigh and to save."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,9 +68,11 @@ def read_stored(
     Raises:
       CorruptError: if a file of the run is damaged.
     """
-    for entry in entries(path):
+    listed = entries(path)
+    may = prunable_leaves(store, listed)
+    for entry in listed:
         if set(arms) & set(entry["arms"]):
-            found = members(entry["key"], read_entry(store, entry))
+            found = members(entry["key"], read_entry(store, entry), may)
             yield from (one for one in found if one.arm in arms)
 
 
@@ -81,13 +83,15 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
       StoreError: if the run has no such network, or it diverged.
       CorruptError: if a file of the run is damaged.
     """
-    levels = [e["level"] for e in entries(info.path) if arm in e["arms"]]
+    listed = entries(info.path)
+    levels = [e["level"] for e in listed if arm in e["arms"]]
     if level not in levels:
         there = f"it is at levels {sorted(set(levels))}" if levels else "there is no such arm"
         raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
-    for entry in entries(info.path):
+    may = prunable_leaves(store, listed)
+    for entry in listed:
         if entry["level"] == level and arm in entry["arms"]:
-            for one in members(entry["key"], read_entry(store, entry)):
+            for one in members(entry["key"], read_entry(store, entry), may):
                 if (one.arm, one.replicate) == (arm, replicate):
                     return _converged(one)
     raise StoreError(f"{info.run} has no replicate {replicate} of '{arm}' at level {level}.")
@@ -133,14 +137,30 @@ def encode_stored(
     )
 
 
-def members(key: str, node: Node) -> list[Stored]:
+def prunable_leaves(store: Store, listed: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """Which leaves a run may prune, by name.
+
+    The last level says: the dense level may be shared with a run that prunes other leaves.
+
+    Args:
+      store: where the nodes lie.
+      listed: from `entries`.
+
+    Raises:
+      CorruptError: if the facts of that level cannot be read.
+    """
+    leaves = store.facts(listed[-1]["key"])["leaves"] if listed else ()
+    return {leaf["name"]: leaf["prunable"] for leaf in leaves}
+
+
+def members(key: str, node: Node, prunable: dict[str, bool]) -> list[Stored]:
     """The networks that a level's node holds.
 
     Args:
       key: the node's key.
       node: the node.
+      prunable: from `prunable_leaves`, for the run whose networks they are.
     """
-    prunable = {leaf["name"]: leaf["prunable"] for leaf in node.meta["leaves"]}
     end = node.arrays["end"]
     keys = node.meta.get("member_keys") or [
         content_key([key, *member.values()]) for member in node.meta["members"]

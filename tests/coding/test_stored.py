@@ -52,6 +52,18 @@ def test_a_stored_ticket_is_the_member_that_was_trained(shelf, info, ticket):
         assert ticket.prunable[name] and not ticket.prunable[synthetic.BIAS]
 
 
+def test_a_shared_dense_level_does_not_say_which_leaves_a_run_prunes(tmp_path):
+    dense, level = synthetic.ladder(levels=1, replicates=1)
+    for leaf in dense.meta["leaves"]:  # written by a run that prunes the bias too
+        leaf["prunable"] = True
+    info = synthetic.write(tmp_path, nodes=[dense, level])
+    found = list(stored.read_stored(store.Store(tmp_path), info.path))
+    found.append(stored.find_stored(store.Store(tmp_path), info, arm="dense", level=0, replicate=0))
+    assert [one.arm for one in found] == ["dense", "ticket", "dense"]
+    assert all(one.prunable == found[1].prunable for one in found)
+    assert not found[0].prunable[synthetic.BIAS]
+
+
 @pytest.mark.parametrize("values", [stored.TRAINED, stored.REWOUND])
 def test_a_saved_ticket_decodes_to_what_the_run_holds(shelf, info, ticket, values):
     back = coding.decode(
