@@ -71,13 +71,14 @@ CRITERIA |= {
     "obd": lambda: criteria.obd(loss, probes=2),
     "synflow": lambda: criteria.synflow(forward, jnp.zeros((1, WIDTHS[0]))),
     "wanda": lambda: criteria.wanda(inputs),
+    "activation_norms": lambda: criteria.activation_norms(inputs),
     "movement_pruning": lambda: (
         lambda params, mask, **kw: criteria.movement_pruning(
             jax.tree.unflatten(jax.tree.structure(params), ACCUMULATED)
         )(params, mask, **kw)
     ),
 }
-DATA = ("saliency", "snip", "grasp", "fisher", "wanda", "obd")
+DATA = ("saliency", "snip", "grasp", "fisher", "wanda", "obd", "activation_norms")
 NEEDS = {name: {"batches"} for name in DATA}
 NEEDS |= {"random": {"key"}, "obd": {"key", "batches"}}
 NEEDS |= {

@@ -1,0 +1,9 @@
+"""Where PyTorch is not installed, what is written in it is not collected."""
+
+import importlib.util
+
+TWINS = {"torch_twins.py": ["torch"], "torch_pruned.py": ["torch", "torch_pruning"]}
+
+collect_ignore = [
+    file for file, needs in TWINS.items() if not all(map(importlib.util.find_spec, needs))
+]
