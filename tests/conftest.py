@@ -9,7 +9,6 @@ import os
 
 import jax
 
-
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
