@@ -14,7 +14,7 @@ from experiments import scoring, units
 from experiments.flags import UserError, fields, nearest
 from lth_jax import data, models
 from lth_jax import structure as st
-from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, Data, Lab, Ladder, named
+from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import Granularity
@@ -257,8 +257,8 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
     found = _structure(experiment, lab)
     scope, granularity, prunable = _what_competes(options, params, found)
-    criterion = scoring.criterion(options.criterion, lab, _module(experiment), found)
-    table = CONTROLS if found is None else units.make_controls(found)
+    module = _module(experiment)
+    criterion = scoring.criterion(options.criterion, lab, module, found)
     return Ladder(
         counts=[
             scope.counts(params, density, prunable=prunable)
@@ -267,7 +267,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
         pruner=prune(criterion, scope, granularity),
         prunable=prunable,
         rewind=Rewind(**experiment.rewind.to_dict()),
-        controls=named(experiment.controls, table),
+        controls=named(experiment.controls, units.make_controls(found, module)),
         stop=experiment.train.steps,
         score_step=options.step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,

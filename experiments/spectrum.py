@@ -14,7 +14,7 @@ shows what is there; a command that was cut off continues.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,13 +34,13 @@ from experiments.flags import UserError
 from lth_jax import landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.lottery import SAME_MASK
 from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
 from lth_jax.report import write_report
 from lth_jax.report.figures import spread
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET
 
-SAME_MASK = ("reinit",)  # controls whose points before their training are the ticket's
 SOURCES = (
     *(
         f"lth_jax.{room}"
@@ -90,19 +90,23 @@ class Place(NamedTuple):
     mask: Named
 
 
-def places(one: Stored, dense: Stored, start: tuple[Named, Named] | None) -> dict[str, Place]:
+def places(
+    one: Stored, dense: Stored, start: tuple[Named, Named] | None, arms: Collection[str]
+) -> dict[str, Place]:
     """The points of a network, by name.
 
     Args:
       one: the network.
       dense: its replicate's dense parent, trained.
       start: the parameters and the state that it was trained from, if they are known.
+      arms: those of the run; a control with the mask of another arm leaves that arm the points
+        that are the parent's.
     """
     found = {} if start is None else {"start": Place(*start, one.mask)}
     end = Place(one.params, one.state, one.mask)
     if one.arm == DENSE:
         return found | {"dense": end}
-    if one.arm in SAME_MASK:
+    if SAME_MASK.get(one.arm) in arms:
         return {"retrained": end}
     masked = {name: leaf * one.mask[name] for name, leaf in dense.params.items()}
     return found | {
@@ -211,11 +215,12 @@ def _looked(
 def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str, Place]]]:
     """Every converged network of the chosen levels and arms, and its points."""
     parents = {one.replicate: one for one in read_stored(run.store, run.info.path, (DENSE,))}
+    arms = {arm for entry in entries(run.info.path) for arm in entry["arms"]}
     for one in read_stored(run.store, run.info.path, tuple(chosen.arms)):
         dense = parents[one.replicate]
         if one.level in chosen.levels and {one.diverged_at, dense.diverged_at} == {None}:
             start = rewound(run.store, run.info, one) if one.arm in (DENSE, TICKET) else None
-            yield one, places(one, dense, start)
+            yield one, places(one, dense, start, arms)
 
 
 def choose(run: Finished, arguments: argparse.Namespace) -> Chosen:

@@ -9,9 +9,17 @@ from ml_collections import ConfigDict
 
 from experiments.flags import UserError
 from experiments.scoring import UNIT_CRITERIA
+from lth_jax import models
 from lth_jax import structure as st
-from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, UNIT_CONTROLS, Lab
+from lth_jax.lottery import (
+    CONTROLS,
+    REFILL_CONTROLS,
+    REGROUP_CONTROLS,
+    UNIT_CONTROLS,
+    Lab,
+)
 from lth_jax.lottery.controls import Control
+from lth_jax.models.layers import Initialization
 from lth_jax.pruning import granularity as g
 from lth_jax.pruning.scopes import Scope
 
@@ -24,12 +32,17 @@ GRANULARITIES: dict[str, Callable[[g.Reduction], g.Granularity]] = {
     "kernels": g.kernels,
 }
 SCOPES: dict[str, Callable[..., Scope]] = {"layerwise": st.by_group, "globally": st.across_groups}
+FANS: dict[Initialization, st.Fan] = {
+    models.glorot_normal: st.fan_average,
+    models.he_normal: st.fan_in,
+    models.fan_in_uniform: st.fan_in,
+}
 
 
 def control_names(granularity: str) -> tuple[str, ...]:
     """The controls that tickets of a granularity can have."""
-    further = {UNITS: UNIT_CONTROLS, "weights": REFILL_CONTROLS}.get(granularity, {})
-    return (*CONTROLS, *further)
+    further = {UNITS: (*UNIT_CONTROLS,), "weights": (*REFILL_CONTROLS, *REGROUP_CONTROLS)}
+    return (*CONTROLS, *further.get(granularity, ()))
 
 
 def check(options: ConfigDict) -> None:
@@ -49,10 +62,15 @@ def check(options: ConfigDict) -> None:
         )
 
 
-def make_controls(structure: st.Structure) -> dict[str, Control]:
-    """All controls by name."""
-    factories = UNIT_CONTROLS | REFILL_CONTROLS
-    return CONTROLS | {name: make(structure) for name, make in factories.items()}
+def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Control]:
+    """All controls by name; without the network's units, those that do without."""
+    table = CONTROLS | REGROUP_CONTROLS
+    if structure is None:
+        return table
+    fan = FANS[module.initialization]
+    return table | {
+        name: make(structure, fan) for name, make in (UNIT_CONTROLS | REFILL_CONTROLS).items()
+    }
 
 
 def structure_of(lab: Lab) -> st.Structure:

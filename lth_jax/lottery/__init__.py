@@ -1,6 +1,13 @@
 """The lottery itself: ladders of train-prune-rewind, their tickets and the tickets' controls."""
 
-from lth_jax.lottery.controls import CONTROLS, REFILL_CONTROLS, UNIT_CONTROLS, named
+from lth_jax.lottery.controls import (
+    CONTROLS,
+    REFILL_CONTROLS,
+    REGROUP_CONTROLS,
+    SAME_MASK,
+    UNIT_CONTROLS,
+    named,
+)
 from lth_jax.lottery.keys import derive
 from lth_jax.lottery.ladder import Entry, Hooks, climb
 from lth_jax.lottery.level import Progress
@@ -12,6 +19,8 @@ from lth_jax.lottery.spec import Data, Lab, Label, Ladder, check_ladder, level_s
 __all__ = [
     "CONTROLS",
     "REFILL_CONTROLS",
+    "REGROUP_CONTROLS",
+    "SAME_MASK",
     "UNIT_CONTROLS",
     "Cell",
     "Data",
@@ -30,8 +39,6 @@ __all__ = [
     "derive",
     "level_sizes",
     "named",
-    "refill_controls",
     "timeline",
     "training_program",
-    "unit_controls",
 ]

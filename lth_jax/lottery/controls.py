@@ -12,7 +12,7 @@ from typing import Protocol
 from lth_jax import structure as st
 from lth_jax.lottery.rewind import Point
 from lth_jax.pruning.masks import shuffle, shuffle_globally
-from lth_jax.types import Key, Mask, Prunable
+from lth_jax.types import TICKET, Key, Mask, Prunable
 
 
 class Control(Protocol):
@@ -66,11 +66,31 @@ CONTROLS: dict[str, Control] = {
 """Controls of any ticket."""
 
 
+def scratch(fan: st.Fan) -> Control:
+    """The ticket's shape from scratch: newly drawn as a network of that small shape would be.
+
+    For tickets of whole units. `reinit` draws every kernel with the fan of the wide network, which
+    is too small a deviation for the few inputs that are left; here it is that of the small one
+    (Liu et al. 2019, "Rethinking the value of network pruning", Scratch-E: as many steps as the
+    ticket).
+
+    Args:
+      fan: what the initializer's variance is inverse to: `structure.fan_in` or `fan_average`.
+    """
+
+    def control(
+        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    ) -> tuple[Mask, Point]:
+        del dense, key
+        return mask, fresh._replace(params=st.rescale(fresh.params, mask, prunable, fan))
+
+    return control
+
+
 def random_units(structure: st.Structure) -> Control:
     """The ticket's weights under as many units of each group, drawn at random: the same shape.
 
-    For tickets of whole units: is the choice of the units what wins? (Their `reinit` is the same
-    shape from scratch, of which Liu et al. 2019 say that it does as well.)
+    For tickets of whole units: is the choice of the units what wins?
     """
 
     def control(
@@ -82,35 +102,68 @@ def random_units(structure: st.Structure) -> Control:
     return control
 
 
-def refilled(structure: st.Structure, then: Control | None = None) -> Control:
-    """The whole units that hold most of the ticket's weights, all their weights given back.
-
-    IMP-Refill (Chen et al. 2022) as a twin of each unstructured ticket: no more weights, but a
-    smaller network.
+def coarsened(coarsen: Callable[[Mask, Prunable], Mask], then: Control | None = None) -> Control:
+    """The ticket's weights under a structured mask made from its own: its twin on hardware.
 
     Args:
-      structure: the network's units.
-      then: what to break in the refilled ticket: a control of it.
+      coarsen: `(mask, prunable) -> mask`: `structure.refill` of a network's units, or
+        `structure.regroup`, after IMP-Refill and IMP-Regroup (Chen et al. 2022).
+      then: what to break in the twin: a control of it.
     """
 
     def control(
         mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
     ) -> tuple[Mask, Point]:
-        filled = st.refill(structure, mask, prunable)
-        return then(filled, dense, fresh, key=key, prunable=prunable) if then else (filled, dense)
+        twin = coarsen(mask, prunable)
+        return then(twin, dense, fresh, key=key, prunable=prunable) if then else (twin, dense)
 
     return control
 
 
-UNIT_CONTROLS: dict[str, Callable[[st.Structure], Control]] = {"random_units": random_units}
-"""Further controls of tickets that are whole units, made from the network's units."""
+def _refilled(structure: st.Structure, then: Control | None = None) -> Control:
+    return coarsened(lambda mask, prunable: st.refill(structure, mask, prunable), then)
 
-REFILL_CONTROLS: dict[str, Callable[[st.Structure], Control]] = {
-    "refill": refilled,
-    "refill_reinit": lambda structure: refilled(structure, reinit),
-    "refill_random": lambda structure: refilled(structure, random_units(structure)),
+
+def _random_blocks(
+    mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+) -> tuple[Mask, Point]:
+    """The ticket's weights under blocks of the same sizes in other rows and columns."""
+    del fresh
+    return st.shuffle_blocks(key, mask, prunable), dense
+
+
+UnitControl = Callable[[st.Structure, st.Fan], Control]
+"""Makes a control from a network's units and the fan that its initializers read."""
+
+UNIT_CONTROLS: dict[str, UnitControl] = {
+    "scratch": lambda structure, fan: scratch(fan),
+    "random_units": lambda structure, fan: random_units(structure),
+}
+"""Further controls of tickets that are whole units."""
+
+REFILL_CONTROLS: dict[str, UnitControl] = {
+    "refill": lambda structure, fan: _refilled(structure),
+    "refill_reinit": lambda structure, fan: _refilled(structure, reinit),
+    "refill_scratch": lambda structure, fan: _refilled(structure, scratch(fan)),
+    "refill_random": lambda structure, fan: _refilled(structure, random_units(structure)),
 }
 """The refilled twin of unstructured tickets, and the twin's own controls."""
+
+REGROUP_CONTROLS: dict[str, Control] = {
+    "regroup": coarsened(st.regroup),
+    "regroup_reinit": coarsened(st.regroup, reinit),
+    "regroup_random": coarsened(st.regroup, _random_blocks),
+}
+"""The regrouped twin of unstructured tickets, and the twin's own controls."""
+
+SAME_MASK = {
+    "reinit": TICKET,
+    "scratch": TICKET,
+    "refill_reinit": "refill",
+    "refill_scratch": "refill",
+    "regroup_reinit": "regroup",
+}
+"""Controls that have another arm's mask and other weights, and that arm."""
 
 
 def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict[str, Control]:
@@ -118,7 +171,8 @@ def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict
 
     Args:
       names: the arms trained beside each ticket.
-      table: what there is: `CONTROLS`, and those made from `UNIT_CONTROLS` or `REFILL_CONTROLS`.
+      table: what there is: `CONTROLS`, `REGROUP_CONTROLS`, and those made from `UNIT_CONTROLS` or
+        `REFILL_CONTROLS`.
 
     Raises:
       ValueError: if a control is unknown or named twice.

@@ -67,10 +67,15 @@ LOOKS = {
     "reinit": Look("reinitialised", "#E69F00", "s"),
     "shuffle": Look("shuffled in layers", "#009E73", "^"),
     "random": Look("random mask", "#D55E00", "D"),
+    "scratch": Look("from scratch", "#56B4E9", "P"),
     "random_units": Look("random units", "#CC79A7", "v"),
     "refill": Look("refilled", "#CC79A7", "v"),
     "refill_reinit": Look("refilled, reinitialised", "#56B4E9", "P"),
+    "refill_scratch": Look("refilled, from scratch", "#009E73", "^"),
     "refill_random": Look("refilled, random units", "#666666", "X"),
+    "regroup": Look("regrouped", "#CC79A7", "v"),
+    "regroup_reinit": Look("regrouped, reinitialised", "#56B4E9", "P"),
+    "regroup_random": Look("regrouped, random blocks", "#666666", "X"),
 }
 SPARE = (("#CC79A7", "v"), ("#56B4E9", "P"), ("#666666", "X"))
 

@@ -8,6 +8,8 @@ from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.links import major, minor
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
+from lth_jax.structure.regroup import regroup, shuffle_blocks
+from lth_jax.structure.rescale import Fan, fan_average, fan_in, rescale
 from lth_jax.structure.rules import register
 from lth_jax.structure.scorers import norm_scales
 from lth_jax.structure.symmetry import match, match_across, permute, transplant
@@ -21,6 +23,7 @@ from lth_jax.structure.units import (
 )
 
 __all__ = [
+    "Fan",
     "Group",
     "Slot",
     "Structure",
@@ -31,6 +34,8 @@ __all__ = [
     "compact",
     "effective_density",
     "expand",
+    "fan_average",
+    "fan_in",
     "find_groups",
     "granularity",
     "kept_weights",
@@ -48,7 +53,10 @@ __all__ = [
     "refill",
     "refit",
     "register",
+    "regroup",
+    "rescale",
     "score_units",
+    "shuffle_blocks",
     "take",
     "transplant",
     "unit_counts",

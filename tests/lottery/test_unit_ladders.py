@@ -12,6 +12,8 @@ from lth_jax.data import indices
 from lth_jax.lottery import (
     CONTROLS,
     REFILL_CONTROLS,
+    REGROUP_CONTROLS,
+    SAME_MASK,
     UNIT_CONTROLS,
     Cell,
     Data,
@@ -84,13 +86,13 @@ def nodes(heads, tmp_path_factory):
     data = Data(examples(0, 24), examples(1, 6), examples(2, 6))
     lab = Lab(trainer, data, jax.random.key(0), 2, {"learning_rate": 1e-2})
     scope, prunable = st.by_group(heads), st.prunable(heads)
-    table = CONTROLS | {name: make(heads) for name, make in UNIT_CONTROLS.items()}
+    made = {name: make(heads, st.fan_in) for name, make in UNIT_CONTROLS.items()}
     ladder = Ladder(
         counts=[{heads.groups[0].name: np.int32(n)} for n in (3, 1)],
         pruner=prune(criteria.magnitude(), scope, st.granularity(heads)),
         prunable=prunable,
         rewind=Rewind(),
-        controls=named(["reinit", "random_units"], table),
+        controls=named(["reinit", "scratch", "random_units"], CONTROLS | made),
         stop=2,
         score_step=2,
     )
@@ -116,7 +118,7 @@ def heads_of(mask):
 def test_heads_go_whole_and_the_controls_have_the_tickets_shape(nodes):
     before = np.ones((2, HEADS), bool)
     for level, count in ((1, 3), (2, 1)):
-        for name in ("ticket", "reinit", "random_units"):
+        for name in ("ticket", "reinit", "scratch", "random_units"):
             mask = arm(nodes, level, name)["mask"]
             kept = heads_of(mask)
             np.testing.assert_array_equal(kept.sum(1), count)
@@ -127,7 +129,8 @@ def test_heads_go_whole_and_the_controls_have_the_tickets_shape(nodes):
             assert mask["embed"].all() and mask["read"].all()
         ticket = heads_of(arm(nodes, level, "ticket")["mask"])
         assert (before | ~ticket).all()
-        np.testing.assert_array_equal(heads_of(arm(nodes, level, "reinit")["mask"]), ticket)
+        for name in ("reinit", "scratch"):
+            np.testing.assert_array_equal(heads_of(arm(nodes, level, name)["mask"]), ticket)
         before = ticket
 
 
@@ -155,15 +158,32 @@ def unstructured():
     return mask, dense, fresh, st.find_groups(perceptron, dense.params, jnp.ones((1, 5)))
 
 
-@pytest.mark.parametrize("name", REFILL_CONTROLS)
-def test_refilled_twins_start_where_they_say(unstructured, name):
+PRUNABLE = {"a": True, "b": True}
+
+
+@pytest.mark.parametrize("name", [*REFILL_CONTROLS, *REGROUP_CONTROLS])
+def test_structured_twins_start_where_they_say(unstructured, name):
     mask, dense, fresh, found = unstructured
-    prunable = dict.fromkeys(mask, True)
-    control = REFILL_CONTROLS[name](found)
-    run = jax.jit(lambda key: control(mask, dense, fresh, key=key, prunable=prunable)[0])
-    filled, own = st.refill(found, mask, prunable), run(jax.random.key(3))
-    same = all((own[leaf] == filled[leaf]).all() for leaf in own)
-    assert same is (name != "refill_random")
-    assert sum(leaf.sum() for leaf in own.values()) == sum(m.sum() for m in filled.values())
-    _, start = control(mask, dense, fresh, key=jax.random.key(3), prunable=prunable)
-    assert start is (fresh if name == "refill_reinit" else dense)
+    twin = {"refill": lambda m, p: st.refill(found, m, p), "regroup": st.regroup}
+    first, _, broken = name.partition("_")
+    table = REFILL_CONTROLS | {n: lambda *_, c=c: c for n, c in REGROUP_CONTROLS.items()}
+    control = table[name](found, st.fan_in)
+    run = jax.jit(lambda key: control(mask, dense, fresh, key=key, prunable=PRUNABLE))
+    own, start = run(jax.random.key(3))
+    plain = twin[first](mask, PRUNABLE)
+    same = all((own[leaf] == plain[leaf]).all() for leaf in own)
+    assert same is (broken != "random") and same is (name == first or name in SAME_MASK)
+    assert sum(leaf.sum() for leaf in own.values()) == sum(m.sum() for m in plain.values())
+    source = fresh if broken in ("reinit", "scratch") else dense
+    changed = [leaf for leaf in own if not np.array_equal(start.params[leaf], source.params[leaf])]
+    assert changed == (["b"] if broken == "scratch" else [])
+
+
+def test_scratch_is_drawn_as_the_small_network_would_be(unstructured):
+    _, dense, fresh, found = unstructured
+    whole = st.expand(found, {"a:1": jnp.arange(12) < 3})
+    control = UNIT_CONTROLS["scratch"](found, st.fan_in)
+    own, start = control(whole, dense, fresh, key=jax.random.key(0), prunable=PRUNABLE)
+    assert own is whole
+    np.testing.assert_array_equal(start.params["a"], fresh.params["a"])  # its inputs all stay
+    np.testing.assert_allclose(start.params["b"], 2 * fresh.params["b"], rtol=1e-6)

@@ -1,0 +1,106 @@
+"""Masks of dense blocks made from masks of weights, by putting rows and columns in a new order."""
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.types import Key, Mask, Prunable
+
+
+def regroup(mask: Mask, prunable: Prunable, *, height: int = 16) -> Mask:
+    """A mask of dense blocks that holds as many of a ticket's weights as possible.
+
+    IMP-Regroup (Chen et al., 2022, "Coarsening the granularity"): each kernel is a matrix with a
+    row for each output. Rows that read similar inputs go into groups of `height`: the fullest row
+    that is left, and the rows nearest to it by the Jaccard similarity of their supports. A group
+    with some of its columns is a dense block, whatever lay between its weights; over all groups
+    the columns that hold most of the ticket's weights are taken, while the kernel keeps no more
+    weights than the ticket has there. Weights outside the blocks are pruned. No kernel is emptied:
+    one column of one group stays.
+
+    Where the paper cuts rows into groups by partitioning a hypergraph and tunes two thresholds,
+    this is greedy and keeps the ticket's weight count. Pure, so it can be vmapped.
+
+    Args:
+      mask: a ticket's mask of single weights; leaves are `(..., inputs, outputs)`.
+      prunable: which leaves are regrouped; the others stay as they are.
+      height: rows of a block, at least 1; a kernel of fewer outputs is one group.
+
+    Raises:
+      ValueError: if `height` is below 1.
+
+    >>> mask = {"w": jnp.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 0, 0]], bool)}
+    >>> regroup(mask, {"w": True}, height=2)["w"].astype(int).tolist()
+    [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
+    """
+    if height < 1:
+        raise ValueError(f"`height` is {height}; a block has at least 1 row.")
+
+    def leaf(m: jax.Array, use: bool) -> jax.Array:
+        return _matrix_back(_blocks(_matrix(m), height), m.shape) if use else m
+
+    return jax.tree.map(leaf, mask, prunable)
+
+
+def shuffle_blocks(key: Key, mask: Mask, prunable: Prunable) -> Mask:
+    """The blocks of a mask in other places: rows and columns of each kernel in a random order.
+
+    Args:
+      key: a typed key.
+      mask: from `regroup`.
+      prunable: which leaves are shuffled; the others stay as they are.
+
+    >>> mask = {"w": jnp.eye(4, dtype=bool)}
+    >>> shuffle_blocks(jax.random.key(0), mask, {"w": True})["w"].sum(axis=0).tolist()
+    [1, 1, 1, 1]
+    """
+    leaves, tree = jax.tree.flatten(mask)
+    keys = jax.tree.unflatten(tree, [jax.random.fold_in(key, i) for i in range(len(leaves))])
+
+    def leaf(key: Key, m: jax.Array, use: bool) -> jax.Array:
+        if not use:
+            return m
+        rows, columns = jax.random.split(key)
+        shuffled = jax.random.permutation(rows, _matrix(m), axis=0)
+        return _matrix_back(jax.random.permutation(columns, shuffled, axis=1), m.shape)
+
+    return jax.tree.map(leaf, keys, mask, prunable)
+
+
+def _matrix(m: jax.Array) -> jax.Array:
+    """`(outputs, inputs)`: all axes but the last are inputs."""
+    return m.reshape(-1, m.shape[-1]).T
+
+
+def _matrix_back(matrix: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return matrix.T.reshape(shape)
+
+
+def _blocks(support: jax.Array, height: int) -> jax.Array:
+    """The dense blocks of one matrix: the columns of each group that hold most."""
+    group = _groups(support, min(height, len(support)))
+    number = -(-len(support) // height)
+    held = jax.ops.segment_sum(support.astype(jnp.float32), group, number)
+    rows = jnp.bincount(group, length=number)
+    best_first = jnp.argsort(-(held / rows[:, None].astype(jnp.float32)).ravel())
+    heights = jnp.repeat(rows, support.shape[1])[best_first]
+    fits = (jnp.cumsum(heights) <= support.sum()).at[0].set(True)
+    chosen = jnp.zeros(held.size, bool).at[best_first].set(fits)
+    return chosen.reshape(held.shape)[group]
+
+
+def _groups(support: jax.Array, height: int) -> jax.Array:
+    """For each row of a matrix its group: int32 `[rows]`."""
+    rows = support.astype(jnp.float32)
+    sizes = rows.sum(1)
+
+    def gather(number: jax.Array, group: jax.Array) -> jax.Array:
+        left = group < 0
+        seed = jnp.argmax(jnp.where(left, sizes, -1.0))
+        shared = rows @ rows[seed]
+        either = sizes + sizes[seed] - shared
+        near = jnp.where(left, shared / jnp.maximum(either, 1.0), -1.0).at[seed].set(2.0)
+        nearest = jax.lax.top_k(near, height)[1]
+        return group.at[nearest].set(jnp.where(left[nearest], number, group[nearest]))
+
+    start = jnp.full(len(rows), -1, jnp.int32)
+    return jax.lax.fori_loop(0, -(-len(rows) // height), gather, start)
