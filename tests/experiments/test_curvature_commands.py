@@ -56,6 +56,21 @@ def test_every_network_is_measured_at_the_points_that_it_has(measured):
     assert len(measured[1]) == 2 * 10  # replicates
 
 
+@pytest.mark.parametrize(
+    ("arm", "points"),
+    [
+        ("reinit", {"retrained"}),
+        ("refill_reinit", {"retrained"}),
+        ("regroup_reinit", {"dense_on_mask", "masked", "retrained"}),  # no `regroup` has them
+        ("refill", {"dense_on_mask", "masked", "retrained"}),
+    ],
+)
+def test_points_are_measured_on_one_of_the_arms_that_share_a_mask(measured, run, arm, points):
+    [dense, one] = [next(read_stored(measured[0], run, (name,))) for name in ("dense", "ticket")]
+    found = spectrum.places(one._replace(arm=arm), dense, None, ("dense", "ticket", "refill"))
+    assert set(found) == points
+
+
 def test_the_numbers_are_those_of_the_curvature_itself(measured, run):
     shelf, listed = measured
     opened = finished.open_finished(finished.machine_of(_arguments(run)), run.name)

@@ -37,8 +37,9 @@ def structured(workdir):
 
 
 @pytest.fixture(scope="module")
-def refilled(workdir):
-    return runner.run(config_in(workdir, controls=("refill", "refill_random")), COMMAND)
+def twins(workdir):
+    controls = ("refill", "refill_random", "regroup", "regroup_random")
+    return runner.run(config_in(workdir, controls=controls), COMMAND)
 
 
 def networks(folder, *arms):
@@ -76,14 +77,50 @@ def test_random_units_start_from_the_original_initialisation(structured):
 
 
 @pytest.mark.slow
-def test_refilled_twins_are_whole_units_and_no_heavier(refilled):
-    tickets = {(o.level, o.replicate): o for o in networks(refilled, "ticket")}
-    for one in networks(refilled, "refill", "refill_random"):
+def test_refilled_twins_are_whole_units_and_no_heavier(twins):
+    tickets = {(o.level, o.replicate): o for o in networks(twins, "ticket")}
+    for one in networks(twins, "refill", "refill_random"):
         kernel = one.mask["Dense_0/kernel"]
         assert (kernel == kernel.any(0)).all() and not kernel.all()
         weights = [sum(o.mask[f"Dense_{i}/kernel"].sum() for i in range(2))
                    for o in (one, tickets[one.level, one.replicate])]  # fmt: skip
         assert weights[0] <= weights[1]
+
+
+@pytest.mark.slow
+def test_regrouped_twins_are_one_block_per_group_of_outputs_and_no_heavier(twins):
+    tickets = {(o.level, o.replicate): o for o in networks(twins, "ticket")}
+    for one in networks(twins, "regroup", "regroup_random"):
+        for i in range(2):  # 16 and 10 outputs: one group each, so whole inputs stay or go
+            kernel = one.mask[f"Dense_{i}/kernel"]
+            assert (kernel == kernel[:, :1]).all() and 0 < kernel.mean() < 1
+            assert kernel.sum() <= tickets[one.level, one.replicate].mask[f"Dense_{i}/kernel"].sum()
+
+
+@pytest.mark.slow
+def test_heads_climb_down_to_one(workdir):
+    config = config_file.get_config("heads")
+    config.machine.update(workdir=str(workdir), chunk=1, driver="scan", compilation_cache=False)
+    config.experiment.update(replicates=1)
+    config.experiment.model.options.update(width=8, heads=4, hidden=8, layers=1)
+    config.experiment.train.update(steps=4, eval_every=2, batch_size=8)
+    config.experiment.prune.levels = 2
+    folder = runner.run(config, COMMAND)
+    found = networks(folder, "ticket", "reinit", "scratch", "random_units")
+    assert len(found) == 2 * 4
+    for one in found:
+        kept = {}
+        for name, mask in one.mask.items():
+            layer = name.split("Attention_0/")[-1]
+            if layer in ("query/kernel", "key/kernel", "value/kernel"):
+                kept[layer] = mask.reshape(8, 4, 2)
+            elif layer == "out/kernel":
+                kept[layer] = mask.reshape(4, 2, 8).transpose(2, 0, 1)
+            elif "Attention" not in name:
+                assert mask.all()
+        heads = kept["out/kernel"].any(axis=(0, 2))
+        assert heads.sum() == {1: 2, 2: 1}[one.level] and len(kept) == 4
+        assert all((mask == heads[:, None]).all() for mask in kept.values())
 
 
 def test_every_run_is_described(structured, capsys):
@@ -140,6 +177,8 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
         ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),
         ({"controls": ("random_units",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("refill",)}, "`controls`"),
+        ({"prune.granularity": "units", "controls": ("regroup",)}, "`controls`"),
+        ({"controls": ("scratch",)}, "`controls`"),
         ({"prune.criterion": "wanda"}, "which looks at data"),
     ],
 )
@@ -166,7 +205,7 @@ def test_a_network_without_such_units_is_refused(workdir, changes, message):
         runner.run(config, COMMAND)
 
 
-@pytest.mark.parametrize("what", ["hidden", "channels", "resnet", "refill"])
+@pytest.mark.parametrize("what", config_file.SIZES)
 def test_the_small_configs_become_ladders(what, workdir):
     config = config_file.get_config(what)
     config.machine.workdir = str(workdir)
@@ -180,8 +219,8 @@ def test_the_small_configs_become_ladders(what, workdir):
 
 
 def test_a_config_of_another_name_is_refused():
-    with pytest.raises(ValueError, match="`what` is 'heads'"):
-        config_file.get_config("heads")
+    with pytest.raises(ValueError, match="`what` is 'tails'; it must be one of hidden, "):
+        config_file.get_config("tails")
 
 
 @pytest.mark.slow
