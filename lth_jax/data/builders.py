@@ -4,13 +4,15 @@ All write array_record files with plain tensors, in the order in which the examp
 stay out of TFDS's registry, because some carry the name of a stock data set.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lth_jax.data import idx
+from lth_jax.data import cifar, idx
+from lth_jax.data.made import Examples, Made
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -21,6 +23,7 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     VERSION = tfds.core.Version("1.0.0")
     shape: ClassVar[tuple[int, ...]]
     dtype: ClassVar[type] = np.float32
+    classes: ClassVar[int] = 10
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keeps subclasses out of the registry too."""
@@ -33,15 +36,9 @@ class ArrayBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "x": tfds.features.Tensor(shape=self.shape, dtype=self.dtype),
-            "y": tfds.features.ClassLabel(num_classes=10),
+            "y": tfds.features.ClassLabel(num_classes=self.classes),
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("x", "y"),
-            disable_shuffling=True,
-        )
+        return _described(self, features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         arrays = self.arrays(dl_manager)
@@ -117,6 +114,83 @@ class FashionMnist(Mnist):
     """Fashion-MNIST from its four idx files (Xiao, Rasul and Vollgraf, 2017)."""
 
     name = "fashion_mnist"
+
+
+class Cifar10(ArrayBuilder):
+    """CIFAR-10 from its authors' archive, binary or Python (Krizhevsky, 2009)."""
+
+    name = "cifar10"
+    shape = (32, 32, 3)
+    dtype = np.uint8
+    layout: ClassVar[cifar.Layout] = cifar.CIFAR10
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Place the authors' archive, or its folder, in one folder."
+
+    def arrays(self, dl_manager: Any) -> Arrays:
+        """Both splits as they lie in the archive."""
+        folder = dl_manager.manual_dir
+        return {s: cifar.read_split(folder, self.layout, s) for s in ("train", "test")}
+
+
+class Cifar100(Cifar10):
+    """CIFAR-100 with its hundred fine classes, likewise."""
+
+    name = "cifar100"
+    layout = cifar.CIFAR100
+    classes = 100
+
+
+class Recipe(tfds.core.BuilderConfig):
+    """A configuration that knows how its data are made.
+
+    Args:
+      make: makes them.
+      **named: what every configuration has: `name` and `description`.
+    """
+
+    def __init__(self, make: Callable[[], Made], **named: Any):
+        super().__init__(**named)
+        self.make = make
+
+
+class Recipes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Data that a function makes: one configuration for each choice of its arguments."""
+
+    name = "recipes"
+    VERSION = tfds.core.Version("1.0.0")
+
+    @cached_property
+    def _made(self) -> Made:
+        return self.builder_config.make()
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        x, y, _ = self._made.train
+        label = tfds.features.ClassLabel(num_classes=self._made.classes)
+        features = {
+            "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype),
+            "y": label if y.ndim == 1 else tfds.features.Sequence(label, length=y.shape[1]),
+        }
+        if self._made.groups:
+            features["group"] = tfds.features.ClassLabel(num_classes=self._made.groups)
+        return _described(self, features)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        made = self._made
+        return {s: self._generate_examples(getattr(made, s)) for s in ("train", "test")}
+
+    def _generate_examples(self, examples: Examples) -> Iterator[tuple[int, Any]]:
+        columns = {k: v for k, v in examples._asdict().items() if v is not None}
+        for i, row in enumerate(zip(*columns.values(), strict=True)):
+            yield i, dict(zip(columns, row, strict=True))
+
+
+def _described(builder: Any, features: dict[str, Any]) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=builder.__doc__,
+        features=tfds.features.FeaturesDict(features),
+        supervised_keys=("x", "y"),
+        disable_shuffling=True,
+    )
 
 
 def _split(images: np.ndarray, labels: np.ndarray, *, train: int) -> Arrays:

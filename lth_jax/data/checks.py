@@ -1,5 +1,6 @@
 """Checks of arguments that several files of this room share."""
 
+import numbers
 import operator
 from typing import Any
 
@@ -29,3 +30,20 @@ def check_integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> Non
         raise TypeError(f"`{name}` must be an integer, got {value!r}.")
     if not low <= number <= high:
         raise ValueError(f"`{name}` must lie in {low} … {high}, got {value}.")
+
+
+def check_real(name: str, value: Any, low: float, high: float) -> None:
+    """Raises unless `value` is a real number in `[low, high]`.
+
+    Raises:
+      TypeError: if it is not a number (booleans are not).
+      ValueError: if it is out of range or not finite.
+
+    >>> check_real("gap", 2.0, 0.0, 1.0)
+    Traceback (most recent call last):
+    ValueError: `gap` must lie in [0.0, 1.0], got 2.0.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if not low <= float(value) <= high:  # false for NaN too
+        raise ValueError(f"`{name}` must lie in [{low}, {high}], got {value}.")

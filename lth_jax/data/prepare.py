@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -19,7 +20,7 @@ def prepare(
     builder: type[tfds.core.GeneratorBasedBuilder],
     data_dir: Path,
     *,
-    config: str | None = None,
+    config: str | tfds.core.BuilderConfig | None = None,
     manual_dir: Path | None = None,
 ) -> Path:
     """The folder of a builder's data, which are made first if they are not there.
@@ -31,7 +32,7 @@ def prepare(
     Args:
       builder: a builder class.
       data_dir: the root of all prepared data.
-      config: the name of the builder's configuration, if it has several.
+      config: the builder's configuration or its name, if it has several.
       manual_dir: the folder with files that the builder reads.
 
     Returns:
@@ -40,7 +41,8 @@ def prepare(
     Raises:
       ValueError: if `data_dir` cannot be written, or the builder cannot use its files.
     """
-    folder = data_dir.joinpath(builder.name, config or "", str(builder.VERSION))
+    chosen = tfds.core.BuilderConfig(name=config) if isinstance(config, str) else config
+    folder = data_dir.joinpath(builder.name, chosen.name if chosen else "", str(builder.VERSION))
     if is_complete(folder):
         return folder
     try:
@@ -48,7 +50,7 @@ def prepare(
         with filelock.FileLock(folder.parent / f"{folder.name}.lock"):
             if not is_complete(folder):
                 _discard(folder)
-                _make(builder, data_dir, config, manual_dir)
+                _make(builder, data_dir, chosen, manual_dir)
     except OSError as error:
         raise ValueError(f"`data_dir` '{data_dir}' cannot hold the data: {error}.") from error
     return folder
@@ -80,13 +82,12 @@ def _discard(folder: Path) -> None:
 def _make(
     builder: type[tfds.core.GeneratorBasedBuilder],
     data_dir: Path,
-    config: str | None,
+    config: tfds.core.BuilderConfig | None,
     manual_dir: Path | None,
 ) -> None:
-    chosen = tfds.core.BuilderConfig(name=config) if config else None
     settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     with _own_random_state(), _quiet():
-        builder(data_dir=data_dir, config=chosen, file_format="array_record").download_and_prepare(
+        builder(data_dir=data_dir, config=config, file_format="array_record").download_and_prepare(
             download_config=settings
         )
 
@@ -109,16 +110,29 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def read(folder: Path, split: str) -> tuple[Batch, int]:
+class Split(NamedTuple):
+    """A split in memory.
+
+    Attributes:
+      data: inputs and labels.
+      group: int32 `(n,)`, or None where examples have no groups.
+    """
+
+    data: Batch
+    group: np.ndarray | None
+
+
+def read(folder: Path, split: str) -> tuple[Split, int]:
     """Reads one split of a prepared data set into memory.
 
     Args:
-      folder: a prepared data set with an input and a label (`supervised_keys`).
+      folder: a prepared data set with an input and a label (`supervised_keys`), and perhaps a
+        `group`.
       split: its name.
 
     Returns:
       The examples, in the order in which they were written, and the number of classes. Inputs are
-      float32: bytes are divided by 255, other types only converted. Labels are int32 `(n,)`.
+      float32, bytes divided by 255, or int32 where they are tokens. Labels are int32.
 
     Raises:
       ValueError: if the files cannot be read without TensorFlow, or are damaged.
@@ -137,6 +151,15 @@ def read(folder: Path, split: str) -> tuple[Batch, int]:
     x_name, y_name = builder.info.supervised_keys
     x = np.stack([example[x_name] for example in examples])
     y = np.array([example[y_name] for example in examples], np.int32)
+    group = None
+    if "group" in builder.info.features:
+        group = np.array([example["group"] for example in examples], np.int32)
+    label = builder.info.features[y_name]
+    return Split(Batch(_inputs(x), y), group), getattr(label, "feature", label).num_classes
+
+
+def _inputs(x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.int32:
+        return x
     scale = np.float32(255 if x.dtype == np.uint8 else 1)
-    x = np.divide(x, scale, dtype=np.float32)
-    return Batch(x, y), builder.info.features[y_name].num_classes
+    return np.divide(x, scale, dtype=np.float32)

@@ -1,13 +1,17 @@
 """Where each data set comes from: a name and its options become a folder of prepared data."""
 
 import difflib
+import hashlib
 import inspect
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lth_jax.data import builders, idx
+from lth_jax.data import builders, cifar, idx, planted, sequences, tabular, text
 from lth_jax.data.checks import check_integer
+from lth_jax.data.made import Made
 from lth_jax.data.prepare import prepare, prepared_folders
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -15,14 +19,14 @@ _IDX_REMEDY = (
     "give a `manual_dir` that holds train-images-idx3-ubyte, train-labels-idx1-ubyte, "
     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each as it is or with .gz"
 )
-_STOCK_REMEDY = "put one there that TFDS prepared with file_format='array_record'"
+_CIFAR_REMEDY = "give a `manual_dir` that holds the authors' archive, binary or Python"
 
 
 def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any]) -> Path:
     """The folder of a data set's prepared data, which are made if they are not there.
 
     Args:
-      name: a key of `SOURCES`.
+      name: a key of `SOURCES` or `GENERATED`.
       data_dir: the root of all prepared data.
       manual_dir: the folder of files that only their user can provide.
       options: keyword arguments of the source.
@@ -30,10 +34,11 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     Raises:
       ValueError: if the name or an option is unknown, or the source cannot be used.
     """
-    if name not in SOURCES:
-        known = ", ".join(SOURCES)
-        raise ValueError(f"`name` must be one of {known}, got '{name}'{_hint(name, SOURCES)}")
-    parameters = inspect.signature(SOURCES[name]).parameters.values()
+    known = {**SOURCES, **GENERATED}
+    if name not in known:
+        listed = ", ".join(known)
+        raise ValueError(f"`name` must be one of {listed}, got '{name}'{_hint(name, known)}")
+    parameters = inspect.signature(known[name]).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in allowed:
@@ -41,7 +46,10 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
                 f"`{option}` is no option of '{name}', which takes "
                 f"{', '.join(allowed) or 'none'}{_hint(option, allowed)}"
             )
-    return SOURCES[name](data_dir, manual_dir, **options)
+    if name in SOURCES:
+        return SOURCES[name](data_dir, manual_dir, **options)
+    defaults = {p.name: p.default for p in parameters}
+    return _from_recipe(data_dir, name, GENERATED[name], {**defaults, **options})
 
 
 def _hint(value: str, known: Iterable[str]) -> str:
@@ -73,7 +81,61 @@ def _fashion_mnist(data_dir: Path, manual_dir: Path | None) -> Path:
 
 
 def _cifar10(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _only_copy(data_dir / "cifar10", _STOCK_REMEDY)
+    return _from_archive(builders.Cifar10, data_dir, manual_dir)
+
+
+def _cifar100(data_dir: Path, manual_dir: Path | None) -> Path:
+    return _from_archive(builders.Cifar100, data_dir, manual_dir)
+
+
+def _text(
+    data_dir: Path,
+    manual_dir: Path | None,
+    *,
+    file: str = "",
+    window: int = 64,
+    unit: str = "characters",
+    limit: int | None = None,
+) -> Path:
+    raw = _contents(manual_dir, file) if file else text.standard_library()
+    options = {"window": window, "unit": unit, "limit": limit}
+    return _from_recipe(data_dir, "text", partial(text.windows, raw), options, raw)
+
+
+def _csv(
+    data_dir: Path,
+    manual_dir: Path | None,
+    *,
+    file: str = "",
+    target: str = "",
+    columns: Sequence[str] = (),
+    group: str | None = None,
+) -> Path:
+    raw = _contents(manual_dir, file)
+    options = {"target": target, "columns": list(columns), "group": group}
+    return _from_recipe(data_dir, "csv", partial(tabular.from_csv, raw), options, raw)
+
+
+def _contents(manual_dir: Path | None, file: str) -> bytes:
+    """The bytes of a user's file; a relative path begins in `manual_dir`."""
+    path = Path(manual_dir or "") / file
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"`file` '{path}' cannot be read: {error}.") from error
+
+
+def _from_recipe(
+    data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
+) -> Path:
+    """What `make(**options)` makes, kept under a hash of the options and of the file's bytes."""
+    described = json.dumps({"options": options, "sha256": hashlib.sha256(raw).hexdigest()})
+    config = builders.Recipe(
+        partial(make, **options),
+        name=f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}",
+        description=described,
+    )
+    return prepare(builders.Recipes, data_dir, config=config)
 
 
 def _from_idx(builder: type[builders.Mnist], data_dir: Path, manual_dir: Path | None) -> Path:
@@ -81,6 +143,13 @@ def _from_idx(builder: type[builders.Mnist], data_dir: Path, manual_dir: Path | 
     if manual_dir is None:
         return _only_copy(data_dir / builder.name, _IDX_REMEDY)
     return prepare(builder, data_dir, config=idx.digest(manual_dir), manual_dir=manual_dir)
+
+
+def _from_archive(builder: type[builders.Cifar10], data_dir: Path, manual_dir: Path | None) -> Path:
+    if manual_dir is None:
+        return _only_copy(data_dir / builder.name, _CIFAR_REMEDY)
+    digest = cifar.digest(manual_dir, builder.layout)
+    return prepare(builder, data_dir, config=digest, manual_dir=manual_dir)
 
 
 def _only_copy(root: Path, remedy: str) -> Path:
@@ -92,12 +161,30 @@ def _only_copy(root: Path, remedy: str) -> Path:
     raise ValueError(f"`data_dir` must hold one copy of '{root.name}', found {found}: {remedy}.")
 
 
-SOURCES = {
+SOURCES: dict[str, Callable[..., Path]] = {
     "digits": _digits,
     "mnist1d": _mnist1d,
     "mnist_5k": _mnist_5k,
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "text": _text,
+    "csv": _csv,
 }
-"""Every data set by name: `(data_dir, manual_dir, **options) -> folder`."""
+"""Data sets from files and packages: `(data_dir, manual_dir, **options) -> folder`."""
+
+GENERATED: dict[str, Callable[..., Made]] = {
+    "modular_addition": sequences.modular_addition,
+    "copy": sequences.copy,
+    "delayed_recall": sequences.delayed_recall,
+    "associative_recall": sequences.associative_recall,
+    "markov": sequences.markov,
+    "planted": planted.planted,
+    "grouped": tabular.grouped,
+    "iris": tabular.iris,
+    "wine": tabular.wine,
+    "breast_cancer": tabular.breast_cancer,
+    "diabetes": tabular.diabetes,
+}
+"""Data sets that a function of their options makes: `(**options) -> Made`."""

@@ -189,7 +189,11 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
             ValueError,
             "`manual_dir` must hold 'train-im",
         ),
-        ({"name": "cifar10"}, ValueError, "'cifar10', found none: put one there that TFDS"),
+        (
+            {"name": "cifar10"},
+            ValueError,
+            "'cifar10', found none: give a `manual_dir` that holds the a",
+        ),
         ({"seed": -1}, ValueError, "`seed` must lie in 0"),
         ({"seed": None}, TypeError, "`seed` must be an integer, got None"),
         ({"validation": -1}, ValueError, "`validation` must lie in 0"),

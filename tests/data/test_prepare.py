@@ -51,7 +51,8 @@ def made(tmp_path):
 
 
 def test_examples_keep_their_order(made):
-    (x, y), classes = prepare.read(made, "train")
+    ((x, y), group), classes = prepare.read(made, "train")
+    assert group is None
     np.testing.assert_array_equal(x, np.arange(8, dtype=np.float32).reshape(4, 2))
     assert x.dtype == np.float32 and y.dtype == np.int32
     assert y.tolist() == [3, 1, 2, 0] and classes == 10
@@ -109,7 +110,7 @@ def test_what_a_killed_process_left_is_made_again(tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert list((root / "tiny").glob("incomplete.*"))
     folder = prepare.prepare(Tiny, root)
-    assert prepare.read(folder, "train")[0].y.tolist() == [3, 1, 2, 0]
+    assert prepare.read(folder, "train")[0].data.y.tolist() == [3, 1, 2, 0]
     assert not list((root / "tiny").glob("incomplete.*"))
 
 

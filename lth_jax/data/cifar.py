@@ -1,0 +1,154 @@
+"""CIFAR-10 and CIFAR-100 as their authors hand them out (Krizhevsky, 2009).
+
+The archive as downloaded (`.tar.gz`) or the folder unpacked from it, in the binary version or the
+Python version. The pickles of the latter are read with everything but arrays refused.
+"""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PIXELS = 3 * 32 * 32
+
+
+class Layout(NamedTuple):
+    """How one of the two data sets lies in its archives.
+
+    Attributes:
+      binary: the binary version's folder.
+      python: the Python version's folder.
+      train: files of the training split, without their endings.
+      test: files of the test split.
+      labels: bytes of labels before an image in the binary version; the last counts.
+      key: what the labels are called in the Python version.
+      classes: number of classes.
+    """
+
+    binary: str
+    python: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: int
+    key: bytes
+    classes: int
+
+    @property
+    def archives(self) -> tuple[str, str]:
+        """The names under which the archives are handed out."""
+        stem = self.python.removesuffix("-batches-py").removesuffix("-python")
+        return f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz"
+
+
+CIFAR10 = Layout(
+    binary="cifar-10-batches-bin",
+    python="cifar-10-batches-py",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test=("test_batch",),
+    labels=1,
+    key=b"labels",
+    classes=10,
+)
+CIFAR100 = Layout(
+    binary="cifar-100-binary",
+    python="cifar-100-python",
+    train=("train",),
+    test=("test",),
+    labels=2,
+    key=b"fine_labels",
+    classes=100,
+)
+
+
+def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, NDArray]:
+    """The images and labels of one split.
+
+    Args:
+      manual_dir: the folder that holds an archive or its folder.
+      layout: `CIFAR10` or `CIFAR100`.
+      split: `"train"` or `"test"`.
+
+    Returns:
+      uint8 images `(n, 32, 32, 3)` and int32 labels `(n,)`, the fine ones of CIFAR-100.
+
+    Raises:
+      ValueError: if nothing is there, or a file is missing or damaged.
+    """
+    path, is_binary = _find(Path(manual_dir), layout)
+    folder = layout.binary if is_binary else layout.python
+    stems: Sequence[str] = getattr(layout, split)
+    names = [f"{folder}/{stem}{'.bin' if is_binary else ''}" for stem in stems]
+    decode = _from_binary if is_binary else _from_pickle
+    try:
+        parts = [decode(raw, layout) for raw in _files(path, names)]
+        pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, pickle.PickleError) as error:
+        raise ValueError(f"'{path}' is damaged or not what its name says: {error}.") from error
+    if len(labels) != len(images) or not 0 <= labels.min() <= labels.max() < layout.classes:
+        raise ValueError(f"'{path}' must hold a label 0 … {layout.classes - 1} for every image.")
+    return images, labels.astype(np.int32)
+
+
+def digest(manual_dir: Path, layout: Layout) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of what `read_split` reads.
+
+    Raises:
+      ValueError: if nothing is there.
+    """
+    path, _ = _find(Path(manual_dir), layout)
+    hashed = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        with file.open("rb") as opened:
+            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+    return hashed.hexdigest()[:12]
+
+
+def _find(manual_dir: Path, layout: Layout) -> tuple[Path, bool]:
+    """An archive or its folder, and whether it is of the binary version."""
+    binary, python = layout.archives
+    places = ((layout.binary, True), (binary, True), (layout.python, False), (python, False))
+    for name, is_binary in places:
+        if (manual_dir / name).exists():
+            return manual_dir / name, is_binary
+    wanted = ", ".join(f"'{name}'" for name, _ in places)
+    raise ValueError(f"`manual_dir` must hold one of {wanted}, but '{manual_dir}' does not.")
+
+
+def _files(path: Path, names: Sequence[str]) -> list[bytes]:
+    if path.is_dir():
+        return [(path.parent / name).read_bytes() for name in names]
+    with tarfile.open(path) as archive:
+        found = {m.name.removeprefix("./"): m for m in archive.getmembers() if m.isfile()}
+        return [archive.extractfile(found[name]).read() for name in names]  # type: ignore[union-attr]
+
+
+def _from_binary(raw: bytes, layout: Layout) -> tuple[NDArray, NDArray]:
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, layout.labels + _PIXELS)
+    return rows[:, layout.labels :], rows[:, layout.labels - 1].astype(np.int32)
+
+
+def _from_pickle(raw: bytes, layout: Layout) -> tuple[NDArray, NDArray]:
+    content = _ArraysOnly(io.BytesIO(raw), encoding="bytes").load()
+    return np.asarray(content[b"data"], np.uint8), np.asarray(content[layout.key], np.int32)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads arrays and plain values; whatever else a pickle asks for could run code."""
+
+    _ALLOWED = frozenset(
+        (f"numpy{core}", name)
+        for core in ("", ".core.multiarray", "._core.multiarray")
+        for name in ("ndarray", "dtype", "_reconstruct")
+    ) | {("_codecs", "encode")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for '{module}.{name}'")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)

@@ -1,0 +1,128 @@
+"""A ticket that is known to be there: a sparse teacher labels the data, and its mask is at hand."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.data.checks import check_integer, check_real
+from lth_jax.data.made import Examples, Made
+
+
+class Teacher(NamedTuple):
+    """A sparse ReLU network that classifies without error what it labelled.
+
+    Attributes:
+      params: `{"Dense_0": {"kernel", "bias"}, …}`, float32, as `models.MLP` names them; exactly 0
+        where not kept.
+      mask: booleans of the same structure: the planted ticket; biases are all True.
+    """
+
+    params: Any
+    mask: Any
+
+
+def teacher(
+    *,
+    inputs: int = 20,
+    hidden: int = 16,
+    classes: int = 4,
+    density: float = 0.2,
+    data_seed: int = 0,
+) -> Teacher:
+    """The teacher that `planted` asks: two layers, each kept at `density` by chance.
+
+    `z = W₂ᵀ relu(W₁ᵀ x) + b` with `w ~ N(0, 2 / fan-in kept)`; b makes the classes' logits equal on
+    average over standard normal inputs.
+
+    Args:
+      inputs: features of an example.
+      hidden: hidden units.
+      classes: classes.
+      density: the fraction of each layer's weights that is kept, rounded to a whole number.
+      data_seed: decides weights and mask.
+
+    >>> t = teacher(inputs=10, hidden=10, density=0.3)
+    >>> int(t.mask["Dense_0"]["kernel"].sum())
+    30
+    """
+    for name, value in (("inputs", inputs), ("hidden", hidden)):
+        check_integer(name, value, 1)
+    check_integer("classes", classes, 2)
+    check_integer("data_seed", data_seed, 0)
+    check_real("density", density, 1e-6, 1.0)
+    rng = np.random.default_rng([data_seed, 0])
+    masks = [_keep(rng, shape, density) for shape in ((inputs, hidden), (hidden, classes))]
+    first, second = (_weights(rng, mask) for mask in masks)
+    # E relu(w·x) = |w| / √(2π) for standard normal x.
+    mean = np.linalg.norm(first, axis=0) / np.sqrt(2 * np.pi) @ second
+    kernels, biases = (first, second), (np.zeros(hidden), -mean)
+    return Teacher(
+        params=_layers(kernels, [b.astype(np.float32) for b in biases]),
+        mask=_layers(masks, [np.ones(b.shape, bool) for b in biases]),
+    )
+
+
+def logits(params: Any, x: NDArray) -> NDArray:
+    """What a teacher says to `(n, inputs)`: float `(n, classes)`.
+
+    >>> logits(teacher(inputs=3, classes=5).params, np.zeros((2, 3))).shape
+    (2, 5)
+    """
+    first, second = params["Dense_0"], params["Dense_1"]
+    active = np.maximum(x @ first["kernel"] + first["bias"], 0)
+    return active @ second["kernel"] + second["bias"]
+
+
+def planted(
+    *,
+    inputs: int = 20,
+    hidden: int = 16,
+    classes: int = 4,
+    density: float = 0.2,
+    train: int = 4000,
+    test: int = 1000,
+    data_seed: int = 0,
+) -> Made:
+    """Standard normal inputs `(inputs,)`, labelled by `teacher` of the same arguments.
+
+    The teacher is right on all of them: the optimum is accuracy 1, and a network that attains it
+    is known, mask and all.
+
+    Args:
+      inputs: see `teacher`.
+      hidden: see `teacher`.
+      classes: see `teacher`.
+      density: see `teacher`.
+      train: examples to train on.
+      test: examples to test on.
+      data_seed: decides the teacher and the examples.
+
+    >>> planted(train=3, test=2).train.x.shape
+    (3, 20)
+    """
+    check_integer("train", train, 1)
+    check_integer("test", test, 1)
+    asked = teacher(
+        inputs=inputs, hidden=hidden, classes=classes, density=density, data_seed=data_seed
+    )
+    rng = np.random.default_rng([data_seed, 1])
+    x = rng.standard_normal((train + test, inputs), np.float32)
+    y = np.argmax(logits(asked.params, x), axis=1).astype(np.int32)
+    return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes)
+
+
+def _keep(rng: np.random.Generator, shape: tuple[int, int], density: float) -> NDArray[np.bool_]:
+    size = shape[0] * shape[1]
+    kept = np.arange(size) < max(1, round(density * size))
+    return rng.permutation(kept).reshape(shape)
+
+
+def _weights(rng: np.random.Generator, mask: NDArray) -> NDArray:
+    scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
+    return np.where(mask, rng.standard_normal(mask.shape) * scale, 0).astype(np.float32)
+
+
+def _layers(kernels: Any, biases: Any) -> Any:
+    pairs = enumerate(zip(kernels, biases, strict=True))
+    return {f"Dense_{i}": {"kernel": kernel, "bias": bias} for i, (kernel, bias) in pairs}

@@ -1,0 +1,213 @@
+"""Sequences whose best answer is known exactly, made by a seed: tokens are int32 `(n, time)`.
+
+Every maker takes `data_seed`, and `train` and `test`, the numbers of examples.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.data.checks import check_integer, check_real
+from lth_jax.data.made import Examples, Made, split
+
+
+def modular_addition(*, modulus: int = 31, train: int = 600, data_seed: int = 0) -> Made:
+    """All pairs as `a b =`; the answer is `(a + b) mod p` (Power et al., 2022, "Grokking").
+
+    Inputs are `(3,)` over p + 1 tokens, of which p is the sign `=`; the answer is one class of p.
+    What is not trained on is tested, so accuracy 1 means that the rule was found.
+
+    Args:
+      modulus: p.
+      train: how many of the p² pairs are trained on.
+      data_seed: decides which.
+
+    >>> made = modular_addition(modulus=5, train=20)
+    >>> a, b, equals = made.test.x.T
+    >>> len(made.test.y), bool(np.all((a + b) % 5 == made.test.y)), set(equals.tolist())
+    (5, True, {5})
+    """
+    check_integer("modulus", modulus, 2, 2**15)
+    check_integer("train", train, 1, modulus**2 - 1)
+    check_integer("data_seed", data_seed, 0)
+    a, b = np.divmod(np.arange(modulus**2, dtype=np.int32), np.int32(modulus))
+    x = np.stack([a, b, np.full_like(a, modulus)], axis=1)
+    whole = Examples(x, (a + b) % modulus)
+    return Made(*split(whole, test=modulus**2 - train, seed=data_seed), classes=modulus)
+
+
+def copy(
+    *,
+    symbols: int = 8,
+    length: int = 5,
+    delay: int = 5,
+    train: int = 5000,
+    test: int = 1000,
+    data_seed: int = 0,
+) -> Made:
+    """Repeat a word after a delay (Hochreiter and Schmidhuber, 1997; Arjovsky et al., 2016).
+
+    Inputs: `length` symbols, `delay − 1` blanks, the sign to go, `length` blanks. Targets:
+    `delay + length` blanks, then the word. Blank is token `symbols`, the sign `symbols + 1`. Loss 0
+    is reached by who remembers; who does not gets `length · ln(symbols) / (delay + 2 · length)`.
+
+    >>> copy(symbols=2, length=2, delay=2, train=1, test=1).train.x.shape
+    (1, 6)
+    """
+    _check(train, test, data_seed, symbols=(symbols, 2), length=(length, 1), delay=(delay, 1))
+    blank, go = symbols, symbols + 1
+    word = np.random.default_rng(data_seed).integers(symbols, size=(train + test, length))
+    x = np.full((train + test, delay + 2 * length), blank, np.int32)
+    y = x.copy()
+    x[:, :length], y[:, -length:] = word, word
+    x[:, length + delay - 1] = go
+    return _in_two(x, y, train, classes=symbols + 2)
+
+
+def delayed_recall(
+    *,
+    symbols: int = 8,
+    delay: int = 20,
+    train: int = 5000,
+    test: int = 1000,
+    data_seed: int = 0,
+) -> Made:
+    """Name the first symbol after `delay` random ones (after Bengio, Simard and Frasconi, 1994).
+
+    Inputs are `(delay + 1,)` over `symbols` tokens; the answer is the first of them. Nothing else
+    in the sequence tells anything, so who forgets it is right once in `symbols`.
+
+    >>> made = delayed_recall(symbols=3, delay=4, train=2, test=1)
+    >>> made.train.x.shape, bool(np.all(made.train.x[:, 0] == made.train.y))
+    ((2, 5), True)
+    """
+    _check(train, test, data_seed, symbols=(symbols, 2), delay=(delay, 0))
+    x = np.random.default_rng(data_seed).integers(
+        symbols, size=(train + test, delay + 1), dtype=np.int32
+    )
+    return _in_two(x, x[:, 0], train, classes=symbols)
+
+
+def associative_recall(
+    *,
+    keys: int = 8,
+    values: int = 8,
+    pairs: int = 4,
+    train: int = 5000,
+    test: int = 1000,
+    data_seed: int = 0,
+) -> Made:
+    """Pairs of keys and values, then a key, whose value is asked for (Ba et al., 2016).
+
+    Inputs are `(2 · pairs + 1,)`: `key value key value … key`. The keys of a sequence differ;
+    values are tokens `0 … values − 1`, keys those after them. The answer is a value.
+
+    >>> made = associative_recall(keys=3, values=2, pairs=3, train=4, test=1)
+    >>> made.train.x.shape, made.classes
+    ((4, 7), 2)
+    """
+    sizes = {"keys": (keys, 1), "values": (values, 2), "pairs": (pairs, 1)}
+    _check(train, test, data_seed, **sizes)
+    if pairs > keys:
+        raise ValueError(f"`pairs` must be at most the {keys} `keys`, got {pairs}.")
+    rng, n = np.random.default_rng(data_seed), train + test
+    shown = rng.permuted(np.tile(np.arange(keys), (n, 1)), axis=1)[:, :pairs] + values
+    held = rng.integers(values, size=(n, pairs))
+    asked = rng.integers(pairs, size=n)
+    rows = np.arange(n)
+    x = np.stack([shown, held], axis=2).reshape(n, 2 * pairs)
+    x = np.concatenate([x, shown[rows, asked, None]], axis=1)
+    return _in_two(x, held[rows, asked], train, classes=values)
+
+
+def markov(
+    *,
+    states: int = 8,
+    length: int = 32,
+    concentration: float = 0.3,
+    train: int = 2000,
+    test: int = 500,
+    data_seed: int = 0,
+) -> Made:
+    """A stationary Markov chain; every step's target is the next state.
+
+    No model has a smaller mean loss than the chain's entropy rate, `entropy_rate(transitions(…))`.
+
+    Args:
+      states: number of states.
+      length: steps that are predicted.
+      concentration: see `transitions`.
+      train: sequences to train on.
+      test: sequences to test on.
+      data_seed: decides the chain and the sequences.
+
+    >>> markov(states=3, length=4, train=2, test=1).train.y.shape
+    (2, 4)
+    """
+    _check(train, test, data_seed, states=(states, 2), length=(length, 1))
+    chain = transitions(states=states, concentration=concentration, data_seed=data_seed)
+    uniform = np.random.default_rng([data_seed, 1]).random((length + 1, train + test))
+    path = np.empty((length + 1, train + test), np.int32)
+    path[0] = _draw(np.broadcast_to(stationary(chain), (train + test, states)), uniform[0])
+    for t in range(length):
+        path[t + 1] = _draw(chain[path[t]], uniform[t + 1])
+    return _in_two(path[:-1].T, path[1:].T, train, classes=states)
+
+
+def transitions(
+    *, states: int = 8, concentration: float = 0.3, data_seed: int = 0
+) -> NDArray[np.float64]:
+    """The transition matrix of `markov`: each row is drawn from a symmetric Dirichlet.
+
+    Args:
+      states: number of states.
+      concentration: the Dirichlet's parameter; small: nearly deterministic, large: nearly uniform.
+      data_seed: decides the rows.
+
+    Returns:
+      float64 `[states, states]`; entry `[i, j]` is the probability of j after i.
+
+    >>> transitions(states=4).sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    check_real("concentration", concentration, 1e-2, 1e6)
+    rows = np.random.default_rng(data_seed).dirichlet(np.full(states, concentration), size=states)
+    smoothed = rows + 1e-6  # no transition is impossible, so there is one stationary distribution
+    return smoothed / smoothed.sum(axis=1, keepdims=True)
+
+
+def stationary(chain: NDArray) -> NDArray[np.float64]:
+    """The distribution π with `π P = π`, which is unique if all of P is positive.
+
+    >>> stationary(np.array([[0.5, 0.5], [1.0, 0.0]])).round(4).tolist()
+    [0.6667, 0.3333]
+    """
+    states = len(chain)
+    system = np.vstack([chain.T - np.eye(states), np.ones(states)])
+    return np.linalg.lstsq(system, np.append(np.zeros(states), 1.0), rcond=None)[0]
+
+
+def entropy_rate(chain: NDArray) -> float:
+    """The entropy of a stationary chain per step, `−Σᵢ πᵢ Σⱼ Pᵢⱼ ln Pᵢⱼ`, in nats (Shannon, 1948).
+
+    >>> f"{entropy_rate(np.full((4, 4), 0.25)) / np.log(2):.4f} bits"
+    '2.0000 bits'
+    """
+    logs = np.log(chain, out=np.zeros_like(chain), where=chain > 0)
+    return float(-stationary(chain) @ np.sum(chain * logs, axis=1))
+
+
+def _draw(probabilities: NDArray, uniform: NDArray) -> NDArray:
+    """One state per row, by the inverse of the distribution function."""
+    below = np.cumsum(probabilities, axis=1) < uniform[:, None]
+    return np.minimum(below.sum(axis=1), probabilities.shape[1] - 1)
+
+
+def _in_two(x: NDArray, y: NDArray, train: int, *, classes: int) -> Made:
+    x, y = x.astype(np.int32), y.astype(np.int32)
+    return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes)
+
+
+def _check(train: int, test: int, data_seed: int, **sizes: tuple[int, int]) -> None:
+    least = {"train": (train, 1), "test": (test, 1), "data_seed": (data_seed, 0), **sizes}
+    for name, (value, low) in least.items():
+        check_integer(name, value, low)

@@ -1,0 +1,79 @@
+"""Generated data, text and tables through the one door, prepared and read like all others."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lth_jax import data
+from lth_jax.data import prepare, sequences
+
+ASKED = {"seed": 0, "validation": 0}
+
+
+def test_what_is_read_is_what_was_made(tmp_path):
+    options = {"length": 3, "delay": 2, "train": 40, "test": 5}
+    loaded, made = (
+        data.load("copy", data_dir=tmp_path, **ASKED, **options),
+        sequences.copy(**options),
+    )
+    for part, whole in ((loaded.train, made.train), (loaded.test, made.test)):
+        np.testing.assert_array_equal(part.x, whole.x)
+        np.testing.assert_array_equal(part.y, whole.y)
+        assert part.x.dtype == part.y.dtype == np.int32
+    assert loaded.classes == made.classes and loaded.groups == {}
+
+
+def test_groups_stay_with_their_examples(tmp_path):
+    options = {"visible": True, "train": 60, "test": 20}
+    loaded = data.load("grouped", data_dir=tmp_path, seed=0, validation=15, **options)
+    for split in ("train", "validation", "test"):
+        x = getattr(loaded, split).x
+        np.testing.assert_array_equal(loaded.groups[split], x[:, -1] > 0)
+    assert [len(group) for group in loaded.groups.values()] == [45, 15, 20]
+
+
+def test_each_choice_of_options_is_prepared_once(tmp_path):
+    def fingerprint(**options):
+        return data.load(
+            "grouped", data_dir=tmp_path, **ASKED, train=9, test=2, **options
+        ).fingerprint
+
+    first = fingerprint()
+    assert fingerprint(minority=0.1) == first  # the default
+    assert len(prepare.prepared_folders(tmp_path)) == 1
+    assert fingerprint(data_seed=1) != first
+    assert len(prepare.prepared_folders(tmp_path)) == 2
+
+
+def test_a_table_of_the_user_keeps_its_hash(tmp_path):
+    (tmp_path / "people.csv").write_text("a,b,c\n" + "1,x,m\n2,y,f\n3,x,f\n" * 4)
+    asked = {"manual_dir": tmp_path, **ASKED, "file": "people.csv", "target": "b", "group": "c"}
+    loaded = data.load("csv", data_dir=tmp_path / "data", **asked)
+    assert loaded.train.x.shape == (10, 3) and len(loaded.groups["test"]) == 2
+    (tmp_path / "people.csv").write_text("a,b,c\n" + "7,x,m\n2,y,f\n3,x,f\n" * 4)
+    assert data.load("csv", data_dir=tmp_path / "data", **asked).fingerprint != loaded.fingerprint
+
+
+def test_the_description_tells_the_options_and_the_hash_of_the_text(tmp_path):
+    (tmp_path / "tale").write_bytes(b"once upon a time " * 9)
+    data.load("text", data_dir=tmp_path / "d", file=str(tmp_path / "tale"), window=4, **ASKED)
+    (folder,) = prepare.prepared_folders(tmp_path / "d")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    described = json.loads(info["configDescription"])
+    assert described["options"] == {"window": 4, "unit": "characters", "limit": None}
+    assert len(described["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("copy", {"lenght": 3}, "`lenght` is no option of 'copy', .*; did you mean 'length'?"),
+        ("copy", {"length": 0}, "`length` must lie in 1"),
+        ("iris", {"train": 3}, "`train` is no option of 'iris', which takes none"),
+        ("text", {"file": "nowhere"}, "`file` 'nowhere' cannot be read"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(name, data_dir=tmp_path, **ASKED, **options)
