@@ -183,7 +183,7 @@ def main() -> None:
         analysis("resnet50", 1 if quick else 3),
         analysis("vit_base", 1 if quick else 3),
     ]
-    for removed in (0.5,) if quick else (0.5, 0.75):
+    for removed in (0.5, 0.75):
         results += speed(removed, width, batch, repeats)
     results += beside_torch_pruning(width, batch, repeats)
     for line in results:

@@ -40,5 +40,5 @@ def test_the_benchmark_prints_its_figures(monkeypatch, capsys):
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["benchmark"] == "structure"
     beside = importlib.util.find_spec("torch_pruning") is not None
-    assert len(report["results"]) == (6 if beside else 4)
+    assert len(report["results"]) == (8 if beside else 6)
     assert all(jax.numpy.isfinite(line["ratio"]) for line in report["results"])
