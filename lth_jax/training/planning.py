@@ -6,6 +6,7 @@ a CPU, and a vmapped one 5 times slower than members one after the other; on a G
 network leaves the chip idle.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Member, Trainer, init_record
 from lth_jax.types import Batch
 
-PROBE = 8  # steps per measurement
+PROBE = 0.25  # seconds that a measurement should take: long enough for what a call costs to fade
 WASTE = 0.1  # padding above which a narrower chunk is worth measuring
 
 
@@ -102,9 +103,9 @@ def choose_plan(
     """Measures the candidate plans on the actual network, data and device; picks the cheapest.
 
     A plan whose compiled program needs more memory than is free is no candidate. Each of the
-    others runs a few real steps on copies of the given members, in turn, `repeats` rounds; its
-    figure is the smallest time. The cost counts padding: a chunk wider than a level trains copies
-    for nothing.
+    others runs real steps on copies of the given members, as many as take the first plan a quarter
+    of a second, in turn, for `repeats` rounds; its figure is the smallest time. The cost counts
+    padding: a chunk wider than a level trains copies for nothing.
 
     Args:
       trainer: the static part.
@@ -207,6 +208,7 @@ def _measure(
     began, free = time.perf_counter(), free_bytes()
     runs: dict[Plan, Callable[[], float]] = {}
     needed: dict[Plan, int | None] = {}
+    steps = 1
     for plan in plans:
         if len(runs) > 1 and time.perf_counter() - began > budget:
             break
@@ -215,8 +217,10 @@ def _measure(
         alike = needed.get(plan._replace(driver="scan"))
         needed[plan] = probe.bytes() if plan.driver == "scan" else alike
         if _fits(plan, needed[plan], free):
-            probe.seconds()  # compiles
-            runs[plan] = probe.seconds
+            probe.seconds(1)  # compiles
+            if not runs:
+                steps = min(setting.trainer.steps, 1 + int(PROBE / probe.seconds(1)))
+            runs[plan] = functools.partial(probe.seconds, steps)
     if not runs:
         least = min(n for n in needed.values() if n is not None)
         raise ValueError(
@@ -228,7 +232,6 @@ def _measure(
         for plan, run in runs.items():
             times[plan].append(run())
     costs = {plan: population_cost(plan, min(t), sizes) for plan, t in times.items()}
-    steps = min(PROBE, setting.trainer.steps)
     evidence = [
         {
             **plan._asdict(),
@@ -249,21 +252,21 @@ class _Probe:
         self._setting, self._plan = setting, plan
         self._segment: Any = compile_segment(setting.trainer, plan)
 
-    def _start(self) -> tuple[Any, ...]:
+    def _start(self, steps: int) -> tuple[Any, ...]:
         _, members, train, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = trees.index(members, rows)
         records = jax.vmap(init_record)(chunk)
-        n = np.int32(min(PROBE, self._setting.trainer.steps))
+        n = np.int32(steps)
         return jax.block_until_ready((chunk, records, train, validation, np.int32(0), n))
 
     def bytes(self) -> int | None:
         """What the compiler says of the program, which is compiled but not run."""
-        return program_bytes(self._segment.lower(*self._start()).compile())
+        return program_bytes(self._segment.lower(*self._start(1)).compile())
 
-    def seconds(self) -> float:
-        """The time of a few steps on copies of the members."""
-        args = self._start()
+    def seconds(self, steps: int) -> float:
+        """The time of a segment of so many steps on copies of the members."""
+        args = self._start(steps)
         start = time.perf_counter()
         jax.block_until_ready(self._segment(*args))
         return time.perf_counter() - start

@@ -47,7 +47,7 @@ def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
 def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe: 1.0)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
     monkeypatch.setattr(planning, "free_bytes", lambda: 150)
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
