@@ -1,6 +1,7 @@
 """A function as a graph of values and operations, read off its jaxpr."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -166,8 +167,10 @@ def trace(f: Callable[..., Any], *args: Any) -> tuple[Block, Any]:
         closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).strip().splitlines()[0]
+        told = re.search(r"depends on the values? of the arguments? (.+)\.$", str(error), re.M)
+        which = f" (here: that of {told[1]})" if told else ""
         raise ValueError(
             "`apply` must be jittable: its control flow and its shapes may depend on the shapes "
-            f"of its arguments, not on their values ({reason})"
+            f"of its arguments, not on a value{which}: {reason}"
         ) from error
     return read(closed), out

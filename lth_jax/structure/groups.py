@@ -242,7 +242,8 @@ def _unused(block: Block, names: list[str]) -> tuple[str, ...]:
     unused = tuple(n for n, v in zip(names, block.ins, strict=False) if v not in read)
     if len(unused) == len(names):
         raise ValueError(
-            "`apply` does not read any leaf of `params`: it must take them as its first argument"
+            f"`apply` does not read any leaf of `params`, not even '{names[0]}': it must take them "
+            "as its first argument"
         )
     return unused
 

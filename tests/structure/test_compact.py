@@ -256,22 +256,32 @@ def refused(match, call, *args, **options):
     assert "\n" not in str(error.value)
 
 
-def test_functions_that_cannot_be_traced_are_refused(case):
+@pytest.mark.parametrize(
+    ("apply", "which"),
+    [
+        (lambda p, x: x @ p["w"] if p["b"].sum() > 0 else x, r"p\['b'\]"),
+        (lambda p, x: x * float(p["w"][0, 0]), r"p\['w'\]"),
+        (lambda p, x: jnp.zeros(int(p["c"][0])) + x.sum(), r"p\['c'\]"),
+        (lambda p, x: x @ p["w"][:, jnp.flatnonzero(p["b"])], r"p\['b'\]"),
+        (lambda p, x: x[jnp.flatnonzero(x)] @ p["w"], "x"),
+    ],
+    ids=["control flow", "a number", "a shape", "as many as there are", "data"],
+)
+def test_functions_that_depend_on_values_are_refused_by_the_leaf(apply, which, case):
     _, params, x, _ = case
+    refused(f"`apply` must be jittable.*that of {which}\\)", st.find_groups, apply, params, x)
 
-    def branching(p, x):
-        return x @ p["w"] if x.sum() > 0 else x
 
-    refused("`apply` must be jittable", st.find_groups, branching, params, x)
-    refused("`apply` must be jittable", st.find_groups, lambda p, x: x[x > 0], params, x)
-    refused("`apply` must be jittable", st.find_groups,
-            lambda p, x: jnp.arange(x.sum()), params, x)  # fmt: skip
+def test_boolean_indices_are_refused_by_their_shape(case):
+    _, params, x, _ = case
+    refused(r"`apply` must be jittable.*must be concrete; got bool\[3,4\]", st.find_groups,
+            lambda p, x: x[x > 0] @ p["b"], params, x)  # fmt: skip
 
 
 def test_parameters_must_be_an_argument(case):
     _, params, x, _ = case
-    refused("does not read any leaf of `params`", st.find_groups, lambda _, x: mlp(params, x),
-            params, x)  # fmt: skip
+    refused("does not read any leaf of `params`, not even 'b'", st.find_groups,
+            lambda _, x: mlp(params, x), params, x)  # fmt: skip
     refused("`params` has no leaves", st.find_groups, lambda p, x: x, {}, x)
 
 
