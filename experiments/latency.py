@@ -3,10 +3,10 @@
     python -m experiments.latency RUN [--batch 256] [--repeats 50]
 
 Dead units of every network are removed, which changes no output (it is checked), and each shape
-that comes out is timed in alternated rounds. A structured ticket, its `reinit` (the same shape from
-scratch) and its `random_units` have one shape and so one latency; an unstructured ticket has few
-dead units, so its latency hardly moves. Rows and pictures go into the run's report. What is
-measured is kept in the store, and holds for this machine.
+that comes out is timed in alternated rounds. A structured ticket, its `scratch` (the same shape
+newly drawn), its `reinit` and its `random_units` have one shape and so one latency; an unstructured
+ticket has few dead units, so its latency hardly moves. Rows and pictures go into the run's report.
+What is measured is kept in the store, and holds for this machine.
 """
 
 import sys

@@ -63,7 +63,9 @@ def _heads(experiment: ConfigDict) -> None:
     experiment.model.options = ConfigDict({"width": 32, "heads": 8, "hidden": 64})
     experiment.prune.groups = ("*Attention*",)
     _shorten(experiment)
-    experiment.prune.levels = 3  # 8 heads, 4, 2, 1
+    experiment.replicates = 5
+    experiment.train.steps = 400
+    experiment.prune.levels = 3  # 4, 2 and 1 of 8 heads
 
 
 def _refill(experiment: ConfigDict) -> None:
