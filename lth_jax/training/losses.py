@@ -1,4 +1,10 @@
-"""Per-example losses and metrics, `(outputs, targets) -> float32[n]`; callers take the means."""
+"""Per-example losses and metrics, `(outputs, targets) -> float32[n]`; callers take the means.
+
+Where every step of a sequence has a target, an example's figure is the mean over its steps.
+"""
+
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +16,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     `-zᵢ[yᵢ] + log Σⱼ exp zᵢ[j]` for each example i, computed in float32.
 
     Args:
-      logits: `(n, classes)`, any float dtype.
-      labels: `(n,)` integers in `[0, classes)`.
+      logits: `(n, …, classes)`, any float dtype.
+      labels: `(n, …)` integers in `[0, classes)`.
 
     Returns:
       float32 `(n,)`.
@@ -20,7 +26,77 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     ['1.3863', '1.3863']
     """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
+    return _per_example(-jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0])
+
+
+def bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`cross_entropy` in bits: per character, where the targets are characters.
+
+    >>> bits(jnp.zeros((1, 3, 4)), jnp.zeros((1, 3), int)).tolist()
+    [2.0]
+    """
+    return cross_entropy(logits, labels) / math.log(2)
+
+
+def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """The cross-entropy to distributions over the classes, `−Σⱼ tᵢⱼ log softmax(zᵢ)ⱼ`, in nats.
+
+    Args:
+      logits: `(n, …, classes)`, any float dtype.
+      targets: of the same shape; non-negative, summing to 1.
+
+    Returns:
+      float32 `(n,)`.
+
+    >>> f"{soft_cross_entropy(jnp.zeros((1, 4)), jnp.full((1, 4), 0.25))[0]:.4f}"
+    '1.3863'
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return _per_example(-jnp.sum(targets.astype(jnp.float32) * log_p, axis=-1))
+
+
+class Taught(NamedTuple):
+    """Targets with what teachers say, of which `distillation` makes a loss.
+
+    Attributes:
+      labels: `(n, …)` integers, or distributions `(n, …, classes)`.
+      logits: the teachers', `(teachers, n, …, classes)`.
+      weight: `(n,)`, the teachers' share of the loss in [0, 1]; 1 where there is no label.
+      temperature: scalar, above 0.
+    """
+
+    labels: jax.Array
+    logits: jax.Array
+    weight: jax.Array
+    temperature: jax.Array
+
+
+def distillation(logits: jax.Array, taught: Taught) -> jax.Array:
+    """Learning from labels and teachers (Hinton, Vinyals and Dean, 2015).
+
+    `(1 − w) CE(y, z) + w T² KL(p_T ‖ softmax(z / T))`, where `p_T` is the mean of the teachers'
+    `softmax(v / T)`. With `w = 0` it is the cross-entropy; with T → ∞ the second term tends to
+    `|z̃ − ṽ|² / (2 classes)` of the logits less their means.
+
+    Args:
+      logits: `(n, …, classes)`, any float dtype.
+      taught: labels, teachers and how much each counts.
+
+    Returns:
+      float32 `(n,)`.
+
+    >>> z, v = jnp.array([[1.0, 0.0]]), jnp.array([[[0.0, 1.0]]])
+    >>> targets = Taught(jnp.array([0]), v, weight=jnp.ones(1), temperature=jnp.float32(1.0))
+    >>> f"{distillation(z, targets)[0]:.4f}"
+    '0.4621'
+    """
+    hard = taught.labels.ndim < logits.ndim
+    base = (cross_entropy if hard else soft_cross_entropy)(logits, taught.labels)
+    z = logits.astype(jnp.float32) / taught.temperature
+    p = jnp.mean(jax.nn.softmax(taught.logits.astype(jnp.float32) / taught.temperature), axis=0)
+    divergence = jnp.sum(-jax.scipy.special.entr(p) - p * jax.nn.log_softmax(z), axis=-1)
+    softened = taught.temperature**2 * _per_example(divergence)
+    return (1 - taught.weight) * base + taught.weight * softened
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -39,4 +115,9 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     >>> correct(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return _per_example((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
+
+
+def _per_example(values: jax.Array) -> jax.Array:
+    """The mean over all axes but the first."""
+    return values if values.ndim == 1 else jnp.mean(values.reshape(len(values), -1), axis=-1)

@@ -21,7 +21,7 @@ from lth_jax.training.segment import (
     batch_rows,
     close_segment,
     init_record,
-    take,
+    shown,
     train_segment,
     train_step,
 )
@@ -62,7 +62,8 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as a Python loop over one compiled step."""
 
     def step_i(member: Member, rows: jax.Array, i: Any, train: Batch, step: Any) -> Any:
-        member, info = train_step(trainer, member, take(train, rows[i]), step + i)
+        batch = shown(trainer, member, train, rows[i], step + i)
+        member, info = train_step(trainer, member, batch, step + i)
         return member, info["train_loss"]
 
     def end(*args: Any) -> Any:

@@ -16,11 +16,12 @@ from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Batch, Info, Key, Mask, Model, Params
 
-ORDER, NOISE = 0, 1  # what a member's data_key is folded with: batch order; dropout and the like
+ORDER, NOISE, SHOWN = 0, 1, 2  # what a data_key is folded with: batch order; dropout; augmentation
 
 PerExample = Callable[[Any, Any], jax.Array]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]
+Show = Callable[[Key, Batch, jax.Array, "Member"], Batch]
 
 
 class Member(NamedTuple):
@@ -67,6 +68,12 @@ class Record(NamedTuple):
     diverged_at: jax.Array
 
 
+def take(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
+    """The examples `rows` of a data set as they are, in one batch; the plainest `Trainer.show`."""
+    del key, member
+    return jax.tree.map(lambda a: a[rows], data)
+
+
 class Trainer(NamedTuple):
     """What is the same for all members of a population, and static.
 
@@ -82,6 +89,10 @@ class Trainer(NamedTuple):
         steps step … step+n−1; a pure function of key and step, so resuming needs one integer.
       steps: the longest segment, which is the evaluation interval.
       block: evaluation runs over at most this many examples at once.
+      show: `(key, data, rows, member) -> batch`: what a member sees of a data set's rows in
+        training; see `augment`.
+      objective: what is minimised on what `show` makes; `loss` by default. `loss` stays what
+        criteria and curvature ask for, on the data as they are.
     """
 
     model: Model
@@ -92,6 +103,8 @@ class Trainer(NamedTuple):
     order: Order
     steps: int
     block: int = 1024
+    show: Show = take
+    objective: PerExample | None = None
 
 
 def init_member(
@@ -153,11 +166,13 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     """
     noise = jax.random.fold_in(jax.random.fold_in(member.data_key, NOISE), step)
 
-    def objective(params: Params) -> tuple[jax.Array, Any]:
-        out, state = trainer.model.apply(params, member.state, batch.x, key=noise, train=True)
-        return jnp.mean(trainer.loss(out, batch.y)), state
+    per_example = trainer.objective or trainer.loss
 
-    (loss, state), grads = jax.value_and_grad(objective, has_aux=True)(member.params)
+    def mean_loss(params: Params) -> tuple[jax.Array, Any]:
+        out, state = trainer.model.apply(params, member.state, batch.x, key=noise, train=True)
+        return jnp.mean(per_example(out, batch.y)), state
+
+    (loss, state), grads = jax.value_and_grad(mean_loss, has_aux=True)(member.params)
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
@@ -256,7 +271,8 @@ def train_segment(
 
     def body(i: Any, carry: tuple[Member, jax.Array]) -> tuple[Member, jax.Array]:
         member, losses = carry
-        member, info = train_step(trainer, member, take(train, rows[i]), step + i)
+        batch = shown(trainer, member, train, rows[i], step + i)
+        member, info = train_step(trainer, member, batch, step + i)
         return member, losses.at[i].set(info["train_loss"])
 
     losses = jnp.zeros(trainer.steps, jnp.float32)
@@ -264,9 +280,10 @@ def train_segment(
     return close_segment(trainer, member, record, losses, validation, step, n)
 
 
-def take(data: Batch, rows: jax.Array) -> Batch:
-    """The examples `rows` of a data set, as one batch."""
-    return jax.tree.map(lambda a: a[rows], data)
+def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any) -> Batch:
+    """What the member sees of the rows of a data set at a step."""
+    key = jax.random.fold_in(jax.random.fold_in(member.data_key, SHOWN), step)
+    return trainer.show(key, data, rows, member)
 
 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:

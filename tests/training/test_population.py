@@ -163,7 +163,7 @@ def test_the_schedule_and_the_offsets_reach_the_optimizer():
         schedule=optax.linear_schedule(1.0, 0.0, 10),
     )
     member = trees.index(members_of(1, trainer), 0)
-    batch = segment.take(TRAIN, jnp.arange(8))
+    batch = trees.index(TRAIN, slice(8))
 
     def moved(step, **offsets):
         hyper = member.hyper | {name: jnp.int32(value) for name, value in offsets.items()}

@@ -1,0 +1,88 @@
+"""The losses against their definitions in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from lth_jax.training import losses
+
+RNG = np.random.default_rng(0)
+Z, V = (RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (3, 6, 5)))
+LABELS = RNG.integers(5, size=6)
+
+
+def taught(weight=0.5, temperature=2.0, labels=LABELS, teachers=V):
+    return losses.Taught(labels, teachers, jnp.full(6, weight), jnp.float32(temperature))
+
+
+def divergence(z, v, temperature):
+    """T² KL(mean of the teachers' softened answers ‖ the student's)."""
+    p = softmax(v.astype(np.float64) / temperature, axis=-1).mean(axis=0)
+    log_q = log_softmax(z.astype(np.float64) / temperature, axis=-1)
+    return temperature**2 * np.sum(p * (np.log(p) - log_q), axis=-1)
+
+
+def test_a_sequence_counts_as_the_mean_of_its_steps():
+    logits, labels = RNG.normal(size=(4, 3, 5)).astype(np.float32), RNG.integers(5, size=(4, 3))
+    steps = losses.cross_entropy(logits.reshape(12, 5), labels.ravel())
+    np.testing.assert_allclose(
+        losses.cross_entropy(logits, labels), steps.reshape(4, 3).mean(axis=1), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        losses.correct(logits, labels), (logits.argmax(axis=-1) == labels).mean(axis=1), rtol=1e-6
+    )
+
+
+def test_soft_cross_entropy_of_certain_targets_is_the_cross_entropy():
+    certain = np.eye(5)[LABELS]
+    np.testing.assert_allclose(
+        losses.soft_cross_entropy(Z, certain), losses.cross_entropy(Z, LABELS), rtol=1e-6
+    )
+    targets = softmax(V[0].astype(np.float64), axis=-1)
+    wanted = -(targets * log_softmax(Z.astype(np.float64), axis=-1)).sum(axis=-1)
+    np.testing.assert_allclose(losses.soft_cross_entropy(Z, targets), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("teachers", [V[:1], V], ids=["one", "ensemble"])
+@pytest.mark.parametrize(("weight", "temperature"), [(1.0, 1.0), (0.3, 4.0)])
+def test_distillation_is_what_its_authors_define(teachers, weight, temperature):
+    hard = -log_softmax(Z.astype(np.float64), axis=-1)[np.arange(6), LABELS]
+    wanted = (1 - weight) * hard + weight * divergence(Z, teachers, temperature)
+    got = losses.distillation(Z, taught(weight, temperature, teachers=teachers))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_without_weight_the_teacher_does_not_matter():
+    def loss(z, weight):
+        return losses.distillation(z, taught(weight)).sum()
+
+    plain = jax.value_and_grad(lambda z: losses.cross_entropy(z, LABELS).sum())(Z)
+    jax.tree.map(np.testing.assert_array_equal, jax.value_and_grad(loss)(Z, 0.0), plain)
+
+
+def test_at_high_temperature_distillation_matches_logits():
+    centred = (Z - Z.mean(axis=1, keepdims=True)) - (V[0] - V[0].mean(axis=1, keepdims=True))
+
+    def loss(z):
+        return losses.distillation(z, taught(1.0, 300.0, teachers=V[:1])).sum()
+
+    gradient = jax.grad(loss)(Z)
+    np.testing.assert_allclose(gradient, centred / 5, rtol=0.02, atol=2e-3)
+
+
+def test_hostile_logits_stay_finite():
+    extreme = jnp.array([[1e4, -1e4, 0.0, 0.0, 0.0]] * 6)
+    value, gradient = jax.value_and_grad(
+        lambda z: losses.distillation(z, taught(teachers=extreme[None])).sum()
+    )(-extreme)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.eye(5, dtype=np.float32)[LABELS]])
+def test_strict_dtype_promotion_holds(labels):
+    with jax.numpy_dtype_promotion("strict"):
+        targets = jax.tree.map(jnp.asarray, taught(labels=labels))
+        out = losses.distillation(jnp.asarray(Z, jnp.bfloat16), targets)
+    assert out.shape == (6,) and out.dtype == jnp.float32
