@@ -14,6 +14,7 @@ from experiments.flags import UserError
 from lth_jax import store as stores
 from lth_jax.lottery import Lab
 from lth_jax.store.files import read_json
+from lth_jax.training import Plan
 
 
 class Finished(NamedTuple):
@@ -92,8 +93,22 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Reads `"0,3,7"`, for an option of a command line."""
-    return tuple(int(part) for part in text.split(",") if part)
+    """Reads `"0,3,7"`, for an option of a command line; anything else is a `UserError`."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise UserError(f"'{text}' must be whole numbers such as 0,3,7.") from error
+
+
+def plan_of(members: int, chunk: int) -> Plan:
+    """So many members at a time, or all of them at once if `chunk` is 0."""
+    return Plan(min(chunk or members, members))
+
+
+def check_chunk(chunk: int) -> None:
+    """Raises `UserError` unless `chunk` can be a plan's."""
+    if chunk < 0:
+        raise UserError(f"`--chunk` is {chunk}; it must be 0 (all at once) or more.")
 
 
 def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:

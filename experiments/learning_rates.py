@@ -1,6 +1,6 @@
 """Learning rates predicted from curvature, beside those that training likes best.
 
-    python -m experiments.learning_rates RUN [--rates 0.05,0.1,0.2] [--level 3]
+    python -m experiments.learning_rates RUN [--rates 0.05,0.1,0.2] [--level 3] [--chunk 16]
 
 For a run trained with `sgd`; with batches of the whole training set and no momentum it is gradient
 descent, of which the prediction speaks (`experiments/configs/gradient_descent.py`). The dense
@@ -24,22 +24,29 @@ import numpy as np
 
 from experiments.finished import (
     Finished,
+    check_chunk,
     check_known,
     exit_code,
     machine_of,
     open_finished,
     parser_for,
+    plan_of,
 )
 from experiments.flags import UserError
 from lth_jax import landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
 from lth_jax.lottery import derive
-from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
+from lth_jax.lottery.curvature import (
+    first_blocks,
+    hessian_at,
+    relative_sharpness_at,
+    training_loss,
+)
 from lth_jax.lottery.stability import member_at
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training import Member, Plan, evaluate, train_population
+from lth_jax.training import Member, evaluate, train_population
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
@@ -52,10 +59,17 @@ Point = tuple[Named, Named, Named]  # parameters, state, mask
 
 
 class Settings(NamedTuple):
-    """What decides a sweep, besides the run: the learning rates, and examples in the curvature."""
+    """What decides a sweep, besides the run.
+
+    Attributes:
+      rates: the learning rates, rising.
+      examples: training examples in the curvature, the first ones.
+      chunk: members trained at a time, which decides their last bits; 0 for an arm's all.
+    """
 
     rates: tuple[float, ...] = RATES
     examples: int = 1000
+    chunk: int = 0
 
 
 def sweep(run: Finished, level: int, settings: Settings) -> str:
@@ -108,7 +122,7 @@ def _measured(
     labels: Any,
     progress: Any,
 ) -> stores.Node:
-    del progress  # an arm is trained in one piece
+    del progress  # an arm is one node
     lab, experiment = run.lab, run.experiment
     gauge = Gauge(run, settings.examples)
     points = [(*starts[one.replicate], one.mask) for one in networks]
@@ -116,23 +130,25 @@ def _measured(
     watched: list[np.ndarray] = []
 
     def on_segment(step: int, members: Member, *_: Any) -> None:
-        watched.append(np.array([gauge.sharpness(member) for member in trees.unstack(members)]))
+        watched.append(gauge.relative_sharpness(members))
 
     members, _, history = train_population(
         lab.trainer,
         members,
         lab.data.train,
         lab.data.validation,
-        plan=Plan(members.alive.shape[0]),
+        plan=plan_of(members.alive.shape[0], settings.chunk),
         start=experiment.rewind.step,
         stop=experiment.train.steps,
         on_segment=on_segment,
     )
     shape = (len(networks), len(settings.rates))
+    by_chunk = np.stack(watched).reshape(-1, len(history["step"]), len(watched[0]))
+    tracked = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last chunk is padded
     arrays = {
         "rates": np.array(settings.rates),
         "step": history["step"],
-        "relative_sharpness": np.stack(watched).reshape(-1, *shape) * np.array(settings.rates) / 2,
+        "relative_sharpness": tracked.reshape(-1, *shape),
         **_results(lab, members, shape),
         **gauge.predictions("start", points),
         **gauge.predictions("trained", [(one.params, one.state, one.mask) for one in networks]),
@@ -185,13 +201,11 @@ class Gauge:
         self._batches = first_blocks(run.lab.data.train, examples)
         self._key, self._like = run.lab.root, _shapes(run)
 
-    def sharpness(self, member: Member) -> float:
-        """The largest eigenvalue at a member's point, to a percent; NaN if it diverged."""
-        if not member.alive:
-            return float("nan")
-        operator = hessian_at(self._loss, member.params, member.state, member.mask, self._batches)
-        ends = landscape.extremes(operator, self._key, smallest=0, tolerance=1e-2, exact_below=0)
-        return float(ends.largest[0])
+    def relative_sharpness(self, members: Member) -> np.ndarray:
+        """`λmax·η/2` of every member of a population."""
+        each = trees.unstack(members)
+        at = (self._batches, self._key)
+        return np.array([relative_sharpness_at(self._loss, member, *at) for member in each])
 
     def predictions(self, name: str, points: Sequence[Point]) -> dict[str, np.ndarray]:
         """`{name}_edge` and `{name}_best`, step sizes `[replicates]`; NaN where there is none."""
@@ -215,12 +229,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", default="", help="such as 0.1,0.2; octaves by default")
     parser.add_argument("--level", type=int, default=0, help="of the tickets; the last by default")
     parser.add_argument("--examples", type=int, default=Settings().examples)
+    parser.add_argument("--chunk", type=int, default=0, help="members at a time; all by default")
     arguments = parser.parse_args(argv)
 
     def work() -> str:
+        settings = Settings(_rates(arguments.rates), arguments.examples, arguments.chunk)
+        check_chunk(settings.chunk)
         run = open_finished(machine_of(arguments), arguments.run)
         level = arguments.level or max(entry["level"] for entry in entries(run.info.path))
-        return sweep(run, level, Settings(_rates(arguments.rates), arguments.examples))
+        return sweep(run, level, settings)
 
     return exit_code(work)
 

@@ -208,7 +208,11 @@ def _looked(
     look: Callable[[Place], stores.Node], place: Place, labels: Any, density: float, progress: Any
 ) -> stores.Node:
     del progress  # a node takes seconds
-    arrays, meta = look(place)
+    try:
+        arrays, meta = look(place)
+    except ValueError as error:
+        where = ", ".join(f"{name} {value}" for name, value in labels.items())
+        raise UserError(f"No {where}: {error}") from error
     return stores.Node(arrays, {**labels, "density": density, **meta})
 
 

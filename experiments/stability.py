@@ -1,7 +1,7 @@
 """Instability analysis of a ladder at several rewind steps, as Frankle et al. (2020) did it.
 
     python -m experiments.stability --config=experiments/configs/stability.py
-        [--rewind 0,20,100,400] [--levels 0,2,4] [--children 2] [--points 11]
+        [--rewind 0,20,100,400] [--levels 0,2,4] [--children 2] [--points 11] [--chunk 0]
 
 For each rewind step the ladder of the config is run with that rewinding (or found finished); then
 at each level the network at the rewind step, under the level's mask, has children that differ in
@@ -23,7 +23,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import flags
-from experiments.finished import Finished, check_known, open_finished, whole_numbers
+from experiments.finished import (
+    Finished,
+    check_chunk,
+    check_known,
+    open_finished,
+    plan_of,
+    whole_numbers,
+)
 from experiments.flags import UserError
 from experiments.runner import run as run_ladder
 from lth_jax import landscape, trees
@@ -34,7 +41,7 @@ from lth_jax.lottery.curvature import first_blocks
 from lth_jax.lottery.stability import between_children, member_at
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training import Plan, train_population
+from lth_jax.training import train_population
 from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 
@@ -53,10 +60,12 @@ class Settings(NamedTuple):
     Attributes:
       children: of each start.
       points: α on each line, the ends included.
+      chunk: children trained at a time, which decides their last bits; 0 for a level's all.
     """
 
     children: int = 2
     points: int = 11
+    chunk: int = 0
 
 
 def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -95,7 +104,7 @@ def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterato
 def _measured(
     run: Finished, starts: Sequence[Start], settings: Settings, labels: Any, progress: Any
 ) -> stores.Node:
-    del progress  # a level is trained in one piece
+    del progress  # a level is one node
     lab, experiment = run.lab, run.experiment
     members = children(run, starts, settings.children)
     members, _, _ = train_population(
@@ -103,7 +112,7 @@ def _measured(
         members,
         lab.data.train,
         lab.data.validation,
-        plan=Plan(len(starts) * settings.children),
+        plan=plan_of(len(starts) * settings.children, settings.chunk),
         start=experiment.rewind.step,
         stop=experiment.train.steps,
     )
@@ -180,7 +189,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments, rest = _parser().parse_known_args(sys.argv[1:])
-    settings = Settings(arguments.children, arguments.points)
+    settings = Settings(arguments.children, arguments.points, arguments.chunk)
+    check_chunk(settings.chunk)
     if settings.children < 2 or settings.points < 3:
         raise UserError("`--children` must be at least 2 and `--points` at least 3.")
     config = flags.parse([sys.argv[0], *rest], DEFAULT)

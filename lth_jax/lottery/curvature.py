@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.landscape import Operator, hessian
-from lth_jax.training.segment import Trainer
+from lth_jax.landscape import Operator, extremes, hessian, relative_sharpness
+from lth_jax.training.segment import Member, Trainer
 from lth_jax.types import Batch, Key, Mask, Params
 
 Place = dict[str, Any]
@@ -62,6 +62,28 @@ def hessian_at(
     everything = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), bool), state)
     place, support = {"params": params, "state": state}, {"params": mask, "state": everything}
     return hessian(loss, place, batches, mask=support, leaves="params*")
+
+
+def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], key: Key) -> float:
+    """`λmax · η / 2` where a member stands, `λmax` to a percent, `η` its peak learning rate.
+
+    In the `on_segment` of `train_population` it tracks how training nears the edge of stability,
+    1 for gradient descent (Cohen et al., 2021); members of one trainer share its programs.
+
+    Args:
+      loss: from `training_loss`.
+      member: one member, not a population.
+      batches: as in `landscape.hessian`.
+      key: for the start vector of Lanczos.
+
+    Returns:
+      The number; NaN if the member has diverged.
+    """
+    if not member.alive:
+        return float("nan")
+    operator = hessian_at(loss, member.params, member.state, member.mask, batches)
+    ends = extremes(operator, key, smallest=0, tolerance=1e-2, exact_below=0)
+    return relative_sharpness(ends, float(member.hyper["learning_rate"]))
 
 
 def first_blocks(data: Batch, examples: int, *, block: int = BLOCK) -> list[Batch]:

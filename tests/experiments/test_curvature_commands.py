@@ -114,6 +114,7 @@ def test_lth_reads_what_was_measured(measured, run, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
+        ("--levels=first", "'first' must be whole numbers"),
         ("--levels=7", "`--levels` is 7; the run has 0, 1"),
         ("--arms=shuffle", "`--arms` is shuffle; the run has dense"),
         ("--points=there", "`--points` is there; the run has dense, start"),
@@ -129,11 +130,25 @@ def test_what_the_run_lacks_is_named(run, capsys, option, words):
     assert words in err and err.count("\n") == 1
 
 
+def test_a_curvature_that_cannot_be_had_names_its_network(run, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError("`steps` 64 need too much.")
+
+    monkeypatch.setattr(landscape, "density", refuse)
+    options = [*OPTIONS, "--probes=3", "--levels=1", "--arms=ticket", "--points=masked"]
+    capsys.readouterr()
+    assert spectrum.main([run.name, "--root", str(run.parent), *options]) == 2
+    words = "error: No kind spectrum, arm ticket, level 1, replicate 0, point masked: `steps` 64"
+    assert words in capsys.readouterr().err
+
+
 def test_a_sweep_is_for_gradient_descent(run, capsys):
     assert learning_rates.main([run.name, "--root", str(run.parent)]) == 2
     assert "was trained by 'adam'" in capsys.readouterr().err
     assert learning_rates.main([run.name, "--root", str(run.parent), "--rates=0,1"]) == 2
     assert "rates must be positive and differ" in capsys.readouterr().err
+    assert learning_rates.main([run.name, "--root", str(run.parent), "--chunk=-1"]) == 2
+    assert "`--chunk` is -1; it must be 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -143,10 +158,7 @@ def test_learning_rates_are_swept_beside_their_prediction(tmp_path):
     path = runner.run(config, ["python", "-m", "experiments.run"])
     rates = "--rates=0.125,1,64"
     assert learning_rates.main([path.name, "--root", str(tmp_path), rates]) == 0
-    nodes = {
-        entry["labels"]["arm"]: store.Store(tmp_path).read(entry["key"]).arrays
-        for entry in analyses(path, "learning_rates")
-    }
+    nodes = swept(path)
     assert set(nodes) == {"dense", "ticket", "random"}
     for found in nodes.values():
         assert found["train_loss"].shape == (2, 3)
@@ -155,11 +167,28 @@ def test_learning_rates_are_swept_beside_their_prediction(tmp_path):
     # Beyond the edge gradient descent does not get down, well below it, it does.
     dense = nodes["dense"]["train_loss"]
     assert (np.nan_to_num(dense[:, 2], nan=np.inf) > dense[:, 0]).all()
+    # Four of six members at a time, the last two padded, are the same members.
+    assert learning_rates.main([path.name, "--root", str(tmp_path), rates, "--chunk=4"]) == 0
+    whole, chunked = (found["dense"]["relative_sharpness"] for found in (nodes, swept(path)))
+    np.testing.assert_allclose(chunked[:, :, :2], whole[:, :, :2], rtol=1e-2)
+    assert len({*whole[0, :, :2].flat}) == 4  # all differ, so that none is another's
+
+
+def swept(path):
+    """The arrays of every arm's latest sweep."""
+    shelf = store.Store(path.parent)
+    listed = analyses(path, "learning_rates")
+    return {entry["labels"]["arm"]: shelf.read(entry["key"]).arrays for entry in listed}
 
 
 @pytest.mark.slow
 def test_every_run_of_an_analysis_lists_the_barriers_of_all(tmp_path, monkeypatch):
-    words = ["--config=experiments/configs/stability.py:smoke", "--rewind=0,90", "--levels=0"]
+    words = [
+        "--config=experiments/configs/stability.py:smoke",
+        "--rewind=0,90",
+        "--levels=0",
+        "--chunk=4",
+    ]
     place = [f"--config.machine.workdir={tmp_path}", "--config.machine.compilation_cache=False"]
     monkeypatch.setattr(sys, "argv", ["stability", *words, *place])
     stability.main()

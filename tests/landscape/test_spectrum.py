@@ -9,7 +9,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.landscape import lanczos, spectrum
-from lth_jax.landscape.operators import hessian
+from lth_jax.landscape.operators import Operator, hessian
 
 KEY = jax.random.key(0)
 ONE = [jnp.ones(1)]
@@ -266,6 +266,17 @@ def test_operators_stack_into_a_population():
     for mask, member in zip(masks, trees.unstack(found), strict=True):
         exact = np.linalg.eigvalsh(GRAM[np.ix_(mask, mask)])
         np.testing.assert_allclose(lanczos.ritz(member).values, exact, atol=1e-5)
+
+
+def test_a_basis_of_millions_of_weights_is_refused_before_anything_is_made():
+    size = 25_000_000
+    shapes = [jax.ShapeDtypeStruct((size,), dtype) for dtype in (jnp.float32, jnp.int32)]
+    operator = Operator(shapes[0], (), (), shapes[1], shapes[1])  # of shapes: nothing to multiply
+    for measure in (spectrum.extremes, spectrum.density):
+        with pytest.raises(ValueError, match=r"6400000000 bytes.*at most 21 steps of 25000000"):
+            measure(operator, KEY)
+    with pytest.raises(ValueError, match="25000000 rows, more than `limit` 10000"):
+        spectrum.eigenvalues(operator)
 
 
 @pytest.mark.parametrize("exact_below", [4, 0])

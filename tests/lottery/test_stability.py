@@ -9,7 +9,13 @@ import pytest
 from lth_jax import trees
 from lth_jax.landscape import barrier, hessian
 from lth_jax.lottery import Data
-from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
+from lth_jax.lottery.curvature import (
+    first_blocks,
+    hessian_at,
+    mean_over,
+    relative_sharpness_at,
+    training_loss,
+)
 from lth_jax.lottery.stability import between, between_children, member_at
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import Trainer, squared_error
@@ -122,6 +128,17 @@ def test_curvature_is_that_of_the_parameters_in_the_mode_that_the_key_names(key)
         np.asarray(expected).reshape(3, 3)[np.ix_(kept, kept)],
         atol=1e-5,
     )
+
+
+def test_the_sharpness_of_a_member_is_that_of_its_mask_and_rate():
+    one = member(LINEAR, PARAMS["w"], {})
+    blocks = first_blocks(DATA.train, 12, block=5)
+    gram = X.T.astype(np.float64) @ X / 12
+    top = np.linalg.eigvalsh(gram[np.ix_([0, 2], [0, 2])])[-1]
+    loss = training_loss(LINEAR, None)
+    assert relative_sharpness_at(loss, one, blocks, KEY) == pytest.approx(top * 0.1 / 2, rel=1e-4)
+    diverged = one._replace(alive=jnp.array(False))
+    assert np.isnan(relative_sharpness_at(loss, diverged, blocks, KEY))
 
 
 def test_modes_differ_where_there_is_a_state():

@@ -1,6 +1,8 @@
 """Spectra, stability and learning rates drawn from made-up nodes of a made-up run."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -175,6 +177,19 @@ def test_lth_spectrum_shows_and_draws(measured, capsys):
     assert cli.main(["spectrum", info.path, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["run"] == info.run and len(shown["rows"]) == 5 * (2 + 2 * 4)
+
+
+def test_lth_spectrum_needs_no_model(measured):
+    _, info = measured
+    code = (
+        "import sys\nfrom lth_jax import cli\n"
+        f"assert cli.main(['spectrum', {info.path!r}, '--json']) == 0\n"
+        "rooms = ['models', 'data', 'training', 'lottery', 'landscape', 'structure']\n"
+        "unwanted = ['flax', 'experiments', *(f'lth_jax.{room}' for room in rooms)]\n"
+        "print([name for name in unwanted if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.endswith("[]\n")
 
 
 def test_a_run_without_spectra_says_how_to_get_them(tmp_path, capsys):
