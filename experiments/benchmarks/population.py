@@ -35,7 +35,7 @@ from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.training.population import chunks
-from lth_jax.training.segment import batch_rows, init_record, take
+from lth_jax.training.segment import batch_rows, init_record
 
 ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"
 NAIVE, MAP, LOOP = "naive jit(vmap(scan))", "lax.map over members", "our single-member loop"
@@ -103,7 +103,7 @@ def textbook(task: Task, member: Member) -> Any:
 
     def step(carry: Any, row: jax.Array) -> Any:
         params, state = carry
-        batch = take(task.data, row)
+        batch = trees.index(task.data, row)
 
         def loss(params: Any) -> jax.Array:
             sparse = apply_mask(member.mask, params)

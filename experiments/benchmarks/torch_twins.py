@@ -17,7 +17,6 @@ from torch import Tensor
 from experiments.benchmarks.tasks import HEADS, RATE, WIDTH, Task
 from lth_jax import trees
 from lth_jax.training import Member
-from lth_jax.training.segment import take
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Weights, Tensor, bool], Tensor]
@@ -189,7 +188,7 @@ def stacked(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
 def check(task: Task, members: Member, rows: np.ndarray) -> None:
     """Raises `AssertionError` unless the twins' first loss is that of our network."""
     first = trees.index(members, 0)
-    batch = take(task.data, rows[0, 0])
+    batch = trees.index(task.data, rows[0, 0])
     out, _ = task.trainer.model.apply(first.params, first.state, batch.x, train=True)
     ours = float(task.trainer.loss(out, batch.y).mean())
     x, y = batches(task, rows[:1, :1])

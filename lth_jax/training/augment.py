@@ -1,0 +1,189 @@
+"""What a member is shown of the data: augmentation, changed targets, teachers.
+
+Each function here makes a step `(key, batch, rows, member) -> batch`; `shows` chains them into a
+`Trainer.show`. What may differ between members is read from `member.hyper`, so that a population
+with different strengths is one program. Keys come from the member and the training step: members
+differ, and a member's training repeats.
+
+Targets that are mixed or smoothed are distributions over the classes, which `soft_targets` makes
+of labels; train on them with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for
+crops and CutMix, anything of one float dtype otherwise.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.training.losses import Taught
+from lth_jax.training.segment import Member, Show, take
+from lth_jax.types import Batch, Key
+
+Step = Callable[[Key, Batch, jax.Array, Member], Batch]
+LABELS = 3  # what a data_key is folded with for the labels that are wrong; see segment.py
+
+
+def shows(*steps: Step) -> Show:
+    """The examples as they lie, then changed by each step in turn, each with a key of its own.
+
+    >>> show = shows(soft_targets(3))
+    >>> show(jax.random.key(0), Batch(jnp.zeros((4, 2)), jnp.arange(4) % 3), jnp.array([2]), None).y
+    Array([[0., 0., 1.]], dtype=float32)
+    """
+
+    def show(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
+        batch = take(key, data, rows, member)
+        for i, step in enumerate(steps):
+            batch = step(jax.random.fold_in(key, i), batch, rows, member)
+        return batch
+
+    return show
+
+
+def noisy_labels(classes: int) -> Step:
+    """Replaces labels by random ones with probability `hyper["label_noise"]`.
+
+    The new label is uniform over all classes, so it may be the true one (Zhang et al., 2017,
+    "Understanding deep learning requires rethinking generalization"). Which examples it meets is
+    decided by the member's data key and the example, the same in every epoch.
+
+    Args:
+      classes: number of classes.
+    """
+
+    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        root = jax.random.fold_in(member.data_key, LABELS)
+
+        def one(row: jax.Array, label: jax.Array) -> jax.Array:
+            chance, other = jax.random.split(jax.random.fold_in(root, row))
+            wrong = jax.random.uniform(chance) < member.hyper["label_noise"]
+            drawn = jax.random.randint(other, label.shape, 0, classes, label.dtype)
+            return jnp.where(wrong, drawn, label)
+
+        return batch._replace(y=jax.vmap(one)(rows, batch.y))
+
+    return step
+
+
+def soft_targets(classes: int) -> Step:
+    """Labels as float32 distributions over the classes, 1 on the label."""
+
+    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        return batch._replace(y=jax.nn.one_hot(batch.y, classes, dtype=jnp.float32))
+
+    return step
+
+
+def smooth(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    """A step: `(1 − ε) y + ε / classes` with `ε = hyper["label_smoothing"]` (Szegedy et al., 2016).
+
+    Targets must be soft.
+    """
+    amount = jnp.asarray(member.hyper["label_smoothing"], jnp.float32)
+    return batch._replace(y=(1 - amount) * batch.y + amount / batch.y.shape[-1])
+
+
+def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    """A step: `λ (x, y) + (1 − λ) (x, y)[π]`, λ ~ Beta(α, α) (Zhang et al., 2018).
+
+    One λ and one permutation π per batch, as in the authors' code; `α = hyper["mixup"]`, where 0
+    stands for λ = 1. Targets must be soft.
+    """
+    by_chance, by_order = jax.random.split(key)
+    share = _share(by_chance, member.hyper["mixup"])
+    other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
+    return jax.tree.map(lambda a, b: _mix(share, a, b), batch, other)
+
+
+def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    """A step: a box of each image, and its share of the target, are another's (Yun et al., 2019).
+
+    λ ~ Beta(α, α) with `α = hyper["cutmix"]`, where 0 stands for λ = 1. The box has sides
+    `√(1 − λ)` of the image's, rounded down, and a uniform centre; what lies outside the image is
+    cut off, and λ becomes the share that was not replaced. Targets must be soft.
+    """
+    by_chance, by_order, by_place = jax.random.split(key, 3)
+    other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
+    inside = _box(by_place, _share(by_chance, member.hyper["cutmix"]), batch.x.shape[1:3])
+    kept = 1 - jnp.mean(inside, dtype=jnp.float32)
+    return Batch(
+        x=jnp.where(inside[None, :, :, None], other.x, batch.x),
+        y=_mix(kept, batch.y, other.y),
+    )
+
+
+def crop_and_flip(padding: int) -> Step:
+    """Pads images by zeros, crops a random window of their size, and mirrors every second one.
+
+    This is CIFAR's usual augmentation, with `padding` 4 (He et al., 2016). Each image has an offset
+    uniform on `0 … 2 · padding` along both axes, and is mirrored left to right with probability ½.
+
+    Args:
+      padding: pixels on every side, at least 0.
+    """
+
+    def one(key: Key, image: jax.Array) -> jax.Array:
+        by_place, by_side = jax.random.split(key)
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        top, left = jax.random.randint(by_place, (2,), 0, 2 * padding + 1)
+        window = jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+        return jnp.where(jax.random.bernoulli(by_side), window[:, ::-1], window)
+
+    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        keys = jax.random.split(key, len(batch.x))
+        return batch._replace(x=jax.vmap(one)(keys, batch.x))
+
+    return step
+
+
+def taught(teach: Callable[[Any], jax.Array], unlabelled: Any = None, count: int = 0) -> Step:
+    """Adds what teachers say of the inputs: targets for `losses.distillation`; the last step.
+
+    `hyper["distillation"]` is the teachers' weight and `hyper["temperature"]` theirs and the
+    student's. Unlabelled examples, if there are any, count by what the teachers say alone.
+
+    Args:
+      teach: `x -> (teachers, n, …, classes)` logits; nothing is differentiated through it.
+      unlabelled: inputs without labels, of which each batch is given some drawn anew.
+      count: how many.
+    """
+
+    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        weight = jnp.full(len(batch.y), member.hyper["distillation"], jnp.float32)
+        x, y = batch
+        if count:
+            drawn = jax.random.randint(key, (count,), 0, len(unlabelled))
+            x = jnp.concatenate([x, unlabelled[drawn]])
+            y = jnp.concatenate([y, jnp.zeros((count, *y.shape[1:]), y.dtype)])
+            weight = jnp.concatenate([weight, jnp.ones(count, jnp.float32)])
+        logits = jax.lax.stop_gradient(teach(x))
+        temperature = jnp.asarray(member.hyper["temperature"], jnp.float32)
+        return Batch(x, Taught(y, logits, weight, temperature))
+
+    return step
+
+
+def _share(key: Key, alpha: Any) -> jax.Array:
+    """λ ~ Beta(α, α), float32; 1 for α = 0."""
+    alpha = jnp.asarray(alpha, jnp.float32)
+    positive = jnp.where(alpha > 0, alpha, jnp.float32(1))
+    drawn = jax.random.beta(key, positive, positive)
+    return jnp.where(alpha > 0, drawn, jnp.float32(1))
+
+
+def _mix(share: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    share = share.astype(a.dtype)
+    return share * a + (1 - share) * b
+
+
+def _box(key: Key, share: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Booleans `(h, w)`: True in a box of `1 − share` of the image, less what is cut off."""
+    sides = []
+    for axis_key, size in zip(jax.random.split(key), shape, strict=True):
+        side = jnp.floor(jnp.sqrt(1 - share) * size).astype(jnp.int32)
+        first = jax.random.randint(axis_key, (), 0, size) - side // 2
+        at = jnp.arange(size, dtype=jnp.int32)
+        sides.append((at >= first) & (at < first + side))
+    return sides[0][:, None] & sides[1][None, :]
