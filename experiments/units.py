@@ -1,6 +1,6 @@
 """Units of a config's network: what may be removed together, and how that is chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -67,10 +67,22 @@ def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Cont
     table = CONTROLS | REGROUP_CONTROLS
     if structure is None:
         return table
-    fan = FANS[module.initialization]
+    fan = fan_of(module)
     return table | {
         name: make(structure, fan) for name, make in (UNIT_CONTROLS | REFILL_CONTROLS).items()
     }
+
+
+def fan_of(module: Any) -> st.Fan:
+    """What the variance of each leaf of one of the house's networks is inverse to."""
+    of_kernels = FANS[module.initialization]
+
+    def fan(name: str, sizes: Sequence[Any]) -> Any:
+        if name.endswith("kernel"):
+            return of_kernels(name, sizes)
+        return sizes[-1] if name.endswith("embedding") else 1  # positions: alike at every size
+
+    return fan
 
 
 def structure_of(lab: Lab) -> st.Structure:

@@ -3,15 +3,18 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, latency, runner
+from experiments import build, latency, runner, units
 from experiments.configs import units as config_file
 from experiments.flags import UserError
-from lth_jax import cli
+from lth_jax import cli, trees
+from lth_jax import structure as st
 from lth_jax.coding.stored import read_stored
+from lth_jax.models import NETWORKS, from_linen
 from lth_jax.store import Store
 from tests.experiments import tiny
 
@@ -53,12 +56,12 @@ def rows(folder, capsys):
 
 
 def test_structured_tickets_and_controls_keep_whole_units_of_one_number(structured):
-    for level, units in ((1, 8), (2, 4)):
+    for level, count in ((1, 8), (2, 4)):
         kept = {}
         for one in networks(structured, "ticket", "reinit", "random_units"):
             if one.level == level:
                 mask = one.mask["Dense_0/bias"]
-                assert mask.sum() == units
+                assert mask.sum() == count
                 for name, across in (("Dense_0/kernel", mask), ("Dense_1/kernel", mask[:, None])):
                     assert (one.mask[name] == across).all()
                 assert one.mask["Dense_1/bias"].all()
@@ -121,6 +124,40 @@ def test_heads_climb_down_to_one(workdir):
         heads = kept["out/kernel"].any(axis=(0, 2))
         assert heads.sum() == {1: 2, 2: 1}[one.level] and len(kept) == 4
         assert all((mask == heads[:, None]).all() for mask in kept.values())
+
+
+TOKENS = {"classes": 64, "vocabulary": 64, "hidden": 64, "layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "x"),
+    [
+        ("transformer_decoder", TOKENS, jnp.zeros((1, 64), jnp.int32)),
+        ("gru", {}, jnp.zeros((1, 4, 64))),
+        ("resnet", {"blocks": (1,)}, jnp.zeros((1, 8, 8, 3))),
+    ],
+)
+def test_the_house_knows_how_its_networks_are_drawn_at_every_width(name, options, x):
+    """A wide network, rescaled as if half of it were kept, beside the network of half the width."""
+    modules = [NETWORKS[name](**options | {"width": width}) for width in (64, 32)]
+    wide, small = (jax.jit(from_linen(m).init)(jax.random.key(0), x)[0] for m in modules)
+    mask = jax.tree.map(lambda p, q: jnp.zeros(p.shape, bool).at[corner(q)].set(True), wide, small)
+    everything = jax.tree.map(lambda _: True, mask)
+    scaled = st.rescale(wide, mask, everything, units.fan_of(modules[0]))
+    kept = jax.tree.map(lambda p, q: p[corner(q)], scaled, small)
+    for name, p, q in zip(trees.names(kept), *map(jax.tree.leaves, (kept, small)), strict=True):
+        if p.ndim > 1:
+            np.testing.assert_allclose(p.std(), q.std(), rtol=0.1, err_msg=name)
+
+
+def corner(leaf):
+    """The first indices of every axis, as many as `leaf` has."""
+    return tuple(map(slice, leaf.shape))
+
+
+def test_every_network_of_the_house_can_be_drawn_from_scratch():
+    for make in NETWORKS.values():
+        assert units.fan_of(make())("Dense_0/kernel", (4, 8)) in (4, 6)
 
 
 def test_every_run_is_described(structured, capsys):
