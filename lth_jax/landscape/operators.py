@@ -130,8 +130,8 @@ def gauss_newton(
     and then the Fisher matrix if that loss is the negative log-likelihood of an exponential family
     in its natural parameters, as is cross-entropy.
 
-    `predict(params, batch)` gives the outputs and `loss(outputs, batch)` the batch's mean loss; the
-    other arguments, and what is raised, are those of `hessian`.
+    `predict(params, batch)` gives the outputs, floating-point too, and `loss(outputs, batch)` the
+    batch's mean loss; the other arguments, and what is raised, are those of `hessian`.
 
     >>> predict, loss = lambda w, x: x * w**2, lambda f, x: 0.5 * jnp.mean(f**2)
     >>> gauss_newton(predict, loss, jnp.ones(1), [jnp.ones(1)])(jnp.ones(1)).tolist()
@@ -199,6 +199,7 @@ def _hessian_part(loss, params, batch):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _gauss_newton_part(predict, loss, params, batch):
+    check_params(jax.eval_shape(predict, params, batch), "outputs")
     outputs, pullback = jax.vjp(lambda p: predict(p, batch), params)
     _require_scalar(jax.eval_shape(loss, outputs, batch))
 

@@ -37,7 +37,7 @@ def trace(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
       probes: how many products to spend.
 
     Raises:
-      ValueError: if `probes` is below 1.
+      ValueError: if `probes` is below 1, or a product not finite.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0]))
@@ -58,7 +58,7 @@ def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estima
     Takes what `trace` does.
 
     Raises:
-      ValueError: if `probes` is below 3.
+      ValueError: if `probes` is below 3, or a product not finite.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w) ** 2  # rank one
@@ -138,6 +138,8 @@ def _inner(a: jax.Array, b: jax.Array) -> float:
 def _mean(samples: list[Any]) -> Estimate:
     """The mean and its standard error, over the first axis."""
     values = np.asarray(samples, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("`operator` must be finite, but a product was NaN or infinite.")
     n = len(values)
     mean = values.mean(axis=0)
     spread = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(mean.shape, np.nan)

@@ -213,6 +213,59 @@ def test_bad_input_is_one_sentence(change, error, words):
         operators.hessian(**settings)
 
 
+def gauss_newton(loss, params, batches, mask):
+    def parameters(params, batch):
+        return params
+
+    return operators.gauss_newton(parameters, loss, params, batches, mask=mask)
+
+
+def monte_carlo_fisher(loss, params, batches, mask):
+    def as_it_is(key, params, batch):
+        return batch
+
+    return operators.monte_carlo_fisher(
+        loss, as_it_is, params, batches, jax.random.key(0), mask=mask
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [gauss_newton, operators.empirical_fisher, monte_carlo_fisher],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"loss": lambda p, b: jnp.nan * jnp.sum(p["w"])}, ValueError, "`loss` must be finite"),
+        ({"loss": lambda p, b: p["w"]}, ValueError, "`loss` must return one"),
+        ({"params": {"w": np.arange(3)}}, TypeError, "`params` at 'w' must be floating"),
+        ({"mask": {"w": np.zeros(3, bool)}}, ValueError, "`mask` keeps no weight"),
+        ({"batches": iter(())}, ValueError, "`batches` must hold at least one"),
+        ({"batches": [Batch(DATA.x, DATA.y[:2])]}, ValueError, r"batch 0 has .*\[2, 11\]"),
+    ],
+    ids=["nan", "not_scalar", "integers", "empty_mask", "dry", "unlike_lengths"],
+)
+def test_every_matrix_refuses_what_the_hessian_refuses(build, change, error, words):
+    settings = {
+        "loss": lambda p, b: jnp.sum(p["w"]),
+        "params": {"w": jnp.ones(3)},
+        "batches": [DATA],
+        "mask": {"w": np.ones(3, bool)},
+        **change,
+    }
+    with pytest.raises(error, match=words):
+        build(**settings)
+
+
+def test_outputs_that_have_no_curvature_are_refused():
+    def classes(params, batch):
+        return {"class": jnp.argmax(predict(params, batch), axis=1)}
+
+    with pytest.raises(TypeError, match="`outputs` at 'class' must be floating-point, got int32"):
+        operators.gauss_newton(classes, cross_entropy, PARAMS, [DATA])
+
+
 def test_a_vector_of_the_wrong_length_is_refused():
     operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK)
     with pytest.raises(ValueError, match="`v` must have shape"):

@@ -106,6 +106,14 @@ def test_one_probe_has_no_error():
     assert np.isnan(traces.trace(operator_of(random_matrix()), KEY, probes=1).error)
 
 
+def test_products_that_are_not_finite_are_refused():
+    # The loss and its gradient are finite at zero, its second derivative is not.
+    operator = hessian(lambda w, x: jnp.mean(x) * jnp.sum(w**1.5), jnp.zeros(4), [jnp.ones(1)])
+    for estimator in (traces.trace, traces.hutch_plus_plus, traces.diagonal, traces.frobenius_norm):
+        with pytest.raises(ValueError, match="must be finite, but a product was NaN"):
+            estimator(operator, KEY, probes=6)
+
+
 @pytest.mark.parametrize(
     ("estimator", "probes"),
     [
