@@ -176,7 +176,7 @@ def arms(
         own, start = ladder.controls[name](
             mask, point, fresh, key=parents.control_keys[name], prunable=ladder.prunable
         )
-        init_key = redrawn.init_key if start is fresh else dense.init_key
+        init_key = dense.init_key if start is point else redrawn.init_key
         members.append(_member(trainer, base._replace(init_key=init_key), own, start))
     return members
 
