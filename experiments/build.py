@@ -20,9 +20,9 @@ from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
-from lth_jax.training import losses
+from lth_jax.training import augment, losses
 from lth_jax.training.segment import Trainer
-from lth_jax.types import Model, Prunable
+from lth_jax.types import Batch, Model, Prunable
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -37,10 +37,18 @@ OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation
     "lamb": lambda h: optax.lamb(h["learning_rate"], weight_decay=h["weight_decay"]),
     "rmsprop": lambda h: optax.rmsprop(h["learning_rate"]),
 }
+SOFTENED: dict[str, augment.Step] = {
+    "label_smoothing": augment.smooth,
+    "mixup": augment.mixup,
+    "cutmix": augment.cutmix,
+}
 LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
     "constant": lambda steps: optax.constant_schedule(1.0),
     "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
     "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+    "step": lambda steps: optax.piecewise_constant_schedule(
+        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
+    ),
 }
 SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
     "globally": lambda prune: scopes.globally(prune.minimum),
@@ -112,6 +120,8 @@ AT_LEAST_0 = (
     "data.seed",
     "data.validation",
     "data.train_examples",
+    "train.crop",
+    *(f"train.{name}" for name in ("label_noise", *SOFTENED)),
     "optimizer.warmup",
     "optimizer.weight_decay",
     "optimizer.momentum",
@@ -134,6 +144,9 @@ def _check_numbers(experiment: ConfigDict) -> None:
     for name in AT_LEAST_0:
         if values[name] < 0:
             raise UserError(f"`{name}` is {values[name]}; it must not be negative.")
+    for name in ("train.label_noise", "train.label_smoothing"):
+        if values[name] > 1:
+            raise UserError(f"`{name}` is {values[name]}; a share lies in [0, 1].")
     if values["optimizer.learning_rate"] <= 0:
         rate = values["optimizer.learning_rate"]
         raise UserError(f"`optimizer.learning_rate` is {rate}; it must be above 0.")
@@ -184,12 +197,16 @@ def _module(experiment: ConfigDict) -> Any:
         raise UserError(f"`model.options` of '{experiment.model.name}': {error}") from error
 
 
-HYPER = ("learning_rate", "weight_decay", "momentum")
+_NUMBERS = {
+    **dict.fromkeys(("learning_rate", "weight_decay", "momentum"), "optimizer"),
+    **dict.fromkeys(("label_noise", *SOFTENED), "train"),
+}
+HYPER = tuple(_NUMBERS)
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:
-    """The optimizer's numbers, which are traced: members may differ in them."""
-    return {name: float(experiment.optimizer[name]) for name in HYPER}
+    """The numbers that are traced: members may differ in them."""
+    return {name: float(experiment[where][name]) for name, where in _NUMBERS.items()}
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
@@ -208,29 +225,53 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
 
 
-def trainer(experiment: ConfigDict, size: int) -> Trainer:
-    """The static part of the training on `size` examples."""
-    train = experiment.train
-    loss = LOSSES[train.loss]
+def _seen(train: ConfigDict, network: Model, examples: Batch) -> dict[str, Any]:
+    """What of a trainer follows from augmentation and changed targets."""
+    if (train.crop or train.cutmix) and examples.x.ndim != 4:
+        shape = examples.x.shape[1:]
+        raise UserError(f"`train.crop` and `train.cutmix` need images, but an input is {shape}.")
+    softened = [step for name, step in SOFTENED.items() if train[name]]
+    steps = [augment.crop_and_flip(train.crop)] if train.crop else []
+    if train.label_noise or softened:
+        classes = _outputs(network, examples).shape[-1]
+        steps += [augment.noisy_labels(classes)] if train.label_noise else []
+        steps += [augment.soft_targets(classes), *softened] if softened else []
+    objective = losses.soft_cross_entropy if softened else None
+    return {"show": augment.shows(*steps), "objective": objective}
+
+
+def _outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
+    def outputs(x: jax.Array) -> jax.Array:
+        return network.apply(*network.init(jax.random.key(0), x), x, train=False)[0]
+
+    return jax.eval_shape(outputs, jax.eval_shape(lambda x: x[:1], examples.x))
+
+
+def trainer(experiment: ConfigDict, examples: Batch) -> Trainer:
+    """The static part of the training on these examples, of which only the shapes count."""
+    train, size = experiment.train, examples.y.shape[0]
+    network, loss = model(experiment), LOSSES[train.loss]
+    per_symbol = {"bits": losses.bits} if examples.y.ndim > 1 else {}
     order = data.indices if train.shuffle else data.in_order
 
     def rows(key: jax.Array, step: Any, steps: int) -> jax.Array:
         return order(key, step, steps=steps, batch_size=train.batch_size, size=size)
 
     return Trainer(
-        model=model(experiment),
+        model=network,
         make_optimizer=make_optimizer(experiment),
         loss=loss,
-        metrics={"loss": loss, "accuracy": losses.correct},
+        metrics={"loss": loss, "accuracy": losses.correct, **per_symbol},
         schedule=learning_rate(experiment),
         order=rows,
         steps=train.eval_every,
+        **_seen(train, network, examples),
     )
 
 
 def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
     """What the experiment trains with, its data on the device."""
-    return seeded(experiment, trainer(experiment, len(loaded.train.y)), on_device(loaded))
+    return seeded(experiment, trainer(experiment, loaded.train), on_device(loaded))
 
 
 def on_device(loaded: data.Dataset) -> Data:

@@ -103,7 +103,7 @@ class Sharing:
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
-        trainer = build.trainer(config.experiment, len(splits.train.y))
+        trainer = build.trainer(config.experiment, splits.train)
         program = training_program(trainer, splits, build.HYPER)
         self.programs.setdefault(program, Programs(trainer))
         return program

@@ -29,6 +29,11 @@ def ladder() -> ConfigDict:
                 "shuffle": True,
                 "loss": "cross_entropy",
                 "compute_dtype": "float32",  # bfloat16: parameters stay float32
+                "crop": 0,  # images: pixels of padding for random crops and flips; 0: none
+                "label_noise": 0.0,  # share of the labels that are drawn at random
+                "label_smoothing": 0.0,
+                "mixup": 0.0,  # parameter of the Beta distribution; 0: none
+                "cutmix": 0.0,  # likewise; images
             },
             "optimizer": {
                 "name": "adam",
@@ -36,7 +41,7 @@ def ladder() -> ConfigDict:
                 "weight_decay": 0.0,  # adamw, lion, lamb; and sgd, where it is L2
                 "momentum": 0.9,  # sgd
                 "clip_norm": 0.0,  # 0: no clipping
-                "schedule": "constant",  # constant, cosine, linear
+                "schedule": "constant",  # constant, cosine, linear, step (÷ 10 at 1/2 and 3/4)
                 "warmup": 0,  # steps
             },
             "prune": {

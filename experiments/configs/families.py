@@ -1,0 +1,93 @@
+"""A small ladder with its controls for each family of networks, minutes each on two cores.
+
+* `families.py` or `families.py:vision`: a convolutional network on digits, with crops;
+* `families.py:language`: a Transformer predicts the characters of Python's own help;
+* `families.py:recurrent`: a GRU recalls the first of 16 symbols;
+* `families.py:addition`: a Transformer adds modulo a prime;
+* `families.py:tabular`: an MLP on two groups with different rules (`data.tabular.grouped`);
+* `families.py:planted`: an MLP on labels of a sparse teacher (`data.planted`).
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+
+
+def get_config(family: str = "vision") -> ConfigDict:
+    """A ladder of one family.
+
+    Args:
+      family: a key of `FAMILIES`.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"`family` is {family!r}; it must be one of {', '.join(FAMILIES)}.")
+    config = base.ladder()
+    config.experiment.name = f"family_{family}"
+    config.experiment.replicates = 3
+    config.experiment.prune.update(rate=0.5, levels=4)
+    FAMILIES[family](config.experiment)
+    return config
+
+
+def _vision(experiment: ConfigDict) -> None:
+    experiment.model.name = "convnet"
+    experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
+    experiment.train.update(steps=200, batch_size=32, crop=1, label_smoothing=0.1)
+
+
+def _language(experiment: ConfigDict) -> None:
+    experiment.data.update(name="text", validation=100, train_examples=2000)
+    experiment.data.options = ConfigDict({"window": 32, "unit": "bytes", "limit": 100_000})
+    experiment.model.name = "transformer_decoder"
+    experiment.model.options = ConfigDict(
+        {"width": 32, "layers": 1, "heads": 2, "hidden": 64, "vocabulary": 256, "classes": 256}
+    )
+    experiment.train.update(steps=300, batch_size=16)
+    experiment.optimizer.learning_rate = 3e-3
+
+
+def _recurrent(experiment: ConfigDict) -> None:
+    experiment.data.name = "delayed_recall"
+    experiment.data.options = ConfigDict({"symbols": 16, "delay": 8})
+    experiment.model.name = "gru"
+    experiment.model.options = ConfigDict({"width": 32, "vocabulary": 16, "classes": 16})
+    experiment.train.update(steps=500, batch_size=64)
+    experiment.optimizer.learning_rate = 1e-2
+
+
+def _addition(experiment: ConfigDict) -> None:
+    experiment.data.update(name="modular_addition", validation=20)
+    experiment.data.options = ConfigDict({"modulus": 23, "train": 420})
+    experiment.model.name = "transformer_encoder"
+    experiment.model.options = ConfigDict(
+        {"width": 32, "layers": 1, "heads": 4, "hidden": 128, "vocabulary": 24, "classes": 23}
+    )
+    experiment.train.update(steps=1500, batch_size=100)
+    experiment.optimizer.update(name="adamw", learning_rate=5e-3, weight_decay=1.0)
+    experiment.optimizer.update(schedule="linear", warmup=20)
+
+
+def _tabular(experiment: ConfigDict) -> None:
+    experiment.data.name = "grouped"
+    experiment.data.options = ConfigDict({"minority": 0.1, "gap": 0.3})
+    experiment.model.options = ConfigDict({"features": (64, 2)})
+    experiment.train.steps = 500
+
+
+def _planted(experiment: ConfigDict) -> None:
+    experiment.data.name = "planted"
+    experiment.model.options = ConfigDict({"features": (64, 4)})
+    experiment.train.steps = 500
+    experiment.prune.levels = 6
+
+
+FAMILIES: dict[str, Callable[[ConfigDict], None]] = {
+    "vision": _vision,
+    "language": _language,
+    "recurrent": _recurrent,
+    "addition": _addition,
+    "tabular": _tabular,
+    "planted": _planted,
+}

@@ -1,0 +1,102 @@
+"""The families' configs and the training variants: built, and one segment lowered, by shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build
+from experiments.configs import base, families
+from experiments.flags import UserError
+from lth_jax.training import losses
+from lth_jax.training.segment import init_member, shown, train_step
+from lth_jax.types import Batch
+
+
+def step_of(experiment, examples):
+    """The shapes after one step on the first examples."""
+    examples = jax.tree.map(jnp.asarray, examples)
+    trainer = build.trainer(experiment, examples)
+
+    def one(key):
+        member = init_member(trainer, key, key, build.hyper(experiment), examples.x[:1])
+        batch = shown(trainer, member, examples, jnp.arange(4), 0)
+        return train_step(trainer, member, batch, 0)[1]
+
+    return trainer, jax.eval_shape(one, jax.random.key(0))
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_family_takes_a_step_on_its_data(family, tmp_path):
+    config = families.get_config(family)
+    config.machine.data_dir = str(tmp_path)
+    experiment = config.experiment
+    if family in ("recurrent", "tabular", "planted"):  # as many as the rest of the test needs
+        experiment.data.validation = 10
+        experiment.data.options.update(train=100, test=10)
+    build.check(experiment)
+    loaded = build.dataset(config)
+    trainer, info = step_of(experiment, loaded.train)
+    assert info["train_loss"].shape == ()
+    outputs = build._outputs(trainer.model, loaded.train).shape[-1]
+    assert outputs == loaded.classes
+    assert ("bits" in trainer.metrics) == (family == "language")
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match="`family` is 'sound'; it must be one of vision, "):
+        families.get_config("sound")
+
+
+IMAGES = Batch(np.zeros((64, 8, 8, 1), np.float32), np.zeros(64, np.int32))
+
+
+def experiment_with(**train):
+    experiment = base.ladder().experiment
+    experiment.train.update(**train)
+    build.check(experiment)
+    return experiment
+
+
+@pytest.mark.parametrize(
+    ("train", "objective"),
+    [
+        ({}, None),
+        ({"crop": 2, "label_noise": 0.2}, None),
+        ({"label_smoothing": 0.1}, losses.soft_cross_entropy),
+        ({"mixup": 0.2, "cutmix": 1.0, "label_noise": 0.1}, losses.soft_cross_entropy),
+    ],
+)
+def test_variants_reach_the_trainer_and_its_members(train, objective):
+    experiment = experiment_with(**train)
+    trainer, info = step_of(experiment, IMAGES)
+    assert trainer.objective is objective and info["train_loss"].shape == ()
+    numbers = {name: train[name] for name in train if name != "crop"}
+    assert numbers.items() <= build.hyper(experiment).items()
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"crop": -1}, "`train.crop` is -1; it must not be negative"),
+        ({"mixup": -0.5}, "`train.mixup` is -0.5; it must not be negative"),
+        ({"label_noise": 1.5}, r"`train.label_noise` is 1.5; a share lies in \[0, 1\]"),
+    ],
+)
+def test_bad_strengths_are_refused(train, message):
+    with pytest.raises(UserError, match=message):
+        experiment_with(**train)
+
+
+def test_crops_need_images():
+    table = Batch(np.zeros((64, 5), np.float32), IMAGES.y)
+    with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
+        build.trainer(experiment_with(cutmix=1.0), table)
+
+
+def test_the_step_schedule_falls_to_a_tenth_twice():
+    experiment = base.ladder().experiment
+    experiment.train.steps, experiment.optimizer.schedule = 100, "step"
+    schedule = build.learning_rate(experiment)
+    factors = [float(schedule(step)) for step in (0, 49, 51, 74, 76, 99)]
+    np.testing.assert_allclose(factors, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
