@@ -1,6 +1,15 @@
 """Training whole populations: a step, a segment, a chunk, and the plan they run by."""
 
-from lth_jax.training.losses import correct, cross_entropy, squared_error
+from lth_jax.training.averaging import average_of, averaged
+from lth_jax.training.losses import (
+    Taught,
+    bits,
+    correct,
+    cross_entropy,
+    distillation,
+    soft_cross_entropy,
+    squared_error,
+)
 from lth_jax.training.placement import DRIVERS, Plan, halved, over_population
 from lth_jax.training.planning import candidate_plans, choose_plan, widths_for
 from lth_jax.training.population import compile_segment, train_chunk, train_population
@@ -20,17 +29,23 @@ __all__ = [
     "Member",
     "Plan",
     "Record",
+    "Taught",
     "Trainer",
+    "average_of",
+    "averaged",
+    "bits",
     "candidate_plans",
     "choose_plan",
     "compile_segment",
     "correct",
     "cross_entropy",
+    "distillation",
     "evaluate",
     "halved",
     "init_member",
     "init_record",
     "over_population",
+    "soft_cross_entropy",
     "squared_error",
     "train_chunk",
     "train_population",

@@ -29,7 +29,7 @@ class AveragedState(NamedTuple):
 def averaged(
     inner: optax.GradientTransformation, *, start: Any, every: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps the mean of the weights after updates `start`, `start + every`, …
+    """Keeps the mean of the weights after every `every`-th update from `start` on.
 
     The updates are the inner optimizer's own: only the mean is added, which `average_of` reads
     (Izmailov et al., 2018, "Averaging weights leads to wider optima"). BatchNorm's statistics

@@ -15,7 +15,7 @@ START = {"w": jnp.array([1.0, 0.0, -2.0])}
 
 
 def path(tx):
-    """The weights after each step of descent on |w + ½|² from START, and the optimizer's last state."""
+    """The weights after each step on |w + ½|² from START, and the optimizer's last state."""
 
     def step(carry, _):
         params, state = carry
