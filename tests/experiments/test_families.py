@@ -26,7 +26,13 @@ def step_of(experiment, examples):
     return trainer, jax.eval_shape(one, jax.random.key(0))
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
+SLOW = ("vision", "language", "addition")  # to compile
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in families.FAMILIES],
+)
 def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     config = families.get_config(family)
     config.machine.data_dir = str(tmp_path)
