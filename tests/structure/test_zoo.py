@@ -73,6 +73,10 @@ def test_no_family_is_left_out():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_removed_is_masked_in_every_family(name, check):
+    """In outputs and gradients, and after twenty steps of training.
+
+    Running statistics train like parameters here; training mode has the next test to itself.
+    """
     model, apply, x = network(name)
     check(apply, variables_of(model, x), x, atol=2e-4)
 
