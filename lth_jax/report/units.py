@@ -54,7 +54,7 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
         axes.plot([x] * len(ys), ys, "o", color=color, markersize=4)
     axes.set_yticks(range(len(places)), [f"{leaf}, axis {axis}" for leaf, axis in places])
     axes.set_xticks(range(len(groups)), [str(group["units"]) for group in groups])
-    axes.set_xlabel("Units in the group")
+    axes.set_xlabel("Units in the group", fontsize=8)
     axes.tick_params(labelsize=6, length=0)
     axes.set_xlim(-0.7, len(groups) - 0.3)
     axes.invert_yaxis()
