@@ -209,7 +209,7 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool) -> 
     with _quiet_orbax():
         try:
             _checkpointer(compress).save(path.absolute(), arrays)
-        except Exception as error:
+        except (OSError, ValueError) as error:  # the latter are TensorStore's
             raise _os_error(error) from error
 
 
