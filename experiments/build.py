@@ -121,6 +121,7 @@ AT_LEAST_0 = (
     "data.validation",
     "data.train_examples",
     "train.crop",
+    "train.share",
     *(f"train.{name}" for name in ("label_noise", *SOFTENED)),
     "optimizer.warmup",
     "optimizer.weight_decay",
@@ -177,7 +178,13 @@ def dataset(config: ConfigDict) -> data.Dataset:
         )
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise UserError(str(error)) from error
-    size, batch = len(loaded.train.y), experiment.train.batch_size
+    share, batch = experiment.train.share, experiment.train.batch_size
+    if share * experiment.replicates > len(loaded.train.y):
+        raise UserError(
+            f"`train.share` is {share}; {experiment.replicates} replicates cannot have so many of "
+            f"the {len(loaded.train.y)} training examples each."
+        )
+    size = share or len(loaded.train.y)
     if batch > size:
         raise UserError(f"`train.batch_size` is {batch}, more than the {size} training examples.")
     return loaded
@@ -249,7 +256,7 @@ def _outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
 
 def trainer(experiment: ConfigDict, examples: Batch) -> Trainer:
     """The static part of the training on these examples, of which only the shapes count."""
-    train, size = experiment.train, examples.y.shape[0]
+    train, size = experiment.train, experiment.train.share or examples.y.shape[0]
     network, loss = model(experiment), LOSSES[train.loss]
     per_symbol = {"bits": losses.bits} if examples.y.ndim > 1 else {}
     order = data.indices if train.shuffle else data.in_order
@@ -265,6 +272,7 @@ def trainer(experiment: ConfigDict, examples: Batch) -> Trainer:
         schedule=learning_rate(experiment),
         order=rows,
         steps=train.eval_every,
+        share=train.share,
         **_seen(train, network, examples),
     )
 

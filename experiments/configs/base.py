@@ -27,6 +27,7 @@ def ladder() -> ConfigDict:
                 "eval_every": 50,
                 "batch_size": 64,
                 "shuffle": True,
+                "share": 0,  # examples of its own for each replicate; 0: all see all
                 "loss": "cross_entropy",
                 "compute_dtype": "float32",  # bfloat16: parameters stay float32
                 "crop": 0,  # images: pixels of padding for random crops and flips; 0: none

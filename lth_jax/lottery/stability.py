@@ -40,7 +40,7 @@ def member_at(
       data_key: decides the order of its batches and its dropout.
     """
     params, optimizer = apply_mask(mask, params), trainer.make_optimizer(hyper)
-    offsets = {"schedule_offset": jnp.int32(0), "data_offset": jnp.int32(0)}
+    offsets = {name: jnp.int32(0) for name in ("schedule_offset", "data_offset", "first_row")}
     return Member(
         params=params,
         state=state,

@@ -36,7 +36,8 @@ class Member(NamedTuple):
       data_key: decides the order of its batches and its dropout.
       hyper: scalars that may differ between members. `learning_rate` is the peak;
         `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
-        against the step; the rest is the optimizer's.
+        against the step; `first_row` is where its own share of the data begins; the rest is the
+        optimizer's.
       alive: False once its loss was not finite; from then on its parameters and state stay.
     """
 
@@ -93,6 +94,8 @@ class Trainer(NamedTuple):
         training; see `augment`.
       objective: what is minimised on what `show` makes; `loss` by default. `loss` stays what
         criteria and curvature ask for, on the data as they are.
+      share: how many training examples each member has for itself, from its `first_row` on; all
+        members see all of them if 0. `order` draws from so many.
     """
 
     model: Model
@@ -105,6 +108,7 @@ class Trainer(NamedTuple):
     block: int = 1024
     show: Show = take
     objective: PerExample | None = None
+    share: int = 0
 
 
 def init_member(
@@ -113,6 +117,7 @@ def init_member(
     data_key: Key,
     hyper: Mapping[str, Any],
     example: Any,
+    first_row: Any = 0,
 ) -> Member:
     """A dense member at step 0: parameters drawn from `init_key`, a mask of all True.
 
@@ -122,10 +127,15 @@ def init_member(
       data_key: decides batch order and dropout and nothing else.
       hyper: the member's scalars; must hold `learning_rate`.
       example: inputs of any batch size, for their shape.
+      first_row: where its own share of the training data begins, if it has one.
     """
     params, state = trainer.model.init(init_key, example)
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
-    offsets = {"schedule_offset": jnp.int32(0), "data_offset": jnp.int32(0)}
+    offsets = {
+        "schedule_offset": jnp.int32(0),
+        "data_offset": jnp.int32(0),
+        "first_row": jnp.asarray(first_row, jnp.int32),
+    }
     return Member(
         params=params,
         state=state,
@@ -289,7 +299,16 @@ def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
     """Which examples the member sees in the segment that begins at `step`: int32[steps, batch]."""
     key = jax.random.fold_in(member.data_key, ORDER)
-    return trainer.order(key, step + member.hyper["data_offset"], trainer.steps)
+    rows = trainer.order(key, step + member.hyper["data_offset"], trainer.steps)
+    return rows + member.hyper["first_row"]
+
+
+def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
+    """The training examples that the member sees: its share, or all."""
+    if not trainer.share:
+        return data
+    first = member.hyper["first_row"]
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, first, trainer.share), data)
 
 
 def close_segment(

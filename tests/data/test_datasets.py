@@ -67,6 +67,18 @@ def test_preparing_again_elsewhere_gives_the_same_data(digits, tmp_path):
     assert again.fingerprint == digits.fingerprint
 
 
+def test_mnist1d_comes_in_any_size(tmp_path):
+    load = partial(data.load, "mnist1d", data_dir=tmp_path, seed=0, validation=0, data_seed=7)
+    loaded = load(train=30, test=50)
+    assert (len(loaded.train.y), len(loaded.test.y)) == (30, 50)
+    args = get_dataset_args()
+    args.seed, args.num_samples = 7, 80
+    made = make_dataset(args)
+    np.testing.assert_allclose(loaded.train.x, made["x"][:30], rtol=1e-6)
+    with pytest.raises(ValueError, match="`test` must lie"):
+        load(train=30, test=0)
+
+
 def test_mnist1d_is_what_its_authors_make(data_dir):
     made = make_dataset(get_dataset_args())
     loaded = data.load("mnist1d", data_dir=data_dir, seed=0, validation=0)

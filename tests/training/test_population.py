@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from lth_jax import trees
+from lth_jax.data import indices
 from lth_jax.models import ResNet
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import population, segment
@@ -176,6 +177,20 @@ def test_the_schedule_and_the_offsets_reach_the_optimizer():
     rows = segment.batch_rows(trainer, member, 3)
     shifted = member._replace(hyper=member.hyper | {"data_offset": jnp.int32(3)})
     np.testing.assert_array_equal(segment.batch_rows(trainer, shifted, 0), rows)
+
+
+def test_a_member_with_a_share_sees_that_alone():
+    trainer = TRAINER._replace(
+        share=16,
+        order=lambda key, step, steps: indices(key, step, steps=steps, batch_size=8, size=16),
+    )
+    for first in (0, 32):
+        member = trees.index(members_of(1, trainer), 0)
+        member = member._replace(hyper=member.hyper | {"first_row": jnp.int32(first)})
+        rows = segment.batch_rows(trainer, member, 0)
+        assert set(rows[:2].ravel().tolist()) == set(range(first, first + 16))  # one epoch
+        own = segment.own_share(trainer, member, TRAIN)
+        chex.assert_trees_all_equal(own, trees.index(TRAIN, slice(first, first + 16)))
 
 
 @pytest.mark.parametrize("driver", ["scan", pytest.param("host", marks=pytest.mark.slow)])
