@@ -153,19 +153,43 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
     Returns:
       The sweep's page.
     """
-    machine, environment = config.machine, stores.environment()
-    record = {"cells": [{"setting": s, "run": run_name(c)} for s, c in planned_cells]}
+    machine = config.machine
     with stores.on_signals() as stop:
-        sweep = stores.open_sweep(machine.workdir, name=config.experiment.name, config=record)
-        sharing = Sharing(environment)
-        left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
-        todo = groups(left, sharing)
-        print(_overview(planned_cells, left, todo, sharing), flush=True)
-        Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(todo)
+        sweep = train_cells(machine, config.experiment.name, planned_cells, command, stop)
     page = write_sweep_report(stores.Store(machine.workdir), sweep.path)
     found = read_sweep(stores.Store(machine.workdir), sweep.path)
     Console(width=None if sys.stdout.isatty() else WIDE).print(sweep_table(found))
     return page
+
+
+def train_cells(
+    machine: ConfigDict,
+    name: str,
+    planned_cells: Sequence[Cell],
+    command: Sequence[str],
+    stop: stores.Stop,
+) -> stores.Sweep:
+    """Trains the cells that are not finished, as populations; each becomes a run of its own.
+
+    Args:
+      machine: where and how.
+      name: of the sweep's folder.
+      planned_cells: what is set in each cell, and its whole config.
+      command: how to run it again.
+      stop: whether somebody asked to stop.
+
+    Returns:
+      The sweep, finished; `report.sweeps.read_sweep` reads its cells.
+    """
+    environment = stores.environment()
+    record = {"cells": [{"setting": s, "run": run_name(c)} for s, c in planned_cells]}
+    sweep = stores.open_sweep(machine.workdir, name=name, config=record)
+    sharing = Sharing(environment)
+    left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
+    todo = groups(left, sharing)
+    print(_overview(planned_cells, left, todo, sharing), flush=True)
+    Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(todo)
+    return sweep
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:

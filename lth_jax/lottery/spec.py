@@ -46,7 +46,8 @@ class Ladder(NamedTuple):
     """What is done with it.
 
     Attributes:
-      counts: how many weights each level from 1 on keeps, as its scope counts them (int32).
+      counts: how many weights each level from 1 on keeps, as its scope counts them (int32); empty
+        for dense networks alone.
       pruner: from `lth_jax.prune`.
       prunable: which leaves may be pruned.
       rewind: what is set back between levels.
@@ -72,8 +73,6 @@ def check_ladder(lab: Lab, ladder: Ladder) -> None:
     """Raises `ValueError` for a ladder that cannot be climbed, before anything is trained."""
     if lab.replicates < 1:
         raise ValueError(f"`replicates` is {lab.replicates}; at least 1 is needed.")
-    if not ladder.counts:
-        raise ValueError("`levels` is 0; a ladder needs at least 1 level.")
     if ladder.stop < 1:
         raise ValueError(f"`steps` is {ladder.stop}; it must be at least 1.")
     check_rewind(ladder.rewind, ladder.stop)

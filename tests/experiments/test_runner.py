@@ -132,7 +132,7 @@ def test_a_damaged_node_is_one_sentence(workdir):
     [
         ({"optimizer.learning_rate": float("nan")}, "`optimizer.learning_rate` is nan"),
         ({"optimizer.learning_rate": -1.0}, "`optimizer.learning_rate` is -1.0"),
-        ({"prune.levels": 0}, "`prune.levels` is 0"),
+        ({"prune.levels": -1}, "`prune.levels` is -1"),
         ({"prune.schedule": "linear", "prune.final": 0.0}, "`prune.final` is 0.0"),
         ({"prune.schedule": "linear", "prune.final": 1.5}, "`prune.final` is 1.5"),
         ({"prune.rate": 1.0}, "`prune.rate` is 1.0"),

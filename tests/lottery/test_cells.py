@@ -178,7 +178,7 @@ def test_cells_that_cannot_climb_together_are_refused():
             cell_of(lab, ladder._replace(prunable=jax.tree.map(lambda _: True, ladder.prunable))),
             "other prunable leaves",
         ),
-        (cell_of(lab, ladder._replace(counts=[])), "`levels` is 0"),
+        (cell_of(lab, ladder._replace(stop=0)), "`steps` is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             check_cells([cell, other])

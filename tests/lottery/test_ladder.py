@@ -343,7 +343,6 @@ def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"counts": []}, "`levels` is 0"),
         ({"stop": 0}, "`steps` is 0"),
         ({"controls": ("reinit", "twin")}, "`controls` holds 'twin'"),
         ({"controls": ("reinit", "reinit")}, "may be named once"),
