@@ -112,11 +112,11 @@ POSITIVE = (
     "train.steps",
     "train.eval_every",
     "train.batch_size",
-    "prune.levels",
     "prune.multiple",
 )
 AT_LEAST_0 = (
     "seed",
+    "prune.levels",
     "data.seed",
     "data.validation",
     "data.train_examples",

@@ -51,7 +51,7 @@ def ladder() -> ConfigDict:
                 "schedule": "geometric",
                 "rate": 0.2,  # geometric: removed at each level, of what is left
                 "final": 0.02,  # the other schedules: the density of the last level
-                "levels": 10,
+                "levels": 10,  # 0: the dense networks alone
                 "rates": {},  # layerwise geometric: name pattern -> rate of its own
                 "granularity": "weights",  # weights, rows, columns, kernels; units of the network
                 "groups": ("*",),  # units: patterns of the groups that may lose some
