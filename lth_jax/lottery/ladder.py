@@ -76,7 +76,8 @@ def climb(
     """Trains, or reads, the ladders of all cells, level by level as one population.
 
     Several processes may climb the same cells in one store: each chunk is trained by one of them,
-    and that of a process that was killed is taken over by another.
+    and that of a process that was killed is taken over by another. The processes of the store's
+    team climb together, in step.
 
     Args:
       cells: the experiments, at least one; they share trainer, data and the steps of a level.
@@ -102,7 +103,8 @@ def climb(
                 break
             except jax.errors.JaxRuntimeError as error:
                 smaller = halved(plan)
-                if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None:
+                alone = store.team.count == 1  # of several processes others may have had enough
+                if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None or not alone:
                     raise
                 climbing.follow([*climbing.plans, (level, smaller)])
                 hooks.on_replan(level, smaller)

@@ -13,7 +13,7 @@ from lth_jax.lottery.rewind import Point
 from lth_jax.lottery.roster import Course, Entrant
 from lth_jax.lottery.spec import Data
 from lth_jax.pruning import masks
-from lth_jax.store import Node, Partial
+from lth_jax.store import Node, Partial, spans, whole
 from lth_jax.training.placement import Plan, over_population
 from lth_jax.training.population import Segment, segment_ends, train_chunk
 from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record, own_share
@@ -139,7 +139,7 @@ def train_node(
         ends=[end for end in journal.ends if end > start],
         on_segment=on_segment,
     )
-    results = jax.tree.map(np.asarray, measure_chunk(members, records, data))
+    results = whole(measure_chunk(members, records, data))
     return Node(
         _arrays(journal, members, results),
         _meta(journal, members, records, prunable),
@@ -182,8 +182,8 @@ class _Journal:
     def write(self, step: int, members: Member, records: Record, info: Info) -> Progress:
         """Takes down a segment that ended at `step`; all but the last are also saved."""
         course = self.assignment.course
-        for name, value in info.items():
-            self.history.setdefault(name, []).append(np.array(value))
+        for name, value in whole(info).items():
+            self.history.setdefault(name, []).append(value)
         self.points |= _due(course, step, members)
         seconds = self.seconds
         if step < course.stop:
@@ -226,9 +226,9 @@ def _meta(
     assignment, seconds = journal.assignment, journal.seconds
     start = assignment.course.start
     trained = assignment.course.stop - start
-    alive = np.asarray(members.alive)
+    alive, diverged = whole((members.alive, records.diverged_at))
     # A member that was dead at its start, as the child of a diverged ticket, died there.
-    diverged = np.maximum(np.asarray(records.diverged_at), start)
+    diverged = np.maximum(diverged, start)
     leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
     return {
         "kind": "level",
@@ -259,12 +259,16 @@ _init_records = jax.jit(jax.vmap(init_record))
 
 
 def _first(n: int, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:n], tree)
+    return jax.tree.map(lambda leaf: leaf[:n], whole(tree))
 
 
 def _copy_point(members: Member) -> Point:
-    """A host copy, safe from the donation of the buffers to the next segment."""
-    return jax.tree.map(np.array, Point(members.params, members.state, members.opt_state))
+    """A copy, safe from the donation of the buffers to the next segment.
+
+    It lies on the host, or, where members live in several processes, on their devices.
+    """
+    point = Point(members.params, members.state, members.opt_state)
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if spans(leaf) else np.array(leaf), point)
 
 
 def _due(course: Course, step: int, members: Member) -> dict[str, Point]:
@@ -287,10 +291,10 @@ def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> Point:
     return Point(*(trees.from_named(named.get(f, {}), getattr(like, f)) for f in Point._fields))
 
 
-def _carried(members: Member, records: Record) -> dict[str, np.ndarray]:
+def _carried(members: Member, records: Record) -> dict[str, jax.Array]:
     """All that a segment changes; keys, masks and hyperparameters are made anew on resuming."""
     changing = (members.params, members.state, members.opt_state, members.alive, records)
-    return trees.to_named(jax.tree.map(np.array, changing))
+    return trees.to_named(changing)
 
 
 def _restored(

@@ -10,10 +10,12 @@ from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fi
 from lth_jax.store.interrupts import Interrupted, Stop, on_signals
 from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
+from lth_jax.store.processes import ALONE, Team, everyone, spans, whole
 from lth_jax.store.runs import Run, RunInfo, find_run, list_runs, open_run, read_metrics
 from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
+    "ALONE",
     "Checkpoint",
     "CorruptError",
     "Interrupted",
@@ -28,9 +30,11 @@ __all__ = [
     "Store",
     "StoreError",
     "Sweep",
+    "Team",
     "canonical",
     "content_key",
     "environment",
+    "everyone",
     "find_run",
     "fingerprint",
     "list_runs",
@@ -42,5 +46,7 @@ __all__ = [
     "restore",
     "save",
     "source_fingerprint",
+    "spans",
     "take_members",
+    "whole",
 ]

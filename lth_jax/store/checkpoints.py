@@ -23,6 +23,7 @@ from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
 from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, plain_path, value
+from lth_jax.store.processes import ALONE, Team, spans
 
 FORMAT = 1
 """The version of the layout on disk; another version is refused by name."""
@@ -36,9 +37,17 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    path: str | Path, tree: Any, meta: dict[str, Any] | None = None, *, packed: bool = False
+    path: str | Path,
+    tree: Any,
+    meta: dict[str, Any] | None = None,
+    *,
+    packed: bool = False,
+    team: Team = ALONE,
 ) -> None:
     """Writes a tree of arrays to the folder `path`, atomically: it is whole or it is not there.
+
+    A team saves together: of arrays that lie in several processes each writes its parts, all else
+    is written by process 0, which seals the folder when all are done.
 
     Args:
       path: the folder to make; one writer at a time.
@@ -46,10 +55,12 @@ def save(
       meta: facts to keep beside the arrays, anything JSON can hold.
       packed: whether to put all leaves of one dtype end to end into one uncompressed array. A file
         per leaf is for others to read; packed, what is soon read back or forgotten is written in
-        half the time.
+        half the time. Arrays that lie in several processes are not packed.
+      team: the processes that call this together, with trees of one structure.
 
     Raises:
-      StoreError: the folder exists already, or cannot be written (permissions, a full disk).
+      StoreError: the folder exists already, or cannot be written (permissions, a full disk); or a
+        process other than 0 saves alone, whose arrays Orbax would leave out.
       TypeError: a leaf is no array.
       ValueError: two leaves share a name, or `meta` holds a NaN.
 
@@ -60,10 +71,10 @@ def save(
     Checkpoint(tree={'mask': array([ True, False])}, meta={'level': 3})
     """
     path = Path(path)
-    if path.exists():
-        raise StoreError(f"{path} exists already and is never overwritten.")
+    _check_writable(path, team)
     found = list(leaves(tree))
     _check_names(found)
+    packed = packed and not any(spans(leaf.array) for leaf in found)
     description = {
         "format": FORMAT,
         "packed": packed,
@@ -73,22 +84,40 @@ def save(
     }
     # Orbax refuses arrays without entries; their dtype and shape say all there is to know.
     arrays = {leaf.name: leaf.array for leaf in found if leaf.array.size}
-    _write(path, json.dumps(description, indent=1), _pack(arrays) if packed else arrays, not packed)
+    text = json.dumps(description, indent=1)
+    _write(path, text, _pack(arrays) if packed else arrays, not packed, team)
 
 
-def _write(path: Path, text: str, arrays: dict[str, np.ndarray], compress: bool) -> None:
+def _check_writable(path: Path, team: Team) -> None:
+    if team == ALONE and jax.process_index() > 0:
+        raise StoreError(f"{path} can be written alone by process 0 only; let all write together.")
+    if team.from_first(path.exists):
+        raise StoreError(f"{path} exists already and is never overwritten.")
+
+
+def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: Team) -> None:
     growing = files.temporary(path)
-    try:
+
+    def begin() -> None:
         with files.explained(path):
             files.remove(growing)
             growing.mkdir(parents=True)
-            if arrays:
-                _write_arrays(growing / "arrays", arrays, compress)
+
+    def end() -> None:
+        with files.explained(path):
             (growing / "meta.json").write_text(text, encoding="utf-8")
             files.seal(growing)
             files.publish(path)
+
+    try:
+        team.from_first(begin)
+        if arrays:
+            with files.explained(path):
+                _write_arrays(growing / "arrays", arrays, compress, team)
+        team.from_first(end)
     finally:
-        files.remove(growing)
+        if team.first:
+            files.remove(growing)
 
 
 def restore(path: str | Path, like: Any = None) -> Checkpoint:
@@ -108,10 +137,13 @@ def restore(path: str | Path, like: Any = None) -> Checkpoint:
       ValueError: `like` differs from what was saved; the message names the leaf.
     """
     path = Path(path)
+    check(path)
     text = _read_text(path)
-    arrays = _read_arrays(path / "arrays") if any(map(_is_stored, text["leaves"])) else {}
+    stored = [entry for entry in text["leaves"] if _is_stored(entry)]
+    names = {entry["dtype"] if text["packed"] else join(tuple(entry["path"])) for entry in stored}
+    arrays = _read_arrays(path / "arrays", names) if stored else {}
     if text["packed"]:
-        arrays = _unpack(arrays, text["leaves"])
+        arrays = _unpack(arrays, stored)
     found = [_recover(entry, arrays) for entry in text["leaves"]]
     if like is not None:
         return Checkpoint(_fill(like, found), text["meta"])
@@ -119,10 +151,15 @@ def restore(path: str | Path, like: Any = None) -> Checkpoint:
     return Checkpoint(nest([(leaf.path, value(leaf)) for leaf in found] + hollow), text["meta"])
 
 
-def _read_text(path: Path) -> dict[str, Any]:
+def check(path: Path) -> None:
+    """Raises unless `path` is a whole checkpoint of this format, as `restore` does."""
     if not path.is_dir():
         raise StoreError(f"{path} does not exist.")
     files.check_seal(path)
+    _read_text(path)
+
+
+def _read_text(path: Path) -> dict[str, Any]:
     text = files.read_json(path / "meta.json")
     if text["format"] != FORMAT:
         raise StoreError(
@@ -170,7 +207,7 @@ def _pack(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _unpack(packed: dict[str, np.ndarray], entries: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     ends = dict.fromkeys(packed, 0)
     arrays = {}
-    for entry in filter(_is_stored, entries):
+    for entry in entries:
         kind, shape = entry["dtype"], entry["shape"]
         start, ends[kind] = ends[kind], ends[kind] + math.prod(shape)
         arrays[join(tuple(entry["path"]))] = packed[kind][start : ends[kind]].reshape(shape)
@@ -198,17 +235,22 @@ def _signature(x: Any) -> str:
 
 
 @functools.cache
-def _checkpointer(compress: bool) -> Any:
+def _checkpointer(compress: bool, team: Team = ALONE) -> Any:
     # Imported late: listing runs must not wait a second for it.
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=compress))
+    index = jax.process_index()
+    options = ocp.options.MultiprocessingOptions()
+    if team == ALONE and jax.process_count() > 1:  # or Orbax would wait for the other processes
+        options = ocp.options.MultiprocessingOptions(index, {index}, f"alone{index}")
+    handler = ocp.PyTreeCheckpointHandler(use_compression=compress, multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray], compress: bool) -> None:
+def _write_arrays(path: Path, arrays: dict[str, Any], compress: bool, team: Team) -> None:
     with _quiet_orbax():
         try:
-            _checkpointer(compress).save(path.absolute(), arrays)
+            _checkpointer(compress, team).save(path.absolute(), arrays)
         except (OSError, ValueError) as error:  # the latter are TensorStore's
             raise _os_error(error) from error
 
@@ -235,5 +277,8 @@ def _os_error(error: Exception) -> OSError:
     return OSError(str(error))
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    return _checkpointer(True).restore(path.absolute())
+def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    on_host = ocp.RestoreArgs(restore_type=np.ndarray)  # whatever devices they were written from
+    return _checkpointer(True).restore(path.absolute(), restore_args=dict.fromkeys(names, on_host))

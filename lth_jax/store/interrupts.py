@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from lth_jax.store.processes import ALONE, Team
+
 
 class Interrupted(SystemExit):
     """The process was asked to stop and did, with its state saved.
@@ -28,10 +30,15 @@ class Stop:
         """Whether a signal has come."""
         return self.signum is not None
 
-    def check(self) -> None:
-        """Raises `Interrupted` if a signal has come; call it when the state is saved."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+    def check(self, team: Team = ALONE) -> None:
+        """Raises `Interrupted` if a signal has come; call it when the state is saved.
+
+        Args:
+          team: the processes that stop together, whichever of them it came to.
+        """
+        latest = max(int(signum) for signum in team.gather(str(self.signum or 0)))
+        if latest:
+            raise Interrupted(latest)
 
 
 @contextlib.contextmanager

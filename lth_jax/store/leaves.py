@@ -16,12 +16,13 @@ class Leaf(NamedTuple):
 
     Attributes:
       path: where it is in the tree.
-      array: the values on the host; for a typed PRNG key, its raw data.
+      array: the values on the host; for a typed PRNG key, its raw data; an array that has parts in
+        other processes as it is.
       key_impl: the name of the key's implementation; None for ordinary arrays.
     """
 
     path: TreePath
-    array: np.ndarray
+    array: Any
     key_impl: str | None = None
 
     @property
@@ -50,6 +51,8 @@ def plain_path(path: tuple[Any, ...]) -> TreePath:
 
 def leaves(tree: Any) -> Iterator[Leaf]:
     """The leaves of a tree one by one, copied, so that donating the tree afterwards is safe.
+
+    Those that have parts in other processes are not copied.
 
     Raises:
       TypeError: a leaf is not an array, a number or a typed PRNG key; the message names it.
@@ -118,6 +121,8 @@ def _entry(entry: Any) -> str | int:
 
 
 def _leaf(path: TreePath, value: Any) -> Leaf:
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return Leaf(path, value)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return Leaf(path, np.array(jax.random.key_data(value)), str(jax.random.key_impl(value)))
     array = np.array(value)

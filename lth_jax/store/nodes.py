@@ -1,5 +1,6 @@
 """Results named by what made them: computed once, read ever after, resumed after a kill."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import StoreError
+from lth_jax.store.processes import ALONE, Team
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +38,8 @@ class Partial:
     `save` that returned: one segment, if each is saved before the next begins.
 
     Args:
-      folder: where the steps are kept; one process at a time.
+      folder: where the steps are kept; one process, or team, at a time.
+      team: the processes that do everything here together.
 
     >>> import tempfile
     >>> import numpy as np
@@ -47,8 +50,8 @@ class Partial:
     3
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, team: Team = ALONE):
+        self._folder, self._team = folder, team
 
     def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
         """Saves the state after `step` steps; any later steps of an earlier attempt are forgotten.
@@ -64,11 +67,13 @@ class Partial:
         """
         if step < 0:
             raise ValueError(f"`step` must be ≥ 0, got {step}.")
-        for later in [s for s in self._steps() if s >= step]:
-            files.remove(self._path(later))
-        checkpoints.save(self._path(step), tree, meta, packed=True)
-        for old in self._steps()[:-2]:
-            files.remove(self._path(old))
+        if self._team.first:
+            for later in [s for s in self._steps() if s >= step]:
+                files.remove(self._path(later))
+        checkpoints.save(self._path(step), tree, meta, packed=True, team=self._team)
+        if self._team.first:
+            for old in self._steps()[:-2]:
+                files.remove(self._path(old))
 
     def load(self, like: Any = None) -> Progress | None:
         """The latest step that is whole; damaged ones are reported in the log and forgotten.
@@ -79,10 +84,16 @@ class Partial:
         Returns:
           The progress, or None when there is none.
         """
+        step = self._team.from_first(self._latest)
+        if step is None:
+            return None
+        return Progress(step, *checkpoints.restore(self._path(step), like))
+
+    def _latest(self) -> int | None:
         for step in reversed(self._steps()):
             try:
-                tree, meta = checkpoints.restore(self._path(step), like)
-                return Progress(step, tree, meta)
+                checkpoints.check(self._path(step))
+                return step
             except StoreError as error:
                 LOG.warning("Stepping back behind step %d: %s", step, error)
                 files.remove(self._path(step))
@@ -104,6 +115,12 @@ class Store:
     Args:
       root: the store's folder; made when something is first written. Leftovers of killed writers
         in it are removed, unless somebody is writing there at this moment.
+      team: the processes that compute nodes here together, each calling the same methods with the
+        same arguments; all see the folder.
+
+    Attributes:
+      root: the folder.
+      team: the processes.
 
     >>> import tempfile
     >>> from lth_jax.store import content_key
@@ -115,9 +132,10 @@ class Store:
     ([0, 1, 4], {'n': 3}, True)
     """
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
-        self._sweep()
+    def __init__(self, root: str | Path, team: Team = ALONE):
+        self.root, self.team = Path(root), team
+        if team.first:
+            self._sweep()
 
     def node(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> Node:
         """The node of this key: read if it is there, else computed, written and read.
@@ -155,25 +173,31 @@ class Store:
         Returns:
           Whether the node is there; False only where another process is at it and `wait` is false.
         """
-        if wait and not self.has(key):
-            with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
-                self._make(key, compute)
-        elif not self.has(key):
-            with locks.try_hold(self._lock(key)) as free:
-                if free:
-                    self._make(key, compute)
-        return self.has(key)
+        with contextlib.ExitStack() as held:
+            if self.team.from_first(lambda: self._is_ours(key, wait, held)):
+                arrays, meta = compute(Partial(self._partial(key), self.team))
+                checkpoints.save(self._path(key), arrays, meta, team=self.team)
+                if self.team.first:
+                    files.remove(self._partial(key))
+        return self.team.from_first(lambda: self.has(key))
 
-    def _make(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> None:
-        """Computes and writes a node whose lock is held."""
-        if not self.has(key):
-            arrays, meta = compute(Partial(self._partial(key)))
-            checkpoints.save(self._path(key), arrays, meta)
-        files.remove(self._partial(key))
+    def _is_ours(self, key: str, wait: bool, held: contextlib.ExitStack) -> bool:
+        """Whether a node is to be computed here; if so, `held` has its lock."""
+        if self.has(key):
+            return False
+        if wait:
+            held.enter_context(locks.hold(self._lock(key), what=f"Node {key[:8]}"))
+            free = True
+        else:
+            free = held.enter_context(locks.try_hold(self._lock(key)))
+        return free and not self.has(key)
 
     def keys(self) -> Iterator[str]:
         """The keys of all finished nodes, in order."""
-        return iter(sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name)))
+        return iter(self.team.from_first(self._keys))
+
+    def _keys(self) -> list[str]:
+        return sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name))
 
     def facts(self, key: str) -> dict[str, Any]:
         """The `meta` of a finished node, without its arrays and unchecked; quick.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from lth_jax.store import files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key, plain
+from lth_jax.store.processes import ALONE, Team
 
 ENV = "env.json"
 """What a run was made with: versions and device (one entry per change), plan and its changes."""
@@ -38,21 +39,24 @@ class RunInfo(NamedTuple):
 
 
 class Run:
-    """A run that this process holds; made by `open_run`.
+    """A run that this process, or its team, holds; made by `open_run`.
+
+    Of a team all processes call the same methods; process 0 writes and tells the others.
 
     Attributes:
       path: the run's folder.
       config_hash: SHA-256 of the configuration.
     """
 
-    def __init__(self, path: Path, config_hash: str):
+    def __init__(self, path: Path, config_hash: str, team: Team = ALONE):
         self.path = path
         self.config_hash = config_hash
+        self._team = team
 
     @property
     def status(self) -> str:
         """`running`, `finished`, `failed` or `interrupted`."""
-        return files.read_json(self.path / "status.json")["status"]
+        return self._read("status.json")["status"]
 
     @property
     def environments(self) -> list[Any]:
@@ -90,31 +94,40 @@ class Run:
 
     @property
     def _env(self) -> dict[str, Any]:
-        return files.read_json(self.path / ENV)
+        return self._read(ENV)
 
     def _set_env(self, **changed: Any) -> None:
-        files.write_json(self.path / ENV, self._env | changed)
+        after = self._env | changed
+        self._team.from_first(lambda: files.write_json(self.path / ENV, after))
+
+    def _read(self, name: str) -> Any:
+        return self._team.from_first(lambda: files.read_json(self.path / name))
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
         """The manifest's entries `{"key": …, **labels}`, in the order they were added."""
-        return files.read_json(self.path / "manifest.json")["nodes"]
+        return self._read("manifest.json")["nodes"]
 
     def add(self, key: str, **labels: Any) -> None:
         """Adds a node to the manifest; adding a key again replaces its labels."""
         entry = {"key": key, **plain(labels, name="labels")}
         entries = {old["key"]: old for old in self.nodes} | {key: entry}
-        _write_manifest(self.path, self.config_hash, list(entries.values()))
+        self._list(list(entries.values()))
 
     def clear(self) -> None:
         """Empties the manifest, before all of it is listed again."""
-        _write_manifest(self.path, self.config_hash, [])
+        self._list([])
+
+    def _list(self, nodes: list[dict[str, Any]]) -> None:
+        self._team.from_first(lambda: _write_manifest(self.path, self.config_hash, nodes))
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
 
         What is computed again after a kill is logged again: the last record of a step counts.
         """
+        if not self._team.first:
+            return
         line = json.dumps(plain(record, name="record", nan_as_null=True))
         path = self.path / "metrics.jsonl"
         with files.explained(path), path.open("a", encoding="utf-8") as file:
@@ -129,6 +142,8 @@ class Run:
         self._set_unless_finished("finished")
 
     def _set_unless_finished(self, status: str, error: str | None = None) -> None:
+        if not self._team.first:  # it must not wait for others here, which may have failed
+            return
         before = files.read_json(self.path / "status.json")
         if before["status"] != "finished":
             after = {**before, "status": status, "updated": _now(), "error": error}
@@ -137,7 +152,13 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    root: str | Path, *, name: str, config: Any, env: Any, wait: bool = False
+    root: str | Path,
+    *,
+    name: str,
+    config: Any,
+    env: Any,
+    wait: bool = False,
+    team: Team = ALONE,
 ) -> Iterator[Run]:
     """Opens the run of a configuration, new or begun before, and holds it.
 
@@ -151,6 +172,7 @@ def open_run(
       env: what it runs with (see `environment`); kept in `env.json`, one entry per change, beside
         the plan.
       wait: whether to wait while another process holds the run.
+      team: the processes that hold it together.
 
     Raises:
       StoreError: another process holds the run and `wait` is false; the folder cannot be written,
@@ -171,9 +193,15 @@ def open_run(
         )
     config_hash = content_key(config)
     path = Path(root) / f"{name}-{config_hash[:8]}"
-    with locks.hold(path / "lock", what=f"Run {path.name}", wait=wait):
-        _prepare(path, name, config, config_hash, env)
-        run = Run(path, config_hash)
+    with contextlib.ExitStack() as held:
+
+        def begin() -> None:
+            lock = locks.hold(path / "lock", what=f"Run {path.name}", wait=wait)
+            held.enter_context(lock)
+            _prepare(path, name, config, config_hash, env)
+
+        team.from_first(begin)
+        run = Run(path, config_hash, team)
         run._set_unless_finished("running")
         try:
             yield run
@@ -181,7 +209,7 @@ def open_run(
             run._set_unless_finished("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
-            if run.status == "running":
+            if team.first and Run(path, config_hash).status == "running":
                 run._set_unless_finished("interrupted")
 
 

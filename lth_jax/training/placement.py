@@ -1,19 +1,22 @@
 """Where a population's members run: together, one after the other, and on which devices.
 
 The member axis is only ever split: no device needs anything of another, so the programs hold no
-collectives. On a CPU a virtual device per core (`jax_num_cpu_devices`) trains one member on each,
-which beats all cores together on the small matrix products of one member.
+collectives. The devices may belong to several processes (`jax.distributed`), as many to each. On a
+CPU a virtual device per core (`jax_num_cpu_devices`) trains one member on each, which beats all
+cores together on the small matrix products of one member.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lth_jax import trees
+from lth_jax.store import spans
 
 AXIS = "members"
 DRIVERS = ("scan", "host")
@@ -68,17 +71,17 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_devices(devices: int) -> None:
-    """Raises `ValueError` unless this process has so many devices.
+    """Raises `ValueError` unless there are so many devices, as many of each process.
 
     >>> check_devices(4096)
     Traceback (most recent call last):
     ValueError: `devices` is 4096; this process has ...
     """
-    local = jax.local_devices()
-    if not 1 <= devices <= len(local):
-        raise ValueError(
-            f"`devices` is {devices}; this process has {len(local)} of kind {local[0].device_kind}."
-        )
+    there, processes = jax.devices(), jax.process_count()
+    if 1 <= devices <= len(there) and devices % processes == 0:
+        return
+    who = "this process has" if processes == 1 else f"{processes} processes, alike, have"
+    raise ValueError(f"`devices` is {devices}; {who} {len(there)} of kind {there[0].device_kind}.")
 
 
 def halved(plan: Plan) -> Plan | None:
@@ -166,9 +169,32 @@ def _over_devices(
 
 
 def population_mesh(devices: int) -> Mesh:
-    """This process's first devices as a mesh of one axis, `"members"`."""
-    local = jax.local_devices()[:devices]
-    return jax.make_mesh((devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=local)
+    """Devices as a mesh of one axis, `"members"`: of each process the first, process by process."""
+    processes = range(jax.process_count())
+    of_each = [[d for d in jax.devices() if d.process_index == process] for process in processes]
+    share = devices // len(processes)
+    chosen = [device for own in of_each for device in own[:share]]
+    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def spread(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts arrays where `sharding` wants them, be it in several processes.
+
+    There each process must hold all of every array, or the array must lie there already.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: _spread_leaf(leaf, sharding), tree)
+
+
+def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if spans(leaf):
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _spread_leaf(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 class Placed:
@@ -191,7 +217,7 @@ class Placed:
 
     def __call__(self, members, records, train, validation, step, n) -> Any:
         """Runs the segment."""
-        members, records = jax.device_put((members, records), self._split)
+        members, records = spread((members, records), self._split)
         return self._segment(members, records, *self._everywhere(train, validation), step, n)
 
     def lower(self, members, records, train, validation, step, n) -> jax.stages.Lowered:
@@ -205,7 +231,7 @@ class Placed:
         if len(given) != len(self._given) or any(
             a is not b for a, b in zip(given, self._given, strict=True)
         ):
-            self._given, self._copies = given, jax.device_put(data, self._whole)
+            self._given, self._copies = given, spread(data, self._whole)
         return self._copies
 
 
@@ -215,6 +241,6 @@ def _put_or_shaped(tree: Any, sharding: NamedSharding) -> Any:
     def one(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        return jax.device_put(leaf, sharding)
+        return spread(leaf, sharding)
 
     return jax.tree.map(one, tree)

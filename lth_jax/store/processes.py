@@ -1,0 +1,157 @@
+"""The processes of one `jax.distributed` job: what they tell each other, and who writes.
+
+All processes of a job run one program in step. What depends on the outside world (which files are
+there, what a clock says, whether a signal came) must be the same in all of them, so it is asked
+in one process and told to the others. A process alone is a team of one, and tells nobody.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from lth_jax.store.errors import StoreError
+from lth_jax.store.hashing import content_key, plain
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """Processes that work in step on one folder that all of them see; process 0 writes.
+
+    Attributes:
+      index: which of them this one is.
+      count: how many they are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is process 0."""
+        return self.index == 0
+
+    def gather(self, text: str) -> list[str]:
+        """What each process says, in their order; all must call it together.
+
+        >>> Team().gather("here")
+        ['here']
+        """
+        if self.count == 1:
+            return [text]
+        from jax.experimental import multihost_utils
+
+        said = np.frombuffer(text.encode(), np.uint8)
+        sizes = multihost_utils.process_allgather(np.int32(said.size))
+        padded = np.zeros(max(sizes.max(), 1), np.uint8)
+        padded[: said.size] = said
+        rows = multihost_utils.process_allgather(padded)
+        return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in process 0, where alone it is called, as JSON holds it elsewhere.
+
+        Raises:
+          StoreError: in the other processes, for whatever `make` raised in process 0.
+
+        >>> Team().from_first(lambda: 3)
+        3
+        """
+        if self.count == 1:
+            return make()
+        if not self.first:
+            told = json.loads(self.gather("")[0])
+            if "error" in told:
+                raise StoreError(told["error"])
+            return told["value"]
+        try:
+            value = make()
+            text = json.dumps({"value": plain(value, name="value")})
+        except Exception as error:
+            self.gather(json.dumps({"error": str(error)}))
+            raise
+        self.gather(text)
+        return value
+
+    def each(self, make: Callable[[], T]) -> T:
+        """What `make` returns here, once it has returned in all processes.
+
+        Raises:
+          StoreError: if it raised in another process; what was raised here passes as it is.
+
+        >>> Team().each(lambda: 3)
+        3
+        """
+        failed: Exception | None = None
+        try:
+            value = make()
+        except Exception as error:
+            failed = error
+        problems = self.gather(str(failed or ""))
+        if failed:
+            raise failed
+        for i, problem in enumerate(problems):
+            if problem:
+                raise StoreError(f"process {i} of {self.count} cannot begin: {problem}")
+        return value
+
+    def check_same(self, **facts: Any) -> None:
+        """Raises unless all processes have the same facts, compared by their hashes.
+
+        Args:
+          **facts: JSON-like values by name.
+
+        Raises:
+          StoreError: in all processes alike; names the first fact that differs, and where.
+
+        >>> Team().check_same(config={"seed": 0})
+        """
+        hashes = {name: content_key(fact) for name, fact in facts.items()}
+        everywhere = [json.loads(text) for text in self.gather(json.dumps(hashes))]
+        for name, digest in everywhere[0].items():
+            odd = [str(i) for i, theirs in enumerate(everywhere) if theirs.get(name) != digest]
+            if odd:
+                raise StoreError(
+                    f"process {', '.join(odd)} of {self.count} has another {name} than process 0; "
+                    "start all of them with the same."
+                )
+
+
+ALONE = Team()
+"""One process that works by itself, whether it belongs to a job or not."""
+
+
+def everyone() -> Team:
+    """All processes of this one's `jax.distributed` job, which may be this one alone."""
+    return Team(jax.process_index(), jax.process_count())
+
+
+def whole(tree: Any) -> Any:
+    """Copies of all arrays on the host, in every process, wherever their parts lie.
+
+    All processes that hold parts must call it together.
+
+    >>> whole({"w": jax.numpy.ones(2)})
+    {'w': array([1., 1.], dtype=float32)}
+    """
+    return jax.tree.map(lambda leaf: np.array(_gathered(leaf) if spans(leaf) else leaf), tree)
+
+
+def _gathered(leaf: jax.Array) -> Any:
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def spans(leaf: Any) -> bool:
+    """Whether an array has parts in other processes.
+
+    >>> spans(jax.numpy.ones(2))
+    False
+    """
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable

@@ -1,0 +1,71 @@
+"""What processes tell each other, seen from one of them; see tests/experiments/test_processes.py."""
+
+import dataclasses
+import json
+
+import pytest
+
+from lth_jax import store
+from lth_jax.store import StoreError, Team
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Team):
+    """A team whose other processes say what a test wants them to; None for this one."""
+
+    said: tuple = ()
+
+    def gather(self, text):
+        return [text if said is None else said for said in self.said]
+
+
+def team(index, *said):
+    return Told(index, len(said), said)
+
+
+def test_a_process_alone_tells_nobody():
+    assert store.ALONE.gather("x") == ["x"] and store.ALONE.first
+    assert store.everyone() == store.ALONE
+    store.ALONE.check_same(config=1)
+    assert store.ALONE.each(lambda: 2) == store.ALONE.from_first(lambda: 2) == 2
+
+
+def test_only_process_0_is_asked():
+    def never():
+        raise AssertionError
+
+    assert team(1, json.dumps({"value": [3]}), None).from_first(never) == [3]
+    with pytest.raises(StoreError, match="the disk is full"):
+        team(1, json.dumps({"error": "the disk is full"}), None).from_first(never)
+
+
+def test_an_error_of_process_0_is_its_own_there():
+    def full():
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        team(0, None, "").from_first(full)
+
+
+def test_a_process_that_cannot_begin_stops_all():
+    with pytest.raises(StoreError, match="process 1 of 2 cannot begin: no data"):
+        team(0, None, "no data").each(lambda: 3)
+    with pytest.raises(ValueError, match="no data here"):
+        team(1, "", None).each(lambda: int("no data here"))
+
+
+def test_facts_that_differ_are_named_with_the_processes():
+    facts = {"config": {"seed": 0}, "code": "abc"}
+    same = json.dumps({name: store.content_key(fact) for name, fact in facts.items()})
+    team(0, None, same, same).check_same(**facts)
+    other = json.dumps(json.loads(same) | {"config": store.content_key({"seed": 1})})
+    with pytest.raises(StoreError, match=r"process 1, 2 of 3 has another config than process 0"):
+        team(0, None, other, other).check_same(**facts)
+
+
+def test_a_signal_to_any_process_stops_all():
+    stop = store.Stop()
+    stop.check(team(0, None, "0"))
+    with pytest.raises(store.Interrupted) as caught:
+        stop.check(team(0, None, "15"))
+    assert caught.value.signal == "SIGTERM"
