@@ -1,6 +1,7 @@
 """A run's numbers as tables: one row per seed, summaries with intervals, paired differences."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -134,6 +135,11 @@ def parquet_bytes(rows: list[Row]) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.Table.from_pylist(rows), sink)
     return sink.getvalue().to_pybytes()
+
+
+def read_parquet(path: Path) -> list[Row]:
+    """The rows of a Parquet file."""
+    return parquet.read_table(path).to_pylist()
 
 
 def csv_bytes(rows: list[Row]) -> bytes:

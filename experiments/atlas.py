@@ -1,0 +1,179 @@
+"""Runs the studies of the article's claims and draws their atlas.
+
+    python -m experiments.atlas [--size=smoke|laptop|full] [--only=C5,C9] [--again] [--root=runs]
+    python -m experiments.atlas plan C7 [--size=laptop]
+
+A study writes its protocol's hash down before anything is drawn; what is finished is kept and never
+run again, unless `--again` asks for it. `smoke` runs the controls with known answers alone,
+`laptop` gives the verdicts on two cores, `full` needs a GPU. `plan` runs a study on a few pilot
+seeds and says how many would decide its question. The page is `runs/atlas/<size>/index.html`.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import machine as machines
+from experiments.configs import base
+from experiments.configs.studies.common import PILOT_SEED, SIZES
+from experiments.finished import exit_code
+from experiments.flags import UserError, nearest
+from experiments.studies import MODULES, family, study
+from experiments.studies.bench import Bench
+from experiments.studies.judge import found, verdicts
+from experiments.studies.protocol import Evidence, Study
+from lth_jax import store as stores
+from lth_jax.report.atlas import Chapter, write_atlas
+from lth_jax.report.page import write_file
+from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
+from lth_jax.store.files import read_json, write_json
+
+PILOT_SEEDS = 8
+
+
+def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) -> Path:
+    """Runs the studies that are not finished, and draws the atlas of all that are.
+
+    Args:
+      size: `"smoke"`, `"laptop"` or `"full"`.
+      claims: which.
+      bench: what they train with.
+      again: whether to run also those that are finished.
+
+    Returns:
+      The page.
+    """
+    for claim in claims:
+        one, folder = study(claim), _folder(bench, size, claim)
+        config = one.get_config(size)
+        stamp = _stamp(one, config, size)
+        if not again and _finished(folder, stamp["hash"]):
+            print(f"{claim} is finished already")
+            continue
+        write_json(folder / "protocol.json", stamp)
+        _measure(one, config, size, folder, stamp["hash"], bench)
+        draw(size, bench)
+    return draw(size, bench)
+
+
+def _measure(
+    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, bench: Bench
+) -> None:
+    claim, began = one.protocol.claim, time.perf_counter()
+    print(f"{claim} {one.protocol.title}", flush=True)
+    known = one.controls(bench, config)
+    evidence = Evidence((), ()) if size == "smoke" else one.gather(bench, config)
+    if rows := [dict(row) for row in evidence.rows]:
+        write_file(folder / "seeds.parquet", parquet_bytes(rows))
+        write_file(folder / "seeds.csv", csv_bytes(rows))
+    result = found(one.protocol, evidence, known) | {
+        "hash": stamped,
+        "seconds": time.perf_counter() - began,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": stores.environment(),
+        "source": stores.source_fingerprint("lth_jax", "experiments"),
+    }
+    write_json(folder / "found.json", result)
+
+
+def draw(size: str, bench: Bench) -> Path:
+    """Draws the atlas of all finished studies of a size."""
+    folders = {claim: _folder(bench, size, claim) for claim in MODULES}
+    done = {c: read_json(f / "found.json") for c, f in folders.items() if _finished(f)}
+    judged = verdicts(done, family())
+    chapters = []
+    for claim, result in done.items():
+        one, rows = study(claim), folders[claim] / "seeds.parquet"
+        chapters.append(
+            Chapter(
+                protocol=one.protocol._asdict(),
+                found=result,
+                judgement=judged[claim],
+                figure=one.draw(read_parquet(rows)) if rows.exists() else None,
+                command=f"python -m experiments.atlas --size={size} --only={claim}",
+            )
+        )
+    return write_atlas(Path(bench.machine.workdir) / "atlas" / size, size, chapters)
+
+
+def plan(claim: str, size: str, bench: Bench) -> str:
+    """How many seeds would decide a study, from a pilot on seeds that it will not use."""
+    one = study(claim)
+    config = one.get_config(size)
+    if "experiment" in config:
+        config.experiment.update(seed=PILOT_SEED, replicates=PILOT_SEEDS)
+    config.study.seeds = PILOT_SEEDS
+    evidence = one.gather(bench, config)
+    lines = []
+    for part in found(one.protocol, evidence, [])["primaries"]:
+        need = part["needed"]
+        told = f"about {need} seeds" if need else "no number: its δ is a margin"
+        lines.append(f"{claim}, {part['name']}: δ = {part['delta']:g} {part['unit']}; {told}")
+    return "\n".join(lines)
+
+
+def _stamp(one: Study, config: ConfigDict, size: str) -> dict[str, Any]:
+    """The protocol and its numbers as they are before the data are drawn, with their hash."""
+    content = {"protocol": one.protocol._asdict(), "config": config.to_dict(), "size": size}
+    content = {**content, "config": {k: v for k, v in content["config"].items() if k != "machine"}}
+    stamped = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**content, "hash": stores.content_key(content), "stamped": stamped}
+
+
+def _finished(folder: Path, stamped: str | None = None) -> bool:
+    path = folder / "found.json"
+    return path.exists() and stamped in (None, read_json(path)["hash"])
+
+
+def _folder(bench: Bench, size: str, claim: str) -> Path:
+    return Path(bench.machine.workdir) / "atlas" / size / claim
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 2 for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.atlas",
+        description=str(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", nargs="*", metavar="plan CLAIM", help="how many seeds it takes")
+    parser.add_argument("--size", default="laptop", help=", ".join(SIZES))
+    parser.add_argument("--only", default="", help="such as C5,C9; all by default")
+    parser.add_argument("--again", action="store_true", help="run what is finished, too")
+    parser.add_argument("--root", default=base.ladder().machine.workdir, help="folder of all runs")
+    parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
+    arguments = parser.parse_args(argv)
+
+    def work() -> str:
+        if arguments.size not in SIZES:
+            raise UserError(nearest("`--size`", arguments.size, SIZES))
+        claims = _claims(arguments.only.split(",") if arguments.only else list(MODULES))
+        machine = base.ladder().machine
+        machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
+        machines.prepare(machine)
+        with stores.on_signals() as stop:
+            bench = Bench(machine, stop, ["python", "-m", "experiments.atlas", *sys.argv[1:]])
+            if not arguments.action:
+                return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
+            if arguments.action[0] != "plan" or len(arguments.action) != 2:
+                raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
+            return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
+
+    return exit_code(work)
+
+
+def _claims(asked: Sequence[str]) -> list[str]:
+    for claim in asked:
+        if claim not in MODULES:
+            raise UserError(nearest("a study", claim, MODULES))
+    return [claim for claim in MODULES if claim in asked]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What the studies on MNIST-1D have in common: fresh data for every seed, seeds of their own."""
+
+import copy
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+
+PRIMARY_SEED, PILOT_SEED = 1, 2
+"""`experiment.seed` of what decides a question, and of what settings were chosen on."""
+
+LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
+
+
+def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
+    """A ladder of an MLP 40-90-90-10 (12,600 weights) on MNIST-1D.
+
+    Every replicate has `examples` training examples that no other has, 2,000 validation examples
+    decide settings, and 20,000 test examples that nothing was chosen on measure.
+
+    Args:
+      seeds: replicates.
+      examples: for each of them, at most 4,000.
+    """
+    config = base.ladder()
+    experiment = config.experiment
+    experiment.replicates, experiment.seed = seeds, PRIMARY_SEED
+    experiment.data.update(name="mnist1d", validation=2000)
+    experiment.data.options = ConfigDict({"data_seed": 7, "train": 194_000, "test": 20_000})
+    experiment.model.options = ConfigDict({"features": (90, 90, 10)})
+    experiment.train.update(steps=700, eval_every=100, batch_size=128, share=examples)
+    experiment.optimizer.learning_rate = 1e-2
+    experiment.prune.update(scope="layerwise", rate=0.4, levels=4)
+    experiment.controls = ("shuffle",)
+    return config
+
+
+def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
+    """The same experiment on pilot seeds and pilot data, which no study's verdict sees."""
+    varied = copy.deepcopy(config)
+    varied.experiment.update(seed=PILOT_SEED, replicates=seeds)
+    if varied.experiment.data.name == "mnist1d":
+        train = seeds * varied.experiment.train.share + varied.experiment.data.validation
+        varied.experiment.data.options.update(data_seed=8, train=train, test=2000)
+    return varied
+
+
+def check_size(size: str) -> None:
+    """Raises `ValueError` for a size that there is not."""
+    if size not in SIZES:
+        raise ValueError(f"`size` is {size!r}; it must be one of {', '.join(SIZES)}.")

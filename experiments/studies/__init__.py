@@ -1,0 +1,20 @@
+"""Every claim of the article as a pre-registered study: a question, its rule, and its verdict."""
+
+import importlib
+
+from experiments.studies.protocol import Study
+
+MODULES = {
+    "C7": "c07_regularisation",
+}
+"""The module of each study, by its claim, in the order of the atlas."""
+
+
+def study(claim: str) -> Study:
+    """The study of a claim; imported when asked for."""
+    return importlib.import_module(f"experiments.studies.{MODULES[claim]}").STUDY
+
+
+def family() -> list[str]:
+    """The claims whose primaries are corrected together."""
+    return [claim for claim in MODULES if study(claim).protocol.in_family]

@@ -1,0 +1,425 @@
+"""What studies measure with: ladders, retrained populations and anything else, through the store.
+
+Everything finished is kept and found again, so a study that was cut off goes on, and studies that
+ask for the same networks share them.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments import build
+from experiments import machine as machines
+from experiments.flags import UserError
+from experiments.runner import SOURCES, plan_of
+from experiments.studies.protocol import Row
+from experiments.sweep import run_name, train_cells
+from lth_jax import data as datasets
+from lth_jax import store as stores
+from lth_jax import trees
+from lth_jax.coding.stored import Stored, read_stored
+from lth_jax.lottery import Lab
+from lth_jax.lottery.level import compile_measure
+from lth_jax.lottery.stability import member_at
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.report.sweeps import read_sweep
+from lth_jax.training import candidate_plans, choose_plan, train_population
+from lth_jax.training.segment import Member
+from lth_jax.types import DENSE, TICKET
+
+LAST = -1
+"""Stands for the last level of a ladder."""
+
+
+def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a config with fields of `experiment` set; `__` stands for the dot.
+
+    >>> from experiments.configs import base
+    >>> vary(base.ladder(), train__steps=7, seed=3).experiment.train.steps
+    7
+    """
+    varied = copy.deepcopy(config)
+    varied.experiment.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changes.items()}
+    )
+    return varied
+
+
+class Cost(NamedTuple):
+    """What a step of a cell's networks takes: steps of a level, batch size, prunable weights."""
+
+    steps: int
+    batch: int
+    weights: int
+
+
+class Results:
+    """The results of ladders, by cell, arm, level and metric.
+
+    Args:
+      rows: tidy: `cell`, `arm`, `level`, `replicate`, `density`, `metric`, `value`.
+      costs: by cell.
+    """
+
+    def __init__(self, rows: Sequence[Row], costs: Mapping[str, Cost]):
+        self.rows, self._costs = list(rows), dict(costs)
+        self._values: dict[tuple[str, str, int, str], dict[int, float]] = {}
+        for row in self.rows:
+            value = np.nan if row["value"] is None else row["value"]
+            place = (row["cell"], row["arm"], row["level"], row["metric"])
+            self._values.setdefault(place, {})[row["replicate"]] = value
+
+    def levels(self, cell: str) -> list[int]:
+        """The levels of a cell's ladder."""
+        return sorted({row["level"] for row in self.rows if row["cell"] == cell})
+
+    def of(self, cell: str, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
+        """One value per replicate, in order; NaN for networks that diverged.
+
+        Args:
+          cell: its name.
+          arm: dense networks are always those of level 0.
+          metric: such as `test_accuracy_final`.
+          level: of the ladder; the last by default.
+        """
+        chosen = self.levels(cell)[-1] if level == LAST else level
+        found = self._values[cell, arm, 0 if arm == DENSE else chosen, metric]
+        return np.array([found[replicate] for replicate in sorted(found)])
+
+    @property
+    def member_steps(self) -> int:
+        """The training steps of all networks together."""
+        who = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
+        return sum(self._costs[cell].steps for cell, *_ in who)
+
+    def flops(self, cell: str) -> dict[str, float]:
+        """Floating-point operations per network and arm, the search for its mask included.
+
+        `6 · kept weights · batch · steps` for each training: two for every weight in the forward
+        pass and four in the backward pass, which counts networks that use a weight once per
+        example. Arms that have the ticket's mask, or as many weights per layer, pay for all
+        trainings from the dense network to the ticket's parent; `random` does not.
+        """
+        steps, batch, weights = self._costs[cell]
+        mine = [row for row in self.rows if row["cell"] == cell]
+        density = {(row["arm"], row["level"]): row["density"] for row in mine}
+
+        def training(arm: str, level: int) -> float:
+            return 6.0 * density[arm, level] * weights * batch * steps
+
+        last = self.levels(cell)[-1]
+        trained = (
+            {TICKET: [training(TICKET, level) for level in range(1, last + 1)]} if last else {}
+        )
+        search = training(DENSE, 0) + sum(trained.get(TICKET, [])[:-1])
+        own = {arm: training(arm, level) for arm, level in density if level == last or arm == DENSE}
+        free = (DENSE, "random")
+        return {arm: cost + (0.0 if arm in free else search) for arm, cost in own.items()}
+
+
+class Tuned(NamedTuple):
+    """Ladders of which every arm has the learning rate that suits it.
+
+    Attributes:
+      rates: by arm, chosen on pilot seeds.
+      results: of the ladders at these rates.
+    """
+
+    rates: dict[str, float]
+    results: Results
+
+    def of(self, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
+        """One value per replicate of an arm, at the arm's own rate."""
+        return self.results.of(f"{self.rates[arm]:g}", arm, metric, level)
+
+    @property
+    def member_steps(self) -> int:
+        """The training steps of all networks together, the pilot's not counted."""
+        return self.results.member_steps
+
+    def flops(self) -> dict[str, float]:
+        """As of `Results.flops`, for the arms that were tuned."""
+        return {arm: self.results.flops(f"{rate:g}")[arm] for arm, rate in self.rates.items()}
+
+    def told(self) -> str:
+        """Which rates were chosen, in a sentence."""
+        chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in self.rates.items())
+        return f"Learning rates chosen on pilot seeds: {chosen}."
+
+
+class Start(NamedTuple):
+    """Where a network of one's own making starts; leaves by name, without a member axis.
+
+    Attributes:
+      params: masked when training starts.
+      mask: True = kept.
+      state: the model's.
+      data_key: decides the order of its batches.
+      hyper: what differs from the experiment's numbers.
+      first_row: where its own share of the training data begins.
+    """
+
+    params: dict[str, NDArray]
+    mask: dict[str, NDArray]
+    state: dict[str, NDArray]
+    data_key: Any
+    hyper: Mapping[str, float] = MappingProxyType({})
+    first_row: int = 0
+
+
+class Bench:
+    """Trains and keeps what studies ask for.
+
+    Args:
+      machine: as of a config.
+      stop: whether somebody asked to stop.
+      command: how the atlas was called.
+
+    Attributes:
+      store: where everything lies.
+    """
+
+    def __init__(self, machine: ConfigDict, stop: stores.Stop, command: Sequence[str] = ()):
+        self.machine, self.stop, self.command = machine, stop, list(command)
+        self.store = stores.Store(machine.workdir)
+        self._datasets: dict[str, datasets.Dataset] = {}
+
+    def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
+        """Trains the ladders of all cells, as populations, or finds them.
+
+        Args:
+          name: of the study.
+          cells: configs by name; `experiment.name` is set to the study's.
+        """
+        planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
+        for _, config in planned:
+            build.check(config.experiment)
+        sweep = train_cells(self.machine, name, planned, self.command, self.stop)
+        costs = {cell: self._cost(config) for cell, config in cells.items()}
+        return Results(read_sweep(self.store, sweep.path).rows, costs)
+
+    def tuned(
+        self,
+        name: str,
+        config: ConfigDict,
+        pilot: ConfigDict,
+        rates: Sequence[float],
+        arms: Sequence[str],
+    ) -> Tuned:
+        """The ladders of a config, each arm at the learning rate that validation likes best.
+
+        Args:
+          name: of the study.
+          config: the experiment.
+          pilot: the same on seeds and data that are used for nothing else.
+          rates: candidates.
+          arms: `"dense"`, `"ticket"` and controls that the ladder has.
+        """
+        chosen = self.tune(name, pilot, rates, arms)
+        cells = {
+            f"{rate:g}": vary(config, optimizer__learning_rate=rate)
+            for rate in sorted(set(chosen.values()))
+        }
+        return Tuned(chosen, self.ladders(name, cells))
+
+    def networks(
+        self, name: str, config: ConfigDict, arms: tuple[str, ...] = (DENSE, TICKET)
+    ) -> list[Stored]:
+        """The trained networks of a cell that `ladders` trained: level by level, seed by seed."""
+        path = Path(self.machine.workdir) / run_name(self._named(name, config))
+        return list(read_stored(self.store, path, arms))
+
+    def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
+        """The run of a cell."""
+        path = Path(self.machine.workdir) / run_name(self._named(name, config))
+        return stores.find_run(self.machine.workdir, str(path))
+
+    def dataset(self, config: ConfigDict) -> datasets.Dataset:
+        """The data of a config, loaded once."""
+        experiment = config.experiment
+        key = stores.content_key([experiment.data.to_dict(), experiment.train.batch_size])
+        if key not in self._datasets:
+            whole = ConfigDict({"experiment": experiment, "machine": self.machine})
+            self._datasets[key] = build.dataset(whole)
+        return self._datasets[key]
+
+    def lab(self, config: ConfigDict) -> Lab:
+        """What a config trains with."""
+        return build.lab(config.experiment, self.dataset(config))
+
+    def retrain(
+        self,
+        name: str,
+        config: ConfigDict,
+        starts: Sequence[Start],
+        *,
+        prunable: Mapping[str, bool] | None = None,
+    ) -> dict[str, Any]:
+        """Trains networks from points and masks of one's own making, as one population.
+
+        Args:
+          name: of the study.
+          config: network, data and training.
+          starts: where each begins.
+          prunable: unused by training; kept for the record.
+
+        Returns:
+          `{"results": {metric: [n]}, "params": {leaf: [n, …]}, "state": …}`, host arrays.
+        """
+        lab = self.lab(config)
+        what = {
+            "kind": "retrained",
+            "starts": [_fingerprint(start) for start in starts],
+            "trunk": self._identity(config)["trunk"],
+            "prunable": dict(prunable or {}),
+        }
+
+        def compute(partial: Any) -> stores.Node:
+            del partial  # a population of this size is trained in one go
+            members = _members(lab, starts)
+            plan = self._plan(name, lab, members)
+            done, records, _ = train_population(
+                lab.trainer,
+                members,
+                lab.data.train,
+                lab.data.validation,
+                plan=plan,
+                stop=config.experiment.train.steps,
+                on_segment=lambda *_: self.stop.check(),
+            )
+            measure = compile_measure(lab.trainer, plan._replace(chunk=len(starts), devices=1))
+            results, end = measure(done, records, lab.data)
+            arrays = {
+                "results": results,
+                "params": trees.to_named(end.params),
+                "state": trees.to_named(end.state),
+            }
+            return stores.Node(jax.tree.map(np.asarray, arrays), {"steps": lab.trainer.steps})
+
+        return self.node(what, compute).arrays
+
+    def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
+        """Anything else worth keeping: computed once, read ever after.
+
+        Args:
+          what: JSON-like; all that decides the result besides the sources.
+          compute: `partial -> Node`; a host `{"name": array}` tree and facts.
+        """
+        source = stores.source_fingerprint("lth_jax", "experiments.studies")
+        key = stores.content_key({"what": dict(what), "source": source})
+        return self.store.node(key, compute)
+
+    def tune(
+        self,
+        name: str,
+        config: ConfigDict,
+        rates: Sequence[float],
+        arms: Sequence[str],
+        *,
+        metric: str = "validation_loss_best",
+        level: int = LAST,
+    ) -> dict[str, float]:
+        """The learning rate of each arm that has the best validation, on pilot seeds.
+
+        Args:
+          name: of the study.
+          config: with pilot seeds, which the study must not use again.
+          rates: candidates.
+          arms: `"dense"`, `"ticket"`, controls.
+          metric: `validation_loss_best` (smaller is better) or `validation_accuracy_final`.
+          level: of the ladder.
+        """
+        cells = {f"{rate:g}": vary(config, optimizer__learning_rate=rate) for rate in rates}
+        found = self.ladders(f"{name}-pilot", cells)
+        sign = -1.0 if "accuracy" in metric else 1.0
+
+        def score(arm: str, rate: float) -> float:
+            return float(np.mean(sign * found.of(f"{rate:g}", arm, metric, level)))
+
+        def best(arm: str) -> float:
+            scores = {rate: score(arm, rate) for rate in rates}
+            finite = {rate: value for rate, value in scores.items() if np.isfinite(value)}
+            if not finite:
+                raise UserError(f"every learning rate of {name}'s pilot diverged for '{arm}'.")
+            return min(finite, key=lambda rate: finite[rate])
+
+        return {arm: best(arm) for arm in arms}
+
+    def _named(self, name: str, config: ConfigDict) -> ConfigDict:
+        named = copy.deepcopy(config)
+        named.experiment.name = name
+        named.machine = self.machine
+        return named
+
+    def _cost(self, config: ConfigDict) -> Cost:
+        experiment = config.experiment
+        example = jax.tree.map(lambda leaf: leaf[:1], self.dataset(config).train.x)
+        params, _ = jax.eval_shape(build.model(experiment).init, jax.random.key(0), example)
+        prunable = jax.tree.leaves(prunable_leaves(params))
+        sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+        weights = sum(size for size, may in zip(sizes, prunable, strict=True) if may)
+        return Cost(experiment.train.steps, experiment.train.batch_size, weights)
+
+    def _identity(self, config: ConfigDict) -> Any:
+        source = stores.source_fingerprint(*SOURCES)
+        fingerprint = self.dataset(config).fingerprint
+        return build.identity(config.experiment, fingerprint, stores.environment(), source)
+
+    def _plan(self, name: str, lab: Lab, members: Member) -> Any:
+        """The plan of a population, measured once and written down."""
+        size = int(members.alive.shape[0])
+        widths = sorted({min(size, width) for width in (8, 32)})
+        folder = stores.open_sweep(
+            self.machine.workdir, name=f"{name}-plans", config={"study": name}
+        )
+
+        def measured() -> Any:
+            plan, _ = choose_plan(
+                lab.trainer,
+                trees.index(members, slice(0, 1)),
+                lab.data.train,
+                lab.data.validation,
+                [size],
+                candidates=candidate_plans(widths, machines.devices(self.machine, size)),
+                learnt=machines.learnt(self.machine),
+            )
+            return plan._asdict()
+
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), trees.to_named(members))
+        key = stores.content_key([repr(shapes), lab.trainer.steps])
+        return plan_of(folder.once(f"plan-{key[:8]}", measured))
+
+
+def _members(lab: Lab, starts: Sequence[Start]) -> Member:
+    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
+    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+
+    def member(start: Start) -> Member:
+        params, mask = (trees.from_named(tree, like[0]) for tree in (start.params, start.mask))
+        state = trees.from_named(start.state, like[1])
+        hyper = {**lab.hyper, **start.hyper}
+        one = member_at(lab.trainer, hyper, params, state, mask, start.data_key)
+        return one._replace(hyper={**one.hyper, "first_row": np.int32(start.first_row)})
+
+    return trees.stack([member(start) for start in starts])
+
+
+def _fingerprint(start: Start) -> str:
+    """The SHA-256 of all arrays and numbers of a start."""
+    hashed = hashlib.sha256()
+    key_data = np.asarray(jax.random.key_data(start.data_key))
+    for tree in (start.params, start.mask, start.state, {"data_key": key_data}):
+        for leaf_name, leaf in sorted(tree.items()):
+            array = np.ascontiguousarray(leaf)
+            hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
+            hashed.update(array.data)
+    hashed.update(f"{sorted(start.hyper.items())}{start.first_row}".encode())
+    return hashed.hexdigest()

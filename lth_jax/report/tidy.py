@@ -1,0 +1,144 @@
+"""Pictures of tidy rows: what a study's verdict is read from.
+
+Rows are dictionaries with `metric` and `value`, and whatever tells them apart: `arm`, `replicate`,
+and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lth_jax.measures.intervals import Interval, student_t
+from lth_jax.report.figures import legend, looks, new, panes, style
+from lth_jax.report.tables import Row
+
+
+def values_of(rows: Iterable[Row], **where: Any) -> np.ndarray:
+    """The values of the rows that match; NaN for what is None.
+
+    >>> values_of([{"arm": "ticket", "value": 1.0}, {"arm": "dense", "value": 2.0}], arm="dense")
+    array([2.])
+    """
+    found = [row["value"] for row in rows if all(row.get(k) == v for k, v in where.items())]
+    return np.array([np.nan if value is None else value for value in found])
+
+
+def known(rows: Iterable[Row], field: str) -> list[Any]:
+    """The different values of a field, in order of appearance."""
+    return list(dict.fromkeys(row[field] for row in rows if field in row))
+
+
+@style()
+def by_arm(rows: Sequence[Row], metrics: Sequence[str], label: str) -> Figure:
+    """One panel per metric: every arm's mean and interval beside its seeds, arms down the side."""
+    figure, grid = panes(len(metrics), label, "", share_x=False)
+    arms = known(rows, "arm")
+    for axes, metric in zip(grid, metrics, strict=True):
+        for place, (arm, look) in enumerate(looks(arms).items()):
+            values = values_of(rows, arm=arm, metric=metric)
+            _dot(axes, values, place, look.color)
+        axes.set_yticks(range(len(arms)), [look.label for look in looks(arms).values()])
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.set_title(metric)
+        axes.set_xlabel(label)
+    return figure
+
+
+@style()
+def against(
+    rows: Sequence[Row],
+    x: str,
+    metric: str,
+    *,
+    label: str,
+    x_label: str,
+    log: bool = True,
+    zero: bool = False,
+) -> Figure:
+    """A metric against a numeric field: every arm's mean and 95 % band."""
+    figure, axes = new()
+    draw_against(axes, [row for row in rows if row["metric"] == metric], x)
+    if log:
+        axes.set_xscale("log", base=2)
+        places = sorted(known(rows, x))
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+    if zero:
+        axes.axhline(0, color="#666666", linewidth=0.8)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(label)
+    legend(figure, axes)
+    return figure
+
+
+def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
+    """Every arm's mean and 95 % band against a numeric field, on axes of one's own."""
+    for arm, look in looks(known(rows, "arm")).items():
+        mine = [row for row in rows if row["arm"] == arm]
+        places = sorted(known(mine, x))
+        bands = [student_t(values_of(mine, **{x: place})) for place in places]
+        mean, low, high = (np.array([getattr(b, e) for b in bands]) for e in Interval._fields[:3])
+        axes.plot(places, mean, color=look.color, marker=look.marker, label=look.label)
+        axes.fill_between(places, low, high, color=look.color, alpha=0.15, linewidth=0)
+
+
+@style()
+def effects(
+    parts: Sequence[tuple[str, Interval]], label: str, *, delta: float | None = None
+) -> Figure:
+    """Effects with their intervals, one below the other, beside 0 and the smallest that matters."""
+    figure, axes = new()
+    for place, (_, interval) in enumerate(parts):
+        axes.plot([interval.low, interval.high], [place, place], color="#0072B2", linewidth=2)
+        axes.plot([interval.estimate], [place], "o", color="#0072B2")
+    axes.axvline(0, color="#666666", linewidth=0.8)
+    if delta is not None:
+        axes.axvline(delta, color="#D55E00", linewidth=0.8, linestyle="--", label="δ")
+    axes.set_yticks(range(len(parts)), [name for name, _ in parts])
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    legend(figure, axes)
+    return figure
+
+
+@style()
+def grid_map(
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    metric: str,
+    *,
+    label: str,
+    x_label: str,
+    y_label: str,
+    show: Callable[[Any], str] = "{:+.1f}".format,
+) -> Figure:
+    """The mean of a metric over a grid of two fields, as a map with its numbers in it."""
+    figure, axes = new()
+    mine = [row for row in rows if row["metric"] == metric]
+    across, down = sorted(known(mine, x)), sorted(known(mine, y), reverse=True)
+    means = np.array([[np.nanmean(values_of(mine, **{x: a, y: b})) for a in across] for b in down])
+    most = np.nanmax(np.abs(means)) or 1.0
+    image = axes.imshow(means, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    for i, j in np.ndindex(means.shape):
+        ink = "white" if abs(means[i, j]) > 0.6 * most else "black"
+        axes.text(j, i, show(means[i, j]), ha="center", va="center", color=ink, fontsize=8)
+    axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
+    axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
+    axes.grid(False)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    figure.colorbar(mpl.cm.ScalarMappable(image.norm, image.cmap), ax=axes, label=label)
+    return figure
+
+
+def _dot(axes: Axes, values: np.ndarray, place: float, color: Any) -> None:
+    """Seeds as faint points, their mean and interval upon them."""
+    axes.plot(values, np.full(len(values), place), ".", color=color, alpha=0.25, markersize=4)
+    band = student_t(values)
+    axes.plot([band.low, band.high], [place, place], color=color, linewidth=3, alpha=0.8)
+    axes.plot([band.estimate], [place], "o", color=color, markersize=6, markeredgecolor="white")
