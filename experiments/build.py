@@ -1,6 +1,8 @@
 """A config becomes functions: one table per kind, and every number checked before work starts."""
 
+import functools
 import math
+import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -10,8 +12,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import scoring, units
+from experiments import networks, scoring, teachers, units
 from experiments.flags import UserError, fields, nearest
+from experiments.networks import model
 from lth_jax import data, models
 from lth_jax import structure as st
 from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
@@ -21,7 +24,8 @@ from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import augment, losses
-from lth_jax.training.segment import Trainer
+from lth_jax.training.averaging import averaged, mean_network
+from lth_jax.training.segment import PerExample, Trainer, as_it_stands
 from lth_jax.types import Batch, Model, Prunable
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
@@ -41,6 +45,10 @@ SOFTENED: dict[str, augment.Step] = {
     "label_smoothing": augment.smooth,
     "mixup": augment.mixup,
     "cutmix": augment.cutmix,
+}
+CHOICES: dict[str, augment.Choose] = {
+    teachers.ALL: augment.all_teachers,
+    teachers.OWN: augment.own_teacher,
 }
 LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
     "constant": lambda steps: optax.constant_schedule(1.0),
@@ -79,6 +87,7 @@ def check(experiment: ConfigDict) -> None:
     choices: list[tuple[str, str, Collection[str]]] = [
         ("model.name", experiment.model.name, models.NETWORKS),
         ("train.loss", experiment.train.loss, LOSSES),
+        ("train.distill.who", experiment.train.distill.who, CHOICES),
         ("train.compute_dtype", experiment.train.compute_dtype, COMPUTE_DTYPES),
         ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
         ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
@@ -100,6 +109,7 @@ def check(experiment: ConfigDict) -> None:
             "set `prune.examples` to how many training examples it may see."
         )
     units.check(pruning)
+    _check_training(experiment)
     if experiment.prune.rates and (experiment.prune.scope, experiment.prune.schedule) != (
         "layerwise",
         "geometric",
@@ -107,11 +117,33 @@ def check(experiment: ConfigDict) -> None:
         raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
 
 
+def _check_training(experiment: ConfigDict) -> None:
+    train, changed = experiment.train, ("crop", "flip", "mixup", "cutmix")
+    if train.distill.teacher and any(train[name] for name in changed):
+        raise UserError(
+            "`train.distill` asks the teachers about the examples as they lie; set "
+            f"{', '.join(f'`train.{name}`' for name in changed)} to 0."
+        )
+    wants, has = train.distill.unlabelled, experiment.data.unlabelled
+    if wants and not (train.distill.teacher and has):
+        raise UserError(
+            f"`train.distill.unlabelled` is {wants}; it needs `train.distill.teacher` and "
+            "`data.unlabelled`."
+        )
+    start = train.average.start
+    if start and not experiment.rewind.step < start <= train.steps:
+        raise UserError(
+            f"`train.average.start` is {start}; it must lie above the rewind step, "
+            f"{experiment.rewind.step}, and be at most `train.steps`, {train.steps}."
+        )
+
+
 POSITIVE = (
     "replicates",
     "train.steps",
     "train.eval_every",
     "train.batch_size",
+    "train.average.every",
     "prune.multiple",
 )
 AT_LEAST_0 = (
@@ -120,7 +152,10 @@ AT_LEAST_0 = (
     "data.seed",
     "data.validation",
     "data.train_examples",
+    "data.unlabelled",
     "train.crop",
+    "train.distill.unlabelled",
+    "train.average.start",
     "train.share",
     *(f"train.{name}" for name in ("label_noise", *SOFTENED)),
     "optimizer.warmup",
@@ -145,12 +180,12 @@ def _check_numbers(experiment: ConfigDict) -> None:
     for name in AT_LEAST_0:
         if values[name] < 0:
             raise UserError(f"`{name}` is {values[name]}; it must not be negative.")
-    for name in ("train.label_noise", "train.label_smoothing"):
-        if values[name] > 1:
+    for name in ("train.label_noise", "train.label_smoothing", "train.distill.weight"):
+        if not 0 <= values[name] <= 1:
             raise UserError(f"`{name}` is {values[name]}; a share lies in [0, 1].")
-    if values["optimizer.learning_rate"] <= 0:
-        rate = values["optimizer.learning_rate"]
-        raise UserError(f"`optimizer.learning_rate` is {rate}; it must be above 0.")
+    for name in ("optimizer.learning_rate", "train.distill.temperature"):
+        if values[name] <= 0:
+            raise UserError(f"`{name}` is {values[name]}; it must be above 0.")
     if not 0 < values["prune.final"] <= 1:
         raise UserError(f"`prune.final` is {values['prune.final']}; a density lies in (0, 1].")
     rates = {"rate": values["prune.rate"], **{f"rates[{k}]": v for k, v in _rates(experiment)}}
@@ -174,8 +209,11 @@ def dataset(config: ConfigDict) -> data.Dataset:
             seed=experiment.data.seed,
             validation=experiment.data.validation,
             train_examples=experiment.data.train_examples or None,
+            unlabelled=experiment.data.unlabelled,
             **experiment.data.options.to_dict(),
         )
+        if experiment.train.distill.teacher:
+            loaded = teachers.with_answers(experiment, machine.workdir, loaded)
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise UserError(str(error)) from error
     share, batch = experiment.train.share, experiment.train.batch_size
@@ -190,37 +228,37 @@ def dataset(config: ConfigDict) -> data.Dataset:
     return loaded
 
 
-def model(experiment: ConfigDict) -> Model:
-    """The network of a config."""
-    network = models.from_linen(_module(experiment))
-    return models.compute_in(network, experiment.train.compute_dtype)
-
-
-def _module(experiment: ConfigDict) -> Any:
-    make = models.NETWORKS[experiment.model.name]
-    try:
-        return make(**experiment.model.options.to_dict())
-    except (TypeError, ValueError) as error:
-        raise UserError(f"`model.options` of '{experiment.model.name}': {error}") from error
-
-
 _NUMBERS = {
-    **dict.fromkeys(("learning_rate", "weight_decay", "momentum"), "optimizer"),
-    **dict.fromkeys(("label_noise", *SOFTENED), "train"),
+    **{name: f"optimizer.{name}" for name in ("learning_rate", "weight_decay", "momentum")},
+    **{name: f"train.{name}" for name in ("label_noise", *SOFTENED)},
+    "distillation": "train.distill.weight",
+    "temperature": "train.distill.temperature",
+    "average_start": "train.average.start",
+    "average_every": "train.average.every",
 }
 HYPER = tuple(_NUMBERS)
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:
     """The numbers that are traced: members may differ in them."""
-    return {name: float(experiment[where][name]) for name, where in _NUMBERS.items()}
+
+    def number(path: str) -> float:
+        return float(functools.reduce(operator.getitem, path.split("."), experiment))
+
+    return {name: number(path) for name, path in _NUMBERS.items()}
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
     """`hyper -> masked optax transformation`."""
     base, clip = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm
     clipping = [optax.clip_by_global_norm(clip)] if clip else []
-    return lambda h: masked(optax.chain(*clipping, base(h)))
+
+    def plain(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+        return masked(optax.chain(*clipping, base(h)))
+
+    if not experiment.train.average.start:
+        return plain
+    return lambda h: averaged(plain(h), start=h["average_start"], every=h["average_every"])
 
 
 def learning_rate(experiment: ConfigDict) -> optax.Schedule:
@@ -232,19 +270,31 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
 
 
-def _seen(train: ConfigDict, network: Model, examples: Batch) -> dict[str, Any]:
-    """What of a trainer follows from augmentation and changed targets."""
-    if (train.crop or train.cutmix) and examples.x.ndim != 4:
-        shape = examples.x.shape[1:]
-        raise UserError(f"`train.crop` and `train.cutmix` need images, but an input is {shape}.")
+def _seen(train: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, Any]:
+    """What of a trainer follows from augmentation, changed targets and teachers."""
+    shape = loaded.train.x.shape[1:]
+    if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
+        raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
     softened = [step for name, step in SOFTENED.items() if train[name]]
-    steps = [augment.crop_and_flip(train.crop)] if train.crop else []
+    steps = [augment.crop(train.crop)] if train.crop else []
+    steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
-        classes = _outputs(network, examples).shape[-1]
+        classes = _outputs(network, loaded.train).shape[-1]
         steps += [augment.noisy_labels(classes)] if train.label_noise else []
         steps += [augment.soft_targets(classes), *softened] if softened else []
-    objective = losses.soft_cross_entropy if softened else None
+    objective: PerExample | None = losses.soft_cross_entropy if softened else None
+    if train.distill.teacher:
+        steps, objective = [*steps, _lesson(train.distill, loaded)], losses.distillation
     return {"show": augment.shows(*steps), "objective": objective}
+
+
+def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
+    """What the teachers say of the examples, and of more that nobody labelled."""
+    answers = {name: jnp.asarray(said) for name, said in loaded.answers.items()}
+    pool = None
+    if distill.unlabelled:
+        pool = augment.Unlabelled(jnp.asarray(loaded.unlabelled), answers["unlabelled"])
+    return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
 
 
 def _outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
@@ -254,11 +304,12 @@ def _outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(outputs, jax.eval_shape(lambda x: x[:1], examples.x))
 
 
-def trainer(experiment: ConfigDict, examples: Batch) -> Trainer:
-    """The static part of the training on these examples, of which only the shapes count."""
-    train, size = experiment.train, experiment.train.share or examples.y.shape[0]
+def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
+    """The static part of the training on a data set: its shapes, and what teachers say of it."""
+    train, size = experiment.train, experiment.train.share or len(loaded.train.y)
     network, loss = model(experiment), LOSSES[train.loss]
-    per_symbol = {"bits": losses.bits} if examples.y.ndim > 1 else {}
+    per_symbol = {"bits": losses.bits} if loaded.train.y.ndim > 1 else {}
+    averages = train.average.start > 0
     order = data.indices if train.shuffle else data.in_order
 
     def rows(key: jax.Array, step: Any, steps: int) -> jax.Array:
@@ -273,13 +324,14 @@ def trainer(experiment: ConfigDict, examples: Batch) -> Trainer:
         order=rows,
         steps=train.eval_every,
         share=train.share,
-        **_seen(train, network, examples),
+        tested=mean_network(network, train.batch_size) if averages else as_it_stands,
+        **_seen(train, network, loaded),
     )
 
 
 def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
     """What the experiment trains with, its data on the device."""
-    return seeded(experiment, trainer(experiment, loaded.train), on_device(loaded))
+    return seeded(experiment, trainer(experiment, loaded), on_device(loaded))
 
 
 def on_device(loaded: data.Dataset) -> Data:
@@ -306,7 +358,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
     found = _structure(experiment, lab)
     scope, granularity, prunable = _what_competes(options, params, found)
-    module = _module(experiment)
+    module = networks.module(experiment)
     criterion = scoring.criterion(options.criterion, lab, module, found)
     return Ladder(
         counts=[

@@ -10,10 +10,9 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.configs import base
-from experiments.flags import UserError
+from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
 from lth_jax.lottery import Lab
-from lth_jax.store.files import read_json
 from lth_jax.training import Plan
 
 
@@ -57,17 +56,6 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     return Finished(
         info, stores.Store(folder.resolve().parent), experiment, lab, loaded.fingerprint
     )
-
-
-def saved_config(path: Path) -> ConfigDict:
-    """The experiment of a run, as its config file made it: lists are tuples again."""
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: tuples(item) for name, item in value.items()}
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    return ConfigDict(tuples(read_json(path)))
 
 
 def parser_for(module: str, description: str) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lth_jax.store import Interrupted
+from lth_jax.store.files import read_json
 
 MANY = 12  # names that a sentence can list
 
@@ -40,6 +41,17 @@ def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from fields(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def saved_config(path: Path) -> ConfigDict:
+    """The experiment of a run, as its config file made it: lists are tuples again."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: tuples(item) for name, item in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(read_json(path)))
 
 
 def parse(argv: list[str], default: str) -> ConfigDict:

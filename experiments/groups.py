@@ -20,6 +20,7 @@ from experiments.h import Setting
 from experiments.reads import Reading, Remembered
 from experiments.runner import SOURCES
 from lth_jax import store as stores
+from lth_jax.data import Dataset
 from lth_jax.lottery import (
     Cell,
     Data,
@@ -76,6 +77,7 @@ class Sharing:
         self._environment = environment
         self._source = stores.source_fingerprint(*SOURCES)
         self._loaded = Remembered(build.dataset)
+        self._sets: dict[str, Dataset] = {}
         self._data: dict[str, Data] = {}
         self._program = functools.cache(lambda data: Remembered(partial(self._make_program, data)))
         self._ladder = functools.cache(lambda lab: Remembered(partial(_ladder, self._labs[lab])))
@@ -90,7 +92,7 @@ class Sharing:
         loaded, _ = self._loaded(config)
         data = loaded.fingerprint
         if data not in self._data:
-            self._data[data] = build.on_device(loaded)
+            self._sets[data], self._data[data] = loaded, build.on_device(loaded)
         program, reading = self._program(data)(config)
         self.readings.setdefault(program, reading)
         trainer, experiment = self.programs[program].trainer, config.experiment
@@ -103,7 +105,7 @@ class Sharing:
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
-        trainer = build.trainer(config.experiment, splits.train)
+        trainer = build.trainer(config.experiment, self._sets[data])
         program = training_program(trainer, splits, build.HYPER)
         self.programs.setdefault(program, Programs(trainer))
         return program

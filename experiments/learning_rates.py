@@ -166,9 +166,9 @@ def _population(
     for one, (params, state, mask) in zip(networks, points, strict=True):
         here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
         on, data_key = trees.from_named(mask, like[0]), derive(lab.root, one.replicate, "data")
+        place = (*here, on, data_key, one.replicate)
         members += [
-            member_at(lab.trainer, {**lab.hyper, "learning_rate": rate}, *here, on, data_key)
-            for rate in rates
+            member_at(lab.trainer, {**lab.hyper, "learning_rate": rate}, *place) for rate in rates
         ]
     return trees.stack(members)
 

@@ -146,7 +146,8 @@ def children(run: Finished, starts: Sequence[Start], count: int) -> Member:
         mask = trees.from_named(one.mask, like[0])
         for i in range(count):
             data_key = derive(lab.root, one.replicate, "child", i)
-            members.append(member_at(lab.trainer, lab.hyper, *point, mask, data_key))
+            place = (*point, mask, data_key, one.replicate)
+            members.append(member_at(lab.trainer, lab.hyper, *place))
     return trees.stack(members)
 
 

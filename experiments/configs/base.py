@@ -18,7 +18,8 @@ def ladder() -> ConfigDict:
                 "name": "digits",
                 "seed": 0,  # decides the split, the same for all replicates
                 "validation": 300,  # 0: nothing is held out, and there is no early stopping
-                "train_examples": 0,  # 0: all that validation leaves
+                "train_examples": 0,  # 0: all that the others leave
+                "unlabelled": 0,  # further training examples, of which only teachers speak
                 "options": {},
             },
             "model": {"name": "mlp", "options": {"features": (64, 10)}},
@@ -30,11 +31,23 @@ def ladder() -> ConfigDict:
                 "share": 0,  # examples of its own for each replicate; 0: all see all
                 "loss": "cross_entropy",
                 "compute_dtype": "float32",  # bfloat16: parameters stay float32
-                "crop": 0,  # images: pixels of padding for random crops and flips; 0: none
+                "crop": 0,  # images: pixels of padding for random crops; 0: none
+                "flip": False,  # images: every second one is mirrored left to right
                 "label_noise": 0.0,  # share of the labels that are drawn at random
                 "label_smoothing": 0.0,
                 "mixup": 0.0,  # parameter of the Beta distribution; 0: none
                 "cutmix": 0.0,  # likewise; images
+                "distill": {
+                    "teacher": "",  # a finished run whose dense networks teach; empty: none
+                    "who": "all",  # or own: replicate r has that run's replicate r alone
+                    "weight": 0.5,  # what the teachers' answers count; the labels count the rest
+                    "temperature": 2.0,
+                    "unlabelled": 0,  # how many of `data.unlabelled` each batch has besides
+                },
+                "average": {  # stochastic weight averaging: the mean is tested and pruned
+                    "start": 0,  # the first step whose weights count; 0: no averaging
+                    "every": 1,  # steps
+                },
             },
             "optimizer": {
                 "name": "adam",

@@ -28,6 +28,9 @@ class Dataset:
       fingerprint: hexadecimal SHA-256 of all arrays: equal data, equal fingerprint.
       groups: the group of every example, int32 `(n,)`, by split ("train", "validation", "test");
         empty where examples belong to none.
+      unlabelled: inputs of further training examples, or None.
+      answers: what teachers say: logits `(teachers, n, …, classes)` of "train" and, where there
+        are any, of "unlabelled" examples; empty without teachers.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Dataset:
     classes: int
     fingerprint: str
     groups: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    unlabelled: np.ndarray | None = None
+    answers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -47,6 +52,7 @@ def load(
     seed: int,
     validation: int,
     train_examples: int | None = None,
+    unlabelled: int = 0,
     **options: Any,
 ) -> Dataset:
     """Loads a data set, preparing it through TFDS the first time; never uses a network.
@@ -83,6 +89,7 @@ def load(
         asks for fewer. The examples that stay keep their order.
       validation: how many examples of the training split to hold out; may be 0.
       train_examples: how many of the others to train on; all by default.
+      unlabelled: of how many of those that are then left to keep the inputs alone.
       **options: what the data set itself leaves open; see the table.
 
     Returns:
@@ -101,18 +108,21 @@ def load(
     """
     check_integer("seed", seed, 0)
     check_integer("validation", validation, 0)
+    check_integer("unlabelled", unlabelled, 0)
     if train_examples is not None:
         check_integer("train_examples", train_examples, 1)
     files = None if manual_dir is None else Path(manual_dir)
     whole, test, classes = _read(name, Path(data_dir), files, options)
-    train, held_out = _hold_out(whole, seed, validation, train_examples)
+    train, held_out, rest = _hold_out(whole, seed, validation, train_examples, unlabelled)
     splits = {"train": train, "validation": held_out, "test": test}
+    inputs = rest.data.x if unlabelled else None
     return Dataset(
         name,
         **{split: part.data for split, part in splits.items()},
         classes=classes,
-        fingerprint=_fingerprint(*splits.values()),
+        fingerprint=_fingerprint(*splits.values(), inputs),
         groups={split: part.group for split, part in splits.items() if part.group is not None},
+        unlabelled=inputs,
     )
 
 
@@ -133,24 +143,25 @@ def _read(
 
 
 def _hold_out(
-    whole: Any, seed: int, validation: int, train_examples: int | None
-) -> tuple[Any, Any]:
-    """Splits off the validation examples and as many of the rest as are asked for."""
+    whole: Any, seed: int, validation: int, train_examples: int | None, unlabelled: int
+) -> tuple[Any, Any, Any]:
+    """Splits into as many examples to train on as are asked for, validation, and unlabelled."""
     size = len(whole.data.y)
-    if validation >= size:
+    left = size - validation - unlabelled
+    if left < 1:
         raise ValueError(
-            f"`validation` must leave examples to train on: the training split has {size}, "
-            f"got {validation}."
+            f"`validation` and `unlabelled` must leave examples to train on: the training split "
+            f"has {size}, got {validation} and {unlabelled}."
         )
-    left = size - validation
     if train_examples is not None and train_examples > left:
         raise ValueError(
-            f"`train_examples` must be at most {left}, what {validation} validation examples "
-            f"leave of {size}, got {train_examples}."
+            f"`train_examples` must be at most {left}, what {validation} validation and "
+            f"{unlabelled} unlabelled examples leave of {size}, got {train_examples}."
         )
     order = np.random.default_rng(seed).permutation(size)
-    kept, held_out = order[validation:][:train_examples], order[:validation]
-    return trees.index(whole, np.sort(kept)), trees.index(whole, np.sort(held_out))
+    count = left if train_examples is None else train_examples
+    held_out, kept, rest, _ = np.split(order, np.cumsum([validation, count, unlabelled]))
+    return tuple(trees.index(whole, np.sort(rows)) for rows in (kept, held_out, rest))
 
 
 def _fingerprint(*splits: Any) -> str:

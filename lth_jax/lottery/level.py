@@ -16,7 +16,15 @@ from lth_jax.pruning import masks
 from lth_jax.store import Node, Partial, spans, whole
 from lth_jax.training.placement import Plan, over_population
 from lth_jax.training.population import Segment, segment_ends, train_chunk
-from lth_jax.training.segment import Member, Record, Trainer, evaluate, init_record, own_share
+from lth_jax.training.segment import (
+    Member,
+    Record,
+    Trainer,
+    evaluate,
+    init_record,
+    own_share,
+    tested,
+)
 from lth_jax.types import Info, Prunable
 
 
@@ -63,12 +71,17 @@ class Assignment(NamedTuple):
     course: Course
 
 
-def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Info:
-    """All results of one trained member; NaN for what a diverged member does not have.
+Measured = tuple[Info, Point]
+
+
+def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Measured:
+    """All results of one trained member, and what was tested: its network at the end.
 
     `test_*_final` and `train_*_final` at the last step, `test_*_early_stop` at the parameters of
-    the smallest validation loss, and `early_stop_step`.
+    the smallest validation loss, `validation_loss_best`, at `early_stop_step`; NaN for what a
+    diverged member does not have.
     """
+    member = tested(trainer, member, data.train)
     final = evaluate(trainer, member.params, member.state, data.test)
     fitted = evaluate(trainer, member.params, member.state, own_share(trainer, member, data.train))
     best = evaluate(trainer, record.best_params, record.best_state, data.test)
@@ -77,18 +90,22 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Inf
     def unless(bad: Any, values: Info, pattern: str) -> Info:
         return {pattern.format(k): jnp.where(bad, jnp.nan, v) for k, v in values.items()}
 
-    return (
+    results = (
         unless(~member.alive, final, "test_{}_final")
         | unless(~member.alive, fitted, "train_{}_final")
         | unless(~stopped, best, "test_{}_early_stop")
-        | {"early_stop_step": jnp.where(stopped, record.best_step.astype(jnp.float32), jnp.nan)}
+        | {
+            "early_stop_step": jnp.where(stopped, record.best_step.astype(jnp.float32), jnp.nan),
+            "validation_loss_best": jnp.where(stopped, record.best_loss, jnp.nan),
+        }
     )
+    return results, Point(member.params, member.state, member.opt_state)
 
 
-def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Info]:
+def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Measured]:
     """`measure` for a whole chunk, as one compiled program."""
 
-    def run(member: Member, record: Record, data: Data) -> Info:
+    def run(member: Member, record: Record, data: Data) -> Measured:
         return measure(trainer, member, record, data)
 
     return jax.jit(over_population(run, plan, (True, True, False)))
@@ -96,7 +113,7 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, D
 
 def train_node(
     segment: Segment,
-    measure_chunk: Callable[[Member, Record, Data], Info],
+    measure_chunk: Callable[[Member, Record, Data], Measured],
     members: Member,
     data: Data,
     assignment: Assignment,
@@ -139,7 +156,8 @@ def train_node(
         ends=[end for end in journal.ends if end > start],
         on_segment=on_segment,
     )
-    results = whole(measure_chunk(members, records, data))
+    results, end = whole(measure_chunk(members, records, data))
+    journal.points["end"] = end  # of what was tested, which need not be where training stands
     return Node(
         _arrays(journal, members, results),
         _meta(journal, members, records, prunable),
@@ -212,6 +230,8 @@ def _arrays(journal: _Journal, members: Member, results: Info) -> dict[str, Any]
     n = len(assignment.entrants)
     history = {name: np.stack(rows)[:, :n] for name, rows in journal.history.items()}
     kept = {name: _kept(assignment.course, name, point) for name, point in journal.points.items()}
+    # What the loss was on what the members were shown, wrong labels and all.
+    results = results | {"shown_loss_final": history["train_loss"][-1]}
     return {
         "results": {name: value[:n] for name, value in results.items()},
         "history": {"step": np.array(journal.ends, np.int32), **history},

@@ -28,6 +28,7 @@ def member_at(
     state: Any,
     mask: Mask,
     data_key: Key,
+    replicate: Any = 0,
 ) -> Member:
     """A member that stands at a given point under a mask, its optimizer fresh.
 
@@ -38,9 +39,11 @@ def member_at(
       state: the model's state there.
       mask: boolean tree like `params`.
       data_key: decides the order of its batches and its dropout.
+      replicate: which of the experiment's seeds it belongs to.
     """
     params, optimizer = apply_mask(mask, params), trainer.make_optimizer(hyper)
-    offsets = {name: jnp.int32(0) for name in ("schedule_offset", "data_offset", "first_row")}
+    offsets = {"schedule_offset": 0, "data_offset": 0, "replicate": replicate}
+    scalars = {name: jnp.asarray(value, jnp.int32) for name, value in offsets.items()}
     return Member(
         params=params,
         state=state,
@@ -48,7 +51,7 @@ def member_at(
         mask=mask,
         init_key=data_key,  # nothing is drawn any more
         data_key=data_key,
-        hyper=offsets | {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()},
+        hyper=scalars | {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()},
         alive=jnp.array(True),
     )
 

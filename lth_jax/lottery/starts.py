@@ -62,8 +62,8 @@ class Starts:
         trainer, train = cells[0].lab.trainer, cells[0].lab.data.train
         example = jax.tree.map(lambda a: a[:1], train.x)
 
-        def dense(init_key: Key, data_key: Key, row: Any, hyper: Mapping[str, Any]) -> Member:
-            return init_member(trainer, init_key, data_key, hyper, example, row)
+        def dense(init_key: Key, data_key: Key, replicate: Any, hyper: Mapping[str, Any]) -> Member:
+            return init_member(trainer, init_key, data_key, hyper, example, replicate)
 
         self._dense = jax.jit(
             jax.vmap(dense, in_axes=(0, 0, 0, None)), compiler_options=quick_to_compile()
@@ -71,7 +71,7 @@ class Starts:
         self._arms: dict[Any, Callable[..., Member]] = {}
         lab = cells[0].lab
         keys = replicate_keys(lab, "init")
-        self.like = jax.eval_shape(self._dense, keys, keys, _first_rows(lab), _hyper(lab))
+        self.like = jax.eval_shape(self._dense, keys, keys, _replicates(lab), _hyper(lab))
 
     def dense(
         self, cell: int = 0, init: str = "init", data_level: int = 0, level: int = 0
@@ -80,7 +80,7 @@ class Starts:
         lab = self._cells[cell].lab
         init_keys = replicate_keys(lab, init, level)
         data_keys = replicate_keys(lab, "data", data_level)
-        return self._dense(init_keys, data_keys, _first_rows(lab), _hyper(lab))
+        return self._dense(init_keys, data_keys, _replicates(lab), _hyper(lab))
 
     def population(
         self, cell: int, level: int, trunk: Tickets | None, parents: Tickets | None
@@ -131,9 +131,8 @@ def _hyper(lab: Lab) -> dict[str, np.float32]:
     return {name: np.float32(value) for name, value in lab.hyper.items()}
 
 
-def _first_rows(lab: Lab) -> np.ndarray:
-    """Where each replicate's own share of the training data begins."""
-    return np.arange(lab.replicates, dtype=np.int32) * lab.trainer.share
+def _replicates(lab: Lab) -> np.ndarray:
+    return np.arange(lab.replicates, dtype=np.int32)
 
 
 def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:

@@ -1,6 +1,6 @@
 """Training whole populations: a step, a segment, a chunk, and the plan they run by."""
 
-from lth_jax.training.averaging import average_of, averaged
+from lth_jax.training.averaging import average_of, averaged, mean_network
 from lth_jax.training.losses import (
     Taught,
     bits,
@@ -44,6 +44,7 @@ __all__ = [
     "halved",
     "init_member",
     "init_record",
+    "mean_network",
     "over_population",
     "soft_cross_entropy",
     "squared_error",

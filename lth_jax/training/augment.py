@@ -11,7 +11,7 @@ crops and CutMix, anything of one float dtype otherwise.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,22 +114,20 @@ def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
     )
 
 
-def crop_and_flip(padding: int) -> Step:
-    """Pads images by zeros, crops a random window of their size, and mirrors every second one.
+def crop(padding: int) -> Step:
+    """Pads images by zeros and crops a random window of their size.
 
-    This is CIFAR's usual augmentation, with `padding` 4 (He et al., 2016). Each image has an offset
-    uniform on `0 … 2 · padding` along both axes, and is mirrored left to right with probability ½.
+    With `flip` this is CIFAR's usual augmentation, with `padding` 4 (He et al., 2016). Each image
+    has an offset uniform on `0 … 2 · padding` along both axes.
 
     Args:
       padding: pixels on every side, at least 0.
     """
 
     def one(key: Key, image: jax.Array) -> jax.Array:
-        by_place, by_side = jax.random.split(key)
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-        top, left = jax.random.randint(by_place, (2,), 0, 2 * padding + 1)
-        window = jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
-        return jnp.where(jax.random.bernoulli(by_side), window[:, ::-1], window)
+        top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+        return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
         keys = jax.random.split(key, len(batch.x))
@@ -138,29 +136,68 @@ def crop_and_flip(padding: int) -> Step:
     return step
 
 
-def taught(teach: Callable[[Any], jax.Array], unlabelled: Any = None, count: int = 0) -> Step:
-    """Adds what teachers say of the inputs: targets for `losses.distillation`; the last step.
+def flip(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    """A step: each image is mirrored left to right with probability ½."""
+    mirrored = jax.random.bernoulli(key, shape=(len(batch.x), 1, 1, 1))
+    return batch._replace(x=jnp.where(mirrored, batch.x[:, :, ::-1], batch.x))
 
-    `hyper["distillation"]` is the teachers' weight and `hyper["temperature"]` theirs and the
-    student's. Unlabelled examples, if there are any, count by what the teachers say alone.
+
+class Unlabelled(NamedTuple):
+    """Examples that nobody labelled, and what teachers say of them.
+
+    Attributes:
+      x: inputs `(m, …)`.
+      answers: logits `(teachers, m, …, classes)`.
+    """
+
+    x: jax.Array
+    answers: jax.Array
+
+
+Choose = Callable[[jax.Array, Member], jax.Array]
+
+
+def all_teachers(answers: jax.Array, member: Member) -> jax.Array:
+    """The answers of all: the teachers of every member."""
+    return answers
+
+
+def own_teacher(answers: jax.Array, member: Member) -> jax.Array:
+    """The answers of one teacher alone, that of the member's replicate."""
+    return answers[member.hyper["replicate"]][None]
+
+
+def taught(
+    answers: jax.Array,
+    choose: Choose = all_teachers,
+    unlabelled: Unlabelled | None = None,
+    count: int = 0,
+) -> Step:
+    """Adds what teachers say of the examples: targets for `losses.distillation`; the last step.
+
+    Teachers do not learn, so they are asked once, before training, about the training examples as
+    they lie: no step before this one may change the inputs. `hyper["distillation"]` is the
+    teachers' weight and `hyper["temperature"]` theirs and the student's. Unlabelled examples count
+    by what the teachers say alone.
 
     Args:
-      teach: `x -> (teachers, n, …, classes)` logits; nothing is differentiated through it.
-      unlabelled: inputs without labels, of which each batch is given some drawn anew.
+      answers: logits `(teachers, n, …, classes)` for the n training examples.
+      choose: `(answers of a batch, member) -> answers of the member's teachers`.
+      unlabelled: further examples, of which each batch is given some drawn anew.
       count: how many.
     """
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
         weight = jnp.full(len(batch.y), member.hyper["distillation"], jnp.float32)
-        x, y = batch
-        if count:
-            drawn = jax.random.randint(key, (count,), 0, len(unlabelled))
-            x = jnp.concatenate([x, unlabelled[drawn]])
+        (x, y), said = batch, answers[:, rows]
+        if unlabelled is not None:
+            drawn = jax.random.randint(key, (count,), 0, len(unlabelled.x))
+            x = jnp.concatenate([x, unlabelled.x[drawn]])
             y = jnp.concatenate([y, jnp.zeros((count, *y.shape[1:]), y.dtype)])
+            said = jnp.concatenate([said, unlabelled.answers[:, drawn]], axis=1)
             weight = jnp.concatenate([weight, jnp.ones(count, jnp.float32)])
-        logits = jax.lax.stop_gradient(teach(x))
         temperature = jnp.asarray(member.hyper["temperature"], jnp.float32)
-        return Batch(x, Taught(y, logits, weight, temperature))
+        return Batch(x, Taught(y, choose(said, member), weight, temperature))
 
     return step
 

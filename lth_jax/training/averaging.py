@@ -1,5 +1,6 @@
 """Stochastic weight averaging: the mean of the weights along the last part of training."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,22 +8,22 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax import trees
-from lth_jax.types import Params
+from lth_jax.landscape import renew_state
+from lth_jax.training.segment import Member
+from lth_jax.types import Batch, Model, Params
 
 
 class AveragedState(NamedTuple):
     """The state of `averaged`.
 
     Attributes:
-      average: the mean of the weights so far, float as they are; the first ones until then.
-      terms: how many weights it is the mean of (int32).
-      step: how many updates there have been (int32).
+      average: the mean of the weights so far, float as they are; the latest ones until it begins.
+      terms: how many weights it is the mean of (int32); 0 before there is an update.
       inner: the inner optimizer's state.
     """
 
     average: Params
     terms: jax.Array
-    step: jax.Array
     inner: Any
 
 
@@ -33,20 +34,24 @@ def averaged(
 
     The updates are the inner optimizer's own: only the mean is added, which `average_of` reads
     (Izmailov et al., 2018, "Averaging weights leads to wider optima"). BatchNorm's statistics
-    belong to the weights they were seen with, so a network that has any needs a pass over the data
-    in training mode before its mean weights are tested. Weights that are pruned stay 0 in the mean
-    as long as the mask does not change.
+    belong to the weights they were seen with; `mean_network` renews them. Weights that are pruned
+    stay 0 in the mean as long as the mask does not change.
 
     Args:
       inner: the optimizer, mask and all.
-      start: the first update whose weights count, from 1 on; may be traced.
+      start: the first update whose weights count, from 1 on; may be traced. Until then the mean is
+        the latest weights.
       every: updates between two that count; may be traced.
+
+    Returns:
+      A transformation whose `update` takes the number of updates before this one as `step`: where
+      training is set back, the mean begins anew.
 
     >>> tx = averaged(optax.sgd(1.0), start=2, every=1)
     >>> w = jnp.float32(0.0)
     >>> state = tx.init(w)
-    >>> for _ in range(3):  # the weights are −1, −2, −3
-    ...     updates, state = tx.update(jnp.float32(1.0), state, w)
+    >>> for step in range(3):  # the weights are −1, −2, −3
+    ...     updates, state = tx.update(jnp.float32(1.0), state, w, step=step)
     ...     w = optax.apply_updates(w, updates)
     >>> float(average_of(state))
     -2.5
@@ -54,22 +59,28 @@ def averaged(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AveragedState:
-        zero = jnp.int32(0)
-        return AveragedState(jax.tree.map(jnp.copy, params), zero, zero, inner.init(params))
+        return AveragedState(jax.tree.map(jnp.copy, params), jnp.int32(0), inner.init(params))
 
     def update(
-        updates: Params, state: AveragedState, params: Params | None = None, **extra: Any
+        updates: Params,
+        state: AveragedState,
+        params: Params | None = None,
+        *,
+        step: Any,
+        **extra: Any,
     ) -> tuple[Params, AveragedState]:
-        updates, after = inner.update(updates, state.inner, params, **extra)
-        step = state.step + 1
-        counts = (step >= start) & ((step - start) % every == 0)
-        terms = state.terms + counts.astype(jnp.int32)
-        moved = jax.tree.map(
-            lambda mean, w: mean + (w - mean) / jnp.maximum(terms, 1).astype(w.dtype),
-            state.average,
-            optax.apply_updates(params, updates),
-        )
-        return updates, AveragedState(trees.where(counts, moved, state.average), terms, step, after)
+        updates, after = inner.update(updates, state.inner, params, step=step, **extra)
+        since = jnp.asarray(step, jnp.int32) + 1 - jnp.asarray(start, jnp.int32)
+        counts = (since >= 0) & (since % every == 0)
+        terms = jnp.where(since <= 0, 1, state.terms + counts.astype(jnp.int32))
+
+        def mean(average: jax.Array, w: jax.Array) -> jax.Array:
+            share = 1 / terms.astype(w.dtype)
+            return (1 - share) * average + share * w  # exactly w if it is the only one
+
+        moved = jax.tree.map(mean, state.average, optax.apply_updates(params, updates))
+        average = trees.where(counts | (since <= 0), moved, state.average)
+        return updates, AveragedState(average, terms, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -89,3 +100,33 @@ def average_of(opt_state: Any) -> Params:
     if len(found) != 1:
         raise ValueError(f"`opt_state` must hold one state of `averaged`, it holds {len(found)}.")
     return found[0].average
+
+
+def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Member]:
+    """A `Trainer.tested`: the member with its mean weights, and a state that belongs to them.
+
+    The optimizer's state must hold one of `averaged`. BatchNorm's statistics are renewed by one
+    pass over the training data in training mode, begun from the member's own.
+
+    Args:
+      model: the network.
+      batch_size: examples per batch of that pass; what is left over is not shown.
+    """
+
+    def tested(member: Member, train: Batch) -> Member:
+        member = member._replace(params=average_of(member.opt_state))
+        if not jax.tree.leaves(member.state):
+            return member
+        count = len(train.y) // batch_size
+        batches = jax.tree.map(
+            lambda a: a[: count * batch_size].reshape(count, batch_size, *a.shape[1:]), train
+        )
+        keys = jax.random.split(member.data_key, count)
+
+        def renew(state: Any, shown: tuple[Any, Batch]) -> tuple[Any, None]:
+            key, batch = shown
+            return renew_state(model.apply, member.params, state, [batch], key=key), None
+
+        return member._replace(state=jax.lax.scan(renew, member.state, (keys, batches))[0])
+
+    return tested

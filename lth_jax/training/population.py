@@ -77,7 +77,7 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
 
     rows_of = compiled(first_rows, (True, False))
     one_step = compiled(step_i, (True, True, False, False, False), (0,))
-    close = compiled(end, (True, True, True, False, False, False), (0, 1))
+    close = compiled(end, (True,) * 3 + (False,) * 4, (0, 1))
 
     def segment(members, records, train, validation, step, n):
         rows = rows_of(members, step)
@@ -86,7 +86,7 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
             members, loss = one_step(members, rows, np.int32(i), train, step)
             losses.append(loss)
         losses += [jnp.zeros_like(losses[0])] * (trainer.steps - n)
-        return close(members, records, jnp.stack(losses, axis=1), validation, step, n)
+        return close(members, records, jnp.stack(losses, axis=1), train, validation, step, n)
 
     return segment
 

@@ -22,6 +22,7 @@ PerExample = Callable[[Any, Any], jax.Array]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]
 Show = Callable[[Key, Batch, jax.Array, "Member"], Batch]
+Tested = Callable[["Member", Batch], "Member"]
 
 
 class Member(NamedTuple):
@@ -36,8 +37,8 @@ class Member(NamedTuple):
       data_key: decides the order of its batches and its dropout.
       hyper: scalars that may differ between members. `learning_rate` is the peak;
         `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
-        against the step; `first_row` is where its own share of the data begins; the rest is the
-        optimizer's.
+        against the step; `replicate` is which of the experiment's seeds it belongs to; the rest is
+        the optimizer's, or what it is shown is made with.
       alive: False once its loss was not finite; from then on its parameters and state stay.
     """
 
@@ -75,6 +76,12 @@ def take(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
     return trees.index(data, rows)
 
 
+def as_it_stands(member: Member, train: Batch) -> Member:
+    """The member itself; the plainest `Trainer.tested`."""
+    del train
+    return member
+
+
 class Trainer(NamedTuple):
     """What is the same for all members of a population, and static.
 
@@ -94,8 +101,10 @@ class Trainer(NamedTuple):
         training; see `augment`.
       objective: what is minimised on what `show` makes; `loss` by default. `loss` stays what
         criteria and curvature ask for, on the data as they are.
-      share: how many training examples each member has for itself, from its `first_row` on; all
-        members see all of them if 0. `order` draws from so many.
+      share: how many training examples each replicate has for itself, one replicate after the
+        other; all see all of them if 0. `order` draws from so many.
+      tested: `(member, training data) -> member`, whose network is validated, tested, kept and
+        pruned in the place of the member's: its mean weights, for instance.
     """
 
     model: Model
@@ -109,6 +118,7 @@ class Trainer(NamedTuple):
     show: Show = take
     objective: PerExample | None = None
     share: int = 0
+    tested: Tested = as_it_stands
 
 
 def init_member(
@@ -117,7 +127,7 @@ def init_member(
     data_key: Key,
     hyper: Mapping[str, Any],
     example: Any,
-    first_row: Any = 0,
+    replicate: Any = 0,
 ) -> Member:
     """A dense member at step 0: parameters drawn from `init_key`, a mask of all True.
 
@@ -127,14 +137,14 @@ def init_member(
       data_key: decides batch order and dropout and nothing else.
       hyper: the member's scalars; must hold `learning_rate`.
       example: inputs of any batch size, for their shape.
-      first_row: where its own share of the training data begins, if it has one.
+      replicate: which of the experiment's seeds it belongs to, int32.
     """
     params, state = trainer.model.init(init_key, example)
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
     offsets = {
         "schedule_offset": jnp.int32(0),
         "data_offset": jnp.int32(0),
-        "first_row": jnp.asarray(first_row, jnp.int32),
+        "replicate": jnp.asarray(replicate, jnp.int32),
     }
     return Member(
         params=params,
@@ -192,6 +202,7 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
         member.opt_state,
         member.params,
         mask=jax.tree.map(lambda m: m & alive, member.mask),
+        step=step,
     )
     member = member._replace(
         params=optax.apply_updates(member.params, updates),
@@ -225,8 +236,13 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     return {name: value / n for name, value in total.items()}
 
 
+def tested(trainer: Trainer, member: Member, train: Batch) -> Member:
+    """The member as it is evaluated: `Trainer.tested` on the training examples that it sees."""
+    return trainer.tested(member, own_share(trainer, member, train))
+
+
 def observe(trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any):
-    """Validates a member after `step` steps and keeps its best parameters so far.
+    """Validates a member, as it is tested, after `step` steps and keeps its best parameters so far.
 
     Returns:
       `(record, {"validation_<metric>": float32})`; metrics of a frozen member are NaN.
@@ -287,7 +303,7 @@ def train_segment(
 
     losses = jnp.zeros(trainer.steps, jnp.float32)
     member, losses = lax.fori_loop(jnp.int32(0), n, body, (member, losses))
-    return close_segment(trainer, member, record, losses, validation, step, n)
+    return close_segment(trainer, member, record, losses, train, validation, step, n)
 
 
 def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any) -> Batch:
@@ -300,14 +316,14 @@ def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
     """Which examples the member sees in the segment that begins at `step`: int32[steps, batch]."""
     key = jax.random.fold_in(member.data_key, ORDER)
     rows = trainer.order(key, step + member.hyper["data_offset"], trainer.steps)
-    return rows + member.hyper["first_row"]
+    return rows + member.hyper["replicate"] * trainer.share
 
 
 def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
     """The training examples that the member sees: its share, or all."""
     if not trainer.share:
         return data
-    first = member.hyper["first_row"]
+    first = member.hyper["replicate"] * trainer.share
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, first, trainer.share), data)
 
 
@@ -316,13 +332,14 @@ def close_segment(
     member: Member,
     record: Record,
     losses: jax.Array,
+    train: Batch,
     validation: Batch,
     step: Any,
     n: Any,
 ) -> tuple[Member, Record, Info]:
     """Ends the segment of `n` steps that began at `step`; `losses` are 0 beyond its last step."""
     record = note_divergence(record, losses, step)
-    record, info = observe(trainer, member, record, validation, step + n)
+    record, info = observe(trainer, tested(trainer, member, train), record, validation, step + n)
     return member, record, info | {"train_loss": jnp.sum(losses) / jnp.asarray(n, jnp.float32)}
 
 

@@ -8,15 +8,16 @@ import pytest
 from experiments import build
 from experiments.configs import base, families
 from experiments.flags import UserError
+from lth_jax.data import Dataset
 from lth_jax.training import losses
 from lth_jax.training.segment import init_member, shown, train_step
 from lth_jax.types import Batch
 
 
-def step_of(experiment, examples):
+def step_of(experiment, loaded):
     """The shapes after one step on the first examples."""
-    examples = jax.tree.map(jnp.asarray, examples)
-    trainer = build.trainer(experiment, examples)
+    examples = jax.tree.map(jnp.asarray, loaded.train)
+    trainer = build.trainer(experiment, loaded)
 
     def one(key):
         member = init_member(trainer, key, key, build.hyper(experiment), examples.x[:1])
@@ -42,7 +43,7 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
         experiment.data.options.update(train=100, test=10)
     build.check(experiment)
     loaded = build.dataset(config)
-    trainer, info = step_of(experiment, loaded.train)
+    trainer, info = step_of(experiment, loaded)
     assert info["train_loss"].shape == ()
     outputs = build._outputs(trainer.model, loaded.train).shape[-1]
     assert outputs == loaded.classes
@@ -54,7 +55,13 @@ def test_an_unknown_family_is_refused():
         families.get_config("sound")
 
 
-IMAGES = Batch(np.zeros((64, 8, 8, 1), np.float32), np.zeros(64, np.int32))
+def made(shape):
+    """A data set of zeros."""
+    examples = Batch(np.zeros((64, *shape), np.float32), np.zeros(64, np.int32))
+    return Dataset("zeros", examples, examples, examples, classes=10, fingerprint="")
+
+
+IMAGES = made((8, 8, 1))
 
 
 def experiment_with(**train):
@@ -68,7 +75,7 @@ def experiment_with(**train):
     ("train", "objective"),
     [
         ({}, None),
-        ({"crop": 2, "label_noise": 0.2}, None),
+        ({"crop": 2, "flip": True, "label_noise": 0.2}, None),
         ({"label_smoothing": 0.1}, losses.soft_cross_entropy),
         ({"mixup": 0.2, "cutmix": 1.0, "label_noise": 0.1}, losses.soft_cross_entropy),
     ],
@@ -77,7 +84,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     experiment = experiment_with(**train)
     trainer, info = step_of(experiment, IMAGES)
     assert trainer.objective is objective and info["train_loss"].shape == ()
-    numbers = {name: train[name] for name in train if name != "crop"}
+    numbers = {name: train[name] for name in train if name not in ("crop", "flip")}
     assert numbers.items() <= build.hyper(experiment).items()
 
 
@@ -95,9 +102,8 @@ def test_bad_strengths_are_refused(train, message):
 
 
 def test_crops_need_images():
-    table = Batch(np.zeros((64, 5), np.float32), IMAGES.y)
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
-        build.trainer(experiment_with(cutmix=1.0), table)
+        build.trainer(experiment_with(cutmix=1.0), made((5,)))
 
 
 def test_the_step_schedule_falls_to_a_tenth_twice():

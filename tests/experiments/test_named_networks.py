@@ -10,6 +10,7 @@ from experiments import build
 from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import trees
+from lth_jax.data import Dataset
 from lth_jax.models import NETWORKS
 from lth_jax.training.segment import init_member, train_step
 from lth_jax.types import Batch
@@ -33,7 +34,7 @@ def test_a_network_takes_a_step(name):
     experiment = config(name, **{"every_step": False} if "decoder" in name else {})
     x = jnp.zeros((2, 224, 224, 3) if name in LARGE else (2, 32, 32, 3))
     batch = Batch(x, jnp.zeros(2, jnp.int32))
-    trainer = build.trainer(experiment, batch)
+    trainer = build.trainer(experiment, Dataset("zeros", *[batch] * 3, classes=10, fingerprint=""))
     make = functools.partial(init_member, trainer, hyper=build.hyper(experiment), example=x)
     member = jax.eval_shape(make, jax.random.key(0), jax.random.key(1))
     step = functools.partial(train_step, trainer)

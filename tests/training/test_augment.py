@@ -118,44 +118,60 @@ def test_a_beta_parameter_of_0_changes_nothing(step):
     np.testing.assert_array_equal(batch.y, np.eye(3)[IMAGES.y])
 
 
-def test_crops_are_windows_of_the_padded_image_or_mirrored():
+def test_crops_are_windows_of_the_padded_image():
     padding = 2
-    step = (augment.crop_and_flip(padding),)
     padded = np.pad(IMAGES.x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     seen = set()
     for key in keys(30):
-        for i, image in enumerate(np.asarray(show(step, key=key).x)):
+        for i, image in enumerate(np.asarray(show((augment.crop(padding),), key=key).x)):
             windows = {
-                (top, left, flip): padded[i, top : top + 8, left : left + 10][:, ::flip]
+                (top, left): padded[i, top : top + 8, left : left + 10]
                 for top in range(5)
                 for left in range(5)
-                for flip in (1, -1)
             }
             (place,) = (k for k, window in windows.items() if np.array_equal(window, image))
             seen.add(place)
-    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(5))
-    assert {flip for _, _, flip in seen} == {1, -1}
+    assert {top for top, _ in seen} == {left for _, left in seen} == set(range(5))
 
 
-def teach(x):
-    """What two linear teachers say."""
-    return jnp.stack([5 * x[:, :3], -x[:, 3:]])
+def test_flips_mirror_every_second_image():
+    mirrored = 0
+    for key in keys(30):
+        x = np.asarray(show((augment.flip,), key=key).x)
+        for image, before in zip(x, np.asarray(IMAGES.x), strict=True):
+            turned = np.array_equal(image, before[:, ::-1])
+            assert turned or np.array_equal(image, before)
+            mirrored += turned
+    assert 0.35 < mirrored / (30 * len(IMAGES.x)) < 0.65
+
+
+ANSWERS = jnp.stack([5 * TRAIN.x[:, :3], -TRAIN.x[:, 3:]])  # of two linear teachers
 
 
 def test_unlabelled_examples_count_by_the_teachers_alone():
     member = member_with(distillation=0.25, temperature=2.0)
-    steps = (augment.taught(teach, unlabelled=10 * TRAIN.x, count=4),)
+    pool = augment.Unlabelled(10 * TRAIN.x, 10 * ANSWERS)
+    steps = (augment.taught(ANSWERS, unlabelled=pool, count=4),)
     batch = show(steps, data=TRAIN, rows=jnp.arange(8), member=member)
     assert batch.x.shape == (12, 6) and batch.y.logits.shape == (2, 12, 3)
     assert batch.y.weight.tolist() == [0.25] * 8 + [1.0] * 4
     pool = {x.tobytes() for x in np.asarray(10 * TRAIN.x)}
     assert all(x.tobytes() in pool for x in np.asarray(batch.x[8:]))
-    np.testing.assert_array_equal(batch.y.logits, teach(batch.x))
+    of_each = [5 * batch.x[:, :3], -batch.x[:, 3:]]  # the teachers' own inputs are asked about
+    np.testing.assert_array_equal(batch.y.logits, of_each)
     logits = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     moved = batch.y._replace(labels=np.append(batch.y.labels[:8], [2, 2, 2, 2]))
     np.testing.assert_array_equal(
         losses.distillation(logits, batch.y), losses.distillation(logits, moved)
     )
+
+
+def test_a_replicate_may_have_a_teacher_of_its_own():
+    member, rows = member_with(distillation=0.25, temperature=2.0), jnp.array([3, 1])
+    member = member._replace(hyper=member.hyper | {"replicate": jnp.int32(1)})
+    steps = (augment.taught(ANSWERS, augment.own_teacher),)
+    batch = show(steps, data=TRAIN, rows=rows, member=member)
+    np.testing.assert_array_equal(batch.y.logits, ANSWERS[1:, rows])
 
 
 @functools.cache
@@ -199,7 +215,7 @@ def test_strengths_of_0_train_as_if_there_were_none():
 
 def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     trainer = TRAINER._replace(
-        show=augment.shows(augment.taught(teach)), objective=losses.distillation
+        show=augment.shows(augment.taught(ANSWERS)), objective=losses.distillation
     )
     numbers = {"distillation": [0.0, 0.9, 0.9], "temperature": [1.0, 1.0, 8.0]}
     first, again, plain = trained(trainer, **numbers), trained(trainer, **numbers), untaught()
@@ -211,8 +227,7 @@ def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
 
 
 def test_members_see_images_of_their_own():
-    crop = augment.shows(augment.crop_and_flip(2))
-    trainer = TRAINER._replace(show=crop)
+    trainer = TRAINER._replace(show=augment.shows(augment.crop(2), augment.flip))
 
     def seen(seed, step):
         rows = jnp.arange(6)
@@ -229,7 +244,8 @@ def test_strict_dtype_promotion_holds():
         augment.smooth,
         augment.mixup,
         augment.cutmix,
-        augment.crop_and_flip(1),
+        augment.crop(1),
+        augment.flip,
     )
     member = member_with(label_noise=0.1, label_smoothing=0.1, mixup=1.0, cutmix=1.0)
     with jax.numpy_dtype_promotion("strict"):

@@ -184,9 +184,9 @@ def test_a_member_with_a_share_sees_that_alone():
         share=16,
         order=lambda key, step, steps: indices(key, step, steps=steps, batch_size=8, size=16),
     )
-    for first in (0, 32):
+    for replicate, first in ((0, 0), (2, 32)):
         member = trees.index(members_of(1, trainer), 0)
-        member = member._replace(hyper=member.hyper | {"first_row": jnp.int32(first)})
+        member = member._replace(hyper=member.hyper | {"replicate": jnp.int32(replicate)})
         rows = segment.batch_rows(trainer, member, 0)
         assert set(rows[:2].ravel().tolist()) == set(range(first, first + 16))  # one epoch
         own = segment.own_share(trainer, member, TRAIN)
