@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol
 from lth_jax.measures.intervals import Interval, holm
-from lth_jax.measures.verdicts import SUPPORTED, all_of, seeds_needed, tested, verdict
+from lth_jax.measures.verdicts import SUPPORTED, all_of, assess, seeds_needed, verdict
 
 ALPHA, STRICT = 0.05, 0.001  # of the claims; of the controls
 VOID = "void"
@@ -54,13 +54,13 @@ def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]
 def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
     parts = []
     for part in primaries:
-        interval, p = tested(part.values, rng=rng, confidence=1 - STRICT)
+        interval, p = assess(part.values, rng=rng, confidence=1 - STRICT)
         parts.append(verdict(interval, p, part.delta, alpha=STRICT, two_sided=part.two_sided))
     return all_of(parts)
 
 
 def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - ALPHA) -> Found:
-    interval, p = tested(part.values, rng=rng, confidence=confidence)
+    interval, p = assess(part.values, rng=rng, confidence=confidence)
     values = np.asarray(part.values, float)
     return {
         "name": part.name,
@@ -79,7 +79,7 @@ def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - AL
 
 
 def _gate(values: Any, rng: np.random.Generator) -> Found:
-    interval, _ = tested(values, rng=rng)
+    interval, _ = assess(values, rng=rng)
     return {
         "estimate": _or_none(interval.estimate),
         "low": _or_none(interval.low),

@@ -29,7 +29,7 @@ INCONCLUSIVE = "inconclusive"
 VERDICTS = (SUPPORTED, BELOW, REVERSED, NOT_SUPPORTED, INCONCLUSIVE)
 
 
-class Tested(NamedTuple):
+class Assessed(NamedTuple):
     """What a handful of values say about an effect, before any correction for multiplicity.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tested(NamedTuple):
     p: float
 
 
-def tested(values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0.95) -> Tested:
+def assess(values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0.95) -> Assessed:
     """The mean of one value per seed with its sign-flip interval and p-value.
 
     Args:
@@ -49,12 +49,12 @@ def tested(values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0
       rng: source of the sign vectors.
       confidence: of the interval.
 
-    >>> found = tested([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], rng=np.random.default_rng(0))
+    >>> found = assess([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], rng=np.random.default_rng(0))
     >>> found.interval.estimate, found.p
     (3.5, 0.03125)
     """
     interval = sign_flip_interval(values, rng=rng, confidence=confidence)
-    return Tested(interval, sign_flip_test(values, rng=rng))
+    return Assessed(interval, sign_flip_test(values, rng=rng))
 
 
 def verdict(
