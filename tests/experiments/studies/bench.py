@@ -1,0 +1,27 @@
+"""A bench in a folder of its own, and studies made tiny, for the tests of all studies."""
+
+import contextlib
+
+from experiments.configs import base
+from experiments.studies.bench import Bench
+from lth_jax import store
+
+
+@contextlib.contextmanager
+def bench_in(folder):
+    """A bench whose plans are told, not measured."""
+    machine = base.ladder().machine
+    machine.update(workdir=str(folder), chunk=4, driver="scan", devices=1)
+    machine.update(progress=False, compilation_cache=False)
+    with store.on_signals() as stop:
+        yield Bench(machine, stop)
+
+
+def tiny(config, replicates=2):
+    """A study on MNIST-1D with few seeds, few examples and few steps."""
+    config.experiment.replicates = replicates
+    config.experiment.model.options.features = (12, 12, 10)
+    config.experiment.train.update(steps=20, eval_every=20, batch_size=16, share=64)
+    config.experiment.data.update(validation=40)
+    config.experiment.data.options.update(train=400, test=60)
+    return config

@@ -1,0 +1,30 @@
+"""C7's controls are judged right, and its evidence is what its protocol says."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import c07
+from experiments.studies import c07_regularisation as c7
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    config = c07.get_config("smoke")
+    for one in judge.judged(c7.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c07.get_config("laptop"))
+    config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2, "small": (4, 4, 10)}))
+    with bench_in(tmp_path) as bench:
+        evidence = c7.gather(bench, config)
+    assert all(np.isfinite(part.values).all() for part in evidence.primaries)
+    assert evidence.gate is not None and len(evidence.gate) == config.experiment.replicates
+    assert {row["arm"] for row in evidence.rows} == set(c7.PROTOCOL.arms)
+    assert set(evidence.flops) == {"dense", "ticket", "reinit", "shuffle"}
+    assert evidence.flops["ticket"] > evidence.flops["dense"]
+    c7.draw(evidence.rows)
