@@ -1,0 +1,66 @@
+"""The atlas from the command line: its controls, its page, and what it refuses."""
+
+import json
+
+import pytest
+
+from experiments import atlas
+from experiments.studies import MODULES, study
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    assert atlas.main(["--size=smoke", "--only=C7", f"--root={root}"]) == 0
+    return root
+
+
+def test_the_controls_hold_and_the_page_says_so(smoke):
+    folder = smoke / "atlas" / "smoke"
+    told = json.loads((folder / "atlas.json").read_text())
+    assert [one["verdict"] for one in told["studies"]] == ["controls hold"]
+    result = json.loads((folder / "C7" / "result.json").read_text())
+    assert result["claim"] == "C7"
+    assert all(control["expected"] == control["got"] for control in result["controls"])
+    page = (folder / "index.html").read_text()
+    assert "Implicit regularisation" in page and "controls hold" in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+    assert "| C7 Implicit regularisation | controls hold |" in (folder / "table.md").read_text()
+
+
+def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
+    folder = smoke / "atlas" / "smoke" / "C7"
+    stamp = json.loads((folder / "protocol.json").read_text())
+    found = json.loads((folder / "found.json").read_text())
+    assert stamp["hash"] == found["hash"] and stamp["stamped"] <= found["finished"]
+    assert stamp["protocol"]["rule"] == study("C7").protocol.rule
+    assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
+    assert "C7 is finished already" in capsys.readouterr().out
+    assert json.loads((folder / "found.json").read_text()) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size=laptob"], "did you mean 'laptop'"),
+        (["--only=C77"], "did you mean 'C7'"),
+        (["plan"], "'plan' is no action"),
+        (["draw", "C7"], "'draw C7' is no action"),
+        (["plan", "Q1"], "a study"),
+    ],
+)
+def test_what_it_refuses(words, message, tmp_path, capsys):
+    assert atlas.main([*words, f"--root={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("claim", MODULES)
+def test_every_protocol_is_whole(claim):
+    protocol = study(claim).protocol
+    assert protocol.claim == claim
+    for name, words in protocol._asdict().items():
+        assert words or name in ("two_sided", "in_family"), name
+    for size in ("smoke", "laptop", "full"):
+        assert "delta" in study(claim).get_config(size).study
+    with pytest.raises(ValueError, match="'tiny'"):
+        study(claim).get_config("tiny")

@@ -1,0 +1,109 @@
+"""The page of an atlas and the pictures of tidy rows, from numbers made up here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lth_jax.measures.intervals import Interval
+from lth_jax.report import tidy
+from lth_jax.report.atlas import Chapter, markdown, write_atlas
+from lth_jax.report.figures import image
+
+ROWS = [
+    {"arm": arm, "replicate": r, "metric": metric, "value": base + 0.1 * r, "size": size}
+    for base, arm in enumerate(("dense", "ticket"))
+    for metric in ("train error", "test error")
+    for size in (10, 20)
+    for r in range(3)
+]
+
+
+def part(name="effect", estimate=2.0):
+    return {
+        "name": name,
+        "unit": "points",
+        "delta": 1.0,
+        "two_sided": False,
+        "estimate": estimate,
+        "low": 1.0,
+        "high": None,
+        "p": 0.01,
+        "seeds": 48,
+        "missing": 0,
+        "values": [2.0],
+        "needed": 20,
+    }
+
+
+def chapter(name="supported", **changes):
+    words = ("says", "question", "setup", "statistic", "rule", "expects", "limits")
+    found = {
+        "primaries": [part()],
+        "secondary": [part("beside <it>")],
+        "gate": {"estimate": 1.0, "low": 0.5, "high": 1.5, "met": True},
+        "controls": [
+            {"name": "known", "expected": "supported", "got": "supported", "primaries": [part()]}
+        ],
+        "notes": ["a note"],
+        "flops": {"dense": 1e9, "ticket": 2e9},
+        "member_steps": 1000,
+        "seconds": 61.0,
+        "finished": "2026-11-22T10:00:00+00:00",
+        "hash": "a" * 64,
+        "environment": {"versions": {"jax": "0.10"}},
+        **changes,
+    }
+    protocol = {
+        "claim": "X1",
+        "title": "A <claim>",
+        "arms": ("a",),
+        **dict.fromkeys(words, "w & w"),
+    }
+    judgement = {"verdict": name, "why": "because", "adjusted_p": 0.04}
+    return Chapter(protocol, found, judgement, tidy.by_arm(ROWS, ["test error"], "Error"), "repeat")
+
+
+def test_the_page_holds_everything_and_escapes_it(tmp_path):
+    page = write_atlas(tmp_path, "laptop", [chapter()]).read_text()
+    for text in (
+        "A &lt;claim&gt;",
+        "beside &lt;it&gt;",
+        "w &amp; w",
+        "supported",
+        "repeat",
+        "<svg",
+    ):
+        assert text in page
+    assert "Holm-adjusted p = 0.04" in page and "$" not in page
+    told = json.loads((tmp_path / "atlas.json").read_text())["studies"][0]
+    for name in ("claim", "verdict", "estimate", "low", "high", "delta", "seeds", "controls"):
+        assert name in told
+    assert (tmp_path / "X1" / "figure.png").stat().st_size > 1000
+
+
+def test_a_study_without_numbers_has_a_line_too():
+    line = markdown([chapter("controls hold", primaries=[], secondary=[])]).splitlines()[-1]
+    assert line == "| X1 A <claim> | controls hold | – | – | – |"
+
+
+def test_values_are_found_by_all_fields():
+    found = tidy.values_of(ROWS, arm="ticket", metric="test error", size=20)
+    np.testing.assert_allclose(found, [1.0, 1.1, 1.2])
+    assert np.isnan(tidy.values_of([{"arm": "a", "value": None}], arm="a")).all()
+    assert tidy.known(ROWS, "size") == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: tidy.by_arm(ROWS, ["train error", "test error"], "Error (%)"),
+        lambda: tidy.against(ROWS, "size", "test error", label="Error", x_label="Size", zero=True),
+        lambda: tidy.effects([("one", Interval(1.0, 0.0, 2.0, 9, 0))], "Effect", delta=0.5),
+        lambda: tidy.grid_map(
+            ROWS, "size", "replicate", "test error", label="Error", x_label="x", y_label="y"
+        ),
+    ],
+)
+def test_pictures_are_drawn_the_same_twice(draw):
+    assert image(draw(), "svg") == image(draw(), "svg")
