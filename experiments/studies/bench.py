@@ -5,6 +5,7 @@ ask for the same networks share them.
 """
 
 import copy
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build
+from experiments import build, teachers
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.runner import SOURCES, plan_of
+from experiments.runner import SOURCES, candidates, plan_of
 from experiments.studies.protocol import Row
 from experiments.sweep import run_name, train_cells
 from lth_jax import data as datasets
@@ -31,8 +32,9 @@ from lth_jax.lottery.level import compile_measure
 from lth_jax.lottery.stability import member_at
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
-from lth_jax.training import candidate_plans, choose_plan, train_population
-from lth_jax.training.segment import Member
+from lth_jax.training import Plan, choose_plan, train_population
+from lth_jax.training.population import chunks
+from lth_jax.training.segment import Member, Record
 from lth_jax.types import DENSE, TICKET
 
 LAST = -1
@@ -164,7 +166,7 @@ class Start(NamedTuple):
       state: the model's.
       data_key: decides the order of its batches.
       hyper: what differs from the experiment's numbers.
-      first_row: where its own share of the training data begins.
+      replicate: whose share of the training data it sees.
     """
 
     params: dict[str, NDArray]
@@ -172,7 +174,7 @@ class Start(NamedTuple):
     state: dict[str, NDArray]
     data_key: Any
     hyper: Mapping[str, float] = MappingProxyType({})
-    first_row: int = 0
+    replicate: int = 0
 
 
 class Bench:
@@ -237,6 +239,19 @@ class Bench:
         path = Path(self.machine.workdir) / run_name(self._named(name, config))
         return list(read_stored(self.store, path, arms))
 
+    def logits(
+        self, name: str, config: ConfigDict, networks: Sequence[Stored], x: NDArray
+    ) -> NDArray[np.float32]:
+        """What stored networks of a config answer: `(networks, n, classes)`.
+
+        Args:
+          name: of the study.
+          config: what they are networks of.
+          networks: from `networks`.
+          x: inputs.
+        """
+        return teachers.ask(build.model(config.experiment), networks, x, name)
+
     def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
         """The run of a cell."""
         path = Path(self.machine.workdir) / run_name(self._named(name, config))
@@ -295,8 +310,7 @@ class Bench:
                 stop=config.experiment.train.steps,
                 on_segment=lambda *_: self.stop.check(),
             )
-            measure = compile_measure(lab.trainer, plan._replace(chunk=len(starts), devices=1))
-            results, end = measure(done, records, lab.data)
+            results, end = _measured(lab, plan, done, records)
             arrays = {
                 "results": results,
                 "params": trees.to_named(end.params),
@@ -376,7 +390,9 @@ class Bench:
     def _plan(self, name: str, lab: Lab, members: Member) -> Any:
         """The plan of a population, measured once and written down."""
         size = int(members.alive.shape[0])
-        widths = sorted({min(size, width) for width in (8, 32)})
+        plans = candidates(self.machine, sorted({min(size, width) for width in (8, 32)}))
+        if self.machine.chunk and self.machine.driver:
+            return plans[0]
         folder = stores.open_sweep(
             self.machine.workdir, name=f"{name}-plans", config={"study": name}
         )
@@ -388,7 +404,7 @@ class Bench:
                 lab.data.train,
                 lab.data.validation,
                 [size],
-                candidates=candidate_plans(widths, machines.devices(self.machine, size)),
+                candidates=plans,
                 learnt=machines.learnt(self.machine),
             )
             return plan._asdict()
@@ -399,17 +415,29 @@ class Bench:
 
 
 def _members(lab: Lab, starts: Sequence[Start]) -> Member:
+    """All starts as one population, made by one program."""
     example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
     like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
 
-    def member(start: Start) -> Member:
+    def member(start: Start) -> tuple[Any, ...]:
         params, mask = (trees.from_named(tree, like[0]) for tree in (start.params, start.mask))
+        numbers = {**lab.hyper, **start.hyper}
+        hyper = {name: np.float32(value) for name, value in numbers.items()}
         state = trees.from_named(start.state, like[1])
-        hyper = {**lab.hyper, **start.hyper}
-        one = member_at(lab.trainer, hyper, params, state, mask, start.data_key)
-        return one._replace(hyper={**one.hyper, "first_row": np.int32(start.first_row)})
+        return hyper, params, state, mask, start.data_key, np.int32(start.replicate)
 
-    return trees.stack([member(start) for start in starts])
+    parts = trees.stack([member(start) for start in starts])
+    return jax.jit(jax.vmap(functools.partial(member_at, lab.trainer)))(*parts)
+
+
+def _measured(lab: Lab, plan: Plan, members: Member, records: Record) -> Any:
+    """All results of a population, and its networks, as many at a time as were trained."""
+    measure, n = compile_measure(lab.trainer, plan), members.alive.shape[0]
+    found = []
+    for rows in chunks(n, plan.chunk):
+        some, their = (trees.index(tree, rows) for tree in (members, records))
+        found.append(jax.tree.map(np.asarray, measure(some, their, lab.data)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
 
 
 def _fingerprint(start: Start) -> str:
@@ -421,5 +449,5 @@ def _fingerprint(start: Start) -> str:
             array = np.ascontiguousarray(leaf)
             hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
             hashed.update(array.data)
-    hashed.update(f"{sorted(start.hyper.items())}{start.first_row}".encode())
+    hashed.update(f"{sorted(start.hyper.items())}{start.replicate}".encode())
     return hashed.hexdigest()

@@ -1,0 +1,32 @@
+"""Networks retrained from points of one's own are the ladder's own where they start alike."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import common
+from experiments.studies.bench import Start
+from lth_jax.coding.stored import rewound
+from lth_jax.lottery import derive
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+@pytest.mark.slow
+def test_a_retrained_dense_network_is_the_ladders(tmp_path):
+    config = tiny(common.mnist1d(seeds=3), replicates=3)
+    config.experiment.prune.levels = 0
+    with bench_in(tmp_path) as bench:
+        found = bench.ladders("study", {"only": config})
+        info, lab = bench.info("study", config), bench.lab(config)
+        dense = bench.networks("study", config, arms=("dense",))
+        starts = []
+        for one in dense:
+            params, state = rewound(bench.store, info, one)
+            key = derive(lab.root, one.replicate, "data")
+            starts.append(Start(params, one.mask, state, key, replicate=one.replicate))
+        again = bench.retrain("study", config, starts)
+    for i, one in enumerate(dense):
+        for name, leaf in one.params.items():
+            np.testing.assert_allclose(again["params"][name][i], leaf, atol=1e-5)
+    for metric in ("test_accuracy_final", "train_loss_final", "validation_loss_best"):
+        ladder = found.of("only", "dense", metric)
+        np.testing.assert_allclose(again["results"][metric], ladder, atol=1e-5)
