@@ -1,6 +1,7 @@
 """Teachers: the dense networks of a finished run, asked once about the examples of another."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Datas
     inputs = {"train": loaded.train.x}
     if distill.unlabelled:
         inputs["unlabelled"] = loaded.unlabelled
-    answers = {name: _ask(network, members, x, info.run) for name, x in inputs.items()}
+    answers = {name: ask(network, members, x, info.run) for name, x in inputs.items()}
     wanted = (*loaded.train.y.shape, loaded.classes)
     if answers["train"].shape[1:] != wanted:
         got = answers["train"].shape[1:]
@@ -68,8 +69,18 @@ def _dense(info: stores.RunInfo) -> list[Stored]:
     return members
 
 
-def _ask(network: Model, members: list[Stored], x: np.ndarray, run: str) -> np.ndarray:
-    """The logits `(teachers, n, …, classes)` of all members, outside of training."""
+def ask(network: Model, members: Sequence[Stored], x: np.ndarray, run: str) -> np.ndarray:
+    """The logits `(members, n, …, classes)` of stored networks, outside of training.
+
+    Args:
+      network: what they are networks of.
+      members: their points.
+      x: inputs `(n, …)`.
+      run: where they come from, for what is said if they do not fit.
+
+    Raises:
+      UserError: if they take other inputs.
+    """
     like = jax.eval_shape(network.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
     try:
         points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in members]
