@@ -26,8 +26,8 @@ from experiments.sweep import run_name, train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
 from lth_jax import trees
-from lth_jax.coding.stored import Stored, read_stored
-from lth_jax.lottery import Lab
+from lth_jax.coding.stored import Stored, read_stored, rewound
+from lth_jax.lottery import Lab, derive
 from lth_jax.lottery.level import compile_measure
 from lth_jax.lottery.stability import member_at
 from lth_jax.pruning.masks import prunable_leaves
@@ -251,6 +251,21 @@ class Bench:
           x: inputs.
         """
         return teachers.ask(build.model(config.experiment), networks, x, name)
+
+    def origins(self, name: str, config: ConfigDict) -> list[Start]:
+        """Where the replicates of a cell that `ladders` trained began, unpruned: to be changed.
+
+        Retrained as they are they give the dense networks again.
+        """
+        info, root = self.info(name, config), jax.random.key(config.experiment.seed)
+
+        def origin(one: Stored) -> Start:
+            params, state = rewound(self.store, info, one)
+            key = derive(root, one.replicate, "data")
+            return Start(params, one.mask, state, key, replicate=one.replicate)
+
+        dense = self.networks(name, config, (DENSE,))
+        return [origin(one) for one in sorted(dense, key=lambda one: one.replicate)]
 
     def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
         """The run of a cell."""

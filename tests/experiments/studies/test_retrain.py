@@ -4,9 +4,6 @@ import numpy as np
 import pytest
 
 from experiments.configs.studies import common
-from experiments.studies.bench import Start
-from lth_jax.coding.stored import rewound
-from lth_jax.lottery import derive
 from tests.experiments.studies.bench import bench_in, tiny
 
 
@@ -16,13 +13,8 @@ def test_a_retrained_dense_network_is_the_ladders(tmp_path):
     config.experiment.prune.levels = 0
     with bench_in(tmp_path) as bench:
         found = bench.ladders("study", {"only": config})
-        info, lab = bench.info("study", config), bench.lab(config)
         dense = bench.networks("study", config, arms=("dense",))
-        starts = []
-        for one in dense:
-            params, state = rewound(bench.store, info, one)
-            key = derive(lab.root, one.replicate, "data")
-            starts.append(Start(params, one.mask, state, key, replicate=one.replicate))
+        starts = bench.origins("study", config)
         again = bench.retrain("study", config, starts)
     for i, one in enumerate(dense):
         for name, leaf in one.params.items():
