@@ -5,6 +5,7 @@ import importlib
 from experiments.studies.protocol import Study
 
 MODULES = {
+    "C1": "c01_biology",
     "C7": "c07_regularisation",
 }
 """The module of each study, by its claim, in the order of the atlas."""

@@ -116,24 +116,46 @@ def grid_map(
     x_label: str,
     y_label: str,
     show: Callable[[Any], str] = "{:+.1f}".format,
+    panel: str = "",
+    panel_label: str = "",
 ) -> Figure:
-    """The mean of a metric over a grid of two fields, as a map with its numbers in it."""
-    figure, axes = new()
+    """The mean of a metric over a grid of two fields, as a map with its numbers in it.
+
+    Args:
+      rows: tidy.
+      x: the field that goes across.
+      y: the field that goes up.
+      metric: whose mean is shown.
+      label: of the colours.
+      x_label: of `x`.
+      y_label: of `y`.
+      show: a number as text.
+      panel: a third field, of which every value gets a map of its own, in the same colours.
+      panel_label: of that field.
+    """
     mine = [row for row in rows if row["metric"] == metric]
-    across, down = sorted(known(mine, x)), sorted(known(mine, y), reverse=True)
-    means = np.array([[np.nanmean(values_of(mine, **{x: a, y: b})) for a in across] for b in down])
-    most = np.nanmax(np.abs(means)) or 1.0
-    image = axes.imshow(means, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
-    for i, j in np.ndindex(means.shape):
-        ink = "white" if abs(means[i, j]) > 0.6 * most else "black"
-        axes.text(j, i, show(means[i, j]), ha="center", va="center", color=ink, fontsize=8)
-    axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
-    axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
-    axes.grid(False)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    figure.colorbar(mpl.cm.ScalarMappable(image.norm, image.cmap), ax=axes, label=label)
+    cuts = sorted(known(mine, panel)) if panel else [None]
+    figure, grid = panes(len(cuts), x_label, y_label)
+    maps = [_map([r for r in mine if cut is None or r[panel] == cut], x, y) for cut in cuts]
+    most = max(np.nanmax(np.abs(means)) for *_, means in maps) or 1.0
+    for axes, cut, (across, down, means) in zip(grid, cuts, maps, strict=True):
+        image = axes.imshow(means, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        for i, j in np.ndindex(means.shape):
+            ink = "white" if abs(means[i, j]) > 0.6 * most else "black"
+            axes.text(j, i, show(means[i, j]), ha="center", va="center", color=ink, fontsize=8)
+        axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
+        axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
+        axes.set_title(f"{panel_label} {cut:g}" if panel else "")
+        axes.grid(False)
+    figure.colorbar(mpl.cm.ScalarMappable(image.norm, image.cmap), ax=grid, label=label)
     return figure
+
+
+def _map(rows: Sequence[Row], x: str, y: str) -> tuple[list[Any], list[Any], np.ndarray]:
+    """The values of both fields, and the mean at each place."""
+    across, down = sorted(known(rows, x)), sorted(known(rows, y), reverse=True)
+    means = [[np.nanmean(values_of(rows, **{x: a, y: b})) for a in across] for b in down]
+    return across, down, np.array(means)
 
 
 def _dot(axes: Axes, values: np.ndarray, place: float, color: Any) -> None:
