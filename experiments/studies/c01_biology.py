@@ -142,7 +142,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         "types",
         DIFFERENCE,
         label="varied − clones (nats per generation)",
-        x_label="Environment stays with probability",
+        x_label="Chance of a repeat",
         y_label="Types",
         panel="clones",
         panel_label="Clones:",
