@@ -78,9 +78,11 @@ def _tabular(experiment: ConfigDict) -> None:
 
 def _planted(experiment: ConfigDict) -> None:
     experiment.data.name = "planted"
-    experiment.model.options = ConfigDict({"features": (64, 4)})
-    experiment.train.steps = 500
-    experiment.prune.levels = 6
+    experiment.data.options = ConfigDict({"hidden": 8, "train": 16_000, "test": 2000})
+    experiment.model.options = ConfigDict({"features": (32, 4)})
+    experiment.train.update(steps=2000, batch_size=128, eval_every=200)
+    experiment.optimizer.update(learning_rate=5e-3, schedule="cosine")
+    experiment.prune.update(rate=0.4, levels=6)
 
 
 FAMILIES: dict[str, Callable[[ConfigDict], None]] = {

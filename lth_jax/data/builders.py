@@ -174,7 +174,7 @@ class Recipes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     """Data that a function makes: one configuration for each choice of its arguments."""
 
     name = "recipes"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     @cached_property
     def _made(self) -> Made:

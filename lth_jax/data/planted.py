@@ -30,16 +30,19 @@ def teacher(
     density: float = 0.2,
     data_seed: int = 0,
 ) -> Teacher:
-    """The teacher that `planted` asks: two layers, each kept at `density` by chance.
+    """The teacher that `planted` asks: two layers in which every weight that is kept matters.
 
-    `z = W₂ᵀ relu(W₁ᵀ x) + b` with `w ~ N(0, 2 / fan-in kept)`; b makes the classes' logits equal on
-    average over standard normal inputs.
+    `z = W₂ᵀ relu(W₁ᵀ x) + b`. Each hidden unit reads as many inputs as the next, chosen by chance,
+    and speaks to as many classes; so does, as nearly as possible, each class hear as many units.
+    Weights have random signs and sizes uniform on `[½, 3/2] · √(2 / fan-in)`; b makes the classes'
+    logits equal on average over standard normal inputs.
 
     Args:
       inputs: features of an example.
       hidden: hidden units.
       classes: classes.
-      density: the fraction of each layer's weights that is kept, rounded to a whole number.
+      density: the fraction of the inputs that a unit reads, and of the classes that it speaks to,
+        rounded to whole numbers, at least 1.
       data_seed: decides weights and mask.
 
     >>> t = teacher(inputs=10, hidden=10, density=0.3)
@@ -52,7 +55,10 @@ def teacher(
     check_integer("data_seed", data_seed, 0)
     check_real("density", density, 1e-6, 1.0)
     rng = np.random.default_rng([data_seed, 0])
-    masks = [_keep(rng, shape, density) for shape in ((inputs, hidden), (hidden, classes))]
+    reads, speaks = (max(1, round(density * size)) for size in (inputs, classes))
+    ranks = rng.permuted(np.tile(np.arange(inputs)[:, None], hidden), axis=0)
+    turns = (np.arange(hidden)[:, None] * speaks + rng.permutation(classes)) % classes
+    masks = (ranks < reads, turns < speaks)
     first, second = (_weights(rng, mask) for mask in masks)
     # E relu(w·x) = |w| / √(2π) for standard normal x.
     mean = np.linalg.norm(first, axis=0) / np.sqrt(2 * np.pi) @ second
@@ -112,15 +118,9 @@ def planted(
     return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes)
 
 
-def _keep(rng: np.random.Generator, shape: tuple[int, int], density: float) -> NDArray[np.bool_]:
-    size = shape[0] * shape[1]
-    kept = np.arange(size) < max(1, round(density * size))
-    return rng.permutation(kept).reshape(shape)
-
-
 def _weights(rng: np.random.Generator, mask: NDArray) -> NDArray:
-    scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
-    return np.where(mask, rng.standard_normal(mask.shape) * scale, 0).astype(np.float32)
+    sizes = rng.uniform(0.5, 1.5, mask.shape) * np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
+    return np.where(mask, rng.choice([-1, 1], mask.shape) * sizes, 0).astype(np.float32)
 
 
 def _layers(kernels: Any, biases: Any) -> Any:

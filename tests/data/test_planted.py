@@ -21,9 +21,21 @@ def test_the_teacher_is_right_everywhere_as_a_network_of_the_house():
 
 def test_the_planted_mask_is_where_the_teacher_is_not_zero():
     params, mask = planted.teacher(inputs=10, hidden=20, classes=5, density=0.3)
-    for name, kept in (("Dense_0", 60), ("Dense_1", 30)):
+    for name, kept in (("Dense_0", 60), ("Dense_1", 40)):
         np.testing.assert_array_equal(mask[name]["kernel"], params[name]["kernel"] != 0)
         assert mask[name]["kernel"].sum() == kept and mask[name]["bias"].all()
+
+
+def test_no_planted_weight_is_idle():
+    """Every unit reads and speaks, every class hears, and no weight is nearly 0."""
+    params, mask = planted.teacher(inputs=12, hidden=9, classes=4, density=0.25, data_seed=1)
+    first, second = (mask[name]["kernel"] for name in ("Dense_0", "Dense_1"))
+    assert set(first.sum(axis=0)) == {3} and set(second.sum(axis=1)) == {1}
+    assert set(second.sum(axis=0)) == {2, 3}
+    for name, fan_in in (("Dense_0", 3), ("Dense_1", 3)):
+        sizes = np.abs(params[name]["kernel"][mask[name]["kernel"]])
+        assert sizes.min() >= 0.5 * np.sqrt(2 / fan_in)
+        assert sizes.max() <= 1.5 * np.sqrt(2 / 2)
 
 
 def test_the_biases_centre_the_logits():
