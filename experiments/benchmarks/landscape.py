@@ -114,7 +114,7 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     """64 steps with reorthogonalisation; the alternatives are checked to be right here."""
     operator = hessian(case.loss, case.params, [case.batch])
     start = jax.random.normal(KEY, (operator.size,))
-    run = lanczos.driver()
+    run = lanczos.driver(operator, start)
 
     def ours():
         return run(operator, start, KEY, steps=STEPS)

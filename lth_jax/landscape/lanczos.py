@@ -8,6 +8,7 @@ eigenvalues of any size. Here a coupling below `BREAKDOWN` of the largest produc
 its size remembered for the bounds, and the iteration goes on from a fresh direction.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,16 +24,22 @@ BREAKDOWN = 1e-5
 """A coupling at most this fraction of the largest `‖A q‖` is rounding noise, not a direction."""
 
 BLOCK = 16
-"""Rows in a block of the host driver's basis: few programs, and no copy of a large array."""
+"""At most so many rows of the basis stand in one array: a block stays in the cache meanwhile."""
 
 CHECK = 4
-"""The host driver asks whether to stop every so many steps."""
+"""The drivers on the host ask for the first time after so many steps."""
+
+LONG = 1000
+"""A product of more operations than this is not compiled again with the loop around it."""
 
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
 Driver = Callable[..., "Tridiagonal"]
-"""`(matvec, start, key, *, steps, stop) -> Tridiagonal`: how the iteration is run."""
+"""`(matvec, start, key, *, steps, left) -> Tridiagonal`: how the iteration is run."""
+
+Left = Callable[["Tridiagonal"], int]
+"""`found -> n`: stop if n is 0, else ask again n steps later."""
 
 
 class Tridiagonal(NamedTuple):
@@ -54,6 +61,11 @@ class Tridiagonal(NamedTuple):
     def steps(self) -> int:
         """The number of steps, the dimension of the space searched."""
         return len(self.diagonal)
+
+    def first(self, steps: int) -> "Tridiagonal":
+        """What was known after so many steps."""
+        diagonal, coupling, dropped, scale = self
+        return Tridiagonal(diagonal[:steps], coupling[:steps], dropped[:steps], scale)
 
     @property
     def rank(self) -> int:
@@ -135,24 +147,19 @@ def check_steps(steps: int, size: int, *, dtype: Any, memory: int) -> None:
 
 
 def iterate(
-    matvec: Matvec,
-    start: jax.Array,
-    key: Key,
-    *,
-    steps: int,
-    stop: Callable[[Tridiagonal], bool] = lambda found: False,
+    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
 ) -> Tridiagonal:
-    """Lanczos as a loop on the host over compiled pieces; it may stop early.
+    """Lanczos as a loop on the host, one product at a time; it may stop early.
 
-    On a CPU this beats one compiled loop wherever XLA runs the product's operations slower inside
-    loops than outside, as it does convolutions.
+    On a CPU this is the way for products that XLA runs slower inside loops than outside, as it does
+    its own convolutions, and for those that take long to compile.
 
     Args:
       matvec: the product, compiled by the caller; an `Operator` is.
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
       steps: at most so many, 1 to `size`.
-      stop: asked every `CHECK` steps.
+      left: asked after `CHECK` steps, and again when it says; never by default.
 
     Returns:
       Arrays of numpy.
@@ -163,20 +170,78 @@ def iterate(
     [1.0, 2.0, 5.0]
     """
     q, scale = _normalize(start), jnp.zeros((), start.dtype)
-    blocks: tuple[jax.Array, ...] = ()
-    rows: list[tuple[Any, ...]] = []
+    full: tuple[jax.Array, ...] = ()
+    last = _empty(steps, q)
+    rows: list[Any] = []
+    ask = CHECK
     for i in range(steps):
-        if i and i % CHECK == 0 and stop(_gather(rows, scale)):
-            break
-        if i % BLOCK == 0:
-            blocks += (jnp.zeros((min(BLOCK, steps - i), q.size), q.dtype),)
-        *full, last = blocks
-        product = matvec(q)
-        last, q, scale, row, broken = _advance(tuple(full), last, i % BLOCK, q, product, scale)
-        blocks = (*full, last)
+        if left is not None and i == ask:
+            more = left(_gather(rows, scale))
+            if not more:
+                break
+            ask += more
+        at = i % len(last)
+        if i and not at:
+            full, last = (*full, last), _empty(steps, q)
+        last, rest, scale, row, broken = _advance(full, None, last, at, q, matvec(q), scale)
         rows.append(row)
-        if broken:
-            q = _restart(blocks, jax.random.fold_in(key, i), q)
+        if broken and i + 1 < steps:
+            rest = _restart(full, None, last, jax.random.fold_in(key, i), q)
+        q = rest
+    return _gather(rows, scale)
+
+
+def blocked(
+    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
+) -> Tridiagonal:
+    """Lanczos as a loop on the host over compiled loops of a few steps; it may stop early.
+
+    Inside a loop XLA computes once what does not depend on the vector, such as the patches of a
+    convolution's inputs. Finished blocks of the basis are arguments of one program for any number
+    of them, and those not yet there are skipped.
+
+    Args:
+      matvec: a pytree that can be called, such as an `Operator`; those of equal shapes share one
+        program.
+      start: as in `iterate`.
+      key: as in `iterate`.
+      steps: as in `iterate`.
+      left: as in `iterate`.
+
+    Returns:
+      Arrays of numpy.
+
+    >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
+    >>> multiply = jax.tree_util.Partial(jnp.matmul, matrix)
+    >>> found = blocked(multiply, jnp.ones(3), jax.random.key(0), steps=3)
+    >>> ritz(found).values.round(4).tolist()
+    [1.0, 2.0, 5.0]
+    """
+    q, scale = _normalize(start), jnp.zeros((), start.dtype)
+    full: list[jax.Array] = []
+    last = _empty(steps, q)
+    others = -(-steps // len(last)) - 1
+    absent = jnp.zeros_like(last) if others else last
+    rows: list[Any] = []
+    done, ask = 0, steps if left is None else min(CHECK, steps)
+    while done < steps:
+        first = done % len(last)
+        count = min(ask - done, len(last) - first)
+        blocks = (*full, *[absent] * (others - len(full)))
+        fresh = jax.random.fold_in(key, done)
+        last, q, scale, table = _some_steps(
+            matvec, blocks, len(full), last, first, count, q, scale, fresh
+        )
+        rows += list(np.asarray(table)[first : first + count])
+        done += count
+        if first + count == len(last) and done < steps:
+            full, absent = [*full, last], last  # from here on nothing is kept that is not used
+            last = _empty(steps, q)
+        if left is not None and done == ask < steps:
+            more = left(_gather(rows, scale))
+            if not more:
+                break
+            ask = min(ask + more, steps)
     return _gather(rows, scale)
 
 
@@ -197,45 +262,57 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
     >>> ritz(found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-
-    def body(carry, i):
-        basis, q, scale = carry
-        basis, rest, scale, row, broken = _advance((), basis, i, q, matvec(q), scale)
-        fresh = jax.random.fold_in(key, i)
-        q = jax.lax.cond(broken, lambda: _restart((basis,), fresh, q), lambda: rest)
-        return (basis, q, scale), row
-
-    basis = jnp.zeros((steps, start.size), start.dtype)
-    carry = (basis, _normalize(start), jnp.zeros((), start.dtype))
-    (_, _, scale), (diagonal, coupling, dropped) = jax.lax.scan(body, carry, jnp.arange(steps))
+    basis, scale = jnp.zeros((steps, start.size), start.dtype), jnp.zeros((), start.dtype)
+    _, _, scale, table = _loop(matvec, (), None, basis, 0, steps, _normalize(start), scale, key)
+    diagonal, coupling, dropped = table.T
     return Tridiagonal(diagonal, coupling, dropped, scale)
 
 
 def compiled(
-    matvec: Matvec,
-    start: jax.Array,
-    key: Key,
-    *,
-    steps: int,
-    stop: Callable[[Tridiagonal], bool] | None = None,
+    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
 ) -> Tridiagonal:
-    """`scan`, compiled, as a driver: one dispatch for all steps, so `stop` is never asked.
+    """`scan`, compiled, as a driver: one dispatch for all steps, so `left` is never asked.
 
     Args:
-      matvec: a pytree that can be called, such as an `Operator`; those of equal shapes share one
-        program.
+      matvec: as in `blocked`.
       start: as in `scan`.
       key: as in `scan`.
       steps: as in `scan`.
-      stop: not used.
+      left: not used.
     """
-    del stop
+    del left
     return jax.device_get(_compiled_scan(matvec, start, key, steps))
 
 
-def driver() -> Driver:
-    """`iterate` where JAX's default backend is a CPU, `compiled` elsewhere."""
-    return iterate if jax.default_backend() == "cpu" else compiled
+def driver(matvec: Any, like: Any) -> Driver:
+    """The driver that suits a product and JAX's default backend.
+
+    `compiled` on accelerators. On a CPU `blocked`, but `iterate` for products with one of XLA's own
+    convolutions, tens of times slower inside its loops, or of more than `LONG` operations.
+
+    Args:
+      matvec: as in `blocked`.
+      like: a vector, or its shape and dtype.
+
+    >>> driver(lambda v: 2 * v, jnp.ones(3)) is blocked
+    True
+    """
+    if jax.default_backend() != "cpu":
+        return compiled
+    used = _primitives(jax.make_jaxpr(matvec)(like).jaxpr)
+    alone = used["conv_general_dilated"] or used.total() > LONG
+    return iterate if alone else blocked
+
+
+def _primitives(jaxpr: Any) -> Counter[str]:
+    """How often each primitive occurs, inside of others too."""
+    found = Counter(equation.primitive.name for equation in jaxpr.eqns)
+    for equation in jaxpr.eqns:
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found += _primitives(inner)
+    return found
 
 
 @partial(jax.jit, static_argnums=3)
@@ -243,8 +320,25 @@ def _compiled_scan(matvec, start, key, steps):
     return scan(matvec, start, key, steps=steps)
 
 
-@partial(jax.jit, donate_argnums=1)
-def _advance(blocks, last, i, q, product, scale):
+def _loop(matvec, full, used, last, first, count, q, scale, key):
+    """So many steps, written to the rows of `last` from `first` on, and to those of a table."""
+
+    def step(i, carry):
+        last, q, scale, table = carry
+        last, rest, scale, row, broken = _advance(full, used, last, i, q, matvec(q), scale)
+        fresh = jax.random.fold_in(key, i)
+        q = jax.lax.cond(broken, lambda: _restart(full, used, last, fresh, q), lambda: rest)
+        return last, q, scale, table.at[i].set(row)
+
+    table = jnp.zeros((len(last), 3), q.dtype)
+    return jax.lax.fori_loop(first, first + count, step, (last, q, scale, table))
+
+
+_some_steps = jax.jit(_loop, donate_argnums=3)
+
+
+@partial(jax.jit, donate_argnums=2)
+def _advance(full, used, last, i, q, product, scale):
     """One step, from `q` and its product to the next vector and a row of `T`.
 
     `q` joins the basis at row `i` of `last`. What the basis leaves of the product comes next,
@@ -252,29 +346,39 @@ def _advance(blocks, last, i, q, product, scale):
     """
     last = last.at[i].set(q)
     scale = jnp.maximum(scale, jnp.linalg.norm(product))
-    rest = _orthogonalize((*blocks, last), product)
+    rest = _orthogonalize(full, used, last, product)
     length = jnp.linalg.norm(rest)
     broken = length <= BREAKDOWN * scale
     zero = jnp.zeros_like(length)
     row = (q @ product, jnp.where(broken, zero, length), jnp.where(broken, length, zero))
-    return last, _normalize(rest), scale, row, broken
+    return last, _normalize(rest), scale, jnp.stack(row), broken
 
 
 @jax.jit
-def _restart(blocks, key, like):
+def _restart(full, used, last, key, like):
     """A random direction orthogonal to the basis."""
-    return _normalize(_orthogonalize(blocks, jax.random.normal(key, like.shape, like.dtype)))
+    fresh = jax.random.normal(key, like.shape, like.dtype)
+    return _normalize(_orthogonalize(full, used, last, fresh))
 
 
-def _orthogonalize(blocks, w):
+def _orthogonalize(full, used, last, w):
     """`w` without its part in the basis; two passes, since one leaves rounding errors of its own.
 
-    Rows not yet written are zero and take nothing away.
+    The basis is the first `used` of the `full` blocks, or all, and `last`, whose rows not yet
+    written are zero and take nothing away.
     """
     for _ in range(2):
-        for block in blocks:
-            w = w - (block @ w) @ block
+        for j, block in enumerate(full):
+            if used is None:
+                w = _without(block, w)
+            else:
+                w = jax.lax.cond(j < used, _without, lambda _, same: same, block, w)
+        w = _without(last, w)
     return w
+
+
+def _without(block, w):
+    return w - (block @ w) @ block
 
 
 def _normalize(w):
@@ -282,6 +386,12 @@ def _normalize(w):
     return w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
 
 
+def _empty(steps, like):
+    """An unwritten block: of so many blocks as `steps` need, all of equal height."""
+    blocks = -(-steps // BLOCK)
+    return jnp.zeros((-(-steps // blocks), like.size), like.dtype)
+
+
 def _gather(rows, scale):
-    diagonal, coupling, dropped = map(np.stack, zip(*jax.device_get(rows), strict=True))
+    diagonal, coupling, dropped = np.stack(jax.device_get(rows)).T
     return Tridiagonal(diagonal, coupling, dropped, np.asarray(scale))

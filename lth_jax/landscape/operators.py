@@ -44,6 +44,8 @@ class Operator(NamedTuple):
       places: tree of int32 like `params`: where in a vector each weight stands; `size` outside the
         support.
       kept: int32 `[size]`, the support's places in the ravelled parameters.
+      gradient: `[size]`, the gradient of the mean loss on the support, which tends to lie near the
+        top eigenvectors (Gur-Ari, Roberts & Dyer, 2018).
     """
 
     params: Params
@@ -51,6 +53,7 @@ class Operator(NamedTuple):
     weights: tuple[jax.Array, ...]
     places: Any
     kept: jax.Array
+    gradient: jax.Array
 
     @property
     def size(self) -> int:
@@ -60,8 +63,7 @@ class Operator(NamedTuple):
     @property
     def dtype(self) -> Any:
         """The dtype of vectors: float64 if any parameter is, else float32."""
-        wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(self.params))
-        return jnp.dtype(jnp.float64 if wide else jnp.float32)
+        return _vector_dtype(self.params)
 
     def __call__(self, v: jax.Array) -> jax.Array:
         """The product with a vector `[size]`, the mean over all examples of all batches.
@@ -186,6 +188,11 @@ def monte_carlo_fisher(
     return empirical_fisher(loss, params, drawn, mask=mask, leaves=leaves)
 
 
+def _vector_dtype(params: Params) -> Any:
+    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(params))
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
 @partial(jax.jit, static_argnums=0)
 def _hessian_part(loss, params, batch):
     _require_scalar(jax.eval_shape(loss, params, batch))
@@ -220,21 +227,28 @@ def _fisher_part(loss, params, batch):
 
     def field(p):  # its Jacobian at `params` is 1/n Σ g gᵀ
         values = losses(p)
-        return pullback(values / values.shape[0])[0], values.mean()
+        return pullback(values / values.shape[0])[0], values
 
-    return _linearize(field, params)
+    _, part, values = jax.linearize(field, params, has_aux=True)
+    return values.mean(), pullback(jnp.full_like(values, 1 / values.shape[0]))[0], part
 
 
 def _linearize(field, params):
-    """The value that `field` returns beside its vector, and the derivative of the vector."""
-    _, part, value = jax.linearize(field, params, has_aux=True)
-    return value, part
+    """The value that `field` returns beside its vector, the vector, and its derivative."""
+    vector, part, value = jax.linearize(field, params, has_aux=True)
+    return value, vector, part
 
 
 @partial(jax.jit, static_argnums=4)
 def _add_product(total, part, weight, tangent, dtype):
-    product = jax.tree.map(lambda h: weight.astype(dtype) * h.astype(dtype), part(tangent))
-    return product if total is None else jax.tree.map(jnp.add, total, product)
+    return _add(total, weight, part(tangent), dtype)
+
+
+@partial(jax.jit, static_argnums=3)
+def _add(total, weight, tree, dtype):
+    """`total + weight · tree`, where None is 0."""
+    scaled = jax.tree.map(lambda leaf: weight.astype(dtype) * leaf.astype(dtype), tree)
+    return scaled if total is None else jax.tree.map(jnp.add, total, scaled)
 
 
 @jax.jit
@@ -257,7 +271,7 @@ def _contract(tree, kept, dtype):
 
 
 def _build(
-    linearize: Callable[[Params, Any], tuple[jax.Array, Any]],
+    linearize: Callable[[Params, Any], tuple[jax.Array, Params, Any]],
     params: Params,
     batches: Batches,
     mask: Mask | None,
@@ -266,16 +280,18 @@ def _build(
     check_params(params)
     params = jax.tree.map(jnp.asarray, params)
     places, kept = _support(params, mask, leaves)
-    parts, sizes = [], []
+    parts, sizes, summed = [], [], None
     for i, batch in enumerate(batches):
         sizes.append(_batch_size(i, batch))
-        value, part = linearize(params, batch)
+        value, gradient, part = linearize(params, batch)
         _require_finite(i, value)
         parts.append(part)
+        summed = _add(summed, jnp.float32(sizes[-1]), gradient, _vector_dtype(params))
     if not parts:
         raise ValueError("`batches` must hold at least one batch, got none.")
     weights = tuple(jnp.float32(size / sum(sizes)) for size in sizes)
-    return Operator(params, tuple(parts), weights, places, kept)
+    mean = _contract(summed, kept, _vector_dtype(params)) / sum(sizes)
+    return Operator(params, tuple(parts), weights, places, kept, mean)
 
 
 def _support(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:

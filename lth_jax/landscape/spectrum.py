@@ -159,18 +159,20 @@ def extremes(
     Lanczos until every bound is below `tolerance` times the spectral norm; matrices of at most
     `exact_below` rows are written out. `converged` says whether the steps sufficed, and the bounds
     are right either way. Of equal eigenvalues a start vector sees one; each breakdown reveals one
-    more, so after the first the iteration goes on until there were `k`.
+    more, so after the first the iteration goes on until there were `k`. The start vector is half
+    random and half the operator's gradient, which saves some steps to the largest.
 
     Args:
       operator: the matrix.
-      key: for the start vector.
+      key: for the random half of the start vector.
       k: how many of the largest.
       smallest: how many of the smallest; `k` by default, 0 where they are not wanted.
       steps: at most so many Lanczos steps; `k + smallest` are the fewest that can converge.
       tolerance: of the bounds, relative to the largest absolute eigenvalue found.
       exact_below: write the matrix out up to this size; 0 for never.
       memory: bytes that the Lanczos basis may take.
-      driver: `lanczos.iterate` or `lanczos.compiled`; chosen by the backend when None.
+      driver: `lanczos.blocked`, `lanczos.iterate` or `lanczos.compiled`; `lanczos.driver` chooses
+        when None.
 
     Raises:
       ValueError: if `k` is not in [1, size] or `smallest` not in [0, size], a product is not
@@ -192,14 +194,14 @@ def extremes(
     steps = _check_steps(operator, steps, memory)
     if steps < max(wanted):
         raise ValueError(f"`steps` must be at least `k` {max(wanted)}, got {steps}.")
-    run = driver or lanczos.driver()
+    run = driver or _driver(operator)
     drawn, fresh = jax.random.split(key)
     found = run(
         operator,
-        jax.random.normal(drawn, (operator.size,), operator.dtype),
+        _start(operator.gradient, drawn),
         fresh,
         steps=steps,
-        stop=lambda part: _settled(part, operator.size, wanted, tolerance),
+        left=lambda part: _left(part, operator.size, wanted, tolerance),
     )
     ritz = lanczos.ritz(found)
     ends = _ends(ritz.values, ritz.bounds, wanted)
@@ -253,7 +255,7 @@ def density(
     if width is not None and not width > 0:
         raise ValueError(f"`width` must be positive, got {width}.")
     steps = _check_steps(operator, steps, memory)
-    run = driver or lanczos.driver()
+    run = driver or _driver(operator)
     found = []
     for i in range(probes):
         signs, fresh = jax.random.split(jax.random.fold_in(key, i))
@@ -297,9 +299,42 @@ def _settled(
         return False
     if 0 < breakdowns < max(wanted) and found.steps < size:
         return False
+    return _worst_bound(found, wanted) <= tolerance
+
+
+def _left(found: lanczos.Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float) -> int:
+    """How many more steps it takes at the rate at which the bounds now shrink; 0 when settled."""
+    if _settled(found, size, wanted, tolerance):
+        return 0
+    missing = min(sum(wanted), size) - found.steps
+    if missing > 0:
+        return missing
+    before, now = (_worst_bound(found.first(found.steps - n), wanted) for n in (2, 0))
+    if not 0 < tolerance < now < before:
+        return lanczos.CHECK
+    steps = 2 * np.log(now / tolerance) / np.log(before / now)
+    return int(np.clip(np.ceil(steps), 1, lanczos.BLOCK))
+
+
+def _worst_bound(found: lanczos.Tridiagonal, wanted: tuple[int, int]) -> float:
+    """The largest bound of the eigenvalues wanted, in units of the largest absolute eigenvalue."""
     ritz = lanczos.ritz(found)
     _, _, *bounds = _ends(ritz.values, ritz.bounds, wanted)
-    return bool(np.concatenate(bounds).max() <= tolerance * np.abs(ritz.values).max())
+    worst, scale = np.concatenate(bounds).max(), np.abs(ritz.values).max()
+    return float(worst / scale) if scale else float(worst)
+
+
+def _driver(operator: Operator) -> lanczos.Driver:
+    return lanczos.driver(operator, jax.ShapeDtypeStruct((operator.size,), operator.dtype))
+
+
+@jax.jit
+def _start(gradient: jax.Array, key: Key) -> jax.Array:
+    """A vector of which the gradient is one half and random numbers are the other."""
+    drawn = jax.random.normal(key, gradient.shape, gradient.dtype)
+    length = jnp.linalg.norm(gradient)
+    share = jnp.where(length > 0, jnp.linalg.norm(drawn) / length, jnp.zeros_like(length))
+    return drawn + share * gradient
 
 
 def _check_steps(operator: Operator, steps: int, memory: int) -> int:

@@ -40,7 +40,11 @@ def on_host(matrix, v, key, steps):
     return lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps)
 
 
-DRIVERS = pytest.mark.parametrize("driver", [on_host, compiled_scan])
+def in_blocks(matrix, v, key, steps):
+    return lanczos.blocked(jax.tree_util.Partial(jnp.matmul, matrix), v, key, steps=steps)
+
+
+DRIVERS = pytest.mark.parametrize("driver", [on_host, in_blocks, compiled_scan])
 
 
 @DRIVERS
@@ -115,11 +119,23 @@ def test_eigenvalues_appear_once_after_many_steps():
     assert (found.values > 50).sum() == 1
 
 
-def test_both_drivers_agree_before_a_breakdown():
+@pytest.mark.parametrize("steps", [10, 40])  # one block of the basis, and three
+def test_the_drivers_agree_before_a_breakdown(steps):
     matrix, v = symmetric(np.linspace(-1, 3, 50)), start(50)
-    host, traced = on_host(matrix, v, KEY, 10), compiled_scan(matrix, v, KEY, 10)
-    np.testing.assert_allclose(host.diagonal, traced.diagonal, atol=1e-5)
-    np.testing.assert_allclose(host.coupling, traced.coupling, atol=1e-5)
+    traced = compiled_scan(matrix, v, KEY, steps)
+    for driver in (on_host, in_blocks):
+        found = driver(matrix, v, KEY, steps)
+        np.testing.assert_allclose(found.diagonal[:20], traced.diagonal[:20], atol=1e-4)
+        np.testing.assert_allclose(found.coupling[:20], traced.coupling[:20], atol=1e-4)
+
+
+def test_a_stock_convolution_is_kept_out_of_loops():
+    def convolve(v):
+        image = v.reshape(1, 1, -1)
+        return jax.lax.conv_general_dilated(image, jnp.ones((1, 1, 3)), (1,), "SAME").ravel()
+
+    assert lanczos.driver(jax.jit(convolve), start(5)) is lanczos.iterate
+    assert lanczos.driver(jax.jit(lambda v: 2 * v), start(5)) is lanczos.blocked
 
 
 def test_the_scan_maps_over_a_population():
@@ -130,17 +146,18 @@ def test_the_scan_maps_over_a_population():
         np.testing.assert_allclose(lanczos.ritz(member).values, np.linspace(0, top, 10), atol=1e-5)
 
 
-def test_it_stops_when_told_to():
+@pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.blocked])
+def test_it_stops_when_told_to(driver):
     asked = []
 
-    def stop(found):
+    def left(found):
         asked.append(found.steps)
-        return found.steps >= 16
+        return {4: 1, 5: 9, 14: 5, 19: 0}[found.steps]
 
-    matrix = symmetric(np.linspace(0, 1, 50))
-    found = lanczos.iterate(lambda x: multiply(matrix, x), start(50), KEY, steps=40, stop=stop)
-    assert found.steps == 16
-    assert asked == [4, 8, 12, 16]
+    multiplied = jax.tree_util.Partial(multiply, symmetric(np.linspace(0, 1, 50)))
+    found = driver(multiplied, start(50), KEY, steps=40, left=left)
+    assert found.steps == 19
+    assert asked == [4, 5, 14, 19]
 
 
 def test_a_basis_that_does_not_fit_is_refused_before_it_is_made():

@@ -118,7 +118,7 @@ def test_lanczos_with_all_steps_is_the_exact_route():
     np.testing.assert_allclose(found.smallest, exact.smallest, atol=1e-5)
 
 
-@pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.compiled])
+@pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
 @pytest.mark.parametrize("steps", [32, 64])
 def test_a_regression_on_ten_examples_has_rank_ten(driver, steps):
     x, y = draw(6, 10, 100).astype(np.float32), draw(7, 10).astype(np.float32)
@@ -175,7 +175,7 @@ def test_too_few_steps_are_reported():
     assert abs(found.largest[0] - 1) <= found.largest_bounds[0]
 
 
-@pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.compiled])
+@pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
 def test_multiple_eigenvalues_at_an_end_are_all_found(driver):
     eigenvalues = np.array([1.0] * 20 + [2.0] * 30 + [5.0] * 3)
     found = spectrum.extremes(rotated(eigenvalues), KEY, k=4, driver=driver, exact_below=0)
@@ -234,7 +234,7 @@ def test_one_probe_has_no_interval():
     assert np.isnan(found.high).all()
 
 
-@pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.compiled])
+@pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
 def test_a_population_of_masks_shares_every_program(driver):
     traced: list[None] = []
     compilations = []
@@ -271,7 +271,9 @@ def test_operators_stack_into_a_population():
 def test_a_basis_of_millions_of_weights_is_refused_before_anything_is_made():
     size = 25_000_000
     shapes = [jax.ShapeDtypeStruct((size,), dtype) for dtype in (jnp.float32, jnp.int32)]
-    operator = Operator(shapes[0], (), (), shapes[1], shapes[1])  # of shapes: nothing to multiply
+    operator = Operator(
+        shapes[0], (), (), shapes[1], shapes[1], shapes[0]
+    )  # of shapes: nothing to multiply
     for measure in (spectrum.extremes, spectrum.density):
         with pytest.raises(ValueError, match=r"6400000000 bytes.*at most 21 steps of 25000000"):
             measure(operator, KEY)
