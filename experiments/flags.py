@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ MANY = 12  # names that a sentence can list
 
 class UserError(Exception):
     """What the user can mend: printed as one sentence, exit code 2."""
+
+
+class LostProcess(UserError):
+    """Another process of the job is gone."""
 
 
 def nearest(kind: str, name: str, known: Any) -> str:
@@ -149,7 +154,9 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, LostProcess):
+            os._exit(2)  # an orderly exit would wait for the lost process
         sys.exit(2)
     except Interrupted as stop:
         print(f"Stopped by {stop.signal}; the same command continues.", file=sys.stderr)

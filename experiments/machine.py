@@ -1,16 +1,22 @@
 """The machine an experiment runs on: its devices, and what is kept for the next run on it."""
 
 import collections
+import contextlib
 import functools
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments.flags import UserError
+from experiments.flags import LostProcess, UserError
 from lth_jax import store
 from lth_jax.training import DRIVERS
+
+AUTO = "auto"
 
 _HITS = "/jax/compilation_cache/cache_hits"
 _MISSES = "/jax/compilation_cache/cache_misses"
@@ -29,20 +35,106 @@ def prepare(machine: ConfigDict) -> None:
             raise UserError(
                 f"`machine.{field}` is {machine[field]}; it must be 0 (measured) or more."
             )
-    make_cpu_devices(machine.devices or cores())
-    there = jax.local_device_count()
-    if machine.devices > there:
-        kind = jax.local_devices()[0].device_kind
-        raise UserError(
-            f"`machine.devices` is {machine.devices}; this machine has {there} ({kind})."
-        )
-    if machine.chunk % max(machine.devices, 1):
-        raise UserError(
-            f"`machine.chunk` is {machine.chunk}; it must be a multiple of `machine.devices`, "
-            f"which is {machine.devices}."
-        )
+    join(machine)
+    make_cpu_devices(machine.devices // max(machine.processes, 1) or cores())
+    _check_devices(machine)
     if machine.compilation_cache:
         _keep_compiled_programs()
+
+
+def _check_devices(machine: ConfigDict) -> None:
+    there, processes = jax.device_count(), jax.process_count()
+    if machine.devices > there:
+        kind = jax.local_devices()[0].device_kind
+        who = "this machine has" if processes == 1 else f"its {processes} processes have"
+        raise UserError(f"`machine.devices` is {machine.devices}; {who} {there} ({kind}).")
+    if machine.devices % processes:
+        raise UserError(
+            f"`machine.devices` is {machine.devices}; it must be a multiple of the {processes} "
+            "processes, which have as many each."
+        )
+    if machine.chunk % max(machine.devices, processes):
+        of = "`machine.devices`, which" if machine.devices else "the number of processes, which"
+        raise UserError(
+            f"`machine.chunk` is {machine.chunk}; it must be a multiple of {of} "
+            f"is {max(machine.devices, processes)}."
+        )
+
+
+def join(machine: ConfigDict) -> None:
+    """Joins the `jax.distributed` job that a config speaks of, if it does and it is not joined.
+
+    Raises:
+      UserError: a field cannot be right, or nothing here tells of a job. Where the other processes
+        do not come within `machine.patience` seconds, the program ends with one sentence.
+    """
+    _check_job(machine)
+    if not machine.coordinator or jax.distributed.is_initialized():
+        return
+    auto = machine.coordinator == AUTO
+    told = (
+        {}
+        if auto
+        else {
+            "coordinator_address": machine.coordinator,
+            "num_processes": machine.processes,
+            "process_id": machine.process,
+        }
+    )
+    late = threading.Timer(machine.patience, _give_up, [machine])
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            **told,
+            initialization_timeout=machine.patience + 60,  # longer than ours, whose end is gentler
+            heartbeat_timeout_seconds=machine.patience,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"`machine.coordinator` is '{machine.coordinator}': {error}") from error
+    finally:
+        late.cancel()
+
+
+def _check_job(machine: ConfigDict) -> None:
+    if machine.patience < 1:
+        raise UserError(f"`machine.patience` is {machine.patience}; it must be at least 1 second.")
+    if machine.coordinator in ("", AUTO):
+        if machine.processes or machine.process:
+            raise UserError("`machine.processes` and `process` need `machine.coordinator`.")
+    elif not machine.coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(f"`machine.coordinator` is '{machine.coordinator}'; it must be HOST:PORT.")
+    elif not 0 <= machine.process < machine.processes:
+        raise UserError(
+            f"`machine.process` is {machine.process}; it must be one of the "
+            f"{machine.processes} of `machine.processes`, counted from 0."
+        )
+
+
+def _give_up(machine: ConfigDict) -> None:
+    """Ends the program: JAX cannot be told to stop waiting."""
+    print(
+        f"error: the processes of the job did not all come to {machine.coordinator} within "
+        f"{machine.patience} seconds; start them all, with one coordinator.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
+
+
+@contextlib.contextmanager
+def in_company(team: store.Team) -> Iterator[None]:
+    """Within the block an error of the connection to other processes is a `LostProcess`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if team.count == 1:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise LostProcess(
+            f"process {team.index} of {team.count} stops, since another is lost or one has failed "
+            f"({reason}); start all of them again: the same command continues."
+        ) from error
 
 
 def cores() -> int:
@@ -70,7 +162,9 @@ def note_precision(compute_dtype: str) -> None:
 
 def devices(machine: ConfigDict, members: int) -> int:
     """Over how many devices a population is split: those asked for, else all that have work."""
-    return machine.devices or min(jax.local_device_count(), members)
+    processes = jax.process_count()
+    of_each = min(jax.local_device_count(), -(-members // processes))
+    return machine.devices or processes * of_each
 
 
 def learnt(machine: ConfigDict) -> Path | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import rich
 from ml_collections import ConfigDict
 
@@ -27,7 +28,7 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.starts import Starts
 from lth_jax.report import level_table, read_run, write_report
-from lth_jax.training import DRIVERS, Plan, candidate_plans, choose_plan, widths_for
+from lth_jax.training import DRIVERS, Plan, candidate_plans, choose_plan, fitted, widths_for
 
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
@@ -53,12 +54,14 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     experiment, machine = config.experiment, config.machine
     build.check(experiment)
     machines.prepare(machine)
-    machines.note_precision(experiment.train.compute_dtype)
-    env = stores.environment()
+    team, env = stores.everyone(), stores.environment()
+    if team.first:
+        machines.note_precision(experiment.train.compute_dtype)
     try:
-        loaded = build.dataset(config)
-        lab, ladder = _setting(experiment, loaded)
+        lab, ladder, identity = team.each(lambda: _setting(config, env))
+        team.check_same(config=experiment.to_dict(), identity=identity, plan=told(machine))
         with (
+            machines.in_company(team),
             stores.on_signals() as stop,
             stores.open_run(
                 machine.workdir,
@@ -66,33 +69,43 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                 config=experiment.to_dict(),
                 env=env | {"command": list(command)},
                 wait=machine.wait,
+                team=team,
             ) as run,
         ):
-            store = stores.Store(machine.workdir)
-            if run.status == "finished":
-                print(f"{run.path.name} is finished already; here is its result.")
-            else:
-                source = stores.source_fingerprint(*SOURCES)
-                identity = build.identity(experiment, loaded.fingerprint, env, source)
+            done = run.status == "finished"
+            if not done:
+                store = stores.Store(machine.workdir, team)
                 _climb(machine, Cell(lab, ladder, identity), run, store, stop)
                 run.finish()
-            describe(store, run.path, lab)
-            page = write_report(store, run)
-            rich.print(level_table(read_run(store, run.path)))
-            print(f"page: {page}")
+            team.from_first(lambda: _show(machine, run.path, lab, done))
             return run.path
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
 
 
-def _setting(experiment: ConfigDict, loaded: Any) -> tuple[Lab, Ladder]:
+def _setting(config: ConfigDict, env: dict[str, Any]) -> tuple[Lab, Ladder, dict[str, Any]]:
+    """What to train with, what to do, and what decides its numbers."""
+    experiment = config.experiment
+    loaded = build.dataset(config)
     try:
         lab = build.lab(experiment, loaded)
         ladder = build.ladder(experiment, lab)
         check_ladder(lab, ladder)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    return lab, ladder
+    source = stores.source_fingerprint(*SOURCES)
+    return lab, ladder, build.identity(experiment, loaded.fingerprint, env, source)
+
+
+def _show(machine: ConfigDict, path: Path, lab: Lab, was_done: bool) -> None:
+    """Writes the page of a finished run, and prints its table."""
+    if was_done:
+        print(f"{path.name} is finished already; here is its result.")
+    store = stores.Store(machine.workdir)
+    describe(store, path, lab)
+    page = write_report(store, stores.find_run(machine.workdir, str(path)))
+    rich.print(level_table(read_run(store, path)))
+    print(f"page: {page}")
 
 
 def _climb(
@@ -102,24 +115,27 @@ def _climb(
     sizes = level_sizes(lab, ladder)
     lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
     work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
-    with Display(run.path.name, work, machine.progress) as display:
+    with Display(run.path.name, work, machine.progress and store.team.first) as display:
         plans = recorded_plans(machine, run, cell)
+        for note in elsewhere(plans):
+            display.say(note)
         run.clear()
-        climb([cell], store=store, plans=plans, hooks=_hooks(run, display, stop))
+        hooks = _hooks(run, display, stop, store.team)
+        climb([cell], store=store, plans=plans, hooks=hooks)
         display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
 
 
-def _hooks(run: stores.Run, display: Display, stop: stores.Stop) -> Hooks:
+def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Team) -> Hooks:
     def on_progress(progress: Progress) -> None:
         run.log(_record(progress))
         display.advance(progress)
         if progress.step < progress.stop:
-            stop.check()
+            stop.check(team)
 
     def on_node(cell: int, entry: Entry) -> None:
         run.add(**entry._asdict())
         display.node(entry)
-        stop.check()
+        stop.check(team)
 
     def on_replan(level: int, plan: Plan) -> None:
         run.add_replan({"level": level, **plan._asdict()})
@@ -149,6 +165,31 @@ def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence
     return [(0, plan_of(run.plan)), *((r["level"], plan_of(r)) for r in run.replans)]
 
 
+def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
+    """A sentence for each plan that was made for devices which are not there.
+
+    Raises:
+      UserError: a plan cannot run on those that are.
+    """
+    notes = []
+    for level, plan in plans:
+        try:
+            here = fitted(plan, jax.device_count(), jax.process_count())
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if here != plan:
+            notes.append(
+                f"From level {level} on the plan has {plan.devices} devices; here its members "
+                f"train on {here.devices}, {here.vmapped} at once on each."
+            )
+    return notes
+
+
+def told(machine: ConfigDict) -> dict[str, Any]:
+    """What a config says of the plan."""
+    return {name: machine[name] for name in ("chunk", "driver", "devices")}
+
+
 def plan_of(recorded: dict[str, Any]) -> Plan:
     """The plan in a record that may hold more."""
     return Plan(**{name: recorded[name] for name in Plan._fields})
@@ -165,10 +206,11 @@ def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]
 def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
     """The plans to measure for chunks of these widths; the first is what a config tells."""
     if machine.chunk and machine.driver:
-        return [Plan(machine.chunk, machine.driver, machine.devices or 1)]
+        return [Plan(machine.chunk, machine.driver, machine.devices or jax.process_count())]
     drivers = [machine.driver] if machine.driver else DRIVERS
     widths = [machine.chunk] if machine.chunk else widths
-    return candidate_plans(widths, machines.devices(machine, max(widths)), drivers)
+    devices = machines.devices(machine, max(widths))
+    return candidate_plans(widths, devices, drivers, jax.process_count())
 
 
 def measure_plans(
@@ -186,6 +228,7 @@ def measure_plans(
             sizes,
             candidates=candidates,
             learnt=machines.learnt(machine),
+            team=stores.everyone(),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

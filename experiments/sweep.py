@@ -22,8 +22,9 @@ from rich.console import Console
 from experiments import build, flags, h
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.groups import Sharing, groups, shown, static_fields
+from experiments.groups import Group, Sharing, groups, shown, static_fields
 from experiments.run import DEFAULT
+from experiments.runner import told
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
 from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
@@ -153,13 +154,20 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
     Returns:
       The sweep's page.
     """
-    machine = config.machine
-    with stores.on_signals() as stop:
+    machine, team = config.machine, stores.everyone()
+    with machines.in_company(team), stores.on_signals() as stop:
         sweep = train_cells(machine, config.experiment.name, planned_cells, command, stop)
-    page = write_sweep_report(stores.Store(machine.workdir), sweep.path)
-    found = read_sweep(stores.Store(machine.workdir), sweep.path)
+        return Path(team.from_first(lambda: _show(machine, sweep.path)))
+
+
+def _show(machine: ConfigDict, path: Path) -> str:
+    """Writes the page of a finished sweep, and prints its table."""
+    store = stores.Store(machine.workdir)
+    page = write_sweep_report(store, path)
+    found = read_sweep(store, path)
     Console(width=None if sys.stdout.isatty() else WIDE).print(sweep_table(found))
-    return page
+    print(f"page: {page}")
+    return str(page)
 
 
 def train_cells(
@@ -181,15 +189,23 @@ def train_cells(
     Returns:
       The sweep, finished; `report.sweeps.read_sweep` reads its cells.
     """
-    environment = stores.environment()
+    environment, team = stores.environment(), stores.everyone()
     record = {"cells": [{"setting": s, "run": run_name(c)} for s, c in planned_cells]}
-    sweep = stores.open_sweep(machine.workdir, name=name, config=record)
+    team.check_same(cells=record, plan=told(machine))
+    sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
     sharing = Sharing(environment)
-    left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
-    todo = groups(left, sharing)
-    print(_overview(planned_cells, left, todo, sharing), flush=True)
-    Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop).run(todo)
+    finished = team.from_first(lambda: [_finished(machine.workdir, c) for _, c in planned_cells])
+    left = [cell for cell, done in zip(planned_cells, finished, strict=True) if not done]
+    todo = team.each(lambda: groups(left, sharing))
+    team.check_same(groups=[[group.key, _identities(group)] for group in todo])
+    if team.first:
+        print(_overview(planned_cells, left, todo, sharing), flush=True)
+    Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop, team).run(todo)
     return sweep
+
+
+def _identities(group: Group) -> list[Any]:
+    return [job.cell.identity for job in group.jobs]
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
@@ -264,7 +280,7 @@ def main() -> None:
             dry_run(config, planned_cells)
         else:
             command = ["python", "-m", "experiments.sweep", *sys.argv[1:]]
-            print(f"page: {run_sweep(config, planned_cells, command)}")
+            run_sweep(config, planned_cells, command)
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
 

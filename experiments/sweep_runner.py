@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
-from experiments.runner import candidates, measure_plans, plan_of
+from experiments.runner import candidates, elsewhere, measure_plans, plan_of
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, Progress, Roster, climb, timeline
 from lth_jax.training import Plan
@@ -19,7 +19,7 @@ that a level is several of them, which workers share and a kill cannot lose toge
 
 
 class Worker:
-    """One process at work on a sweep.
+    """One process, or a team of them in step, at work on a sweep.
 
     Args:
       machine: as of a config.
@@ -27,6 +27,7 @@ class Worker:
       sweep: the folder of the sweep.
       environment: as of `store.environment`, with the command.
       stop: whether somebody asked to stop.
+      team: the processes.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Worker:
         sweep: stores.Sweep,
         environment: dict[str, Any],
         stop: stores.Stop,
+        team: stores.Team = stores.ALONE,
     ):
         self._machine, self._sharing, self._sweep = machine, sharing, sweep
-        self._environment, self._stop = environment, stop
-        self._store = stores.Store(machine.workdir)
+        self._environment, self._stop, self._team = environment, stop, team
+        self._store = stores.Store(machine.workdir, team)
 
     def run(self, groups: Sequence[Group]) -> None:
         """Trains all groups: first those that nobody is at, then what others have not finished."""
@@ -58,11 +60,15 @@ class Worker:
         name = f"group-{group.key[:8]}"
         replans = [(r["level"], plan_of(r)) for r in self._sweep.records(f"replans-{name}")]
         title = f"{self._sweep.path.name} {name}"
-        with Display(title, member_steps(group), self._machine.progress) as display:
+        plans = [(0, plan_of(plan)), *replans]
+        progress = self._machine.progress and self._team.first
+        with Display(title, member_steps(group), progress) as display:
+            for note in elsewhere(plans):
+                display.say(note)
             climb(
                 [job.cell for job in group.jobs],
                 store=self._store,
-                plans=[(0, plan_of(plan)), *replans],
+                plans=plans,
                 hooks=self._hooks(group, plan, name, display),
                 programs=self._sharing.programs[group.program],
             )
@@ -75,7 +81,7 @@ class Worker:
             self._sweep.append(f"metrics-{name}", _record(progress))
             display.advance(progress)
             if progress.step < progress.stop:
-                self._stop.check()
+                self._stop.check(self._team)
 
         def on_node(cell: int, entry: Entry) -> None:
             entries[cell].append(entry)
@@ -83,7 +89,7 @@ class Worker:
             if sum(len(found.rows) for found in entries[cell]) == sizes[cell]:
                 self._finish(group.jobs[cell], entries[cell], plan)
                 display.say(f"finished after {display.spent()}: {shown(group.jobs[cell].setting)}")
-            self._stop.check()
+            self._stop.check(self._team)
 
         def on_replan(level: int, plan: Plan) -> None:
             self._sweep.append(f"replans-{name}", {"level": level, **plan._asdict()})
@@ -100,6 +106,7 @@ class Worker:
             config=experiment.to_dict(),
             env=self._environment,
             wait=True,
+            team=self._team,
         ) as run:
             if run.status == "finished":
                 return

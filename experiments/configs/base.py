@@ -97,6 +97,11 @@ def ladder() -> ConfigDict:
             "devices": 0,  # that a population is split over; 0: measured, a CPU's cores among them
             "progress": True,
             "compilation_cache": True,
+            # Of several processes: HOST:PORT of process 0; auto: as Slurm or a TPU pod tell.
+            "coordinator": "",
+            "processes": 0,  # how many they are and which this one is, unless auto
+            "process": 0,
+            "patience": 100,  # seconds after which a process that is silent counts as lost
             "wait": False,  # for another process that runs the same experiment
         }
     )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from lth_jax.lottery.level import compile_measure
+from lth_jax.training.placement import Plan, fitted
 from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Trainer, init_member, init_record, train_segment
 
@@ -22,12 +23,14 @@ class Programs:
       trainer: the same.
       segment: `plan -> segment`, of any chunk (see `compile_segment`).
       measure: `plan -> results` of a trained chunk (see `compile_measure`).
+
+    A plan that was made for other devices than are there runs on these (see `fitted`).
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.segment = functools.cache(lambda plan: compile_segment(trainer, plan))
-        self.measure = functools.cache(lambda plan: compile_measure(trainer, plan))
+        self.segment = functools.cache(lambda plan: compile_segment(trainer, _here(plan)))
+        self.measure = functools.cache(lambda plan: compile_measure(trainer, _here(plan)))
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def same(self, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
@@ -40,6 +43,10 @@ class Programs:
         if text not in self._compiled:
             self._compiled[text] = lowered.compile(compiler_options=quick_to_compile())
         return self._compiled[text]
+
+
+def _here(plan: Plan) -> Plan:
+    return fitted(plan, jax.device_count(), jax.process_count())
 
 
 def training_program(trainer: Trainer, data: Any, hyper: Iterable[str]) -> str:

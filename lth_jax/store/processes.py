@@ -8,6 +8,7 @@ in one process and told to the others. A process alone is a team of one, and tel
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -99,6 +100,15 @@ class Team:
             if problem:
                 raise StoreError(f"process {i} of {self.count} cannot begin: {problem}")
         return value
+
+    def check_sees(self, path: Path) -> None:
+        """Raises `StoreError` in all processes unless each sees a file that process 0 has made."""
+
+        def see() -> None:
+            if not path.exists():
+                raise StoreError(f"{path} is not there; all processes need one shared folder.")
+
+        self.each(see)
 
     def check_same(self, **facts: Any) -> None:
         """Raises unless all processes have the same facts, compared by their hashes.

@@ -201,6 +201,7 @@ def open_run(
             _prepare(path, name, config, config_hash, env)
 
         team.from_first(begin)
+        team.check_sees(path / "config.json")
         run = Run(path, config_hash, team)
         run._set_unless_finished("running")
         try:

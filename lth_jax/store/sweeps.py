@@ -93,4 +93,5 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
             f"{found.path / 'config.json'} holds another sweep than the one asked for; restore "
             "it, or remove the folder to start anew."
         )
+    team.check_sees(found.path / "config.json")
     return found

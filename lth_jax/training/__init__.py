@@ -10,7 +10,7 @@ from lth_jax.training.losses import (
     soft_cross_entropy,
     squared_error,
 )
-from lth_jax.training.placement import DRIVERS, Plan, halved, over_population
+from lth_jax.training.placement import DRIVERS, Plan, fitted, halved, over_population
 from lth_jax.training.planning import candidate_plans, choose_plan, widths_for
 from lth_jax.training.population import compile_segment, train_chunk, train_population
 from lth_jax.training.segment import (
@@ -41,6 +41,7 @@ __all__ = [
     "cross_entropy",
     "distillation",
     "evaluate",
+    "fitted",
     "halved",
     "init_member",
     "init_record",

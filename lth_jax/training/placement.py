@@ -31,7 +31,7 @@ class Plan(NamedTuple):
         over a compiled step.
       devices: over how many devices a chunk is split; must divide it.
       vmapped: how many of a device's members are vectorised together, the others following one
-        after the other inside the program (of the `scan` driver only); None for all.
+        after the other inside the program; None for all.
     """
 
     chunk: int
@@ -66,8 +66,36 @@ def check_plan(plan: Plan) -> None:
         raise ValueError(
             f"`vmapped` is {plan.vmapped}; it must divide the {plan.share} members of a device."
         )
-    if plan.driver == "host" and plan.vmapped != plan.share:
-        raise ValueError("`vmapped` needs the `scan` driver: the host's loop is over steps.")
+
+
+def fitted(plan: Plan, devices: int, processes: int = 1) -> Plan:
+    """A plan on the devices that are there, where it was made for others.
+
+    As many members as before are vectorised together, which is what their last bits depend on; such
+    groups follow one after the other where there are fewer devices.
+
+    Args:
+      plan: as it was recorded.
+      devices: how many there are.
+      processes: to how many processes they belong, as many to each.
+
+    Raises:
+      ValueError: the groups cannot be divided evenly over several processes.
+
+    >>> fitted(Plan(8, devices=4), 2)
+    Plan(chunk=8, driver='scan', devices=2, vmapped=2)
+    """
+    if plan.devices <= devices and plan.devices % processes == 0:
+        return plan
+    width = plan.vmapped or plan.share
+    groups = plan.chunk // width
+    fits = [n for n in range(processes, devices + 1, processes) if groups % n == 0]
+    if not fits:
+        raise ValueError(
+            f"the plan's {groups} groups of {width} members cannot be divided over {processes} "
+            "processes; start as many as divide them, or one."
+        )
+    return plan._replace(devices=fits[-1], vmapped=width)
 
 
 def check_devices(devices: int) -> None:

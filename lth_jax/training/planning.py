@@ -18,7 +18,7 @@ import jaxlib
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.store import StoreError, content_key, files
+from lth_jax.store import ALONE, StoreError, Team, content_key, files
 from lth_jax.training.placement import DRIVERS, Plan
 from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Member, Trainer, init_record
@@ -52,12 +52,12 @@ def widths_for(sizes: Sequence[int]) -> list[int]:
 
 
 def candidate_plans(
-    widths: Iterable[int], devices: int = 1, drivers: Sequence[str] = DRIVERS
+    widths: Iterable[int], devices: int = 1, drivers: Sequence[str] = DRIVERS, processes: int = 1
 ) -> list[Plan]:
     """The plans worth measuring: widths, vectorised or one after the other, by both drivers.
 
     With several devices every width is rounded up to a multiple of them, and the widest is also
-    tried on a single one, where all cores of a CPU share each operation.
+    tried on a single one of each process, where all cores of a CPU share each operation.
 
     >>> for plan in candidate_plans([8], drivers=["scan"]):
     ...     print(plan)
@@ -65,10 +65,13 @@ def candidate_plans(
     Plan(chunk=8, driver='scan', devices=1, vmapped=1)
     """
     widest, *narrower = sorted(widths, reverse=True)
-    rounded = [-(-width // devices) * devices for width in (widest, *narrower)]
+
+    def over(n: int, width: int) -> tuple[int, int]:
+        return -(-width // n) * n, n
+
     # The widest first: measuring may end before the last.
-    first, *others = [(width, devices) for width in rounded]
-    placed = dict.fromkeys([first, (widest, 1), *others])
+    first, *others = [over(devices, width) for width in (widest, *narrower)]
+    placed = dict.fromkeys([first, over(processes, widest), *others])
     plans = [
         Plan(width, driver, n, vmapped)
         for width, n in placed
@@ -99,6 +102,7 @@ def choose_plan(
     repeats: int = 3,
     budget: float = 20.0,
     learnt: Path | None = None,
+    team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures the candidate plans on the actual network, data and device; picks the cheapest.
 
@@ -119,6 +123,7 @@ def choose_plan(
         every plan that was measured counts.
       learnt: a folder in which choices are kept and looked up: by the program, the kind and number
         of devices, the versions of JAX, the sizes and the candidates.
+      team: the processes that measure together; the clock, memory and folder of process 0 decide.
 
     Returns:
       The plan, and the evidence: one dict per measured candidate: the plan's fields,
@@ -131,10 +136,10 @@ def choose_plan(
     setting = Setting(trainer, members, train, validation)
     plans = list(candidates or candidate_plans(widths_for(sizes)))
     path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes)[:32]}.json"
-    if path and (found := _recall(path)):
-        return found
-    plan, evidence = _measure(setting, plans, sizes, repeats, budget)
-    if path:
+    if found := team.from_first(lambda: path and _recall(path)):
+        return Plan(**found["plan"]), found["evidence"]
+    plan, evidence = _measure(setting, plans, sizes, repeats, budget, team)
+    if path and team.first:
         files.write_json(path, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
 
@@ -150,7 +155,7 @@ def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) 
     return content_key(
         {
             "program": hashlib.sha256(text.encode()).hexdigest(),
-            "device": [device.device_kind, jax.local_device_count()],
+            "device": [device.device_kind, jax.local_device_count(), jax.process_count()],
             "versions": [jax.__version__, jaxlib.__version__],
             "sizes": list(sizes),
             "candidates": [plan._asdict() for plan in plans],
@@ -158,12 +163,12 @@ def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) 
     )
 
 
-def _recall(path: Path) -> tuple[Plan, list[dict[str, Any]]] | None:
+def _recall(path: Path) -> dict[str, Any] | None:
     """What an earlier process learnt; None if there is nothing, or nothing readable."""
     try:
         found = files.read_json(path)
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]
-        return Plan(**found["plan"]), evidence
+        return {"plan": Plan(**found["plan"])._asdict(), "evidence": evidence}
     except (StoreError, KeyError, TypeError):
         return None
 
@@ -203,16 +208,24 @@ def _fits(plan: Plan, needed: int | None, free: int | None) -> bool:
 
 
 def _measure(
-    setting: Setting, plans: Sequence[Plan], sizes: Sequence[int], repeats: int, budget: float
+    setting: Setting,
+    plans: Sequence[Plan],
+    sizes: Sequence[int],
+    repeats: int,
+    budget: float,
+    team: Team,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    began, free = time.perf_counter(), free_bytes()
+    def clock() -> float:
+        return team.from_first(time.perf_counter)
+
+    began, free = clock(), team.from_first(free_bytes)
     runs: dict[Plan, Callable[[], float]] = {}
     needed: dict[Plan, int | None] = {}
     steps = 1
     for plan in plans:
-        if len(runs) > 1 and time.perf_counter() - began > budget:
+        if len(runs) > 1 and clock() - began > budget:
             break
-        probe = _Probe(setting, plan)
+        probe = _Probe(setting, plan, clock)
         # The host's step holds what the scan holds, and is several programs: see the scan's figure.
         alike = needed.get(plan._replace(driver="scan"))
         needed[plan] = probe.bytes() if plan.driver == "scan" else alike
@@ -248,8 +261,8 @@ def _measure(
 class _Probe:
     """A plan's segment, and what it takes: bytes on a device, seconds for a few real steps."""
 
-    def __init__(self, setting: Setting, plan: Plan):
-        self._setting, self._plan = setting, plan
+    def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], float]):
+        self._setting, self._plan, self._clock = setting, plan, clock
         self._segment: Any = compile_segment(setting.trainer, plan)
 
     def _start(self, steps: int) -> tuple[Any, ...]:
@@ -267,6 +280,6 @@ class _Probe:
     def seconds(self, steps: int) -> float:
         """The time of a segment of so many steps on copies of the members."""
         args = self._start(steps)
-        start = time.perf_counter()
+        start = self._clock()
         jax.block_until_ready(self._segment(*args))
-        return time.perf_counter() - start
+        return self._clock() - start

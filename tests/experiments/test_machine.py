@@ -1,9 +1,11 @@
 """The machine part of a config: devices that are there, and what is kept for the next run."""
 
+import jax
 import pytest
 
 from experiments import machine, runner
-from experiments.flags import UserError
+from experiments.flags import LostProcess, UserError
+from lth_jax.store import Team
 from lth_jax.training import Plan
 from tests.experiments import tiny
 
@@ -50,3 +52,37 @@ def test_bfloat16_on_a_cpu_is_said_to_be_slow(capsys):
     assert capsys.readouterr().out == ""
     machine.note_precision("bfloat16")
     assert "bfloat16 is slower than float32 on a CPU" in capsys.readouterr().out
+
+
+def test_processes_that_cannot_be_are_one_sentence():
+    for changes, message in [
+        ({"processes": 2}, "need `machine.coordinator`"),
+        ({"coordinator": "somewhere", "processes": 2}, "it must be HOST:PORT"),
+        (
+            {"coordinator": "here:1", "processes": 2, "process": 2},
+            "`machine.process` is 2; it must",
+        ),
+        ({"coordinator": "here:1"}, "one of the 0 of `machine.processes`"),
+        ({"coordinator": "auto"}, "`machine.coordinator` is 'auto': "),
+        ({"patience": 0}, "`machine.patience` is 0"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            machine.join(machine_of(**changes))
+    machine.join(machine_of())
+
+
+def test_an_error_beside_other_processes_says_what_to_do():
+    error = jax.errors.JaxRuntimeError("Gloo AllGather failed: Connection closed\nmore")
+    with pytest.raises(LostProcess, match=r"process 1 of 2 stops.*closed\); start all of them"):
+        with machine.in_company(Team(1, 2)):
+            raise error
+    with pytest.raises(jax.errors.JaxRuntimeError), machine.in_company(Team()):
+        raise error
+
+
+def test_a_plan_for_other_devices_is_told_and_runs():
+    assert runner.elsewhere([(0, Plan(8, devices=8))]) == []
+    [note] = runner.elsewhere([(0, Plan(8)), (2, Plan(16, devices=16))])
+    assert note.startswith(
+        "From level 2 on the plan has 16 devices; here its members train on 8, 1"
+    )

@@ -1,4 +1,4 @@
-"""What processes tell each other, seen from one of them; see tests/experiments/test_processes.py."""
+"""What the processes of a job tell each other, seen from one of them."""
 
 import dataclasses
 import json

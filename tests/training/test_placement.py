@@ -9,7 +9,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.training import Plan, compile_segment, halved
-from lth_jax.training.placement import check_plan, over_population
+from lth_jax.training.placement import check_plan, fitted, over_population
 from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of, pruned, records_of
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
@@ -33,6 +33,7 @@ def trained(plan):
         Plan(8, devices=8),
         Plan(8, devices=2, vmapped=2),
         Plan(8, vmapped=1),
+        pytest.param(Plan(8, "host", vmapped=4), marks=pytest.mark.slow),
         pytest.param(Plan(8, "host", devices=4), marks=pytest.mark.slow),
     ],
 )
@@ -87,7 +88,6 @@ def test_functions_of_several_kinds_of_arguments():
         (Plan(5, devices=2), "`chunk` is 5; it must be a multiple of `devices`"),
         (Plan(4, vmapped=3), "`vmapped` is 3; it must divide the 4"),
         (Plan(4, vmapped=0), "`vmapped` is 0"),
-        (Plan(4, "host", vmapped=2), "`vmapped` needs the `scan` driver"),
     ],
 )
 def test_a_plan_that_cannot_run_is_refused(plan, message):
@@ -106,3 +106,24 @@ def test_halving_ends_in_one_member_per_device(plan):
         assert smaller.chunk < seen[-1].chunk
         seen.append(smaller)
     assert seen[-1].share == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "devices", "processes", "found"),
+    [
+        (Plan(8, devices=4), 8, 1, Plan(8, devices=4)),
+        (Plan(8, devices=4), 8, 2, Plan(8, devices=4)),
+        (Plan(8, devices=4), 3, 1, Plan(8, devices=2, vmapped=2)),
+        (Plan(6, "host", 3), 2, 1, Plan(6, "host", 1, 2)),
+        (Plan(8, vmapped=1), 4, 2, Plan(8, devices=4, vmapped=1)),
+        (Plan(12, devices=3, vmapped=2), 4, 2, Plan(12, devices=2, vmapped=2)),
+    ],
+)
+def test_a_plan_made_elsewhere_keeps_what_is_vectorised_together(plan, devices, processes, found):
+    assert fitted(plan, devices, processes) == found
+    assert (found.vmapped or found.share) == (plan.vmapped or plan.share)
+
+
+def test_a_plan_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="1 groups of 8 members cannot be divided over 2 processe"):
+        fitted(Plan(8), 4, 2)

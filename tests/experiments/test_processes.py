@@ -1,0 +1,154 @@
+"""Two processes as one `jax.distributed` job on this machine, and what becomes of a lost one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyarrow import csv
+
+ROOT = Path(__file__).resolve().parents[2]
+SEGMENTS = 3 * (1 + 2 + 2)  # of three levels, of which the dense networks fill one chunk
+DEVICES = 4
+
+pytestmark = pytest.mark.slow
+
+
+def start(workdir, data, *more, devices, program="run", config="tiny"):
+    machine = {"workdir": workdir, "data_dir": data, "chunk": 4}
+    flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", f"experiments.{program}"),
+            f"--config=tests/experiments/{config}.py",
+            *flags,
+            *more,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def start_job(workdir, data, *more, odd=(), patience=60, coming=(0, 1), **how):
+    """Two processes with two devices each; the second is given `odd` arguments too."""
+    job = {"coordinator": f"localhost:{free_port()}", "processes": 2, "patience": patience}
+    flags = [f"--config.machine.{name}={value}" for name, value in job.items()]
+    flags += [f"--config.machine.devices={DEVICES}", *more]
+    own = [[f"--config.machine.process={i}", *(odd if i else ())] for i in coming]
+    return [start(workdir, data, *flags, *mine, devices=2, **how) for mine in own]
+
+
+def finish(process, code=0):
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    return out, errors
+
+
+def folder_of(workdir):
+    [folder] = [path.parent for path in Path(workdir).glob("*/config.json")]
+    return folder
+
+
+def table(workdir):
+    """Every network's results."""
+    [path] = Path(workdir).glob("*/report/data/seeds.csv")
+    found = csv.read_csv(path).to_pylist()
+    return {tuple(v for k, v in row.items() if k != "value"): row["value"] for row in found}
+
+
+def segments(workdir):
+    return sum(path.read_text().count("\n") for path in Path(workdir).glob("*/metrics.jsonl"))
+
+
+def sentence(errors):
+    """The one line that a program ends with, whatever JAX says before."""
+    [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The ladder by one process with as many devices."""
+    data, workdir = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("alone")
+    finish(start(workdir, data, f"--config.machine.devices={DEVICES}", devices=DEVICES))
+    assert segments(workdir) == SEGMENTS
+    return data, workdir
+
+
+def test_two_processes_train_what_one_does(tmp_path, alone):
+    data, reference = alone
+    (first, _), (second, _) = map(finish, start_job(tmp_path, data))
+    assert "page: " in first and "page: " not in second
+    assert segments(tmp_path) == SEGMENTS
+    assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
+    made = [sorted(p.name for p in w.glob("nodes/*/*")) for w in (tmp_path, reference)]
+    assert made[0] == made[1]
+    assert json.loads((folder_of(tmp_path) / "status.json").read_text())["status"] == "finished"
+
+
+def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
+    data, reference = alone
+    first, second = start_job(tmp_path, data)
+    deadline = time.monotonic() + 240
+    while not segments(tmp_path) or segments(tmp_path) % 3 != 2:  # a chunk is partly trained
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()
+        time.sleep(0.005)
+    second.kill()
+    second.communicate()
+    _, errors = finish(first, code=2)
+    assert "process 0 of 2 stops, since another is lost or one has failed" in sentence(errors)
+    done = segments(tmp_path)
+    assert list(tmp_path.glob("partial/*/*/arrays/ocdbt.process_1"))  # each wrote its parts
+    _, errors = finish(start(tmp_path, data, devices=2))
+    assert "has 4 devices; here its members train on 2, 1 at once" in " ".join(errors.split())
+    assert segments(tmp_path) <= SEGMENTS + 1 and done < SEGMENTS
+    assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
+
+
+def test_a_sweep_by_two_processes(tmp_path, alone):
+    data, _ = alone
+    (first, _), _ = map(finish, start_job(tmp_path, data, program="sweep", config="swept"))
+    assert "2 cells, 0 finished" in first
+    states = [json.loads(p.read_text())["status"] for p in tmp_path.glob("*/status.json")]
+    assert states == ["finished"] * 2
+
+
+@pytest.mark.parametrize("program", ["run", "sweep"])
+def test_processes_with_different_configs_train_nothing(tmp_path, alone, program):
+    data, _ = alone
+    config = {"run": "tiny", "sweep": "swept"}[program]
+    odd = ["--config.experiment.replicates=3"]
+    job = start_job(tmp_path, data, odd=odd, program=program, config=config)
+    what = {"run": "config", "sweep": "cells"}[program]
+    for process in job:
+        line = sentence(finish(process, code=2)[1])
+        assert f"process 1 of 2 has another {what} than process 0" in line
+    assert not list(tmp_path.glob("nodes"))
+
+
+def test_a_process_that_cannot_begin_ends_all(tmp_path, alone):
+    data, _ = alone
+    job = start_job(tmp_path, data, odd=["--config.experiment.data.validation=99999"])
+    first, second = (sentence(finish(process, code=2)[1]) for process in job)
+    assert "process 1 of 2 cannot begin: `validation` must leave examples" in first
+    assert second.startswith("error: `validation` must leave examples")
+
+
+def test_a_process_that_does_not_come_is_not_waited_for_forever(tmp_path):
+    [only] = start_job(tmp_path, tmp_path, patience=3, coming=[1])
+    _, errors = finish(only, code=2)
+    assert "did not all come to localhost:" in sentence(errors)
+    assert not list(tmp_path.iterdir())
