@@ -1,0 +1,177 @@
+"""C2: each ticket is unlikely to win, and yet some ticket does."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c02
+from experiments.studies.bench import Bench, vary
+from experiments.studies.popup import search
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax.measures import odds, xor
+from lth_jax.measures.intervals import clopper_pearson
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="C2",
+    title="At least one winner",
+    says="Any given subnetwork is most unlikely to be a winner, but there are so many that a wide "
+    "enough network almost surely holds one.",
+    question="From 2 to 16 hidden units, does the chance that some subnetwork of six weights "
+    "learns XOR rise, while the chance of a single one of them falls a hundredfold?",
+    setup="ReLU networks 2-H-1 without biases, normal weights (0.5), full-batch gradient descent. "
+    "Only two whole hidden units can be XOR with six weights, so all C(H, 2) candidates of the "
+    "C(3H, 6) masks are trained; networks of every width are drawn afresh.",
+    arms=("H = 2", "H = 4", "H = 8", "H = 16"),
+    statistic="whether some mask wins at H = 16, minus whether it does at H = 2; and the share of "
+    "masks that win at H = 2, minus a hundred times that at H = 16",
+    rule="The first is at least δ and the second above 0.",
+    expects="Supported; winners of one network share units, so that some mask wins less often than "
+    "if they were independent. That random masks are hopeless is not expected at moderate "
+    "densities (Liu et al., 2022).",
+    limits="That a winner is there does not say that anyone finds it. What counts as winning "
+    "decides the numbers, and XOR is the smallest case.",
+)
+WIDE, ONE, KEPT = "some mask wins", "one mask wins", "a given mask is kept"
+ALONE = "if they were independent"
+
+
+def wins(
+    hidden: int, seeds: int, seed: int, activation: Callable[[Any], Any] = jax.nn.relu
+) -> NDArray[np.int64]:
+    """How many masks of six weights win in each of some networks."""
+    weights = xor.draw(jax.random.key(seed), seeds, hidden)
+    won = xor.solved(xor.pairs(weights), activation=activation)
+    return np.asarray(won).sum(axis=1)
+
+
+def parts(few: NDArray[np.int64], many: NDArray[np.int64], study: ConfigDict) -> list[Primary]:
+    """The two halves of the claim, from the winners in narrow and in wide networks."""
+    narrow, wide = study.hidden[0], study.hidden[-1]
+    share = [10.0 ** -odds.log10_choose(3 * hidden, 6) for hidden in (narrow, wide)]
+    rise = (many > 0).astype(float) - (few > 0)
+    fall = few * share[0] - study.factor * many * share[-1]
+    return [
+        Primary(f"chance that some mask wins, H = {wide} − H = {narrow}", rise, study.delta, ""),
+        Primary(f"chance of one mask, H = {narrow} − {study.factor:g} × H = {wide}", fall, 0.0, ""),
+    ]
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """XOR at every width; then random and learned masks of an MLP on MNIST-1D."""
+    study, seed = config.study, config.experiment.seed
+    found = {h: wins(h, study.seeds, 1000 * seed + h) for h in study.hidden}
+    trained, told, steps = random_masks(bench, config)
+    return Evidence(
+        primaries=parts(found[study.hidden[0]], found[study.hidden[-1]], study),
+        rows=[row for hidden, won in found.items() for row in _rows(hidden, won)],
+        secondary=[*trained, *learned_masks(bench, config)],
+        member_steps=steps,
+        notes=(*told, _given()),
+    )
+
+
+def _rows(hidden: int, won: NDArray[np.int64]) -> list[Row]:
+    masks = 10 ** odds.log10_choose(3 * hidden, 6)
+    share = won / masks
+    alone = float(odds.at_least_one(share.mean(), masks))
+    seeds = [(WIDE, v, i) for i, v in enumerate(won > 0)]
+    seeds += [(ONE, v, i) for i, v in enumerate(share)]
+    exact = [(ALONE, alone, 0), (KEPT, 1 / masks, 0)]
+    return [
+        {"arm": arm, "hidden": hidden, "replicate": i, "metric": "chance", "value": float(value)}
+        for arm, value, i in seeds + exact
+    ]
+
+
+def random_masks(bench: Bench, config: ConfigDict) -> tuple[list[Primary], list[str], int]:
+    """How often a random mask, trained, comes within the margin of its dense parent."""
+    study = config.study
+    cells = {f"{d:g}": vary(config, prune__final=d) for d in study.densities}
+    found = bench.ladders(PROTOCOL.claim, cells)
+    parts, told = [], []
+    for cell in cells:
+        dense, random = (
+            100 * found.of(cell, arm, "test_accuracy_final") for arm in ("dense", "ticket")
+        )
+        won = random >= dense - study.margin
+        name = f"a random mask of density {cell} comes within a point of dense"
+        parts.append(Primary(name, won.astype(float), 0.5, ""))
+        _, low, high, *_ = clopper_pearson(int(won.sum()), len(won))
+        told.append(f"Density {cell}: {won.mean():.0%} of random masks win [{low:.0%}, {high:.0%}]")
+    return parts, ["; ".join(told) + " (Clopper and Pearson)."], found.member_steps
+
+
+def learned_masks(bench: Bench, config: ConfigDict) -> list[Primary]:
+    """What masks of networks that were never trained reach, by their width."""
+    study = config.study.popup
+    found = {
+        width: search(bench, vary(config, model__options__features=(width, 10)), study)
+        for width in study.widths
+    }
+    few, many = study.widths[0], study.widths[-1]
+    return [
+        Primary(
+            f"untrained, learned mask: test accuracy, width {many} − {few}",
+            100 * (found[many]["learned"] - found[few]["learned"]),
+            5.0,
+            "points",
+        ),
+        Primary(
+            f"untrained, width {many}: learned − random mask",
+            100 * (found[many]["learned"] - found[many]["random"]),
+            5.0,
+            "points",
+        ),
+    ]
+
+
+def _given() -> str:
+    chances = ", ".join(
+        f"10^{odds.log10_kept(12_600, 1260, s):.0f} for {s:,}" for s in (10, 100, 1000)
+    )
+    return (
+        "A random pruning of 12,600 weights to a tenth keeps a given subnetwork with chance "
+        f"{chances} weights."
+    )
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Sums of subsets come within 0.01 of any target; linear networks are never XOR."""
+    del bench
+    study = config.study
+    gaps = np.array([_gaps(np.random.default_rng([912, i])) for i in range(study.control_seeds)])
+    met = (gaps <= 0.01).astype(float)
+    rise = Primary("chance of a sum within 0.01", met[:, 1] - met[:, 0], study.delta, "")
+    few, many = (wins(h, study.control_seeds, 913 + h, _linear) for h in (2, 16))
+    return [
+        Control("sums of 1 and of 14 numbers (Lueker, 1998)", SUPPORTED, [rise]),
+        Control("linear networks", NOT_SUPPORTED, parts(few, many, study)[:1]),
+    ]
+
+
+def _gaps(rng: np.random.Generator) -> NDArray[np.float64]:
+    gaps = odds.subset_sum_gaps(rng.uniform(-1, 1, 14), rng.uniform(-0.5, 0.5))
+    return gaps[[0, -1]]
+
+
+def _linear(x: Any) -> Any:
+    return x
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """The chances of some mask and of one mask against the width."""
+    figure = tidy.against(
+        rows, "hidden", "chance", label="Chance", x_label="Hidden units H of the XOR network"
+    )
+    figure.axes[0].set_yscale("log")
+    return figure
+
+
+STUDY = Study(PROTOCOL, c02.get_config, controls, gather, draw)

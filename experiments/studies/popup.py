@@ -1,0 +1,81 @@
+"""Networks whose weights stay as they were drawn, and masks that are learned for them."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from experiments.studies.bench import Bench
+from lth_jax import store as stores
+from lth_jax.lottery import Lab
+from lth_jax.pruning import scopes, supermask
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.training.segment import evaluate
+
+
+def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, Any]:
+    """The test accuracy of learned and of random masks of untrained networks.
+
+    Args:
+      bench: keeps what is found.
+      config: network and data; seed i trains on the i-th share.
+      options: `seeds`, `density` (of each layer), `steps`, `rate` (of Adam, on the mask scores).
+
+    Returns:
+      `{"learned": float[seeds], "random": float[seeds]}`.
+    """
+    lab, experiment = bench.lab(config), config.experiment
+    what = {
+        "kind": "edge-popup",
+        "model": experiment.model.to_dict(),
+        "data": bench.dataset(config).fingerprint,
+        "train": [experiment.seed, experiment.train.batch_size, experiment.train.share],
+        "options": options.to_dict(),
+    }
+
+    def compute(partial_: Any) -> stores.Node:
+        del partial_  # it takes seconds
+        run = jax.jit(jax.vmap(partial(_learn, lab, options, experiment.train.batch_size)))
+        keys = jax.random.split(lab.root, options.seeds)
+        first = experiment.train.share * jnp.arange(options.seeds)
+        learned, random = run(keys, first)
+        return stores.Node({"learned": np.asarray(learned), "random": np.asarray(random)}, {})
+
+    return bench.node(what, compute).arrays
+
+
+def _learn(lab: Lab, options: ConfigDict, batch: int, key: Any, first: Any) -> tuple[Any, Any]:
+    """Edge-popup (Ramanujan et al., 2020) by Adam on one network."""
+    init_key, score_key, data_key = jax.random.split(key, 3)
+    params, state = lab.trainer.model.init(init_key, lab.data.train.x[:1])
+    prunable, scope = prunable_leaves(params), scopes.layerwise()
+    count = scope.counts(params, options.density, prunable=prunable)
+    optimizer = optax.adam(options.rate)
+
+    def network(scores: Any) -> Any:
+        soft = supermask.edge_popup(scores, count, scope=scope, prunable=prunable)
+        return supermask.effective(params, soft)
+
+    def loss(scores: Any, rows: Any) -> Any:
+        logits, _ = lab.trainer.model.apply(
+            network(scores), state, lab.data.train.x[rows], train=True
+        )
+        return jnp.mean(lab.trainer.loss(logits, lab.data.train.y[rows]))
+
+    def step(carry: Any, key: Any) -> tuple[Any, None]:
+        scores, moments = carry
+        rows = first + jax.random.randint(key, (batch,), 0, lab.trainer.share)
+        updates, moments = optimizer.update(jax.grad(loss)(scores, rows), moments)
+        return (optax.apply_updates(scores, updates), moments), None
+
+    def accuracy(scores: Any) -> Any:
+        return evaluate(lab.trainer, network(scores), state, lab.data.test)["accuracy"]
+
+    drawn = supermask.init_scores(score_key, params)
+    keys = jax.random.split(data_key, options.steps)
+    (learned, _), _ = jax.lax.scan(step, (drawn, optimizer.init(drawn)), keys)
+    return accuracy(learned), accuracy(drawn)

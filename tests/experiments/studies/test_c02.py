@@ -1,0 +1,36 @@
+"""C2: winners are counted exactly, and its controls are judged right."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c02
+from experiments.studies import c02_at_least_one as c2
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    config = c02.get_config("smoke")
+    for one in judge.judged(c2.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+def test_the_chance_of_one_mask_is_over_all_masks():
+    study = c02.get_config("smoke").study
+    rise, fall = c2.parts(np.array([0, 1]), np.array([3, 0]), study)
+    assert rise.values.tolist() == [1.0, -1.0]
+    assert fall.values == pytest.approx([-100 * 3 / 12_271_512, 1.0])
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c02.get_config("laptop"))
+    config.study.update(seeds=20, densities=(0.5, 0.1))
+    config.study.popup.update(seeds=2, widths=(4, 8), steps=5)
+    with bench_in(tmp_path) as bench:
+        evidence = c2.gather(bench, config)
+    assert all(
+        np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
+    )
+    assert {row["arm"] for row in evidence.rows} == {c2.WIDE, c2.ONE, c2.KEPT, c2.ALONE}
+    c2.draw(evidence.rows)
