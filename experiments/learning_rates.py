@@ -10,13 +10,15 @@ every rate, all replicates and rates of an arm as one population, while their sh
 Predicted at the named points `start` and `trained`, the latter where the run's own training ended:
 the stability edge 2/λmax, and, where the curvature is positive definite, the step of fastest
 convergence 2/(λmin + λmax). Measured: the rate of the smallest training loss at the end. Both are
-drawn on the run's page, and so is λmax·η/2 over the steps.
+drawn on the run's page, and so is λmax·η/2 over the steps. Where a curvature is not finite there is
+NaN, and the node says why, under `unmeasured`.
 """
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +57,9 @@ SOURCES = (
 )
 ARMS = (DENSE, TICKET, "random")
 RATES = tuple(2.0**power for power in range(-5, 4))
+NO_STEP_SIZES = landscape.StepSizes(math.nan, math.nan, math.nan, False)
 Point = tuple[Named, Named, Named]  # parameters, state, mask
+T = TypeVar("T")
 
 
 class Settings(NamedTuple):
@@ -127,7 +131,7 @@ def _measured(
     gauge = Gauge(run, settings.examples)
     points = [(*starts[one.replicate], one.mask) for one in networks]
     members = _population(run, networks, points, settings.rates)
-    watched: list[np.ndarray] = []
+    watched: list[list[tuple[float, str]]] = []
 
     def on_segment(step: int, members: Member, *_: Any) -> None:
         watched.append(gauge.relative_sharpness(members))
@@ -143,18 +147,52 @@ def _measured(
         on_segment=on_segment,
     )
     shape = (len(networks), len(settings.rates))
-    by_chunk = np.stack(watched).reshape(-1, len(history["step"]), len(watched[0]))
-    tracked = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last chunk is padded
+    tracked, missing = _in_order(watched, len(history["step"]), shape)
+    trained = [(one.params, one.state, one.mask) for one in networks]
+    predicted = {
+        name: gauge.predictions(at) for name, at in (("start", points), ("trained", trained))
+    }
     arrays = {
         "rates": np.array(settings.rates),
         "step": history["step"],
-        "relative_sharpness": tracked.reshape(-1, *shape),
+        "relative_sharpness": tracked,
         **_results(lab, members, shape),
-        **gauge.predictions("start", points),
-        **gauge.predictions("trained", [(one.params, one.state, one.mask) for one in networks]),
+        **{
+            f"{name}_{part}": np.array([getattr(steps, part) for steps, _ in found])
+            for name, found in predicted.items()
+            for part in ("edge", "best")
+        },
     }
-    facts = {"density": networks[0].density, "replicates": [one.replicate for one in networks]}
+    replicates = [one.replicate for one in networks]
+    unmeasured = [
+        {"step": int(step), "replicate": replicate, "rate": rate, "reason": reason}
+        for step, here in zip(history["step"], missing.tolist(), strict=True)
+        for replicate, reasons in zip(replicates, here, strict=True)
+        for rate, reason in zip(settings.rates, reasons, strict=True)
+        if reason
+    ] + [
+        {"point": name, "replicate": replicate, "reason": reason}
+        for name, found in predicted.items()
+        for replicate, (_, reason) in zip(replicates, found, strict=True)
+        if reason
+    ]
+    facts = {"density": networks[0].density, "replicates": replicates, "unmeasured": unmeasured}
     return stores.Node(arrays, {**labels, **facts})
+
+
+def _in_order(
+    watched: Sequence[Sequence[tuple[float, str]]], segments: int, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What was watched chunk by chunk, as numbers and reasons `[segments, replicates, rates]`."""
+
+    def ordered(values: np.ndarray) -> np.ndarray:
+        by_chunk = values.reshape(-1, segments, values.shape[1])
+        members = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last one is padded
+        return members.reshape(segments, *shape)
+
+    numbers = np.array([[number for number, _ in row] for row in watched])
+    reasons = np.array([[reason for _, reason in row] for row in watched])
+    return ordered(numbers), ordered(reasons)
 
 
 def _population(
@@ -201,19 +239,17 @@ class Gauge:
         self._batches = first_blocks(run.lab.data.train, examples)
         self._key, self._like = run.lab.root, _shapes(run)
 
-    def relative_sharpness(self, members: Member) -> np.ndarray:
-        """`λmax·η/2` of every member of a population."""
-        each = trees.unstack(members)
+    def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
+        """`λmax·η/2` of every member of a population, or NaN and why it cannot be had."""
         at = (self._batches, self._key)
-        return np.array([relative_sharpness_at(self._loss, member, *at) for member in each])
+        return [
+            _or_reason(partial(relative_sharpness_at, self._loss, member, *at), math.nan)
+            for member in trees.unstack(members)
+        ]
 
-    def predictions(self, name: str, points: Sequence[Point]) -> dict[str, np.ndarray]:
-        """`{name}_edge` and `{name}_best`, step sizes `[replicates]`; NaN where there is none."""
-        steps = [self._step_sizes(*point) for point in points]
-        return {
-            f"{name}_edge": np.array([s.edge for s in steps]),
-            f"{name}_best": np.array([s.best for s in steps]),
-        }
+    def predictions(self, points: Sequence[Point]) -> list[tuple[landscape.StepSizes, str]]:
+        """The step sizes at each point, or NaN and why they cannot be had."""
+        return [_or_reason(partial(self._step_sizes, *point), NO_STEP_SIZES) for point in points]
 
     def _step_sizes(self, params: Named, state: Named, mask: Named) -> landscape.StepSizes:
         here = trees.from_named(params, self._like[0]), trees.from_named(state, self._like[1])
@@ -221,6 +257,14 @@ class Gauge:
         masked = jax.tree.map(lambda p, m: np.where(m, p, 0).astype(p.dtype), here[0], on)
         operator = hessian_at(self._loss, masked, here[1], on, self._batches)
         return landscape.step_sizes(landscape.extremes(operator, self._key, steps=96))
+
+
+def _or_reason(measure: Callable[[], T], otherwise: T) -> tuple[T, str]:
+    """A measurement, or what stands for it and the reason where curvature is not finite."""
+    try:
+        return measure(), ""
+    except landscape.NotFiniteError as error:
+        return otherwise, str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The landscape of a ticket: curvature, step sizes and connectivity at named points."""
 
+from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.connectivity import (
     along_line,
     barrier,
@@ -35,6 +36,7 @@ __all__ = [
     "Density",
     "Estimate",
     "Extremes",
+    "NotFiniteError",
     "Operator",
     "StepSizes",
     "along_line",

@@ -7,6 +7,14 @@ from lth_jax import trees
 from lth_jax.types import Mask, Params
 
 
+class NotFiniteError(ValueError):
+    """A loss or a product with its curvature is NaN or infinite at the point given.
+
+    >>> issubclass(NotFiniteError, ValueError)
+    True
+    """
+
+
 def check_params(params: Params, name: str = "params") -> None:
     """Raises unless `params` is a tree of at least one array, all of them floating-point.
 

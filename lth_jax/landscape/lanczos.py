@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.types import Key
 
 BREAKDOWN = 1e-5
@@ -103,7 +104,7 @@ def ritz(found: Tridiagonal) -> Ritz:
     that the start vector has no part in is not seen.
 
     Raises:
-      ValueError: if a product was not finite.
+      NotFiniteError: if a product was not.
 
     >>> found = Tridiagonal(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2), np.array(3.0))
     >>> ritz(found).values.tolist()
@@ -113,7 +114,9 @@ def ritz(found: Tridiagonal) -> Ritz:
         np.asarray(part, np.float64) for part in (found.diagonal, found.coupling, found.dropped)
     )
     if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
-        raise ValueError("`matvec` must return finite numbers, but a product was NaN or infinite.")
+        raise NotFiniteError(
+            "`matvec` must return finite numbers, but a product was NaN or infinite."
+        )
     matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
     values, vectors = np.linalg.eigh(matrix)
     out = dropped.copy()

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.landscape.checks import check_boolean, check_params
+from lth_jax.landscape.checks import NotFiniteError, check_boolean, check_params
 from lth_jax.types import Key, Mask, Params
 
 Loss = Callable[[Params, Any], jax.Array]
@@ -107,7 +107,8 @@ def hessian(
     Raises:
       TypeError: if a leaf of `params` is not floating-point or one of `mask` not boolean.
       ValueError: if there are no batches, a batch has no examples or leaves of unlike lengths, the
-        loss is not a floating-point scalar or not finite, or the support is empty.
+        loss is not a floating-point scalar or not finite (a `NotFiniteError`), or the support is
+        empty.
 
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * (3.0 * w[0] ** 2 + w[1] ** 2)
     >>> operator = hessian(loss, jnp.ones(2), [jnp.ones(4)], mask=jnp.array([True, False]))
@@ -341,4 +342,4 @@ def _require_scalar(value: Any) -> None:
 
 def _require_finite(i: int, value: jax.Array) -> None:
     if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
-        raise ValueError(f"`loss` must be finite at `params`, got {float(value)} on batch {i}.")
+        raise NotFiniteError(f"`loss` must be finite at `params`, got {float(value)} on batch {i}.")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lth_jax.landscape import lanczos
+from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.operators import Operator
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.spectra import broadened
@@ -114,7 +115,7 @@ def dense(operator: Operator, *, chunk: int = 64, limit: int = EXACT_LIMIT) -> N
         first = min(first, operator.size - chunk)
         matrix[first : first + chunk] = _columns(operator, first, chunk)
     if not np.isfinite(matrix).all():
-        raise ValueError("`operator` must be finite, but has entries that are NaN or infinite.")
+        raise NotFiniteError("`operator` must be finite, but has entries that are NaN or infinite.")
     matrix += matrix.T.copy()
     matrix /= 2
     return matrix

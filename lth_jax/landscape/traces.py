@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.operators import Operator
 from lth_jax.types import Key
 
@@ -139,7 +140,7 @@ def _mean(samples: list[Any]) -> Estimate:
     """The mean and its standard error, over the first axis."""
     values = np.asarray(samples, np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("`operator` must be finite, but a product was NaN or infinite.")
+        raise NotFiniteError("`operator` must be finite, but a product was NaN or infinite.")
     n = len(values)
     mean = values.mean(axis=0)
     spread = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(mean.shape, np.nan)

@@ -78,6 +78,9 @@ def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], 
 
     Returns:
       The number; NaN if the member has diverged.
+
+    Raises:
+      NotFiniteError: if the loss or its curvature is not finite where a live member stands.
     """
     if not member.alive:
         return float("nan")

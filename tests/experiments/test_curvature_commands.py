@@ -4,6 +4,7 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -172,6 +173,32 @@ def test_learning_rates_are_swept_beside_their_prediction(tmp_path):
     whole, chunked = (found["dense"]["relative_sharpness"] for found in (nodes, swept(path)))
     np.testing.assert_allclose(chunked[:, :, :2], whole[:, :, :2], rtol=1e-2)
     assert len({*whole[0, :, :2].flat}) == 4  # all differ, so that none is another's
+
+
+@pytest.mark.slow
+def test_a_curvature_that_is_not_finite_leaves_nan_and_its_reason(tmp_path, monkeypatch):
+    config = gradient_descent.get_config("smoke")
+    config.machine.workdir = str(tmp_path)
+    path = runner.run(config, ["python", "-m", "experiments.run"])
+    measure = learning_rates.relative_sharpness_at
+
+    def fail_at_one(loss, member, batches, key):
+        scale = jnp.where(member.hyper["learning_rate"] == 1, jnp.inf, 1.0)
+        params = jax.tree.map(lambda leaf: scale * leaf, member.params)
+        return measure(loss, member._replace(params=params), batches, key)
+
+    monkeypatch.setattr(learning_rates, "relative_sharpness_at", fail_at_one)
+    assert learning_rates.main([path.name, "--root", str(tmp_path), "--rates=0.125,1"]) == 0
+    shelf = store.Store(tmp_path)
+    for entry in analyses(path, "learning_rates"):
+        node = shelf.read(entry["key"])
+        tracked = node.arrays["relative_sharpness"]
+        assert np.isnan(tracked[..., 1]).all() and np.isfinite(tracked[..., 0]).all()
+        assert np.isfinite(node.arrays["train_loss"]).all()  # trained all the same
+        unmeasured = node.meta["unmeasured"]
+        where = {(one["step"], one["replicate"], one["rate"]) for one in unmeasured}
+        assert where == {(step, replicate, 1.0) for step in (20, 40) for replicate in (0, 1)}
+        assert all(one["reason"].startswith("`loss` must be finite") for one in unmeasured)
 
 
 def swept(path):
