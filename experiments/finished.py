@@ -12,6 +12,7 @@ from experiments import build
 from experiments.configs import base
 from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
+from lth_jax.data import Dataset
 from lth_jax.lottery import Lab
 from lth_jax.training import Plan
 
@@ -24,14 +25,19 @@ class Finished(NamedTuple):
       store: where its nodes lie.
       experiment: its config, as the config file made it.
       lab: what it trained with, its data on the device.
-      data: the fingerprint of the data.
+      loaded: its data set, as arrays of the host.
     """
 
     info: stores.RunInfo
     store: stores.Store
     experiment: ConfigDict
     lab: Lab
-    data: str
+    loaded: Dataset
+
+    @property
+    def data(self) -> str:
+        """The fingerprint of the data."""
+        return self.loaded.fingerprint
 
 
 def open_finished(machine: ConfigDict, name: str) -> Finished:
@@ -53,9 +59,7 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     build.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     lab = build.lab(experiment, loaded)
-    return Finished(
-        info, stores.Store(folder.resolve().parent), experiment, lab, loaded.fingerprint
-    )
+    return Finished(info, stores.Store(folder.resolve().parent), experiment, lab, loaded)
 
 
 def parser_for(module: str, description: str) -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from lth_jax.report import (
+    behaviour,
     display,
     figures,
     learning_rates,
@@ -30,6 +31,7 @@ MEASURED: dict[str, Any] = {
     "learning_rates": learning_rates,
     "stability": stability,
     "units": units,
+    "behaviour": behaviour,
 }
 """What may have been measured on a run afterwards: the name of its table, and who reads it."""
 

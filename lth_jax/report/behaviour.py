@@ -1,0 +1,254 @@
+"""How a run's networks behave on its test set, read back and drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from lth_jax.measures.fairness import accuracy
+from lth_jax.measures.intervals import student_t
+from lth_jax.report.display import percent
+from lth_jax.report.figures import LOOKS, Look, density_axis, legend, looks, panes, ranged, style
+from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.store.analyses import analyses
+from lth_jax.store.nodes import Store
+from lth_jax.types import DENSE, TICKET
+
+CAPTIONS = {
+    "calibration": "Expected calibration error, negative log-likelihood in nats, and Brier score "
+    "on test examples: mean and range over replicates. Lower is better.",
+    "group_accuracy": "Test accuracy in each group of the examples, the dense network at the "
+    "left: mean and range over replicates.",
+    "confusion": "What is taken for what on test examples, as shares of each label: dense "
+    "networks, and the sparsest ones of each arm.",
+    "dead_units": "Units of each layer of dense networks and tickets that are never on: mean and "
+    "range over replicates.",
+    "attention_entropy": "Entropy of each head's attention as a fraction of what its visible keys "
+    "allow, dense networks and tickets: mean and range over replicates.",
+    "head_importance": "How much the loss depends on each attention head (Michel et al., 2019), "
+    "dense networks and tickets: mean and range over replicates.",
+    "spectral_radius": "Largest absolute eigenvalue of each gate's recurrent matrix, dense "
+    "networks and tickets: mean and range over replicates.",
+    "recovery": "How much of the planted ticket each arm's masks hold under the best match of "
+    "hidden units; dashed, masks drawn at random that keep as much: mean and range over "
+    "replicates.",
+}
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666", "#000000")
+OF_PARTS = {
+    "dead_units": "Units that are never on (%)",
+    "attention_entropy": "Entropy of attention (fraction of the most)",
+    "head_importance": "Importance of the head",
+    "spectral_radius": "Spectral radius",
+}
+CALIBRATION = {"ece": "Calibration error", "nll": "Negative log-likelihood", "brier": "Brier score"}
+
+
+class Behaviour(NamedTuple):
+    """What was seen of a run's networks.
+
+    Attributes:
+      networks: arm, level, replicate and density of each.
+      scores: `{name: float64 [networks]}`.
+      groups: the names of the examples' groups.
+      confusions: counts `[networks, groups, labels, predictions]`; None of many classes.
+    """
+
+    networks: list[dict[str, Any]]
+    scores: dict[str, NDArray[np.float64]]
+    groups: list[str]
+    confusions: NDArray[np.int64] | None
+
+
+def read(store: Store, path: str | Path) -> Behaviour | None:
+    """What was seen last; None before anything was.
+
+    Raises:
+      CorruptError: if something in the store is damaged.
+    """
+    seen = analyses(path, "behaviour")
+    if not seen:
+        return None
+    node = store.read(seen[-1]["key"])
+    scores = dict(zip(node.meta["scores"], node.arrays["scores"].T, strict=True))
+    confusions = node.arrays.get("confusions")
+    if confusions is not None:
+        scores |= _group_accuracies(confusions, node.meta["groups"])
+    return Behaviour(node.meta["networks"], scores, node.meta["groups"], confusions)
+
+
+def _group_accuracies(confusions: NDArray[np.int64], groups: Sequence[str]) -> dict[str, NDArray]:
+    return {
+        f"accuracy/{group}": np.array([accuracy(counts[i]) for counts in confusions])
+        for i, group in enumerate(groups)
+    }
+
+
+def rows(found: Behaviour) -> list[Row]:
+    """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
+
+    Metrics: `ece`, `nll`, `brier`, `gradient_norm`; `accuracy/GROUP`, and per group the counts
+    `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
+    `attention_entropy/LAYER/HEAD`, `head_importance/LAYER/HEAD`, `spectral_radius/LEAF/GATE`,
+    `recovered` and `recovered_by_chance`.
+    """
+    metrics = found.scores | _counts(found)
+    return [
+        {"arm": arm, "level": level, "density": _density(found, chosen), "metric": metric}
+        | interval_cells(student_t(values[chosen]))
+        | {"values": [or_none(value) for value in values[chosen]]}
+        for (arm, level), chosen in _places(found).items()
+        for metric, values in metrics.items()
+    ]
+
+
+def _counts(found: Behaviour) -> dict[str, NDArray[Any]]:
+    if found.confusions is None:
+        return {}
+    _, groups, labels, predictions = found.confusions.shape
+    return {
+        f"confusion/{found.groups[g]}/{label}/{taken}": found.confusions[:, g, label, taken]
+        for g in range(groups)
+        for label in range(labels)
+        for taken in range(predictions)
+    }
+
+
+def _places(found: Behaviour) -> dict[tuple[str, int], list[int]]:
+    """The networks of each arm and level, by their numbers."""
+    places: dict[tuple[str, int], list[int]] = {}
+    for i, one in enumerate(found.networks):
+        places.setdefault((one["arm"], one["level"]), []).append(i)
+    return places
+
+
+def _density(found: Behaviour, chosen: Sequence[int]) -> float:
+    return float(np.mean([found.networks[i]["density"] for i in chosen]))
+
+
+def draw(found: Behaviour) -> dict[str, Figure]:
+    """All figures that there are numbers for, by file name."""
+    figures = {"calibration": calibration(found)}
+    if found.confusions is not None:
+        figures["confusion"] = confusion(found)
+        if len(found.groups) > 1:
+            figures["group_accuracy"] = group_accuracy(found)
+    for kind in OF_PARTS:
+        if any(name.startswith(f"{kind}/") for name in found.scores):
+            figures[kind] = parts(found, kind)
+    if "recovered" in found.scores:
+        figures["recovery"] = recovery(found)
+    return figures
+
+
+@style()
+def calibration(found: Behaviour) -> Figure:
+    """The three scores against the weights remaining, arm by arm."""
+    figure = Figure(figsize=(8.4, 3.2))
+    for axes, (name, title) in zip(figure.subplots(1, 3), CALIBRATION.items(), strict=True):
+        _by_arm(axes, found, found.scores[name])
+        axes.set_title(title)
+        axes.set_ylim(bottom=0)
+    legend(figure, figure.axes[0])
+    return figure
+
+
+@style()
+def group_accuracy(found: Behaviour) -> Figure:
+    """A pane per group: its accuracy against the weights remaining, arm by arm."""
+    labels = "Weights remaining (%)", "Test accuracy (%)"
+    figure, grid = panes(len(found.groups), *labels, share_x=False)
+    for axes, group in zip(grid, found.groups, strict=True):
+        _by_arm(axes, found, 100 * found.scores[f"accuracy/{group}"])
+        axes.set_title(f"group {group}")
+    legend(figure, grid[0])
+    return figure
+
+
+@style()
+def recovery(found: Behaviour) -> Figure:
+    """What is found of a planted ticket, and what chance would find."""
+    figure = Figure(figsize=(4.8, 3.6))
+    axes = figure.subplots()
+    _by_arm(axes, found, 100 * found.scores["recovered"])
+    by_chance = found.scores["recovered_by_chance"]
+    mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
+    x = [_density(found, i) for i in mine.values()]
+    chance = [100 * by_chance[i].mean() for i in mine.values()]
+    axes.plot(x, chance, "--", color="#666666", label="chance, as dense in each layer")
+    axes.set_ylim(0, 102)
+    axes.set_ylabel("Planted weights in the mask (%)")
+    legend(figure, axes)
+    return figure
+
+
+@style()
+def parts(found: Behaviour, kind: str) -> Figure:
+    """One kind of score, a line for each part of the network, of dense networks and tickets."""
+    figure = Figure(figsize=(6.4, 4.0))
+    axes = figure.subplots()
+    mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
+    densities = [_density(found, i) for i in mine.values()]
+    names = [name for name in found.scores if name.startswith(f"{kind}/")]
+    scale = 100 if "%" in OF_PARTS[kind] else 1
+    for i, name in enumerate(names):
+        label = name.removeprefix(f"{kind}/")
+        look = Look(label, COLORS[i % len(COLORS)], "osD^vPX"[i % 7])
+        ranged(axes, densities, [scale * found.scores[name][i] for i in mine.values()], look)
+    density_axis(axes, densities)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(OF_PARTS[kind])
+    legend(figure, axes)
+    return figure
+
+
+@style()
+def confusion(found: Behaviour) -> Figure:
+    """A row of panes per group: dense networks, then the sparsest ones of each arm."""
+    assert found.confusions is not None
+    places = _places(found)
+    last: dict[str, list[int]] = {}
+    for (arm, _), chosen in sorted(places.items(), key=lambda place: place[0][1]):
+        last[arm] = chosen
+    groups = len(found.groups)
+    figure = Figure(figsize=(0.6 + 1.7 * len(last), 0.7 + 1.7 * groups))
+    grid = figure.subplots(groups, len(last), sharex=True, sharey=True, squeeze=False)
+    for column, (arm, look) in zip(grid.T, looks(last).items(), strict=True):
+        column[0].set_title(f"{look.label}\n{percent(_density(found, last[arm]))} %", fontsize=8)
+        for axes, group, counts in zip(
+            column, found.groups, found.confusions[last[arm]].sum(axis=0), strict=True
+        ):
+            _shares(axes, counts)
+            if axes is grid[found.groups.index(group), 0]:
+                axes.set_ylabel(f"group {group}: label" if groups > 1 else "Label")
+        column[-1].set_xlabel("Taken for")
+    return figure
+
+
+def _shares(axes: Axes, counts: NDArray[np.int64]) -> None:
+    """A square of shares of each label's examples; the numbers too, where there is room."""
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / totals
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.grid(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.tick_params(labelsize=6, length=0)
+    if len(counts) <= 4:
+        for (label, taken), share in np.ndenumerate(shares):
+            ink = "white" if share > 0.5 else "black"
+            axes.text(taken, label, f"{100 * share:.0f}", ha="center", va="center", color=ink)
+
+
+def _by_arm(axes: Axes, found: Behaviour, values: NDArray[np.float64]) -> None:
+    """A line for each arm against the weights remaining; the dense networks are a star."""
+    places = _places(found)
+    for arm, look in looks(dict.fromkeys(arm for arm, _ in places)).items():
+        mine = [chosen for (whose, _), chosen in places.items() if whose == arm]
+        shown = LOOKS[DENSE]._replace(marker="*") if arm == DENSE else look
+        ranged(axes, [_density(found, i) for i in mine], [values[i] for i in mine], shown)
+    density_axis(axes, sorted({round(_density(found, i), 4) for i in places.values()}))
