@@ -64,7 +64,7 @@ def _addition(experiment: ConfigDict) -> None:
     experiment.model.options = ConfigDict(
         {"width": 32, "layers": 1, "heads": 4, "hidden": 128, "vocabulary": 24, "classes": 23}
     )
-    experiment.train.update(steps=1500, batch_size=100)
+    experiment.train.update(steps=800, batch_size=100)
     experiment.optimizer.update(name="adamw", learning_rate=5e-3, weight_decay=1.0)
     experiment.optimizer.update(schedule="linear", warmup=20)
 
