@@ -12,7 +12,7 @@ from lth_jax.structure.regroup import regroup, shuffle_blocks
 from lth_jax.structure.rescale import Fan, fan_average, fan_in, rescale
 from lth_jax.structure.rules import register
 from lth_jax.structure.scorers import norm_scales
-from lth_jax.structure.symmetry import match, match_across, permute, transplant
+from lth_jax.structure.symmetry import align, match, match_across, permute, transplant
 from lth_jax.structure.units import (
     expand,
     granularity,
@@ -28,6 +28,7 @@ __all__ = [
     "Slot",
     "Structure",
     "across_groups",
+    "align",
     "by_group",
     "check_fits",
     "check_same",

@@ -80,6 +80,28 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
     return match_across(structure, params, structure, target, sweeps=sweeps)
 
 
+def align(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Params:
+    """The parameters with their units in the order in which they agree best with `target`'s.
+
+    `permute` by `match`: the same function. With the structure bound it is the `align` of
+    `landscape.along_line`.
+
+    Args:
+      structure: as in `match`.
+      target: as in `match`.
+      params: as in `match`.
+      sweeps: as in `match`.
+
+    >>> import jax.numpy as jnp
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.array([[1.0], [2.0]]), "w": jnp.array([[3.0, 4.0]])}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 1)))
+    >>> align(found, params, permute(found, params, {"v:0": [1, 0]}))["w"].tolist()
+    [[3.0, 4.0]]
+    """
+    return permute(structure, params, match(structure, target, params, sweeps=sweeps))
+
+
 def transplant(large: Structure, params: Params, small: Structure, orders: Orders) -> Params:
     """The chosen units of one network in the shapes of another of fewer units.
 
