@@ -391,8 +391,8 @@ def _what_competes(
     if options.granularity == units.UNITS and found is not None:
         scope = units.SCOPES[options.scope](found, multiple=options.multiple)
         return scope, st.granularity(found, reduction), st.prunable(found)
-    least = 1 if options.biases else 2
-    prunable = masks.prunable_leaves(params, lambda name, leaf: leaf.ndim >= least)
+    everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
+    prunable = masks.prunable_leaves(params, everything)
     granularity = units.GRANULARITIES[options.granularity](reduction)
     return SCOPES[options.scope](options), granularity, prunable
 

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.flags import UserError
 from lth_jax import structure as st
+from lth_jax import trees
 from lth_jax.lottery import Lab
 from lth_jax.pruning import criteria
 from lth_jax.types import Batch
@@ -47,6 +49,7 @@ def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> c
     if found is not None and name in UNIT_CRITERIA:
         return UNIT_CRITERIA[name](found)
     if name in INPUT_CRITERIA:
+        _check_inputs(name, lab, example)
         return INPUT_CRITERIA[name](_inputs(module, lab, example))
     return CRITERIA[name](_score_loss(lab, example) if name in NEED_EXAMPLES else None)
 
@@ -60,6 +63,16 @@ def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
         return jnp.mean(lab.trainer.loss(out, batch.y))
 
     return loss
+
+
+def _check_inputs(name: str, lab: Lab, example: Any) -> None:
+    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+    unseen = [leaf for leaf in trees.names(params) if "recurrent_kernel" in leaf]
+    if unseen:
+        raise UserError(
+            f"`prune.criterion` is '{name}', which looks at what each weight reads, but what "
+            f"'{unseen[0]}' reads inside its loop over time cannot be seen."
+        )
 
 
 def _inputs(module: Any, lab: Lab, example: Any) -> Any:

@@ -59,7 +59,10 @@ _SIZES: Mapping[str, Callable[..., Any]] = {
 NETWORKS: Mapping[str, Callable[..., Any]] = {**_FAMILIES, **_SIZES}
 """What makes the Linen module of each name; further keywords override what the name sets.
 
-Sizes of the CIFAR kind have ten classes, those of the ImageNet kind a thousand.
+Sizes of the CIFAR kind have ten classes, those of the ImageNet kind a thousand. All are Linen
+modules, for whoever takes a name here also looks inside: at the inputs of layers (`wanda`), at
+attention, at a module of other widths (refilled controls). NNX modules go by `from_nnx` into the
+same ladders, as Python rather than by name.
 
 >>> NETWORKS["resnet20"](classes=100).blocks
 (3, 3, 3)

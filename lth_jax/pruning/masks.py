@@ -20,7 +20,8 @@ def prunable_leaves(
       params: tree of floating-point arrays.
       predicate: `(name, leaf) -> bool`, with names as in `trees.path_name`. By default leaves of at
         least two axes: the kernels of dense and convolutional layers and embeddings, but no biases
-        and no normalisation scales.
+        and no normalisation scales; those of flax's attention layers have two axes, and are known
+        by their names.
 
     Returns:
       A tree of Python booleans of the structure of `params`.
@@ -33,10 +34,14 @@ def prunable_leaves(
     {'bias': False, 'kernel': True}
     """
     check_params(params)
-    predicate = predicate or (lambda name, leaf: leaf.ndim >= 2)
+    predicate = predicate or _is_kernel
     prunable = trees.map_named(lambda name, leaf: bool(predicate(name, leaf)), params)
     check_prunable(prunable, params)
     return prunable
+
+
+def _is_kernel(name: str, leaf: jax.Array) -> bool:
+    return leaf.ndim >= 2 and name.rpartition("/")[2] not in ("bias", "scale")
 
 
 def ones_like(params: Params) -> Mask:

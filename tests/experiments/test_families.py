@@ -40,7 +40,7 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     experiment = config.experiment
     if family in ("recurrent", "tabular", "planted"):  # as many as the rest of the test needs
         experiment.data.validation = 10
-        experiment.data.options.update(train=100, test=10)
+        experiment.data.options.update(train=200, test=10)
     build.check(experiment)
     loaded = build.dataset(config)
     trainer, info = step_of(experiment, loaded)
@@ -112,3 +112,14 @@ def test_the_step_schedule_falls_to_a_tenth_twice():
     schedule = build.learning_rate(experiment)
     factors = [float(schedule(step)) for step in (0, 49, 51, 74, 76, 99)]
     np.testing.assert_allclose(factors, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+def test_wanda_refuses_what_it_cannot_see(tmp_path):
+    config = families.get_config("recurrent")
+    config.machine.data_dir = str(tmp_path)
+    experiment = config.experiment
+    experiment.data.options.update(train=1000, test=10)
+    experiment.prune.update(criterion="wanda", examples=8)
+    lab = build.lab(experiment, build.dataset(config))
+    with pytest.raises(UserError, match=r"'wanda', .* 'TiedLayer_0/recurrent_kernel' reads"):
+        build.ladder(experiment, lab)

@@ -20,6 +20,12 @@ MASK = {
 }
 
 
+def test_biases_of_two_axes_are_no_kernels():
+    """As flax's attention layers have them."""
+    params = {"query": {"kernel": jnp.ones((4, 2, 2)), "bias": jnp.ones((2, 2))}}
+    assert masks.prunable_leaves(params) == {"query": {"bias": False, "kernel": True}}
+
+
 def test_kernels_are_prunable_and_vectors_are_not():
     assert PRUNABLE == {"dense": [True, False], "out": {"kernel": True, "scale": False}}
 
