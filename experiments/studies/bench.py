@@ -267,6 +267,50 @@ class Bench:
         dense = self.networks(name, config, (DENSE,))
         return [origin(one) for one in sorted(dense, key=lambda one: one.replicate)]
 
+    def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
+        """What each network says of its replicate's share: `(networks, share, classes)`."""
+        network, share = build.model(config.experiment), config.experiment.train.share
+        x = self.dataset(config).train.x
+        shares = np.stack([x[n.replicate * share :][:share] for n in networks])
+        like = jax.eval_shape(network.init, jax.random.key(0), x[:1])
+        points = [tuple(map(trees.from_named, (n.params, n.state), like)) for n in networks]
+
+        def answers(asked: Any) -> jax.Array:
+            return network.apply(*asked[0], asked[1], train=False)[0]
+
+        found = jax.jit(functools.partial(jax.lax.map, answers))((trees.stack(points), shares))
+        return np.asarray(found)
+
+    def starts(
+        self, name: str, config: ConfigDict, arms: Sequence[str], level: int = LAST
+    ) -> dict[str, list[Start]]:
+        """Where a ladder's networks began: the rewound dense network under each arm's mask.
+
+        All arms of a replicate see its examples in the same order, that of the ticket.
+
+        Args:
+          name: of the study.
+          config: of a cell that `ladders` trained, rewound to weights of the dense networks.
+          arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
+          level: of the ladder; the last by default.
+        """
+        root, info = jax.random.key(config.experiment.seed), self.info(name, config)
+        last = config.experiment.prune.levels if level == LAST else level
+        networks = sorted(self.networks(name, config, (DENSE, *arms)), key=lambda n: n.replicate)
+        origin = {n.replicate: rewound(self.store, info, n) for n in networks if n.arm == DENSE}
+
+        def start(one: Stored) -> Start:
+            params, state = origin[one.replicate]
+            params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
+            key = derive(root, one.replicate, "data", last)
+            return Start(params, one.mask, state, key, replicate=one.replicate)
+
+        def of(arm: str) -> list[Start]:
+            at = 0 if arm == DENSE else last
+            return [start(n) for n in networks if (n.arm, n.level) == (arm, at)]
+
+        return {arm: of(arm) for arm in arms}
+
     def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
         """The run of a cell."""
         path = Path(self.machine.workdir) / run_name(self._named(name, config))
@@ -291,7 +335,8 @@ class Bench:
         config: ConfigDict,
         starts: Sequence[Start],
         *,
-        prunable: Mapping[str, bool] | None = None,
+        lab: Lab | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Trains networks from points and masks of one's own making, as one population.
 
@@ -299,17 +344,18 @@ class Bench:
           name: of the study.
           config: network, data and training.
           starts: where each begins.
-          prunable: unused by training; kept for the record.
+          lab: trains otherwise than the config says, with an objective of one's own, say.
+          facts: JSON-like; all that decides how it does, besides the sources.
 
         Returns:
           `{"results": {metric: [n]}, "params": {leaf: [n, …]}, "state": …}`, host arrays.
         """
-        lab = self.lab(config)
+        lab = lab or self.lab(config)
         what = {
             "kind": "retrained",
             "starts": [_fingerprint(start) for start in starts],
             "trunk": self._identity(config)["trunk"],
-            "prunable": dict(prunable or {}),
+            "facts": dict(facts or {}),
         }
 
         def compute(partial: Any) -> stores.Node:
