@@ -7,6 +7,7 @@ from experiments.studies.protocol import Study
 MODULES = {
     "C1": "c01_biology",
     "C2": "c02_at_least_one",
+    "C3": "c03_mask_entropy",
     "C5": "c05_ensembles",
     "C7": "c07_regularisation",
 }

@@ -1,0 +1,175 @@
+"""C3: what a mask weighs in real bytes, and whether training makes it lighter."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c03, common
+from experiments.studies.bench import Bench, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax import trees
+from lth_jax.coding import codecs, integers
+from lth_jax.coding.entropy import break_even_density
+from lth_jax.coding.size import rate_points
+from lth_jax.coding.stored import Stored
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+from lth_jax.training.segment import evaluate
+
+PROTOCOL = Protocol(
+    claim="C3",
+    title="The entropy of masks",
+    says="Pruning pays although the mask has to be told as well, and the masks that training finds "
+    "have order in them, so that they cost less than masks drawn at random.",
+    question="At density .13, does a ticket's mask take fewer bytes than the same mask shuffled "
+    "within its layers, by at least 3 %?",
+    setup="The networks of C7 (MNIST-1D, which has no dead inputs; MLP 40-90-90-10; magnitude "
+    "pruning in four rounds). Each leaf's mask is written by the shortest of six codes, among them "
+    "one with densities for classes of rows and columns; all side information is counted.",
+    arms=("ticket", "shuffle"),
+    statistic="100 · (1 − bytes of the ticket's mask / bytes of its shuffled twin), per seed",
+    rule="The saving is at least δ.",
+    expects="Supported: units die, and inputs differ in worth. The arithmetic half is no question: "
+    "a mask costs at most one bit per weight and saves 32 of each that goes.",
+    limits="Bytes are those of these codes; a mask made by a short program has few bits however "
+    "long its code. Against a dense network of few bits per weight the advantage may vanish.",
+)
+SAVED = "mask bytes saved"
+TEST = "test_accuracy_final"
+BITS = (8, 4, 2)
+
+
+def mask_bytes(mask: Mapping[str, NDArray]) -> dict[str, int]:
+    """What each leaf's mask takes, and all together."""
+    found = {name: len(codecs.encode(np.asarray(leaf, bool))[1]) for name, leaf in mask.items()}
+    return {**found, "all layers": sum(found.values())}
+
+
+def saved(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, float]:
+    """By how many per cent each leaf's mask is shorter than the same mask shuffled."""
+    twin = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
+    own, other = mask_bytes(mask), mask_bytes(twin)
+    return {name: 100 * (1 - own[name] / other[name]) for name in own}
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
+    study, name = config.study, PROTOCOL.claim
+    arms = ("dense", "ticket", "reinit", "shuffle")
+    tuned = bench.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
+    networks = {
+        arm: _networks(bench, vary(config, optimizer__learning_rate=tuned.rates[arm]), arm)
+        for arm in ("dense", "ticket")
+    }
+    rows = [row for one in networks["ticket"] for row in _rows(one)]
+    last = max(one.level for one in networks["ticket"])
+    tickets = [one for one in networks["ticket"] if one.level == last]
+    values = tidy.values_of(rows, arm="all layers", level=last)
+    return Evidence(
+        primaries=[Primary(f"{SAVED}, ticket against shuffled", values, study.delta, "%")],
+        rows=rows,
+        secondary=_beside_dense(bench, config, networks["dense"], tickets),
+        gate=100 * (tuned.of("ticket", TEST) - tuned.of("shuffle", TEST)),
+        member_steps=tuned.member_steps,
+        flops=tuned.flops(),
+        notes=(tuned.told(), _break_even()),
+    )
+
+
+def _networks(bench: Bench, config: ConfigDict, arm: str) -> list[Stored]:
+    """Level by level, by replicate."""
+    found = bench.networks(PROTOCOL.claim, config, (arm,))
+    return sorted(found, key=lambda one: (one.level, one.replicate))
+
+
+def _rows(one: Stored) -> list[Row]:
+    may = {name: leaf for name, leaf in one.mask.items() if one.prunable[name]}
+    found = saved(may, np.random.default_rng([3, one.level, one.replicate]))
+    place = {"level": one.level, "replicate": one.replicate, "density": 100 * one.density}
+    return [
+        {"arm": name, **place, "metric": SAVED, "value": value} for name, value in found.items()
+    ]
+
+
+def _beside_dense(
+    bench: Bench, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
+) -> list[Primary]:
+    """Bytes and accuracy of tickets and of dense networks at few bits per value."""
+    lab = bench.lab(config)
+    test = jax.jit(lambda p, s: evaluate(lab.trainer, p, s, lab.data.test)["accuracy"])
+    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+
+    def weighed(one: Stored) -> list[tuple[float, float]]:
+        points = rate_points(
+            one.mask, one.params, prunable=one.prunable, precisions=[integers(b) for b in BITS]
+        )
+        state = trees.from_named(one.state, like[1])
+        return [
+            (p.mask + p.values, 100 * float(test(trees.from_named(p.params, like[0]), state)))
+            for p in points
+        ]
+
+    by_arm = {
+        arm: np.array([weighed(one) for one in found])
+        for arm, found in (("dense", dense), ("ticket", tickets))
+    }
+    parts = []
+    for ticket, parent in ((0, 0), (1, 1), (1, 2)):
+        sparse, full = by_arm["ticket"][:, ticket], by_arm["dense"][:, parent]
+        names = f"ticket at {BITS[ticket]} bits, dense at {BITS[parent]}"
+        parts += [
+            Primary(f"{names}: bytes saved", 100 * (1 - sparse[:, 0] / full[:, 0]), 10.0, "%"),
+            Primary(f"{names}: test accuracy", sparse[:, 1] - full[:, 1], 1.0, "points"),
+        ]
+    return parts
+
+
+def _break_even() -> str:
+    told = ", ".join(f"{break_even_density(b):.3f} at {b}" for b in (1, 2, 4, 8, 32))
+    return f"A mask without order pays below density {told} bits per value."
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Masks whose rows are of two densities, and masks without any order."""
+    del bench
+    study = config.study
+    shapes = {"first": (40, 90), "second": (90, 90), "third": (90, 10)}
+
+    def parts(dense: float, thin: float, offset: int) -> list[Primary]:
+        values = []
+        for seed in range(study.control_seeds):
+            rng = np.random.default_rng([offset, seed])
+            mask = {name: _rows_of(rng, shape, dense, thin) for name, shape in shapes.items()}
+            values.append(saved(mask, rng)["all layers"])
+        return [Primary(SAVED, np.array(values), study.delta, "%")]
+
+    return [
+        Control("rows of density .24 and .02", SUPPORTED, parts(0.24, 0.02, 931)),
+        Control("no order, density .13", NOT_SUPPORTED, parts(0.13, 0.13, 932)),
+    ]
+
+
+def _rows_of(
+    rng: np.random.Generator, shape: tuple[int, int], dense: float, thin: float
+) -> NDArray[np.bool_]:
+    density = np.where(np.arange(shape[0]) % 2 == 0, dense, thin)
+    return rng.random(shape) < density[:, None]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """What each layer's mask saves, against the density."""
+    return tidy.against(
+        rows,
+        "density",
+        SAVED,
+        label="Mask bytes saved against shuffled (%)",
+        x_label="Weights remaining (%)",
+        zero=True,
+    )
+
+
+STUDY = Study(PROTOCOL, c03.get_config, controls, gather, draw)

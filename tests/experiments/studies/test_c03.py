@@ -1,0 +1,42 @@
+"""C3: masks are weighed in real bytes, and its controls are judged right."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c03
+from experiments.studies import c03_mask_entropy as c3
+from experiments.studies import judge
+from lth_jax.coding.entropy import binary_entropy
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    for one in judge.judged(c3.controls(None, c03.get_config("smoke")), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+def test_rows_of_two_densities_save_what_their_entropies_say():
+    rng = np.random.default_rng(0)
+    mask = np.arange(400)[:, None] % 2 == 0
+    mask = rng.random((400, 900)) < np.where(mask, 0.24, 0.02)
+    apart = (binary_entropy(0.24) + binary_entropy(0.02)) / 2
+    exact = 100 * (1 - apart / binary_entropy(0.13))
+    assert c3.saved({"w": mask}, rng)["w"] == pytest.approx(exact, abs=1.0)
+
+
+def test_all_layers_together_weigh_their_sum():
+    found = c3.mask_bytes({"a": np.eye(40, dtype=bool), "b": np.ones((3, 3), bool)})
+    assert found["all layers"] == found["a"] + found["b"] and found["b"] == 0
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c03.get_config("laptop"))
+    config.study.update(rates=(1e-2,), pilot_seeds=2)
+    with bench_in(tmp_path) as bench:
+        evidence = c3.gather(bench, config)
+    assert all(
+        np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
+    )
+    assert len(evidence.primaries[0].values) == len(evidence.gate) == config.experiment.replicates
+    c3.draw(evidence.rows)
