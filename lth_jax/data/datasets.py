@@ -65,7 +65,7 @@ def load(
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
     | `modular_addition`, `copy`, `delayed_recall` | tokens | as asked | `data.sequences` |
-    | `associative_recall`, `markov` | tokens | as asked | `data.sequences` |
+    | `associative_recall`, `marked_recall`, `markov` | tokens | as asked | `data.sequences` |
     | `text` | tokens | 90 % / 10 % of the windows | Python's own help, or option `file` |
     | `planted` | (20,) | 4000 / 1000 | `data.planted.planted` |
     | `grouped` | (11,), two groups | 4000 / 4000 | `data.tabular.grouped` |

@@ -119,6 +119,34 @@ def associative_recall(
     return _in_two(x, held[rows, asked], train, classes=values)
 
 
+def marked_recall(
+    *,
+    symbols: int = 8,
+    length: int = 16,
+    train: int = 5000,
+    test: int = 1000,
+    data_seed: int = 0,
+) -> Made:
+    """Name the one symbol of a sequence that is marked: the simplest task of attention.
+
+    Inputs are `(length,)` over `2 · symbols` tokens, of which s and s + `symbols` are the symbol s
+    without and with the mark; each sequence has one mark, at a place drawn at random, and the
+    answer is its symbol. So of all keys exactly one is worth attending to.
+
+    >>> made = marked_recall(symbols=3, length=4, train=2, test=1)
+    >>> marked = made.train.x >= 3
+    >>> marked.sum(axis=1).tolist(), bool(np.all(made.train.x[marked] - 3 == made.train.y))
+    ([1, 1], True)
+    """
+    _check(train, test, data_seed, symbols=(symbols, 2), length=(length, 1))
+    rng, n = np.random.default_rng(data_seed), train + test
+    x = rng.integers(symbols, size=(n, length), dtype=np.int32)
+    rows, place = np.arange(n), rng.integers(length, size=n)
+    y = x[rows, place]
+    x[rows, place] += np.int32(symbols)
+    return _in_two(x, y, train, classes=symbols)
+
+
 def markov(
     *,
     states: int = 8,

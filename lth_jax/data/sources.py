@@ -191,6 +191,7 @@ GENERATED: dict[str, Callable[..., Made]] = {
     "copy": sequences.copy,
     "delayed_recall": sequences.delayed_recall,
     "associative_recall": sequences.associative_recall,
+    "marked_recall": sequences.marked_recall,
     "markov": sequences.markov,
     "planted": planted.planted,
     "grouped": tabular.grouped,

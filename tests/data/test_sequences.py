@@ -35,6 +35,13 @@ def test_associative_recall_asks_for_a_key_that_was_shown():
     assert values.max() == 2 and keys.min() == 3 and keys.max() == 7
 
 
+def test_marked_recall_asks_for_the_one_marked_symbol():
+    x, y, _ = sequences.marked_recall(symbols=5, length=6, train=200, test=1).train
+    marked = x >= 5
+    assert (marked.sum(axis=1) == 1).all() and (x[marked] - 5 == y).all()
+    assert set(np.argmax(marked, axis=1)) == set(range(6))
+
+
 def test_markov_moves_as_its_chain_says_and_costs_its_entropy_rate():
     chain = sequences.transitions(states=3, concentration=0.5, data_seed=1)
     made = sequences.markov(states=3, length=50, concentration=0.5, train=2000, test=1, data_seed=1)
@@ -59,6 +66,7 @@ MAKERS = [
     sequences.copy,
     sequences.delayed_recall,
     sequences.associative_recall,
+    sequences.marked_recall,
     sequences.markov,
 ]
 
@@ -79,6 +87,7 @@ def test_a_seed_decides_everything(make):
         (sequences.copy, {"delay": 0}, "`delay` must lie in 1"),
         (sequences.delayed_recall, {"symbols": 1}, "`symbols` must lie in 2"),
         (sequences.associative_recall, {"pairs": 9}, "`pairs` must be at most the 8 `keys`, got 9"),
+        (sequences.marked_recall, {"length": 0}, "`length` must lie in 1"),
         (sequences.markov, {"concentration": 0.0}, "`concentration` must lie in"),
         (sequences.markov, {"test": 0}, "`test` must lie in 1"),
     ],

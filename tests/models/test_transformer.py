@@ -66,6 +66,19 @@ def looked_at(request, filled):
     return request.param, np.abs(jacobian).sum(axis=(1, 3)), found["TransformerBlock_0/Attention_0"]
 
 
+@pytest.mark.parametrize("keys", [1, 2, TIME])
+def test_a_query_attends_to_the_keys_of_its_largest_scores(keys, filled):
+    point = filled(from_linen(Transformer(**SIZE)), X)
+    whole, few = (
+        next(iter(attention_probabilities(module, *point, X).values()))
+        for module in (Transformer(**SIZE), Transformer(**SIZE, keys=keys))
+    )
+    order = np.argsort(-np.asarray(whole), axis=-1)[..., :keys]
+    kept = np.zeros(whole.shape)
+    np.put_along_axis(kept, order, np.take_along_axis(np.asarray(whole), order, -1), -1)
+    np.testing.assert_allclose(few, kept / kept.sum(-1, keepdims=True), atol=1e-5)
+
+
 def test_nothing_leaks_from_the_future_of_a_decoder(looked_at):
     causal, influence, _ = looked_at
     later = np.triu(np.ones((TIME, TIME), bool), 1)

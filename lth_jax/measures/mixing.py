@@ -1,0 +1,87 @@
+"""What mixing examples does to least squares: Mixup leaves its minimiser, CutMix moves it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def mixup_factor(alpha: float) -> float:
+    """By how much Mixup shrinks the second moments of centred data: `(α + 1) / (2α + 1)`.
+
+    With λ ~ Beta(α, α) and two independent examples, `E[(λu + (1−λ)u')(λv + (1−λ)v')] =
+    E[λ² + (1−λ)²] E[uv]` for centred u and v. Inputs and targets shrink alike, so the minimiser of
+    a centred linear least-squares problem stays where it is, and so does its magnitude mask.
+
+    Args:
+      alpha: the Beta distribution's parameter (Zhang et al., 2018), above 0.
+
+    Raises:
+      ValueError: if `alpha` is not above 0.
+
+    >>> round(mixup_factor(0.4), 4), mixup_factor(1.0)
+    (0.7778, 0.6666666666666666)
+    """
+    if alpha <= 0:
+        raise ValueError(f"`alpha` is {alpha}; it must be above 0.")
+    return (alpha + 1) / (2 * alpha + 1)
+
+
+def mixed_least_squares(
+    rng: np.random.Generator,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    kind: str,
+    *,
+    alpha: float = 1.0,
+    rounds: int = 200,
+) -> NDArray[np.float64]:
+    """The least-squares weights on mixed examples, their moments summed over many rounds.
+
+    Args:
+      rng: source of λ, partners and boxes.
+      x: centred inputs, float64 `[n, d]`.
+      y: centred targets, float64 `[n]`.
+      kind: `"plain"`; `"mixup"`, a convex combination with a partner; `"cutmix"`, a window of
+        neighbouring features is the partner's, and so is its share of the target (Yun et al.,
+        2019, for a signal of one dimension).
+      alpha: λ ~ Beta(α, α), one for each example.
+      rounds: how often every example is mixed.
+
+    Returns:
+      float64 `[d]`.
+
+    Raises:
+      ValueError: for an unknown `kind`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(50, 3))
+    >>> mixed_least_squares(rng, x, x @ [1.0, 0.0, 2.0], "plain").round(6).tolist()
+    [1.0, 0.0, 2.0]
+    """
+    n, d = x.shape
+    mix = {"plain": _keep, "mixup": _mixup, "cutmix": _cutmix}.get(kind)
+    if mix is None:
+        raise ValueError(f"`kind` is {kind!r}; it must be plain, mixup or cutmix.")
+    inner, cross = np.zeros((d, d)), np.zeros(d)
+    for _ in range(1 if kind == "plain" else rounds):
+        share, other = rng.beta(alpha, alpha, n), rng.permutation(n)
+        u, v = mix(rng, x, y, x[other], y[other], share)
+        inner += u.T @ u
+        cross += u.T @ v
+    return np.asarray(np.linalg.solve(inner, cross), np.float64)
+
+
+def _keep(rng, x, y, x2, y2, share):
+    return x, y
+
+
+def _mixup(rng, x, y, x2, y2, share):
+    return share[:, None] * x + (1 - share[:, None]) * x2, share * y + (1 - share) * y2
+
+
+def _cutmix(rng, x, y, x2, y2, share):
+    n, d = x.shape
+    centre, width = rng.integers(d, size=n), (1 - share) * d
+    place = np.arange(d)
+    inside = np.abs(place - centre[:, None]) < width[:, None] / 2
+    kept = 1 - inside.mean(axis=1)
+    return np.where(inside, x2, x), kept * y + (1 - kept) * y2
