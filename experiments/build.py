@@ -229,7 +229,10 @@ def dataset(config: ConfigDict) -> data.Dataset:
 
 
 _NUMBERS = {
-    **{name: f"optimizer.{name}" for name in ("learning_rate", "weight_decay", "momentum")},
+    **{
+        name: f"optimizer.{name}"
+        for name in ("learning_rate", "weight_decay", "momentum", "clip_norm")
+    },
     **{name: f"train.{name}" for name in ("label_noise", *SOFTENED)},
     "distillation": "train.distill.weight",
     "temperature": "train.distill.temperature",
@@ -250,10 +253,10 @@ def hyper(experiment: ConfigDict) -> dict[str, float]:
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
     """`hyper -> masked optax transformation`."""
-    base, clip = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm
-    clipping = [optax.clip_by_global_norm(clip)] if clip else []
+    base, clips = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm > 0
 
     def plain(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+        clipping = [optax.clip_by_global_norm(h["clip_norm"])] if clips else []
         return masked(optax.chain(*clipping, base(h)))
 
     if not experiment.train.average.start:

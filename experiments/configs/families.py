@@ -1,6 +1,7 @@
 """A small ladder with its controls for each family of networks, minutes each on two cores.
 
 * `families.py` or `families.py:vision`: a convolutional network on digits, with crops;
+* `families.py:mnist`: the same on 5,000 images of MNIST, from `--config.machine.manual_dir`;
 * `families.py:language`: a Transformer predicts the characters of Python's own help;
 * `families.py:recurrent`: a GRU recalls the first of 16 symbols;
 * `families.py:addition`: a Transformer adds modulo a prime;
@@ -35,6 +36,13 @@ def _vision(experiment: ConfigDict) -> None:
     experiment.model.name = "convnet"
     experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
     experiment.train.update(steps=200, batch_size=32, crop=1, label_smoothing=0.1)
+
+
+def _mnist(experiment: ConfigDict) -> None:
+    experiment.data.update(name="mnist", validation=1000, train_examples=5000)
+    experiment.model.name = "convnet"
+    experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
+    experiment.train.update(steps=300, batch_size=32)
 
 
 def _language(experiment: ConfigDict) -> None:
@@ -87,6 +95,7 @@ def _planted(experiment: ConfigDict) -> None:
 
 FAMILIES: dict[str, Callable[[ConfigDict], None]] = {
     "vision": _vision,
+    "mnist": _mnist,
     "language": _language,
     "recurrent": _recurrent,
     "addition": _addition,

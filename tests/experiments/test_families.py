@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import build, measure, runner
 from experiments.configs import base, families
 from experiments.flags import UserError
+from lth_jax import store as stores
 from lth_jax.data import Dataset
+from lth_jax.report import behaviour, read_run
 from lth_jax.training import losses
 from lth_jax.training.segment import init_member, shown, train_step
 from lth_jax.types import Batch
@@ -32,7 +34,11 @@ SLOW = ("vision", "language", "addition")  # to compile
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in families.FAMILIES],
+    [
+        pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW))
+        for f in families.FAMILIES
+        if f != "mnist"  # whose files only their user has
+    ],
 )
 def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     config = families.get_config(family)
@@ -123,3 +129,51 @@ def test_wanda_refuses_what_it_cannot_see(tmp_path):
     lab = build.lab(experiment, build.dataset(config))
     with pytest.raises(UserError, match=r"'wanda', .* 'TiedLayer_0/recurrent_kernel' reads"):
         build.ladder(experiment, lab)
+
+
+def test_mnist_is_not_looked_for_elsewhere(tmp_path):
+    config = families.get_config("mnist")
+    config.machine.data_dir = str(tmp_path)
+    with pytest.raises(UserError, match="manual_dir"):
+        build.dataset(config)
+
+
+def test_clipping_is_a_number_of_each_member():
+    """Members that clip at norms of their own take one step under one program."""
+    experiment = base.ladder().experiment
+    experiment.optimizer.update(name="sgd", momentum=0.0, learning_rate=1.0, clip_norm=1.0)
+    make, hyper = build.make_optimizer(experiment), build.hyper(experiment)
+    mask, weights = jnp.ones(2, bool), jnp.zeros(2)
+
+    @jax.jit
+    @jax.vmap
+    def step(clip):
+        tx = make({**hyper, "clip_norm": clip})
+        return tx.update(jnp.array([3.0, 4.0]), tx.init(weights), weights, mask=mask)[0]
+
+    np.testing.assert_allclose(
+        step(jnp.array([1.0, 2.5, 10.0])), [[-0.6, -0.8], [-1.5, -2], [-3, -4]], rtol=1e-6
+    )
+
+
+def trained(family, workdir, **experiment):
+    """A finished run of a family's first replicate."""
+    config = families.get_config(family)
+    config.machine.workdir = str(workdir)
+    config.experiment.update_from_flattened_dict({"replicates": 1, "controls": (), **experiment})
+    return runner.run(config, [])
+
+
+@pytest.mark.slow
+def test_a_transformer_learns_to_add(tmp_path):
+    folder = trained("addition", tmp_path, **{"prune.levels": 0})
+    [level] = read_run(stores.Store(tmp_path), folder).levels
+    assert level.results["test_accuracy_final"].tolist() == [1.0]
+
+
+@pytest.mark.slow
+def test_a_planted_ticket_is_found(tmp_path):
+    folder = trained("planted", tmp_path, **{"prune.levels": 5})
+    assert measure.main([folder.name, "--root", str(tmp_path)]) == 0
+    scores = behaviour.read(stores.Store(tmp_path), folder).scores
+    assert scores["recovered"][-1] > 0.75 > 0.5 > scores["recovered_by_chance"][-1]
