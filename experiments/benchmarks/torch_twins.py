@@ -139,22 +139,23 @@ def threaded(train: Callable[[], Any], threads: int) -> Callable[[], Any]:
 
 
 def one_by_one(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
-    """Trains every member after the other; returns the training as a function."""
-    steps = batches(task, rows)
+    """Members to train one after the other; returns what trains them on, as a function."""
+    xs, ys = batches(task, rows)
 
-    def train() -> Tensor:
-        for i in range(len(rows)):
-            w = {n: _last(leaf[i]).requires_grad_() for n, leaf in in_torch(members.params).items()}
-            masks = [_last(leaf[i]) for leaf in in_torch(members.mask).values()]
-            leaves = list(w.values())
-            adam = torch.optim.Adam(leaves, RATE, fused=True)
-            for x, y in zip(steps[0][i], steps[1][i], strict=True):
+    def network(i: int) -> tuple[Weights, list[Tensor], Any]:
+        w = {n: _last(leaf[i]).requires_grad_() for n, leaf in in_torch(members.params).items()}
+        masks = [_last(leaf[i]) for leaf in in_torch(members.mask).values()]
+        return w, masks, torch.optim.Adam(list(w.values()), RATE, fused=True)
+
+    networks = [network(i) for i in range(len(rows))]
+
+    def train() -> None:
+        for i, (w, masks, adam) in enumerate(networks):
+            for x, y in zip(xs[i], ys[i], strict=True):
                 adam.zero_grad()
-                loss = loss_of(task.kind, w, x, y, False)
-                loss.backward()
-                torch._foreach_mul_([leaf.grad for leaf in leaves], masks)
+                loss_of(task.kind, w, x, y, False).backward()
+                torch._foreach_mul_([leaf.grad for leaf in w.values()], masks)
                 adam.step()
-        return loss.detach()
 
     return train
 
@@ -165,15 +166,15 @@ def _last(leaf: Tensor) -> Tensor:
 
 
 def stacked(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
-    """Trains all members at once with `torch.func.vmap`; returns the training as a function."""
+    """Members to train at once with `torch.func.vmap`; returns what trains them on."""
     xs, ys = batches(task, rows)
     gradient = torch.func.grad(lambda w, x, y: loss_of(task.kind, w, x, y, True))
     gradients = torch.func.vmap(gradient)
+    w = {n: leaf.contiguous().requires_grad_() for n, leaf in in_torch(members.params).items()}
+    masks = [leaf.contiguous() for leaf in in_torch(members.mask).values()]
+    adam = torch.optim.Adam(list(w.values()), RATE, fused=True)
 
     def train() -> None:
-        w = {n: leaf.contiguous().requires_grad_() for n, leaf in in_torch(members.params).items()}
-        masks = [leaf.contiguous() for leaf in in_torch(members.mask).values()]
-        adam = torch.optim.Adam(list(w.values()), RATE, fused=True)
         for step in range(rows.shape[1]):
             fixed = {name: leaf.detach() for name, leaf in w.items()}
             grads = gradients(fixed, xs[:, step], ys[:, step])
