@@ -10,6 +10,7 @@ MODULES = {
     "C3": "c03_mask_entropy",
     "C5": "c05_ensembles",
     "C7": "c07_regularisation",
+    "C13": "c13_distillation",
 }
 """The module of each study, by its claim, in the order of the atlas."""
 

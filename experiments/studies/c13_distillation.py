@@ -1,0 +1,259 @@
+"""C13: a sparse student learns more from its dense parent than from labels alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c13, common
+from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax import store as stores
+from lth_jax.lottery import Lab
+from lth_jax.measures import distillation
+from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
+from lth_jax.report import tidy
+from lth_jax.training import augment, losses
+from lth_jax.training.segment import Member
+from lth_jax.types import DENSE, TICKET
+
+PROTOCOL = Protocol(
+    claim="C13",
+    title="Distillation into a sparse student",
+    says="Pruning and distillation go together: a dense teacher's answers train a sparse student "
+    "better than labels alone.",
+    question="Is a ticket at density .13 more often right on new examples if it learns from the "
+    "answers of its dense parent than if it learns from the labels?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-90-90-10 with Adam, "
+    "700 steps; students are tickets of four rounds, rewound to the start; the teacher is the "
+    "student's dense parent, trained on the same examples.",
+    arms=(
+        "ticket, labels",
+        "ticket, taught",
+        "ticket, smoothed",
+        "ticket, taught amiss",
+        "shuffle, labels",
+        "shuffle, taught",
+        "dense, labels",
+        "dense, taught",
+    ),
+    statistic="test accuracy of the taught ticket minus that of the ticket trained on labels, from "
+    "the same start on batches of the same order, in points",
+    rule="At least δ. Temperature and weight of the teacher are chosen on pilot seeds, and so are "
+    "the learning rates of dense and sparse networks, for labels.",
+    expects="A small gain, which smoothed labels of the same entropy share in part and dense "
+    "students as well: what helps is the softness of the targets more than the student's sparsity.",
+    limits="One teacher, no larger than the student's parent and without further data; teachers "
+    "that know more may teach more.",
+)
+ANSWERS, AMISS = 0, 1  # what is said of the examples: as the teacher says, or wrong classes mixed
+RATE, FINAL = "optimizer__learning_rate", "test_accuracy_final"
+ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
+Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
+
+
+def lessons(bench: Bench, name: str, teachers: ConfigDict, seed: int) -> NDArray[np.float32]:
+    """What the dense networks of a cell say of their own examples, and the same shuffled.
+
+    Args:
+      bench: where they were trained.
+      name: of the study.
+      teachers: the cell.
+      seed: of the shuffling.
+
+    Returns:
+      `(2, examples, classes)`.
+    """
+    dense = sorted(bench.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
+    said = bench.own_logits(teachers, [one for one in dense if one.level == 0])
+    said = said.reshape(-1, said.shape[-1])
+    labels = bench.dataset(teachers).train.y[: len(said)]
+    amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
+    return np.stack([said, amiss]).astype(np.float32)
+
+
+def school(lab: Lab, answers: NDArray[np.float32]) -> Lab:
+    """Trains with what teachers say, each network by the numbers in its `hyper`."""
+
+    def choose(said: jax.Array, member: Member) -> jax.Array:
+        return said[member.hyper["lesson"].astype(jnp.int32)][None]
+
+    classes = answers.shape[-1]
+    steps = (
+        augment.soft_targets(classes),
+        augment.smooth,
+        augment.taught(jnp.asarray(answers), choose),
+    )
+    trainer = lab.trainer._replace(show=augment.shows(*steps), objective=losses.distillation)
+    return lab._replace(trainer=trainer)
+
+
+def taught(
+    bench: Bench, name: str, config: ConfigDict, answers: NDArray[np.float32], arms: Arms
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Trains the starts of all arms together; results by arm and metric, one per start."""
+    lab = school(bench.lab(config), answers)
+    starts = [
+        start._replace(hyper={"distillation": 0.0, "lesson": ANSWERS, **numbers})
+        for group, each in arms.values()
+        for start, numbers in zip(group, each, strict=True)
+    ]
+    facts = {"lessons": stores.fingerprint(answers)}
+    results = bench.retrain(name, config, starts, lab=lab, facts=facts)["results"]
+    ends = np.cumsum([len(group) for group, _ in arms.values()])[:-1]
+    split = {metric: np.split(values, ends) for metric, values in results.items()}
+    return {
+        arm: {metric: parts[i] for metric, parts in split.items()} for i, arm in enumerate(arms)
+    }
+
+
+def chosen_lesson(
+    bench: Bench, config: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
+) -> dict[str, float]:
+    """The teacher's weight and temperature that suit pilot tickets: least validation loss."""
+    name = f"{PROTOCOL.claim}-pilot"
+    pilot = common.pilot(config, study.pilot_seeds)
+    ladder, teachers = (vary(pilot, **{RATE: rates[arm]}) for arm in (TICKET, DENSE))
+    answers = lessons(bench, name, teachers, seed=pilot.experiment.seed)
+    tickets = bench.starts(name, ladder, (TICKET,))[TICKET]
+    grid = [
+        {"distillation": weight, "temperature": temperature}
+        for weight in study.weights
+        for temperature in study.temperatures
+    ]
+    arms = {str(i): (tickets, [numbers] * len(tickets)) for i, numbers in enumerate(grid)}
+    found = taught(bench, name, ladder, answers, arms)
+    return min(
+        grid, key=lambda n: float(np.mean(found[str(grid.index(n))]["validation_loss_best"]))
+    )
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Students of labels, of teachers, of smoothed labels and of answers that were shuffled."""
+    study, name = config.study, PROTOCOL.claim
+    pilot = common.pilot(config, study.pilot_seeds)
+    rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
+    lesson = chosen_lesson(bench, config, study, rates)
+    cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
+    cells["teacher"] = vary(config, prune__levels=0, **{RATE: rates[DENSE]})
+    ladders = bench.ladders(name, cells)
+    answers = lessons(bench, name, cells["teacher"], seed=config.experiment.seed)
+    starts = bench.starts(name, cells["ticket"], (DENSE, TICKET, "shuffle"))
+    smoothing = [
+        {"label_smoothing": matched(bench, config, answers[ANSWERS], one, lesson["distillation"])}
+        for one in starts[TICKET]
+    ]
+
+    def arm(which: str, **numbers: float) -> tuple[Sequence[Start], list[dict[str, float]]]:
+        rate = rates[DENSE if which == DENSE else TICKET]
+        return starts[which], [{"learning_rate": rate, **numbers}] * len(starts[which])
+
+    found = taught(
+        bench,
+        name,
+        cells["ticket"],
+        answers,
+        {
+            **{f"{which}, labels": arm(which) for which in starts},
+            **{f"{which}, taught": arm(which, **lesson) for which in starts},
+            "ticket, taught amiss": arm(TICKET, **lesson, lesson=AMISS),
+            "ticket, smoothed": (starts[TICKET], smoothing),
+        },
+    )
+    steps = config.experiment.train.steps * sum(len(r["test_loss_final"]) for r in found.values())
+    flops = ladders.flops("ticket")
+    told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    return evidence(study, found)._replace(
+        gate=100 * (ladders.of("ticket", TICKET, FINAL) - ladders.of("ticket", "shuffle", FINAL)),
+        member_steps=ladders.member_steps + steps,
+        flops={arm: flops[arm.split(",")[0]] for arm in found},
+        notes=(
+            f"Chosen on pilot seeds: learning rates {told}; weight of the teacher "
+            f"{lesson['distillation']:g} at temperature {lesson['temperature']:g}.",
+        ),
+    )
+
+
+def matched(
+    bench: Bench, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
+) -> float:
+    """How much smoothing makes labels as soft as a start's lesson is."""
+    share = config.experiment.train.share
+    rows = slice(one.replicate * share, (one.replicate + 1) * share)
+    labels = bench.dataset(config).train.y[rows]
+    entropy = distillation.mixed_entropy(answers[rows], labels, weight)
+    return distillation.matching_smoothing(entropy, answers.shape[-1])
+
+
+def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Evidence:
+    """What follows from the accuracies of all arms."""
+
+    def test(arm: str) -> Any:
+        return 100 * np.asarray(found[arm][FINAL], np.float64)
+
+    def gain(first: str, second: str) -> Primary:
+        return Primary(f"{first} − {second}", test(first) - test(second), study.delta, "points")
+
+    def taught_gain(which: str) -> Any:
+        return test(f"{which}, taught") - test(f"{which}, labels")
+
+    return Evidence(
+        primaries=[gain("ticket, taught", "ticket, labels")],
+        rows=[
+            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
+            for arm in PROTOCOL.arms
+            for metric, values in (
+                (ACCURACY, test(arm)),
+                (LOSS, np.asarray(found[arm]["test_loss_final"])),
+            )
+            for i, value in enumerate(values)
+        ],
+        secondary=[
+            gain("ticket, taught", "ticket, smoothed"),
+            gain("ticket, taught", "ticket, taught amiss"),
+            gain("dense, taught", "dense, labels"),
+            gain("shuffle, taught", "shuffle, labels"),
+            Primary(
+                "gain of tickets − gain of dense",
+                taught_gain("ticket") - taught_gain("dense"),
+                study.delta,
+                "points",
+            ),
+            gain("ticket, taught", "dense, labels"),
+        ],
+    )
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Least-squares students of the 8 features that matter, of 40, from 60 examples.
+
+    The truth as a teacher takes their whole excess risk, 8/51; a dense least-squares fit takes
+    exactly nothing; the truth about other examples hurts.
+    """
+    del bench
+
+    def control(name: str, teacher: str, expected: str) -> Control:
+        rngs = (np.random.default_rng(1300 + i) for i in range(config.study.control_seeds))
+        labels, told = np.array([distillation.student_risks(rng, teacher) for rng in rngs]).T
+        gained = np.round(labels - told, 12)  # what is exactly 0 is not left to rounding
+        part = Primary("excess risk gained", gained, config.study.control_delta, "σ²")
+        return Control(name, expected, [part])
+
+    return [
+        control("least squares, taught the truth", "truth", SUPPORTED),
+        control("least squares, taught by the dense fit", "dense", NOT_SUPPORTED),
+        control("least squares, taught about other examples", "stranger", REVERSED),
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy and loss of every student."""
+    return tidy.by_arm(rows, (ACCURACY, LOSS), "")
+
+
+STUDY = Study(PROTOCOL, c13.get_config, controls, gather, draw)
