@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, trainers
 from experiments.flags import UserError
 from experiments.h import Setting
 from experiments.reads import Reading, Remembered
@@ -105,8 +105,8 @@ class Sharing:
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
-        trainer = build.trainer(config.experiment, self._sets[data])
-        program = training_program(trainer, splits, build.HYPER)
+        trainer = trainers.trainer(config.experiment, self._sets[data])
+        program = training_program(trainer, splits, trainers.HYPER)
         self.programs.setdefault(program, Programs(trainer))
         return program
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, measure, runner
+from experiments import build, measure, runner, trainers
 from experiments.configs import base, families
 from experiments.flags import UserError
 from lth_jax import store as stores
@@ -19,10 +19,10 @@ from lth_jax.types import Batch
 def step_of(experiment, loaded):
     """The shapes after one step on the first examples."""
     examples = jax.tree.map(jnp.asarray, loaded.train)
-    trainer = build.trainer(experiment, loaded)
+    trainer = trainers.trainer(experiment, loaded)
 
     def one(key):
-        member = init_member(trainer, key, key, build.hyper(experiment), examples.x[:1])
+        member = init_member(trainer, key, key, trainers.hyper(experiment), examples.x[:1])
         batch = shown(trainer, member, examples, jnp.arange(4), 0)
         return train_step(trainer, member, batch, 0)[1]
 
@@ -51,7 +51,7 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     loaded = build.dataset(config)
     trainer, info = step_of(experiment, loaded)
     assert info["train_loss"].shape == ()
-    outputs = build._outputs(trainer.model, loaded.train).shape[-1]
+    outputs = trainers.outputs(trainer.model, loaded.train).shape[-1]
     assert outputs == loaded.classes
     assert ("bits" in trainer.metrics) == (family == "language")
 
@@ -91,7 +91,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     trainer, info = step_of(experiment, IMAGES)
     assert trainer.objective is objective and info["train_loss"].shape == ()
     numbers = {name: train[name] for name in train if name not in ("crop", "flip")}
-    assert numbers.items() <= build.hyper(experiment).items()
+    assert numbers.items() <= trainers.hyper(experiment).items()
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_bad_strengths_are_refused(train, message):
 
 def test_crops_need_images():
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
-        build.trainer(experiment_with(cutmix=1.0), made((5,)))
+        trainers.trainer(experiment_with(cutmix=1.0), made((5,)))
 
 
 def test_the_step_schedule_falls_to_a_tenth_twice():
     experiment = base.ladder().experiment
     experiment.train.steps, experiment.optimizer.schedule = 100, "step"
-    schedule = build.learning_rate(experiment)
+    schedule = trainers.learning_rate(experiment)
     factors = [float(schedule(step)) for step in (0, 49, 51, 74, 76, 99)]
     np.testing.assert_allclose(factors, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
@@ -142,7 +142,7 @@ def test_clipping_is_a_number_of_each_member():
     """Members that clip at norms of their own take one step under one program."""
     experiment = base.ladder().experiment
     experiment.optimizer.update(name="sgd", momentum=0.0, learning_rate=1.0, clip_norm=1.0)
-    make, hyper = build.make_optimizer(experiment), build.hyper(experiment)
+    make, hyper = trainers.make_optimizer(experiment), trainers.hyper(experiment)
     mask, weights = jnp.ones(2, bool), jnp.zeros(2)
 
     @jax.jit

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import build
+from experiments import build, trainers
 from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import trees
@@ -34,8 +34,10 @@ def test_a_network_takes_a_step(name):
     experiment = config(name, **{"every_step": False} if "decoder" in name else {})
     x = jnp.zeros((2, 224, 224, 3) if name in LARGE else (2, 32, 32, 3))
     batch = Batch(x, jnp.zeros(2, jnp.int32))
-    trainer = build.trainer(experiment, Dataset("zeros", *[batch] * 3, classes=10, fingerprint=""))
-    make = functools.partial(init_member, trainer, hyper=build.hyper(experiment), example=x)
+    trainer = trainers.trainer(
+        experiment, Dataset("zeros", *[batch] * 3, classes=10, fingerprint="")
+    )
+    make = functools.partial(init_member, trainer, hyper=trainers.hyper(experiment), example=x)
     member = jax.eval_shape(make, jax.random.key(0), jax.random.key(1))
     step = functools.partial(train_step, trainer)
     after, info = jax.eval_shape(step, member, batch, 0)

@@ -1,0 +1,157 @@
+"""The training of a config: optimizer, loss, what is shown, and the numbers that are traced."""
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from experiments import teachers
+from experiments.flags import UserError
+from experiments.networks import model
+from lth_jax import data
+from lth_jax.pruning.transforms import masked
+from lth_jax.training import augment, losses
+from lth_jax.training.averaging import averaged, mean_network
+from lth_jax.training.segment import PerExample, Trainer, as_it_stands
+from lth_jax.types import Batch, Model
+
+LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
+COMPUTE_DTYPES = ("float32", "bfloat16")
+OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
+    "sgd": lambda h: optax.chain(
+        optax.add_decayed_weights(h["weight_decay"]),
+        optax.sgd(h["learning_rate"], h["momentum"]),
+    ),
+    "adam": lambda h: optax.adam(h["learning_rate"]),
+    "adamw": lambda h: optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "lion": lambda h: optax.lion(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "lamb": lambda h: optax.lamb(h["learning_rate"], weight_decay=h["weight_decay"]),
+    "rmsprop": lambda h: optax.rmsprop(h["learning_rate"]),
+}
+SOFTENED: dict[str, augment.Step] = {
+    "label_smoothing": augment.smooth,
+    "mixup": augment.mixup,
+    "cutmix": augment.cutmix,
+}
+CHOICES: dict[str, augment.Choose] = {
+    teachers.ALL: augment.all_teachers,
+    teachers.OWN: augment.own_teacher,
+}
+LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+    "step": lambda steps: optax.piecewise_constant_schedule(
+        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
+    ),
+}
+
+_NUMBERS = {
+    **{
+        name: f"optimizer.{name}"
+        for name in ("learning_rate", "weight_decay", "momentum", "clip_norm")
+    },
+    **{name: f"train.{name}" for name in ("label_noise", *SOFTENED)},
+    "distillation": "train.distill.weight",
+    "temperature": "train.distill.temperature",
+    "average_start": "train.average.start",
+    "average_every": "train.average.every",
+}
+HYPER = tuple(_NUMBERS)
+
+
+def hyper(experiment: ConfigDict) -> dict[str, float]:
+    """The numbers that are traced: members may differ in them."""
+
+    def number(path: str) -> float:
+        return float(functools.reduce(operator.getitem, path.split("."), experiment))
+
+    return {name: number(path) for name, path in _NUMBERS.items()}
+
+
+def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
+    """`hyper -> masked optax transformation`."""
+    base, clips = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm > 0
+
+    def plain(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+        clipping = [optax.clip_by_global_norm(h["clip_norm"])] if clips else []
+        return masked(optax.chain(*clipping, base(h)))
+
+    if not experiment.train.average.start:
+        return plain
+    return lambda h: averaged(plain(h), start=h["average_start"], every=h["average_every"])
+
+
+def learning_rate(experiment: ConfigDict) -> optax.Schedule:
+    """The learning rate over the steps of a level, as a factor on its peak."""
+    warmup = experiment.optimizer.warmup
+    after = LR_SCHEDULES[experiment.optimizer.schedule](experiment.train.steps - warmup)
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
+
+
+def _seen(train: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, Any]:
+    """What of a trainer follows from augmentation, changed targets and teachers."""
+    shape = loaded.train.x.shape[1:]
+    if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
+        raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
+    softened = [step for name, step in SOFTENED.items() if train[name]]
+    steps = [augment.crop(train.crop)] if train.crop else []
+    steps += [augment.flip] if train.flip else []
+    if train.label_noise or softened:
+        classes = outputs(network, loaded.train).shape[-1]
+        steps += [augment.noisy_labels(classes)] if train.label_noise else []
+        steps += [augment.soft_targets(classes), *softened] if softened else []
+    objective: PerExample | None = losses.soft_cross_entropy if softened else None
+    if train.distill.teacher:
+        steps, objective = [*steps, _lesson(train.distill, loaded)], losses.distillation
+    return {"show": augment.shows(*steps), "objective": objective}
+
+
+def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
+    """What the teachers say of the examples, and of more that nobody labelled."""
+    answers = {name: jnp.asarray(said) for name, said in loaded.answers.items()}
+    pool = None
+    if distill.unlabelled:
+        pool = augment.Unlabelled(jnp.asarray(loaded.unlabelled), answers["unlabelled"])
+    return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
+
+
+def outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
+    """The shape of what a network says of one example."""
+
+    def say(x: jax.Array) -> jax.Array:
+        return network.apply(*network.init(jax.random.key(0), x), x, train=False)[0]
+
+    return jax.eval_shape(say, jax.eval_shape(lambda x: x[:1], examples.x))
+
+
+def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
+    """The static part of the training on a data set: its shapes, and what teachers say of it."""
+    train, size = experiment.train, experiment.train.share or len(loaded.train.y)
+    network, loss = model(experiment), LOSSES[train.loss]
+    per_symbol = {"bits": losses.bits} if loaded.train.y.ndim > 1 else {}
+    averages = train.average.start > 0
+    order = data.indices if train.shuffle else data.in_order
+
+    def rows(key: jax.Array, step: Any, steps: int) -> jax.Array:
+        return order(key, step, steps=steps, batch_size=train.batch_size, size=size)
+
+    return Trainer(
+        model=network,
+        make_optimizer=make_optimizer(experiment),
+        loss=loss,
+        metrics={"loss": loss, "accuracy": losses.correct, **per_symbol},
+        schedule=learning_rate(experiment),
+        order=rows,
+        steps=train.eval_every,
+        share=train.share,
+        tested=mean_network(network, train.batch_size) if averages else as_it_stands,
+        **_seen(train, network, loaded),
+    )
