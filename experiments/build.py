@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import networks, scoring, teachers, units
 from experiments.flags import UserError, fields, nearest
+from experiments.networks import model as model  # part of what a config becomes
 from experiments.trainers import (
     CHOICES,
     COMPUTE_DTYPES,
