@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lth_jax.models.convnet import ConvNet
-from lth_jax.models.layers import group_norm
+from lth_jax.models.layers import glorot_normal, group_norm
 from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.recurrent import RecurrentNet, gru_cell, lstm_cell, tanh_cell
 from lth_jax.models.resnet import ResNet
@@ -17,6 +17,7 @@ from lth_jax.models.wide_resnet import WideResNet
 _FAMILIES: Mapping[str, Callable[..., Any]] = {
     "mlp": MLP,
     "residual_mlp": ResidualMLP,
+    "residual_mlp_glorot": partial(ResidualMLP, initialization=glorot_normal),
     "convnet": ConvNet,
     "vgg": VGG,
     "resnet": ResNet,

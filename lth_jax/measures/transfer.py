@@ -1,0 +1,80 @@
+"""How much of a mask's worth survives in another network."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from lth_jax.measures.intervals import Interval
+
+
+def fieller(
+    numerators: ArrayLike, denominators: ArrayLike, *, confidence: float = 0.95
+) -> Interval:
+    """The ratio of two means of paired values, with Fieller's (1954) interval.
+
+    The ratios `τ` for which Student's t-test does not reject `mean(a − τb) = 0`:
+
+        (ā − τ b̄)² ≤ t² (s_aa − 2τ s_ab + τ² s_bb) / n
+
+    Where the denominators' mean is not different from 0, the set is unbounded, and so is the
+    interval.
+
+    Args:
+      numerators: a, `[n]`, one per seed.
+      denominators: b, `[n]`.
+      confidence: coverage, exact for normal values.
+
+    Returns:
+      The interval over the seeds where both are finite; its ends NaN for fewer than two of them.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    >>> found = fieller([1.0, 2.0, 3.0, 2.0], [4.1, 3.9, 4.0, 4.0])
+    >>> f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    '0.50 [0.17, 0.84]'
+    """
+    a, b = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"`numerators` and `denominators` must be `[n]`: {a.shape}, {b.shape}.")
+    both = np.isfinite(a) & np.isfinite(b)
+    pairs, n = np.stack([a[both], b[both]]), int(both.sum())
+    missing = a.size - n
+    if n < 2:
+        return Interval(float(np.divide(*pairs[:, 0])) if n else np.nan, np.nan, np.nan, n, missing)
+    mean, spread = pairs.mean(axis=1), np.cov(pairs) / n
+    t = float(special.stdtrit(n - 1, (1 + confidence) / 2))
+    square, cross, constant = (
+        mean[i] * mean[j] - t**2 * spread[i, j] for i, j in ((1, 1), (0, 1), (0, 0))
+    )
+    estimate = float(mean[0] / mean[1])
+    inside = cross**2 - square * constant
+    if square <= 0 or inside < 0:
+        return Interval(estimate, -np.inf, np.inf, n, missing)
+    ends = (cross + np.array([-1, 1]) * np.sqrt(inside)) / square
+    return Interval(estimate, float(ends[0]), float(ends[1]), n, missing)
+
+
+def excess_risk(weights: ArrayLike, mask: ArrayLike) -> float:
+    """What a linear model loses by a mask, after the best training on it: `Σ w² (1 − m)`.
+
+    For inputs from N(0, I) the best weights on any support are those of the unmasked optimum, and
+    the squared error grows by the squares of the others. A plain layer `y = W x` and a residual
+    one `y = x + R x` have the optima `W*` and `R* = W* − I`: their supports differ on the diagonal
+    alone, and `W*`'s mask costs the residual model 1 for each `i` with `W*ᵢᵢ = 0`.
+
+    Args:
+      weights: the optimum, any shape.
+      mask: True = kept, of the same shape.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    >>> plain = np.array([[0.0, 2.0], [0.0, 3.0]])
+    >>> excess_risk(plain - np.eye(2), plain != 0)
+    1.0
+    """
+    w, m = np.asarray(weights, np.float64), np.asarray(mask, bool)
+    if w.shape != m.shape:
+        raise ValueError(f"`mask` has shape {m.shape}; it must be that of `weights`, {w.shape}.")
+    return float(np.sum(w[~m] ** 2))
