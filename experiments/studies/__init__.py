@@ -8,6 +8,7 @@ MODULES = {
     "C1": "c01_biology",
     "C2": "c02_at_least_one",
     "C3": "c03_mask_entropy",
+    "C4": "c04_structured",
     "C5": "c05_ensembles",
     "C7": "c07_regularisation",
     "C13": "c13_distillation",

@@ -1,0 +1,182 @@
+"""C4: tickets of whole units, which are small networks and not only sparse ones."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments import units
+from experiments.configs.studies import c04, common
+from experiments.networks import module
+from experiments.studies.bench import Bench, Tuned, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.speed import mostly_dead, time_saved
+from lth_jax import structure as st
+from lth_jax import trees
+from lth_jax.coding.stored import Stored
+from lth_jax.measures.verdicts import REVERSED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="C4",
+    title="Structured tickets",
+    says="Tickets of whole channels or heads are smaller networks: as accurate as the dense one, "
+    "and faster on ordinary hardware.",
+    question="With a quarter of the prunable weights left, are tickets of channels and of "
+    "attention heads within a point of their dense parents, and do they save a tenth of the time?",
+    setup="400 digits; a convolutional network (8, 8, 16, 16 channels) and a one-layer ViT with 8 "
+    "heads of width 4, Adam, 250 steps; two rounds of magnitude pruning of whole units, rewound to "
+    "the start. The small networks are cut out and timed beside the dense ones.",
+    arms=("dense", "ticket", "scratch", "scratch-B", "random_units"),
+    statistic="test accuracy of TICKET minus DENSE plus the margin, paired by seed; and the time "
+    "that a forward pass of 512 images saves, in per cent, per block of alternated rounds",
+    rule="All four must hold: within the margin, and at least δ of the time saved, for channels "
+    "and for heads (intersection–union). Learning rates are tuned for each arm on pilot seeds.",
+    expects="Within the margin for heads, perhaps not for channels. That a network of the ticket's "
+    "shape does as well from scratch (Liu et al., 2019) is expected; it is secondary here.",
+    limits="Seeds differ in initialisation and order, not in the digits. Times are of this machine "
+    "and of networks so small that overheads count. Scratch-B has the dense training's compute.",
+)
+RATE, TEST = "optimizer__learning_rate", "test_accuracy_final"
+ARMS = ("dense", "ticket", "scratch", "random_units")
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Both networks' ladders, the full-budget scratch of the convolutional one, and times."""
+    same = {"seed": config.experiment.seed, "replicates": config.experiment.replicates}
+    kinds = {"channels": config, "heads": vary(config.heads, **same)}
+    tuned = {kind: _tuned(bench, kind, part, config.study) for kind, part in kinds.items()}
+    values = {kind: {arm: 100 * one.of(arm, TEST) for arm in ARMS} for kind, one in tuned.items()}
+    values["channels"]["scratch-B"] = 100 * _full_budget(bench, config, tuned["channels"])
+    saved = {
+        kind: _time_saved(bench, kind, kinds[kind], tuned[kind], config.study) for kind in kinds
+    }
+    margin, delta = config.study.margin, config.study.delta
+    steps = config.study.longer * config.experiment.train.steps * same["replicates"]
+    return Evidence(
+        primaries=[
+            part
+            for kind, of in values.items()
+            for part in (
+                _within(f"{kind}: test accuracy", of["ticket"] - of["dense"], margin),
+                Primary(f"{kind}: time saved", saved[kind], delta, "%"),
+            )
+        ],
+        rows=[row for kind, of in values.items() for row in _rows(kind, of)],
+        secondary=[
+            Primary(f"{kind}: ticket − {arm}", of["ticket"] - of[arm], 1.0, "points")
+            for kind, of in values.items()
+            for arm in of
+            if arm != "ticket"
+        ],
+        member_steps=steps + sum(one.member_steps for one in tuned.values()),
+        flops=tuned["channels"].flops(),
+        notes=tuple(f"{kind.capitalize()}. {one.told()}" for kind, one in tuned.items()),
+    )
+
+
+def _within(name: str, difference: NDArray[np.float64], margin: float) -> Primary:
+    return Primary(f"{name}, ticket − dense + {margin:g}", difference + margin, 0.0, "points")
+
+
+def _rows(kind: str, values: Mapping[str, NDArray]) -> list[Row]:
+    return [
+        {"arm": arm, "replicate": i, "metric": kind, "value": float(value)}
+        for arm, found in values.items()
+        for i, value in enumerate(found)
+    ]
+
+
+def _name(kind: str) -> str:
+    return f"{PROTOCOL.claim}-{kind}"
+
+
+def _tuned(bench: Bench, kind: str, config: ConfigDict, study: ConfigDict) -> Tuned:
+    """Tuned ladders; the pilot holds out other digits."""
+    pilot = vary(common.pilot(config, study.pilot_seeds), data__seed=1)
+    return bench.tuned(_name(kind), config, pilot, study.rates, ARMS)
+
+
+def _full_budget(bench: Bench, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
+    """Scratch-B (Liu et al., 2019): the tickets' shapes, newly drawn, with all the compute.
+
+    Every ticket's shape gets the weights that another replicate's dense network began with, as a
+    network of that size would have them.
+    """
+    name, cell = _name("channels"), vary(config, **{RATE: tuned.rates["ticket"]})
+    lab, fan = bench.lab(config), units.fan_of(module(config.experiment))
+    last = config.experiment.prune.levels
+    tickets = [one for one in bench.networks(name, cell, ("ticket",)) if one.level == last]
+    tickets.sort(key=lambda one: one.replicate)
+    origins = bench.origins(name, cell)
+    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])[0]
+    starts = []
+    for one, own, other in zip(tickets, origins, np.roll(np.arange(len(origins)), 1), strict=True):
+        fresh, mask, may = (
+            trees.from_named(named, like)
+            for named in (origins[other].params, one.mask, one.prunable)
+        )
+        drawn = st.rescale(fresh, mask, may, fan)
+        params = {n: np.asarray(p) for n, p in trees.to_named(drawn).items()}
+        starts.append(own._replace(params=params, mask=one.mask))
+    longer = vary(
+        config,
+        train__steps=config.study.longer * config.experiment.train.steps,
+        **{RATE: tuned.rates["scratch"]},
+    )
+    return bench.retrain(name, longer, starts)["results"][TEST]
+
+
+def _time_saved(
+    bench: Bench, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
+) -> NDArray[np.float64]:
+    """How much less time a ticket's forward pass takes than the dense network's, in per cent."""
+
+    def last(arm: str) -> Stored:
+        cell = vary(config, **{RATE: tuned.rates[arm]})
+        return max(bench.networks(_name(kind), cell, (arm,)), key=lambda one: one.level)
+
+    return time_saved(bench, config, last("dense"), last("ticket"), study)
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """A network of which three quarters are dead, and one of which every unit is needed."""
+    del bench
+    study = config.study
+    apart, saved = mostly_dead(np.random.default_rng(941), study)
+    rngs = (np.random.default_rng([942, i]) for i in range(study.control_seeds))
+    lost = np.array([_one_unit_each(rng) for rng in rngs])
+    return [
+        Control(
+            "dead units cut out",
+            SUPPORTED,
+            [
+                Primary("1 − largest change of an output", 1 - apart, 0.0, ""),
+                Primary("time saved", saved, study.delta, "%"),
+            ],
+        ),
+        Control(
+            "half the units, where each class needs one",
+            REVERSED,
+            [_within("test accuracy", -lost, study.margin)],
+        ),
+    ]
+
+
+def _one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
+    """Points lost by an identity network on one-hot inputs when half of its units go."""
+    alive = rng.permutation(classes) < classes // 2
+    labels = rng.integers(classes, size=examples)
+    guessed = (np.eye(classes)[labels] * alive).argmax(axis=1)
+    return 100 * float(np.mean(guessed != labels))
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every arm, for channels and for heads."""
+    return tidy.by_arm(rows, ("channels", "heads"), "Test accuracy (%)")
+
+
+STUDY = Study(PROTOCOL, c04.get_config, controls, gather, draw)
