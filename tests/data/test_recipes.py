@@ -33,6 +33,17 @@ def test_groups_stay_with_their_examples(tmp_path):
     assert [len(group) for group in loaded.groups.values()] == [45, 15, 20]
 
 
+def test_a_minority_of_signals_is_upside_down(tmp_path):
+    asked = {"data_dir": tmp_path, **ASKED, "data_seed": 3, "train": 300, "test": 20}
+    plain, grouped = data.load("mnist1d", **asked), data.load("mnist1d", **asked, minority=0.2)
+    assert plain.groups == {}
+    for split in ("train", "test"):
+        sign = 1 - 2 * grouped.groups[split][:, None]
+        np.testing.assert_array_equal(getattr(grouped, split).x, sign * getattr(plain, split).x)
+    assert 0.1 < grouped.groups["train"].mean() < 0.3  # 300 of which 60 are expected
+    assert grouped.groups["test"].mean() == 0.5
+
+
 def test_each_choice_of_options_is_prepared_once(tmp_path):
     def fingerprint(**options):
         return data.load(

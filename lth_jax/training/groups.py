@@ -1,0 +1,80 @@
+"""Training that looks after groups: losses that weigh groups and not examples."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.training.augment import Step
+from lth_jax.training.losses import cross_entropy
+from lth_jax.training.segment import Member
+from lth_jax.types import Batch, Key
+
+
+class Grouped(NamedTuple):
+    """Targets with the group of each, of which `group_robust` makes a loss.
+
+    Attributes:
+      labels: `(n,)` integers.
+      groups: `(n, groups)`, one-hot, float32.
+      balance: scalar in [0, 1]: 0 weighs examples alike, 1 weighs groups alike.
+      sharpness: scalar, at least 0: how much more the worse groups count.
+    """
+
+    labels: jax.Array
+    groups: jax.Array
+    balance: jax.Array
+    sharpness: jax.Array
+
+
+def group_robust(logits: jax.Array, targets: Grouped) -> jax.Array:
+    """Cross-entropy whose mean over the batch is `Σ_g q_g L_g`, a weighted mean of groups.
+
+    `L_g` is the mean loss of group g and `q_g ∝ n_g^(1 − balance) exp(sharpness · L_g)` over the
+    groups that occur. With balance 0 and sharpness 0 it is the plain mean, with balance 1 groups
+    count alike (reweighting), and with growing sharpness the worst group alone counts: group
+    distributionally robust optimisation (Sagawa et al., 2020), its weights those of this batch
+    instead of a running product. No gradient flows through `q`.
+
+    Args:
+      logits: `(n, classes)`.
+      targets: labels, groups, and how groups count.
+
+    Returns:
+      float32 `(n,)`.
+
+    >>> groups = jax.nn.one_hot(jnp.array([0, 0, 0, 1]), 2)
+    >>> z, y = jnp.array([[0.0, 0.0]] * 3 + [[2.0, 0.0]]), jnp.array([0, 0, 0, 1])
+    >>> def mean(balance):
+    ...     return jnp.mean(group_robust(z, Grouped(y, groups, jnp.float32(balance), 0.0)))
+    >>> f"{mean(0.0):.4f} {mean(1.0):.4f}"
+    '1.0516 1.4100'
+    """
+    losses = cross_entropy(logits, targets.labels)
+    counts = jnp.sum(targets.groups, axis=0)
+    some = jnp.maximum(counts, 1.0)
+    mean = jax.lax.stop_gradient(losses @ targets.groups / some)
+    log_q = (1 - targets.balance) * jnp.log(some) + targets.sharpness * mean
+    q = jax.nn.softmax(jnp.where(counts > 0, log_q, -jnp.inf))
+    return losses * len(losses) * (targets.groups @ (q / some))
+
+
+def in_groups(groups: jax.Array, count: int) -> Step:
+    """Tells `group_robust` the groups of a batch; the last step of what a member is shown.
+
+    `hyper["balance"]` and `hyper["sharpness"]` are the member's.
+
+    Args:
+      groups: of all training examples, `(n,)` integers below `count`.
+      count: how many groups there are.
+    """
+
+    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        del key
+        numbers = (
+            jnp.asarray(member.hyper[name], jnp.float32) for name in ("balance", "sharpness")
+        )
+        which = jax.nn.one_hot(groups[rows], count, dtype=jnp.float32)
+        return batch._replace(y=Grouped(batch.y, which, *numbers))
+
+    return step
