@@ -59,12 +59,10 @@ def saved(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, fl
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
     study, name = config.study, PROTOCOL.claim
-    arms = ("dense", "ticket", "reinit", "shuffle")
-    tuned = bench.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
-    networks = {
-        arm: _networks(bench, vary(config, optimizer__learning_rate=tuned.rates[arm]), arm)
-        for arm in ("dense", "ticket")
-    }
+    pilot = common.pilot(config, study.pilot_seeds)
+    tuned = bench.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
+    cell = vary(config, optimizer__learning_rate=tuned.rates["ticket"])
+    networks = {arm: _networks(bench, cell, arm) for arm in ("dense", "ticket")}
     rows = [row for one in networks["ticket"] for row in _rows(one)]
     last = max(one.level for one in networks["ticket"])
     tickets = [one for one in networks["ticket"] if one.level == last]
@@ -98,7 +96,7 @@ def _rows(one: Stored) -> list[Row]:
 def _beside_dense(
     bench: Bench, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
 ) -> list[Primary]:
-    """Bytes and accuracy of tickets and of dense networks at few bits per value."""
+    """Bytes and accuracy of tickets and of their dense parents at few bits per value."""
     lab = bench.lab(config)
     test = jax.jit(lambda p, s: evaluate(lab.trainer, p, s, lab.data.test)["accuracy"])
     like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
