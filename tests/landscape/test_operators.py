@@ -120,6 +120,21 @@ def test_fisher_of_the_models_own_labels_estimates_gauss_newton():
     assert error < 0.1 < np.linalg.norm(data_labels - exact) / np.linalg.norm(exact)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        operators.hessian,
+        operators.empirical_fisher,
+        lambda _, *rest, **more: operators.gauss_newton(predict, cross_entropy, *rest, **more),
+    ],
+    ids=["hessian", "empirical_fisher", "gauss_newton"],
+)
+def test_the_gradient_is_that_of_all_examples_on_the_support(build):
+    operator = build(loss, PARAMS, SPLIT, mask=MASK)
+    expected = example_gradients(DATA).mean(axis=0)[KEPT]
+    np.testing.assert_allclose(operator.gradient, expected, atol=1e-6)
+
+
 def test_leaves_pick_a_layer():
     operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK, leaves="a/*")
     inside = [i for i in KEPT if i < 35]  # a/b, a/w come first

@@ -160,13 +160,34 @@ def test_the_zero_operator():
 
 def test_it_stops_as_soon_as_the_bounds_allow():
     operator = rotated(np.concatenate([np.linspace(0, 1, 298), [50, 100]]))
-    early = spectrum.extremes(operator, KEY, tolerance=1e-1, steps=64)
-    late = spectrum.extremes(operator, KEY, tolerance=1e-4, steps=64)
+    runs = []
+
+    def recorded(*at, **how):
+        runs.append(lanczos.blocked(*at, **how))
+        return runs[-1]
+
+    early = spectrum.extremes(operator, KEY, tolerance=1e-1, steps=64, driver=recorded)
+    late = spectrum.extremes(operator, KEY, tolerance=1e-4, steps=64, driver=recorded)
     assert early.steps < late.steps < 64
     assert early.converged
     assert late.converged
-    for found in (early, late):
+    for found, tolerance, run in zip((early, late), (1e-1, 1e-4), runs, strict=True):
         assert abs(found.largest[0] - 100) <= found.largest_bounds[0]
+        before = lanczos.ritz(run.first(found.steps - 3))  # not much further than it takes
+        assert before.bounds[[0, -1]].max() > tolerance * before.values[-1]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_gradient_along_the_top_saves_steps_and_changes_no_eigenvalue(share):
+    operator = diagonal(np.concatenate([np.linspace(0, 1, 299), [1.5]]))
+    gradient = share * jnp.eye(300)[-1] + (1 - share) * jnp.eye(300)[0]
+    plain, aided = (
+        spectrum.extremes(one, KEY, smallest=0, tolerance=1e-3)
+        for one in (operator, operator._replace(gradient=gradient))
+    )
+    assert plain.largest[0] == pytest.approx(1.5, abs=2e-3)
+    assert aided.largest[0] == pytest.approx(1.5, abs=2e-3)
+    assert (aided.steps < plain.steps) == bool(share)
 
 
 def test_too_few_steps_are_reported():
