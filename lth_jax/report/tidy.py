@@ -4,7 +4,7 @@ Rows are dictionaries with `metric` and `value`, and whatever tells them apart: 
 and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -63,16 +63,33 @@ def against(
     figure, axes = new()
     draw_against(axes, [row for row in rows if row["metric"] == metric], x)
     if log:
-        axes.set_xscale("log", base=2)
-        places = sorted(known(rows, x))
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.minorticks_off()
+        _octaves(axes, sorted(known(rows, x)))
     if zero:
         axes.axhline(0, color="#666666", linewidth=0.8)
     axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     legend(figure, axes)
     return figure
+
+
+@style()
+def against_each(parts: Mapping[str, Sequence[Row]], x: str, *, label: str, x_label: str) -> Figure:
+    """Values against a numeric field on a log scale, one panel per part, with a line at 0."""
+    figure, grid = panes(len(parts), x_label, label)
+    for axes, (title, rows) in zip(grid, parts.items(), strict=True):
+        draw_against(axes, rows, x)
+        _octaves(axes, sorted(known(rows, x)))
+        axes.axhline(0, color="#666666", linewidth=0.8)
+        axes.set_title(title)
+    legend(figure, grid[0])
+    return figure
+
+
+def _octaves(axes: Axes, places: Sequence[float]) -> None:
+    """A log scale with a tick at every place."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(places, [f"{place:.3g}" for place in places])
+    axes.minorticks_off()
 
 
 def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
