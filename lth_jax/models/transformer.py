@@ -18,18 +18,18 @@ class Attention(nn.Module):
 
     Source: Vaswani et al. (2017), "Attention is all you need", section 3.2.
 
-    With `keys` given, each query attends to that many keys alone, those of its largest scores
+    With `top_k` given, each query attends to that many keys alone, those of its largest scores
     (Zhao et al., 2019, "Explicit sparse Transformer"); ties are all kept.
 
     Attributes:
       heads: number of heads; it divides the width of the input.
       initialization: how kernels and biases are drawn.
-      keys: to how many keys a query attends; None: to all that it sees.
+      top_k: to how many keys a query attends; None: to all that it sees.
     """
 
     heads: int
     initialization: Initialization = glorot_normal
-    keys: int | None = None
+    top_k: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -40,11 +40,11 @@ class Attention(nn.Module):
           mask: booleans `(queries, keys)`, True where a query sees a key; None if all see all.
 
         Raises:
-          ValueError: if `heads` does not divide the width, or `keys` is below 1.
+          ValueError: if `heads` does not divide the width, or `top_k` is below 1.
         """
         width = x.shape[-1]
-        if self.keys is not None and self.keys < 1:
-            raise ValueError(f"`keys` must be at least 1, got {self.keys}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {self.top_k}.")
         if width % self.heads:
             raise ValueError(f"`heads` must divide the width {width}, got {self.heads}.")
         query, key, value = (
@@ -54,8 +54,8 @@ class Attention(nn.Module):
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(width // self.heads)
         if mask is not None:
             scores = jnp.where(mask, scores, -jnp.inf)
-        if self.keys is not None and self.keys < scores.shape[-1]:
-            least = jax.lax.top_k(scores, self.keys)[0][..., -1:]
+        if self.top_k is not None and self.top_k < scores.shape[-1]:
+            least = jax.lax.top_k(scores, self.top_k)[0][..., -1:]
             scores = jnp.where(scores >= jax.lax.stop_gradient(least), scores, -jnp.inf)
         probabilities = nn.softmax(scores)
         self.sow("intermediates", "probabilities", probabilities)
@@ -73,19 +73,19 @@ class TransformerBlock(nn.Module):
       hidden: width of the perceptron's hidden layer.
       initialization: how kernels and biases are drawn.
       dropout: chance for an entry of what is added to be dropped while training.
-      keys: as of `Attention`.
+      top_k: as of `Attention`.
     """
 
     heads: int
     hidden: int
     initialization: Initialization = glorot_normal
     dropout: float = 0.0
-    keys: int | None = None
+    top_k: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Maps `(batch, time, width)` to the same shape; `mask` is that of `Attention`."""
-        h = Attention(self.heads, self.initialization, self.keys)(nn.LayerNorm()(x), mask)
+        h = Attention(self.heads, self.initialization, self.top_k)(nn.LayerNorm()(x), mask)
         x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
         h = nn.gelu(dense(nn.LayerNorm()(x), self.hidden, self.initialization))
         h = dense(h, x.shape[-1], self.initialization)
@@ -114,7 +114,7 @@ class Transformer(nn.Module):
       every_step: logits at every position rather than for the whole sequence.
       initialization: how kernels and biases are drawn.
       dropout: chance for an entry to be dropped, after the embedding and in the blocks.
-      keys: to how many keys a query of any layer attends; None: to all that it sees.
+      top_k: to how many keys a query of any layer attends; None: to all that it sees.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(Transformer(width=8, hidden=16, classes=7, vocabulary=7, layers=1))
@@ -133,7 +133,7 @@ class Transformer(nn.Module):
     every_step: bool = False
     initialization: Initialization = glorot_normal
     dropout: float = 0.0
-    keys: int | None = None
+    top_k: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -148,7 +148,7 @@ class Transformer(nn.Module):
         mask = jnp.tril(jnp.ones((time, time), bool)) if self.causal else None
         for _ in range(self.layers):
             block = TransformerBlock(
-                self.heads, self.hidden, self.initialization, self.dropout, self.keys
+                self.heads, self.hidden, self.initialization, self.dropout, self.top_k
             )
             h = block(h, mask, train=train)
         h = nn.LayerNorm()(h)

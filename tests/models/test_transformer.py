@@ -71,7 +71,7 @@ def test_a_query_attends_to_the_keys_of_its_largest_scores(keys, filled):
     point = filled(from_linen(Transformer(**SIZE)), X)
     whole, few = (
         next(iter(attention_probabilities(module, *point, X).values()))
-        for module in (Transformer(**SIZE), Transformer(**SIZE, keys=keys))
+        for module in (Transformer(**SIZE), Transformer(**SIZE, top_k=keys))
     )
     order = np.argsort(-np.asarray(whole), axis=-1)[..., :keys]
     kept = np.zeros(whole.shape)
