@@ -29,7 +29,7 @@ from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
-from lth_jax.training import Trainer
+from lth_jax.training import OnHost, Trainer, free_bytes
 from lth_jax.types import Prunable
 
 SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
@@ -172,6 +172,23 @@ def _rates(experiment: ConfigDict) -> list[tuple[str, float]]:
     return list(experiment.prune.rates.items())
 
 
+def _most_bytes(config: ConfigDict) -> int | None:
+    """Above how many bytes training inputs stay on disk; None if they must be on the device."""
+    train, where = config.experiment.train, config.machine.data
+    at_once = train.share or train.average.start or train.distill.teacher
+    if where not in ("", "device", "host"):
+        raise UserError(f"`machine.data` is '{where}'; it must be 'device', 'host', or empty.")
+    if where == "host" and at_once:
+        raise UserError(
+            "`machine.data` is 'host', but `train.share`, `train.average` and `train.distill` "
+            "look at all training data at once; they need 'device'."
+        )
+    if at_once or where == "device":
+        return None
+    free = free_bytes()
+    return 0 if where == "host" else free and free // 2
+
+
 def dataset(config: ConfigDict) -> data.Dataset:
     """Loads the data set of a config, and checks that a batch fits it."""
     experiment, machine = config.experiment, config.machine
@@ -184,6 +201,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
             validation=experiment.data.validation,
             train_examples=experiment.data.train_examples or None,
             unlabelled=experiment.data.unlabelled,
+            most_bytes=_most_bytes(config),
             **experiment.data.options.to_dict(),
         )
         if experiment.train.distill.teacher:
@@ -208,8 +226,11 @@ def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
 
 
 def on_device(loaded: data.Dataset) -> Data:
-    """A data set on the device."""
-    return jax.tree.map(jnp.asarray, Data(loaded.train, loaded.validation, loaded.test))
+    """A data set on the device, but for training data that stay on disk: the host reads those."""
+    validation, test = jax.tree.map(jnp.asarray, (loaded.validation, loaded.test))
+    if isinstance(loaded.train.x, data.OnDisk):
+        return Data(OnHost(*loaded.train), validation, test)
+    return Data(jax.tree.map(jnp.asarray, loaded.train), validation, test)
 
 
 def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:

@@ -28,7 +28,7 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.starts import Starts
 from lth_jax.report import level_table, read_run, write_report
-from lth_jax.training import DRIVERS, Plan, candidate_plans, choose_plan, fitted, widths_for
+from lth_jax.training import DRIVERS, OnHost, Plan, candidate_plans, choose_plan, fitted, widths_for
 
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
@@ -59,7 +59,8 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
         machines.note_precision(experiment.train.compute_dtype)
     try:
         lab, ladder, identity = team.each(lambda: _setting(config, env))
-        team.check_same(config=experiment.to_dict(), identity=identity, plan=told(machine))
+        plan = told(machine) | {"data": data_on(lab)}
+        team.check_same(config=experiment.to_dict(), identity=identity, plan=plan)
         with (
             machines.in_company(team),
             stores.on_signals() as stop,
@@ -161,7 +162,7 @@ def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence
     """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
         plan, evidence = _choose(machine, cell)
-        run.record_plan({**plan._asdict(), "evidence": evidence})
+        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data_on(cell.lab)})
     return [(0, plan_of(run.plan)), *((r["level"], plan_of(r)) for r in run.replans)]
 
 
@@ -193,6 +194,11 @@ def told(machine: ConfigDict) -> dict[str, Any]:
 def plan_of(recorded: dict[str, Any]) -> Plan:
     """The plan in a record that may hold more."""
     return Plan(**{name: recorded[name] for name in Plan._fields})
+
+
+def data_on(lab: Lab) -> str:
+    """Where training reads its data."""
+    return "host" if isinstance(lab.data.train, OnHost) else "device"
 
 
 def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]]:

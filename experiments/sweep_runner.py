@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
-from experiments.runner import candidates, elsewhere, measure_plans, plan_of
+from experiments.runner import candidates, data_on, elsewhere, measure_plans, plan_of
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, Progress, Roster, climb, timeline
 from lth_jax.training import Plan
@@ -126,12 +126,11 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
       group: the group.
       always: whether to measure also what the config says.
     """
-    sizes = [len(level) for level in group.roster.levels]
+    cell, sizes = group.jobs[0].cell, [len(level) for level in group.roster.levels]
     plans = candidates(machine, [w for w in WIDTHS if w <= max(sizes)] or [max(sizes)])
-    if machine.chunk and machine.driver and not always:
-        return {**plans[0]._asdict(), "evidence": []}
-    plan, evidence = measure_plans(machine, group.jobs[0].cell, sizes, plans)
-    return {**plan._asdict(), "evidence": evidence}
+    measured = always or not (machine.chunk and machine.driver)
+    plan, evidence = measure_plans(machine, cell, sizes, plans) if measured else (plans[0], [])
+    return {**plan._asdict(), "evidence": evidence, "data": data_on(cell.lab)}
 
 
 class Outlook(NamedTuple):

@@ -94,6 +94,7 @@ def ladder() -> ConfigDict:
             "manual_dir": "",  # idx files of MNIST and the like
             "chunk": 0,  # members vectorised together; 0: measured
             "driver": "",  # scan or host; empty: measured
+            "data": "",  # training data: on the device, or read by the host; empty: by memory
             "devices": 0,  # that a population is split over; 0: measured, a CPU's cores among them
             "progress": True,
             "compilation_cache": True,

@@ -1,6 +1,7 @@
 """Data as arrays in memory, prepared once through TFDS, and the order in which they are seen."""
 
 from lth_jax.data.datasets import Dataset, load
+from lth_jax.data.on_disk import OnDisk
 from lth_jax.data.order import in_order, indices
 
-__all__ = ["Dataset", "in_order", "indices", "load"]
+__all__ = ["Dataset", "OnDisk", "in_order", "indices", "load"]

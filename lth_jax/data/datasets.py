@@ -11,7 +11,10 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.data.checks import check_integer
+from lth_jax.data.on_disk import OnDisk
 from lth_jax.types import Batch
+
+_AT_ONCE = 4096  # examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Dataset:
 
     Attributes:
       name: what it was loaded as.
-      train: examples to train on; float32 inputs `(n, …)` or int32 tokens `(n, time)`, int32 labels
-        `(n,)`, or `(n, time)` where every step has one.
+      train: examples to train on; float32 inputs `(n, …)` or int32 tokens `(n, time)`, arrays or
+        `OnDisk`; int32 labels `(n,)`, or `(n, time)` where every step has one.
       validation: examples held out of the training split.
       test: the test split, whole.
       classes: the number of classes, or of symbols.
@@ -53,6 +56,7 @@ def load(
     validation: int,
     train_examples: int | None = None,
     unlabelled: int = 0,
+    most_bytes: int | None = None,
     **options: Any,
 ) -> Dataset:
     """Loads a data set, preparing it through TFDS the first time; never uses a network.
@@ -92,10 +96,12 @@ def load(
       validation: how many examples of the training split to hold out; may be 0.
       train_examples: how many of the others to train on; all by default.
       unlabelled: of how many of those that are then left to keep the inputs alone.
+      most_bytes: training inputs of more bytes stay on disk (`OnDisk`), where only the rows that
+        are asked for are read; None if any are to be read. All else is in memory.
       **options: what the data set itself leaves open; see the table.
 
     Returns:
-      The arrays, with their fingerprint.
+      The arrays, with their fingerprint, which is the same wherever they are.
 
     Raises:
       ValueError: if a name or option is unknown, a number out of range, a folder unwritable, or a
@@ -114,7 +120,7 @@ def load(
     if train_examples is not None:
         check_integer("train_examples", train_examples, 1)
     files = None if manual_dir is None else Path(manual_dir)
-    whole, test, classes = _read(name, Path(data_dir), files, options)
+    whole, test, classes = _read(name, Path(data_dir), files, options, most_bytes)
     train, held_out, rest = _hold_out(whole, seed, validation, train_examples, unlabelled)
     splits = {"train": train, "validation": held_out, "test": test}
     inputs = rest.data.x if unlabelled else None
@@ -129,7 +135,7 @@ def load(
 
 
 def _read(
-    name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any]
+    name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any], most: int | None
 ) -> tuple[Any, Any, int]:
     """The training split, the test split and the number of classes."""
     try:
@@ -139,7 +145,7 @@ def _read(
     except ModuleNotFoundError as error:
         needed = f'`{error.name}`: pip install "lth-jax[experiments]"'
         raise ImportError(f"Data set '{name}' needs {needed}.") from error
-    train, classes = prepare.read(folder, "train")
+    train, classes = prepare.read(folder, "train", most_bytes=most)
     test, _ = prepare.read(folder, "test")
     return train, test, classes
 
@@ -163,7 +169,13 @@ def _hold_out(
     order = np.random.default_rng(seed).permutation(size)
     count = left if train_examples is None else train_examples
     held_out, kept, rest, _ = np.split(order, np.cumsum([validation, count, unlabelled]))
-    return tuple(trees.index(whole, np.sort(rows)) for rows in (kept, held_out, rest))
+    train = jax.tree.map(lambda leaf: _part(leaf, np.sort(kept)), whole)
+    return (train, *(trees.index(whole, np.sort(rows)) for rows in (held_out, rest)))
+
+
+def _part(leaf: Any, rows: np.ndarray) -> Any:
+    """Rows of a leaf, which stay on disk if they are there."""
+    return leaf.part(rows) if isinstance(leaf, OnDisk) else leaf[rows]
 
 
 def _fingerprint(*splits: Any) -> str:
@@ -171,5 +183,7 @@ def _fingerprint(*splits: Any) -> str:
     hashed = hashlib.sha256()
     for array in jax.tree.leaves(splits):
         hashed.update(f"{array.dtype.str}{array.shape}".encode())
-        hashed.update(np.ascontiguousarray(array).data)
+        for first in range(0, len(array), _AT_ONCE):
+            part = array[first : first + _AT_ONCE]
+            hashed.update(np.ascontiguousarray(part).data)
     return hashed.hexdigest()

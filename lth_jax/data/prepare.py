@@ -5,15 +5,18 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 
+from lth_jax.data.on_disk import OnDisk
 from lth_jax.types import Batch
+
+_AT_ONCE = 4096  # examples
 
 
 def prepare(
@@ -111,10 +114,10 @@ def _quiet() -> Iterator[None]:
 
 
 class Split(NamedTuple):
-    """A split in memory.
+    """A split of a data set.
 
     Attributes:
-      data: inputs and labels.
+      data: inputs, in memory or `OnDisk`, and labels, in memory.
       group: int32 `(n,)`, or None where examples have no groups.
     """
 
@@ -122,13 +125,14 @@ class Split(NamedTuple):
     group: np.ndarray | None
 
 
-def read(folder: Path, split: str) -> tuple[Split, int]:
-    """Reads one split of a prepared data set into memory.
+def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Split, int]:
+    """Reads one split of a prepared data set.
 
     Args:
       folder: a prepared data set with an input and a label (`supervised_keys`), and perhaps a
         `group`.
       split: its name.
+      most_bytes: inputs of more bytes are left on disk; None for none.
 
     Returns:
       The examples, in the order in which they were written, and the number of classes. Inputs are
@@ -144,18 +148,29 @@ def read(folder: Path, split: str) -> tuple[Split, int]:
             f"without TensorFlow, but it holds {builder.info.file_format.value}."
         )
     source = builder.as_data_source(split=split)
+    x_name, y_name = builder.info.supervised_keys
     try:
-        examples = source.__getitems__(range(len(source)))
+        stored = OnDisk(source, x_name, np.arange(len(source)), _inputs)
+        in_memory = most_bytes is None or stored.nbytes <= most_bytes
+        names = [x_name, y_name, "group"] if in_memory else [y_name, "group"]
+        found = _columns(source, [name for name in names if name in builder.info.features])
     except RuntimeError as error:  # array_record checks hashes of its own
         raise ValueError(f"'{folder}' is damaged; delete it and load again: {error}.") from error
-    x_name, y_name = builder.info.supervised_keys
-    x = np.stack([example[x_name] for example in examples])
-    y = np.array([example[y_name] for example in examples], np.int32)
-    group = None
-    if "group" in builder.info.features:
-        group = np.array([example["group"] for example in examples], np.int32)
+    y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
+    x = _inputs(found[x_name]) if in_memory else stored
     label = builder.info.features[y_name]
-    return Split(Batch(_inputs(x), y), group), getattr(label, "feature", label).num_classes
+    return Split(Batch(x, y), group), getattr(label, "feature", label).num_classes
+
+
+def _columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some features of all examples, of which a few thousand are held whole at a time."""
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    for first in range(0, len(source), _AT_ONCE):
+        rows = range(first, min(first + _AT_ONCE, len(source)))
+        examples = source.__getitems__(rows)
+        for name, part in parts.items():
+            part.append(np.array([example[name] for example in examples]))
+    return {name: np.concatenate(part) for name, part in parts.items()}
 
 
 def _inputs(x: np.ndarray) -> np.ndarray:

@@ -171,6 +171,7 @@ class _Climb:
             Assignment(level, entrants, course(ladder, level)),
             prunable=ladder.prunable,
             steps=lab.trainer.steps,
+            serve=self.programs.serve,
             partial=partial,
             on_progress=self.hooks.on_progress,
         )

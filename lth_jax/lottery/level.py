@@ -25,7 +25,8 @@ from lth_jax.training.segment import (
     own_share,
     tested,
 )
-from lth_jax.types import Info, Prunable
+from lth_jax.training.streaming import OnHost, Serve, compile_streamed_evaluation
+from lth_jax.types import Batch, Info, Prunable
 
 
 class Progress(NamedTuple):
@@ -103,12 +104,28 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Mea
 
 
 def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Measured]:
-    """`measure` for a whole chunk, as one compiled program."""
+    """`measure` for a whole chunk, as one compiled program; training data may be on the host."""
 
     def run(member: Member, record: Record, data: Data) -> Measured:
         return measure(trainer, member, record, data)
 
-    return jax.jit(over_population(run, plan, (True, True, False)))
+    at_once = jax.jit(over_population(run, plan, (True, True, False)))
+    fit = compile_streamed_evaluation(trainer, plan)
+
+    def measured(members: Member, records: Record, data: Data) -> Measured:
+        if not isinstance(data.train, OnHost):
+            return at_once(members, records, data)
+        results, end = at_once(members, records, data._replace(train=Batch(*no_rows(data.train))))
+        fitted = fit(members, data.train).items()
+        alive = members.alive
+        return results | {f"train_{k}_final": jnp.where(alive, v, jnp.nan) for k, v in fitted}, end
+
+    return measured
+
+
+def no_rows(data: Batch) -> Batch:
+    """None of the examples."""
+    return jax.tree.map(lambda leaf: leaf[np.arange(0)], data)
 
 
 def train_node(
@@ -120,6 +137,7 @@ def train_node(
     *,
     prunable: Prunable,
     steps: int,
+    serve: Serve,
     partial: Partial,
     on_progress: OnProgress,
 ) -> Node:
@@ -136,12 +154,15 @@ def train_node(
       assignment: what this node is.
       prunable: which leaves may be pruned, for the record.
       steps: steps per segment.
+      serve: from `compile_serving`.
       partial: where the unfinished node is kept.
       on_progress: told after each segment.
     """
     journal = _Journal(assignment, partial, steps, _densities(assignment, members, prunable))
     records = _init_records(members)
     start, members, records = journal.resume(members, records)
+
+    ends = [end for end in journal.ends if end > start]
 
     def on_segment(step: int, members: Member, records: Record, info: Info) -> None:
         on_progress(journal.write(step, members, records, info))
@@ -153,8 +174,9 @@ def train_node(
         data.train,
         data.validation,
         start=start,
-        ends=[end for end in journal.ends if end > start],
+        ends=ends,
         on_segment=on_segment,
+        blocks=serve(members, data.train, [start, *ends][:-1]),
     )
     results, end = whole(measure_chunk(members, records, data))
     journal.points["end"] = end  # of what was tested, which need not be where training stands

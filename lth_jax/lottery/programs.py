@@ -11,6 +11,8 @@ from lth_jax.lottery.level import compile_measure
 from lth_jax.training.placement import Plan, fitted
 from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Trainer, init_member, init_record, train_segment
+from lth_jax.training.streaming import compile_serving
+from lth_jax.types import Batch
 
 
 class Programs:
@@ -23,6 +25,7 @@ class Programs:
       trainer: the same.
       segment: `plan -> segment`, of any chunk (see `compile_segment`).
       measure: `plan -> results` of a trained chunk (see `compile_measure`).
+      serve: what each segment is given of the training data (see `compile_serving`).
 
     A plan that was made for other devices than are there runs on these (see `fitted`).
     """
@@ -31,6 +34,7 @@ class Programs:
         self.trainer = trainer
         self.segment = functools.cache(lambda plan: compile_segment(trainer, _here(plan)))
         self.measure = functools.cache(lambda plan: compile_measure(trainer, _here(plan)))
+        self.serve = compile_serving(trainer)
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def same(self, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
@@ -72,7 +76,8 @@ def training_program(trainer: Trainer, data: Any, hyper: Iterable[str]) -> str:
     scalars = dict.fromkeys(hyper, jax.ShapeDtypeStruct((), "float32"))
     begins = jax.jit(start).lower(jax.eval_shape(jax.random.key, 0), scalars, example)
     step = jax.ShapeDtypeStruct((), "int32")
-    trains = jax.jit(segment).lower(*begins.out_info, data.train, data.validation, step, step)
+    train = Batch(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in data.train))
+    trains = jax.jit(segment).lower(*begins.out_info, train, data.validation, step, step)
     return hashlib.sha256(f"{digest(begins)}{digest(trains)}".encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from lth_jax.training.losses import (
     soft_cross_entropy,
     squared_error,
 )
-from lth_jax.training.placement import DRIVERS, Plan, fitted, halved, over_population
+from lth_jax.training.placement import DRIVERS, Plan, fitted, free_bytes, halved, over_population
 from lth_jax.training.planning import candidate_plans, choose_plan, widths_for
 from lth_jax.training.population import compile_segment, train_chunk, train_population
 from lth_jax.training.segment import (
@@ -23,10 +23,12 @@ from lth_jax.training.segment import (
     train_segment,
     train_step,
 )
+from lth_jax.training.streaming import OnHost, compile_serving
 
 __all__ = [
     "DRIVERS",
     "Member",
+    "OnHost",
     "Plan",
     "Record",
     "Taught",
@@ -37,11 +39,13 @@ __all__ = [
     "candidate_plans",
     "choose_plan",
     "compile_segment",
+    "compile_serving",
     "correct",
     "cross_entropy",
     "distillation",
     "evaluate",
     "fitted",
+    "free_bytes",
     "halved",
     "init_member",
     "init_record",

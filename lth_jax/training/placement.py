@@ -7,6 +7,7 @@ cores together on the small matrix products of one member.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -225,6 +226,21 @@ def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def free_bytes() -> int | None:
+    """The memory that a program may take on one device; None where nobody says.
+
+    On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
+    the system calls available.
+    """
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kilobytes[0] * 1024 if kilobytes else None
+
+
 class Placed:
     """A segment whose arguments are put onto the plan's devices before it is called.
 
@@ -240,13 +256,14 @@ class Placed:
         mesh = population_mesh(devices)
         self._segment = segment
         self._split, self._whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-        self._given: list[Any] = []
-        self._copies: Any = None
+        self._kept: dict[str, tuple[list[Any], Any]] = {}  # what was given, and its copies
 
     def __call__(self, members, records, train, validation, step, n) -> Any:
         """Runs the segment."""
         members, records = spread((members, records), self._split)
-        return self._segment(members, records, *self._everywhere(train, validation), step, n)
+        train = self._everywhere("train", train)
+        validation = self._everywhere("validation", validation)
+        return self._segment(members, records, train, validation, step, n)
 
     def lower(self, members, records, train, validation, step, n) -> jax.stages.Lowered:
         """The program for arguments like these, arrays or shapes; of the `scan` driver."""
@@ -254,13 +271,13 @@ class Placed:
         data = _put_or_shaped((train, validation), self._whole)
         return self._segment.lower(*carried, *data, step, n)  # type: ignore[attr-defined]
 
-    def _everywhere(self, *data: Any) -> Any:
+    def _everywhere(self, name: str, data: Any) -> Any:
         given = jax.tree.leaves(data)
-        if len(given) != len(self._given) or any(
-            a is not b for a, b in zip(given, self._given, strict=True)
-        ):
-            self._given, self._copies = given, spread(data, self._whole)
-        return self._copies
+        before, copies = self._kept.get(name, ([], None))
+        if len(given) != len(before) or any(a is not b for a, b in zip(given, before, strict=True)):
+            copies = spread(data, self._whole)
+            self._kept[name] = given, copies
+        return copies
 
 
 def _put_or_shaped(tree: Any, sharding: NamedSharding) -> Any:

@@ -19,9 +19,10 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.store import ALONE, StoreError, Team, content_key, files
-from lth_jax.training.placement import DRIVERS, Plan
+from lth_jax.training.placement import DRIVERS, Plan, free_bytes
 from lth_jax.training.population import compile_segment
-from lth_jax.training.segment import Member, Trainer, init_record
+from lth_jax.training.segment import Block, Member, Trainer, init_record
+from lth_jax.training.streaming import compile_serving
 from lth_jax.types import Batch
 
 PROBE = 0.25  # seconds that a measurement should take: long enough for what a call costs to fade
@@ -146,11 +147,13 @@ def choose_plan(
 
 def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) -> str:
     """The SHA-256 of all that a choice depends on, without compiling anything."""
-    trainer, members, train, validation = setting
-    one = jax.eval_shape(lambda tree: trees.index(tree, slice(1)), members)
+    trainer, members, _, validation = setting
+    one = trees.index(members, slice(1))
+    given = _given(setting, one)
+    one = jax.eval_shape(lambda tree: tree, one)
     records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
     segment: Any = compile_segment(trainer, Plan(1))
-    text = segment.lower(one, records, train, validation, step, step).as_text()
+    text = segment.lower(one, records, given, validation, step, step).as_text()
     device = jax.devices()[0]
     return content_key(
         {
@@ -183,21 +186,6 @@ def program_bytes(compiled: jax.stages.Compiled) -> int | None:
         return None
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-
-
-def free_bytes() -> int | None:
-    """The memory that a program may take on one device; None where nobody says.
-
-    On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
-    the system calls available.
-    """
-    device = jax.local_devices()[0]
-    if stats := device.memory_stats():
-        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kilobytes[0] * 1024 if kilobytes else None
 
 
 def _fits(plan: Plan, needed: int | None, free: int | None) -> bool:
@@ -258,20 +246,29 @@ def _measure(
     return min(costs, key=lambda plan: costs[plan]), evidence
 
 
+def _given(setting: Setting, chunk: Member) -> Batch | Block:
+    """What the first segment of a chunk is given of the training data."""
+    [given] = compile_serving(setting.trainer)(chunk, setting.train, [0])
+    return given
+
+
 class _Probe:
     """A plan's segment, and what it takes: bytes on a device, seconds for a few real steps."""
 
     def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], float]):
         self._setting, self._plan, self._clock = setting, plan, clock
+        self._train: Batch | Block | None = None
         self._segment: Any = compile_segment(setting.trainer, plan)
 
     def _start(self, steps: int) -> tuple[Any, ...]:
-        _, members, train, validation = self._setting
+        _, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = trees.index(members, rows)
         records = jax.vmap(init_record)(chunk)
         n = np.int32(steps)
-        return jax.block_until_ready((chunk, records, train, validation, np.int32(0), n))
+        if self._train is None:
+            self._train = _given(self._setting, chunk)
+        return jax.block_until_ready((chunk, records, self._train, validation, np.int32(0), n))
 
     def bytes(self) -> int | None:
         """What the compiler says of the program, which is compiled but not run."""

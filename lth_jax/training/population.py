@@ -15,6 +15,7 @@ import numpy as np
 
 from lth_jax.training.placement import Placed, Plan, check_plan, over_population
 from lth_jax.training.segment import (
+    Block,
     Member,
     Record,
     Trainer,
@@ -25,9 +26,10 @@ from lth_jax.training.segment import (
     train_segment,
     train_step,
 )
+from lth_jax.training.streaming import compile_serving
 from lth_jax.types import Batch, Info
 
-Segment = Callable[[Member, Record, Batch, Batch, Any, Any], tuple[Member, Record, Info]]
+Segment = Callable[[Member, Record, Batch | Block, Batch, Any, Any], tuple[Member, Record, Info]]
 OnSegment = Callable[[int, Member, Record, Info], None]
 
 
@@ -111,6 +113,7 @@ def train_chunk(
     start: int,
     ends: Sequence[int],
     on_segment: OnSegment | None = None,
+    blocks: Iterable[Block | Batch] | None = None,
 ) -> tuple[Member, Record]:
     """Takes one chunk from step `start` to the last of `ends`, segment by segment.
 
@@ -124,13 +127,16 @@ def train_chunk(
       ends: the steps at which the segments end, ascending; from `segment_ends`.
       on_segment: called as `(step, members, records, info)` after each segment, on the host; it
         must copy what it keeps, since the buffers are donated to the next segment.
+      blocks: what each segment is given in the place of `train`, where that is on the host (see
+        `streaming`).
 
     Returns:
       `(members, records)` at the last end.
     """
-    for step, end in itertools.pairwise([start, *ends]):
+    steps = itertools.pairwise([start, *ends])
+    for (step, end), given in zip(steps, blocks or itertools.repeat(train)):  # noqa: B905, endless
         members, records, info = segment(
-            members, records, train, validation, np.int32(step), np.int32(end - step)
+            members, records, given, validation, np.int32(step), np.int32(end - step)
         )
         if on_segment is not None:
             on_segment(end, members, records, info)
@@ -163,7 +169,7 @@ def train_population(
     Args:
       trainer: the static part.
       members: a population; every leaf has the member axis first.
-      train: training data shared by all members.
+      train: training data shared by all members, resident or `streaming.OnHost`.
       validation: validation data shared by all members.
       plan: from `choose_plan`, or chosen by hand.
       stop: the step to train to.
@@ -177,6 +183,7 @@ def train_population(
     n = members.alive.shape[0]
     segment = compile_segment(trainer, plan)
     ends = segment_ends(start, stop, trainer.steps)
+    serve = compile_serving(trainer)
     done, history = [], []
     for rows in chunks(n, plan.chunk):
         chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], members)
@@ -189,7 +196,10 @@ def train_population(
 
         records = jax.vmap(init_record)(chunk)
         chunk_args = (segment, chunk, records, train, validation)
-        done.append(train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep))
+        blocks = serve(chunk, train, [start, *ends][:-1])
+        done.append(
+            train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)
+        )
         history.append(jax.tree.map(lambda *rows: np.stack(rows), *infos))
     members, records = jax.tree.map(lambda *a: jnp.concatenate(a)[:n], *done)
     merged = jax.tree.map(lambda *h: np.concatenate(h, axis=1)[:, :n], *history)

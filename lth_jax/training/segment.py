@@ -70,9 +70,23 @@ class Record(NamedTuple):
     diverged_at: jax.Array
 
 
-def take(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
+class Block(NamedTuple):
+    """Some examples of a data set that lies elsewhere; see `streaming`.
+
+    Attributes:
+      rows: which they are, int32, ascending.
+      examples: they.
+    """
+
+    rows: jax.Array
+    examples: Batch
+
+
+def take(key: Key, data: Batch | Block, rows: jax.Array, member: Member) -> Batch:
     """The examples `rows` of a data set as they are, in one batch; the plainest `Trainer.show`."""
     del key, member
+    if isinstance(data, Block):
+        return trees.index(data.examples, jnp.searchsorted(data.rows, rows, method="scan_unrolled"))
     return trees.index(data, rows)
 
 
@@ -98,7 +112,7 @@ class Trainer(NamedTuple):
       steps: the longest segment, which is the evaluation interval.
       block: evaluation runs over at most this many examples at once.
       show: `(key, data, rows, member) -> batch`: what a member sees of a data set's rows in
-        training; see `augment`.
+        training; see `augment`. `take` finds them, be they resident or in a `Block`.
       objective: what is minimised on what `show` makes; `loss` by default. `loss` stays what
         criteria and curvature ask for, on the data as they are.
       share: how many training examples each replicate has for itself, one replicate after the
@@ -226,14 +240,19 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     whole = n - n % block
 
     def sums(part: Batch) -> Info:
-        out, _ = trainer.model.apply(params, state, part.x, train=False)
-        return {name: jnp.sum(f(out, part.y)) for name, f in trainer.metrics.items()}
+        return metric_sums(trainer, params, state, part)
 
     head = jax.tree.map(lambda a: a[:whole].reshape(-1, block, *a.shape[1:]), data)
     total = jax.tree.map(lambda s: jnp.sum(s, axis=0), lax.map(sums, head))
     if whole < n:
         total = jax.tree.map(jnp.add, total, sums(jax.tree.map(lambda a: a[whole:], data)))
     return {name: value / n for name, value in total.items()}
+
+
+def metric_sums(trainer: Trainer, params: Params, state: Any, part: Batch) -> Info:
+    """The sums of all metrics over some examples: `{metric: float32}`."""
+    out, _ = trainer.model.apply(params, state, part.x, train=False)
+    return {name: jnp.sum(f(out, part.y)) for name, f in trainer.metrics.items()}
 
 
 def tested(trainer: Trainer, member: Member, train: Batch) -> Member:
@@ -284,7 +303,7 @@ def train_segment(
       trainer: the static part.
       member: one member, no member axis.
       record: its record.
-      train: training data.
+      train: training data, or a block with those that the segment sees.
       validation: validation data.
       step: the step the member stands at, int32.
       n: steps to train, int32, 1 … `trainer.steps`.
@@ -314,9 +333,14 @@ def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: 
 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
     """Which examples the member sees in the segment that begins at `step`: int32[steps, batch]."""
-    key = jax.random.fold_in(member.data_key, ORDER)
-    rows = trainer.order(key, step + member.hyper["data_offset"], trainer.steps)
-    return rows + member.hyper["replicate"] * trainer.share
+    return rows_of(trainer, member.data_key, member.hyper, step)
+
+
+def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any) -> jax.Array:
+    """`batch_rows` of any member with this data key, `data_offset` and `replicate`."""
+    key = jax.random.fold_in(data_key, ORDER)
+    rows = trainer.order(key, step + hyper["data_offset"], trainer.steps)
+    return rows + hyper["replicate"] * trainer.share
 
 
 def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:

@@ -210,7 +210,11 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
         ({"seed": None}, TypeError, "`seed` must be an integer, got None"),
         ({"validation": -1}, ValueError, "`validation` must lie in 0"),
         ({"validation": 0.1}, TypeError, "`validation` must be an integer, got 0.1"),
-        ({"validation": 1437}, ValueError, "must leave examples to train on: .* has 1437, got 1437 and 0"),
+        (
+            {"validation": 1437},
+            ValueError,
+            "must leave examples to train on: .* has 1437, got 1437 and 0",
+        ),
         ({"train_examples": 0}, ValueError, "`train_examples` must lie in 1"),
         ({"train_examples": 1428}, ValueError, "`train_examples` must be at most 1427"),
     ],

@@ -101,7 +101,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
 
 def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     data, reference = alone
-    first, second = start_job(tmp_path, data)
+    first, second = start_job(tmp_path, data, "--config.machine.data=host")
     deadline = time.monotonic() + 240
     while not segments(tmp_path) or segments(tmp_path) % 3 != 2:  # a chunk is partly trained
         assert first.poll() is None and time.monotonic() < deadline, first.communicate()

@@ -62,10 +62,12 @@ def test_a_member_lives_on_its_device():
 
 def test_data_are_copied_to_the_devices_once():
     segment = compile_segment(TRAINER, Plan(8, devices=8))
-    first = segment._everywhere(TRAIN, VALIDATION)
-    assert segment._everywhere(TRAIN, VALIDATION) is first
+    first = segment._everywhere("train", TRAIN)
+    kept = segment._everywhere("validation", VALIDATION)
+    assert segment._everywhere("train", TRAIN) is first
     other = trees.index(TRAIN, slice(8))
-    chex.assert_trees_all_equal(segment._everywhere(other, VALIDATION)[0], other)
+    chex.assert_trees_all_equal(segment._everywhere("train", other), other)
+    assert segment._everywhere("validation", VALIDATION) is kept
 
 
 def test_functions_of_several_kinds_of_arguments():

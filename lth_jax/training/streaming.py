@@ -1,0 +1,160 @@
+"""Training data that stay on the host: each segment is given the examples that it will see.
+
+Which examples those are is a pure function of the members' data keys and of the step at which the
+segment begins, so resuming needs one integer, and the numbers are those of data that are resident
+on the device, bit for bit. While one segment trains, a thread reads the examples of the next.
+"""
+
+import concurrent.futures
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.store import whole
+from lth_jax.training.placement import Plan, free_bytes, over_population
+from lth_jax.training.segment import (
+    Block,
+    Member,
+    Trainer,
+    as_it_stands,
+    metric_sums,
+    rows_of,
+)
+from lth_jax.types import Batch, Info, Key
+
+_NO_ROW = np.iinfo(np.int32).max
+
+
+class OnHost(Batch):
+    """A data set that is not put on the device.
+
+    Its leaves are NumPy arrays, or give some when they are indexed by rows: `leaf[rows]`.
+    """
+
+
+Serve = Callable[[Member, Batch, Sequence[int]], Iterable[Batch | Block]]
+
+
+def compile_serving(trainer: Trainer) -> Serve:
+    """What each segment of a chunk's training is given of the training data.
+
+    Args:
+      trainer: the static part.
+
+    Returns:
+      `(members, train, starts) -> one for each of the segments that begin at the steps starts`:
+      resident data as they are; of data `OnHost`, the examples that the members see, read while
+      the segment before trains. For the latter it raises `ValueError` if the trainer looks at all
+      data at once, or if the examples of two segments do not fit the device.
+    """
+
+    @jax.jit
+    def rows_at(orders: tuple[Key, Any], step: Any) -> jax.Array:
+        rows = jax.vmap(lambda key, scalars: rows_of(trainer, key, scalars, step))(*orders)
+        return rows.reshape(len(rows), -1)
+
+    def serve(members: Member, train: Batch, starts: Sequence[int]) -> Iterable[Batch | Block]:
+        if not isinstance(train, OnHost):
+            return itertools.repeat(train, len(starts))
+        if trainer.share or trainer.tested is not as_it_stands:
+            raise ValueError("`share` and `tested` need training data on the device, not the host.")
+        keys, scalars = _orders(members)
+        seen = jax.eval_shape(rows_at, (keys, scalars), np.int32(0)).shape[1]
+        size = min(len(train.y), _power_of_2(len(keys)) * seen)
+        _check_fits(train, size)
+
+        def reading(start: int) -> Callable[[], Block]:
+            # Asked of the device before it is given the next segment, behind which it would wait.
+            rows = rows_at((keys, scalars), np.int32(start))
+            return lambda: _block(train, np.unique(rows), size)
+
+        return _ahead(map(reading, starts))
+
+    return serve
+
+
+def _ahead(tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+    """The results of tasks, each worked on while the caller is busy with the one before."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        ready: concurrent.futures.Future[Any] | None = None
+        for task in tasks:
+            coming = thread.submit(task)
+            if ready is not None:
+                yield ready.result()
+            ready = coming
+        if ready is not None:
+            yield ready.result()
+
+
+def _orders(members: Member) -> tuple[Key, dict[str, np.ndarray]]:
+    """The data orders of a chunk, each once: members that share one need its examples once."""
+    scalars = {name: members.hyper[name] for name in ("data_offset", "replicate")}
+    keys, scalars = whole((jax.random.key_data(members.data_key), scalars))
+    table = np.column_stack([keys.reshape(len(keys), -1), *scalars.values()])
+    first = np.unique(table, axis=0, return_index=True)[1]
+    impl = jax.random.key_impl(members.data_key)
+    return jax.random.wrap_key_data(keys[first], impl=impl), trees.index(scalars, first)
+
+
+def _power_of_2(n: int) -> int:
+    """The smallest that is not below n, so that chunks of any mixture need few programs."""
+    return 1 << (n - 1).bit_length()
+
+
+def _block(train: OnHost, rows: np.ndarray, size: int) -> Block:
+    """These examples on the device, padded to `size`."""
+
+    def padded(leaf: Any) -> np.ndarray:
+        read = leaf[rows]
+        return np.concatenate([read, np.zeros((size - len(rows), *read.shape[1:]), read.dtype)])
+
+    ascending = np.full(size, _NO_ROW, np.int32)
+    ascending[: len(rows)] = rows
+    return Block(*jax.device_put((ascending, Batch(*map(padded, train)))))
+
+
+def _check_fits(train: OnHost, size: int) -> None:
+    example = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape[1:])) for leaf in train)
+    needed, free = 2 * size * example, free_bytes()  # one is trained on, one is read
+    if free is not None and needed > free:
+        raise ValueError(
+            f"`steps` of a segment see {size} examples, of which two segments take "
+            f"{needed / 2**20:,.0f} MiB on a device and {free / 2**20:,.0f} MiB are free; "
+            "evaluate more often."
+        )
+
+
+def compile_streamed_evaluation(
+    trainer: Trainer, plan: Plan
+) -> Callable[[Member, OnHost], dict[str, jax.Array]]:
+    """`evaluate` of a chunk's members on data on the host, read block by block."""
+
+    def sums(member: Member, part: Batch) -> Info:
+        return metric_sums(trainer, member.params, member.state, part)
+
+    sums_of = jax.jit(over_population(sums, plan, (True, False)))
+
+    def evaluation(members: Member, data: OnHost) -> Info:
+        n = len(data.y)
+        places = [slice(first, first + trainer.block) for first in range(0, n, trainer.block)]
+        parts = _ahead(functools.partial(_part, data, place) for place in places)
+        found = [sums_of(members, part) for part in parts]
+        tail = [found.pop()] if n % trainer.block else []
+        head = (
+            [jax.tree.map(lambda *each: jnp.sum(jnp.stack(each), axis=0), *found)] if found else []
+        )
+        total = jax.tree.map(lambda *each: functools.reduce(jnp.add, each), *head, *tail)
+        return {name: value / n for name, value in total.items()}
+
+    return evaluation
+
+
+def _part(data: OnHost, place: slice) -> Batch:
+    rows = np.arange(len(data.y), dtype=np.int32)[place]
+    return jax.device_put(Batch(*(leaf[rows] for leaf in data)))

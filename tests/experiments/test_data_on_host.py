@@ -1,0 +1,64 @@
+"""Where a run reads its training data: told, or by memory; its numbers do not depend on it."""
+
+import pytest
+
+from experiments import build, runner
+from experiments.flags import UserError
+from lth_jax.training import OnHost
+from tests.experiments import tiny
+
+
+def config_in(workdir, where="", **train):
+    config = tiny.get_config()
+    config.machine.update(workdir=str(workdir), data=where, progress=False)
+    config.experiment.train.update(train)
+    return config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+def lab_of(config):
+    loaded = build.dataset(config)
+    return build.lab(config.experiment, loaded)
+
+
+@pytest.mark.parametrize(
+    ("where", "free", "found"),
+    [
+        ("", 10**9, "device"),
+        ("", 10**5, "host"),
+        ("", None, "device"),
+        ("device", 10, "device"),
+        ("host", 10**9, "host"),
+    ],
+)
+def test_data_are_where_they_fit_or_where_the_config_says(folder, monkeypatch, where, free, found):
+    monkeypatch.setattr(build, "free_bytes", lambda: free)
+    lab = lab_of(config_in(folder, where))
+    assert runner.data_on(lab) == found
+    assert isinstance(lab.data.train, OnHost) == (found == "host")
+
+
+def test_what_needs_all_data_at_once_keeps_them_on_the_device(folder, monkeypatch):
+    monkeypatch.setattr(build, "free_bytes", lambda: 10)
+    assert runner.data_on(lab_of(config_in(folder, share=50))) == "device"
+    with pytest.raises(UserError, match=r"`machine\.data` is 'host', but `train\.share`"):
+        build.dataset(config_in(folder, "host", share=50))
+    with pytest.raises(UserError, match=r"`machine\.data` is 'disk'; it must be 'device', 'host'"):
+        build.dataset(config_in(folder, "disk"))
+
+
+@pytest.mark.slow
+def test_a_run_reads_its_data_from_the_host_to_the_same_bits(tmp_path):
+    tables, plans = [], []
+    for where in ("device", "host"):
+        folder = runner.run(config_in(tmp_path / where, where), ["python"])
+        tables.append((folder / "report" / "data" / "seeds.csv").read_bytes())
+        plans.append((folder / "env.json").read_text())
+    assert tables[0] == tables[1]
+    assert '"data": "device"' in plans[0] and '"data": "host"' in plans[1]
+    made = [sorted(p.name for p in tmp_path.glob(f"{w}/nodes/*/*")) for w in ("device", "host")]
+    assert made[0] == made[1]
