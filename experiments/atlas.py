@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments import machine as machines
 from experiments.configs import base
-from experiments.configs.studies.common import PILOT_SEED, SIZES
+from experiments.configs.studies.common import SIZES, pilot
 from experiments.finished import exit_code
 from experiments.flags import UserError, nearest
 from experiments.studies import MODULES, family, study
@@ -107,7 +107,7 @@ def plan(claim: str, size: str, bench: Bench) -> str:
     one = study(claim)
     config = one.get_config(size)
     if "experiment" in config:
-        config.experiment.update(seed=PILOT_SEED, replicates=PILOT_SEEDS)
+        config = pilot(config, PILOT_SEEDS)
     config.study.seeds = PILOT_SEEDS
     evidence = one.gather(bench, config)
     lines = []

@@ -11,7 +11,11 @@ MODULES = {
     "C4": "c04_structured",
     "C5": "c05_ensembles",
     "C7": "c07_regularisation",
+    "C9": "c09_mixing",
+    "C10": "c10_attention",
+    "C11": "c11_recurrent",
     "C13": "c13_distillation",
+    "C14": "c14_fairness",
 }
 """The module of each study, by its claim, in the order of the atlas."""
 

@@ -39,9 +39,9 @@ def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
     """The same experiment on pilot seeds and pilot data, which no study's verdict sees."""
     varied = copy.deepcopy(config)
     varied.experiment.update(seed=PILOT_SEED, replicates=seeds)
-    if varied.experiment.data.name == "mnist1d":
-        train = seeds * varied.experiment.train.share + varied.experiment.data.validation
-        varied.experiment.data.options.update(data_seed=8, train=train, test=2000)
+    data, share = varied.experiment.data, varied.experiment.train.share
+    if share:
+        data.options.update(data_seed=8, train=seeds * share + data.validation, test=2000)
     return varied
 
 

@@ -1,0 +1,35 @@
+"""C11, recurrent networks: whether there are tickets, and what tying weights does to them."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from experiments.configs.studies import common
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A tanh network of 48 units that recalls the first of eleven symbols.
+
+    Args:
+      size: `"smoke"`, `"laptop"` or `"full"`.
+    """
+    common.check_size(size)
+    config = base.ladder()
+    experiment = config.experiment
+    experiment.replicates, experiment.seed = 48, common.PRIMARY_SEED
+    experiment.data.update(name="delayed_recall", validation=500)
+    experiment.data.options = ConfigDict(
+        {"symbols": 8, "delay": 10, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
+    )
+    experiment.model.name = "rnn"
+    experiment.model.options = ConfigDict({"width": 48, "vocabulary": 8, "classes": 8})
+    experiment.train.update(steps=400, eval_every=200, batch_size=64, share=1000)
+    experiment.optimizer.update(learning_rate=3e-3, clip_norm=1.0)
+    experiment.prune.update(scope="layerwise", rate=0.42, levels=3)
+    experiment.controls = ("reinit", "shuffle")
+    experiment.control_levels = (3,)
+    config.study = ConfigDict({"delta": 2.0, "control_seeds": 48})
+    if size == "full":
+        experiment.data.options.delay = 40
+        experiment.model.options.width = 256
+        experiment.train.steps = 5000
+    return config

@@ -1,0 +1,163 @@
+"""C11: recurrent networks have tickets, and sharing weights over time shapes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import c11
+from experiments.studies.agreement import at, kappa, largest
+from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax.coding.stored import Stored
+from lth_jax.lottery import derive
+from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
+from lth_jax.measures.spectra import spectral_radius
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+
+KERNEL = "TiedLayer_0/recurrent_kernel"
+PROTOCOL = Protocol(
+    claim="C11",
+    title="Recurrent networks",
+    says="The hypothesis holds in recurrent networks too, where weights are shared by all time "
+    "steps, and that sharing shapes which subnetworks form.",
+    question="Are tickets of a tanh network better than shuffled masks at a fifth of its weights?",
+    setup="Naming the first of eleven symbols: a tanh network of 48 units, Adam with clipping, 400 "
+    "steps on 1,000 sequences of its own for every seed; three rounds to density .2.",
+    arms=("dense", "ticket", "reinit", "shuffle", "shuffle, same radius"),
+    statistic="test accuracy of TICKET minus SHUFFLE at density .2, in points; paired by seed",
+    rule="The difference is significant and at least δ.",
+    expects="Supported, in part because random pruning shrinks the spectral radius by √ρ, and with "
+    "it the memory: the arm of the same radius says how much.",
+    limits="One short memory task and one cell. What tying does is told by how far the masks of "
+    "two data orders agree in a tied network and in its unrolled twin, without a verdict.",
+)
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """The ladder, shuffled twins of the tickets' radius, and the unrolled twin's masks."""
+    name = PROTOCOL.claim
+    ladder = bench.ladders(name, {"tied": config})
+    origins = bench.origins(name, config)
+    last = ladder.levels("tied")[-1]
+    masks = {arm: _last(bench, config, arm, last) for arm in ("ticket", "shuffle")}
+    twins = [
+        _of_radius(start, shuffled, _radius(start, ticket))
+        for start, ticket, shuffled in zip(origins, masks["ticket"], masks["shuffle"], strict=True)
+    ]
+    scaled = bench.retrain(name, config, twins)["results"]["test_accuracy_final"]
+    untied = vary(config, prune__levels=0, controls=())
+    untied.experiment.model.options.tied = False
+    bench.ladders(f"{name}-untied", {"untied": untied})
+    agreed = {
+        "tied": _siblings(bench, config, origins, masks["ticket"][0].density),
+        "untied": _siblings(
+            bench,
+            untied,
+            bench.origins(f"{name}-untied", untied),
+            masks["ticket"][0].density,
+        ),
+    }
+
+    def test(arm: str) -> Any:
+        return 100 * ladder.of("tied", arm, "test_accuracy_final")
+
+    accuracy = {arm: test(arm) for arm in ("dense", "ticket", "reinit", "shuffle")}
+    accuracy["shuffle, same radius"] = 100 * scaled
+    rows = [
+        {"arm": arm, "replicate": i, "metric": "test accuracy", "value": float(value)}
+        for arm, values in accuracy.items()
+        for i, value in enumerate(values)
+    ]
+    radii = {
+        arm: np.array([_radius(s, one) for s, one in zip(origins, found, strict=True)])
+        for arm, found in masks.items()
+    }
+    count = len(origins) * config.experiment.train.steps
+    return Evidence(
+        primaries=[
+            Primary(
+                "test accuracy, ticket − shuffle",
+                accuracy["ticket"] - accuracy["shuffle"],
+                config.study.delta,
+                "points",
+            )
+        ],
+        rows=rows,
+        secondary=[
+            Primary(
+                "ticket − shuffle of the same radius",
+                accuracy["ticket"] - accuracy["shuffle, same radius"],
+                config.study.delta,
+                "points",
+            ),
+            Primary("ticket − reinit", accuracy["ticket"] - accuracy["reinit"], 2.0, "points"),
+            Primary("ticket − dense", accuracy["ticket"] - accuracy["dense"], 2.0, "points"),
+            Primary("spectral radius, ticket", radii["ticket"], 0.1, ""),
+            Primary("spectral radius, shuffle", radii["shuffle"], 0.1, ""),
+            Primary("κ of two data orders, tied", agreed["tied"], 0.05, "κ"),
+            Primary("κ of two data orders, unrolled", agreed["untied"], 0.05, "κ"),
+            Primary("κ, tied − unrolled", agreed["tied"] - agreed["untied"], 0.05, "κ"),
+        ],
+        member_steps=ladder.member_steps + 6 * count,
+    )
+
+
+def _last(bench: Bench, config: ConfigDict, arm: str, level: int) -> list[Stored]:
+    """An arm's networks of the last level, seed by seed."""
+    found = [one for one in bench.networks(PROTOCOL.claim, config, (arm,)) if one.level == level]
+    return sorted(found, key=lambda one: one.replicate)
+
+
+def _radius(start: Start, one: Stored) -> float:
+    """The spectral radius of a start's recurrent kernel under a network's mask."""
+    return float(spectral_radius(start.params[KERNEL] * one.mask[KERNEL])[0])
+
+
+def _of_radius(start: Start, one: Stored, radius: float) -> Start:
+    """The start under a network's mask, its recurrent kernel scaled to a spectral radius."""
+    factor = np.float32(radius / max(_radius(start, one), 1e-6))
+    params = {**start.params, KERNEL: start.params[KERNEL] * factor}
+    return start._replace(params=params, mask=one.mask)
+
+
+def _siblings(bench: Bench, config: ConfigDict, origins: Sequence[Start], density: float) -> Any:
+    """κ between the one-shot masks of two data orders, per initialisation."""
+    root, n = jax.random.key(config.experiment.seed), len(origins)
+    other = [s._replace(data_key=derive(root, s.replicate, "order", 1)) for s in origins]
+    trained = bench.retrain(PROTOCOL.claim, config, [*origins, *other])
+    found = largest(trained["params"], density)
+    return np.array([kappa(at(found, i), at(found, n + i)) for i in range(n)])
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Linear recurrences: a shift register has a ticket, weights that are all alike have none."""
+    del bench
+    rngs = [np.random.default_rng(300 + i) for i in range(config.study.control_seeds)]
+    register = np.array([masked_fits(rng, shift_register(12), kept=11) for rng in rngs])
+    even = np.array(
+        [masked_fits(rng, even_recurrence(rng, 12), kept=36, noise=0.0) for rng in rngs]
+    )
+    return [
+        Control(
+            name,
+            expected,
+            [Primary("explained, magnitude − random mask", x[:, 0] - x[:, 1], 2.0, "points")],
+        )
+        for name, expected, x in (
+            ("a shift register, whose support is known", SUPPORTED, register),
+            ("weights of one size, of which none is better", NOT_SUPPORTED, even),
+        )
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every arm."""
+    return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
+
+
+STUDY = Study(PROTOCOL, c11.get_config, controls, gather, draw)

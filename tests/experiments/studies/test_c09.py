@@ -1,0 +1,29 @@
+"""C9's controls are judged right, and its evidence is whole."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c09
+from experiments.studies import c09_mixing as study
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in
+
+
+def test_the_controls_are_judged_right():
+    config = c09.get_config("smoke")
+    for one in judge.judged(study.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = c09.get_config("laptop")
+    config.experiment.replicates = 2
+    config.experiment.model.options.features = (8, 10)
+    config.experiment.train.update(steps=10, eval_every=10)
+    with bench_in(tmp_path) as bench:
+        evidence = study.gather(bench, config)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
+    assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)
+    study.draw(evidence.rows)

@@ -1,0 +1,33 @@
+"""C10's controls are judged right, and its evidence is whole."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c10
+from experiments.studies import c10_attention as study
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in
+
+
+def test_the_controls_are_judged_right():
+    config = c10.get_config("smoke")
+    for one in judge.judged(study.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = c10.get_config("laptop")
+    config.experiment.replicates = 2
+    config.experiment.model.options.update(width=8, heads=2, hidden=8)
+    config.experiment.data.options.update(train=200, test=50)
+    config.experiment.data.validation = 40
+    config.experiment.train.update(steps=10, eval_every=10, share=64)
+    with bench_in(tmp_path) as bench:
+        evidence = study.gather(bench, config)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
+    assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)
+    cut = [row["value"] for row in evidence.rows if row["arm"] in ("top 4", "dense, cut")]
+    assert max(cut) <= np.log(4) + 1e-5
+    study.draw(evidence.rows)

@@ -1,0 +1,31 @@
+"""C11's controls are judged right, and its evidence is whole."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c11
+from experiments.studies import c11_recurrent as study
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in
+
+
+def test_the_controls_are_judged_right():
+    config = c11.get_config("smoke")
+    for one in judge.judged(study.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = c11.get_config("laptop")
+    config.experiment.replicates = 2
+    config.experiment.model.options.width = 8
+    config.experiment.data.options.update(train=200, test=50, delay=3)
+    config.experiment.data.validation = 40
+    config.experiment.train.update(steps=10, eval_every=10, share=64)
+    with bench_in(tmp_path) as bench:
+        evidence = study.gather(bench, config)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
+    assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)
+    study.draw(evidence.rows)
