@@ -117,7 +117,7 @@ def chosen_lesson(
 ) -> dict[str, float]:
     """The teacher's weight and temperature that suit pilot tickets: least validation loss."""
     name = f"{PROTOCOL.claim}-pilot"
-    pilot = common.pilot(config, study.pilot_seeds)
+    pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     ladder, teachers = (vary(pilot, **{RATE: rates[arm]}) for arm in (TICKET, DENSE))
     answers = lessons(bench, name, teachers, seed=pilot.experiment.seed)
     tickets = bench.starts(name, ladder, (TICKET,))[TICKET]
@@ -136,7 +136,7 @@ def chosen_lesson(
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Students of labels, of teachers, of smoothed labels and of answers that were shuffled."""
     study, name = config.study, PROTOCOL.claim
-    pilot = common.pilot(config, study.pilot_seeds)
+    pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
     lesson = chosen_lesson(bench, config, study, rates)
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 
 def confusion(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> NDArray[np.int64]:
@@ -108,6 +109,49 @@ def gap(values: Mapping[Any, float]) -> float:
     if not finite:
         raise ValueError("`values` must hold a finite value for one group at least.")
     return max(finite) - min(finite)
+
+
+def log_odds(share: ArrayLike) -> NDArray[np.float64]:
+    """`log (p / (1 − p))`: differences of it do not shrink near 0 and 1, as those of p do.
+
+    >>> log_odds([0.5, 0.75]).round(4).tolist()
+    [0.0, 1.0986]
+    """
+    return np.asarray(special.logit(np.asarray(share, np.float64)))
+
+
+def modal(predictions: ArrayLike, *, classes: int) -> NDArray[np.int64]:
+    """The most frequent of several networks' predictions for each example; of equals the smallest.
+
+    Args:
+      predictions: `(networks, n)` integers in `[0, classes)`.
+      classes: number of classes.
+
+    >>> modal([[0, 1], [2, 1], [2, 0]], classes=3).tolist()
+    [2, 1]
+    """
+    votes = np.asarray(predictions)[..., None] == np.arange(classes)
+    return np.asarray(votes.sum(axis=0).argmax(axis=-1))
+
+
+def pruning_identified(dense: ArrayLike, pruned: ArrayLike, *, classes: int) -> NDArray[np.bool_]:
+    """The examples on which populations of dense and of pruned networks disagree.
+
+    Those whose modal predictions differ: pruning-identified exemplars (Hooker et al., 2019, "What
+    do compressed deep neural networks forget?").
+
+    Args:
+      dense: predictions `(networks, n)`.
+      pruned: predictions `(networks, n)`.
+      classes: number of classes.
+
+    Returns:
+      bool `(n,)`.
+
+    >>> pruning_identified([[0, 1], [0, 1]], [[0, 2], [0, 2]], classes=3).tolist()
+    [False, True]
+    """
+    return modal(dense, classes=classes) != modal(pruned, classes=classes)
 
 
 def _integers(name: str, values: ArrayLike, classes: int) -> NDArray[np.int64]:

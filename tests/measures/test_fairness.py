@@ -58,3 +58,20 @@ def test_bad_input_is_refused(predictions, labels, groups, message):
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="of one length, got 1 and 2"):
         f.confusion([0], [0, 1], classes=2)
+
+
+def test_the_most_frequent_prediction_counts_votes():
+    predictions = np.random.default_rng(0).integers(0, 4, (7, 50))
+    expected = [np.bincount(column, minlength=4).argmax() for column in predictions.T]
+    np.testing.assert_array_equal(f.modal(predictions, classes=4), expected)
+
+
+def test_exemplars_are_where_the_populations_disagree():
+    dense, pruned = np.array([[0, 1, 2]] * 3), np.array([[0, 1, 2], [0, 2, 1], [0, 2, 1]])
+    found = f.pruning_identified(dense, pruned, classes=3)
+    np.testing.assert_array_equal(found, [False, True, True])
+
+
+def test_log_odds_are_those_of_the_definition():
+    share = np.array([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(f.log_odds(share), np.log(share / (1 - share)), atol=1e-12)

@@ -12,7 +12,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=32)
+    config = common.mnist1d(seeds=24)
     config.experiment.control_levels = (4,)
     config.study = ConfigDict(
         {
@@ -20,7 +20,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "rates": (3e-3, 1e-2, 3e-2),
             "temperatures": (1.0, 2.0, 4.0),
             "weights": (0.5, 1.0),  # of the teacher in the loss
-            "pilot_seeds": 6,
+            "pilot_seeds": 4,
             "control_delta": 0.05,  # of the noise's variance
             "control_seeds": 64,
         }

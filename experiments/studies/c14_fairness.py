@@ -1,0 +1,306 @@
+"""C14: whether pruning takes from the smaller group."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c14, common
+from experiments.studies.bench import Bench, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax import store as stores
+from lth_jax.lottery import Lab
+from lth_jax.lottery.rewind import Point
+from lth_jax.measures import fairness, two_groups
+from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED, simultaneous
+from lth_jax.report import tidy
+from lth_jax.training.groups import group_robust, in_groups
+from lth_jax.types import DENSE, TICKET
+
+PROTOCOL = Protocol(
+    claim="C14",
+    title="Fairness",
+    says="Where a data set has a smaller group, pruning may cost that group more than the others: "
+    "a ticket that is as accurate overall may be less fair.",
+    question="Is the gap in accuracy between a majority and a minority of a tenth wider for "
+    "tickets at density .13 than for their dense parents, while overall accuracy is not lower by a "
+    "point?",
+    setup="MNIST-1D, a tenth of the signals upside down, 4,000 examples of its own for every seed, "
+    "an MLP 40-90-90-10 with Adam, 700 steps; magnitude pruning in five rounds, rewound to the "
+    "start; tested on 10,000 examples of each group.",
+    arms=("dense", "ticket", "shuffle", "ticket, balanced", "ticket, robust", "dense, balanced"),
+    statistic="accuracy in the majority minus accuracy in the minority, TICKET minus DENSE, in "
+    "points, and the difference of their accuracies on the mix of groups that they trained on plus "
+    "the margin; paired by seed",
+    rule="Both must hold: the gap is wider by at least δ, and overall accuracy is within the "
+    "margin. The learning rates of dense networks and tickets are tuned on pilot seeds.",
+    expects="Not by as much as δ: at this density tickets lose nothing overall, and a network with "
+    "fewer weights may share more of them between the groups.",
+    limits="One way of being different, which a network could undo in one layer; groups that need "
+    "features of their own may fare worse, as the Gaussian control does.",
+)
+RATE = "optimizer__learning_rate"
+GAP, OVERALL = "gap between groups (points)", "accuracy on the mix (%)"
+PARTS = ("params", "state")
+
+
+class Fared(NamedTuple):
+    """How networks fare in the two groups, one value per seed, in [0, 1]."""
+
+    majority: NDArray[np.float64]
+    minority: NDArray[np.float64]
+
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """In points; positive where the minority fares worse."""
+        return 100 * (self.majority - self.minority)
+
+    @property
+    def odds(self) -> NDArray[np.float64]:
+        """The gap in log-odds."""
+        return fairness.log_odds(self.majority) - fairness.log_odds(self.minority)
+
+    def overall(self, minority: float) -> NDArray[np.float64]:
+        """Accuracy where the minority has this share, in points."""
+        return 100 * ((1 - minority) * self.majority + minority * self.minority)
+
+
+def fared(predictions: NDArray[np.int64], y: NDArray, groups: NDArray) -> Fared:
+    """Accuracies in each group of networks whose predictions are `(networks, n)`."""
+    right = predictions == y
+    return Fared(right[:, groups == 0].mean(axis=1), right[:, groups == 1].mean(axis=1))
+
+
+def fair(lab: Lab, groups: NDArray) -> Lab:
+    """Trains with groups that count, each network by the numbers in its `hyper`."""
+    show, told = lab.trainer.show, in_groups(jnp.asarray(groups), 2)
+
+    def shown(key: Any, data: Any, rows: Any, member: Any) -> Any:
+        return told(key, show(key, data, rows, member), rows, member)
+
+    return lab._replace(trainer=lab.trainer._replace(show=shown, objective=group_robust))
+
+
+class Asked:
+    """What the networks of a cell's ladder, and others like them, predict on its test examples.
+
+    Args:
+      bench: where they were trained.
+      config: the cell.
+    """
+
+    def __init__(self, bench: Bench, config: ConfigDict):
+        self._bench, self._config, data = bench, config, bench.dataset(config)
+        self._x, self._y, self._groups = data.test.x, data.test.y, data.groups["test"]
+
+    def predicted(self, networks: Sequence[Any]) -> NDArray[np.int64]:
+        """Of some networks: `(networks, n)`."""
+        logits = self._bench.logits(PROTOCOL.claim, self._config, networks, self._x)
+        return np.asarray(logits.argmax(axis=-1))
+
+    def fared(self, predictions: NDArray[np.int64]) -> Fared:
+        """How predictions fare in each group."""
+        return fared(predictions, self._y, self._groups)
+
+    def ladder(self) -> dict[tuple[str, int], NDArray[np.int64]]:
+        """The predictions of every arm and level, seed by seed."""
+        arms = (DENSE, TICKET, *self._config.experiment.controls)
+        networks = sorted(
+            self._bench.networks(PROTOCOL.claim, self._config, arms), key=lambda n: n.replicate
+        )
+        all_of_them = self.predicted(networks)
+        places = [(n.arm, n.level) for n in networks]
+        return {
+            place: all_of_them[[i for i, p in enumerate(places) if p == place]]
+            for place in dict.fromkeys(places)
+        }
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Ladders with a minority, mitigated tickets, and a ladder with groups of one size."""
+    study, name = config.study, PROTOCOL.claim
+    pilot = vary(common.pilot(config, study.pilot_seeds), prune__levels=study.level, controls=())
+    rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
+    sparse = vary(config, **{RATE: rates[TICKET]})
+    cells = {
+        TICKET: sparse,
+        DENSE: vary(config, prune__levels=0, **{RATE: rates[DENSE]}),
+        "even": vary(
+            sparse,
+            data__options__minority=0.5,
+            replicates=study.null_seeds,
+            prune__levels=study.level,
+            controls=(),
+        ),
+    }
+    ladders = {cell: bench.ladders(name, {cell: one}) for cell, one in cells.items()}
+    asked = Asked(bench, sparse)
+    predicted = asked.ladder()
+    predicted[DENSE, 0] = Asked(bench, cells[DENSE]).ladder()[DENSE, 0]
+    mended, steps = mitigated(bench, sparse, study, rates)
+    found = {
+        DENSE: asked.fared(predicted[DENSE, 0]),
+        **{
+            f"ticket, {kept(config, level):.3g} %": asked.fared(predicted[TICKET, level])
+            for level in range(1, config.experiment.prune.levels + 1)
+        },
+        "shuffle": asked.fared(predicted["shuffle", study.level]),
+        **{arm: asked.fared(asked.predicted(networks)) for arm, networks in mended.items()},
+    }
+    even = Asked(bench, cells["even"])
+    null = even.ladder()
+    widened = even.fared(null[TICKET, study.level]).gap - even.fared(null[DENSE, 0]).gap
+    pies = fairness.pruning_identified(
+        predicted[DENSE, 0], predicted[TICKET, study.level], classes=10
+    )
+    minority = bench.dataset(sparse).groups["test"] == 1
+    cost = ladders[TICKET].flops(TICKET)
+    told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    return evidence(config, found, widened)._replace(
+        member_steps=sum(results.member_steps for results in ladders.values()) + steps,
+        flops={arm: cost[arm] for arm in (DENSE, TICKET)},
+        notes=(
+            f"Learning rates chosen on pilot seeds: {told}.",
+            f"Dense networks and tickets, by their most frequent answers, disagree on "
+            f"{100 * pies.mean():.1f} % of the test examples, "
+            f"{100 * minority[pies].mean():.0f} % of which belong to the minority, as half of all "
+            f"test examples do.",
+            told_at_once(config, found),
+        ),
+    )
+
+
+def kept(config: ConfigDict, level: int) -> float:
+    """The weights that a level leaves, in percent."""
+    return 100 * (1 - config.experiment.prune.rate) ** level
+
+
+def mitigated(
+    bench: Bench, config: ConfigDict, study: ConfigDict, rates: dict[str, float]
+) -> tuple[dict[str, list[Point]], int]:
+    """Networks trained again from the same starts with groups that count; the steps it took."""
+    starts = bench.starts(PROTOCOL.claim, config, (DENSE, TICKET), level=study.level)
+    arms = {
+        "ticket, balanced": (TICKET, 0.0),
+        "ticket, robust": (TICKET, study.sharpness),
+        "dense, balanced": (DENSE, 0.0),
+    }
+    asked = [
+        start._replace(hyper={"learning_rate": rates[arm], "balance": 1.0, "sharpness": sharpness})
+        for arm, sharpness in arms.values()
+        for start in starts[arm]
+    ]
+    groups = bench.dataset(config).groups["train"]
+    lab, facts = fair(bench.lab(config), groups), {"groups": stores.fingerprint(groups)}
+    done = bench.retrain(PROTOCOL.claim, config, asked, lab=lab, facts=facts)
+
+    def point(i: int) -> Point:
+        params, state = ({leaf: a[i] for leaf, a in done[part].items()} for part in PARTS)
+        return Point(params, state, {})
+
+    points = [point(i) for i in range(len(asked))]
+    seeds = len(points) // len(arms)
+    networks = {arm: points[seeds * i :][:seeds] for i, arm in enumerate(arms)}
+    return networks, len(asked) * config.experiment.train.steps
+
+
+def told_at_once(config: ConfigDict, found: dict[str, Fared]) -> str:
+    """How much wider the gap is at every density, with intervals that hold for all at once."""
+    tickets = [arm for arm in found if arm.startswith("ticket, ") and arm.endswith("%")]
+    table = np.array([found[arm].gap - found[DENSE].gap for arm in tickets]).T
+    cells = simultaneous(table, rng=np.random.default_rng(config.experiment.seed))
+    parts = (
+        f"{arm.split(', ')[1]}: {cell.estimate:+.1f} [{cell.low:+.1f}, {cell.high:+.1f}]"
+        for arm, cell in zip(tickets, cells, strict=True)
+    )
+    return f"Wider than dense, in points, all intervals at once: {'; '.join(parts)}."
+
+
+def evidence(config: ConfigDict, found: dict[str, Fared], widened: NDArray[np.float64]) -> Evidence:
+    """What follows from how all arms fare.
+
+    Args:
+      config: the study's.
+      found: by arm.
+      widened: by how much tickets widen the gap between groups of one size.
+    """
+    study, minority = config.study, config.experiment.data.options.minority
+    asked = f"ticket, {kept(config, study.level):.3g} %"
+    ticket, dense = found[asked], found[DENSE]
+
+    def wider(name: str, first: Fared, second: Fared) -> Primary:
+        return Primary(f"gap, {name}", first.gap - second.gap, study.delta, "points")
+
+    def loss(name: str, first: Fared, second: Fared) -> Primary:
+        lost = first.overall(minority) - second.overall(minority)
+        return Primary(f"accuracy, {name}", lost, study.margin, "points")
+
+    return Evidence(
+        primaries=judged(ticket, dense, minority, study),
+        rows=[
+            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
+            for arm, one in found.items()
+            for metric, values in ((GAP, one.gap), (OVERALL, one.overall(minority)))
+            for i, value in enumerate(values)
+        ],
+        secondary=[
+            loss("ticket − dense", ticket, dense),
+            Primary("gap in log-odds, ticket − dense", ticket.odds - dense.odds, 0.1, ""),
+            wider("shuffle − dense", found["shuffle"], dense),
+            wider("ticket − shuffle", ticket, found["shuffle"]),
+            Primary("gap with groups of one size, ticket − dense", widened, study.delta, "points"),
+            wider("balanced ticket − ticket", found["ticket, balanced"], ticket),
+            loss("balanced ticket − ticket", found["ticket, balanced"], ticket),
+            wider("robust ticket − ticket", found["ticket, robust"], ticket),
+            loss("robust ticket − ticket", found["ticket, robust"], ticket),
+            wider(
+                "balanced ticket − balanced dense",
+                found["ticket, balanced"],
+                found["dense, balanced"],
+            ),
+        ],
+        gate=ticket.overall(minority) - found["shuffle"].overall(minority),
+    )
+
+
+def judged(sparse: Fared, dense: Fared, minority: float, study: ConfigDict) -> list[Primary]:
+    """The two parts of the claim."""
+    spared = sparse.overall(minority) - dense.overall(minority) + study.margin
+    return [
+        Primary("gap, sparse − dense", sparse.gap - dense.gap, study.delta, "points"),
+        Primary(f"accuracy, sparse − dense + {study.margin:g}", spared, 0.0, "points"),
+    ]
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """A linear classifier of two Gaussian groups, each known by 20 weights of its own, is pruned.
+
+    Of 40 weights 20 go. Where a tenth of the examples belongs to the second group, they are exactly
+    that group's; where nine tenths do, they are the first group's. Where the groups are of one
+    size, the 4 weights that go are as often of either.
+    """
+    del bench
+
+    def control(name: str, expected: str, minority: float, **options: Any) -> Control:
+        rngs = (np.random.default_rng(1400 + i) for i in range(config.study.control_seeds))
+        drawn = [two_groups.pruned_errors(rng, minority, **options) for rng in rngs]
+        dense, sparse = (Fared(*(1 - np.array(errors)).T) for errors in zip(*drawn, strict=True))
+        return Control(name, expected, judged(sparse, dense, minority, config.study))
+
+    return [
+        control("Gaussian groups, a tenth in the second", SUPPORTED, 0.1),
+        control("Gaussian groups, nine tenths in the second", REVERSED, 0.9),
+        control("Gaussian groups of one size", NOT_SUPPORTED, 0.5, strength=4.0, keep=36),
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """The gap and the overall accuracy of every arm, tickets at every density."""
+    return tidy.by_arm(rows, (GAP, OVERALL), "")
+
+
+STUDY = Study(PROTOCOL, c14.get_config, controls, gather, draw)

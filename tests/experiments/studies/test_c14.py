@@ -1,0 +1,49 @@
+"""C14's controls are judged right, and its gaps are what they are said to be."""
+
+import numpy as np
+import pytest
+
+from experiments.configs.studies import c14
+from experiments.studies import c14_fairness as c
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    config = c14.get_config("smoke")
+    for one in judge.judged(c.controls(None, config), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+def test_accuracies_of_the_groups():
+    y, groups = np.array([0, 1, 2, 3]), np.array([0, 0, 0, 1])
+    found = c.fared(np.array([[0, 1, 0, 3], [0, 1, 2, 0]]), y, groups)
+    np.testing.assert_allclose(found.majority, [2 / 3, 1])
+    np.testing.assert_allclose(found.minority, [1, 0])
+    np.testing.assert_allclose(found.gap, [-100 / 3, 100])
+    np.testing.assert_allclose(found.overall(0.1), [90 * 2 / 3 + 10, 90])
+
+
+def test_both_parts_of_the_claim():
+    config = c14.get_config()
+    dense, ticket = (c.Fared(np.full(4, a), np.full(4, b)) for a, b in ((0.7, 0.6), (0.72, 0.55)))
+    gap, overall = c.judged(ticket, dense, 0.1, config.study)
+    np.testing.assert_allclose(gap.values, 7.0)
+    np.testing.assert_allclose(overall.values, 0.9 * 2 - 0.1 * 5 + 1)
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c14.get_config("laptop"))
+    config.experiment.data.options.minority = 0.3
+    config.experiment.prune.levels = 2
+    config.experiment.control_levels = (1,)
+    config.study.update(rates=(1e-2,), pilot_seeds=2, null_seeds=2, level=1)
+    with bench_in(tmp_path) as bench:
+        evidence = c.gather(bench, config)
+    assert all(np.isfinite(part.values).all() for part in evidence.primaries)
+    assert len(evidence.gate) == config.experiment.replicates
+    arms = {row["arm"] for row in evidence.rows}
+    assert arms >= {"dense", "ticket, 60 %", "ticket, 36 %", "shuffle", "ticket, robust"}
+    assert any("belong to the minority" in note for note in evidence.notes)
+    c.draw(evidence.rows)
