@@ -241,6 +241,7 @@ def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:
         root=jax.random.key(experiment.seed),
         replicates=experiment.replicates,
         hyper=hyper(experiment),
+        shared_order=experiment.train.shared_order,
     )
 
 

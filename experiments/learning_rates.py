@@ -38,7 +38,6 @@ from experiments.flags import UserError
 from lth_jax import landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
-from lth_jax.lottery import derive
 from lth_jax.lottery.curvature import (
     first_blocks,
     hessian_at,
@@ -46,6 +45,7 @@ from lth_jax.lottery.curvature import (
     training_loss,
 )
 from lth_jax.lottery.stability import member_at
+from lth_jax.lottery.starts import replicate_keys
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
 from lth_jax.training import Member, evaluate, train_population
@@ -200,10 +200,11 @@ def _population(
 ) -> Member:
     """One member per network and rate, the rates of a network beside each other."""
     lab, like = run.lab, _shapes(run)
+    data_keys = replicate_keys(lab, "data")
     members = []
     for one, (params, state, mask) in zip(networks, points, strict=True):
         here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
-        on, data_key = trees.from_named(mask, like[0]), derive(lab.root, one.replicate, "data")
+        on, data_key = trees.from_named(mask, like[0]), data_keys[one.replicate]
         place = (*here, on, data_key, one.replicate)
         members += [
             member_at(lab.trainer, {**lab.hyper, "learning_rate": rate}, *place) for rate in rates

@@ -28,6 +28,7 @@ def ladder() -> ConfigDict:
                 "eval_every": 50,
                 "batch_size": 64,
                 "shuffle": True,
+                "shared_order": False,  # whether all replicates see the same batches
                 "share": 0,  # examples of its own for each replicate; 0: all see all
                 "loss": "cross_entropy",
                 "compute_dtype": "float32",  # bfloat16: parameters stay float32

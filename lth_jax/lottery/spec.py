@@ -33,6 +33,8 @@ class Lab(NamedTuple):
       root: the experiment's key.
       replicates: how many independent seeds.
       hyper: scalars shared by all members; must hold `learning_rate`.
+      shared_order: whether all replicates have one data key, that is see the same batches, changed
+        in the same ways; else each has its own.
     """
 
     trainer: Trainer
@@ -40,6 +42,7 @@ class Lab(NamedTuple):
     root: Key
     replicates: int
     hyper: dict[str, float]
+    shared_order: bool = False
 
 
 class Ladder(NamedTuple):

@@ -136,8 +136,15 @@ def _replicates(lab: Lab) -> np.ndarray:
 
 
 def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:
-    """One key per replicate, stacked."""
-    return jnp.stack([derive(lab.root, r, purpose, level) for r in range(lab.replicates)])
+    """One key per replicate, stacked; where they share their data order, one key for its purpose.
+
+    >>> lab = Lab(None, None, jax.random.key(0), 3, {}, shared_order=True)
+    >>> [len({*map(str, replicate_keys(lab, purpose))}) for purpose in ("data", "init")]
+    [1, 3]
+    """
+    alike = purpose == "data" and lab.shared_order
+    of = [0 if alike else replicate for replicate in range(lab.replicates)]
+    return jnp.stack([derive(lab.root, replicate, purpose, level) for replicate in of])
 
 
 def arms(

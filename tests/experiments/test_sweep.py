@@ -12,6 +12,7 @@ from experiments.groups import Sharing, groups, shown, static_fields
 from experiments.reads import Recorder, Remembered
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, store
+from lth_jax.lottery import starts
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
 from tests.experiments import swept, tiny
@@ -92,6 +93,25 @@ def test_a_static_field_is_named_and_has_groups_of_its_own(workdir):
     assert len({group.program for group in found}) == 2  # the steps are no part of the program
     swept_fields = list(found[0].jobs[0].setting)
     assert static_fields(sharing, swept_fields) == ["experiment.train.batch_size"]
+
+
+@pytest.mark.slow
+def test_strengths_of_noise_and_mixing_are_numbers_and_their_absence_is_a_program(workdir):
+    config = config_in(workdir)
+    config.experiment.train.update(label_noise=0.1, mixup=0.2, label_smoothing=0.1)
+    found, sharing = grouped(
+        config, label_noise=[0.1, 0.4], mixup=[0.2, 1.0], label_smoothing=[0.1, 0.2]
+    )
+    assert [len(group.jobs) for group in found] == [8] and len(sharing.programs) == 1
+    found, sharing = grouped(config_in(workdir), label_noise=[0.0, 0.1, 0.4])
+    assert sorted(len(group.jobs) for group in found) == [1, 2] and len(sharing.programs) == 2
+
+
+def test_a_shared_order_of_the_data_is_one_of_the_numbers(workdir):
+    found, _ = grouped(config_in(workdir), shared_order=[False, True])
+    [group] = found
+    keys = [starts.replicate_keys(job.cell.lab, "data") for job in group.jobs]
+    assert [len({*map(str, of)}) for of in keys] == [2, 1]
 
 
 def test_cells_on_other_data_are_groups_of_one_program(workdir):
