@@ -24,6 +24,7 @@ CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
     "snip": criteria.snip,
     "grasp": criteria.grasp,
     "fisher": criteria.fisher,
+    "obd": criteria.obd,
 }
 UNIT_CRITERIA: dict[str, Callable[[st.Structure], criteria.Criterion]] = {
     "norm_scales": st.norm_scales,
@@ -32,8 +33,9 @@ INPUT_CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
     "wanda": criteria.wanda,
     "activation_norms": criteria.activation_norms,
 }
-NAMES = (*CRITERIA, *UNIT_CRITERIA, *INPUT_CRITERIA)
-NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher", *INPUT_CRITERIA)
+SYNFLOW = "synflow"
+NAMES = (*CRITERIA, *UNIT_CRITERIA, *INPUT_CRITERIA, SYNFLOW)
+NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher", "obd", *INPUT_CRITERIA)
 
 
 def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> criteria.Criterion:
@@ -48,6 +50,8 @@ def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> c
     example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
     if found is not None and name in UNIT_CRITERIA:
         return UNIT_CRITERIA[name](found)
+    if name == SYNFLOW:
+        return criteria.synflow(_forward(lab, example), example)
     if name in INPUT_CRITERIA:
         _check_inputs(name, lab, example)
         return INPUT_CRITERIA[name](_inputs(module, lab, example))
@@ -73,6 +77,12 @@ def _check_inputs(name: str, lab: Lab, example: Any) -> None:
             f"`prune.criterion` is '{name}', which looks at what each weight reads, but what "
             f"'{unseen[0]}' reads inside its loop over time cannot be seen."
         )
+
+
+def _forward(lab: Lab, example: Any) -> Callable[[Any, Any], Any]:
+    """The network as it computes when it is tested, as at its initialisation."""
+    _, state = lab.trainer.model.init(lab.root, example)
+    return lambda params, x: lab.trainer.model.apply(params, state, x, train=False)[0]
 
 
 def _inputs(module: Any, lab: Lab, example: Any) -> Any:

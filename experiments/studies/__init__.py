@@ -16,6 +16,7 @@ MODULES = {
     "C11": "c11_recurrent",
     "C13": "c13_distillation",
     "C14": "c14_fairness",
+    "CRITERIA": "criteria_ranking",
 }
 """The module of each study, by its claim, in the order of the atlas."""
 

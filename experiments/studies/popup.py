@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from experiments.studies.bench import Bench
 from lth_jax import store as stores
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Data
 from lth_jax.pruning import scopes, supermask
 from lth_jax.pruning.masks import prunable_leaves
-from lth_jax.training.segment import evaluate
+from lth_jax.training.segment import Trainer, evaluate
 
 
 def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, Any]:
@@ -39,19 +39,22 @@ def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, A
 
     def compute(partial_: Any) -> stores.Node:
         del partial_  # it takes seconds
-        run = jax.jit(jax.vmap(partial(_learn, lab, options, experiment.train.batch_size)))
+        learn = partial(_learn, lab.trainer, options, experiment.train.batch_size)
+        run = jax.jit(jax.vmap(learn, in_axes=(None, 0, 0)))
         keys = jax.random.split(lab.root, options.seeds)
         first = experiment.train.share * jnp.arange(options.seeds)
-        learned, random = run(keys, first)
+        learned, random = run(lab.data, keys, first)
         return stores.Node({"learned": np.asarray(learned), "random": np.asarray(random)}, {})
 
     return bench.node(what, compute).arrays
 
 
-def _learn(lab: Lab, options: ConfigDict, batch: int, key: Any, first: Any) -> tuple[Any, Any]:
+def _learn(
+    trainer: Trainer, options: ConfigDict, batch: int, data: Data, key: Any, first: Any
+) -> tuple[Any, Any]:
     """Edge-popup (Ramanujan et al., 2020) by Adam on one network."""
     init_key, score_key, data_key = jax.random.split(key, 3)
-    params, state = lab.trainer.model.init(init_key, lab.data.train.x[:1])
+    params, state = trainer.model.init(init_key, data.train.x[:1])
     prunable, scope = prunable_leaves(params), scopes.layerwise()
     count = scope.counts(params, options.density, prunable=prunable)
     optimizer = optax.adam(options.rate)
@@ -61,19 +64,17 @@ def _learn(lab: Lab, options: ConfigDict, batch: int, key: Any, first: Any) -> t
         return supermask.effective(params, soft)
 
     def loss(scores: Any, rows: Any) -> Any:
-        logits, _ = lab.trainer.model.apply(
-            network(scores), state, lab.data.train.x[rows], train=True
-        )
-        return jnp.mean(lab.trainer.loss(logits, lab.data.train.y[rows]))
+        logits, _ = trainer.model.apply(network(scores), state, data.train.x[rows], train=True)
+        return jnp.mean(trainer.loss(logits, data.train.y[rows]))
 
     def step(carry: Any, key: Any) -> tuple[Any, None]:
         scores, moments = carry
-        rows = first + jax.random.randint(key, (batch,), 0, lab.trainer.share)
+        rows = first + jax.random.randint(key, (batch,), 0, trainer.share)
         updates, moments = optimizer.update(jax.grad(loss)(scores, rows), moments)
         return (optax.apply_updates(scores, updates), moments), None
 
     def accuracy(scores: Any) -> Any:
-        return evaluate(lab.trainer, network(scores), state, lab.data.test)["accuracy"]
+        return evaluate(trainer, network(scores), state, data.test)["accuracy"]
 
     drawn = supermask.init_scores(score_key, params)
     keys = jax.random.split(data_key, options.steps)

@@ -6,7 +6,7 @@ longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by mar
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -77,7 +77,15 @@ LOOKS = {
     "regroup_reinit": Look("regrouped, reinitialised", "#56B4E9", "P"),
     "regroup_random": Look("regrouped, random blocks", "#666666", "X"),
 }
-SPARE = (("#CC79A7", "v"), ("#56B4E9", "P"), ("#666666", "X"))
+SPARE = (
+    ("#CC79A7", "v"),
+    ("#56B4E9", "P"),
+    ("#666666", "X"),
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#D55E00", "D"),
+)
 
 
 @contextmanager
@@ -92,14 +100,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """How each arm is drawn; arms the house does not know get the spare colours in turn.
+def looks(arms: Collection[str]) -> dict[str, Look]:
+    """How each arm is drawn; arms the house does not know get the spare colours left, in turn.
 
     >>> looks(["ticket", "late"])["late"]
     Look(label='late', color='#CC79A7', marker='v')
     """
     unknown = [arm for arm in arms if arm not in LOOKS]
-    spare = {arm: Look(arm, *SPARE[i % len(SPARE)]) for i, arm in enumerate(unknown)}
+    taken = {LOOKS[arm].color for arm in arms if arm in LOOKS}
+    free = [look for look in SPARE if look[0] not in taken] or SPARE
+    spare = {arm: Look(arm, *free[i % len(free)]) for i, arm in enumerate(unknown)}
     return {arm: LOOKS.get(arm) or spare[arm] for arm in arms}
 
 

@@ -1,0 +1,33 @@
+"""A ranking of criteria: which weights to keep, before or after training."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import common
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """One shot to density .05, 32 seeds; at initialisation with twice the steps.
+
+    Args:
+      size: `"smoke"`, `"laptop"` or `"full"`.
+    """
+    common.check_size(size)
+    config = common.mnist1d(seeds=32)
+    config.experiment.train.update(steps=400)
+    config.experiment.prune.levels = 0  # masks are made by the study
+    config.experiment.controls = ()
+    config.study = ConfigDict(
+        {
+            "delta": 1.0,  # points of test accuracy
+            "density": 0.05,
+            "criteria": ("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+            "examples": 512,  # that a criterion sees
+            "rounds": 100,  # of SynFlow
+            "rates": (3e-3, 1e-2, 3e-2),
+            "pilot_seeds": 6,
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        config.experiment.train.steps = 4000
+    return config

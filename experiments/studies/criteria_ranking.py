@@ -1,0 +1,185 @@
+"""CRITERIA: which weights to keep, judged before or after training, on equal budgets."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import common
+from experiments.configs.studies import criteria as configs
+from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.one_shot import mask_maker
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax.measures.generalization import least_squares_errors
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="CRITERIA",
+    title="Which weights to keep",
+    says="What is worth keeping shows only after training: magnitudes of trained weights choose "
+    "better tickets than any score of a network that has not been trained.",
+    question="At density .05 and equal numbers of steps in all, does a ticket chosen by the "
+    "magnitude of trained weights beat the best of six criteria at initialisation?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, MLP 40-90-90-10 with Adam. Masks of "
+    "one shot over the whole network (SynFlow: 100 rounds; random: within layers), on 512 "
+    "examples. Trained networks are rewound to the start and trained 400 steps again; masks made "
+    "at the start are trained 800 steps. Dense networks have the rate that C7's pilot chose.",
+    arms=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+    statistic="test accuracy of magnitude after training minus that of the criterion at "
+    "initialisation that the pilot's validation loss likes best, in points, paired by seed",
+    rule="The difference is at least δ. The criterion and all learning rates are chosen on pilot "
+    "seeds.",
+    expects="Supported: with the same number of trainings, those masks were better in the "
+    "literature (Frankle et al., 2021); the double training of the others costs them little.",
+    limits="Steps are equal and FLOPs are not: the dense training costs more than both sparse ones "
+    "together. One shot, one density, one small network.",
+)
+START, END = "at initialisation", "after training"
+TEST, CHOICE = "test_accuracy_final", "validation_loss_best"
+
+
+class Arm(NamedTuple):
+    """Who is compared: `criterion`, and `when` it looks."""
+
+    criterion: str
+    when: str
+
+
+def arms(study: ConfigDict) -> list[Arm]:
+    """All pairs; what is random is drawn at initialisation only."""
+    pairs = (Arm(*pair) for pair in product(study.criteria, (START, END)))
+    return [arm for arm in pairs if arm != Arm("random", END)]
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Rates and the best criterion from a pilot; then all arms on seeds of their own."""
+    study, every = config.study, arms(config.study)
+    pilot = common.pilot(config, study.pilot_seeds)
+    tried = {rate: _retrained(bench, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
+    losses = {
+        arm: {rate: float(found[arm][CHOICE].mean()) for rate, found in tried.items()}
+        for arm in every
+    }
+    rates = {arm: min(by_rate, key=lambda rate: by_rate[rate]) for arm, by_rate in losses.items()}
+    first = [arm for arm in every if arm.when == START]
+    best = min(first, key=lambda arm: losses[arm][rates[arm]])
+    found = _retrained(bench, config, rates)
+    test = {arm: 100 * found[arm][TEST] for arm in every}
+    ticket = test[Arm("magnitude", END)]
+    told = ", ".join(f"{a.criterion} {a.when} {rate:g}" for a, rate in rates.items())
+    return Evidence(
+        primaries=[
+            Primary(
+                f"magnitude after training − {best.criterion} at initialisation",
+                ticket - test[best],
+                study.delta,
+                "points",
+            )
+        ],
+        rows=[
+            {"arm": arm.criterion, "metric": arm.when, "replicate": i, "value": float(value)}
+            for arm in every
+            for i, value in enumerate(test[arm])
+        ],
+        secondary=[
+            Primary(
+                f"magnitude after training − {a.criterion} {a.when}",
+                ticket - test[a],
+                1.0,
+                "points",
+            )
+            for a in every
+            if a not in (best, Arm("magnitude", END))
+        ],
+        member_steps=_steps(config, every),
+        flops=_flops(config, every),
+        notes=(
+            f"The pilot's best criterion at initialisation: {best.criterion}.",
+            f"Learning rates chosen on pilot seeds: {told}.",
+        ),
+    )
+
+
+def _retrained(
+    bench: Bench, config: ConfigDict, rates: Mapping[Arm, float]
+) -> dict[Arm, dict[str, NDArray]]:
+    """Results of every arm's networks, by replicate; the dense ones have the first rate."""
+    study, name = config.study, PROTOCOL.claim
+    cell = vary(config, optimizer__learning_rate=study.rates[0])
+    bench.ladders(name, {"dense": cell})
+    origins, lab = bench.origins(name, cell), bench.lab(cell)
+    dense = sorted(bench.networks(name, cell, ("dense",)), key=lambda one: one.replicate)
+    points = {START: [one.params for one in origins], END: [one.params for one in dense]}
+    make = {name: mask_maker(lab, config, name) for name in study.criteria}
+    found: dict[Arm, dict[str, NDArray]] = {}
+    for when, times in ((START, 2), (END, 1)):
+        mine = [arm for arm in rates if arm.when == when]
+        starts = [
+            start
+            for arm in mine
+            for start in _starts(origins, make[arm.criterion](points[when]), rates[arm])
+        ]
+        longer = vary(config, train__steps=times * config.experiment.train.steps)
+        results = bench.retrain(name, longer, starts)["results"]
+        for i, arm in enumerate(mine):
+            rows = slice(i * len(origins), (i + 1) * len(origins))
+            found[arm] = {metric: np.asarray(values)[rows] for metric, values in results.items()}
+    return found
+
+
+def _starts(origins: Sequence[Start], chosen: Mapping[str, NDArray], rate: float) -> list[Start]:
+    """The replicates' first weights under their masks."""
+    return [
+        one._replace(
+            mask={name: leaf[i] for name, leaf in chosen.items()}, hyper={"learning_rate": rate}
+        )
+        for i, one in enumerate(origins)
+    ]
+
+
+def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
+    """Steps of all networks, the dense ones included, the pilot's not."""
+    trainings = 1 + sum(2 if arm.when == START else 1 for arm in every)
+    return trainings * config.experiment.train.steps * config.experiment.replicates
+
+
+def _flops(config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
+    """Per network: 6 · weights · batch · steps, the dense training counted where it is needed."""
+    train = config.experiment.train
+    dense = 6.0 * 12_600 * train.batch_size * train.steps
+    sparse = config.study.density * dense
+    return {
+        f"{arm.criterion} {arm.when}": 2 * sparse if arm.when == START else dense + sparse
+        for arm in every
+    }
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Least squares on eight of 40 features: the true ones, or two draws at random."""
+    del bench
+    seeds = range(config.study.control_seeds)
+
+    def errors(which: str, offset: int) -> NDArray[np.float64]:
+        rngs = (np.random.default_rng([offset, i]) for i in seeds)
+        return np.array([least_squares_errors(rng, which)[1] for rng in rngs])
+
+    true, random, again = errors("oracle", 951), errors("random", 952), errors("random", 953)
+    worse = Primary("test error, random − true support", random - true, 1.0, "σ²")
+    same = Primary("test error, random − random", random - again, 3.0, "σ²")
+    return [
+        Control("the true support against a random one", SUPPORTED, [worse]),
+        Control("two random supports", NOT_SUPPORTED, [same]),
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every criterion, at initialisation and after training."""
+    return tidy.by_arm(rows, (START, END), "Test accuracy (%)")
+
+
+STUDY = Study(PROTOCOL, configs.get_config, controls, gather, draw)

@@ -1,0 +1,50 @@
+"""CRITERIA: every mask keeps as many weights, and its controls are judged right."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import build
+from experiments.configs.studies import criteria as configs
+from experiments.studies import criteria_ranking as ranking
+from experiments.studies import judge
+from experiments.studies.one_shot import mask_maker
+from lth_jax import trees
+from lth_jax.lottery import Data
+from lth_jax.types import Batch
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    known = ranking.controls(None, configs.get_config("smoke"))
+    for one in judge.judged(known, np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.parametrize("name", configs.get_config("smoke").study.criteria)
+def test_every_criterion_keeps_as_many_weights(name):
+    config = tiny(configs.get_config("laptop"))
+    config.study.update(density=0.25, rounds=5, examples=20)
+    rng = np.random.default_rng(0)
+    split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
+    data = Data(split, split, split)
+    lab = build.seeded(config.experiment, build.trainer(config.experiment, data), data)
+    points = [
+        trees.to_named(lab.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
+    ]
+    chosen = mask_maker(lab, config, name)(points)
+    kept = sum(mask.sum(axis=(1, 2)) for mask in chosen.values() if mask.ndim == 3)
+    assert kept == pytest.approx([0.25 * 744] * 2, abs=2)
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(configs.get_config("laptop"))
+    config.study.update(rates=(1e-2,), pilot_seeds=2, examples=20, rounds=3, density=0.3)
+    with bench_in(tmp_path) as bench:
+        evidence = ranking.gather(bench, config)
+    assert all(
+        np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
+    )
+    assert {row["arm"] for row in evidence.rows} == set(ranking.PROTOCOL.arms)
+    ranking.draw(evidence.rows)
