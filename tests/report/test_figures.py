@@ -66,6 +66,11 @@ def test_a_curve_holds_the_means_in_percent_and_a_band(drawn, run):
     assert axes.get_ylabel() == "Test accuracy at the end (%)"
 
 
+def test_arms_that_nobody_knows_look_like_none_that_is_there():
+    used = figures.looks(["ticket", "reinit", "one", "two", "three", "four", "five"])
+    assert len({look.color for look in used.values()}) == len(used)
+
+
 def test_an_arm_looks_the_same_everywhere_and_no_two_look_alike(drawn, run):
     used = figures.looks(run.arms)
     assert len({look.color for look in used.values()}) == len(run.arms)
