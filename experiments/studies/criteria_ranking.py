@@ -27,8 +27,8 @@ PROTOCOL = Protocol(
     "magnitude of trained weights beat the best of six criteria at initialisation?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, MLP 40-90-90-10 with Adam. Masks of "
     "one shot over the whole network (SynFlow: 100 rounds; random: within layers), on 512 "
-    "examples. Trained networks are rewound to the start and trained 400 steps again; masks made "
-    "at the start are trained 800 steps. Dense networks have the rate that C7's pilot chose.",
+    "examples. Trained networks are rewound to the start and trained 300 steps again; masks made "
+    "at the start are trained 600 steps. Dense networks have the rate that C7's pilot chose.",
     arms=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
     statistic="test accuracy of magnitude after training minus that of the criterion at "
     "initialisation that the pilot's validation loss likes best, in points, paired by seed",
@@ -108,9 +108,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
 def _retrained(
     bench: Bench, config: ConfigDict, rates: Mapping[Arm, float]
 ) -> dict[Arm, dict[str, NDArray]]:
-    """Results of every arm's networks, by replicate; the dense ones have the first rate."""
+    """Results of every arm's networks, by replicate."""
     study, name = config.study, PROTOCOL.claim
-    cell = vary(config, optimizer__learning_rate=study.rates[0])
+    cell = vary(config, optimizer__learning_rate=study.dense_rate)
     bench.ladders(name, {"dense": cell})
     origins, lab = bench.origins(name, cell), bench.lab(cell)
     dense = sorted(bench.networks(name, cell, ("dense",)), key=lambda one: one.replicate)

@@ -17,7 +17,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.heads = ConfigDict(
         {
             "experiment": _structured(
-                "vit", {"patch": 2, "width": 32, "heads": 8, "hidden": 64, "layers": 1}
+                "vit", {"patch": 4, "width": 32, "heads": 8, "hidden": 64, "layers": 1}
             ).experiment
         }
     )
@@ -46,7 +46,7 @@ def _structured(model: str, options: dict) -> ConfigDict:
     experiment.replicates, experiment.seed = 24, common.PRIMARY_SEED
     experiment.data.train_examples = 400
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
-    experiment.train.update(steps=250, eval_every=50, batch_size=32)
+    experiment.train.update(steps=200, eval_every=50, batch_size=32)
     experiment.prune.update(granularity="units", scope="layerwise", rate=0.5, levels=2)
     experiment.controls, experiment.control_levels = ("scratch", "random_units"), (2,)
     return config

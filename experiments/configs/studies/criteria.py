@@ -13,7 +13,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     """
     common.check_size(size)
     config = common.mnist1d(seeds=32)
-    config.experiment.train.update(steps=400)
+    config.experiment.train.update(steps=300)
     config.experiment.prune.levels = 0  # masks are made by the study
     config.experiment.controls = ()
     config.study = ConfigDict(
@@ -23,7 +23,8 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "criteria": ("magnitude", "snip", "grasp", "synflow", "obd", "random"),
             "examples": 512,  # that a criterion sees
             "rounds": 100,  # of SynFlow
-            "rates": (3e-3, 1e-2, 3e-2),
+            "dense_rate": 3e-3,
+            "rates": (1e-2, 3e-2),
             "pilot_seeds": 6,
             "control_seeds": 64,
         }
