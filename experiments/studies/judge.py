@@ -109,7 +109,10 @@ def verdicts(all_found: Mapping[str, Found], family: Sequence[str]) -> dict[str,
     raw = {claim: _claim_p(one) for claim, one in all_found.items()}
     adjusted = holm([raw.get(claim, 1.0) for claim in family])
     corrected = raw | dict(zip(family, adjusted.tolist(), strict=True))
-    return {claim: _verdict(one, corrected[claim]) for claim, one in all_found.items()}
+    judged = {claim: _verdict(one, corrected[claim]) for claim, one in all_found.items()}
+    for claim in set(judged) - set(family):
+        judged[claim]["adjusted_p"] = None  # its p is as it was
+    return judged
 
 
 def _claim_p(one: Found) -> float:
