@@ -35,7 +35,8 @@ def get_config(family: str = "vision") -> ConfigDict:
 def _vision(experiment: ConfigDict) -> None:
     experiment.model.name = "convnet"
     experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
-    experiment.train.update(steps=200, batch_size=32, crop=1, label_smoothing=0.1)
+    experiment.train.update(steps=800, batch_size=32, crop=1, label_smoothing=0.1)
+    experiment.optimizer.update(learning_rate=5e-3, schedule="cosine")
 
 
 def _mnist(experiment: ConfigDict) -> None:
@@ -43,6 +44,7 @@ def _mnist(experiment: ConfigDict) -> None:
     experiment.model.name = "convnet"
     experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
     experiment.train.update(steps=300, batch_size=32)
+    experiment.optimizer.update(learning_rate=3e-3, schedule="cosine")
 
 
 def _language(experiment: ConfigDict) -> None:
@@ -73,6 +75,7 @@ def _addition(experiment: ConfigDict) -> None:
         {"width": 32, "layers": 1, "heads": 4, "hidden": 128, "vocabulary": 24, "classes": 23}
     )
     experiment.train.update(steps=800, batch_size=100)
+    experiment.prune.scope = "layerwise"  # globally, attention loses more than it can
     experiment.optimizer.update(name="adamw", learning_rate=5e-3, weight_decay=1.0)
     experiment.optimizer.update(schedule="linear", warmup=20)
 
