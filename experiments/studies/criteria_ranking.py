@@ -97,7 +97,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             if a not in (best, Arm("magnitude", END))
         ],
         member_steps=_steps(config, every),
-        flops=_flops(config, every),
+        flops=_flops(bench, config, every),
         notes=(
             f"The pilot's best criterion at initialisation: {best.criterion}.",
             f"Learning rates chosen on pilot seeds: {told}.",
@@ -105,12 +105,16 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     )
 
 
+def _dense(config: ConfigDict) -> ConfigDict:
+    return vary(config, optimizer__learning_rate=config.study.dense_rate)
+
+
 def _retrained(
     bench: Bench, config: ConfigDict, rates: Mapping[Arm, float]
 ) -> dict[Arm, dict[str, NDArray]]:
     """Results of every arm's networks, by replicate."""
     study, name = config.study, PROTOCOL.claim
-    cell = vary(config, optimizer__learning_rate=study.dense_rate)
+    cell = _dense(config)
     bench.ladders(name, {"dense": cell})
     origins, lab = bench.origins(name, cell), bench.lab(cell)
     dense = sorted(bench.networks(name, cell, ("dense",)), key=lambda one: one.replicate)
@@ -148,10 +152,10 @@ def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
     return trainings * config.experiment.train.steps * config.experiment.replicates
 
 
-def _flops(config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
-    """Per network: 6 · weights · batch · steps, the dense training counted where it is needed."""
-    train = config.experiment.train
-    dense = 6.0 * 12_600 * train.batch_size * train.steps
+def _flops(bench: Bench, config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
+    """Per network, the dense training counted where a criterion needs it."""
+    found = bench.ladders(PROTOCOL.claim, {"dense": _dense(config)})
+    dense = found.flops("dense")["dense"]
     sparse = config.study.density * dense
     return {
         f"{arm.criterion} {arm.when}": 2 * sparse if arm.when == START else dense + sparse
