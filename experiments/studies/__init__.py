@@ -10,12 +10,16 @@ MODULES = {
     "C3": "c03_mask_entropy",
     "C4": "c04_structured",
     "C5": "c05_ensembles",
+    "C6": "c06_learning_rate",
     "C7": "c07_regularisation",
+    "C8": "c08_little_data",
     "C9": "c09_mixing",
     "C10": "c10_attention",
     "C11": "c11_recurrent",
+    "C12": "c12_transfer",
     "C13": "c13_distillation",
     "C14": "c14_fairness",
+    "ORIGINAL": "original",
     "CRITERIA": "criteria_ranking",
 }
 """The module of each study, by its claim, in the order of the atlas."""

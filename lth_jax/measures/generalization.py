@@ -1,6 +1,9 @@
 """Exact anchors for what sparsity does to training and test error."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
 def expected_errors(n: int, k: int, noise: float = 1.0) -> tuple[float, float]:
@@ -76,3 +79,63 @@ def least_squares_errors(
     fitted[columns] = np.linalg.lstsq(x[:, columns], y, rcond=None)[0]
     train = float(np.mean((y - x @ fitted) ** 2))
     return train, float(1 + np.sum((fitted - w) ** 2))
+
+
+def nested_errors(n: int, weights: ArrayLike, noise: float = 1.0) -> NDArray[np.float64]:
+    """Mean test errors of least squares on the first 1, 2, … of all features.
+
+    For independent Gaussian features those left out are further noise, so by `expected_errors`
+
+        test(k) = (σ² + Σ_{j>k} wⱼ²) (1 + k/(n − k − 1))
+
+    whose minimum, the best number of features, rises with `n` where the weights fall slowly, and
+    stays where it is if only the first few matter, and much.
+
+    Args:
+      n: training examples.
+      weights: w, `[d]`, in the order in which they are taken in.
+      noise: σ².
+
+    Returns:
+      float64 `[d]`; infinite where `k ≥ n − 1`.
+
+    >>> nested_errors(10, [2.0, 1.0]).round(2).tolist()
+    [2.25, 1.29]
+    """
+    w = np.asarray(weights, np.float64)
+    k = np.arange(1, len(w) + 1)
+    left_out = np.sum(w**2) - np.cumsum(w**2)
+    room = np.maximum(n - k - 1, 0)
+    errors: NDArray[np.float64] = (noise + left_out) * (
+        1 + np.divide(k, room, out=np.full(len(w), np.inf), where=room > 0)
+    )
+    return errors
+
+
+def drawn_nested_errors(
+    rng: np.random.Generator, n: int, weights: ArrayLike, sizes: Sequence[int]
+) -> NDArray[np.float64]:
+    """One draw of those test errors, at some numbers of features: `1 + ‖ŵ − w‖²`.
+
+    Args:
+      rng: source of the features and of the noise, which has variance 1.
+      n: training examples.
+      weights: w, `[d]`.
+      sizes: numbers of features, each at most `d` and below `n`.
+
+    Returns:
+      float64 `[len(sizes)]`.
+
+    >>> drawn_nested_errors(np.random.default_rng(0), 1000, [2.0, 1.0], [1, 2]).round(1).tolist()
+    [2.0, 1.0]
+    """
+    w = np.asarray(weights, np.float64)
+    x = rng.normal(size=(n, len(w)))
+    gram, moments = x.T @ x, x.T @ (x @ w + rng.normal(size=n))
+
+    def error(k: int) -> float:
+        fitted = np.zeros(len(w))
+        fitted[:k] = np.linalg.solve(gram[:k, :k], moments[:k])
+        return float(1 + np.sum((fitted - w) ** 2))
+
+    return np.array([error(k) for k in sizes])

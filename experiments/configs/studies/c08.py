@@ -1,0 +1,35 @@
+"""C8, little data: the best density against the number of examples and the noise of labels."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import common
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """250, 1,000 and 4,000 examples with true labels and with a fifth drawn at random, 300 steps.
+
+    Args:
+      size: `"smoke"`, `"laptop"` or `"full"`.
+    """
+    common.check_size(size)
+    config = common.mnist1d(seeds=24)
+    experiment = config.experiment
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.update(steps=300, eval_every=150)
+    experiment.prune.levels = 6
+    experiment.control_levels = (4,)
+    config.study = ConfigDict(
+        {
+            "delta": 1.0,  # octaves of density
+            "examples": (250, 1000, 4000),
+            "noises": (0.0, 0.2),
+            "rates": (3e-3, 1e-2, 3e-2),
+            "pilot_seeds": 4,
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        experiment.replicates = 48
+        experiment.train.update(steps=4000, eval_every=200)
+        config.study.noises = (0.0, 0.1, 0.2, 0.4)
+    return config

@@ -1,0 +1,56 @@
+"""C12, transfer: masks of plain networks in residual ones of the same shapes."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from experiments.configs.studies import common
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A residual MLP on 4,000 examples, 400 steps, density .13; and a residual conv net on digits.
+
+    `experiment` is what masks are carried into; `plain` says what differs where they come from.
+
+    Args:
+      size: `"smoke"`, `"laptop"` or `"full"`.
+    """
+    common.check_size(size)
+    config = common.mnist1d(seeds=24)
+    experiment = config.experiment
+    experiment.model.name = "residual_mlp_glorot"
+    experiment.model.options = ConfigDict({"width": 64})
+    experiment.train.update(steps=400, eval_every=200)
+    experiment.control_levels = (4,)
+    config.study = ConfigDict(
+        {
+            "delta": 2.0,  # points of test accuracy, transfer − shuffle
+            "kept": 0.25,  # the share of the native mask's worth that must survive
+            "rates": (3e-3, 1e-2, 3e-2),
+            "pilot_seeds": 4,
+            "plain": {"name": "mlp", "options": {"features": (64, 64, 10)}},
+            "conv_seeds": 16,
+            "conv_plain": {"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        experiment.replicates = 48
+        experiment.train.update(steps=4000, eval_every=400)
+        config.study.conv_seeds = 48
+    return config
+
+
+def conv(config: ConfigDict) -> ConfigDict:
+    """The second pair: a residual block on 400 digits, beside as many plain convolutions."""
+    varied = base.ladder()
+    experiment, seeds = varied.experiment, config.study.conv_seeds
+    experiment.update(replicates=seeds, seed=config.experiment.seed, controls=("shuffle",))
+    experiment.data.update(validation=200, train_examples=400)
+    experiment.model.name = "resnet"
+    experiment.model.options = ConfigDict({"blocks": (1,), "width": 8})
+    experiment.train.update(steps=200, eval_every=100, batch_size=64)
+    experiment.optimizer.learning_rate = 1e-2
+    experiment.prune.update(scope="layerwise", rate=0.5, levels=3)
+    experiment.control_levels = (3,)
+    varied.study = config.study
+    return varied

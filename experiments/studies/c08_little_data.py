@@ -1,0 +1,177 @@
+"""C8: with little data the right capacity is smaller, and a ticket is a way to find it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c08, common
+from experiments.studies.bench import Bench, Results, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax.measures.generalization import drawn_nested_errors
+from lth_jax.measures.optima import interpolated_minimum
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="C8",
+    title="Little data",
+    says="The fewer the examples the more a dense network overfits, and the more a ticket, whose "
+    "capacity suits the data, is ahead of it.",
+    question="Is the density with the best test accuracy higher with 4,000 examples than with 250?",
+    setup="MNIST-1D, an MLP 40-64-64-10 with Adam, 300 steps whatever the number of examples; "
+    "magnitude pruning in six rounds to density .047, rewound to the start.",
+    arms=("ticket", "dense", "shuffle"),
+    statistic="log₂ of the density of the best test accuracy along a seed's ladder, interpolated "
+    "by a parabola; with 4,000 examples minus with 250, in octaves",
+    rule="Above 0 (Holm) and at least δ. The picture is a map over examples and label noise.",
+    expects="Open: too few examples find no ticket to prefer, many do not overfit.",
+    limits="One small network and task, one learning rate for all, chosen for dense networks; a "
+    "flat curve has its best density anywhere, which pulls the difference towards 0.",
+)
+CELL = "{:d} examples, noise {:g}".format
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Ladders for every number of examples and noise, at the rate dense networks like."""
+    study, name = config.study, PROTOCOL.claim
+    few, many = study.examples[0], study.examples[-1]
+    middle = vary(config, train__share=study.examples[1], prune__levels=0, controls=())
+    pilot = common.pilot(middle, study.pilot_seeds)
+    rate = bench.tune(name, pilot, study.rates, ("dense",))["dense"]
+    cells = {
+        CELL(n, noise): vary(
+            config, train__share=n, train__label_noise=noise, optimizer__learning_rate=rate
+        )
+        for n in study.examples
+        for noise in study.noises
+    }
+    found = bench.ladders(name, cells)
+    curves = {cell: _curves(found, cell, "test_accuracy_final") for cell in cells}
+    step = -np.log2(1 - config.experiment.prune.rate)
+    best = {cell: -step * _best_levels(curve) for cell, curve in curves.items()}
+    won = {cell: _won(found, cell) for cell in cells}
+    ahead = {cell: _ahead(found, cell) for cell in cells}
+    first = study.noises[0]
+    rows = [
+        {
+            "examples": n,
+            "noise": noise,
+            "arm": f"{n:,} examples",
+            "replicate": i,
+            "density": 2.0 ** (-step * level),
+            "metric": "ticket − dense",
+            "value": float(value - curve[0]),
+        }
+        for n in study.examples
+        for noise in study.noises
+        for i, curve in enumerate(curves[CELL(n, noise)])
+        for level, value in enumerate(curve)
+    ]
+    return Evidence(
+        primaries=[
+            Primary(
+                f"best density, {many:,} − {few:,} examples",
+                best[CELL(many, first)] - best[CELL(few, first)],
+                study.delta,
+                "octaves",
+            )
+        ],
+        rows=rows,
+        secondary=[
+            *(
+                Primary(
+                    f"best density, {many:,} − {few:,} examples, noise {noise:g}",
+                    best[CELL(many, noise)] - best[CELL(few, noise)],
+                    study.delta,
+                    "octaves",
+                )
+                for noise in study.noises[1:]
+            ),
+            Primary(
+                f"gain at the validated density, {few:,} − {many:,} examples",
+                won[CELL(few, first)] - won[CELL(many, first)],
+                1.0,
+                "points",
+            ),
+            *(
+                Primary(f"log₂ best density, {c}", v, study.delta, "octaves")
+                for c, v in best.items()
+            ),
+            *(
+                Primary(f"gain at the validated density, {c}", v, 1.0, "points")
+                for c, v in won.items()
+            ),
+            *(Primary(f"ticket − shuffle, {c}", v, 1.0, "points") for c, v in ahead.items()),
+        ],
+        gate=ahead[CELL(many, first)],
+        member_steps=found.member_steps,
+        notes=(f"Learning rate chosen on pilot seeds with {study.examples[1]:,}: {rate:g}.",),
+    )
+
+
+def _curves(found: Results, cell: str, metric: str) -> NDArray[np.float64]:
+    """A metric along each seed's ladder, dense first, in points: `[seeds, levels]`."""
+    ladder = [found.of(cell, "ticket", metric, level) for level in found.levels(cell)[1:]]
+    return 100 * np.stack([found.of(cell, "dense", metric), *ladder], axis=1)
+
+
+def _best_levels(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    levels = np.arange(curves.shape[1])
+    return np.array([interpolated_minimum(levels, -curve) for curve in curves])
+
+
+def _won(found: Results, cell: str) -> NDArray[np.float64]:
+    """Test accuracy over the dense parent's, both stopped early, at the density validated best."""
+    loss, test = (
+        _curves(found, cell, m) for m in ("validation_loss_best", "test_accuracy_early_stop")
+    )
+    chosen = np.argmin(loss, axis=1)
+    return test[np.arange(len(test)), chosen] - test[:, 0]
+
+
+def _ahead(found: Results, cell: str) -> NDArray[np.float64]:
+    """Test accuracy of tickets over that of their shuffled masks, where there are such."""
+    shuffled = {row["level"] for row in found.rows if row["arm"] == "shuffle"}
+    arms = ("ticket", "shuffle")
+    ticket, shuffle = (found.of(cell, a, "test_accuracy_final", max(shuffled)) for a in arms)
+    return 100 * (ticket - shuffle)
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Least squares on the first 1, 2, 4, … 32 features, whose mean test errors are known.
+
+    With weights 2/j the best number of features is 9 for 40 examples and 32 for 640; for other
+    examples, as many as before, it is the same as before.
+    """
+    del bench
+    sizes, weights = [2**power for power in range(6)], 2 / np.arange(1, 33)
+
+    def best(rng: np.random.Generator, n: int) -> float:
+        errors = drawn_nested_errors(rng, n, weights, sizes)
+        return interpolated_minimum(np.log2(sizes), errors)
+
+    def shift(few: int, many: int) -> list[Primary]:
+        drawn = [np.random.default_rng(800 + i) for i in range(config.study.control_seeds)]
+        values = np.array([best(rng, many) - best(rng, few) for rng in drawn])
+        name = f"best size, {many} − {few} examples"
+        return [Primary(name, values, config.study.delta, "octaves")]
+
+    return [
+        Control("640 examples and 40", SUPPORTED, shift(40, 640)),
+        Control("160 examples and 160 others", NOT_SUPPORTED, shift(160, 160)),
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """What tickets gain over their dense parents, against the density, by examples and noise."""
+    parts = {
+        f"label noise {n:g}": [r for r in rows if r["noise"] == n]
+        for n in tidy.known(rows, "noise")
+    }
+    return tidy.against_each(parts, "density", label="Ticket − dense (points)", x_label="Density")
+
+
+STUDY = Study(PROTOCOL, c08.get_config, controls, gather, draw)

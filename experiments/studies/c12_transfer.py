@@ -1,0 +1,187 @@
+"""C12: a mask found in a plain network, used in a residual one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import c12, common
+from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax.measures.transfer import excess_risk, fieller
+from lth_jax.measures.verdicts import REVERSED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="C12",
+    title="Transfer between architectures",
+    says="A mask found in a plain network can be of use in a residual one.",
+    question="In a residual MLP at density .13, do masks of plain MLPs beat shuffled ones, and "
+    "keep a quarter of what the network's own masks are worth?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, MLPs 40-64-64-10 with and without a "
+    "skip around the second layer, Adam, 400 steps; magnitude pruning in four rounds.",
+    arms=("ticket", "transfer", "shuffle"),
+    statistic="test accuracy of TRANSFER minus SHUFFLE in points, in the residual network from the "
+    "start at which the plain one's mask was found; and that less a quarter of TICKET minus "
+    "SHUFFLE, which is Fieller's test of the ratio",
+    rule="Both must hold: transfer beats shuffle by at least δ, and the kept share is above a "
+    "quarter (intersection–union).",
+    expects="Supported: the first layer is the same in both and holds much of a mask's worth.",
+    limits="Two shapes of small networks; a mask needs equal shapes, which real VGGs and ResNets "
+    "do not have.",
+)
+RATE = "optimizer__learning_rate"
+BLOCK = {  # the residual network's kernels, by those of the plain one
+    "Conv_1/kernel": "ResidualBlock_0/Conv_0/kernel",
+    "Conv_2/kernel": "ResidualBlock_0/Conv_1/kernel",
+}
+Masks = list[dict[str, NDArray]]
+
+
+def gather(bench: Bench, config: ConfigDict, conv: ConfigDict | None = None) -> Evidence:
+    """Both pairs of networks, the masks carried over, and back again for the MLPs."""
+    study, name = config.study, PROTOCOL.claim
+    pilot = common.pilot(config, study.pilot_seeds)
+    rate = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    config = vary(config, **{RATE: rate["ticket"]})
+    plain = _plain(config, study.plain)
+    found = bench.ladders(name, {"residual": config, "plain": plain})
+    own, foreign = (_masks(bench, name, cell, "ticket") for cell in (config, plain))
+    shuffled = _masks(bench, name, plain, "shuffle")
+    rates = {"shuffle": rate["shuffle"]}
+    masks = {"ticket": own, "transfer": foreign, "shuffle": shuffled}
+    into = _trained(bench, name, config, masks, rates)
+    back = _trained(bench, name, plain, masks | {"ticket": foreign, "transfer": own}, rates)
+    fresh = _trained(bench, name, config, masks, rates, new=True)
+    convs, conv_steps = _conv(bench, conv or c12.conv(config))
+    pairs = {"into residual": into, "new init": fresh, "into plain": back, "VGG to ResNet": convs}
+    gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
+    trained = 3 * 3 * len(own) * config.experiment.train.steps
+    return Evidence(
+        primaries=[
+            Primary("transfer − shuffle", gain, study.delta, "points"),
+            Primary(
+                f"transfer − shuffle, less {study.kept:g} (ticket − shuffle)",
+                gain - study.kept * worth,
+                0.0,
+                "points",
+            ),
+        ],
+        rows=[
+            {"pair": pair, "arm": arm, "replicate": i, "metric": pair, "value": value}
+            for pair, arms in pairs.items()
+            for arm, values in arms.items()
+            for i, value in enumerate(values.tolist())
+        ],
+        secondary=[
+            Primary(f"{pair}: {arm} − shuffle", _gain(arms, arm), study.delta, "points")
+            for pair, arms in pairs.items()
+            for arm in ("ticket", "transfer")
+        ],
+        gate=worth,
+        member_steps=found.member_steps + trained + conv_steps,
+        notes=(*(_kept(pair, arms) for pair, arms in pairs.items()), f"Learning rates: {rate}."),
+    )
+
+
+def _plain(config: ConfigDict, network: ConfigDict) -> ConfigDict:
+    varied = vary(config, model__name=network.name)
+    varied.experiment.model.options = ConfigDict(network.options.to_dict())
+    return varied
+
+
+def _masks(bench: Bench, name: str, config: ConfigDict, arm: str) -> Masks:
+    """The masks of the last level, seed by seed."""
+    return [start.mask for start in bench.starts(name, config, (arm,))[arm]]
+
+
+def _trained(
+    bench: Bench,
+    name: str,
+    config: ConfigDict,
+    masks: Mapping[str, Masks],
+    rates: Mapping[str, float],
+    *,
+    new: bool = False,
+) -> dict[str, NDArray[np.float64]]:
+    """Test accuracy in points of every arm's masks, from the seeds' starts or each other's."""
+    origins = bench.origins(name, config)
+    points = origins[1:] + origins[:1] if new else origins
+
+    def start(arm: str, i: int) -> Start:
+        mask = origins[i].mask | {BLOCK.get(k, k): v for k, v in masks[arm][i].items()}
+        known = {leaf: mask[leaf] for leaf in origins[i].mask}
+        hyper = {"learning_rate": rates.get(arm, config.experiment.optimizer.learning_rate)}
+        return origins[i]._replace(params=points[i].params, mask=known, hyper=hyper)
+
+    starts = [start(arm, i) for arm in masks for i in range(len(origins))]
+    accuracy = bench.retrain(name, config, starts)["results"]["test_accuracy_final"]
+    return dict(zip(masks, 100 * np.reshape(accuracy, (len(masks), -1)).astype(float), strict=True))
+
+
+def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int]:
+    """The pair of convolutional networks, and the steps it took."""
+    name = f"{PROTOCOL.claim}-conv"
+    plain = _plain(config, config.study.conv_plain)
+    found = bench.ladders(name, {"residual": config, "plain": plain})
+    own, foreign = (_masks(bench, name, cell, "ticket") for cell in (config, plain))
+    shuffled = _masks(bench, name, plain, "shuffle")
+    masks = {"ticket": own, "transfer": foreign, "shuffle": shuffled}
+    steps = found.member_steps + 3 * len(own) * config.experiment.train.steps
+    return _trained(bench, name, config, masks, {}), steps
+
+
+def _gain(arms: Mapping[str, Any], arm: str) -> Any:
+    return arms[arm] - arms["shuffle"]
+
+
+def _kept(pair: str, arms: Mapping[str, Any]) -> str:
+    share = fieller(_gain(arms, "transfer"), _gain(arms, "ticket"))
+    return f"{pair}: kept {share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}] of its worth."
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """Linear layers `y = W x` and `y = x + R x`, whose optima differ by the identity.
+
+    W has 10 inputs and outputs, a fifth of it off the diagonal and half of the diagonal nonzero.
+    Its support costs the residual layer exactly 1 for each of the 5 empty places of the diagonal,
+    a shuffled one about 18, and the layer's own nothing. With its rows in another order it is as
+    good as shuffled.
+    """
+    del bench
+
+    def parts(permuted: bool) -> list[Primary]:
+        drawn = [_risks(np.random.default_rng(1200 + i), permuted) for i in range(seeds)]
+        transfer, shuffle = np.array(drawn).T
+        gain, kept = shuffle - transfer, config.study.kept
+        return [
+            Primary("excess risk, shuffle − transfer", gain, 5.0, "risk"),
+            Primary(f"the same, less {kept:g} shuffle", gain - kept * shuffle, 0.0, "risk"),
+        ]
+
+    seeds = config.study.control_seeds
+    return [
+        Control("the plain layer's own support", SUPPORTED, parts(permuted=False)),
+        Control("its rows in another order", REVERSED, parts(permuted=True)),
+    ]
+
+
+def _risks(rng: np.random.Generator, permuted: bool) -> tuple[float, float]:
+    """What the residual layer loses by the plain one's support, and by a shuffled one."""
+    plain = rng.normal(size=(10, 10)) * (rng.random((10, 10)) < 0.2)
+    np.fill_diagonal(plain, 1.5 * rng.permutation(np.arange(10) % 2))
+    residual, support = plain - np.eye(10), plain != 0
+    carried = support[rng.permutation(10)] if permuted else support
+    shuffled = rng.permutation(support.ravel()).reshape(support.shape)
+    return excess_risk(residual, carried), excess_risk(residual, shuffled)
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every arm, for every pair of networks."""
+    return tidy.by_arm(rows, tuple(tidy.known(rows, "pair")), "Test accuracy (%)")
+
+
+STUDY = Study(PROTOCOL, c12.get_config, controls, gather, draw)

@@ -1,0 +1,169 @@
+"""The lottery ticket hypothesis itself, with instability and late rewinding beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.configs.studies import common, original
+from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from lth_jax import landscape, trees
+from lth_jax.lottery import derive
+from lth_jax.measures.sign_lottery import sign_lottery
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+from lth_jax.training.segment import evaluate
+
+PROTOCOL = Protocol(
+    claim="ORIGINAL",
+    title="The hypothesis itself",
+    says="A dense network that is drawn at random holds a subnetwork that, trained alone from the "
+    "same values, is as good as the whole; neither its mask nor its values do it alone.",
+    question="At density .22, do tickets match their dense parents within a point, and beat other "
+    "values under their mask, shuffled masks and random masks by a point each?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-64-64-10 with Adam, "
+    "400 steps; magnitude pruning in three rounds, rewound to the start.",
+    arms=("dense", "ticket", "reinit", "shuffle", "random"),
+    statistic="differences of test accuracy in points, paired by seed; that to DENSE has the "
+    "margin added",
+    rule="All four must hold (intersection–union). Learning rates are tuned for each arm on pilot "
+    "seeds.",
+    expects="Supported: on MNIST and its kin the initial values matter (Frankle & Carbin, 2019); "
+    "with tuned rates on larger tasks they often do not (Liu et al., 2019).",
+    limits="One small network and task; large networks need rewinding to an early step instead "
+    "(Frankle et al., 2020).",
+)
+RATE = "optimizer__learning_rate"
+
+
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
+    """Tuned ladders with all controls, late rewinding, and the lines between children."""
+    study, name = config.study, PROTOCOL.claim
+    pilot = common.pilot(config, study.pilot_seeds)
+    tuned = bench.tuned(name, pilot=pilot, config=config, rates=study.rates, arms=PROTOCOL.arms)
+    at_rate = vary(config, **{RATE: tuned.rates["ticket"]})
+    rewound = vary(at_rate, rewind__step=study.late, controls=())
+    late = bench.ladders(name, {"late": rewound})
+    accuracy = {arm: 100 * tuned.of(arm, "test_accuracy_final") for arm in PROTOCOL.arms}
+    accuracy["rewound late"] = 100 * late.of("late", "ticket", "test_accuracy_final")
+    barriers = {arm: _barriers(bench, at_rate, arm) for arm in ("dense", "ticket")}
+    sooner = tuned.of("dense", "early_stop_step") - tuned.of("ticket", "early_stop_step")
+    ahead = {arm: accuracy["ticket"] - values for arm, values in accuracy.items()}
+    stopped = tuned.of("ticket", "test_accuracy_early_stop")
+    children = 2 * 2 * study.children * config.experiment.train.steps
+    return Evidence(
+        primaries=[
+            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in PROTOCOL.arms[2:]),
+            _points(f"ticket − dense + {study.margin:g}", ahead["dense"] + study.margin, 0.0),
+        ],
+        rows=[
+            {"arm": arm, "replicate": i, "metric": "test accuracy", "value": value}
+            for arm, values in accuracy.items()
+            for i, value in enumerate(values.tolist())
+        ],
+        secondary=[
+            _points("ticket − dense", ahead["dense"], study.margin),
+            _points("ticket − dense, both stopped early", 100 * (stopped - _stopped(tuned)), 1.0),
+            Primary("early stop, dense − ticket", sooner, 50.0, "steps"),
+            _points(f"rewound to step {study.late} − to 0", -ahead["rewound late"], 1.0),
+            *(_points(f"barrier between children of {a}", b, 2.0) for a, b in barriers.items()),
+        ],
+        gate=ahead["shuffle"],
+        member_steps=tuned.member_steps + late.member_steps + children,
+        flops=tuned.flops(),
+        notes=(tuned.told(),),
+    )
+
+
+def _points(name: str, values: Any, delta: float) -> Primary:
+    return Primary(name, values, delta, "points")
+
+
+def _stopped(tuned: Any) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = tuned.of("dense", "test_accuracy_early_stop")
+    return found
+
+
+def _barriers(bench: Bench, config: ConfigDict, arm: str) -> NDArray[np.float64]:
+    """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
+    study, lab = config.study, bench.lab(config)
+    starts = bench.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
+
+    def child(start: Start, order: int) -> Start:
+        return start._replace(data_key=derive(lab.root, start.replicate, "child", order))
+
+    families = [child(start, order) for order in (0, 1) for start in starts]
+    named: Mapping[str, Any] = bench.retrain(PROTOCOL.claim, config, families)["params"]
+    like, state = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
+    pairs = trees.from_named(
+        {k: np.reshape(v, (2, -1, *v.shape[1:])) for k, v in named.items()}, like
+    )
+    alphas = np.linspace(0, 1, study.points)
+
+    @jax.jit
+    def errors(pair: Any) -> jax.Array:
+        first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pair) for i in (0, 1))
+        return landscape.along_line(
+            lambda p: 1 - evaluate(lab.trainer, p, state, lab.data.test)["accuracy"],
+            first,
+            second,
+            alphas,
+        )
+
+    each = [errors(jax.tree.map(lambda leaf, i=i: leaf[:, i], pairs)) for i in range(len(starts))]
+    return 100 * landscape.barrier(np.stack(each))
+
+
+def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+    """A lottery of signs, which only one unit in four can win, and least squares, which all win.
+
+    Of 16 units that learn relu(x) the ticket keeps one with the right signs, while a redrawn or
+    another unit has them one time in four. Least squares has one solution on each support: the
+    ticket beats a shuffled mask, and where it starts cannot matter.
+    """
+    del bench
+    seeds = config.study.control_seeds
+    signs = sign_lottery(np.random.default_rng(1500), seeds)
+    drawn = [_least_squares(np.random.default_rng(1501 + i)) for i in range(seeds)]
+    dense, ticket, shuffle = np.array(drawn).T
+
+    def parts(dense: Any, ticket: Any, reinit: Any, shuffle: Any) -> list[Primary]:
+        return [
+            Primary("loss, reinit − ticket", reinit - ticket, 0.1, ""),
+            Primary("loss, shuffle − ticket", shuffle - ticket, 0.1, ""),
+            Primary("loss, dense − ticket + 0.05", dense - ticket + 0.05, 0.0, ""),
+        ]
+
+    return [
+        Control("one unit of 16 with the right signs", SUPPORTED, parts(*signs)),
+        Control("least squares", NOT_SUPPORTED, parts(dense, ticket, ticket, shuffle)),
+    ]
+
+
+def _least_squares(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Test errors of all 40 features, of the 8 largest weights' refitted, and of 8 at random."""
+    x, w = rng.normal(size=(200, 40)), np.where(np.arange(40) < 8, 1.0, 0.0)
+    y = x @ w + rng.normal(size=200)
+
+    def fitted(chosen: Any) -> NDArray[np.float64]:
+        weights = np.zeros(40)
+        weights[chosen] = np.linalg.lstsq(x[:, chosen], y, rcond=None)[0]
+        return weights
+
+    dense = fitted(np.arange(40))
+    ticket, shuffle = fitted(np.argsort(-np.abs(dense))[:8]), fitted(rng.permutation(40)[:8])
+    errors = (1 + float(np.sum((one - w) ** 2)) for one in (dense, ticket, shuffle))
+    return tuple(errors)  # type: ignore[return-value]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every arm."""
+    return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
+
+
+STUDY = Study(PROTOCOL, original.get_config, controls, gather, draw)

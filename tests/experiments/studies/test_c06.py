@@ -1,0 +1,37 @@
+"""C6's controls are judged right, and its evidence is what its protocol says."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import c06
+from experiments.studies import c06_learning_rate as c6
+from experiments.studies import judge
+from lth_jax.measures.optima import best_step
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    controls = c6.controls(None, c06.get_config("smoke"))
+    for one in judge.judged(controls, np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+    shift = np.mean(controls[0].primaries[0].values)
+    limit = np.log2(best_step(20, 4) / best_step(20, 40))
+    assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c06.get_config("laptop"))
+    config.experiment.prune.update(levels=1)
+    config.experiment.control_levels = (1,)
+    config.study.update(ConfigDict({"rates": (0.05, 0.1, 0.2), "examples": 32}))
+    with bench_in(tmp_path) as bench:
+        evidence = c6.gather(bench, config)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all(), part.name
+        assert len(part.values) == config.experiment.replicates
+    assert {row["arm"] for row in evidence.rows} == set(c6.PROTOCOL.arms)
+    # Dense networks and two ladders of a level with one control, then 4 arms at 3 rates.
+    assert evidence.member_steps == 20 * 2 * (3 + 2 + 4 * 3)
+    c6.draw(evidence.rows)

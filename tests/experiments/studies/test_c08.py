@@ -1,0 +1,35 @@
+"""C8's controls are judged right, and its evidence is what its protocol says."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import c08
+from experiments.studies import c08_little_data as c8
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    for one in judge.judged(c8.controls(None, c08.get_config("smoke")), np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(c08.get_config("laptop"))
+    config.experiment.prune.levels = 2
+    config.experiment.control_levels = (1,)
+    sizes = {"examples": (32, 64), "noises": (0.0, 0.5), "rates": (1e-2,), "pilot_seeds": 2}
+    config.study.update(ConfigDict(sizes))
+    with bench_in(tmp_path) as bench:
+        evidence = c8.gather(bench, config)
+    (best,) = evidence.primaries
+    assert np.abs(best.values).max() <= -2 * np.log2(0.6)
+    for part in (best, *evidence.secondary):
+        assert np.isfinite(part.values).all(), part.name
+    assert len(evidence.gate) == config.experiment.replicates
+    assert evidence.member_steps == 4 * 2 * (1 + 2 + 1) * 20
+    dense = [row["value"] for row in evidence.rows if row["density"] == 1]
+    assert dense == [0.0] * (4 * 2)
+    c8.draw(evidence.rows)

@@ -1,0 +1,46 @@
+"""C12's controls are judged right, and masks are carried where they belong."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import c12
+from experiments.studies import c12_transfer as c12_study
+from experiments.studies import judge
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    controls = c12_study.controls(None, c12.get_config("smoke"))
+    for one in judge.judged(controls, np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = c12.get_config("laptop")
+    features = config.study.plain.options.features
+    config.experiment.model.options = ConfigDict({"features": features})
+    config = tiny(config)
+    config.experiment.model.options = ConfigDict({"width": 12})
+    config.experiment.prune.levels = 1
+    config.experiment.control_levels = (1,)
+    config.study.plain.options.features = (12, 12, 10)
+    config.study.conv_plain.options.stages = ((4, 4, 4),)
+    config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2, "conv_seeds": 2}))
+    conv = c12.conv(config)
+    conv.experiment.model.options.width = 4
+    conv.experiment.train.update(steps=5, eval_every=5)
+    conv.experiment.prune.levels = 1
+    conv.experiment.control_levels = (1,)
+    with bench_in(tmp_path) as bench:
+        evidence = c12_study.gather(bench, config, conv)
+        plain = c12_study._plain(config, config.study.plain)
+        here, there = (bench.origins("C12", cell) for cell in (config, plain))
+    for a, b in zip(here, there, strict=True):  # drawn alike: only the skip is another
+        for leaf in a.params:
+            np.testing.assert_array_equal(a.params[leaf], b.params[leaf])
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
+    assert {row["arm"] for row in evidence.rows} == set(c12_study.PROTOCOL.arms)
+    c12_study.draw(evidence.rows)

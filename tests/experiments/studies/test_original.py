@@ -1,0 +1,32 @@
+"""The original hypothesis: controls are judged right, and the evidence is whole."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.configs.studies import original as config_file
+from experiments.studies import judge, original
+from tests.experiments.studies.bench import bench_in, tiny
+
+
+def test_the_controls_are_judged_right():
+    controls = original.controls(None, config_file.get_config("smoke"))
+    for one in judge.judged(controls, np.random.default_rng(0)):
+        assert one["got"] == one["expected"], one["name"]
+
+
+@pytest.mark.slow
+def test_the_evidence_is_whole(tmp_path):
+    config = tiny(config_file.get_config("laptop"))
+    config.experiment.prune.levels = 1
+    config.experiment.control_levels = (1,)
+    changes = {"rates": (1e-2,), "pilot_seeds": 2, "late": 10, "children": 2, "points": 3}
+    config.study.update(ConfigDict(changes))
+    with bench_in(tmp_path) as bench:
+        evidence = original.gather(bench, config)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all(), part.name
+    assert len(evidence.primaries) == 4 and len(evidence.gate) == 2
+    assert {row["arm"] for row in evidence.rows} == {*original.PROTOCOL.arms, "rewound late"}
+    assert set(evidence.flops) == set(original.PROTOCOL.arms)
+    original.draw(evidence.rows)
