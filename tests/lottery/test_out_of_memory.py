@@ -1,0 +1,21 @@
+"""Where memory really runs out, the level goes on in chunks of half the size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lth_jax.training import Plan
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_process_that_runs_out_of_memory_halves_its_chunks(tmp_path):
+    command = [sys.executable, "-m", "tests.lottery.starved", str(tmp_path)]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = json.loads(out.splitlines()[-1])
+    assert told == {"replans": repr([(0, Plan(1))]), "as_recorded": True}
