@@ -7,6 +7,13 @@
 * `families.py:addition`: a Transformer adds modulo a prime;
 * `families.py:tabular`: an MLP on two groups with different rules (`data.tabular.grouped`);
 * `families.py:planted`: an MLP on labels of a sparse teacher (`data.planted`).
+
+What to expect of the dense networks: recall, addition and the planted task can be solved without an
+error. Of the table, who follows the majority's rule alone has 97 % (`1 - minority * gap`), and who
+tells the groups apart 100 %. On the digits, scikit-learn's `SVC()` reaches 98.9 % of this test set,
+trained on these 1,137 examples. On the text, n-grams of interpolated counts need 4.75, 3.74, 2.86 and
+2.47 bits per character with 0, 1, 2 and 3 characters of context (Python 3.11's help; the same
+windows).
 """
 
 from collections.abc import Callable
@@ -54,8 +61,9 @@ def _language(experiment: ConfigDict) -> None:
     experiment.model.options = ConfigDict(
         {"width": 32, "layers": 1, "heads": 2, "hidden": 64, "vocabulary": 256, "classes": 256}
     )
-    experiment.train.update(steps=300, batch_size=16)
-    experiment.optimizer.learning_rate = 3e-3
+    experiment.train.update(steps=1000, batch_size=16, eval_every=100)
+    experiment.optimizer.update(learning_rate=1e-2, schedule="cosine", warmup=50)
+    experiment.prune.update(rate=0.6, levels=3)
 
 
 def _recurrent(experiment: ConfigDict) -> None:
