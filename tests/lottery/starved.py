@@ -37,7 +37,7 @@ def allow(further):
     status = Path("/proc/self/status").read_text()
     [taken] = [line.split()[1] for line in status.splitlines() if line.startswith("VmSize:")]
     limit = 1024 * int(taken) + further
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def main(folder):
