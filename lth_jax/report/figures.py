@@ -298,7 +298,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         widest = max(len(label) for label in labels)
-        columns = min(len(labels), 5 if widest < 12 else 3 if widest < 24 else 2)
+        columns = min(len(labels), 5 if widest < 12 else 3 if widest < 18 else 2)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 

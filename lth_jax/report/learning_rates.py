@@ -21,12 +21,19 @@ CAPTIONS = {
     "learning_rates": "Training loss at the end against the learning rate: geometric mean and 95 % "
     "band over replicates; a star marks the smallest mean. Dashed: 2/λmax at the start, beyond "
     "which gradient descent on the quadratic there diverges; dotted: 2/λmax where the run's own "
-    "training ended.",
+    "training ended. Dashes and dots: 2/(λmin + λmax), the predicted best, where all curvature is "
+    "positive. Predictions are geometric means over the replicates that have one.",
     "relative_sharpness": "λmax·η/2 during training, mean over replicates, by learning rate; at 1 "
     "gradient descent is at its edge of stability (Cohen et al., 2021).",
 }
 METRICS = ("train_loss", "test_accuracy")
-PREDICTIONS = ("start_edge", "start_best", "trained_edge", "trained_best")
+LINES: dict[str, tuple[Any, str]] = {
+    "start_edge": ("--", "2/λmax at the start"),
+    "trained_edge": (":", "2/λmax, trained"),
+    "start_best": ("-.", "2/(λmin + λmax) at the start"),
+    "trained_best": ((0, (6, 1, 1, 1, 1, 1)), "2/(λmin + λmax), trained"),
+}
+PREDICTIONS = tuple(LINES)
 
 
 class Sweep(NamedTuple):
@@ -91,8 +98,9 @@ def draw(found: Sequence[Sweep]) -> dict[str, Figure]:
 
 @style()
 def losses(found: Sequence[Sweep]) -> Figure:
-    """Training loss against the learning rate, one line per arm, with the predicted edges."""
+    """Training loss against the learning rate, one line per arm, with the predicted ones."""
     figure, axes = new()
+    drawn = set()
     for one in found:
         look, rates = looks([one.arm])[one.arm], one.arrays["rates"]
         logs = np.log(np.maximum(one.arrays["train_loss"], 1e-12))
@@ -104,16 +112,19 @@ def losses(found: Sequence[Sweep]) -> Figure:
         if np.isfinite(mean).any():
             best = int(np.nanargmin(mean))
             axes.plot(rates[best], mean[best], "*", color=look.color, markersize=13, zorder=4)
-        for name, line in (("start_edge", "--"), ("trained_edge", ":")):
-            edge = np.exp(np.mean(np.log(one.arrays[name])))
-            if np.isfinite(edge):
-                axes.axvline(edge, color=look.color, linestyle=line, linewidth=1.1)
+        for name, (line, _) in LINES.items():
+            known = one.arrays[name][np.isfinite(one.arrays[name])]
+            if known.size:
+                mean = np.exp(np.log(known).mean())
+                axes.axvline(mean, color=look.color, linestyle=line, linewidth=1.1)
+                drawn.add(name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("Learning rate η")
     axes.set_ylabel("Training loss at the end")
-    for label, line in (("2/λmax at the start", "--"), ("2/λmax, trained", ":")):
-        axes.plot([], [], line, color="#666666", linewidth=1.1, label=label)
+    for name, (line, label) in LINES.items():
+        if name in drawn:
+            axes.plot([], [], linestyle=line, color="#666666", linewidth=1.1, label=label)
     legend(figure, axes)
     return figure
 

@@ -161,6 +161,10 @@ def test_the_best_rate_is_starred_beside_the_predicted_ones(measured):
     figures = learning_rates.draw(found)
     stars = [line for line in figures["learning_rates"].axes[0].lines if line.get_marker() == "*"]
     assert [float(np.ravel(star.get_xdata())[0]) for star in stars] == [0.25, 1.0]
+    [legend] = figures["learning_rates"].legends
+    named = {text.get_text() for text in legend.get_texts()}
+    assert "2/(λmin + λmax), trained" in named
+    assert "2/(λmin + λmax) at the start" not in named  # no replicate has one
     assert len(figures["relative_sharpness"].axes) == 3  # two arms and the colour bar
 
 
