@@ -98,7 +98,7 @@ def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Mad
     if not minority:
         return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes=10)
     drawn = np.random.default_rng(data_seed).random(train) < minority
-    group = np.concatenate([drawn, np.arange(test) % 2]).astype(np.int32)
+    group = np.concatenate([drawn, np.arange(len(y) - train) % 2]).astype(np.int32)
     x = np.where(group[:, None] == 1, -x, x)
     seen, unseen = (Examples(x[r], y[r], group[r]) for r in (slice(train), slice(train, None)))
     return Made(seen, unseen, classes=10, groups=2)
