@@ -37,13 +37,12 @@ from lth_jax import landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
 from lth_jax.lottery import derive
-from lth_jax.lottery.curvature import first_blocks
 from lth_jax.lottery.stability import between_children, member_at
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
 from lth_jax.training import train_population
 from lth_jax.training.segment import Member
-from lth_jax.types import DENSE, TICKET
+from lth_jax.types import DENSE, TICKET, Batch
 
 DEFAULT = "experiments/configs/stability.py"
 SOURCES = (
@@ -118,7 +117,7 @@ def _measured(
     )
     has_state = bool(jax.tree.leaves(members.state))
     size = experiment.train.batch_size
-    renewal = first_blocks(lab.data.train, RENEWAL * size, block=size) if has_state else []
+    renewal = renewal_of(lab.data.train, size) if has_state else None
     alphas = jnp.linspace(0.0, 1.0, settings.points)
     lines = jax.jit(
         lambda m: between_children(lab.trainer, m, settings.children, lab.data, alphas, renewal)
@@ -133,6 +132,12 @@ def _measured(
     }
     facts = {"density": starts[0][0].density, "replicates": [one.replicate for one, _ in starts]}
     return stores.Node(arrays, {**labels, **facts})
+
+
+def renewal_of(data: Batch, size: int) -> Batch:
+    """So many batches, leaves `[RENEWAL, size, ...]`; where the data are few they come again."""
+    rows = np.arange(RENEWAL * size).reshape(RENEWAL, size) % len(jax.tree.leaves(data)[0])
+    return trees.index(data, rows)
 
 
 def children(run: Finished, starts: Sequence[Start], count: int) -> Member:

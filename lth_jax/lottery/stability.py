@@ -7,7 +7,7 @@ hypothesis"). The children of all replicates train as one population.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -62,7 +62,7 @@ def between(
     second: Member,
     data: Data,
     alphas: jax.Array,
-    renewal: Sequence[Batch] = (),
+    renewal: Batch | None = None,
 ) -> dict[str, Info]:
     """All metrics along the line between two members of one mask.
 
@@ -73,18 +73,31 @@ def between(
       data: evaluated on `train` and `test`.
       alphas: `[m]`, from 0 to 1.
       renewal: batches that give each point BatchNorm statistics of its own, where the model has a
-        state (Jordan et al., 2023); enough of them that the first member's are forgotten.
+        state (Jordan et al., 2023), leaves `[batches, size, ...]`; enough of them that the first
+        member's are forgotten. The first member's statistics everywhere if None.
 
     Returns:
       `{"train": {metric: float32[m]}, "test": …}`.
     """
 
     def at(params: Params) -> dict[str, Info]:
-        state = renew_state(trainer.model.apply, params, first.state, renewal, key=first.data_key)
+        state = first.state if renewal is None else _renewed(trainer, params, first, renewal)
         splits = {"train": data.train, "test": data.test}
         return {name: evaluate(trainer, params, state, part) for name, part in splits.items()}
 
     return along_line(at, first.params, second.params, alphas)
+
+
+def _renewed(trainer: Trainer, params: Params, member: Member, renewal: Batch) -> Any:
+    """The state after all batches, in one loop: written out, they would take long to compile."""
+
+    def show(state: Any, at: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        i, batch = at
+        key = jax.random.fold_in(member.data_key, i)
+        return renew_state(trainer.model.apply, params, state, [batch], key=key), None
+
+    count = len(jax.tree.leaves(renewal)[0])
+    return jax.lax.scan(show, member.state, (jnp.arange(count), renewal))[0]
 
 
 def between_children(
@@ -93,7 +106,7 @@ def between_children(
     children: int,
     data: Data,
     alphas: jax.Array,
-    renewal: Sequence[Batch] = (),
+    renewal: Batch | None = None,
 ) -> dict[str, Info]:
     """`between` for every pair of children of every start.
 

@@ -88,7 +88,7 @@ def test_statistics_are_renewed_along_the_line():
     first, second = (
         member(NORMED, w, {"spread": jnp.float32(9.0)}) for w in ([[1.0]] * 3, [[4.0]] * 3)
     )
-    renewal = [DATA.train] * 24
+    renewal = trees.stack([DATA.train] * 24)
     stale = between(NORMED, first, second, DATA, ALPHAS)["test"]["loss"]
     fresh = between(NORMED, first, second, DATA, ALPHAS, renewal)["test"]["loss"]
     np.testing.assert_allclose(fresh, fresh[0], rtol=1e-4)  # its scale is normalised away
