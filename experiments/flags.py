@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.configs import base
 from lth_jax.store import Interrupted
 from lth_jax.store.files import read_json
 
@@ -56,7 +57,17 @@ def saved_config(path: Path) -> ConfigDict:
             return {name: tuples(item) for name, item in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(read_json(path)))
+    return _completed(ConfigDict(tuples(read_json(path))), base.ladder().experiment)
+
+
+def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
+    """A config with the defaults of the fields that came after it was saved."""
+    for name, value in defaults.items():
+        if name not in saved:
+            saved[name] = value
+        elif isinstance(value, ConfigDict) and name not in ("options", "rates"):
+            _completed(saved[name], value)
+    return saved
 
 
 def parse(argv: list[str], default: str) -> ConfigDict:

@@ -1,5 +1,6 @@
 """The command line: overrides that reach the config, and mistakes that are named."""
 
+import json
 import sys
 
 import pytest
@@ -44,3 +45,11 @@ def test_mistakes_are_one_sentence(arguments, message):
     with pytest.raises(flags.UserError, match=message) as caught:
         parse(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_saved_before_a_field_came_has_its_default(tmp_path):
+    saved = {"model": {"name": "gru", "options": {"width": 3}}, "train": {"steps": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    config = flags.saved_config(tmp_path / "config.json")
+    assert config.model.to_dict() == saved["model"]
+    assert (config.train.steps, config.train.distill.teacher, config.seed) == (7, "", 0)
