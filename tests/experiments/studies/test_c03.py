@@ -6,7 +6,12 @@ import pytest
 from experiments.configs.studies import c03
 from experiments.studies import c03_mask_entropy as c3
 from experiments.studies import judge
-from lth_jax.coding.entropy import binary_entropy
+from lth_jax.coding.entropy import (
+    binary_entropy,
+    break_even_density,
+    enumerative_bits,
+    layer_bits,
+)
 from tests.experiments.studies.bench import bench_in, tiny
 
 
@@ -22,6 +27,16 @@ def test_rows_of_two_densities_save_what_their_entropies_say():
     apart = (binary_entropy(0.24) + binary_entropy(0.02)) / 2
     exact = 100 * (1 - apart / binary_entropy(0.13))
     assert c3.saved({"w": mask}, rng)["w"] == pytest.approx(exact, abs=1.0)
+
+
+def test_a_mask_of_lenet_at_a_tenth_has_its_exact_lengths():
+    counts = [(266_200, 26_620)]
+    assert (round(enumerative_bits(counts)), round(layer_bits(counts))) == (124_838, 124_847)
+
+
+@pytest.mark.parametrize(("bits", "density"), [(1, 0.227), (2, 0.5), (4, 0.844), (8, 0.989)])
+def test_a_mask_without_order_pays_below_the_break_even_density(bits, density):
+    assert break_even_density(bits) == pytest.approx(density, abs=5e-4)
 
 
 def test_all_layers_together_weigh_their_sum():
