@@ -125,23 +125,11 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), prune__levels=study.level, controls=())
     rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
-    sparse = vary(config, **{RATE: rates[TICKET]})
-    cells = {
-        TICKET: sparse,
-        DENSE: vary(config, prune__levels=0, **{RATE: rates[DENSE]}),
-        "even": vary(
-            sparse,
-            data__options__minority=0.5,
-            replicates=study.null_seeds,
-            prune__levels=study.level,
-            controls=(),
-        ),
-    }
+    cells = cells_of(config, rates)
     ladders = {cell: bench.ladders(name, {cell: one}) for cell, one in cells.items()}
-    asked = Asked(bench, sparse)
-    predicted = asked.ladder()
-    predicted[DENSE, 0] = Asked(bench, cells[DENSE]).ladder()[DENSE, 0]
-    mended, steps = mitigated(bench, sparse, study, rates)
+    asked = Asked(bench, cells[TICKET])
+    predicted = asked.ladder() | {(DENSE, 0): Asked(bench, cells[DENSE]).ladder()[DENSE, 0]}
+    mended, steps = mitigated(bench, cells[TICKET], study, rates)
     found = {
         DENSE: asked.fared(predicted[DENSE, 0]),
         **{
@@ -152,25 +140,41 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         **{arm: asked.fared(asked.predicted(networks)) for arm, networks in mended.items()},
     }
     even = Asked(bench, cells["even"])
-    null = even.ladder()
-    widened = even.fared(null[TICKET, study.level]).gap - even.fared(null[DENSE, 0]).gap
-    pies = fairness.pruning_identified(
-        predicted[DENSE, 0], predicted[TICKET, study.level], classes=10
-    )
-    minority = bench.dataset(sparse).groups["test"] == 1
+    null = {place: even.fared(answers).gap for place, answers in even.ladder().items()}
+    minority = bench.dataset(cells[TICKET]).groups["test"] == 1
     cost = ladders[TICKET].flops(TICKET)
     told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-    return evidence(config, found, widened)._replace(
+    return evidence(config, found, null[TICKET, study.level] - null[DENSE, 0])._replace(
         member_steps=sum(results.member_steps for results in ladders.values()) + steps,
         flops={arm: cost[arm] for arm in (DENSE, TICKET)},
         notes=(
             f"Learning rates chosen on pilot seeds: {told}.",
-            f"Dense networks and tickets, by their most frequent answers, disagree on "
-            f"{100 * pies.mean():.1f} % of the test examples, "
-            f"{100 * minority[pies].mean():.0f} % of which belong to the minority, as half of all "
-            f"test examples do.",
+            exemplars(predicted[DENSE, 0], predicted[TICKET, study.level], minority),
             told_at_once(config, found),
         ),
+    )
+
+
+def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDict]:
+    """The ladder, the dense networks at their own rate, and a ladder with groups of one size."""
+    sparse, study = vary(config, **{RATE: rates[TICKET]}), config.study
+    of_one_size = {"data__options__minority": 0.5, "replicates": study.null_seeds}
+    return {
+        TICKET: sparse,
+        DENSE: vary(config, prune__levels=0, **{RATE: rates[DENSE]}),
+        "even": vary(sparse, prune__levels=study.level, controls=(), **of_one_size),
+    }
+
+
+def exemplars(
+    dense: NDArray[np.int64], ticket: NDArray[np.int64], minority: NDArray[np.bool_]
+) -> str:
+    """Whom the examples belong to on which the two populations disagree, in a sentence."""
+    pies = fairness.pruning_identified(dense, ticket, classes=10)
+    return (
+        f"Dense networks and tickets, by their most frequent answers, disagree on "
+        f"{100 * pies.mean():.1f} % of the test examples, {100 * minority[pies].mean():.0f} % of "
+        f"which belong to the minority, as {100 * minority.mean():.0f} % of all do."
     )
 
 
