@@ -174,7 +174,7 @@ def recovery(found: Behaviour) -> Figure:
     """What is found of a planted ticket, and what chance would find."""
     figure = Figure(figsize=(4.8, 3.6))
     axes = figure.subplots()
-    _by_arm(axes, found, 100 * found.scores["recovered"])
+    _by_arm(axes, found, 100 * found.scores["recovered"], but=("reinit",))  # has tickets' masks
     by_chance = found.scores["recovered_by_chance"]
     mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
     x = [_density(found, i) for i in mine.values()]
@@ -244,10 +244,12 @@ def _shares(axes: Axes, counts: NDArray[np.int64]) -> None:
             axes.text(taken, label, f"{100 * share:.0f}", ha="center", va="center", color=ink)
 
 
-def _by_arm(axes: Axes, found: Behaviour, values: NDArray[np.float64]) -> None:
+def _by_arm(
+    axes: Axes, found: Behaviour, values: NDArray[np.float64], but: Sequence[str] = ()
+) -> None:
     """A line for each arm against the weights remaining; the dense networks are a star."""
     places = _places(found)
-    for arm, look in looks(dict.fromkeys(arm for arm, _ in places)).items():
+    for arm, look in looks(dict.fromkeys(arm for arm, _ in places if arm not in but)).items():
         mine = [chosen for (whose, _), chosen in places.items() if whose == arm]
         shown = LOOKS[DENSE]._replace(marker="*") if arm == DENSE else look
         ranged(axes, [_density(found, i) for i in mine], [values[i] for i in mine], shown)
