@@ -1,7 +1,7 @@
 """A small ladder with its controls for each family of networks, minutes each on two cores.
 
-* `families.py` or `families.py:vision`: a convolutional network on digits, with crops;
-* `families.py:mnist`: the same on 5,000 images of MNIST, from `--config.machine.manual_dir`;
+* `families.py` or `families.py:vision`: a convolutional network on digits, labels smoothed;
+* `families.py:mnist`: the same network on 5,000 images of MNIST, from `--config.machine.manual_dir`;
 * `families.py:language`: a Transformer predicts the characters of Python's own help;
 * `families.py:recurrent`: a GRU recalls the first of 16 symbols;
 * `families.py:addition`: a Transformer adds modulo a prime;
@@ -42,7 +42,7 @@ def get_config(family: str = "vision") -> ConfigDict:
 def _vision(experiment: ConfigDict) -> None:
     experiment.model.name = "convnet"
     experiment.model.options = ConfigDict({"stages": ((8,), (16,)), "hidden": (32,)})
-    experiment.train.update(steps=800, batch_size=32, crop=1, label_smoothing=0.1)
+    experiment.train.update(steps=500, batch_size=32, label_smoothing=0.1)
     experiment.optimizer.update(learning_rate=5e-3, schedule="cosine")
 
 
