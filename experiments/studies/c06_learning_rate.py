@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c06
 from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.edges import stability_edges
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
-from lth_jax import landscape, trees
-from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -66,13 +64,13 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     ]
     trained = bench.retrain(name, config, starts)
     shape = (len(PROTOCOL.arms), len(origins), len(study.rates))
-    by_metric = {m: np.reshape(v, shape).astype(float) for m, v in trained["results"].items()}
-    losses = dict(zip(PROTOCOL.arms, by_metric["train_loss_final"], strict=True))
-    accuracy = dict(zip(PROTOCOL.arms, by_metric["test_accuracy_final"], strict=True))
+    ended = np.reshape(trained["results"]["train_loss_final"], shape).astype(float)
+    losses = dict(zip(PROTOCOL.arms, ended, strict=True))
     best = {arm: _best_rates(study.rates, losses[arm]) for arm in PROTOCOL.arms}
     edges = _edges(bench, config, starts, trained["params"], losses)
     lowest = {arm: np.log(np.nanmin(losses[arm], axis=1)) for arm in PROTOCOL.arms}
-    reached = {arm: 100 * np.nanmax(accuracy[arm], axis=1) for arm in PROTOCOL.arms}
+    accuracy = 100 * trained["results"]["test_accuracy_final"].astype(float)
+    reached = {arm: accuracy[_best_members(losses, arm)] for arm in PROTOCOL.arms}
 
     def shift(values: Mapping[str, Any], arm: str, other: str = "dense") -> Any:
         return values[arm] - values[other]
@@ -119,9 +117,7 @@ def _octaves(name: str, values: Any) -> Primary:
 
 def _masks(bench: Bench, config: ConfigDict, arm: str) -> list[dict[str, NDArray]]:
     """The masks of the last level, seed by seed."""
-    last = config.experiment.prune.levels
-    mine = [one for one in bench.networks(PROTOCOL.claim, config, (arm,)) if one.level == last]
-    return [one.mask for one in sorted(mine, key=lambda one: one.replicate)]
+    return [start.mask for start in bench.starts(PROTOCOL.claim, config, (arm,))[arm]]
 
 
 def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
@@ -138,33 +134,30 @@ def _edges(
     losses: Mapping[str, Losses],
 ) -> dict[str, dict[str, Losses]]:
     """log₂ of 2/λmax at the start and where the best rate of the grid ended, by arm."""
-    lab, share = bench.lab(config), config.experiment.train.share
-    loss = training_loss(lab.trainer, None)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])[0]
-
-    def edge(point: Mapping[str, NDArray], start: Start) -> float:
-        rows = slice(start.replicate * share, (start.replicate + 1) * share)
-        batches = first_blocks(trees.index(lab.data.train, rows), config.study.examples)
-        here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
-        operator = hessian_at(loss, here, {}, mask, batches)
-        ends = landscape.extremes(operator, lab.root, smallest=0, tolerance=1e-2, exact_below=0)
-        return float(np.log2(2 / ends.largest[0]))
+    chosen = {arm: _best_members(losses, arm) for arm in CURVED}
 
     def compute(partial: Any) -> Node:
-        del partial  # minutes at the most
-        found: dict[str, list[float]] = {}
-        for place, arm in enumerate(CURVED):
-            for seed, row in enumerate(losses[arm]):
-                member = (place * len(losses[arm]) + seed) * len(row) + int(np.nanargmin(row))
-                start, ended = starts[member], {leaf: v[member] for leaf, v in params.items()}
-                masked = {leaf: start.params[leaf] * start.mask[leaf] for leaf in start.params}
-                for when, point in zip(WHEN, (masked, ended), strict=True):
-                    found.setdefault(f"{when}/{arm}", []).append(edge(point, start))
-        return Node({place: np.array(values) for place, values in found.items()}, {})
+        del partial  # a minute or two
+        found = {}
+        for arm, members in chosen.items():
+            own = [starts[i] for i in members]
+            begun = [{k: v * one.mask[k] for k, v in one.params.items()} for one in own]
+            ended = [{k: v[i] for k, v in params.items()} for i in members]
+            for when, points in zip(WHEN, (begun, ended), strict=True):
+                at = (bench, config, own, points, config.study.examples)
+                found[f"{when}/{arm}"] = stability_edges(*at)
+        return Node(found, {})
 
     what = {name: config[name].to_dict() for name in ("experiment", "study")}
     arrays = bench.node({"kind": "edges", **what}, compute).arrays
     return {when: {arm: arrays[f"{when}/{arm}"] for arm in CURVED} for when in WHEN}
+
+
+def _best_members(losses: Mapping[str, Losses], arm: str) -> list[int]:
+    """Which networks of the whole population an arm's best rates of the grid are, seed by seed."""
+    seeds, rates = losses[arm].shape
+    first = list(losses).index(arm) * seeds
+    return [(first + i) * rates + int(np.nanargmin(row)) for i, row in enumerate(losses[arm])]
 
 
 def _rows(

@@ -1,0 +1,46 @@
+"""The largest stable step of gradient descent, at any network's point of its own training loss."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.studies.bench import Bench, Start
+from lth_jax import landscape, trees
+from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
+
+
+def stability_edges(
+    bench: Bench,
+    config: ConfigDict,
+    starts: Sequence[Start],
+    points: Sequence[Mapping[str, NDArray]],
+    examples: int,
+) -> NDArray[np.float64]:
+    """log₂ of 2/λmax of the Hessian on each network's mask, where it stands.
+
+    Args:
+      bench: has the data.
+      config: of a network without BatchNorm, trained on shares of the data.
+      starts: whose mask, and whose share of the examples.
+      points: parameters by the name of the leaf, masked.
+      examples: the first of a share, that the Hessian is of.
+
+    Returns:
+      `[len(starts)]`.
+    """
+    lab, share = bench.lab(config), config.experiment.train.share
+    loss = training_loss(lab.trainer, None)
+    like, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
+
+    def edge(start: Start, point: Mapping[str, NDArray]) -> float:
+        first = start.replicate * share
+        seen = trees.index(lab.data.train, slice(first, first + share))
+        here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
+        operator = hessian_at(loss, here, {}, mask, first_blocks(seen, examples))
+        ends = landscape.extremes(operator, lab.root, smallest=0, tolerance=1e-2, exact_below=0)
+        return float(np.log2(2 / ends.largest[0]))
+
+    return np.array([edge(*both) for both in zip(starts, points, strict=True)])
