@@ -100,7 +100,8 @@ def test_pairs_are_those_of_each_start():
     members = trees.stack([member(LINEAR, w, {}) for w in weights])
     found = between_children(LINEAR, members, 3, DATA, ALPHAS)["test"]["loss"]
     assert found.shape == (2, 3, 5)
-    alone = between(LINEAR, *(member(LINEAR, weights[i], {}) for i in (3, 5)), DATA, ALPHAS)
+    first, second = (member(LINEAR, weights[i], {}) for i in (3, 5))
+    alone = between(LINEAR, first, second, DATA, ALPHAS)
     np.testing.assert_allclose(found[1, 1], alone["test"]["loss"], rtol=1e-5)
 
 
