@@ -41,7 +41,7 @@ BLOCK = {  # the residual network's kernels, by those of the plain one
 Masks = list[dict[str, NDArray]]
 
 
-def gather(bench: Bench, config: ConfigDict, conv: ConfigDict | None = None) -> Evidence:
+def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Both pairs of networks, the masks carried over, and back again for the MLPs."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
@@ -56,7 +56,7 @@ def gather(bench: Bench, config: ConfigDict, conv: ConfigDict | None = None) -> 
     into = _trained(bench, name, config, masks, rates)
     back = _trained(bench, name, plain, masks | {"ticket": foreign, "transfer": own}, rates)
     fresh = _trained(bench, name, config, masks, rates, new=True)
-    convs, conv_steps = _conv(bench, conv or c12.conv(config))
+    convs, conv_steps = _conv(bench, config)
     pairs = {"into residual": into, "new init": fresh, "into plain": back, "VGG to ResNet": convs}
     gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
     trained = 3 * 3 * len(own) * config.experiment.train.steps
@@ -124,8 +124,9 @@ def _trained(
 
 def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int]:
     """The pair of convolutional networks, and the steps it took."""
-    name = f"{PROTOCOL.claim}-conv"
-    plain = _plain(config, config.study.conv_plain)
+    name, plain_network = f"{PROTOCOL.claim}-conv", config.study.conv_plain
+    config = ConfigDict({"experiment": config.conv})
+    plain = _plain(config, plain_network)
     found = bench.ladders(name, {"residual": config, "plain": plain})
     own, foreign = (_masks(bench, name, cell, "ticket") for cell in (config, plain))
     shuffled = _masks(bench, name, plain, "shuffle")

@@ -9,7 +9,8 @@ from experiments.configs.studies import common
 def get_config(size: str = "laptop") -> ConfigDict:
     """A residual MLP on 4,000 examples, 400 steps, density .13; and a residual conv net on digits.
 
-    `experiment` is what masks are carried into; `plain` says what differs where they come from.
+    `experiment` is what masks are carried into, and `conv` of the second pair; `plain` and
+    `conv_plain` are the networks where they come from.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
@@ -28,23 +29,21 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 4,
             "plain": {"name": "mlp", "options": {"features": (64, 64, 10)}},
-            "conv_seeds": 16,
             "conv_plain": {"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
             "control_seeds": 64,
         }
     )
+    config.conv = _conv(seeds=16)
     if size == "full":
-        experiment.replicates = 48
+        experiment.replicates = config.conv.replicates = 48
         experiment.train.update(steps=4000, eval_every=400)
-        config.study.conv_seeds = 48
     return config
 
 
-def conv(config: ConfigDict) -> ConfigDict:
+def _conv(seeds: int) -> ConfigDict:
     """The second pair: a residual block on 400 digits, beside as many plain convolutions."""
-    varied = base.ladder()
-    experiment, seeds = varied.experiment, config.study.conv_seeds
-    experiment.update(replicates=seeds, seed=config.experiment.seed, controls=("shuffle",))
+    experiment = base.ladder().experiment
+    experiment.update(replicates=seeds, seed=common.PRIMARY_SEED, controls=("shuffle",))
     experiment.data.update(validation=200, train_examples=400)
     experiment.model.name = "resnet"
     experiment.model.options = ConfigDict({"blocks": (1,), "width": 8})
@@ -52,5 +51,4 @@ def conv(config: ConfigDict) -> ConfigDict:
     experiment.optimizer.learning_rate = 1e-2
     experiment.prune.update(scope="layerwise", rate=0.5, levels=3)
     experiment.control_levels = (3,)
-    varied.study = config.study
-    return varied
+    return experiment

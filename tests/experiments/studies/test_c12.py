@@ -18,23 +18,19 @@ def test_the_controls_are_judged_right():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c12.get_config("laptop")
-    features = config.study.plain.options.features
-    config.experiment.model.options = ConfigDict({"features": features})
-    config = tiny(config)
+    config = tiny(c12.get_config("laptop"))
     config.experiment.model.options = ConfigDict({"width": 12})
     config.experiment.prune.levels = 1
     config.experiment.control_levels = (1,)
     config.study.plain.options.features = (12, 12, 10)
     config.study.conv_plain.options.stages = ((4, 4, 4),)
-    config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2, "conv_seeds": 2}))
-    conv = c12.conv(config)
-    conv.experiment.model.options.width = 4
-    conv.experiment.train.update(steps=5, eval_every=5)
-    conv.experiment.prune.levels = 1
-    conv.experiment.control_levels = (1,)
+    config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2}))
+    config.conv.update(replicates=2, control_levels=(1,))
+    config.conv.model.options.width = 4
+    config.conv.train.update(steps=5, eval_every=5)
+    config.conv.prune.levels = 1
     with bench_in(tmp_path) as bench:
-        evidence = c12_study.gather(bench, config, conv)
+        evidence = c12_study.gather(bench, config)
         plain = c12_study._plain(config, config.study.plain)
         here, there = (bench.origins("C12", cell) for cell in (config, plain))
     for a, b in zip(here, there, strict=True):  # drawn alike: only the skip is another
