@@ -86,8 +86,9 @@ def against_each(parts: Mapping[str, Sequence[Row]], x: str, *, label: str, x_la
 
 
 def _octaves(axes: Axes, places: Sequence[float]) -> None:
-    """A log scale with a tick at every place."""
+    """A log scale with a tick at every place, or at every second one where they are many."""
     axes.set_xscale("log", base=2)
+    places = places[:: 1 + (len(places) > 8)]
     axes.set_xticks(places, [f"{place:.3g}" for place in places])
     axes.minorticks_off()
 
