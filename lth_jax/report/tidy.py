@@ -28,8 +28,12 @@ def values_of(rows: Iterable[Row], **where: Any) -> np.ndarray:
 
 
 def known(rows: Iterable[Row], field: str) -> list[Any]:
-    """The different values of a field, in order of appearance."""
-    return list(dict.fromkeys(row[field] for row in rows if field in row))
+    """The different values of a field, in order of appearance; rows may lack it, or have None.
+
+    >>> known([{"rate": 2.0}, {"rate": None}, {}, {"rate": 1.0}], "rate")
+    [2.0, 1.0]
+    """
+    return list(dict.fromkeys(row[field] for row in rows if row.get(field) is not None))
 
 
 @style()

@@ -8,6 +8,7 @@ from experiments.configs.studies import c06
 from experiments.studies import c06_learning_rate as c6
 from experiments.studies import judge
 from lth_jax.measures.optima import best_step
+from lth_jax.report.tables import parquet_bytes, read_parquet
 from tests.experiments.studies.bench import bench_in, tiny
 
 
@@ -34,4 +35,5 @@ def test_the_evidence_is_whole(tmp_path):
     assert {row["arm"] for row in evidence.rows} == set(c6.PROTOCOL.arms)
     # Dense networks and two ladders of a level with one control, then 4 arms at 3 rates.
     assert evidence.member_steps == 20 * 2 * (3 + 2 + 4 * 3)
-    c6.draw(evidence.rows)
+    (tmp_path / "rows").write_bytes(parquet_bytes(evidence.rows))
+    c6.draw(read_parquet(tmp_path / "rows"))
