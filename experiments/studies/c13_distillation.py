@@ -1,5 +1,6 @@
 """C13: a sparse student learns more from its dense parent than from labels alone."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,15 +45,19 @@ PROTOCOL = Protocol(
     ),
     statistic="test accuracy of the taught ticket minus that of the ticket trained on labels, from "
     "the same start on batches of the same order, in points",
-    rule="At least δ. Temperature and weight of the teacher are chosen on pilot seeds, and so are "
-    "the learning rates of dense and sparse networks, for labels.",
+    rule="At least δ. Learning rates are chosen on pilot seeds, for dense and sparse networks that "
+    "learn from labels and for those that are taught, together with the teacher's weight and "
+    "temperature.",
     expects="A small gain, which smoothed labels of the same entropy share in part and dense "
     "students as well: what helps is the softness of the targets more than the student's sparsity.",
     limits="One teacher, no larger than the student's parent and without further data; teachers "
     "that know more may teach more.",
 )
 ANSWERS, AMISS = 0, 1  # what is said of the examples: as the teacher says, or wrong classes mixed
-RATE, FINAL = "optimizer__learning_rate", "test_accuracy_final"
+RATE = "optimizer__learning_rate"
+FINAL, LOST = "test_accuracy_final", "test_loss_final"
+STUDENTS = (DENSE, TICKET)
+LESSON = ("distillation", "temperature", "learning_rate")
 ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
 Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
 
@@ -112,25 +117,35 @@ def taught(
     }
 
 
-def chosen_lesson(
-    bench: Bench, config: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
-) -> dict[str, float]:
-    """The teacher's weight and temperature that suit pilot tickets: least validation loss."""
+def chosen_lessons(
+    bench: Bench, pilot: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """The teacher's weight, its temperature and the rate that suit pilot students, by their arm.
+
+    Args:
+      bench: where the pilot's ladders were trained.
+      pilot: the experiment on pilot seeds.
+      study: the candidates.
+      rates: learning rates of dense networks and tickets that learn from labels.
+    """
     name = f"{PROTOCOL.claim}-pilot"
-    pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     ladder, teachers = (vary(pilot, **{RATE: rates[arm]}) for arm in (TICKET, DENSE))
     answers = lessons(bench, name, teachers, seed=pilot.experiment.seed)
-    tickets = bench.starts(name, ladder, (TICKET,))[TICKET]
-    grid = [
-        {"distillation": weight, "temperature": temperature}
-        for weight in study.weights
-        for temperature in study.temperatures
-    ]
-    arms = {str(i): (tickets, [numbers] * len(tickets)) for i, numbers in enumerate(grid)}
+    starts = bench.starts(name, ladder, STUDENTS)
+    candidates = itertools.product(study.weights, study.temperatures, study.rates)
+    grid = [dict(zip(LESSON, numbers, strict=True)) for numbers in candidates]
+    arms = {
+        f"{arm} {i}": (starts[arm], [numbers] * len(starts[arm]))
+        for arm in STUDENTS
+        for i, numbers in enumerate(grid)
+    }
     found = taught(bench, name, ladder, answers, arms)
-    return min(
-        grid, key=lambda n: float(np.mean(found[str(grid.index(n))]["validation_loss_best"]))
-    )
+
+    def loss(arm: str, i: int) -> float:
+        mean = float(np.mean(found[f"{arm} {i}"]["validation_loss_best"]))
+        return mean if np.isfinite(mean) else np.inf
+
+    return {arm: grid[min(range(len(grid)), key=lambda i: loss(arm, i))] for arm in STUDENTS}
 
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
@@ -138,20 +153,25 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
-    lesson = chosen_lesson(bench, config, study, rates)
+    lesson = chosen_lessons(bench, pilot, study, rates)
+    lesson["shuffle"] = lesson[TICKET]
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
     cells["teacher"] = vary(config, prune__levels=0, **{RATE: rates[DENSE]})
     ladders = bench.ladders(name, cells)
     answers = lessons(bench, name, cells["teacher"], seed=config.experiment.seed)
     starts = bench.starts(name, cells["ticket"], (DENSE, TICKET, "shuffle"))
+    weight, rate = (lesson[TICKET][field] for field in ("distillation", "learning_rate"))
     smoothing = [
-        {"label_smoothing": matched(bench, config, answers[ANSWERS], one, lesson["distillation"])}
+        {
+            "label_smoothing": matched(bench, config, answers[ANSWERS], one, weight),
+            "learning_rate": rate,
+        }
         for one in starts[TICKET]
     ]
 
     def arm(which: str, **numbers: float) -> tuple[Sequence[Start], list[dict[str, float]]]:
-        rate = rates[DENSE if which == DENSE else TICKET]
-        return starts[which], [{"learning_rate": rate, **numbers}] * len(starts[which])
+        plain = {"learning_rate": rates[DENSE if which == DENSE else TICKET]}
+        return starts[which], [plain | numbers] * len(starts[which])
 
     found = taught(
         bench,
@@ -160,22 +180,23 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         answers,
         {
             **{f"{which}, labels": arm(which) for which in starts},
-            **{f"{which}, taught": arm(which, **lesson) for which in starts},
-            "ticket, taught amiss": arm(TICKET, **lesson, lesson=AMISS),
+            **{f"{which}, taught": arm(which, **lesson[which]) for which in starts},
+            "ticket, taught amiss": arm(TICKET, **lesson[TICKET], lesson=AMISS),
             "ticket, smoothed": (starts[TICKET], smoothing),
         },
     )
-    steps = config.experiment.train.steps * sum(len(r["test_loss_final"]) for r in found.values())
+    steps = config.experiment.train.steps * sum(len(r[LOST]) for r in found.values())
     flops = ladders.flops("ticket")
-    told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    told = "; ".join(
+        f"{arm} {rates[arm]:g} for labels, "
+        "weight {:g}, temperature {:g} and rate {:g} if taught".format(*lesson[arm].values())
+        for arm in STUDENTS
+    )
     return evidence(study, found)._replace(
         gate=100 * (ladders.of("ticket", TICKET, FINAL) - ladders.of("ticket", "shuffle", FINAL)),
         member_steps=ladders.member_steps + steps,
         flops={arm: flops[arm.split(",")[0]] for arm in found},
-        notes=(
-            f"Chosen on pilot seeds: learning rates {told}; weight of the teacher "
-            f"{lesson['distillation']:g} at temperature {lesson['temperature']:g}.",
-        ),
+        notes=(f"Chosen on pilot seeds: {told}.",),
     )
 
 
@@ -199,6 +220,10 @@ def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.floa
     def gain(first: str, second: str) -> Primary:
         return Primary(f"{first} − {second}", test(first) - test(second), study.delta, "points")
 
+    def loss(first: str, second: str) -> Primary:
+        values = np.asarray(found[first][LOST], np.float64) - found[second][LOST]
+        return Primary(f"test loss, {first} − {second}", values, 0.05, "nats")
+
     def taught_gain(which: str) -> Any:
         return test(f"{which}, taught") - test(f"{which}, labels")
 
@@ -209,7 +234,7 @@ def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.floa
             for arm in PROTOCOL.arms
             for metric, values in (
                 (ACCURACY, test(arm)),
-                (LOSS, np.asarray(found[arm]["test_loss_final"])),
+                (LOSS, np.asarray(found[arm][LOST])),
             )
             for i, value in enumerate(values)
         ],
@@ -225,6 +250,8 @@ def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.floa
                 "points",
             ),
             gain("ticket, taught", "dense, labels"),
+            loss("ticket, labels", "ticket, taught"),
+            loss("ticket, smoothed", "ticket, taught"),
         ],
     )
 
