@@ -1,7 +1,7 @@
 """A small ladder with its controls for each family of networks, minutes each on two cores.
 
 * `families.py` or `families.py:vision`: a convolutional network on digits, labels smoothed;
-* `families.py:mnist`: the same network on 5,000 images of MNIST, from `--config.machine.manual_dir`;
+* `families.py:mnist`: that network on 5,000 images of MNIST, from `--config.machine.manual_dir`;
 * `families.py:language`: a Transformer predicts the characters of Python's own help;
 * `families.py:recurrent`: a GRU recalls the first of 16 symbols;
 * `families.py:addition`: a Transformer adds modulo a prime;
