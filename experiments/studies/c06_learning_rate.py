@@ -213,7 +213,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         rows, "rate", "training loss", label="Training loss", x_label="Learning rate"
     )
     axes = figure.axes[0]
-    axes.set_title("dotted: 2/λmax when trained")
+    axes.set_title("dotted: 2/λmax when trained", fontsize=9)
     for arm in CURVED:
         edge = np.nanmean(tidy.values_of(rows, arm=arm, metric=f"2/λmax {WHEN[1]}"))
         axes.axvline(2**edge, color=looks([arm])[arm].color, linestyle=":")

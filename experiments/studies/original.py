@@ -1,6 +1,6 @@
 """The lottery ticket hypothesis itself, with instability and late rewinding beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Tuned ladders with all controls, late rewinding, and the lines between children."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    tuned = bench.tuned(name, pilot=pilot, config=config, rates=study.rates, arms=PROTOCOL.arms)
+    tuned = bench.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
     at_rate = vary(config, **{RATE: tuned.rates["ticket"]})
     rewound = vary(at_rate, rewind__step=study.late, controls=())
     late = bench.ladders(name, {"late": rewound})
@@ -54,7 +54,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     barriers = {arm: _barriers(bench, at_rate, arm) for arm in ("dense", "ticket")}
     sooner = tuned.of("dense", "early_stop_step") - tuned.of("ticket", "early_stop_step")
     ahead = {arm: accuracy["ticket"] - values for arm, values in accuracy.items()}
-    stopped = tuned.of("ticket", "test_accuracy_early_stop")
+    stopped = [100 * tuned.of(a, "test_accuracy_early_stop") for a in ("ticket", "dense")]
     children = 2 * 2 * study.children * config.experiment.train.steps
     return Evidence(
         primaries=[
@@ -68,7 +68,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ],
         secondary=[
             _points("ticket − dense", ahead["dense"], study.margin),
-            _points("ticket − dense, both stopped early", 100 * (stopped - _stopped(tuned)), 1.0),
+            _points("ticket − dense, both stopped early", stopped[0] - stopped[1], 1.0),
             Primary("early stop, dense − ticket", sooner, 50.0, "steps"),
             _points(f"rewound to step {study.late} − to 0", -ahead["rewound late"], 1.0),
             *(_points(f"barrier between children of {a}", b, 2.0) for a, b in barriers.items()),
@@ -84,11 +84,6 @@ def _points(name: str, values: Any, delta: float) -> Primary:
     return Primary(name, values, delta, "points")
 
 
-def _stopped(tuned: Any) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = tuned.of("dense", "test_accuracy_early_stop")
-    return found
-
-
 def _barriers(bench: Bench, config: ConfigDict, arm: str) -> NDArray[np.float64]:
     """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
     study, lab = config.study, bench.lab(config)
@@ -97,26 +92,21 @@ def _barriers(bench: Bench, config: ConfigDict, arm: str) -> NDArray[np.float64]
     def child(start: Start, order: int) -> Start:
         return start._replace(data_key=derive(lab.root, start.replicate, "child", order))
 
-    families = [child(start, order) for order in (0, 1) for start in starts]
-    named: Mapping[str, Any] = bench.retrain(PROTOCOL.claim, config, families)["params"]
+    families = [child(start, order) for start in starts for order in (0, 1)]
+    trained = bench.retrain(PROTOCOL.claim, config, families)["params"]
     like, state = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
-    pairs = trees.from_named(
-        {k: np.reshape(v, (2, -1, *v.shape[1:])) for k, v in named.items()}, like
-    )
-    alphas = np.linspace(0, 1, study.points)
+    paired = {leaf: value.reshape(-1, 2, *value.shape[1:]) for leaf, value in trained.items()}
+    pairs, alphas = trees.from_named(paired, like), np.linspace(0, 1, study.points)
+
+    def error(params: Any) -> jax.Array:
+        return 1 - evaluate(lab.trainer, params, state, lab.data.test)["accuracy"]
 
     @jax.jit
-    def errors(pair: Any) -> jax.Array:
-        first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pair) for i in (0, 1))
-        return landscape.along_line(
-            lambda p: 1 - evaluate(lab.trainer, p, state, lab.data.test)["accuracy"],
-            first,
-            second,
-            alphas,
-        )
+    def errors(pair: Any) -> Any:
+        return landscape.along_line(error, trees.index(pair, 0), trees.index(pair, 1), alphas)
 
-    each = [errors(jax.tree.map(lambda leaf, i=i: leaf[:, i], pairs)) for i in range(len(starts))]
-    return 100 * landscape.barrier(np.stack(each))
+    lines = [errors(trees.index(pairs, i)) for i in range(len(starts))]
+    return 100 * landscape.barrier(np.stack(lines))
 
 
 def controls(bench: Bench, config: ConfigDict) -> list[Control]:
@@ -145,7 +135,7 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
     ]
 
 
-def _least_squares(rng: np.random.Generator) -> tuple[float, float, float]:
+def _least_squares(rng: np.random.Generator) -> list[float]:
     """Test errors of all 40 features, of the 8 largest weights' refitted, and of 8 at random."""
     x, w = rng.normal(size=(200, 40)), np.where(np.arange(40) < 8, 1.0, 0.0)
     y = x @ w + rng.normal(size=200)
@@ -157,8 +147,7 @@ def _least_squares(rng: np.random.Generator) -> tuple[float, float, float]:
 
     dense = fitted(np.arange(40))
     ticket, shuffle = fitted(np.argsort(-np.abs(dense))[:8]), fitted(rng.permutation(40)[:8])
-    errors = (1 + float(np.sum((one - w) ** 2)) for one in (dense, ticket, shuffle))
-    return tuple(errors)  # type: ignore[return-value]
+    return [1 + float(np.sum((one - w) ** 2)) for one in (dense, ticket, shuffle)]
 
 
 def draw(rows: Sequence[Row]) -> Figure:
