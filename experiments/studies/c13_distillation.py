@@ -1,11 +1,8 @@
 """C13: a sparse student learns more from its dense parent than from labels alone."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -13,14 +10,20 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c13, common
 from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.lessons import (
+    AMISS,
+    ANSWERS,
+    RATE,
+    STUDENTS,
+    chosen_lessons,
+    lessons,
+    matched,
+    taught,
+)
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
-from lth_jax import store as stores
-from lth_jax.lottery import Lab
 from lth_jax.measures import distillation
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
-from lth_jax.training import augment, losses
-from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -53,99 +56,8 @@ PROTOCOL = Protocol(
     limits="One teacher, no larger than the student's parent and without further data; teachers "
     "that know more may teach more.",
 )
-ANSWERS, AMISS = 0, 1  # what is said of the examples: as the teacher says, or wrong classes mixed
-RATE = "optimizer__learning_rate"
 FINAL, LOST = "test_accuracy_final", "test_loss_final"
-STUDENTS = (DENSE, TICKET)
-LESSON = ("distillation", "temperature", "learning_rate")
 ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
-Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
-
-
-def lessons(bench: Bench, name: str, teachers: ConfigDict, seed: int) -> NDArray[np.float32]:
-    """What the dense networks of a cell say of their own examples, and the same shuffled.
-
-    Args:
-      bench: where they were trained.
-      name: of the study.
-      teachers: the cell.
-      seed: of the shuffling.
-
-    Returns:
-      `(2, examples, classes)`.
-    """
-    dense = sorted(bench.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
-    said = bench.own_logits(teachers, [one for one in dense if one.level == 0])
-    said = said.reshape(-1, said.shape[-1])
-    labels = bench.dataset(teachers).train.y[: len(said)]
-    amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
-    return np.stack([said, amiss]).astype(np.float32)
-
-
-def school(lab: Lab, answers: NDArray[np.float32]) -> Lab:
-    """Trains with what teachers say, each network by the numbers in its `hyper`."""
-
-    def choose(said: jax.Array, member: Member) -> jax.Array:
-        return said[member.hyper["lesson"].astype(jnp.int32)][None]
-
-    classes = answers.shape[-1]
-    steps = (
-        augment.soft_targets(classes),
-        augment.smooth,
-        augment.taught(jnp.asarray(answers), choose),
-    )
-    trainer = lab.trainer._replace(show=augment.shows(*steps), objective=losses.distillation)
-    return lab._replace(trainer=trainer)
-
-
-def taught(
-    bench: Bench, name: str, config: ConfigDict, answers: NDArray[np.float32], arms: Arms
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Trains the starts of all arms together; results by arm and metric, one per start."""
-    lab = school(bench.lab(config), answers)
-    starts = [
-        start._replace(hyper={"distillation": 0.0, "lesson": ANSWERS, **numbers})
-        for group, each in arms.values()
-        for start, numbers in zip(group, each, strict=True)
-    ]
-    facts = {"lessons": stores.fingerprint(answers)}
-    results = bench.retrain(name, config, starts, lab=lab, facts=facts)["results"]
-    ends = np.cumsum([len(group) for group, _ in arms.values()])[:-1]
-    split = {metric: np.split(values, ends) for metric, values in results.items()}
-    return {
-        arm: {metric: parts[i] for metric, parts in split.items()} for i, arm in enumerate(arms)
-    }
-
-
-def chosen_lessons(
-    bench: Bench, pilot: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """The teacher's weight, its temperature and the rate that suit pilot students, by their arm.
-
-    Args:
-      bench: where the pilot's ladders were trained.
-      pilot: the experiment on pilot seeds.
-      study: the candidates.
-      rates: learning rates of dense networks and tickets that learn from labels.
-    """
-    name = f"{PROTOCOL.claim}-pilot"
-    ladder, teachers = (vary(pilot, **{RATE: rates[arm]}) for arm in (TICKET, DENSE))
-    answers = lessons(bench, name, teachers, seed=pilot.experiment.seed)
-    starts = bench.starts(name, ladder, STUDENTS)
-    candidates = itertools.product(study.weights, study.temperatures, study.rates)
-    grid = [dict(zip(LESSON, numbers, strict=True)) for numbers in candidates]
-    arms = {
-        f"{arm} {i}": (starts[arm], [numbers] * len(starts[arm]))
-        for arm in STUDENTS
-        for i, numbers in enumerate(grid)
-    }
-    found = taught(bench, name, ladder, answers, arms)
-
-    def loss(arm: str, i: int) -> float:
-        mean = float(np.mean(found[f"{arm} {i}"]["validation_loss_best"]))
-        return mean if np.isfinite(mean) else np.inf
-
-    return {arm: grid[min(range(len(grid)), key=lambda i: loss(arm, i))] for arm in STUDENTS}
 
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
@@ -153,7 +65,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
-    lesson = chosen_lessons(bench, pilot, study, rates)
+    lesson = chosen_lessons(bench, f"{name}-pilot", pilot, study, rates)
     lesson["shuffle"] = lesson[TICKET]
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
     cells["teacher"] = vary(config, prune__levels=0, **{RATE: rates[DENSE]})
@@ -198,17 +110,6 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         flops={arm: flops[arm.split(",")[0]] for arm in found},
         notes=(f"Chosen on pilot seeds: {told}.",),
     )
-
-
-def matched(
-    bench: Bench, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
-) -> float:
-    """How much smoothing makes labels as soft as a start's lesson is."""
-    share = config.experiment.train.share
-    rows = slice(one.replicate * share, (one.replicate + 1) * share)
-    labels = bench.dataset(config).train.y[rows]
-    entropy = distillation.mixed_entropy(answers[rows], labels, weight)
-    return distillation.matching_smoothing(entropy, answers.shape[-1])
 
 
 def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Evidence:

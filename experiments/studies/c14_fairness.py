@@ -1,9 +1,8 @@
 """C14: whether pruning takes from the smaller group."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -11,14 +10,11 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c14, common
 from experiments.studies.bench import Bench, vary
+from experiments.studies.fares import Asked, Fared, mitigated
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
-from lth_jax import store as stores
-from lth_jax.lottery import Lab
-from lth_jax.lottery.rewind import Point
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED, simultaneous
 from lth_jax.report import tidy
-from lth_jax.training.groups import group_robust, in_groups
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -45,79 +41,6 @@ PROTOCOL = Protocol(
 )
 RATE = "optimizer__learning_rate"
 GAP, OVERALL = "gap between groups (points)", "accuracy on the mix (%)"
-PARTS = ("params", "state")
-
-
-class Fared(NamedTuple):
-    """How networks fare in the two groups, one value per seed, in [0, 1]."""
-
-    majority: NDArray[np.float64]
-    minority: NDArray[np.float64]
-
-    @property
-    def gap(self) -> NDArray[np.float64]:
-        """In points; positive where the minority fares worse."""
-        return 100 * (self.majority - self.minority)
-
-    @property
-    def odds(self) -> NDArray[np.float64]:
-        """The gap in log-odds."""
-        return fairness.log_odds(self.majority) - fairness.log_odds(self.minority)
-
-    def overall(self, minority: float) -> NDArray[np.float64]:
-        """Accuracy where the minority has this share, in points."""
-        return 100 * ((1 - minority) * self.majority + minority * self.minority)
-
-
-def fared(predictions: NDArray[np.int64], y: NDArray, groups: NDArray) -> Fared:
-    """Accuracies in each group of networks whose predictions are `(networks, n)`."""
-    right = predictions == y
-    return Fared(right[:, groups == 0].mean(axis=1), right[:, groups == 1].mean(axis=1))
-
-
-def fair(lab: Lab, groups: NDArray) -> Lab:
-    """Trains with groups that count, each network by the numbers in its `hyper`."""
-    show, told = lab.trainer.show, in_groups(jnp.asarray(groups), 2)
-
-    def shown(key: Any, data: Any, rows: Any, member: Any) -> Any:
-        return told(key, show(key, data, rows, member), rows, member)
-
-    return lab._replace(trainer=lab.trainer._replace(show=shown, objective=group_robust))
-
-
-class Asked:
-    """What the networks of a cell's ladder, and others like them, predict on its test examples.
-
-    Args:
-      bench: where they were trained.
-      config: the cell.
-    """
-
-    def __init__(self, bench: Bench, config: ConfigDict):
-        self._bench, self._config, data = bench, config, bench.dataset(config)
-        self._x, self._y, self._groups = data.test.x, data.test.y, data.groups["test"]
-
-    def predicted(self, networks: Sequence[Any]) -> NDArray[np.int64]:
-        """Of some networks: `(networks, n)`."""
-        logits = self._bench.logits(PROTOCOL.claim, self._config, networks, self._x)
-        return np.asarray(logits.argmax(axis=-1))
-
-    def fared(self, predictions: NDArray[np.int64]) -> Fared:
-        """How predictions fare in each group."""
-        return fared(predictions, self._y, self._groups)
-
-    def ladder(self) -> dict[tuple[str, int], NDArray[np.int64]]:
-        """The predictions of every arm and level, seed by seed."""
-        arms = (DENSE, TICKET, *self._config.experiment.controls)
-        networks = sorted(
-            self._bench.networks(PROTOCOL.claim, self._config, arms), key=lambda n: n.replicate
-        )
-        all_of_them = self.predicted(networks)
-        places = [(n.arm, n.level) for n in networks]
-        return {
-            place: all_of_them[[i for i, p in enumerate(places) if p == place]]
-            for place in dict.fromkeys(places)
-        }
 
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
@@ -127,9 +50,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
     cells = cells_of(config, rates)
     ladders = {cell: bench.ladders(name, {cell: one}) for cell, one in cells.items()}
-    asked = Asked(bench, cells[TICKET])
-    predicted = asked.ladder() | {(DENSE, 0): Asked(bench, cells[DENSE]).ladder()[DENSE, 0]}
-    mended, steps = mitigated(bench, cells[TICKET], study, rates)
+    asked = Asked(bench, name, cells[TICKET])
+    predicted = asked.ladder() | {(DENSE, 0): Asked(bench, name, cells[DENSE]).ladder()[DENSE, 0]}
+    mended, steps = mitigated(bench, name, cells[TICKET], study, rates)
     found = {
         DENSE: asked.fared(predicted[DENSE, 0]),
         **{
@@ -139,7 +62,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         "shuffle": asked.fared(predicted["shuffle", study.level]),
         **{arm: asked.fared(asked.predicted(networks)) for arm, networks in mended.items()},
     }
-    even = Asked(bench, cells["even"])
+    even = Asked(bench, name, cells["even"])
     null = {place: even.fared(answers).gap for place, answers in even.ladder().items()}
     minority = bench.dataset(cells[TICKET]).groups["test"] == 1
     cost = ladders[TICKET].flops(TICKET)
@@ -181,35 +104,6 @@ def exemplars(
 def kept(config: ConfigDict, level: int) -> float:
     """The weights that a level leaves, in percent."""
     return 100 * (1 - config.experiment.prune.rate) ** level
-
-
-def mitigated(
-    bench: Bench, config: ConfigDict, study: ConfigDict, rates: dict[str, float]
-) -> tuple[dict[str, list[Point]], int]:
-    """Networks trained again from the same starts with groups that count; the steps it took."""
-    starts = bench.starts(PROTOCOL.claim, config, (DENSE, TICKET), level=study.level)
-    arms = {
-        "ticket, balanced": (TICKET, 0.0),
-        "ticket, robust": (TICKET, study.sharpness),
-        "dense, balanced": (DENSE, 0.0),
-    }
-    asked = [
-        start._replace(hyper={"learning_rate": rates[arm], "balance": 1.0, "sharpness": sharpness})
-        for arm, sharpness in arms.values()
-        for start in starts[arm]
-    ]
-    groups = bench.dataset(config).groups["train"]
-    lab, facts = fair(bench.lab(config), groups), {"groups": stores.fingerprint(groups)}
-    done = bench.retrain(PROTOCOL.claim, config, asked, lab=lab, facts=facts)
-
-    def point(i: int) -> Point:
-        params, state = ({leaf: a[i] for leaf, a in done[part].items()} for part in PARTS)
-        return Point(params, state, {})
-
-    points = [point(i) for i in range(len(asked))]
-    seeds = len(points) // len(arms)
-    networks = {arm: points[seeds * i :][:seeds] for i, arm in enumerate(arms)}
-    return networks, len(asked) * config.experiment.train.steps
 
 
 def told_at_once(config: ConfigDict, found: dict[str, Fared]) -> str:
