@@ -96,9 +96,9 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
 
 
-def _seen(train: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, Any]:
+def _seen(experiment: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, Any]:
     """What of a trainer follows from augmentation, changed targets and teachers."""
-    shape = loaded.train.x.shape[1:]
+    train, shape = experiment.train, loaded.train.x.shape[1:]
     if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
         raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
     softened = [step for name, step in SOFTENED.items() if train[name]]
@@ -106,7 +106,8 @@ def _seen(train: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, 
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
         classes = outputs(network, loaded.train).shape[-1]
-        steps += [augment.noisy_labels(classes)] if train.label_noise else []
+        noise = jax.random.key(experiment.data.seed)
+        steps += [augment.noisy_labels(classes, noise)] if train.label_noise else []
         steps += [augment.soft_targets(classes), *softened] if softened else []
     objective: PerExample | None = losses.soft_cross_entropy if softened else None
     if train.distill.teacher:
@@ -153,5 +154,5 @@ def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
         steps=train.eval_every,
         share=train.share,
         tested=mean_network(network, train.batch_size) if averages else as_it_stands,
-        **_seen(train, network, loaded),
+        **_seen(experiment, network, loaded),
     )

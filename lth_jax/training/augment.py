@@ -22,7 +22,6 @@ from lth_jax.training.segment import Member, Show, take
 from lth_jax.types import Batch, Key
 
 Step = Callable[[Key, Batch, jax.Array, Member], Batch]
-LABELS = 3  # what a data_key is folded with for the labels that are wrong; see segment.py
 
 
 def shows(*steps: Step) -> Show:
@@ -42,19 +41,21 @@ def shows(*steps: Step) -> Show:
     return show
 
 
-def noisy_labels(classes: int) -> Step:
+def noisy_labels(classes: int, noise: Key) -> Step:
     """Replaces labels by random ones with probability `hyper["label_noise"]`.
 
     The new label is uniform over all classes, so it may be the true one (Zhang et al., 2017,
     "Understanding deep learning requires rethinking generalization"). Which examples it meets is
-    decided by the member's data key and the example, the same in every epoch.
+    decided by `noise`, the member's replicate and the example: a replicate's labels are the same in
+    every epoch, at every level and in every arm.
 
     Args:
       classes: number of classes.
+      noise: the same for all members.
     """
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
-        root = jax.random.fold_in(member.data_key, LABELS)
+        root = jax.random.fold_in(noise, member.hyper["replicate"])
 
         def one(row: jax.Array, label: jax.Array) -> jax.Array:
             chance, other = jax.random.split(jax.random.fold_in(root, row))

@@ -14,7 +14,7 @@ from lth_jax.training.placement import Plan
 from lth_jax.types import Batch
 from tests.training.tiny import STEPS, TRAIN, TRAINER, VALIDATION, members_of, records_of
 
-KEY = jax.random.key(1)
+KEY, NOISE = jax.random.key(1), jax.random.key(2)
 IMAGES = Batch(
     jax.random.uniform(jax.random.key(0), (6, 8, 10, 2), minval=0.5), jnp.arange(6) % 3
 )  # no pixel is 0
@@ -22,7 +22,9 @@ IMAGES = Batch(
 
 def member_with(key=KEY, **hyper):
     """A member of which only the data key and the numbers are looked at."""
-    hyper = {name: jnp.float32(value) for name, value in hyper.items()}
+    hyper = {"replicate": 0} | hyper
+    hyper = {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()}
+    hyper["replicate"] = jnp.int32(hyper["replicate"])
     return segment.Member(None, None, None, None, key, key, hyper, jnp.array(True))
 
 
@@ -50,7 +52,7 @@ def test_smoothing_is_its_formula():
 
 
 def test_label_noise_meets_the_same_examples_in_every_epoch():
-    noisy = (augment.noisy_labels(10),)
+    noisy = (augment.noisy_labels(10, NOISE),)
     data = Batch(jnp.zeros((4000, 1)), jnp.zeros(4000, jnp.int32))
     member = member_with(label_noise=0.4)
     whole = show(noisy, data=data, member=member).y
@@ -60,8 +62,10 @@ def test_label_noise_meets_the_same_examples_in_every_epoch():
     share = float(jnp.mean(whole != 0))
     assert share == pytest.approx(0.4 * 0.9, abs=0.03)  # a tenth of the drawn labels are right
     assert stats.chisquare(np.bincount(whole)[1:]).pvalue > 1e-3
-    other = show(noisy, data=data, member=member_with(jax.random.key(2), label_noise=0.4)).y
+    other = show(noisy, data=data, member=member_with(replicate=1, label_noise=0.4)).y
     assert (other != whole).any()
+    level = show(noisy, data=data, member=member_with(jax.random.key(3), label_noise=0.4)).y
+    np.testing.assert_array_equal(level, whole)  # another data order: the same labels
     np.testing.assert_array_equal(show(noisy, data=data, member=member_with(label_noise=0)).y, 0)
 
 
@@ -200,7 +204,7 @@ def untaught():
 def test_strengths_of_0_train_as_if_there_were_none():
     """One program: the first member is plain, the others are not."""
     steps = (
-        augment.noisy_labels(3),
+        augment.noisy_labels(3, NOISE),
         augment.soft_targets(3),
         augment.smooth,
         augment.mixup,
@@ -239,7 +243,7 @@ def test_members_see_images_of_their_own():
 
 def test_strict_dtype_promotion_holds():
     steps = (
-        augment.noisy_labels(3),
+        augment.noisy_labels(3, NOISE),
         SOFT,
         augment.smooth,
         augment.mixup,

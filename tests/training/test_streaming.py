@@ -17,7 +17,7 @@ from tests.training.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, members
 
 HOST = OnHost(*jax.tree.map(np.asarray, TRAIN))
 THREE = Plan(3)
-NOISY = TRAINER._replace(show=shows(noisy_labels(3)))
+NOISY = TRAINER._replace(show=shows(noisy_labels(3, jax.random.key(4))))
 
 
 class Reads:
