@@ -1,6 +1,6 @@
 """C8: with little data the right capacity is smaller, and a ticket is a way to find it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from experiments.studies.bench import Bench, Results, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
-from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED, simultaneous
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -108,7 +108,20 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ],
         gate=ahead[CELL(many, first)],
         member_steps=found.member_steps,
-        notes=(f"Learning rate chosen on pilot seeds with {study.examples[1]:,}: {rate:g}.",),
+        notes=(
+            f"Learning rate chosen on pilot seeds with {study.examples[1]:,}: {rate:g}.",
+            f"Best densities, intervals that hold at once: {_map(best)}.",
+        ),
+    )
+
+
+def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
+    """The geometric mean of the best density in every cell, with simultaneous intervals."""
+    held = simultaneous(np.stack(list(best.values()), axis=1), rng=np.random.default_rng(0))
+    cells = zip(best, held, strict=True)
+    return "; ".join(
+        f"{cell}: {2**one.estimate:.2f} [{2**one.low:.2f}, {2**one.high:.2f}]"
+        for cell, one in cells
     )
 
 
