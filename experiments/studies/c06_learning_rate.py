@@ -107,6 +107,8 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         member_steps=found.member_steps + len(starts) * config.experiment.train.steps,
         notes=(
             f"{at_edge} of {sum(map(len, best.values()))} best rates lie at an end of the grid.",
+            "2/λmax when trained is no forecast: curvature adapts to the rate of its own training "
+            "(Cohen et al., 2021), so the two agree near the edge of stability.",
         ),
     )
 
