@@ -182,8 +182,16 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Test accuracy of every criterion, at initialisation and after training."""
-    return tidy.by_arm(rows, (START, END), "Test accuracy (%)")
+    """Test accuracy of every criterion, at initialisation and after training, on one scale."""
+    figure = tidy.by_arm(rows, (START, END), "Test accuracy (%)")
+    first, second = figure.axes
+    first.sharex(second)
+    first.set_xlim(*_together(first.get_xlim(), second.get_xlim()))
+    return figure
+
+
+def _together(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
 STUDY = Study(PROTOCOL, configs.get_config, controls, gather, draw)
