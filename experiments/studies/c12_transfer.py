@@ -48,18 +48,16 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     rate = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
     config = vary(config, **{RATE: rate["ticket"]})
     plain = _plain(config, study.plain)
-    found = bench.ladders(name, {"residual": config, "plain": plain})
-    own, foreign = (_masks(bench, name, cell, "ticket") for cell in (config, plain))
-    shuffled = _masks(bench, name, plain, "shuffle")
+    masks, steps = _found(bench, name, config, plain)
+    turned = masks | {"ticket": masks["transfer"], "transfer": masks["ticket"]}
     rates = {"shuffle": rate["shuffle"]}
-    masks = {"ticket": own, "transfer": foreign, "shuffle": shuffled}
     into = _trained(bench, name, config, masks, rates)
-    back = _trained(bench, name, plain, masks | {"ticket": foreign, "transfer": own}, rates)
+    back = _trained(bench, name, plain, turned, rates)
     fresh = _trained(bench, name, config, masks, rates, new=True)
     convs, conv_steps = _conv(bench, config)
     pairs = {"into residual": into, "new init": fresh, "into plain": back, "VGG to ResNet": convs}
     gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
-    trained = 3 * 3 * len(own) * config.experiment.train.steps
+    trained = 9 * len(gain) * config.experiment.train.steps
     return Evidence(
         primaries=[
             Primary("transfer − shuffle", gain, study.delta, "points"),
@@ -82,7 +80,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             for arm in ("ticket", "transfer")
         ],
         gate=worth,
-        member_steps=found.member_steps + trained + conv_steps,
+        member_steps=steps + trained + conv_steps,
         notes=(*(_kept(pair, arms) for pair, arms in pairs.items()), f"Learning rates: {rate}."),
     )
 
@@ -93,9 +91,21 @@ def _plain(config: ConfigDict, network: ConfigDict) -> ConfigDict:
     return varied
 
 
-def _masks(bench: Bench, name: str, config: ConfigDict, arm: str) -> Masks:
-    """The masks of the last level, seed by seed."""
-    return [start.mask for start in bench.starts(name, config, (arm,))[arm]]
+def _found(
+    bench: Bench, name: str, config: ConfigDict, plain: ConfigDict
+) -> tuple[dict[str, Masks], int]:
+    """The masks of both networks' last level, seed by seed, and the steps it took."""
+    ladders = bench.ladders(name, {"residual": config, "plain": plain})
+
+    def masks(cell: ConfigDict, arm: str) -> Masks:
+        return [start.mask for start in bench.starts(name, cell, (arm,))[arm]]
+
+    own, foreign, shuffled = (
+        masks(config, "ticket"),
+        masks(plain, "ticket"),
+        masks(plain, "shuffle"),
+    )
+    return {"ticket": own, "transfer": foreign, "shuffle": shuffled}, ladders.member_steps
 
 
 def _trained(
@@ -124,15 +134,10 @@ def _trained(
 
 def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int]:
     """The pair of convolutional networks, and the steps it took."""
-    name, plain_network = f"{PROTOCOL.claim}-conv", config.study.conv_plain
-    config = ConfigDict({"experiment": config.conv})
-    plain = _plain(config, plain_network)
-    found = bench.ladders(name, {"residual": config, "plain": plain})
-    own, foreign = (_masks(bench, name, cell, "ticket") for cell in (config, plain))
-    shuffled = _masks(bench, name, plain, "shuffle")
-    masks = {"ticket": own, "transfer": foreign, "shuffle": shuffled}
-    steps = found.member_steps + 3 * len(own) * config.experiment.train.steps
-    return _trained(bench, name, config, masks, {}), steps
+    name, residual = f"{PROTOCOL.claim}-conv", ConfigDict({"experiment": config.conv})
+    masks, steps = _found(bench, name, residual, _plain(residual, config.study.conv_plain))
+    trained = sum(map(len, masks.values())) * residual.experiment.train.steps
+    return _trained(bench, name, residual, masks, {}), steps + trained
 
 
 def _gain(arms: Mapping[str, Any], arm: str) -> Any:
