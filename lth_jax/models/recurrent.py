@@ -1,7 +1,6 @@
 """Recurrent networks, their weights shared by all time steps or each step with its own."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -78,7 +77,12 @@ def orthogonal_gates(gates: int) -> Callable[..., jax.Array]:
     """
 
     def init(key: Key, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-        block = partial(nn.initializers.orthogonal(), shape=(shape[0],) * 2, dtype=dtype)
+        # One after the other: batches of decompositions, several in one program, can wait for each
+        # other for ever on a CPU (jaxlib 0.10.2).
+        @jax.custom_batching.sequential_vmap
+        def block(key: Key) -> jax.Array:
+            return nn.initializers.orthogonal()(key, (shape[0],) * 2, dtype)
+
         blocks = jax.vmap(block)(jax.random.split(key, gates))
         return jnp.moveaxis(blocks, 0, 1).reshape(shape)
 

@@ -8,7 +8,7 @@ import pytest
 from lth_jax import trees
 from lth_jax.measures.spectra import spectral_radius
 from lth_jax.models import from_linen, gru_cell, lstm_cell, tanh_cell
-from lth_jax.models.recurrent import RecurrentNet
+from lth_jax.models.recurrent import RecurrentNet, orthogonal_gates
 
 CELLS = {"tanh": tanh_cell, "gru": gru_cell, "lstm": lstm_cell}
 WIDTH, TIME = 3, 4
@@ -121,3 +121,16 @@ def test_a_vocabulary_goes_with_tokens(vocabulary, dtype):
     model = from_linen(RecurrentNet(vocabulary=vocabulary))
     with pytest.raises(ValueError, match=r"`vocabulary` must be a number for integer inputs"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 3), dtype))
+
+
+@pytest.mark.slow
+def test_many_kernels_are_drawn_at_once_without_an_end_to_waiting():
+    """Batched decompositions side by side hang on a CPU with two threads (jaxlib 0.10.2)."""
+    draw = orthogonal_gates(1)
+    keys = jax.random.split(jax.random.key(0), (8, 10))
+    kernels = jax.jit(jax.vmap(lambda each: [draw(key, (48, 48)) for key in each]))
+    for _ in range(100):
+        found = jax.block_until_ready(kernels(keys))
+    first = found[0][0]
+    np.testing.assert_allclose(first @ first.T, np.eye(48), atol=1e-5)
+    assert "while" in kernels.lower(keys).as_text()  # a loop, not a batch
