@@ -38,6 +38,7 @@ def test_both_parts_of_the_claim():
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c14.get_config("laptop"))
     config.experiment.data.options.minority = 0.3
+    config.experiment.model.options.features = (12, 12, 2)
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
     config.study.update(rates=(1e-2,), pilot_seeds=2, null_seeds=2, level=1)
