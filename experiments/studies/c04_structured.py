@@ -73,7 +73,6 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             if arm != "ticket"
         ],
         member_steps=steps + sum(one.member_steps for one in tuned.values()),
-        flops=tuned["channels"].flops(),
         notes=tuple(f"{kind.capitalize()}. {one.told()}" for kind, one in tuned.items()),
     )
 
