@@ -67,6 +67,15 @@ def test_ten_uniform_numbers_come_within_a_hundredth_nine_times_in_ten():
     assert np.mean(np.array(gaps) <= 0.01) == pytest.approx(0.94, abs=0.02)
 
 
+def test_half_the_error_takes_about_one_number_more():
+    rng = np.random.default_rng(3)
+    gaps = np.array(
+        [odds.subset_sum_gaps(rng.uniform(-1, 1, 14), rng.uniform(-0.5, 0.5)) for _ in range(300)]
+    )
+    needed = [np.mean((gaps > error).sum(axis=1)) for error in (0.1, 0.01)]
+    assert (needed[1] - needed[0]) / math.log2(10) == pytest.approx(1.0, abs=0.3)
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
