@@ -93,7 +93,7 @@ def _octaves(axes: Axes, places: Sequence[float]) -> None:
     """A log scale with a tick at every place, or at every second one where they are many."""
     axes.set_xscale("log", base=2)
     places = places[:: 1 + (len(places) > 8)]
-    axes.set_xticks(places, [f"{place:.3g}" for place in places])
+    axes.set_xticks(places, [f"{p:g}" if float(p).is_integer() else f"{p:.2g}" for p in places])
     axes.minorticks_off()
 
 
