@@ -110,7 +110,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         member_steps=found.member_steps,
         notes=(
             f"Learning rate chosen on pilot seeds with {study.examples[1]:,}: {rate:g}.",
-            "Densities are validated by loss, which punishes confident errors more than accuracy does.",
+            "Densities are validated by loss, which minds confident errors more than accuracy.",
             f"Best densities, intervals that hold at once: {_map(best)}.",
         ),
     )

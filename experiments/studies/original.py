@@ -58,8 +58,8 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     children = 2 * 2 * study.children * config.experiment.train.steps
     return Evidence(
         primaries=[
-            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in PROTOCOL.arms[2:]),
             _points(f"ticket − dense + {study.margin:g}", ahead["dense"] + study.margin, 0.0),
+            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in PROTOCOL.arms[2:]),
         ],
         rows=[
             {"arm": arm, "replicate": i, "metric": "test accuracy", "value": value}
