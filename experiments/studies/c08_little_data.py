@@ -181,11 +181,13 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """What tickets gain over their dense parents, against the density, by examples and noise."""
+    shown = [row | {"kept": 100 * row["density"]} for row in rows]
     parts = {
-        f"label noise {n:g}": [r for r in rows if r["noise"] == n]
-        for n in tidy.known(rows, "noise")
+        f"label noise {noise:g}": [row for row in shown if row["noise"] == noise]
+        for noise in tidy.known(rows, "noise")
     }
-    return tidy.against_each(parts, "density", label="Ticket − dense (points)", x_label="Density")
+    label, x_label = "Ticket − dense (points)", "Weights kept (%)"
+    return tidy.against_each(parts, "kept", label=label, x_label=x_label)
 
 
 STUDY = Study(PROTOCOL, c08.get_config, controls, gather, draw)
