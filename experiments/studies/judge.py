@@ -104,7 +104,8 @@ def verdicts(all_found: Mapping[str, Found], family: Sequence[str]) -> dict[str,
         count as not significant, which is the strictest for the others.
 
     Returns:
-      By claim: `verdict`, `why` (one sentence) and `adjusted_p`.
+      By claim: `verdict`, `why` (one sentence), `adjusted_p`, and `decided_by`, the name of the
+      primary that the verdict rests on: of several the weakest.
     """
     raw = {claim: _claim_p(one) for claim, one in all_found.items()}
     adjusted = holm([raw.get(claim, 1.0) for claim in family])
@@ -136,8 +137,8 @@ def _verdict(one: Found, adjusted: float) -> Found:
         interval = _interval(part)
         parts.append(verdict(interval, p, part["delta"], two_sided=part["two_sided"]))
     name = all_of(parts)
-    weakest = one["primaries"][parts.index(name)] if name in parts else one["primaries"][0]
-    return _judgement(name, _why(name, weakest), adjusted)
+    weakest = one["primaries"][parts.index(name)]
+    return _judgement(name, _why(name, weakest), adjusted, weakest["name"])
 
 
 def _interval(part: Found) -> Interval:
@@ -147,8 +148,8 @@ def _interval(part: Found) -> Interval:
     return Interval(estimate, low, high, part["seeds"], part["missing"])
 
 
-def _judgement(name: str, why: str, adjusted: float | None) -> Found:
-    return {"verdict": name, "why": why, "adjusted_p": adjusted}
+def _judgement(name: str, why: str, adjusted: float | None, decided_by: str | None = None) -> Found:
+    return {"verdict": name, "why": why, "adjusted_p": adjusted, "decided_by": decided_by}
 
 
 def _why(name: str, part: Found) -> str:

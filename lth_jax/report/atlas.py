@@ -33,7 +33,7 @@ class Chapter(NamedTuple):
         `expects` and `limits`.
       found: its numbers: `primaries`, `secondary`, `gate`, `controls`, `notes`, `flops`,
         `member_steps`, `seconds`, `finished`, `hash` and `environment`.
-      judgement: `verdict`, `why` and `adjusted_p`.
+      judgement: `verdict`, `why`, `adjusted_p`, and `decided_by`, the name of a primary or None.
       figure: the picture that decides it; None where there is none.
       command: how to repeat it.
     """
@@ -105,25 +105,26 @@ def result(chapter: Chapter) -> dict[str, Any]:
 
 def markdown(chapters: Sequence[Chapter]) -> str:
     """The table of verdicts for a README."""
-    lines = ["| claim | verdict | primary effect [95 %] | δ | seeds |", "|---|---|---|---|---|"]
-    for chapter in chapters:
-        cells = _cells(chapter)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    head = ["claim", "verdict", "deciding effect", "[95 %]", "δ", "seeds"]
+    lines = [head, ["---"] * len(head), *map(_cells, chapters)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _headline(chapter: Chapter) -> dict[str, Any]:
-    primaries = chapter.found["primaries"]
-    return primaries[0] if primaries else {}
+    """The primary that the verdict rests on."""
+    primaries, name = chapter.found["primaries"], chapter.judgement["decided_by"]
+    chosen = [part for part in primaries if part["name"] == name] or primaries
+    return chosen[0] if chosen else {}
 
 
 def _cells(chapter: Chapter) -> list[str]:
     head = _headline(chapter)
     who = f"{chapter.protocol['claim']} {chapter.protocol['title']}"
     if not head:
-        return [who, chapter.judgement["verdict"], "–", "–", "–"]
-    delta = f"{head['delta']:g} {head['unit']}"
-    return [who, chapter.judgement["verdict"], effect(head), delta, str(head["seeds"])]
+        return [who, chapter.judgement["verdict"], "–", "–", "–", "–"]
+    delta = f"{head['delta']:g}"
+    cells = [who, chapter.judgement["verdict"], head["name"], effect(head), delta]
+    return [*cells, str(head["seeds"])]
 
 
 def effect(part: dict[str, Any]) -> str:
@@ -136,21 +137,22 @@ def effect(part: dict[str, Any]) -> str:
         "–" if part[end] is None else f"{part[end]:+.3g}".replace("-", "−")
         for end in ("estimate", "low", "high")
     )
-    return "{} [{}, {}] {}".format(*ends, part["unit"])
+    return "{} [{}, {}] {}".format(*ends, part["unit"]).strip()
 
 
 def _table(chapters: Sequence[Chapter]) -> str:
     rows = []
     for chapter in chapters:
         claim, name = chapter.protocol["claim"], chapter.judgement["verdict"]
-        who, _, size, delta, seeds = map(escaped, _cells(chapter))
+        who, _, what, size, delta, seeds = map(escaped, _cells(chapter))
         says = escaped(chapter.protocol["says"])
         rows.append(
             f'<tr><td class="says"><a href="#{claim}">{who}</a><br><span class="soft">{says}</span>'
-            f"</td><td>{_badge(name)}</td><td>{size}</td><td>{delta}</td><td>{seeds}</td></tr>"
+            f'</td><td>{_badge(name)}</td><td>{size}<br><span class="soft">{what}</span></td>'
+            f"<td>{delta}</td><td>{seeds}</td></tr>"
         )
     head = "".join(
-        f"<th>{name}</th>" for name in ("Claim", "Verdict", "Primary effect", "δ", "Seeds")
+        f"<th>{name}</th>" for name in ("Claim", "Verdict", "Deciding effect", "δ", "Seeds")
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -60,7 +60,7 @@ def chapter(name="supported", **changes):
         "arms": ("a",),
         **dict.fromkeys(words, "w & w"),
     }
-    judgement = {"verdict": name, "why": "because", "adjusted_p": 0.04}
+    judgement = {"verdict": name, "why": "because", "adjusted_p": 0.04, "decided_by": None}
     return Chapter(protocol, found, judgement, tidy.by_arm(ROWS, ["test error"], "Error"), "repeat")
 
 
@@ -84,7 +84,7 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
 
 def test_a_study_without_numbers_has_a_line_too():
     line = markdown([chapter("controls hold", primaries=[], secondary=[])]).splitlines()[-1]
-    assert line == "| X1 A <claim> | controls hold | – | – | – |"
+    assert line == "| X1 A <claim> | controls hold | – | – | – | – |"
 
 
 def test_values_are_found_by_all_fields():
