@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.studies.bench import Start
+from experiments.studies.starts import Start
 from lth_jax.measures.overlap import overlaps, total
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune

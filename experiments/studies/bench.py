@@ -6,11 +6,9 @@ ask for the same networks share them.
 
 import copy
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,24 +19,19 @@ from experiments import build, teachers
 from experiments import machine as machines
 from experiments.flags import UserError
 from experiments.runner import SOURCES, candidates, plan_of
-from experiments.studies.protocol import Row
+from experiments.studies.results import LAST, Cost, Results, Tuned
+from experiments.studies.starts import Start, fingerprint, measured, members_of
 from experiments.sweep import run_name, train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
 from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery import Lab, derive
-from lth_jax.lottery.level import compile_measure
-from lth_jax.lottery.stability import member_at
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
-from lth_jax.training import Plan, choose_plan, train_population
-from lth_jax.training.population import chunks
-from lth_jax.training.segment import Member, Record
+from lth_jax.training import choose_plan, train_population
+from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
-
-LAST = -1
-"""Stands for the last level of a ladder."""
 
 
 def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
@@ -53,128 +46,6 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
         {name.replace("__", "."): value for name, value in changes.items()}
     )
     return varied
-
-
-class Cost(NamedTuple):
-    """What a step of a cell's networks takes: steps of a level, batch size, prunable weights."""
-
-    steps: int
-    batch: int
-    weights: int
-
-
-class Results:
-    """The results of ladders, by cell, arm, level and metric.
-
-    Args:
-      rows: tidy: `cell`, `arm`, `level`, `replicate`, `density`, `metric`, `value`.
-      costs: by cell.
-    """
-
-    def __init__(self, rows: Sequence[Row], costs: Mapping[str, Cost]):
-        self.rows, self._costs = list(rows), dict(costs)
-        self._values: dict[tuple[str, str, int, str], dict[int, float]] = {}
-        for row in self.rows:
-            value = np.nan if row["value"] is None else row["value"]
-            place = (row["cell"], row["arm"], row["level"], row["metric"])
-            self._values.setdefault(place, {})[row["replicate"]] = value
-
-    def levels(self, cell: str) -> list[int]:
-        """The levels of a cell's ladder."""
-        return sorted({row["level"] for row in self.rows if row["cell"] == cell})
-
-    def of(self, cell: str, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
-        """One value per replicate, in order; NaN for networks that diverged.
-
-        Args:
-          cell: its name.
-          arm: dense networks are always those of level 0.
-          metric: such as `test_accuracy_final`.
-          level: of the ladder; the last by default.
-        """
-        chosen = self.levels(cell)[-1] if level == LAST else level
-        found = self._values[cell, arm, 0 if arm == DENSE else chosen, metric]
-        return np.array([found[replicate] for replicate in sorted(found)])
-
-    @property
-    def member_steps(self) -> int:
-        """The training steps of all networks together."""
-        who = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
-        return sum(self._costs[cell].steps for cell, *_ in who)
-
-    def flops(self, cell: str) -> dict[str, float]:
-        """Floating-point operations per network and arm, the search for its mask included.
-
-        `6 · kept weights · batch · steps` for each training: two for every weight in the forward
-        pass and four in the backward pass, which counts networks that use a weight once per
-        example. Arms that have the ticket's mask, or as many weights per layer, pay for all
-        trainings from the dense network to the ticket's parent; `random` does not.
-        """
-        steps, batch, weights = self._costs[cell]
-        mine = [row for row in self.rows if row["cell"] == cell]
-        density = {(row["arm"], row["level"]): row["density"] for row in mine}
-
-        def training(arm: str, level: int) -> float:
-            return 6.0 * density[arm, level] * weights * batch * steps
-
-        last = self.levels(cell)[-1]
-        trained = (
-            {TICKET: [training(TICKET, level) for level in range(1, last + 1)]} if last else {}
-        )
-        search = training(DENSE, 0) + sum(trained.get(TICKET, [])[:-1])
-        own = {arm: training(arm, level) for arm, level in density if level == last or arm == DENSE}
-        free = (DENSE, "random")
-        return {arm: cost + (0.0 if arm in free else search) for arm, cost in own.items()}
-
-
-class Tuned(NamedTuple):
-    """Ladders of which every arm has the learning rate that suits it.
-
-    Attributes:
-      rates: by arm, chosen on pilot seeds.
-      results: of the ladders at these rates.
-    """
-
-    rates: dict[str, float]
-    results: Results
-
-    def of(self, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
-        """One value per replicate of an arm, at the arm's own rate."""
-        return self.results.of(f"{self.rates[arm]:g}", arm, metric, level)
-
-    @property
-    def member_steps(self) -> int:
-        """The training steps of all networks together, the pilot's not counted."""
-        return self.results.member_steps
-
-    def flops(self) -> dict[str, float]:
-        """As of `Results.flops`, for the arms that were tuned."""
-        return {arm: self.results.flops(f"{rate:g}")[arm] for arm, rate in self.rates.items()}
-
-    def told(self) -> str:
-        """Which rates were chosen, in a sentence."""
-        chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in self.rates.items())
-        return f"Learning rates chosen on pilot seeds: {chosen}."
-
-
-class Start(NamedTuple):
-    """Where a network of one's own making starts; leaves by name, without a member axis.
-
-    Attributes:
-      params: masked when training starts.
-      mask: True = kept.
-      state: the model's.
-      data_key: decides the order of its batches.
-      hyper: what differs from the experiment's numbers.
-      replicate: whose share of the training data it sees.
-    """
-
-    params: dict[str, NDArray]
-    mask: dict[str, NDArray]
-    state: dict[str, NDArray]
-    data_key: Any
-    hyper: Mapping[str, float] = MappingProxyType({})
-    replicate: int = 0
 
 
 class Bench:
@@ -353,14 +224,14 @@ class Bench:
         lab = lab or self.lab(config)
         what = {
             "kind": "retrained",
-            "starts": [_fingerprint(start) for start in starts],
+            "starts": [fingerprint(start) for start in starts],
             "trunk": self._identity(config)["trunk"],
             "facts": dict(facts or {}),
         }
 
         def compute(partial: Any) -> stores.Node:
             del partial  # a population of this size is trained in one go
-            members = _members(lab, starts)
+            members = members_of(lab, starts)
             plan = self._plan(name, lab, members)
             done, records, _ = train_population(
                 lab.trainer,
@@ -371,7 +242,7 @@ class Bench:
                 stop=config.experiment.train.steps,
                 on_segment=lambda *_: self.stop.check(),
             )
-            results, end = _measured(lab, plan, done, records)
+            results, end = measured(lab, plan, done, records)
             arrays = {
                 "results": results,
                 "params": trees.to_named(end.params),
@@ -458,7 +329,7 @@ class Bench:
             self.machine.workdir, name=f"{name}-plans", config={"study": name}
         )
 
-        def measured() -> Any:
+        def chosen() -> Any:
             plan, _ = choose_plan(
                 lab.trainer,
                 trees.index(members, slice(0, 1)),
@@ -472,43 +343,4 @@ class Bench:
 
         shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), trees.to_named(members))
         key = stores.content_key([repr(shapes), lab.trainer.steps])
-        return plan_of(folder.once(f"plan-{key[:8]}", measured))
-
-
-def _members(lab: Lab, starts: Sequence[Start]) -> Member:
-    """All starts as one population, made by one program."""
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
-
-    def member(start: Start) -> tuple[Any, ...]:
-        params, mask = (trees.from_named(tree, like[0]) for tree in (start.params, start.mask))
-        numbers = {**lab.hyper, **start.hyper}
-        hyper = {name: np.float32(value) for name, value in numbers.items()}
-        state = trees.from_named(start.state, like[1])
-        return hyper, params, state, mask, start.data_key, np.int32(start.replicate)
-
-    parts = trees.stack([member(start) for start in starts])
-    return jax.jit(jax.vmap(functools.partial(member_at, lab.trainer)))(*parts)
-
-
-def _measured(lab: Lab, plan: Plan, members: Member, records: Record) -> Any:
-    """All results of a population, and its networks, as many at a time as were trained."""
-    measure, n = compile_measure(lab.trainer, plan), members.alive.shape[0]
-    found = []
-    for rows in chunks(n, plan.chunk):
-        some, their = (trees.index(tree, rows) for tree in (members, records))
-        found.append(jax.tree.map(np.asarray, measure(some, their, lab.data)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
-
-
-def _fingerprint(start: Start) -> str:
-    """The SHA-256 of all arrays and numbers of a start."""
-    hashed = hashlib.sha256()
-    key_data = np.asarray(jax.random.key_data(start.data_key))
-    for tree in (start.params, start.mask, start.state, {"data_key": key_data}):
-        for leaf_name, leaf in sorted(tree.items()):
-            array = np.ascontiguousarray(leaf)
-            hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
-            hashed.update(array.data)
-    hashed.update(f"{sorted(start.hyper.items())}{start.replicate}".encode())
-    return hashed.hexdigest()
+        return plan_of(folder.once(f"plan-{key[:8]}", chosen))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from experiments import units
 from experiments.configs.studies import c04, common
 from experiments.networks import module
-from experiments.studies.bench import Bench, Tuned, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.results import Tuned
 from experiments.studies.speed import mostly_dead, time_saved
 from lth_jax import structure as st
 from lth_jax import trees

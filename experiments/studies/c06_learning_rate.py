@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c06
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.edges import stability_edges
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy

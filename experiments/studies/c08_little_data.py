@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c08, common
-from experiments.studies.bench import Bench, Results, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.results import Results
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED, simultaneous

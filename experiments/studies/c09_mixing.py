@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c09
 from experiments.studies.agreement import at, kappa, largest, stacked
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.lottery import derive
 from lth_jax.measures.mixing import mixed_least_squares
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED

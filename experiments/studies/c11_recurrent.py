@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c11
 from experiments.studies.agreement import at, kappa, largest
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import derive
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c12, common
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.measures.transfer import excess_risk, fieller
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c13, common
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.lessons import (
     AMISS,
     ANSWERS,
@@ -21,6 +21,7 @@ from experiments.studies.lessons import (
     taught,
 )
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.measures import distillation
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import common
 from experiments.configs.studies import criteria as configs
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.one_shot import mask_maker
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy

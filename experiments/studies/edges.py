@@ -7,7 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.bench import Bench, Start
+from experiments.studies.bench import Bench
+from experiments.studies.starts import Start
 from lth_jax import landscape, trees
 from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
 

@@ -9,7 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
+from experiments.studies.starts import Start
 from lth_jax import store as stores
 from lth_jax.lottery import Lab
 from lth_jax.measures import distillation

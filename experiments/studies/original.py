@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import common, original
-from experiments.studies.bench import Bench, Start, vary
+from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.starts import Start
 from lth_jax import landscape, trees
 from lth_jax.lottery import derive
 from lth_jax.measures.sign_lottery import sign_lottery
