@@ -197,10 +197,18 @@ def train_population(
         records = jax.vmap(init_record)(chunk)
         chunk_args = (segment, chunk, records, train, validation)
         blocks = serve(chunk, train, [start, *ends][:-1])
-        done.append(
-            train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)
-        )
+        trained = train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)
+        done.append(_together(trained) if plan.devices > 1 else trained)
         history.append(jax.tree.map(lambda *rows: np.stack(rows), *infos))
     members, records = jax.tree.map(lambda *a: jnp.concatenate(a)[:n], *done)
     merged = jax.tree.map(lambda *h: np.concatenate(h, axis=1)[:, :n], *history)
     return members, records, {"step": np.array(ends, np.int32)} | merged
+
+
+def _together(trained: Any) -> Any:
+    """A chunk on one device.
+
+    To join or index what is split over several takes collectives, in which the virtual devices of a
+    busy CPU can miss each other until XLA ends the process.
+    """
+    return jax.device_put(trained, jax.local_devices()[0])

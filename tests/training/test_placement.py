@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax import trees
-from lth_jax.training import Plan, compile_segment, halved
+from lth_jax.training import Plan, compile_segment, halved, train_population
 from lth_jax.training.placement import check_plan, fitted, over_population
 from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of, pruned, records_of
 
@@ -58,6 +58,15 @@ def test_a_member_lives_on_its_device():
     assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(after))
     kernel = after.params["Dense_0"]["kernel"]
     assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {1}
+
+
+def test_a_population_comes_back_on_one_device():
+    members = members_of(3)
+    done, records, _ = train_population(
+        TRAINER, members, TRAIN, VALIDATION, plan=Plan(8, devices=8), stop=5
+    )
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves((done, records))} == {1}
+    assert done.alive.shape == (3,)
 
 
 def test_data_are_copied_to_the_devices_once():
