@@ -54,8 +54,8 @@ def mixed_least_squares(
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(50, 3))
-    >>> mixed_least_squares(rng, x, x @ [1.0, 0.0, 2.0], "plain").round(6).tolist()
-    [1.0, 0.0, 2.0]
+    >>> mixed_least_squares(rng, x, x @ [1.0, 3.0, 2.0], "plain").round(6).tolist()
+    [1.0, 3.0, 2.0]
     """
     n, d = x.shape
     mix = {"plain": _keep, "mixup": _mixup, "cutmix": _cutmix}.get(kind)
