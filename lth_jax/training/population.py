@@ -206,9 +206,16 @@ def train_population(
 
 
 def _together(trained: Any) -> Any:
-    """A chunk on one device.
+    """A chunk by way of the host, bound to no device.
 
-    To join or index what is split over several takes collectives, in which the virtual devices of a
-    busy CPU can miss each other until XLA ends the process.
+    To join or index what is split over several devices takes collectives, in which the virtual
+    devices of a busy CPU can miss each other until XLA ends the process.
     """
-    return jax.device_put(trained, jax.local_devices()[0])
+
+    def one(leaf: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.asarray(np.asarray(leaf))
+        numbers = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
+
+    return jax.tree.map(one, trained)

@@ -60,13 +60,16 @@ def test_a_member_lives_on_its_device():
     assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {1}
 
 
-def test_a_population_comes_back_on_one_device():
+def test_a_population_comes_back_bound_to_no_device():
     members = members_of(3)
     done, records, _ = train_population(
         TRAINER, members, TRAIN, VALIDATION, plan=Plan(8, devices=8), stop=5
     )
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves((done, records))} == {1}
     assert done.alive.shape == (3,)
+    four = jax.tree.map(lambda leaf: jax.numpy.concatenate([leaf, leaf[:1]]), (done, records))
+    alive = jax.jit(over_population(lambda m: m.alive, Plan(4, devices=2), [True]))
+    assert alive(four[0]).shape == (4,)  # other devices take it as it is
 
 
 def test_data_are_copied_to_the_devices_once():
