@@ -64,3 +64,11 @@ def test_every_protocol_is_whole(claim):
         assert "delta" in study(claim).get_config(size).study
     with pytest.raises(ValueError, match="'tiny'"):
         study(claim).get_config("tiny")
+
+
+@pytest.mark.slow
+def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
+    assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
+    told = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
+    assert [one["claim"] for one in told] == list(MODULES)
+    assert {one["verdict"] for one in told} == {"controls hold"}
