@@ -247,7 +247,10 @@ def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:
 
 def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     """What the experiment does: counts per level, pruner, rewinding, controls."""
-    lab = lab._replace(root=jax.random.key(0))  # what a criterion draws is the same for all seeds
+    # What a criterion draws is the same for all seeds; its network is this experiment's, though a
+    # sweep may train cells of other dropout rates with one trainer.
+    own = lab.trainer._replace(model=model(experiment))
+    lab = lab._replace(root=jax.random.key(0), trainer=own)
     options = experiment.prune
     example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)

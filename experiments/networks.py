@@ -1,5 +1,6 @@
 """The network of a config."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,13 +15,32 @@ def model(experiment: ConfigDict) -> Model:
     return models.compute_in(models.from_linen(module(experiment)), experiment.train.compute_dtype)
 
 
+def dropout(experiment: ConfigDict) -> float:
+    """The chance for an entry to be dropped; 0 for a network that drops none."""
+    return float(experiment.model.options.to_dict().get("dropout", 0.0))
+
+
+def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Model] | None:
+    """The network by a member's numbers; None where they do not change it."""
+    if not dropout(experiment):
+        return None
+    whole, dtype = module(experiment), experiment.train.compute_dtype
+
+    def make(hyper: Mapping[str, Any]) -> Model:
+        return models.compute_in(models.from_linen(whole.clone(dropout=hyper["dropout"])), dtype)
+
+    return make
+
+
 def module(experiment: ConfigDict) -> Any:
     """The network as a Linen module.
 
     Raises:
       UserError: if its options cannot be right.
     """
-    make = models.NETWORKS[experiment.model.name]
+    make, chance = models.NETWORKS[experiment.model.name], dropout(experiment)
+    if not 0 <= chance < 1:
+        raise UserError(f"`model.options.dropout` is {chance}; a chance lies in [0, 1).")
     try:
         return make(**experiment.model.options.to_dict())
     except (TypeError, ValueError) as error:

@@ -9,12 +9,13 @@ sharper than the whole at the same point, so no number here goes without its poi
 
 For each network and point: the largest and smallest eigenvalues of the Hessian of the training loss
 with bounds, and its spectral density. One loss surface is drawn for each arm. `lth spectrum RUN`
-shows what is there; a command that was cut off continues.
+shows what is there; a command that was cut off continues. A point where the loss or its curvature
+is not finite is left out, with a line that says so.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -199,7 +200,11 @@ def measure(run: Finished, settings: Settings, chosen: Chosen) -> str:
             labels = {"kind": kind, **about, "point": point}
             key = stores.content_key({**identity, "network": one.key, **labels})
             look = partial(_looked, getattr(instrument, kind), found[point], labels, one.density)
-            run.store.node(key, look)
+            try:
+                run.store.node(key, look)
+            except landscape.NotFiniteError as error:
+                print(f"left out: {_told(labels)}: {error}", file=sys.stderr, flush=True)
+                continue
             add_analysis(run.info.path, key, labels)
     return str(write_report(run.store, run.info))
 
@@ -210,10 +215,15 @@ def _looked(
     del progress  # a node takes seconds
     try:
         arrays, meta = look(place)
+    except landscape.NotFiniteError:
+        raise
     except ValueError as error:
-        where = ", ".join(f"{name} {value}" for name, value in labels.items())
-        raise UserError(f"No {where}: {error}") from error
+        raise UserError(f"No {_told(labels)}: {error}") from error
     return stores.Node(arrays, {**labels, "density": density, **meta})
+
+
+def _told(labels: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
 def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str, Place]]]:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import teachers
 from experiments.flags import UserError
-from experiments.networks import model
+from experiments.networks import dropout, model, model_in_training
 from lth_jax import data
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import augment, losses
@@ -62,7 +62,7 @@ _NUMBERS = {
     "average_start": "train.average.start",
     "average_every": "train.average.every",
 }
-HYPER = tuple(_NUMBERS)
+HYPER = (*_NUMBERS, "dropout")
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:
@@ -71,7 +71,8 @@ def hyper(experiment: ConfigDict) -> dict[str, float]:
     def number(path: str) -> float:
         return float(functools.reduce(operator.getitem, path.split("."), experiment))
 
-    return {name: number(path) for name, path in _NUMBERS.items()}
+    numbers = {name: number(path) for name, path in _NUMBERS.items()}
+    return numbers | {"dropout": dropout(experiment)}
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
@@ -154,5 +155,6 @@ def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
         steps=train.eval_every,
         share=train.share,
         tested=mean_network(network, train.batch_size) if averages else as_it_stands,
+        make_model=model_in_training(experiment),
         **_seen(experiment, network, loaded),
     )

@@ -13,7 +13,7 @@ from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from lth_jax.measures.transfer import excess_risk, fieller
-from lth_jax.measures.verdicts import REVERSED, SUPPORTED
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -172,7 +172,7 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
     seeds = config.study.control_seeds
     return [
         Control("the plain layer's own support", SUPPORTED, parts(permuted=False)),
-        Control("its rows in another order", REVERSED, parts(permuted=True)),
+        Control("its rows in another order", NOT_SUPPORTED, parts(permuted=True)),
     ]
 
 

@@ -36,8 +36,10 @@ PROTOCOL = Protocol(
     "seeds.",
     expects="Supported: on MNIST and its kin the initial values matter (Frankle & Carbin, 2019); "
     "with tuned rates on larger tasks they often do not (Liu et al., 2019).",
-    limits="One small network and task; large networks need rewinding to an early step instead "
-    "(Frankle et al., 2020).",
+    limits="One small network, and 400 steps of training. By the recipe of MNIST-1D's authors, "
+    "the tickets of five seeds were 3.9 points better than their parents at a density of .21 "
+    "(`mnist1d_authors.py`). Large networks need rewinding to an early step (Frankle et al., "
+    "2020).",
 )
 RATE = "optimizer__learning_rate"
 

@@ -7,9 +7,12 @@ beforehand which effect δ would matter. Five verdicts follow from the interval 
 |---|---|
 | supported | significant in the claimed direction, estimate at least δ |
 | real but below δ | significant in the claimed direction, estimate below δ |
-| reversed | the interval lies below 0 |
+| reversed | the interval lies below 0, the estimate at −δ or below |
 | not supported | the interval lies below δ: an effect that matters is excluded |
 | inconclusive | none of these: more seeds could decide |
+
+A claim about a margin (δ = 0: the values contain the margin already) is supported, not supported or
+inconclusive: what falls short of a margin is no effect in the other direction.
 """
 
 from collections.abc import Sequence
@@ -85,7 +88,7 @@ def verdict(
     size = abs(estimate) if two_sided else estimate
     if p < alpha and size > 0:
         return SUPPORTED if size >= delta else BELOW
-    if not two_sided and high < 0:
+    if not two_sided and high < 0 < delta <= -estimate:
         return REVERSED
     if high < delta and (not two_sided or low > -delta):
         return NOT_SUPPORTED

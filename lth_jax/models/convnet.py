@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, conv, dense, glorot_normal, max_pool
+from lth_jax.models.layers import Dropout, Initialization, conv, dense, glorot_normal, max_pool
 from lth_jax.models.mlp import flatten
 
 
@@ -51,5 +51,5 @@ class ConvNet(nn.Module):
         h = flatten(x)
         for width in self.hidden:
             h = nn.relu(dense(h, width, self.initialization))
-            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+            h = Dropout(self.dropout)(h, train=train)
         return dense(h, self.classes, self.initialization)

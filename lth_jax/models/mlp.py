@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from lth_jax.models.layers import (
     Activation,
+    Dropout,
     Initialization,
     dense,
     fan_in_uniform,
@@ -56,7 +57,7 @@ class MLP(nn.Module):
         h = flatten(x)
         for width in self.features[:-1]:
             h = self.activation(dense(h, width, self.initialization))
-            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+            h = Dropout(self.dropout)(h, train=train)
         return dense(h, self.features[-1], self.initialization)
 
 

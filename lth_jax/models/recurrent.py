@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
 
-from lth_jax.models.layers import Initialization, dense, fan_in_uniform, read_sequence
+from lth_jax.models.layers import Dropout, Initialization, dense, fan_in_uniform, read_sequence
 from lth_jax.types import Key
 
 State = tuple[jax.Array, ...]
@@ -194,5 +194,5 @@ class RecurrentNet(nn.Module):
         h = read_sequence(x, self.vocabulary, self.width)
         for _ in range(self.layers):
             h = layer(self.cell, self.width, self.initialization)(h)
-            h = nn.Dropout(self.dropout, deterministic=not train)(h)
+            h = Dropout(self.dropout)(h, train=train)
         return dense(h if self.every_step else h[:, -1], self.classes, self.initialization)

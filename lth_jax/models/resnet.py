@@ -6,7 +6,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, Norm, batch_norm, conv, dense, he_normal
+from lth_jax.models.layers import Dropout, Initialization, Norm, batch_norm, conv, dense, he_normal
 
 
 class ResidualBlock(nn.Module):
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         convolve = partial(conv, initialization=self.initialization, use_bias=False)
         norm = partial(self.norm, train=train)
         h = nn.relu(norm(convolve(x, self.width, stride=self.stride)))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         h = norm(convolve(h, self.width))
         if x.shape != h.shape:
             x = norm(convolve(x, self.width, kernel_size=1, stride=self.stride))
@@ -69,7 +69,7 @@ class BottleneckBlock(nn.Module):
         norm = partial(self.norm, train=train)
         h = nn.relu(norm(convolve(x, self.width, kernel_size=1)))
         h = nn.relu(norm(convolve(h, self.width, stride=self.stride)))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         h = norm(convolve(h, 4 * self.width, kernel_size=1))
         if x.shape != h.shape:
             x = norm(convolve(x, 4 * self.width, kernel_size=1, stride=self.stride))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, dense, glorot_normal, read_sequence
+from lth_jax.models.layers import Dropout, Initialization, dense, glorot_normal, read_sequence
 
 
 class Attention(nn.Module):
@@ -86,10 +86,10 @@ class TransformerBlock(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Maps `(batch, time, width)` to the same shape; `mask` is that of `Attention`."""
         h = Attention(self.heads, self.initialization, self.top_k)(nn.LayerNorm()(x), mask)
-        x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
+        x = x + Dropout(self.dropout)(h, train=train)
         h = nn.gelu(dense(nn.LayerNorm()(x), self.hidden, self.initialization))
         h = dense(h, x.shape[-1], self.initialization)
-        return x + nn.Dropout(self.dropout, deterministic=not train)(h)
+        return x + Dropout(self.dropout)(h, train=train)
 
 
 class Transformer(nn.Module):
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         time = h.shape[1]
         start = nn.initializers.normal(0.02)
         h = h + self.param("positions", start, (time, self.width))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         mask = jnp.tril(jnp.ones((time, time), bool)) if self.causal else None
         for _ in range(self.layers):
             block = TransformerBlock(

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, Norm, batch_norm, conv, dense, he_normal, max_pool
+from lth_jax.models.layers import (
+    Dropout,
+    Initialization,
+    Norm,
+    batch_norm,
+    conv,
+    dense,
+    he_normal,
+    max_pool,
+)
 
 
 class VGG(nn.Module):
@@ -47,5 +56,5 @@ class VGG(nn.Module):
                 x = conv(x, width, self.initialization, use_bias=False)
                 x = nn.relu(self.norm(x, train=train))
         h = x.mean(axis=range(1, x.ndim - 1))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         return dense(h, self.classes, self.initialization)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, dense, glorot_normal
+from lth_jax.models.layers import Dropout, Initialization, dense, glorot_normal
 from lth_jax.models.transformer import TransformerBlock
 
 
@@ -74,7 +74,7 @@ class VisionTransformer(nn.Module):
         h = jnp.concatenate([jnp.broadcast_to(token, (len(h), 1, self.width)), h], axis=1)
         shape = (h.shape[1], self.width)
         h = h + self.param("positions", nn.initializers.normal(0.02), shape)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         for _ in range(self.layers):
             block = TransformerBlock(self.heads, self.hidden, self.initialization, self.dropout)
             h = block(h, train=train)
@@ -100,9 +100,9 @@ class MixerBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(batch, patches, width)` to the same shape."""
         h = self._perceptron(nn.LayerNorm()(x).swapaxes(1, 2), self.patch_hidden)
-        x = x + nn.Dropout(self.dropout, deterministic=not train)(h.swapaxes(1, 2))
+        x = x + Dropout(self.dropout)(h.swapaxes(1, 2), train=train)
         h = self._perceptron(nn.LayerNorm()(x), self.hidden)
-        return x + nn.Dropout(self.dropout, deterministic=not train)(h)
+        return x + Dropout(self.dropout)(h, train=train)
 
     def _perceptron(self, x: jax.Array, hidden: int) -> jax.Array:
         h = nn.gelu(dense(x, hidden, self.initialization))

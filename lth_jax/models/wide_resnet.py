@@ -6,7 +6,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from lth_jax.models.layers import Initialization, Norm, batch_norm, conv, dense, he_normal
+from lth_jax.models.layers import Dropout, Initialization, Norm, batch_norm, conv, dense, he_normal
 
 
 class PreActivationBlock(nn.Module):
@@ -36,7 +36,7 @@ class PreActivationBlock(nn.Module):
         active = nn.relu(self.norm(x, train=train))
         h = convolve(active, self.width, stride=self.stride)
         h = nn.relu(self.norm(h, train=train))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         h = convolve(h, self.width)
         if x.shape != h.shape:
             x = convolve(active, self.width, kernel_size=1, stride=self.stride)

@@ -19,6 +19,7 @@ from lth_jax.types import Batch, Info, Key, Mask, Model, Params
 ORDER, NOISE, SHOWN = 0, 1, 2  # what a data_key is folded with: batch order; dropout; augmentation
 
 PerExample = Callable[[Any, Any], jax.Array]
+MakeModel = Callable[[Mapping[str, Any]], Model]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]
 Show = Callable[[Key, Batch, jax.Array, "Member"], Batch]
@@ -119,6 +120,8 @@ class Trainer(NamedTuple):
         other; all see all of them if 0. `order` draws from so many.
       tested: `(member, training data) -> member`, whose network is validated, tested, kept and
         pruned in the place of the member's: its mean weights, for instance.
+      make_model: `hyper -> model`, the network as a member trains it, called inside the trace like
+        `make_optimizer`: with a dropout rate of its own, for instance. `model` by default.
     """
 
     model: Model
@@ -133,6 +136,7 @@ class Trainer(NamedTuple):
     objective: PerExample | None = None
     share: int = 0
     tested: Tested = as_it_stands
+    make_model: MakeModel | None = None
 
 
 def init_member(
@@ -201,9 +205,10 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     noise = jax.random.fold_in(jax.random.fold_in(member.data_key, NOISE), step)
 
     per_example = trainer.objective or trainer.loss
+    model = trainer.make_model(member.hyper) if trainer.make_model else trainer.model
 
     def mean_loss(params: Params) -> tuple[jax.Array, Any]:
-        out, state = trainer.model.apply(params, member.state, batch.x, key=noise, train=True)
+        out, state = model.apply(params, member.state, batch.x, key=noise, train=True)
         return jnp.mean(per_example(out, batch.y)), state
 
     (loss, state), grads = jax.value_and_grad(mean_loss, has_aux=True)(member.params)

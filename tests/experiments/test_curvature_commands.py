@@ -143,6 +143,27 @@ def test_a_curvature_that_cannot_be_had_names_its_network(run, monkeypatch, caps
     assert words in capsys.readouterr().err
 
 
+def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, monkeypatch, capsys):
+    measured = landscape.density
+    failures = iter([landscape.NotFiniteError("a product was NaN.")])
+
+    def fail_once(*args, **kwargs):
+        for failure in failures:
+            raise failure
+        return measured(*args, **kwargs)
+
+    monkeypatch.setattr(landscape, "density", fail_once)
+    options = ["--probes=2", "--steps=11", "--k=2", "--surface=0", "--levels=1", "--arms=ticket"]
+    before = {entry["key"] for entry in analyses(run, "spectrum")}
+    capsys.readouterr()
+    command = [run.name, "--root", str(run.parent), *options, "--points=masked"]
+    assert spectrum.main(command) == 0
+    words = "left out: kind spectrum, arm ticket, level 1, replicate 0, point masked: a product"
+    assert words in capsys.readouterr().err
+    fresh = [e for e in analyses(run, "spectrum") if e["key"] not in before]
+    assert [entry["labels"]["replicate"] for entry in fresh] == [1]
+
+
 def test_a_sweep_is_for_gradient_descent(run, capsys):
     assert learning_rates.main([run.name, "--root", str(run.parent)]) == 2
     assert "was trained by 'adam'" in capsys.readouterr().err

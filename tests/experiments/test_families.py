@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import build, measure, runner, trainers
 from experiments.configs import base, families
@@ -92,6 +93,29 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     assert trainer.objective is objective and info["train_loss"].shape == ()
     numbers = {name: train[name] for name in train if name not in ("crop", "flip")}
     assert numbers.items() <= trainers.hyper(experiment).items()
+
+
+def test_a_member_drops_as_often_as_its_own_number_says():
+    def stepped(built, own):
+        experiment = base.ladder().experiment
+        experiment.model.options = ConfigDict({"features": (16, 10), "dropout": built})
+        trainer = trainers.trainer(experiment, IMAGES)
+        examples = jax.tree.map(jnp.asarray, IMAGES.train)
+        examples = examples._replace(x=examples.x + 1)
+        numbers = trainers.hyper(experiment) | {"dropout": own}
+        key = jax.random.key(0)
+        member = init_member(trainer, key, key, numbers, examples.x[:1])
+        return float(train_step(trainer, member, examples, 0)[1]["train_loss"])
+
+    assert stepped(0.1, 0.5) == pytest.approx(stepped(0.5, 0.5), rel=1e-6)
+    assert stepped(0.1, 0.5) != pytest.approx(stepped(0.1, 0.1), rel=1e-3)
+
+
+def test_a_chance_to_drop_lies_below_1():
+    experiment = base.ladder().experiment
+    experiment.model.options.dropout = 1.0
+    with pytest.raises(UserError, match=r"`model.options.dropout` is 1.0; a chance"):
+        trainers.trainer(experiment, IMAGES)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,10 @@ def test_strengths_of_noise_and_mixing_are_numbers_and_their_absence_is_a_progra
     assert [len(group.jobs) for group in found] == [8] and len(sharing.programs) == 1
     found, sharing = grouped(config_in(workdir), label_noise=[0.0, 0.1, 0.4])
     assert sorted(len(group.jobs) for group in found) == [1, 2] and len(sharing.programs) == 2
+    config = config_in(workdir)
+    config.experiment.model.options.dropout = 0.0
+    found, sharing = grouped(config, dropout=[0.0, 0.1, 0.4])
+    assert sorted(len(group.jobs) for group in found) == [1, 2] and len(sharing.programs) == 2
 
 
 def test_a_shared_order_of_the_data_is_one_of_the_numbers(workdir):

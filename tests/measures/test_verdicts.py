@@ -30,7 +30,9 @@ from lth_jax.measures.verdicts import (
         ((0.0, -1.5, 0.5), 0.8, 1.0, False, NOT_SUPPORTED),
         ((0.0, -1.5, 0.5), 0.8, 1.0, True, INCONCLUSIVE),
         ((0.5, -1.0, 2.0), 0.5, 1.0, False, INCONCLUSIVE),
+        ((-0.3, -0.5, -0.1), 0.001, 1.0, False, NOT_SUPPORTED),  # reversed, but below δ
         ((0.3, 0.1, 0.5), 0.001, 0.0, False, SUPPORTED),  # above a margin
+        ((-3.0, -4.0, -2.0), 0.001, 0.0, False, NOT_SUPPORTED),  # below it
         ((np.nan, np.nan, np.nan), 1.0, 1.0, False, INCONCLUSIVE),
     ],
 )

@@ -111,6 +111,22 @@ def test_members_drop_by_their_own_keys(name):
     np.testing.assert_array_equal(members(keys), out)
 
 
+@tiers(fast=("rnn",), but=("residual_mlp",))
+def test_members_drop_as_often_as_their_own_rate_says(name):
+    module, x = family(name)
+    params, state = fill(from_linen(module), x)
+
+    def say(rate):
+        model = from_linen(module.clone(dropout=rate))
+        return model.apply(params, state, x, key=jax.random.key(0), train=True)[0]
+
+    rates = (0.1, 0.6)
+    together = jax.jit(jax.vmap(say), compiler_options=QUICK)(jnp.array(rates))
+    for out, rate in zip(together, rates, strict=True):
+        alone = jax.jit(lambda rate=rate: say(rate), compiler_options=QUICK)()
+        np.testing.assert_allclose(out, alone, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_computes_in_either_type(name, dtype):

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from lth_jax.models import layers
 from lth_jax.models.adapters import from_linen
 from lth_jax.models.mlp import MLP, ResidualMLP
 
 
 def parts(params):
     """(kernels, biases) as flat arrays, in the order of the layers."""
-    layers = [params[name] for name in sorted(params)]
-    return [layer["kernel"] for layer in layers], [layer["bias"] for layer in layers]
+    found = [params[name] for name in sorted(params)]
+    return [layer["kernel"] for layer in found], [layer["bias"] for layer in found]
 
 
 def test_mnist1d_network_has_the_authors_layers():
@@ -81,3 +83,10 @@ def test_dropout_drops_hidden_units_in_training_only(filled):
     train = model.apply(params, state, x, key=jax.random.key(1), train=True)[0]
     np.testing.assert_allclose(np.unique(train), [0.0, 10.0])
     np.testing.assert_allclose(model.apply(params, state, x, train=False)[0], 5.0)
+
+
+def test_dropout_is_flaxes():
+    x, rngs = jnp.linspace(0, 1, 500), {"dropout": jax.random.key(3)}
+    ours = layers.Dropout(0.3).apply({}, x, train=True, rngs=rngs)
+    theirs = nn.Dropout(0.3, deterministic=False).apply({}, x, rngs=rngs)
+    np.testing.assert_array_equal(ours, theirs)
