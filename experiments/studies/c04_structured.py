@@ -18,7 +18,7 @@ from experiments.studies.speed import mostly_dead, time_saved
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.coding.stored import Stored
-from lth_jax.measures.verdicts import REVERSED, SUPPORTED
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -160,7 +160,7 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
         ),
         Control(
             "half the units, where each class needs one",
-            REVERSED,
+            NOT_SUPPORTED,
             [_within("test accuracy", -lost, study.margin)],
         ),
     ]
