@@ -128,3 +128,27 @@ def test_a_lock_is_held_by_one(tmp_path):
         ):
             pass
     assert not locks.is_held(tmp_path / "lock")
+
+
+def test_a_stale_lock_is_nobodys(tmp_path):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib; from lth_jax.store import locks\n"
+            "with locks.hold(pathlib.Path(sys.argv[1]), what='It'):\n"
+            "    print('held', flush=True); sys.stdin.read()",
+            str(tmp_path / "lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert locks.is_held(tmp_path / "lock")
+    holder.kill()
+    holder.communicate()
+    assert (tmp_path / "lock").exists()  # nobody cleared up after it
+    assert not locks.is_held(tmp_path / "lock")
+    with locks.hold(tmp_path / "lock", what="It", wait=False):
+        pass

@@ -1,4 +1,4 @@
-"""C6's controls are judged right, and its evidence is what its protocol says."""
+"""C6's evidence is what its protocol says."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,13 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c06
 from experiments.studies import c06_learning_rate as c6
-from experiments.studies import judge
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
 from tests.experiments.studies.bench import bench_in, tiny
 
 
-def test_the_controls_are_judged_right():
+def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
     controls = c6.controls(None, c06.get_config("smoke"))
-    for one in judge.judged(controls, np.random.default_rng(0)):
-        assert one["got"] == one["expected"], one["name"]
     shift = np.mean(controls[0].primaries[0].values)
     limit = np.log2(best_step(20, 4) / best_step(20, 40))
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many

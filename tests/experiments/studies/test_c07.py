@@ -1,4 +1,4 @@
-"""C7's controls are judged right, and its evidence is what its protocol says."""
+"""C7's evidence is what its protocol says."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c07
 from experiments.studies import c07_regularisation as c7
-from experiments.studies import judge
 from tests.experiments.studies.bench import bench_in, tiny
-
-
-def test_the_controls_are_judged_right():
-    config = c07.get_config("smoke")
-    for one in judge.judged(c7.controls(None, config), np.random.default_rng(0)):
-        assert one["got"] == one["expected"], one["name"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""C8's controls are judged right, and its evidence is what its protocol says."""
+"""C8's evidence is what its protocol says."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c08
 from experiments.studies import c08_little_data as c8
-from experiments.studies import judge
 from tests.experiments.studies.bench import bench_in, tiny
-
-
-def test_the_controls_are_judged_right():
-    for one in judge.judged(c8.controls(None, c08.get_config("smoke")), np.random.default_rng(0)):
-        assert one["got"] == one["expected"], one["name"]
 
 
 @pytest.mark.slow

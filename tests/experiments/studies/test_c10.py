@@ -1,18 +1,11 @@
-"""C10's controls are judged right, and its evidence is whole."""
+"""C10's evidence is whole."""
 
 import numpy as np
 import pytest
 
 from experiments.configs.studies import c10
 from experiments.studies import c10_attention as study
-from experiments.studies import judge
 from tests.experiments.studies.bench import bench_in
-
-
-def test_the_controls_are_judged_right():
-    config = c10.get_config("smoke")
-    for one in judge.judged(study.controls(None, config), np.random.default_rng(0)):
-        assert one["got"] == one["expected"], one["name"]
 
 
 @pytest.mark.slow

@@ -1,18 +1,12 @@
-"""C14's controls are judged right, and its gaps are what they are said to be."""
+"""C14's gaps are what they are said to be."""
 
 import numpy as np
 import pytest
 
 from experiments.configs.studies import c14
 from experiments.studies import c14_fairness as c
-from experiments.studies import fares, judge
+from experiments.studies import fares
 from tests.experiments.studies.bench import bench_in, tiny
-
-
-def test_the_controls_are_judged_right():
-    config = c14.get_config("smoke")
-    for one in judge.judged(c.controls(None, config), np.random.default_rng(0)):
-        assert one["got"] == one["expected"], one["name"]
 
 
 def test_accuracies_of_the_groups():

@@ -1,0 +1,38 @@
+"""The controls of every study: judged right, and with power to be judged so on other seeds."""
+
+import numpy as np
+import pytest
+from scipy import special
+
+from experiments.studies import MODULES, judge, study
+from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
+
+POWER = 0.99
+
+
+def deviations(primary, expected):
+    """By how many standard errors a control clears what its verdict asks for, at α = .001."""
+    values = np.asarray(primary.values, float)
+    mean = abs(values.mean()) if primary.two_sided else values.mean()
+    error = max(values.std(ddof=1) / np.sqrt(len(values)), 1e-12)
+    significant, beyond = special.ndtri(1 - judge.STRICT / 2), primary.delta / error
+    return {
+        SUPPORTED: min(mean / error - significant, mean / error - beyond),
+        REVERSED: min(-mean / error - significant, -mean / error - beyond),
+        NOT_SUPPORTED: beyond - mean / error - significant,
+    }[expected]
+
+
+@pytest.mark.parametrize("claim", MODULES)
+def test_the_controls_are_judged_right_and_would_be_on_other_seeds(claim):
+    one = study(claim)
+    known = one.controls(None, one.get_config("smoke"))
+    expected = {control.expected for control in known}
+    assert SUPPORTED in expected and expected & {NOT_SUPPORTED, REVERSED}
+    judged = judge.judged(known, np.random.default_rng(0))
+    for control, told in zip(known, judged, strict=True):
+        assert told["got"] == told["expected"], control.name
+        margins = [deviations(part, control.expected) for part in control.primaries]
+        # A claim of several parts stands with all of them, and falls with one.
+        margin = min(margins) if control.expected == SUPPORTED else max(margins)
+        assert special.ndtr(margin) >= POWER, control.name
