@@ -69,7 +69,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         write_json(place / "result.json", result(chapter))
         sections.append(_section(chapter, drawing))
     write_json(folder / "atlas.json", {"size": size, "studies": [result(c) for c in chapters]})
-    write_file(folder / "table.md", (markdown(chapters) + "\n").encode())
+    write_file(folder / "table.md", (markdown(size, chapters) + "\n").encode())
     text = filled(
         "atlas.html",
         title=f"The atlas of the lottery ticket hypothesis ({escaped(size)})",
@@ -103,11 +103,25 @@ def result(chapter: Chapter) -> dict[str, Any]:
     }
 
 
-def markdown(chapters: Sequence[Chapter]) -> str:
-    """The table of verdicts for a README."""
+def markdown(size: str, chapters: Sequence[Chapter]) -> str:
+    """The table of verdicts for a README, and when and with what they were made."""
     head = ["claim", "verdict", "deciding effect", "[95 %]", "δ", "seeds"]
     lines = [head, ["---"] * len(head), *map(_cells, chapters)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    made = [chapter.found for chapter in chapters]
+    dates = sorted({found["finished"][:10] for found in made})
+    libraries = {
+        f"{name} {found['environment']['versions'][name]}"
+        for found in made
+        for name in ("jax", "flax", "optax")
+    }
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    told = f"{when}, {', '.join(sorted(libraries))}, {_minutes(chapters)}"
+    return f"{table}\n\n`python -m experiments.atlas --size={size}`, {told}."
+
+
+def _minutes(chapters: Sequence[Chapter]) -> str:
+    return f"{sum(chapter.found['seconds'] for chapter in chapters) / 60:.0f} min"
 
 
 def _headline(chapter: Chapter) -> dict[str, Any]:
@@ -238,5 +252,4 @@ def _facts(chapters: Sequence[Chapter]) -> str:
         name = chapter.judgement["verdict"]
         counts[name] = counts.get(name, 0) + 1
     told = ", ".join(f"{n} {name}" for name, n in counts.items())
-    minutes = sum(chapter.found["seconds"] for chapter in chapters) / 60
-    return f"{len(chapters)} studies: {told} · {minutes:.0f} minutes"
+    return f"{len(chapters)} studies: {told} · {_minutes(chapters)}"

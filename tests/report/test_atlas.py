@@ -51,7 +51,7 @@ def chapter(name="supported", **changes):
         "seconds": 61.0,
         "finished": "2026-11-22T10:00:00+00:00",
         "hash": "a" * 64,
-        "environment": {"versions": {"jax": "0.10"}},
+        "environment": {"versions": {"jax": "0.10", "flax": "0.12", "optax": "0.2"}},
         **changes,
     }
     protocol = {
@@ -83,7 +83,13 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
 
 
 def test_a_study_without_numbers_has_a_line_too():
-    line = markdown([chapter("controls hold", primaries=[], secondary=[])]).splitlines()[-1]
+    *_, line, _, made = markdown(
+        "smoke", [chapter("controls hold", primaries=[], secondary=[])]
+    ).splitlines()
+    assert made == (
+        "`python -m experiments.atlas --size=smoke`, 2026-11-22, flax 0.12, jax 0.10, optax 0.2, "
+        "1 min."
+    )
     assert line == "| X1 A <claim> | controls hold | – | – | – | – |"
 
 
