@@ -233,6 +233,7 @@ def measure_plans(
             lab.data.validation,
             sizes,
             candidates=candidates,
+            steps=cell.ladder.stop,
             learnt=machines.learnt(machine),
             team=stores.everyone(),
         )

@@ -232,7 +232,7 @@ class Bench:
         def compute(partial: Any) -> stores.Node:
             del partial  # a population of this size is trained in one go
             members = members_of(lab, starts)
-            plan = self._plan(name, lab, members)
+            plan = self._plan(name, lab, members, config.experiment.train.steps)
             done, records, _ = train_population(
                 lab.trainer,
                 members,
@@ -319,7 +319,7 @@ class Bench:
         fingerprint = self.dataset(config).fingerprint
         return build.identity(config.experiment, fingerprint, stores.environment(), source)
 
-    def _plan(self, name: str, lab: Lab, members: Member) -> Any:
+    def _plan(self, name: str, lab: Lab, members: Member, steps: int) -> Any:
         """The plan of a population, measured once and written down."""
         size = int(members.alive.shape[0])
         plans = candidates(self.machine, sorted({min(size, width) for width in (8, 32)}))
@@ -337,6 +337,7 @@ class Bench:
                 lab.data.validation,
                 [size],
                 candidates=plans,
+                steps=steps,
                 learnt=machines.learnt(self.machine),
             )
             return plan._asdict()

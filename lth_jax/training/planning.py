@@ -26,6 +26,7 @@ from lth_jax.training.streaming import compile_serving
 from lth_jax.types import Batch
 
 PROBE = 0.25  # seconds that a measurement should take: long enough for what a call costs to fade
+SHARE = 0.2  # of a run's own time that measuring its plans may take
 WASTE = 0.1  # padding above which a narrower chunk is worth measuring
 
 
@@ -102,6 +103,7 @@ def choose_plan(
     candidates: Sequence[Plan] | None = None,
     repeats: int = 3,
     budget: float = 20.0,
+    steps: int | None = None,
     learnt: Path | None = None,
     team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
@@ -122,6 +124,8 @@ def choose_plan(
       repeats: rounds of measurement.
       budget: seconds; once they are spent no further candidate is added to the first two, but
         every plan that was measured counts.
+      steps: of a level. With them the budget is at most a fifth of what the run itself will take
+        by the first plan, so that short runs are not spent on planning.
       learnt: a folder in which choices are kept and looked up: by the program, the kind and number
         of devices, the versions of JAX, the sizes and the candidates.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
@@ -139,7 +143,7 @@ def choose_plan(
     path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes)[:32]}.json"
     if found := team.from_first(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
-    plan, evidence = _measure(setting, plans, sizes, repeats, budget, team)
+    plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
     if path and team.first:
         files.write_json(path, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
@@ -201,6 +205,7 @@ def _measure(
     sizes: Sequence[int],
     repeats: int,
     budget: float,
+    whole: int | None,
     team: Team,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     def clock() -> float:
@@ -220,7 +225,10 @@ def _measure(
         if _fits(plan, needed[plan], free):
             probe.seconds(1)  # compiles
             if not runs:
-                steps = min(setting.trainer.steps, 1 + int(PROBE / probe.seconds(1)))
+                once = probe.seconds(1)
+                steps = min(setting.trainer.steps, 1 + int(PROBE / once))
+                if whole:
+                    budget = min(budget, SHARE * population_cost(plan, once * whole, sizes))
             runs[plan] = functools.partial(probe.seconds, steps)
     if not runs:
         least = min(n for n in needed.values() if n is not None)

@@ -57,6 +57,16 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_short_run_is_not_spent_on_planning(monkeypatch):
+    now = iter(range(10**6))
+    monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: float(next(now)))
+    assert len(choose(budget=1e6)[1]) == 3
+    assert len(choose(budget=1e6, steps=10**6)[1]) == 3
+    assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
+
+
 def test_devices_of_a_cpu_share_its_memory():
     assert planning._fits(Plan(2, devices=2), 10, 20)
     assert not planning._fits(Plan(2, devices=2), 11, 20)
