@@ -47,7 +47,7 @@ def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
 def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 0.1)
     monkeypatch.setattr(planning, "free_bytes", lambda: 150)
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
@@ -60,7 +60,7 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
 def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     now = iter(range(10**6))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 0.1)
     monkeypatch.setattr(planning.time, "perf_counter", lambda: float(next(now)))
     assert len(choose(budget=1e6)[1]) == 3
     assert len(choose(budget=1e6, steps=10**6)[1]) == 3
