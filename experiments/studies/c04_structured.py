@@ -35,7 +35,8 @@ PROTOCOL = Protocol(
     statistic="test accuracy of TICKET minus DENSE plus the margin, paired by seed; and the time "
     "that a forward pass of 512 images saves, in per cent, per block of alternated rounds",
     rule="All four must hold: within the margin, and at least δ of the time saved, for channels "
-    "and for heads (intersection–union). Learning rates are tuned for each arm on pilot seeds.",
+    "and for heads (intersection–union). Learning rates are tuned for each arm on pilot seeds. The "
+    "premise is that tickets beat as many units drawn at random, on average over both networks.",
     expects="Within the margin for heads, perhaps not for channels. That a network of the ticket's "
     "shape does as well from scratch (Liu et al., 2019) is expected; it is secondary here.",
     limits="Seeds differ in initialisation and order, not in the digits. Times are of this machine "
@@ -73,6 +74,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             for arm in of
             if arm != "ticket"
         ],
+        gate=np.mean([of["ticket"] - of["random_units"] for of in values.values()], axis=0),
         member_steps=steps + sum(one.member_steps for one in tuned.values()),
         notes=tuple(f"{kind.capitalize()}. {one.told()}" for kind, one in tuned.items()),
     )

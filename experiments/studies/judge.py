@@ -126,7 +126,7 @@ def _verdict(one: Found, adjusted: float) -> Found:
     if wrong:
         return _judgement(VOID, f"a control with a known answer failed: {'; '.join(wrong)}", None)
     if one["gate"] is not None and not one["gate"]["met"]:
-        why = "tickets do not beat shuffled masks here, so there is no ticket to ask about"
+        why = "tickets do not beat masks drawn at random here, so there is none to ask about"
         return _judgement(NO_TICKET, why, adjusted)
     if not one["primaries"]:
         return _judgement(HOLD, "every control with a known answer was judged right", None)

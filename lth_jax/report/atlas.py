@@ -209,7 +209,7 @@ def _sentence(judgement: dict[str, Any]) -> str:
 def _premise(gate: dict[str, Any]) -> str:
     part = {**gate, "unit": "points of test accuracy"}
     is_met = "met" if gate["met"] else "not met"
-    return f"Premise, that tickets beat shuffled masks here: {effect(part)}, {is_met}."
+    return f"Premise, that tickets beat masks drawn at random here: {effect(part)}, {is_met}."
 
 
 def _numbers(found: dict[str, Any]) -> list[list[str]]:
