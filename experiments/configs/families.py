@@ -61,7 +61,7 @@ def _language(experiment: ConfigDict) -> None:
     experiment.model.options = ConfigDict(
         {"width": 32, "layers": 1, "heads": 2, "hidden": 64, "vocabulary": 256, "classes": 256}
     )
-    experiment.train.update(steps=1000, batch_size=16, eval_every=100)
+    experiment.train.update(steps=2000, batch_size=16, eval_every=200)
     experiment.optimizer.update(learning_rate=1e-2, schedule="cosine", warmup=50)
     experiment.prune.update(rate=0.6, levels=3)
 
@@ -92,7 +92,8 @@ def _tabular(experiment: ConfigDict) -> None:
     experiment.data.name = "grouped"
     experiment.data.options = ConfigDict({"minority": 0.1, "gap": 0.3})
     experiment.model.options = ConfigDict({"features": (64, 2)})
-    experiment.train.steps = 500
+    experiment.train.update(steps=2000, eval_every=200)
+    experiment.optimizer.update(learning_rate=1e-2, schedule="cosine")
 
 
 def _planted(experiment: ConfigDict) -> None:

@@ -127,7 +127,7 @@ def choose_plan(
       steps: of a level. With them the budget is at most a fifth of what the run itself will take
         by the first plan, so that short runs are not spent on planning.
       learnt: a folder in which choices are kept and looked up: by the program, the kind and number
-        of devices, the versions of JAX, the sizes and the candidates.
+        of devices, the versions of JAX, the sizes, the steps and the candidates.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
 
     Returns:
@@ -140,7 +140,7 @@ def choose_plan(
     """
     setting = Setting(trainer, members, train, validation)
     plans = list(candidates or candidate_plans(widths_for(sizes)))
-    path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes)[:32]}.json"
+    path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes, steps)[:32]}.json"
     if found := team.from_first(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
     plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
@@ -149,7 +149,9 @@ def choose_plan(
     return plan, evidence
 
 
-def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) -> str:
+def _fingerprint(
+    setting: Setting, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
+) -> str:
     """The SHA-256 of all that a choice depends on, without compiling anything."""
     trainer, members, _, validation = setting
     one = trees.index(members, slice(1))
@@ -165,6 +167,7 @@ def _fingerprint(setting: Setting, plans: Sequence[Plan], sizes: Sequence[int]) 
             "device": [device.device_kind, jax.local_device_count(), jax.process_count()],
             "versions": [jax.__version__, jaxlib.__version__],
             "sizes": list(sizes),
+            "steps": steps,  # a long run measures plans that a short one leaves out
             "candidates": [plan._asdict() for plan in plans],
         }
     )

@@ -35,19 +35,20 @@ def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkey
 
 
 def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
-    def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES)):
+    def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES), steps=10):
         setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)
-        return planning._fingerprint(setting, plans, sizes)
+        return planning._fingerprint(setting, plans, sizes, steps)
 
     other = TRAINER._replace(schedule=lambda step: 0.5)
     names = [name(), name(other), name(sizes=(3,)), name(plans=tuple(CANDIDATES[:1]))]
-    assert len(set(names)) == 4 and name() == names[0]
+    names.append(name(steps=20))
+    assert len(set(names)) == 5 and name() == names[0]
 
 
 def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 0.1)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
     monkeypatch.setattr(planning, "free_bytes", lambda: 150)
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
