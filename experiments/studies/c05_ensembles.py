@@ -22,7 +22,7 @@ PROTOCOL = Protocol(
     "ensemble of dense networks.",
     question="Do eight tickets at density .25 together give new examples a higher likelihood than "
     "two dense networks, which cost as much to run?",
-    setup="MNIST-1D, 4,000 examples of its own for every seed, MLPs 40-64-64-10 with Adam, 500 "
+    setup="MNIST-1D, 4,000 examples of its own for every seed, MLPs 40-64-64-10 with Adam, 400 "
     "steps; all networks of a seed see the same examples from different starts in different "
     "orders; magnitude pruning in three rounds, rewound to the start.",
     arms=("2 dense", "8 tickets", "8 shuffled", "8 small", "1 wide", "18 dense"),

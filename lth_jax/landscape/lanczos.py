@@ -27,7 +27,7 @@ BREAKDOWN = 1e-5
 BLOCK = 16
 """At most so many rows of the basis stand in one array: a block stays in the cache meanwhile."""
 
-CHECK = 4
+CHECK = 5
 """The drivers on the host ask for the first time after so many steps."""
 
 LONG = 1000

@@ -6,7 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """An MLP 40-64-64-10 (7,296 weights), 500 steps, three rounds to density .25.
+    """An MLP 40-64-64-10 (7,296 weights), 400 steps, three rounds to density .25.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
@@ -15,7 +15,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config = common.mnist1d(seeds=16)
     experiment = config.experiment
     experiment.model.options.features = (64, 64, 10)
-    experiment.train.steps = 500
+    experiment.train.steps = 400
     experiment.prune.update(rate=1 - 0.25 ** (1 / 3), levels=3)
     experiment.control_levels = (3,)
     config.study = ConfigDict(

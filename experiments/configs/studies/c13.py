@@ -12,7 +12,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=24)
+    config = common.mnist1d(seeds=32)
     config.experiment.control_levels = (4,)
     config.study = ConfigDict(
         {
