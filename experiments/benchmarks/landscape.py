@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from experiments.benchmarks import landscape_exact
+from experiments.benchmarks import landscape_exact, landscape_torch
 from experiments.benchmarks.prune import alternated, result
 from lth_jax import models
 from lth_jax.landscape import extremes, hessian, lanczos
@@ -145,7 +145,7 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
 
     given = {} if case.usual is None else ways_to_tridiagonalise(case.loss, case, operator, start)
     ways = ways_to_tridiagonalise(case.usual or case.loss, case, operator, start)
-    ways |= torch_ways(case, ("Lanczos in PyTorch",))
+    ways |= torch_ways(case, landscape_torch.LANCZOS)
     goals = dict.fromkeys(ways, 1 / 1.2)
     ways |= {f"{name}, given our layers": way for name, way in given.items()}
     top = lanczos.ritz(ours()).values[-1]
@@ -223,107 +223,27 @@ def ways_to_tridiagonalise(
 
 
 def top_rows(case: Case, pairs: int) -> list[dict]:
-    """The largest eigenvalue to 1e-3, ours with its bound; the goal is for ways that are right."""
+    """The largest eigenvalue to 1e-3 with its bound; the goal is for ways that have a bound too."""
     operator = hessian(case.loss, case.params, [case.batch])
 
     def ours():
         return extremes(operator, KEY, smallest=0, tolerance=TOLERANCE, exact_below=0).largest
 
     exact = extremes(operator, KEY, smallest=0, tolerance=0.0, exact_below=0).largest[0]
-    ways = torch_ways(case, ("power iteration in PyTorch", "power iteration to its bound"))
+    ways = torch_ways(case, landscape_torch.POWER, landscape_torch.POWER_BOUND)
     values = {name: float(way()) for name, way in ways.items()} | {"ours": ours()[0]}
     errors = {name: abs(value - exact) / exact for name, value in values.items()}
     for name, error in errors.items():
         print(f"{case.name}: λmax is off by {100 * error:.2g} %, {name}", flush=True)
     runs = {name: alternated(ours, way, pairs) for name, way in ways.items()}
-    goals = {name: 1 / 1.2 for name in ways if errors[name] <= TOLERANCE}
+    goals = {name: 1 / 1.2 for name in ways if name == landscape_torch.POWER_BOUND}
     return result(f"λmax to {TOLERANCE:g}, {case.name}", runs, goals)
 
 
-def torch_ways(case: Case, wanted: tuple[str, ...]) -> dict[str, Callable]:
-    """Power iteration and Lanczos as people write them in PyTorch, on the same network."""
-    try:
-        import torch
-    except ImportError:
-        print(f"torch is not installed: no {' or '.join(wanted)}", flush=True)
-        return {}
-    params, loss = _torch_twin(case, torch)
-    gradients = torch.autograd.grad(loss, params, create_graph=True)
-    size = sum(p.numel() for p in params)
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-
-    def product(v: Any) -> Any:
-        found = torch.autograd.grad(flat, params, grad_outputs=v, retain_graph=True)
-        return torch.cat([part.reshape(-1) for part in found])
-
-    def start() -> Any:
-        torch.manual_seed(0)
-        v = torch.randn(size)
-        return v / v.norm()
-
-    def power_iteration(with_bound: bool) -> float:
-        v, before = start(), 0.0
-        for _ in range(200):
-            w = product(v)
-            value = float(v @ w)
-            left = float((w - value * v).norm()) if with_bound else value - before
-            v, before = w / w.norm(), value
-            if abs(left) <= TOLERANCE * abs(value):
-                break
-        return value
-
-    def lanczos_iteration() -> np.ndarray:
-        basis, matrix = torch.zeros(STEPS, size), np.zeros((STEPS, STEPS))
-        q = start()
-        for i in range(STEPS):
-            basis[i] = q
-            w = product(q)
-            matrix[i, i] = float(q @ w)
-            for _ in range(2):
-                w = w - (basis[: i + 1] @ w) @ basis[: i + 1]
-            length = w.norm()
-            if i + 1 < STEPS:
-                matrix[i, i + 1] = matrix[i + 1, i] = float(length)
-            q = w / length
-        return matrix
-
-    ways: dict[str, Callable] = {
-        "power iteration in PyTorch": partial(power_iteration, False),
-        "power iteration to its bound": partial(power_iteration, True),
-        "Lanczos in PyTorch": lanczos_iteration,
-    }
-    return {name: ways[name] for name in wanted}
-
-
-def _torch_twin(case: Case, torch: Any) -> tuple[list[Any], Any]:
-    """The same parameters and loss in PyTorch."""
-    from torch.nn import functional
-
-    names = sorted(case.params)
-    params = []
-    for name in names:
-        kernel = np.array(case.params[name]["kernel"])
-        order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-        params += [
-            torch.tensor(kernel.transpose(order).copy()),
-            torch.tensor(np.array(case.params[name]["bias"])),
-        ]
-    for p in params:
-        p.requires_grad_(True)
-    x, y = torch.tensor(np.array(case.batch.x)), torch.tensor(np.array(case.batch.y))
-    h = x.permute(0, 3, 1, 2).contiguous()
-    layers = list(zip(params[::2], params[1::2], strict=True))
-    for kernel, bias in layers[:-1]:
-        if kernel.ndim == 4:
-            h = functional.max_pool2d(
-                functional.relu(functional.conv2d(h, kernel, bias, padding=1)), 2
-            )
-        else:
-            h = functional.relu(functional.linear(h.flatten(1), kernel, bias))
-    if h.ndim == 4:  # the last kernel reads channels last, as Flax flattens
-        h = h.permute(0, 2, 3, 1)
-    logits = functional.linear(h.flatten(1), *layers[-1])
-    return params, functional.cross_entropy(logits, y.long())
+def torch_ways(case: Case, *wanted: str) -> dict[str, Callable]:
+    """Those of PyTorch's ways that are wanted, as far as there are any."""
+    ways = landscape_torch.ways(case.params, case.batch, steps=STEPS, tolerance=TOLERANCE)
+    return {name: way for name, way in ways.items() if name in wanted}
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[dict]:

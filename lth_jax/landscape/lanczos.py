@@ -302,7 +302,8 @@ def driver(matvec: Any, like: Any) -> Driver:
     """
     if jax.default_backend() != "cpu":
         return compiled
-    used = _primitives(jax.make_jaxpr(matvec)(like).jaxpr)
+    # JAX names what it traces by its `repr`, and an operator's would write out every entry.
+    used = _primitives(jax.make_jaxpr(lambda v: matvec(v))(like).jaxpr)
     alone = used["conv_general_dilated"] or used.total() > LONG
     return iterate if alone else blocked
 

@@ -65,10 +65,6 @@ class Operator(NamedTuple):
         """The dtype of vectors: float64 if any parameter is, else float32."""
         return _vector_dtype(self.params)
 
-    def __repr__(self) -> str:
-        """The shape only: JAX names what it traces by its `repr`, and the entries take 100 ms."""
-        return f"Operator(size={self.size}, batches={len(self.parts)}, dtype={self.dtype})"
-
     def __call__(self, v: jax.Array) -> jax.Array:
         """The product with a vector `[size]`, the mean over all examples of all batches.
 

@@ -57,6 +57,7 @@ def seed_row(**changes):
     }
 
 
+@pytest.mark.slow
 def test_dense_parents_and_tickets_stand_at_every_precision(rows):
     assert [(r["arm"], r["level"], r["precision"], r["scales"]) for r in rows] == [
         (arm, level, p.name, p.scales)
@@ -66,6 +67,7 @@ def test_dense_parents_and_tickets_stand_at_every_precision(rows):
     assert all(row["replicates"] == 2 and row["low"] <= row["mean"] <= row["high"] for row in rows)
 
 
+@pytest.mark.slow
 def test_at_float32_the_accuracies_are_the_runs_own(rows, run, capsys):
     capsys.readouterr()
     assert cli.main(["show", run.name, "--root", str(run.parent), "--json"]) == 0
@@ -76,6 +78,7 @@ def test_at_float32_the_accuracies_are_the_runs_own(rows, run, capsys):
         np.testing.assert_allclose(here["values"], own["values"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_real_files(rows, run):
     info = store.find_run(run.parent, run.name)
     shelf = store.Store(run.parent)
@@ -91,6 +94,7 @@ def test_bytes_are_those_of_real_files(rows, run):
         assert row["file_bytes"] == np.mean([len(file) for file in files])
 
 
+@pytest.mark.slow
 def test_no_row_beats_one_of_the_frontier(rows):
     best = [row for row in rows if row["frontier"]]
     assert best and len(best) < len(rows)
@@ -100,6 +104,7 @@ def test_no_row_beats_one_of_the_frontier(rows):
         ]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_picture_and_links_the_numbers(report, rows):
     page = (report / "index.html").read_text()
     assert 'aria-label="frontier"' in page
@@ -108,12 +113,14 @@ def test_the_page_shows_the_picture_and_links_the_numbers(report, rows):
     assert parquet.read_table(report / "data" / "frontier.parquet").num_rows == len(rows)
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch):
     monkeypatch.setattr(frontier, "measure", lambda *_: pytest.fail("measured twice"))
     assert frontier.main([str(run)]) == 0
     assert json.loads((report / "data" / "frontier.json").read_text())["rows"] == rows
 
 
+@pytest.mark.slow
 def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "SOURCES", ("json",))  # as if nothing were measured yet
     monkeypatch.setattr(frontier, "tester", lambda lab: lambda params, state: 1.0)

@@ -28,6 +28,7 @@ def planted(tmp_path_factory):
     return runner.run(config, [])
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_once_and_drawn(planted, capsys):
     command = [planted.name, "--root", str(planted.parent), "--examples", "90"]
     assert measure.main(command) == 0 == measure.main(command)
@@ -107,6 +108,7 @@ def test_units_that_are_off_are_counted_and_groups_told_apart(tmp_path):
     assert counts.shape[0] == len(np.unique(look.groups)) and counts.sum() == 8
 
 
+@pytest.mark.slow
 def test_a_number_of_examples_below_1_is_refused(planted, capsys):
     command = [planted.name, "--root", str(planted.parent), "--examples", "0"]
     assert measure.main(command) == 2

@@ -37,6 +37,7 @@ def networks(folder):
     return {(one.arm, one.replicate): one.params["Dense_0/kernel"] for one in found}
 
 
+@pytest.mark.slow
 def test_without_weight_a_taught_run_is_a_plain_one(teacher):
     student = runner.run(taught(teacher, **{"train.distill.weight": 0.0}), [])
     plain, found = networks(teacher), networks(student)
@@ -45,6 +46,7 @@ def test_without_weight_a_taught_run_is_a_plain_one(teacher):
         np.testing.assert_allclose(found[one], weights, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["all", "own"])
 def test_the_teachers_are_the_dense_networks_of_the_run(teacher, who):
     config = taught(teacher, **{"train.distill.who": who, "train.distill.weight": 1.0})
@@ -69,6 +71,7 @@ class Anybody:
         self.data_key, self.hyper = data_key, hyper
 
 
+@pytest.mark.slow
 def test_unlabelled_examples_are_new_and_add_to_each_batch(teacher):
     changes = {"data.unlabelled": 800, "train.distill.unlabelled": 7}
     config = taught(teacher, **changes)
@@ -96,6 +99,7 @@ def test_a_run_of_averaged_weights_keeps_what_it_tested(teacher):
     assert kept.mean() < 0.6 and mean["ticket", 0].shape == plain["ticket", 0].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -117,6 +121,7 @@ def test_what_cannot_be_taught_is_refused(teacher, changes, message):
         runner.run(taught(teacher, **changes), [])
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_cannot_teach(teacher, tmp_path):
     config = config_in(tmp_path)
     with stores.open_run(tmp_path, name="half", config=ConfigDict({"a": 1}).to_dict(), env={}):

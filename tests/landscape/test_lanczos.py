@@ -138,6 +138,17 @@ def test_a_stock_convolution_is_kept_out_of_loops():
     assert lanczos.driver(jax.jit(lambda v: 2 * v), start(5)) is lanczos.blocked
 
 
+def test_a_product_is_traced_without_writing_it_out():
+    class Product:
+        def __call__(self, v):
+            return 2 * v
+
+        def __repr__(self):
+            raise AssertionError("an operator's entries take longer to print than to use")
+
+    assert lanczos.driver(Product(), start(5)) is lanczos.blocked
+
+
 def test_the_scan_maps_over_a_population():
     matrices = jnp.stack([symmetric(np.linspace(0, top, 10)) for top in (1.0, 2.0, 3.0)])
     found = jax.vmap(lambda m: compiled_scan(m, start(10), KEY, steps=10))(matrices)
@@ -152,12 +163,12 @@ def test_it_stops_when_told_to(driver):
 
     def left(found):
         asked.append(found.steps)
-        return {4: 1, 5: 9, 14: 5, 19: 0}[found.steps]
+        return {5: 1, 6: 9, 15: 5, 20: 0}[found.steps]
 
     multiplied = jax.tree_util.Partial(multiply, symmetric(np.linspace(0, 1, 50)))
     found = driver(multiplied, start(50), KEY, steps=40, left=left)
-    assert found.steps == 19
-    assert asked == [4, 5, 14, 19]
+    assert found.steps == 20
+    assert asked == [5, 6, 15, 20]
 
 
 def test_a_basis_that_does_not_fit_is_refused_before_it_is_made():

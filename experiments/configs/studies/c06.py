@@ -29,6 +29,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.replicates = 64
         experiment.train.update(steps=4000, eval_every=400)
     return config

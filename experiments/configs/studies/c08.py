@@ -22,6 +22,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         {
             "delta": 1.0,  # octaves of density
             "examples": (250, 1000, 4000),
+            "asked": (1000, 4000),  # of them, between which the best density is compared
             "noises": (0.0, 0.2),
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 4,
@@ -29,7 +30,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.replicates = 48
         experiment.train.update(steps=4000, eval_every=200)
         config.study.noises = (0.0, 0.1, 0.2, 0.4)
     return config

@@ -14,7 +14,13 @@ def test_the_evidence_is_whole(tmp_path):
     config = tiny(c08.get_config("laptop"))
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
-    sizes = {"examples": (32, 64), "noises": (0.0, 0.5), "rates": (1e-2,), "pilot_seeds": 2}
+    sizes = {
+        "examples": (16, 32, 64),
+        "asked": (32, 64),
+        "noises": (0.0, 0.5),
+        "rates": (1e-2,),
+        "pilot_seeds": 2,
+    }
     config.study.update(ConfigDict(sizes))
     with bench_in(tmp_path) as bench:
         evidence = c8.gather(bench, config)
@@ -23,7 +29,7 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (best, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert len(evidence.gate) == config.experiment.replicates
-    assert evidence.member_steps == 4 * 2 * (1 + 2 + 1) * 20
+    assert evidence.member_steps == 6 * 2 * (1 + 2 + 1) * 20
     dense = [row["value"] for row in evidence.rows if row["density"] == 1]
-    assert dense == [0.0] * (4 * 2)
+    assert dense == [0.0] * (6 * 2)
     c8.draw(evidence.rows)

@@ -8,6 +8,12 @@ from experiments.studies import c10_attention as study
 from tests.experiments.studies.bench import bench_in
 
 
+def test_masks_that_shuffled_ones_match_are_no_tickets():
+    assert "say nothing" in study.premise(np.zeros(8))
+    assert "say nothing" in study.premise(np.linspace(-3, 4, 8))
+    assert "are tickets" in study.premise(np.linspace(3, 4, 8))
+
+
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = c10.get_config("laptop")
