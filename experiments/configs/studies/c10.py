@@ -26,7 +26,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     experiment.train.update(steps=300, eval_every=150, batch_size=32, share=1000)
     experiment.optimizer.learning_rate = 3e-3
-    experiment.prune.update(scope="layerwise", rate=0.5, levels=2)
+    experiment.prune.update(scope="layerwise", rate=0.75, levels=2)
     experiment.controls = ("shuffle",)
     config.study = ConfigDict(
         {
