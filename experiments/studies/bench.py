@@ -48,6 +48,25 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
     return varied
 
 
+def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[str, ConfigDict]:
+    """Dense networks as small as a ladder's tickets, and others trained as long as all its levels.
+
+    Args:
+      config: the ladder's.
+      small: widths of an MLP with as many weights as a ticket.
+      rate: the learning rate of both.
+
+    Returns:
+      `"small"` and `"dense+"`.
+    """
+    dense = vary(config, prune__levels=0, optimizer__learning_rate=rate)
+    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
+    return {
+        "small": vary(dense, model__options__features=tuple(small)),
+        "dense+": vary(dense, train__steps=longer),
+    }
+
+
 class Bench:
     """Trains and keeps what studies ask for.
 

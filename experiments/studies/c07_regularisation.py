@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments.configs.studies import c07, common
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_beside, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -41,12 +41,8 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     arms = ("dense", "ticket", "reinit", "shuffle")
     tuned = bench.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
     rate = {arm: {RATE: tuned.rates[arm]} for arm in arms}
-    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
     others = {
-        "small": vary(
-            config, model__options__features=tuple(study.small), prune__levels=0, **rate["dense"]
-        ),
-        "dense+": vary(config, train__steps=longer, prune__levels=0, **rate["dense"]),
+        **dense_beside(config, study.small, tuned.rates["dense"]),
         "random labels": vary(
             config, train__label_noise=study.noise, controls=(), **rate["ticket"]
         ),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import common, original
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_beside, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from lth_jax import landscape, trees
@@ -29,11 +29,12 @@ PROTOCOL = Protocol(
     "values under their mask, shuffled masks and random masks by a point each?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-64-64-10 with Adam, "
     "400 steps; magnitude pruning in three rounds, rewound to the start.",
-    arms=("dense", "ticket", "reinit", "shuffle", "random"),
+    arms=("dense", "ticket", "reinit", "shuffle", "random", "small", "dense+"),
     statistic="differences of test accuracy in points, paired by seed; that to DENSE has the "
     "margin added",
-    rule="All four must hold (intersection–union). Learning rates are tuned for each arm on pilot "
-    "seeds.",
+    rule="All four must hold (intersection–union). Learning rates are tuned on pilot seeds for "
+    "each arm of the ladder. SMALL is dense with as many weights as a ticket, DENSE+ dense for as "
+    "many steps as the whole ladder; both are shown beside.",
     expects="Supported: on MNIST and its kin the initial values matter (Frankle & Carbin, 2019); "
     "with tuned rates on larger tasks they often do not (Liu et al., 2019).",
     limits="One small network, and 400 steps of training. By the recipe of MNIST-1D's authors, "
@@ -42,17 +43,20 @@ PROTOCOL = Protocol(
     "2020).",
 )
 RATE = "optimizer__learning_rate"
+LADDER, BESIDE = PROTOCOL.arms[:5], PROTOCOL.arms[5:]
 
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Tuned ladders with all controls, late rewinding, and the lines between children."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    tuned = bench.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
+    tuned = bench.tuned(name, config, pilot, study.rates, LADDER)
+    beside = bench.ladders(name, dense_beside(config, study.small, tuned.rates["dense"]))
     at_rate = vary(config, **{RATE: tuned.rates["ticket"]})
     rewound = vary(at_rate, rewind__step=study.late, controls=())
     late = bench.ladders(name, {"late": rewound})
-    accuracy = {arm: 100 * tuned.of(arm, "test_accuracy_final") for arm in PROTOCOL.arms}
+    accuracy = {arm: 100 * tuned.of(arm, "test_accuracy_final") for arm in LADDER}
+    accuracy |= {arm: 100 * beside.of(arm, "dense", "test_accuracy_final") for arm in BESIDE}
     accuracy["rewound late"] = 100 * late.of("late", "ticket", "test_accuracy_final")
     barriers = {arm: _barriers(bench, at_rate, arm) for arm in ("dense", "ticket")}
     sooner = tuned.of("dense", "early_stop_step") - tuned.of("ticket", "early_stop_step")
@@ -62,7 +66,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     return Evidence(
         primaries=[
             _points(f"ticket − dense + {study.margin:g}", ahead["dense"] + study.margin, 0.0),
-            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in PROTOCOL.arms[2:]),
+            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in LADDER[2:]),
         ],
         rows=[
             {"arm": arm, "replicate": i, "metric": "test accuracy", "value": value}
@@ -71,14 +75,15 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ],
         secondary=[
             _points("ticket − dense", ahead["dense"], study.margin),
+            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in BESIDE),
             _points("ticket − dense, both stopped early", stopped[0] - stopped[1], 1.0),
             Primary("early stop, dense − ticket", sooner, 50.0, "steps"),
             _points(f"rewound to step {study.late} − to 0", -ahead["rewound late"], 1.0),
             *(_points(f"barrier between children of {a}", b, 2.0) for a, b in barriers.items()),
         ],
         gate=ahead["shuffle"],
-        member_steps=tuned.member_steps + late.member_steps + children,
-        flops=tuned.flops(),
+        member_steps=sum(run.member_steps for run in (tuned, beside, late)) + children,
+        flops=tuned.flops() | {arm: beside.flops(arm)["dense"] for arm in BESIDE},
         notes=(tuned.told(),),
     )
 

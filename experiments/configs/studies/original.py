@@ -23,6 +23,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         {
             "delta": 1.0,  # points of test accuracy over each control
             "margin": 1.0,  # points that may be lost against the dense network
+            "small": (22, 22, 10),  # dense, with as many weights as a ticket
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 4,
             "late": 50,  # the step of the other rewinding
