@@ -26,8 +26,9 @@ PROTOCOL = Protocol(
     question="From one initialisation, do the masks of a plain and of a mixed training agree less "
     "than those of two plain trainings on different data orders, by more than training twice as "
     "long changes them?",
-    setup="Digits of 8 × 8 pixels, an MLP 64-64-64-10 with Adam, 500 steps; masks are the largest "
-    "tenth of the weights of each layer at the end.",
+    setup="Digits of 8 × 8 pixels, an MLP 64-64-64-10 with Adam, 500 steps, one learning rate for "
+    "all, which would change masks too; masks are the largest tenth of the weights of each layer "
+    "at the end.",
     arms=("plain", "longer", "label smoothing", "mixup", "cutmix"),
     statistic="Cohen's κ between the masks of a recipe and of plain training on another data "
     "order, in both directions, subtracted from that of two plain trainings; per initialisation",

@@ -28,8 +28,9 @@ PROTOCOL = Protocol(
     "is its attention more focused than that of its twin trained on with all of them, and more "
     "than the cut alone would make it?",
     setup="A Transformer encoder of one layer, four heads and width 32 names the one marked symbol "
-    "of sixteen; 1,000 sequences of its own for every seed, Adam, 300 steps and 300 more; weight "
-    "tickets by magnitude pruning in two rounds to density .06, rewound to the start.",
+    "of sixteen; 1,000 sequences of its own for every seed, Adam, 300 steps and 300 more, one "
+    "learning rate for all, which would change attention too; weight tickets by magnitude pruning "
+    "in two rounds to density .06, rewound to the start.",
     arms=("dense", "dense, cut", "top 4", "weight ticket"),
     statistic="entropy of attention in nats, mean over heads, queries and 256 test sequences: "
     "DENSE minus TOP 4, and DENSE CUT (no training after the cut) minus TOP 4; by seed",

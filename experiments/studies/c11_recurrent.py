@@ -8,12 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import c11
+from experiments.configs.studies import c11, common
 from experiments.studies.agreement import at, kappa, largest
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
-from lth_jax.coding.stored import Stored
 from lth_jax.lottery import derive
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius
@@ -31,7 +30,8 @@ PROTOCOL = Protocol(
     "steps on 1,000 sequences of its own for every seed; three rounds to density .2.",
     arms=("dense", "ticket", "reinit", "shuffle", "shuffle, same radius"),
     statistic="test accuracy of TICKET minus SHUFFLE at density .2, in points; paired by seed",
-    rule="The difference is significant and at least δ.",
+    rule="The difference is significant and at least δ. Tickets and shuffled masks have each the "
+    "learning rate that pilot seeds like best.",
     expects="Supported, in part because random pruning shrinks the spectral radius by √ρ, and with "
     "it the memory: the arm of the same radius says how much.",
     limits="One short memory task and one cell. What tying does is told by how far the masks of "
@@ -41,50 +41,47 @@ PROTOCOL = Protocol(
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """The ladder, shuffled twins of the tickets' radius, and the unrolled twin's masks."""
-    name = PROTOCOL.claim
+    study, name = config.study, PROTOCOL.claim
+    pilot = common.pilot(config, study.pilot_seeds)
+    rates = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    config = vary(config, optimizer__learning_rate=rates["ticket"])
     ladder = bench.ladders(name, {"tied": config})
     origins = bench.origins(name, config)
-    last = ladder.levels("tied")[-1]
-    masks = {arm: _last(bench, config, arm, last) for arm in ("ticket", "shuffle")}
+    begun = bench.starts(name, config, ("ticket", "shuffle"))
+    hyper = {"learning_rate": rates["shuffle"]}
+    shuffled = [start._replace(hyper=hyper) for start in begun["shuffle"]]
     twins = [
-        _of_radius(start, shuffled, _radius(start, ticket))
-        for start, ticket, shuffled in zip(origins, masks["ticket"], masks["shuffle"], strict=True)
+        _of_radius(start, _radius(ticket))
+        for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
-    scaled = bench.retrain(name, config, twins)["results"]["test_accuracy_final"]
+    ended = bench.retrain(name, config, [*shuffled, *twins])["results"]["test_accuracy_final"]
     untied = vary(config, prune__levels=0, controls=())
     untied.experiment.model.options.tied = False
     bench.ladders(f"{name}-untied", {"untied": untied})
+    kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
     agreed = {
-        "tied": _siblings(bench, config, origins, masks["ticket"][0].density),
-        "untied": _siblings(
-            bench,
-            untied,
-            bench.origins(f"{name}-untied", untied),
-            masks["ticket"][0].density,
-        ),
+        "tied": _siblings(bench, config, origins, kept),
+        "untied": _siblings(bench, untied, bench.origins(f"{name}-untied", untied), kept),
     }
 
     def test(arm: str) -> Any:
         return 100 * ladder.of("tied", arm, "test_accuracy_final")
 
-    accuracy = {arm: test(arm) for arm in ("dense", "ticket", "reinit", "shuffle")}
-    accuracy["shuffle, same radius"] = 100 * scaled
+    accuracy = {arm: test(arm) for arm in ("dense", "ticket", "reinit")}
+    accuracy |= zip(PROTOCOL.arms[3:], np.split(100 * ended.astype(float), 2), strict=True)
     rows = [
         {"arm": arm, "replicate": i, "metric": "test accuracy", "value": float(value)}
         for arm, values in accuracy.items()
         for i, value in enumerate(values)
     ]
-    radii = {
-        arm: np.array([_radius(s, one) for s, one in zip(origins, found, strict=True)])
-        for arm, found in masks.items()
-    }
+    radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
     count = len(origins) * config.experiment.train.steps
     return Evidence(
         primaries=[
             Primary(
                 "test accuracy, ticket − shuffle",
                 accuracy["ticket"] - accuracy["shuffle"],
-                config.study.delta,
+                study.delta,
                 "points",
             )
         ],
@@ -93,7 +90,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             Primary(
                 "ticket − shuffle of the same radius",
                 accuracy["ticket"] - accuracy["shuffle, same radius"],
-                config.study.delta,
+                study.delta,
                 "points",
             ),
             Primary("ticket − reinit", accuracy["ticket"] - accuracy["reinit"], 2.0, "points"),
@@ -104,26 +101,23 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             Primary("κ of two data orders, unrolled", agreed["untied"], 0.05, "κ"),
             Primary("κ, tied − unrolled", agreed["tied"] - agreed["untied"], 0.05, "κ"),
         ],
-        member_steps=ladder.member_steps + 6 * count,
+        member_steps=ladder.member_steps + 7 * count,
+        notes=(
+            f"Learning rates chosen on pilot seeds: tickets {rates['ticket']:g}, both kinds of "
+            f"shuffled masks {rates['shuffle']:g}; dense and reinit have the tickets'.",
+        ),
     )
 
 
-def _last(bench: Bench, config: ConfigDict, arm: str, level: int) -> list[Stored]:
-    """An arm's networks of the last level, seed by seed."""
-    found = [one for one in bench.networks(PROTOCOL.claim, config, (arm,)) if one.level == level]
-    return sorted(found, key=lambda one: one.replicate)
+def _radius(start: Start) -> float:
+    """The spectral radius of a start's recurrent kernel."""
+    return float(spectral_radius(start.params[KERNEL])[0])
 
 
-def _radius(start: Start, one: Stored) -> float:
-    """The spectral radius of a start's recurrent kernel under a network's mask."""
-    return float(spectral_radius(start.params[KERNEL] * one.mask[KERNEL])[0])
-
-
-def _of_radius(start: Start, one: Stored, radius: float) -> Start:
-    """The start under a network's mask, its recurrent kernel scaled to a spectral radius."""
-    factor = np.float32(radius / max(_radius(start, one), 1e-6))
-    params = {**start.params, KERNEL: start.params[KERNEL] * factor}
-    return start._replace(params=params, mask=one.mask)
+def _of_radius(start: Start, radius: float) -> Start:
+    """The start with its recurrent kernel scaled to a spectral radius."""
+    factor = np.float32(radius / max(_radius(start), 1e-6))
+    return start._replace(params={**start.params, KERNEL: start.params[KERNEL] * factor})
 
 
 def _siblings(bench: Bench, config: ConfigDict, origins: Sequence[Start], density: float) -> Any:

@@ -27,7 +27,14 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.prune.update(scope="layerwise", rate=0.42, levels=3)
     experiment.controls = ("reinit", "shuffle")
     experiment.control_levels = (3,)
-    config.study = ConfigDict({"delta": 2.0, "control_seeds": 48})
+    config.study = ConfigDict(
+        {
+            "delta": 2.0,  # points of test accuracy, ticket − shuffle
+            "rates": (1e-3, 3e-3, 1e-2),
+            "pilot_seeds": 4,
+            "control_seeds": 48,
+        }
+    )
     if size == "full":
         experiment.data.options.delay = 40
         experiment.model.options.width = 256
