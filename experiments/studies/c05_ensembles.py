@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from experiments.configs.studies import c05, common
+from experiments.studies import regimes
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures import calibration, ensembles
@@ -148,8 +150,21 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             f"{study.tickets} small": study.tickets * cost["small"][DENSE],
             "1 wide": cost["wide"][DENSE],
         },
-        notes=(f"Learning rates chosen on pilot seeds: {told(rates)}.",),
+        notes=(
+            f"Learning rates chosen on pilot seeds: {told(rates)}.",
+            f"Likelihood over {study.dense} dense at equal cost, in percent, all intervals at "
+            f"once: {regimes.told(by_density(study, found))}.",
+        ),
     )
+
+
+def by_density(
+    study: ConfigDict, found: Mapping[str, Sequence[Judged]]
+) -> dict[str, NDArray[np.float64]]:
+    """What ensembles of as many weights gain over the few dense ones: many sparse, fewer denser."""
+    few = np.array([one.nll for one in found[f"{study.dense} dense"]])
+    arms = [arm for arm in found if "tickets" in arm]
+    return {arm: 100 * (1 - np.array([one.nll for one in found[arm]]) / few) for arm in arms}
 
 
 def told(rates: Mapping[str, float]) -> str:

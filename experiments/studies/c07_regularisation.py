@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from experiments.configs.studies import c07, common
+from experiments.studies import regimes
 from experiments.studies.bench import Bench, dense_beside, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.results import Tuned
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -115,8 +118,29 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         gate=test("ticket") - test("shuffle"),
         member_steps=tuned.member_steps + beside.member_steps,
         flops=tuned.flops(),
-        notes=(tuned.told(),),
+        notes=(
+            tuned.told(),
+            "Ticket − dense at each density, in points, all intervals at once: "
+            f"{regimes.told(by_density(config, tuned))}.",
+        ),
     )
+
+
+def by_density(config: ConfigDict, tuned: Tuned) -> dict[str, NDArray[np.float64]]:
+    """What tickets add to training error and test accuracy, at every level of the ladder."""
+
+    def added(metric: str, level: int) -> NDArray[np.float64]:
+        return 100 * (tuned.of("ticket", metric, level) - tuned.of("dense", metric))
+
+    kept, levels = 1 - config.experiment.prune.rate, range(1, config.experiment.prune.levels + 1)
+    return {
+        f"{what} at {100 * kept**level:.3g} %": sign * added(metric, level)
+        for level in levels
+        for what, metric, sign in (
+            ("training error", "train_accuracy_final", -1),
+            ("test accuracy", "test_accuracy_final", 1),
+        )
+    }
 
 
 def controls(bench: Bench, config: ConfigDict) -> list[Control]:

@@ -8,12 +8,13 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c08, common
+from experiments.studies import regimes
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Results
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
-from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED, simultaneous
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -122,11 +123,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
 
 def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
     """The geometric mean of the best density in every cell, with simultaneous intervals."""
-    held = simultaneous(np.stack(list(best.values()), axis=1), rng=np.random.default_rng(0))
-    cells = zip(best, held, strict=True)
     return "; ".join(
         f"{cell}: {2**one.estimate:.2f} [{2**one.low:.2f}, {2**one.high:.2f}]"
-        for cell, one in cells
+        for cell, one in regimes.at_once(best).items()
     )
 
 

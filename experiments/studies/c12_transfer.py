@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c12, common
+from experiments.studies import regimes
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
@@ -39,6 +40,7 @@ BLOCK = {  # the residual network's kernels, by those of the plain one
     "Conv_1/kernel": "ResidualBlock_0/Conv_0/kernel",
     "Conv_2/kernel": "ResidualBlock_0/Conv_1/kernel",
 }
+MLPS = ("into residual", "new init", "into plain")
 Masks = list[dict[str, NDArray]]
 
 
@@ -56,7 +58,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     back = _trained(bench, name, plain, turned, rates)
     fresh = _trained(bench, name, config, masks, rates, new=True)
     convs, conv_steps = _conv(bench, config)
-    pairs = {"into residual": into, "new init": fresh, "into plain": back, "VGG to ResNet": convs}
+    pairs = dict(zip(MLPS, (into, fresh, back), strict=True)) | {"VGG to ResNet": convs}
     gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
     trained = 9 * len(gain) * config.experiment.train.steps
     return Evidence(
@@ -82,7 +84,12 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ],
         gate=worth,
         member_steps=steps + trained + conv_steps,
-        notes=(*(_kept(pair, arms) for pair, arms in pairs.items()), f"Learning rates: {rate}."),
+        notes=(
+            *(_kept(pair, arms) for pair, arms in pairs.items()),
+            "Transfer − shuffle between MLPs, in points, all intervals at once: "
+            f"{regimes.told({pair: _gain(pairs[pair], 'transfer') for pair in MLPS})}.",
+            f"Learning rates: ticket {rate['ticket']:g}, shuffle {rate['shuffle']:g}.",
+        ),
     )
 
 
