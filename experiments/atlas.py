@@ -1,12 +1,14 @@
 """Runs the studies of the article's claims and draws their atlas.
 
     python -m experiments.atlas [--size=smoke|laptop|full] [--only=C5,C9] [--again] [--root=runs]
+                                [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
 
 A study writes its protocol's hash down before anything is drawn; what is finished is kept and never
 run again, unless `--again` asks for it. `smoke` runs the controls with known answers alone,
-`laptop` gives the verdicts on two cores, `full` needs a GPU. `plan` runs a study on a few pilot
-seeds and says how many would decide its question. The page is `runs/atlas/<size>/index.html`.
+`laptop` gives the verdicts on two cores, `full` needs a GPU, and MNIST's idx files and CIFAR-10's
+archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and says how many would decide
+its question. The page is `runs/atlas/<size>/index.html`.
 """
 
 import argparse
@@ -92,7 +94,7 @@ def draw(size: str, bench: Bench) -> Path:
         one, rows = study(claim), folders[claim] / "seeds.parquet"
         chapters.append(
             Chapter(
-                protocol=one.protocol._asdict(),
+                protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
                 found=result,
                 judgement=judged[claim],
                 figure=one.draw(read_parquet(rows)) if rows.exists() else None,
@@ -100,6 +102,11 @@ def draw(size: str, bench: Bench) -> Path:
             )
         )
     return write_atlas(Path(bench.machine.workdir) / "atlas" / size, size, chapters)
+
+
+def _own_setup(config: ConfigDict) -> dict[str, str]:
+    """What a size has been given in place of the protocol's set-up, where it differs."""
+    return {k: v for k, v in config.study.items() if k == "setup"} if "study" in config else {}
 
 
 def plan(claim: str, size: str, bench: Bench) -> str:
@@ -148,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="run what is finished, too")
     parser.add_argument("--root", default=base.ladder().machine.workdir, help="folder of all runs")
     parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
+    parser.add_argument("--manual_dir", default="", help="MNIST's and CIFAR-10's files, for full")
     arguments = parser.parse_args(argv)
 
     def work() -> str:
@@ -156,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         claims = _claims(arguments.only.split(",") if arguments.only else list(MODULES))
         machine = base.ladder().machine
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
+        machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
         with stores.on_signals() as stop:
             bench = Bench(machine, stop, ["python", "-m", "experiments.atlas", *sys.argv[1:]])

@@ -38,4 +38,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     if size == "full":
         config.study.hidden = (2, 4, 8, 16, 32, 64)
         config.study.popup.widths = (16, 64, 256, 1024, 4096)
+        config.study.setup = (
+            "As on a laptop, with XOR networks to width 64 and learned masks to width 4,096."
+        )
     return config

@@ -12,12 +12,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     config = c07.get_config(size)
-    config.study = ConfigDict(
-        {
-            "delta": 3.0,  # per cent of a mask's bytes
-            "rates": config.study.rates,
-            "pilot_seeds": config.study.pilot_seeds,
-            "control_seeds": 48,
-        }
-    )
+    asked = {
+        "delta": 3.0,  # per cent of a mask's bytes
+        "control_seeds": 48,
+    }
+    shared = ("rates", "pilot_seeds", "setup")
+    config.study = ConfigDict(asked | {k: v for k, v in config.study.items() if k in shared})
     return config

@@ -36,7 +36,15 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     if size == "full":
         config.experiment.model.options.stages = ((64, 64), (128, 128))
-        config.experiment.train.steps = config.heads.experiment.train.steps = 2000
+        config.heads.experiment.model.options.update(width=192, hidden=384, layers=6)
+        for experiment in (config.experiment, config.heads.experiment):
+            experiment.data.update(name="cifar10", validation=5000, train_examples=0)
+            experiment.train.update(steps=10_000, eval_every=1000, batch_size=128)
+        config.study.rates = (3e-4, 1e-3)
+        config.study.setup = (
+            "CIFAR-10: a convolutional network of 64 and 128 channels, and a ViT of six layers and "
+            "width 192; Adam, 10,000 steps; pruned and rewound as on a laptop."
+        )
     return config
 
 
@@ -46,7 +54,7 @@ def _structured(model: str, options: dict) -> ConfigDict:
     experiment.replicates, experiment.seed = 24, common.PRIMARY_SEED
     experiment.data.train_examples = 400
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
-    experiment.train.update(steps=200, eval_every=50, batch_size=32)
+    experiment.train.update(steps=150, eval_every=75, batch_size=32)
     experiment.prune.update(granularity="units", scope="layerwise", rate=0.5, levels=2)
     experiment.controls, experiment.control_levels = ("scratch", "random_units"), (2,)
     return config

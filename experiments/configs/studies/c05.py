@@ -33,7 +33,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.model.options.features = (256, 256, 10)
-        experiment.train.steps = 4000
-        config.study.update(small=(108, 108, 10), wide=(374, 374, 10))
+        common.lenet(config)
+        config.study.update(small=(82, 27, 10), wide=(560, 165, 10))
     return config

@@ -29,5 +29,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.train.update(steps=4000, eval_every=400)
+        common.longer(config, 4000)
     return config

@@ -27,6 +27,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        config.experiment.replicates = 48
-        config.experiment.train.steps = 4000
+        common.lenet(config)
+        config.study.small = (43, 14, 10)
     return config

@@ -12,7 +12,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=48)
+    config = common.mnist1d(seeds=32)
     experiment = config.experiment
     experiment.model.options.features = (64, 64, 10)
     experiment.train.update(steps=300, eval_every=150)
@@ -30,6 +30,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.train.update(steps=4000, eval_every=200)
+        common.longer(config, 4000)
         config.study.noises = (0.0, 0.1, 0.2, 0.4)
     return config

@@ -32,5 +32,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.train.steps = 5000
+        common.lenet(config, steps=5000)
     return config

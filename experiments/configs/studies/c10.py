@@ -37,6 +37,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.model.options.update(width=128, layers=4, hidden=512)
-        experiment.train.steps = 5000
+        common.longer(config, 5000, width=128, layers=4, hidden=512)
     return config

@@ -35,9 +35,20 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     config.conv = _conv(seeds=16)
     if size == "full":
-        experiment.replicates = config.conv.replicates = 48
-        experiment.train.update(steps=4000, eval_every=400)
+        experiment.replicates = 48
+        common.longer(config, 4000)
+        _on_cifar(config.conv)
+        config.study.conv_plain.options.stages = ((64, 64, 64),)
+        config.study.setup += " The second pair: 64 channels, on CIFAR-10, with 10,000 steps."
     return config
+
+
+def _on_cifar(experiment: ConfigDict) -> None:
+    experiment.replicates = 48
+    experiment.data.update(name="cifar10", validation=5000, train_examples=0)
+    experiment.model.options.width = 64
+    experiment.train.update(steps=10_000, eval_every=1000, batch_size=128)
+    experiment.optimizer.learning_rate = 1e-3
 
 
 def _conv(seeds: int) -> ConfigDict:

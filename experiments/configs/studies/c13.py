@@ -12,7 +12,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=32)
+    config = common.mnist1d(seeds=48)
     config.experiment.control_levels = (4,)
     config.study = ConfigDict(
         {
@@ -26,6 +26,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        config.experiment.train.steps = 4000
-        config.experiment.model.options.features = (300, 300, 10)
+        common.longer(config, 4000, features=(300, 300, 10))
     return config

@@ -42,6 +42,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.train.steps = 4000
-        experiment.model.options.features = (300, 300, 2)
+        common.longer(config, 4000, features=(300, 300, 2))
     return config

@@ -35,6 +35,46 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
     return config
 
 
+def lenet(config: ConfigDict, steps: int = 20_000) -> None:
+    """Makes a study on small data one of LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
+
+    All seeds share the 55,000 training examples; 5,000 decide settings and 10,000 test. The four
+    idx files of MNIST are the user's.
+
+    Args:
+      config: of the study, changed in place.
+      steps: of each training; the paper has 50,000.
+    """
+    experiment = config.experiment
+    experiment.data.update(name="mnist", validation=5000)
+    experiment.data.options = ConfigDict({})
+    experiment.model.options = ConfigDict({"features": (300, 100, 10)})
+    experiment.train.update(steps=steps, eval_every=steps // 20, batch_size=60, share=0)
+    experiment.optimizer.learning_rate = 1.2e-3
+    if "rates" in config.study:
+        config.study.rates = (4e-4, 1.2e-3, 3.6e-3)
+    config.study.setup = (
+        f"LeNet-300-100 on MNIST, one training set for all seeds, Adam, batches of 60, "
+        f"{steps:,} steps; pruned and rewound as on a laptop."
+    )
+
+
+def longer(config: ConfigDict, steps: int, **options: object) -> None:
+    """Makes a study one of more steps, and of a larger network where options are given.
+
+    Args:
+      config: of the study, changed in place.
+      steps: of each training.
+      **options: of the model.
+    """
+    config.experiment.train.update(steps=steps, eval_every=steps // 10)
+    config.experiment.model.options.update(options)
+    larger = ", ".join(f"{name} {value}" for name, value in options.items())
+    config.study.setup = f"As on a laptop, with {steps:,} steps" + (
+        f" and a network of {larger}." if larger else "."
+    )
+
+
 def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
     """The same experiment on pilot seeds and pilot data, which no study's verdict sees."""
     varied = copy.deepcopy(config)

@@ -30,5 +30,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        config.experiment.train.steps = 4000
+        common.longer(config, 4000)
     return config

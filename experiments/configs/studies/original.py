@@ -33,7 +33,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        experiment.replicates = 48
-        experiment.train.update(steps=4000, eval_every=200)
-        config.study.update({"children": 48, "points": 30, "late": 500})
+        common.lenet(config)
+        config.study.update(small=(71, 22, 10), children=32, points=30, late=1000)
     return config
