@@ -29,7 +29,7 @@ PROTOCOL = Protocol(
     question="With a quarter of the prunable weights left, are tickets of channels and of "
     "attention heads within a point of their dense parents, and do they save a tenth of the time?",
     setup="400 digits; a convolutional network (8, 8, 16, 16 channels) and a one-layer ViT with 8 "
-    "heads of width 4, Adam, 150 steps; two rounds of magnitude pruning of whole units, rewound to "
+    "heads of width 4, Adam, 200 steps; two rounds of magnitude pruning of whole units, rewound to "
     "the start. The small networks are cut out and timed beside the dense ones.",
     arms=("dense", "ticket", "scratch", "scratch-B", "random_units"),
     statistic="test accuracy of TICKET minus DENSE plus the margin, paired by seed; and the time "

@@ -51,10 +51,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
 def _structured(model: str, options: dict) -> ConfigDict:
     config = base.ladder()
     experiment = config.experiment
-    experiment.replicates, experiment.seed = 24, common.PRIMARY_SEED
+    experiment.replicates, experiment.seed = 20, common.PRIMARY_SEED
     experiment.data.train_examples = 400
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
-    experiment.train.update(steps=150, eval_every=75, batch_size=32)
+    experiment.train.update(steps=200, eval_every=100, batch_size=32)
     experiment.prune.update(granularity="units", scope="layerwise", rate=0.5, levels=2)
     experiment.controls, experiment.control_levels = ("scratch", "random_units"), (2,)
     return config

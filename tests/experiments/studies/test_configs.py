@@ -34,10 +34,15 @@ def test_a_size_with_another_set_up_says_so(claim):
     assert ("setup" in full.study) == ("experiment" in full)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not there")
-@pytest.mark.parametrize("claim", ["C5", "C7", "C9", "ORIGINAL"])
-def test_the_full_size_is_a_study_of_mnist(claim, tmp_path):
+@pytest.mark.parametrize("claim", ["C5", "ORIGINAL"])
+def test_the_full_size_is_a_study_of_mnist(claim, tmp_path, prepared):
     one = study(claim)
     config = one.get_config("full")
     experiment = config.experiment
@@ -47,7 +52,7 @@ def test_the_full_size_is_a_study_of_mnist(claim, tmp_path):
     small = {"pilot_seeds": 2, "rates": (1e-3,), "children": 2, "points": 3, "late": 2}
     config.study.update({k: v for k, v in small.items() if k in config.study})
     with bench_in(tmp_path) as bench:
-        bench.machine.manual_dir = str(MNIST)
+        bench.machine.update(manual_dir=str(MNIST), data_dir=prepared)
         evidence = one.gather(bench, config)
     assert bench.dataset(config).name == "mnist"
     for part in evidence.primaries:
