@@ -60,8 +60,11 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     bench.ladders(f"{name}-untied", {"untied": untied})
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
     agreed = {
-        "tied": _siblings(bench, config, origins, kept),
-        "untied": _siblings(bench, untied, bench.origins(f"{name}-untied", untied), kept),
+        kind: _siblings(bench, cell, starts[: study.siblings], kept)
+        for kind, cell, starts in (
+            ("tied", config, origins),
+            ("untied", untied, bench.origins(f"{name}-untied", untied)),
+        )
     }
 
     def test(arm: str) -> Any:
@@ -75,7 +78,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         for i, value in enumerate(values)
     ]
     radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
-    count = len(origins) * config.experiment.train.steps
+    networks = 3 * len(origins) + 4 * len(agreed["tied"])  # besides those of the ladder
     return Evidence(
         primaries=[
             Primary(
@@ -101,7 +104,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             Primary("κ of two data orders, unrolled", agreed["untied"], 0.05, "κ"),
             Primary("κ, tied − unrolled", agreed["tied"] - agreed["untied"], 0.05, "κ"),
         ],
-        member_steps=ladder.member_steps + 7 * count,
+        member_steps=ladder.member_steps + networks * config.experiment.train.steps,
         notes=(
             f"Learning rates chosen on pilot seeds: tickets {rates['ticket']:g}, both kinds of "
             f"shuffled masks {rates['shuffle']:g}; dense and reinit have the tickets'.",

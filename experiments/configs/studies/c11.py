@@ -32,6 +32,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "delta": 2.0,  # points of test accuracy, ticket − shuffle
             "rates": (1e-3, 3e-3, 1e-2),
             "pilot_seeds": 4,
+            "siblings": 16,  # seeds of which masks of two data orders are compared
             "control_seeds": 48,
         }
     )
