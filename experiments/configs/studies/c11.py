@@ -15,10 +15,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
     common.check_size(size)
     config = base.ladder()
     experiment = config.experiment
-    experiment.replicates, experiment.seed = 36, common.PRIMARY_SEED
+    experiment.replicates, experiment.seed = 48, common.PRIMARY_SEED
     experiment.data.update(name="delayed_recall", validation=500)
     experiment.data.options = ConfigDict(
-        {"symbols": 8, "delay": 10, "train": 36 * 1000 + 500, "test": 2000, "data_seed": 3}
+        {"symbols": 8, "delay": 10, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
     )
     experiment.model.name = "rnn"
     experiment.model.options = ConfigDict({"width": 48, "vocabulary": 8, "classes": 8})
