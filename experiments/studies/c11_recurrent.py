@@ -34,8 +34,10 @@ PROTOCOL = Protocol(
     "learning rate that pilot seeds like best.",
     expects="Supported, in part because random pruning shrinks the spectral radius by √ρ, and with "
     "it the memory: the arm of the same radius says how much.",
-    limits="One short memory task and one cell. What tying does is told by how far the masks of "
-    "two data orders agree in a tied network and in its unrolled twin, without a verdict.",
+    limits="One short memory task and one cell. A first run had one learning rate for all arms, "
+    "and tickets 7.7 points ahead; at the rates that suit them, most seeds of both arms are near "
+    "100 % and a few that fail make the mean. What tying does is told by how far the masks of two "
+    "data orders agree in a tied network and in its unrolled twin, without a verdict.",
 )
 
 
