@@ -106,7 +106,7 @@ def draw(size: str, bench: Bench) -> Path:
 
 def _own_setup(config: ConfigDict) -> dict[str, str]:
     """What a size has been given in place of the protocol's set-up, where it differs."""
-    return {k: v for k, v in config.study.items() if k == "setup"} if "study" in config else {}
+    return {"setup": config.study.setup} if "setup" in config.study else {}
 
 
 def plan(claim: str, size: str, bench: Bench) -> str:
