@@ -10,7 +10,7 @@ its size remembered for the bounds, and the iteration goes on from a fresh direc
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,10 @@ BREAKDOWN = 1e-5
 
 BLOCK = 16
 """At most so many rows of the basis stand in one array: a block stays in the cache meanwhile."""
+
+EARLY = 8
+"""The same for `blocked` where it may stop early, mostly within the first block, and every step
+passes over the rows not yet written too."""
 
 CHECK = 5
 """The drivers on the host ask for the first time after so many steps."""
@@ -222,7 +226,8 @@ def blocked(
     """
     q, scale = _normalize(start), jnp.zeros((), start.dtype)
     full: list[jax.Array] = []
-    last = _empty(steps, q)
+    rows_each = BLOCK if left is None else EARLY
+    last = _empty(steps, q, rows_each)
     others = -(-steps // len(last)) - 1
     absent = jnp.zeros_like(last) if others else last
     rows: list[Any] = []
@@ -239,7 +244,7 @@ def blocked(
         done += count
         if first + count == len(last) and done < steps:
             full, absent = [*full, last], last  # from here on nothing is kept that is not used
-            last = _empty(steps, q)
+            last = _empty(steps, q, rows_each)
         if left is not None and done == ask < steps:
             more = left(_gather(rows, scale))
             if not more:
@@ -297,17 +302,23 @@ def driver(matvec: Any, like: Any) -> Driver:
       matvec: as in `blocked`.
       like: a vector, or its shape and dtype.
 
-    >>> driver(lambda v: 2 * v, jnp.ones(3)) is blocked
+    >>> driver(jax.tree_util.Partial(jnp.multiply, 2.0), jnp.ones(3)) is blocked
     True
     """
     if jax.default_backend() != "cpu":
         return compiled
-    # JAX names what it traces by its `repr`, and an operator's would write out every entry.
-    used = _primitives(jax.make_jaxpr(lambda v: matvec(v))(like).jaxpr)
+    used = _primitives(_product.trace(matvec, like).jaxpr.jaxpr)
     alone = used["conv_general_dilated"] or used.total() > LONG
     return iterate if alone else blocked
 
 
+@jax.jit
+def _product(matvec, v):
+    """Traced once for all matrices of equal shapes."""
+    return matvec(v)
+
+
+@lru_cache(maxsize=64)
 def _primitives(jaxpr: Any) -> Counter[str]:
     """How often each primitive occurs, inside of others too."""
     found = Counter(equation.primitive.name for equation in jaxpr.eqns)
@@ -390,9 +401,9 @@ def _normalize(w):
     return w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
 
 
-def _empty(steps, like):
-    """An unwritten block: of so many blocks as `steps` need, all of equal height."""
-    blocks = -(-steps // BLOCK)
+def _empty(steps, like, most=BLOCK):
+    """An unwritten block of at most so many rows: of as many as `steps` need, all of one height."""
+    blocks = -(-steps // most)
     return jnp.zeros((-(-steps // blocks), like.size), like.dtype)
 
 

@@ -36,12 +36,13 @@ def compiled_scan(matrix, v, key, steps):
     return lanczos.scan(lambda x: matrix @ x, v, key, steps=steps)
 
 
-def on_host(matrix, v, key, steps):
-    return lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps)
+def on_host(matrix, v, key, steps, left=None):
+    return lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps, left=left)
 
 
-def in_blocks(matrix, v, key, steps):
-    return lanczos.blocked(jax.tree_util.Partial(jnp.matmul, matrix), v, key, steps=steps)
+def in_blocks(matrix, v, key, steps, left=None):
+    product = jax.tree_util.Partial(jnp.matmul, matrix)
+    return lanczos.blocked(product, v, key, steps=steps, left=left)
 
 
 DRIVERS = pytest.mark.parametrize("driver", [on_host, in_blocks, compiled_scan])
@@ -119,12 +120,19 @@ def test_eigenvalues_appear_once_after_many_steps():
     assert (found.values > 50).sum() == 1
 
 
-@pytest.mark.parametrize("steps", [10, 40])  # one block of the basis, and three
-def test_the_drivers_agree_before_a_breakdown(steps):
+def never(found):
+    """Asks for two steps more, however many there are."""
+    return 2
+
+
+@pytest.mark.parametrize("left", [None, never])  # large blocks, small ones
+@pytest.mark.parametrize("steps", [10, 40])  # one block of the basis, and three or five
+def test_the_drivers_agree_before_a_breakdown(steps, left):
     matrix, v = symmetric(np.linspace(-1, 3, 50)), start(50)
     traced = compiled_scan(matrix, v, KEY, steps)
     for driver in (on_host, in_blocks):
-        found = driver(matrix, v, KEY, steps)
+        found = driver(matrix, v, KEY, steps, left)
+        assert found.steps == steps
         np.testing.assert_allclose(found.diagonal[:20], traced.diagonal[:20], atol=1e-4)
         np.testing.assert_allclose(found.coupling[:20], traced.coupling[:20], atol=1e-4)
 
@@ -134,11 +142,24 @@ def test_a_stock_convolution_is_kept_out_of_loops():
         image = v.reshape(1, 1, -1)
         return jax.lax.conv_general_dilated(image, jnp.ones((1, 1, 3)), (1,), "SAME").ravel()
 
-    assert lanczos.driver(jax.jit(convolve), start(5)) is lanczos.iterate
-    assert lanczos.driver(jax.jit(lambda v: 2 * v), start(5)) is lanczos.blocked
+    assert lanczos.driver(jax.tree_util.Partial(convolve), start(5)) is lanczos.iterate
+    assert lanczos.driver(jax.tree_util.Partial(jnp.negative), start(5)) is lanczos.blocked
+
+
+def test_matrices_of_equal_shapes_are_traced_once_for_the_choice():
+    traced = []
+
+    def multiply(matrix, v):
+        traced.append(matrix.shape)
+        return matrix @ v
+
+    for matrix in (jnp.eye(5), 2 * jnp.eye(5)):
+        lanczos.driver(jax.tree_util.Partial(multiply, matrix), start(5))
+    assert traced == [(5, 5)]
 
 
 def test_a_product_is_traced_without_writing_it_out():
+    @jax.tree_util.register_static
     class Product:
         def __call__(self, v):
             return 2 * v
