@@ -18,6 +18,7 @@ files lie in the folder.
 """
 
 import argparse
+import itertools
 import json
 import platform
 from collections.abc import Callable, Iterator
@@ -223,18 +224,28 @@ def ways_to_tridiagonalise(
 
 
 def top_rows(case: Case, pairs: int) -> list[dict]:
-    """The largest eigenvalue to 1e-3, ours with its bound; the goal is for ways that are right."""
-    operator = hessian(case.loss, case.params, [case.batch])
+    """The largest eigenvalue to 1e-3, ours with its bound, from a new start in every run.
+
+    Power iteration takes as many products as its start asks for, so one start is no measure. The
+    goal is for ways that are right from all of `pairs` starts.
+    """
+    operator, starts = hessian(case.loss, case.params, [case.batch]), itertools.count()
+    few = jax.tree.map(lambda leaf: leaf[: len(leaf) // 16], case.batch)
+    pilot = hessian(case.loss, case.params, [few])
 
     def ours():
-        return extremes(operator, KEY, smallest=0, tolerance=TOLERANCE, exact_below=0).largest
+        key = jax.random.fold_in(KEY, next(starts))
+        found = extremes(operator, key, smallest=0, tolerance=TOLERANCE, pilot=pilot, exact_below=0)
+        return found.largest[0]
 
     exact = extremes(operator, KEY, smallest=0, tolerance=0.0, exact_below=0).largest[0]
     ways = torch_ways(case, landscape_torch.POWER, landscape_torch.POWER_BOUND)
-    values = {name: float(way()) for name, way in ways.items()} | {"ours": ours()[0]}
-    errors = {name: abs(value - exact) / exact for name, value in values.items()}
+    errors = {
+        name: max(abs(float(way()) - exact) / exact for _ in range(pairs))
+        for name, way in {**ways, "ours": ours}.items()
+    }
     for name, error in errors.items():
-        print(f"{case.name}: λmax is off by {100 * error:.2g} %, {name}", flush=True)
+        print(f"{case.name}: λmax is off by up to {100 * error:.2g} %, {name}", flush=True)
     runs = {name: alternated(ours, way, pairs) for name, way in ways.items()}
     goals = {name: 1 / 1.2 for name in ways if errors[name] <= TOLERANCE}
     return result(f"λmax to {TOLERANCE:g}, {case.name}", runs, goals)
@@ -255,7 +266,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict]:
     for case in cases(arguments.quick):
         yield from product_rows(case, 5 * pairs)
         yield from lanczos_rows(case, pairs)
-        yield from top_rows(case, pairs)
+        yield from top_rows(case, 3 * pairs)
 
 
 def main() -> None:

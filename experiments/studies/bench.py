@@ -5,7 +5,6 @@ ask for the same networks share them.
 """
 
 import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,18 +157,25 @@ class Bench:
         return [origin(one) for one in sorted(dense, key=lambda one: one.replicate)]
 
     def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
-        """What each network says of its replicate's share: `(networks, share, classes)`."""
-        network, share = build.model(config.experiment), config.experiment.train.share
-        x = self.dataset(config).train.x
-        shares = np.stack([x[n.replicate * share :][:share] for n in networks])
+        """What each network says of what its replicate sees: `(networks, n, classes)`."""
+        network, x = build.model(config.experiment), self.dataset(config).train.x
         like = jax.eval_shape(network.init, jax.random.key(0), x[:1])
-        points = [tuple(map(trees.from_named, (n.params, n.state), like)) for n in networks]
 
-        def answers(asked: Any) -> jax.Array:
-            return network.apply(*asked[0], asked[1], train=False)[0]
+        @jax.jit
+        def answers(point: Any, seen: Any) -> jax.Array:
+            return network.apply(*point, seen, train=False)[0]
 
-        found = jax.jit(functools.partial(jax.lax.map, answers))((trees.stack(points), shares))
-        return np.asarray(found)
+        def asked(one: Stored) -> jax.Array:
+            point = tuple(map(trees.from_named, (one.params, one.state), like))
+            return answers(point, x[self.own_rows(config, one.replicate)])
+
+        return np.stack([np.asarray(asked(one)) for one in networks])
+
+    def own_rows(self, config: ConfigDict, replicate: int) -> slice:
+        """Which training examples a replicate sees: its share, or all."""
+        share = config.experiment.train.share
+        first = replicate * share
+        return slice(first, first + (share or len(self.dataset(config).train.y)))
 
     def starts(
         self, name: str, config: ConfigDict, arms: Sequence[str], level: int = LAST

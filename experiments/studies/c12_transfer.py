@@ -24,7 +24,8 @@ PROTOCOL = Protocol(
     question="In a residual MLP at density .13, do masks of plain MLPs beat shuffled ones, and "
     "keep a quarter of what the network's own masks are worth?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, MLPs 40-64-64-10 with and without a "
-    "skip around the second layer, Adam, 400 steps; magnitude pruning in four rounds.",
+    "skip around the second layer, Adam, 400 steps; magnitude pruning in four rounds. Tickets and "
+    "shuffled masks have each the learning rate that pilot seeds like best.",
     arms=("ticket", "transfer", "shuffle"),
     statistic="test accuracy of TRANSFER minus SHUFFLE in points, in the residual network from the "
     "start at which the plain one's mask was found; and that less a quarter of TICKET minus "
@@ -40,6 +41,7 @@ BLOCK = {  # the residual network's kernels, by those of the plain one
     "Conv_1/kernel": "ResidualBlock_0/Conv_0/kernel",
     "Conv_2/kernel": "ResidualBlock_0/Conv_1/kernel",
 }
+PILOT_SPLIT = 1  # the data seed that holds out other examples than the study's
 MLPS = ("into residual", "new init", "into plain")
 Masks = list[dict[str, NDArray]]
 
@@ -48,16 +50,14 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Both pairs of networks, the masks carried over, and back again for the MLPs."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    rate = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
-    config = vary(config, **{RATE: rate["ticket"]})
-    plain = _plain(config, study.plain)
+    rates = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    config, plain = _pair(config, study.plain, rates)
     masks, steps = _found(bench, name, config, plain)
     turned = masks | {"ticket": masks["transfer"], "transfer": masks["ticket"]}
-    rates = {"shuffle": rate["shuffle"]}
-    into = _trained(bench, name, config, masks, rates)
-    back = _trained(bench, name, plain, turned, rates)
-    fresh = _trained(bench, name, config, masks, rates, new=True)
-    convs, conv_steps = _conv(bench, config)
+    into = _trained(bench, name, config, masks, rates["shuffle"])
+    back = _trained(bench, name, plain, turned, rates["shuffle"])
+    fresh = _trained(bench, name, config, masks, rates["shuffle"], new=True)
+    convs, conv_steps, conv_rates = _conv(bench, config)
     pairs = dict(zip(MLPS, (into, fresh, back), strict=True)) | {"VGG to ResNet": convs}
     gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
     trained = 9 * len(gain) * config.experiment.train.steps
@@ -88,9 +88,18 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             *(_kept(pair, arms) for pair, arms in pairs.items()),
             "Transfer − shuffle between MLPs, in points, all intervals at once: "
             f"{regimes.told({pair: _gain(pairs[pair], 'transfer') for pair in MLPS})}.",
-            f"Learning rates: ticket {rate['ticket']:g}, shuffle {rate['shuffle']:g}.",
+            f"Learning rates: ticket {rates['ticket']:g}, shuffle {rates['shuffle']:g}; of the "
+            f"convolutional pair {conv_rates['ticket']:g} and {conv_rates['shuffle']:g}.",
         ),
     )
+
+
+def _pair(
+    config: ConfigDict, network: ConfigDict, rates: Mapping[str, float]
+) -> tuple[ConfigDict, ConfigDict]:
+    """The residual network and the plain one, at the rate of tickets; the plain one shuffles."""
+    residual = vary(config, controls=(), **{RATE: rates["ticket"]})
+    return residual, vary(_plain(residual, network), controls=("shuffle",))
 
 
 def _plain(config: ConfigDict, network: ConfigDict) -> ConfigDict:
@@ -121,18 +130,22 @@ def _trained(
     name: str,
     config: ConfigDict,
     masks: Mapping[str, Masks],
-    rates: Mapping[str, float],
+    rate: float,
     *,
     new: bool = False,
 ) -> dict[str, NDArray[np.float64]]:
-    """Test accuracy in points of every arm's masks, from the seeds' starts or each other's."""
+    """Test accuracy in points of every arm's masks, from the seeds' starts or each other's.
+
+    Shuffled masks have a learning rate of their own.
+    """
     origins = bench.origins(name, config)
     points = origins[1:] + origins[:1] if new else origins
 
     def start(arm: str, i: int) -> Start:
         mask = origins[i].mask | {BLOCK.get(k, k): v for k, v in masks[arm][i].items()}
         known = {leaf: mask[leaf] for leaf in origins[i].mask}
-        hyper = {"learning_rate": rates.get(arm, config.experiment.optimizer.learning_rate)}
+        own = rate if arm == "shuffle" else config.experiment.optimizer.learning_rate
+        hyper = {"learning_rate": own}
         return origins[i]._replace(params=points[i].params, mask=known, hyper=hyper)
 
     starts = [start(arm, i) for arm in masks for i in range(len(origins))]
@@ -140,12 +153,16 @@ def _trained(
     return dict(zip(masks, 100 * np.reshape(accuracy, (len(masks), -1)).astype(float), strict=True))
 
 
-def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int]:
-    """The pair of convolutional networks, and the steps it took."""
-    name, residual = f"{PROTOCOL.claim}-conv", ConfigDict({"experiment": config.conv})
-    masks, steps = _found(bench, name, residual, _plain(residual, config.study.conv_plain))
+def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int, dict[str, float]]:
+    """The pair of convolutional networks, the steps it took, and its learning rates."""
+    name, study = f"{PROTOCOL.claim}-conv", config.study
+    given = ConfigDict({"experiment": config.conv})
+    pilot = vary(common.pilot(given, study.conv_pilot_seeds), data__seed=PILOT_SPLIT)
+    rates = bench.tune(name, pilot, study.conv_rates, ("ticket", "shuffle"))
+    residual, plain = _pair(given, study.conv_plain, rates)
+    masks, steps = _found(bench, name, residual, plain)
     trained = sum(map(len, masks.values())) * residual.experiment.train.steps
-    return _trained(bench, name, residual, masks, {}), steps + trained
+    return _trained(bench, name, residual, masks, rates["shuffle"]), steps + trained, rates
 
 
 def _gain(arms: Mapping[str, Any], arm: str) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.configs.studies import c14, common
 from experiments.studies import regimes
 from experiments.studies.bench import Bench, vary
-from experiments.studies.fares import Asked, Fared, mitigated
+from experiments.studies.fares import FAIR, MIXED, Asked, Fared, mitigated
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
@@ -29,8 +29,19 @@ PROTOCOL = Protocol(
     setup="20 Gaussian features and the group; in each group the label is a linear rule, and the "
     "rules disagree on 40 % of all inputs; 4,000 examples of its own for every seed, a tenth of "
     "them of the minority; an MLP 21-90-90-2 with Adam, 700 steps; magnitude pruning in five "
-    "rounds, rewound to the start; tested on 40,000 examples.",
-    arms=("dense", "ticket", "shuffle", "ticket, balanced", "ticket, robust", "dense, balanced"),
+    "rounds, rewound to the start; tested on 40,000 examples. What may mend it: groups that count "
+    "alike in the loss, or the worse one more; and groups that count alike in the scores of a mask "
+    "of one shot, beside scores of the mix.",
+    arms=(
+        "dense",
+        "ticket",
+        "shuffle",
+        "ticket, balanced",
+        "ticket, robust",
+        "ticket, mixed scores",
+        "ticket, fair scores",
+        "dense, balanced",
+    ),
     statistic="accuracy in the majority minus accuracy in the minority, TICKET minus DENSE, in "
     "points, and the difference of their accuracies on the mix of groups that they trained on plus "
     "the margin; paired by seed",
@@ -73,7 +84,8 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     }
     even = Asked(bench, name, cells["even"])
     null = {place: even.fared(answers).gap for place, answers in even.ladder().items()}
-    minority = bench.dataset(cells[TICKET]).groups["test"] == 1
+    data = bench.dataset(cells[TICKET])
+    minority, classes = data.groups["test"] == 1, data.classes
     cost = ladders[TICKET].flops(TICKET)
     told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
     return evidence(config, found, null[TICKET, study.level] - null[DENSE, 0])._replace(
@@ -81,7 +93,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         flops={arm: cost[arm] for arm in (DENSE, TICKET)},
         notes=(
             f"Learning rates chosen on pilot seeds: {told}.",
-            exemplars(predicted[DENSE, 0], predicted[TICKET, study.level], minority),
+            exemplars(predicted[DENSE, 0], predicted[TICKET, study.level], minority, classes),
             "Wider than dense, in points, all intervals at once: "
             f"{regimes.told(widened_at(found))}.",
         ),
@@ -100,10 +112,13 @@ def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDic
 
 
 def exemplars(
-    dense: NDArray[np.int64], ticket: NDArray[np.int64], minority: NDArray[np.bool_]
+    dense: NDArray[np.int64],
+    ticket: NDArray[np.int64],
+    minority: NDArray[np.bool_],
+    classes: int,
 ) -> str:
     """Whom the examples belong to on which the two populations disagree, in a sentence."""
-    pies = fairness.pruning_identified(dense, ticket, classes=2)
+    pies = fairness.pruning_identified(dense, ticket, classes=classes)
     return (
         f"Dense networks and tickets, by their most frequent answers, disagree on "
         f"{100 * pies.mean():.1f} % of the test examples, {100 * minority[pies].mean():.0f} % of "
@@ -159,6 +174,8 @@ def evidence(config: ConfigDict, found: dict[str, Fared], widened: NDArray[np.fl
             loss("balanced ticket − ticket", found["ticket, balanced"], ticket),
             wider("robust ticket − ticket", found["ticket, robust"], ticket),
             loss("robust ticket − ticket", found["ticket, robust"], ticket),
+            wider("fair scores − mixed scores", found[FAIR], found[MIXED]),
+            loss("fair scores − mixed scores", found[FAIR], found[MIXED]),
             wider(
                 "balanced ticket − balanced dense",
                 found["ticket, balanced"],

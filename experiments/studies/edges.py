@@ -24,21 +24,20 @@ def stability_edges(
 
     Args:
       bench: has the data.
-      config: of a network without BatchNorm, trained on shares of the data.
-      starts: whose mask, and whose share of the examples.
+      config: of a network without BatchNorm.
+      starts: whose mask, and whose examples.
       points: parameters by the name of the leaf, masked.
-      examples: the first of a share, that the Hessian is of.
+      examples: how many of the first that it sees the Hessian is of.
 
     Returns:
       `[len(starts)]`.
     """
-    lab, share = bench.lab(config), config.experiment.train.share
+    lab = bench.lab(config)
     loss = training_loss(lab.trainer, None)
     like, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
 
     def edge(start: Start, point: Mapping[str, NDArray]) -> float:
-        first = start.replicate * share
-        seen = trees.index(lab.data.train, slice(first, first + share))
+        seen = trees.index(lab.data.train, bench.own_rows(config, start.replicate))
         here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
         operator = hessian_at(loss, here, {}, mask, first_blocks(seen, examples))
         ends = landscape.extremes(operator, lab.root, smallest=0, tolerance=1e-2, exact_below=0)

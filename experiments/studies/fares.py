@@ -8,15 +8,25 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from experiments import scoring
+from experiments.networks import module
 from experiments.studies.bench import Bench
+from experiments.studies.one_shot import chooser
+from experiments.studies.starts import Start
 from lth_jax import store as stores
 from lth_jax.lottery import Lab
 from lth_jax.lottery.rewind import Point
 from lth_jax.measures import fairness
+from lth_jax.pruning.criteria import Criterion, by_group
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scopes import layerwise
 from lth_jax.training.groups import group_robust, in_groups
 from lth_jax.types import DENSE, TICKET
 
 PARTS = ("params", "state")
+
+
+MIXED, FAIR = "ticket, mixed scores", "ticket, fair scores"
 
 
 class Fared(NamedTuple):
@@ -93,19 +103,64 @@ class Asked:
         }
 
 
+def scored(
+    bench: Bench, name: str, config: ConfigDict, study: ConfigDict
+) -> dict[str, list[Start]]:
+    """Starts under masks of one shot, by Fisher scores of the trained dense networks.
+
+    `MIXED` has the scores of a network's first examples, `FAIR` those in which as many of each
+    group count alike. Layers keep as many weights as the tickets'.
+    """
+    lab, groups = bench.lab(config), bench.dataset(config).groups["train"]
+    dense = sorted(bench.networks(name, config, (DENSE,)), key=lambda one: one.replicate)
+    own = [np.arange(len(groups))[bench.own_rows(config, one.replicate)] for one in dense]
+    each = study.examples // 2
+    of_group = [np.stack([rows[groups[rows] == g][:each] for rows in own]) for g in (0, 1)]
+    seen = {MIXED: [np.stack([rows[: 2 * each] for rows in own])], FAIR: of_group}
+    fisher, scope = scoring.criterion("fisher", lab, module(config.experiment), None), layerwise()
+    kept = (1 - config.experiment.prune.rate) ** study.level
+
+    def one_shot(criterion: Criterion) -> Any:
+        def pruner(like: Any, prunable: Any) -> Any:
+            count = scope.counts(like, kept, prunable=prunable)
+            keep = prune(criterion, scope)
+            return lambda params, mask, **inputs: keep(params, mask, count, **inputs)
+
+        return chooser(lab, pruner)
+
+    makers = {MIXED: one_shot(fisher), FAIR: one_shot(by_group(fisher, (0.5, 0.5)))}
+    begun = bench.starts(name, config, (DENSE,), level=study.level)[DENSE]
+
+    def under(mask: Mapping[str, NDArray], i: int) -> Start:
+        mine = {leaf: values[i] for leaf, values in mask.items()}
+        params = {leaf: value * mine[leaf] for leaf, value in begun[i].params.items()}
+        return begun[i]._replace(params=params, mask=mine)
+
+    found = {arm: make([one.params for one in dense], seen[arm]) for arm, make in makers.items()}
+    return {arm: [under(mask, i) for i in range(len(begun))] for arm, mask in found.items()}
+
+
 def mitigated(
     bench: Bench, name: str, config: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
 ) -> tuple[dict[str, list[Point]], int]:
-    """Networks trained again from the same starts with groups that count; the steps it took."""
+    """Networks trained again from the same starts with groups that count; the steps it took.
+
+    Groups count in the loss of the balanced and robust ones, and in the scores of which masks are
+    made of the fairly scored ones.
+    """
     starts = bench.starts(name, config, (DENSE, TICKET), level=study.level)
-    arms = {
-        "ticket, balanced": (TICKET, 0.0),
-        "ticket, robust": (TICKET, study.sharpness),
-        "dense, balanced": (DENSE, 0.0),
+    starts |= scored(bench, name, config, study)
+    arms = {  # whose starts, and how the groups count in the loss
+        "ticket, balanced": (TICKET, 1.0, 0.0),
+        "ticket, robust": (TICKET, 1.0, study.sharpness),
+        "dense, balanced": (DENSE, 1.0, 0.0),
+        MIXED: (MIXED, 0.0, 0.0),
+        FAIR: (FAIR, 0.0, 0.0),
     }
+    numbers = ("learning_rate", "balance", "sharpness")
     asked = [
-        start._replace(hyper={"learning_rate": rates[arm], "balance": 1.0, "sharpness": sharpness})
-        for arm, sharpness in arms.values()
+        start._replace(hyper=dict(zip(numbers, (rates.get(arm, rates[TICKET]), *how), strict=True)))
+        for arm, *how in arms.values()
         for start in starts[arm]
     ]
     groups = bench.dataset(config).groups["train"]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +37,12 @@ def lessons(bench: Bench, name: str, teachers: ConfigDict, seed: int) -> NDArray
       seed: of the shuffling.
 
     Returns:
-      `(2, examples, classes)`.
+      `(2, replicates · n, classes)`, for the n examples that each replicate sees.
     """
     dense = sorted(bench.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
     said = bench.own_logits(teachers, [one for one in dense if one.level == 0])
     said = said.reshape(-1, said.shape[-1])
-    labels = bench.dataset(teachers).train.y[: len(said)]
+    labels = np.resize(bench.dataset(teachers).train.y, len(said))  # again and again if shared
     amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
     return np.stack([said, amiss]).astype(np.float32)
 
@@ -52,12 +53,13 @@ def school(lab: Lab, answers: NDArray[np.float32]) -> Lab:
     def choose(said: jax.Array, member: Member) -> jax.Array:
         return said[member.hyper["lesson"].astype(jnp.int32)][None]
 
-    classes = answers.shape[-1]
-    steps = (
-        augment.soft_targets(classes),
-        augment.smooth,
-        augment.taught(jnp.asarray(answers), choose),
-    )
+    teach = augment.taught(jnp.asarray(answers), choose)
+    apart = 0 if lab.trainer.share else len(lab.data.train.y)  # teachers of the same examples
+
+    def by_own_teacher(key: Any, batch: Any, rows: Any, member: Member) -> Any:
+        return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
+
+    steps = (augment.soft_targets(answers.shape[-1]), augment.smooth, by_own_teacher)
     trainer = lab.trainer._replace(show=augment.shows(*steps), objective=losses.distillation)
     return lab._replace(trainer=trainer)
 
@@ -116,8 +118,7 @@ def matched(
     bench: Bench, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
 ) -> float:
     """How much smoothing makes labels as soft as a start's lesson is."""
-    share = config.experiment.train.share
-    rows = slice(one.replicate * share, (one.replicate + 1) * share)
-    labels = bench.dataset(config).train.y[rows]
-    entropy = distillation.mixed_entropy(answers[rows], labels, weight)
+    labels = bench.dataset(config).train.y[bench.own_rows(config, one.replicate)]
+    said = answers[one.replicate * len(labels) :][: len(labels)]
+    entropy = distillation.mixed_entropy(said, labels, weight)
     return distillation.matching_smoothing(entropy, answers.shape[-1])

@@ -17,7 +17,6 @@ from lth_jax.lottery import Lab
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.prune import Pruner, prune
-from lth_jax.types import Batch
 
 Named = Mapping[str, NDArray]
 """Arrays by the name of their leaf."""
@@ -28,7 +27,7 @@ def mask_maker(
 ) -> Callable[[Sequence[Named]], dict[str, NDArray]]:
     """`[params by leaf, …] -> masks by leaf`, for all replicates at once.
 
-    Replicate r's criterion sees the first examples of its own share of the training data.
+    Replicate r's criterion sees the first examples of its share of the training data, or of all.
 
     Args:
       lab: what the replicates train with.
@@ -36,19 +35,39 @@ def mask_maker(
       name: of the criterion.
     """
     study, share = config.study, config.experiment.train.share
-    example = lab.data.train.x[:1]
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)[0]
-    prunable = masks.prunable_leaves(like)
-    pruner = partial(_pruner(lab, config, name, like, prunable), prunable=prunable)
-
-    @jax.jit
-    @jax.vmap
-    def choose(params: Any, batch: Batch, key: Any) -> Any:
-        return pruner(params, masks.ones_like(params), key=key, batches=(batch,))
+    scope = scopes.layerwise() if name == "random" else scopes.globally()
+    criterion = scoring.criterion(name, lab, module(config.experiment), None)
+    choose = chooser(lab, partial(_pruner, config.study, name, prune(criterion, scope), scope))
 
     def make(points: Sequence[Named]) -> dict[str, NDArray]:
         rows = share * np.arange(len(points))[:, None] + np.arange(study.examples)
-        batches = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], lab.data.train)
+        return choose(points, [rows])
+
+    return make
+
+
+def chooser(
+    lab: Lab, pruner: Callable[[Any, Any], Pruner]
+) -> Callable[[Sequence[Named], Sequence[NDArray]], dict[str, NDArray]]:
+    """`([params by leaf, …], [rows, …]) -> masks by leaf`, for all networks at once.
+
+    Args:
+      lab: what the networks train with.
+      pruner: `(shapes, prunable leaves) -> pruner`. It is given one batch for each of the `rows`,
+        `(networks, n)`: training examples that a network is scored on.
+    """
+    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])[0]
+    prunable = masks.prunable_leaves(like)
+    keep = partial(pruner(like, prunable), prunable=prunable)
+
+    @jax.jit
+    @jax.vmap
+    def choose(params: Any, batches: Any, key: Any) -> Any:
+        return keep(params, masks.ones_like(params), key=key, batches=batches)
+
+    def make(points: Sequence[Named], rows: Sequence[NDArray]) -> dict[str, NDArray]:
+        data = jax.tree.map(jnp.asarray, lab.data.train)
+        batches = tuple(trees.index(data, some) for some in rows)
         params = trees.stack([trees.from_named(dict(point), like) for point in points])
         chosen = choose(params, batches, jax.random.split(lab.root, len(points)))
         return {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
@@ -56,12 +75,10 @@ def mask_maker(
     return make
 
 
-def _pruner(lab: Lab, config: ConfigDict, name: str, like: Any, prunable: Any) -> Pruner:
-    """One shot by a criterion; SynFlow in rounds, and what is random within layers."""
-    study = config.study
-    scope = scopes.layerwise() if name == "random" else scopes.globally()
-    criterion = scoring.criterion(name, lab, module(config.experiment), None)
-    pruner = prune(criterion, scope)
+def _pruner(
+    study: ConfigDict, name: str, pruner: Pruner, scope: Any, like: Any, prunable: Any
+) -> Pruner:
+    """One shot; SynFlow in rounds."""
     if name != scoring.SYNFLOW:
         count = scope.counts(like, study.density, prunable=prunable)
         return lambda params, mask, **inputs: pruner(params, mask, count, **inputs)

@@ -57,7 +57,7 @@ def _learn(
     params, state = trainer.model.init(init_key, data.train.x[:1])
     prunable, scope = prunable_leaves(params), scopes.layerwise()
     count = scope.counts(params, options.density, prunable=prunable)
-    optimizer = optax.adam(options.rate)
+    optimizer, seen = optax.adam(options.rate), trainer.share or len(data.train.y)
 
     def network(scores: Any) -> Any:
         soft = supermask.edge_popup(scores, count, scope=scope, prunable=prunable)
@@ -69,7 +69,7 @@ def _learn(
 
     def step(carry: Any, key: Any) -> tuple[Any, None]:
         scores, moments = carry
-        rows = first + jax.random.randint(key, (batch,), 0, trainer.share)
+        rows = first + jax.random.randint(key, (batch,), 0, seen)
         updates, moments = optimizer.update(jax.grad(loss)(scores, rows), moments)
         return (optax.apply_updates(scores, updates), moments), None
 

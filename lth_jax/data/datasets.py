@@ -80,7 +80,8 @@ def load(
     The options of what is generated are the arguments of the function named; those of `text` and
     `csv` besides the file, those of `data.text.windows` and `data.tabular.from_csv`. MNIST-1D has
     two groups if a share `minority` of its training signals, and half of its test signals, is to
-    be turned upside down.
+    be turned upside down; so has MNIST, whose images are then turned by half a turn (`data_seed`
+    draws which).
 
     A copy that TFDS prepared elsewhere (with `file_format='array_record'`) is read for `mnist`,
     `fashion_mnist`, `cifar10` and `cifar100` when it lies in `data_dir`.

@@ -85,8 +85,20 @@ def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:
     return prepare(builders.Mnist5k, data_dir)
 
 
-def _mnist(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_idx(builders.Mnist, data_dir, manual_dir)
+def _mnist(
+    data_dir: Path, manual_dir: Path | None, *, data_seed: int = 42, minority: float = 0.0
+) -> Path:
+    check_integer("data_seed", data_seed, 0, 2**32 - 1)
+    check_real("minority", minority, 0.0, 1.0)
+    if not minority:
+        return _from_idx(builders.Mnist, data_dir, manual_dir)
+    if manual_dir is None:
+        raise ValueError(f"`minority` {minority:g} is made from MNIST's own files: {_IDX_REMEDY}.")
+    make, options = (
+        partial(builders.turned, manual_dir),
+        {"data_seed": data_seed, "minority": minority},
+    )
+    return _from_recipe(data_dir, "mnist", make, options, idx.digest(manual_dir).encode())
 
 
 def _fashion_mnist(data_dir: Path, manual_dir: Path | None) -> Path:

@@ -24,12 +24,13 @@ from lth_jax.types import Key
 BREAKDOWN = 1e-5
 """A coupling at most this fraction of the largest `‖A q‖` is rounding noise, not a direction."""
 
-BLOCK = 16
-"""At most so many rows of the basis stand in one array: a block stays in the cache meanwhile."""
+BLOCK, EARLY = 16, 8
+"""So many rows of the basis at the least stand in one array, and where `blocked` may stop early:
+mostly within the first block, of which every step passes over the rows not yet written too."""
 
-EARLY = 8
-"""The same for `blocked` where it may stop early, mostly within the first block, and every step
-passes over the rows not yet written too."""
+ROOM = 2**23
+"""More rows stand in one array as long as it is no larger than this, in bytes: it stays in the
+cache meanwhile."""
 
 CHECK = 5
 """The drivers on the host ask for the first time after so many steps."""
@@ -41,7 +42,7 @@ Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
 Driver = Callable[..., "Tridiagonal"]
-"""`(matvec, start, key, *, steps, left) -> Tridiagonal`: how the iteration is run."""
+"""`(matvec, start, key, *, steps, left, check) -> Tridiagonal`: how the iteration is run."""
 
 Left = Callable[["Tridiagonal"], int]
 """`found -> n`: stop if n is 0, else ask again n steps later."""
@@ -114,21 +115,26 @@ def ritz(found: Tridiagonal) -> Ritz:
     >>> ritz(found).values.tolist()
     [1.0, 3.0]
     """
-    diagonal, coupling, dropped = (
-        np.asarray(part, np.float64) for part in (found.diagonal, found.coupling, found.dropped)
-    )
+    values, vectors = _eigh(found)
+    dropped = np.asarray(found.dropped, np.float64)
+    out = dropped.copy()
+    out[-1] += found.coupling[-1]
+    after = np.cumsum(vectors[::-1] ** 2, axis=0)[::-1] - vectors**2
+    leaving, returning = out @ np.abs(vectors), np.sqrt(dropped**2 @ np.maximum(after, 0))
+    rounding = found.steps * np.finfo(np.asarray(found.diagonal).dtype).eps * float(found.scale)
+    return Ritz(values, leaving + returning + rounding, vectors[0] ** 2)
+
+
+def _eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The eigenvalues of `T` in rising order, and its eigenvectors as columns."""
+    diagonal, coupling = (np.asarray(part, np.float64) for part in (found.diagonal, found.coupling))
     if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
         raise NotFiniteError(
             "`matvec` must return finite numbers, but a product was NaN or infinite."
         )
     matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
     values, vectors = np.linalg.eigh(matrix)
-    out = dropped.copy()
-    out[-1] += coupling[-1]
-    after = np.cumsum(vectors[::-1] ** 2, axis=0)[::-1] - vectors**2
-    leaving, returning = out @ np.abs(vectors), np.sqrt(dropped**2 @ np.maximum(after, 0))
-    rounding = found.steps * np.finfo(np.asarray(found.diagonal).dtype).eps * float(found.scale)
-    return Ritz(values, leaving + returning + rounding, vectors[0] ** 2)
+    return values, vectors
 
 
 def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
@@ -154,7 +160,13 @@ def check_steps(steps: int, size: int, *, dtype: Any, memory: int) -> None:
 
 
 def iterate(
-    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
+    matvec: Matvec,
+    start: jax.Array,
+    key: Key,
+    *,
+    steps: int,
+    left: Left | None = None,
+    check: int = CHECK,
 ) -> Tridiagonal:
     """Lanczos as a loop on the host, one product at a time; it may stop early.
 
@@ -166,7 +178,8 @@ def iterate(
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
       steps: at most so many, 1 to `size`.
-      left: asked after `CHECK` steps, and again when it says; never by default.
+      left: asked after `check` steps, and again when it says; never by default.
+      check: at least 1.
 
     Returns:
       Arrays of numpy.
@@ -176,30 +189,17 @@ def iterate(
     >>> ritz(found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-    q, scale = _normalize(start), jnp.zeros((), start.dtype)
-    full: tuple[jax.Array, ...] = ()
-    last = _empty(steps, q)
-    rows: list[Any] = []
-    ask = CHECK
-    for i in range(steps):
-        if left is not None and i == ask:
-            more = left(_gather(rows, scale))
-            if not more:
-                break
-            ask += more
-        at = i % len(last)
-        if i and not at:
-            full, last = (*full, last), _empty(steps, q)
-        last, rest, scale, row, broken = _advance(full, None, last, at, q, matvec(q), scale)
-        rows.append(row)
-        if broken and i + 1 < steps:
-            rest = _restart(full, None, last, jax.random.fold_in(key, i), q)
-        q = rest
-    return _gather(rows, scale)
+    return _driven(_one_by_one, matvec, start, key, steps, left, check)
 
 
 def blocked(
-    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
+    matvec: Matvec,
+    start: jax.Array,
+    key: Key,
+    *,
+    steps: int,
+    left: Left | None = None,
+    check: int = CHECK,
 ) -> Tridiagonal:
     """Lanczos as a loop on the host over compiled loops of a few steps; it may stop early.
 
@@ -214,6 +214,7 @@ def blocked(
       key: as in `iterate`.
       steps: as in `iterate`.
       left: as in `iterate`.
+      check: as in `iterate`.
 
     Returns:
       Arrays of numpy.
@@ -224,33 +225,39 @@ def blocked(
     >>> ritz(found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
+    return _driven(_together, matvec, start, key, steps, left, check)
+
+
+def leading(
+    matvec: Any, start: jax.Array, key: Key, *, steps: int, largest: int = 1, smallest: int = 0
+) -> jax.Array:
+    """The sum of the Ritz vectors at the ends after a few steps, `[size]`.
+
+    A start for a matrix near this one that costs more to multiply by.
+
+    Args:
+      matvec: as in `blocked`.
+      start: as in `iterate`.
+      key: as in `iterate`.
+      steps: how many, 1 to `size`; their basis stands in one array.
+      largest: how many Ritz vectors of the upper end, at most `steps`.
+      smallest: how many of the lower end, at most `steps`.
+
+    Raises:
+      NotFiniteError: if a product was not.
+
+    >>> multiply = jax.tree_util.Partial(jnp.multiply, jnp.array([1.0, 2.0, 5.0]))
+    >>> found = leading(multiply, jnp.ones(3), jax.random.key(0), steps=3)
+    >>> abs(found).round(4).tolist()
+    [0.0, 0.0, 1.0]
+    """
     q, scale = _normalize(start), jnp.zeros((), start.dtype)
-    full: list[jax.Array] = []
-    rows_each = BLOCK if left is None else EARLY
-    last = _empty(steps, q, rows_each)
-    others = -(-steps // len(last)) - 1
-    absent = jnp.zeros_like(last) if others else last
-    rows: list[Any] = []
-    done, ask = 0, steps if left is None else min(CHECK, steps)
-    while done < steps:
-        first = done % len(last)
-        count = min(ask - done, len(last) - first)
-        blocks = (*full, *[absent] * (others - len(full)))
-        fresh = jax.random.fold_in(key, done)
-        last, q, scale, table = _some_steps(
-            matvec, blocks, len(full), last, first, count, q, scale, fresh
-        )
-        rows += list(np.asarray(table)[first : first + count])
-        done += count
-        if first + count == len(last) and done < steps:
-            full, absent = [*full, last], last  # from here on nothing is kept that is not used
-            last = _empty(steps, q, rows_each)
-        if left is not None and done == ask < steps:
-            more = left(_gather(rows, scale))
-            if not more:
-                break
-            ask = min(ask + more, steps)
-    return _gather(rows, scale)
+    some = _one_by_one if driver(matvec, q) is iterate else _together
+    basis = jnp.zeros((steps, q.size), q.dtype)
+    basis, _, scale, rows = some(matvec, [], 0, basis, 0, steps, q, scale, key)
+    _, vectors = _eigh(_gather(rows, scale))
+    ends = vectors[:, steps - largest :].sum(axis=1) + vectors[:, :smallest].sum(axis=1)
+    return _combined(ends.astype(basis.dtype), basis)
 
 
 def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagonal:
@@ -277,7 +284,13 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
 
 
 def compiled(
-    matvec: Matvec, start: jax.Array, key: Key, *, steps: int, left: Left | None = None
+    matvec: Matvec,
+    start: jax.Array,
+    key: Key,
+    *,
+    steps: int,
+    left: Left | None = None,
+    check: int = CHECK,
 ) -> Tridiagonal:
     """`scan`, compiled, as a driver: one dispatch for all steps, so `left` is never asked.
 
@@ -287,8 +300,9 @@ def compiled(
       key: as in `scan`.
       steps: as in `scan`.
       left: not used.
+      check: not used.
     """
-    del left
+    del left, check
     return jax.device_get(_compiled_scan(matvec, start, key, steps))
 
 
@@ -330,13 +344,63 @@ def _primitives(jaxpr: Any) -> Counter[str]:
     return found
 
 
+def _driven(some_steps, matvec, start, key, steps, left, check):
+    """The loop on the host: so many steps of a block at a time as may go unasked."""
+    q, scale = _normalize(start), jnp.zeros((), start.dtype)
+    least = BLOCK if left is None else EARLY
+    last = _empty(steps, q, least)
+    others = -(-steps // len(last)) - 1
+    full: list[jax.Array] = []
+    rows: list[Any] = []
+    done, ask = 0, steps if left is None else min(check, steps)
+    while done < steps:
+        first = done % len(last)
+        count = min(ask - done, len(last) - first)
+        fresh = jax.random.fold_in(key, done)
+        last, q, scale, table = some_steps(
+            matvec, full, others, last, first, count, q, scale, fresh
+        )
+        rows += table
+        done += count
+        if first + count == len(last) and done < steps:
+            full.append(last)
+            last = _empty(steps, q, least)
+        if left is not None and done == ask < steps:
+            more = left(_gather(rows, scale))
+            if not more:
+                break
+            ask = min(ask + more, steps)
+    return _gather(rows, scale)
+
+
+def _one_by_one(matvec, full, others, last, first, count, q, scale, key):
+    """Steps dispatched one after the other; the rows of `T` come last."""
+    del others
+    rows = []
+    for i in range(first, first + count):
+        last, rest, scale, row, broken = _advance(tuple(full), None, last, i, q, matvec(q), scale)
+        q = _restart(tuple(full), None, last, jax.random.fold_in(key, i), q) if broken else rest
+        rows.append(row)
+    return last, q, scale, rows
+
+
+def _together(matvec, full, others, last, first, count, q, scale, key):
+    """Steps in one compiled loop, which is given as many blocks as there will be `others`."""
+    missing = others - len(full)
+    blocks = [*full, *[full[-1] if full else jnp.zeros_like(last)] * missing]
+    last, q, scale, table = _some_steps(
+        matvec, blocks, len(full), last, first, count, q, scale, key
+    )
+    return last, q, scale, list(np.asarray(table)[first : first + count])
+
+
 @partial(jax.jit, static_argnums=3)
 def _compiled_scan(matvec, start, key, steps):
     return scan(matvec, start, key, steps=steps)
 
 
 def _loop(matvec, full, used, last, first, count, q, scale, key):
-    """So many steps, written to the rows of `last` from `first` on, and to those of a table."""
+    """Traced steps, written to the rows of `last` from `first` on, and to those of a table."""
 
     def step(i, carry):
         last, q, scale, table = carry
@@ -396,13 +460,20 @@ def _without(block, w):
     return w - (block @ w) @ block
 
 
+@jax.jit
+def _combined(weights, basis):
+    return weights @ basis
+
+
+@jax.jit
 def _normalize(w):
     # At the last step of a full basis nothing is left to be orthogonal to.
     return w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
 
 
-def _empty(steps, like, most=BLOCK):
-    """An unwritten block of at most so many rows: of as many as `steps` need, all of one height."""
+def _empty(steps, like, least=BLOCK):
+    """An unwritten block: of as many as `steps` need, all of one height."""
+    most = max(least, ROOM // basis_bytes(like.size, 1, like.dtype))
     blocks = -(-steps // most)
     return jnp.zeros((-(-steps // blocks), like.size), like.dtype)
 

@@ -157,6 +157,23 @@ def test_other_files_under_the_same_names_are_not_mixed_up(tmp_path, images):
         data.load("mnist", **asked)
 
 
+def test_a_minority_of_images_is_turned_by_half_a_turn(tmp_path, images):
+    load = partial(data.load, "mnist", data_dir=tmp_path / "data", seed=0, validation=0)
+    load = partial(load, manual_dir=idx_files(tmp_path / "files", images, LABELS))
+    plain, grouped = load(), load(minority=0.3, data_seed=1)
+    drawn = np.random.default_rng(1).random(12) < 0.3
+    assert 0 < drawn.sum() < 12
+    np.testing.assert_array_equal(grouped.groups["train"], drawn)
+    np.testing.assert_array_equal(grouped.groups["test"], np.arange(12) % 2)
+    for split in ("train", "test"):
+        before, after = getattr(plain, split), getattr(grouped, split)
+        for x, turned, group in zip(before.x, after.x, grouped.groups[split], strict=True):
+            np.testing.assert_array_equal(turned, np.rot90(x, 2) if group else x)
+        np.testing.assert_array_equal(after.y, before.y)
+    with pytest.raises(ValueError, match=r"`minority` 0.3 is made from MNIST's own files: give a"):
+        data.load("mnist", data_dir=tmp_path, seed=0, validation=0, minority=0.3)
+
+
 def test_damaged_files_are_named(tmp_path, images):
     files = idx_files(tmp_path / "files", images, LABELS)
     (files / "t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")

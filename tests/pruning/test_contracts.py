@@ -69,6 +69,7 @@ CRITERIA |= {name: (lambda b=CRITERIA[name]: b(loss)) for name in ("saliency", "
 CRITERIA |= {
     "fisher": lambda: criteria.fisher(loss, chunk=2),
     "obd": lambda: criteria.obd(loss, probes=2),
+    "by_group": lambda: criteria.by_group(criteria.saliency(loss), (1.0, 2.0)),
     "synflow": lambda: criteria.synflow(forward, jnp.zeros((1, WIDTHS[0]))),
     "wanda": lambda: criteria.wanda(inputs),
     "activation_norms": lambda: criteria.activation_norms(inputs),
@@ -78,7 +79,7 @@ CRITERIA |= {
         )(params, mask, **kw)
     ),
 }
-DATA = ("saliency", "snip", "grasp", "fisher", "wanda", "obd", "activation_norms")
+DATA = ("saliency", "snip", "grasp", "fisher", "wanda", "obd", "activation_norms", "by_group")
 NEEDS = {name: {"batches"} for name in DATA}
 NEEDS |= {"random": {"key"}, "obd": {"key", "batches"}}
 NEEDS |= {

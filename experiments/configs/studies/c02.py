@@ -36,9 +36,11 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
+        common.lenet(config)
         config.study.hidden = (2, 4, 8, 16, 32, 64)
-        config.study.popup.widths = (16, 64, 256, 1024, 4096)
+        config.study.popup.update(widths=(16, 64, 256, 1024, 4096), steps=5000)
         config.study.setup = (
-            "As on a laptop, with XOR networks to width 64 and learned masks to width 4,096."
+            "XOR as on a laptop, to width 64. " + config.study.setup.split(";")[0] + "; learned "
+            "masks of one hidden layer to width 4,096."
         )
     return config

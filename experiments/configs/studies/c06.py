@@ -29,5 +29,9 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        common.longer(config, 4000)
+        common.lenet(config)
+        experiment.optimizer.update(name="sgd", learning_rate=0.1, momentum=0.0)
+        config.study.rates = tuple(2.0 ** (power / 2) for power in range(-14, 3))
+        config.study.slow = 0.025
+        config.study.setup = config.study.setup.replace("Adam", "plain SGD at 17 rates")
     return config

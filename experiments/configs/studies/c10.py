@@ -28,6 +28,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.optimizer.learning_rate = 3e-3
     experiment.prune.update(scope="layerwise", rate=0.75, levels=2)
     experiment.controls = ("shuffle",)
+    experiment.control_levels = (2,)
     config.study = ConfigDict(
         {
             "delta": 0.1,  # nats

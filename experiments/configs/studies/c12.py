@@ -28,6 +28,8 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "kept": 0.25,  # the share of the native mask's worth that must survive
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 8,
+            "conv_rates": (3e-3, 1e-2, 3e-2),
+            "conv_pilot_seeds": 3,
             "plain": {"name": "mlp", "options": {"features": (64, 64, 10)}},
             "conv_plain": {"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
             "control_seeds": 64,
@@ -36,9 +38,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.conv = _conv(seeds=16)
     if size == "full":
         experiment.replicates = 48
-        common.longer(config, 4000)
+        experiment.model.options.width = 300
+        config.study.plain.options.features = (300, 300, 10)
+        common.on_mnist(config, "MLPs 784-300-300-10")
         _on_cifar(config.conv)
         config.study.conv_plain.options.stages = ((64, 64, 64),)
+        config.study.conv_rates = (3e-4, 1e-3, 3e-3)
         config.study.setup += " The second pair: 64 channels, on CIFAR-10, with 10,000 steps."
     return config
 

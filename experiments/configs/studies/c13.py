@@ -26,5 +26,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        common.longer(config, 4000, features=(300, 300, 10))
+        common.lenet(config)
     return config

@@ -37,10 +37,13 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 4,
             "sharpness": 3.0,  # of the robust loss, per nat
+            "examples": 512,  # that a mask of one shot is scored on
             "null_seeds": 12,  # with groups of one size
             "control_seeds": 64,
         }
     )
     if size == "full":
-        common.longer(config, 4000, features=(300, 300, 2))
+        common.lenet(config)
+        experiment.data.options = ConfigDict({"data_seed": 7, "minority": 0.1})
+        config.study.setup += " The minority's images are turned by half a turn."
     return config

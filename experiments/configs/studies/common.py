@@ -38,23 +38,34 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 def lenet(config: ConfigDict, steps: int = 20_000) -> None:
     """Makes a study on small data one of LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
 
+    Args:
+      config: of the study, changed in place.
+      steps: of each training; the paper has 50,000.
+    """
+    config.experiment.model.options = ConfigDict({"features": (300, 100, 10)})
+    on_mnist(config, "LeNet-300-100", steps)
+
+
+def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
+    """Makes a study on small data one of MNIST, with Adam at the rates that suit it.
+
     All seeds share the 55,000 training examples; 5,000 decide settings and 10,000 test. The four
     idx files of MNIST are the user's.
 
     Args:
       config: of the study, changed in place.
-      steps: of each training; the paper has 50,000.
+      network: what it is called in the set-up.
+      steps: of each training.
     """
     experiment = config.experiment
     experiment.data.update(name="mnist", validation=5000)
     experiment.data.options = ConfigDict({})
-    experiment.model.options = ConfigDict({"features": (300, 100, 10)})
     experiment.train.update(steps=steps, eval_every=steps // 20, batch_size=60, share=0)
-    experiment.optimizer.learning_rate = 1.2e-3
+    experiment.optimizer.update(name="adam", learning_rate=1.2e-3)
     if "rates" in config.study:
         config.study.rates = (4e-4, 1.2e-3, 3.6e-3)
     config.study.setup = (
-        f"LeNet-300-100 on MNIST, one training set for all seeds, Adam, batches of 60, "
+        f"{network} on MNIST, one training set for all seeds, Adam, batches of 60, "
         f"{steps:,} steps; pruned and rewound as on a laptop."
     )
 
@@ -80,7 +91,7 @@ def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
     varied = copy.deepcopy(config)
     varied.experiment.update(seed=PILOT_SEED, replicates=seeds)
     data, share = varied.experiment.data, varied.experiment.train.share
-    if share:
+    if "train" in data.options:  # what is made can be made anew
         data.options.update(data_seed=8, train=seeds * share + data.validation, test=2000)
     return varied
 

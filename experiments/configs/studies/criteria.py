@@ -6,13 +6,13 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """One shot to density .05, 32 seeds; at initialisation with twice the steps.
+    """One shot to density .05, 48 seeds; at initialisation with twice the steps.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=32)
+    config = common.mnist1d(seeds=48)
     config.experiment.train.update(steps=300)
     config.experiment.prune.levels = 0  # masks are made by the study
     config.experiment.controls = ()
@@ -30,5 +30,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     if size == "full":
-        common.longer(config, 4000)
+        common.lenet(config)
+        config.study.dense_rate = 1.2e-3
     return config

@@ -12,7 +12,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=32)
+    config = common.mnist1d(seeds=48)
     experiment = config.experiment
     experiment.model.options.features = (64, 64, 10)
     experiment.train.update(steps=400, eval_every=50)

@@ -5,6 +5,7 @@ from lth_jax.pruning.criteria.activations import activation_norms, squared_input
 from lth_jax.pruning.criteria.curvature import fisher, obd
 from lth_jax.pruning.criteria.flax_inputs import linen_inputs, nnx_inputs
 from lth_jax.pruning.criteria.gradients import grasp, saliency, snip
+from lth_jax.pruning.criteria.groups import by_group
 from lth_jax.pruning.criteria.movements import MovementState, movement_pruning, track_movement
 from lth_jax.pruning.criteria.synflow import synflow
 from lth_jax.pruning.criteria.weights import (
@@ -26,6 +27,7 @@ __all__ = [
     "Criterion",
     "MovementState",
     "activation_norms",
+    "by_group",
     "fisher",
     "grasp",
     "lamp",

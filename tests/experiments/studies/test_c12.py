@@ -17,15 +17,19 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.control_levels = (1,)
     config.study.plain.options.features = (12, 12, 10)
     config.study.conv_plain.options.stages = ((4, 4, 4),)
-    config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2}))
+    config.study.update(
+        ConfigDict(
+            {"rates": (1e-2,), "conv_rates": (1e-2,), "pilot_seeds": 2, "conv_pilot_seeds": 2}
+        )
+    )
     config.conv.update(replicates=2, control_levels=(1,))
     config.conv.model.options.width = 4
     config.conv.train.update(steps=5, eval_every=5)
     config.conv.prune.levels = 1
     with bench_in(tmp_path) as bench:
         evidence = c12_study.gather(bench, config)
-        plain = c12_study._plain(config, config.study.plain)
-        here, there = (bench.origins("C12", cell) for cell in (config, plain))
+        pair = c12_study._pair(config, config.study.plain, {"ticket": 1e-2})
+        here, there = (bench.origins("C12", cell) for cell in pair)
     for a, b in zip(here, there, strict=True):  # drawn alike: only the skip is another
         for leaf in a.params:
             np.testing.assert_array_equal(a.params[leaf], b.params[leaf])

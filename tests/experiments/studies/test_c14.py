@@ -35,7 +35,7 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.model.options.features = (12, 12, 2)
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
-    config.study.update(rates=(1e-2,), pilot_seeds=2, null_seeds=2, level=1)
+    config.study.update(rates=(1e-2,), pilot_seeds=2, null_seeds=2, level=1, examples=16)
     with bench_in(tmp_path) as bench:
         evidence = c.gather(bench, config)
     assert all(np.isfinite(part.values).all() for part in evidence.primaries)

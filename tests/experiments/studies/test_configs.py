@@ -21,8 +21,8 @@ def test_every_replicate_has_examples_of_its_own(claim, size):
     cells += [config.heads.experiment] if "heads" in config else []
     for experiment in cells:
         build.check(experiment)
-        pool = experiment.data.options.to_dict().get("train")
         if experiment.train.share:
+            pool = experiment.data.options.to_dict().get("train", 60_000)  # MNIST's
             needed = experiment.replicates * experiment.train.share + experiment.data.validation
             assert needed <= pool
 
@@ -39,18 +39,44 @@ def prepared(tmp_path_factory):
     return str(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not there")
-@pytest.mark.parametrize("claim", ["C5", "ORIGINAL"])
-def test_the_full_size_is_a_study_of_mnist(claim, tmp_path, prepared):
-    one = study(claim)
-    config = one.get_config("full")
+def shortened(config):
+    """A full size that keeps its data and its networks and takes a few steps."""
     experiment = config.experiment
+    share = bool(experiment.train.share)
     experiment.replicates = 2
     experiment.data.update(validation=30, train_examples=120)
-    experiment.train.update(steps=4, eval_every=2)
-    small = {"pilot_seeds": 2, "rates": (1e-3,), "children": 2, "points": 3, "late": 2}
+    experiment.train.update(steps=4, eval_every=2, batch_size=16, share=40 * share)
+    if "popup" in config.study:
+        config.study.popup.update(seeds=2, widths=(4, 8), steps=3)
+    small = {
+        "late": 2,
+        "children": 2,
+        "points": 3,
+        "seeds": 8,
+        "hidden": (2, 4),
+        "densities": (0.5, 0.2),
+        "examples": (20, 30, 40) if share else 20,
+        "asked": (30, 40),
+        "noises": (0.0, 0.4),
+        "slow": 1e-4,
+        "temperatures": (2.0,),
+        "weights": (0.5,),
+        "null_seeds": 2,
+        "rounds": 3,
+        "pilot_seeds": 2,
+    }
     config.study.update({k: v for k, v in small.items() if k in config.study})
+    if "rates" in config.study:
+        config.study.rates = config.study.rates[:3]
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MNIST.is_dir(), reason="MNIST's files are not there")
+@pytest.mark.parametrize("claim", ["C2", "C5", "C6", "C8", "C13", "C14", "CRITERIA", "ORIGINAL"])
+def test_the_full_size_is_a_study_of_mnist(claim, tmp_path, prepared):
+    one = study(claim)
+    config = shortened(one.get_config("full"))
     with bench_in(tmp_path) as bench:
         bench.machine.update(manual_dir=str(MNIST), data_dir=prepared)
         evidence = one.gather(bench, config)

@@ -1,0 +1,61 @@
+"""Scores in which groups of examples count by a weight of their own, not by their size."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.pruning.criteria._inputs import Criterion, require_batches
+
+
+def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
+    """`Σ_g weights[g] · s_g`, with `s_g` the criterion's scores on group g alone.
+
+    Each of `batches` holds the examples of one group. Equal weights let a small group decide as
+    much as a large one; a positive weight for one group and a negative one for another keep what
+    matters to the first more than to the second, as FairPrune does with second-order saliencies
+    (Wu et al. 2022). Without groups a criterion that averages over examples weighs groups by their
+    size.
+
+    Args:
+      criterion: one that needs `batches`.
+      weights: one finite number for each group, not all of them 0.
+
+    Returns:
+      A criterion that needs as many `batches` as there are weights.
+
+    Raises:
+      ValueError: if the weights are not so; from the criterion, if the number of batches is
+        another.
+
+    Example:
+      >>> from lth_jax.pruning.criteria import saliency
+      >>> loss = lambda params, x: jnp.mean(x @ params["w"])
+      >>> params, mask = {"w": jnp.array([1.0, 1.0])}, {"w": jnp.ones(2, bool)}
+      >>> large, small = jnp.array([[4.0, 0.0]] * 9), jnp.array([[0.0, 6.0]])
+      >>> fair = by_group(saliency(loss), (0.5, 0.5))
+      >>> fair(params, mask, batches=[large, small])["w"].tolist()
+      [2.0, 3.0]
+    """
+    weights = [float(weight) for weight in weights]
+    if not any(weights) or not all(abs(weight) < float("inf") for weight in weights):
+        raise ValueError(f"`weights` must be finite and not all 0, got {weights}.")
+
+    def scored(params, mask, *, key=None, batches=None, initial=None):
+        batches = require_batches(batches, "by_group")
+        if len(batches) != len(weights):
+            raise ValueError(
+                f"`batches` must hold one batch for each of {len(weights)} groups, "
+                f"got {len(batches)}."
+            )
+        parts = (
+            jax.tree.map(
+                lambda s, weight=weight: weight * s,
+                criterion(params, mask, key=key, batches=(batch,), initial=initial),
+            )
+            for weight, batch in zip(weights, batches, strict=True)
+        )
+        return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), parts)
+
+    return scored
