@@ -35,6 +35,7 @@ from experiments.benchmarks import landscape_exact, landscape_torch
 from experiments.benchmarks.prune import alternated, result
 from lth_jax import models
 from lth_jax.landscape import extremes, hessian, lanczos
+from lth_jax.landscape.tridiagonal import ritz
 from lth_jax.types import Batch
 
 KEY = jax.random.key(0)
@@ -149,7 +150,7 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     ways |= torch_ways(case, landscape_torch.LANCZOS)
     goals = dict.fromkeys(ways, 1 / 1.2)
     ways |= {f"{name}, given our layers": way for name, way in given.items()}
-    top = lanczos.ritz(ours()).values[-1]
+    top = ritz(ours()).values[-1]
     for name, way in ways.items():
         found = np.linalg.eigvalsh(np.asarray(way(), np.float64))[-1]
         print(f"{case.name}: λmax {top:.6g} ours, {found:.6g} by {name}", flush=True)

@@ -11,14 +11,13 @@ its size remembered for the bounds, and the iteration goes on from a fresh direc
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
-from lth_jax.landscape.checks import NotFiniteError
+from lth_jax.landscape.tridiagonal import Tridiagonal, eigh
 from lth_jax.types import Key
 
 BREAKDOWN = 1e-5
@@ -41,100 +40,11 @@ LONG = 1000
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
-Driver = Callable[..., "Tridiagonal"]
+Driver = Callable[..., Tridiagonal]
 """`(matvec, start, key, *, steps, left, check) -> Tridiagonal`: how the iteration is run."""
 
-Left = Callable[["Tridiagonal"], int]
+Left = Callable[[Tridiagonal], int]
 """`found -> n`: stop if n is 0, else ask again n steps later."""
-
-
-class Tridiagonal(NamedTuple):
-    """`T` after `k` steps: `T[i, i] = diagonal[i]`, `T[i, i + 1] = T[i + 1, i] = coupling[i]`.
-
-    Attributes:
-      diagonal: `[k]`.
-      coupling: `[k]`; the last one leads out of the space, and one that broke down is 0.
-      dropped: `[k]`, what stood in the place of a coupling that broke down; 0 elsewhere.
-      scale: the largest `‖A q‖` seen, a lower bound on the spectral norm.
-    """
-
-    diagonal: Any
-    coupling: Any
-    dropped: Any
-    scale: Any
-
-    @property
-    def steps(self) -> int:
-        """The number of steps, the dimension of the space searched."""
-        return len(self.diagonal)
-
-    def first(self, steps: int) -> "Tridiagonal":
-        """What was known after so many steps."""
-        diagonal, coupling, dropped, scale = self
-        return Tridiagonal(diagonal[:steps], coupling[:steps], dropped[:steps], scale)
-
-    @property
-    def rank(self) -> int:
-        """The Krylov rank: how many steps the start vector alone carried, at most `steps`.
-
-        Rounding can carry it a step beyond the exact rank; the Ritz values stay right.
-        """
-        broken = np.flatnonzero(np.asarray(self.coupling) == 0)
-        return int(broken[0]) + 1 if broken.size else self.steps
-
-
-class Ritz(NamedTuple):
-    """Approximate eigenvalues, in rising order.
-
-    Attributes:
-      values: float64 `[k]`.
-      bounds: float64 `[k]`; an eigenvalue of `A` lies within `bounds[i]` of `values[i]`.
-      weights: float64 `[k]`, the squared first components of `T`'s eigenvectors: the quadrature
-        weights of the start vector, with sum 1.
-    """
-
-    values: NDArray[np.float64]
-    bounds: NDArray[np.float64]
-    weights: NDArray[np.float64]
-
-
-def ritz(found: Tridiagonal) -> Ritz:
-    """The eigenvalues of `T`, with residual bounds (Paige, 1971).
-
-    The Ritz vector `Qᵀ s` of an eigenvector `s` of `T` leaves the residual
-    `|coupling[-1] s[-1]|`. Every dropped coupling `d[i]` adds what it would have carried out of
-    `q[i]`, `d[i] |s[i]|`, and what it would have brought back from the directions after it,
-    together `(Σ d[i]² Σ_{j>i} s[j]²)^½`. With `k · eps · scale` for the rounding of the products,
-    the sum bounds the distance to an eigenvalue of `A`. A bound speaks of some eigenvalue: one
-    that the start vector has no part in is not seen.
-
-    Raises:
-      NotFiniteError: if a product was not.
-
-    >>> found = Tridiagonal(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2), np.array(3.0))
-    >>> ritz(found).values.tolist()
-    [1.0, 3.0]
-    """
-    values, vectors = _eigh(found)
-    dropped = np.asarray(found.dropped, np.float64)
-    out = dropped.copy()
-    out[-1] += found.coupling[-1]
-    after = np.cumsum(vectors[::-1] ** 2, axis=0)[::-1] - vectors**2
-    leaving, returning = out @ np.abs(vectors), np.sqrt(dropped**2 @ np.maximum(after, 0))
-    rounding = found.steps * np.finfo(np.asarray(found.diagonal).dtype).eps * float(found.scale)
-    return Ritz(values, leaving + returning + rounding, vectors[0] ** 2)
-
-
-def _eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The eigenvalues of `T` in rising order, and its eigenvectors as columns."""
-    diagonal, coupling = (np.asarray(part, np.float64) for part in (found.diagonal, found.coupling))
-    if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
-        raise NotFiniteError(
-            "`matvec` must return finite numbers, but a product was NaN or infinite."
-        )
-    matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
-    values, vectors = np.linalg.eigh(matrix)
-    return values, vectors
 
 
 def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
@@ -184,6 +94,7 @@ def iterate(
     Returns:
       Arrays of numpy.
 
+    >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
     >>> found = iterate(lambda v: matrix @ v, jnp.ones(3), jax.random.key(0), steps=3)
     >>> ritz(found).values.round(4).tolist()
@@ -219,6 +130,7 @@ def blocked(
     Returns:
       Arrays of numpy.
 
+    >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
     >>> multiply = jax.tree_util.Partial(jnp.matmul, matrix)
     >>> found = blocked(multiply, jnp.ones(3), jax.random.key(0), steps=3)
@@ -255,7 +167,7 @@ def leading(
     some = _one_by_one if driver(matvec, q) is iterate else _together
     basis = jnp.zeros((steps, q.size), q.dtype)
     basis, _, scale, rows = some(matvec, [], 0, basis, 0, steps, q, scale, key)
-    _, vectors = _eigh(_gather(rows, scale))
+    _, vectors = eigh(_gather(rows, scale))
     ends = vectors[:, steps - largest :].sum(axis=1) + vectors[:, :smallest].sum(axis=1)
     return _combined(ends.astype(basis.dtype), basis)
 
@@ -272,6 +184,7 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
       key: for fresh directions after a breakdown.
       steps: how many, 1 to `size`.
 
+    >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
     >>> found = scan(lambda v: matrix @ v, jnp.ones(3), jax.random.key(0), steps=3)
     >>> ritz(found).values.round(4).tolist()

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax.landscape import lanczos
 from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.operators import Operator
+from lth_jax.landscape.tridiagonal import Tridiagonal, ritz
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.spectra import broadened
 from lth_jax.types import Key
@@ -216,8 +217,8 @@ def extremes(
         left=lambda part: _left(part, operator.size, wanted, tolerance),
         check=lanczos.CHECK if pilot is None else lanczos.CHECK - 1,
     )
-    ritz = lanczos.ritz(found)
-    ends = _ends(ritz.values, ritz.bounds, wanted)
+    known = ritz(found)
+    ends = _ends(known.values, known.bounds, wanted)
     settled = _settled(found, operator.size, wanted, tolerance)
     return Extremes(*ends, operator.size, found.steps, found.rank, settled)
 
@@ -273,7 +274,7 @@ def density(
     for i in range(probes):
         signs, fresh = jax.random.split(jax.random.fold_in(key, i))
         start = jax.random.rademacher(signs, (operator.size,), operator.dtype)
-        found.append(lanczos.ritz(run(operator, start, fresh, steps=steps)))
+        found.append(ritz(run(operator, start, fresh, steps=steps)))
     nodes, weights = (np.stack([getattr(r, part) for r in found]) for part in ("values", "weights"))
     width = width or _default_width(nodes)
     at = _default_points(nodes, width) if points is None else np.asarray(points, np.float64)
@@ -303,9 +304,7 @@ def _ends(values: Any, bounds: Any, wanted: tuple[int, int]) -> tuple[Any, Any, 
     return values[::-1][:k], values[:smallest], bounds[::-1][:k], bounds[:smallest]
 
 
-def _settled(
-    found: lanczos.Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float
-) -> bool:
+def _settled(found: Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float) -> bool:
     """Whether the values wanted can be told, equal ones among them, and are within bounds."""
     breakdowns = np.count_nonzero(np.asarray(found.coupling)[:-1] == 0)
     if found.steps < min(sum(wanted), size):
@@ -315,7 +314,7 @@ def _settled(
     return _worst_bound(found, wanted) <= tolerance
 
 
-def _left(found: lanczos.Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float) -> int:
+def _left(found: Tridiagonal, size: int, wanted: tuple[int, int], tolerance: float) -> int:
     """How many more steps it takes at the rate at which the bounds now shrink; 0 when settled."""
     if _settled(found, size, wanted, tolerance):
         return 0
@@ -329,11 +328,11 @@ def _left(found: lanczos.Tridiagonal, size: int, wanted: tuple[int, int], tolera
     return int(np.clip(np.ceil(steps), 1, lanczos.BLOCK))
 
 
-def _worst_bound(found: lanczos.Tridiagonal, wanted: tuple[int, int]) -> float:
+def _worst_bound(found: Tridiagonal, wanted: tuple[int, int]) -> float:
     """The largest bound of the eigenvalues wanted, in units of the largest absolute eigenvalue."""
-    ritz = lanczos.ritz(found)
-    _, _, *bounds = _ends(ritz.values, ritz.bounds, wanted)
-    worst, scale = np.concatenate(bounds).max(), np.abs(ritz.values).max()
+    known = ritz(found)
+    _, _, *bounds = _ends(known.values, known.bounds, wanted)
+    worst, scale = np.concatenate(bounds).max(), np.abs(known.values).max()
     return float(worst / scale) if scale else float(worst)
 
 

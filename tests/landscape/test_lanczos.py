@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax.landscape import lanczos
+from lth_jax.landscape.tridiagonal import Tridiagonal, ritz
 
 KEY = jax.random.key(0)
 
@@ -51,7 +52,7 @@ DRIVERS = pytest.mark.parametrize("driver", [on_host, in_blocks, compiled_scan])
 @DRIVERS
 def test_all_steps_give_the_eigenvalues(driver):
     eigenvalues = np.sort(np.random.default_rng(2).normal(size=40))
-    found = lanczos.ritz(driver(symmetric(eigenvalues), start(40), KEY, 40))
+    found = ritz(driver(symmetric(eigenvalues), start(40), KEY, 40))
     np.testing.assert_allclose(found.values, eigenvalues, atol=2e-5)
     assert found.weights.sum() == pytest.approx(1)
 
@@ -62,7 +63,7 @@ def test_an_exhausted_space_gives_no_false_eigenvalues(driver, steps):
     eigenvalues = np.zeros(100)
     eigenvalues[:10] = np.linspace(20, 449, 10)
     tridiagonal = driver(symmetric(eigenvalues), start(100), KEY, steps)
-    found = lanczos.ritz(tridiagonal)
+    found = ritz(tridiagonal)
     # Ten eigenvectors and one vector of the null space; rounding may carry it one step on.
     assert tridiagonal.rank in (11, 12)
     np.testing.assert_allclose(found.values[-10:], eigenvalues[:10], rtol=1e-4)
@@ -75,13 +76,13 @@ def test_a_multiple_eigenvalue_is_found_as_often_as_it_is_there(driver):
     eigenvalues = np.array([1.0] * 6 + [4.0] * 4)
     tridiagonal = driver(symmetric(eigenvalues), start(10), KEY, 10)
     assert tridiagonal.rank == 2
-    np.testing.assert_allclose(lanczos.ritz(tridiagonal).values, eigenvalues, atol=1e-5)
+    np.testing.assert_allclose(ritz(tridiagonal).values, eigenvalues, atol=1e-5)
 
 
 @DRIVERS
 def test_the_zero_matrix(driver):
     tridiagonal = driver(jnp.zeros((9, 9)), start(9), KEY, 9)
-    found = lanczos.ritz(tridiagonal)
+    found = ritz(tridiagonal)
     assert tridiagonal.rank == 1
     np.testing.assert_array_equal(found.values, 0)
     np.testing.assert_array_equal(found.bounds, 0)
@@ -90,13 +91,13 @@ def test_the_zero_matrix(driver):
 @DRIVERS
 def test_one_weight(driver):
     tridiagonal = driver(jnp.full((1, 1), -3.0), jnp.ones(1), KEY, 1)
-    assert lanczos.ritz(tridiagonal).values.tolist() == [-3.0]
+    assert ritz(tridiagonal).values.tolist() == [-3.0]
 
 
 @pytest.mark.parametrize("steps", [4, 8, 12, 20])
 def test_every_bound_holds(steps):
     eigenvalues = np.concatenate([np.random.default_rng(3).normal(size=57), [9, 9.5, -12]])
-    found = lanczos.ritz(on_host(symmetric(eigenvalues), start(60), KEY, steps))
+    found = ritz(on_host(symmetric(eigenvalues), start(60), KEY, steps))
     distance = np.abs(found.values[:, None] - eigenvalues).min(axis=1)
     assert (distance <= found.bounds).all()
     assert found.bounds.max() > 0.1  # not yet converged inside: the bounds say so
@@ -106,7 +107,7 @@ def test_bounds_hold_where_a_real_coupling_was_dropped():
     # Two clusters coupled by less than the threshold: a true direction is cut off, and counted.
     matrix = jnp.diag(jnp.array([1.0, 1.0])) + 5e-6 * jnp.array([[0.0, 1.0], [1.0, 0.0]])
     tridiagonal = on_host(matrix, jnp.array([1.0, 0.0]), KEY, 2)
-    found = lanczos.ritz(tridiagonal)
+    found = ritz(tridiagonal)
     assert tridiagonal.rank == 1
     assert tridiagonal.dropped[0] == pytest.approx(5e-6, rel=1e-3)
     exact = np.linalg.eigvalsh(np.asarray(matrix, np.float64))
@@ -116,7 +117,7 @@ def test_bounds_hold_where_a_real_coupling_was_dropped():
 def test_eigenvalues_appear_once_after_many_steps():
     # Without reorthogonalisation the outlier would come back as soon as it has converged.
     eigenvalues = np.concatenate([np.linspace(0, 1, 119), [100]])
-    found = lanczos.ritz(on_host(symmetric(eigenvalues), start(120), KEY, 64))
+    found = ritz(on_host(symmetric(eigenvalues), start(120), KEY, 64))
     assert (found.values > 50).sum() == 1
 
 
@@ -174,8 +175,8 @@ def test_the_scan_maps_over_a_population():
     matrices = jnp.stack([symmetric(np.linspace(0, top, 10)) for top in (1.0, 2.0, 3.0)])
     found = jax.vmap(lambda m: compiled_scan(m, start(10), KEY, steps=10))(matrices)
     for i, top in enumerate((1.0, 2.0, 3.0)):
-        member = lanczos.Tridiagonal(*(np.asarray(part)[i] for part in found))
-        np.testing.assert_allclose(lanczos.ritz(member).values, np.linspace(0, top, 10), atol=1e-5)
+        member = Tridiagonal(*(np.asarray(part)[i] for part in found))
+        np.testing.assert_allclose(ritz(member).values, np.linspace(0, top, 10), atol=1e-5)
 
 
 @pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.blocked])

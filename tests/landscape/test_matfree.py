@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax.landscape import lanczos
+from lth_jax.landscape.tridiagonal import ritz
 
 matfree = pytest.importorskip("matfree", reason="matfree is not installed")
 
@@ -27,7 +28,7 @@ def theirs(matrix, steps):
 
 def ours(matrix, steps):
     found = lanczos.iterate(jax.jit(lambda v: matrix @ v), jnp.asarray(START), KEY, steps=steps)
-    return lanczos.ritz(found).values
+    return ritz(found).values
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from lth_jax import trees
 from lth_jax.landscape import lanczos, spectrum
 from lth_jax.landscape.operators import Operator, hessian
+from lth_jax.landscape.tridiagonal import ritz
 
 KEY = jax.random.key(0)
 ONE = [jnp.ones(1)]
@@ -173,7 +174,7 @@ def test_it_stops_as_soon_as_the_bounds_allow():
     assert late.converged
     for found, tolerance, run in zip((early, late), (1e-1, 1e-4), runs, strict=True):
         assert abs(found.largest[0] - 100) <= found.largest_bounds[0]
-        before = lanczos.ritz(run.first(found.steps - 3))  # not much further than it takes
+        before = ritz(run.first(found.steps - 3))  # not much further than it takes
         assert before.bounds[[0, -1]].max() > tolerance * before.values[-1]
 
 
@@ -286,7 +287,7 @@ def test_operators_stack_into_a_population():
     found = jax.device_get(jax.jit(run)(population))
     for mask, member in zip(masks, trees.unstack(found), strict=True):
         exact = np.linalg.eigvalsh(GRAM[np.ix_(mask, mask)])
-        np.testing.assert_allclose(lanczos.ritz(member).values, exact, atol=1e-5)
+        np.testing.assert_allclose(ritz(member).values, exact, atol=1e-5)
 
 
 def test_a_basis_of_millions_of_weights_is_refused_before_anything_is_made():

@@ -1,0 +1,97 @@
+"""What a tridiagonal matrix tells of the matrix that it came from: Ritz values with bounds."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.landscape.checks import NotFiniteError
+
+
+class Tridiagonal(NamedTuple):
+    """`T` after `k` steps: `T[i, i] = diagonal[i]`, `T[i, i + 1] = T[i + 1, i] = coupling[i]`.
+
+    Attributes:
+      diagonal: `[k]`.
+      coupling: `[k]`; the last one leads out of the space, and one that broke down is 0.
+      dropped: `[k]`, what stood in the place of a coupling that broke down; 0 elsewhere.
+      scale: the largest `‖A q‖` seen, a lower bound on the spectral norm.
+    """
+
+    diagonal: Any
+    coupling: Any
+    dropped: Any
+    scale: Any
+
+    @property
+    def steps(self) -> int:
+        """The number of steps, the dimension of the space searched."""
+        return len(self.diagonal)
+
+    def first(self, steps: int) -> "Tridiagonal":
+        """What was known after so many steps."""
+        diagonal, coupling, dropped, scale = self
+        return Tridiagonal(diagonal[:steps], coupling[:steps], dropped[:steps], scale)
+
+    @property
+    def rank(self) -> int:
+        """The Krylov rank: how many steps the start vector alone carried, at most `steps`.
+
+        Rounding can carry it a step beyond the exact rank; the Ritz values stay right.
+        """
+        broken = np.flatnonzero(np.asarray(self.coupling) == 0)
+        return int(broken[0]) + 1 if broken.size else self.steps
+
+
+class Ritz(NamedTuple):
+    """Approximate eigenvalues, in rising order.
+
+    Attributes:
+      values: float64 `[k]`.
+      bounds: float64 `[k]`; an eigenvalue of `A` lies within `bounds[i]` of `values[i]`.
+      weights: float64 `[k]`, the squared first components of `T`'s eigenvectors: the quadrature
+        weights of the start vector, with sum 1.
+    """
+
+    values: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+def ritz(found: Tridiagonal) -> Ritz:
+    """The eigenvalues of `T`, with residual bounds (Paige, 1971).
+
+    The Ritz vector `Qᵀ s` of an eigenvector `s` of `T` leaves the residual
+    `|coupling[-1] s[-1]|`. Every dropped coupling `d[i]` adds what it would have carried out of
+    `q[i]`, `d[i] |s[i]|`, and what it would have brought back from the directions after it,
+    together `(Σ d[i]² Σ_{j>i} s[j]²)^½`. With `k · eps · scale` for the rounding of the products,
+    the sum bounds the distance to an eigenvalue of `A`. A bound speaks of some eigenvalue: one
+    that the start vector has no part in is not seen.
+
+    Raises:
+      NotFiniteError: if a product was not.
+
+    >>> found = Tridiagonal(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2), np.array(3.0))
+    >>> ritz(found).values.tolist()
+    [1.0, 3.0]
+    """
+    values, vectors = eigh(found)
+    dropped = np.asarray(found.dropped, np.float64)
+    out = dropped.copy()
+    out[-1] += found.coupling[-1]
+    after = np.cumsum(vectors[::-1] ** 2, axis=0)[::-1] - vectors**2
+    leaving, returning = out @ np.abs(vectors), np.sqrt(dropped**2 @ np.maximum(after, 0))
+    rounding = found.steps * np.finfo(np.asarray(found.diagonal).dtype).eps * float(found.scale)
+    return Ritz(values, leaving + returning + rounding, vectors[0] ** 2)
+
+
+def eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The eigenvalues of `T` in rising order, and its eigenvectors as columns."""
+    diagonal, coupling = (np.asarray(part, np.float64) for part in (found.diagonal, found.coupling))
+    if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
+        raise NotFiniteError(
+            "`matvec` must return finite numbers, but a product was NaN or infinite."
+        )
+    matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
+    values, vectors = np.linalg.eigh(matrix)
+    return values, vectors
