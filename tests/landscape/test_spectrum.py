@@ -191,6 +191,37 @@ def test_a_gradient_along_the_top_saves_steps_and_changes_no_eigenvalue(share):
     assert (aided.steps < plain.steps) == bool(share)
 
 
+@pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
+def test_a_pilot_saves_steps_and_changes_no_eigenvalue(driver):
+    eigenvalues = np.concatenate([[-4.0], np.linspace(0, 1, 297), [3.0, 5.0]])
+    q, _ = np.linalg.qr(draw(12, 300, 300))
+    noise = draw(13, 300, 300)
+    matrix = (q * eigenvalues) @ q.T
+    operator, pilot = operator_of(matrix), operator_of(matrix + 1e-3 * (noise + noise.T))
+    how = {"k": 2, "smallest": 1, "tolerance": 1e-4, "driver": driver}
+    plain = spectrum.extremes(operator, KEY, **how)
+    aided = spectrum.extremes(operator, KEY, pilot=pilot, **how)
+    for found in (plain, aided):
+        np.testing.assert_allclose(found.largest, [5, 3], atol=1e-3)
+        np.testing.assert_allclose(found.smallest, [-4], atol=1e-3)
+        assert found.converged
+    assert aided.steps < plain.steps or driver is lanczos.compiled
+
+
+def test_a_pilot_that_is_blind_to_the_top_does_not_hide_it():
+    eigenvalues = np.linspace(0, 1, 300)
+    operator = diagonal(np.concatenate([eigenvalues[:-1], [2.0]]))
+    pilot = diagonal(np.concatenate([eigenvalues[:-1], [0.0]]))
+    found = spectrum.extremes(operator, KEY, smallest=0, pilot=pilot)
+    assert found.largest[0] == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_pilot_must_be_of_the_same_size():
+    operator = diagonal(np.ones(20))
+    with pytest.raises(ValueError, match=r"`pilot` must have 20 rows, got 19\."):
+        spectrum.extremes(operator, KEY, pilot=diagonal(np.ones(19)))
+
+
 def test_too_few_steps_are_reported():
     found = spectrum.extremes(diagonal(np.linspace(-1, 1, 300)), KEY, steps=8, tolerance=1e-6)
     assert not found.converged

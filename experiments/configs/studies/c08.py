@@ -26,6 +26,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "noises": (0.0, 0.2),
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 4,
+            "map_seeds": 8,  # of the cells that the question is not asked of
             "control_seeds": 64,
         }
     )

@@ -29,8 +29,7 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (best, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert len(evidence.gate) == config.experiment.replicates
-    ladder, dense, shuffled = 1 + 2 + 1, 1, 1  # dense networks and shuffled masks at other rates
-    assert evidence.member_steps == 6 * 2 * (ladder + dense + shuffled) * 20
+    assert evidence.member_steps == 6 * 2 * (1 + 2 + 1) * 20
     dense = [row["value"] for row in evidence.rows if row["density"] == 1]
     assert dense == [0.0] * (6 * 2)
     c8.draw(evidence.rows)
