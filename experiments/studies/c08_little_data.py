@@ -173,7 +173,12 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
 
 
 def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
-    """The geometric mean of the best density in every cell, with simultaneous intervals."""
+    """The geometric mean of the best density in every cell, with simultaneous intervals.
+
+    They pair the seeds of all cells, so those that not all cells have are left out here.
+    """
+    seeds = min(map(len, best.values()))
+    best = {cell: values[:seeds] for cell, values in best.items()}
     return "; ".join(
         f"{cell}: {2**one.estimate:.2f} [{2**one.low:.2f}, {2**one.high:.2f}]"
         for cell, one in regimes.at_once(best).items()

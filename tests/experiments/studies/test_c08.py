@@ -11,7 +11,7 @@ from tests.experiments.studies.bench import bench_in, tiny
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c08.get_config("laptop"))
+    config = tiny(c08.get_config("laptop"), replicates=3)
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
     sizes = {
@@ -20,6 +20,7 @@ def test_the_evidence_is_whole(tmp_path):
         "noises": (0.0, 0.5),
         "rates": (1e-2,),
         "pilot_seeds": 2,
+        "map_seeds": 2,
     }
     config.study.update(ConfigDict(sizes))
     with bench_in(tmp_path) as bench:
@@ -29,7 +30,8 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (best, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert len(evidence.gate) == config.experiment.replicates
-    assert evidence.member_steps == 6 * 2 * (1 + 2 + 1) * 20
+    assert len(best.values) == 3
+    assert evidence.member_steps == (4 * 2 + 2 * 3) * (1 + 2 + 1) * 20
     dense = [row["value"] for row in evidence.rows if row["density"] == 1]
-    assert dense == [0.0] * (6 * 2)
+    assert dense == [0.0] * (4 * 2 + 2 * 3)
     c8.draw(evidence.rows)
