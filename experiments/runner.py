@@ -28,7 +28,16 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.starts import Starts
 from lth_jax.report import level_table, read_run, write_report
-from lth_jax.training import DRIVERS, OnHost, Plan, candidate_plans, choose_plan, fitted, widths_for
+from lth_jax.training import (
+    DRIVERS,
+    OnHost,
+    Plan,
+    candidate_plans,
+    choose_plan,
+    fitted,
+    read_plan,
+    widths_for,
+)
 
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
@@ -163,7 +172,7 @@ def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence
     if run.plan is None:
         plan, evidence = _choose(machine, cell)
         run.record_plan({**plan._asdict(), "evidence": evidence, "data": data_on(cell.lab)})
-    return [(0, plan_of(run.plan)), *((r["level"], plan_of(r)) for r in run.replans)]
+    return [(0, read_plan(run.plan)), *((r["level"], read_plan(r)) for r in run.replans)]
 
 
 def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
@@ -189,11 +198,6 @@ def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
 def told(machine: ConfigDict) -> dict[str, Any]:
     """What a config says of the plan."""
     return {name: machine[name] for name in ("chunk", "driver", "devices")}
-
-
-def plan_of(recorded: dict[str, Any]) -> Plan:
-    """The plan in a record that may hold more."""
-    return Plan(**{name: recorded[name] for name in Plan._fields})
 
 
 def data_on(lab: Lab) -> str:

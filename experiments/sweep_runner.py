@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
-from experiments.runner import candidates, data_on, elsewhere, measure_plans, plan_of
+from experiments.runner import candidates, data_on, elsewhere, measure_plans
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, Progress, Roster, climb, timeline
-from lth_jax.training import Plan
+from lth_jax.training import Plan, read_plan
 
 WIDTHS = (16, 64)
 """The chunks that are measured for large populations: wide enough to be fast, and narrow enough
@@ -58,9 +58,9 @@ class Worker:
     def _climb(self, group: Group) -> None:
         plan = self._sweep.once(f"plan-{group.program[:8]}", partial(planned, self._machine, group))
         name = f"group-{group.key[:8]}"
-        replans = [(r["level"], plan_of(r)) for r in self._sweep.records(f"replans-{name}")]
+        replans = [(r["level"], read_plan(r)) for r in self._sweep.records(f"replans-{name}")]
         title = f"{self._sweep.path.name} {name}"
-        plans = [(0, plan_of(plan)), *replans]
+        plans = [(0, read_plan(plan)), *replans]
         progress = self._machine.progress and self._team.first
         with Display(title, member_steps(group), progress) as display:
             for note in elsewhere(plans):
@@ -159,10 +159,10 @@ def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Ou
       plan: from `planned`, measured.
       index: of the store.
     """
-    chosen = plan_of(plan)
+    chosen = read_plan(plan)
     roster = Roster([job.cell for job in group.jobs], [(0, chosen)])
     missing = [[key for key in keys if not index.find(key)] for keys in roster.levels]
-    [measured] = [found for found in plan["evidence"] if plan_of(found) == chosen]
+    [measured] = [found for found in plan["evidence"] if read_plan(found) == chosen]
     padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(

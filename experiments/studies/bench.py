@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, teachers
-from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.runner import SOURCES, candidates, plan_of
+from experiments.runner import SOURCES
 from experiments.studies.results import LAST, Cost, Results, Tuned
 from experiments.studies.starts import Start, fingerprint, measured, members_of
 from experiments.sweep import run_name, train_cells
@@ -28,8 +27,8 @@ from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery import Lab, derive
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
-from lth_jax.training import choose_plan, train_population
-from lth_jax.training.segment import Member
+from lth_jax.store import files
+from lth_jax.training import Plan, cheapest, read_plan, train_population
 from lth_jax.types import DENSE, TICKET
 
 
@@ -82,6 +81,7 @@ class Bench:
         self.machine, self.stop, self.command = machine, stop, list(command)
         self.store = stores.Store(machine.workdir)
         self._datasets: dict[str, datasets.Dataset] = {}
+        self._plans: dict[tuple[str, str], dict[str, Any]] = {}
 
     def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
         """Trains the ladders of all cells, as populations, or finds them.
@@ -94,6 +94,9 @@ class Bench:
         for _, config in planned:
             build.check(config.experiment)
         sweep = train_cells(self.machine, name, planned, self.command, self.stop)
+        for config in cells.values():
+            env = files.read_json(self._run(name, config) / "env.json")
+            self._plans[name, config.experiment.model.name] = env["plan"]
         costs = {cell: self._cost(config) for cell, config in cells.items()}
         return Results(read_sweep(self.store, sweep.path).rows, costs)
 
@@ -125,8 +128,7 @@ class Bench:
         self, name: str, config: ConfigDict, arms: tuple[str, ...] = (DENSE, TICKET)
     ) -> list[Stored]:
         """The trained networks of a cell that `ladders` trained: level by level, seed by seed."""
-        path = Path(self.machine.workdir) / run_name(self._named(name, config))
-        return list(read_stored(self.store, path, arms))
+        return list(read_stored(self.store, self._run(name, config), arms))
 
     def logits(
         self, name: str, config: ConfigDict, networks: Sequence[Stored], x: NDArray
@@ -209,8 +211,7 @@ class Bench:
 
     def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
         """The run of a cell."""
-        path = Path(self.machine.workdir) / run_name(self._named(name, config))
-        return stores.find_run(self.machine.workdir, str(path))
+        return stores.find_run(self.machine.workdir, str(self._run(name, config)))
 
     def dataset(self, config: ConfigDict) -> datasets.Dataset:
         """The data of a config, loaded once."""
@@ -237,7 +238,8 @@ class Bench:
         """Trains networks from points and masks of one's own making, as one population.
 
         Args:
-          name: of the study.
+          name: of the study, which trained ladders of such networks: what was measured then says
+            how these are trained the fastest.
           config: network, data and training.
           starts: where each begins.
           lab: trains otherwise than the config says, with an objective of one's own, say.
@@ -257,7 +259,7 @@ class Bench:
         def compute(partial: Any) -> stores.Node:
             del partial  # a population of this size is trained in one go
             members = members_of(lab, starts)
-            plan = self._plan(name, lab, members, config.experiment.train.steps)
+            plan = self._plan(name, config, len(starts))
             done, records, _ = train_population(
                 lab.trainer,
                 members,
@@ -344,29 +346,11 @@ class Bench:
         fingerprint = self.dataset(config).fingerprint
         return build.identity(config.experiment, fingerprint, stores.environment(), source)
 
-    def _plan(self, name: str, lab: Lab, members: Member, steps: int) -> Any:
-        """The plan of a population, measured once and written down."""
-        size = int(members.alive.shape[0])
-        plans = candidates(self.machine, sorted({min(size, width) for width in (8, 32)}))
-        if self.machine.chunk and self.machine.driver:
-            return plans[0]
-        folder = stores.open_sweep(
-            self.machine.workdir, name=f"{name}-plans", config={"study": name}
-        )
+    def _run(self, name: str, config: ConfigDict) -> Path:
+        """The folder of a cell that `ladders` trained."""
+        return Path(self.machine.workdir) / run_name(self._named(name, config))
 
-        def chosen() -> Any:
-            plan, _ = choose_plan(
-                lab.trainer,
-                trees.index(members, slice(0, 1)),
-                lab.data.train,
-                lab.data.validation,
-                [size],
-                candidates=plans,
-                steps=steps,
-                learnt=machines.learnt(self.machine),
-            )
-            return plan._asdict()
-
-        shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), trees.to_named(members))
-        key = stores.content_key([repr(shapes), lab.trainer.steps])
-        return plan_of(folder.once(f"plan-{key[:8]}", chosen))
+    def _plan(self, name: str, config: ConfigDict, size: int) -> Plan:
+        """The plan of a population, by what was measured for the study's ladders."""
+        plan = self._plans[name, config.experiment.model.name]
+        return cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)

@@ -10,8 +10,16 @@ from lth_jax.training.losses import (
     soft_cross_entropy,
     squared_error,
 )
-from lth_jax.training.placement import DRIVERS, Plan, fitted, free_bytes, halved, over_population
-from lth_jax.training.planning import candidate_plans, choose_plan, widths_for
+from lth_jax.training.placement import (
+    DRIVERS,
+    Plan,
+    fitted,
+    free_bytes,
+    halved,
+    over_population,
+    read_plan,
+)
+from lth_jax.training.planning import candidate_plans, cheapest, choose_plan, widths_for
 from lth_jax.training.population import compile_segment, train_chunk, train_population
 from lth_jax.training.segment import (
     Member,
@@ -37,6 +45,7 @@ __all__ = [
     "averaged",
     "bits",
     "candidate_plans",
+    "cheapest",
     "choose_plan",
     "compile_segment",
     "compile_serving",
@@ -51,6 +60,7 @@ __all__ = [
     "init_record",
     "mean_network",
     "over_population",
+    "read_plan",
     "soft_cross_entropy",
     "squared_error",
     "train_chunk",

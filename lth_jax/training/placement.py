@@ -6,7 +6,7 @@ CPU a virtual device per core (`jax_num_cpu_devices`) trains one member on each,
 cores together on the small matrix products of one member.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,15 @@ class Plan(NamedTuple):
         3
         """
         return self.chunk // self.devices
+
+
+def read_plan(record: Mapping[str, Any]) -> Plan:
+    """The plan in a record that may hold more.
+
+    >>> read_plan({**Plan(8, "host")._asdict(), "evidence": []})
+    Plan(chunk=8, driver='host', devices=1, vmapped=None)
+    """
+    return Plan(**{name: record[name] for name in Plan._fields})
 
 
 def check_plan(plan: Plan) -> None:

@@ -8,8 +8,9 @@ network leaves the chip idle.
 
 import functools
 import hashlib
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.store import ALONE, StoreError, Team, content_key, files
-from lth_jax.training.placement import DRIVERS, Plan, free_bytes
+from lth_jax.training.placement import DRIVERS, Plan, free_bytes, read_plan
 from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Block, Member, Trainer, init_record
 from lth_jax.training.streaming import compile_serving
@@ -27,6 +28,7 @@ from lth_jax.types import Batch
 
 PROBE = 0.25  # seconds that a measurement should take: long enough for what a call costs to fade
 SHARE = 0.2  # of a run's own time that measuring its plans may take
+LOST = 1.5  # how many times as slow as the best a plan is not measured again
 WASTE = 0.1  # padding above which a narrower chunk is worth measuring
 
 
@@ -93,6 +95,22 @@ def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]
     return seconds_per_segment * sum(-(-n // plan.chunk) for n in sizes)
 
 
+def cheapest(evidence: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Plan:
+    """The cheapest of plans that were measured, for levels of any sizes.
+
+    Args:
+      evidence: from `choose_plan`, at least one row.
+      sizes: how many members each level will have.
+
+    >>> narrow = {**Plan(8)._asdict(), "ms_per_member_step": 3.0}
+    >>> wide = {**Plan(64)._asdict(), "ms_per_member_step": 2.0}
+    >>> cheapest([narrow, wide], [64]).chunk, cheapest([narrow, wide], [16]).chunk
+    (64, 8)
+    """
+    seconds = {read_plan(row): row["ms_per_member_step"] * row["chunk"] for row in evidence}
+    return min(seconds, key=lambda plan: population_cost(plan, seconds[plan], sizes))
+
+
 def choose_plan(
     trainer: Trainer,
     members: Member,
@@ -111,8 +129,9 @@ def choose_plan(
 
     A plan whose compiled program needs more memory than is free is no candidate. Each of the
     others runs real steps on copies of the given members, as many as take the first plan a quarter
-    of a second, in turn, for `repeats` rounds; its figure is the smallest time. The cost counts
-    padding: a chunk wider than a level trains copies for nothing.
+    of a second, in turn, for `repeats` rounds, fewer where it is half as slow again as the best so
+    far; its figure is the smallest time. The cost counts padding: a chunk wider than a level trains
+    copies for nothing.
 
     Args:
       trainer: the static part.
@@ -239,16 +258,18 @@ def _measure(
             f"`members` fit no memory: the smallest of {len(needed)} plans needs "
             f"{least / 2**20:,.0f} MiB on a device, and {(free or 0) / 2**20:,.0f} MiB are free."
         )
-    times: dict[Plan, list[float]] = {plan: [] for plan in runs}
+    fastest, costs, best = dict.fromkeys(runs, math.inf), dict.fromkeys(runs, 0.0), 0.0
     for _ in range(repeats):
         for plan, run in runs.items():
-            times[plan].append(run())
-    costs = {plan: population_cost(plan, min(t), sizes) for plan, t in times.items()}
+            if costs[plan] <= LOST * best:
+                fastest[plan] = min(fastest[plan], run())
+        costs = {plan: population_cost(plan, each, sizes) for plan, each in fastest.items()}
+        best = min(costs.values())
     evidence = [
         {
             **plan._asdict(),
-            "ms_per_member_step": 1e3 * min(times[plan]) / (plan.chunk * steps),
-            "relative_cost": costs[plan] / min(costs.values()),
+            "ms_per_member_step": 1e3 * fastest[plan] / (plan.chunk * steps),
+            "relative_cost": costs[plan] / best,
             "bytes": needed[plan],
             "source": "measured",
         }

@@ -36,11 +36,6 @@ def test_a_plan_that_is_told_is_the_only_candidate():
     assert len(measured) > 1 and {plan.driver for plan in measured} == {"scan"}
 
 
-def test_a_recorded_plan_is_read_back():
-    plan = Plan(4, "scan", 2, 1)
-    assert runner.plan_of({**plan._asdict(), "evidence": [], "level": 3}) == plan
-
-
 def test_plans_are_kept_beside_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert machine.learnt(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"

@@ -3,7 +3,15 @@
 import jax
 import pytest
 
-from lth_jax.training import Plan, candidate_plans, choose_plan, planning, widths_for
+from lth_jax.training import (
+    Plan,
+    candidate_plans,
+    cheapest,
+    choose_plan,
+    planning,
+    read_plan,
+    widths_for,
+)
 from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of
 
 CANDIDATES = [Plan(1), Plan(2), Plan(2, "host")]
@@ -66,6 +74,32 @@ def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     assert len(choose(budget=1e6)[1]) == 3
     assert len(choose(budget=1e6, steps=10**6)[1]) == 3
     assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
+
+
+def test_a_plan_that_lost_is_not_measured_again(monkeypatch):
+    takes = dict(zip(CANDIDATES, [0.1, 0.1, 1.0], strict=True))
+    ran = []
+
+    def seconds(probe, steps):
+        ran.append(probe._plan)
+        return takes[probe._plan]
+
+    monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
+    monkeypatch.setattr(planning._Probe, "seconds", seconds)
+    plan, evidence = choose(repeats=3)
+    *_, slow = CANDIDATES
+    assert ran.count(slow) == 2  # when it was compiled, and once beside the others
+    assert ran.count(plan) >= 4
+    assert evidence[-1]["relative_cost"] == pytest.approx(10.0)
+
+
+def test_a_recorded_plan_is_read_back_and_the_cheapest_of_many_found():
+    plans = [Plan(4, "scan", 2, 1), Plan(16)]
+    rows = [{**plan._asdict(), "ms_per_member_step": 1.0, "bytes": None} for plan in plans]
+    assert [read_plan(row) for row in rows] == plans
+    assert [cheapest(rows, [size]) for size in (4, 5, 16)] == [plans[0], plans[0], plans[0]]
+    rows[0]["ms_per_member_step"] = 1.5
+    assert [cheapest(rows, [size]) for size in (4, 12, 16)] == [plans[0], plans[1], plans[1]]
 
 
 def test_devices_of_a_cpu_share_its_memory():
