@@ -6,9 +6,7 @@ a CPU, and a vmapped one 5 times slower than members one after the other; on a G
 network leaves the chip idle.
 """
 
-import functools
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from lth_jax.training.segment import Block, Member, Trainer, init_record
 from lth_jax.training.streaming import compile_serving
 from lth_jax.types import Batch
 
-PROBE = 0.25  # seconds that a measurement should take: long enough for what a call costs to fade
+PROBE = 0.25  # seconds that the steps of a measurement should take, beside the validation
 SHARE = 0.2  # of a run's own time that measuring its plans may take
 LOST = 1.5  # how many times as slow as the best a plan is not measured again
 WASTE = 0.1  # padding above which a narrower chunk is worth measuring
@@ -130,8 +128,8 @@ def choose_plan(
     A plan whose compiled program needs more memory than is free is no candidate. Each of the
     others runs real steps on copies of the given members, as many as take the first plan a quarter
     of a second, in turn, for `repeats` rounds, fewer where it is half as slow again as the best so
-    far; its figure is the smallest time. The cost counts padding: a chunk wider than a level trains
-    copies for nothing.
+    far; its figure is the smallest time that a segment with its validation would take. The cost
+    counts padding: a chunk wider than a level trains copies for nothing.
 
     Args:
       trainer: the static part.
@@ -144,7 +142,7 @@ def choose_plan(
       budget: seconds; once they are spent no further candidate is added to the first two, but
         every plan that was measured counts.
       steps: of a level. With them the budget is at most a fifth of what the run itself will take
-        by the first plan, so that short runs are not spent on planning.
+        by the best plan so far, so that short runs are not spent on planning.
       learnt: a folder in which choices are kept and looked up: by the program, the kind and number
         of devices, the versions of JAX, the sizes, the steps and the candidates.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
@@ -234,11 +232,16 @@ def _measure(
         return team.from_first(time.perf_counter)
 
     began, free = clock(), team.from_first(free_bytes)
-    runs: dict[Plan, Callable[[], float]] = {}
+    probes: dict[Plan, _Probe] = {}
     needed: dict[Plan, int | None] = {}
+    fastest: dict[Plan, float] = {}  # seconds of a segment
     steps = 1
+
+    def cost(plan: Plan) -> float:
+        return population_cost(plan, fastest[plan], sizes)
+
     for plan in plans:
-        if len(runs) > 1 and clock() - began > budget:
+        if len(probes) > 1 and clock() - began > budget:
             break
         probe = _Probe(setting, plan, clock)
         # The host's step holds what the scan holds, and is several programs: see the scan's figure.
@@ -246,36 +249,33 @@ def _measure(
         needed[plan] = probe.bytes() if plan.driver == "scan" else alike
         if _fits(plan, needed[plan], free):
             probe.seconds(1)  # compiles
-            if not runs:
-                once = probe.seconds(1)
-                steps = min(setting.trainer.steps, 1 + int(PROBE / once))
-                if whole:
-                    budget = min(budget, SHARE * population_cost(plan, once * whole, sizes))
-            runs[plan] = functools.partial(probe.seconds, steps)
-    if not runs:
+            steps = steps if probes else probe.enough()
+            probes[plan], fastest[plan] = probe, probe.segment(steps)
+            if whole:
+                segments = whole / setting.trainer.steps
+                budget = min(budget, SHARE * segments * min(map(cost, probes)))
+    if not probes:
         least = min(n for n in needed.values() if n is not None)
         raise ValueError(
             f"`members` fit no memory: the smallest of {len(needed)} plans needs "
             f"{least / 2**20:,.0f} MiB on a device, and {(free or 0) / 2**20:,.0f} MiB are free."
         )
-    fastest, costs, best = dict.fromkeys(runs, math.inf), dict.fromkeys(runs, 0.0), 0.0
-    for _ in range(repeats):
-        for plan, run in runs.items():
-            if costs[plan] <= LOST * best:
-                fastest[plan] = min(fastest[plan], run())
-        costs = {plan: population_cost(plan, each, sizes) for plan, each in fastest.items()}
-        best = min(costs.values())
+    for _ in range(repeats - 1):
+        worst = LOST * min(map(cost, probes))
+        for plan in [plan for plan in probes if cost(plan) <= worst]:
+            fastest[plan] = min(fastest[plan], probes[plan].segment(steps))
+    best = min(probes, key=cost)
     evidence = [
         {
             **plan._asdict(),
-            "ms_per_member_step": 1e3 * fastest[plan] / (plan.chunk * steps),
-            "relative_cost": costs[plan] / best,
+            "ms_per_member_step": 1e3 * seconds / (plan.chunk * setting.trainer.steps),
+            "relative_cost": cost(plan) / cost(best),
             "bytes": needed[plan],
             "source": "measured",
         }
-        for plan in runs
+        for plan, seconds in fastest.items()
     ]
-    return min(costs, key=lambda plan: costs[plan]), evidence
+    return best, evidence
 
 
 def _given(setting: Setting, chunk: Member) -> Batch | Block:
@@ -285,36 +285,54 @@ def _given(setting: Setting, chunk: Member) -> Batch | Block:
 
 
 class _Probe:
-    """A plan's segment, and what it takes: bytes on a device, seconds for a few real steps."""
+    """A plan's segment, and what it takes: bytes on a device, seconds by a few real steps."""
 
     def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], float]):
         self._setting, self._plan, self._clock = setting, plan, clock
         self._train: Batch | Block | None = None
         self._segment: Any = compile_segment(setting.trainer, plan)
 
-    def _start(self, steps: int) -> tuple[Any, ...]:
+    def _start(self) -> tuple[Any, ...]:
         _, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = trees.index(members, rows)
         records = jax.vmap(init_record)(chunk)
-        n = np.int32(steps)
         if self._train is None:
             self._train = _given(self._setting, chunk)
-        return jax.block_until_ready((chunk, records, self._train, validation, np.int32(0), n))
+        given = (chunk, records, self._train, validation, np.int32(0))
+        return jax.block_until_ready(given)
 
     def bytes(self) -> int | None:
         """What the compiler says of the program, which is compiled but not run."""
-        return program_bytes(self._segment.lower(*self._start(1)).compile())
+        return program_bytes(self._segment.lower(*self._start(), np.int32(1)).compile())
 
-    def seconds(self, steps: int) -> float:
-        """The time of a segment of so many steps, on copies of the members that lie in place.
+    def seconds(self, *steps: int) -> list[float]:
+        """The times of segments of so many steps, on copies of the members that lie in place.
 
-        The segment before it is not timed: only the first of a level has its members brought to
+        The segment before them is not timed: only the first of a level has its members brought to
         where the plan wants them.
         """
-        chunk, records, train, validation, step, n = self._start(steps)
-        before = self._segment(chunk, records, train, validation, step, np.int32(1))
-        chunk, records, *_ = jax.block_until_ready(before)
-        start = self._clock()
-        jax.block_until_ready(self._segment(chunk, records, train, validation, step, n))
-        return self._clock() - start
+        chunk, records, train, validation, step = self._start()
+        times = []
+        for n in (1, *steps):
+            start = self._clock()
+            done = self._segment(chunk, records, train, validation, step, np.int32(n))
+            chunk, records, *_ = jax.block_until_ready(done)
+            times.append(self._clock() - start)
+        return times[1:]
+
+    def enough(self) -> int:
+        """How many steps take long enough to be measured beside the validation after them."""
+        most, steps = self._setting.trainer.steps, 1
+        while steps < most:
+            steps = min(4 * steps, most)
+            one, several = self.seconds(1, steps)
+            if several - one > PROBE:
+                break
+        return steps
+
+    def segment(self, steps: int) -> float:
+        """The time of a whole segment with its validation, from one step's and so many steps'."""
+        more = self._setting.trainer.steps - 1
+        one, several = self.seconds(1, steps)
+        return one + max(several - one, 0.0) / max(steps - 1, 1) * more

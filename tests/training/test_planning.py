@@ -56,7 +56,7 @@ def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
 def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 1.0)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [1.0 for _ in steps])
     monkeypatch.setattr(planning, "free_bytes", lambda: 150)
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
@@ -69,20 +69,36 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
 def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     now = iter(range(10**6))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, steps: 0.1)
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [0.1 for _ in steps])
     monkeypatch.setattr(planning.time, "perf_counter", lambda: float(next(now)))
     assert len(choose(budget=1e6)[1]) == 3
     assert len(choose(budget=1e6, steps=10**6)[1]) == 3
     assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
 
 
+def test_a_segment_is_foretold_from_a_few_of_its_steps():
+    step, validation, most = 0.002, 0.3, 10_000
+
+    class Known(planning._Probe):
+        def seconds(self, *steps):
+            return [validation + step * n for n in steps]
+
+    trainer = TRAINER._replace(steps=most)
+    probe = Known(planning.Setting(trainer, members_of(1), TRAIN, VALIDATION), Plan(1), None)
+    steps = probe.enough()
+    assert planning.PROBE / step < steps < 5 * planning.PROBE / step  # and not the validation's
+    assert probe.segment(steps) == pytest.approx(validation + step * most)
+    one = Known(probe._setting._replace(trainer=TRAINER._replace(steps=1)), Plan(1), None)
+    assert one.enough() == 1 and one.segment(1) == pytest.approx(validation + step)
+
+
 def test_a_plan_that_lost_is_not_measured_again(monkeypatch):
     takes = dict(zip(CANDIDATES, [0.1, 0.1, 1.0], strict=True))
     ran = []
 
-    def seconds(probe, steps):
+    def seconds(probe, *steps):
         ran.append(probe._plan)
-        return takes[probe._plan]
+        return [takes[probe._plan] for _ in steps]
 
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
     monkeypatch.setattr(planning._Probe, "seconds", seconds)
