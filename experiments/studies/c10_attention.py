@@ -32,8 +32,8 @@ PROTOCOL = Protocol(
     "learning rate for all, which would change attention too; weight tickets by magnitude pruning "
     "in two rounds to density .06, rewound to the start.",
     arms=("dense", "dense, cut", "top 4", "weight ticket"),
-    statistic="entropy of attention in nats, mean over heads, queries and 256 test sequences: "
-    "DENSE minus TOP 4, and DENSE CUT (no training after the cut) minus TOP 4; by seed",
+    statistic="entropy of attention in nats, mean over layers, heads, queries and 256 test "
+    "sequences: DENSE minus TOP 4, and DENSE CUT (no training after the cut) minus TOP 4; by seed",
     rule="Both differences are at least δ. The first alone is nearly arithmetic: four keys cannot "
     "have more than ln 4 nats.",
     expects="The first holds; that training on sharpens what is left is doubtful.",
@@ -133,7 +133,8 @@ def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Any]:
     @jax.jit
     def look(named: Any) -> tuple[jax.Array, jax.Array]:
         one = trees.from_named(named, like)
-        [seen] = models.attention_probabilities(module, one, state, x).values()
+        layers = models.attention_probabilities(module, one, state, x).values()
+        seen = jnp.stack(list(layers))
         entropy = jnp.sum(jax.scipy.special.entr(seen), axis=-1)
         return jnp.mean(entropy), jnp.mean(jnp.sum(seen * marked[:, None, None], axis=-1))
 

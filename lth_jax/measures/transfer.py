@@ -17,7 +17,7 @@ def fieller(
         (ā − τ b̄)² ≤ t² (s_aa − 2τ s_ab + τ² s_bb) / n
 
     Where the denominators' mean is not different from 0, the set is unbounded, and so is the
-    interval.
+    interval; where it is 0, there is no estimate: NaN.
 
     Args:
       numerators: a, `[n]`, one per seed.
@@ -41,18 +41,22 @@ def fieller(
     pairs, n = np.stack([a[both], b[both]]), int(both.sum())
     missing = a.size - n
     if n < 2:
-        return Interval(float(np.divide(*pairs[:, 0])) if n else np.nan, np.nan, np.nan, n, missing)
+        return Interval(_ratio(*pairs[:, 0]) if n else np.nan, np.nan, np.nan, n, missing)
     mean, spread = pairs.mean(axis=1), np.cov(pairs) / n
     t = float(special.stdtrit(n - 1, (1 + confidence) / 2))
     square, cross, constant = (
         mean[i] * mean[j] - t**2 * spread[i, j] for i, j in ((1, 1), (0, 1), (0, 0))
     )
-    estimate = float(mean[0] / mean[1])
+    estimate = _ratio(*mean)
     inside = cross**2 - square * constant
     if square <= 0 or inside < 0:
         return Interval(estimate, -np.inf, np.inf, n, missing)
     ends = (cross + np.array([-1, 1]) * np.sqrt(inside)) / square
     return Interval(estimate, float(ends[0]), float(ends[1]), n, missing)
+
+
+def _ratio(a: float, b: float) -> float:
+    return float(a / b) if b else np.nan
 
 
 def excess_risk(weights: ArrayLike, mask: ArrayLike) -> float:

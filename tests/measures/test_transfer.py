@@ -61,3 +61,9 @@ def test_a_plain_mask_costs_a_residual_model_its_empty_diagonal():
     assert errors == pytest.approx(10, rel=0.05)
     with pytest.raises(ValueError, match="`mask` has shape"):
         excess_risk(plain, plain[0] != 0)
+
+
+def test_a_share_of_nothing_is_no_number():
+    found = fieller([0.0, 0.0, 1.0], [0.0, 0.0, 0.0])
+    assert np.isnan(found.estimate) and (found.low, found.high) == (-np.inf, np.inf)
+    assert np.isnan(fieller([1.0], [0.0]).estimate)

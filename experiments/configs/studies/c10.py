@@ -39,4 +39,5 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     if size == "full":
         common.longer(config, 5000, width=128, layers=4, hidden=512)
+        config.study.setup += " Sequences stay made: there it is known where attention belongs."
     return config

@@ -39,5 +39,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     if size == "full":
         experiment.data.options.delay = 40
         common.longer(config, 5000, width=256)
-        config.study.setup += " The delay is 40."
+        config.study.setup += (
+            " The delay is 40. Sequences stay made: only there it is known what must be remembered."
+        )
     return config

@@ -28,7 +28,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "kept": 0.25,  # the share of the native mask's worth that must survive
             "rates": (3e-3, 1e-2, 3e-2),
             "pilot_seeds": 8,
-            "conv_rates": (3e-3, 1e-2, 3e-2),
+            "conv_rates": (1e-2, 3e-2),
             "conv_pilot_seeds": 3,
             "plain": {"name": "mlp", "options": {"features": (64, 64, 10)}},
             "conv_plain": {"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
