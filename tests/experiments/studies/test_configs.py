@@ -58,9 +58,8 @@ FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
 def parts(config):
-    """The experiment of a study, and those beside it."""
-    found = [config.experiment]
-    found += [config.conv] if "conv" in config else []
+    """The experiments of a study, if it trains networks."""
+    found = [config[name] for name in ("experiment", "conv") if name in config]
     return found + ([config.heads.experiment] if "heads" in config else [])
 
 
