@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 
 from experiments.benchmarks import landscape_exact, landscape_torch
 from experiments.benchmarks.prune import alternated, result
@@ -149,8 +150,8 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     def ours():
         return run(operator, start, KEY, steps=STEPS)
 
-    given = {} if case.usual is None else ways_to_tridiagonalise(case.loss, case, operator, start)
-    ways = ways_to_tridiagonalise(case.usual or case.loss, case, operator, start)
+    given = {} if case.usual is None else ways_to_tridiagonalise(case.loss, case, start)
+    ways = ways_to_tridiagonalise(case.usual or case.loss, case, start)
     ways |= torch_ways(case, landscape_torch.LANCZOS)
     goals = dict.fromkeys(ways, 1 / 1.2)
     ways |= {f"{name}, given our layers": way for name, way in given.items()}
@@ -166,16 +167,15 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     return result(f"{STEPS} Lanczos steps, {case.name}", runs, goals)
 
 
-def ways_to_tridiagonalise(
-    loss: Any, case: Case, operator: Any, start: jax.Array
-) -> dict[str, Callable]:
+def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str, Callable]:
     """`() -> T`, the tridiagonal matrix of 64 steps."""
+    _, unravel = ravel_pytree(case.params)
 
     @jax.jit
-    def product(v, operator, params, batch):
-        return operator.contract(plain_product(loss, params, batch, operator.expand(v)))
+    def product(v, params, batch):
+        return ravel_pytree(plain_product(loss, params, batch, unravel(v)))[0]
 
-    at = (operator, case.params, case.batch)  # arguments: XLA would fold constants while compiling
+    at = (case.params, case.batch)  # arguments: XLA would fold constants while compiling
 
     @jax.jit
     def straightforward(start, *at):

@@ -23,11 +23,11 @@ from lth_jax.types import Key
 BREAKDOWN = 1e-5
 """A coupling at most this fraction of the largest `‖A q‖` is rounding noise, not a direction."""
 
-BLOCK, EARLY = 16, 8
+BLOCK, EARLY = 16, 4
 """So many rows of the basis at the least stand in one array, and where `blocked` may stop early:
 mostly within the first block, of which every step passes over the rows not yet written too."""
 
-ROOM = 2**23
+ROOM = 2**22
 """More rows stand in one array as long as it is no larger than this, in bytes: it stays in the
 cache meanwhile."""
 
@@ -275,14 +275,14 @@ def _driven(some_steps, matvec, start, key, steps, left, check):
         )
         rows += table
         done += count
-        if first + count == len(last) and done < steps:
-            full.append(last)
-            last = _empty(steps, q, least)
         if left is not None and done == ask < steps:
             more = left(_gather(rows, scale))
             if not more:
                 break
             ask = min(ask + more, steps)
+        if first + count == len(last) and done < steps:
+            full.append(last)
+            last = _empty(steps, q, least)
     return _gather(rows, scale)
 
 

@@ -28,6 +28,10 @@ EXACT_BELOW = 256
 MEMORY = 2 * 1024**3
 """What a Lanczos basis may take unless the caller says otherwise, in bytes."""
 
+LONGER = 3.0
+"""How many times as long as its random part the gradient is where a pilot begins, which gives no
+bounds: a step less."""
+
 BESIDE = 0.03
 """The random share of a start that a pilot found."""
 
@@ -341,19 +345,19 @@ def _driver(operator: Operator) -> lanczos.Driver:
 
 
 @jax.jit
-def _start(gradient: jax.Array, key: Key) -> jax.Array:
-    """A vector of which the gradient is one half and random numbers are the other."""
+def _start(gradient: jax.Array, key: Key, longer: float = 1.0) -> jax.Array:
+    """Random numbers and the gradient, so many times as long."""
     drawn = jax.random.normal(key, gradient.shape, gradient.dtype)
     length = jnp.linalg.norm(gradient)
-    share = jnp.where(length > 0, jnp.linalg.norm(drawn) / length, jnp.zeros_like(length))
-    return drawn + share * gradient
+    share = jnp.where(length > 0, longer * jnp.linalg.norm(drawn) / length, 0.0)
+    return drawn + share.astype(drawn.dtype) * gradient
 
 
 def _near(pilot: Operator, key: Key, wanted: tuple[int, int]) -> jax.Array:
     """Where a few steps with a cheaper matrix lead, and a little of where they began."""
     first, fresh = jax.random.split(key)
-    start, (largest, smallest) = _start(pilot.gradient, first), wanted
-    steps = min(lanczos.CHECK + largest + smallest - 1, pilot.size)
+    start, (largest, smallest) = _start(pilot.gradient, first, LONGER), wanted
+    steps = min(lanczos.CHECK + largest + smallest - 2, pilot.size)
     found = lanczos.leading(pilot, start, fresh, steps=steps, largest=largest, smallest=smallest)
     return _beside(found, start)
 
