@@ -83,89 +83,82 @@ class Ladders:
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Ladders for every number of examples and noise, each level at the rate that suits it."""
-    study = config.study
+    study, [level] = config.study, config.experiment.control_levels
     few, many = study.asked
     tuned = {n: _liked(bench, vary(config, train__share=n)) for n in study.asked}
     rates = {n: tuned[few if n <= few else many] for n in study.examples}
-    found = bench.ladders(
-        PROTOCOL.claim,
-        {
-            AT(n, noise, rate): vary(
-                config,
-                train__share=n,
-                train__label_noise=noise,
-                optimizer__learning_rate=rate,
-                replicates=_seeds(config, n, noise),
-            )
-            for n in study.examples
-            for noise in study.noises
-            for rate in sorted({*rates[n].levels, rates[n].shuffle})
-        },
-    )
-    [level] = config.experiment.control_levels
-    ladders = Ladders(found, rates, level)
+    found = bench.ladders(PROTOCOL.claim, _cells(config, rates))
+    known = evidence(config, Ladders(found, rates, level))
+    told = f"Learning rates chosen on pilot seeds: {_told(tuned)}."
+    return known._replace(member_steps=found.member_steps, notes=(told, *known.notes))
+
+
+def _cells(config: ConfigDict, rates: Mapping[int, Liked]) -> dict[str, ConfigDict]:
+    """The ladders to train: every rate that some level likes, for every number and noise."""
+    return {
+        AT(n, noise, rate): vary(
+            config,
+            train__share=n,
+            train__label_noise=noise,
+            optimizer__learning_rate=rate,
+            replicates=_seeds(config, n, noise),
+        )
+        for n in config.study.examples
+        for noise in config.study.noises
+        for rate in sorted({*rates[n].levels, rates[n].shuffle})
+    }
+
+
+def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
+    """What follows from the ladders of all cells."""
+    study = config.study
+    few, many = study.asked
+    first, *noisy = study.noises
     places = {CELL(n, noise): (n, noise) for n in study.examples for noise in study.noises}
     curves = {cell: ladders.curves(*at, "test_accuracy_final") for cell, at in places.items()}
     step = -np.log2(1 - config.experiment.prune.rate)
     best = {cell: -step * _best_levels(curve) for cell, curve in curves.items()}
     won = {cell: _won(ladders, *at) for cell, at in places.items()}
     ahead = {cell: ladders.ahead(*at) for cell, at in places.items()}
-    first = study.noises[0]
-    rows = [
-        {
-            "examples": n,
-            "noise": noise,
-            "arm": f"{n:,} examples",
-            "replicate": i,
-            "density": 2.0 ** (-step * level),
-            "metric": "ticket − dense",
-            "value": float(value - curve[0]),
-        }
-        for n in study.examples
-        for noise in study.noises
-        for i, curve in enumerate(curves[CELL(n, noise)])
-        for level, value in enumerate(curve)
-    ]
+
+    def shift(noise: float, told: str = "") -> Primary:
+        values = best[CELL(many, noise)] - best[CELL(few, noise)]
+        name = f"best density, {many:,} − {few:,} examples{told}"
+        return Primary(name, values, study.delta, "octaves")
+
+    def each(name: str, values: Mapping[str, NDArray], delta: float, unit: str) -> list[Primary]:
+        return [Primary(f"{name}, {cell}", v, delta, unit) for cell, v in values.items()]
+
     return Evidence(
-        primaries=[
-            Primary(
-                f"best density, {many:,} − {few:,} examples",
-                best[CELL(many, first)] - best[CELL(few, first)],
-                study.delta,
-                "octaves",
-            )
+        primaries=[shift(first)],
+        rows=[
+            {
+                "examples": n,
+                "noise": noise,
+                "arm": f"{n:,} examples",
+                "replicate": i,
+                "density": 2.0 ** (-step * level),
+                "metric": "ticket − dense",
+                "value": float(value - curve[0]),
+            }
+            for cell, (n, noise) in places.items()
+            for i, curve in enumerate(curves[cell])
+            for level, value in enumerate(curve)
         ],
-        rows=rows,
         secondary=[
-            *(
-                Primary(
-                    f"best density, {many:,} − {few:,} examples, noise {noise:g}",
-                    best[CELL(many, noise)] - best[CELL(few, noise)],
-                    study.delta,
-                    "octaves",
-                )
-                for noise in study.noises[1:]
-            ),
+            *(shift(noise, f", noise {noise:g}") for noise in noisy),
             Primary(
                 f"gain at the validated density, {few:,} − {many:,} examples",
                 won[CELL(few, first)] - won[CELL(many, first)],
                 1.0,
                 "points",
             ),
-            *(
-                Primary(f"log₂ best density, {c}", v, study.delta, "octaves")
-                for c, v in best.items()
-            ),
-            *(
-                Primary(f"gain at the validated density, {c}", v, 1.0, "points")
-                for c, v in won.items()
-            ),
-            *(Primary(f"ticket − shuffle, {c}", v, 1.0, "points") for c, v in ahead.items()),
+            *each("log₂ best density", best, study.delta, "octaves"),
+            *each("gain at the validated density", won, 1.0, "points"),
+            *each("ticket − shuffle", ahead, 1.0, "points"),
         ],
         gate=np.minimum(ahead[CELL(few, first)], ahead[CELL(many, first)]),
-        member_steps=found.member_steps,
         notes=(
-            f"Learning rates chosen on pilot seeds: {_told(tuned)}.",
             "Densities are validated by loss, which minds confident errors more than accuracy.",
             f"Best densities, intervals that hold at once: {_map(best)}.",
         ),

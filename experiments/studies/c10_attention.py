@@ -1,6 +1,6 @@
 """C10: pruned attention is more focused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,10 @@ from experiments.configs.studies import c10
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax import models, trees
+from lth_jax.coding.stored import Stored
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
 from lth_jax.report import tidy
+from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
     claim="C10",
@@ -42,76 +44,84 @@ PROTOCOL = Protocol(
     "not beat shuffled masks, nothing is said of them. (At density .25, in a first run, shuffled "
     "masks were as good; .06 was chosen on pilot seeds for tickets to be better.)",
 )
+ACCURACY = "test_accuracy_final"
+MASS = "mass on the marked key"
+Values = NDArray[np.float64]
+Seen = Mapping[str, Values]
 
 
 def gather(bench: Bench, config: ConfigDict) -> Evidence:
     """Trains on from the dense networks with and without the cut, and looks at attention."""
-    study, name = config.study, PROTOCOL.claim
+    name, last = PROTOCOL.claim, config.experiment.prune.levels
     ladder = bench.ladders(name, {"plain": config})
     cut = vary(config)
-    cut.experiment.model.options.top_k = study.top_k
-    dense = sorted(bench.networks(name, config, ("dense",)), key=lambda one: one.replicate)
-    tickets = [one for one in bench.networks(name, config, ("ticket",)) if one.level == 2]
-    origins = bench.origins(name, config)
+    cut.experiment.model.options.top_k = config.study.top_k
+
+    def ended(arm: str, level: int) -> list[Stored]:
+        networks = [one for one in bench.networks(name, config, (arm,)) if one.level == level]
+        return sorted(networks, key=lambda one: one.replicate)
+
+    dense, tickets = ended(DENSE, 0), ended(TICKET, last)
     starts = [
         origin._replace(params=one.params, state=one.state)
-        for origin, one in zip(origins, dense, strict=True)
+        for origin, one in zip(bench.origins(name, config), dense, strict=True)
     ]
-    on = {"dense": bench.retrain(name, config, starts), "top": bench.retrain(name, cut, starts)}
-    tickets.sort(key=lambda one: one.replicate)
+    whole, top = (bench.retrain(name, one, starts) for one in (config, cut))
     looked = {
-        "dense": _look(bench, config, on["dense"]["params"]),
-        "dense, cut": _look(bench, cut, on["dense"]["params"]),
-        "top 4": _look(bench, cut, on["top"]["params"]),
+        "dense": _look(bench, config, whole["params"]),
+        "dense, cut": _look(bench, cut, whole["params"]),
+        "top 4": _look(bench, cut, top["params"]),
         "weight ticket": _look(bench, config, _stacked([one.params for one in tickets])),
     }
-    before = _look(bench, config, _stacked([one.params for one in dense]))
-    final = {arm: ladder.of("plain", arm, "test_accuracy_final") for arm in ("ticket", "shuffle")}
-    worth = 100 * (final["ticket"] - final["shuffle"])
-    accuracy = {arm: 100 * arrays["results"]["test_accuracy_final"] for arm, arrays in on.items()}
-    rows = [
-        {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-        for arm, found in looked.items()
-        for metric, values in found.items()
-        for i, value in enumerate(values)
-    ]
-    entropy = {arm: found["entropy"] for arm, found in looked.items()}
-    mass = {arm: found["mass on the marked key"] for arm, found in looked.items()}
-    steps = config.experiment.train.steps * 2 * len(starts)
-    return Evidence(
-        primaries=[
-            Primary(
-                "entropy, dense − top 4", entropy["dense"] - entropy["top 4"], study.delta, "nats"
-            ),
-            Primary(
-                "entropy, dense cut − top 4",
-                entropy["dense, cut"] - entropy["top 4"],
-                study.delta,
-                "nats",
-            ),
-        ],
-        rows=rows,
-        secondary=[
-            Primary(
-                "mass on the marked key, top 4 − dense", mass["top 4"] - mass["dense"], 0.05, ""
-            ),
-            Primary(
-                "test accuracy, top 4 − dense", accuracy["top"] - accuracy["dense"], 1.0, "points"
-            ),
-            Primary(
-                "entropy, dense after one training − weight ticket",
-                before["entropy"] - entropy["weight ticket"],
-                study.delta,
-                "nats",
-            ),
-            Primary("weight ticket − shuffle, test accuracy", worth, 1.0, "points"),
-        ],
-        notes=(premise(worth),),
-        member_steps=ladder.member_steps + steps,
+    before = _look(bench, config, _stacked([one.params for one in dense]))["entropy"]
+    ticket, shuffle = (ladder.of("plain", arm, ACCURACY) for arm in (TICKET, "shuffle"))
+    gained = 100 * (top["results"][ACCURACY] - whole["results"][ACCURACY])
+    steps = 2 * len(starts) * config.experiment.train.steps
+    return evidence(config.study.delta, looked, before, gained, 100 * (ticket - shuffle))._replace(
+        member_steps=ladder.member_steps + steps
     )
 
 
-def premise(worth: NDArray[np.float64]) -> str:
+def evidence(
+    delta: float, looked: Mapping[str, Seen], before: Values, gained: Values, worth: Values
+) -> Evidence:
+    """What follows from the attention of every arm.
+
+    Args:
+      delta: the smallest entropy that matters, in nats.
+      looked: of each arm.
+      before: entropy of the dense networks that were trained once, as tickets are.
+      gained: test accuracy of TOP 4 over DENSE, in points.
+      worth: that of weight tickets over shuffled masks.
+    """
+
+    def less(what: str, entropy: Values, arm: str) -> Primary:
+        return Primary(what, entropy - looked[arm]["entropy"], delta, "nats")
+
+    mass = looked["top 4"][MASS] - looked["dense"][MASS]
+    ticket = "weight ticket"
+    return Evidence(
+        primaries=[
+            less("entropy, dense − top 4", looked["dense"]["entropy"], "top 4"),
+            less("entropy, dense cut − top 4", looked["dense, cut"]["entropy"], "top 4"),
+        ],
+        rows=[
+            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
+            for arm, seen in looked.items()
+            for metric, values in seen.items()
+            for i, value in enumerate(values)
+        ],
+        secondary=[
+            Primary(f"{MASS}, top 4 − dense", mass, 0.05, ""),
+            Primary("test accuracy, top 4 − dense", gained, 1.0, "points"),
+            less(f"entropy, dense after one training − {ticket}", before, ticket),
+            Primary(f"{ticket} − shuffle, test accuracy", worth, 1.0, "points"),
+        ],
+        notes=(premise(worth),),
+    )
+
+
+def premise(worth: Values) -> str:
     """Whether there are weight tickets to speak of; scores are pruned without any."""
     low = assess(worth, rng=np.random.default_rng(10))[0].low
     how = "are tickets: they beat" if low > 0 else "say nothing about tickets: they do not beat"
@@ -122,7 +132,7 @@ def _stacked(trees_of: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees_of)
 
 
-def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Any]:
+def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Values]:
     """Entropy in nats and the mass on the marked key, one number per network."""
     module, model = networks.module(config.experiment), networks.model(config.experiment)
     test = bench.dataset(config).test
@@ -139,7 +149,7 @@ def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Any]:
         return jnp.mean(entropy), jnp.mean(jnp.sum(seen * marked[:, None, None], axis=-1))
 
     entropy, mass = jax.lax.map(look, jax.tree.map(jnp.asarray, params))
-    return {"entropy": np.asarray(entropy), "mass on the marked key": np.asarray(mass)}
+    return {"entropy": np.asarray(entropy), MASS: np.asarray(mass)}
 
 
 def controls(bench: Bench, config: ConfigDict) -> list[Control]:
@@ -181,7 +191,7 @@ def _entropies(rng: np.random.Generator, keys: int, time: int = 32, width: int =
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Entropy and the mass on the marked key, by arm."""
-    return tidy.by_arm(rows, ("entropy", "mass on the marked key"), "nats; share")
+    return tidy.by_arm(rows, ("entropy", MASS), "nats; share")
 
 
 STUDY = Study(PROTOCOL, c10.get_config, controls, gather, draw)

@@ -1,12 +1,12 @@
 """C11: recurrent networks have tickets, and sharing weights over time shapes them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from experiments.configs.studies import c11, common
 from experiments.studies.agreement import at, kappa, largest
@@ -20,6 +20,8 @@ from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 
 KERNEL = "TiedLayer_0/recurrent_kernel"
+Values = NDArray[np.float64]
+ByArm = Mapping[str, Values]
 PROTOCOL = Protocol(
     claim="C11",
     title="Recurrent networks",
@@ -57,61 +59,66 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
     ended = bench.retrain(name, config, [*shuffled, *twins])["results"]["test_accuracy_final"]
-    untied = vary(config, prune__levels=0, controls=())
-    untied.experiment.model.options.tied = False
-    bench.ladders(f"{name}-untied", {"untied": untied})
-    kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
-    agreed = {
-        kind: _siblings(bench, cell, starts[: study.siblings], kept)
-        for kind, cell, starts in (
-            ("tied", config, origins),
-            ("untied", untied, bench.origins(f"{name}-untied", untied)),
-        )
+    accuracy = {
+        arm: 100 * ladder.of("tied", arm, "test_accuracy_final")
+        for arm in ("dense", "ticket", "reinit")
     }
-
-    def test(arm: str) -> Any:
-        return 100 * ladder.of("tied", arm, "test_accuracy_final")
-
-    accuracy = {arm: test(arm) for arm in ("dense", "ticket", "reinit")}
     accuracy |= zip(PROTOCOL.arms[3:], np.split(100 * ended.astype(float), 2), strict=True)
-    rows = [
-        {"arm": arm, "replicate": i, "metric": "test accuracy", "value": float(value)}
-        for arm, values in accuracy.items()
-        for i, value in enumerate(values)
-    ]
     radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
+    agreed = _agreed(bench, config, origins[: study.siblings])
     networks = 3 * len(origins) + 4 * len(agreed["tied"])  # besides those of the ladder
-    return Evidence(
-        primaries=[
-            Primary(
-                "test accuracy, ticket − shuffle",
-                accuracy["ticket"] - accuracy["shuffle"],
-                study.delta,
-                "points",
-            )
-        ],
-        rows=rows,
-        secondary=[
-            Primary(
-                "ticket − shuffle of the same radius",
-                accuracy["ticket"] - accuracy["shuffle, same radius"],
-                study.delta,
-                "points",
-            ),
-            Primary("ticket − reinit", accuracy["ticket"] - accuracy["reinit"], 2.0, "points"),
-            Primary("ticket − dense", accuracy["ticket"] - accuracy["dense"], 2.0, "points"),
-            Primary("spectral radius, ticket", radii["ticket"], 0.1, ""),
-            Primary("spectral radius, shuffle", radii["shuffle"], 0.1, ""),
-            Primary("κ of two data orders, tied", agreed["tied"], 0.05, "κ"),
-            Primary("κ of two data orders, unrolled", agreed["untied"], 0.05, "κ"),
-            Primary("κ, tied − unrolled", agreed["tied"] - agreed["untied"], 0.05, "κ"),
-        ],
+    return evidence(study.delta, accuracy, radii, agreed)._replace(
         member_steps=ladder.member_steps + networks * config.experiment.train.steps,
         notes=(
             f"Learning rates chosen on pilot seeds: tickets {rates['ticket']:g}, both kinds of "
             f"shuffled masks {rates['shuffle']:g}; dense and reinit have the tickets'.",
         ),
     )
+
+
+def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evidence:
+    """What follows from the networks of every arm.
+
+    Args:
+      delta: the smallest difference that matters, in points.
+      accuracy: on the test set, in points.
+      radii: spectral radii of tickets and shuffled masks at their starts.
+      agreed: κ of two data orders, tied and unrolled.
+    """
+
+    def ahead(other: str, least: float = 2.0) -> tuple[Values, float, str]:
+        return accuracy["ticket"] - accuracy[other], least, "points"
+
+    return Evidence(
+        primaries=[Primary("test accuracy, ticket − shuffle", *ahead("shuffle", delta))],
+        rows=[
+            {"arm": arm, "replicate": i, "metric": "test accuracy", "value": float(value)}
+            for arm, values in accuracy.items()
+            for i, value in enumerate(values)
+        ],
+        secondary=[
+            Primary("ticket − shuffle of the same radius", *ahead("shuffle, same radius", delta)),
+            Primary("ticket − reinit", *ahead("reinit")),
+            Primary("ticket − dense", *ahead("dense")),
+            *(Primary(f"spectral radius, {arm}", radii[arm], 0.1, "") for arm in radii),
+            *(Primary(f"κ of two data orders, {kind}", agreed[kind], 0.05, "κ") for kind in agreed),
+            Primary("κ, tied − unrolled", agreed["tied"] - agreed["unrolled"], 0.05, "κ"),
+        ],
+    )
+
+
+def _agreed(bench: Bench, config: ConfigDict, origins: Sequence[Start]) -> dict[str, Values]:
+    """κ of two data orders in the tied network, and in its unrolled twin from its own starts."""
+    name = f"{PROTOCOL.claim}-untied"
+    unrolled = vary(config, prune__levels=0, controls=())
+    unrolled.experiment.model.options.tied = False
+    bench.ladders(name, {"untied": unrolled})
+    kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
+    twins = bench.origins(name, unrolled)[: len(origins)]
+    return {
+        "tied": _siblings(bench, PROTOCOL.claim, config, origins, kept),
+        "unrolled": _siblings(bench, PROTOCOL.claim, unrolled, twins, kept),
+    }
 
 
 def _radius(start: Start) -> float:
@@ -125,11 +132,13 @@ def _of_radius(start: Start, radius: float) -> Start:
     return start._replace(params={**start.params, KERNEL: start.params[KERNEL] * factor})
 
 
-def _siblings(bench: Bench, config: ConfigDict, origins: Sequence[Start], density: float) -> Any:
+def _siblings(
+    bench: Bench, name: str, config: ConfigDict, origins: Sequence[Start], density: float
+) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""
     root, n = jax.random.key(config.experiment.seed), len(origins)
     other = [s._replace(data_key=derive(root, s.replicate, "order", 1)) for s in origins]
-    trained = bench.retrain(PROTOCOL.claim, config, [*origins, *other])
+    trained = bench.retrain(name, config, [*origins, *other])
     found = largest(trained["params"], density)
     return np.array([kappa(at(found, i), at(found, n + i)) for i in range(n)])
 

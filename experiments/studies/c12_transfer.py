@@ -34,7 +34,8 @@ PROTOCOL = Protocol(
     "quarter (intersection–union).",
     expects="Supported: the first layer is the same in both and holds much of a mask's worth.",
     limits="Two shapes of small networks; a mask needs equal shapes, which real VGGs and ResNets "
-    "do not have.",
+    "do not have. Pilot seeds hardly tell rates of .01 and .03 apart: where they chose .01 for "
+    "both arms, in a run before, transfer led by 7.6 points, at .03 by 10.2.",
 )
 RATE = "optimizer__learning_rate"
 BLOCK = {  # the residual network's kernels, by those of the plain one

@@ -25,7 +25,7 @@ BREAKDOWN = 1e-5
 
 BLOCK, EARLY = 16, 4
 """So many rows of the basis at the least stand in one array, and where `blocked` may stop early:
-mostly within the first block, of which every step passes over the rows not yet written too."""
+after few steps mostly, of which each passes over the rows of its block not yet written too."""
 
 ROOM = 2**22
 """More rows stand in one array as long as it is no larger than this, in bytes: it stays in the

@@ -158,6 +158,15 @@ def test_expand_and_contract_are_inverse_on_the_support():
     jax.tree.map(lambda leaf, m: np.testing.assert_array_equal(leaf != 0, m), tree, MASK)
 
 
+def test_products_can_be_vectorised_and_differentiated():
+    operator = operators.hessian(loss, PARAMS, SPLIT, mask=MASK)
+    vectors = draw(5, (2, operator.size))
+    products = np.stack([operator(v) for v in vectors])
+    np.testing.assert_allclose(jax.vmap(operator)(vectors), products, atol=1e-6)
+    energy = jax.grad(lambda v: 0.5 * v @ operator(v))  # the gradient of v·Av / 2 is Av
+    np.testing.assert_allclose(energy(vectors[0]), products[0], atol=1e-6)
+
+
 def test_the_operator_crosses_jit_and_masks_share_a_program():
     traces: list[None] = []
 
