@@ -275,7 +275,7 @@ def _joined(pieces):
     """The pieces end to end, each written to where it belongs.
 
     Of a concatenation XLA:CPU makes every entry anew in whatever reads it, looking up each time
-    which piece it is from: that took a third of a Lanczos step.
+    which piece it is from: that took more than a quarter of a Lanczos step.
     """
     joined, first = jnp.zeros(sum(piece.size for piece in pieces), pieces[0].dtype), 0
     for piece in pieces:

@@ -29,8 +29,8 @@ MEMORY = 2 * 1024**3
 """What a Lanczos basis may take unless the caller says otherwise, in bytes."""
 
 LONGER = 3.0
-"""How many times as long as its random part the gradient is where a pilot begins, which gives no
-bounds: a step less."""
+"""How many times as long as its random part the gradient is where a pilot begins: it saves a step,
+and what a pilot misses costs no more than steps after it."""
 
 BESIDE = 0.03
 """The random share of a start that a pilot found."""

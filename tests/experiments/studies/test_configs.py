@@ -54,6 +54,7 @@ def files(tmp_path_factory):
     return str(folder)
 
 
+DATA = {"C4": "cifar10", "C10": "marked_recall", "C11": "delayed_recall"}  # the others: MNIST
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
@@ -115,6 +116,7 @@ def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
     with bench_in(tmp_path) as bench:
         bench.machine.update(manual_dir=files, data_dir=prepared)
         evidence = one.gather(bench, config)
+    assert bench.dataset(config).name == DATA.get(claim, "mnist")
     for part in evidence.primaries:
         assert np.isfinite(part.values).all(), part.name
     one.draw(evidence.rows)
