@@ -22,7 +22,7 @@ from experiments.trainers import (
     hyper,
     trainer,
 )
-from lth_jax import data, models
+from lth_jax import data, layouts, models
 from lth_jax import structure as st
 from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
@@ -257,10 +257,18 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     found = _structure(experiment, lab)
     scope, granularity, prunable = _what_competes(options, params, found)
     module = networks.module(experiment)
+    kernel_layouts = layouts.of_linen(module, example, train=False)
+    # Errors about axes that are not known come now, not after the dense networks have trained.
+    mask = jax.eval_shape(masks.ones_like, params)
+    jax.eval_shape(
+        lambda p, m: granularity.to_units(p, m, prunable=prunable, layouts=kernel_layouts).scores,
+        params,
+        mask,
+    )
     criterion = scoring.criterion(options.criterion, lab, module, found)
     return Ladder(
         counts=[
-            scope.counts(params, density, prunable=prunable)
+            scope.counts(params, density, prunable=prunable, layouts=kernel_layouts)
             for density in densities(experiment, params)
         ],
         pruner=prune(criterion, scope, granularity),
@@ -271,6 +279,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
         score_step=options.step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,
         batches=scoring.batches(lab.data.train, options.examples),
+        layouts=kernel_layouts,
     )
 
 

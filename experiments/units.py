@@ -11,6 +11,7 @@ from experiments.flags import UserError
 from experiments.scoring import UNIT_CRITERIA
 from lth_jax import models
 from lth_jax import structure as st
+from lth_jax.layouts import Layout
 from lth_jax.lottery import (
     CONTROLS,
     REFILL_CONTROLS,
@@ -77,9 +78,9 @@ def fan_of(module: Any) -> st.Fan:
     """What the variance of each leaf of one of the house's networks is inverse to."""
     of_kernels = FANS[module.initialization]
 
-    def fan(name: str, sizes: Sequence[Any]) -> Any:
+    def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
         if name.endswith("kernel"):
-            return of_kernels(name, sizes)
+            return of_kernels(name, layout, sizes)
         return sizes[-1] if name.endswith("embedding") else 1  # positions: alike at every size
 
     return fan

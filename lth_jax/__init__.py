@@ -4,6 +4,7 @@ Here are the pruning transforms, which work on anybody's pytree. The other rooms
 (`lth_jax.training`, `lth_jax.lottery`, …) are imported by name.
 """
 
+from lth_jax import layouts
 from lth_jax.pruning import criteria, granularity, schedules, supermask, transforms
 from lth_jax.pruning.criteria import magnitude, random
 from lth_jax.pruning.iterative import iterate
@@ -45,6 +46,7 @@ __all__ = [
     "granularity",
     "iterate",
     "layerwise",
+    "layouts",
     "magnitude",
     "mask_updates",
     "masked",

@@ -76,7 +76,7 @@ def _learn(
     def accuracy(scores: Any) -> Any:
         return evaluate(trainer, network(scores), state, data.test)["accuracy"]
 
-    drawn = supermask.init_scores(score_key, params)
+    drawn = supermask.init_scores(score_key, params, prunable=prunable)
     keys = jax.random.split(data_key, options.steps)
     (learned, _), _ = jax.lax.scan(step, (drawn, optimizer.init(drawn)), keys)
     return accuracy(learned), accuracy(drawn)

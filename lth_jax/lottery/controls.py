@@ -1,15 +1,16 @@
 """A ticket's twins, each with one thing broken on purpose.
 
-A control is a pure function `control(mask, dense, fresh, *, key, prunable) -> (mask, point)` of its
-ticket's mask, the point the ticket starts from before its mask, and a newly drawn network. It sees
-the ticket's data order and schedule, keeps the exact number of weights, and is trained beside the
-ticket as a further member.
+A control is a pure function `control(mask, dense, fresh, *, key, prunable, layouts=None) ->
+(mask, point)` of its ticket's mask, the point the ticket starts from before its mask, and a newly
+drawn network. It sees the ticket's data order and schedule, keeps the exact number of weights, and
+is trained beside the ticket as a further member.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from lth_jax import structure as st
+from lth_jax.layouts import Layouts
 from lth_jax.lottery.rewind import Point
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.types import TICKET, Key, Mask, Prunable
@@ -19,42 +20,67 @@ class Control(Protocol):
     """How a control is called; the point it returns is masked by the ladder."""
 
     def __call__(
-        self, mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+        self,
+        mask: Mask,
+        dense: Point,
+        fresh: Point,
+        *,
+        key: Key,
+        prunable: Prunable,
+        layouts: Layouts | None = None,
     ) -> tuple[Mask, Point]:
         """Returns the control's mask and the point it starts from."""
 
 
 def reinit(
-    mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    mask: Mask,
+    dense: Point,
+    fresh: Point,
+    *,
+    key: Key,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> tuple[Mask, Point]:
     """The ticket's mask on newly drawn weights: is the initialisation what wins?
 
     (Frankle and Carbin 2019, "random reinitialisation".)
     """
-    del dense, key, prunable
+    del dense, key, prunable, layouts
     return mask, fresh
 
 
 def layerwise_shuffle(
-    mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    mask: Mask,
+    dense: Point,
+    fresh: Point,
+    *,
+    key: Key,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> tuple[Mask, Point]:
     """The ticket's weights with its mask permuted within each layer: is the position what wins?
 
     Each layer keeps its number of weights (Frankle et al. 2021, "Missing the Mark").
     """
     del fresh
-    return shuffle(key, mask, prunable=prunable), dense
+    return shuffle(key, mask, prunable=prunable, layouts=layouts), dense
 
 
 def random_mask(
-    mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    mask: Mask,
+    dense: Point,
+    fresh: Point,
+    *,
+    key: Key,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> tuple[Mask, Point]:
     """The ticket's weights under a mask drawn at random over the whole network.
 
     The total number of weights is kept, the numbers per layer are not: is anything in the mask
     better than chance, its layer proportions included?
     """
-    del fresh
+    del fresh, layouts
     return shuffle_globally(key, mask, prunable=prunable), dense
 
 
@@ -79,10 +105,17 @@ def scratch(fan: st.Fan) -> Control:
     """
 
     def control(
-        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+        mask: Mask,
+        dense: Point,
+        fresh: Point,
+        *,
+        key: Key,
+        prunable: Prunable,
+        layouts: Layouts | None = None,
     ) -> tuple[Mask, Point]:
         del dense, key
-        return mask, fresh._replace(params=st.rescale(fresh.params, mask, prunable, fan))
+        params = st.rescale(fresh.params, mask, prunable, fan, layouts=layouts)
+        return mask, fresh._replace(params=params)
 
     return control
 
@@ -94,42 +127,66 @@ def random_units(structure: st.Structure) -> Control:
     """
 
     def control(
-        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+        mask: Mask,
+        dense: Point,
+        fresh: Point,
+        *,
+        key: Key,
+        prunable: Prunable,
+        layouts: Layouts | None = None,
     ) -> tuple[Mask, Point]:
-        del fresh
+        del fresh, layouts
         return st.random_units(structure, key, mask, prunable), dense
 
     return control
 
 
-def coarsened(coarsen: Callable[[Mask, Prunable], Mask], then: Control | None = None) -> Control:
+def coarsened(coarsen: Callable[..., Mask], then: Control | None = None) -> Control:
     """The ticket's weights under a structured mask made from its own: its twin on hardware.
 
     Args:
-      coarsen: `(mask, prunable) -> mask`: `structure.refill` of a network's units, or
+      coarsen: `(mask, prunable, *, layouts) -> mask`: `structure.refill` of a network's units, or
         `structure.regroup`, after IMP-Refill and IMP-Regroup (Chen et al. 2022).
       then: what to break in the twin: a control of it.
     """
 
     def control(
-        mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+        mask: Mask,
+        dense: Point,
+        fresh: Point,
+        *,
+        key: Key,
+        prunable: Prunable,
+        layouts: Layouts | None = None,
     ) -> tuple[Mask, Point]:
-        twin = coarsen(mask, prunable)
-        return then(twin, dense, fresh, key=key, prunable=prunable) if then else (twin, dense)
+        twin = coarsen(mask, prunable, layouts=layouts)
+        if then is None:
+            return twin, dense
+        return then(twin, dense, fresh, key=key, prunable=prunable, layouts=layouts)
 
     return control
 
 
 def _refilled(structure: st.Structure, then: Control | None = None) -> Control:
-    return coarsened(lambda mask, prunable: st.refill(structure, mask, prunable), then)
+    def coarsen(mask: Mask, prunable: Prunable, *, layouts: Layouts | None) -> Mask:
+        del layouts  # the structure names the axes
+        return st.refill(structure, mask, prunable)
+
+    return coarsened(coarsen, then)
 
 
 def _random_blocks(
-    mask: Mask, dense: Point, fresh: Point, *, key: Key, prunable: Prunable
+    mask: Mask,
+    dense: Point,
+    fresh: Point,
+    *,
+    key: Key,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> tuple[Mask, Point]:
     """The ticket's weights under blocks of the same sizes in other rows and columns."""
     del fresh
-    return st.shuffle_blocks(key, mask, prunable), dense
+    return st.shuffle_blocks(key, mask, prunable, layouts=layouts), dense
 
 
 UnitControl = Callable[[st.Structure, st.Fan], Control]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind, check_rewind
 from lth_jax.training.segment import Trainer
@@ -59,6 +60,8 @@ class Ladder(NamedTuple):
       score_step: the step at which the criterion sees the parameters; at most `stop`.
       control_levels: the levels at which controls are trained; None for all.
       batches: what a criterion that needs data gets.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for granularities, scopes and
+        controls that need it.
     """
 
     counts: Sequence[Count]
@@ -70,6 +73,7 @@ class Ladder(NamedTuple):
     score_step: int
     control_levels: frozenset[int] | None = None
     batches: Any = None
+    layouts: Layouts | None = None
 
 
 def check_ladder(lab: Lab, ladder: Ladder) -> None:

@@ -174,6 +174,7 @@ def arms(
         parents.mask,
         count,
         prunable=ladder.prunable,
+        layouts=ladder.layouts,
         key=parents.prune_key,
         batches=ladder.batches,
         initial=rewound.params,
@@ -186,7 +187,12 @@ def arms(
     members, fresh = [_member(trainer, base, mask, point)], _point(redrawn)
     for name in names:
         own, start = ladder.controls[name](
-            mask, point, fresh, key=parents.control_keys[name], prunable=ladder.prunable
+            mask,
+            point,
+            fresh,
+            key=parents.control_keys[name],
+            prunable=ladder.prunable,
+            layouts=ladder.layouts,
         )
         init_key = dense.init_key if start is point else redrawn.init_key
         members.append(_member(trainer, base._replace(init_key=init_key), own, start))

@@ -115,6 +115,31 @@ def _has_nan(leaf: jax.Array) -> bool:
         return bool(jnp.isnan(leaf).any())
 
 
+def check_count(name: str, count: Any, size: int) -> None:
+    """Raises unless `count` is a whole number in [0, size]; a traced one is checked for its dtype.
+
+    Raises:
+      TypeError: it is not of an integer dtype.
+      ValueError: it is concrete and out of range.
+
+    >>> check_count("count", 0.2, 10)
+    Traceback (most recent call last):
+      ...
+    TypeError: `count` is 0.2, but it must be a whole number of weights; a scope makes one from ...
+    """
+    if isinstance(count, bool) or not jnp.issubdtype(jnp.result_type(count), jnp.integer):
+        shown = "traced" if isinstance(count, jax.core.Tracer) else f"{count}"
+        raise TypeError(
+            f"`{name}` is {shown}, but it must be a whole number of weights; a scope makes one "
+            "from a density: `scope.counts(params, density, prunable=prunable)`."
+        )
+    if isinstance(count, jax.core.Tracer):
+        return
+    value = int(np.asarray(count))
+    if not 0 <= value <= size:
+        raise ValueError(f"`{name}` is {value}, but it must lie between 0 and {size} weights.")
+
+
 def check_fraction(name: str, value: Any) -> float:
     """`value` as a float if it lies in (0, 1].
 

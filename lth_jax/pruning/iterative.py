@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from lth_jax.layouts import Layouts
 from lth_jax.types import Count, Mask
 
 
@@ -21,12 +22,13 @@ def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
         ])
 
     Args:
-      pruner: `(params, mask, count, *, prunable, key, batches, initial) -> mask`, as made by
-        `prune`.
+      pruner: `(params, mask, count, *, prunable, layouts, key, batches, initial) -> mask`, as made
+        by `prune`.
       counts: the counts of all rounds, stacked along a first axis; may be traced.
 
     Returns:
-      A function `(params, mask, *, prunable, key=None, batches=None, initial=None) -> mask`. Round
+      A function `(params, mask, *, prunable, layouts=None, key=None, batches=None, initial=None) ->
+      mask`. Round
       `i` gets the key `fold_in(key, i)`.
 
     Example:
@@ -43,6 +45,7 @@ def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
         mask: Mask,
         *,
         prunable: Any,
+        layouts: Layouts | None = None,
         key: Any = None,
         batches: Any = None,
         initial: Any = None,
@@ -51,7 +54,10 @@ def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
             mask, i = carry
             fresh = None if key is None else jax.random.fold_in(key, i)
             inputs = {"key": fresh, "batches": batches, "initial": initial}
-            return (pruner(params, mask, count, prunable=prunable, **inputs), i + 1), None
+            return (
+                pruner(params, mask, count, prunable=prunable, layouts=layouts, **inputs),
+                i + 1,
+            ), None
 
         (mask, _), _ = jax.lax.scan(one, (mask, 0), counts)
         return mask

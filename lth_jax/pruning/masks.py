@@ -1,12 +1,14 @@
 """Masks: boolean trees shaped like the parameters, True = kept."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
+from lth_jax.layouts import Layouts, from_layers, map_layers, resolve, to_layers
 from lth_jax.pruning.checks import check_mask, check_params, check_prunable
 from lth_jax.types import Key, Mask, Params, Prunable
 
@@ -14,14 +16,17 @@ from lth_jax.types import Key, Mask, Params, Prunable
 def prunable_leaves(
     params: Params, predicate: Callable[[str, jax.Array], bool] | None = None
 ) -> Prunable:
-    """Says, leaf by leaf, what may ever be pruned.
+    """Which leaves may be pruned.
+
+    By default every leaf of two axes or more but those that act entry by entry: biases, scales,
+    offsets and gains, the parameters of normalisation layers, and layer scales, whatever their
+    shape. These are recognised by their own name, by a layer of `Norm` in its class or its name, by
+    a bias of the same shape beside them, or by all axes but one having length 1. A leaf called
+    `kernel` or `w` is always prunable.
 
     Args:
       params: tree of floating-point arrays.
-      predicate: `(name, leaf) -> bool`, with names as in `trees.path_name`. By default leaves of at
-        least two axes: the kernels of dense and convolutional layers and embeddings, but no biases
-        and no normalisation scales; those of flax's attention layers have two axes, and are known
-        by their names.
+      predicate: `(name, leaf) -> bool`, with names as in `trees.path_name`; replaces the default.
 
     Returns:
       A tree of Python booleans of the structure of `params`.
@@ -34,14 +39,54 @@ def prunable_leaves(
     {'bias': False, 'kernel': True}
     """
     check_params(params)
-    predicate = predicate or _is_kernel
-    prunable = trees.map_named(lambda name, leaf: bool(predicate(name, leaf)), params)
+    choose = predicate or _kernel_predicate(params)
+    prunable = trees.map_named(lambda name, leaf: bool(choose(name, leaf)), params)
     check_prunable(prunable, params)
     return prunable
 
 
-def _is_kernel(name: str, leaf: jax.Array) -> bool:
-    return leaf.ndim >= 2 and name.rpartition("/")[2] not in ("bias", "scale")
+_KERNEL = re.compile(r"(?:|.*_)kernel(?:_\d+)?|w|embeddings?")
+_ELEMENTWISE = re.compile(
+    r"(?:|.*_)(?:bias(?:es)?|scale|offset|gain|gamma|beta|slope)(?:_.*)?|ls_?\d*"
+)
+_NORM = re.compile(r".*norm(?!al).*|[blgri]n_?\d*|ln_.*|bn_.*")
+_BIASES = ("bias", "offset", "beta")
+
+
+def _kernel_predicate(params: Params) -> Callable[[str, jax.Array], bool]:
+    """The default of `prunable_leaves`: `(name, leaf) -> bool`."""
+    shapes = {name: leaf.shape for name, leaf in trees.to_named(params).items()}
+    inside_norms = set(_in_norm_layers(params))
+
+    def is_kernel(name: str, leaf: jax.Array) -> bool:
+        parent, _, own = name.rpartition("/")
+        if leaf.ndim < 2 or _ELEMENTWISE.fullmatch(own.lower()):
+            return False
+        if _KERNEL.fullmatch(own.lower()):
+            return True
+        in_norm = name in inside_norms or any(
+            _NORM.fullmatch(part.lower()) for part in parent.split("/")
+        )
+        beside = [shapes.get(f"{parent}/{bias}".lstrip("/")) for bias in _BIASES]
+        if own == "b" and f"{parent}/w".lstrip("/") in shapes:  # the bias of a Haiku layer
+            return False
+        is_vector = leaf.ndim > 2 and sum(size > 1 for size in leaf.shape) <= 1
+        is_weight = own.lower() == "weight"
+        return not (in_norm or leaf.shape in beside or (is_vector and not is_weight))
+
+    return is_kernel
+
+
+def _in_norm_layers(params: Params) -> Iterator[str]:
+    """The names of the leaves inside containers whose class is called a norm (Equinox, NNX)."""
+
+    def is_norm(node: Any) -> bool:
+        return "norm" in type(node).__name__.lower() and not hasattr(node, "shape")
+
+    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_norm):
+        if is_norm(node):
+            for inner, _ in jax.tree_util.tree_leaves_with_path(node):
+                yield trees.path_name((*path, *inner))
 
 
 def ones_like(params: Params) -> Mask:
@@ -94,15 +139,24 @@ def density(mask: Mask, prunable: Prunable) -> jax.Array:
     return count_kept(mask, prunable).astype(jnp.float32) / jnp.float32(size)
 
 
-def density_per_leaf(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
-    """The fraction kept of each prunable leaf, by its name (float32 scalars).
+def density_per_leaf(
+    mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None
+) -> dict[str, jax.Array]:
+    """The fraction kept of each prunable leaf, by its name (float32).
+
+    A scalar, or a vector with one entry per layer where `layouts` shows a stack.
 
     >>> mask = {"a": jnp.array([True, False]), "b": jnp.array([True])}
     >>> {k: v.item() for k, v in density_per_leaf(mask, {"a": True, "b": False}).items()}
     {'a': 0.5}
     """
     items = _prunable_items(mask, prunable).items()
-    return {name: jnp.mean(leaf, dtype=jnp.float32) for name, leaf in items}
+    known = resolve(mask, layouts)
+
+    def mean(layer: jax.Array) -> jax.Array:
+        return jnp.mean(layer, dtype=jnp.float32)
+
+    return {name: map_layers(mean, leaf, known.get(name)) for name, leaf in items}
 
 
 def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:
@@ -118,23 +172,28 @@ def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:
     return density(jax.tree.map(jnp.not_equal, mask, other), prunable)
 
 
-def collapsed(mask: Mask, prunable: Prunable) -> list[str]:
+def collapsed(mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None) -> list[str]:
     """The names of the prunable leaves of which nothing is kept: layer collapse.
 
-    Reads values, so call it outside of `jax.jit`.
+    A layer of a stack is named `leaf[index]`. Reads values, so call it outside of `jax.jit`.
 
     >>> collapsed({"a": jnp.array([False, False]), "b": jnp.array([True])}, {"a": True, "b": True})
     ['a']
     """
-    items = _prunable_items(mask, prunable).items()
-    return [name for name, leaf in items if not bool(leaf.any())]
+    empty = []
+    for name, kept in density_per_leaf(mask, prunable, layouts=layouts).items():
+        if kept.ndim == 0:
+            empty += [name] if float(kept) == 0 else []
+        else:
+            empty += [f"{name}[{i}]" for i, layer in enumerate(kept.tolist()) if layer == 0]
+    return empty
 
 
-def shuffle(key: Key, mask: Mask, *, prunable: Prunable) -> Mask:
-    """Permutes each prunable leaf of the mask within itself: the layerwise shuffle control.
+def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None = None) -> Mask:
+    """Permutes the mask of each prunable layer within itself: the layerwise shuffle control.
 
-    The count of every leaf is preserved exactly; which weights are kept is uniform and
-    independent between leaves (Frankle et al., 2021, "Pruning Neural Networks at Initialization").
+    The count of every layer is preserved exactly; which weights are kept is uniform and
+    independent between layers (Frankle et al., 2021, "Pruning Neural Networks at Initialization").
 
     >>> mask = {"w": jnp.arange(6).reshape(2, 3) < 2}
     >>> shuffle(jax.random.key(0), mask, prunable={"w": True})["w"].sum().item()
@@ -142,9 +201,18 @@ def shuffle(key: Key, mask: Mask, *, prunable: Prunable) -> Mask:
     """
     chosen = check_prunable(prunable, mask)
     leaves, structure = jax.tree.flatten(mask)
+    known = resolve(mask, layouts)
+
+    def permuted(key: Key, name: str, leaf: jax.Array) -> jax.Array:
+        layout = known.get(name)
+        if layout is None or not layout.stacked:
+            return _permute(key, leaf)
+        keys = jax.random.split(key, layout.layers(leaf.shape))
+        return from_layers(jax.vmap(_permute)(keys, to_layers(leaf, layout)), layout, leaf.shape)
+
     shuffled = [
-        _permute(jax.random.fold_in(key, i), leaf) if use else leaf
-        for i, (leaf, use) in enumerate(zip(leaves, chosen, strict=True))
+        permuted(jax.random.fold_in(key, i), name, leaf) if use else leaf
+        for i, (name, leaf, use) in enumerate(zip(trees.names(mask), leaves, chosen, strict=True))
     ]
     return jax.tree.unflatten(structure, shuffled)
 

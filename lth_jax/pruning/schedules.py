@@ -7,6 +7,7 @@ pruning before training.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -149,7 +150,7 @@ def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -
 
 def _to_final(levels: int, final: float, shape: Callable[[float, float], float]) -> Schedule:
     """`shape(fraction of the levels done, final)`, exact at both ends."""
-    if not isinstance(levels, int) or levels < 1:
+    if isinstance(levels, bool) or not isinstance(levels, numbers.Integral) or levels < 1:
         raise ValueError(f"`levels` must be a whole number of at least 1, but is {levels!r}.")
     final = check_fraction("final", final)
 

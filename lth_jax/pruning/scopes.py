@@ -4,12 +4,14 @@ A scope is a pair of functions. `counts` runs once on the host and turns a densi
 numbers; `select` runs anywhere (`jax.jit`, `jax.vmap`, sharded) and keeps exactly so many, so
 counts may be traced and the members of a population may differ in density under one program.
 
-Whole numbers are made by rounding half up, and at least 1: no count is ever silently 0.
+Whole numbers are made by rounding half up, and at least 1: no count is ever silently 0. A stack of
+layers, where `layouts` shows one, is so many layers with counts and choices of their own.
 """
 
 import fnmatch
 import math
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.layouts import Layouts, require, resolve
 from lth_jax.pruning.checks import (
+    check_count,
     check_fraction,
     check_params,
     check_prunable,
@@ -32,12 +36,14 @@ class Scope(NamedTuple):
     """Over what scores compete, as two pure functions.
 
     Attributes:
-      counts: `(params, density, *, prunable) -> count`, on the host: how many weights to keep, an
-        int32 scalar, or a tree of them, one per leaf.
-      select: `(scores, mask, count, *, prunable, sizes=None) -> mask`: keeps exactly `count` of the
-        live weights (all that live if fewer do), best scores first, ties by position, never what
-        `mask` does not keep. With `sizes` (per leaf, what each entry weighs) the fewest best
-        entries that together weigh `count` or more.
+      counts: `(params, density, *, prunable, layouts=None) -> count`, on the host: how many weights
+        to keep, an int32 scalar, or a tree of them, one per leaf (a vector, one per layer, where
+        the leaf stacks layers).
+      select: `(scores, mask, count, *, prunable, sizes=None, layers=None) -> mask`: keeps exactly
+        `count` of the live weights (all that live if fewer do), best scores first, ties by
+        position, never what `mask` does not keep. With `sizes` (per leaf, the size of each entry)
+        the fewest best entries whose sizes sum to `count` or more. `layers` is, per leaf, the
+        number of stacked layers along the first axis (`Units.layers`).
     """
 
     counts: Callable[..., Count]
@@ -48,9 +54,9 @@ def globally(minimum: int | float = 0) -> Scope:
     """All prunable weights compete with each other.
 
     Args:
-      minimum: what each prunable leaf keeps at the least, so that no layer collapses: a number of
-        weights (an int), or a density (a float in [0, 1]). 0, the default, lets a layer collapse
-        (`masks.collapsed` tells). A leaf with fewer live weights keeps those it has.
+      minimum: the least that each prunable layer keeps, so that none collapses: a number of weights
+        (an integer), or a density (a float in [0, 1]). 0, the default, allows collapse, which
+        `masks.collapsed` reports. A layer with fewer live weights keeps those it has.
 
     Raises:
       ValueError: `minimum` is negative or, as a density, above 1. From `counts`: the minima
@@ -64,35 +70,49 @@ def globally(minimum: int | float = 0) -> Scope:
     >>> jax.tree.map(lambda m: m.tolist(), scope.select(params, mask, count, prunable=prunable))
     {'a': [[False, True]], 'b': [[False, True]]}
     """
-    if minimum < 0 or (isinstance(minimum, float) and not minimum <= 1.0):
-        raise ValueError(f"`minimum` must be an int >= 0 or a float in [0, 1], but is {minimum!r}.")
+    whole = isinstance(minimum, numbers.Integral) and not isinstance(minimum, bool)
+    fraction = isinstance(minimum, numbers.Real) and not isinstance(minimum, numbers.Integral)
+    if not ((whole and minimum >= 0) or (fraction and 0 <= minimum <= 1)):
+        raise ValueError(
+            f"`minimum` must be an integer >= 0 or a float in [0, 1], but is {minimum!r}."
+        )
 
     def floor(size: int) -> int:
-        return min(minimum, size) if isinstance(minimum, int) else math.ceil(minimum * size)
+        return min(int(minimum), size) if whole else math.ceil(minimum * size)
 
-    def counts(params: Params, density: float, *, prunable: Prunable) -> Count:
-        sizes = _prunable_sizes(params, prunable)
+    def counts(
+        params: Params, density: float, *, prunable: Prunable, layouts: Layouts | None = None
+    ) -> Count:
+        sizes = _layer_sizes(params, prunable, layouts)
         count = _round(check_fraction("density", density) * sum(sizes))
         if count < sum(map(floor, sizes)):
             raise ValueError(
                 f"`density` {density} keeps {count} weights, but a `minimum` of {minimum!r} in "
-                f"each of {len(sizes)} leaves needs {sum(map(floor, sizes))}."
+                f"each of {len(sizes)} layers needs {sum(map(floor, sizes))}."
             )
         return np.int32(count)
 
     def select(
-        scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, sizes: Any = None
+        scores: Scores,
+        mask: Mask,
+        count: Count,
+        *,
+        prunable: Prunable,
+        sizes: Any = None,
+        layers: Any = None,
     ) -> Mask:
         if not same_structure(count, 0) or jnp.ndim(count) != 0:
             raise ValueError("`count` must be one number for a global scope; see `Scope.counts`.")
-        pool = _Pool.of(scores, mask, prunable, sizes)
+        pool = _Pool.of(scores, mask, prunable, sizes, layers if minimum else None)
+        weights = [_weight(m, u) for m, u in zip(pool.live, pool.sizes, strict=True)]
+        check_count("count", count, sum(weights))
         if not minimum:
             return pool.rebuild(largest(pool.scores, pool.live, count, sizes=pool.sizes))
-        floors = [floor(_weight(m, u)) for m, u in zip(pool.live, pool.sizes, strict=True)]
+        floors = [floor(weight) for weight in weights]
         saved = largest(pool.scores, pool.live, np.array(floors), sizes=pool.sizes, pooled=False)
-        weights = [jnp.sum(jnp.where(m, u, 0)) for m, u in zip(saved, pool.sizes, strict=True)]
-        rest = [m & ~held for m, held in zip(pool.live, saved, strict=True)]
-        left = jnp.maximum(jnp.asarray(count, jnp.int32) - sum(weights), 0)
+        held = [jnp.sum(jnp.where(m, u, 0)) for m, u in zip(saved, pool.sizes, strict=True)]
+        rest = [m & ~kept for m, kept in zip(pool.live, saved, strict=True)]
+        left = jnp.maximum(jnp.asarray(count, jnp.int32) - sum(held), 0)
         chosen = largest(pool.scores, rest, left, sizes=pool.sizes)
         return pool.rebuild([a | b for a, b in zip(saved, chosen, strict=True)])
 
@@ -100,7 +120,7 @@ def globally(minimum: int | float = 0) -> Scope:
 
 
 def layerwise() -> Scope:
-    """The weights of each prunable leaf compete among themselves.
+    """The weights of each prunable layer compete among themselves.
 
     `counts` takes one density for all leaves ("uniform"), or a tree of densities, one per leaf, as
     `per_leaf` makes it.
@@ -117,12 +137,15 @@ def layerwise() -> Scope:
 def erk() -> Scope:
     """Layerwise with the Erdős–Rényi-kernel densities of Evci et al. (2020, RigL), section 3.
 
-    The density of a leaf of shape (s₁, …, s_d) is min(1, ε·Σsᵢ/Πsᵢ): wide layers become sparser.
-    ε is such that the counts of all prunable leaves sum to the asked density of the whole; the sum
-    is exact (largest remainders are rounded up), and every leaf keeps at least 1.
+    The density of a layer of `i` inputs, `o` outputs and window `(w₁, …)` is
+    min(1, ε·(i + o + Σwⱼ) / (i·o·Πwⱼ)): wide layers become sparser. ε is such that the counts of
+    all prunable layers sum to the requested density of the whole; the sum is exact (largest
+    remainders are rounded up), and every layer keeps at least 1. A leaf of three axes or more needs
+    a layout.
 
     Raises:
-      ValueError: (from `counts`) the density keeps fewer weights than there are prunable leaves.
+      ValueError: (from `counts`) the density keeps fewer weights than there are prunable layers, or
+        a leaf of three axes or more has no layout.
 
     >>> params = {"a": jnp.zeros((100, 100)), "b": jnp.zeros((100, 10))}
     >>> count = erk().counts(params, 0.2, prunable={"a": True, "b": True})
@@ -166,7 +189,7 @@ def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
 
 
 class _Pool(NamedTuple):
-    """The prunable leaves as lists, and the way back to a mask."""
+    """The prunable layers as lists, and the way back to a mask."""
 
     scores: list[jax.Array]
     live: list[jax.Array]
@@ -174,72 +197,113 @@ class _Pool(NamedTuple):
     rebuild: Callable[[list[jax.Array]], Mask]
 
     @classmethod
-    def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any) -> "_Pool":
+    def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any, layers: Any) -> "_Pool":
         check_scores(scores, mask)
         chosen = check_prunable(prunable, mask)
         masks, structure = jax.tree.flatten(mask)
-        weights = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
+        entries = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
+        depths = [1] * len(masks) if layers is None else jax.tree.leaves(layers)
 
-        def prunable_only(leaves: list[Any]) -> list[Any]:
-            return [leaf for leaf, use in zip(leaves, chosen, strict=True) if use]
+        def split(leaves: list[Any]) -> list[Any]:
+            parts: list[Any] = []
+            for leaf, use, depth in zip(leaves, chosen, depths, strict=True):
+                alike = depth == 1 or jnp.ndim(leaf) == 0
+                parts += ([leaf] * depth if alike else list(leaf)) if use else []
+            return parts
 
         def rebuild(kept: list[jax.Array]) -> Mask:
             new = iter(kept)
-            leaves = [next(new) if use else leaf for leaf, use in zip(masks, chosen, strict=True)]
+            leaves = [
+                leaf if not use else next(new) if depth == 1 else jnp.stack(_take(new, depth))
+                for leaf, use, depth in zip(masks, chosen, depths, strict=True)
+            ]
             return jax.tree.unflatten(structure, leaves)
 
-        return cls(
-            prunable_only(jax.tree.leaves(scores)),
-            prunable_only(masks),
-            prunable_only(weights),
-            rebuild,
-        )
+        return cls(split(jax.tree.leaves(scores)), split(masks), split(entries), rebuild)
+
+
+def _take(items: Iterator[Any], number: int) -> list[Any]:
+    return [next(items) for _ in range(number)]
 
 
 def _select_per_leaf(
-    scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, sizes: Any = None
+    scores: Scores,
+    mask: Mask,
+    count: Count,
+    *,
+    prunable: Prunable,
+    sizes: Any = None,
+    layers: Any = None,
 ) -> Mask:
-    """`Scope.select` of every scope in which only the weights of one leaf compete."""
+    """`Scope.select` of every scope in which only the weights of one layer compete."""
     if not same_structure(count, prunable):
         raise ValueError(
             "`count` must be a tree with one number per leaf for a layerwise scope; "
             "see `Scope.counts`."
         )
-    pool = _Pool.of(scores, mask, prunable, sizes)
-    chosen = jax.tree.leaves(prunable)
-    wanted = [k for k, use in zip(jax.tree.leaves(count), chosen, strict=True) if use]
+    pool = _Pool.of(scores, mask, prunable, sizes, layers)
+    depths = jax.tree.leaves(layers) if layers is not None else [1] * len(jax.tree.leaves(prunable))
+    wanted: list[Any] = []
+    named = zip(trees.names(count), jax.tree.leaves(count), strict=True)
+    for (name, k), use, depth in zip(named, jax.tree.leaves(prunable), depths, strict=True):
+        if jnp.shape(k) not in (((), (1,)) if depth == 1 else ((depth,),)):
+            raise ValueError(
+                f"`count` at '{name}' has shape {jnp.shape(k)}, but the leaf stacks {depth} "
+                "layer(s); make counts with the `layouts` that the pruner gets."
+            )
+        wanted += (list(jnp.reshape(k, -1)) if depth > 1 else [jnp.reshape(k, ())]) if use else []
+    weights = [_weight(m, u) for m, u in zip(pool.live, pool.sizes, strict=True)]
+    for k, weight in zip(wanted, weights, strict=True):
+        check_count("count", k, weight)
     counts = jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted])
     return pool.rebuild(largest(pool.scores, pool.live, counts, sizes=pool.sizes, pooled=False))
 
 
-def _counts_layerwise(params: Params, density: Any, *, prunable: Prunable) -> Count:
-    sizes = _prunable_sizes(params, prunable)
+def _counts_layerwise(
+    params: Params, density: Any, *, prunable: Prunable, layouts: Layouts | None = None
+) -> Count:
+    sizes = _layer_sizes(params, prunable, layouts)
     if same_structure(density, 0.0):
         densities = [density] * len(jax.tree.leaves(params))
     else:
         trees.check_same_structure("density", density, "prunable", prunable)
         densities = jax.tree.leaves(density)
-    chosen = jax.tree.leaves(prunable)
-    used = [d for d, use in zip(densities, chosen, strict=True) if use]
+    depths = _depths(params, prunable, layouts)
+    used = [d for d, depth in zip(densities, depths, strict=True) for _ in range(depth)]
     whole = [_round(check_fraction("density", d) * n) for d, n in zip(used, sizes, strict=True)]
-    return _count_tree(params, prunable, whole)
+    return _count_tree(params, depths, whole)
 
 
-def _counts_erk(params: Params, density: float, *, prunable: Prunable) -> Count:
-    sizes = np.array(_prunable_sizes(params, prunable), np.float64)
-    chosen = zip(jax.tree.leaves(params), jax.tree.leaves(prunable), strict=True)
-    perimeter = np.array([sum(leaf.shape) for leaf, use in chosen if use], np.float64)
+def _counts_erk(
+    params: Params, density: float, *, prunable: Prunable, layouts: Layouts | None = None
+) -> Count:
+    sizes = np.array(_layer_sizes(params, prunable, layouts), np.float64)
+    depths = _depths(params, prunable, layouts)
+    known = resolve(params, layouts)
+    perimeter: list[int] = []
+    for name, leaf, depth in zip(trees.names(params), jax.tree.leaves(params), depths, strict=True):
+        perimeter += [_perimeter(name, leaf.shape, known)] * depth if depth else []
     wanted = _round(check_fraction("density", density) * sizes.sum())
     if wanted < len(sizes):
         raise ValueError(
             f"`density` {density} keeps {wanted} weights, "
-            f"fewer than the {len(sizes)} prunable leaves."
+            f"fewer than the {len(sizes)} prunable layers."
         )
-    return _count_tree(params, prunable, _apportion(_fill(perimeter, sizes, wanted), wanted))
+    amounts = _fill(np.array(perimeter, np.float64), sizes, wanted)
+    return _count_tree(params, depths, _apportion(amounts, wanted))
+
+
+def _perimeter(name: str, shape: tuple[int, ...], known: Layouts) -> int:
+    """`inputs + outputs + Σ window`: what ERK divides by a layer's number of weights."""
+    if len(shape) <= 2 and name not in known:
+        return sum(shape)  # the same whichever axis is which
+    layout = require(known, name, shape, "The scope `erk`")
+    _, _, inputs, outputs = layout.matrix_shape(shape)
+    return inputs + outputs + sum(shape[axis] for axis in layout.window)
 
 
 def _fill(shares: np.ndarray, capacity: np.ndarray, total: int) -> np.ndarray:
-    """Divides `total` in proportion to `shares`, nobody above capacity; the excess goes round."""
+    """Divides `total` in proportion to `shares`, none above capacity; the others get the excess."""
     full = np.zeros(len(shares), bool)
     while True:
         open_shares = shares[~full].sum()
@@ -260,11 +324,26 @@ def _apportion(amounts: np.ndarray, total: int) -> list[int]:
     return whole.tolist()
 
 
-def _prunable_sizes(params: Params, prunable: Prunable) -> list[int]:
-    """The number of weights in each prunable leaf; no total may exceed what int32 can count."""
+def _depths(params: Params, prunable: Prunable, layouts: Layouts | None) -> list[int]:
+    """Per leaf the number of layers that compete: 0 where not prunable, 1 without a stack."""
+    known = resolve(params, layouts) if layouts else {}
+    return [
+        (known[name].layers(leaf.shape) if name in known else 1) if use else 0
+        for name, leaf, use in zip(
+            trees.names(params),
+            jax.tree.leaves(params),
+            check_prunable(prunable, params),
+            strict=True,
+        )
+    ]
+
+
+def _layer_sizes(params: Params, prunable: Prunable, layouts: Layouts | None) -> list[int]:
+    """The number of weights in each prunable layer; no total may exceed what int32 can count."""
     check_params(params)
-    chosen = check_prunable(prunable, params)
-    sizes = [p.size for p, use in zip(jax.tree.leaves(params), chosen, strict=True) if use]
+    depths = _depths(params, prunable, layouts)
+    leaves = zip(jax.tree.leaves(params), depths, strict=True)
+    sizes = [p.size // depth for p, depth in leaves for _ in range(depth)]
     if sum(sizes) > np.iinfo(np.int32).max:
         raise ValueError(
             f"`params` has {sum(sizes)} prunable weights; int32 counts end at 2³¹ − 1."
@@ -272,10 +351,18 @@ def _prunable_sizes(params: Params, prunable: Prunable) -> list[int]:
     return sizes
 
 
-def _count_tree(params: Params, prunable: Prunable, counts: list[int]) -> Count:
+def _count_tree(params: Params, depths: list[int], counts: list[int]) -> Count:
     """A tree of int32 counts; leaves that are not prunable hold their full size."""
-    numbers = iter(counts)
-    return jax.tree.map(lambda p, use: np.int32(next(numbers) if use else p.size), params, prunable)
+    numbers_, depth_of = iter(counts), iter(depths)
+
+    def count(leaf: jax.Array) -> Any:
+        depth = next(depth_of)
+        if depth == 0:
+            return np.int32(leaf.size)
+        own = np.array(_take(numbers_, depth), np.int32)
+        return own if depth > 1 else own[0]
+
+    return jax.tree.map(count, params)
 
 
 def _round(amount: float) -> int:
@@ -285,4 +372,6 @@ def _round(amount: float) -> int:
 
 def _weight(mask: jax.Array, sizes: Any) -> int:
     """The weights in all units of a leaf together (static)."""
+    if np.ndim(sizes) == 0:
+        return mask.size * int(sizes)
     return int(np.broadcast_to(sizes, mask.shape).sum(dtype=np.int64))

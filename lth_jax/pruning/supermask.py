@@ -15,16 +15,21 @@ also be pruned to an exact count like any scores, by a scope's `select`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from lth_jax import trees
+from lth_jax.layouts import Layouts, from_layers, map_layers, require, resolve
 from lth_jax.pruning.checks import check_params, check_prunable
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Key, Mask, Params, Prunable
+
+Axes = int | Sequence[int]
 
 MaskScores = Any
 """A tree of floats shaped like the parameters: what a supermask trains."""
@@ -104,10 +109,11 @@ def threshold(mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
     return _where_prunable(soft, prunable)
 
 
-def rescale(soft: SoftMask) -> SoftMask:
-    """Dynamic weight rescaling (Zhou et al. 2019): each leaf of the mask over its mean, `m n / Σm`.
+def rescale(soft: SoftMask, *, layouts: Layouts | None = None) -> SoftMask:
+    """Dynamic weight rescaling (Zhou et al. 2019): each layer's mask over its mean, `m n / Σm`.
 
-    What is kept of a layer then carries the weight of the whole. A leaf with nothing kept stays 0.
+    What is kept of a layer then carries the weight of the whole. A layer with nothing kept stays 0.
+    A leaf is one layer, unless `layouts` shows a stack.
 
     Example:
       >>> rescale({"w": jnp.array([1.0, 0.0, 1.0, 0.0])})["w"].tolist()
@@ -118,7 +124,15 @@ def rescale(soft: SoftMask) -> SoftMask:
         mean = jnp.mean(m, dtype=jnp.float32)
         return m / jnp.where(mean > 0, mean, 1.0).astype(m.dtype)
 
-    return jax.tree.map(over_mean, soft)
+    known = resolve(soft, layouts)
+
+    def leaf(name: str, m: jax.Array) -> jax.Array:
+        layout = known.get(name)
+        if layout is None or not layout.stacked:
+            return over_mean(m)
+        return from_layers(map_layers(over_mean, m, layout), layout, m.shape)
+
+    return trees.map_named(leaf, soft)
 
 
 def effective(params: Params, soft: SoftMask) -> Params:
@@ -141,41 +155,63 @@ def harden(soft: SoftMask) -> Mask:
     return jax.tree.map(lambda m: m != 0, soft)
 
 
-def init_scores(key: Key, params: Params, *, out_axis: int = -1) -> MaskScores:
+def init_scores(
+    key: Key, params: Params, *, prunable: Prunable, layouts: Layouts | None = None
+) -> MaskScores:
     """Mask scores for edge-popup: uniform on ±1/√fan_in, as its authors draw them.
+
+    Leaves that are not prunable get zeros.
 
     Zhou et al. 2019 start all scores at one number instead, 0 for a probability of ½.
 
     Args:
       key: a typed PRNG key; each leaf folds its position into it.
       params: tree of floating-point arrays.
-      out_axis: the axis of a layer's outputs; the fan-in is the product of the others.
+      prunable: static tree of booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for the fan-in.
 
     Returns:
       A tree shaped like `params`, in float32.
 
+    Raises:
+      ValueError: the layout of a prunable leaf is not known.
+
     Example:
-      >>> scores = init_scores(jax.random.key(0), {"w": jnp.zeros((100, 5))})
+      >>> params = {"w": jnp.zeros((100, 5))}
+      >>> scores = init_scores(jax.random.key(0), params, prunable={"w": True})
       >>> bool(jnp.abs(scores["w"]).max() <= 0.1)
       True
     """
     check_params(params)
+    chosen, known = check_prunable(prunable, params), resolve(params, layouts)
+
+    def draw(i: int, name: str, leaf: jax.Array) -> jax.Array:
+        fan = require(known, name, leaf.shape, "`init_scores`").fan_in(leaf.shape)
+        bound = 1 / math.sqrt(fan)
+        return jax.random.uniform(
+            jax.random.fold_in(key, i), leaf.shape, jnp.float32, -bound, bound
+        )
+
     leaves, treedef = jax.tree.flatten(params)
-    bounds = [1 / math.sqrt(_fan_in(leaf.shape, out_axis)) for leaf in leaves]
     scores = [
-        jax.random.uniform(jax.random.fold_in(key, i), leaf.shape, jnp.float32, -bound, bound)
-        for i, (leaf, bound) in enumerate(zip(leaves, bounds, strict=True))
+        draw(i, name, leaf) if use else jnp.zeros(leaf.shape, jnp.float32)
+        for i, (name, leaf, use) in enumerate(zip(trees.names(params), leaves, chosen, strict=True))
     ]
     return jax.tree.unflatten(treedef, scores)
 
 
-def kaiming_normal(density: Any = 1.0, *, out_axis: int = -1) -> initializers.Initializer:
+def kaiming_normal(
+    density: Any = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
+) -> initializers.Initializer:
     """Normal weights of standard deviation `√(2 / (k · fan_in))` (Ramanujan et al. 2020).
 
     Args:
       density: the fraction `k` that the supermask will keep: the rescaling by `√(1/k)` makes up for
         what is masked. 1 leaves it out (He et al. 2015). May be traced.
-      out_axis: the axis of the outputs; the fan-in is the product of the others.
+      out_axis: the axis or axes of the outputs; the fan-in is the product of the axes that are
+        neither in `out_axis` nor in `batch_axis`. Linen and NNX pass attention kernels to their
+        initializers as `(inputs, outputs)`, for which the defaults are right.
+      batch_axis: the axis or axes of stacked layers, as in `jax.nn.initializers`.
 
     Returns:
       An initializer `(key, shape, dtype) -> array`, for instance for a layer's `kernel_init`.
@@ -184,15 +220,18 @@ def kaiming_normal(density: Any = 1.0, *, out_axis: int = -1) -> initializers.In
       >>> kaiming_normal(0.5)(jax.random.key(0), (4, 3), jnp.float32).shape
       (4, 3)
     """
-    return _frozen(jax.random.normal, density, out_axis)
+    return _frozen(jax.random.normal, density, out_axis, batch_axis)
 
 
-def signed_constant(density: Any = 1.0, *, out_axis: int = -1) -> initializers.Initializer:
+def signed_constant(
+    density: Any = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
+) -> initializers.Initializer:
     """Weights of one size and random sign, `±√(2 / (k · fan_in))` (Ramanujan et al. 2020).
 
     Args:
       density: the fraction `k` that the supermask will keep, as in `kaiming_normal`.
-      out_axis: the axis of the outputs; the fan-in is the product of the others.
+      out_axis: as in `kaiming_normal`.
+      batch_axis: as in `kaiming_normal`.
 
     Returns:
       An initializer `(key, shape, dtype) -> array`, for instance for a layer's `kernel_init`.
@@ -202,23 +241,28 @@ def signed_constant(density: Any = 1.0, *, out_axis: int = -1) -> initializers.I
       >>> sorted(set(w.ravel().tolist()))
       [-1.0, 1.0]
     """
-    return _frozen(jax.random.rademacher, density, out_axis)
+    return _frozen(jax.random.rademacher, density, out_axis, batch_axis)
 
 
-def _frozen(draw: Any, density: Any, out_axis: int) -> initializers.Initializer:
+def _frozen(draw: Any, density: Any, out_axis: Axes, batch_axis: Axes) -> initializers.Initializer:
     """An initializer: unit draws times `√(2 / (k · fan_in))`."""
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
         del out_sharding
-        size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis)))
+        size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis, batch_axis)))
         return draw(key, shape, dtype) * size.astype(dtype)
 
     return init
 
 
-def _fan_in(shape: tuple[int, ...], out_axis: int) -> int:
+def _fan_in(shape: tuple[int, ...], out_axis: Axes, batch_axis: Axes) -> int:
     """The number of inputs of one output; 1 for a leaf of one axis."""
-    return math.prod(shape) // shape[out_axis]
+    others = {
+        axis % len(shape)
+        for given in (out_axis, batch_axis)
+        for axis in ((given,) if isinstance(given, int) else given)
+    }
+    return math.prod(size for axis, size in enumerate(shape) if axis not in others)
 
 
 def _straight_through(hard: jax.Array, smooth: jax.Array) -> jax.Array:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.layouts import Layouts
+from lth_jax.pruning.checks import check_count
 from lth_jax.pruning.scopes import Scope, globally, layerwise
 from lth_jax.structure.groups import Structure
 from lth_jax.structure.units import prunable as prunable_leaves
@@ -144,7 +146,10 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
     _check_multiple(multiple)
     steps = 4 * sum(group.units for group in structure.groups)
 
-    def counts(params: Params, density: Any, *, prunable: Prunable) -> Count:
+    def counts(
+        params: Params, density: Any, *, prunable: Prunable, layouts: Layouts | None = None
+    ) -> Count:
+        del layouts  # the groups name the axes
         if isinstance(density, Mapping):
             return unit_counts(structure, density, multiple=multiple)
         wanted = globally().counts(params, density, prunable=prunable)
@@ -156,10 +161,8 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
-    def select(
-        scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, sizes: Any = None
-    ) -> Mask:
-        del prunable, sizes
+    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
+        del of_leaves
         return _best_of_each(structure, scores, mask, count)
 
     return Scope(counts, select)
@@ -191,10 +194,9 @@ def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     _check_multiple(multiple)
     leaves = prunable_leaves(structure)
 
-    def select(
-        scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, sizes: Any = None
-    ) -> Mask:
-        del prunable, sizes
+    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
+        del of_leaves
+        check_count("count", count, kept_weights(structure, {}, leaves))
         best_first = jnp.argsort(jnp.where(mask, -scores, jnp.inf))
         rank = jnp.argsort(best_first)
 

@@ -3,10 +3,14 @@
 import jax
 import jax.numpy as jnp
 
+from lth_jax import trees
+from lth_jax.layouts import Layout, Layouts, require, resolve
 from lth_jax.types import Key, Mask, Prunable
 
 
-def regroup(mask: Mask, prunable: Prunable, *, height: int = 16) -> Mask:
+def regroup(
+    mask: Mask, prunable: Prunable, *, height: int = 16, layouts: Layouts | None = None
+) -> Mask:
     """A mask of dense blocks that holds as many of a ticket's weights as possible.
 
     IMP-Regroup (Chen et al., 2022, "Coarsening the granularity"): each kernel is a matrix with a
@@ -21,12 +25,14 @@ def regroup(mask: Mask, prunable: Prunable, *, height: int = 16) -> Mask:
     this is greedy and keeps the ticket's weight count. Pure, so it can be vmapped.
 
     Args:
-      mask: a ticket's mask of single weights; leaves are `(..., inputs, outputs)`.
+      mask: a ticket's mask of single weights.
       prunable: which leaves are regrouped; the others stay as they are.
       height: rows of a block, at least 1; a kernel of fewer outputs is one group.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`); each layer of a stack is a
+        matrix of its own.
 
     Raises:
-      ValueError: if `height` is below 1.
+      ValueError: if `height` is below 1, or the layout of a prunable leaf is not known.
 
     >>> mask = {"w": jnp.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 0, 0]], bool)}
     >>> regroup(mask, {"w": True}, height=2)["w"].astype(int).tolist()
@@ -35,19 +41,28 @@ def regroup(mask: Mask, prunable: Prunable, *, height: int = 16) -> Mask:
     if height < 1:
         raise ValueError(f"`height` is {height}; a block has at least 1 row.")
 
-    def leaf(m: jax.Array, use: bool) -> jax.Array:
-        return _matrix_back(_blocks(_matrix(m), height), m.shape) if use else m
+    known = resolve(mask, layouts)
 
-    return jax.tree.map(leaf, mask, prunable)
+    def leaf(name: str, m: jax.Array, use: bool) -> jax.Array:
+        if not use:
+            return m
+        layout = require(known, name, m.shape, "`regroup`")
+        blocks = jax.vmap(lambda matrix: _blocks(matrix, height))(_matrices(m, layout))
+        return _matrices_back(blocks, layout, m.shape)
+
+    return trees.map_named(leaf, mask, prunable)
 
 
-def shuffle_blocks(key: Key, mask: Mask, prunable: Prunable) -> Mask:
+def shuffle_blocks(
+    key: Key, mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None
+) -> Mask:
     """The blocks of a mask in other places: rows and columns of each kernel in a random order.
 
     Args:
       key: a typed key.
       mask: from `regroup`.
       prunable: which leaves are shuffled; the others stay as they are.
+      layouts: as in `regroup`.
 
     >>> mask = {"w": jnp.eye(4, dtype=bool)}
     >>> shuffle_blocks(jax.random.key(0), mask, {"w": True})["w"].sum(axis=0).tolist()
@@ -55,24 +70,33 @@ def shuffle_blocks(key: Key, mask: Mask, prunable: Prunable) -> Mask:
     """
     leaves, tree = jax.tree.flatten(mask)
     keys = jax.tree.unflatten(tree, [jax.random.fold_in(key, i) for i in range(len(leaves))])
+    known = resolve(mask, layouts)
 
-    def leaf(key: Key, m: jax.Array, use: bool) -> jax.Array:
+    def permuted(key: Key, matrix: jax.Array) -> jax.Array:
+        rows, columns = jax.random.split(key)
+        shuffled = jax.random.permutation(rows, matrix, axis=0)
+        return jax.random.permutation(columns, shuffled, axis=1)
+
+    def leaf(name: str, key: Key, m: jax.Array, use: bool) -> jax.Array:
         if not use:
             return m
-        rows, columns = jax.random.split(key)
-        shuffled = jax.random.permutation(rows, _matrix(m), axis=0)
-        return _matrix_back(jax.random.permutation(columns, shuffled, axis=1), m.shape)
+        layout = require(known, name, m.shape, "`shuffle_blocks`")
+        matrices = _matrices(m, layout)
+        each = jax.random.split(key, len(matrices)) if layout.stacked else key[None]
+        return _matrices_back(jax.vmap(permuted)(each, matrices), layout, m.shape)
 
-    return jax.tree.map(leaf, keys, mask, prunable)
-
-
-def _matrix(m: jax.Array) -> jax.Array:
-    """`(outputs, inputs)`: all axes but the last are inputs."""
-    return m.reshape(-1, m.shape[-1]).T
+    return trees.map_named(leaf, keys, mask, prunable)
 
 
-def _matrix_back(matrix: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return matrix.T.reshape(shape)
+def _matrices(m: jax.Array, layout: Layout) -> jax.Array:
+    """`(layers, outputs, window and inputs)`."""
+    layers, window, inputs, outputs = layout.matrix_shape(m.shape)
+    return layout.to_matrix(m).reshape(layers, window * inputs, outputs).swapaxes(1, 2)
+
+
+def _matrices_back(matrices: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `_matrices`."""
+    return layout.from_matrix(matrices.swapaxes(1, 2), shape)
 
 
 def _blocks(support: jax.Array, height: int) -> jax.Array:

@@ -9,42 +9,54 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.layouts import Layout, Layouts, require, resolve
 from lth_jax.types import Mask, Params, Prunable
 
-Fan = Callable[[str, Sequence[Any]], Any]
-"""A leaf's name and the sizes of its axes, which may be traced -> what its initial variance is
-inverse to."""
+Fan = Callable[[str, Layout, Sequence[Any]], Any]
+"""`(name, layout, sizes) -> fan` of a leaf, whose initial variance is inversely proportional to its
+fan; the sizes of its axes may be traced."""
 
 
-def fan_in(name: str, sizes: Sequence[Any]) -> Any:
+def fan_in(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
     """The inputs of each output: for LeCun's, He's and PyTorch's initialisations.
 
     Args:
       name: of the leaf; all count as kernels.
-      sizes: of a kernel `(..., inputs, outputs)`, as `jax.nn.initializers` read it.
+      layout: the meaning of its axes.
+      sizes: of its axes.
 
-    >>> fan_in("kernel", (3, 3, 8, 16))
+    >>> from lth_jax.layouts import conv
+    >>> fan_in("kernel", conv(2), (3, 3, 8, 16))
     72
     """
     del name
-    return math.prod(sizes[:-1])
+    return _product(sizes, (*layout.window, *layout.inputs))
 
 
-def fan_average(name: str, sizes: Sequence[Any]) -> Any:
+def fan_average(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
     """The mean of inputs of each output and outputs of each input: for Glorot's initialisation.
 
     Args:
       name: as in `fan_in`.
+      layout: as in `fan_in`.
       sizes: as in `fan_in`.
 
-    >>> fan_average("kernel", (8, 16))
+    >>> from lth_jax.layouts import DENSE
+    >>> fan_average("kernel", DENSE, (8, 16))
     12.0
     """
     del name
-    return math.prod(sizes[:-2]) * (sizes[-2] + sizes[-1]) / 2
+    ends = _product(sizes, layout.inputs) + _product(sizes, layout.outputs)
+    return _product(sizes, layout.window) * ends / 2
 
 
-def rescale(params: Params, mask: Mask, prunable: Prunable, fan: Fan) -> Params:
+def _product(sizes: Sequence[Any], axes: Sequence[int]) -> Any:
+    return math.prod(sizes[axis] for axis in axes)
+
+
+def rescale(
+    params: Params, mask: Mask, prunable: Prunable, fan: Fan, *, layouts: Layouts | None = None
+) -> Params:
     """Newly drawn parameters with the deviations that they would have in the network that is left.
 
     A leaf drawn with variance c / fan(wide sizes) is multiplied by √(fan(wide) / fan(kept)), so
@@ -54,19 +66,26 @@ def rescale(params: Params, mask: Mask, prunable: Prunable, fan: Fan) -> Params:
       params: at their initialisation.
       mask: of whole units: a kernel keeps all of some indices of each axis.
       prunable: which leaves are masked; those of fewer than two axes stay.
-      fan: `fan_in`, `fan_average`, or any function of a leaf's name and sizes; 1 for leaves that
-        are drawn alike at every size.
+      fan: `fan_in`, `fan_average`, or any function of a leaf's name, layout and sizes; 1 for
+        leaves that are drawn alike at every size.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`).
+
+    Raises:
+      ValueError: the layout of a masked leaf of two axes or more is not known.
 
     >>> params, half = {"w": jnp.ones((4, 2))}, {"w": jnp.array([[1, 1], [0, 0]] * 2, bool)}
     >>> rescale(params, half, {"w": True}, fan_in)["w"][0].round(3).tolist()
     [1.4140000343322754, 1.4140000343322754]
     """
+    known = resolve(params, layouts)
 
     def leaf(name: str, p: jax.Array, m: jax.Array, use: bool) -> jax.Array:
         if not use or p.ndim < 2:
             return p
         others = [tuple(a for a in range(m.ndim) if a != axis) for axis in range(m.ndim)]
         kept = [jnp.any(m, axis=axes).sum().astype(p.dtype) for axes in others]
-        return p * jnp.sqrt(np.asarray(fan(name, p.shape), p.dtype) / fan(name, kept))
+        layout = require(known, name, p.shape, "`rescale`")
+        wide = np.asarray(fan(name, layout, p.shape), p.dtype)
+        return p * jnp.sqrt(wide / fan(name, layout, kept))
 
     return trees.map_named(leaf, params, mask, prunable)

@@ -19,6 +19,7 @@ from flax import linen as nn
 from flax import nnx
 
 from lth_jax import trees
+from lth_jax.layouts import DENSE
 from lth_jax.pruning import criteria, granularity, masks, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.types import Batch
@@ -139,6 +140,11 @@ def strict():
         yield
 
 
+def layouts_of(params):
+    """The kernels are `(inputs, outputs)` in every container, whatever their names."""
+    return {name: DENSE for name in trees.names(params)[1::2]}
+
+
 def arguments(structure, dtype=jnp.float32):
     """Parameters, their full mask, and every input a criterion may ask for, in one container."""
     params, initial = (
@@ -236,7 +242,7 @@ def test_masks_come_in_the_container_of_the_parameters(grain, scope):
     def f(params, mask, key, initial):
         prunable = masks.prunable_leaves(params)
         count = SCOPES[scope].counts(params, 0.4, prunable=prunable)
-        return pruner(params, mask, count, prunable=prunable)
+        return pruner(params, mask, count, prunable=prunable, layouts=layouts_of(params))
 
     expected, _ = program(f, LISTS)
     for container, structure in CONTAINERS.items():
@@ -274,7 +280,7 @@ def selector(grain, select):
     def run(scores, mask, count):
         scope = scopes.Scope(counts=None, select=select)
         pruner = prune(lambda *_, **__: scores, scope, GRANULARITIES[grain][0])
-        return pruner(scores, mask, count, prunable=PRUNABLE)
+        return pruner(scores, mask, count, prunable=PRUNABLE, layouts=layouts_of(scores))
 
     return jax.jit(run)
 

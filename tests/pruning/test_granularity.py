@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lth_jax import layouts
 from lth_jax.pruning import granularity, masks, scopes
 from lth_jax.pruning.prune import prune
 
@@ -13,6 +14,7 @@ PARAMS = {
     "dense": {"kernel": jax.random.normal(jax.random.key(1), (8, 12))},
 }
 PRUNABLE = masks.prunable_leaves(PARAMS)
+LAYOUTS = {"conv/kernel": layouts.conv(2)}
 ONES = masks.ones_like(PARAMS)
 SCORES = jax.tree.map(jnp.abs, PARAMS)
 KERNEL = np.abs(np.asarray(PARAMS["conv"]["kernel"]))
@@ -33,13 +35,13 @@ def magnitude(params, mask, **_):
         (granularity.columns(jnp.max), KERNEL.max((0, 1, 2)), DENSE.max(0)),
         (
             granularity.blocks(2, 4, granularity.l1),
-            KERNEL.reshape(3, 3, 2, 2, 2, 4).sum((3, 5)),
+            KERNEL.reshape(9, 2, 2, 2, 4).sum((2, 4)),
             DENSE.reshape(4, 2, 3, 4).sum((1, 3)),
         ),
     ],
 )
 def test_units_are_scored_by_their_weights(units, conv, dense):
-    found = units.to_units(SCORES, ONES, prunable=PRUNABLE)
+    found = units.to_units(SCORES, ONES, prunable=PRUNABLE, layouts=LAYOUTS)
     np.testing.assert_allclose(found.scores["conv"]["kernel"].squeeze(), conv, rtol=1e-6)
     np.testing.assert_allclose(found.scores["dense"]["kernel"].squeeze(), dense, rtol=1e-6)
     assert found.sizes["conv"]["kernel"] * conv.size == KERNEL.size
@@ -58,7 +60,9 @@ def test_units_are_scored_by_their_weights(units, conv, dense):
 def test_units_go_whole_the_fewest_best_that_hold_the_count(units, view, inner):
     scope = scopes.layerwise()
     pruner = jax.jit(
-        lambda mask, count: prune(magnitude, scope, units)(PARAMS, mask, count, prunable=PRUNABLE)
+        lambda mask, count: prune(magnitude, scope, units)(
+            PARAMS, mask, count, prunable=PRUNABLE, layouts=LAYOUTS
+        )
     )
     mask = ONES
     for density in (0.6, 0.3):
@@ -74,13 +78,16 @@ def test_units_go_whole_the_fewest_best_that_hold_the_count(units, view, inner):
         assert norms[whole].min() > norms[~whole].max()
 
 
-@pytest.mark.parametrize(("n", "m", "axis"), [(2, 4, -2), (1, 4, -1), (4, 8, -1), (4, 4, -2)])
-def test_n_m_keeps_exactly_the_best_n_of_every_m(n, m, axis):
+@pytest.mark.parametrize(
+    ("n", "m", "along"), [(2, 4, "inputs"), (1, 4, "outputs"), (4, 8, "outputs"), (4, 4, "inputs")]
+)
+def test_n_m_keeps_exactly_the_best_n_of_every_m(n, m, along):
     params = {"w": jax.random.randint(jax.random.key(5), (3, 16, 8), 0, 4).astype(jnp.float32)}
     scope = scopes.globally()
     count = scope.counts(params, n / m, prunable={"w": True})
-    pruner = prune(magnitude, scope, granularity.n_m(n, m, axis))
-    mask = jax.jit(lambda m: pruner(params, m, count, prunable={"w": True}))(
+    pruner = prune(magnitude, scope, granularity.n_m(n, m, along))
+    layout, axis = layouts.conv(1), -2 if along == "inputs" else -1
+    mask = jax.jit(lambda m: pruner(params, m, count, prunable={"w": True}, layouts={"w": layout}))(
         {"w": params["w"] > -1}
     )
     mask = mask["w"]
@@ -94,7 +101,9 @@ def test_n_m_keeps_exactly_the_best_n_of_every_m(n, m, axis):
 def test_a_small_count_is_sparser_than_the_pattern():
     scope = scopes.globally()
     pruner = prune(magnitude, scope, granularity.n_m(1, 2))
-    mask = jax.jit(lambda mask: pruner(PARAMS, mask, jnp.int32(50), prunable=PRUNABLE))(ONES)
+    mask = jax.jit(
+        lambda mask: pruner(PARAMS, mask, jnp.int32(50), prunable=PRUNABLE, layouts=LAYOUTS)
+    )(ONES)
     assert masks.count_kept(mask, PRUNABLE) == 50
     assert np.asarray(mask["dense"]["kernel"]).reshape(4, 2, 12).sum(1).max() <= 1
 
@@ -132,9 +141,9 @@ def test_weights_between_two_groups_need_both_and_count_once():
 @pytest.mark.parametrize(
     ("units", "params", "words"),
     [
-        (granularity.n_m(2, 4), {"a": jnp.ones((6, 4))}, r"'a' of shape \(6, 4\) cannot be cut"),
-        (granularity.blocks(2, 3), {"a": jnp.ones((4, 4))}, "choose a divisor of 4"),
-        (granularity.rows(), {"a": jnp.ones(4)}, "needs two axes"),
+        (granularity.n_m(2, 4), {"w": jnp.ones((6, 4))}, r"'w' of shape \(6, 4\) has 6 inputs"),
+        (granularity.blocks(2, 3), {"w": jnp.ones((4, 4))}, "choose a divisor of 4"),
+        (granularity.rows(), {"a": jnp.ones(4)}, "rows` needs to know which axes of 'a'"),
         (
             granularity.groups(HIDDEN),
             {"in": jnp.ones((2, 4)), "out": jnp.ones((3, 1))},

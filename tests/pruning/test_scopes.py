@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax import trees
+from lth_jax import layouts, trees
 from lth_jax.pruning import masks, scopes
 
 PARAMS = {
@@ -14,6 +14,7 @@ PARAMS = {
     "out": {"kernel": 9.0 * jax.random.normal(jax.random.key(2), (50, 10))},
 }
 PRUNABLE = masks.prunable_leaves(PARAMS)
+LAYOUTS = {"conv/kernel": layouts.conv(2)}
 ONES = masks.ones_like(PARAMS)
 SCORES = jax.tree.map(jnp.abs, PARAMS)
 TOTAL = 3 * 3 * 4 * 8 + 32 * 50 + 50 * 10
@@ -37,7 +38,10 @@ def contained(small, large):
 @pytest.mark.parametrize("name", SELECT)
 def test_levels_are_exact_nested_and_the_same_under_vmap(name):
     scope = SELECT[name]
-    counts = [scope.counts(PARAMS, 0.5**level, prunable=PRUNABLE) for level in range(1, 5)]
+    counts = [
+        scope.counts(PARAMS, 0.5**level, prunable=PRUNABLE, layouts=LAYOUTS)
+        for level in range(1, 5)
+    ]
 
     @jax.jit
     @jax.vmap
@@ -68,7 +72,7 @@ def test_a_global_scope_collapses_a_layer_only_without_a_minimum():
 
 
 def test_a_minimum_that_the_count_cannot_hold_is_refused():
-    with pytest.raises(ValueError, match=r"`minimum` of 9 in each of 3 leaves needs 27"):
+    with pytest.raises(ValueError, match=r"`minimum` of 9 in each of 3 layers needs 27"):
         scopes.globally(minimum=9).counts(PARAMS, 0.01, prunable=PRUNABLE)
     with pytest.raises(ValueError, match="`minimum` must be"):
         scopes.globally(minimum=-1)
@@ -112,7 +116,7 @@ def test_frankle_and_carbins_densities_of_lenet():
 
 @pytest.mark.parametrize("density", [0.003, 0.05, 0.2, 0.5, 0.9, 1.0])
 def test_erk_sums_to_the_asked_density(density):
-    count = scopes.erk().counts(PARAMS, density, prunable=PRUNABLE)
+    count = scopes.erk().counts(PARAMS, density, prunable=PRUNABLE, layouts=LAYOUTS)
     leaves = zip(*map(jax.tree.leaves, (count, PARAMS, PRUNABLE)), strict=True)
     pairs = [(int(k), leaf.size) for k, leaf, use in leaves if use]
     assert sum(k for k, _ in pairs) == int(density * TOTAL + 0.5)
@@ -121,7 +125,7 @@ def test_erk_sums_to_the_asked_density(density):
 
 
 def test_erk_is_proportional_to_the_perimeter_where_nothing_is_full():
-    count = scopes.erk().counts(PARAMS, 0.05, prunable=PRUNABLE)
+    count = scopes.erk().counts(PARAMS, 0.05, prunable=PRUNABLE, layouts=LAYOUTS)
     shares = np.array([count[k]["kernel"] for k in ("conv", "hidden", "out")], float)
     perimeters = np.array([3 + 3 + 4 + 8, 32 + 50, 50 + 10], float)
     wanted = perimeters / perimeters.sum() * shares.sum()
@@ -173,9 +177,9 @@ def test_erk_keeps_something_everywhere():
             "`count` must be a tree",
         ),
         (
-            lambda s: scopes.erk().counts(PARAMS, 1e-4, prunable=PRUNABLE),
+            lambda s: scopes.erk().counts(PARAMS, 1e-4, prunable=PRUNABLE, layouts=LAYOUTS),
             ValueError,
-            "fewer than the 3 prunable leaves",
+            "fewer than the 3 prunable layers",
         ),
         (lambda s: scopes.per_leaf(PARAMS, 0.5, {"outt/*": 0.9}), ValueError, "fits no leaf"),
         (

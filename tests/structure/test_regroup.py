@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from lth_jax import structure as st
+from lth_jax.layouts import DENSE, conv
 
 SHAPES = {"conv": (3, 3, 4, 24), "dense": (20, 10), "bias": (10,)}
 PRUNABLE = {"conv": True, "dense": True, "bias": False}
-regroup = jax.jit(lambda mask: st.regroup(mask, PRUNABLE, height=8))
+LAYOUTS = {"conv": conv(2), "dense": DENSE}
+regroup = jax.jit(lambda mask: st.regroup(mask, PRUNABLE, height=8, layouts=LAYOUTS))
 
 
 def ticket(density, seed=0):
@@ -62,7 +64,7 @@ def test_a_regrouped_ticket_is_dense_blocks_and_no_heavier(density):
 def test_more_of_the_ticket_is_held_than_by_blocks_in_random_places():
     mask = ticket(0.3) | {"conv": jnp.asarray(hidden_blocks().T.reshape(SHAPES["conv"]))}
     found = regroup(mask)
-    drawn = st.shuffle_blocks(jax.random.key(0), found, PRUNABLE)
+    drawn = st.shuffle_blocks(jax.random.key(0), found, PRUNABLE, layouts=LAYOUTS)
     for name in ("conv", "dense"):
         assert (found[name] & mask[name]).sum() > (drawn[name] & mask[name]).sum()
 
@@ -84,7 +86,9 @@ def test_regrouping_a_population_is_regrouping_its_members():
 
 def test_shuffled_blocks_have_the_same_sizes_in_other_places():
     found = regroup(ticket(0.3))
-    drawn = [st.shuffle_blocks(jax.random.key(k), found, PRUNABLE) for k in range(2)]
+    drawn = [
+        st.shuffle_blocks(jax.random.key(k), found, PRUNABLE, layouts=LAYOUTS) for k in range(2)
+    ]
     for one in drawn:
         for name in ("conv", "dense"):
             old, new = rows(found[name]), rows(one[name])
@@ -97,8 +101,8 @@ def test_shuffled_blocks_have_the_same_sizes_in_other_places():
 
 def test_strict_promotion_holds():
     with jax.numpy_dtype_promotion("strict"):
-        found = st.regroup(ticket(0.3), PRUNABLE)
-        st.shuffle_blocks(jax.random.key(0), found, PRUNABLE)
+        found = st.regroup(ticket(0.3), PRUNABLE, layouts=LAYOUTS)
+        st.shuffle_blocks(jax.random.key(0), found, PRUNABLE, layouts=LAYOUTS)
 
 
 def test_a_block_without_rows_is_refused():

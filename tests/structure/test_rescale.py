@@ -7,6 +7,7 @@ import pytest
 
 from lth_jax import models
 from lth_jax import structure as st
+from lth_jax.layouts import conv
 
 INITIALIZATIONS = {
     "glorot_normal": st.fan_average, "he_normal": st.fan_in, "fan_in_uniform": st.fan_in,
@@ -14,13 +15,14 @@ INITIALIZATIONS = {
 WIDE, KEPT = (3, 3, 64, 96), (3, 3, 16, 64)
 MASK = {"kernel": jnp.zeros(WIDE, bool).at[:, :, ::4, :64].set(True), "bias": jnp.ones(96, bool)}
 PRUNABLE = {"kernel": True, "bias": True}
+LAYOUTS = {"kernel": conv(2)}
 
 
 @pytest.mark.parametrize("name", INITIALIZATIONS)
 def test_what_is_kept_is_distributed_as_the_small_kernel(name):
     draw = getattr(models, name).kernel
     wide = {"kernel": draw(jax.random.key(0), WIDE), "bias": jnp.ones(96)}
-    scaled = st.rescale(wide, MASK, PRUNABLE, INITIALIZATIONS[name])
+    scaled = st.rescale(wide, MASK, PRUNABLE, INITIALIZATIONS[name], layouts=LAYOUTS)
     kept = scaled["kernel"][:, :, ::4, :64]
     small = draw(jax.random.key(1), KEPT)
     np.testing.assert_allclose(kept.std(), small.std(), rtol=0.03)
@@ -33,14 +35,15 @@ def test_a_kernel_that_keeps_all_or_is_not_prunable_stays():
     params = {"kernel": jnp.ones(WIDE), "bias": jnp.ones(96)}
     full = jax.tree.map(jnp.ones_like, MASK)
     for mask, prunable in ((full, PRUNABLE), (MASK, PRUNABLE | {"kernel": False})):
-        same = st.rescale(params, mask, prunable, st.fan_in)
+        same = st.rescale(params, mask, prunable, st.fan_in, layouts=LAYOUTS)
         jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
 def test_strict_promotion_holds_in_a_compiled_population():
     params = {"kernel": jnp.ones((2, 4, 6), jnp.bfloat16)}
     mask = {"kernel": jnp.ones((2, 4, 6), bool).at[1, :3].set(False)}
-    run = jax.vmap(lambda p, m: st.rescale(p, m, {"kernel": True}, st.fan_average))
+    options = {"fan": st.fan_average, "layouts": {"kernel": conv(0)}}
+    run = jax.vmap(lambda p, m: st.rescale(p, m, {"kernel": True}, **options))
     with jax.numpy_dtype_promotion("strict"):
         found = jax.jit(run)(params, mask)["kernel"]
     assert found.dtype == jnp.bfloat16

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lth_jax import trees
+from lth_jax.layouts import Layouts, from_layers, map_layers, resolve
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import (
     Criterion,
@@ -184,13 +186,13 @@ def large_final_different_sign() -> Criterion:
     return _of_both("large_final_different_sign", lambda w, w0: jnp.maximum(-w * jnp.sign(w0), 0.0))
 
 
-def lamp() -> Criterion:
-    """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each leaf.
+def lamp(*, layouts: Layouts | None = None) -> Criterion:
+    """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each layer.
 
-    The sum runs over the surviving weights of the leaf that are no smaller than `w_u`; among equal
-    ones, the first in the leaf comes last in the order and so scores highest. The largest weight of
-    every leaf scores 1, so under a global scope no layer collapses before all are down to one
-    weight.
+    The sum runs over the surviving weights of the layer that are no smaller than `w_u`; among equal
+    ones, the first in the layer comes last in the order and so scores highest. The largest weight
+    of every layer scores 1, so under a global scope no layer collapses before all are down to one
+    weight. A leaf is one layer, unless `layouts` (`lth_jax.layouts`) shows a stack.
 
     Example:
       >>> params = {"w": jnp.array([1.0, -2.0, 2.0])}
@@ -201,7 +203,16 @@ def lamp() -> Criterion:
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
-        return jax.tree.map(_lamp, kept(params, mask))
+        weights = kept(params, mask)
+        known = resolve(weights, layouts)
+
+        def leaf(name: str, w: jax.Array) -> jax.Array:
+            layout = known.get(name)
+            if layout is None or not layout.stacked:
+                return _lamp(w)
+            return from_layers(map_layers(_lamp, w, layout), layout, w.shape)
+
+        return trees.map_named(leaf, weights)
 
     return criterion
 

@@ -1,0 +1,580 @@
+"""Layouts: which axes of a kernel are inputs, outputs, window, heads and stacked layers.
+
+The shape of a kernel does not show what its axes mean: `(32, 4, 8)` is a one-dimensional
+convolution in Flax, the query projection of an attention layer, or a stack of 32 dense layers. A
+layout states it. Granularities, layerwise scopes, criteria and initializers that depend on the
+meaning of axes take a mapping from leaf names (`trees.names`) to layouts.
+
+`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` read layouts off the types of the layers;
+`by_name` takes them from the user. Without a layout, only leaves whose name and number of axes
+leave no choice are resolved (`resolve`); for all others, what needs a layout raises an error.
+"""
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of each axis of a kernel; every axis stands in exactly one of the first four.
+
+    Attributes:
+      inputs: axes that the layer sums over.
+      outputs: axes that appear in the layer's output.
+      window: the spatial axes of a convolution kernel.
+      stacked: axes of independent layers, as `nn.scan`, `nnx.vmap` or `eqx.filter_vmap` make them;
+        each index is a layer of its own.
+      heads: attention heads; these axes stand in `inputs` or `outputs` too.
+
+    >>> Layout(inputs=(0,), outputs=(1, 2), heads=(1,)).fan_in((64, 4, 16))
+    64
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    window: tuple[int, ...] = ()
+    stacked: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        axes = sorted(self.order)
+        if axes != list(range(len(axes))):
+            raise ValueError(
+                f"`Layout` must name every axis from 0 to {len(axes) - 1} once in `inputs`, "
+                f"`outputs`, `window` or `stacked`, but it names {axes}."
+            )
+        if not set(self.heads) <= {*self.inputs, *self.outputs}:
+            raise ValueError(f"`heads` is {self.heads}, but heads are axes of inputs or outputs.")
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """All axes: stacked, window, inputs, outputs."""
+        return (*self.stacked, *self.window, *self.inputs, *self.outputs)
+
+    def fan_in(self, shape: tuple[int, ...]) -> int:
+        """The number of inputs of one output in one layer: `Π inputs · Π window`."""
+        return math.prod(shape[axis] for axis in (*self.inputs, *self.window))
+
+    def layers(self, shape: tuple[int, ...]) -> int:
+        """The number of stacked layers, 1 without any."""
+        return math.prod(shape[axis] for axis in self.stacked)
+
+    def with_stack(self, axis: int) -> "Layout":
+        """The layout of a stack of such kernels, stacked along a new axis.
+
+        >>> Layout((0,), (1,)).with_stack(0)
+        Layout(inputs=(1,), outputs=(2,), window=(), stacked=(0,), heads=())
+        """
+        fields = (self.inputs, self.outputs, self.window, self.stacked, self.heads)
+        inputs, outputs, window, stacked, heads = (
+            tuple(a + (a >= axis) for a in field) for field in fields
+        )
+        return Layout(inputs, outputs, window, tuple(sorted((axis, *stacked))), heads)
+
+    def to_matrix(self, leaf: jax.Array) -> jax.Array:
+        """The leaf as `(layers, window, inputs, outputs)`, each a product of its axes.
+
+        >>> Layout((0,), (1, 2)).to_matrix(jnp.zeros((8, 4, 2))).shape
+        (1, 1, 8, 8)
+        """
+        return jnp.transpose(leaf, self.order).reshape(self.matrix_shape(leaf.shape))
+
+    def from_matrix(self, matrix: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The inverse of `to_matrix` for a leaf of this shape."""
+        back = sorted(range(len(self.order)), key=lambda i: self.order[i])
+        return jnp.transpose(matrix.reshape([shape[axis] for axis in self.order]), back)
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """The shape of `to_matrix`."""
+        layers, window, inputs, outputs = (
+            math.prod(shape[axis] for axis in axes)
+            for axes in (self.stacked, self.window, self.inputs, self.outputs)
+        )
+        return layers, window, inputs, outputs
+
+
+def to_layers(leaf: jax.Array, layout: Layout) -> jax.Array:
+    """The leaf as `(layers, *other axes)`.
+
+    >>> to_layers(jnp.zeros((2, 3, 4)), Layout((0,), (2,), stacked=(1,))).shape
+    (3, 2, 4)
+    """
+    rest = [size for axis, size in enumerate(leaf.shape) if axis not in layout.stacked]
+    moved = jnp.moveaxis(leaf, layout.stacked, range(len(layout.stacked)))
+    return moved.reshape([layout.layers(leaf.shape), *rest])
+
+
+def from_layers(layers: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `to_layers` for a leaf of this shape."""
+    stacked = [shape[axis] for axis in layout.stacked]
+    rest = [size for axis, size in enumerate(shape) if axis not in layout.stacked]
+    return jnp.moveaxis(layers.reshape(stacked + rest), range(len(stacked)), layout.stacked)
+
+
+def map_layers(
+    f: Callable[[jax.Array], jax.Array], leaf: jax.Array, layout: Layout | None
+) -> jax.Array:
+    """`f` of a leaf, or of each layer of a stack; results are stacked along the first axis.
+
+    >>> map_layers(jnp.sum, jnp.ones((2, 3, 4)), Layout((1,), (2,), stacked=(0,))).tolist()
+    [12.0, 12.0]
+    """
+    if layout is None or not layout.stacked:
+        return f(leaf)
+    return jax.vmap(f)(to_layers(leaf, layout))
+
+
+Layouts = Mapping[str, Layout]
+"""Leaf name, as in `trees.names`, to layout; a leaf that is absent has none."""
+
+DENSE = Layout(inputs=(0,), outputs=(1,))
+"""A dense kernel `(inputs, outputs)` of Flax or Haiku; an embedding `(entries, features)`."""
+
+
+def conv(dimensions: int) -> Layout:
+    """The kernel of a Flax or Haiku convolution: `(*window, inputs per group, outputs)`.
+
+    >>> conv(2)
+    Layout(inputs=(2,), outputs=(3,), window=(0, 1), stacked=(), heads=())
+    """
+    return Layout((dimensions,), (dimensions + 1,), tuple(range(dimensions)))
+
+
+_TWO_AXES = re.compile(r"(?:|.*_)kernel(?:_\d+)?|w|embeddings?|positions|pos(?:ition)?_embedding")
+
+
+def resolve(params: Any, layouts: Layouts | None = None) -> dict[str, Layout]:
+    """The layouts that are known: those given, else what a leaf's name leaves no doubt about.
+
+    A leaf of two axes called `kernel`, `*_kernel` or `w` is `(inputs, outputs)` in Flax, Haiku and
+    Keras, and an `embedding` is `(entries, features)`. No other leaf is resolved by its name: in
+    Equinox and PyTorch a `weight` is `(outputs, inputs)`, and three axes or more have several
+    readings.
+
+    Args:
+      params: tree of arrays.
+      layouts: leaf name to layout.
+
+    Raises:
+      ValueError: `layouts` names a leaf that `params` does not have, or a layout of another number
+        of axes than the leaf.
+
+    >>> resolve({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
+    {'kernel': Layout(inputs=(0,), outputs=(1,), window=(), stacked=(), heads=())}
+    """
+    shapes = {name: leaf.shape for name, leaf in trees.to_named(params).items()}
+    for name, layout in (layouts or {}).items():
+        if name not in shapes:
+            raise ValueError(
+                f"`layouts` names the leaf '{name}', but the leaves are {list(shapes)[:5]}."
+            )
+        if len(layout.order) != len(shapes[name]):
+            raise ValueError(
+                f"`layouts` at '{name}' has {len(layout.order)} axes, but the leaf has shape "
+                f"{shapes[name]}."
+            )
+    named = {
+        name: DENSE
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _TWO_AXES.fullmatch(name.rpartition("/")[2])
+    }
+    return {**named, **(layouts or {})}
+
+
+def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -> Layout:
+    """The layout of a leaf.
+
+    Args:
+      layouts: from `resolve`.
+      name: of the leaf.
+      shape: of the leaf, for the message.
+      purpose: what needs the layout, for the message.
+
+    Raises:
+      ValueError: the layout is not known.
+    """
+    if name not in layouts:
+        raise ValueError(
+            f"{purpose} needs to know which axes of '{name}', of shape {shape}, are inputs and "
+            "outputs; pass `layouts` (from lth_jax.layouts.of_linen, of_nnx, of_equinox, of_haiku "
+            "or by_name), or mark the leaf as not prunable."
+        )
+    return layouts[name]
+
+
+def by_name(params: Any, rules: Mapping[str, Layout]) -> dict[str, Layout]:
+    """Layouts from patterns of leaf names, the first that fits.
+
+    Args:
+      params: tree of arrays.
+      rules: shell-style pattern (`*`, `?`, `[...]`) to layout.
+
+    Raises:
+      ValueError: a pattern fits no leaf, or a layout has another number of axes than its leaf.
+
+    >>> params = {"query": {"kernel": jnp.zeros((8, 2, 4)), "bias": jnp.zeros((2, 4))}}
+    >>> by_name(params, {"*/kernel": Layout((0,), (1, 2), heads=(1,))})["query/kernel"].inputs
+    (0,)
+    """
+    names = trees.names(params)
+    for pattern in rules:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(
+                f"`rules` has the pattern {pattern!r}, which fits no leaf; the leaves are {names}."
+            )
+    found = {}
+    for name in names:
+        fits = [layout for rule, layout in rules.items() if fnmatch.fnmatchcase(name, rule)]
+        if fits:
+            found[name] = fits[0]
+    return {name: layout for name, layout in resolve(params, found).items() if name in found}
+
+
+Describe = Callable[[Any], dict[str, tuple[Layout, tuple[int, ...]]]]
+"""`layer -> {parameter name: (layout, shape)}` of one layer outside of any stack."""
+
+_TYPES: dict[type, Describe] = {}
+
+
+def register(layer: type, describe: Describe) -> None:
+    """Registers the layouts of a layer type of your own, for `of_linen` and its siblings.
+
+    Args:
+      layer: a class of Flax, Equinox or Haiku modules; subclasses are covered.
+      describe: `layer -> {parameter name: (layout, shape)}`, where the shape is that of the layer
+        outside of any stack (a shape with more axes then shows a stack).
+
+    Example:
+      >>> class Scale: width = 3
+      >>> register(Scale, lambda layer: {"w": (DENSE, (layer.width, layer.width))})
+    """
+    _TYPES[layer] = describe
+
+
+def _described(layer: Any, known: Mapping[type, Describe]) -> dict[str, tuple[Layout, Any]]:
+    for kind in type(layer).__mro__:
+        if kind in _TYPES or kind in known:
+            return {**known, **_TYPES}[kind](layer)
+    return {}
+
+
+def _in_stack(layout: Layout, inner: tuple[int, ...], outer: tuple[int, ...]) -> Layout | None:
+    """The layout of a leaf of shape `outer` that stacks kernels of shape `inner`.
+
+    None where several places of the stacked axes fit, or none.
+    """
+    found: set[tuple[int, ...]] = set()
+
+    def insert(shape: tuple[int, ...], axes: tuple[int, ...], start: int) -> None:
+        if len(shape) == len(outer):
+            if shape == outer:
+                found.add(axes)
+            return
+        for axis in range(start, len(shape) + 1):
+            if axis < len(outer):
+                insert((*shape[:axis], outer[axis], *shape[axis:]), (*axes, axis), axis + 1)
+
+    insert(inner, (), 0)
+    if len(found) != 1:
+        return None
+    for axis in found.pop():
+        layout = layout.with_stack(axis)
+    return layout
+
+
+def _collect(
+    params: Any, layers: Iterator[tuple[str, dict[str, tuple[Layout, tuple[int, ...]]]]]
+) -> dict[str, Layout]:
+    """Leaf name to layout from `(prefix, {parameter: (layout, shape)})` of all layers."""
+    shapes = {name: tuple(leaf.shape) for name, leaf in trees.to_named(params).items()}
+    found: dict[str, Layout] = {}
+    for prefix, described in layers:
+        for parameter, (layout, inner) in described.items():
+            name = f"{prefix}/{parameter}" if prefix else parameter
+            placed = _in_stack(layout, tuple(inner), shapes[name]) if name in shapes else None
+            if placed is not None:
+                found[name] = placed
+    return found
+
+
+def _axes(*counts: int) -> list[tuple[int, ...]]:
+    """Consecutive axes: `_axes(1, 2)` is `[(0,), (1, 2)]`."""
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return [tuple(range(start, start + count)) for start, count in zip(starts, counts, strict=True)]
+
+
+def _general(inputs: int, outputs: int, batch: int = 0) -> Layout:
+    """A kernel `(*batch, *inputs, *outputs)`; of two axes on one side the first counts heads."""
+    stacked, reads, makes = _axes(batch, inputs, outputs)
+    heads = reads[:1] if inputs == 2 and outputs == 1 else ()
+    heads = makes[:1] if outputs == 2 and inputs == 1 else heads
+    return Layout(reads, makes, stacked=stacked, heads=heads)
+
+
+def _einsum(equation: str, shape: tuple[int, ...]) -> Layout | None:
+    """The kernel of `einsum(equation, x, kernel)`: its outputs are the indices that remain."""
+    operands, _, result = equation.replace(" ", "").partition("->")
+    kernel = operands.split(",")[-1].replace("...", "")
+    if len(kernel) != len(shape) or not result:
+        return None
+    x = operands.split(",")[0]
+    outputs = tuple(i for i, index in enumerate(kernel) if index in result and index not in x)
+    # An index in all three operands makes a layer of its own for each of its values.
+    stacked = tuple(i for i, index in enumerate(kernel) if index in result and index in x)
+    inputs = tuple(i for i, index in enumerate(kernel) if index not in result)
+    return Layout(inputs, outputs, stacked=stacked)
+
+
+def _flax_conv(shape: tuple[int, ...], transposed: bool = False) -> Layout:
+    window, second, last = _axes(len(shape) - 2, 1, 1)
+    return Layout(last, second, window) if transposed else Layout(second, last, window)
+
+
+def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
+    """The layouts of a Linen module's kernels, by the types of its layers.
+
+    Abstract evaluation of `module.init`; nothing is computed. Layers inside `nn.scan`, `nn.vmap`
+    and `nn.remat` are found, stacked axes from the difference of shapes. A leaf is left out if its
+    layer's type is not known (see `register`), or if more than one axis could be the stacked one.
+
+    Args:
+      module: an unbound Linen module.
+      *args: of its call; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: of its call, static.
+
+    Returns:
+      Leaf name in the `params` collection to layout.
+
+    >>> from flax import linen as nn
+    >>> module = nn.MultiHeadDotProductAttention(num_heads=2)
+    >>> of_linen(module, jnp.zeros((1, 3, 8)))["out/kernel"]
+    Layout(inputs=(0, 1), outputs=(2,), window=(), stacked=(), heads=(0,))
+    """
+    from flax import linen as nn
+
+    seen: dict[str, dict[str, tuple[Layout, Any]]] = {}
+    known = _linen_types()
+
+    def look(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
+        out = call(*call_args, **call_kwargs)
+        layer = context.module
+        described = _described(layer, known) if layer.scope is not None else {}
+        if described:
+            held = layer.scope.variables().get("params", {})
+            shapes = {name: leaf.shape for name, leaf in held.items() if hasattr(leaf, "shape")}
+            # The shape seen here, inside any lifted transform, is that of one layer.
+            seen["/".join(layer.scope.path)] = {
+                name: (layout, shapes[name])
+                for name, (layout, _) in described.items()
+                if name in shapes and len(layout.order) == len(shapes[name])
+            }
+        return out
+
+    keys = jax.eval_shape(lambda: jax.random.key(0))
+    with nn.intercept_methods(look):
+        variables = jax.eval_shape(lambda key, *a: module.init(key, *a, **kwargs), keys, *args)
+    return _collect(variables.get("params", {}), iter(seen.items()))
+
+
+def _linen_types() -> dict[type, Describe]:
+    from flax import linen as nn
+    from flax.linen import recurrent
+
+    def named(parameter: str, make: Callable[[Any], Layout | None]) -> Describe:
+        def describe(layer: Any) -> dict[str, tuple[Layout, Any]]:
+            layout = make(layer)
+            return {} if layout is None else {parameter: (layout, ())}
+
+        return describe
+
+    def count(value: Any) -> int:
+        return len(value) if isinstance(value, (tuple, list)) else 1
+
+    def window(layer: Any) -> int:
+        return count(layer.kernel_size)
+
+    return {
+        nn.Dense: named("kernel", lambda layer: DENSE),
+        recurrent.DenseParams: named("kernel", lambda layer: DENSE),
+        nn.Embed: named("embedding", lambda layer: DENSE),
+        nn.DenseGeneral: named(
+            "kernel",
+            lambda layer: _general(
+                count(layer.axis), count(layer.features), len(tuple(layer.batch_dims))
+            ),
+        ),
+        nn.Einsum: named("kernel", lambda layer: _einsum(layer.einsum_str or "", layer.shape)),
+        nn.Conv: named("kernel", lambda layer: conv(window(layer))),
+        nn.ConvTranspose: named(
+            "kernel",
+            lambda layer: _flax_conv((1,) * (window(layer) + 2), layer.transpose_kernel),
+        ),
+    }
+
+
+def of_nnx(module: Any) -> dict[str, Layout]:
+    """The layouts of an NNX module's kernels, by the types of its layers.
+
+    The shapes that the layers' attributes imply show which axes are stacked, as `nnx.vmap` makes
+    them. A leaf is left out if its layer's type is not known (see `register`), or if more than one
+    axis could be the stacked one.
+
+    Args:
+      module: an NNX module, also an abstract one (`nnx.eval_shape`).
+
+    Returns:
+      Leaf name in `nnx.state(module, nnx.Param)` to layout.
+
+    >>> from flax import nnx
+    >>> of_nnx(nnx.Conv(3, 8, (5, 5), rngs=nnx.Rngs(0)))["kernel"] == conv(2)
+    True
+    """
+    from flax import nnx
+
+    known: dict[type, Describe] = {
+        nnx.Linear: lambda m: {"kernel": (DENSE, (m.in_features, m.out_features))},
+        nnx.LinearGeneral: lambda m: {
+            "kernel": (
+                _general(len(m.in_features), len(m.out_features), len(m.batch_axis)),
+                (*m.batch_axis.values(), *m.in_features, *m.out_features),
+            )
+        },
+        nnx.Einsum: lambda m: _present(
+            "kernel", _einsum(m.einsum_str, m.kernel_shape), m.kernel_shape
+        ),
+        nnx.Embed: lambda m: {"embedding": (DENSE, (m.num_embeddings, m.features))},
+        nnx.Conv: lambda m: {"kernel": (_flax_conv(m.kernel_shape), m.kernel_shape)},
+        nnx.ConvTranspose: lambda m: {
+            "kernel": (_flax_conv(m.kernel_shape, m.transpose_kernel), m.kernel_shape)
+        },
+    }
+
+    def layers() -> Iterator[tuple[str, Any]]:
+        for path, layer in nnx.iter_modules(module):
+            yield "/".join(map(str, path)), _described(layer, known)
+
+    return _collect(nnx.state(module, nnx.Param), layers())
+
+
+def _present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[Layout, Any]]:
+    return {} if layout is None else {name: (layout, shape)}
+
+
+def of_equinox(module: Any) -> dict[str, Layout]:
+    """The layouts of an Equinox module's kernels, by the types of its layers.
+
+    Equinox keeps `(outputs, inputs, *window)`. Stacked axes, as `eqx.filter_vmap` makes them, are
+    found from the shapes that the layers' attributes imply.
+
+    Args:
+      module: an Equinox module, whole or filtered to its arrays.
+
+    Returns:
+      Leaf name, as in `trees.names(eqx.filter(module, eqx.is_inexact_array))`, to layout.
+
+    >>> import equinox as eqx
+    >>> of_equinox(eqx.nn.Linear(3, 5, key=jax.random.key(0)))["weight"].outputs
+    (0,)
+    """
+    import equinox as eqx
+
+    backward = Layout(inputs=(1,), outputs=(0,))
+
+    def size(features: Any) -> int:
+        return 1 if features == "scalar" else int(features)
+
+    def window(layer: Any) -> dict[str, tuple[Layout, Any]]:
+        outputs, inputs, spatial = _axes(1, 1, layer.num_spatial_dims)
+        shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+        return {"weight": (Layout(inputs, outputs, spatial), shape)}
+
+    def gates(number: int) -> Describe:
+        return lambda m: {
+            "weight_ih": (backward, (number * m.hidden_size, m.input_size)),
+            "weight_hh": (backward, (number * m.hidden_size, m.hidden_size)),
+        }
+
+    known: dict[type, Describe] = {
+        eqx.nn.Linear: lambda m: {
+            "weight": (backward, (size(m.out_features), size(m.in_features)))
+        },
+        eqx.nn.Conv: window,
+        eqx.nn.ConvTranspose: window,
+        eqx.nn.Embedding: lambda m: {"weight": (DENSE, (m.num_embeddings, m.embedding_size))},
+        eqx.nn.LSTMCell: gates(4),
+        eqx.nn.GRUCell: gates(3),
+    }
+    registered = (*known, *_TYPES)
+
+    def is_layer(node: Any) -> bool:
+        return isinstance(node, registered)
+
+    nodes = jax.tree_util.tree_leaves_with_path(module, is_leaf=is_layer)
+    layers = (
+        (trees.path_name(path), _described(node, known)) for path, node in nodes if is_layer(node)
+    )
+    return _collect(eqx.filter(module, eqx.is_inexact_array), layers)
+
+
+def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Layout]:
+    """The layouts of a Haiku network's kernels, by the types of its layers.
+
+    Abstract evaluation of `init`; nothing is computed.
+
+    Args:
+      init: of the transformed network, `(key, *args) -> params` or `-> (params, state)`.
+      *args: of its call; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: of its call, static.
+
+    Returns:
+      Leaf name, `module name/w`, to layout.
+    """
+    import haiku as hk
+
+    known: dict[type, Describe] = {
+        hk.Linear: lambda m: {"w": (DENSE, ())},
+        hk.Embed: lambda m: {"embeddings": (DENSE, ())},
+        hk.ConvND: lambda m: {"w": (conv(m.num_spatial_dims), ())},
+        hk.ConvNDTranspose: lambda m: {
+            "w": (_flax_conv((1,) * (m.num_spatial_dims + 2), transposed=True), ())
+        },
+        hk.DepthwiseConv2D: lambda m: {"w": (conv(2), ())},
+    }
+    seen: dict[str, dict[str, tuple[Layout, Any]]] = {}
+
+    def look(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
+        out = call(*call_args, **call_kwargs)
+        described = _described(context.module, known)
+        if described and context.method_name == "__call__":
+            # The shape seen here, inside any `hk.layer_stack`, is that of one layer.
+            held = {name.rpartition("/")[2]: p for name, p in context.module.params_dict().items()}
+            seen[context.module.module_name] = {
+                name: (layout, held[name].shape)
+                for name, (layout, _) in described.items()
+                if name in held and held[name].ndim == len(layout.order)
+            }
+        return out
+
+    def start(key: Any, *call_args: Any) -> Any:
+        with hk.intercept_methods(look):
+            out = init(key, *call_args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    params = jax.eval_shape(start, jax.eval_shape(lambda: jax.random.PRNGKey(0)), *args)
+    # A layer inside `hk.layer_stack` is initialised under its own name; the stack's comes before it.
+    layers = (
+        (whole, seen[own])
+        for whole in params
+        for own in [whole] + [name for name in seen if whole.endswith(f"/{name}")][:1]
+        if own in seen
+    )
+    return _collect(params, layers)
