@@ -1,6 +1,6 @@
 """The words of the house as types: what every other room speaks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,9 @@ class Model(NamedTuple):
         but not trained (BatchNorm statistics and the like; `{}` when there is none).
       apply: `(params, state, x, *, key=None, train) -> (out, state)`; `key` feeds dropout and is
         needed only with `train=True`.
+      layouts: `x -> layouts` of the kernels (`lth_jax.layouts`), where the adapter knows them.
     """
 
     init: Callable[..., tuple[Params, Any]]
     apply: Callable[..., tuple[Any, Any]]
+    layouts: Callable[[Any], Mapping[str, Any]] | None = None

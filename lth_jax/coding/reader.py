@@ -115,9 +115,9 @@ def decode(
 
     Args:
       data: the bytes of the file.
-      like: a tree with the leaves' names and shapes (arrays or `jax.ShapeDtypeStruct`), which
-        gives the trees their structure: an `nnx.State`, a list. Nested dictionaries, as Linen has
-        them, where left out.
+      like: a tree with the leaves' names, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`;
+        leaves that are not floating-point give no dtype), which gives the trees their structure: an
+        `nnx.State`, a list. Nested dictionaries, as Linen has them, where left out.
       init: `key -> params`, for a ticket whose values are those of an initialiser.
       max_bytes: what masks and values together may take once decoded.
 
@@ -225,6 +225,7 @@ def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
     if like is None:
         return _nest
     shapes = {leaf.name: leaf.shape for leaf in manifest.leaves}
+    dtypes = {leaf.name: leaf.dtype for leaf in manifest.leaves}
     order, structure = trees.names(like), jax.tree.structure(like)
     odd = sorted(set(order) ^ set(shapes))
     if odd:
@@ -235,6 +236,12 @@ def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
         if np.shape(leaf) != shapes[name]:
             raise ValueError(
                 f"`like` has shape {np.shape(leaf)} at '{name}', the ticket {shapes[name]}."
+            )
+        dtype = getattr(leaf, "dtype", np.dtype(bool))  # of a mask, or not known
+        if jnp.issubdtype(dtype, jnp.floating) and dtype != dtypes[name]:
+            raise ValueError(
+                f"`like` has dtype {dtype} at '{name}', the ticket {dtypes[name]}; convert its "
+                "parameters after decoding without `like`, or give a `like` of the ticket's dtype."
             )
     return lambda leaves: jax.tree.unflatten(structure, [leaves[name] for name in order])
 

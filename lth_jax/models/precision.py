@@ -46,7 +46,7 @@ def compute_in(model: Model, dtype: DTypeLike) -> Model:
         out = jax.tree.map(lambda leaf: _to_float32(leaf, dtype), out)
         return out, jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
-    return Model(model.init, apply)
+    return model._replace(apply=apply)
 
 
 def _from_float32(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:

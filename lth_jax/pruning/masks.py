@@ -81,7 +81,7 @@ def _in_norm_layers(params: Params) -> Iterator[str]:
     """The names of the leaves inside containers whose class is called a norm (Equinox, NNX)."""
 
     def is_norm(node: Any) -> bool:
-        return "norm" in type(node).__name__.lower() and not hasattr(node, "shape")
+        return "norm" in type(node).__name__.lower() and not hasattr(node, "dtype")
 
     for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_norm):
         if is_norm(node):

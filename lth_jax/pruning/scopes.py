@@ -251,7 +251,7 @@ def _select_per_leaf(
                 f"`count` at '{name}' has shape {jnp.shape(k)}, but the leaf stacks {depth} "
                 "layer(s); make counts with the `layouts` that the pruner gets."
             )
-        wanted += (list(jnp.reshape(k, -1)) if depth > 1 else [jnp.reshape(k, ())]) if use else []
+        wanted += (list(k) if jnp.ndim(k) else [k]) if use else []
     weights = [_weight(m, u) for m, u in zip(pool.live, pool.sizes, strict=True)]
     for k, weight in zip(wanted, weights, strict=True):
         check_count("count", k, weight)

@@ -75,7 +75,22 @@ def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[A
         raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")
     if not batches:
         raise ValueError(f"`{criterion}` needs at least one batch, but `batches` is empty.")
+    kinds = [_kind(batch) for batch in batches]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(
+            "`batches` must hold batches of one structure, dtype and example shape, but holds "
+            f"{kinds[0]} and {next(k for k in kinds if k != kinds[0])}; pass one batch as [batch]."
+        )
     return batches
+
+
+def _kind(batch: Any) -> tuple[str, ...]:
+    """The name, dtype and shape of each leaf of a batch, its number of examples left out."""
+    leaves = zip(trees.names(batch), jax.tree.leaves(batch), strict=True)
+    return tuple(
+        f"{name or 'array'}: {jnp.result_type(leaf)}{[*jnp.shape(leaf)[1:]]}"
+        for name, leaf in leaves
+    )
 
 
 def batch_size(batch: Any) -> int:

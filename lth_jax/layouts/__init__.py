@@ -1,0 +1,43 @@
+"""Layouts: which axes of a kernel are inputs, outputs, window, heads and stacked layers.
+
+The shape of a kernel does not show what its axes mean: `(32, 4, 8)` is a one-dimensional
+convolution in Flax, the query projection of an attention layer, or a stack of 32 dense layers. A
+layout states it. Granularities, layerwise scopes, criteria and initializers that depend on the
+meaning of axes take a mapping from leaf names (`trees.names`) to layouts.
+
+`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` read layouts off the types of the layers;
+`by_name` takes them from the user. Without a layout, only leaves whose name and number of axes
+leave no choice are resolved (`resolve`); for all others, what needs a layout raises an error.
+"""
+
+from lth_jax.layouts.layout import (
+    DENSE,
+    Layout,
+    Layouts,
+    by_name,
+    conv,
+    from_layers,
+    map_layers,
+    require,
+    resolve,
+    to_layers,
+)
+from lth_jax.layouts.modules import of_equinox, of_haiku, of_linen, of_nnx, register
+
+__all__ = [
+    "DENSE",
+    "Layout",
+    "Layouts",
+    "by_name",
+    "conv",
+    "from_layers",
+    "map_layers",
+    "of_equinox",
+    "of_haiku",
+    "of_linen",
+    "of_nnx",
+    "register",
+    "require",
+    "resolve",
+    "to_layers",
+]

@@ -1,0 +1,229 @@
+"""The meaning of a kernel's axes, and how it is resolved for a tree of parameters."""
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of each axis of a kernel; every axis stands in exactly one of the first four.
+
+    Attributes:
+      inputs: axes that the layer sums over.
+      outputs: axes that appear in the layer's output.
+      window: the spatial axes of a convolution kernel.
+      stacked: axes of independent layers, as `nn.scan`, `nnx.vmap` or `eqx.filter_vmap` make them;
+        each index is a layer of its own.
+      heads: attention heads; these axes stand in `inputs` or `outputs` too.
+
+    >>> Layout(inputs=(0,), outputs=(1, 2), heads=(1,)).fan_in((64, 4, 16))
+    64
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    window: tuple[int, ...] = ()
+    stacked: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        axes = sorted(self.order)
+        if axes != list(range(len(axes))):
+            raise ValueError(
+                f"`Layout` must name every axis from 0 to {len(axes) - 1} once in `inputs`, "
+                f"`outputs`, `window` or `stacked`, but it names {axes}."
+            )
+        if not set(self.heads) <= {*self.inputs, *self.outputs}:
+            raise ValueError(f"`heads` is {self.heads}, but heads are axes of inputs or outputs.")
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """All axes: stacked, window, inputs, outputs."""
+        return (*self.stacked, *self.window, *self.inputs, *self.outputs)
+
+    def fan_in(self, shape: tuple[int, ...]) -> int:
+        """The number of inputs of one output in one layer: `Π inputs · Π window`."""
+        return math.prod(shape[axis] for axis in (*self.inputs, *self.window))
+
+    def layers(self, shape: tuple[int, ...]) -> int:
+        """The number of stacked layers, 1 without any."""
+        return math.prod(shape[axis] for axis in self.stacked)
+
+    def with_stack(self, axis: int) -> "Layout":
+        """The layout of a stack of such kernels, stacked along a new axis.
+
+        >>> Layout((0,), (1,)).with_stack(0)
+        Layout(inputs=(1,), outputs=(2,), window=(), stacked=(0,), heads=())
+        """
+        fields = (self.inputs, self.outputs, self.window, self.stacked, self.heads)
+        inputs, outputs, window, stacked, heads = (
+            tuple(a + (a >= axis) for a in field) for field in fields
+        )
+        return Layout(inputs, outputs, window, tuple(sorted((axis, *stacked))), heads)
+
+    def to_matrix(self, leaf: jax.Array) -> jax.Array:
+        """The leaf as `(layers, window, inputs, outputs)`, each a product of its axes.
+
+        >>> Layout((0,), (1, 2)).to_matrix(jnp.zeros((8, 4, 2))).shape
+        (1, 1, 8, 8)
+        """
+        return jnp.transpose(leaf, self.order).reshape(self.matrix_shape(leaf.shape))
+
+    def from_matrix(self, matrix: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The inverse of `to_matrix` for a leaf of this shape."""
+        back = sorted(range(len(self.order)), key=lambda i: self.order[i])
+        return jnp.transpose(matrix.reshape([shape[axis] for axis in self.order]), back)
+
+    def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """The shape of `to_matrix`."""
+        layers, window, inputs, outputs = (
+            math.prod(shape[axis] for axis in axes)
+            for axes in (self.stacked, self.window, self.inputs, self.outputs)
+        )
+        return layers, window, inputs, outputs
+
+
+def to_layers(leaf: jax.Array, layout: Layout) -> jax.Array:
+    """The leaf as `(layers, *other axes)`.
+
+    >>> to_layers(jnp.zeros((2, 3, 4)), Layout((0,), (2,), stacked=(1,))).shape
+    (3, 2, 4)
+    """
+    rest = [size for axis, size in enumerate(leaf.shape) if axis not in layout.stacked]
+    moved = jnp.moveaxis(leaf, layout.stacked, range(len(layout.stacked)))
+    return moved.reshape([layout.layers(leaf.shape), *rest])
+
+
+def from_layers(layers: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `to_layers` for a leaf of this shape."""
+    stacked = [shape[axis] for axis in layout.stacked]
+    rest = [size for axis, size in enumerate(shape) if axis not in layout.stacked]
+    return jnp.moveaxis(layers.reshape(stacked + rest), range(len(stacked)), layout.stacked)
+
+
+def map_layers(
+    f: Callable[[jax.Array], jax.Array], leaf: jax.Array, layout: Layout | None
+) -> jax.Array:
+    """`f` of a leaf, or of each layer of a stack; results are stacked along the first axis.
+
+    >>> map_layers(jnp.sum, jnp.ones((2, 3, 4)), Layout((1,), (2,), stacked=(0,))).tolist()
+    [12.0, 12.0]
+    """
+    if layout is None or not layout.stacked:
+        return f(leaf)
+    return jax.vmap(f)(to_layers(leaf, layout))
+
+
+Layouts = Mapping[str, Layout]
+"""Leaf name, as in `trees.names`, to layout; a leaf that is absent has none."""
+
+DENSE = Layout(inputs=(0,), outputs=(1,))
+"""A dense kernel `(inputs, outputs)` of Flax or Haiku; an embedding `(entries, features)`."""
+
+
+def conv(dimensions: int) -> Layout:
+    """The kernel of a Flax or Haiku convolution: `(*window, inputs per group, outputs)`.
+
+    >>> conv(2)
+    Layout(inputs=(2,), outputs=(3,), window=(0, 1), stacked=(), heads=())
+    """
+    return Layout((dimensions,), (dimensions + 1,), tuple(range(dimensions)))
+
+
+_TWO_AXES = re.compile(r"(?:|.*_)kernel(?:_\d+)?|w|embeddings?|positions|pos(?:ition)?_embedding")
+
+
+def resolve(params: Any, layouts: Layouts | None = None) -> dict[str, Layout]:
+    """The layouts that are known: those given, else what a leaf's name leaves no doubt about.
+
+    A leaf of two axes called `kernel`, `*_kernel` or `w` is `(inputs, outputs)` in Flax, Haiku and
+    Keras, and an `embedding` is `(entries, features)`. No other leaf is resolved by its name: in
+    Equinox and PyTorch a `weight` is `(outputs, inputs)`, and three axes or more have several
+    readings.
+
+    Args:
+      params: tree of arrays.
+      layouts: leaf name to layout.
+
+    Raises:
+      ValueError: `layouts` names a leaf that `params` does not have, or a layout of another number
+        of axes than the leaf.
+
+    >>> resolve({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
+    {'kernel': Layout(inputs=(0,), outputs=(1,), window=(), stacked=(), heads=())}
+    """
+    shapes = {name: leaf.shape for name, leaf in trees.to_named(params).items()}
+    for name, layout in (layouts or {}).items():
+        if name not in shapes:
+            raise ValueError(
+                f"`layouts` names the leaf '{name}', but the leaves are {list(shapes)[:5]}."
+            )
+        if len(layout.order) != len(shapes[name]):
+            raise ValueError(
+                f"`layouts` at '{name}' has {len(layout.order)} axes, but the leaf has shape "
+                f"{shapes[name]}."
+            )
+    named = {
+        name: DENSE
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _TWO_AXES.fullmatch(name.rpartition("/")[2])
+    }
+    return {**named, **(layouts or {})}
+
+
+def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -> Layout:
+    """The layout of a leaf.
+
+    Args:
+      layouts: from `resolve`.
+      name: of the leaf.
+      shape: of the leaf, for the message.
+      purpose: what needs the layout, for the message.
+
+    Raises:
+      ValueError: the layout is not known.
+    """
+    if name not in layouts:
+        raise ValueError(
+            f"{purpose} needs to know which axes of '{name}', of shape {shape}, are inputs and "
+            "outputs; pass `layouts` (from lth_jax.layouts.of_linen, of_nnx, of_equinox, of_haiku "
+            "or by_name), or mark the leaf as not prunable."
+        )
+    return layouts[name]
+
+
+def by_name(params: Any, rules: Mapping[str, Layout]) -> dict[str, Layout]:
+    """Layouts from patterns of leaf names, the first that fits.
+
+    Args:
+      params: tree of arrays.
+      rules: shell-style pattern (`*`, `?`, `[...]`) to layout.
+
+    Raises:
+      ValueError: a pattern fits no leaf, or a layout has another number of axes than its leaf.
+
+    >>> params = {"query": {"kernel": jnp.zeros((8, 2, 4)), "bias": jnp.zeros((2, 4))}}
+    >>> by_name(params, {"*/kernel": Layout((0,), (1, 2), heads=(1,))})["query/kernel"].inputs
+    (0,)
+    """
+    names = trees.names(params)
+    for pattern in rules:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(
+                f"`rules` has the pattern {pattern!r}, which fits no leaf; the leaves are {names}."
+            )
+    found = {}
+    for name in names:
+        fits = [layout for rule, layout in rules.items() if fnmatch.fnmatchcase(name, rule)]
+        if fits:
+            found[name] = fits[0]
+    return {name: layout for name, layout in resolve(params, found).items() if name in found}

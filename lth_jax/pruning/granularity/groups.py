@@ -1,0 +1,105 @@
+"""Units that own slices of several leaves."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.layouts import Layouts
+from lth_jax.pruning.checks import check_prunable
+from lth_jax.pruning.granularity.units import Granularity, Reduction, Units
+from lth_jax.types import Mask, Prunable, Scores
+
+
+def groups(
+    members: Mapping[str, Mapping[int, np.ndarray]], reduction: Reduction = jnp.sum
+) -> Granularity:
+    """Groups found elsewhere, across leaves: for one, the removable units of a network.
+
+    A group owns slices: all weights whose index on some axis of some leaf is the group's. Its score
+    is the sum of its slices' reduced scores; a weight is kept if all groups that own it are. The
+    units are one vector, so they compete in a global scope. A group's size is the number of weights
+    in its slices, on each leaf only along the last axis that is wholly grouped, so that a weight
+    between two groups is counted once.
+
+    Args:
+      members: leaf name → axis → integer array: the group (0, 1, …) of each index along that axis,
+        −1 for none. Each prunable leaf needs an axis whose indices all have a group.
+      reduction: `(scores, axis, keepdims)` over the other axes; pruned weights enter as 0.
+
+    Raises:
+      ValueError: a group without members; from `to_units`, a prunable leaf without a wholly grouped
+        axis, an unknown leaf, or a length that differs from the leaf's axis.
+
+    >>> scores = {"a": jnp.array([[1.0, 5.0]]), "b": jnp.array([[2.0], [7.0]])}
+    >>> hidden = groups({"a": {1: np.array([0, 1])}, "b": {0: np.array([0, 1])}})
+    >>> mask = jax.tree.map(lambda s: s > 0, scores)
+    >>> hidden.to_units(scores, mask, prunable={"a": True, "b": True}).scores.tolist()
+    [3.0, 12.0]
+    """
+    ids = {name: {a: np.asarray(i) for a, i in axes.items()} for name, axes in members.items()}
+    used = np.unique(np.concatenate([i for axes in ids.values() for i in axes.values()]))
+    number = int(used.max()) + 1
+    if not set(range(number)) <= set(used.tolist()):
+        raise ValueError(
+            f"`members` must name every group from 0 to {number - 1}, but some are not."
+        )
+
+    def to_units(
+        scores: Scores, mask: Mask, *, prunable: Prunable, layouts: Layouts | None = None
+    ) -> Units:
+        del layouts  # `members` names the axes
+        sizes = _group_sizes(ids, number, mask, prunable)
+        # One slot more than there are groups: for what has none.
+        score = jnp.zeros(number + 1, jax.tree.leaves(scores)[0].dtype)
+        alive = jnp.zeros(number + 1, bool)
+        named = zip(trees.names(mask), jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True)
+        for name, s, m in named:
+            for axis, of in ids.get(name, {}).items():
+                others = tuple(a for a in range(m.ndim) if a != axis)
+                slots = np.where(of < 0, number, of)
+                kept = reduction(jnp.where(m, s, jnp.zeros_like(s)), axis=others, keepdims=False)
+                score = score.at[slots].add(kept.astype(score.dtype))
+                alive = alive.at[slots].max(jnp.any(m, axis=others))
+        return Units(score[:number], alive[:number], sizes, True, 1)
+
+    def to_leaves(
+        unit_mask: Mask, mask: Mask, *, prunable: Prunable, layouts: Layouts | None = None
+    ) -> Mask:
+        del layouts
+
+        def leaf_mask(name: str, use: bool, m: jax.Array) -> jax.Array:
+            for axis, of in ids.get(name, {}).items() if use else ():
+                kept = jnp.where(of < 0, True, unit_mask[of])
+                m &= jnp.expand_dims(kept, [a for a in range(m.ndim) if a != axis])
+            return m
+
+        return trees.map_named(leaf_mask, prunable, mask)
+
+    return Granularity(to_units, to_leaves)
+
+
+def _group_sizes(ids: dict, number: int, mask: Mask, prunable: Prunable) -> np.ndarray:
+    """The number of weights that each group is charged with (host)."""
+    chosen = dict(zip(trees.names(mask), check_prunable(prunable, mask), strict=True))
+    shapes = {name: m.shape for name, m in zip(chosen, jax.tree.leaves(mask), strict=True)}
+    sizes = np.zeros(number, np.int32)
+    for name, axes in ids.items():
+        for axis, of in axes.items():
+            if name not in shapes or of.shape != shapes[name][axis : axis + 1]:
+                raise ValueError(
+                    f"`members` has {len(of)} indices on axis {axis} of '{name}', "
+                    f"whose shape is {shapes.get(name, 'unknown: there is no such leaf')}."
+                )
+    for name in (name for name, use in chosen.items() if use):
+        wholly = [axis for axis, of in sorted(ids.get(name, {}).items()) if (of >= 0).all()]
+        if not wholly:
+            raise ValueError(
+                f"`members` groups no axis of the prunable leaf '{name}' wholly; "
+                "group it, or mark it as not prunable."
+            )
+        slice_size = np.prod(shapes[name]) // shapes[name][wholly[-1]]
+        sizes += np.bincount(ids[name][wholly[-1]], minlength=number).astype(np.int32) * slice_size
+    return sizes
