@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lth_jax import trees
 from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
@@ -92,7 +93,7 @@ def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
                 "ladder": ladder,
                 "level": level,
                 "rewind": cell.ladder.rewind._asdict(),
-                "count": jax.tree.map(int, count),
+                "count": jax.tree.map(lambda k: np.asarray(k).tolist(), count),
             }
         shared, parent = content_key(what), DENSE if level == 1 else TICKET
 

@@ -143,7 +143,8 @@ def test_the_house_knows_how_its_networks_are_drawn_at_every_width(name, options
     wide, small = (jax.jit(from_linen(m).init)(jax.random.key(0), x)[0] for m in modules)
     mask = jax.tree.map(lambda p, q: jnp.zeros(p.shape, bool).at[corner(q)].set(True), wide, small)
     everything = jax.tree.map(lambda _: True, mask)
-    scaled = st.rescale(wide, mask, everything, units.fan_of(modules[0]))
+    known = layouts.of_linen(modules[0], x, train=False)
+    scaled = st.rescale(wide, mask, everything, units.fan_of(modules[0]), layouts=known)
     kept = jax.tree.map(lambda p, q: p[corner(q)], scaled, small)
     for name, p, q in zip(trees.names(kept), *map(jax.tree.leaves, (kept, small)), strict=True):
         if p.ndim > 1:
@@ -157,7 +158,7 @@ def corner(leaf):
 
 def test_every_network_of_the_house_can_be_drawn_from_scratch():
     for make in NETWORKS.values():
-        assert units.fan_of(make())("Dense_0/kernel", (4, 8)) in (4, 6)
+        assert units.fan_of(make())("Dense_0/kernel", layouts.DENSE, (4, 8)) in (4, 6)
 
 
 def test_every_run_is_described(structured, capsys):

@@ -9,6 +9,7 @@ import pytest
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.data import indices
+from lth_jax.layouts import DENSE, Layout
 from lth_jax.lottery import (
     CONTROLS,
     REFILL_CONTROLS,
@@ -46,6 +47,13 @@ def attention(p, x):
 SHAPES = {
     "embed": (3, WIDTH), "q": (WIDTH, HEADS, 3), "k": (WIDTH, HEADS, 3), "v": (WIDTH, HEADS, 3),
     "out": (HEADS, 3, WIDTH), "read": (WIDTH, 2),
+}  # fmt: skip
+
+
+READ_BY_HEADS = Layout((0,), (1, 2), heads=(1,))
+LAYOUTS = {
+    "embed": DENSE, "q": READ_BY_HEADS, "k": READ_BY_HEADS, "v": READ_BY_HEADS,
+    "out": Layout((0, 1), (2,), heads=(0,)), "read": DENSE,
 }  # fmt: skip
 
 
@@ -95,6 +103,7 @@ def nodes(heads, tmp_path_factory):
         controls=named(["reinit", "scratch", "random_units"], CONTROLS | made),
         stop=2,
         score_step=2,
+        layouts=LAYOUTS,
     )
     store = Store(tmp_path_factory.mktemp("store"))
     cell = Cell(lab, ladder, {"trunk": {}, "ladder": {}})
@@ -159,16 +168,21 @@ def unstructured():
 
 
 PRUNABLE = {"a": True, "b": True}
+DENSE_LAYOUTS = {"a": DENSE, "b": DENSE}
 
 
 @pytest.mark.parametrize("name", [*REFILL_CONTROLS, *REGROUP_CONTROLS])
 def test_structured_twins_start_where_they_say(unstructured, name):
     mask, dense, fresh, found = unstructured
-    twin = {"refill": lambda m, p: st.refill(found, m, p), "regroup": st.regroup}
+    twin = {
+        "refill": lambda m, p: st.refill(found, m, p),
+        "regroup": lambda m, p: st.regroup(m, p, layouts=DENSE_LAYOUTS),
+    }
     first, _, broken = name.partition("_")
     table = REFILL_CONTROLS | {n: lambda *_, c=c: c for n, c in REGROUP_CONTROLS.items()}
     control = table[name](found, st.fan_in)
-    run = jax.jit(lambda key: control(mask, dense, fresh, key=key, prunable=PRUNABLE))
+    options = {"prunable": PRUNABLE, "layouts": DENSE_LAYOUTS}
+    run = jax.jit(lambda key: control(mask, dense, fresh, key=key, **options))
     own, start = run(jax.random.key(3))
     plain = twin[first](mask, PRUNABLE)
     same = all((own[leaf] == plain[leaf]).all() for leaf in own)
@@ -183,7 +197,8 @@ def test_scratch_is_drawn_as_the_small_network_would_be(unstructured):
     _, dense, fresh, found = unstructured
     whole = st.expand(found, {"a:1": jnp.arange(12) < 3})
     control = UNIT_CONTROLS["scratch"](found, st.fan_in)
-    own, start = control(whole, dense, fresh, key=jax.random.key(0), prunable=PRUNABLE)
+    options = {"prunable": PRUNABLE, "layouts": DENSE_LAYOUTS}
+    own, start = control(whole, dense, fresh, key=jax.random.key(0), **options)
     assert own is whole
     np.testing.assert_array_equal(start.params["a"], fresh.params["a"])  # its inputs all stay
     np.testing.assert_allclose(start.params["b"], 2 * fresh.params["b"], rtol=1e-6)
