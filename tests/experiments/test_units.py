@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments import build, latency, runner, units
 from experiments.configs import units as config_file
 from experiments.flags import UserError
-from lth_jax import cli, trees
+from lth_jax import cli, layouts, trees
 from lth_jax import structure as st
 from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
