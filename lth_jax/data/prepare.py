@@ -92,7 +92,7 @@ def _builder(source: Source, data_dir: Path) -> Any:
     class is made here because its base is TFDS's, which is imported when data are loaded.
     """
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         name = source.name
         VERSION = tfds.core.Version(source.version)
 
