@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.frameworks import CASES, DRAWS, FRAMEWORKS, N, TIME, example
+from tests.models.frameworks import CASES, DRAWS, FRAMEWORKS, TIME, N, example
 
 X = jnp.float32(np.random.default_rng(3).normal(size=(N, TIME, 4)))
 KEY, OTHER, RNG = (jax.random.key(i) for i in (5, 6, 7))

@@ -52,6 +52,7 @@ def read_call(
     flag: str,
     inputs: int = 1,
     given: Collection[str] = (),
+    own_flag: str = "",
     keywords_are_flags: bool = True,
 ) -> Call:
     """Reads from a signature how a network is called.
@@ -62,6 +63,7 @@ def read_call(
       flag: `"auto"`, `"none"`, or a key of `FLAGS`.
       inputs: how many positional arguments come first and are given by position.
       given: the names of the other arguments that the adapter can give.
+      own_flag: the flag of the framework itself, which comes before all others.
       keywords_are_flags: whether `**kwargs` may hide a flag, so that `"auto"` is ambiguous.
 
     Raises:
@@ -76,7 +78,9 @@ def read_call(
         if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     }
     any_keyword = inspect.Parameter.VAR_KEYWORD in kinds
-    chosen = _flag(name, flag, [key for key in FLAGS if key in named], any_keyword)
+    found = [key for key in FLAGS if key in named]
+    chosen = own_flag if flag == AUTO and own_flag in found else None
+    chosen = chosen or _flag(name, flag, found, any_keyword)
     if flag == AUTO and chosen is None and any_keyword and keywords_are_flags:
         raise ValueError(
             f"`flag` must name the keyword by which {name}, which takes any, switches between "

@@ -70,6 +70,7 @@ def from_equinox(
         flag=flag,
         inputs=1 + stateful,
         given=("key",),
+        own_flag="inference",  # Dropout of Equinox 0.13 takes its old name `deterministic` too
         keywords_are_flags=False,
     )
     axis = _axis_name(shapes, name)

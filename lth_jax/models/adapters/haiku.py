@@ -35,11 +35,8 @@ def from_haiku(transformed: Any, *, flag: str = AUTO, output: Output | None = No
       ValueError: if the signature has several flags, or `**kwargs` alone, and `flag` is `"auto"`;
         from `apply`, if the function draws numbers and there is no `key`.
 
-    >>> from typing import NamedTuple
-    >>> class Transformed(NamedTuple):  # stands for `hk.transform(lambda x: hk.Linear(2)(x))`
-    ...     init = staticmethod(lambda rng, x: {"linear": {"w": jax.random.normal(rng, (4, 2))}})
-    ...     apply = staticmethod(lambda params, rng, x: x @ params["linear"]["w"])
-    >>> model = from_haiku(Transformed())
+    >>> import haiku as hk, jax
+    >>> model = from_haiku(hk.transform(lambda x: hk.Linear(2)(x)))
     >>> x = jax.numpy.ones((3, 4))
     >>> params, state = model.init(jax.random.key(0), x)
     >>> model.apply(params, state, x, train=False)[0].shape, state

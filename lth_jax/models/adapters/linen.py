@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,24 +72,27 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
     )
     field = _field(module, call, flag)
 
-    def configured(train: bool, rngs: dict[str, Key]) -> tuple[nn.Module, dict[str, Any]]:
-        """The module and the keywords of its call."""
+    def configured(train: bool, rngs: dict[str, Key]) -> tuple[nn.Module, Callable[..., Any]]:
+        """The module and its call; `Module.apply` keeps the keyword `rngs` for itself."""
         keywords: dict[str, Any] = {"rngs": rngs} if call.takes("rngs") else {}
+        network = module
         if field is not None:
-            return module.clone(**{field: FLAGS[field] == train}), keywords
-        return module, keywords | call.mode(train)
+            network = module.clone(**{field: FLAGS[field] == train})
+        else:
+            keywords |= call.mode(train)
+        return network, lambda network, x: network(x, **keywords)
 
     def init(key: Key, x: Any) -> tuple[Params, Any]:
-        network, keywords = configured(False, {"dropout": key})
-        state = dict(bind_axes(lambda: network.init(key, x, **keywords)))
+        network, method = configured(False, {"dropout": key})
+        state = dict(bind_axes(lambda: network.init(key, x, method=method)))
         return state.pop("params", {}), state
 
     def run(variables: Any, x: Any, rngs: dict[str, Key], train: bool, key: Key | None) -> Any:
-        network, keywords = configured(train, rngs)
+        network, method = configured(train, rngs)
         mutable = list(variables)[1:] if train else False
         try:
             return bind_axes(
-                lambda: network.apply(variables, x, rngs=rngs, mutable=mutable, **keywords)
+                lambda: network.apply(variables, x, method=method, rngs=rngs, mutable=mutable)
             )
         except InvalidRngError as error:
             stream = _missing_stream(error)
