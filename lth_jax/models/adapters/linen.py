@@ -77,7 +77,8 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
         keywords: dict[str, Any] = {"rngs": rngs} if call.takes("rngs") else {}
         network = module
         if field is not None:
-            network = module.clone(**{field: FLAGS[field] == train})
+            fields: dict[str, Any] = {field: FLAGS[field] == train}
+            network = module.clone(**fields)
         else:
             keywords |= call.mode(train)
         return network, lambda network, x: network(x, **keywords)
