@@ -12,7 +12,7 @@ from tests.models.frameworks import CASES, DRAWS, FRAMEWORKS, TIME, N, example
 X = jnp.float32(np.random.default_rng(3).normal(size=(N, TIME, 4)))
 KEY, OTHER, RNG = (jax.random.key(i) for i in (5, 6, 7))
 
-
+# The kinds that failed once; to compile all cases takes half a minute.
 FAST = [
     (framework, name) for framework in ("equinox", "haiku") for name in ("batch_norm", "dropout")
 ]
