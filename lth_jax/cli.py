@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after `lth`; those of the process by default.
     """
     arguments = _parser().parse_args(argv)
+    from lth_jax.extras import MissingExtraError
     from lth_jax.store import StoreError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes once more on its way out, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (StoreError, OSError) as error:
+    except (StoreError, MissingExtraError, OSError) as error:
         print(f"lth: {error}", file=sys.stderr)
         return 2
     return 0

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.data import prepare, sources
 from lth_jax.data.checks import check_integer
 from lth_jax.data.on_disk import OnDisk
+from lth_jax.extras import needed_by
 from lth_jax.types import Batch
 
 _AT_ONCE = 4096  # examples
@@ -108,7 +110,7 @@ def load(
       ValueError: if a name or option is unknown, a number out of range, a folder unwritable, or a
         file missing or damaged.
       TypeError: if a number is not an integer.
-      ImportError: if an extra is not installed.
+      lth_jax.extras.MissingExtraError: an `ImportError`, if an extra is not installed.
 
     >>> import tempfile
     >>> digits = load("digits", data_dir=tempfile.mkdtemp(), seed=0, validation=200)
@@ -139,15 +141,10 @@ def _read(
     name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any], most: int | None
 ) -> tuple[Any, Any, int]:
     """The training split, the test split and the number of classes."""
-    try:
-        from lth_jax.data import prepare, sources  # bring TFDS, which only loading needs
-
+    with needed_by(f"Data set '{name}'"):
         folder = sources.find(name, data_dir, manual_dir, options)
-    except ModuleNotFoundError as error:
-        needed = f'`{error.name}`: pip install "lth-jax[experiments]"'
-        raise ImportError(f"Data set '{name}' needs {needed}.") from error
-    train, classes = prepare.read(folder, "train", most_bytes=most)
-    test, _ = prepare.read(folder, "test")
+        train, classes = prepare.read(folder, "train", most_bytes=most)
+        test, _ = prepare.read(folder, "test")
     return train, test, classes
 
 

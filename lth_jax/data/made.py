@@ -1,5 +1,6 @@
 """What every maker of data returns, and the one way to split what has no test set of its own."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,24 @@ class Made(NamedTuple):
     test: Examples
     classes: int
     groups: int = 0
+
+
+class Source(NamedTuple):
+    """Data that a function makes, and what they are kept as.
+
+    Attributes:
+      name: the data set's name.
+      make: makes the data.
+      config: tells its versions for different files, seeds or options apart; "" if there is one.
+      description: of the configuration.
+      version: of the maker, `major.minor.patch`.
+    """
+
+    name: str
+    make: Callable[[], Made]
+    config: str = ""
+    description: str = ""
+    version: str = "1.0.0"
 
 
 def split(whole: Examples, *, test: int, seed: int = 0) -> tuple[Examples, Examples]:

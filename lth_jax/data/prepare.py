@@ -1,6 +1,7 @@
 """Prepared data on disk: made once, by one process at a time, whole or not at all."""
 
 import contextlib
+import functools
 import io
 import json
 import random
@@ -11,41 +12,35 @@ from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
-import tensorflow_datasets as tfds
 
+from lth_jax.data.made import Examples, Made, Source
 from lth_jax.data.on_disk import OnDisk
+from lth_jax.extras import lazy
 from lth_jax.types import Batch
+
+tfds: Any = lazy("tensorflow_datasets", "`lth_jax.data.load`")
 
 _AT_ONCE = 4096  # examples
 
 
-def prepare(
-    builder: type[tfds.core.GeneratorBasedBuilder],
-    data_dir: Path,
-    *,
-    config: str | tfds.core.BuilderConfig | None = None,
-    manual_dir: Path | None = None,
-) -> Path:
-    """The folder of a builder's data, which are made first if they are not there.
+def prepare(source: Source, data_dir: Path) -> Path:
+    """The folder of a source's data, which are made first if they are not there.
 
     Processes that ask at once wait for the one that makes them. What a killed process left half
     made is made again. Data that are already there are not touched, so `data_dir` may then be
     read-only.
 
     Args:
-      builder: a builder class.
+      source: what makes the data.
       data_dir: the root of all prepared data.
-      config: the builder's configuration or its name, if it has several.
-      manual_dir: the folder with files that the builder reads.
 
     Returns:
       `data_dir/<name>[/<config>]/<version>`.
 
     Raises:
-      ValueError: if `data_dir` cannot be written, or the builder cannot use its files.
+      ValueError: if `data_dir` cannot be written, or the source cannot use its files.
     """
-    chosen = tfds.core.BuilderConfig(name=config) if isinstance(config, str) else config
-    folder = data_dir.joinpath(builder.name, chosen.name if chosen else "", str(builder.VERSION))
+    folder = data_dir.joinpath(source.name, source.config, source.version)
     if is_complete(folder):
         return folder
     try:
@@ -53,7 +48,7 @@ def prepare(
         with filelock.FileLock(folder.parent / f"{folder.name}.lock"):
             if not is_complete(folder):
                 _discard(folder)
-                _make(builder, data_dir, chosen, manual_dir)
+                _make(source, data_dir)
     except OSError as error:
         raise ValueError(f"`data_dir` '{data_dir}' cannot hold the data: {error}.") from error
     return folder
@@ -70,7 +65,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def prepared_folders(root: Path) -> list[Path]:
-    """All complete data sets below a folder, made by our builders or by TFDS's own."""
+    """All complete data sets below a folder, made here or by TFDS's own builders."""
     found = sorted(path.parent for path in root.rglob("dataset_info.json"))
     done = [folder for folder in found if not folder.name.startswith("incomplete.")]
     return [folder for folder in done if is_complete(folder)]
@@ -82,17 +77,66 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _make(
-    builder: type[tfds.core.GeneratorBasedBuilder],
-    data_dir: Path,
-    config: tfds.core.BuilderConfig | None,
-    manual_dir: Path | None,
-) -> None:
-    settings = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+def _make(source: Source, data_dir: Path) -> None:
     with _own_random_state(), _quiet():
-        builder(data_dir=data_dir, config=config, file_format="array_record").download_and_prepare(
-            download_config=settings
+        _builder(source, data_dir).download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
+
+
+def _builder(source: Source, data_dir: Path) -> Any:
+    """A TFDS builder that writes array_record files with plain tensors.
+
+    It needs neither TensorFlow nor a network, writes the examples in the order in which they were
+    made, and stays out of TFDS's registry, because some carry the name of a stock data set. The
+    class is made here because its base is TFDS's, which is imported when data are loaded.
+    """
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        name = source.name
+        VERSION = tfds.core.Version(source.version)
+
+        @functools.cached_property
+        def made(self) -> Made:
+            return source.make()
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=source.name,
+                features=tfds.features.FeaturesDict(_features(self.made)),
+                supervised_keys=("x", "y"),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {s: self._generate_examples(getattr(self.made, s)) for s in ("train", "test")}
+
+        def _generate_examples(self, examples: Examples) -> Iterator[tuple[int, Any]]:
+            return _rows(examples)
+
+    config = None
+    if source.config:
+        config = tfds.core.BuilderConfig(name=source.config, description=source.description)
+    return Builder(data_dir=data_dir, config=config, file_format="array_record")
+
+
+def _features(made: Made) -> dict[str, Any]:
+    x, y, _ = made.train
+    label = tfds.features.ClassLabel(num_classes=made.classes)
+    features = {
+        "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype),
+        "y": label if y.ndim == 1 else tfds.features.Sequence(label, length=y.shape[1]),
+    }
+    if made.groups:
+        features["group"] = tfds.features.ClassLabel(num_classes=made.groups)
+    return features
+
+
+def _rows(examples: Examples) -> Iterator[tuple[int, Any]]:
+    columns = {k: v for k, v in examples._asdict().items() if v is not None}
+    for i, row in enumerate(zip(*columns.values(), strict=True)):
+        yield i, dict(zip(columns, row, strict=True))
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lth_jax.data import builders, cifar, idx, planted, sequences, tabular, text
+from lth_jax.data import cifar, idx, planted, sequences, standard, tabular, text
 from lth_jax.data.checks import check_integer, check_real
-from lth_jax.data.made import Made
+from lth_jax.data.made import Made, Source
 from lth_jax.data.prepare import prepare, prepared_folders
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -58,7 +58,7 @@ def _hint(value: str, known: Iterable[str]) -> str:
 
 
 def _digits(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(builders.Digits, data_dir)
+    return prepare(Source("digits", standard.digits), data_dir)
 
 
 def _mnist1d(
@@ -73,16 +73,17 @@ def _mnist1d(
     check_integer("data_seed", data_seed, 0, 2**32 - 1)
     check_real("minority", minority, 0.0, 1.0)
     if (train, test, minority) == (4000, 1000, 0.0):
-        return prepare(builders.Mnist1d, data_dir, config=f"seed_{data_seed}")
+        make = partial(standard.stock_mnist1d, data_seed)
+        return prepare(Source("mnist1d", make, config=f"seed_{data_seed}"), data_dir)
     for name, count in (("train", train), ("test", test)):
         check_integer(name, count, 1)
     options: dict[str, Any] = {"data_seed": data_seed, "train": train, "test": test}
     options |= {"minority": minority} if minority else {}
-    return _from_recipe(data_dir, "mnist1d", builders.mnist1d, options)
+    return _from_recipe(data_dir, "mnist1d", standard.mnist1d, options)
 
 
 def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(builders.Mnist5k, data_dir)
+    return prepare(Source("mnist_5k", standard.mnist_5k), data_dir)
 
 
 def _mnist(
@@ -91,11 +92,11 @@ def _mnist(
     check_integer("data_seed", data_seed, 0, 2**32 - 1)
     check_real("minority", minority, 0.0, 1.0)
     if not minority:
-        return _from_idx(builders.Mnist, data_dir, manual_dir)
+        return _from_idx("mnist", data_dir, manual_dir)
     if manual_dir is None:
         raise ValueError(f"`minority` {minority:g} is made from MNIST's own files: {_IDX_REMEDY}.")
     make, options = (
-        partial(builders.turned, manual_dir),
+        partial(standard.turned, manual_dir),
         {"data_seed": data_seed, "minority": minority},
     )
     return _from_recipe(data_dir, "mnist", make, options, idx.digest(manual_dir).encode())
@@ -104,15 +105,15 @@ def _mnist(
 def _fashion_mnist(data_dir: Path, manual_dir: Path | None) -> Path:
     if manual_dir is None and _DEBIAN_FASHION_MNIST.is_dir():
         manual_dir = _DEBIAN_FASHION_MNIST
-    return _from_idx(builders.FashionMnist, data_dir, manual_dir)
+    return _from_idx("fashion_mnist", data_dir, manual_dir)
 
 
 def _cifar10(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive(builders.Cifar10, data_dir, manual_dir)
+    return _from_archive("cifar10", cifar.CIFAR10, data_dir, manual_dir)
 
 
 def _cifar100(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive(builders.Cifar100, data_dir, manual_dir)
+    return _from_archive("cifar100", cifar.CIFAR100, data_dir, manual_dir)
 
 
 def _text(
@@ -157,26 +158,29 @@ def _from_recipe(
 ) -> Path:
     """What `make(**options)` makes, kept under a hash of the options and of the file's bytes."""
     described = json.dumps({"options": options, "sha256": hashlib.sha256(raw).hexdigest()})
-    config = builders.Recipe(
+    source = Source(
+        "recipes",
         partial(make, **options),
-        name=f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}",
+        config=f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}",
         description=described,
+        version="1.1.0",
     )
-    return prepare(builders.Recipes, data_dir, config=config)
+    return prepare(source, data_dir)
 
 
-def _from_idx(builder: type[builders.Mnist], data_dir: Path, manual_dir: Path | None) -> Path:
+def _from_idx(name: str, data_dir: Path, manual_dir: Path | None) -> Path:
     """Data of idx files are kept under the files' digest: two data sets share those names."""
     if manual_dir is None:
-        return _only_copy(data_dir / builder.name, _IDX_REMEDY)
-    return prepare(builder, data_dir, config=idx.digest(manual_dir), manual_dir=manual_dir)
+        return _only_copy(data_dir / name, _IDX_REMEDY)
+    make = partial(standard.from_idx, manual_dir)
+    return prepare(Source(name, make, config=idx.digest(manual_dir)), data_dir)
 
 
-def _from_archive(builder: type[builders.Cifar10], data_dir: Path, manual_dir: Path | None) -> Path:
+def _from_archive(name: str, layout: cifar.Layout, data_dir: Path, manual_dir: Path | None) -> Path:
     if manual_dir is None:
-        return _only_copy(data_dir / builder.name, _CIFAR_REMEDY)
-    digest = cifar.digest(manual_dir, builder.layout)
-    return prepare(builder, data_dir, config=digest, manual_dir=manual_dir)
+        return _only_copy(data_dir / name, _CIFAR_REMEDY)
+    make = partial(standard.from_archive, manual_dir, layout)
+    return prepare(Source(name, make, config=cifar.digest(manual_dir, layout)), data_dir)
 
 
 def _only_copy(root: Path, remedy: str) -> Path:

@@ -1,6 +1,6 @@
-"""Networks by arguments alone, and the adapters that make any Flax module a `Model`."""
+"""Networks by arguments alone, and the adapters that make any network a `Model`."""
 
-from lth_jax.models.adapters import from_linen, from_nnx
+from lth_jax.models.adapters import from_equinox, from_haiku, from_linen, from_nnx
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.models.inspection import attention_probabilities, layer_outputs
@@ -38,6 +38,8 @@ __all__ = [
     "compute_in",
     "conv_general_dilated",
     "fan_in_uniform",
+    "from_equinox",
+    "from_haiku",
     "from_linen",
     "from_nnx",
     "glorot_normal",

@@ -3,15 +3,18 @@
 Drawn from what the studies wrote down, it trains nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.report.figures import image
 from lth_jax.report.page import escaped, filled, inlined, table_of, write_file
 from lth_jax.store.files import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {
     "supported": "good",

@@ -1,23 +1,27 @@
 """How a run's networks behave on its test set, read back and drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lth_jax.measures.fairness import accuracy
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import LOOKS, Look, density_axis, legend, looks, panes, ranged, style
+from lth_jax.report.plotting import blank, ticker
 from lth_jax.report.tables import Row, interval_cells, or_none
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "calibration": "Expected calibration error, negative log-likelihood in nats, and Brier score "
@@ -148,7 +152,7 @@ def draw(found: Behaviour) -> dict[str, Figure]:
 @style()
 def calibration(found: Behaviour) -> Figure:
     """The three scores against the weights remaining, arm by arm."""
-    figure = Figure(figsize=(8.4, 3.2))
+    figure = blank(8.4, 3.2)
     for axes, (name, title) in zip(figure.subplots(1, 3), CALIBRATION.items(), strict=True):
         _by_arm(axes, found, found.scores[name])
         axes.set_title(title)
@@ -172,7 +176,7 @@ def group_accuracy(found: Behaviour) -> Figure:
 @style()
 def recovery(found: Behaviour) -> Figure:
     """What is found of a planted ticket, and what chance would find."""
-    figure = Figure(figsize=(4.8, 3.6))
+    figure = blank(4.8, 3.6)
     axes = figure.subplots()
     _by_arm(axes, found, 100 * found.scores["recovered"], but=("reinit",))  # has tickets' masks
     by_chance = found.scores["recovered_by_chance"]
@@ -189,7 +193,7 @@ def recovery(found: Behaviour) -> Figure:
 @style()
 def parts(found: Behaviour, kind: str) -> Figure:
     """One kind of score, a line for each part of the network, of dense networks and tickets."""
-    figure = Figure(figsize=(6.4, 4.0))
+    figure = blank(6.4, 4.0)
     axes = figure.subplots()
     mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
     densities = [_density(found, i) for i in mine.values()]
@@ -215,7 +219,7 @@ def confusion(found: Behaviour) -> Figure:
     for (arm, _), chosen in sorted(places.items(), key=lambda place: place[0][1]):
         last[arm] = chosen
     groups = len(found.groups)
-    figure = Figure(figsize=(0.6 + 1.7 * len(last), 0.7 + 1.7 * groups))
+    figure = blank(0.6 + 1.7 * len(last), 0.7 + 1.7 * groups)
     grid = figure.subplots(groups, len(last), sharex=True, sharey=True, squeeze=False)
     for column, (arm, look) in zip(grid.T, looks(last).items(), strict=True):
         column[0].set_title(f"{look.label}\n{percent(_density(found, last[arm]))} %", fontsize=8)
@@ -236,7 +240,7 @@ def _shares(axes: Axes, counts: NDArray[np.int64]) -> None:
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.grid(False)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(10, integer=True))
+        axis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     axes.tick_params(labelsize=6, length=0)
     if len(counts) <= 4:
         for (label, taken), share in np.ndenumerate(shares):

@@ -4,32 +4,28 @@ Every function returns a `matplotlib.figure.Figure` of its own; no global state 
 longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by markers as well.
 """
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
 from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.overlap import total
 from lth_jax.report.display import EARLY_STOP, HEADLINES, percent, quantity
 from lth_jax.report.levels import Level, RunRecord
+from lth_jax.report.plotting import blank, mpl, ticker
 from lth_jax.report.tables import Row, summary_rows
 from lth_jax.types import DENSE, TICKET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = NDArray[Any]
 
@@ -148,10 +144,10 @@ def leaf_density(run: RunRecord) -> Figure:
         ranged(axes, [v.level for v in levels], kept, Look(leaf, color, "osD^v"[i % 5]))
     axes.set_yscale("log")
     axes.set_ylim(bottom=min(50.0, axes.get_ylim()[0]))  # so that a second label is in sight
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.set_xlabel("Level")
     axes.set_ylabel("Weights remaining in the leaf (%)")
     if len(leaves) > 10:
@@ -272,7 +268,7 @@ def density_ticks(densities: Sequence[float], gap: float = 1.45) -> list[float]:
 
 def new() -> tuple[Figure, Axes]:
     """A figure of the usual size and its only axes."""
-    figure = Figure(figsize=SIZE)
+    figure = blank(*SIZE)
     return figure, figure.subplots()
 
 
@@ -281,7 +277,7 @@ def panes(
 ) -> tuple[Figure, list[Axes]]:
     """Up to two axes a row on common scales, labelled at the left and at the bottom only."""
     rows, columns = -(-count // 2), min(2, count)
-    figure = Figure(figsize=(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows))
+    figure = blank(max(SIZE[0], 2.8 * columns), 0.8 + 2.0 * rows)
     grid = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False)
     for axes in grid.flat[count:]:
         axes.remove()
@@ -305,9 +301,9 @@ def legend(figure: Figure, axes: Axes) -> None:
 def density_axis(axes: Axes, densities: Sequence[float]) -> None:
     """The weights remaining in percent, on a log scale, dense at the left."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(density_ticks(densities)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(ticker.FixedLocator(density_ticks(densities)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: percent(value)))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.invert_xaxis()
     axes.set_xlabel("Weights remaining (%)")
 

@@ -1,21 +1,25 @@
 """Learning rates of a run, predicted and measured, read back and drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import legend, looks, new, panes, style
+from lth_jax.report.plotting import mpl
 from lth_jax.report.tables import Row, interval_cells, or_none
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "learning_rates": "Training loss at the end against the learning rate: geometric mean and 95 % "

@@ -63,6 +63,8 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
 
     Raises:
       StoreError: if something in the store is damaged, or the folder cannot be written.
+      lth_jax.extras.MissingExtraError: if Matplotlib or PyArrow is not installed; nothing is
+        written then.
     """
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"

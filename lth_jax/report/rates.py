@@ -1,16 +1,21 @@
 """The rate-accuracy frontier: kilobytes on disk against accuracy, tickets beside dense networks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lth_jax.report.figures import legend, new, style
 from lth_jax.report.levels import RunRecord
+from lth_jax.report.plotting import ticker
 from lth_jax.report.tables import Row
 from lth_jax.types import DENSE, TICKET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 LINES = {"tensor": "-", "channel": "--"}
@@ -88,7 +93,7 @@ def _half_widths(rows: list[Row]) -> np.ndarray:
 
 def _bytes_axis(axes: Axes) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("File (kB)")

@@ -1,13 +1,12 @@
 """Spectra of a run's networks at named points, and their loss surfaces, read back and drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
@@ -16,10 +15,15 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.display import percent
 from lth_jax.report.figures import Look, density_axis, legend, looks, panes, spread, style
+from lth_jax.report.plotting import mpl
 from lth_jax.report.tables import Row, interval_cells, or_none
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = NDArray[Any]
 
@@ -260,7 +264,7 @@ def loss_surface(surfaces: Sequence[Surface], panels: int = 4) -> Figure:
     figure, grid = panes(len(shown), "First direction", "Second direction")
     losses = np.concatenate([one.arrays["loss"].ravel() for one in shown])
     losses = losses[np.isfinite(losses) & (losses > 0)]
-    norm = LogNorm(losses.min(), losses.max())
+    norm = mpl.colors.LogNorm(losses.min(), losses.max())
     levels = np.geomspace(losses.min(), losses.max(), 13)
     for axes, one in zip(grid, shown, strict=True):
         grid_of = (one.arrays["xs"], one.arrays["ys"], one.arrays["loss"].T, levels)

@@ -1,20 +1,24 @@
 """Instability analysis of a run, read back and drawn: barrier against rewind step."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import legend, new, style
+from lth_jax.report.plotting import ticker
 from lth_jax.report.tables import Row, interval_cells, or_none
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "instability": "Test error barrier between children of one network that differ in their data "
@@ -102,7 +106,7 @@ def _step_axis(axes: Any, steps: Sequence[int]) -> None:
     first = next((step for step in steps if step > 0), 1)
     axes.set_xscale("symlog", linthresh=first, linscale=0.5)
     axes.set_xlim(-0.1 * first, 1.15 * max(steps[-1], first))
-    axes.xaxis.set_major_locator(FixedLocator([float(step) for step in steps]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(ticker.FixedLocator([float(step) for step in steps]))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel("Rewind step, at which the children part")

