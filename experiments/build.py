@@ -22,7 +22,7 @@ from experiments.trainers import (
     hyper,
     trainer,
 )
-from lth_jax import data, layouts, models
+from lth_jax import data, models
 from lth_jax import structure as st
 from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
@@ -257,7 +257,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     found = _structure(experiment, lab)
     scope, granularity, prunable = _what_competes(options, params, found)
     module = networks.module(experiment)
-    kernel_layouts = layouts.of_linen(module, example, train=False)
+    kernel_layouts = lab.trainer.model.layouts(example)
     # Errors about axes that are not known come now, not after the dense networks have trained.
     mask = jax.eval_shape(masks.ones_like, params)
     jax.eval_shape(

@@ -1,6 +1,7 @@
 """Layouts: the axes of every kernel of the common frameworks, alone and in stacks."""
 
 import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from flax import linen as nn
 from flax import nnx
 
 import lth_jax as lth
-from lth_jax import layouts, trees
+from lth_jax import layouts, models, trees
 from lth_jax import structure as st
 from lth_jax.layouts import DENSE, Layout, conv
 from lth_jax.pruning import granularity, supermask
@@ -126,7 +127,6 @@ def test_equinox_layers_alone_and_stacked(name):
 
 
 def test_haiku_layers_alone_and_stacked():
-    hk = pytest.importorskip("haiku")
 
     def network(x):
         block = hk.experimental.layer_stack(7)(lambda h: hk.Linear(12, name="inner")(h))
@@ -352,3 +352,23 @@ def test_all_leaves_of_a_linen_transformer_with_a_scanned_stack():
     assert all(layout.stacked == (0,) for layout in found.values())
     prunable = trees.to_named(lth.prunable_leaves(params))
     assert {name for name, may in prunable.items() if may} == kernels
+
+
+ADAPTED = {
+    "linen": (lambda: models.from_linen(nn.Dense(5)), {"kernel": DENSE}),
+    "nnx": (lambda: models.from_nnx(lambda rngs: nnx.Linear(12, 5, rngs=rngs)), {"kernel": DENSE}),
+    "equinox": (
+        lambda: models.from_equinox(lambda key: eqx.nn.Linear(12, 5, key=key)),
+        {"weight": BACKWARD},
+    ),
+    "haiku": (
+        lambda: models.from_haiku(hk.transform(lambda x: hk.Linear(5)(x))),
+        {"linear/w": DENSE},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapted_models_give_the_layouts_of_their_kernels(name):
+    make, expected = ADAPTED[name]
+    assert make().layouts(X) == expected

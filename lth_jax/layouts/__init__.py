@@ -22,7 +22,14 @@ from lth_jax.layouts.layout import (
     resolve,
     to_layers,
 )
-from lth_jax.layouts.modules import of_equinox, of_haiku, of_linen, of_nnx, register
+from lth_jax.layouts.modules import (
+    of_equinox,
+    of_haiku,
+    of_linen,
+    of_linen_init,
+    of_nnx,
+    register,
+)
 
 __all__ = [
     "DENSE",
@@ -35,6 +42,7 @@ __all__ = [
     "of_equinox",
     "of_haiku",
     "of_linen",
+    "of_linen_init",
     "of_nnx",
     "register",
     "require",

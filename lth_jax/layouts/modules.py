@@ -131,6 +131,23 @@ def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     >>> of_linen(module, jnp.zeros((1, 3, 8)))["out/kernel"]
     Layout(inputs=(0, 1), outputs=(2,), window=(), stacked=(), heads=(0,))
     """
+
+    def init(key: Any, *call_args: Any) -> Any:
+        return module.init(key, *call_args, **kwargs).get("params", {})
+
+    return of_linen_init(init, *args)
+
+
+def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
+    """The layouts of what a function initialises with Linen modules; see `of_linen`.
+
+    Args:
+      init: `(key, *args) -> params`, the `params` collection of the modules that it runs.
+      *args: arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      Leaf name in the params to layout.
+    """
     from flax import linen as nn
 
     seen: dict[str, dict[str, tuple[Layout, Any]]] = {}
@@ -151,10 +168,9 @@ def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
             }
         return out
 
-    keys = jax.eval_shape(lambda: jax.random.key(0))
     with nn.intercept_methods(look):
-        variables = jax.eval_shape(lambda key, *a: module.init(key, *a, **kwargs), keys, *args)
-    return _collect(variables.get("params", {}), iter(seen.items()))
+        params = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)), *args)
+    return _collect(params, iter(seen.items()))
 
 
 def _linen_types() -> dict[type, Describe]:
@@ -248,7 +264,7 @@ def of_equinox(module: Any) -> dict[str, Layout]:
     found from the shapes that the layers' attributes imply.
 
     Args:
-      module: an Equinox module, whole or filtered to its arrays.
+      module: an Equinox module, whole, filtered to its arrays, or abstract.
 
     Returns:
       Leaf name, as in `trees.names(eqx.filter(module, eqx.is_inexact_array))`, to layout.
@@ -294,7 +310,14 @@ def of_equinox(module: Any) -> dict[str, Layout]:
     layers = (
         (trees.path_name(path), _described(node, known)) for path, node in nodes if is_layer(node)
     )
-    return _collect(eqx.filter(module, eqx.is_inexact_array), layers)
+    # Not `eqx.filter(module, eqx.is_inexact_array)`, which leaves out `jax.ShapeDtypeStruct`.
+    inexact = jax.tree.map(
+        lambda leaf: (
+            leaf if jnp.issubdtype(getattr(leaf, "dtype", jnp.int32), jnp.inexact) else None
+        ),
+        module,
+    )
+    return _collect(inexact, layers)
 
 
 def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Layout]:

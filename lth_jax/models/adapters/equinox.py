@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from lth_jax import trees
+from lth_jax import layouts, trees
 from lth_jax.models.adapters.calls import (
     AUTO,
     Output,
@@ -123,7 +123,7 @@ def from_equinox(
         carried["state"] = moved if train else carried["state"]
         return chosen_output(out, output, name), trees.to_named(carried) if train else state
 
-    return Model(init=init, apply=apply)
+    return Model(init=init, apply=apply, layouts=lambda x: layouts.of_equinox(shapes))
 
 
 def _is_inexact(leaf: Any) -> bool:

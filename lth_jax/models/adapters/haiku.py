@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from lth_jax import layouts
 from lth_jax.models.adapters.calls import (
     AUTO,
     Output,
@@ -69,4 +70,7 @@ def from_haiku(transformed: Any, *, flag: str = AUTO, output: Output | None = No
         out, moved = found if has_state else (found, state)
         return chosen_output(out, output, name), moved if train else state
 
-    return Model(init=init, apply=apply)
+    def kernel_layouts(x: Any) -> layouts.Layouts:
+        return layouts.of_haiku(lambda key, x: init(key, x)[0], x)
+
+    return Model(init=init, apply=apply, layouts=kernel_layouts)

@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 from flax.errors import InvalidRngError, ModifyScopeVariableError
 
+from lth_jax import layouts
 from lth_jax.models.adapters.calls import (
     AUTO,
     FLAGS,
@@ -116,7 +117,10 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
         out, changed = out if train else (out, {})
         return chosen_output(out, output, name), {**state, **changed}
 
-    return Model(init=init, apply=apply)
+    def kernel_layouts(x: Any) -> layouts.Layouts:
+        return layouts.of_linen_init(lambda key, x: init(key, x)[0], x)
+
+    return Model(init=init, apply=apply, layouts=kernel_layouts)
 
 
 def _field(module: nn.Module, call: Call, flag: str) -> str | None:

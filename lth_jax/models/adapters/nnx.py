@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from lth_jax import layouts
 from lth_jax.models.adapters.calls import AUTO, Output, bind_axes, chosen_output, read_call
 from lth_jax.types import Key, Model, Params
 
@@ -93,7 +94,7 @@ def from_nnx(
         out, state = bind_axes(run)
         return chosen_output(out, output, name), state
 
-    return Model(init=init, apply=apply)
+    return Model(init=init, apply=apply, layouts=lambda x: layouts.of_nnx(shapes))
 
 
 def _split(module: nnx.Module) -> tuple[Any, ...]:
