@@ -257,7 +257,8 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     found = _structure(experiment, lab)
     scope, granularity, prunable = _what_competes(options, params, found)
     module = networks.module(experiment)
-    kernel_layouts = lab.trainer.model.layouts(example)
+    find_layouts = lab.trainer.model.layouts
+    kernel_layouts = find_layouts(example) if find_layouts else {}
     # Errors about axes that are not known come now, not after the dense networks have trained.
     mask = jax.eval_shape(masks.ones_like, params)
     jax.eval_shape(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts.layout import DENSE, Layout, conv
