@@ -17,7 +17,6 @@ from lth_jax.coding.quantize import Precision, exact
 from lth_jax.coding.reader import restore_key
 from lth_jax.types import Key, Mask, Params, Prunable
 
-
 _ANY_AXES = 1 << 16  # whether a leaf has the axis is checked leaf by leaf
 
 

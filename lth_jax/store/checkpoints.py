@@ -96,18 +96,18 @@ def _check_writable(path: Path, team: Team) -> None:
 
 
 def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: Team) -> None:
-    growing = files.temporary(path)
+    # Process 0 chooses the name, and all grow the folder of that name.
+    growing = Path(team.from_first(lambda: str(files.temporary(path))))
 
     def begin() -> None:
         with files.explained(path):
-            files.remove(growing)
             growing.mkdir(parents=True)
 
     def end() -> None:
         with files.explained(path):
             (growing / "meta.json").write_text(text, encoding="utf-8")
             files.seal(growing)
-            files.publish(path)
+            files.publish(growing, path)
 
     try:
         team.from_first(begin)
@@ -117,7 +117,7 @@ def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: 
         team.from_first(end)
     finally:
         if team.first:
-            files.remove(growing)
+            files.discard(growing)
 
 
 def restore(path: str | Path, like: Any = None) -> Checkpoint:

@@ -96,7 +96,7 @@ def test_too_many_leaves(monkeypatch):
     monkeypatch.setattr(manifest, "_MAX_LEAVES", 3)
     mask = {name: np.ones(1, bool) for name in "abcd"}
     prunable = dict.fromkeys(mask, False)
-    with pytest.raises(ValueError, match="`mask` .* it has 4 leaves; at most 3 are allowed"):
+    with pytest.raises(ValueError, match=r"`mask` .* it has 4 leaves; at most 3 are allowed"):
         coding.encode(mask, prunable=prunable)
     del mask["d"], prunable["d"]
     assert set(coding.decode(coding.encode(mask, prunable=prunable)).mask) == set("abc")
@@ -105,7 +105,7 @@ def test_too_many_leaves(monkeypatch):
 def test_too_many_axes():
     mask = {"w": np.ones((1,) * 32, bool)}
     assert coding.decode(coding.encode(mask, prunable=PRUNABLE)).mask["w"].ndim == 32
-    with pytest.raises(ValueError, match="`mask` at 'w' .* is not the shape of a leaf"):
+    with pytest.raises(ValueError, match=r"`mask` at 'w' .* is not the shape of a leaf"):
         coding.encode({"w": mask["w"][None]}, prunable=PRUNABLE)
 
 
@@ -116,7 +116,7 @@ def test_too_many_axes():
 )
 def test_leaves_inside_leaves(names):
     mask = {name: np.ones(2, bool) for name in names}
-    with pytest.raises(ValueError, match="`mask` .* lies inside the leaf"):
+    with pytest.raises(ValueError, match=r"`mask` .* lies inside the leaf"):
         coding.encode(mask, prunable=dict.fromkeys(names, True))
 
 
@@ -176,7 +176,7 @@ def test_integers_of_numpy_are_integers():
     precision = coding.integers(np.int64(4), np.int32(-1))
     data = coding.encode(MASK, ones(0), prunable=PRUNABLE, precision=precision)
     assert coding.decode(data).manifest.leaves[0].precision == coding.integers(4, -1)
-    with pytest.raises(TypeError, match="`bits` is 4.0; an integer is needed"):
+    with pytest.raises(TypeError, match=r"`bits` is 4.0; an integer is needed"):
         coding.integers(4.0)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,16 @@ import os
 import numpy as np
 import pytest
 
-from lth_jax.store import CorruptError, Node, Partial, Store, StoreError, checkpoints, content_key
+from lth_jax.store import (
+    CorruptError,
+    Node,
+    Partial,
+    Store,
+    StoreError,
+    checkpoints,
+    content_key,
+    files,
+)
 from lth_jax.store import locks as store_locks
 
 KEY = content_key("a node")
@@ -175,7 +184,7 @@ def test_an_unwritable_root_is_told_before_anything_is_computed(tmp_path):
 def leftovers(store):
     """What a killed writer leaves: half a node, progress of a finished node, and of another."""
     store.node(KEY, constant())
-    half = store.root / "nodes" / OTHER[:2] / f".{OTHER}.tmp"
+    half = files.temporary(store.root / "nodes" / OTHER[:2] / OTHER)
     done, going = store.root / "partial" / KEY, store.root / "partial" / OTHER
     for folder in (half, done, going):
         (folder / "arrays").mkdir(parents=True)
