@@ -137,9 +137,21 @@ def _csv(
     target: str = "",
     columns: Sequence[str] = (),
     group: str | None = None,
+    numbers: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    missing: str = "refuse",
+    markers: Sequence[str] = tabular.MARKERS,
 ) -> Path:
     raw = _contents(manual_dir, file)
-    options = {"target": target, "columns": list(columns), "group": group}
+    options = {
+        "target": target,
+        "columns": columns,
+        "group": group,
+        "numbers": numbers,
+        "categories": categories,
+        "missing": missing,
+        "markers": markers,
+    }
     return _from_recipe(data_dir, "csv", partial(tabular.from_csv, raw), options, raw)
 
 
@@ -156,7 +168,9 @@ def _from_recipe(
     data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
 ) -> Path:
     """What `make(**options)` makes, kept under a hash of the options and of the file's bytes."""
-    described = json.dumps({"options": options, "sha256": hashlib.sha256(raw).hexdigest()})
+    # What JSON cannot hold is no option that `make` takes; its own check refuses it by name.
+    facts = {"options": options, "sha256": hashlib.sha256(raw).hexdigest()}
+    described = json.dumps(facts, default=repr)
     config = builders.Recipe(
         partial(make, **options),
         name=f"{name}-{hashlib.sha256(described.encode()).hexdigest()[:12]}",
