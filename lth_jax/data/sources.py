@@ -195,11 +195,15 @@ def _from_archive(builder: type[builders.Cifar10], data_dir: Path, manual_dir: P
 
 def _only_copy(root: Path, remedy: str) -> Path:
     """The one prepared data set below `root`, whoever made it."""
-    folders = prepared_folders(root)
-    if len(folders) == 1:
-        return folders[0]
-    found = " and ".join(f"'{folder}'" for folder in folders) or "none"
-    raise ValueError(f"`data_dir` must hold one copy of '{root.name}', found {found}: {remedy}.")
+    problems = prepared_folders(root)
+    whole = [folder for folder, problem in problems.items() if problem is None]
+    if len(whole) == 1:
+        return whole[0]
+    found = " and ".join(f"'{folder}'" for folder in whole) or "none"
+    damaged = "".join(f", and '{f}' is damaged ({p})" for f, p in problems.items() if p)
+    raise ValueError(
+        f"`data_dir` must hold one copy of '{root.name}', found {found}{damaged}: {remedy}."
+    )
 
 
 SOURCES: dict[str, Callable[..., Path]] = {

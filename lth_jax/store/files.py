@@ -184,15 +184,28 @@ def seal(folder: Path) -> None:
 
 def check_seal(folder: Path) -> None:
     """Raises `CorruptError` unless the folder holds the files and bytes that were sealed."""
-    sealed = _read_seal(folder)
+    if problem := seal_problem(folder):
+        raise damaged(folder, problem)
+
+
+def seal_problem(folder: Path) -> str | None:
+    """What differs from the files and bytes that were sealed, the first of it; None if all is well.
+
+    >>> import tempfile
+    >>> seal_problem(Path(tempfile.mkdtemp()))
+    'sha256 cannot be read (FileNotFoundError)'
+    """
+    try:
+        sealed = _read_seal(folder)
+    except (OSError, ValueError) as error:
+        return f"{SEAL} cannot be read ({type(error).__name__})"
     present = set(files_in(folder))
     if missing := sorted(set(sealed) - present):
-        raise damaged(folder, f"{missing[0]} is missing")
+        return f"{missing[0]} is missing"
     if unknown := sorted(present - set(sealed)):
-        raise damaged(folder, f"{unknown[0]} is not listed in {SEAL}")
-    for name, expected in sealed.items():
-        if digest(folder / name) != expected:
-            raise damaged(folder, f"{name} does not match its SHA-256")
+        return f"{unknown[0]} is not listed in {SEAL}"
+    wrong = (name for name, expected in sealed.items() if digest(folder / name) != expected)
+    return next((f"{name} does not match its SHA-256" for name in wrong), None)
 
 
 def damaged(folder: Path, what: str) -> CorruptError:
@@ -203,9 +216,6 @@ def damaged(folder: Path, what: str) -> CorruptError:
 
 
 def _read_seal(folder: Path) -> dict[str, str]:
-    try:
-        lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
-        pairs = [line.split("  ", 1) for line in lines]
-        return {name: expected for expected, name in pairs}
-    except (OSError, ValueError) as error:
-        raise damaged(folder, f"{SEAL} cannot be read ({type(error).__name__})") from error
+    lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("  ", 1) for line in lines]
+    return {name: expected for expected, name in pairs}
