@@ -6,9 +6,9 @@ column and value, unless the caller chose what becomes of it.
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,17 +158,14 @@ def codes_of(column: Column) -> tuple[NDArray[np.int32], int]:
     Values are in the order of numbers if all are, else of text. A missing entry is one more value,
     the last.
     """
-    present, value_of = column.present, _text
-    if all(_number(entry) is not None and np.isfinite(float(entry)) for entry in present):
-        value_of = Decimal  # exact, where float would merge large integers
+    present = column.present
+    numeric = all(_number(entry) is not None and np.isfinite(float(entry)) for entry in present)
+    # Decimals are exact, where float would merge large integers.
+    value_of: Callable[[str], Any] = Decimal if numeric else str
     order = {value: i for i, value in enumerate(sorted({value_of(entry) for entry in present}))}
     pairs = zip(column.entries, column.missing, strict=True)
     codes = [len(order) if gone else order[value_of(entry)] for entry, gone in pairs]
     return np.array(codes, np.int32), len(order) + bool(column.missing.any())
-
-
-def _text(entry: str) -> str:
-    return entry
 
 
 def one_hot(column: Column, *, declared: bool) -> NDArray[np.float64]:
@@ -182,7 +179,7 @@ def one_hot(column: Column, *, declared: bool) -> NDArray[np.float64]:
     if not declared and values > most_values(len(codes)):
         raise ValueError(
             f"column '{column.name}' takes {values} values in {len(codes)} rows, each of which "
-            f"would become an input (such as {column.entries[0][:40]!r}); leave it out of "
+            f"would become an input (such as {column.present[0][:40]!r}); leave it out of "
             "`columns`, or name it in `categories`."
         )
     if 8 * values * len(codes) > _MOST_BYTES:

@@ -197,6 +197,14 @@ def test_leftovers_of_the_dead_are_swept_and_progress_is_not(store):
     assert (half.exists(), done.exists(), going.exists()) == (False, False, True)
 
 
+def test_a_killed_save_of_progress_leaves_nothing_once_the_next_is_saved(tmp_path):
+    partial = Partial(tmp_path)
+    left = files.temporary(tmp_path / "00000007")
+    (left / "arrays").mkdir(parents=True)
+    partial.save(8, {"x": np.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000008"]
+
+
 def test_nothing_of_a_living_writer_is_swept(store):
     half, *_ = leftovers(store)
     with store_locks.hold(store.root / "locks" / f"{OTHER}.lock", what="the node"):
