@@ -32,9 +32,8 @@ from experiments.studies.judge import found, verdicts
 from experiments.studies.protocol import Evidence, Study
 from lth_jax import store as stores
 from lth_jax.report.atlas import Chapter, write_atlas
-from lth_jax.report.page import write_file
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
-from lth_jax.store.files import read_json, write_json
+from lth_jax.store import files
 
 PILOT_SEEDS = 8
 
@@ -58,7 +57,7 @@ def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) 
         if not again and _finished(folder, stamp["hash"]):
             print(f"{claim} is finished already")
             continue
-        write_json(folder / "protocol.json", stamp)
+        files.write_json(folder / "protocol.json", stamp)
         _measure(one, config, size, folder, stamp["hash"], bench)
         draw(size, bench)
     return draw(size, bench)
@@ -72,8 +71,8 @@ def _measure(
     known = one.controls(bench, config)
     evidence = Evidence((), ()) if size == "smoke" else one.gather(bench, config)
     if rows := [dict(row) for row in evidence.rows]:
-        write_file(folder / "seeds.parquet", parquet_bytes(rows))
-        write_file(folder / "seeds.csv", csv_bytes(rows))
+        files.write(folder / "seeds.parquet", parquet_bytes(rows))
+        files.write(folder / "seeds.csv", csv_bytes(rows))
     result = found(one.protocol, evidence, known) | {
         "hash": stamped,
         "seconds": time.perf_counter() - began,
@@ -81,13 +80,13 @@ def _measure(
         "environment": stores.environment(),
         "source": stores.source_fingerprint("lth_jax", "experiments"),
     }
-    write_json(folder / "found.json", result)
+    files.write_json(folder / "found.json", result)
 
 
 def draw(size: str, bench: Bench) -> Path:
     """Draws the atlas of all finished studies of a size."""
     folders = {claim: _folder(bench, size, claim) for claim in MODULES}
-    done = {c: read_json(f / "found.json") for c, f in folders.items() if _finished(f)}
+    done = {c: files.read_json(f / "found.json") for c, f in folders.items() if _finished(f)}
     judged = verdicts(done, family())
     chapters = []
     for claim, result in done.items():
@@ -135,7 +134,7 @@ def _stamp(one: Study, config: ConfigDict, size: str) -> dict[str, Any]:
 
 def _finished(folder: Path, stamped: str | None = None) -> bool:
     path = folder / "found.json"
-    return path.exists() and stamped in (None, read_json(path)["hash"])
+    return path.exists() and stamped in (None, files.read_json(path)["hash"])
 
 
 def _folder(bench: Bench, size: str, claim: str) -> Path:

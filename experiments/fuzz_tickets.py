@@ -82,6 +82,7 @@ def _odd(rng: Rng, value: Any) -> Any:
     numbers = [0, 1, 2, number + 1, number - 1, 2 * number, number // 2, 2**31, 2**63, 10**30]
     words = [*CODECS, "float32", "float64", "int4", "exact", "bfloat16", "none", "../../etc/passwd"]
     others: list[Any] = [None, True, False, "", 0.5, [], {}, [1] * 40, [2**20, 2**20], [64, 32]]
+    others += [[0, 64], [2**40, 0, 2**40], [0, 2**59 - 1], [2**62, 2**62, 0]]
     same_kind = numbers if isinstance(value, int) else words if isinstance(value, str) else others
     choices = same_kind if rng.random() < 0.8 else [*numbers, *words, *others]
     return choices[rng.integers(len(choices))]
@@ -93,6 +94,24 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             yield value, key
             yield from _places(value[key])
+
+
+def _choose(rng: Rng, about: Any) -> tuple[Any, Any]:
+    """Half of the time any place, else one of the few at the top, which leaves outnumber."""
+    places = list(_places(about))
+    if rng.random() < 0.5:
+        places = [(about, key) for key in about]
+    return places[rng.integers(len(places))]
+
+
+def _empty(rng: Rng, about: Any) -> None:
+    """Gives a leaf a shape without entries, which every limit on bytes allows."""
+    leaves = about["leaves"]
+    if isinstance(leaves, list) and leaves and isinstance(leaf := leaves[0], dict):
+        axes = [0, *(1 << rng.integers(0, 63, rng.integers(0, 4))).tolist()]
+        leaf.update(
+            shape=rng.permutation(axes).tolist(), kept=0, codec=rng.choice([*CODECS]).item()
+        )
 
 
 def _sign(about: Any) -> Any:
@@ -107,9 +126,10 @@ def forge(rng: Rng, data: bytes) -> bytes:
     opened = container.read(data, len(data))
     about = opened.manifest
     for _ in range(rng.integers(1, 4)):
-        places = list(_places(about))
-        place, key = places[rng.integers(len(places))]
+        place, key = _choose(rng, about)
         place[key] = _odd(rng, place[key])
+    if rng.random() < 0.2:
+        _empty(rng, about)
     blobs = {name: data[blob.start : blob.stop] for name, blob in opened.blobs.items()}
     return container.write(_sign(about), blobs)
 
@@ -139,6 +159,7 @@ def outcome(data: bytes, original: coding.Ticket | None, init: Any) -> str:
     """What reading gives: "refused", "same" or "another"; any other exception passes through."""
     try:
         found = coding.decode(data, init=init, max_bytes=MAX_BYTES)
+        coding.table(data, max_bytes=MAX_BYTES)
     except coding.TicketError:
         return "refused"
     except ValueError as error:  # what the caller's `init` does not fit is the caller's to know
@@ -165,7 +186,8 @@ def fuzz(cases: int, seed: int) -> Counter[tuple[str, str]]:
         mutation = mutations[rng.integers(len(mutations))]
         data = mutation(rng, files[which])
         start = time.process_time()
-        got = outcome(data, originals[which], lambda key: params)
+        init = None if rng.random() < 0.1 else lambda key: params
+        got = outcome(data, originals[which], init)
         assert time.process_time() - start < 1.0, f"{mutation.__name__} takes too long"
         assert got != "another" or mutation in FORGERIES, f"{mutation.__name__} went unnoticed"
         seen[mutation.__name__, got] += 1

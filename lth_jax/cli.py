@@ -208,7 +208,6 @@ def _export(arguments: argparse.Namespace) -> None:
     from lth_jax.coding.run_size import PRECISIONS
     from lth_jax.coding.stored import encode_stored, find_stored
     from lth_jax.store import Store
-    from lth_jax.store.files import explained
 
     info = _find(arguments)
     store = Store(_root(info))
@@ -216,8 +215,7 @@ def _export(arguments: argparse.Namespace) -> None:
     one = find_stored(store, info, **place)
     precision = PRECISIONS[arguments.precision]
     data = encode_stored(store, info, one, values=arguments.values, precision=precision)
-    with explained(Path(arguments.file)):
-        coding.save(arguments.file, data)
+    coding.save(arguments.file, data)
     print(f"{arguments.file}: {len(data):,} bytes")
     if one.state:
         left_out = f"the model's state ({len(one.state)} arrays) is left out"

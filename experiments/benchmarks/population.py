@@ -34,6 +34,8 @@ from experiments import machine as machines
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
 from lth_jax.pruning.masks import apply_mask
+from lth_jax.report.figures import image
+from lth_jax.store import files
 from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.training.population import chunks
 from lth_jax.training.segment import batch_rows, init_record
@@ -270,9 +272,8 @@ def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
         axis.set(xlabel=what, xscale="log", ylim=(0, None))
         axis.legend()
     axes[0].set_ylabel("ms per member-step")
-    folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
-        figure.savefig(folder / f"population.{kind}")
+        files.write(folder / f"population.{kind}", image(figure, kind))
     plt.close(figure)
     return rows
 

@@ -14,6 +14,8 @@ from lth_jax.coding.errors import TicketError
 
 METADATA = "lth_jax.ticket"
 _MAX_HEADER = 64 * 2**20
+_MAX_DEPTH = 100  # far from the recursion limit of any JSON parser
+_MAX_INTEGER_BITS = 14_284  # 4300 digits, which Python parses by default
 _LENGTH = struct.Struct("<Q")
 
 
@@ -47,12 +49,43 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def check_json(value: Any, path: str = "") -> None:
+    """Raises `TicketError` unless `read` gives `value` back as it is, tuples as lists.
+
+    >>> check_json({"level": {1: 2}})
+    Traceback (most recent call last):
+    lth_jax.coding.errors.TicketError: at '/level' the key 1 is not a str
+    """
+    where = f"at '{path[:80]}' " if path else ""
+    if path.count("/") > _MAX_DEPTH:
+        raise TicketError(f"it is nested more than {_MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TicketError(f"{where}the key {key!r} is not a str")
+            check_json(item, f"{path}/{key.replace('/', '_')}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            check_json(item, f"{path}/{i}")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if value.bit_length() > _MAX_INTEGER_BITS:
+            raise TicketError(f"{where}an integer has more than 4300 digits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise TicketError(f"{where}{value} is not JSON; numbers must be finite")
+    elif not (value is None or isinstance(value, str | bool)):
+        raise TicketError(f"{where}{str(value)[:80]!r} of type {type(value).__name__} is not JSON")
+
+
 def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
     """The bytes of a container.
 
     Args:
       manifest: any JSON value.
       blobs: bytes by name, laid out in this order.
+
+    Raises:
+      TicketError: if the header is longer than 64 MiB.
 
     >>> data = write({"a": 1}, {"x": b"123"})
     >>> read(data, len(data)).manifest
@@ -69,6 +102,7 @@ def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
         end += len(blob)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to eight bytes
+    _check_length(len(text))
     return _LENGTH.pack(len(text)) + text + b"".join(blobs.values())
 
 
@@ -81,9 +115,15 @@ def header_size(start: bytes, size: int) -> int:
     if len(start) < _LENGTH.size:
         raise TicketError(f"a file of {size} bytes is too short for a ticket")
     (length,) = _LENGTH.unpack(start[: _LENGTH.size])
-    if length > min(size - _LENGTH.size, _MAX_HEADER):
+    if length > size - _LENGTH.size:
         raise TicketError(f"its header claims {length} bytes of a file of {size}")
+    _check_length(length)
     return _LENGTH.size + length
+
+
+def _check_length(header: int) -> None:
+    if header > _MAX_HEADER:
+        raise TicketError(f"its header takes {header} bytes; at most {_MAX_HEADER} are allowed")
 
 
 def read(head: bytes, size: int) -> Container:

@@ -117,11 +117,11 @@ def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
     """
     if axis not in (0, 1):
         raise ValueError(f"`axis` is {axis}; 0 (a density per row) or 1 (per column) is allowed.")
+    if not np.size(mask):  # numpy does not reshape an array without entries to (-1, 0)
+        return 0.0, 0.0
     matrix = _matrix(mask)
     length = matrix.shape[1 - axis]
     lines = matrix.shape[axis]
-    if not matrix.size:
-        return 0.0, 0.0
     kept = np.count_nonzero(matrix, axis=1 - axis)
     return float(length * binary_entropy(kept / length).sum()), lines * math.log2(length + 1)
 

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ _MAX_LEAVES = 1 << 16
 _MAX_NAME = 1024
 _MAX_AXES = 32
 _MAX_KEY = 16
+_MAX_ENTRIES = 2**63 // max(dtype.itemsize for dtype in DTYPES.values())
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -101,6 +103,57 @@ def is_name(name: str) -> bool:
     return ordinary and name.isprintable() and len(name) <= _MAX_NAME
 
 
+def check_count(leaves: int) -> None:
+    """Raises `TicketError` for more leaves than a ticket can have.
+
+    This check and those below hold for what is written and for what is read.
+    """
+    if leaves > _MAX_LEAVES:
+        raise TicketError(f"it has {leaves} leaves; at most {_MAX_LEAVES} are allowed")
+
+
+def check_nesting(names: Iterable[str]) -> None:
+    """Raises `TicketError` if a leaf lies inside another one, as `a/b` does beside `a`."""
+    known = set(names)
+    for name in sorted(known):
+        parts = name.split("/")
+        for end in range(1, len(parts)):
+            if (outer := "/".join(parts[:end])) in known:
+                raise TicketError(f"leaf '{name}' lies inside the leaf '{outer}'")
+
+
+def check_shape(shape: tuple[Any, ...]) -> None:
+    """Raises `TicketError` for what is not the shape of an array that numpy can make.
+
+    numpy counts the entries without the axes of length 0, so an empty array can be too large.
+    """
+    counts = all(type(n) is int and n >= 0 for n in shape)
+    if not counts or len(shape) > _MAX_AXES or math.prod(n or 1 for n in shape) >= _MAX_ENTRIES:
+        raise TicketError(
+            f"{str(list(shape))[:80]} is not the shape of a leaf: at most {_MAX_AXES} axes and "
+            f"2**63 bytes are allowed"
+        )
+
+
+def check_precision(precision: Precision, axes: int) -> None:
+    """Raises `TicketError` for an unknown precision, or one that a leaf of `axes` cannot have."""
+    kind, bits, axis = precision
+    integers = kind == "integers"
+    known = type(bits) is int and (2 <= bits <= 8 if integers else bits == 0)
+    placed = axis is None or (integers and type(axis) is int and -axes <= axis < axes)
+    if kind not in ("exact", "bfloat16", "integers") or not known or not placed:
+        raise TicketError(f"{str(precision)[:120]} is not a precision that this library knows")
+
+
+def check_initial_key(key: InitialKey) -> None:
+    """Raises `TicketError` for a key or names that JSON cannot hold as `InitialKey` does."""
+    if type(key.name) is not str or type(key.implementation) is not str:
+        raise TicketError(f"an initialiser is named by a str, not by {str(key.name)[:80]!r}")
+    words = all(type(n) is int and 0 <= n < 2**32 for n in key.data)
+    if not words or len(key.data) > _MAX_KEY:
+        raise TicketError(f"its key is not a row of at most {_MAX_KEY} words of 32 bits")
+
+
 def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
     """SHA-256 of a mask, packed to bits, and of the values that it keeps, if there are any."""
     found = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes())
@@ -142,8 +195,7 @@ def from_json(value: Any, max_bytes: int) -> Manifest:
     if version != VERSION:
         raise TicketError(f"it has version {version}; this library reads versions up to {VERSION}")
     entries = _field(value, "leaves", list)
-    if len(entries) > _MAX_LEAVES:
-        raise TicketError(f"it has {len(entries)} leaves; at most {_MAX_LEAVES} are read")
+    check_count(len(entries))
     leaves = tuple(_leaf(entry) for entry in entries)
     if len({leaf.name for leaf in leaves}) < len(leaves):
         raise TicketError("two of its leaves have one name")
@@ -155,7 +207,8 @@ def from_json(value: Any, max_bytes: int) -> Manifest:
     if values not in _SOURCES or (key is None) == (values == INITIALIZER):
         raise TicketError(f"its values come from {values[:80]!r}, which is none of {_SOURCES}")
     provenance = _field(value, "provenance", dict)
-    manifest = Manifest(version, values, key and _initial_key(key), leaves, provenance)
+    initializer = None if key is None else _initial_key(key)
+    manifest = Manifest(version, values, initializer, leaves, provenance)
     if value != to_json(manifest):
         raise TicketError("its header does not have the SHA-256 that it names")
     return manifest
@@ -198,8 +251,7 @@ def _leaf(entry: Any) -> Leaf:
 
 
 def _shape(shape: list[Any]) -> tuple[int, ...]:
-    if len(shape) > _MAX_AXES or any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
-        raise TicketError(f"{str(shape)[:80]} is not the shape of a leaf")
+    check_shape(tuple(shape))
     return tuple(shape)
 
 
@@ -207,18 +259,12 @@ def _precision(entry: dict[str, Any], axes: int) -> Precision:
     precision = Precision(
         _field(entry, "kind", str), _count(entry, "bits"), entry.get("channel_axis")
     )
-    axis = precision.channel_axis
-    integers = precision.kind == "integers"
-    known = precision.bits in range(2, 9) if integers else precision.bits == 0
-    placed = axis is None or (integers and type(axis) is int and axis in range(-axes, axes))
-    if precision.kind not in ("exact", "bfloat16", "integers") or not known or not placed:
-        raise TicketError(f"{str(entry)[:120]} is not a precision that this library knows")
+    check_precision(precision, axes)
     return precision
 
 
 def _initial_key(entry: Any) -> InitialKey:
-    data = _field(entry, "data", list)
-    if len(data) > _MAX_KEY or any(type(n) is not int or not 0 <= n < 2**32 for n in data):
-        raise TicketError("its key is not a row of 32-bit words")
     names = _field(entry, "name", str), _field(entry, "implementation", str)
-    return InitialKey(*names, tuple(data))
+    key = InitialKey(*names, tuple(_field(entry, "data", list)))
+    check_initial_key(key)
+    return key

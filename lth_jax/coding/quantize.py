@@ -3,7 +3,8 @@
 Codes are symmetric around 0, so a pruned weight is code 0 and decodes to exactly 0.
 """
 
-from typing import NamedTuple
+import operator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,13 +64,22 @@ def integers(bits: int, channel_axis: int | None = None) -> Precision:
 
     Raises:
       ValueError: if `bits` is not 2 to 8.
+      TypeError: if `bits` or `channel_axis` is not an integer.
 
     >>> integers(4, channel_axis=-1)
     Precision(kind='integers', bits=4, channel_axis=-1)
     """
-    if bits not in range(2, 9):
+    if _index("bits", bits) not in range(2, 9):
         raise ValueError(f"`bits` is {bits}; 2 to 8 are allowed.")
-    return Precision("integers", bits, channel_axis)
+    axis = None if channel_axis is None else _index("channel_axis", channel_axis)
+    return Precision("integers", _index("bits", bits), axis)
+
+
+def _index(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` is {value!r}; an integer is needed.") from None
 
 
 def quantize(x: jax.Array, bits: int, *, channel_axis: int | None = None) -> Quantized:

@@ -204,7 +204,7 @@ def _initial_values(
         raise ValueError(
             f"`init` is needed: the ticket's values are those of {manifest.initializer.name!r}."
         )
-    params = init(_restore_key(manifest.initializer))
+    params = init(restore_key(manifest.initializer))
     made = dict(zip(trees.names(params), map(np.asarray, jax.tree.leaves(params)), strict=True))
     for leaf in manifest.leaves:
         array = made.get(leaf.name)
@@ -213,7 +213,8 @@ def _initial_values(
     return made
 
 
-def _restore_key(key: InitialKey) -> Key:
+def restore_key(key: InitialKey) -> Key:
+    """The typed key that was stored; `TicketError` if its words are not one key of its kind."""
     try:
         return jax.random.wrap_key_data(jnp.array(key.data, jnp.uint32), impl=key.implementation)
     except (TypeError, ValueError) as error:
@@ -223,6 +224,7 @@ def _restore_key(key: InitialKey) -> Key:
 def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
     """Makes a tree of leaves by name."""
     if like is None:
+        manifest_.check_nesting(leaf.name for leaf in manifest.leaves)
         return _nest
     shapes = {leaf.name: leaf.shape for leaf in manifest.leaves}
     dtypes = {leaf.name: leaf.dtype for leaf in manifest.leaves}
@@ -256,9 +258,5 @@ def _nest(leaves: dict[str, Any]) -> Any:
         node = root
         for part in parents:
             node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise TicketError(f"leaf '{name}' lies inside another leaf")
-        if last in node:
-            raise TicketError(f"leaf '{name}' holds another leaf")
         node[last] = leaf
     return root

@@ -23,7 +23,6 @@ The format, version 1 (what is written by it stays readable by every later relea
 """
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any, BinaryIO
 from lth_jax.coding import container, reader
 from lth_jax.coding.errors import TicketError
 from lth_jax.coding.reader import MAX_BYTES, Contents, LeafArrays, Ticket
+from lth_jax.store import files
 from lth_jax.types import Key, Params
 
 PathLike = str | os.PathLike[str]
@@ -49,6 +49,9 @@ def naming(path: PathLike) -> Iterator[None]:
 def save(path: PathLike, data: bytes) -> None:
     """Writes the bytes that `encode` gives; the file appears whole or not at all.
 
+    Raises:
+      StoreError: if the file cannot be written (no such folder, permissions, a full disk).
+
     >>> import tempfile
     >>> import numpy as np
     >>> from lth_jax import coding
@@ -58,16 +61,7 @@ def save(path: PathLike, data: bytes) -> None:
     ...     int(load(path).mask["w"].sum())
     3
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write(Path(path), data, make_folder=False)
 
 
 def load(

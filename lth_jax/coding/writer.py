@@ -1,6 +1,7 @@
 """From trees to the bytes of a ticket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,13 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.coding import codecs, container, values
 from lth_jax.coding import manifest as manifest_
+from lth_jax.coding.errors import TicketError
 from lth_jax.coding.manifest import InitialKey, Leaf, Manifest
 from lth_jax.coding.quantize import Precision, exact
+from lth_jax.coding.reader import restore_key
 from lth_jax.types import Key, Mask, Params, Prunable
+
+_ANY_AXES = 1 << 16  # whether a leaf has the axis is checked leaf by leaf
 
 
 class Initializer(NamedTuple):
@@ -21,7 +26,7 @@ class Initializer(NamedTuple):
     Attributes:
       name: what to call the function, so that a reader knows which one to bring.
       init: `key -> params`.
-      key: a typed key.
+      key: one key.
     """
 
     name: str
@@ -68,15 +73,17 @@ def encode(
         out. All other leaves are few, and are stored exactly in any case.
       initializer: what makes the values, in place of `params`. The file then holds the key, and
         hashes of the values, since initialisers may change with versions.
-      provenance: a JSON object that tells the ticket's origin: config hash, level, criterion.
+      provenance: the ticket's origin (config hash, level, criterion): a dictionary that JSON can
+        hold, with at most 100 levels of nesting.
 
     Returns:
-      The whole file.
+      The whole file, which `decode` reads: what it refuses is refused here.
 
     Raises:
-      ValueError: if trees do not match, `mask` prunes what is not prunable, a name cannot be
-        stored, or values to be rounded are not finite.
-      TypeError: if a dtype cannot be stored.
+      ValueError: if trees do not match, `mask` prunes what is not prunable, values to be rounded
+        are not finite, or an argument exceeds what a ticket can hold: 65,536 leaves, 32 axes,
+        names of 1024 printable characters, no leaf inside another, one key, 64 MiB of header.
+      TypeError: if a dtype cannot be stored, or `provenance` is no dictionary.
 
     >>> from lth_jax.coding.reader import decode
     >>> mask = {"kernel": np.arange(6).reshape(2, 3) > 2}
@@ -86,20 +93,44 @@ def encode(
     """
     if params is None and precision is not None:
         raise ValueError(f"`precision` is {precision}, but there are no `params` to store.")
+    precision = precision or exact()
+    provenance = {} if provenance is None else provenance
+    _check_options(precision, provenance)
+    key = None if initializer is None else _initial_key(initializer)
+    _check_names(mask)
     inputs = _inputs(mask, _made(params, initializer), prunable)
-    outputs = [_encode_leaf(leaf, precision or exact()) for leaf in inputs]
+    outputs = [_encode_leaf(leaf, precision) for leaf in inputs]
     blobs = {manifest_.MASK + o.entry.name: o.mask_code for o in outputs}
     if params is not None:
         blobs |= {manifest_.VALUES + o.entry.name: o.value_code for o in outputs}
     source = manifest_.NONE if params is None else manifest_.EMBEDDED
     about = Manifest(
         manifest_.VERSION,
-        source if initializer is None else manifest_.INITIALIZER,
-        initializer and _initial_key(initializer),
+        source if key is None else manifest_.INITIALIZER,
+        key,
         tuple(o.entry for o in outputs),
-        provenance or {},
+        provenance,
     )
-    return container.write(manifest_.to_json(about), blobs)
+    with _readable("`mask` and `provenance`"):
+        return container.write(manifest_.to_json(about), blobs)
+
+
+@contextmanager
+def _readable(argument: str) -> Iterator[None]:
+    """Turns what the reader would refuse into an error that names the argument."""
+    try:
+        yield
+    except TicketError as error:
+        raise ValueError(f"{argument} cannot make a readable ticket: {error}.") from None
+
+
+def _check_options(precision: Precision, provenance: dict[str, Any]) -> None:
+    with _readable("`precision`"):
+        manifest_.check_precision(precision, _ANY_AXES)
+    if not isinstance(provenance, dict):
+        raise TypeError(f"`provenance` is {str(provenance)[:80]!r}; a dictionary is needed.")
+    with _readable("`provenance`"):
+        container.check_json(provenance)
 
 
 def _made(params: Params | None, initializer: Initializer | None) -> Params | None:
@@ -111,8 +142,34 @@ def _made(params: Params | None, initializer: Initializer | None) -> Params | No
 
 
 def _initial_key(initializer: Initializer) -> InitialKey:
-    data = np.asarray(jax.random.key_data(initializer.key)).ravel().tolist()
-    return InitialKey(initializer.name, str(jax.random.key_impl(initializer.key)), tuple(data))
+    """The initialiser's key as words, from which exactly this key can be made again."""
+    try:
+        words = np.asarray(jax.random.key_data(initializer.key))
+        kind = str(jax.random.key_impl(initializer.key))
+    except (TypeError, ValueError):
+        found = str(initializer.key)[:80]
+        raise TypeError(f"`initializer` has the key {found}; one key is needed.") from None
+    key = InitialKey(initializer.name, kind, tuple(words.ravel().tolist()))
+    if words.ndim != 1:
+        shape = words.shape[:-1]
+        raise ValueError(f"`initializer` has keys of shape {shape}; one key is needed.")
+    with _readable("`initializer`"):
+        manifest_.check_initial_key(key)
+        restore_key(key)
+    return key
+
+
+def _check_names(mask: Mask) -> None:
+    names = trees.names(mask)
+    with _readable("`mask`"):
+        manifest_.check_count(len(names))
+    for name in names:
+        if not manifest_.is_name(name):
+            raise ValueError(f"`mask` has a leaf named {name[:80]!r}, which a ticket cannot hold.")
+    if len(set(names)) < len(names):
+        raise ValueError("`mask` has two leaves of one name; a ticket tells leaves by their names.")
+    with _readable("`mask`"):
+        manifest_.check_nesting(names)
 
 
 def _inputs(mask: Mask, params: Params | None, prunable: Prunable) -> list[_Input]:
@@ -121,8 +178,6 @@ def _inputs(mask: Mask, params: Params | None, prunable: Prunable) -> list[_Inpu
     if params is not None:
         trees.check_same_structure("params", params, "mask", mask)
     names, masks = trees.names(mask), [np.asarray(leaf) for leaf in jax.tree.leaves(mask)]
-    if len(set(names)) < len(names):
-        raise ValueError("`mask` has two leaves of one name; a ticket tells leaves by their names.")
     leaves: list[np.ndarray | None] = [None] * len(names)
     if params is not None:
         leaves = list(map(_as_numpy, names, jax.tree.leaves(params)))
@@ -141,8 +196,8 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray:
 
 
 def _check(leaf: _Input) -> None:
-    if not manifest_.is_name(leaf.name):
-        raise ValueError(f"`mask` has a leaf named {leaf.name!r}, which a ticket cannot hold.")
+    with _readable(f"`mask` at '{leaf.name}'"):
+        manifest_.check_shape(leaf.mask.shape)
     if leaf.mask.dtype != bool:
         raise TypeError(f"`mask` at '{leaf.name}' has dtype {leaf.mask.dtype}; bool is needed.")
     if not isinstance(leaf.prunable, bool):

@@ -89,9 +89,13 @@ def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, N
         parts = [decode(raw, layout) for raw in _files(path, names)]
         pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, pickle.PickleError) as error:
+    except Exception as error:  # damaged bytes make pickle, tarfile and zlib raise almost anything
         raise ValueError(f"'{path}' is damaged or not what its name says: {error}.") from error
-    if len(labels) != len(images) or not 0 <= labels.min() <= labels.max() < layout.classes:
+    if (
+        not len(labels)
+        or len(labels) != len(images)
+        or not 0 <= labels.min() <= labels.max() < layout.classes
+    ):
         raise ValueError(f"'{path}' must hold a label 0 … {layout.classes - 1} for every image.")
     return images, labels.astype(np.int32)
 
@@ -100,13 +104,16 @@ def digest(manual_dir: Path, layout: Layout) -> str:
     """Twelve hexadecimal digits of the SHA-256 of what `read_split` reads.
 
     Raises:
-      ValueError: if nothing is there.
+      ValueError: if nothing is there, or it cannot be read.
     """
     path, _ = _find(Path(manual_dir), layout)
     hashed = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            hashed.update(hashlib.file_digest(opened, "sha256").digest())
+        try:
+            with file.open("rb") as opened:
+                hashed.update(hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"'{file}' cannot be read: {error}.") from error
     return hashed.hexdigest()[:12]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+SIZE = (28, 28)  # pixels of an image of MNIST and of the data sets in its format
 _UBYTE = 0x08
 _NAMES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -55,10 +56,17 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _contents(path: Path) -> bytes:
+    raw = _stored(path)
     try:
-        raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"'{path}' cannot be read: {error}.") from error
+
+
+def _stored(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
         raise ValueError(f"'{path}' cannot be read: {error}.") from error
 
 
@@ -70,10 +78,11 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
       split: 'train' or 'test'.
 
     Returns:
-      uint8 images of shape `(n, h, w, 1)` and uint8 labels of shape `(n,)`.
+      uint8 images of shape `(n, 28, 28, 1)` and uint8 labels of shape `(n,)`.
 
     Raises:
-      ValueError: if a file is missing or damaged, or images and labels do not match.
+      ValueError: if a file is missing or damaged, images have another size, or images and labels
+        do not match.
     """
     image_file, label_file = (_find(folder, name) for name in _NAMES[split])
     images, labels = read_idx(image_file), read_idx(label_file)
@@ -82,6 +91,9 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             f"'{image_file}' and '{label_file}' must hold (n, h, w) images and n labels, "
             f"got shapes {images.shape} and {labels.shape}."
         )
+    if images.shape[1:] != SIZE:
+        found, wanted = (" × ".join(map(str, size)) for size in (images.shape[1:], SIZE))
+        raise ValueError(f"'{image_file}' must hold images of {wanted} pixels, got {found}.")
     if labels.max() > 9:
         raise ValueError(f"'{label_file}' must hold labels 0 … 9, got {labels.max()}.")
     return images[..., None], labels
@@ -91,12 +103,12 @@ def digest(folder: Path) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the four files as they lie there.
 
     Raises:
-      ValueError: if a file is missing.
+      ValueError: if a file is missing or cannot be read.
     """
     hashed = hashlib.sha256()
     for names in _NAMES.values():
         for name in names:
-            hashed.update(hashlib.sha256(_find(folder, name).read_bytes()).digest())
+            hashed.update(hashlib.sha256(_stored(_find(folder, name))).digest())
     return hashed.hexdigest()[:12]
 
 

@@ -1,10 +1,12 @@
-"""Prepared data on disk: made once, by one process at a time, whole or not at all."""
+"""Prepared data on disk: made once, by one process at a time, and sealed by their SHA-256."""
 
 import contextlib
 import functools
 import io
 import json
+import logging
 import random
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,19 +18,26 @@ import numpy as np
 from lth_jax.data.made import Examples, Made, Source
 from lth_jax.data.on_disk import OnDisk
 from lth_jax.extras import lazy
+from lth_jax.store import files
 from lth_jax.types import Batch
 
 tfds: Any = lazy("tensorflow_datasets", "`lth_jax.data.load`")
+LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # examples
+
+
+class DamagedError(ValueError):
+    """Prepared data cannot be read."""
 
 
 def prepare(source: Source, data_dir: Path) -> Path:
     """The folder of a source's data, which are made first if they are not there.
 
-    Processes that ask at once wait for the one that makes them. What a killed process left half
-    made is made again. Data that are already there are not touched, so `data_dir` may then be
-    read-only.
+    Processes that ask at once wait for the one that makes them. Every file of data that are there
+    is compared with its SHA-256; what a killed process left half made, or what is damaged, is made
+    again, the latter with a warning in the log. Data that are whole are not touched, so `data_dir`
+    may then be read-only.
 
     Args:
       source: what makes the data.
@@ -41,34 +50,64 @@ def prepare(source: Source, data_dir: Path) -> Path:
       ValueError: if `data_dir` cannot be written, or the source cannot use its files.
     """
     folder = data_dir.joinpath(source.name, source.config, source.version)
-    if is_complete(folder):
+    if damage(folder) is None:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.parent / f"{folder.name}.lock"):
-            if not is_complete(folder):
+            if problem := damage(folder):
+                if folder.exists():
+                    LOG.warning("'%s' is damaged (%s); it is prepared again.", folder, problem)
                 _discard(folder)
-                _make(source, data_dir)
-    except OSError as error:
-        raise ValueError(f"`data_dir` '{data_dir}' cannot hold the data: {error}.") from error
+                try:
+                    _make(source, data_dir)
+                    files.seal(folder)
+                except BaseException:
+                    _discard(folder)
+                    raise
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"`data_dir` '{data_dir}' cannot hold the data: {_reason(error)}."
+        ) from error
     return folder
 
 
-def is_complete(folder: Path) -> bool:
-    """Does the folder hold a description of a data set and every file that it names?"""
+def _reason(error: OSError | RuntimeError) -> str:
+    """What the operating system reports; array_record hides it in a `RuntimeError`."""
+    if isinstance(error, OSError):
+        return str(error)
+    if refused := re.search(r"\w+\(\) failed: ([^;]+); (?:writing|opening|closing)", str(error)):
+        return refused[1]
+    raise error
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with data that `prepare` has made, the first of it; None if they are whole."""
+    return files.seal_problem(folder) if folder.is_dir() else "it is missing"
+
+
+def prepared_folders(root: Path) -> dict[Path, str | None]:
+    """All data sets below a folder, by our builders or TFDS's own, and what is wrong with each."""
+    found = sorted(path.parent for path in root.rglob("dataset_info.json"))
+    return {f: _problem(f) for f in found if not f.name.startswith("incomplete.")}
+
+
+def _problem(folder: Path) -> str | None:
+    """The damage of a data set, whoever prepared it: TFDS alone seals nothing."""
+    if (folder / files.SEAL).exists():
+        return damage(folder)
     try:
         json.loads((folder / "dataset_info.json").read_bytes())
-    except (OSError, ValueError):  # not there, or torn
-        return False
-    splits = tfds.builder_from_directory(folder).info.splits.values()
-    return all((folder / name).is_file() for split in splits for name in split.filenames)
+        splits = tfds.builder_from_directory(folder).info.splits.values()
+    except Exception as error:  # TFDS raises whatever the parsers of its files do
+        return f"its description cannot be read: {_first_line(error)}"
+    named = [name for split in splits for name in split.filenames]
+    lost = [name for name in named if not (folder / name).is_file()]
+    return f"{lost[0]} is missing" if lost else None
 
 
-def prepared_folders(root: Path) -> list[Path]:
-    """All complete data sets below a folder, made here or by TFDS's own builders."""
-    found = sorted(path.parent for path in root.rglob("dataset_info.json"))
-    done = [folder for folder in found if not folder.name.startswith("incomplete.")]
-    return [folder for folder in done if is_complete(folder)]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _discard(folder: Path) -> None:
@@ -185,25 +224,51 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
     Raises:
       ValueError: if the files cannot be read without TensorFlow, or are damaged.
     """
-    builder = tfds.builder_from_directory(folder)
+    with _named(folder):
+        builder = tfds.builder_from_directory(folder)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"'{folder}' must be prepared with file_format='array_record', the one that is read "
             f"without TensorFlow, but it holds {builder.info.file_format.value}."
         )
-    source = builder.as_data_source(split=split)
-    x_name, y_name = builder.info.supervised_keys
-    try:
+    with _named(folder):
+        source = _Source(folder, builder.as_data_source(split=split))
+        x_name, y_name = builder.info.supervised_keys
         stored = OnDisk(source, x_name, np.arange(len(source)), _inputs)
         in_memory = most_bytes is None or stored.nbytes <= most_bytes
         names = [x_name, y_name, "group"] if in_memory else [y_name, "group"]
         found = _columns(source, [name for name in names if name in builder.info.features])
-    except RuntimeError as error:  # array_record checks hashes of its own
-        raise ValueError(f"'{folder}' is damaged; delete it and load again: {error}.") from error
     y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
     x = _inputs(found[x_name]) if in_memory else stored
     label = builder.info.features[y_name]
     return Split(Batch(x, y), group), getattr(label, "feature", label).num_classes
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Names the folder whose files cannot be read."""
+    try:
+        yield
+    except DamagedError:
+        raise
+    except Exception as error:  # whatever TFDS, protobuf and array_record raise for damaged bytes
+        raise DamagedError(
+            f"'{folder}' is damaged; delete it and load again: {_first_line(error)}."
+        ) from error
+
+
+class _Source:
+    """Random access to examples on disk whose errors name the folder, whenever they occur."""
+
+    def __init__(self, folder: Path, source: Any):
+        self._folder, self._source = folder, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitems__(self, rows: Sequence[int]) -> Any:
+        with _named(self._folder):
+            return self._source.__getitems__(rows)
 
 
 def _columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -138,9 +138,21 @@ def _csv(
     target: str = "",
     columns: Sequence[str] = (),
     group: str | None = None,
+    numbers: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    missing: str = "refuse",
+    markers: Sequence[str] = tabular.MARKERS,
 ) -> Path:
     raw = _contents(manual_dir, file)
-    options = {"target": target, "columns": list(columns), "group": group}
+    options = {
+        "target": target,
+        "columns": columns,
+        "group": group,
+        "numbers": numbers,
+        "categories": categories,
+        "missing": missing,
+        "markers": markers,
+    }
     return _from_recipe(data_dir, "csv", partial(tabular.from_csv, raw), options, raw)
 
 
@@ -157,7 +169,9 @@ def _from_recipe(
     data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
 ) -> Path:
     """What `make(**options)` makes, kept under a hash of the options and of the file's bytes."""
-    described = json.dumps({"options": options, "sha256": hashlib.sha256(raw).hexdigest()})
+    # What JSON cannot hold is no option that `make` takes; its own check refuses it by name.
+    facts = {"options": options, "sha256": hashlib.sha256(raw).hexdigest()}
+    described = json.dumps(facts, default=repr)
     source = Source(
         "recipes",
         partial(make, **options),
@@ -185,11 +199,15 @@ def _from_archive(name: str, layout: cifar.Layout, data_dir: Path, manual_dir: P
 
 def _only_copy(root: Path, remedy: str) -> Path:
     """The one prepared data set below `root`, whoever made it."""
-    folders = prepared_folders(root)
-    if len(folders) == 1:
-        return folders[0]
-    found = " and ".join(f"'{folder}'" for folder in folders) or "none"
-    raise ValueError(f"`data_dir` must hold one copy of '{root.name}', found {found}: {remedy}.")
+    problems = prepared_folders(root)
+    whole = [folder for folder, problem in problems.items() if problem is None]
+    if len(whole) == 1:
+        return whole[0]
+    found = " and ".join(f"'{folder}'" for folder in whole) or "none"
+    damaged = "".join(f", and '{f}' is damaged ({p})" for f, p in problems.items() if p)
+    raise ValueError(
+        f"`data_dir` must hold one copy of '{root.name}', found {found}{damaged}: {remedy}."
+    )
 
 
 SOURCES: dict[str, Callable[..., Path]] = {

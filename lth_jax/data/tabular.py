@@ -3,17 +3,20 @@
 Features are float32 `(n, features)`; numbers are standardised by the training rows.
 """
 
-import csv
-import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.data import columns as columns_
 from lth_jax.data.checks import check_integer, check_real
+from lth_jax.data.columns import CATEGORY, MARKERS, NUMBER, Column
 from lth_jax.data.made import Examples, Made, split
 
 TEST_FRACTION = 0.2  # of a table's rows
+MISSING = ("refuse", "drop", "mean", "category")
+"""What can become of a CSV file's missing entries."""
 
 
 def grouped(
@@ -103,86 +106,119 @@ def diabetes() -> Made:
 
 
 def from_csv(
-    raw: bytes, *, target: str, columns: Sequence[str] = (), group: str | None = None
+    raw: bytes,
+    *,
+    target: str,
+    columns: Sequence[str] = (),
+    group: str | None = None,
+    numbers: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    missing: str = "refuse",
+    markers: Sequence[str] = MARKERS,
 ) -> Made:
     r"""A table from the bytes of a CSV file whose first row holds the columns' names.
 
     Columns of numbers are standardised; others become one column per value (one-hot). The target's
     and the group's values are numbered in their order: by number if all are, else as text.
 
+    What a column holds is declared, or inferred from all its entries. Columns that are neither
+    input, target nor group are not looked at.
+
     Args:
       raw: UTF-8.
       target: the column of the classes.
       columns: the columns that are inputs; all but the target by default, the group among them.
       group: the column of the groups, if there are any.
+      numbers: inputs that hold numbers.
+      categories: columns that hold categories, though their values are numbers or many: an input
+        with more than 100 values, or values in more than half of the rows, is otherwise refused as
+        an identifier, and a target like that as a continuous quantity.
+      missing: what becomes of missing entries. "refuse": an error. "drop": their rows are left
+        out. "mean": a number is replaced by the mean of the training rows. "category": a category
+        gets a value of its own; a number is replaced by the mean, and one more input is 1 there
+        and 0 elsewhere. A missing target can only be dropped.
+      markers: the entries that are missing, in upper or lower case.
 
     Raises:
-      ValueError: if a column is not there, a row is too short or long, an entry is empty, or there
-        are too few rows or classes.
+      ValueError: if an argument or the file is wrong, an entry does not fit its column or is
+        missing (the message names row, column and entry), or there are too few rows or classes.
+      TypeError: if an argument that must be a list of names is a single text.
 
     >>> made = from_csv(b"size,colour,kind\n1,red,a\n2,blue,b\n3,red,a\n9,red,b\n7,blue,b\n",
     ...                 target="kind")
     >>> made.train.x.shape, made.classes  # size, blue, red
     ((4, 3), 2)
     """
-    table = _columns(raw)
+    lists = {"columns": columns, "numbers": numbers, "categories": categories, "markers": markers}
+    for argument, value in lists.items():
+        texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        if not texts:
+            raise TypeError(f"`{argument}` must be a list of texts, got {value!r}.")
+    if missing not in MISSING:
+        raise ValueError(f"`missing` must be one of {', '.join(MISSING)}, got {missing!r}.")
+    table = columns_.read(raw, markers)
     inputs = tuple(columns) or tuple(name for name in table if name != target)
-    if target in inputs:
-        raise ValueError(f"`columns` must not hold the target, '{target}'.")
-    for name in (target, *inputs, *(() if group is None else (group,))):
-        if name not in table:
-            raise ValueError(f"the CSV file must hold a column '{name}', it has {list(table)}.")
-    y, classes = _numbered(table[target])
+    declared = _declared(table, inputs, target, numbers, categories)
+    labels = (target,) if group is None else (target, group)
+    fixed = (target,) if missing == "category" else labels
+    used = columns_.select(table, tuple(dict.fromkeys((*labels, *inputs))), fixed, missing)
+    y, classes = columns_.labels_of(used[target], "target", declared=target in categories)
     if classes < 2:
         raise ValueError(f"the target '{target}' must take two values or more, got {classes}.")
     groups, members = 0, None
     if group is not None:
-        members, groups = _numbered(table[group])
-    parts = [_numeric_or_one_hot(table[name]) for name in inputs]
+        members, groups = columns_.labels_of(used[group], "group", declared=group in categories)
+    parts = [_inputs(used[name], declared.get(name), missing) for name in inputs]
     x = np.concatenate([part for part, _ in parts], axis=1)
-    scaled = np.concatenate([np.full(part.shape[1], number) for part, number in parts])
-    return _made(x, scaled, y, members, classes=classes, groups=groups)
+    scaled = np.concatenate([flags for _, flags in parts])
+    made = _made(x, scaled, y, members, classes=classes, groups=groups)
+    for i, name in enumerate(np.repeat(inputs, [len(flags) for _, flags in parts])):
+        if not all(np.isfinite(part.x[:, i]).all() for part in made[:2]):
+            raise ValueError(
+                f"column '{name}' cannot be standardised by its training rows: they hold no entry, "
+                "or are too close together beside the others."
+            )
+    return made
 
 
-def _columns(raw: bytes) -> dict[str, list[str]]:
-    """A CSV file's columns by name, complete."""
-    try:
-        rows = [row for row in csv.reader(io.StringIO(raw.decode("utf-8-sig"))) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"the CSV file cannot be read: {error}.") from error
-    if len(rows) < 6:
-        raise ValueError(f"the CSV file must hold names and 5 rows or more, got {len(rows)} lines.")
-    names, *entries = rows
-    if len(set(names)) < len(names):
-        raise ValueError(f"the CSV file's columns must have names of their own, got {names}.")
-    for number, row in enumerate(entries, start=1):
-        if len(row) != len(names) or not all(entry.strip() for entry in row):
-            raise ValueError(f"row {number} of the CSV file must fill {len(names)} columns: {row}.")
-    return {name: [row[i].strip() for row in entries] for i, name in enumerate(names)}
+def _declared(
+    table: dict[str, Column],
+    inputs: Sequence[str],
+    target: str,
+    numbers: Sequence[str],
+    categories: Sequence[str],
+) -> dict[str, str]:
+    """What columns are declared to hold, by name, checked."""
+    if target in inputs:
+        raise ValueError(f"`columns` must not hold the target, '{target}'.")
+    if not inputs or len(set(inputs)) < len(inputs):
+        raise ValueError(f"`columns` must name inputs, each once, got {list(inputs)}.")
+    declared = dict.fromkeys(numbers, NUMBER) | dict.fromkeys(categories, CATEGORY)
+    for name in declared:
+        if name not in table:
+            raise ValueError(f"the CSV file must hold a column '{name}', it has {list(table)}.")
+    if twice := set(numbers) & {target, *categories}:
+        raise ValueError(
+            f"`numbers` must not hold '{min(twice)}', which is the target or in `categories`."
+        )
+    return declared
 
 
-def _as_numbers(column: Sequence[str]) -> NDArray[np.float64] | None:
-    try:
-        numbers = np.array([float(entry) for entry in column])
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def _numbered(column: Sequence[str]) -> tuple[NDArray, int]:
-    """Which of a column's distinct values each entry is, and how many there are."""
-    numbers = _as_numbers(column)
-    values, index = np.unique(column if numbers is None else numbers, return_inverse=True)
-    return index.astype(np.int32), len(values)
-
-
-def _numeric_or_one_hot(column: Sequence[str]) -> tuple[NDArray, bool]:
-    """A column as `(n, k)`, and whether it holds numbers."""
-    numbers = _as_numbers(column)
-    if numbers is not None:
-        return numbers[:, None], True
-    index, values = _numbered(column)
-    return np.eye(values)[index], False
+def _inputs(column: Column, declared: str | None, missing: str) -> tuple[NDArray, NDArray]:
+    """A column as `(n, k)`, NaN for the mean to come, and which of the k are standardised."""
+    gone = column.missing
+    if columns_.kind_of(column, declared) == CATEGORY:
+        if gone.any() and missing == "mean":
+            raise ValueError(
+                f"{column.at(int(np.argmax(gone)))} is missing and `missing` is 'mean', but the "
+                "column holds categories; set `missing` to 'drop' or 'category'."
+            )
+        part = columns_.one_hot(column, declared=declared == CATEGORY)
+        return part, np.zeros(part.shape[1], bool)
+    values = columns_.numbers_of(column)[:, None]
+    if not gone.any() or missing == "mean":
+        return values, np.array([True])
+    return np.concatenate([values, gone[:, None]], axis=1), np.array([True, False])
 
 
 def _classified(table: object) -> Made:
@@ -200,11 +236,19 @@ def _made(
     classes: int,
     groups: int = 0,
 ) -> Made:
-    """Splits a table and standardises the columns marked in `scaled` by its training rows."""
+    """Splits a table and standardises the columns marked in `scaled` by its training rows.
+
+    NaN becomes the mean of the training rows, 0; it stays where these hold nothing else.
+    """
     train, test = split(Examples(x, y, group), test=round(TEST_FRACTION * len(y)))
-    mean, std = train.x.mean(axis=0), train.x.std(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of columns that are all NaN
+        mean, std = np.nanmean(train.x, axis=0), np.nanstd(train.x, axis=0)
     mean, std = np.where(scaled, mean, 0), np.where(scaled & (std > 0), std, 1)
-    train, test = (
-        part._replace(x=((part.x - mean) / std).astype(np.float32)) for part in (train, test)
-    )
-    return Made(train, test, classes, groups)
+
+    @np.errstate(over="ignore")  # the caller refuses infinities
+    def standardised(part: Examples) -> Examples:
+        filled = np.where(np.isnan(part.x), mean, part.x)
+        return part._replace(x=((filled - mean) / std).astype(np.float32))
+
+    return Made(standardised(train), standardised(test), classes, groups)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.report.figures import image
-from lth_jax.report.page import escaped, filled, inlined, table_of, write_file
-from lth_jax.store.files import write_json
+from lth_jax.report.page import escaped, filled, inlined, table_of
+from lth_jax.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,13 +66,14 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         drawing = ""
         if chapter.figure is not None:
             svg = image(chapter.figure, "svg")
-            write_file(place / "figure.svg", svg)
-            write_file(place / "figure.png", image(chapter.figure, "png"))
+            files.write(place / "figure.svg", svg)
+            files.write(place / "figure.png", image(chapter.figure, "png"))
             drawing = inlined(svg.decode(), chapter.protocol["claim"])
-        write_json(place / "result.json", result(chapter))
+        files.write_json(place / "result.json", result(chapter))
         sections.append(_section(chapter, drawing))
-    write_json(folder / "atlas.json", {"size": size, "studies": [result(c) for c in chapters]})
-    write_file(folder / "table.md", (markdown(size, chapters) + "\n").encode())
+    studies = [result(chapter) for chapter in chapters]
+    files.write_json(folder / "atlas.json", {"size": size, "studies": studies})
+    files.write(folder / "table.md", (markdown(size, chapters) + "\n").encode())
     text = filled(
         "atlas.html",
         title=f"The atlas of the lottery ticket hypothesis ({escaped(size)})",
@@ -80,7 +81,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         table=_table(chapters),
         sections="\n".join(sections),
     )
-    write_file(folder / "index.html", text.encode())
+    files.write(folder / "index.html", text.encode())
     return folder / "index.html"
 
 

@@ -22,7 +22,7 @@ from lth_jax.report import (
     units,
 )
 from lth_jax.report.levels import RunRecord, read_run
-from lth_jax.store.files import explained, publish, temporary
+from lth_jax.store.files import write as write_file
 from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run, RunInfo
 
@@ -139,14 +139,6 @@ def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:
         if rows:
             yield f"data/{name}.parquet", tables.parquet_bytes(rows)
             yield f"data/{name}.csv", tables.csv_bytes(rows)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Replaces a file atomically."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary(path).write_bytes(content)
-        publish(path)
 
 
 def _facts(run: RunRecord) -> str:

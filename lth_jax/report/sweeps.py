@@ -13,10 +13,10 @@ from rich.table import Table
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import figures, tables
 from lth_jax.report.display import HEADLINES, percent, quantity, show
-from lth_jax.report.page import escaped, filled, inlined, table_of, write_file
+from lth_jax.report.page import escaped, filled, inlined, table_of
 from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.store import files
 from lth_jax.store.errors import StoreError
-from lth_jax.store.files import read_json
 from lth_jax.store.members import take_members
 from lth_jax.store.nodes import Node, Store
 from lth_jax.types import DENSE, TICKET
@@ -70,7 +70,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     path = Path(path)
     if not (path / "config.json").exists():
         raise StoreError(f"{path} is no sweep; it has no config.json.")
-    cells = read_json(path / "config.json")["cells"]
+    cells = files.read_json(path / "config.json")["cells"]
     settings = {cell["run"]: cell["setting"] for cell in cells}
     wanted: dict[str, list[tuple[str, Sequence[int]]]] = defaultdict(list)
     for run in settings:
@@ -86,9 +86,9 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
 
 def _finished_entries(run: Path) -> list[dict[str, Any]]:
     status = run / "status.json"
-    if not status.exists() or read_json(status)["status"] != "finished":
+    if not status.exists() or files.read_json(status)["status"] != "finished":
         return []
-    return read_json(run / "manifest.json")["nodes"]
+    return files.read_json(run / "manifest.json")["nodes"]
 
 
 def _rows(place: Row, node: Node) -> Iterator[Row]:
@@ -179,10 +179,10 @@ def write_sweep_report(store: Store, path: str | Path) -> Path:
         for name, figure in draw(sweep).items()
         for kind in ("svg", "png")
     }
-    files = drawn | dict(_data(sweep))
-    for name, content in files.items():
-        write_file(folder / name, content)
-    write_file(folder / "index.html", _page(sweep, files).encode())
+    beside = drawn | dict(_data(sweep))
+    for name, content in beside.items():
+        files.write(folder / name, content)
+    files.write(folder / "index.html", _page(sweep, beside).encode())
     return folder / "index.html"
 
 

@@ -96,28 +96,27 @@ def _check_writable(path: Path, team: Team) -> None:
 
 
 def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: Team) -> None:
-    growing = files.temporary(path)
-
-    def begin() -> None:
+    def begin() -> str:
+        grown = files.temporary(path)
         with files.explained(path):
-            files.remove(growing)
-            growing.mkdir(parents=True)
+            grown.mkdir(parents=True)
+        return str(grown)
 
     def end() -> None:
         with files.explained(path):
             (growing / "meta.json").write_text(text, encoding="utf-8")
             files.seal(growing)
-            files.publish(path)
+            files.publish(growing, path)
 
+    growing = Path(team.from_first(begin))  # process 0 chooses the name
     try:
-        team.from_first(begin)
         if arrays:
             with files.explained(path):
                 _write_arrays(growing / "arrays", arrays, compress, team)
         team.from_first(end)
     finally:
         if team.first:
-            files.remove(growing)
+            files.discard(growing)
 
 
 def restore(path: str | Path, like: Any = None) -> Checkpoint:
@@ -272,6 +271,8 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 def _os_error(error: Exception) -> OSError:
     """What the operating system said, which TensorStore hides in the text of a `ValueError`."""
+    if isinstance(error, OSError) and error.errno:
+        return error
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return OSError(int(code[1]), os.strerror(int(code[1])))
     return OSError(str(error))

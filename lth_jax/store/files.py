@@ -4,7 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 from lth_jax.store.errors import CorruptError, StoreError
 
 SEAL = "sha256"
+_MAX_STEM = 200  # bytes; names have 255 on most file systems
+_STALE = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -27,15 +32,75 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def temporary(path: Path) -> Path:
-    """Where the next content of `path` grows until it is whole: a hidden sibling.
+    """A new name for the next content of `path` to grow under: a hidden sibling.
 
-    The name is always the same, so the leftovers of a killed writer are replaced by the next one;
-    hence there may be one writer per path at a time (the callers hold locks).
+    No two calls give one name, so any number of threads and processes may write one path at once:
+    the last to rename wins, and no content is torn.
 
-    >>> temporary(Path("runs/a.json")).name
-    '.a.json.tmp'
+    >>> name = temporary(Path("runs/a.json")).name
+    >>> name.startswith(".a.json.") and name.endswith(".tmp")
+    True
     """
-    return path.with_name(f".{path.name}.tmp")
+    return path.with_name(f".{_stem(path)}.{os.getpid()}-{secrets.token_hex(8)}.tmp")
+
+
+def owner(path: Path) -> str:
+    """The name of the file or folder that a temporary name was made for.
+
+    >>> owner(temporary(Path("runs/a.json")))
+    'a.json'
+    """
+    return path.name[1:].rsplit(".", 2)[0]
+
+
+def _stem(path: Path) -> str:
+    return path.name.encode()[:_MAX_STEM].decode(errors="ignore")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to, and renames it to `path` when all is written.
+
+    Content and new name are forced to the disk. After an error nothing is left, and the old
+    content stands.
+
+    Raises:
+      StoreError: for every `OSError`: a full disk, a folder that cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> with replacing(path) as grown:
+    ...     _ = grown.write_text("whole")
+    >>> path.read_text()
+    'whole'
+    """
+    grown = temporary(path)
+    with explained(path):
+        _remove_stale(path)
+        try:
+            yield grown
+            sync(grown)
+            publish(grown, path)
+        finally:
+            discard(grown)
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes what writers that were killed long ago left; no file is written for a day."""
+    ours = re.compile(rf"\.{re.escape(_stem(path))}\.\d+-[0-9a-f]{{16}}\.tmp")
+    for name in filter(ours.fullmatch, os.listdir(path.parent)):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+            if time.time() - path.with_name(name).stat().st_mtime > _STALE:
+                discard(path.with_name(name))
+
+
+def discard(path: Path) -> None:
+    """Removes a file or a folder, if it is there; what cannot be removed stays."""
+    if path.is_dir():
+        remove(path)
+    else:
+        with contextlib.suppress(OSError):  # such as a missing folder; the caller's error counts
+            path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -47,24 +112,35 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def publish(path: Path) -> None:
-    """Renames `temporary(path)` to `path`, atomically, and forces the new name to the disk."""
-    os.replace(temporary(path), path)
+def publish(grown: Path, path: Path) -> None:
+    """Renames `grown` to `path`, atomically, and forces the new name to the disk."""
+    os.replace(grown, path)
     sync(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces the content of a file atomically: a reader sees the old text or the new one."""
+def write(path: Path, content: bytes, *, make_folder: bool = True) -> None:
+    """Replaces a file atomically: a reader finds the old content or the new, and never a part.
+
+    This is how all files are written, but for logs, to which lines are appended.
+
+    Args:
+      path: the file.
+      content: all of its bytes.
+      make_folder: whether to make the folder of the file if it is missing.
+
+    Raises:
+      StoreError: for every `OSError`: a full disk, a folder that cannot be written.
+    """
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary(path).write_text(text, encoding="utf-8")
-        sync(temporary(path))
-        publish(path)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as grown:
+        grown.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of indented JSON; NaN and infinities are rejected (`ValueError`)."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """`write` of indented JSON; NaN and infinities are rejected (`ValueError`)."""
+    write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -108,15 +184,28 @@ def seal(folder: Path) -> None:
 
 def check_seal(folder: Path) -> None:
     """Raises `CorruptError` unless the folder holds the files and bytes that were sealed."""
-    sealed = _read_seal(folder)
+    if problem := seal_problem(folder):
+        raise damaged(folder, problem)
+
+
+def seal_problem(folder: Path) -> str | None:
+    """What differs from the files and bytes that were sealed, the first of it; None if all is well.
+
+    >>> import tempfile
+    >>> seal_problem(Path(tempfile.mkdtemp()))
+    'sha256 cannot be read (FileNotFoundError)'
+    """
+    try:
+        sealed = _read_seal(folder)
+    except (OSError, ValueError) as error:
+        return f"{SEAL} cannot be read ({type(error).__name__})"
     present = set(files_in(folder))
     if missing := sorted(set(sealed) - present):
-        raise damaged(folder, f"{missing[0]} is missing")
+        return f"{missing[0]} is missing"
     if unknown := sorted(present - set(sealed)):
-        raise damaged(folder, f"{unknown[0]} is not listed in {SEAL}")
-    for name, expected in sealed.items():
-        if digest(folder / name) != expected:
-            raise damaged(folder, f"{name} does not match its SHA-256")
+        return f"{unknown[0]} is not listed in {SEAL}"
+    wrong = (name for name, expected in sealed.items() if digest(folder / name) != expected)
+    return next((f"{name} does not match its SHA-256" for name in wrong), None)
 
 
 def damaged(folder: Path, what: str) -> CorruptError:
@@ -127,9 +216,6 @@ def damaged(folder: Path, what: str) -> CorruptError:
 
 
 def _read_seal(folder: Path) -> dict[str, str]:
-    try:
-        lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
-        pairs = [line.split("  ", 1) for line in lines]
-        return {name: expected for expected, name in pairs}
-    except (OSError, ValueError) as error:
-        raise damaged(folder, f"{SEAL} cannot be read ({type(error).__name__})") from error
+    lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("  ", 1) for line in lines]
+    return {name: expected for expected, name in pairs}

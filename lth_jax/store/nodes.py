@@ -70,6 +70,8 @@ class Partial:
         if self._team.first:
             for later in [s for s in self._steps() if s >= step]:
                 files.remove(self._path(later))
+            for left in self._folder.glob(".*.tmp"):  # a killed writer's; there is one at a time
+                files.discard(left)
         checkpoints.save(self._path(step), tree, meta, packed=True, team=self._team)
         if self._team.first:
             for old in self._steps()[:-2]:
@@ -235,7 +237,7 @@ class Store:
         return self.root / "locks" / f"{key}.lock"
 
     def _sweep(self) -> None:
-        leftovers = {path: path.name[1:-4] for path in self.root.glob("nodes/*/.*.tmp")}
+        leftovers = {path: files.owner(path) for path in self.root.glob("nodes/*/.*.tmp")}
         leftovers |= {path: path.name for path in self.root.glob("partial/*")}
         for path, key in leftovers.items():
             if _is_key(key) and (path.suffix == ".tmp" or self.has(key)):

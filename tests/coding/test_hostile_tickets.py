@@ -8,7 +8,7 @@ import pytest
 
 from experiments import fuzz_tickets
 from lth_jax import coding
-from lth_jax.coding import container
+from lth_jax.coding import codecs, container
 
 MASK = {"a": np.arange(4000).reshape(40, 100) % 9 == 0, "b": np.ones(5, bool)}
 DATA = coding.encode(MASK, prunable={"a": True, "b": False}, provenance={"level": 1})
@@ -60,7 +60,7 @@ def forged(**changes):
         ({"values": "elsewhere"}, "'elsewhere', which is none of"),
         ({"values": "initializer"}, "'initializer', which is none of"),
         ({"extra": 1}, "SHA-256"),
-        ({"leaf": {"shape": [2**31, 2**31]}}, "`max_bytes` allows"),
+        ({"leaf": {"shape": [2**20, 2**20]}}, "`max_bytes` allows"),
         ({"leaf": {"shape": [-1, 4]}}, "not the shape"),
         ({"leaf": {"shape": [1] * 33}}, "not the shape"),
         ({"leaf": {"kept": 4001}}, "cannot keep 4001 of 4000"),
@@ -155,3 +155,31 @@ def test_a_forged_key_is_refused():
         about = {**opened.manifest, "initializer": {**opened.manifest["initializer"], **change}}
         with pytest.raises(coding.TicketError, match=r"key|no str"):
             coding.decode(container.write(fuzz_tickets._sign(about), blobs), init=start.init)
+
+
+@pytest.mark.parametrize("value", [{}, [], "", 0, False, {"name": "z"}, {"name": None}], ids=str)
+@pytest.mark.parametrize("init", [None, lambda _: {"w": np.zeros((2, 2))}], ids=["none", "init"])
+def test_a_forged_initializer_is_refused(value, init):
+    start = coding.Initializer("zeros", lambda _: {"w": np.zeros((2, 2))}, jax.random.key(0))
+    data = coding.encode({"w": np.eye(2, dtype=bool)}, prunable={"w": True}, initializer=start)
+    opened = container.read(data, len(data))
+    blobs = {name: data[blob.start : blob.stop] for name, blob in opened.blobs.items()}
+    about = fuzz_tickets._sign({**opened.manifest, "initializer": value})
+    with pytest.raises(coding.TicketError):
+        coding.decode(container.write(about, blobs), init=init)
+
+
+HUGE = [[2**63 - 1, 2**63 - 1, 0], [2**40, 0, 2**40], [0, 2**63 - 1], [2**62, 0], [2**59, 0]]
+
+
+@pytest.mark.parametrize("shape", HUGE, ids=str)
+@pytest.mark.parametrize("codec", codecs.CODECS)
+def test_a_zero_axis_beside_huge_ones_is_refused(shape, codec):
+    """It has no entries, so no limit on bytes objects, but numpy cannot make every such array."""
+    data = coding.encode({"w": np.zeros((0, 4), bool)}, prunable={"w": True})
+    opened = container.read(data, len(data))
+    about = opened.manifest
+    about["leaves"][0] |= {"shape": shape, "codec": codec}
+    forged_ = container.write(fuzz_tickets._sign(about), {"mask:w": b""})
+    with pytest.raises(coding.TicketError, match="is not the shape of a leaf"):
+        coding.decode(forged_)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lth_jax import coding, trees
 from lth_jax.coding import container, values
 from lth_jax.coding.manifest import is_name
+from lth_jax.store import StoreError
 
 FIRST_VERSION = Path(__file__).parent / "version_1.ticket"
 
@@ -230,7 +231,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(linen, tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(StoreError, match=r"a\.ticket cannot be written: the disk is full"):
         coding.save(path, b"half")
     assert path.read_bytes() == data
     assert [p.name for p in tmp_path.iterdir()] == ["a.ticket"]

@@ -182,6 +182,26 @@ def test_damaged_files_are_named(tmp_path, images):
         data.load("mnist", data_dir=tmp_path, manual_dir=files, seed=0, validation=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"minority": 0.3}], ids=["plain", "turned"])
+def test_images_of_another_size_are_named(tmp_path, images, options):
+    large = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    files = idx_files(tmp_path / "files", large, LABELS)
+    with pytest.raises(ValueError, match=r"^'.*-idx3-ubyte.gz' must hold images of 28 × 28 pix"):
+        data.load("mnist", data_dir=tmp_path, manual_dir=files, seed=0, validation=0, **options)
+
+
+def test_damaged_prepared_data_without_their_files_are_named(tmp_path, images):
+    files = idx_files(tmp_path / "files", images, LABELS)
+    asked = {"data_dir": tmp_path / "data", "seed": 0, "validation": 0}
+    whole = data.load("mnist", manual_dir=files, **asked)
+    assert data.load("mnist", **asked).fingerprint == whole.fingerprint
+    (features,) = (tmp_path / "data").rglob("features.json")
+    features.write_bytes(features.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"is damaged \(features.json does not match .*\): give a"):
+        data.load("mnist", **asked)
+    assert data.load("mnist", manual_dir=files, **asked).fingerprint == whole.fingerprint
+
+
 def test_a_copy_prepared_by_others_is_read(tmp_path):
     images = np.full((5, 32, 32, 3), 51, np.uint8)
     made = Made(Examples(images, np.arange(5)), Examples(images[:2], np.arange(2)), classes=10)

@@ -81,6 +81,9 @@ def test_a_split_is_images_with_a_channel_and_labels(folder):
         ("train-labels-idx1-ubyte", LABELS[:9], r"got shapes \(10, 28, 28\) and \(9,\)"),
         ("train-labels-idx1-ubyte", LABELS + 1, "labels 0 … 9, got 10"),
         ("train-images-idx3-ubyte", IMAGES[0], r"must hold \(n, h, w\) images"),
+        ("train-images-idx3-ubyte", IMAGES[:, :, :27], "images-idx3-ubyte' .* 28 × 28 .* 28 × 27"),
+        ("train-images-idx3-ubyte", np.zeros((10, 32, 32)), "of 28 × 28 pixels, got 32 × 32"),
+        ("train-images-idx3-ubyte", np.zeros((10, 0, 28)), "of 28 × 28 pixels, got 0 × 28"),
     ],
 )
 def test_images_and_labels_must_match(folder, name, array, message):

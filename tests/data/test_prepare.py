@@ -1,4 +1,5 @@
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import filelock
 import numpy as np
 import pytest
 
-from lth_jax.data import prepare
+from lth_jax.data import OnDisk, prepare
 from lth_jax.data.made import Examples, Made, Source
 
 
@@ -132,9 +133,85 @@ def lose_examples(folder):
 @pytest.mark.parametrize("harm", [tear_description, lose_description, lose_examples])
 def test_half_a_data_set_is_made_again(made, tmp_path, harm):
     harm(made)
-    assert not prepare.is_complete(made)
+    assert prepare.damage(made)
     assert prepare.prepare(TINY, tmp_path) == made
-    assert prepare.is_complete(made)
+    assert prepare.damage(made) is None
+
+
+def flip(file):
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+def halve(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def delete(file):
+    file.unlink()
+
+
+FILES = [
+    "dataset_info.json",
+    "features.json",
+    "tiny-train.array_record-00000-of-00001",
+    "tiny-test.array_record-00000-of-00001",
+    "sha256",
+]
+
+
+@pytest.mark.parametrize("harm", [flip, halve, empty, delete])
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_data_are_named_and_prepared_again(made, tmp_path, caplog, name, harm):
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert set(before) == set(FILES)
+    harm(made / name)
+    assert prepare.prepare(TINY, tmp_path) == made
+    assert prepare.damage(made) is None
+    assert prepare.read(made, "train")[0].data.y.tolist() == [3, 1, 2, 0]
+    (record,) = caplog.records
+    assert f"'{made}' is damaged (" in record.message and "is prepared again" in record.message
+    assert name in record.message or name == "sha256"
+
+
+def test_an_unknown_file_among_the_data_is_damage(made, tmp_path):
+    (made / "tiny-train.array_record-00001-of-00002").write_bytes(b"more")
+    assert "is not listed" in (prepare.damage(made) or "")
+    prepare.prepare(TINY, tmp_path)
+    assert {path.name for path in made.iterdir()} == set(FILES)
+
+
+@pytest.mark.parametrize("harm", [halve, empty, delete])
+@pytest.mark.parametrize("name", FILES[:4])
+def test_damage_of_a_copy_without_a_seal_is_one_sentence(made, name, harm):
+    """TFDS's own builders seal nothing, and only their user can prepare their data again."""
+    (made / "sha256").unlink()
+    harm(made / name)
+    if (problem := prepare.prepared_folders(made.parent).get(made, "no description")) is None:
+        with pytest.raises(ValueError, match=f"^'{made}' is damaged; delete it and") as error:
+            for split in ("train", "test"):
+                prepare.read(made, split)
+        problem = str(error.value)
+    assert "\n" not in problem
+
+
+def test_damage_after_loading_is_one_sentence(made):
+    """Inputs on disk are read while a network trains."""
+    with pytest.raises(ValueError, match=rf"^'{made}' is damaged; delete it and load again: check"):
+        OnDisk(prepare._Source(made, Broken()), "x", np.arange(4), np.asarray)
+
+
+class Broken:
+    def __len__(self):
+        return 4
+
+    def __getitems__(self, rows):
+        raise RuntimeError("checksum\nand more lines")
 
 
 def test_damaged_examples_are_refused(made):
@@ -171,11 +248,54 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
         ):
             prepare.prepare(TINY, tmp_path)
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
-    assert prepare.is_complete(prepare.prepare(TINY, tmp_path))
+    assert prepare.damage(prepare.prepare(TINY, tmp_path)) is None
+
+
+@pytest.mark.parametrize("limit", [0, 300, 20_000])
+def test_a_write_that_the_system_refuses_is_one_sentence(tmp_path, limit):
+    """A real refusal inside array_record: no file of this process may grow beyond the limit."""
+
+    def large():
+        """Examples of 40 kB that do not compress."""
+        x = np.random.default_rng(0).random((10, 10_000)).astype(np.float32)
+        y = np.zeros(10, int)
+        return Made(Examples(x, y), Examples(x[:1], y[:1]), classes=10)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ValueError, match=r"`data_dir` '.*' cannot hold the data: .*too large"):
+            prepare.prepare(Source("large", large), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not [path for path in (tmp_path / "large").iterdir() if path.is_dir()]
+    assert prepare.damage(prepare.prepare(Source("large", large), tmp_path)) is None
+
+
+def test_a_seal_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare.files, "seal", full)
+        with pytest.raises(ValueError, match=r"cannot hold the data: .*No space left"):
+            prepare.prepare(TINY, tmp_path)
+    assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
+
+
+def test_other_errors_of_a_maker_pass(tmp_path):
+    def broken():
+        raise RuntimeError("a fault in the maker")
+
+    with pytest.raises(RuntimeError, match=r"^a fault in the maker"):
+        prepare.prepare(Source("tiny", broken), tmp_path)
 
 
 def test_only_finished_data_sets_are_found(made, tmp_path):
     shutil.copytree(made, made.parent / "incomplete.ABCDEF_1.0.0")
     shutil.copytree(made, made.parent / "2.0.0")
     lose_examples(made.parent / "2.0.0")
-    assert prepare.prepared_folders(tmp_path) == [made]
+    lost = "tiny-train.array_record-00000-of-00001 is missing"
+    assert prepare.prepared_folders(tmp_path) == {made: None, made.parent / "2.0.0": lost}

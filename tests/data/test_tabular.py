@@ -84,7 +84,7 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers():
         (CSV, {"target": "sex", "columns": ["sex"]}, "`columns` must not hold the target, 'sex'"),
         (CSV, {"target": "age", "group": "race"}, "must hold a column 'race'"),
         (CSV + b"70,Rome,m\n", {"target": "sex"}, "row 6 of the CSV file must fill 4 columns"),
-        (CSV + b"70,,m,low\n", {"target": "sex"}, "row 6 of the CSV file must fill 4 columns"),
+        (CSV + b"70,,m,low\n", {"target": "sex"}, "row 6, column 'city': '' is missing"),
         (CSV[:40], {"target": "sex"}, "5 rows or more"),
         (CSV.replace(b"sex", b"age"), {"target": "city"}, "names of their own"),
         (b"\xff" + CSV, {"target": "sex"}, "cannot be read"),

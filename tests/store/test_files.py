@@ -7,7 +7,7 @@ def test_text_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "a.json"
     files.write_json(path, {"a": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(files, "publish", lambda path: (_ for _ in ()).throw(OSError(28, "Full")))
+        patch.setattr(files, "publish", lambda *_: (_ for _ in ()).throw(OSError(28, "Full")))
         with pytest.raises(StoreError, match=r"a\.json cannot be written: Full"):
             files.write_json(path, {"a": 2})
     assert files.read_json(path) == {"a": 1}

@@ -4,7 +4,16 @@ import os
 import numpy as np
 import pytest
 
-from lth_jax.store import CorruptError, Node, Partial, Store, StoreError, checkpoints, content_key
+from lth_jax.store import (
+    CorruptError,
+    Node,
+    Partial,
+    Store,
+    StoreError,
+    checkpoints,
+    content_key,
+    files,
+)
 from lth_jax.store import locks as store_locks
 
 KEY = content_key("a node")
@@ -175,7 +184,7 @@ def test_an_unwritable_root_is_told_before_anything_is_computed(tmp_path):
 def leftovers(store):
     """What a killed writer leaves: half a node, progress of a finished node, and of another."""
     store.node(KEY, constant())
-    half = store.root / "nodes" / OTHER[:2] / f".{OTHER}.tmp"
+    half = files.temporary(store.root / "nodes" / OTHER[:2] / OTHER)
     done, going = store.root / "partial" / KEY, store.root / "partial" / OTHER
     for folder in (half, done, going):
         (folder / "arrays").mkdir(parents=True)
@@ -186,6 +195,14 @@ def test_leftovers_of_the_dead_are_swept_and_progress_is_not(store):
     half, done, going = leftovers(store)
     Store(store.root)
     assert (half.exists(), done.exists(), going.exists()) == (False, False, True)
+
+
+def test_a_killed_save_of_progress_leaves_nothing_once_the_next_is_saved(tmp_path):
+    partial = Partial(tmp_path)
+    left = files.temporary(tmp_path / "00000007")
+    (left / "arrays").mkdir(parents=True)
+    partial.save(8, {"x": np.ones(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000008"]
 
 
 def test_nothing_of_a_living_writer_is_swept(store):

@@ -9,6 +9,7 @@ from lth_jax.store import (
     Interrupted,
     StoreError,
     content_key,
+    files,
     find_run,
     list_runs,
     open_run,
@@ -169,7 +170,7 @@ def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
         pass
     for name in ("config.json", "manifest.json", "status.json", "env.json"):
         (run.path / name).unlink()
-        (run.path / f".{name}.tmp").write_text("{")
+        files.temporary(run.path / name).write_text("{")
         with begin(tmp_path) as run:
             assert run.nodes == [] and run.status == "running"
 
