@@ -146,8 +146,7 @@ def extremes(
         raise ValueError(f"`steps` must be at least `k` {max(wanted)}, got {steps}.")
     run = driver or lanczos.driver(operator)
 
-    # `split(key)` would return the keys `fold_in(key, 0)` and `fold_in(key, 1)`: fold first.
-    drawn, fresh = jax.random.split(jax.random.fold_in(key, 0))
+    drawn, fresh = jax.random.split(key)
     start = _start(operator.gradient, drawn) if pilot is None else _near(pilot, drawn, wanted)
     locked = _nothing(operator, rows)
     known, first = _search(run, operator, start, fresh, steps, locked, wanted, tolerance, pilot)
@@ -178,7 +177,7 @@ class _Known(NamedTuple):
       values: the locked ones, then the Ritz values.
       bounds: likewise.
       chosen: of the wanted ones at both ends, their places in `values`.
-      new: how many of the first places are locked.
+      held: how many of the first places are locked.
       share: logarithm of what the start may have along an eigenvector beyond the ends.
     """
 
@@ -216,7 +215,7 @@ def _counted(run, operator, key, steps, locked, wanted, tolerance):
     Returns `(locked, settled, steps)`.
     """
     total = 0
-    for i in range(1, sum(wanted) + 2):
+    for i in range(2, sum(wanted) + 3):  # 0 and 1 would be the keys that `split(key)` returns
         held = len(locked.values)
         drawn, fresh = jax.random.split(jax.random.fold_in(key, i))
         start = jax.random.normal(drawn, (operator.size,), operator.dtype)
@@ -299,9 +298,7 @@ def _nothing(operator: Operator, rows: int) -> _Locked:
     return _Locked(none, none, vectors)
 
 
-def _lock(
-    operator: Operator, locked: _Locked, known: _Known, krylov: lanczos.Krylov
-) -> _Locked:
+def _lock(operator: Operator, locked: _Locked, known: _Known, krylov: lanczos.Krylov) -> _Locked:
     """The wanted values and their vectors; what fell out of the ends is dropped."""
     assert locked.vectors is not None
     held, new = known.held, known.new

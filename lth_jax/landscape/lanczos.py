@@ -71,7 +71,8 @@ class Krylov(NamedTuple):
         Args:
           weights: `[rows, steps]`.
         """
-        total, first = None, 0
+        first, like = 0, self.basis[0]
+        total = jnp.zeros((len(weights), like.shape[1]), like.dtype)
         for block in self.basis:
             part = weights[:, first : first + len(block)]
             missing = len(block) - part.shape[1]
@@ -436,8 +437,7 @@ def _without(block, w):
 
 @jax.jit
 def _add_rows(total, weights, block):
-    part = dot(weights, block)
-    return part if total is None else total + part
+    return total + dot(weights, block)
 
 
 @jax.jit

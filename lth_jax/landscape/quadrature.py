@@ -1,9 +1,8 @@
 """The spectral density of a curvature matrix, on the weights of its support alone."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -76,7 +75,8 @@ def density(
       ValueError: if a number is out of its range, a product not finite, or the basis exceeds
         `memory`.
 
-    >>> from lth_jax.landscape.operators import hessian
+    >>> import jax.numpy as jnp
+    >>> from lth_jax.landscape import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 2.0]))
     >>> operator = hessian(loss, jnp.ones(3), [jnp.ones(1)])
     >>> found = density(operator, jax.random.key(0), width=0.1, points=[2.0])

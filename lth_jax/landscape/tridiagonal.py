@@ -1,4 +1,4 @@
-"""What a tridiagonal matrix implies for its matrix: Ritz values, bounds, and what may be missing."""
+"""What a tridiagonal matrix implies for its matrix: Ritz values, bounds, and what it may miss."""
 
 from typing import Any, NamedTuple
 
