@@ -224,7 +224,8 @@ def _counted(run, operator, key, steps, locked, wanted, tolerance):
         total += krylov.found.steps
         complete = held + krylov.found.steps == operator.size
         if not known.new.size:
-            return locked, complete or known.share <= _rare(operator.size - held), total
+            rare = known.share <= _rare(operator.size - held)
+            return locked, bool(complete or rare), total
         locked = _lock(operator, locked, known, krylov)
         settled = _relative(locked.values, locked.bounds) <= tolerance
         if complete or not settled:

@@ -1,9 +1,9 @@
 """Curvature matrices written out, and their whole spectra.
 
-`dense_hessian` is `jax.hessian` on the weights that a mask keeps. `dense` writes out any operator
-by its products; of `landscape.hessian`'s it is the same matrix, since `jax.hessian(f)` is
-`jax.jacfwd(jax.grad(f))` and the operator is the derivative of that gradient, linearised once for
-all columns.
+`dense_hessian` is `jax.hessian` on the weights that a mask keeps, by blocks of columns where the
+matrix is large. `jax.hessian(f)` is `jax.jacfwd(jax.grad(f))`, and `dense` of an operator, on which
+`eigenvalues` and `extremes(exact_below=...)` rest, is `jax.jacfwd` of its product by the same
+blocks: the operator of a Hessian is that gradient, linearised once for all columns.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lth_jax.landscape import support
 from lth_jax.landscape.checks import (
@@ -46,8 +46,9 @@ def dense_hessian(
     """The Hessian `∂²L/∂w²` of the mean loss, by `jax.hessian` over the ravelled kept weights.
 
     All columns at once if `chunk` allows, else by blocks of `chunk` columns: then memory grows with
-    `chunk · size(params)` and not with its square. One batch is on its way at a time, so this takes
-    less memory than `dense(hessian(...))`, which is the same to rounding.
+    `chunk · size(params)` and not with its square. Each block computes the gradient anew, one batch
+    at a time, so this takes less memory than `dense(hessian(...))`, which keeps what all batches
+    need, and, with 64 columns in a block, one or two percent more operations.
 
     Args:
       loss: as in `hessian`.
@@ -87,18 +88,21 @@ def dense_hessian(
     _, kept = support.find(params, mask, leaves)
     size = kept.shape[0]
     _check_size("the support", size, chunk, limit)
-    matrix, examples = np.zeros((size, size)), 0
-    for i, batch in enumerate(batches):
-        count = batch_size(i, batch)
-        with full_precision():
-            check_finite(i, _value(loss, params, batch))
-            columns = partial(_hessian_columns, loss, params, kept, batch)
-            part = _by_blocks(columns, size, chunk)
-        examples += count
-        matrix += count * part
-    if not examples:
+    batches = list(batches)
+    shares = [batch_size(i, batch) for i, batch in enumerate(batches)]
+    if not batches:
         raise ValueError("`batches` must hold at least one batch, got none.")
-    return _symmetric("the Hessian", matrix / examples)
+
+    def columns(first: int, count: int) -> NDArray[np.float64]:
+        total = np.zeros((count, size))
+        for share, batch in zip(shares, batches, strict=True):
+            total += share * np.asarray(_hessian_columns(loss, params, kept, batch, first, count))
+        return total / sum(shares)
+
+    with full_precision():
+        for i, batch in enumerate(batches):
+            check_finite(i, _value(loss, params, batch))
+        return _symmetric("the Hessian", _by_blocks(columns, size, chunk))
 
 
 def dense(
@@ -157,7 +161,7 @@ def _check_size(name: str, size: int, chunk: int, limit: int) -> None:
 
 
 def _by_blocks(
-    columns: Callable[[int, int], jax.Array], size: int, chunk: int
+    columns: Callable[[int, int], ArrayLike], size: int, chunk: int
 ) -> NDArray[np.float64]:
     """The matrix whose rows (or columns, of a symmetric one) `columns(first, count)` returns."""
     chunk = min(chunk, size)
@@ -195,15 +199,19 @@ def _hessian_columns(loss, params, kept, batch, first, count):
     if count == at.size:
         return jax.hessian(value)(at)
 
-    def gradient(block):
-        return jax.grad(value)(jax.lax.dynamic_update_slice(at, block, (first,)))
-
-    # `jax.hessian` in a block of the weights: it is `jax.jacfwd` of the gradient too.
-    return jax.jacfwd(gradient)(jax.lax.dynamic_slice(at, (first,), (count,))).T
+    return _jacobian_columns(jax.grad(value), at, first, count)
 
 
 @partial(jax.jit, static_argnums=2)
 def _operator_columns(operator, first, count):
-    rows = first + jnp.arange(count)
-    basis = jax.nn.one_hot(rows, operator.size, dtype=operator.dtype)
-    return jax.vmap(operator)(basis)
+    zero = jnp.zeros(operator.size, operator.dtype)
+    return _jacobian_columns(operator, zero, first, count)
+
+
+def _jacobian_columns(field, at, first, count):
+    """Columns of `jax.jacfwd(field)(at)`, as rows; of a gradient, those of `jax.hessian`."""
+
+    def of_block(block):
+        return field(jax.lax.dynamic_update_slice(at, block, (first,)))
+
+    return jax.jacfwd(of_block)(jax.lax.dynamic_slice(at, (first,), (count,))).T
