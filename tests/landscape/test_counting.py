@@ -63,7 +63,7 @@ BULK = np.linspace(-1, 1, 280)
     [
         [5.0] * 20,  # the ends wanted are one eigenvalue
         [9.0, 8.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0],  # the last wanted has copies that are not
-        [9.0, 9.0, 8.0, 8.0, 7.0, 7.0, 6.0, 6.0],
+        [9.0, 9.0, 8.0, 8.0, 7.0, 7.0, 6.0, 6.0, 5.0, 5.0],
         [9.0, 7.0, 5.0, 4.0, 3.0],  # nothing is repeated
         [5.0, 4.9999, 4.9998, 4.9997, 4.9996],  # nor here, but within the tolerance
     ],
@@ -75,6 +75,27 @@ def test_the_values_are_the_largest_with_their_multiplicities(outliers):
         exact = np.sort(eigenvalues)[:-6:-1]
         assert found.converged and 0 < found.counting
         np.testing.assert_allclose(found.largest, exact, atol=1.1e-3 * exact[0])
+
+
+def test_bounds_include_the_residuals_of_the_eigenvectors_found_before():
+    # A locked vector that is no eigenvector: the complement is searched whole, so its Ritz values
+    # are the eigenvalues of the wrong matrix to rounding, but not those of the right one.
+    eigenvalues = np.array([3.0, 2.0, 1.0, 0.5, 0.2, 0.0])
+    operator, tilt = operator_of(eigenvalues), 0.1
+    row = np.array([[1.0, tilt, 0.0, 0.0, 0.0, 0.0]]) / np.hypot(1.0, tilt)
+    locked = ends._Locked(
+        row**2 @ eigenvalues,
+        np.array([0.1]),
+        jnp.asarray(np.pad(row, ((0, 1), (0, 0))), np.float32),
+    )
+    start = jax.random.normal(KEY, (6,))
+    known, krylov = ends._search(
+        lanczos.iterate, operator, start, KEY, 5, locked, (2, 0), tolerance=1e-3
+    )
+    found = ends._lock(operator, locked, known, krylov)
+    [place] = np.flatnonzero(found.values < 2.5)
+    off = np.abs(found.values[place] - 2.0)
+    assert known.bounds[known.new].max() < 1e-4 < off <= found.bounds[place]
 
 
 def test_copies_at_both_ends():
