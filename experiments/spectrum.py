@@ -62,7 +62,7 @@ class Settings(NamedTuple):
       mode: `"train"`: BatchNorm normalises by each block's own statistics and dropout is drawn from
         one fixed key; `"evaluate"`: as in testing, with the network's running statistics.
       k: eigenvalues sought at each end.
-      steps: Lanczos steps at the most.
+      steps: Lanczos steps from each start at the most.
       probes: start vectors of the density.
       surface: points a side of the loss surface of each arm's first replicate; 0 for none.
     """
@@ -145,7 +145,7 @@ class Instrument:
         ends = landscape.extremes(operator, self._key, k=k, steps=steps)
         found = landscape.density(operator, self._key, probes=settings.probes, steps=settings.steps)
         numbers = ends._asdict() | found._asdict()
-        facts = ("size", "steps", "rank", "converged", "width")
+        facts = ("size", "steps", "rank", "converged", "counting", "width")
         arrays = {name: value for name, value in numbers.items() if name not in facts}
         meta = {name: numbers[name] for name in facts}
         return stores.Node(arrays, meta | {"collapsed": ends.collapsed})

@@ -148,7 +148,7 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     run = lanczos.driver(operator, start)
 
     def ours():
-        return run(operator, start, KEY, steps=STEPS)
+        return run(operator, start, KEY, steps=STEPS).found
 
     given = {} if case.usual is None else ways_to_tridiagonalise(case.loss, case, start)
     ways = ways_to_tridiagonalise(case.usual or case.loss, case, start)

@@ -10,6 +10,8 @@ from lth_jax.landscape.connectivity import (
     over_plane,
     renew_state,
 )
+from lth_jax.landscape.ends import Extremes, extremes
+from lth_jax.landscape.exact import dense, dense_hessian, eigenvalues
 from lth_jax.landscape.operators import (
     Operator,
     empirical_fisher,
@@ -17,7 +19,7 @@ from lth_jax.landscape.operators import (
     hessian,
     monte_carlo_fisher,
 )
-from lth_jax.landscape.spectrum import Density, Extremes, dense, density, eigenvalues, extremes
+from lth_jax.landscape.quadrature import Density, density
 from lth_jax.landscape.step_size import (
     StepSizes,
     at_named_points,
@@ -44,6 +46,7 @@ __all__ = [
     "barrier",
     "barrier_above_chord",
     "dense",
+    "dense_hessian",
     "density",
     "diagonal",
     "eigenvalues",

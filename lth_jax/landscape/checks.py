@@ -1,4 +1,6 @@
-"""What every function of this room refuses, in one sentence each."""
+"""Checks of the arguments of curvature functions, each with one sentence for the user."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,3 +50,39 @@ def check_boolean(name: str, mask: Mask) -> None:
             raise TypeError(
                 f"`{name}` at '{leaf_name}' must be boolean, got {jnp.result_type(leaf)}."
             )
+
+
+def check_scalar(value: Any) -> None:
+    """Raises `ValueError` unless a loss, or its shape and dtype, is one floating-point number.
+
+    >>> check_scalar(jnp.zeros(()))
+    """
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"`loss` must return one floating-point number, got {value}.")
+
+
+def check_finite(i: int, value: jax.Array) -> None:
+    """Raises `NotFiniteError` if the loss on batch `i` is NaN or infinite and not traced.
+
+    >>> check_finite(0, jnp.zeros(()))
+    """
+    if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
+        raise NotFiniteError(f"`loss` must be finite at `params`, got {float(value)} on batch {i}.")
+
+
+def batch_size(i: int, batch: Any) -> int:
+    """The number of examples in batch `i`.
+
+    Raises:
+      ValueError: if there are none, or leaves have unequal lengths.
+
+    >>> batch_size(0, (jnp.ones((3, 2)), jnp.ones(3)))
+    3
+    """
+    lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            "`batches` must hold examples along the first axis of every leaf, "
+            f"but batch {i} has leaves of lengths {sorted(lengths)}."
+        )
+    return lengths.pop()

@@ -4,24 +4,28 @@
 reorthogonalisation ("twice is enough", Giraud et al., 2005). A start vector reaches only as many
 dimensions as it has distinct eigenvalues in it: a layer that has collapsed, or a loss of low rank,
 uses them up, and what is left then is rounding noise, which naive versions normalise into false
-eigenvalues of any size. Here a coupling below `BREAKDOWN` of the largest product seen is dropped,
-its size remembered for the bounds, and the iteration goes on from a fresh direction.
+eigenvalues of any size. Here a coupling below `BREAKDOWN` rounding errors of the largest product
+seen is dropped, its size remembered for the bounds, and the iteration goes on from a fresh
+direction.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
+from lth_jax.landscape.numerics import dot
 from lth_jax.landscape.tridiagonal import Tridiagonal, eigh
 from lth_jax.types import Key
 
-BREAKDOWN = 1e-5
-"""A coupling at most this fraction of the largest `‖A q‖` is rounding noise, not a direction."""
+BREAKDOWN = 84
+"""A coupling of at most so many rounding errors of the largest `‖A q‖` is noise, not a direction:
+1e-5 of it in float32, 2e-14 in float64."""
 
 BLOCK, EARLY = 16, 4
 """So many rows of the basis at the least stand in one array, and where `blocked` may stop early:
@@ -37,14 +41,45 @@ CHECK = 5
 LONG = 1000
 """A product of more operations than this is not compiled again with the loop around it."""
 
+MEMORY = 2 * 1024**3
+"""What a basis may take by default, in bytes."""
+
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
-Driver = Callable[..., Tridiagonal]
-"""`(matvec, start, key, *, steps, left, check) -> Tridiagonal`: how the iteration is run."""
+Driver = Callable[..., "Krylov"]
+"""`(matvec, start, key, *, steps, left, check, beside) -> Krylov`: how the iteration is run."""
 
 Left = Callable[[Tridiagonal], int]
 """`found -> n`: stop if n is 0, else ask again n steps later."""
+
+
+class Krylov(NamedTuple):
+    """What a driver returns.
+
+    Attributes:
+      found: the tridiagonal matrix `T`, as arrays of numpy.
+      basis: the orthonormal basis in blocks of rows; rows beyond `found.steps` are 0.
+    """
+
+    found: Tridiagonal
+    basis: tuple[jax.Array, ...]
+
+    def combine(self, weights: NDArray[np.float64]) -> jax.Array:
+        """`weights @ basis`, `[rows, size]`: Ritz vectors, if `weights` has eigenvectors of `T`.
+
+        Args:
+          weights: `[rows, steps]`.
+        """
+        first, like = 0, self.basis[0]
+        total = jnp.zeros((len(weights), like.shape[1]), like.dtype)
+        for block in self.basis:
+            part = weights[:, first : first + len(block)]
+            missing = len(block) - part.shape[1]
+            part = np.pad(part, ((0, 0), (0, missing))).astype(block.dtype)
+            total = _add_rows(total, part, block)
+            first += len(block)
+        return total
 
 
 def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
@@ -56,17 +91,28 @@ def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
     return size * steps * jnp.dtype(dtype).itemsize
 
 
-def check_steps(steps: int, size: int, *, dtype: Any, memory: int) -> None:
-    """Raises `ValueError` unless `steps` fit the matrix and their basis fits `memory` bytes."""
+def check_steps(steps: int, size: int, *, dtype: Any, memory: int, beside: int = 0) -> None:
+    """Raises `ValueError` unless `steps` fit the matrix and their basis fits `memory` bytes.
+
+    `beside` counts further vectors that are held together with the basis.
+    """
     if not 1 <= steps <= size:
         raise ValueError(f"`steps` must lie in [1, {size}], the size of the matrix, got {steps}.")
-    needed = basis_bytes(size, steps, dtype)
+    needed = basis_bytes(size, steps + beside, dtype)
     if needed > memory:
-        most = memory // basis_bytes(size, 1, dtype)
+        most = max(memory // basis_bytes(size, 1, dtype) - beside, 0)
+        others = f" beside {beside} eigenvectors" if beside else ""
         raise ValueError(
-            f"`steps` {steps} need a basis of {needed} bytes, but `memory` allows {memory}: "
-            f"at most {most} steps of {size} weights."
+            f"`steps` {steps} need a basis of {needed} bytes{others}, but `memory` allows "
+            f"{memory}: at most {most} steps of {size} weights."
         )
+
+
+def allowed_steps(operator: Any, steps: int, memory: int, beside: int = 0) -> int:
+    """`steps`, at most the size of the operator, once `check_steps` has passed them."""
+    steps = min(steps, operator.size)
+    check_steps(steps, operator.size, dtype=operator.dtype, memory=memory, beside=beside)
+    return steps
 
 
 def iterate(
@@ -77,7 +123,8 @@ def iterate(
     steps: int,
     left: Left | None = None,
     check: int = CHECK,
-) -> Tridiagonal:
+    beside: jax.Array | None = None,
+) -> Krylov:
     """Lanczos as a loop on the host, one product at a time; it may stop early.
 
     On a CPU this is the way for products that XLA runs slower inside loops than outside, as it does
@@ -90,17 +137,16 @@ def iterate(
       steps: at most so many, 1 to `size`.
       left: asked after `check` steps, and again when it says; never by default.
       check: at least 1.
-
-    Returns:
-      Arrays of numpy.
+      beside: `[rows, size]`, orthonormal or 0: the iteration is that of `P A P` with `P` the
+        projection orthogonal to these rows.
 
     >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
     >>> found = iterate(lambda v: matrix @ v, jnp.ones(3), jax.random.key(0), steps=3)
-    >>> ritz(found).values.round(4).tolist()
+    >>> ritz(found.found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-    return _driven(_one_by_one, matvec, start, key, steps, left, check)
+    return _driven(_one_by_one, matvec, start, key, steps, left, check, beside)
 
 
 def blocked(
@@ -111,7 +157,8 @@ def blocked(
     steps: int,
     left: Left | None = None,
     check: int = CHECK,
-) -> Tridiagonal:
+    beside: jax.Array | None = None,
+) -> Krylov:
     """Lanczos as a loop on the host over compiled loops of a few steps; it may stop early.
 
     Inside a loop XLA computes once what does not depend on the vector, such as the patches of a
@@ -126,18 +173,16 @@ def blocked(
       steps: as in `iterate`.
       left: as in `iterate`.
       check: as in `iterate`.
-
-    Returns:
-      Arrays of numpy.
+      beside: as in `iterate`.
 
     >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
     >>> multiply = jax.tree_util.Partial(jnp.matmul, matrix)
     >>> found = blocked(multiply, jnp.ones(3), jax.random.key(0), steps=3)
-    >>> ritz(found).values.round(4).tolist()
+    >>> ritz(found.found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-    return _driven(_together, matvec, start, key, steps, left, check)
+    return _driven(_together, matvec, start, key, steps, left, check, beside)
 
 
 def leading(
@@ -151,7 +196,7 @@ def leading(
       matvec: as in `blocked`.
       start: as in `iterate`.
       key: as in `iterate`.
-      steps: how many, 1 to `size`; their basis stands in one array.
+      steps: how many, 1 to `size`.
       largest: how many Ritz vectors of the upper end, at most `steps`.
       smallest: how many of the lower end, at most `steps`.
 
@@ -163,13 +208,10 @@ def leading(
     >>> abs(found).round(4).tolist()
     [0.0, 0.0, 1.0]
     """
-    q, scale = _normalize(start), jnp.zeros((), start.dtype)
-    some = _one_by_one if driver(matvec, q) is iterate else _together
-    basis = jnp.zeros((steps, q.size), q.dtype)
-    basis, _, scale, rows = some(matvec, [], 0, basis, 0, steps, q, scale, key)
-    _, vectors = eigh(_gather(rows, scale))
+    krylov = driver(matvec, start)(matvec, start, key, steps=steps)
+    _, vectors = eigh(krylov.found)
     ends = vectors[:, steps - largest :].sum(axis=1) + vectors[:, :smallest].sum(axis=1)
-    return _combined(ends.astype(basis.dtype), basis)
+    return krylov.combine(ends[None])[0]
 
 
 def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagonal:
@@ -190,10 +232,7 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
     >>> ritz(found).values.round(4).tolist()
     [1.0, 2.0, 5.0]
     """
-    basis, scale = jnp.zeros((steps, start.size), start.dtype), jnp.zeros((), start.dtype)
-    _, _, scale, table = _loop(matvec, (), None, basis, 0, steps, _normalize(start), scale, key)
-    diagonal, coupling, dropped = table.T
-    return Tridiagonal(diagonal, coupling, dropped, scale)
+    return _scan(matvec, start, key, steps, None).found
 
 
 def compiled(
@@ -204,7 +243,8 @@ def compiled(
     steps: int,
     left: Left | None = None,
     check: int = CHECK,
-) -> Tridiagonal:
+    beside: jax.Array | None = None,
+) -> Krylov:
     """`scan`, compiled, as a driver: one dispatch for all steps, so `left` is never asked.
 
     Args:
@@ -214,12 +254,14 @@ def compiled(
       steps: as in `scan`.
       left: not used.
       check: not used.
+      beside: as in `iterate`.
     """
     del left, check
-    return jax.device_get(_compiled_scan(matvec, start, key, steps))
+    found, basis = _compiled_scan(matvec, start, key, steps, beside)
+    return Krylov(jax.device_get(found), basis)
 
 
-def driver(matvec: Any, like: Any) -> Driver:
+def driver(matvec: Any, like: Any = None) -> Driver:
     """The driver that suits a product and JAX's default backend.
 
     `compiled` on accelerators. On a CPU `blocked`, but `iterate` for products with one of XLA's own
@@ -227,13 +269,15 @@ def driver(matvec: Any, like: Any) -> Driver:
 
     Args:
       matvec: as in `blocked`.
-      like: a vector, or its shape and dtype.
+      like: a vector, or its shape and dtype; by default, of an operator's `size` and `dtype`.
 
     >>> driver(jax.tree_util.Partial(jnp.multiply, 2.0), jnp.ones(3)) is blocked
     True
     """
     if jax.default_backend() != "cpu":
         return compiled
+    if like is None:
+        like = jax.ShapeDtypeStruct((matvec.size,), matvec.dtype)
     used = _primitives(_product.trace(matvec, like).jaxpr.jaxpr)
     alone = used["conv_general_dilated"] or used.total() > LONG
     return iterate if alone else blocked
@@ -257,9 +301,9 @@ def _primitives(jaxpr: Any) -> Counter[str]:
     return found
 
 
-def _driven(some_steps, matvec, start, key, steps, left, check):
+def _driven(some_steps, matvec, start, key, steps, left, check, beside):
     """The loop on the host: so many steps of a block at a time as may go unasked."""
-    q, scale = _normalize(start), jnp.zeros((), start.dtype)
+    q, scale = _first(beside, start), jnp.zeros((), start.dtype)
     least = BLOCK if left is None else EARLY
     last = _empty(steps, q, least)
     others = -(-steps // len(last)) - 1
@@ -271,7 +315,7 @@ def _driven(some_steps, matvec, start, key, steps, left, check):
         count = min(ask - done, len(last) - first)
         fresh = jax.random.fold_in(key, done)
         last, q, scale, table = some_steps(
-            matvec, full, others, last, first, count, q, scale, fresh
+            matvec, beside, full, others, last, first, count, q, scale, fresh
         )
         rows += table
         done += count
@@ -283,54 +327,62 @@ def _driven(some_steps, matvec, start, key, steps, left, check):
         if first + count == len(last) and done < steps:
             full.append(last)
             last = _empty(steps, q, least)
-    return _gather(rows, scale)
+    return Krylov(_gather(rows, scale), (*full, last))
 
 
-def _one_by_one(matvec, full, others, last, first, count, q, scale, key):
+def _one_by_one(matvec, beside, full, others, last, first, count, q, scale, key):
     """Steps dispatched one after the other; the rows of `T` come last."""
     del others
     rows = []
     for i in range(first, first + count):
-        last, rest, scale, row, broken = _advance(tuple(full), None, last, i, q, matvec(q), scale)
-        q = _restart(tuple(full), None, last, jax.random.fold_in(key, i), q) if broken else rest
+        before = (beside, tuple(full), None)
+        last, rest, scale, row, broken = _advance(*before, last, i, q, matvec(q), scale)
+        q = _restart(*before, last, jax.random.fold_in(key, i), q) if broken else rest
         rows.append(row)
     return last, q, scale, rows
 
 
-def _together(matvec, full, others, last, first, count, q, scale, key):
+def _together(matvec, beside, full, others, last, first, count, q, scale, key):
     """Steps in one compiled loop, which is given as many blocks as there will be `others`."""
     missing = others - len(full)
     blocks = [*full, *[full[-1] if full else jnp.zeros_like(last)] * missing]
     last, q, scale, table = _some_steps(
-        matvec, blocks, len(full), last, first, count, q, scale, key
+        matvec, beside, blocks, len(full), last, first, count, q, scale, key
     )
     return last, q, scale, list(np.asarray(table)[first : first + count])
 
 
-@partial(jax.jit, static_argnums=3)
-def _compiled_scan(matvec, start, key, steps):
-    return scan(matvec, start, key, steps=steps)
+def _scan(matvec, start, key, steps, beside):
+    basis, scale = jnp.zeros((steps, start.size), start.dtype), jnp.zeros((), start.dtype)
+    q = _first(beside, start)
+    basis, _, scale, table = _loop(matvec, beside, (), None, basis, 0, steps, q, scale, key)
+    diagonal, coupling, dropped = table.T
+    return Krylov(Tridiagonal(diagonal, coupling, dropped, scale), (basis,))
 
 
-def _loop(matvec, full, used, last, first, count, q, scale, key):
+_compiled_scan = jax.jit(_scan, static_argnums=3)
+
+
+def _loop(matvec, beside, full, used, last, first, count, q, scale, key):
     """Traced steps, written to the rows of `last` from `first` on, and to those of a table."""
 
     def step(i, carry):
         last, q, scale, table = carry
-        last, rest, scale, row, broken = _advance(full, used, last, i, q, matvec(q), scale)
+        before = (beside, full, used)
+        last, rest, scale, row, broken = _advance(*before, last, i, q, matvec(q), scale)
         fresh = jax.random.fold_in(key, i)
-        q = jax.lax.cond(broken, lambda: _restart(full, used, last, fresh, q), lambda: rest)
+        q = jax.lax.cond(broken, lambda: _restart(*before, last, fresh, q), lambda: rest)
         return last, q, scale, table.at[i].set(row)
 
     table = jnp.zeros((len(last), 3), q.dtype)
     return jax.lax.fori_loop(first, first + count, step, (last, q, scale, table))
 
 
-_some_steps = jax.jit(_loop, donate_argnums=3)
+_some_steps = jax.jit(_loop, donate_argnums=4)
 
 
-@partial(jax.jit, donate_argnums=2)
-def _advance(full, used, last, i, q, product, scale):
+@partial(jax.jit, donate_argnums=3)
+def _advance(beside, full, used, last, i, q, product, scale):
     """One step, from `q` and its product to the next vector and a row of `T`.
 
     `q` joins the basis at row `i` of `last`. What the basis leaves of the product comes next,
@@ -338,28 +390,38 @@ def _advance(full, used, last, i, q, product, scale):
     """
     last = last.at[i].set(q)
     scale = jnp.maximum(scale, jnp.linalg.norm(product))
-    rest = _orthogonalize(full, used, last, product)
+    rest = _orthogonalize(beside, full, used, last, product)
     length = jnp.linalg.norm(rest)
-    broken = length <= BREAKDOWN * scale
+    broken = length <= BREAKDOWN * jnp.finfo(length.dtype).eps * scale
     zero = jnp.zeros_like(length)
-    row = (q @ product, jnp.where(broken, zero, length), jnp.where(broken, length, zero))
+    row = (dot(q, product), jnp.where(broken, zero, length), jnp.where(broken, length, zero))
     return last, _normalize(rest), scale, jnp.stack(row), broken
 
 
 @jax.jit
-def _restart(full, used, last, key, like):
+def _restart(beside, full, used, last, key, like):
     """A random direction orthogonal to the basis."""
     fresh = jax.random.normal(key, like.shape, like.dtype)
-    return _normalize(_orthogonalize(full, used, last, fresh))
+    return _normalize(_orthogonalize(beside, full, used, last, fresh))
 
 
-def _orthogonalize(full, used, last, w):
+@jax.jit
+def _first(beside, start):
+    """The start vector, orthogonal to `beside` and normalised."""
+    if beside is None:
+        return _normalize(start)
+    return _normalize(_orthogonalize(None, (), None, beside, start))
+
+
+def _orthogonalize(beside, full, used, last, w):
     """`w` without its part in the basis; two passes, since one leaves rounding errors of its own.
 
     The basis is the first `used` of the `full` blocks, or all, and `last`, whose rows not yet
-    written are zero and take nothing away.
+    written are zero and take nothing away; the same holds for the rows of `beside`, if given.
     """
     for _ in range(2):
+        if beside is not None:
+            w = _without(beside, w)
         for j, block in enumerate(full):
             if used is None:
                 w = _without(block, w)
@@ -370,12 +432,12 @@ def _orthogonalize(full, used, last, w):
 
 
 def _without(block, w):
-    return w - (block @ w) @ block
+    return w - dot(dot(block, w), block)
 
 
 @jax.jit
-def _combined(weights, basis):
-    return weights @ basis
+def _add_rows(total, weights, block):
+    return total + dot(weights, block)
 
 
 @jax.jit

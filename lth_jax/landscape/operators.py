@@ -11,16 +11,15 @@ BatchNorm's mode is likewise named where the loss is written.
 """
 
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from lth_jax import trees
-from lth_jax.landscape.checks import NotFiniteError, check_boolean, check_params
+from lth_jax.landscape import support
+from lth_jax.landscape.checks import batch_size, check_finite, check_params, check_scalar
+from lth_jax.landscape.numerics import full_precision
 from lth_jax.types import Key, Mask, Params
 
 Loss = Callable[[Params, Any], jax.Array]
@@ -63,7 +62,7 @@ class Operator(NamedTuple):
     @property
     def dtype(self) -> Any:
         """The dtype of vectors: float64 if any parameter is, else float32."""
-        return _vector_dtype(self.params)
+        return support.vector_dtype(self.params)
 
     def __call__(self, v: jax.Array) -> jax.Array:
         """The product with a vector `[size]`, the mean over all examples of all batches.
@@ -81,11 +80,11 @@ class Operator(NamedTuple):
 
     def expand(self, v: jax.Array) -> Params:
         """The tree like `params` that holds `v` on the support and 0 elsewhere."""
-        return _expand(v, self.places, self.params)
+        return support.expand(v, self.places, self.params)
 
     def contract(self, tree: Params) -> jax.Array:
         """The entries of a tree like `params` on the support, as a vector `[size]`."""
-        return _contract(tree, self.kept, self.dtype)
+        return support.contract(tree, self.kept, self.dtype)
 
 
 def hessian(
@@ -189,14 +188,9 @@ def monte_carlo_fisher(
     return empirical_fisher(loss, params, drawn, mask=mask, leaves=leaves)
 
 
-def _vector_dtype(params: Params) -> Any:
-    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(params))
-    return jnp.dtype(jnp.float64 if wide else jnp.float32)
-
-
 @partial(jax.jit, static_argnums=0)
 def _hessian_part(loss, params, batch):
-    _require_scalar(jax.eval_shape(loss, params, batch))
+    check_scalar(jax.eval_shape(loss, params, batch))
 
     def field(p):
         value, gradient = jax.value_and_grad(loss)(p, batch)
@@ -209,7 +203,7 @@ def _hessian_part(loss, params, batch):
 def _gauss_newton_part(predict, loss, params, batch):
     check_params(jax.eval_shape(predict, params, batch), "outputs")
     outputs, pullback = jax.vjp(lambda p: predict(p, batch), params)
-    _require_scalar(jax.eval_shape(loss, outputs, batch))
+    check_scalar(jax.eval_shape(loss, outputs, batch))
 
     def field(p):  # its Jacobian at `params` is Jᵀ (∂²L/∂f²) J: the pullback stays where it is
         value, gradient = jax.value_and_grad(loss)(predict(p, batch), batch)
@@ -223,7 +217,7 @@ def _fisher_part(loss, params, batch):
     def losses(p):
         return jax.vmap(lambda example: loss(p, jax.tree.map(lambda x: x[None], example)))(batch)
 
-    _require_scalar(jax.eval_shape(loss, params, batch))
+    check_scalar(jax.eval_shape(loss, params, batch))
     _, pullback = jax.vjp(losses, params)
 
     def field(p):  # its Jacobian at `params` is 1/n Σ g gᵀ
@@ -252,38 +246,6 @@ def _add(total, weight, tree, dtype):
     return scaled if total is None else jax.tree.map(jnp.add, total, scaled)
 
 
-@jax.jit
-def _expand(v, places, params):
-    if v.size == trees.size(params):  # nothing is left out: a gather would only copy
-        ends = np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])[:-1]
-        pieces = jax.tree.unflatten(jax.tree.structure(params), jnp.split(v, ends))
-        return jax.tree.map(lambda piece, p: piece.reshape(p.shape).astype(p.dtype), pieces, params)
-
-    def leaf(at, p):
-        return v.at[at].get(mode="fill", fill_value=0).astype(p.dtype)
-
-    return jax.tree.map(leaf, places, params)
-
-
-@partial(jax.jit, static_argnums=2)
-def _contract(tree, kept, dtype):
-    flat = _joined([leaf.ravel().astype(dtype) for leaf in jax.tree.leaves(tree)])
-    return flat if flat.size == kept.size else flat.at[kept].get(mode="promise_in_bounds")
-
-
-def _joined(pieces):
-    """The pieces end to end, each written to where it belongs.
-
-    Of a concatenation XLA:CPU makes every entry anew in whatever reads it, looking up each time
-    which piece it is from: that took more than a quarter of a Lanczos step.
-    """
-    joined, first = jnp.zeros(sum(piece.size for piece in pieces), pieces[0].dtype), 0
-    for piece in pieces:
-        joined = jax.lax.dynamic_update_slice(joined, piece, (first,))
-        first += piece.size
-    return joined
-
-
 def _build(
     linearize: Callable[[Params, Any], tuple[jax.Array, Params, Any]],
     params: Params,
@@ -293,66 +255,18 @@ def _build(
 ) -> Operator:
     check_params(params)
     params = jax.tree.map(jnp.asarray, params)
-    places, kept = _support(params, mask, leaves)
+    places, kept = support.find(params, mask, leaves)
+    dtype = support.vector_dtype(params)
     parts, sizes, summed = [], [], None
     for i, batch in enumerate(batches):
-        sizes.append(_batch_size(i, batch))
-        value, gradient, part = linearize(params, batch)
-        _require_finite(i, value)
+        sizes.append(batch_size(i, batch))
+        with full_precision():
+            value, gradient, part = linearize(params, batch)
+        check_finite(i, value)
         parts.append(part)
-        summed = _add(summed, jnp.float32(sizes[-1]), gradient, _vector_dtype(params))
+        summed = _add(summed, jnp.asarray(sizes[-1], dtype), gradient, dtype)
     if not parts:
         raise ValueError("`batches` must hold at least one batch, got none.")
-    weights = tuple(jnp.float32(size / sum(sizes)) for size in sizes)
-    mean = _contract(summed, kept, _vector_dtype(params)) / sum(sizes)
+    weights = tuple(jnp.asarray(size / sum(sizes), dtype) for size in sizes)
+    mean = support.contract(summed, kept, dtype) / sum(sizes)
     return Operator(params, tuple(parts), weights, places, kept, mean)
-
-
-def _support(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:
-    """Where each weight stands in a vector, and where each entry of one stands among the weights.
-
-    Both directions are gathers: XLA's scatter is serial on a CPU.
-    """
-    if mask is None:
-        mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params)
-    trees.check_same_structure("mask", mask, "params", params)
-    check_boolean("mask", mask)
-    names = trees.names(params)
-    if not any(fnmatchcase(name, pattern) for name in names):
-        raise ValueError(f"`leaves` '{pattern}' matches none of the leaves {names}.")
-    chosen = [
-        np.asarray(leaf) & fnmatchcase(name, pattern)
-        for name, leaf in zip(names, jax.tree.leaves(mask), strict=True)
-    ]
-    flat = np.concatenate([leaf.ravel() for leaf in chosen])
-    if not flat.any():
-        raise ValueError(f"`mask` keeps no weight of the leaves that match '{pattern}'.")
-    kept = np.flatnonzero(flat)
-    places = np.where(flat, np.cumsum(flat) - 1, kept.size).astype(np.int32)
-    ends = np.cumsum([leaf.size for leaf in chosen])[:-1]
-    pieces = [
-        jnp.asarray(piece.reshape(leaf.shape))
-        for piece, leaf in zip(np.split(places, ends), chosen, strict=True)
-    ]
-    tree = jax.tree.unflatten(jax.tree.structure(params), pieces)
-    return tree, jnp.asarray(kept, jnp.int32)
-
-
-def _batch_size(i: int, batch: Any) -> int:
-    lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(
-            "`batches` must hold examples along the first axis of every leaf, "
-            f"but batch {i} has leaves of lengths {sorted(lengths)}."
-        )
-    return lengths.pop()
-
-
-def _require_scalar(value: Any) -> None:
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"`loss` must return one floating-point number, got {value}.")
-
-
-def _require_finite(i: int, value: jax.Array) -> None:
-    if not isinstance(value, jax.core.Tracer) and not bool(jnp.isfinite(value)):
-        raise NotFiniteError(f"`loss` must be finite at `params`, got {float(value)} on batch {i}.")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.landscape.checks import check_boolean
+from lth_jax.landscape.ends import Extremes, extremes
 from lth_jax.landscape.operators import Operator
-from lth_jax.landscape.spectrum import Extremes, extremes
 from lth_jax.types import Key, Mask, Params
 
 

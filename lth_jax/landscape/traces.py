@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.landscape.checks import NotFiniteError
+from lth_jax.landscape.numerics import dot
 from lth_jax.landscape.operators import Operator
 from lth_jax.types import Key
 
@@ -76,7 +77,7 @@ def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estima
     head = sum(_inner(column, operator(column)) for column in q.T)
     rest = []
     for v in _probes(operator, rest_key, probes - 2 * width):
-        v = v - q @ (q.T @ v)
+        v = v - dot(q, dot(q.T, v))
         rest.append(_inner(v, operator(v)))
     tail = _mean(rest)
     return Estimate(head + tail.value, tail.error, probes)

@@ -1,4 +1,4 @@
-"""What a tridiagonal matrix tells of the matrix that it came from: Ritz values with bounds."""
+"""What a tridiagonal matrix implies for its matrix: Ritz values, bounds, and what it may miss."""
 
 from typing import Any, NamedTuple
 
@@ -85,9 +85,52 @@ def ritz(found: Tridiagonal) -> Ritz:
     return Ritz(values, leaving + returning + rounding, vectors[0] ** 2)
 
 
+def hidden_share(found: Tridiagonal, beyond: float) -> float:
+    """The natural logarithm of how much of a start vector may lie in eigenvectors above `beyond`.
+
+    Let `p_j` be the polynomials with `q_j = p_j(A) q_0`, orthonormal under the measure that has the
+    start vector's squared components as weights at the eigenvalues. An eigenvector with eigenvalue
+    `μ` then has a squared component of at most `1 / Σ_j p_j(μ)²` (the Christoffel function). Above
+    the largest Ritz value every `p_j` grows, so the value at `beyond` holds for all `μ` above it.
+    `p_{j+1} / p_j` is the j-th pivot of `beyond − T` (its Sturm sequence) over the coupling.
+
+    Van Dorsselaer, Hochstenbach & van der Vorst (2000), "Computing probabilistic bounds for extreme
+    eigenvalues of symmetric matrices with the Lanczos method", with the last polynomial alone.
+
+    Args:
+      found: from a start vector in the space that is searched. After a breakdown the blocks of `T`
+        are of further start vectors, each orthogonal to all before; the smallest share counts.
+      beyond: a number.
+
+    Returns:
+      0 if each block has a Ritz value at or above `beyond`; −inf if a start vector exhausted its
+      Krylov space below: it has no part in any such eigenvector.
+
+    >>> found = Tridiagonal(np.array([1.0]), np.array([0.1]), np.array([0.0]), np.array(1.0))
+    >>> round(np.exp(-hidden_share(found, 2.0)))  # 1 + ((2.0 - 1.0) / 0.1)²
+    101
+    """
+    least = total = growth = 0.0  # of the block: logarithms of the sum, and of p_j
+    inverse = 0.0  # coupling² / pivot of the row before; infinite once a pivot was not positive
+    for diagonal, coupling in zip(*_parts(found), strict=True):
+        pivot = beyond - diagonal - inverse
+        if coupling == 0:
+            if pivot > 0:
+                return -np.inf
+            total = growth = inverse = 0.0
+        elif pivot > 0:
+            growth += 2 * np.log(pivot / coupling)
+            total = np.logaddexp(total, growth)
+            least, inverse = min(least, -total), coupling**2 / pivot
+        else:
+            inverse = np.inf
+            least = 0.0
+    return least
+
+
 def eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The eigenvalues of `T` in rising order, and its eigenvectors as columns."""
-    diagonal, coupling = (np.asarray(part, np.float64) for part in (found.diagonal, found.coupling))
+    diagonal, coupling = _parts(found)
     if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
         raise NotFiniteError(
             "`matvec` must return finite numbers, but a product was NaN or infinite."
@@ -95,3 +138,7 @@ def eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     matrix = np.diag(diagonal) + np.diag(coupling[:-1], 1) + np.diag(coupling[:-1], -1)
     values, vectors = np.linalg.eigh(matrix)
     return values, vectors
+
+
+def _parts(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.asarray(found.diagonal, np.float64), np.asarray(found.coupling, np.float64)

@@ -59,7 +59,7 @@ class Spectrum(NamedTuple):
       point: where the curvature was taken, one of `POINTS`.
       density: fraction of the prunable weights kept.
       size: weights of the support.
-      converged: whether all bounds were within the tolerance.
+      converged: as in `landscape.Extremes`.
       arrays: `largest`, `smallest` and their bounds `[k]`; `nodes` and `weights` of the density
         `[probes, steps]`.
     """

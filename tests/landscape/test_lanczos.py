@@ -38,12 +38,13 @@ def compiled_scan(matrix, v, key, steps):
 
 
 def on_host(matrix, v, key, steps, left=None):
-    return lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps, left=left)
+    run = lanczos.iterate(lambda x: multiply(matrix, x), v, key, steps=steps, left=left)
+    return run.found
 
 
 def in_blocks(matrix, v, key, steps, left=None):
     product = jax.tree_util.Partial(jnp.matmul, matrix)
-    return lanczos.blocked(product, v, key, steps=steps, left=left)
+    return lanczos.blocked(product, v, key, steps=steps, left=left).found
 
 
 DRIVERS = pytest.mark.parametrize("driver", [on_host, in_blocks, compiled_scan])
@@ -188,7 +189,7 @@ def test_it_stops_when_told_to(driver):
         return {5: 1, 6: 9, 15: 5, 20: 0}[found.steps]
 
     multiplied = jax.tree_util.Partial(multiply, symmetric(np.linspace(0, 1, 50)))
-    found = driver(multiplied, start(50), KEY, steps=40, left=left)
+    found = driver(multiplied, start(50), KEY, steps=40, left=left).found
     assert found.steps == 20
     assert asked == [5, 6, 15, 20]
 

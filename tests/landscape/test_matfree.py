@@ -28,7 +28,7 @@ def theirs(matrix, steps):
 
 def ours(matrix, steps):
     found = lanczos.iterate(jax.jit(lambda v: matrix @ v), jnp.asarray(START), KEY, steps=steps)
-    return ritz(found).values
+    return ritz(found.found).values
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lth_jax.landscape.ends import extremes
 from lth_jax.landscape.operators import hessian
-from lth_jax.landscape.spectrum import extremes
 from lth_jax.landscape.step_size import at_named_points, relative_sharpness, step_sizes
 
 KEY = jax.random.key(0)

@@ -1,0 +1,370 @@
+"""The two ends of a spectrum by Lanczos, with a bound on each value and a count of equal ones.
+
+Everything counts the weights of the support only: a matrix on a mask has `|mask|` eigenvalues and
+none of the zeros that rows of pruned weights would add.
+
+Of equal eigenvalues the Krylov space of one start vector holds a single eigenvector. So where more
+than one value is wanted, the Ritz vectors found are locked, and Lanczos begins again from a random
+vector in their orthogonal complement. What it finds beyond the k-th value is locked too. It ends
+when it could hardly have missed more: a random unit vector in n dimensions has a squared component
+below `π p² / 2n` along a given direction with probability at most p, and `hidden_share` bounds the
+component along any eigenvector beyond the k-th value.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.landscape import lanczos
+from lth_jax.landscape.exact import EXACT_LIMIT, eigenvalues
+from lth_jax.landscape.operators import Operator
+from lth_jax.landscape.tridiagonal import Tridiagonal, eigh, hidden_share, ritz
+from lth_jax.types import Key
+
+EXACT_BELOW = 256
+"""Up to this size `extremes` writes the matrix out: as many products as a long Lanczos run."""
+
+LONGER = 3.0
+"""How many times as long as its random part the gradient is where a pilot begins: it saves a step,
+and what a pilot misses costs no more than steps after it."""
+
+BESIDE = 0.03
+"""The random share of a start that a pilot found."""
+
+LOCK = 0.5
+"""Ritz vectors are locked at this fraction of the tolerance, since each start after them adds their
+residuals to its own."""
+
+MISS = 1e-4
+"""The probability that a count misses an eigenvalue, at most."""
+
+
+class Extremes(NamedTuple):
+    """The two ends of a spectrum, each with bounds.
+
+    Attributes:
+      largest: float64 `[k]`, falling.
+      smallest: float64 `[k]` or as many as were asked for, rising.
+      largest_bounds: float64 `[k]`; an eigenvalue lies within this distance of the value.
+      smallest_bounds: float64 `[k]`; likewise.
+      size: rows of the matrix, the weights of the support.
+      steps: Lanczos steps from the start vector; 0 where the matrix was written out.
+      rank: steps that the start vector carried before its Krylov space was exhausted, at most
+        `steps`; None where the matrix was written out.
+      converged: whether every bound is within the tolerance, and, of an end of more than one value,
+        no other eigenvalue lies beyond the last of them by more than the tolerance: equal
+        eigenvalues are all there, as often as they occur.
+      counting: further Lanczos steps, from starts in the complement of the eigenvectors found.
+    """
+
+    largest: NDArray[np.float64]
+    smallest: NDArray[np.float64]
+    largest_bounds: NDArray[np.float64]
+    smallest_bounds: NDArray[np.float64]
+    size: int
+    steps: int
+    rank: int | None
+    converged: bool
+    counting: int = 0
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the Krylov space was exhausted: fewer distinct eigenvalues than steps."""
+        return self.rank is not None and self.rank < self.steps
+
+
+def extremes(
+    operator: Operator,
+    key: Key,
+    *,
+    k: int = 1,
+    smallest: int | None = None,
+    steps: int = 64,
+    tolerance: float = 1e-3,
+    pilot: Operator | None = None,
+    exact_below: int = EXACT_BELOW,
+    memory: int = lanczos.MEMORY,
+    driver: lanczos.Driver | None = None,
+) -> Extremes:
+    """The `k` largest eigenvalues and as many of the smallest, with a bound on each.
+
+    Lanczos until every bound is below `tolerance` times the spectral norm. Where more than one
+    value is wanted, further starts count equal eigenvalues (see the module's docstring; van
+    Dorsselaer, Hochstenbach & van der Vorst, 2000): at a probability of 1e-4 at most, `converged`
+    is True although an eigenvalue is missing. Matrices of at most `exact_below` rows are written
+    out. `converged` is False if the steps did not suffice for either; the bounds are right in any
+    case.
+
+    The start vector is half random and half the operator's gradient, which saves some steps to the
+    largest; a `pilot`, the same matrix for a sixteenth of the examples, say, saves one or two more
+    where products are dear.
+
+    Args:
+      operator: the matrix.
+      key: for the random vectors.
+      k: how many of the largest.
+      smallest: how many of the smallest; `k` by default, 0 where they are not wanted.
+      steps: at most so many Lanczos steps from each start; `k + smallest` are the fewest that can
+        converge.
+      tolerance: of the bounds, relative to the largest absolute eigenvalue found.
+      pilot: a matrix near `operator` and cheaper to multiply by: the iteration begins where a few
+        steps with it end, and a little beside, lest a direction be missed.
+      exact_below: write the matrix out up to this size; 0 for never.
+      memory: bytes that the Lanczos basis may take, with `k + smallest` eigenvectors beside it
+        where more than one is wanted.
+      driver: `lanczos.blocked`, `lanczos.iterate` or `lanczos.compiled`; `lanczos.driver` chooses
+        when None.
+
+    Raises:
+      ValueError: if `k` is not in [1, size] or `smallest` not in [0, size], a product is not
+        finite, `pilot` is of another size, or the basis of `steps` vectors exceeds `memory`.
+
+    >>> from lth_jax.landscape import dense_hessian, hessian
+    >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0, 5.0]))
+    >>> operator = hessian(loss, jnp.ones(4), [jnp.ones(1)])
+    >>> found = extremes(operator, jax.random.key(0), k=2, exact_below=0)
+    >>> found.largest.round(4).tolist(), found.smallest.round(4).tolist(), found.converged
+    ([5.0, 5.0], [1.0, 2.0], True)
+    >>> np.linalg.eigvalsh(dense_hessian(loss, jnp.ones(4), [jnp.ones(1)])).tolist()
+    [1.0, 2.0, 5.0, 5.0]
+    """
+    if not 1 <= k <= operator.size:
+        raise ValueError(f"`k` must lie in [1, {operator.size}], the support's size, got {k}.")
+    wanted = (k, k if smallest is None else smallest)
+    if not 0 <= wanted[1] <= operator.size:
+        raise ValueError(f"`smallest` must lie in [0, {operator.size}], got {smallest}.")
+    if pilot is not None and pilot.size != operator.size:
+        raise ValueError(f"`pilot` must have {operator.size} rows, got {pilot.size}.")
+    if operator.size <= min(exact_below, EXACT_LIMIT):
+        return _written_out(operator, wanted)
+    rows = sum(wanted) if max(wanted) > 1 else 0
+    steps = lanczos.allowed_steps(operator, steps, memory, rows)
+    if steps < max(wanted):
+        raise ValueError(f"`steps` must be at least `k` {max(wanted)}, got {steps}.")
+    run = driver or lanczos.driver(operator)
+
+    drawn, fresh = jax.random.split(key)
+    start = _start(operator.gradient, drawn) if pilot is None else _near(pilot, drawn, wanted)
+    locked = _nothing(operator, rows)
+    known, first = _search(run, operator, start, fresh, steps, locked, wanted, tolerance, pilot)
+    settled, counting = known.worst <= tolerance, 0
+    if rows and settled and first.found.steps < operator.size:
+        locked, settled, counting = _counted(
+            run, operator, key, steps, _lock(operator, locked, known, first), wanted, tolerance
+        )
+        ends = _ends(locked.values, locked.bounds, wanted)
+    else:
+        ends = _ends(known.values, known.bounds, wanted)
+    found = first.found
+    return Extremes(*ends, operator.size, found.steps, found.rank, settled, counting)
+
+
+class _Locked(NamedTuple):
+    """Eigenvalues found, with bounds, and their vectors: orthonormal rows, then rows of 0."""
+
+    values: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    vectors: jax.Array | None
+
+
+class _Known(NamedTuple):
+    """What is locked and what a start added to it.
+
+    Attributes:
+      values: the locked ones, then the Ritz values.
+      bounds: likewise.
+      chosen: of the wanted ones at both ends, their places in `values`.
+      held: how many of the first places are locked.
+      share: logarithm of what the start may have along an eigenvector beyond the ends.
+    """
+
+    values: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    chosen: NDArray[np.intp]
+    held: int
+    share: float
+
+    @property
+    def new(self) -> NDArray[np.intp]:
+        """The places of the wanted Ritz values."""
+        return self.chosen[self.chosen >= self.held]
+
+    @property
+    def worst(self) -> float:
+        """The largest bound of the wanted Ritz values, in units of the largest absolute value."""
+        return _relative(self.values, self.bounds[self.new])
+
+
+def _search(run, operator, start, key, steps, locked, wanted, tolerance, pilot=None):
+    """Lanczos from one start, until the wanted values are found or none is left to find."""
+
+    def left(found: Tridiagonal) -> int:
+        return _left(found, locked, operator.size, wanted, tolerance)
+
+    check = lanczos.CHECK if pilot is None else lanczos.CHECK - 1
+    krylov = run(operator, start, key, steps=steps, left=left, check=check, beside=locked.vectors)
+    return _merge(krylov.found, locked, wanted, tolerance), krylov
+
+
+def _counted(run, operator, key, steps, locked, wanted, tolerance):
+    """Further starts, each orthogonal to what is locked, until one finds nothing beyond the ends.
+
+    Returns `(locked, settled, steps)`.
+    """
+    total = 0
+    for i in range(2, sum(wanted) + 3):  # 0 and 1 would be the keys that `split(key)` returns
+        held = len(locked.values)
+        drawn, fresh = jax.random.split(jax.random.fold_in(key, i))
+        start = jax.random.normal(drawn, (operator.size,), operator.dtype)
+        most = min(steps, operator.size - held)
+        known, krylov = _search(run, operator, start, fresh, most, locked, wanted, tolerance)
+        total += krylov.found.steps
+        complete = held + krylov.found.steps == operator.size
+        if not known.new.size:
+            rare = known.share <= _rare(operator.size - held)
+            return locked, bool(complete or rare), total
+        locked = _lock(operator, locked, known, krylov)
+        settled = _relative(locked.values, locked.bounds) <= tolerance
+        if complete or not settled:
+            return locked, settled, total
+    return locked, False, total
+
+
+def _merge(found: Tridiagonal, locked: _Locked, wanted: tuple[int, int], tolerance: float):
+    """What is known with the Ritz values of a start.
+
+    A Ritz value takes a locked one's place only if it lies beyond it by more than the tolerance:
+    one that equals the k-th changes nothing.
+    """
+    more, held = ritz(found), len(locked.values)
+    values = np.concatenate([locked.values, more.values])
+    bounds = np.concatenate([locked.bounds, more.bounds])
+    slack = max(tolerance * np.abs(values).max(), np.finfo(np.float64).tiny)
+    favour = slack * (np.arange(len(values)) < held)
+    k, smallest = wanted
+    top = np.argsort(-values - favour, kind="stable")[:k]
+    bottom = np.argsort(values - favour, kind="stable")[:smallest]
+    shares = [-np.inf]
+    if k > 1:
+        shares.append(hidden_share(found, values[top].min() + slack))
+    if smallest > 1:
+        mirrored = found._replace(diagonal=-np.asarray(found.diagonal))
+        shares.append(hidden_share(mirrored, slack - values[bottom].max()))
+    return _Known(values, bounds, np.union1d(top, bottom), held, max(shares))
+
+
+def _left(
+    found: Tridiagonal, locked: _Locked, size: int, wanted: tuple[int, int], tolerance: float
+) -> int:
+    """How many more steps it takes at the rate of the last two; 0 when settled."""
+    held = len(locked.values)
+    missing = min(sum(wanted), size) - held - found.steps
+    if missing > 0:
+        return missing
+    now = _merge(found, locked, wanted, tolerance)
+    before = _merge(found.first(found.steps - 2), locked, wanted, tolerance)
+    if not now.new.size:
+        return _steps_to(_rare(size - held), before.share, now.share)
+    goal = tolerance * (LOCK if max(wanted) > 1 else 1.0)
+    with np.errstate(divide="ignore"):
+        return _steps_to(*np.log([goal, before.worst, now.worst]))
+
+
+def _steps_to(goal: float, before: float, now: float) -> int:
+    """How many steps more until a falling number is at its goal, from the last two steps."""
+    if now <= goal:
+        return 0
+    if not (np.isfinite([goal, before, now]).all() and now < before):
+        return lanczos.CHECK
+    return int(np.clip(np.ceil(2 * (now - goal) / (before - now)), 1, lanczos.BLOCK))
+
+
+def _rare(dimensions: int) -> float:
+    """Logarithm of a squared component so small that a random unit vector rarely has it."""
+    return float(np.log(np.pi * MISS**2 / (2 * dimensions)))
+
+
+def _relative(values: NDArray[np.float64], bounds: NDArray[np.float64]) -> float:
+    worst, scale = bounds.max(initial=0.0), np.abs(values).max()
+    return float(worst / scale) if scale else float(worst)
+
+
+def _nothing(operator: Operator, rows: int) -> _Locked:
+    none = np.zeros(0)
+    # Zeros rather than None before anything is locked: all starts share one program.
+    vectors = jnp.zeros((rows, operator.size), operator.dtype) if rows else None
+    return _Locked(none, none, vectors)
+
+
+def _lock(operator: Operator, locked: _Locked, known: _Known, krylov: lanczos.Krylov) -> _Locked:
+    """The wanted values and their vectors; what fell out of the ends is dropped."""
+    assert locked.vectors is not None
+    held, new = known.held, known.new
+    weights = np.zeros((len(locked.vectors), krylov.found.steps))
+    weights[: len(new)] = eigh(krylov.found)[1].T[new - held]
+    fresh = krylov.combine(weights)
+    bounds = known.bounds.copy()
+    if held:  # the bounds of T do not include what the locked vectors' residuals add
+        rounding = krylov.found.steps * float(jnp.finfo(fresh.dtype).eps * krylov.found.scale)
+        for row, place in enumerate(new):
+            residual = _residual(operator(fresh[row]), fresh[row], known.values[place])
+            bounds[place] = float(residual) + rounding
+    rows = np.full(len(weights), -1)
+    rows[: len(known.chosen)] = np.where(
+        known.chosen < held,
+        known.chosen,
+        len(weights) + np.searchsorted(new, known.chosen),
+    )
+    vectors = _select(locked.vectors, fresh, rows)
+    return _Locked(known.values[known.chosen], bounds[known.chosen], vectors)
+
+
+@jax.jit
+def _residual(product, v, value):
+    return jnp.linalg.norm(product - value.astype(v.dtype) * v)
+
+
+@jax.jit
+def _select(first, second, rows):
+    """Rows of two matrices one above the other; 0 for −1."""
+    taken = jnp.concatenate([first, second])[rows]
+    return jnp.where(rows[:, None] >= 0, taken, jnp.zeros_like(taken))
+
+
+def _written_out(operator: Operator, wanted: tuple[int, int]) -> Extremes:
+    values = eigenvalues(operator)
+    error = operator.size * np.finfo(operator.dtype).eps * np.abs(values).max()
+    ends = _ends(values, np.full(values.shape, error), wanted)
+    return Extremes(*ends, operator.size, 0, None, True)
+
+
+def _ends(values: Any, bounds: Any, wanted: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    order, (k, smallest) = np.argsort(values), wanted
+    values, bounds = values[order], bounds[order]
+    return values[::-1][:k], values[:smallest], bounds[::-1][:k], bounds[:smallest]
+
+
+@jax.jit
+def _start(gradient: jax.Array, key: Key, longer: float = 1.0) -> jax.Array:
+    """Random numbers and the gradient, so many times as long."""
+    drawn = jax.random.normal(key, gradient.shape, gradient.dtype)
+    length = jnp.linalg.norm(gradient)
+    share = jnp.where(length > 0, longer * jnp.linalg.norm(drawn) / length, 0.0)
+    return drawn + share.astype(drawn.dtype) * gradient
+
+
+def _near(pilot: Operator, key: Key, wanted: tuple[int, int]) -> jax.Array:
+    """Where a few steps with a cheaper matrix lead, and a little of where they began."""
+    first, fresh = jax.random.split(key)
+    start, (largest, smallest) = _start(pilot.gradient, first, LONGER), wanted
+    steps = min(lanczos.CHECK + largest + smallest - 2, pilot.size)
+    found = lanczos.leading(pilot, start, fresh, steps=steps, largest=largest, smallest=smallest)
+    return _beside(found, start)
+
+
+@jax.jit
+def _beside(found: jax.Array, start: jax.Array) -> jax.Array:
+    return found + BESIDE * start / jnp.linalg.norm(start)

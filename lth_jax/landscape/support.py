@@ -1,0 +1,109 @@
+"""The weights that a curvature matrix has rows for: vectors of them, and trees of all weights."""
+
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import trees
+from lth_jax.landscape.checks import check_boolean
+from lth_jax.types import Mask, Params
+
+
+def vector_dtype(params: Params) -> Any:
+    """The dtype of vectors on a support: float64 if any leaf is, else float32.
+
+    >>> vector_dtype({"a": jnp.ones(1, jnp.bfloat16), "b": jnp.ones(1)})
+    dtype('float32')
+    """
+    wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(params))
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def find(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:
+    """Where each weight stands in a vector, and where each entry of one stands among the weights.
+
+    Both directions are gathers: XLA's scatter is serial on a CPU.
+
+    Args:
+      params: a tree of arrays.
+      mask: concrete boolean tree like `params`; None for everything.
+      pattern: of the names of leaves, as in `fnmatch`.
+
+    Returns:
+      `(places, kept)`: int32 tree like `params`, with the number of kept weights outside the
+      support; int32 `[size]`, places in the ravelled parameters.
+
+    Raises:
+      TypeError: if a leaf of `mask` is not boolean.
+      ValueError: if the trees differ, no leaf matches `pattern`, or no weight is left.
+
+    >>> find({"w": jnp.ones(3)}, {"w": jnp.array([True, False, True])}, "*")[1].tolist()
+    [0, 2]
+    """
+    if mask is None:
+        mask = jax.tree.map(lambda p: np.ones(p.shape, bool), params)
+    trees.check_same_structure("mask", mask, "params", params)
+    check_boolean("mask", mask)
+    names = trees.names(params)
+    if not any(fnmatchcase(name, pattern) for name in names):
+        raise ValueError(f"`leaves` '{pattern}' matches none of the leaves {names}.")
+    chosen = [
+        np.asarray(leaf) & fnmatchcase(name, pattern)
+        for name, leaf in zip(names, jax.tree.leaves(mask), strict=True)
+    ]
+    flat = np.concatenate([leaf.ravel() for leaf in chosen])
+    if not flat.any():
+        raise ValueError(f"`mask` keeps no weight of the leaves that match '{pattern}'.")
+    kept = np.flatnonzero(flat)
+    places = np.where(flat, np.cumsum(flat) - 1, kept.size).astype(np.int32)
+    ends = np.cumsum([leaf.size for leaf in chosen])[:-1]
+    pieces = [
+        jnp.asarray(piece.reshape(leaf.shape))
+        for piece, leaf in zip(np.split(places, ends), chosen, strict=True)
+    ]
+    tree = jax.tree.unflatten(jax.tree.structure(params), pieces)
+    return tree, jnp.asarray(kept, jnp.int32)
+
+
+@jax.jit
+def expand(v: jax.Array, places: Any, params: Params) -> Params:
+    """The tree like `params` that holds `v` on the support and 0 elsewhere."""
+    if v.size == trees.size(params):  # nothing is left out: a gather would only copy
+        return unravel(v, params)
+
+    def leaf(at: jax.Array, p: jax.Array) -> jax.Array:
+        return v.at[at].get(mode="fill", fill_value=0).astype(p.dtype)
+
+    return jax.tree.map(leaf, places, params)
+
+
+@partial(jax.jit, static_argnums=2)
+def contract(tree: Params, kept: jax.Array, dtype: Any) -> jax.Array:
+    """The entries of a tree on the support, as a vector."""
+    flat = ravel(tree, dtype)
+    return flat if flat.size == kept.size else flat.at[kept].get(mode="promise_in_bounds")
+
+
+def ravel(tree: Params, dtype: Any) -> jax.Array:
+    """All entries as one vector.
+
+    Each leaf is written to where it belongs. Of a concatenation XLA:CPU makes every entry anew in
+    whatever reads it, looking up each time which piece it is from: that took more than a quarter
+    of a Lanczos step.
+    """
+    joined, first = jnp.zeros(trees.size(tree), dtype), 0
+    for leaf in jax.tree.leaves(tree):
+        joined = jax.lax.dynamic_update_slice(joined, leaf.ravel().astype(dtype), (first,))
+        first += leaf.size
+    return joined
+
+
+def unravel(flat: jax.Array, params: Params) -> Params:
+    """The tree like `params` of a vector of all entries; the inverse of `ravel`."""
+    ends = np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])[:-1]
+    pieces = jax.tree.unflatten(jax.tree.structure(params), jnp.split(flat, ends))
+    return jax.tree.map(lambda piece, p: piece.reshape(p.shape).astype(p.dtype), pieces, params)
