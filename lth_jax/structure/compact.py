@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Op, Value, trace
-from lth_jax.structure.groups import Group, Program, Structure, settle
+from lth_jax.structure.groups import Group, Program, Structure
 from lth_jax.structure.links import Axes, Links, Prefer
 from lth_jax.structure.rules import RULES, pick, pick_kept
 

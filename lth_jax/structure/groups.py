@@ -5,16 +5,16 @@ import fnmatch
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Value, trace
 from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
-from lth_jax.structure.rules import walk
 
 
 class Slot(NamedTuple):
@@ -194,7 +194,7 @@ def find_groups(
     )
     return Structure(
         groups=groups,
-        pinned={name: _reasons(axes, solution) for name, axes in leaves.items()},
+        pinned={name: _reasons(axes, solution, components) for name, axes in leaves.items()},
         unused=unused,
         unknown=tuple(sorted(links.unknown)),
         params=jax.tree.map(_shape_of, params),
@@ -263,33 +263,29 @@ def _pin_axes(links: Links, axes: Axes, reason: str) -> None:
         links.pin(atoms, reason)
 
 
-def settle(
-    block: Block,
-    start: Callable[[Links], list[Axes]],
-    finish: Callable[[Links, list[Axes]], None],
-    prefer: Prefer = major,
-    flow: bool = True,
-) -> tuple[Links, Solution]:
-    """Walks through a graph until no factor of a reshaped axis was chosen in vain.
-
-    Each walk starts afresh and gives up the factors that the last one found to be pinned, so it
-    ends.
-    """
-    given_up: defaultdict[Hashable, set[int]] = defaultdict(set)
-    while True:
-        links = Links(prefer, given_up, flow)
-        finish(links, walk(links, block, start(links)))
-        solution = links.solve()
-        stuck = solution.is_pinned()[solution.component]
-        vain = [(site, k) for site, (k, atoms) in links.sites.items() if stuck[atoms].all()]
-        if not vain:
-            return links, solution
-        for site, k in vain:
-            given_up[site].add(k)
+def _reasons(
+    axes: Axes, solution: Solution, units: tuple[np.ndarray, ...]
+) -> tuple[tuple[str, ...], ...]:
+    """For each axis of a leaf why indices of it are in no group."""
+    grouped = np.zeros(len(solution.is_pinned()), bool)
+    for components in units:
+        grouped[components] = True
+    return tuple(_why_not(solution.component[atoms], solution, grouped) for atoms in axes)
 
 
-def _reasons(axes: Axes, solution: Solution) -> tuple[tuple[str, ...], ...]:
-    return tuple(_noted(solution.pinned, solution.component[atoms]) for atoms in axes)
+def _why_not(components: np.ndarray, solution: Solution, grouped: np.ndarray) -> tuple[str, ...]:
+    """Reasons of what is pinned, and of what is free but would leave nothing behind."""
+    if not components.size:
+        return ("an axis without indices",)
+    found = _noted(solution.pinned, components)
+    alone = np.unique(components[~grouped[components] & ~solution.is_pinned()[components]])
+    if not alone.size:
+        return found
+    if len(components) == 1:
+        return (*found, "an axis of one index, without which nothing is left")
+    if (components == components[0]).all():
+        return (*found, "its indices can only go all together, which leaves nothing")
+    return (*found, "indices of which none is like another: a kind of units keeps at least one")
 
 
 def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ def _constant_axes(links: Links, value: Value) -> Axes:
     if not value.shape or not isinstance(value.aval.dtype, np.dtype):
         return [links.stuck(n, "a constant key") for n in value.shape]
     array = np.asarray(value.constant)
+    if not array.size:
+        return [links.fresh(n, ZERO) for n in array.shape]
     return [_constant_axis(links, np.moveaxis(array, d, 0)) for d in range(array.ndim)]
 
 

@@ -7,15 +7,17 @@ import numpy as np
 
 from lth_jax.models.convolution import conv_p
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import FINITE, Atoms, Axes, Links, product
+from lth_jax.structure.links import FINITE, Atoms, Axes, Links, Site, product
 from lth_jax.structure.rules import Link, Shrunk, register
 
 # --- products
 
 
-def contract(links: Links, op: Op, left: Atoms, right: Atoms) -> None:
+def contract(
+    links: Links, op: Op, left: Atoms, right: Atoms, site: Site | None = None
+) -> None:
     """`Σᵢ leftᵢ rightᵢ`: the two axes are tied, and the sum is exact where a factor is zero."""
-    links.tie(left, right)
+    links.tie(left, right, site)
     held = product(links.content(left), links.content(right))
     links.add_up(left, held, f"`{op.name}` sums over units that are not zero when masked")
 
@@ -117,21 +119,26 @@ def _channels(links: Links, op: Op, groups: int, image: Atoms, fan_in: Atoms, ou
         return out
     image, out = image.reshape(groups, -1), out.reshape(groups, -1)
     options = [image[:, 0], image[0, :]] if len(fan_in) > 1 else [image[:, 0]]
-    live = links.choose(op, "groups", options)
+    site = Site(op, "groups")
+    live = links.choose(site, options)
     if live == 1:
-        return _same_in_every_group(links, op, image, fan_in, out)
-    links.pin(fan_in, "channels of a group that goes as a whole")
-    links.tie(np.broadcast_to(image[:, :1], image.shape), image)
-    links.tie(np.broadcast_to(image[:, :1], out.shape), out)
+        return _same_in_every_group(links, op, image, fan_in, out, site)
     if live is None:
-        links.pin(image, "groups of which none can go")
+        for atoms in (image, fan_in, out):
+            links.pin(atoms, f"neither groups nor channels of every group can leave `{op.name}`")
+        return out.ravel()
+    links.pin(fan_in, "channels of a group that goes as a whole", site)
+    links.tie(np.broadcast_to(image[:, :1], image.shape), image, site)
+    links.tie(np.broadcast_to(image[:, :1], out.shape), out, site)
     held = product(links.content(image).max(1)[:, None], links.content(out))
     return links.with_content(out.ravel(), held.ravel())
 
 
-def _same_in_every_group(links: Links, op: Op, image: Atoms, fan_in: Atoms, out: Atoms) -> Atoms:
-    contract(links, op, image, np.broadcast_to(fan_in, image.shape))
-    links.tie(np.broadcast_to(out[:1], out.shape), out)
+def _same_in_every_group(
+    links: Links, op: Op, image: Atoms, fan_in: Atoms, out: Atoms, site: Site
+) -> Atoms:
+    contract(links, op, image, np.broadcast_to(fan_in, image.shape), site)
+    links.tie(np.broadcast_to(out[:1], out.shape), out, site)
     return out.ravel()
 
 

@@ -1,0 +1,66 @@
+"""Which factor of each reshaped axis is removable: walks through a graph until all choices work."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lth_jax.structure.graph import Block
+from lth_jax.structure.links import Axes, Links, Prefer, Site, Solution, major
+from lth_jax.structure.rules import walk
+
+
+def settle(
+    block: Block,
+    start: Callable[[Links], list[Axes]],
+    finish: Callable[[Links, list[Axes]], None],
+    prefer: Prefer = major,
+    flow: bool = True,
+) -> tuple[Links, Solution]:
+    """Walks through a graph until no factor of a reshaped axis was chosen in vain.
+
+    A choice is in vain if it makes no input removable: all its indices must stay, or all go
+    together. Each walk starts afresh and gives up some of the factors that the last one chose in
+    vain (see `_to_blame`), so it ends.
+    """
+    given_up: defaultdict[Site, set[int]] = defaultdict(set)
+    while True:
+        links = Links(prefer, given_up, flow)
+        ins = start(links)
+        finish(links, walk(links, block, ins))
+        solution = links.solve()
+        vain = _vain(links, solution, ins)
+        if not vain:
+            return links, solution
+        for site in _to_blame(links, solution, vain):
+            given_up[site].add(links.choices[site].factor)
+
+
+def _vain(links: Links, solution: Solution, ins: Sequence[Axes]) -> list[Site]:
+    """The sites whose choice makes no input removable, in the order of the graph."""
+    held = [solution.component[atoms] for axes in ins for atoms in axes]
+    useful = np.zeros(len(solution.is_pinned()), bool)
+    useful[np.concatenate([*held, np.zeros(0, int)])] = True
+    useful &= ~solution.is_pinned()
+
+    def works(atoms: np.ndarray) -> bool:
+        components = np.unique(solution.component[atoms])
+        return len(components) > 1 and bool(useful[components].any())
+
+    return [site for site, choice in links.choices.items() if not works(choice.atoms)]
+
+
+def _to_blame(links: Links, solution: Solution, vain: Sequence[Site]) -> list[Site]:
+    """Those of the vain choices that cannot work whatever the other vain ones are.
+
+    One side of such a choice must stay although all vain choices are undone. Where there is none,
+    the choices spoil each other, and the last one of each component is given up.
+    """
+    undone = links.solve(without=set(vain))
+    stuck = undone.is_pinned()[undone.component]
+    sides = {site: [*links.sides(site), links.choices[site].atoms] for site in vain}
+    blamed = [site for site in vain if any(stuck[atoms].all() for atoms in sides[site])]
+    if blamed:
+        return blamed
+    last = {int(solution.component[links.choices[site].atoms[0]]): site for site in vain}
+    return list(last.values())
