@@ -1,5 +1,6 @@
 """Smaller parameters, and the same program run on them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from lth_jax import trees
 from lth_jax.structure.choices import settle
@@ -14,6 +16,7 @@ from lth_jax.structure.graph import Block, Op, Value, trace
 from lth_jax.structure.groups import Group, Program, Structure
 from lth_jax.structure.links import Axes, Links, Prefer
 from lth_jax.structure.rules import RULES, pick, pick_kept
+from lth_jax.structure.sharding import abstract, fitted
 
 UnitMask = Mapping[str, Any]
 """For each group by name, bool `[units]`, True = kept; a group that is absent is kept whole."""
@@ -50,7 +53,7 @@ class Smaller:
         self, f: Callable[..., Any], ins: Sequence[Value], outs: Sequence[Value]
     ) -> Callable[..., list[Any]]:
         """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
-        block, _ = trace(f, *(jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in ins))
+        block, _ = trace(f, *(abstract(v.aval) for v in ins))
         smaller = shrink(block, [self.kept(v) for v in ins], self._prefer)
         for mine, theirs in zip(outs, block.outs, strict=True):
             if not all(map(np.array_equal, self.kept(mine), smaller.kept(theirs))):
@@ -64,7 +67,14 @@ class Smaller:
         return all(flags.all() for v in (*op.ins, *op.outs) for flags in self.kept(v))
 
     def _run(self, op: Op, *args: Any) -> list[Any]:
-        return RULES[op.name].run(self, op, args)
+        shardings = {
+            name: fitted(given, self.shape(op.outs[0]))
+            for name, given in op.params.items()
+            if isinstance(given, NamedSharding)
+        }
+        smaller = dataclasses.replace(op, params={**op.params, **shardings})
+        with op.context.manager:
+            return RULES[op.name].run(self, smaller, args)
 
     def _constant(self, value: Value) -> Any:
         if not value.shape or all(flags.all() for flags in self.kept(value)):
@@ -180,7 +190,8 @@ def compact(
     that came from a width (LayerNorm's divisor, attention's scale) keep their old value, and
     `apply(smaller, x) = original(masked, x)`; so its gradients are the masked network's at the
     survivors. Functions with derivatives of their own keep them. It can be jitted,
-    differentiated, vmapped and exported.
+    differentiated, vmapped and exported. On an explicit mesh it is traced again for the shardings
+    of its arguments; a mesh axis that does not divide a smaller axis no longer shards it.
 
     Args:
       structure: from `find_groups`.
@@ -235,18 +246,18 @@ def _left(structure: Structure, units: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
-    """The compact function: the graph as analysed, or traced again for other shapes."""
+    """The compact function: the graph as analysed, or traced again for other types or meshes."""
     leaves = len(program.block.ins)
     count = leaves - len(jax.tree.leaves(program.in_tree.children()[1:]))
     kept = [smaller.kept(v) for v in program.block.ins]
+    analysed = program.mesh, tuple(abstract(v.aval) for v in program.block.ins)
 
     @functools.cache
-    def at(types: tuple[Any, ...]) -> tuple[Smaller, Block]:
-        if types == program.in_types[count:]:
+    def at(mesh: Any, types: tuple[Any, ...]) -> tuple[Smaller, Block]:
+        if (mesh, types) == analysed:
             return smaller, program.block
-        whole = (*program.in_types[:count], *types)
-        block, _ = trace(program.apply, *jax.tree.unflatten(program.in_tree, whole))
-        free = [[np.ones(n, bool) for n in t.shape] for t in types]
+        block, _ = trace(program.apply, *jax.tree.unflatten(program.in_tree, types))
+        free = [[np.ones(n, bool) for n in t.shape] for t in types[count:]]
         return shrink(block, [*kept[:count], *free], program.prefer), block
 
     def apply(params: Any, *args: Any) -> Any:
@@ -257,8 +268,9 @@ def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
                 f"not {tree}"
             )
         _check_shapes(flat[:count], kept, trees.names(params))
-        types = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in flat[count:])
-        here, block = at(types)
+        shapes = [v.shape for v in program.block.ins[:count]] + [None] * (len(flat) - count)
+        types = tuple(abstract(jax.typeof(x), n) for x, n in zip(flat, shapes, strict=True))
+        here, block = at(jax.sharding.get_abstract_mesh(), types)
         return jax.tree.unflatten(program.out_tree, here.block(block, flat))
 
     return apply

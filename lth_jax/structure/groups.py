@@ -65,8 +65,8 @@ class Program(NamedTuple):
     block: Block
     labels: dict[Value, Axes]
     component: np.ndarray
+    mesh: Any
     in_tree: Any
-    in_types: tuple[Any, ...]
     out_tree: Any
 
 
@@ -188,8 +188,8 @@ def find_groups(
         block=block,
         labels=links.labels,
         component=solution.component,
+        mesh=jax.sharding.get_abstract_mesh(),
         in_tree=jax.tree.structure((params, *args)),
-        in_types=tuple(_shape_of(x) for x in jax.tree.leaves((params, *args))),
         out_tree=jax.tree.structure(out),
     )
     return Structure(

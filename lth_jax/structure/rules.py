@@ -12,6 +12,7 @@ import numpy as np
 
 from lth_jax.structure.graph import Block, Op, Value
 from lth_jax.structure.links import FINITE, WILD, ZERO, Atoms, Axes, Links, product
+from lth_jax.structure.sharding import explicit, fitted
 
 
 class Shrunk(Protocol):
@@ -277,8 +278,12 @@ def pick(x: Any, axis: int, places: np.ndarray) -> Any:
     """
     if len(places) == x.shape[axis]:
         return x
-    steps = np.unique(np.diff(places))
     before = (slice(None),) * axis
+    if (sharding := explicit(x)) is not None:
+        # On explicit meshes slices of sharded axes are ambiguous and `take` is refused (0.10.2).
+        shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
+        return x.at[*before, places].get(out_sharding=fitted(sharding, shape))
+    steps = np.unique(np.diff(places))
     if len(places) and len(steps) <= 1:
         step = int(steps[0]) if len(steps) else 1
         return x[*before, int(places[0]) : int(places[-1]) + 1 : step]
