@@ -253,9 +253,7 @@ def _run_custom_vjp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
         ins, outs = [op.ins[k] for k in places], [op.outs[k] for k in used]
         smaller = shrunk.derived(rule, [*op.ins, *outs], ins)
-        found = dict(
-            zip(places, smaller(*primals, *(cotangents[k] for k in used)), strict=True)
-        )
+        found = dict(zip(places, smaller(*primals, *(cotangents[k] for k in used)), strict=True))
         return tuple(found.get(k) for k in range(len(primals)))
 
     call.defvjp(forward, backward, symbolic_zeros=True)

@@ -42,9 +42,7 @@ def fitted(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     if all(entries):
         return sharding
     spec = (e if whole else None for e, whole in zip(sharding.spec, entries, strict=True))
-    return NamedSharding(
-        sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind
-    )
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 
 def explicit(x: Any) -> NamedSharding | None:
