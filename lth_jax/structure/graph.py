@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend import core as jex
 
 # Calls that only group operations: the graph looks through them.
-_TRANSPARENT = {
+TRANSPARENT = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -110,7 +110,7 @@ def _inline(closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op]) -> lis
 
     for eqn in jaxpr.eqns:
         operands = tuple(value(v) for v in eqn.invars)
-        inner = _TRANSPARENT.get(eqn.primitive.name)
+        inner = TRANSPARENT.get(eqn.primitive.name)
         if inner in eqn.params:
             results = _inline(eqn.params[inner], operands, ops)
         else:

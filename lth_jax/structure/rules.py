@@ -269,16 +269,16 @@ def _nothing(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 register(
     "abs", "asin", "asinh", "atan", "atanh", "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil",
-    "conj", "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "from_edtype", "imag",
-    "layout_constraint", "log1p", "name", "neg", "real", "reduce_precision", "reshard",
+    "conj", "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "from_edtype",
+    "imag", "layout_constraint", "log1p", "name", "neg", "real", "reduce_precision", "reshard",
     "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stage",
     "stop_gradient", "tan", "tanh", "to_edtype",
     link=elementwise(keep),
 )  # fmt: skip
 register(
     "acos", "and", "atan2", "bessel_i0e", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp",
-    "exp2", "ge", "gt", "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter", "not",
-    "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical",
+    "exp2", "ge", "gt", "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter",
+    "not", "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical",
     "threefry2x32", "xor",
     link=elementwise(spoil),
 )  # fmt: skip

@@ -6,8 +6,8 @@ The axes that they do not touch pass; the others must stay.
 import numpy as np
 
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import WILD, ZERO, Atoms, Axes, Links
-from lth_jax.structure.rules import refuse, register
+from lth_jax.structure.links import FINITE, WILD, ZERO, Atoms, Axes, Links
+from lth_jax.structure.rules import Link, refuse, register
 
 
 def _fft(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -22,69 +22,108 @@ register("fft", link=_fft)
 
 
 def _by_matrix(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    return _batched(links, op, ins, len(ins[0]) - 2)
+    """Functions of matrices, with a batch of them along the axes before."""
+    rank = len(ins[0]) - 2
+    batch = _side_by_side(links, [axes[:rank] for axes in ins], [])
+    _mixed(links, op, [atoms for axes in ins for atoms in axes[rank:]])
+    return [[*batch, *_made(links, op, v.shape[rank:])] for v in op.outs]
 
 
-def _by_vector(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    return _batched(links, op, ins, len(ins[0]) - 1)
+def _solve(rank: int) -> Link:
+    """`a⁻¹ b` or `b a⁻¹`, linear in b; `rank`: how many axes an `a` has (2, or 1 for bands).
+
+    Each column of b (or row, where a stands on the right) is a problem of its own.
+    """
+
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        *matrix, right = ins
+        free = -1 if op.params.get("left_side", True) else -2
+        batch = _side_by_side(links, [axes[:-rank] for axes in matrix], [right[:-2]])
+        _mixed(links, op, [*(a for axes in matrix for a in axes[-rank:]), right[-3 - free]])
+        columns = _made(links, op, op.outs[0].shape[-2:])
+        columns[free] = right[free]
+        return [[*batch, *columns]]
+
+    return link
 
 
-def _batched(links: Links, op: Op, ins: list[Axes], rank: int) -> list[Axes]:
-    """The first `rank` axes are a batch of problems; a problem of zeros may have no solution."""
-    reason = f"`{op.name}` mixes all entries of it"
-    for axes in ins:
-        for atoms in axes[rank:]:
-            links.pin(atoms, reason)
-    batch = [_side_by_side(links, [axes[d] for axes in ins]) for d in range(rank)]
-    return [[*batch, *(links.stuck(n, reason) for n in v.shape[rank:])] for v in op.outs]
+def _mixed(links: Links, op: Op, axes: list[Atoms]) -> None:
+    for atoms in axes:
+        links.pin(atoms, f"`{op.name}` mixes all entries of it")
 
 
-def _side_by_side(links: Links, across: list[Atoms]) -> Atoms:
-    for atoms in across[1:]:
-        links.tie(across[0], atoms)
-    held = np.array([links.content(atoms) for atoms in across])
-    return links.with_content(across[0], np.where(held == ZERO, WILD, held).max(axis=0))
+def _made(links: Links, op: Op, shape: tuple[int, ...]) -> Axes:
+    return [links.stuck(n, f"`{op.name}` mixes all entries of it") for n in shape]
 
 
-def _triangular_solve(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """`a⁻¹ b` or `b a⁻¹`: each column of b (or row) is a problem of its own, linear in it."""
-    matrix, right = ins
-    free = len(right) - (1 if op.params["left_side"] else 2)
-    (out,) = _batched(links, op, [matrix, [*right[:-2], *right[free : free - 1]]], len(matrix) - 2)
-    mixed = len(right) - (2 if op.params["left_side"] else 1)
-    links.pin(right[mixed], f"`{op.name}` mixes all entries of it")
-    out[free] = right[free]
-    return [out]
+def _side_by_side(links: Links, matrices: list[Axes], linear: list[Axes]) -> Axes:
+    """Axes of a batch: tied; without a solution where a matrix is zero, else linear in the rest."""
+    out = []
+    for across in zip(*matrices, *linear, strict=True):
+        for atoms in across[1:]:
+            links.tie(across[0], atoms)
+        held = np.array([links.content(atoms) for atoms in across])
+        count = len(matrices)
+        if linear:
+            held[:count] = np.where(held[:count] == FINITE, ZERO, WILD)
+        else:
+            held = np.where(held == ZERO, WILD, held)
+        out.append(links.with_content(across[0], held.max(axis=0)))
+    return out
 
 
-register("triangular_solve", link=_triangular_solve)
+register("triangular_solve", link=_solve(2))
+register("tridiagonal_solve", link=_solve(1))
 register(
     "cholesky", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu",
     "ormqr", "qr", "schur", "svd", "symmetric_product", "tridiagonal",
     link=_by_matrix,
 )  # fmt: skip
-register("lu_pivots_to_permutation", "tridiagonal_solve", link=_by_vector)
+
+
+def _permutation(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    *batch, pivots = ins[0]
+    _mixed(links, op, [pivots])
+    held = [links.with_content(atoms, FINITE) for atoms in batch]
+    return [[*held, *_made(links, op, op.outs[0].shape[-1:])]]
+
+
+register("lu_pivots_to_permutation", link=_permutation)
 
 # --- primitives of which nothing can go
 
-_REASONS = {
-    "`{name}` updates all entries together": ("cholesky_update",),
-    "`{name}` solves for all entries together": ("custom_lin", "custom_linear_solve"),
-    "`{name}` moves rows to places that depend on data": ("ragged_all_to_all",),
-    "`{name}` is one half of a transfer between devices": (
-        "precv", "psend",
-        *(f"{name}_{half}" for half in ("start", "done") for name in (
-            "all_gather", "all_to_all", "pbroadcast", "ppermute", "psum", "reduce_scatter")),
-        "all_gather_reduced_start", "psum_invariant_start", "unreduced_psum_start",
-        "unreduced_reduce_scatter_start",
-    ),
-    "`{name}` reads or writes memory in place": (
-        "addupdate", "empty2", "get", "swap",
-    ),
-    "`{name}` runs a program that the graph does not follow": ("eval_jaxpr",),
-    "`{name}` has no axes": ("after_all", "axis_index", "create_token", "platform_index"),
-}  # fmt: skip
+_TRANSFERS = (
+    "all_gather", "all_gather_reduced", "all_to_all", "pbroadcast", "ppermute", "psum",
+    "psum_invariant", "reduce_scatter", "unreduced_psum", "unreduced_reduce_scatter",
+)  # fmt: skip
 
-for _reason, _names in _REASONS.items():
-    for _name in _names:
-        register(_name, link=refuse(_reason.format(name=_name)))
+REFUSED = {
+    "cholesky_update": "updates all entries together",
+    **dict.fromkeys(["custom_lin", "custom_linear_solve"], "solves for all entries together"),
+    "ragged_all_to_all": "moves rows to places that depend on data",
+    **dict.fromkeys(
+        ["precv", "psend", *(f"{n}_{half}" for n in _TRANSFERS for half in ("start", "done"))],
+        "is one half of a transfer between devices",
+    ),
+    **dict.fromkeys(["addupdate", "empty2", "get", "swap"], "reads or writes memory in place"),
+    **dict.fromkeys(
+        [
+            "cudnn_fusion",
+            *(
+                f"dot_product_attention_{kind}{way}{end}"
+                for kind in ("", "fp8_")
+                for way in ("fwd", "bwd")
+                for end in ("", "_wrapper")
+            ),
+        ],
+        "is a kernel of cuDNN, which the graph does not look into",
+    ),
+    "eval_jaxpr": "runs a program that the graph does not follow",
+    **dict.fromkeys(
+        ["after_all", "axis_index", "create_token", "platform_index"], "makes what has no axes"
+    ),
+}
+"""Primitives whose operands and results must stay as they are, and why."""
+
+for _name, _reason in REFUSED.items():
+    register(_name, link=refuse(f"`{_name}` {_reason}"))

@@ -21,7 +21,11 @@ def contract(links: Links, op: Op, left: Atoms, right: Atoms, site: Site | None 
 
 
 def _dot_general(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    (lc, rc), (lb, rb) = op.params["dimension_numbers"]
+    return _product(links, op, ins, op.params["dimension_numbers"])
+
+
+def _product(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
+    (lc, rc), (lb, rb) = dims
     left, right = ins
     for a, b in zip(lc, rc, strict=True):
         contract(links, op, left[a], right[b])
@@ -63,20 +67,28 @@ def _ragged_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _scaled_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return _scaled(links, op, ins, op.params["dimension_numbers"])
+
+
+def _scaled_matmul(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return _scaled(links, op, ins, (((2,), (2,)), ((0,), (0,))))
+
+
+def _scaled(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
     """`(left · scale) (right · scale)`, where a scale belongs to a block of a contracted axis."""
-    (lc, rc), _ = op.params["dimension_numbers"]
-    for operand, scale, contracted in zip(ins[:2], ins[2:], (lc, rc), strict=True):
+    for operand, scale, contracted in zip(ins[:2], ins[2:4], dims[0], strict=True):
         for d, (a, b) in enumerate(zip(operand, scale, strict=True)):
             if d in contracted:
                 for atoms in (a, b):
                     links.pin(atoms, f"`{op.name}` scales blocks of it")
             else:
                 links.tie(a, b)
-    return _dot_general(links, op, ins[:2])
+    return _product(links, op, ins[:2], dims)
 
 
 register("ragged_dot_general", link=_ragged_dot)
 register("scaled_dot", link=_scaled_dot)
+register("scaled_matmul", "scaled_matmul_wrapper", link=_scaled_matmul)
 
 
 # --- convolutions
