@@ -19,7 +19,7 @@ def settle(
 ) -> tuple[Links, Solution]:
     """Walks through a graph until no factor of a reshaped axis was chosen in vain.
 
-    A choice is in vain if it makes no input removable: all its indices must stay, or all go
+    A choice is in vain if no index of an input or a result can go by it: all must stay, or all go
     together. Each walk starts afresh and gives up some of the factors that the last one chose in
     vain (see `_to_blame`), so it ends.
     """
@@ -27,18 +27,19 @@ def settle(
     while True:
         links = Links(prefer, given_up, flow)
         ins = start(links)
-        finish(links, walk(links, block, ins))
+        outs = walk(links, block, ins)
+        finish(links, outs)
         solution = links.solve()
-        vain = _vain(links, solution, ins)
+        vain = _vain(links, solution, [*ins, *outs])
         if not vain:
             return links, solution
         for site in _to_blame(links, solution, vain):
             given_up[site].add(links.choices[site].factor)
 
 
-def _vain(links: Links, solution: Solution, ins: Sequence[Axes]) -> list[Site]:
-    """The sites whose choice makes no input removable, in the order of the graph."""
-    held = [solution.component[atoms] for axes in ins for atoms in axes]
+def _vain(links: Links, solution: Solution, ends: Sequence[Axes]) -> list[Site]:
+    """The sites by whose choice no index of `ends` can go, in the order of the graph."""
+    held = [solution.component[atoms] for axes in ends for atoms in axes]
     useful = np.zeros(len(solution.is_pinned()), bool)
     useful[np.concatenate([*held, np.zeros(0, int)])] = True
     useful &= ~solution.is_pinned()

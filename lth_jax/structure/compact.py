@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from lth_jax import trees
 from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Op, Value, trace
 from lth_jax.structure.groups import Group, Program, Structure
-from lth_jax.structure.links import Axes, Links, Prefer
+from lth_jax.structure.links import Atoms, Axes, Links, Prefer
 from lth_jax.structure.rules import RULES, pick, pick_kept
 from lth_jax.structure.sharding import abstract, fitted
 
@@ -54,13 +54,9 @@ class Smaller:
     ) -> Callable[..., list[Any]]:
         """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
         block, _ = trace(f, *(abstract(v.aval) for v in ins))
-        smaller = shrink(block, [self.kept(v) for v in ins], self._prefer)
-        for mine, theirs in zip(outs, block.outs, strict=True):
-            if not all(map(np.array_equal, self.kept(mine), smaller.kept(theirs))):
-                raise ValueError(
-                    "`apply` has a custom derivative that loses other indices than the function "
-                    "it belongs to; pin the leaves it reads, or remove the custom rule"
-                )
+        smaller = shrink(
+            block, [self.kept(v) for v in ins], self._prefer, [self.kept(v) for v in outs]
+        )
         return lambda *args: smaller.block(block, args)
 
     def _is_whole(self, op: Op) -> bool:
@@ -82,36 +78,53 @@ class Smaller:
         return pick_kept(jnp.asarray(value.constant), self.kept(value))
 
 
-def shrink(block: Block, kept: Sequence[Sequence[np.ndarray]], prefer: Prefer) -> Smaller:
+def shrink(
+    block: Block,
+    kept: Sequence[Sequence[np.ndarray]],
+    prefer: Prefer,
+    outs: Sequence[Sequence[np.ndarray]] = (),
+) -> Smaller:
     """A program whose inputs have lost known indices.
 
     Args:
       block: the program at its original size.
       kept: for each input, for each axis, bool: which indices are left.
       prefer: as in `find_groups`.
+      outs: the same for each result, where it is known: results may be constants, which lose
+        indices with nothing.
 
     Raises:
       ValueError: if the program ties a lost index to one that is kept.
     """
 
+    def pin(links: Links, values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]) -> None:
+        for atoms, flag in _pairs(values, flags):
+            links.pin(atoms[flag], "kept")
+
     def start(links: Links) -> list[Axes]:
         ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
-        for axes, flags in zip(ins, kept, strict=True):
-            for atoms, flag in zip(axes, flags, strict=True):
-                links.pin(atoms[flag], "kept")
+        pin(links, ins, kept)
         return ins
 
-    links, solution = settle(block, start, lambda links, outs: None, prefer)
+    links, solution = settle(block, start, lambda links, ends: pin(links, ends, outs), prefer)
     gone = np.zeros_like(solution.is_pinned())
-    for value, flags in zip(block.ins, kept, strict=True):
-        for atoms, flag in zip(links.labels[value], flags, strict=True):
+    for values, flags in ((block.ins, kept), (block.outs, outs)):
+        for atoms, flag in _pairs([links.labels[v] for v in values], flags):
             gone[solution.component[atoms[~flag]]] = True
     if (gone & solution.is_pinned()).any():
         raise ValueError(
             "`apply` ties units that are removed to units that are kept when it is traced with "
-            "arguments of other shapes, or differentiated; pin the leaves concerned"
+            "arguments of other types, or in a custom derivative; pin the leaves concerned"
         )
     return Smaller(links.labels, ~gone[solution.component], prefer)
+
+
+def _pairs(
+    values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]
+) -> Iterator[tuple[Atoms, np.ndarray]]:
+    """The atoms of each axis with its flags, for the values that have some."""
+    for axes, of_value in zip(values, flags, strict=False):
+        yield from zip(axes, of_value, strict=True)
 
 
 def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:

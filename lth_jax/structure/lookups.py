@@ -89,7 +89,8 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     dims, sizes, known = op.params["dimension_numbers"], op.params["slice_sizes"], _known_rows(op)
     operand, indices = ins[:2]
     fill = op.params["fill_value"]
-    if fill is not None and fill != 0:  # stands where an index lies outside
+    # What stands where an index lies outside. NaN, the default, marks an error in the indices.
+    if fill is not None and fill != 0 and not np.isnan(fill):
         operand = [links.with_content(atoms, FINITE) for atoms in operand]
     windows = iter(dims.offset_dims)
     out: dict[int, Atoms] = {}

@@ -171,7 +171,9 @@ def test_other_shapes_and_shardings(on, arrays):
 def test_a_function_analysed_without_a_mesh_runs_on_one(arrays):
     params, x = arrays
     found = st.find_groups(heads, params, x)
-    small, compact = st.compact(found, params, {g.name: every_second(g.units) for g in found.groups})
+    small, compact = st.compact(
+        found, params, {g.name: every_second(g.units) for g in found.groups}
+    )
     expected = jax.jit(compact)(small, x)
     mesh = jax.make_mesh((2, 2), ("d", "t"), (EXPLICIT,) * 2, devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
