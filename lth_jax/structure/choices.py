@@ -54,13 +54,19 @@ def _vain(links: Links, solution: Solution, ends: Sequence[Axes]) -> list[Site]:
 def _to_blame(links: Links, solution: Solution, vain: Sequence[Site]) -> list[Site]:
     """Those of the vain choices that cannot work whatever the other vain ones are.
 
-    One side of such a choice must stay although all vain choices are undone. Where there is none,
-    the choices spoil each other, and the last one of each component is given up.
+    With all vain choices undone, one side of such a choice still must stay or go all together.
+    Where there is none, the choices spoil each other, and the last one of each component is given
+    up. Not all combinations are tried.
     """
     undone = links.solve(without=set(vain))
     stuck = undone.is_pinned()[undone.component]
-    sides = {site: [*links.sides(site), links.choices[site].atoms] for site in vain}
-    blamed = [site for site in vain if any(stuck[atoms].all() for atoms in sides[site])]
+
+    def fails(site: Site) -> bool:
+        atoms = links.choices[site].atoms
+        together = (undone.component[atoms] == undone.component[atoms[0]]).all()
+        return bool(together) or any(stuck[a].all() for a in (atoms, *links.sides(site)))
+
+    blamed = [site for site in vain if fails(site)]
     if blamed:
         return blamed
     last = {int(solution.component[links.choices[site].atoms[0]]): site for site in vain}

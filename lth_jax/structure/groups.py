@@ -182,6 +182,8 @@ def find_groups(
     links, solution = settle(block, start, finish, prefer)
     leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
     groups, components = _collect(leaves, solution)
+    alone = ~solution.is_pinned()
+    alone[np.concatenate([np.zeros(0, int), *components])] = False
     program = Program(
         apply=apply,
         prefer=prefer,
@@ -194,7 +196,7 @@ def find_groups(
     )
     return Structure(
         groups=groups,
-        pinned={name: _reasons(axes, solution, components) for name, axes in leaves.items()},
+        pinned={name: _reasons(axes, solution, alone) for name, axes in leaves.items()},
         unused=unused,
         unknown=tuple(sorted(links.unknown)),
         params=jax.tree.map(_shape_of, params),
@@ -263,23 +265,23 @@ def _pin_axes(links: Links, axes: Axes, reason: str) -> None:
         links.pin(atoms, reason)
 
 
-def _reasons(
-    axes: Axes, solution: Solution, units: tuple[np.ndarray, ...]
-) -> tuple[tuple[str, ...], ...]:
-    """For each axis of a leaf why indices of it are in no group."""
-    grouped = np.zeros(len(solution.is_pinned()), bool)
-    for components in units:
-        grouped[components] = True
-    return tuple(_why_not(solution.component[atoms], solution, grouped) for atoms in axes)
+def _reasons(axes: Axes, solution: Solution, alone: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    """For each axis of a leaf why indices of it are in no group.
+
+    Args:
+      axes: the atoms of the leaf.
+      solution: the components of all atoms.
+      alone: bool for each component: free, and in no group.
+    """
+    return tuple(_why_not(solution.component[atoms], solution, alone) for atoms in axes)
 
 
-def _why_not(components: np.ndarray, solution: Solution, grouped: np.ndarray) -> tuple[str, ...]:
+def _why_not(components: np.ndarray, solution: Solution, alone: np.ndarray) -> tuple[str, ...]:
     """Reasons of what is pinned, and of what is free but would leave nothing behind."""
     if not components.size:
         return ("an axis without indices",)
     found = _noted(solution.pinned, components)
-    alone = np.unique(components[~grouped[components] & ~solution.is_pinned()[components]])
-    if not alone.size:
+    if not alone[components].any():
         return found
     if len(components) == 1:
         return (*found, "an axis of one index, without which nothing is left")

@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from lth_jax import structure as st
+from tests.structure.conftest import QUICK
 
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 BATCH, FEATURES, UNITS = 4, 6, 8
@@ -78,7 +79,10 @@ def shifted(p, x):
     return jnp.pad(h, ((0, 0), (0, 2)))[:, :UNITS] @ p["v"]
 
 
-EVERYWHERE = [embedded, dense, widened, heads, looped, own_rules, resharded, automatic, shifted]
+EVERYWHERE = [
+    embedded, widened, own_rules, automatic,
+    *(pytest.param(f, marks=pytest.mark.slow) for f in (dense, heads, looped, resharded, shifted)),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,8 @@ def check(mesh, apply, params, data, choose=every_second, **specs):
             out = f(p, x)
             return jnp.sum(out**2), out
 
-        (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(p, x)
+        step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+        (_, out), grads = step(p, x)
         return np.asarray(out), jax.tree.map(np.asarray, grads)
 
     (out, grads), (small_out, small_grads) = results(apply, masked), results(compact, small)
@@ -207,8 +212,17 @@ def gathered(p, x):
     return jax.shard_map(body, in_specs=specs, out_specs=P("d", None))(x, p["w"], p["v"])
 
 
-@pytest.mark.parametrize("on", [auto, four], indirect=True, ids=["auto", "explicit"])
-@pytest.mark.parametrize("apply", [tensor_parallel, gathered], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("on", "apply"),
+    [
+        (four, tensor_parallel),
+        (auto, gathered),
+        pytest.param(auto, tensor_parallel, marks=pytest.mark.slow),
+        pytest.param(four, gathered, marks=pytest.mark.slow),
+    ],
+    indirect=["on"],
+    ids=["explicit", "auto, gathered", "auto", "explicit, gathered"],
+)
 def test_every_device_loses_the_same_units_of_its_part(apply, on, arrays):
     found, small, _ = check(on, apply, *arrays, x=P("d"), w=P(None, "t"), v=P("t"))
     (group,) = found.groups
