@@ -76,7 +76,8 @@ class Structure:
 
     Attributes:
       groups: the removable units.
-      pinned: for each leaf, for each axis, the reasons why indices of it must stay.
+      pinned: for each leaf, for each axis, the reasons why indices of it are in no group; empty
+        if and only if all are in one.
       unused: names of the leaves that the function does not read.
       unknown: names of the primitives without a rule; what they touch is pinned.
       params: the parameters' shapes and dtypes.
@@ -158,7 +159,7 @@ def find_groups(
         same features of all heads), or any function of the factors' sizes.
 
     Returns:
-      The groups, with the reasons for what must stay.
+      The groups, and for every axis of which some index is in no group the reasons for that.
 
     Raises:
       ValueError: if `apply` is not jittable, or does not read `params`.

@@ -28,9 +28,9 @@ def abstract(aval: Any, shape: Sequence[int] | None = None) -> Any:
 def fitted(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     """The sharding without the mesh axes that do not divide the shape any more.
 
-    >>> mesh = jax.sharding.AbstractMesh((2,), ("x",))
-    >>> fitted(NamedSharding(mesh, PartitionSpec("x", "x")), (3, 4)).spec
-    PartitionSpec(None, 'x')
+    >>> mesh = jax.sharding.AbstractMesh((2, 2), ("x", "y"))
+    >>> tuple(fitted(NamedSharding(mesh, PartitionSpec("x", "y")), (3, 4)).spec)
+    (None, 'y')
     """
     sizes = sharding.mesh.shape
 
