@@ -1,6 +1,13 @@
 """Structured tickets: the removable units of any JAX function, removed exactly."""
 
-from lth_jax.structure import control, lookups, moves, sums  # noqa: F401  (they register their rules)
+from lth_jax.structure import (  # noqa: F401  (they register their rules)
+    collectives,
+    control,
+    lookups,
+    moves,
+    solvers,
+    sums,
+)
 from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts

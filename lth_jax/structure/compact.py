@@ -1,18 +1,22 @@
 """Smaller parameters, and the same program run on them."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from lth_jax import trees
+from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Op, Value, trace
-from lth_jax.structure.groups import Group, Program, Structure, settle
-from lth_jax.structure.links import Axes, Links, Prefer
+from lth_jax.structure.groups import Group, Program, Structure
+from lth_jax.structure.links import Atoms, Axes, Links, Prefer
 from lth_jax.structure.rules import RULES, pick, pick_kept
+from lth_jax.structure.sharding import abstract, fitted
 
 UnitMask = Mapping[str, Any]
 """For each group by name, bool `[units]`, True = kept; a group that is absent is kept whole."""
@@ -49,21 +53,24 @@ class Smaller:
         self, f: Callable[..., Any], ins: Sequence[Value], outs: Sequence[Value]
     ) -> Callable[..., list[Any]]:
         """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
-        block, _ = trace(f, *(jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in ins))
-        smaller = shrink(block, [self.kept(v) for v in ins], self._prefer)
-        for mine, theirs in zip(outs, block.outs, strict=True):
-            if not all(map(np.array_equal, self.kept(mine), smaller.kept(theirs))):
-                raise ValueError(
-                    "`apply` has a custom derivative that loses other indices than the function "
-                    "it belongs to; pin the leaves it reads, or remove the custom rule"
-                )
+        block, _ = trace(f, *(abstract(v.aval) for v in ins))
+        smaller = shrink(
+            block, [self.kept(v) for v in ins], self._prefer, [self.kept(v) for v in outs]
+        )
         return lambda *args: smaller.block(block, args)
 
     def _is_whole(self, op: Op) -> bool:
         return all(flags.all() for v in (*op.ins, *op.outs) for flags in self.kept(v))
 
     def _run(self, op: Op, *args: Any) -> list[Any]:
-        return RULES[op.name].run(self, op, args)
+        shardings = {
+            name: fitted(given, self.shape(op.outs[0]))
+            for name, given in op.params.items()
+            if isinstance(given, NamedSharding)
+        }
+        smaller = dataclasses.replace(op, params={**op.params, **shardings})
+        with op.context.manager:
+            return RULES[op.name].run(self, smaller, args)
 
     def _constant(self, value: Value) -> Any:
         if not value.shape or all(flags.all() for flags in self.kept(value)):
@@ -71,36 +78,53 @@ class Smaller:
         return pick_kept(jnp.asarray(value.constant), self.kept(value))
 
 
-def shrink(block: Block, kept: Sequence[Sequence[np.ndarray]], prefer: Prefer) -> Smaller:
+def shrink(
+    block: Block,
+    kept: Sequence[Sequence[np.ndarray]],
+    prefer: Prefer,
+    outs: Sequence[Sequence[np.ndarray]] = (),
+) -> Smaller:
     """A program whose inputs have lost known indices.
 
     Args:
       block: the program at its original size.
       kept: for each input, for each axis, bool: which indices are left.
       prefer: as in `find_groups`.
+      outs: the same for each result, where it is known: results may be constants, which lose
+        indices with nothing.
 
     Raises:
       ValueError: if the program ties a lost index to one that is kept.
     """
 
+    def pin(links: Links, values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]) -> None:
+        for atoms, flag in _pairs(values, flags):
+            links.pin(atoms[flag], "kept")
+
     def start(links: Links) -> list[Axes]:
         ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
-        for axes, flags in zip(ins, kept, strict=True):
-            for atoms, flag in zip(axes, flags, strict=True):
-                links.pin(atoms[flag], "kept")
+        pin(links, ins, kept)
         return ins
 
-    links, solution = settle(block, start, lambda links, outs: None, prefer)
+    links, solution = settle(block, start, lambda links, ends: pin(links, ends, outs), prefer)
     gone = np.zeros_like(solution.is_pinned())
-    for value, flags in zip(block.ins, kept, strict=True):
-        for atoms, flag in zip(links.labels[value], flags, strict=True):
+    for values, flags in ((block.ins, kept), (block.outs, outs)):
+        for atoms, flag in _pairs([links.labels[v] for v in values], flags):
             gone[solution.component[atoms[~flag]]] = True
     if (gone & solution.is_pinned()).any():
         raise ValueError(
             "`apply` ties units that are removed to units that are kept when it is traced with "
-            "arguments of other shapes, or differentiated; pin the leaves concerned"
+            "arguments of other types, or in a custom derivative; pin the leaves concerned"
         )
     return Smaller(links.labels, ~gone[solution.component], prefer)
+
+
+def _pairs(
+    values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]
+) -> Iterator[tuple[Atoms, np.ndarray]]:
+    """The atoms of each axis with its flags, for the values that have some."""
+    for axes, of_value in zip(values, flags, strict=False):
+        yield from zip(axes, of_value, strict=True)
 
 
 def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
@@ -179,7 +203,8 @@ def compact(
     that came from a width (LayerNorm's divisor, attention's scale) keep their old value, and
     `apply(smaller, x) = original(masked, x)`; so its gradients are the masked network's at the
     survivors. Functions with derivatives of their own keep them. It can be jitted,
-    differentiated, vmapped and exported.
+    differentiated, vmapped and exported. On an explicit mesh it is traced again for the shardings
+    of its arguments; a mesh axis that does not divide a smaller axis no longer shards it.
 
     Args:
       structure: from `find_groups`.
@@ -234,18 +259,18 @@ def _left(structure: Structure, units: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
-    """The compact function: the graph as analysed, or traced again for other shapes."""
+    """The compact function: the graph as analysed, or traced again for other types or meshes."""
     leaves = len(program.block.ins)
     count = leaves - len(jax.tree.leaves(program.in_tree.children()[1:]))
     kept = [smaller.kept(v) for v in program.block.ins]
+    analysed = program.mesh, tuple(abstract(v.aval) for v in program.block.ins)
 
     @functools.cache
-    def at(types: tuple[Any, ...]) -> tuple[Smaller, Block]:
-        if types == program.in_types[count:]:
+    def at(mesh: Any, types: tuple[Any, ...]) -> tuple[Smaller, Block]:
+        if (mesh, types) == analysed:
             return smaller, program.block
-        whole = (*program.in_types[:count], *types)
-        block, _ = trace(program.apply, *jax.tree.unflatten(program.in_tree, whole))
-        free = [[np.ones(n, bool) for n in t.shape] for t in types]
+        block, _ = trace(program.apply, *jax.tree.unflatten(program.in_tree, types))
+        free = [[np.ones(n, bool) for n in t.shape] for t in types[count:]]
         return shrink(block, [*kept[:count], *free], program.prefer), block
 
     def apply(params: Any, *args: Any) -> Any:
@@ -256,8 +281,9 @@ def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
                 f"not {tree}"
             )
         _check_shapes(flat[:count], kept, trees.names(params))
-        types = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in flat[count:])
-        here, block = at(types)
+        shapes = [v.shape for v in program.block.ins[:count]] + [None] * (len(flat) - count)
+        types = tuple(abstract(jax.typeof(x), n) for x, n in zip(flat, shapes, strict=True))
+        here, block = at(jax.sharding.get_abstract_mesh(), types)
         return jax.tree.unflatten(program.out_tree, here.block(block, flat))
 
     return apply

@@ -1,11 +1,13 @@
 """Rules of the primitives that run programs: scan, while, cond, remat and custom derivatives."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from lth_jax.structure.graph import Block, Op
 from lth_jax.structure.links import Axes, Links
@@ -163,64 +165,98 @@ def _is_float(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
+def _is_given(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is an array of numbers and not known to be zero."""
+    return not isinstance(tangent, SymbolicZero) and _is_float(tangent)
+
+
 def _no_tangent(x: Any) -> np.ndarray:
     return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Differentiated:
+    """Which operands of a function are differentiated: a residual known while tracing."""
+
+    places: tuple[int, ...]
+
+
+def _at(op: Op, args: Sequence[Any], places: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
+    """The operation as a function of the operands at `places`."""
+
+    def call(*given: Any) -> tuple[Any, ...]:
+        full = list(args)
+        for k, x in zip(places, given, strict=True):
+            full[k] = x
+        return tuple(op.bind(*full))
+
+    return call
 
 
 def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
     """A function with the same body and, made smaller in the same way, the same rule.
 
     Inlining the body instead would change gradients: relu's own rule gives 0 at 0, that of its
-    body gives 1/2.
+    body gives 1/2. Only what is differentiated is differentiated in the rule: some rules refuse
+    the rest.
     """
-    floats = [k for k, v in enumerate(op.ins) if _is_float(v.aval)]
-
-    def rule(*flat: Any) -> list[Any]:
-        primals, given = flat[: len(op.ins)], dict(zip(floats, flat[len(op.ins) :], strict=True))
-        tangents = tuple(given.get(k, _no_tangent(x)) for k, x in enumerate(primals))
-        outs, tangents = jax.jvp(lambda *xs: tuple(op.bind(*xs)), primals, tangents)
-        return [*outs, *(t for t, v in zip(tangents, op.outs, strict=True) if _is_float(v.aval))]
-
-    float_outs = [v for v in op.outs if _is_float(v.aval)]
+    floats = [k for k, v in enumerate(op.outs) if _is_float(v.aval)]
 
     @jax.custom_jvp
     def call(*xs: Any) -> tuple[Any, ...]:
         return tuple(shrunk.block(op.blocks[0], xs))
 
-    @call.defjvp
-    def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-        smaller = shrunk.derived(
-            rule, [*op.ins, *(op.ins[k] for k in floats)], [*op.outs, *float_outs]
-        )
-        flat = smaller(*primals, *(tangents[k] for k in floats))
-        outs, given = flat[: len(op.outs)], iter(flat[len(op.outs) :])
-        return tuple(outs), tuple(next(given) if _is_float(x) else _no_tangent(x) for x in outs)
+    def forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        places = [k for k, t in enumerate(tangents) if _is_given(t)]
 
+        def rule(*flat: Any) -> list[Any]:
+            xs, given = flat[: len(op.ins)], flat[len(op.ins) :]
+            f = _at(op, xs, places)
+            outs, tangents = jax.jvp(f, [xs[k] for k in places], list(given))
+            return [*outs, *(tangents[k] for k in floats)]
+
+        ins, outs = [op.ins[k] for k in places], [op.outs[k] for k in floats]
+        smaller = shrunk.derived(rule, [*op.ins, *ins], [*op.outs, *outs])
+        flat = smaller(*primals, *(tangents[k] for k in places))
+        results, given = flat[: len(op.outs)], dict(zip(floats, flat[len(op.outs) :], strict=True))
+        return tuple(results), tuple(given.get(k, _no_tangent(x)) for k, x in enumerate(results))
+
+    call.defjvp(forward, symbolic_zeros=True)
     return list(call(*args))
 
 
 def _run_custom_vjp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
     """The same with a rule for the way back, which computes what it needs afresh."""
-    float_ins = [v for v in op.ins if _is_float(v.aval)]
-    float_outs = [v for v in op.outs if _is_float(v.aval)]
-
-    def rule(*flat: Any) -> list[Any]:
-        primals, given = flat[: len(op.ins)], iter(flat[len(op.ins) :])
-        outs, back = jax.vjp(lambda *xs: tuple(op.bind(*xs)), *primals)
-        cotangents = tuple(next(given) if _is_float(x) else _no_tangent(x) for x in outs)
-        return [c for c, v in zip(back(cotangents), op.ins, strict=True) if _is_float(v.aval)]
 
     @jax.custom_vjp
     def call(*xs: Any) -> tuple[Any, ...]:
         return tuple(shrunk.block(op.blocks[0], xs))
 
-    def backward(primals: Any, cotangents: Any) -> tuple[Any, ...]:
-        smaller = shrunk.derived(rule, [*op.ins, *float_outs], float_ins)
-        given = (c for c, v in zip(cotangents, op.outs, strict=True) if _is_float(v.aval))
-        found = iter(smaller(*primals, *given))
-        return tuple(next(found) if _is_float(x) else None for x in primals)
+    def forward(*xs: Any) -> tuple[tuple[Any, ...], Any]:
+        primals = [x.value for x in xs]
+        places = tuple(k for k, x in enumerate(xs) if x.perturbed and _is_float(x.value))
+        return tuple(shrunk.block(op.blocks[0], primals)), (primals, _Differentiated(places))
 
-    call.defvjp(lambda *xs: (tuple(shrunk.block(op.blocks[0], xs)), xs), backward)
+    def backward(residuals: Any, cotangents: Any) -> tuple[Any, ...]:
+        primals, differentiated = residuals
+        places = differentiated.places
+        used = [k for k, c in enumerate(cotangents) if _is_given(c)]
+        if not used:
+            return (None,) * len(primals)
+
+        def rule(*flat: Any) -> list[Any]:
+            xs, given = flat[: len(op.ins)], flat[len(op.ins) :]
+            f = _at(op, xs, places)
+            _, back = jax.vjp(lambda *ys: [f(*ys)[k] for k in used], *(xs[k] for k in places))
+            return list(back(list(given)))
+
+        ins, outs = [op.ins[k] for k in places], [op.outs[k] for k in used]
+        smaller = shrunk.derived(rule, [*op.ins, *outs], ins)
+        found = dict(zip(places, smaller(*primals, *(cotangents[k] for k in used)), strict=True))
+        return tuple(found.get(k) for k in range(len(primals)))
+
+    call.defvjp(forward, backward, symbolic_zeros=True)
     return list(call(*args))
 
 

@@ -11,11 +11,13 @@ import numpy as np
 from jax.extend import core as jex
 
 # Calls that only group operations: the graph looks through them.
-_TRANSPARENT = {
+TRANSPARENT = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
+    "call": "call_jaxpr",
+    "composite": "jaxpr",
 }
 # Operations that run other jaxprs in their own way: the graph keeps these as blocks.
 _NESTED = {
@@ -26,6 +28,7 @@ _NESTED = {
     "scan": ("jaxpr",),
     "while": ("cond_jaxpr", "body_jaxpr"),
     "cond": ("branches",),
+    "shard_map": ("jaxpr",),
 }
 _FOLD_LIMIT = 4096
 
@@ -50,12 +53,18 @@ class Value:
 
 @dataclass(eq=False, frozen=True)
 class Op:
-    """One operation: a primitive with its parameters, operands, results and inner programs."""
+    """One operation: a primitive with its parameters, operands, results and inner programs.
+
+    Attributes:
+      context: the settings under which it was traced (mesh, compute type, metadata). An operation
+        inside `auto_axes` has another mesh than the code around it.
+    """
 
     primitive: jex.Primitive
     params: dict[str, Any]
     ins: tuple[Value, ...]
     outs: tuple[Value, ...]
+    context: Any
     blocks: tuple["Block", ...] = ()
 
     @property
@@ -64,9 +73,10 @@ class Op:
         return self.primitive.name
 
     def bind(self, *args: Any, **changes: Any) -> list[Any]:
-        """Runs the primitive on `args`, with some of its parameters changed."""
+        """Runs the primitive on `args` in its context, with some of its parameters changed."""
         params = self.primitive.get_bind_params({**self.params, **changes})
-        out = self.primitive.bind(*args, **params)
+        with self.context.manager:
+            out = self.primitive.bind(*args, **params)
         return list(out) if self.primitive.multiple_results else [out]
 
 
@@ -100,7 +110,7 @@ def _inline(closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op]) -> lis
 
     for eqn in jaxpr.eqns:
         operands = tuple(value(v) for v in eqn.invars)
-        inner = _TRANSPARENT.get(eqn.primitive.name)
+        inner = TRANSPARENT.get(eqn.primitive.name)
         if inner in eqn.params:
             results = _inline(eqn.params[inner], operands, ops)
         else:
@@ -111,7 +121,7 @@ def _inline(closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op]) -> lis
 
 def _append(eqn: jex.JaxprEqn, ins: tuple[Value, ...], ops: list[Op]) -> list[Value]:
     outs = tuple(Value(v.aval) for v in eqn.outvars)
-    op = Op(eqn.primitive, eqn.params, ins, outs, _blocks(eqn))
+    op = Op(eqn.primitive, eqn.params, ins, outs, eqn.ctx, _blocks(eqn))
     if _foldable(op):
         return [Value(v.aval, np.asarray(c)) for v, c in zip(outs, _fold(op), strict=True)]
     ops.append(op)

@@ -5,16 +5,16 @@ import fnmatch
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Value, trace
 from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
-from lth_jax.structure.rules import walk
 
 
 class Slot(NamedTuple):
@@ -65,8 +65,8 @@ class Program(NamedTuple):
     block: Block
     labels: dict[Value, Axes]
     component: np.ndarray
+    mesh: Any
     in_tree: Any
-    in_types: tuple[Any, ...]
     out_tree: Any
 
 
@@ -76,7 +76,8 @@ class Structure:
 
     Attributes:
       groups: the removable units.
-      pinned: for each leaf, for each axis, the reasons why indices of it must stay.
+      pinned: for each leaf, for each axis, the reasons why indices of it are in no group; empty
+        if and only if all are in one.
       unused: names of the leaves that the function does not read.
       unknown: names of the primitives without a rule; what they touch is pinned.
       params: the parameters' shapes and dtypes.
@@ -158,7 +159,7 @@ def find_groups(
         same features of all heads), or any function of the factors' sizes.
 
     Returns:
-      The groups, with the reasons for what must stay.
+      The groups, and for every axis of which some index is in no group the reasons for that.
 
     Raises:
       ValueError: if `apply` is not jittable, or does not read `params`.
@@ -182,19 +183,21 @@ def find_groups(
     links, solution = settle(block, start, finish, prefer)
     leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
     groups, components = _collect(leaves, solution)
+    alone = ~solution.is_pinned()
+    alone[np.concatenate([np.zeros(0, int), *components])] = False
     program = Program(
         apply=apply,
         prefer=prefer,
         block=block,
         labels=links.labels,
         component=solution.component,
+        mesh=jax.sharding.get_abstract_mesh(),
         in_tree=jax.tree.structure((params, *args)),
-        in_types=tuple(_shape_of(x) for x in jax.tree.leaves((params, *args))),
         out_tree=jax.tree.structure(out),
     )
     return Structure(
         groups=groups,
-        pinned={name: _reasons(axes, solution) for name, axes in leaves.items()},
+        pinned={name: _reasons(axes, solution, alone) for name, axes in leaves.items()},
         unused=unused,
         unknown=tuple(sorted(links.unknown)),
         params=jax.tree.map(_shape_of, params),
@@ -263,33 +266,29 @@ def _pin_axes(links: Links, axes: Axes, reason: str) -> None:
         links.pin(atoms, reason)
 
 
-def settle(
-    block: Block,
-    start: Callable[[Links], list[Axes]],
-    finish: Callable[[Links, list[Axes]], None],
-    prefer: Prefer = major,
-    flow: bool = True,
-) -> tuple[Links, Solution]:
-    """Walks through a graph until no factor of a reshaped axis was chosen in vain.
+def _reasons(axes: Axes, solution: Solution, alone: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    """For each axis of a leaf why indices of it are in no group.
 
-    Each walk starts afresh and gives up the factors that the last one found to be pinned, so it
-    ends.
+    Args:
+      axes: the atoms of the leaf.
+      solution: the components of all atoms.
+      alone: bool for each component: free, and in no group.
     """
-    given_up: defaultdict[Hashable, set[int]] = defaultdict(set)
-    while True:
-        links = Links(prefer, given_up, flow)
-        finish(links, walk(links, block, start(links)))
-        solution = links.solve()
-        stuck = solution.is_pinned()[solution.component]
-        vain = [(site, k) for site, (k, atoms) in links.sites.items() if stuck[atoms].all()]
-        if not vain:
-            return links, solution
-        for site, k in vain:
-            given_up[site].add(k)
+    return tuple(_why_not(solution.component[atoms], solution, alone) for atoms in axes)
 
 
-def _reasons(axes: Axes, solution: Solution) -> tuple[tuple[str, ...], ...]:
-    return tuple(_noted(solution.pinned, solution.component[atoms]) for atoms in axes)
+def _why_not(components: np.ndarray, solution: Solution, alone: np.ndarray) -> tuple[str, ...]:
+    """Reasons of what is pinned, and of what is free but would leave nothing behind."""
+    if not components.size:
+        return ("an axis without indices",)
+    found = _noted(solution.pinned, components)
+    if not alone[components].any():
+        return found
+    if len(components) == 1:
+        return (*found, "an axis of one index, without which nothing is left")
+    if (components == components[0]).all():
+        return (*found, "its indices can only go all together, which leaves nothing")
+    return (*found, "indices of which none is like another: a kind of units keeps at least one")
 
 
 def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ slices of the parameters that belong to it are zero (`ZERO`, `FINITE`, `WILD`), 
 decides whether removing an index is the same as masking it.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,18 +78,33 @@ class Solution(NamedTuple):
         return flags
 
 
+class Site(NamedTuple):
+    """A place where one of several factors of an axis is chosen to be removable."""
+
+    op: Op
+    place: Hashable
+
+
+class Choice(NamedTuple):
+    """Which factor was chosen at a site, and the atoms of its indices."""
+
+    factor: int
+    atoms: Atoms
+
+
 class Links:
     """Collects ties, pins and sums while the rules walk through a graph.
 
     Attributes:
       labels: the atoms of every value met so far.
       unknown: names of the primitives that have no rule.
+      choices: for each site of the graph the factor that was chosen there.
     """
 
     def __init__(
         self,
         prefer: Prefer = major,
-        given_up: Mapping[Hashable, set[int]] | None = None,
+        given_up: Mapping[Site, set[int]] | None = None,
         flow: bool = True,
     ):
         """Starts empty.
@@ -102,13 +117,14 @@ class Links:
         """
         self.labels: dict[Value, Axes] = {}
         self.unknown: set[str] = set()
-        self.sites: dict[Hashable, tuple[int, Atoms]] = {}
+        self.choices: dict[Site, Choice] = {}
         self._prefer, self._given_up, self._flow = prefer, given_up or {}, flow
         self._content = np.zeros(1024, np.int8)
         self._stuck = np.zeros(1024, bool)
         self._size = 0
-        self._ties: list[tuple[Atoms, Atoms]] = []
-        self._notes: dict[str, list[tuple[Atoms, str]]] = {"pin": [], "sum": [], "order": []}
+        self._ties: list[tuple[Atoms, Atoms, Site | None]] = []
+        self._pins: list[tuple[Atoms, str, Site | None]] = []
+        self._notes: dict[str, list[tuple[Atoms, str]]] = {"sum": [], "order": []}
 
     def fresh(self, n: int, content: np.ndarray | int = FINITE) -> Atoms:
         """`n` new atoms, tied to nothing, whose slices hold `content` once masked."""
@@ -123,17 +139,17 @@ class Links:
         """An axis of length `n` of which nothing may be removed, for the given reason."""
         return np.repeat(self.pin(self.fresh(1), reason), n)
 
-    def tie(self, a: Atoms, b: Atoms) -> None:
-        """`a[i]` and `b[i]` can only be removed together."""
+    def tie(self, a: Atoms, b: Atoms, site: Site | None = None) -> None:
+        """`a[i]` and `b[i]` can only be removed together, perhaps only by the choice at a site."""
         if a is b or np.array_equal(a, b):
             return
-        self._ties.append((np.ravel(a), np.ravel(b)))
+        self._ties.append((np.ravel(a), np.ravel(b), site))
 
-    def pin(self, atoms: Atoms, reason: str) -> Atoms:
-        """`atoms` must stay; returns them."""
+    def pin(self, atoms: Atoms, reason: str, site: Site | None = None) -> Atoms:
+        """`atoms` must stay, perhaps only by the choice at a site; returns them."""
         if atoms.size:
             self._stuck[atoms] = True
-            self._notes["pin"].append((np.ravel(atoms), reason))
+            self._pins.append((np.ravel(atoms), reason, site))
         return atoms
 
     def order(self, atoms: Atoms, reason: str) -> Atoms:
@@ -176,32 +192,45 @@ class Links:
         """Whether all of `atoms` were pinned themselves, not only through what they are tied to."""
         return bool(self._stuck[atoms].all())
 
-    def choose(self, op: Op, place: Hashable, options: Sequence[Atoms]) -> int | None:
+    def choose(self, site: Site, options: Sequence[Atoms]) -> int | None:
         """Which one of the factors of an axis may lose indices; None if none can.
 
-        A factor that is pinned is no choice. One that turns out to be pinned later is given up
-        in the next walk through the graph.
+        A factor that is pinned is no choice. One that turns out to lead nowhere is given up in a
+        later walk through the graph.
         """
-        site = (op, place)
         banned = self._given_up.get(site, set())
         for k in self._prefer(tuple(len(atoms) for atoms in options)):
             if k not in banned and not self.is_stuck(options[k]):
-                self.sites[site] = (k, options[k])
+                self.choices[site] = Choice(k, options[k])
                 return k
         return None
 
-    def solve(self) -> Solution:
-        """The components of everything tied so far."""
+    def sides(self, site: Site) -> list[Atoms]:
+        """The atoms on both sides of the ties that the choice at a site has made."""
+        return [side for a, b, where in self._ties if where == site for side in (a, b)]
+
+    def solve(self, without: Collection[Site] = ()) -> Solution:
+        """The components of everything tied so far.
+
+        Args:
+          without: sites whose choices are left out.
+        """
+        ties = [(a, b) for a, b, site in self._ties if site not in without]
+        pins = [(atoms, reason) for atoms, reason, site in self._pins if site not in without]
         ones = np.zeros(0, np.int64)
-        a = np.concatenate([a for a, _ in self._ties] or [ones])
-        b = np.concatenate([b for _, b in self._ties] or [ones])
+        a = np.concatenate([a for a, _ in ties] or [ones])
+        b = np.concatenate([b for _, b in ties] or [ones])
         matrix = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(self._size, self._size))
         component = connected_components(matrix, directed=False)[1]
-        return Solution(component, *(self._reasons(k, component) for k in ("pin", "sum", "order")))
+        notes = (pins, self._notes["sum"], self._notes["order"])
+        return Solution(component, *(_by_component(found, component) for found in notes))
 
-    def _reasons(self, kind: str, component: np.ndarray) -> dict[int, tuple[str, ...]]:
-        found: dict[int, dict[str, None]] = {}
-        for atoms, reason in self._notes[kind]:
-            for c in np.unique(component[atoms]).tolist():
-                found.setdefault(c, {})[reason] = None
-        return {c: tuple(reasons) for c, reasons in found.items()}
+
+def _by_component(
+    notes: Sequence[tuple[Atoms, str]], component: np.ndarray
+) -> dict[int, tuple[str, ...]]:
+    found: dict[int, dict[str, None]] = {}
+    for atoms, reason in notes:
+        for c in np.unique(component[atoms]).tolist():
+            found.setdefault(c, {})[reason] = None
+    return {c: tuple(reasons) for c, reasons in found.items()}

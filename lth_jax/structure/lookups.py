@@ -88,6 +88,10 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     """Windows of full size keep their axes; axes that are looked up by data must stay."""
     dims, sizes, known = op.params["dimension_numbers"], op.params["slice_sizes"], _known_rows(op)
     operand, indices = ins[:2]
+    fill = op.params["fill_value"]
+    # What stands where an index lies outside. NaN, the default, marks an error in the indices.
+    if fill is not None and fill != 0 and not np.isnan(fill):
+        operand = [links.with_content(atoms, FINITE) for atoms in operand]
     windows = iter(dims.offset_dims)
     out: dict[int, Atoms] = {}
     for d, atoms in enumerate(operand):
@@ -104,8 +108,11 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
             out[next(windows)] = links.stuck(sizes[d], "a window that `gather` reads")
     links.pin(indices[-1], "the coordinates of a `gather`")
     free = [d for d in range(len(op.outs[0].shape)) if d not in dims.offset_dims]
-    for d, atoms in zip(free, indices[:-1], strict=True):
-        out[d] = links.with_content(atoms, FINITE)
+    beside = dict(zip(dims.start_indices_batching_dims, dims.operand_batching_dims, strict=True))
+    for k, (d, atoms) in enumerate(zip(free, indices[:-1], strict=True)):
+        # A batching axis reads zeros of its own slice of the operand, others any of its entries.
+        held = links.content(operand[beside[k]]) if k in beside else FINITE
+        out[d] = links.with_content(atoms, held)
     if known is not None:
         axis, rows = known
         out[free[0]] = links.order(operand[axis], "`gather` reads it in a fixed order")[rows]
@@ -131,21 +138,26 @@ def _scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     dims = op.params["dimension_numbers"]
     operand, indices, updates = ins
     windows = iter(dims.update_window_dims)
-    for atoms in indices:
-        links.pin(atoms, "the places of a `scatter`")
+    rows = [d for d in range(len(updates)) if d not in dims.update_window_dims]
+    batch = dict(zip(dims.operand_batching_dims, dims.scatter_indices_batching_dims, strict=True))
+    for d, atoms in enumerate(indices):
+        if d not in batch.values():
+            links.pin(atoms, "the places of a `scatter`")
+            if d < len(rows):
+                links.pin(updates[rows[d]], "the rows of a `scatter`")
     out = []
     for d, atoms in enumerate(operand):
-        inserted = d in dims.inserted_window_dims or d in dims.operand_batching_dims
-        part = None if inserted else updates[next(windows)]
+        if d in batch:  # each index writes to itself only
+            links.tie(atoms, indices[batch[d]])
+            out.append(joined(links, [atoms, updates[rows[batch[d]]]]))
+            continue
+        part = None if d in dims.inserted_window_dims else updates[next(windows)]
         if part is not None and len(part) == len(atoms):
             out.append(joined(links, [atoms, part]))
             continue
         out.append(links.pin(atoms, "`scatter` writes at places that depend on data"))
         if part is not None:
             links.pin(part, "a window that `scatter` writes")
-    for d, atoms in enumerate(updates):
-        if d not in dims.update_window_dims:
-            links.pin(atoms, "the rows of a `scatter`")
     return [out]
 
 
@@ -186,7 +198,23 @@ def _run_whole(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
     return [pick_kept(x, shrunk.kept(v)) for x, v in zip(op.bind(*args), op.outs, strict=True)]
 
 
+def _generate(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """A new state, which must stay, and random numbers."""
+    _, drawn = _random(links, op, ins)
+    return [[links.stuck(n, "a random key") for n in op.outs[0].shape], drawn]
+
+
+def _empty(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return [[links.fresh(n) for n in op.outs[0].shape]]
+
+
+def _run_empty(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
+    return op.bind(shape=shrunk.shape(op.outs[0]))
+
+
 register("iota", link=_iota, run=_run_whole)
+register("empty", link=_empty, run=_run_empty)
+register("rng_bit_generator", link=_generate, run=_run_whole)
 register("random_bits", "random_gamma", "rng_uniform", link=_random, run=_run_whole)
 register("random_seed", "random_wrap", "random_unwrap", "random_fold_in", "random_split",
          "random_clone", link=_key)  # fmt: skip

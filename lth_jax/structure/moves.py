@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import Atoms, Axes, Links
+from lth_jax.structure.links import Atoms, Axes, Links, Site
 from lth_jax.structure.rules import Shrunk, pick, register, scalar_content
 
 Sizes = Sequence[int]
@@ -88,10 +88,51 @@ def _reshape(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         if n == 1:
             links.pin(ins[0][d], "an axis of one that `reshape` drops")
     for left, right in _factors(old, new):
-        flat = _merge(links, op, left, [ins[0][d] for d in left])
-        for d, atoms in zip(right, _split_axis(links, op, right, flat), strict=True):
+        pieces = _rearranged(links, op, (left, right), [ins[0][d] for d in left])
+        for d, atoms in zip(right, pieces, strict=True):
             out[d] = atoms
     return [out]
+
+
+def _rearranged(
+    links: Links, op: Op, where: tuple[list[int], list[int]], axes: list[Atoms]
+) -> list[Atoms]:
+    """Axes of equal products: each old axis is split, and the parts are merged to new ones.
+
+    `(16, 6) -> (4, 24)` splits 16 into `(4, 4)` and merges the second 4 with 6. Where no common
+    factors divide both shapes, as in `(6, 4) -> (4, 6)`, all is merged and split again.
+    """
+    left, right = where
+    sizes = [[op.ins[0].shape[d] for d in left], [op.outs[0].shape[d] for d in right]]
+    cuts = _common_cuts(*sizes)
+    if cuts is None:
+        flat = _merge(links, op, left[0], axes)
+        return _split_axis(links, op, left[0], flat, sizes[1])
+    parts: list[Atoms] = []
+    for d, atoms, inner in zip(left, axes, _within(cuts, sizes[0]), strict=True):
+        parts += _split_axis(links, op, d, atoms, inner)
+    out = []
+    for d, inner in zip(right, _within(cuts, sizes[1]), strict=True):
+        out.append(_merge(links, op, d, parts[: len(inner)]))
+        parts = parts[len(inner) :]
+    return out
+
+
+def _common_cuts(old: Sizes, new: Sizes) -> list[int] | None:
+    """The sizes of the coarsest factors of which both shapes are made, or None."""
+    ends = sorted({*np.cumprod(old).tolist(), *np.cumprod(new).tolist()})
+    pairs = list(zip([1, *ends], ends, strict=False))
+    return None if any(b % a for a, b in pairs) else [b // a for a, b in pairs]
+
+
+def _within(cuts: Sizes, sizes: Sizes) -> Iterator[list[int]]:
+    """For each axis the factors that it is made of."""
+    rest = iter(cuts)
+    for n in sizes:
+        inner = [next(rest)]
+        while np.prod(inner) != n:
+            inner.append(next(rest))
+        yield inner
 
 
 def _places(sizes: Sizes, k: int) -> np.ndarray:
@@ -101,37 +142,61 @@ def _places(sizes: Sizes, k: int) -> np.ndarray:
     ).ravel()
 
 
-def _merge(links: Links, op: Op, where: list[int], axes: list[Atoms]) -> Atoms:
+def _merge(links: Links, op: Op, where: int, axes: list[Atoms]) -> Atoms:
     """Several axes become one: the indices of one factor may go, with all entries they hold."""
     if len(axes) == 1:
         return axes[0]
-    sizes = [len(atoms) for atoms in axes]
-    live = links.choose(op, ("merge", where[0]), axes)
+    sizes, site = [len(atoms) for atoms in axes], Site(op, ("merge", where))
+    live = None if _share_atoms(links, axes) else links.choose(site, axes)
+    if live is None:
+        return _stays(links, "no factor of a merged axis can lose indices", axes, sizes)
     for k, atoms in enumerate(axes):
         if k != live:
-            links.pin(atoms, "another factor of a merged axis is removable")
-    return axes[live or 0][_places(sizes, live or 0)]
+            links.pin(atoms, "another factor of a merged axis is removable", site)
+    chosen = axes[live][_places(sizes, live)]
+    flat = links.fresh(len(chosen), links.content(chosen))
+    links.tie(flat, chosen, site)
+    return flat
 
 
-def _split_axis(links: Links, op: Op, where: list[int], flat: Atoms) -> list[Atoms]:
+def _share_atoms(links: Links, axes: list[Atoms]) -> bool:
+    """Whether two factors are the same units, so that neither can go alone; pins them."""
+    free = [atoms for atoms in axes if not links.is_stuck(atoms)]
+    together = np.concatenate([np.unique(atoms) for atoms in free] or [np.zeros(0, int)])
+    shared = len(np.unique(together)) < len(together)
+    if shared:
+        for atoms in free:
+            links.pin(atoms, "two factors of a merged axis are the same units")
+    return shared
+
+
+def _stays(links: Links, reason: str, axes: list[Atoms], sizes: Sizes) -> Atoms:
+    """A merged axis that must stay, with the reasons of a factor that must stay if there is one."""
+    for atoms in axes:
+        if not links.is_stuck(atoms):
+            links.pin(atoms, reason)
+    return axes[0][_places(sizes, 0)]
+
+
+def _split_axis(links: Links, op: Op, where: int, flat: Atoms, sizes: Sizes) -> list[Atoms]:
     """One axis becomes several: the indices of one factor may go."""
-    sizes = [op.outs[0].shape[d] for d in where]
     if len(sizes) == 1:
         return [flat]
-    reason = "another factor of a split axis is removable"
     if links.is_stuck(flat):
-        return [links.stuck(n, "a split axis that must stay") for n in sizes]
+        return [np.repeat(flat[:1], n) for n in sizes]
     held = links.content(flat).reshape(sizes)
     others = [tuple(j for j in range(len(sizes)) if j != k) for k in range(len(sizes))]
     options = [links.fresh(n, held.max(o)) for n, o in zip(sizes, others, strict=True)]
-    live = links.choose(op, ("split", where[0]), options)
+    site = Site(op, ("split", where))
+    live = links.choose(site, options)
+    if live is None:
+        for atoms in (flat, *options):
+            links.pin(atoms, "no factor of a split axis can lose indices")
+        return options
     for k, atoms in enumerate(options):
         if k != live:
-            links.pin(atoms, reason)
-    if live is None:
-        links.pin(flat, "an axis that is split, and no factor of it can lose an index")
-    else:
-        links.tie(flat, options[live][_places(sizes, live)])
+            links.pin(atoms, "another factor of a split axis is removable", site)
+    links.tie(flat, options[live][_places(sizes, live)], site)
     return options
 
 

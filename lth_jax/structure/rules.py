@@ -12,6 +12,7 @@ import numpy as np
 
 from lth_jax.structure.graph import Block, Op, Value
 from lth_jax.structure.links import FINITE, WILD, ZERO, Atoms, Axes, Links, product
+from lth_jax.structure.sharding import explicit, fitted
 
 
 class Shrunk(Protocol):
@@ -100,6 +101,8 @@ def _constant_axes(links: Links, value: Value) -> Axes:
     if not value.shape or not isinstance(value.aval.dtype, np.dtype):
         return [links.stuck(n, "a constant key") for n in value.shape]
     array = np.asarray(value.constant)
+    if not array.size:
+        return [links.fresh(n, ZERO) for n in array.shape]
     return [_constant_axis(links, np.moveaxis(array, d, 0)) for d in range(array.ndim)]
 
 
@@ -111,13 +114,21 @@ def _constant_axis(links: Links, array: np.ndarray) -> Atoms:
     return atoms
 
 
+def refuse(reason: str) -> Link:
+    """The link of a primitive whose operands and results must stay as they are."""
+
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        for axes in ins:
+            for atoms in axes:
+                links.pin(atoms, reason)
+        return [[links.stuck(n, reason) for n in out.shape] for out in op.outs]
+
+    return link
+
+
 def _pin_everything(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     links.unknown.add(op.name)
-    reason = f"`{op.name}` has no rule"
-    for axes in ins:
-        for atoms in axes:
-            links.pin(atoms, reason)
-    return [[links.stuck(n, reason) for n in out.shape] for out in op.outs]
+    return refuse(f"`{op.name}` has no rule")(links, op, ins)
 
 
 def elementwise(content: Content) -> Link:
@@ -235,28 +246,45 @@ def _power(op: Op, held: list[np.ndarray]) -> np.ndarray:
     return (keep if np.all(np.asarray(y) > 0) else pole)(op, held)
 
 
-def _same(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Each result is its operand."""
+def _undefined(op: Op, held: list[np.ndarray]) -> np.ndarray:
+    """A function of several arguments that may have no value where one of them is 0."""
+    worst = np.max(held, axis=0)
+    return np.where(np.min(held, axis=0) == ZERO, WILD, worst)
+
+
+def same(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """The link of a primitive each of whose results is shaped as its operand, zero where it is."""
     return ins
 
 
+def _second(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """The result is the second operand, once the first is there."""
+    return ins[1:]
+
+
+def _nothing(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """No results."""
+    return []
+
+
 register(
-    "abs", "asin", "asinh", "atan", "atanh", "bitcast_convert_type", "cbrt", "ceil", "conj",
-    "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "imag",
-    "layout_constraint", "log1p", "name", "neg", "pvary", "real", "reduce_precision", "reshard",
-    "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
-    "tan", "tanh",
+    "abs", "asin", "asinh", "atan", "atanh", "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil",
+    "conj", "convert_element_type", "copy", "erf", "erf_inv", "expm1", "floor", "from_edtype",
+    "imag", "layout_constraint", "log1p", "name", "neg", "real", "reduce_precision", "reshard",
+    "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stage",
+    "stop_gradient", "tan", "tanh", "to_edtype",
     link=elementwise(keep),
 )  # fmt: skip
 register(
-    "acos", "and", "atan2", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp", "exp2", "ge",
-    "gt", "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter", "not",
-    "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical", "xor",
+    "acos", "and", "atan2", "bessel_i0e", "clz", "cos", "cosh", "eq", "eq_to", "erfc", "exp",
+    "exp2", "ge", "gt", "is_finite", "le", "le_to", "logistic", "lt", "lt_to", "ne", "nextafter",
+    "not", "population_count", "shift_left", "shift_right_arithmetic", "shift_right_logical",
+    "threefry2x32", "xor",
     link=elementwise(spoil),
 )  # fmt: skip
 register("acosh", "digamma", "lgamma", "log", "rsqrt", link=elementwise(pole))
-register("add", "add_any", "sub", "or", link=elementwise(total))
-register("mul", link=elementwise(times))
+register("add", "add_any", "complex", "sub", "or", link=elementwise(total))
+register("mul", "mulhi", link=elementwise(times))
 register("div", "rem", link=elementwise(divided))
 register("max", link=elementwise(extreme(lambda c: c <= 0)))
 register("min", link=elementwise(extreme(lambda c: c >= 0)))
@@ -264,7 +292,13 @@ register("clamp", link=elementwise(_clamp))
 register("select_n", link=elementwise(_select))
 register("integer_pow", link=elementwise(_integer_power))
 register("pow", link=elementwise(_power))
-register("optimization_barrier", "device_put", link=_same)
+register(
+    "igamma", "igamma_grad_a", "igammac", "polygamma", "regularized_incomplete_beta", "zeta",
+    link=elementwise(_undefined),
+)  # fmt: skip
+register("optimization_barrier", "device_put", link=same)
+register("tie", link=_second)
+register("dce_sink", link=_nothing)
 
 
 def pick(x: Any, axis: int, places: np.ndarray) -> Any:
@@ -275,8 +309,12 @@ def pick(x: Any, axis: int, places: np.ndarray) -> Any:
     """
     if len(places) == x.shape[axis]:
         return x
-    steps = np.unique(np.diff(places))
     before = (slice(None),) * axis
+    if (sharding := explicit(x)) is not None:
+        # On explicit meshes slices of sharded axes are ambiguous and `take` is refused (0.10.2).
+        shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
+        return x.at[*before, places].get(out_sharding=fitted(sharding, shape))
+    steps = np.unique(np.diff(places))
     if len(places) and len(steps) <= 1:
         step = int(steps[0]) if len(steps) else 1
         return x[*before, int(places[0]) : int(places[-1]) + 1 : step]

@@ -7,21 +7,25 @@ import numpy as np
 
 from lth_jax.models.convolution import conv_p
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import FINITE, Atoms, Axes, Links, product
+from lth_jax.structure.links import FINITE, Atoms, Axes, Links, Site, product
 from lth_jax.structure.rules import Link, Shrunk, register
 
 # --- products
 
 
-def contract(links: Links, op: Op, left: Atoms, right: Atoms) -> None:
+def contract(links: Links, op: Op, left: Atoms, right: Atoms, site: Site | None = None) -> None:
     """`Σᵢ leftᵢ rightᵢ`: the two axes are tied, and the sum is exact where a factor is zero."""
-    links.tie(left, right)
+    links.tie(left, right, site)
     held = product(links.content(left), links.content(right))
     links.add_up(left, held, f"`{op.name}` sums over units that are not zero when masked")
 
 
 def _dot_general(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    (lc, rc), (lb, rb) = op.params["dimension_numbers"]
+    return _product(links, op, ins, op.params["dimension_numbers"])
+
+
+def _product(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
+    (lc, rc), (lb, rb) = dims
     left, right = ins
     for a, b in zip(lc, rc, strict=True):
         contract(links, op, left[a], right[b])
@@ -39,6 +43,52 @@ def _side_by_side(links: Links, left: Atoms, right: Atoms) -> Atoms:
 
 
 register("dot_general", link=_dot_general)
+
+
+def _ragged_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """A product for each group of rows: features are units; rows and groups must stay."""
+    dims = op.params["ragged_dot_dimension_numbers"]
+    (lc, rc), (lb, rb) = dims.dot_dimension_numbers
+    left, right, *sizes = ins
+    ragged = [left[d] for d in dims.lhs_ragged_dimensions]
+    experts = [right[d] for d in dims.rhs_group_dimensions]
+    for atoms in [*ragged, *experts, *(atoms for axes in sizes for atoms in axes)]:
+        links.pin(atoms, f"`{op.name}` counts the rows of each group along it")
+    for a, b in zip(lc, rc, strict=True):
+        contract(links, op, left[a], right[b])
+    batch = [_side_by_side(links, left[a], right[b]) for a, b in zip(lb, rb, strict=True)]
+    free = [left[d] for d in range(len(left)) if d not in (*lc, *lb)]
+    gone = (*rc, *rb, *dims.rhs_group_dimensions)
+    free += [right[d] for d in range(len(right)) if d not in gone]
+    out = [links.after_sum(atoms) for atoms in (*batch, *free)]
+    made = len(op.outs[0].shape) - len(out)  # a product for each group, where rows are summed over
+    groups = [links.stuck(n, f"the groups of `{op.name}`") for n in op.outs[0].shape[:made]]
+    return [[*groups, *out]]
+
+
+def _scaled_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return _scaled(links, op, ins, op.params["dimension_numbers"])
+
+
+def _scaled_matmul(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    return _scaled(links, op, ins, (((2,), (2,)), ((0,), (0,))))
+
+
+def _scaled(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
+    """`(left · scale) (right · scale)`, where a scale belongs to a block of a contracted axis."""
+    for operand, scale, contracted in zip(ins[:2], ins[2:4], dims[0], strict=True):
+        for d, (a, b) in enumerate(zip(operand, scale, strict=True)):
+            if d in contracted:
+                for atoms in (a, b):
+                    links.pin(atoms, f"`{op.name}` scales blocks of it")
+            else:
+                links.tie(a, b)
+    return _product(links, op, ins[:2], dims)
+
+
+register("ragged_dot_general", link=_ragged_dot)
+register("scaled_dot", link=_scaled_dot)
+register("scaled_matmul", "scaled_matmul_wrapper", link=_scaled_matmul)
 
 
 # --- convolutions
@@ -117,21 +167,26 @@ def _channels(links: Links, op: Op, groups: int, image: Atoms, fan_in: Atoms, ou
         return out
     image, out = image.reshape(groups, -1), out.reshape(groups, -1)
     options = [image[:, 0], image[0, :]] if len(fan_in) > 1 else [image[:, 0]]
-    live = links.choose(op, "groups", options)
+    site = Site(op, "groups")
+    live = links.choose(site, options)
     if live == 1:
-        return _same_in_every_group(links, op, image, fan_in, out)
-    links.pin(fan_in, "channels of a group that goes as a whole")
-    links.tie(np.broadcast_to(image[:, :1], image.shape), image)
-    links.tie(np.broadcast_to(image[:, :1], out.shape), out)
+        return _same_in_every_group(links, op, image, fan_in, out, site)
     if live is None:
-        links.pin(image, "groups of which none can go")
+        for atoms in (image, fan_in, out):
+            links.pin(atoms, f"neither groups nor channels of every group can leave `{op.name}`")
+        return out.ravel()
+    links.pin(fan_in, "channels of a group that goes as a whole", site)
+    links.tie(np.broadcast_to(image[:, :1], image.shape), image, site)
+    links.tie(np.broadcast_to(image[:, :1], out.shape), out, site)
     held = product(links.content(image).max(1)[:, None], links.content(out))
     return links.with_content(out.ravel(), held.ravel())
 
 
-def _same_in_every_group(links: Links, op: Op, image: Atoms, fan_in: Atoms, out: Atoms) -> Atoms:
-    contract(links, op, image, np.broadcast_to(fan_in, image.shape))
-    links.tie(np.broadcast_to(out[:1], out.shape), out)
+def _same_in_every_group(
+    links: Links, op: Op, image: Atoms, fan_in: Atoms, out: Atoms, site: Site
+) -> Atoms:
+    contract(links, op, image, np.broadcast_to(fan_in, image.shape), site)
+    links.tie(np.broadcast_to(out[:1], out.shape), out, site)
     return out.ravel()
 
 
@@ -181,6 +236,23 @@ register("reduce_max", "reduce_min", "reduce_prod", "reduce_and", link=_reduce(n
 register("argmax", "argmin", link=_arg_reduce)
 
 
+def _reduce_by(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+    """A reduction of several arrays by any function of scalars."""
+    gone, arrays = op.params["dimensions"], ins[: len(op.outs)]
+    out: Axes = []
+    for d, across in enumerate(zip(*arrays, strict=True)):
+        for atoms in across[1:]:
+            links.tie(across[0], atoms)
+        if d in gone:
+            links.add_up(across[0], FINITE, f"`{op.name}` runs over units")
+        else:
+            out.append(links.with_content(across[0], FINITE))
+    return [out] * len(op.outs)
+
+
+register("reduce", link=_reduce_by)
+
+
 # --- along an axis whose order matters
 
 
@@ -205,33 +277,55 @@ def _sort(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     return ins
 
 
-def _top_k(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    along = op.params["axis"] % len(ins[0])
-    links.pin(ins[0][along], "`top_k` orders it")
-    best = links.stuck(op.params["k"], "`top_k` orders it")
-    values = [best if d == along else atoms for d, atoms in enumerate(ins[0])]
-    return [values, [links.with_content(atoms, FINITE) for atoms in values]]
+def _top_k(axis: str) -> Link:
+    """The link of the largest along the axis that the parameter `axis` names."""
+
+    def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
+        along, reason = op.params[axis] % len(ins[0]), f"`{op.name}` orders it"
+        links.pin(ins[0][along], reason)
+        best = links.stuck(op.outs[0].shape[along], reason)
+        values = [best if d == along else atoms for d, atoms in enumerate(ins[0])]
+        return [values, [links.with_content(atoms, FINITE) for atoms in values]]
+
+    return link
 
 
 register("cumsum", "cumprod", "cummax", "cummin", link=_cumulative(neutral=True))
 register("cumlogsumexp", link=_cumulative(neutral=False))
 register("sort", link=_sort)
-register("top_k", link=_top_k)
+register("top_k", link=_top_k("axis"))
+register("approx_top_k", link=_top_k("reduction_dimension"))
 
 
 # --- windows
 
 
 def _window(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Axes that a window leaves alone keep their indices; the others must stay."""
-    out = []
-    for d, (atoms, n) in enumerate(zip(ins[0], op.outs[0].shape, strict=True)):
-        if op.params["window_dimensions"][d] == 1 and n == len(atoms):
-            out.append(atoms)
+    """Axes that a window leaves alone keep their indices; the others must stay.
+
+    A window may run over several arrays at once, and write what it finds into one of them.
+    """
+    window, reason = op.params["window_dimensions"], f"the space of `{op.name}`"
+    arrays = [axes for axes in ins if len(axes) == len(window)]
+    known = op.name in _KNOWN_WINDOWS
+    out: Axes = []
+    for d, across in enumerate(zip(*arrays, strict=True)):
+        n = op.outs[0].shape[d]
+        if window[d] == 1 and all(len(atoms) == n for atoms in across):
+            for atoms in across[1:]:
+                links.tie(across[0], atoms)
+            held = np.max([links.content(atoms) for atoms in across], axis=0)
+            out.append(links.with_content(across[0], held if known else np.maximum(held, FINITE)))
         else:
-            links.pin(atoms, f"the space of `{op.name}`")
-            out.append(links.stuck(n, f"the space of `{op.name}`"))
-    return [out]
+            for atoms in across:
+                links.pin(atoms, reason)
+            out.append(links.stuck(n, reason))
+    return [out] * len(op.outs)
 
 
-register("reduce_window_sum", "reduce_window_max", "reduce_window_min", link=_window)
+# Windows of zeros give zeros; what an arbitrary function of scalars gives is not known.
+_KNOWN_WINDOWS = (
+    "reduce_window_max", "reduce_window_min", "reduce_window_sum", "select_and_gather_add",
+    "select_and_scatter_add",
+)  # fmt: skip
+register(*_KNOWN_WINDOWS, "reduce_window", "select_and_scatter", link=_window)

@@ -1,6 +1,7 @@
 """The compact function under every transformation, and what it refuses."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
 
 from lth_jax import structure as st
 from lth_jax.models.convolution import conv_general_dilated
@@ -158,6 +161,70 @@ def test_custom_rules_are_kept(activation, check):
     assert [g.units for g in found.groups] == [6]
 
 
+@jax.custom_vjp
+def weighted(x, table, count):
+    return x * table * count
+
+
+def weighted_forward(x, table, count):
+    assert not table.perturbed and not count.perturbed, "only `x` is differentiated"
+    return weighted(x.value, table.value, count.value), table.value
+
+
+weighted.defvjp(weighted_forward, lambda table, g: (3 * g * table, None, None), symbolic_zeros=True)
+
+
+@jax.custom_jvp
+def shifted(x, table):
+    return x * table, table
+
+
+@functools.partial(shifted.defjvp, symbolic_zeros=True)
+def _(primals, tangents):
+    (x, table), (dx, dtable) = primals, tangents
+    assert isinstance(dtable, SymbolicZero), "only `x` is differentiated"
+    return shifted(x, table), (5 * dx * table, dtable)
+
+
+TABLE = np.arange(1.0, 7.0, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda x: weighted(x, TABLE, 2),
+        lambda x: weighted(x, jnp.sin(TABLE), jnp.ones((), jnp.int32)),
+        lambda x: shifted(x, TABLE)[0] + shifted(x, TABLE)[1],
+    ],
+    ids=["vjp", "vjp of integers", "jvp"],
+)
+def test_rules_that_differentiate_some_arguments_only(activation, check):
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(3, 6)), "float32"),
+              "v": jnp.asarray(rng.normal(size=(6, 2)), "float32")}  # fmt: skip
+    found = check(lambda p, x: activation(x @ p["w"]) @ p["v"], params, jnp.ones((2, 3)))
+    assert [g.units for g in found.groups] == [6]
+
+
+def test_results_of_a_custom_rule_that_are_not_used_stay_undifferentiated():
+    @jax.custom_vjp
+    def pair(x):
+        return jnp.sin(x), jnp.cos(x)
+
+    def backward(x, cotangents):
+        used, unused = cotangents
+        assert isinstance(unused, SymbolicZero)
+        return (used * jnp.cos(x),)
+
+    pair.defvjp(lambda x: (pair(x.value), x.value), backward, symbolic_zeros=True)
+    params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2))}
+    apply, x = lambda p, x: pair(x @ p["w"])[0] @ p["v"], jnp.ones((1, 3))
+    found = st.find_groups(apply, params, x)
+    small, compact = st.compact(found, params, {"v:0": np.arange(4) < 3})
+    grads = jax.grad(lambda p: compact(p, x).sum())(small)
+    np.testing.assert_allclose(grads["w"], 2 * np.cos(3.0) * np.ones((3, 3)), rtol=1e-5)
+
+
 def test_relu_keeps_its_gradient_at_zero(case):
     found, params, _, units = case
     small, apply = st.compact(found, params, units)
@@ -196,18 +263,33 @@ def test_a_rule_that_ties_other_units_is_refused():
 # --- primitives without a rule, and the registry
 
 
-def through_fft(p, x):
-    h = x @ p["w"]
-    return jnp.abs(jnp.fft.fft(h, axis=-1)) @ p["v"] + jax.nn.relu(x @ p["a"]) @ p["b"]
+@pytest.fixture
+def unknown():
+    """A primitive without a rule."""
+    primitive = Primitive("unheard_of")
+    primitive.def_abstract_eval(lambda x: x)
+    return primitive
 
 
-def test_unknown_primitives_pin_and_are_named():
+def test_unknown_primitives_pin_and_are_named(unknown):
+    def apply(p, x):
+        return unknown.bind(x @ p["w"]) @ p["v"] + jax.nn.relu(x @ p["a"]) @ p["b"]
+
     params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2)), "a": jnp.ones((3, 5)),
               "b": jnp.ones((5, 2))}  # fmt: skip
-    found = st.find_groups(through_fft, params, jnp.ones((1, 3)))
-    assert found.unknown == ("fft",)
-    assert found.pinned["w"][1] == ("`fft` has no rule",)
+    found = st.find_groups(apply, params, jnp.ones((1, 3)))
+    assert found.unknown == ("unheard_of",)
+    assert found.pinned["w"][1] == ("`unheard_of` has no rule",)
     assert [g.units for g in found.groups] == [5]
+
+
+def test_transforms_pin_what_they_run_along():
+    params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2))}
+    found = st.find_groups(
+        lambda p, x: jnp.abs(jnp.fft.fft(x @ p["w"], axis=-1)) @ p["v"], params, jnp.ones((1, 3))
+    )
+    assert found.unknown == () and found.groups == ()
+    assert found.pinned["w"][1] == found.pinned["v"][0] == ("`fft` runs along it",)
 
 
 def test_a_primitive_can_bring_its_rule(check):
