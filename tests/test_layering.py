@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lth_jax"
 FLOORS = {
     "types": 0,
+    "keys": 0,
     "store": 0,
     "trees": 1,
     "measures": 1,

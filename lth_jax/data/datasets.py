@@ -12,6 +12,7 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.data.checks import check_integer
 from lth_jax.data.on_disk import OnDisk
+from lth_jax.keys import check_seed
 from lth_jax.types import Batch
 
 _AT_ONCE = 4096  # examples
@@ -115,7 +116,7 @@ def load(
     >>> digits.train.x.shape, digits.validation.y.shape, digits.test.x.dtype.name
     ((1237, 8, 8, 1), (200,), 'float32')
     """
-    check_integer("seed", seed, 0)
+    check_seed(seed)
     check_integer("validation", validation, 0)
     check_integer("unlabelled", unlabelled, 0)
     if train_examples is not None:
