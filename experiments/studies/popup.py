@@ -54,7 +54,7 @@ def _learn(
     trainer: Trainer, options: ConfigDict, batch: int, data: Data, key: Any, first: Any
 ) -> tuple[Any, Any]:
     """Edge-popup (Ramanujan et al., 2020) by Adam on one network."""
-    init_key, score_key, data_key = jax.random.split(key, 3)
+    init_key, score_key, rows_key = jax.random.split(key, 3)
     params, state = trainer.model.init(init_key, data.train.x[:1])
     prunable, scope = prunable_leaves(params), scopes.layerwise()
     count = scope.counts(params, options.density, prunable=prunable)
@@ -78,6 +78,6 @@ def _learn(
         return evaluate(trainer, network(scores), state, data.test)["accuracy"]
 
     drawn = supermask.init_scores(score_key, params)
-    steps = jax.random.split(data_key, options.steps)
+    steps = jax.random.split(rows_key, options.steps)
     (learned, _), _ = jax.lax.scan(step, (drawn, optimizer.init(drawn)), steps)
     return accuracy(learned), accuracy(drawn)

@@ -198,6 +198,7 @@ def transitions(
     >>> transitions(states=4).sum(axis=1).round(6).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
+    check_seed(data_seed, "data_seed")
     check_real("concentration", concentration, 1e-2, 1e6)
     rows = np.random.default_rng(data_seed).dirichlet(np.full(states, concentration), size=states)
     smoothed = rows + 1e-6  # no transition is impossible, so there is one stationary distribution

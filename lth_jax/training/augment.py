@@ -56,10 +56,10 @@ def noisy_labels(classes: int, noise: Key) -> Step:
     stream = keys.stream(noise, "label_noise")
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
-        root = jax.random.fold_in(stream, member.hyper["replicate"])
+        own = jax.random.fold_in(stream, member.hyper["replicate"])
 
         def one(row: jax.Array, label: jax.Array) -> jax.Array:
-            chance, other = jax.random.split(jax.random.fold_in(root, row))
+            chance, other = jax.random.split(jax.random.fold_in(own, row))
             wrong = jax.random.uniform(chance) < member.hyper["label_noise"]
             drawn = jax.random.randint(other, label.shape, 0, classes, label.dtype)
             return jnp.where(wrong, drawn, label)
