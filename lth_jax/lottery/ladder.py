@@ -258,7 +258,7 @@ def _on_device(members: Member, like: Member) -> Member:
         if not _is_key(target):
             return jnp.array(leaf)
         impl = jax.random.key_impl(jnp.empty((0,), target.dtype))
-        return jax.random.wrap_key_data(leaf, impl=impl)
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
     return jax.tree.map(one, members, like)
 
