@@ -22,7 +22,7 @@ from experiments.trainers import (
     hyper,
     trainer,
 )
-from lth_jax import data, models
+from lth_jax import data, keys, models
 from lth_jax import structure as st
 from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
@@ -121,9 +121,7 @@ POSITIVE = (
     "prune.multiple",
 )
 AT_LEAST_0 = (
-    "seed",
     "prune.levels",
-    "data.seed",
     "data.validation",
     "data.train_examples",
     "data.unlabelled",
@@ -148,6 +146,11 @@ def _check_numbers(experiment: ConfigDict) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"`{name}` is {value}; it must be a finite number.")
+    for name in ("seed", "data.seed"):
+        try:
+            keys.check_seed(values[name], name)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     for name in POSITIVE:
         if values[name] < 1:
             raise UserError(f"`{name}` is {values[name]}; it must be at least 1.")
@@ -238,7 +241,7 @@ def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:
     return Lab(
         trainer=trainer,
         data=splits,
-        root=jax.random.key(experiment.seed),
+        root=keys.from_seed(experiment.seed),
         replicates=experiment.replicates,
         hyper=hyper(experiment),
         shared_order=experiment.train.shared_order,
@@ -250,7 +253,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     # What a criterion draws is the same for all seeds; its network is this experiment's, though a
     # sweep may train cells of other dropout rates with one trainer.
     own = lab.trainer._replace(model=model(experiment))
-    lab = lab._replace(root=jax.random.key(0), trainer=own)
+    lab = lab._replace(root=keys.from_seed(0), trainer=own)
     options = experiment.prune
     example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
     params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)

@@ -35,7 +35,7 @@ from experiments.finished import (
     plan_of,
 )
 from experiments.flags import UserError
-from lth_jax import landscape, trees
+from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
 from lth_jax.lottery.curvature import (
@@ -52,7 +52,7 @@ from lth_jax.training import Member, evaluate, train_population
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data")),
+    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
     "experiments.learning_rates",
 )
 ARMS = (DENSE, TICKET, "random")
@@ -236,9 +236,10 @@ class Gauge:
     """Measures curvature of the training loss; all networks share its programs."""
 
     def __init__(self, run: Finished, examples: int):
-        self._loss = training_loss(run.lab.trainer, run.lab.root)
+        root = run.lab.root
+        self._loss = training_loss(run.lab.trainer, keys.stream(root, "curvature"))
         self._batches = first_blocks(run.lab.data.train, examples)
-        self._key, self._like = run.lab.root, _shapes(run)
+        self._key, self._like = keys.stream(root, "lanczos", "learning_rates"), _shapes(run)
 
     def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
         """`λmax·η/2` of every member of a population, or NaN and why it cannot be had."""

@@ -22,7 +22,7 @@ from lth_jax.pruning import masks
 from lth_jax.store.analyses import add_analysis
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("structure", "pruning", "models", "trees")),
+    *(f"lth_jax.{room}" for room in ("structure", "pruning", "models", "trees", "keys")),
     "experiments.units",
     "experiments.live",
 )

@@ -42,7 +42,7 @@ from lth_jax.training import (
 # The rooms whose code decides the numbers of a node.
 SOURCES = tuple(
     f"lth_jax.{room}"
-    for room in ("training", "lottery", "pruning", "structure", "models", "data", "trees")
+    for room in ("training", "lottery", "pruning", "structure", "models", "data", "trees", "keys")
 )
 
 
@@ -149,6 +149,7 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
 
     def on_replan(level: int, plan: Plan) -> None:
         run.add_replan({"level": level, **plan._asdict()})
+        display.done(-sum(entry["member_steps"] for entry in run.drop(level)))
         display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
     return Hooks(on_progress, on_node, on_replan)

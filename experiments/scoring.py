@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.flags import UserError
+from lth_jax import keys, trees
 from lth_jax import structure as st
-from lth_jax import trees
 from lth_jax.lottery import Lab
 from lth_jax.pruning import criteria
 from lth_jax.types import Batch
@@ -60,13 +60,18 @@ def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> c
 
 def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
     """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
-    _, state = lab.trainer.model.init(lab.root, example)
+    state, dropout = _state(lab, example), keys.stream(lab.root, "score")
 
     def loss(params: Any, batch: Batch) -> jax.Array:
-        out, _ = lab.trainer.model.apply(params, state, batch.x, key=lab.root, train=True)
+        out, _ = lab.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
         return jnp.mean(lab.trainer.loss(out, batch.y))
 
     return loss
+
+
+def _state(lab: Lab, example: Any) -> Any:
+    """The state of the network at an initialisation of its own."""
+    return lab.trainer.model.init(keys.stream(lab.root, "state"), example)[1]
 
 
 def _check_inputs(name: str, lab: Lab, example: Any) -> None:
@@ -81,16 +86,16 @@ def _check_inputs(name: str, lab: Lab, example: Any) -> None:
 
 def _forward(lab: Lab, example: Any) -> Callable[[Any, Any], Any]:
     """The network as it computes when it is tested, as at its initialisation."""
-    _, state = lab.trainer.model.init(lab.root, example)
+    state = _state(lab, example)
     return lambda params, x: lab.trainer.model.apply(params, state, x, train=False)[0]
 
 
 def _inputs(module: Any, lab: Lab, example: Any) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
-    _, state = lab.trainer.model.init(lab.root, example)
+    state, dropout = _state(lab, example), keys.stream(lab.root, "score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:
-        variables, rngs = {"params": params, **state}, {"dropout": lab.root}
+        variables, rngs = {"params": params, **state}, {"dropout": dropout}
         return module.apply(variables, batch.x, train=True, rngs=rngs, mutable=[*mutable, *state])
 
     return criteria.linen_inputs(forward)

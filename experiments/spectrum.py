@@ -32,7 +32,7 @@ from experiments.finished import (
     whole_numbers,
 )
 from experiments.flags import UserError
-from lth_jax import landscape, trees
+from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
 from lth_jax.lottery import SAME_MASK
@@ -45,7 +45,7 @@ from lth_jax.types import DENSE, TICKET
 SOURCES = (
     *(
         f"lth_jax.{room}"
-        for room in ("landscape", "lottery", "training", "models", "data", "trees")
+        for room in ("landscape", "lottery", "training", "models", "data", "trees", "keys")
     ),
     "experiments.spectrum",
 )
@@ -122,12 +122,11 @@ class Instrument:
 
     def __init__(self, run: Finished, settings: Settings):
         self._settings = settings
-        self._key = run.lab.root
+        self._root = run.lab.root
         example = jax.tree.map(lambda leaf: leaf[:1], run.lab.data.train.x)
         self._like = jax.eval_shape(run.lab.trainer.model.init, run.lab.root, example)
-        self._loss = training_loss(
-            run.lab.trainer, run.lab.root if settings.mode == "train" else None
-        )
+        dropout = keys.stream(self._root, "curvature") if settings.mode == "train" else None
+        self._loss = training_loss(run.lab.trainer, dropout)
         self._batches = first_blocks(run.lab.data.train, settings.examples)
         mean = mean_over(self._loss, self._batches)
         self._plane = jax.jit(
@@ -142,8 +141,9 @@ class Instrument:
         operator = hessian_at(self._loss, *self._trees(place), self._batches)
         k = min(settings.k, operator.size)
         steps = max(settings.steps, 2 * k)
-        ends = landscape.extremes(operator, self._key, k=k, steps=steps)
-        found = landscape.density(operator, self._key, probes=settings.probes, steps=settings.steps)
+        start, probes = keys.stream(self._root, "lanczos"), keys.stream(self._root, "density")
+        ends = landscape.extremes(operator, start, k=k, steps=steps)
+        found = landscape.density(operator, probes, probes=settings.probes, steps=settings.steps)
         numbers = ends._asdict() | found._asdict()
         facts = ("size", "steps", "rank", "converged", "counting", "width")
         arrays = {name: value for name, value in numbers.items() if name not in facts}
@@ -154,7 +154,7 @@ class Instrument:
         """The loss on a grid along two random directions, normalised filter by filter."""
         params, state, mask = self._trees(place)
         first, second = (
-            landscape.filter_direction(jax.random.fold_in(self._key, i), params, mask)
+            landscape.filter_direction(keys.stream(self._root, "surface", i), params, mask)
             for i in (1, 2)
         )
         steps = np.linspace(-EDGE, EDGE, self._settings.surface)

@@ -36,7 +36,7 @@ from experiments.runner import run as run_ladder
 from lth_jax import landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
-from lth_jax.lottery import derive
+from lth_jax.keys import derive
 from lth_jax.lottery.stability import between_children, member_at
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
@@ -46,7 +46,7 @@ from lth_jax.types import DENSE, TICKET, Batch
 
 DEFAULT = "experiments/configs/stability.py"
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data")),
+    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
     "experiments.stability",
 )
 RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm

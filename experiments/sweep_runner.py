@@ -58,9 +58,9 @@ class Worker:
     def _climb(self, group: Group) -> None:
         plan = self._sweep.once(f"plan-{group.program[:8]}", partial(planned, self._machine, group))
         name = f"group-{group.key[:8]}"
-        replans = [(r["level"], read_plan(r)) for r in self._sweep.records(f"replans-{name}")]
+        replans = self._sweep.records(f"replans-{name}")
         title = f"{self._sweep.path.name} {name}"
-        plans = [(0, read_plan(plan)), *replans]
+        plans = [(0, read_plan(plan)), *((r["level"], read_plan(r)) for r in replans)]
         progress = self._machine.progress and self._team.first
         with Display(title, member_steps(group), progress) as display:
             for note in elsewhere(plans):
@@ -69,12 +69,18 @@ class Worker:
                 [job.cell for job in group.jobs],
                 store=self._store,
                 plans=plans,
-                hooks=self._hooks(group, plan, name, display),
+                hooks=self._hooks(group, plan, replans, name, display),
                 programs=self._sharing.programs[group.program],
             )
 
-    def _hooks(self, group: Group, plan: dict[str, Any], name: str, display: Display) -> Hooks:
-        sizes = [sum(map(len, levels)) for levels in group.roster.keys]
+    def _hooks(
+        self,
+        group: Group,
+        plan: dict[str, Any],
+        replans: list[dict[str, Any]],
+        name: str,
+        display: Display,
+    ) -> Hooks:
         entries: list[list[Entry]] = [[] for _ in group.jobs]
 
         def on_progress(progress: Progress) -> None:
@@ -86,18 +92,33 @@ class Worker:
         def on_node(cell: int, entry: Entry) -> None:
             entries[cell].append(entry)
             display.done(entry.member_steps)
-            if sum(len(found.rows) for found in entries[cell]) == sizes[cell]:
-                self._finish(group.jobs[cell], entries[cell], plan)
-                display.say(f"finished after {display.spent()}: {shown(group.jobs[cell].setting)}")
             self._stop.check(self._team)
 
         def on_replan(level: int, plan: Plan) -> None:
-            self._sweep.append(f"replans-{name}", {"level": level, **plan._asdict()})
-            display.say(f"Out of memory: level {level} goes on with {plan.chunk} at a time.")
+            replans.append({"level": level, **plan._asdict()})
+            self._sweep.append(f"replans-{name}", replans[-1])
+            for listed in entries:
+                void = [entry for entry in listed if entry.level == level]
+                display.done(-sum(entry.member_steps for entry in void))
+                listed[:] = [entry for entry in listed if entry.level != level]
+            display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
-        return Hooks(on_progress, on_node, on_replan)
+        def on_level(level: int) -> None:
+            # Not before: where memory runs out, members of every cell are trained again.
+            for job, keys, listed in zip(group.jobs, group.roster.keys, entries, strict=True):
+                if len(keys) == level + 1:
+                    self._finish(job, listed, plan, replans)
+                    display.say(f"finished after {display.spent()}: {shown(job.setting)}")
 
-    def _finish(self, job: Job, entries: Sequence[Entry], plan: dict[str, Any]) -> None:
+        return Hooks(on_progress, on_node, on_replan, on_level)
+
+    def _finish(
+        self,
+        job: Job,
+        entries: Sequence[Entry],
+        plan: dict[str, Any],
+        replans: Sequence[dict[str, Any]],
+    ) -> None:
         """Leaves a cell as a finished run of its own."""
         experiment = job.config.experiment
         with stores.open_run(
@@ -112,6 +133,8 @@ class Worker:
                 return
             if run.plan is None:
                 run.record_plan(plan)
+                for change in replans:
+                    run.add_replan(change)
             run.clear()
             for entry in entries:
                 run.add(**entry._asdict())

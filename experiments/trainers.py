@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments import teachers
 from experiments.flags import UserError
 from experiments.networks import dropout, model, model_in_training
-from lth_jax import data
+from lth_jax import data, keys
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import augment, losses
 from lth_jax.training.averaging import averaged, mean_network
@@ -107,7 +107,7 @@ def _seen(experiment: ConfigDict, network: Model, loaded: data.Dataset) -> dict[
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
         classes = outputs(network, loaded.train).shape[-1]
-        noise = jax.random.key(experiment.data.seed)
+        noise = keys.from_seed(experiment.data.seed, "data.seed")
         steps += [augment.noisy_labels(classes, noise)] if train.label_noise else []
         steps += [augment.soft_targets(classes), *softened] if softened else []
     objective: PerExample | None = losses.soft_cross_entropy if softened else None

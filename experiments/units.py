@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.flags import UserError
 from experiments.scoring import UNIT_CRITERIA
-from lth_jax import models
+from lth_jax import keys, models
 from lth_jax import structure as st
 from lth_jax.layouts import Layout
 from lth_jax.lottery import (
@@ -92,7 +92,8 @@ def structure_of(lab: Lab) -> st.Structure:
     example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
     params, state = jax.eval_shape(model.init, lab.root, example)
     if jax.tree.leaves(state):
-        state = jax.jit(lambda key, x: model.init(key, x)[1])(lab.root, example)
+        key = keys.stream(lab.root, "state")
+        state = jax.jit(lambda key, x: model.init(key, x)[1])(key, example)
 
     def apply(params: Any, x: Any) -> Any:
         return model.apply(params, state, x, train=False)[0]

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "lth_jax"
 FLOORS = {
     "types": 0,
     "extras": 0,
+    "keys": 0,
     "store": 0,
     "trees": 1,
     "layouts": 2,

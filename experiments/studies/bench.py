@@ -21,10 +21,10 @@ from experiments.studies.results import LAST, Cost, Results, Tuned
 from experiments.studies.starts import Start, fingerprint, measured, members_of
 from experiments.sweep import run_name, train_cells
 from lth_jax import data as datasets
+from lth_jax import keys, trees
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored, rewound
-from lth_jax.lottery import Lab, derive
+from lth_jax.lottery import Lab
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store import files
@@ -148,11 +148,11 @@ class Bench:
 
         Retrained as they are they give the dense networks again.
         """
-        info, root = self.info(name, config), jax.random.key(config.experiment.seed)
+        info, root = self.info(name, config), keys.from_seed(config.experiment.seed)
 
         def origin(one: Stored) -> Start:
             params, state = rewound(self.store, info, one)
-            key = derive(root, one.replicate, "data")
+            key = keys.derive(root, one.replicate, "data")
             return Start(params, one.mask, state, key, replicate=one.replicate)
 
         dense = self.networks(name, config, (DENSE,))
@@ -192,7 +192,7 @@ class Bench:
           arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
           level: of the ladder; the last by default.
         """
-        root, info = jax.random.key(config.experiment.seed), self.info(name, config)
+        root, info = keys.from_seed(config.experiment.seed), self.info(name, config)
         last = config.experiment.prune.levels if level == LAST else level
         networks = sorted(self.networks(name, config, (DENSE, *arms)), key=lambda n: n.replicate)
         origin = {n.replicate: rewound(self.store, info, n) for n in networks if n.arm == DENSE}
@@ -200,7 +200,7 @@ class Bench:
         def start(one: Stored) -> Start:
             params, state = origin[one.replicate]
             params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
-            key = derive(root, one.replicate, "data", last)
+            key = keys.derive(root, one.replicate, "data", last)
             return Start(params, one.mask, state, key, replicate=one.replicate)
 
         def of(arm: str) -> list[Start]:

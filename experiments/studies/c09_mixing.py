@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -13,7 +12,7 @@ from experiments.studies.agreement import at, kappa, largest, stacked
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
-from lth_jax.lottery import derive
+from lth_jax.keys import derive, from_seed
 from lth_jax.measures.mixing import mixed_least_squares
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -101,8 +100,8 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
 
 def _reordered(start: Start, config: ConfigDict) -> Start:
     """The same start on another data order."""
-    root = jax.random.key(config.experiment.seed)
-    return start._replace(data_key=derive(root, start.replicate, "order", 1))
+    root = from_seed(config.experiment.seed)
+    return start._replace(data_key=derive(root, start.replicate, "child", 1))
 
 
 def _crossed(bench: Bench, recipes: Any, origins: Sequence[Start], found: Any) -> Any:

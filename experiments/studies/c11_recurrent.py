@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -13,7 +12,7 @@ from experiments.studies.agreement import at, kappa, largest
 from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
-from lth_jax.lottery import derive
+from lth_jax.keys import derive, from_seed
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -136,8 +135,8 @@ def _siblings(
     bench: Bench, name: str, config: ConfigDict, origins: Sequence[Start], density: float
 ) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""
-    root, n = jax.random.key(config.experiment.seed), len(origins)
-    other = [s._replace(data_key=derive(root, s.replicate, "order", 1)) for s in origins]
+    root, n = from_seed(config.experiment.seed), len(origins)
+    other = [s._replace(data_key=derive(root, s.replicate, "child", 1)) for s in origins]
     trained = bench.retrain(name, config, [*origins, *other])
     found = largest(trained["params"], density)
     return np.array([kappa(at(found, i), at(found, n + i)) for i in range(n)])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.studies.bench import Bench
 from experiments.studies.starts import Start
-from lth_jax import landscape, trees
+from lth_jax import keys, landscape, trees
 from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
 
 
@@ -33,14 +33,14 @@ def stability_edges(
       `[len(starts)]`.
     """
     lab = bench.lab(config)
-    loss = training_loss(lab.trainer, None)
+    loss, key = training_loss(lab.trainer, None), keys.stream(lab.root, "lanczos", "edges")
     like, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
 
     def edge(start: Start, point: Mapping[str, NDArray]) -> float:
         seen = trees.index(lab.data.train, bench.own_rows(config, start.replicate))
         here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
         operator = hessian_at(loss, here, {}, mask, first_blocks(seen, examples))
-        ends = landscape.extremes(operator, lab.root, smallest=0, tolerance=1e-2, exact_below=0)
+        ends = landscape.extremes(operator, key, smallest=0, tolerance=1e-2, exact_below=0)
         return float(np.log2(2 / ends.largest[0]))
 
     return np.array([edge(*both) for both in zip(starts, points, strict=True)])

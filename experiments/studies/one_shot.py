@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from experiments import scoring
 from experiments.networks import module
-from lth_jax import trees
+from lth_jax import keys, trees
 from lth_jax.lottery import Lab
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.iterative import iterate
@@ -69,7 +69,8 @@ def chooser(
         data = jax.tree.map(jnp.asarray, lab.data.train)
         batches = tuple(trees.index(data, some) for some in rows)
         params = trees.stack([trees.from_named(dict(point), like) for point in points])
-        chosen = choose(params, batches, jax.random.split(lab.root, len(points)))
+        own = [keys.derive(lab.root, i, "one_shot") for i in range(len(points))]
+        chosen = choose(params, batches, jnp.stack(own))
         return {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
 
     return make

@@ -14,7 +14,7 @@ from experiments.studies.bench import Bench, dense_beside, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from lth_jax import landscape, trees
-from lth_jax.lottery import derive
+from lth_jax.keys import derive
 from lth_jax.measures.sign_lottery import sign_lottery
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy

@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments.studies.bench import Bench
+from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery import Data
 from lth_jax.pruning import scopes, supermask
@@ -41,9 +42,9 @@ def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, A
         del partial_  # it takes seconds
         learn = partial(_learn, lab.trainer, options, experiment.train.batch_size)
         run = jax.jit(jax.vmap(learn, in_axes=(None, 0, 0)))
-        keys = jax.random.split(lab.root, options.seeds)
+        own = [keys.derive(lab.root, i, "popup") for i in range(options.seeds)]
         first = experiment.train.share * jnp.arange(options.seeds)
-        learned, random = run(lab.data, keys, first)
+        learned, random = run(lab.data, jnp.stack(own), first)
         return stores.Node({"learned": np.asarray(learned), "random": np.asarray(random)}, {})
 
     return bench.node(what, compute).arrays
@@ -53,7 +54,7 @@ def _learn(
     trainer: Trainer, options: ConfigDict, batch: int, data: Data, key: Any, first: Any
 ) -> tuple[Any, Any]:
     """Edge-popup (Ramanujan et al., 2020) by Adam on one network."""
-    init_key, score_key, data_key = jax.random.split(key, 3)
+    init_key, score_key, rows_key = jax.random.split(key, 3)
     params, state = trainer.model.init(init_key, data.train.x[:1])
     prunable, scope = prunable_leaves(params), scopes.layerwise()
     count = scope.counts(params, options.density, prunable=prunable)
@@ -77,6 +78,6 @@ def _learn(
         return evaluate(trainer, network(scores), state, data.test)["accuracy"]
 
     drawn = supermask.init_scores(score_key, params, prunable=prunable)
-    keys = jax.random.split(data_key, options.steps)
-    (learned, _), _ = jax.lax.scan(step, (drawn, optimizer.init(drawn)), keys)
+    steps = jax.random.split(rows_key, options.steps)
+    (learned, _), _ = jax.lax.scan(step, (drawn, optimizer.init(drawn)), steps)
     return accuracy(learned), accuracy(drawn)

@@ -14,6 +14,7 @@ from lth_jax.data import prepare, sources
 from lth_jax.data.checks import check_integer
 from lth_jax.data.on_disk import OnDisk
 from lth_jax.extras import needed_by
+from lth_jax.keys import check_seed
 from lth_jax.types import Batch
 
 _AT_ONCE = 4096  # examples
@@ -117,7 +118,7 @@ def load(
     >>> digits.train.x.shape, digits.validation.y.shape, digits.test.x.dtype.name
     ((1237, 8, 8, 1), (200,), 'float32')
     """
-    check_integer("seed", seed, 0)
+    check_seed(seed)
     check_integer("validation", validation, 0)
     check_integer("unlabelled", unlabelled, 0)
     if train_examples is not None:

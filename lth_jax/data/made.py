@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.keys import check_seed
+
 
 class Examples(NamedTuple):
     """Inputs, targets and, where examples belong to groups, the group of each.
@@ -62,6 +64,7 @@ def split(whole: Examples, *, test: int, seed: int = 0) -> tuple[Examples, Examp
     >>> sorted([*kept.y.tolist(), *held_out.y.tolist()]), len(held_out.y)
     ([0, 1, 2, 3, 4], 2)
     """
+    check_seed(seed)
     order = np.random.default_rng(seed).permutation(len(whole.y))
     rows = order[: len(order) - test], order[len(order) - test :]
     train, test_part = (

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Examples, Made
+from lth_jax.keys import check_seed
 
 
 class Teacher(NamedTuple):
@@ -52,7 +53,7 @@ def teacher(
     for name, value in (("inputs", inputs), ("hidden", hidden)):
         check_integer(name, value, 1)
     check_integer("classes", classes, 2)
-    check_integer("data_seed", data_seed, 0)
+    check_seed(data_seed, "data_seed")
     check_real("density", density, 1e-6, 1.0)
     rng = np.random.default_rng([data_seed, 0])
     reads, speaks = (max(1, round(density * size)) for size in (inputs, classes))

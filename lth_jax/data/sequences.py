@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Examples, Made, split
+from lth_jax.keys import check_seed
 
 
 def modular_addition(*, modulus: int = 31, train: int = 600, data_seed: int = 0) -> Made:
@@ -28,7 +29,7 @@ def modular_addition(*, modulus: int = 31, train: int = 600, data_seed: int = 0)
     """
     check_integer("modulus", modulus, 2, 2**15)
     check_integer("train", train, 1, modulus**2 - 1)
-    check_integer("data_seed", data_seed, 0)
+    check_seed(data_seed, "data_seed")
     a, b = np.divmod(np.arange(modulus**2, dtype=np.int32), np.int32(modulus))
     x = np.stack([a, b, np.full_like(a, modulus)], axis=1)
     whole = Examples(x, (a + b) % modulus)
@@ -197,6 +198,7 @@ def transitions(
     >>> transitions(states=4).sum(axis=1).round(6).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
+    check_seed(data_seed, "data_seed")
     check_real("concentration", concentration, 1e-2, 1e6)
     rows = np.random.default_rng(data_seed).dirichlet(np.full(states, concentration), size=states)
     smoothed = rows + 1e-6  # no transition is impossible, so there is one stationary distribution
@@ -236,6 +238,7 @@ def _in_two(x: NDArray, y: NDArray, train: int, *, classes: int) -> Made:
 
 
 def _check(train: int, test: int, data_seed: int, **sizes: tuple[int, int]) -> None:
-    least = {"train": (train, 1), "test": (test, 1), "data_seed": (data_seed, 0), **sizes}
+    check_seed(data_seed, "data_seed")
+    least = {"train": (train, 1), "test": (test, 1), **sizes}
     for name, (value, low) in least.items():
         check_integer(name, value, low)

@@ -13,6 +13,7 @@ from lth_jax.data import cifar, idx, planted, sequences, standard, tabular, text
 from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Made, Source
 from lth_jax.data.prepare import prepare, prepared_folders
+from lth_jax.keys import check_seed
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _IDX_REMEDY = (
@@ -70,7 +71,7 @@ def _mnist1d(
     test: int = 1000,
     minority: float = 0.0,
 ) -> Path:
-    check_integer("data_seed", data_seed, 0, 2**32 - 1)
+    check_seed(data_seed, "data_seed")
     check_real("minority", minority, 0.0, 1.0)
     if (train, test, minority) == (4000, 1000, 0.0):
         make = partial(standard.stock_mnist1d, data_seed)
@@ -89,7 +90,7 @@ def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:
 def _mnist(
     data_dir: Path, manual_dir: Path | None, *, data_seed: int = 42, minority: float = 0.0
 ) -> Path:
-    check_integer("data_seed", data_seed, 0, 2**32 - 1)
+    check_seed(data_seed, "data_seed")
     check_real("minority", minority, 0.0, 1.0)
     if not minority:
         return _from_idx("mnist", data_dir, manual_dir)

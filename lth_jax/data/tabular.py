@@ -13,6 +13,7 @@ from lth_jax.data import columns as columns_
 from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.columns import CATEGORY, MARKERS, NUMBER, Column
 from lth_jax.data.made import Examples, Made, split
+from lth_jax.keys import check_seed
 
 TEST_FRACTION = 0.2  # of a table's rows
 MISSING = ("refuse", "drop", "mean", "category")
@@ -53,8 +54,9 @@ def grouped(
         check_real(name, value, 0.0, 1.0)
     if not isinstance(visible, bool):
         raise TypeError(f"`visible` must be True or False, got {visible!r}.")
-    for name, count, least in (("train", train, 1), ("test", test, 1), ("data_seed", data_seed, 0)):
-        check_integer(name, count, least)
+    for name, count in (("train", train), ("test", test)):
+        check_integer(name, count, 1)
+    check_seed(data_seed, "data_seed")
     rng, n = np.random.default_rng(data_seed), train + test
     group = (rng.random(n) < minority).astype(np.int32)
     x = rng.standard_normal((n, features), np.float32)

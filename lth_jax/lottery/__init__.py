@@ -8,7 +8,6 @@ from lth_jax.lottery.controls import (
     UNIT_CONTROLS,
     named,
 )
-from lth_jax.lottery.keys import derive
 from lth_jax.lottery.ladder import Entry, Hooks, climb
 from lth_jax.lottery.level import Progress
 from lth_jax.lottery.programs import Programs, training_program
@@ -36,7 +35,6 @@ __all__ = [
     "check_cells",
     "check_ladder",
     "climb",
-    "derive",
     "level_sizes",
     "named",
     "timeline",

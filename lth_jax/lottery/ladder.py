@@ -53,13 +53,16 @@ class Hooks(NamedTuple):
     Attributes:
       on_progress: after each segment.
       on_node: `(cell, entry)` for each node, found or trained, and each cell with members in it.
-      on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk;
-        must write it down before it returns.
+      on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk.
+        It must record the plan and drop the entries of that level before it returns: `on_node` is
+        called for all members of the level again, since under another plan they are others.
+      on_level: `(level)` when a level is complete and cannot start again.
     """
 
     on_progress: OnProgress = lambda progress: None
     on_node: Callable[[int, Entry], None] = lambda cell, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
+    on_level: Callable[[int], None] = lambda level: None
 
 
 SILENT = Hooks()
@@ -106,8 +109,9 @@ def climb(
                 alone = store.team.count == 1  # of several processes others may have had enough
                 if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None or not alone:
                     raise
-                climbing.follow([*climbing.plans, (level, smaller)])
+                climbing.restart(level, smaller)
                 hooks.on_replan(level, smaller)
+        hooks.on_level(level)
     return climbing.entries
 
 
@@ -126,6 +130,11 @@ class _Climb:
     def follow(self, plans: Plans) -> None:
         """Goes on by other plans: members of the levels that they change are others."""
         self.plans, self.roster = plans, Roster(self.cells, plans)
+
+    def restart(self, level: int, plan: Plan) -> None:
+        """Forgets what was listed of a level, whose members from now on are those of this plan."""
+        self.entries = [[e for e in listed if e.level != level] for listed in self.entries]
+        self.follow([*self.plans, (level, plan)])
 
     def level(self, plan: Plan, level: int) -> None:
         """Trains or reads all members of one level."""
@@ -199,7 +208,8 @@ class _Climb:
             order = list(self.roster.keys[cell][level].values())
             rows = [order.index(entrant.key) for entrant in group]
             parts.append(trees.index(begin(cell), rows))
-        return _on_device(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+        members = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return _on_device(members, self.starts.like)
 
     def _tickets(self, read: Callable[[str], Node], cell: int, level: int) -> Tickets:
         """A cell's tickets of a level, or its dense parents, read from the store."""
@@ -233,18 +243,28 @@ class _Climb:
 
 
 def _on_host(members: Member) -> Member:
-    """Members as host arrays, their keys as numbers."""
-    init_key, data_key = map(jax.random.key_data, (members.init_key, members.data_key))
-    return jax.tree.map(np.asarray, members._replace(init_key=init_key, data_key=data_key))
+    """Members as host arrays, their keys as key data."""
+
+    def one(leaf: Any) -> np.ndarray:
+        return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+    return jax.tree.map(one, members)
 
 
-def _on_device(members: Member) -> Member:
-    """The inverse of `_on_host`."""
-    members = jax.tree.map(jnp.array, members)
-    return members._replace(
-        init_key=jax.random.wrap_key_data(members.init_key),
-        data_key=jax.random.wrap_key_data(members.data_key),
-    )
+def _on_device(members: Member, like: Member) -> Member:
+    """The inverse of `_on_host`; `like` has keys, or their shapes, where the members had some."""
+
+    def one(leaf: np.ndarray, target: Any) -> jax.Array:
+        if not _is_key(target):
+            return jnp.array(leaf)
+        impl = jax.random.key_impl(jnp.empty((0,), target.dtype))
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
+
+    return jax.tree.map(one, members, like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lth_jax.keys import check_key
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind, check_rewind
@@ -31,7 +32,7 @@ class Lab(NamedTuple):
     Attributes:
       trainer: network, optimizer, loss, data order: the static part.
       data: the three splits on the device.
-      root: the experiment's key.
+      root: the experiment's key: typed, of any implementation.
       replicates: how many independent seeds.
       hyper: scalars shared by all members; must hold `learning_rate`.
       shared_order: whether all replicates have one data key, that is see the same batches, changed
@@ -77,7 +78,13 @@ class Ladder(NamedTuple):
 
 
 def check_ladder(lab: Lab, ladder: Ladder) -> None:
-    """Raises `ValueError` for a ladder that cannot be climbed, before anything is trained."""
+    """Raises unless the ladder can be climbed, before anything is trained.
+
+    Raises:
+      TypeError: if `lab.root` is not a typed key.
+      ValueError: if anything else is wrong.
+    """
+    check_key(lab.root, "root")
     if lab.replicates < 1:
         raise ValueError(f"`replicates` is {lab.replicates}; at least 1 is needed.")
     if ladder.stop < 1:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lth_jax import keys
 from lth_jax.landscape import along_line, renew_state
 from lth_jax.lottery.spec import Data
 from lth_jax.pruning.masks import apply_mask
@@ -38,9 +39,13 @@ def member_at(
       params: the point, masked here.
       state: the model's state there.
       mask: boolean tree like `params`.
-      data_key: decides the order of its batches and its dropout.
+      data_key: a typed key; decides the order of its batches, its dropout and its augmentation.
       replicate: which of the experiment's seeds it belongs to.
+
+    Raises:
+      TypeError: if `data_key` is not a typed key.
     """
+    data_key = keys.as_threefry(data_key, "data_key")
     params, optimizer = apply_mask(mask, params), trainer.make_optimizer(hyper)
     offsets = {"schedule_offset": 0, "data_offset": 0, "replicate": replicate}
     scalars = {name: jnp.asarray(value, jnp.int32) for name, value in offsets.items()}
@@ -90,10 +95,11 @@ def between(
 
 def _renewed(trainer: Trainer, params: Params, member: Member, renewal: Batch) -> Any:
     """The state after all batches, in one loop: written out, they would take long to compile."""
+    stream = keys.stream(member.data_key, "line")
 
     def show(state: Any, at: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         i, batch = at
-        key = jax.random.fold_in(member.data_key, i)
+        key = jax.random.fold_in(stream, i)
         return renew_state(trainer.model.apply, params, state, [batch], key=key), None
 
     count = len(jax.tree.leaves(renewal)[0])

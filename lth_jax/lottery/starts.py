@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.keys import derive
+from lth_jax.keys import derive
 from lth_jax.lottery.programs import Programs, quick_to_compile
 from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_point
 from lth_jax.lottery.roster import Cell
@@ -105,7 +105,7 @@ class Starts:
                 scored=parents.points.get("scored", parents.points["end"]).params,
                 rewound=trunk.points["rewound"],
                 prune_key=replicate_keys(lab, "prune", level),
-                control_keys={name: replicate_keys(lab, name, level) for name in names},
+                control_keys={name: replicate_keys(lab, "control", level, name) for name in names},
             ),
             dense._replace(hyper={**dense.hyper, **offsets}),
             self.dense(cell, "redraw", data_level, level),
@@ -135,7 +135,7 @@ def _replicates(lab: Lab) -> np.ndarray:
     return np.arange(lab.replicates, dtype=np.int32)
 
 
-def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:
+def replicate_keys(lab: Lab, purpose: str, level: int = 0, *labels: str) -> Key:
     """One key per replicate, stacked; where they share their data order, one key for its purpose.
 
     >>> lab = Lab(None, None, jax.random.key(0), 3, {}, shared_order=True)
@@ -144,7 +144,7 @@ def replicate_keys(lab: Lab, purpose: str, level: int = 0) -> Key:
     """
     alike = purpose == "data" and lab.shared_order
     of = [0 if alike else replicate for replicate in range(lab.replicates)]
-    return jnp.stack([derive(lab.root, replicate, purpose, level) for replicate in of])
+    return jnp.stack([derive(lab.root, replicate, purpose, level, *labels) for replicate in of])
 
 
 def arms(

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lth_jax.keys import check_seed
+
 
 def recovered(found: tuple[ArrayLike, ArrayLike], planted: tuple[ArrayLike, ArrayLike]) -> float:
     """The share of the planted weights that a found mask keeps, under the best match of units.
@@ -52,6 +54,7 @@ def chance(
     >>> chance(masks, masks, seed=0, draws=2).tolist()
     [1.0, 1.0]
     """
+    check_seed(seed)
     rng = np.random.default_rng(seed)
 
     def shuffled(mask: ArrayLike) -> np.ndarray:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax import trees
+from lth_jax.keys import as_threefry
 from lth_jax.pruning.checks import check_mask, check_prunable
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask, ones_like
@@ -221,7 +222,8 @@ def sparse_evolution(
         growth = jax.tree.unflatten(structure, draws)
         return _drop_and_grow(mask, params, growth, jnp.float32(fraction), prunable)
 
-    return _owning(inner, start, events, revise, key)
+    # Of another implementation it would draw other numbers in a population than alone.
+    return _owning(inner, start, events, revise, as_threefry(key))
 
 
 def rigl(

@@ -114,6 +114,16 @@ class Run:
         entries = {old["key"]: old for old in self.nodes} | {key: entry}
         self._list(list(entries.values()))
 
+    def drop(self, level: int) -> list[dict[str, Any]]:
+        """Removes the nodes of a level from the manifest, before the level is listed again.
+
+        Returns:
+          Their entries.
+        """
+        nodes = self.nodes
+        self._list([entry for entry in nodes if entry.get("level") != level])
+        return [entry for entry in nodes if entry.get("level") == level]
+
     def clear(self) -> None:
         """Empties the manifest, before all of it is listed again."""
         self._list([])
@@ -124,7 +134,8 @@ class Run:
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
 
-        What is computed again after a kill is logged again: the last record of a step counts.
+        What is computed again after a kill or a change of plan is logged again: the last record of
+        a member and a step counts.
         """
         if not self._team.first:
             return

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax import trees
+from lth_jax import keys, trees
 from lth_jax.training.losses import Taught
 from lth_jax.training.segment import Member, Show, take
 from lth_jax.types import Batch, Key
@@ -35,7 +35,7 @@ def shows(*steps: Step) -> Show:
     def show(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
         batch = take(key, data, rows, member)
         for i, step in enumerate(steps):
-            batch = step(jax.random.fold_in(key, i), batch, rows, member)
+            batch = step(keys.stream(key, "change", i), batch, rows, member)
         return batch
 
     return show
@@ -51,14 +51,15 @@ def noisy_labels(classes: int, noise: Key) -> Step:
 
     Args:
       classes: number of classes.
-      noise: the same for all members.
+      noise: a typed key, the same for all members.
     """
+    stream = keys.stream(noise, "label_noise")
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
-        root = jax.random.fold_in(noise, member.hyper["replicate"])
+        own = jax.random.fold_in(stream, member.hyper["replicate"])
 
         def one(row: jax.Array, label: jax.Array) -> jax.Array:
-            chance, other = jax.random.split(jax.random.fold_in(root, row))
+            chance, other = jax.random.split(jax.random.fold_in(own, row))
             wrong = jax.random.uniform(chance) < member.hyper["label_noise"]
             drawn = jax.random.randint(other, label.shape, 0, classes, label.dtype)
             return jnp.where(wrong, drawn, label)
@@ -131,8 +132,8 @@ def crop(padding: int) -> Step:
         return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
     def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
-        keys = jax.random.split(key, len(batch.x))
-        return batch._replace(x=jax.vmap(one)(keys, batch.x))
+        each = jax.random.split(key, len(batch.x))
+        return batch._replace(x=jax.vmap(one)(each, batch.x))
 
     return step
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax import trees
+from lth_jax import keys, trees
 from lth_jax.landscape import renew_state
 from lth_jax.training.segment import Member
 from lth_jax.types import Batch, Model, Params
@@ -121,12 +121,14 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
         batches = jax.tree.map(
             lambda a: a[: count * batch_size].reshape(count, batch_size, *a.shape[1:]), train
         )
-        keys = jax.random.split(member.data_key, count)
+        stream = keys.stream(member.data_key, "average")
 
         def renew(state: Any, shown: tuple[Any, Batch]) -> tuple[Any, None]:
-            key, batch = shown
+            i, batch = shown
+            key = jax.random.fold_in(stream, i)
             return renew_state(model.apply, member.params, state, [batch], key=key), None
 
-        return member._replace(state=jax.lax.scan(renew, member.state, (keys, batches))[0])
+        state, _ = jax.lax.scan(renew, member.state, (jnp.arange(count), batches))
+        return member._replace(state=state)
 
     return tested

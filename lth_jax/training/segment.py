@@ -12,11 +12,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lth_jax import trees
+from lth_jax import keys, trees
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Batch, Info, Key, Mask, Model, Params
-
-ORDER, NOISE, SHOWN = 0, 1, 2  # what a data_key is folded with: batch order; dropout; augmentation
 
 PerExample = Callable[[Any, Any], jax.Array]
 MakeModel = Callable[[Mapping[str, Any]], Model]
@@ -34,8 +32,8 @@ class Member(NamedTuple):
       state: what the model carries but does not train (BatchNorm statistics).
       opt_state: the optimizer's.
       mask: boolean leaves like `params`, True = kept.
-      init_key: the key its initialisation was drawn from.
-      data_key: decides the order of its batches and its dropout.
+      init_key: the key its initialisation was drawn from, threefry2x32.
+      data_key: decides the order of its batches, its dropout and its augmentation, threefry2x32.
       hyper: scalars that may differ between members. `learning_rate` is the peak;
         `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
         against the step; `replicate` is which of the experiment's seeds it belongs to; the rest is
@@ -151,12 +149,18 @@ def init_member(
 
     Args:
       trainer: the static part.
-      init_key: decides the initial parameters and nothing else.
-      data_key: decides batch order and dropout and nothing else.
+      init_key: a typed key; decides the initial parameters and nothing else.
+      data_key: a typed key; decides batch order, dropout and augmentation and nothing else.
       hyper: the member's scalars; must hold `learning_rate`.
       example: inputs of any batch size, for their shape.
       replicate: which of the experiment's seeds it belongs to, int32.
+
+    Raises:
+      TypeError: if a key is not a typed key.
     """
+    # Any other implementation would draw other numbers in a population than alone.
+    init_key = keys.as_threefry(init_key, "init_key")
+    data_key = keys.as_threefry(data_key, "data_key")
     params, state = trainer.model.init(init_key, example)
     mask = jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
     offsets = {
@@ -202,7 +206,7 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     Returns:
       The member after the step and `{"train_loss": float32}` (of the batch, before the step).
     """
-    noise = jax.random.fold_in(jax.random.fold_in(member.data_key, NOISE), step)
+    noise = jax.random.fold_in(keys.stream(member.data_key, "noise"), step)
 
     per_example = trainer.objective or trainer.loss
     model = trainer.make_model(member.hyper) if trainer.make_model else trainer.model
@@ -332,7 +336,7 @@ def train_segment(
 
 def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any) -> Batch:
     """What the member sees of the rows of a data set at a step."""
-    key = jax.random.fold_in(jax.random.fold_in(member.data_key, SHOWN), step)
+    key = jax.random.fold_in(keys.stream(member.data_key, "shown"), step)
     return trainer.show(key, data, rows, member)
 
 
@@ -343,8 +347,7 @@ def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
 
 def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any) -> jax.Array:
     """`batch_rows` of any member with this data key, `data_offset` and `replicate`."""
-    key = jax.random.fold_in(data_key, ORDER)
-    rows = trainer.order(key, step + hyper["data_offset"], trainer.steps)
+    rows = trainer.order(keys.stream(data_key, "order"), step + hyper["data_offset"], trainer.steps)
     return rows + hyper["replicate"] * trainer.share
 
 

@@ -218,7 +218,7 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
         ({"name": "xyz"}, ValueError, "`name` must be one of digits, .* got 'xyz'.$"),
         ({"data_sed": 1}, ValueError, "`data_sed` is no option of 'digits', which takes none"),
         ({"name": "mnist1d", "data_sed": 1}, ValueError, "did you mean 'data_seed'?"),
-        ({"name": "mnist1d", "data_seed": -1}, ValueError, "`data_seed` must lie in 0"),
+        ({"name": "mnist1d", "data_seed": -1}, ValueError, "`data_seed` is -1; a seed lies"),
         ({"name": "mnist1d", "data_seed": "a"}, TypeError, "`data_seed` must be an integer"),
         (
             {"name": "mnist"},
@@ -235,7 +235,7 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
             ValueError,
             "'cifar10', found none: give a `manual_dir` that holds the a",
         ),
-        ({"seed": -1}, ValueError, "`seed` must lie in 0"),
+        ({"seed": -1}, ValueError, "`seed` is -1; a seed lies"),
         ({"seed": None}, TypeError, "`seed` must be an integer, got None"),
         ({"validation": -1}, ValueError, "`validation` must lie in 0"),
         ({"validation": 0.1}, TypeError, "`validation` must be an integer, got 0.1"),

@@ -356,7 +356,7 @@ def test_an_empty_sweep_is_refused():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [(["a"], "cell seed=a"), ([1.5], "cell seed=1.5"), ([-1], "must not be negative")],
+    [(["a"], "cell seed=a"), ([1.5], "cell seed=1.5"), ([-1], "a seed lies in")],
 )
 def test_a_config_files_sweep_is_checked_as_well(values, message):
     with pytest.raises(UserError, match=message):

@@ -8,6 +8,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.data import indices
+from lth_jax.keys import derive
 from lth_jax.lottery import (
     Cell,
     Data,
@@ -17,7 +18,6 @@ from lth_jax.lottery import (
     Rewind,
     check_ladder,
     climb,
-    derive,
     level_sizes,
     named,
 )

@@ -95,6 +95,15 @@ def test_changes_of_plan_are_kept_beside_it(tmp_path):
         assert [change["chunk"] for change in run.replans] == [4, 2]
 
 
+def test_a_level_that_is_dropped_leaves_the_manifest(tmp_path):
+    with begin(tmp_path) as run:
+        for i, level in enumerate((0, 1, 1)):
+            run.add(f"{i}" * 64, level=level)
+        assert [entry["key"][0] for entry in run.drop(1)] == ["1", "2"]
+        assert [entry["key"][0] for entry in run.nodes] == ["0"]
+        assert run.drop(1) == []
+
+
 def test_the_first_plan_stays(tmp_path):
     with begin(tmp_path) as run:
         assert run.plan is None

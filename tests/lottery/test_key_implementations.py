@@ -1,0 +1,85 @@
+"""A ladder from a root key of any implementation, whatever JAX's default is."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from lth_jax import keys
+from lth_jax.lottery import Cell, Hooks, check_ladder, climb
+from lth_jax.lottery.ladder import _on_device, _on_host
+from lth_jax.models import MLP, from_linen
+from lth_jax.store import Store
+from tests.lottery.test_ladder import IDENTITY, PLANS, by_arm, make_lab, make_ladder
+
+
+def lab_of(root):
+    """Networks with dropout, whose noise also comes from the members' keys."""
+    lab = make_lab()
+    model = from_linen(MLP((6, 2), dropout=0.3))
+    return lab._replace(root=root, trainer=lab.trainer._replace(model=model))
+
+
+def run(folder, root, hooks=None):
+    lab = lab_of(root)
+    ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle", "reinit"))
+    options = {} if hooks is None else {"hooks": hooks}
+    [entries] = climb([Cell(lab, ladder, IDENTITY)], store=Store(folder), plans=PLANS, **options)
+    return [Store(folder).read(entry.key) for entry in entries]
+
+
+def same(nodes, others):
+    for node, other in zip(nodes, others, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("impl", ["rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)])
+def test_a_ladder_climbs_from_any_root(tmp_path, impl):
+    root = jax.random.key(5, impl=impl)
+    nodes = run(tmp_path / "at once", root)
+    arms = by_arm(nodes, 1)
+    for replicate in range(2):
+        # At density 1 the shuffled ticket is the ticket: it saw the same batches and dropout.
+        ticket, shuffled, redrawn = (
+            arms[arm][replicate]["end"]["params"] for arm in ("ticket", "shuffle", "reinit")
+        )
+        for name, value in ticket.items():
+            np.testing.assert_allclose(value, shuffled[name], atol=1e-6)
+        assert (ticket["Dense_0/kernel"] != redrawn["Dense_0/kernel"]).any()
+    kernels = [arms["ticket"][i]["end"]["params"]["Dense_0/kernel"] for i in range(2)]
+    assert (kernels[0] != kernels[1]).any()
+
+    told = []
+
+    def stop(progress):
+        told.append(progress)
+        if len(told) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "resumed", root, Hooks(on_progress=stop))
+    same(nodes, run(tmp_path / "resumed", root))
+
+
+def test_the_default_implementation_decides_no_number(tmp_path):
+    nodes = run(tmp_path / "threefry", keys.from_seed(5))
+    with jax.default_prng_impl("rbg"):
+        same(nodes, run(tmp_path / "rbg", keys.from_seed(5)))
+
+
+def test_keys_in_an_optimizers_state_keep_their_implementation():
+    state = optax.EmptyState(), jax.random.split(jax.random.key(1, impl="rbg"), 2)
+    found = _on_device(_on_host(state), jax.eval_shape(lambda tree: tree, state))
+    assert found[1].dtype == state[1].dtype
+    np.testing.assert_array_equal(*map(jax.random.key_data, (found[1], state[1])))
+
+
+def test_raw_keys_are_refused_in_one_sentence():
+    lab = make_lab()
+    ladder = make_ladder(lab)
+    with pytest.raises(TypeError, match=r"^`root` must be a typed key \(jax.random.key\), not"):
+        check_ladder(lab._replace(root=jax.random.PRNGKey(0)), ladder)
