@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
@@ -234,7 +233,7 @@ def _source() -> str:
     return source_fingerprint(*SOURCES)
 
 
-def _keys(root: Key) -> jax.ShapeDtypeStruct:
+def _keys(root: Key) -> Any:
     return jax.ShapeDtypeStruct((MEMBERS, *root.shape), root.dtype)
 
 

@@ -123,7 +123,7 @@ def source_fingerprint(*modules: str) -> str:
     return content_key({name: _code(data) for name, data in files.items()})
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _code(source: bytes) -> str:
     """The SHA-256 of a source's syntax tree without docstrings; of its bytes if it has none."""
     try:

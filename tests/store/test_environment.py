@@ -8,7 +8,7 @@ from lth_jax.store.numerics import IGNORED, numerics
 
 def test_environment_names_versions_and_devices():
     found = environment()
-    assert set(found) == {"python", "versions", "device", "numerics"}  # nothing that names the machine
+    assert set(found) == {"python", "versions", "device", "numerics"}  # no machine
     assert found["python"] == platform.python_version()
     assert found["versions"]["jax"] == jax.__version__
     assert None not in found["versions"].values()
