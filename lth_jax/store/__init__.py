@@ -12,6 +12,8 @@ from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.processes import ALONE, Team, everyone, spans, whole
 from lth_jax.store.runs import (
+    ENV,
+    IDENTITY,
     Run,
     RunInfo,
     find_run,
@@ -24,6 +26,8 @@ from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
     "ALONE",
+    "ENV",
+    "IDENTITY",
     "Checkpoint",
     "CorruptError",
     "Interrupted",

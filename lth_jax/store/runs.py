@@ -16,6 +16,8 @@ from lth_jax.store.processes import ALONE, Team
 
 ENV = "env.json"
 """What a run was made with: versions and device (one entry per change), plan and its changes."""
+IDENTITY = "identity.json"
+"""What decides a run's result besides its configuration."""
 
 
 class RunInfo(NamedTuple):
@@ -233,7 +235,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any) -> Non
     config_hash = content_key(config)
     _write_or_compare(path / "config.json", config, "configuration")
     if identity is not None:
-        _write_or_compare(path / "identity.json", identity, "identity")
+        _write_or_compare(path / IDENTITY, identity, "identity")
     if not (path / "manifest.json").exists():
         _write_manifest(path, config_hash, [])
     if not (path / "status.json").exists():
