@@ -25,7 +25,7 @@ from lth_jax.lottery import (
     training_program,
 )
 from lth_jax.lottery.roster import member_keys
-from lth_jax.pruning import criteria, scopes
+from lth_jax.pruning import criteria, granularity, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import Plan, Trainer, correct, cross_entropy
@@ -218,7 +218,7 @@ def test_programs_of_arms_cover_criterion_scope_batches_rewinding_and_controls()
     tickets = [
         plain,
         of(pruner=prune(criteria.random(), scope)),
-        of(pruner=prune(criteria.magnitude(), scopes.layerwise())),
+        of(pruner=prune(criteria.magnitude(), scope, granularity.rows())),
         of(pruner=prune(by_table(TABLE), scope)),
         of(pruner=prune(by_table(TABLE + 1), scope)),
         of(rewind=Rewind(what="learning_rate")),
