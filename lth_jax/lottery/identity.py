@@ -200,6 +200,9 @@ def make_cell(
       data: the fingerprint of the data, if it is known; else their bytes are read.
       training: the result of `training_program`, if it is known.
       arms: the result of `arms_programs`, if it is known.
+
+    Raises:
+      ValueError: if a function calls back to Python (see `fingerprint`).
     """
     if training is None:
         training = training_program(lab.trainer, lab.data, lab.hyper, lab.root)

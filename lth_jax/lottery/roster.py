@@ -114,11 +114,13 @@ def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
         what = {"trunk": trunk, "plan": plan._asdict(), **course(cell.ladder, level)._asdict()}
         if level:
             count = trees.to_named(cell.ladder.counts[level - 1])
+            prunable = trees.to_named(cell.ladder.prunable)
             what |= {
                 "ticket": arms[TICKET],
                 "level": level,
                 "rewind": cell.ladder.rewind._asdict(),
                 "count": jax.tree.map(int, count),
+                "prunable": jax.tree.map(bool, prunable),
             }
         shared, parent = content_key(what), DENSE if level == 1 else TICKET
 
