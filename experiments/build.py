@@ -24,11 +24,12 @@ from experiments.trainers import (
 )
 from lth_jax import data, keys, models
 from lth_jax import structure as st
-from lth_jax.lottery import REFILL_CONTROLS, Data, Lab, Ladder, named
+from lth_jax.lottery import REFILL_CONTROLS, Cell, Data, Lab, Ladder, make_cell, named
 from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
+from lth_jax.store import run_folder
 from lth_jax.training import OnHost, Trainer, free_bytes
 from lth_jax.types import Prunable
 
@@ -322,28 +323,27 @@ def densities(experiment: ConfigDict, params: Any) -> list[Any]:
     ]
 
 
-def identity(experiment: ConfigDict, fingerprint: str, environment: Any, source: str) -> Any:
-    """What decides the numbers of a ladder's nodes, besides what each node knows of itself."""
-    fields_of_pruner = (
-        "criterion",
-        "scope",
-        "minimum",
-        "biases",
-        "examples",
-        "granularity",
-        "groups",
-        "multiple",
-        "reduction",
-    )
-    fields_of_trunk = ("seed", "model", "train", "optimizer")
-    whole = experiment.to_dict()
-    device = {k: v for k, v in environment["device"].items() if k != "count"}  # the plan has that
+def cell(experiment: ConfigDict, loaded: data.Dataset) -> Cell:
+    """The experiment with all that decides its numbers."""
+    what = lab(experiment, loaded)
+    return make_cell(what, ladder(experiment, what), data=loaded.fingerprint)
+
+
+def run_identity(cell: Cell) -> dict[str, Any]:
+    """What decides a run's numbers besides its config: programs, data and numeric flags.
+
+    Versions, devices and the library's own code are left out: a run may go on after an upgrade or
+    on another machine, and its new nodes have keys of their own.
+    """
+    found = cell.identity
     return {
-        "trunk": {
-            **{name: whole[name] for name in fields_of_trunk},
-            "data": fingerprint,
-            "environment": {**environment, "device": device},
-            "source": source,
-        },
-        "ladder": {name: whole["prune"][name] for name in fields_of_pruner},
+        "training": found.training,
+        "arms": found.arms,
+        "data": found.data,
+        "numerics": found.environment["numerics"],
     }
+
+
+def run_name(experiment: ConfigDict, cell: Cell) -> str:
+    """The folder of an experiment's run."""
+    return run_folder(experiment.name, experiment.to_dict(), run_identity(cell))

@@ -13,7 +13,8 @@ from experiments.configs import base
 from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
 from lth_jax.data import Dataset
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Lab, training_program
+from lth_jax.store import files
 from lth_jax.training import Plan
 
 
@@ -26,6 +27,7 @@ class Finished(NamedTuple):
       experiment: its config, as the config file made it.
       lab: what it trained with, its data on the device.
       loaded: its data set, as arrays of the host.
+      program: the fingerprint of how its config's networks begin, train and are evaluated today.
     """
 
     info: stores.RunInfo
@@ -33,11 +35,16 @@ class Finished(NamedTuple):
     experiment: ConfigDict
     lab: Lab
     loaded: Dataset
+    program: str
 
     @property
-    def data(self) -> str:
-        """The fingerprint of the data."""
-        return self.loaded.fingerprint
+    def basis(self) -> dict[str, Any]:
+        """What decides a measurement besides its settings and its networks; a part of its key."""
+        return {
+            "data": self.loaded.fingerprint,
+            "program": self.program,
+            "environment": stores.environment(),
+        }
 
 
 def open_finished(machine: ConfigDict, name: str) -> Finished:
@@ -48,7 +55,8 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
       name: the run: its folder, its name, or a unique beginning of it.
 
     Raises:
-      UserError: if the run is not finished, or its data cannot be loaded.
+      UserError: if the run is not finished, its data cannot be loaded, or its config stands for
+        another network, optimizer or loss than when it was trained.
       StoreError: if there is no such run, or something in it is damaged.
     """
     info = stores.find_run(machine.workdir, name)
@@ -59,7 +67,33 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     build.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     lab = build.lab(experiment, loaded)
-    return Finished(info, stores.Store(folder.resolve().parent), experiment, lab, loaded)
+    program = training_program(lab.trainer, lab.data, lab.hyper, lab.root)
+    _check_unchanged(folder, program)
+    store = stores.Store(folder.resolve().parent)
+    return Finished(info, store, experiment, lab, loaded, program)
+
+
+def _check_unchanged(folder: Path, program: str) -> None:
+    """Raises `UserError` if the run was trained by another program under the same conditions.
+
+    Other versions, devices or flags may lower the same functions to other text, so that under those
+    nothing can be compared.
+    """
+    environments = files.read_json(folder / stores.ENV)["environments"]
+    if stores.content_key(_conditions(stores.environment())) not in [
+        stores.content_key(_conditions(found)) for found in environments
+    ]:
+        return
+    if files.read_json(folder / stores.IDENTITY)["training"] != program:
+        raise UserError(
+            f"{folder.name} was trained with another network, optimizer or loss than those that "
+            "its config names now; restore them, or run the config again."
+        )
+
+
+def _conditions(environment: dict[str, Any]) -> list[Any]:
+    device = {name: environment["device"][name] for name in ("platform", "kind")}
+    return [environment["versions"], device, environment["numerics"]]
 
 
 def parser_for(module: str, description: str) -> argparse.ArgumentParser:

@@ -93,7 +93,7 @@ def _seed_rows(run: Finished) -> Iterator[Row]:
     what = {
         "what": "rate-accuracy",
         "precisions": PRECISIONS,
-        "data": run.data,
+        **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
     listed = entries(run.info.path)

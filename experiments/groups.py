@@ -1,9 +1,9 @@
 """Cells become groups: those that differ only in arrays train as one population.
 
 What a field changes is not declared but looked at: each cell's network, optimizer, loss and data
-order are lowered, and cells whose programs read the same text, on the same data and over the same
-steps, form a group. So learning rate, seed, weight decay, density, criterion and controls need no
-second compile, whichever of them a sweep names.
+order are lowered, and cells whose programs are equal, constants included, on the same data and over
+the same steps, form a group. So learning rate, seed, weight decay, density, criterion and controls
+need no second compile, whichever of them a sweep names.
 """
 
 import functools
@@ -18,9 +18,8 @@ from experiments import build, trainers
 from experiments.flags import UserError
 from experiments.h import Setting
 from experiments.reads import Reading, Remembered
-from experiments.runner import SOURCES
-from lth_jax import store as stores
 from lth_jax.data import Dataset
+from lth_jax.keys import from_seed
 from lth_jax.lottery import (
     Cell,
     Data,
@@ -28,7 +27,9 @@ from lth_jax.lottery import (
     Ladder,
     Programs,
     Roster,
+    arms_programs,
     check_ladder,
+    make_cell,
     timeline,
     training_program,
 )
@@ -37,11 +38,22 @@ from lth_jax.training import Plan
 
 
 class Job(NamedTuple):
-    """One cell of a sweep: what is set in it, its whole config, and what the ladder gets."""
+    """One cell of a sweep.
+
+    Attributes:
+      setting: what is set in it.
+      config: its whole config.
+      cell: what the ladder gets.
+    """
 
     setting: Setting
     config: ConfigDict
     cell: Cell
+
+    @property
+    def run(self) -> str:
+        """The folder of its run."""
+        return build.run_name(self.config.experiment, self.cell)
 
 
 class Group(NamedTuple):
@@ -63,19 +75,14 @@ class Group(NamedTuple):
 class Sharing:
     """Builds cells, sharing between them all that is made of fields in which they agree.
 
-    Args:
-      environment: as of `store.environment`, part of each cell's identity.
-
     Attributes:
       programs: what is compiled, by the key of the program of training.
       readings: by the same keys, the fields that a program was built of.
     """
 
-    def __init__(self, environment: dict[str, Any]):
+    def __init__(self) -> None:
         self.programs: dict[str, Programs] = {}
         self.readings: dict[str, Reading] = {}
-        self._environment = environment
-        self._source = stores.source_fingerprint(*SOURCES)
         self._loaded = Remembered(build.dataset)
         self._sets: dict[str, Dataset] = {}
         self._data: dict[str, Data] = {}
@@ -83,8 +90,8 @@ class Sharing:
         self._ladder = functools.cache(lambda lab: Remembered(partial(_ladder, self._labs[lab])))
         self._labs: dict[tuple[str, str], Lab] = {}
 
-    def job(self, setting: Setting, config: ConfigDict) -> tuple[Job, str]:
-        """A cell, and the key of its program.
+    def job(self, setting: Setting, config: ConfigDict) -> Job:
+        """A cell.
 
         Raises:
           UserError, ValueError, TypeError: for a field that cannot be right.
@@ -98,39 +105,47 @@ class Sharing:
         trainer, experiment = self.programs[program].trainer, config.experiment
         lab = build.seeded(experiment, trainer, self._data[data])
         self._labs.setdefault((program, data), lab)
-        ladder, _ = self._ladder((program, data))(config)
+        (ladder, arms), _ = self._ladder((program, data))(config)
         check_ladder(lab, ladder)
-        identity = build.identity(experiment, data, self._environment, self._source)
-        return Job(setting, config, Cell(lab, ladder, identity)), program
+        cell = make_cell(lab, ladder, data=data, training=program, arms=arms)
+        return Job(setting, config, cell)
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
         trainer = trainers.trainer(config.experiment, self._sets[data])
-        program = training_program(trainer, splits, trainers.HYPER)
+        program = training_program(trainer, splits, trainers.HYPER, from_seed(0))
         self.programs.setdefault(program, Programs(trainer))
         return program
 
 
-def _ladder(lab: Lab, config: Any) -> Ladder:
-    return build.ladder(config.experiment, lab)
+def _ladder(lab: Lab, config: Any) -> tuple[Ladder, dict[str, str]]:
+    ladder = build.ladder(config.experiment, lab)
+    return ladder, arms_programs(lab, ladder)
 
 
-def groups(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Group]:
-    """The cells of a sweep, grouped into populations.
+def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:
+    """The cells of a sweep.
 
     Raises:
       UserError: for the first cell that cannot be right; the message says which.
     """
-    found: dict[str, tuple[str, list[Job]]] = {}
+    found = []
     for setting, config in cells:
         try:
-            job, program = sharing.job(setting, config)
+            found.append(sharing.job(setting, config))
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"cell {shown(setting)}: {error}") from error
-        ladder, data = job.cell.ladder, job.cell.identity["trunk"]["data"]
+    return found
+
+
+def groups(jobs: Iterable[Job]) -> list[Group]:
+    """The cells of a sweep, grouped into populations."""
+    found: dict[str, tuple[str, list[Job]]] = {}
+    for job in jobs:
+        identity, ladder = job.cell.identity, job.cell.ladder
         prunable = jax.tree.leaves(ladder.prunable)
-        key = content_key([program, data, timeline(ladder), prunable])
-        found.setdefault(key, (program, []))[1].append(job)
+        key = content_key([identity.training, identity.data, timeline(ladder), prunable])
+        found.setdefault(key, (identity.training, []))[1].append(job)
     # Who the members are is the same under any plan; only their keys are not.
     any_plan = [(0, Plan(1))]
     return [

@@ -133,8 +133,7 @@ def measure(run: Finished, settings: Settings) -> str:
         "what": "latency",
         **settings._asdict(),
         "networks": [[entry["key"], entry["rows"]] for entry in entries(run.info.path)],
-        "data": run.data,
-        "environment": stores.environment(),
+        **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)

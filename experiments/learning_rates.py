@@ -97,8 +97,7 @@ def sweep(run: Finished, level: int, settings: Settings) -> str:
     check_known("level", [level], sorted({e["level"] for e in entries(run.info.path)} - {0}))
     identity = {
         **settings._asdict(),
-        "data": run.data,
-        "environment": stores.environment(),
+        **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
     dense = list(read_stored(run.store, run.info.path, (DENSE,)))

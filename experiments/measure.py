@@ -213,9 +213,8 @@ def measure(run: Finished, examples: int) -> str:
     what = {
         "what": "behaviour",
         "examples": examples,
-        "data": run.data,
+        **run.basis,
         "networks": [[entry["key"], entry["rows"]] for entry in entries(run.info.path)],
-        "environment": stores.environment(),
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)

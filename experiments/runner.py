@@ -19,7 +19,6 @@ from lth_jax.lottery import (
     Entry,
     Hooks,
     Lab,
-    Ladder,
     Programs,
     Progress,
     check_ladder,
@@ -37,12 +36,6 @@ from lth_jax.training import (
     fitted,
     read_plan,
     widths_for,
-)
-
-# The rooms whose code decides the numbers of a node.
-SOURCES = tuple(
-    f"lth_jax.{room}"
-    for room in ("training", "lottery", "pruning", "structure", "models", "data", "trees", "keys")
 )
 
 
@@ -67,9 +60,9 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     if team.first:
         machines.note_precision(experiment.train.compute_dtype)
     try:
-        lab, ladder, identity = team.each(lambda: _setting(config, env))
-        plan = told(machine) | {"data": data_on(lab)}
-        team.check_same(config=experiment.to_dict(), identity=identity, plan=plan)
+        cell = team.each(lambda: _cell(config))
+        plan = told(machine) | {"data": data_on(cell.lab)}
+        team.check_same(config=experiment.to_dict(), identity=cell.identity, plan=plan)
         with (
             machines.in_company(team),
             stores.on_signals() as stop,
@@ -78,6 +71,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                 name=experiment.name,
                 config=experiment.to_dict(),
                 env=env | {"command": list(command)},
+                identity=build.run_identity(cell),
                 wait=machine.wait,
                 team=team,
             ) as run,
@@ -85,26 +79,23 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             done = run.status == "finished"
             if not done:
                 store = stores.Store(machine.workdir, team)
-                _climb(machine, Cell(lab, ladder, identity), run, store, stop)
+                _climb(machine, cell, run, store, stop)
                 run.finish()
-            team.from_first(lambda: _show(machine, run.path, lab, done))
+            team.from_first(lambda: _show(machine, run.path, cell.lab, done))
             return run.path
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
 
 
-def _setting(config: ConfigDict, env: dict[str, Any]) -> tuple[Lab, Ladder, dict[str, Any]]:
+def _cell(config: ConfigDict) -> Cell:
     """What to train with, what to do, and what decides its numbers."""
-    experiment = config.experiment
     loaded = build.dataset(config)
     try:
-        lab = build.lab(experiment, loaded)
-        ladder = build.ladder(experiment, lab)
-        check_ladder(lab, ladder)
+        cell = build.cell(config.experiment, loaded)
+        check_ladder(cell.lab, cell.ladder)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    source = stores.source_fingerprint(*SOURCES)
-    return lab, ladder, build.identity(experiment, loaded.fingerprint, env, source)
+    return cell
 
 
 def _show(machine: ConfigDict, path: Path, lab: Lab, was_done: bool) -> None:

@@ -187,8 +187,7 @@ def measure(run: Finished, settings: Settings, chosen: Chosen) -> str:
     instrument = Instrument(run, settings)
     identity = {
         **settings._asdict(),
-        "data": run.data,
-        "environment": stores.environment(),
+        **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
     for one, found in _networks(run, chosen):

@@ -83,8 +83,7 @@ def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterato
     check_known("levels", levels, there)
     identity = {
         **settings._asdict(),
-        "data": run.data,
-        "environment": stores.environment(),
+        **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
     for level in levels or there:

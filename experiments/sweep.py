@@ -22,7 +22,7 @@ from rich.console import Console
 from experiments import build, flags, h
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.groups import Group, Sharing, groups, shown, static_fields
+from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields
 from experiments.run import DEFAULT
 from experiments.runner import told
 from experiments.sweep_runner import Worker, describe, outlook, planned
@@ -190,31 +190,28 @@ def train_cells(
       The sweep, finished; `report.sweeps.read_sweep` reads its cells.
     """
     environment, team = stores.environment(), stores.everyone()
-    record = {"cells": [{"setting": s, "run": run_name(c)} for s, c in planned_cells]}
-    team.check_same(cells=record, plan=told(machine))
+    sharing = Sharing()
+    all_jobs = team.each(lambda: jobs(planned_cells, sharing))
+    record = {"cells": [{"setting": job.setting, "run": job.run} for job in all_jobs]}
+    identities = [job.cell.identity for job in all_jobs]
+    team.check_same(cells=record, identities=identities, plan=told(machine))
     sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
-    sharing = Sharing(environment)
-    finished = team.from_first(lambda: [_finished(machine.workdir, c) for _, c in planned_cells])
-    left = [cell for cell, done in zip(planned_cells, finished, strict=True) if not done]
-    todo = team.each(lambda: groups(left, sharing))
-    team.check_same(groups=[[group.key, _identities(group)] for group in todo])
+    finished = team.from_first(lambda: [_finished(machine.workdir, job) for job in all_jobs])
+    left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
+    todo = groups(left)
     if team.first:
-        print(_overview(planned_cells, left, todo, sharing), flush=True)
+        print(_overview(all_jobs, left, todo, sharing), flush=True)
     Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop, team).run(todo)
     return sweep
 
 
-def _identities(group: Group) -> list[Any]:
-    return [job.cell.identity for job in group.jobs]
-
-
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     """Says what a sweep would train, and what it would take; trains and records nothing."""
-    sharing = Sharing(stores.environment())
-    machine = config.machine
-    left = [cell for cell in planned_cells if not _finished(machine.workdir, cell[1])]
-    found = groups(left, sharing)
-    print(_overview(planned_cells, left, found, sharing))
+    sharing, machine = Sharing(), config.machine
+    all_jobs = jobs(planned_cells, sharing)
+    left = [job for job in all_jobs if not _finished(machine.workdir, job)]
+    found = groups(left)
+    print(_overview(all_jobs, left, found, sharing))
     index = stores.MemberIndex(stores.Store(machine.workdir))
     index.refresh()
     for i, group in enumerate(found, start=1):
@@ -226,26 +223,22 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
             print(f"  and {len(group.jobs) - SHOWN} more")
 
 
-def _overview(all_cells: Sequence[Cell], left: Sequence[Cell], found: Any, sharing: Sharing) -> str:
+def _overview(
+    all_jobs: Sequence[Job], left: Sequence[Job], found: Sequence[Group], sharing: Sharing
+) -> str:
     """How the cells of a sweep hang together, in one or two lines."""
-    swept = list(dict.fromkeys(name for setting, _ in all_cells for name in setting))
+    swept = list(dict.fromkeys(name for job in all_jobs for name in job.setting))
     static = static_fields(sharing, swept)
     programs = len({group.program for group in found})
     text = (
-        f"{len(all_cells)} cells, {len(all_cells) - len(left)} finished; "
+        f"{len(all_jobs)} cells, {len(all_jobs) - len(left)} finished; "
         f"{len(found)} groups, {programs} programs to compile"
     )
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
 
 
-def run_name(config: ConfigDict) -> str:
-    """The folder of a cell's run."""
-    experiment = config.experiment
-    return f"{experiment.name}-{stores.content_key(experiment.to_dict())[:8]}"
-
-
-def _finished(workdir: str, config: ConfigDict) -> bool:
-    path = Path(workdir) / run_name(config)
+def _finished(workdir: str, job: Job) -> bool:
+    path = Path(workdir) / job.run
     return path.is_dir() and stores.find_run(workdir, str(path)).status == "finished"
 
 

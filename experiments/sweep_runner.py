@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments import build
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
 from experiments.runner import candidates, data_on, elsewhere, measure_plans
@@ -126,6 +127,7 @@ class Worker:
             name=experiment.name,
             config=experiment.to_dict(),
             env=self._environment,
+            identity=build.run_identity(job.cell),
             wait=True,
             team=self._team,
         ) as run:

@@ -5,7 +5,7 @@ ask for the same networks share them.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from experiments import build, teachers
 from experiments.flags import UserError
-from experiments.runner import SOURCES
 from experiments.studies.results import LAST, Cost, Results, Tuned
 from experiments.studies.starts import Start, fingerprint, measured, members_of
-from experiments.sweep import run_name, train_cells
+from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import keys, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Stored, read_stored, rewound
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Lab, circumstances, training_program
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store import files
@@ -65,6 +64,17 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
     }
 
 
+def program(lab: Lab, numbers: Iterable[str] = ()) -> str:
+    """The fingerprint of how networks begin, train and are evaluated.
+
+    Args:
+      lab: what they train with.
+      numbers: the names of scalars that they have besides those of the lab.
+    """
+    names = sorted({*lab.hyper, *numbers})
+    return training_program(lab.trainer, lab.data, names, lab.root)
+
+
 class Bench:
     """Trains and keeps what studies ask for.
 
@@ -82,6 +92,7 @@ class Bench:
         self.store = stores.Store(machine.workdir)
         self._datasets: dict[str, datasets.Dataset] = {}
         self._plans: dict[tuple[str, str], dict[str, Any]] = {}
+        self._runs: dict[str, Path] = {}
 
     def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
         """Trains the ladders of all cells, as populations, or finds them.
@@ -94,8 +105,11 @@ class Bench:
         for _, config in planned:
             build.check(config.experiment)
         sweep = train_cells(self.machine, name, planned, self.command, self.stop)
-        for config in cells.values():
-            env = files.read_json(self._run(name, config) / "env.json")
+        trained = files.read_json(sweep.path / "config.json")["cells"]
+        for config, found in zip(cells.values(), trained, strict=True):
+            run = self.store.root / found["run"]
+            self._runs[self._key(name, config)] = run
+            env = files.read_json(run / "env.json")
             self._plans[name, config.experiment.model.name] = env["plan"]
         costs = {cell: self._cost(config) for cell, config in cells.items()}
         return Results(read_sweep(self.store, sweep.path).rows, costs)
@@ -233,7 +247,6 @@ class Bench:
         starts: Sequence[Start],
         *,
         lab: Lab | None = None,
-        facts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Trains networks from points and masks of one's own making, as one population.
 
@@ -243,23 +256,25 @@ class Bench:
           config: network, data and training.
           starts: where each begins.
           lab: trains otherwise than the config says, with an objective of one's own, say.
-          facts: JSON-like; all that decides how it does, besides the sources.
 
         Returns:
           `{"results": {metric: [n]}, "params": {leaf: [n, …]}, "state": …}`, host arrays.
         """
-        lab = lab or self.lab(config)
+        lab, plan = lab or self.lab(config), self._plan(name, config, len(starts))
+        names = {name for start in starts for name in start.hyper}
         what = {
             "kind": "retrained",
             "starts": [fingerprint(start) for start in starts],
-            "trunk": self._identity(config)["trunk"],
-            "facts": dict(facts or {}),
+            "numbers": dict(lab.hyper),
+            "program": program(lab, names),
+            "data": self.dataset(config).fingerprint,
+            "steps": config.experiment.train.steps,
+            "plan": plan._asdict(),
         }
 
         def compute(partial: Any) -> stores.Node:
             del partial  # a population of this size is trained in one go
             members = members_of(lab, starts)
-            plan = self._plan(name, config, len(starts))
             done, records, _ = train_population(
                 lab.trainer,
                 members,
@@ -283,11 +298,13 @@ class Bench:
         """Anything else worth keeping: computed once, read ever after.
 
         Args:
-          what: JSON-like; all that decides the result besides the sources.
+          what: JSON-like; all that decides the result besides the sources, versions, kind of
+            device and numeric flags.
           compute: `partial -> Node`; a host `{"name": array}` tree and facts.
         """
         source = stores.source_fingerprint("lth_jax", "experiments.studies")
-        key = stores.content_key({"what": dict(what), "source": source})
+        whole = {"what": dict(what), "source": source, "environment": circumstances()}
+        key = stores.content_key(whole)
         return self.store.node(key, compute)
 
     def tune(
@@ -341,14 +358,12 @@ class Bench:
         weights = sum(size for size, may in zip(sizes, prunable, strict=True) if may)
         return Cost(experiment.train.steps, experiment.train.batch_size, weights)
 
-    def _identity(self, config: ConfigDict) -> Any:
-        source = stores.source_fingerprint(*SOURCES)
-        fingerprint = self.dataset(config).fingerprint
-        return build.identity(config.experiment, fingerprint, stores.environment(), source)
+    def _key(self, name: str, config: ConfigDict) -> str:
+        return stores.content_key(self._named(name, config).experiment.to_dict())
 
     def _run(self, name: str, config: ConfigDict) -> Path:
         """The folder of a cell that `ladders` trained."""
-        return Path(self.machine.workdir) / run_name(self._named(name, config))
+        return self._runs[self._key(name, config)]
 
     def _plan(self, name: str, config: ConfigDict, size: int) -> Plan:
         """The plan of a population, by what was measured for the study's ladders."""

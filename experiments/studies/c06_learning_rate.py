@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c06
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, program, vary
 from experiments.studies.edges import stability_edges
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.studies.starts import Start, fingerprint
+from lth_jax import store as stores
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -151,8 +152,15 @@ def _edges(
                 found[f"{when}/{arm}"] = stability_edges(*at)
         return Node(found, {})
 
-    what = {name: config[name].to_dict() for name in ("experiment", "study")}
-    arrays = bench.node({"kind": "edges", **what}, compute).arrays
+    what = {
+        "kind": "edges",
+        **{name: config[name].to_dict() for name in ("experiment", "study")},
+        "program": program(bench.lab(config)),
+        "data": bench.dataset(config).fingerprint,
+        "starts": [fingerprint(start) for start in starts],
+        "ends": stores.fingerprint(dict(params)),
+    }
+    arrays = bench.node(what, compute).arrays
     return {when: {arm: arrays[f"{when}/{arm}"] for arm in CURVED} for when in WHEN}
 
 

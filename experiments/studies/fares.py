@@ -13,7 +13,6 @@ from experiments.networks import module
 from experiments.studies.bench import Bench
 from experiments.studies.one_shot import chooser
 from experiments.studies.starts import Start
-from lth_jax import store as stores
 from lth_jax.lottery import Lab
 from lth_jax.lottery.rewind import Point
 from lth_jax.measures import fairness
@@ -164,8 +163,7 @@ def mitigated(
         for start in starts[arm]
     ]
     groups = bench.dataset(config).groups["train"]
-    lab, facts = fair(bench.lab(config), groups), {"groups": stores.fingerprint(groups)}
-    done = bench.retrain(name, config, asked, lab=lab, facts=facts)
+    done = bench.retrain(name, config, asked, lab=fair(bench.lab(config), groups))
 
     def point(i: int) -> Point:
         params, state = ({leaf: a[i] for leaf, a in done[part].items()} for part in PARTS)

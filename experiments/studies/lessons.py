@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from experiments.studies.bench import Bench, vary
 from experiments.studies.starts import Start
-from lth_jax import store as stores
 from lth_jax.lottery import Lab
 from lth_jax.measures import distillation
 from lth_jax.training import augment, losses
@@ -74,8 +73,7 @@ def taught(
         for group, each in arms.values()
         for start, numbers in zip(group, each, strict=True)
     ]
-    facts = {"lessons": stores.fingerprint(answers)}
-    results = bench.retrain(name, config, starts, lab=lab, facts=facts)["results"]
+    results = bench.retrain(name, config, starts, lab=lab)["results"]
     ends = np.cumsum([len(group) for group, _ in arms.values()])[:-1]
     split = {metric: np.split(values, ends) for metric, values in results.items()}
     return {

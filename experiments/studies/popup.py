@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from experiments.studies.bench import Bench
 from lth_jax import keys
 from lth_jax import store as stores
-from lth_jax.lottery import Data
+from lth_jax.lottery import Data, fingerprint
 from lth_jax.pruning import scopes, supermask
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.training.segment import Trainer, evaluate
@@ -30,21 +30,20 @@ def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, A
       `{"learned": float[seeds], "random": float[seeds]}`.
     """
     lab, experiment = bench.lab(config), config.experiment
+    learn = partial(_learn, lab.trainer, options, experiment.train.batch_size)
+    run = jax.vmap(learn, in_axes=(None, 0, 0))
+    own = jnp.stack([keys.derive(lab.root, i, "popup") for i in range(options.seeds)])
+    first = experiment.train.share * jnp.arange(options.seeds)
     what = {
         "kind": "edge-popup",
-        "model": experiment.model.to_dict(),
+        "program": fingerprint(run, lab.data, own, first),
         "data": bench.dataset(config).fingerprint,
-        "train": [experiment.seed, experiment.train.batch_size, experiment.train.share],
-        "options": options.to_dict(),
+        "seed": [experiment.seed, experiment.train.share],
     }
 
     def compute(partial_: Any) -> stores.Node:
         del partial_  # it takes seconds
-        learn = partial(_learn, lab.trainer, options, experiment.train.batch_size)
-        run = jax.jit(jax.vmap(learn, in_axes=(None, 0, 0)))
-        own = [keys.derive(lab.root, i, "popup") for i in range(options.seeds)]
-        first = experiment.train.share * jnp.arange(options.seeds)
-        learned, random = run(lab.data, jnp.stack(own), first)
+        learned, random = jax.jit(run)(lab.data, own, first)
         return stores.Node({"learned": np.asarray(learned), "random": np.asarray(random)}, {})
 
     return bench.node(what, compute).arrays

@@ -132,7 +132,7 @@ def load(
         name,
         **{split: part.data for split, part in splits.items()},
         classes=classes,
-        fingerprint=_fingerprint(*splits.values(), inputs),
+        fingerprint=fingerprint(*splits.values(), inputs),
         groups={split: part.group for split, part in splits.items() if part.group is not None},
         unlabelled=inputs,
     )
@@ -177,7 +177,7 @@ def _part(leaf: Any, rows: np.ndarray) -> Any:
     return leaf.part(rows) if isinstance(leaf, OnDisk) else leaf[rows]
 
 
-def _fingerprint(*splits: Any) -> str:
+def fingerprint(*splits: Any) -> str:
     """SHA-256 of the types, shapes and bytes of all arrays."""
     hashed = hashlib.sha256()
     for array in jax.tree.leaves(splits):

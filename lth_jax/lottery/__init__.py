@@ -8,11 +8,18 @@ from lth_jax.lottery.controls import (
     UNIT_CONTROLS,
     named,
 )
+from lth_jax.lottery.identity import (
+    arms_programs,
+    circumstances,
+    fingerprint,
+    make_cell,
+    training_program,
+)
 from lth_jax.lottery.ladder import Entry, Hooks, climb
 from lth_jax.lottery.level import Progress
-from lth_jax.lottery.programs import Programs, training_program
+from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.lottery.roster import Cell, Roster, check_cells, timeline
+from lth_jax.lottery.roster import Cell, Identity, Roster, check_cells, timeline
 from lth_jax.lottery.spec import Data, Lab, Label, Ladder, check_ladder, level_sizes
 
 __all__ = [
@@ -25,6 +32,7 @@ __all__ = [
     "Data",
     "Entry",
     "Hooks",
+    "Identity",
     "Lab",
     "Label",
     "Ladder",
@@ -32,10 +40,14 @@ __all__ = [
     "Progress",
     "Rewind",
     "Roster",
+    "arms_programs",
     "check_cells",
     "check_ladder",
+    "circumstances",
     "climb",
+    "fingerprint",
     "level_sizes",
+    "make_cell",
     "named",
     "timeline",
     "training_program",

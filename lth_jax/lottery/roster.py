@@ -20,19 +20,45 @@ from lth_jax.training.placement import Plan
 from lth_jax.types import DENSE, TICKET
 
 
+class Identity(NamedTuple):
+    """All that decides a cell's numbers besides its plan and its ladder's plain numbers; JSON-like.
+
+    Attributes:
+      training: the fingerprint of the programs that begin, train and evaluate members.
+      arms: the fingerprints of the programs that make tickets and controls, by arm.
+      data: the fingerprint of the data.
+      root: implementation and bits of the experiment's key.
+      numbers: the members' scalars, as the hexadecimal bytes of float32.
+      shared_order: as of `Lab`.
+      environment: versions, kind of device, numeric flags and host code.
+    """
+
+    training: str
+    arms: dict[str, str]
+    data: str
+    root: list[str]
+    numbers: dict[str, str]
+    shared_order: bool
+    environment: dict[str, Any]
+
+    @property
+    def trunk(self) -> str:
+        """The SHA-256 of all but the arms: what level 0 depends on."""
+        return content_key(self._replace(arms={}))
+
+
 class Cell(NamedTuple):
-    """One experiment of a population.
+    """One experiment of a population; `make_cell` makes it.
 
     Attributes:
       lab: what it trains with; cells of one population share `trainer` and `data`.
       ladder: what it does.
-      identity: JSON-like; all that decides the numbers and is not in `lab` and `ladder` as plain
-        numbers: `"trunk"` for level 0 and, in addition, `"ladder"` for the levels above it.
+      identity: all else that decides its numbers.
     """
 
     lab: Lab
     ladder: Ladder
-    identity: dict[str, Any]
+    identity: Identity
 
 
 class Course(NamedTuple):
@@ -82,18 +108,20 @@ Plans = Sequence[tuple[int, Plan]]
 
 def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
     """The key of each member of a cell, level by level."""
-    trunk, ladder = (content_key(cell.identity[part]) for part in ("trunk", "ladder"))
+    trunk, arms = cell.identity.trunk, cell.identity.arms
     keys: list[dict[Label, str]] = []
     for level in range(len(cell.ladder.counts) + 1):
         plan = [plan for first, plan in plans if first <= level][-1]
         what = {"trunk": trunk, "plan": plan._asdict(), **course(cell.ladder, level)._asdict()}
         if level:
             count = trees.to_named(cell.ladder.counts[level - 1])
+            prunable = trees.to_named(cell.ladder.prunable)
             what |= {
-                "ladder": ladder,
+                "ticket": arms[TICKET],
                 "level": level,
                 "rewind": cell.ladder.rewind._asdict(),
                 "count": jax.tree.map(lambda k: np.asarray(k).tolist(), count),
+                "prunable": jax.tree.map(bool, prunable),
             }
         shared, parent = content_key(what), DENSE if level == 1 else TICKET
 
@@ -105,7 +133,7 @@ def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
 
         keys.append(
             {
-                label: content_key([shared, *label, *descent(label)])
+                label: content_key([shared, *label, arms.get(label.arm, ""), *descent(label)])
                 for label in labels(cell.lab, cell.ladder, level)
             }
         )

@@ -1,6 +1,6 @@
 """Where the members of a level begin: dense parents, tickets, and the tickets' controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +9,17 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.keys import derive
+from lth_jax.layouts import Layouts
+from lth_jax.lottery.controls import Control
 from lth_jax.lottery.programs import Programs, quick_to_compile
 from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_point
 from lth_jax.lottery.roster import Cell
 from lth_jax.lottery.spec import Lab, Ladder, controls_at
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots
+from lth_jax.store import content_key
 from lth_jax.training.segment import Member, Trainer, init_member
-from lth_jax.types import Count, Key, Mask, Params
+from lth_jax.types import TICKET, Count, Key, Mask, Params, Prunable
 
 
 class Tickets(NamedTuple):
@@ -68,7 +71,6 @@ class Starts:
         self._dense = jax.jit(
             jax.vmap(dense, in_axes=(0, 0, 0, None)), compiler_options=quick_to_compile()
         )
-        self._arms: dict[Any, Callable[..., Member]] = {}
         lab = cells[0].lab
         keys = replicate_keys(lab, "init")
         self.like = jax.eval_shape(self._dense, keys, keys, _replicates(lab), _hyper(lab))
@@ -110,21 +112,13 @@ class Starts:
             dense._replace(hyper={**dense.hyper, **offsets}),
             self.dense(cell, "redraw", data_level, level),
         )
-        return self._arms_program(lab, ladder, names, args)(*args)
-
-    def _arms_program(
-        self, lab: Lab, ladder: Ladder, names: tuple[str, ...], args: Sequence[Any]
-    ) -> Callable[..., Member]:
-        """`arms` of all replicates; cells whose pruning is the same program share it."""
-        # Ladders are looked up by what is static in them, since lowering takes a moment.
-        objects = (ladder.pruner, ladder.batches, *(ladder.controls[name] for name in names))
-        static = (tuple(map(id, objects)), names, ladder.rewind, lab.replicates)
-        if static not in self._arms:
-            trainer = self._programs.trainer
-            self._arms[static] = self._programs.same(
-                lambda *args: _all_arms(trainer, ladder, names, *args), args
-            )
-        return self._arms[static]
+        trainer, made = self._programs.trainer, self._cells[cell].identity.arms
+        # Cells whose tickets and controls are made alike share the program.
+        key = content_key([lab.replicates, made[TICKET], [[name, made[name]] for name in names]])
+        program = self._programs.once(
+            key, lambda *args: _all_arms(trainer, ladder, names, *args), args
+        )
+        return program(*args)
 
 
 def _hyper(lab: Lab) -> dict[str, np.float32]:
@@ -167,6 +161,22 @@ def arms(
       dense: the replicate's own network at step 0, with this level's keys and hyperparameters.
       redrawn: a network from another key, for the controls that want one.
     """
+    mask, point, ticket = ticket_arm(trainer, ladder, count, parents, dense)
+    members = [ticket]
+    for name in names:
+        control, key = ladder.controls[name], parents.control_keys[name]
+        args = (mask, point, ticket, redrawn, key)
+        members.append(control_arm(trainer, control, ladder.prunable, ladder.layouts, *args))
+    return members
+
+
+def ticket_arm(
+    trainer: Trainer, ladder: Ladder, count: Count, parents: Parents, dense: Member
+) -> tuple[Mask, Point, Member]:
+    """A replicate's ticket: its mask, the point it starts from before its mask, and the member.
+
+    The arguments are those of `arms`.
+    """
     rewound = parents.rewound
     scored = trees.where(parents.alive, parents.scored, rewound.params)  # no NaN in the scores
     mask = ladder.pruner(
@@ -183,20 +193,36 @@ def arms(
     if ladder.rewind.what != "weights":
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
-    base = dense._replace(alive=parents.alive)
-    members, fresh = [_member(trainer, base, mask, point)], _point(redrawn)
-    for name in names:
-        own, start = ladder.controls[name](
-            mask,
-            point,
-            fresh,
-            key=parents.control_keys[name],
-            prunable=ladder.prunable,
-            layouts=ladder.layouts,
-        )
-        init_key = dense.init_key if start is point else redrawn.init_key
-        members.append(_member(trainer, base._replace(init_key=init_key), own, start))
-    return members
+    return mask, point, _member(trainer, dense._replace(alive=parents.alive), mask, point)
+
+
+def control_arm(
+    trainer: Trainer,
+    control: Control,
+    prunable: Prunable,
+    layouts: Layouts | None,
+    mask: Mask,
+    point: Point,
+    ticket: Member,
+    redrawn: Member,
+    key: Key,
+) -> Member:
+    """A replicate's control.
+
+    Args:
+      trainer: what to train with.
+      control: what is broken.
+      prunable: which leaves may be pruned.
+      layouts: the meaning of the kernels' axes.
+      mask: the ticket's.
+      point: where the ticket starts, before its mask.
+      ticket: the ticket.
+      redrawn: a network from another key.
+      key: the control's.
+    """
+    own, start = control(mask, point, _point(redrawn), key=key, prunable=prunable, layouts=layouts)
+    init_key = ticket.init_key if start is point else redrawn.init_key
+    return _member(trainer, ticket._replace(init_key=init_key), own, start)
 
 
 def _all_arms(trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any) -> Member:

@@ -11,11 +11,23 @@ from lth_jax.store.interrupts import Interrupted, Stop, on_signals
 from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.processes import ALONE, Team, everyone, spans, whole
-from lth_jax.store.runs import Run, RunInfo, find_run, list_runs, open_run, read_metrics
+from lth_jax.store.runs import (
+    ENV,
+    IDENTITY,
+    Run,
+    RunInfo,
+    find_run,
+    list_runs,
+    open_run,
+    read_metrics,
+    run_folder,
+)
 from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
     "ALONE",
+    "ENV",
+    "IDENTITY",
     "Checkpoint",
     "CorruptError",
     "Interrupted",
@@ -44,6 +56,7 @@ __all__ = [
     "read_entry",
     "read_metrics",
     "restore",
+    "run_folder",
     "save",
     "source_fingerprint",
     "spans",

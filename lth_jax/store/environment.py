@@ -1,22 +1,26 @@
-"""What a result was made with: versions and devices, nothing that names the machine."""
+"""What a result was made with: versions, devices, flags; nothing that names the machine."""
 
+import functools
 import importlib.metadata
 import platform
 from typing import Any
 
 import jax
 
+from lth_jax.store.numerics import numerics
+
 _PACKAGES = ("lth-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and the packages that make results, and the devices JAX sees.
+    """Versions of Python and the packages that make results, devices, and numeric flags.
 
     Returns:
-      `{"python", "versions": {package: version or None}, "device": {"platform", "kind", "count"}}`.
+      `{"python", "versions": {package: version or None}, "device": {"platform", "kind", "count"},
+      "numerics"}`; for the last see `numerics`.
 
     >>> sorted(environment())
-    ['device', 'python', 'versions']
+    ['device', 'numerics', 'python', 'versions']
     """
     devices = jax.devices()
     return {
@@ -27,9 +31,11 @@ def environment() -> dict[str, Any]:
             "kind": devices[0].device_kind,
             "count": len(devices),
         },
+        "numerics": numerics(),
     }
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

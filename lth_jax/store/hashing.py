@@ -1,5 +1,7 @@
 """Names made of content: the same settings, arrays or sources always give the same SHA-256."""
 
+import ast
+import functools
 import hashlib
 import importlib.util
 import json
@@ -100,10 +102,11 @@ def fingerprint(tree: Any) -> str:
 
 
 def source_fingerprint(*modules: str) -> str:
-    """The SHA-256 of the Python sources of modules and packages, with everything below them.
+    """The SHA-256 of the Python code of modules and packages, with everything below them.
 
-    Results keyed by it are computed again when the code that makes them changes. The names are
-    looked up without running the modules (their parents are imported).
+    Results keyed by it are computed again when the code that makes them changes. Comments,
+    docstrings and layout do not count. The names are looked up without running the modules (their
+    parents are imported).
 
     Args:
       *modules: dotted names, such as `"lth_jax.training"`.
@@ -117,7 +120,21 @@ def source_fingerprint(*modules: str) -> str:
     files: dict[str, bytes] = {}
     for module in modules:
         files |= _sources(module)
-    return content_key({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    return content_key({name: _code(data) for name, data in files.items()})
+
+
+@functools.cache
+def _code(source: bytes) -> str:
+    """The SHA-256 of a source's syntax tree without docstrings; of its bytes if it has none."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return hashlib.sha256(source).hexdigest()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _sources(module: str) -> dict[str, bytes]:

@@ -16,6 +16,8 @@ from lth_jax.store.processes import ALONE, Team
 
 ENV = "env.json"
 """What a run was made with: versions and device (one entry per change), plan and its changes."""
+IDENTITY = "identity.json"
+"""What decides a run's result besides its configuration."""
 
 
 class RunInfo(NamedTuple):
@@ -168,6 +170,7 @@ def open_run(
     name: str,
     config: Any,
     env: Any,
+    identity: Any = None,
     wait: bool = False,
     team: Team = ALONE,
 ) -> Iterator[Run]:
@@ -178,8 +181,10 @@ def open_run(
 
     Args:
       root: the folder of all runs.
-      name: letters, digits, `.`, `_` and `-`; the folder is `<name>-<first 8 digits of the hash>`.
-      config: all that determines the result, as JSON's types (see `canonical`).
+      name: letters, digits, `.`, `_` and `-`; the folder is `run_folder(name, config, identity)`.
+      config: what determines the result, as JSON's types (see `canonical`).
+      identity: what else determines it, as JSON's types: fingerprints of what the configuration
+        names, so that a function that is changed under its name is another run.
       env: what it runs with (see `environment`); kept in `env.json`, one entry per change, beside
         the plan.
       wait: whether to wait while another process holds the run.
@@ -203,13 +208,13 @@ def open_run(
             f"got {name!r}."
         )
     config_hash = content_key(config)
-    path = Path(root) / f"{name}-{config_hash[:8]}"
+    path = Path(root) / run_folder(name, config, identity)
     with contextlib.ExitStack() as held:
 
         def begin() -> None:
             lock = locks.hold(path / "lock", what=f"Run {path.name}", wait=wait)
             held.enter_context(lock)
-            _prepare(path, name, config, config_hash, env)
+            _prepare(path, name, config, identity, env)
 
         team.from_first(begin)
         team.check_sees(path / "config.json")
@@ -225,14 +230,23 @@ def open_run(
                 run._set_unless_finished("interrupted")
 
 
-def _prepare(path: Path, name: str, config: Any, config_hash: str, env: Any) -> None:
-    if not (path / "config.json").exists():
-        files.write_json(path / "config.json", plain(config, name="config"))
-    if content_key(files.read_json(path / "config.json")) != config_hash:
-        raise StoreError(
-            f"{path / 'config.json'} holds another configuration than the one asked for; "
-            f"restore it, or remove the folder to start anew."
-        )
+def run_folder(name: str, config: Any, identity: Any = None) -> str:
+    """The name of a run's folder: `<name>-<8 digits of a hash>`.
+
+    The hash is that of the configuration, and of the identity where there is one.
+
+    >>> run_folder("demo", {"rate": 0.1})
+    'demo-1b8466c9'
+    """
+    whole = config if identity is None else {"config": config, "identity": identity}
+    return f"{name}-{content_key(whole)[:8]}"
+
+
+def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any) -> None:
+    config_hash = content_key(config)
+    _write_or_compare(path / "config.json", config, "configuration")
+    if identity is not None:
+        _write_or_compare(path / IDENTITY, identity, "identity")
     if not (path / "manifest.json").exists():
         _write_manifest(path, config_hash, [])
     if not (path / "status.json").exists():
@@ -246,6 +260,16 @@ def _prepare(path: Path, name: str, config: Any, config_hash: str, env: Any) -> 
     if run.environments[-1:] != [env]:
         run._set_env(environments=[*run.environments, env])
     _mend(path / "metrics.jsonl")
+
+
+def _write_or_compare(path: Path, value: Any, what: str) -> None:
+    if not path.exists():
+        files.write_json(path, plain(value, name=what))
+    if content_key(files.read_json(path)) != content_key(value):
+        raise StoreError(
+            f"{path} holds another {what} than the one asked for; restore it, or remove the "
+            "folder to start anew."
+        )
 
 
 def _write_manifest(path: Path, config_hash: str, nodes: list[dict[str, Any]]) -> None:

@@ -14,13 +14,13 @@ import pytest
 from experiments import runner, sweep
 from experiments.progress import Display
 from lth_jax import cli
-from lth_jax.lottery import Cell, Programs, climb, ladder
+from lth_jax.lottery import Programs, climb, ladder, make_cell
 from lth_jax.report import read_run
 from lth_jax.store import ALONE, Stop, Store, open_run, read_entry
 from lth_jax.store.files import read_json
 from lth_jax.training import Plan
 from tests.experiments import swept, tiny
-from tests.lottery.test_ladder import IDENTITY, make_lab, make_ladder
+from tests.lottery.test_ladder import make_lab, make_ladder
 
 OOM = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
@@ -82,7 +82,7 @@ class Ladders:
 
     def __init__(self, folder, replicates):
         lab = make_lab(replicates=replicates)
-        self.cell = Cell(lab, make_ladder(lab, controls=("shuffle",)), IDENTITY)
+        self.cell = make_cell(lab, make_ladder(lab, controls=("shuffle",)))
         self.folder, self.programs = folder, Programs(lab.trainer)
         self.expected = functools.cache(lambda *plans: self.run(f"as recorded {plans}", plans))
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import flags, h, runner, sweep
 from experiments.flags import UserError
-from experiments.groups import Sharing, groups, shown, static_fields
+from experiments.groups import Sharing, groups, jobs, shown, static_fields
 from experiments.reads import Recorder, Remembered
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, store
@@ -49,7 +49,10 @@ def segments(workdir):
 
 
 def cell_folder(workdir, config):
-    return Path(workdir, sweep.run_name(config))
+    wanted = store.content_key(config.experiment.to_dict())
+    saved = {path.parent: read_json(path) for path in Path(workdir).glob("*/config.json")}
+    [folder] = [run for run, found in saved.items() if store.content_key(found) == wanted]
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +64,8 @@ def finished(workdir):
 
 
 def grouped(config, **fields):
-    sharing = Sharing(store.environment())
-    return groups(cells_of(config, **fields), sharing), sharing
+    sharing = Sharing()
+    return groups(jobs(cells_of(config, **fields), sharing)), sharing
 
 
 def test_cells_that_differ_in_numbers_are_one_population(workdir):

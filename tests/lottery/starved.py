@@ -16,11 +16,11 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.lottery import Cell, Hooks, climb
+from lth_jax.lottery import Hooks, climb, make_cell
 from lth_jax.lottery.programs import Programs
 from lth_jax.store import Store
 from lth_jax.training import Plan
-from tests.lottery.test_ladder import IDENTITY, make_lab, make_ladder
+from tests.lottery.test_ladder import make_lab, make_ladder
 
 BULK = 256 * 2**20
 
@@ -43,7 +43,7 @@ def allow(further):
 def main(folder):
     lab = make_lab()
     lab = lab._replace(trainer=lab.trainer._replace(show=through_bulk))
-    cell = Cell(lab, make_ladder(lab, densities=(0.5,), controls=()), IDENTITY)
+    cell = make_cell(lab, make_ladder(lab, densities=(0.5,), controls=()))
     programs = Programs(lab.trainer)
 
     def run(name, plans, **options):

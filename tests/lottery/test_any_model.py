@@ -13,7 +13,7 @@ from flax import nnx
 
 from lth_jax import trees
 from lth_jax.data import indices
-from lth_jax.lottery import Cell, Data, Lab, Ladder, Rewind, climb, named
+from lth_jax.lottery import Data, Lab, Ladder, Rewind, climb, make_cell, named
 from lth_jax.models import (
     ResNet,
     conv_general_dilated,
@@ -148,7 +148,7 @@ def climbed(model, folder, rewind):
         score_step=4,
     )
     store = Store(folder)
-    cell = Cell(lab, ladder, {"trunk": {}, "ladder": {}})
+    cell = make_cell(lab, ladder)
     [entries] = climb([cell], store=store, plans=[(0, Plan(2))])
     return prunable, [store.read(entry.key) for entry in entries]
 

@@ -2,12 +2,10 @@
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from lth_jax.lottery import Cell, Hooks, Label, Programs, Rewind, Roster, climb, training_program
+from lth_jax.lottery import Hooks, Label, Programs, Rewind, Roster, climb, make_cell
 from lth_jax.lottery.roster import check_cells, member_keys
-from lth_jax.pruning.transforms import masked
 from lth_jax.store import Store, read_entry
 from lth_jax.training import Plan
 from lth_jax.types import DENSE, TICKET
@@ -18,7 +16,8 @@ PLANS = [(0, Plan(3))]
 
 def cell_of(lab, ladder, rate=1e-2, seed=5):
     lab = lab._replace(root=jax.random.key(seed), hyper={"learning_rate": rate})
-    return Cell(lab, ladder, {"trunk": {"seed": seed, "rate": rate}, "ladder": {}})
+    arms = dict.fromkeys([TICKET, *ladder.controls], "arm")
+    return make_cell(lab, ladder, data="data", training="program", arms=arms)
 
 
 @pytest.fixture(scope="module")
@@ -184,41 +183,11 @@ def test_cells_that_cannot_climb_together_are_refused():
             check_cells([cell, other])
 
 
-def test_a_program_is_known_by_what_it_does():
-    lab = make_lab()
+def test_a_function_is_compiled_once_for_each_key():
+    programs, x = Programs(make_lab().trainer), np.arange(3.0, dtype=np.float32)
 
-    def key(**changes):
-        return training_program(lab.trainer._replace(**changes), lab.data, ["learning_rate"])
+    def times(key, factor):
+        return programs.once(key, lambda x: factor * x, [x])
 
-    def scaled(factor):
-        def init(rng, x):
-            params, state = model.init(rng, x)
-            return jax.tree.map(lambda leaf: factor * leaf, params), state
-
-        return init
-
-    model, same = lab.trainer.model, key()
-    assert key(schedule=lambda step: 1.0) == key(schedule=lambda step: 1.0)
-    assert training_program(make_lab().trainer, lab.data, ["learning_rate"]) == same
-    others = [
-        key(steps=EVERY + 1),
-        key(make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"], momentum=0.8))),
-        key(make_optimizer=lambda h: masked(optax.adam(h["learning_rate"]))),
-        key(model=model._replace(init=scaled(2.0))),  # the same steps from another beginning
-        key(model=model._replace(init=scaled(3.0))),
-    ]
-    assert len({same, *others}) == 1 + len(others)
-
-
-def test_functions_of_one_text_are_compiled_once():
-    programs = Programs(make_lab().trainer)
-    x = np.arange(3.0, dtype=np.float32)
-
-    def times(factor):
-        return programs.same(lambda x: factor * x, [x])
-
-    assert times(2.0) is times(2.0) is not times(3.0)
-    np.testing.assert_array_equal(times(3.0)(x), 3 * x)
-    table = np.arange(3.0, dtype=np.float32)
-    added = [programs.same(lambda x, c=c: x + c, [x]) for c in (table, table + 1, table.copy())]
-    assert added[0] is added[2] is not added[1]
+    assert times("double", 2.0) is times("double", 2.0) is not times("triple", 3.0)
+    np.testing.assert_array_equal(times("triple", 3.0)(x), 3 * x)

@@ -6,11 +6,11 @@ import optax
 import pytest
 
 from lth_jax import keys
-from lth_jax.lottery import Cell, Hooks, check_ladder, climb
+from lth_jax.lottery import Hooks, check_ladder, climb, make_cell
 from lth_jax.lottery.ladder import _on_device, _on_host
 from lth_jax.models import MLP, from_linen
 from lth_jax.store import Store
-from tests.lottery.test_ladder import IDENTITY, PLANS, by_arm, make_lab, make_ladder
+from tests.lottery.test_ladder import PLANS, by_arm, make_lab, make_ladder
 
 
 def lab_of(root):
@@ -24,7 +24,7 @@ def run(folder, root, hooks=None):
     lab = lab_of(root)
     ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle", "reinit"))
     options = {} if hooks is None else {"hooks": hooks}
-    [entries] = climb([Cell(lab, ladder, IDENTITY)], store=Store(folder), plans=PLANS, **options)
+    [entries] = climb([make_cell(lab, ladder)], store=Store(folder), plans=PLANS, **options)
     return [Store(folder).read(entry.key) for entry in entries]
 
 

@@ -10,7 +10,6 @@ from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.keys import derive
 from lth_jax.lottery import (
-    Cell,
     Data,
     Hooks,
     Lab,
@@ -19,6 +18,7 @@ from lth_jax.lottery import (
     check_ladder,
     climb,
     level_sizes,
+    make_cell,
     named,
 )
 from lth_jax.models import MLP, from_linen
@@ -32,7 +32,6 @@ from lth_jax.types import Batch
 R, STOP, EVERY = 2, 6, 3
 CONTROLS = ("reinit", "shuffle", "random")
 PLANS = [(0, Plan(2))]
-IDENTITY = {"trunk": {"test": 1}, "ladder": {}}
 
 
 def examples(seed, n):
@@ -79,7 +78,7 @@ def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
 def run(folder, lab, ladder, plans=PLANS, hooks=None):
     store = Store(folder)
     hooks = {} if hooks is None else {"hooks": hooks}
-    [entries] = climb([Cell(lab, ladder, IDENTITY)], store=store, plans=plans, **hooks)
+    [entries] = climb([make_cell(lab, ladder)], store=store, plans=plans, **hooks)
     return entries, [store.read(entry.key) for entry in entries]
 
 
@@ -114,7 +113,8 @@ def still(tmp_path_factory):
 
 def test_the_whole_ladder_compiles_its_training_program_once(trained):
     *_, traces = trained
-    assert len(traces) == 1  # one program: dense parents, tickets and controls of all levels
+    # Once for the key, once for one program: dense parents, tickets and controls of all levels.
+    assert len(traces) == 2
 
 
 def test_counts_are_exact_and_masks_are_nested(trained):

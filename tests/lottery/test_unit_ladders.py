@@ -16,12 +16,12 @@ from lth_jax.lottery import (
     REGROUP_CONTROLS,
     SAME_MASK,
     UNIT_CONTROLS,
-    Cell,
     Data,
     Lab,
     Ladder,
     Rewind,
     climb,
+    make_cell,
     named,
 )
 from lth_jax.lottery.rewind import Point
@@ -106,7 +106,7 @@ def nodes(heads, tmp_path_factory):
         layouts=LAYOUTS,
     )
     store = Store(tmp_path_factory.mktemp("store"))
-    cell = Cell(lab, ladder, {"trunk": {}, "ladder": {}})
+    cell = make_cell(lab, ladder)
     [entries] = climb([cell], store=store, plans=[(0, Plan(2))])
     return [store.read(entry.key) for entry in entries]
 

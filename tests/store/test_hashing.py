@@ -124,13 +124,25 @@ def package(tmp_path, monkeypatch):
 def test_source_fingerprint_sees_every_file_of_a_package(package, name):
     before = source_fingerprint("made_for_hashing")
     assert source_fingerprint("made_for_hashing") == before
-    (package / name).write_text("# changed\n")
+    (package / name).write_text("changed = True\n")
     assert source_fingerprint("made_for_hashing") != before
+
+
+def test_source_fingerprint_sees_code_and_not_comments(package):
+    def of(source):
+        (package / "a.py").write_text(source)
+        return source_fingerprint("made_for_hashing")
+
+    plain = of("def f(x):\n    return x + 1\n")
+    told = '"""A module."""\ndef f(x):  # adds\n    """Adds."""\n\n    return (x + 1)\n'
+    assert of(told) == plain
+    changed = ["def f(x):\n    return x + 2\n", "def f(x, y=0):\n    return x + 1\n"]
+    assert len({plain, of("def f("), *map(of, changed)}) == 4  # one of them cannot be parsed
 
 
 def test_source_fingerprint_of_a_module_sees_that_module_only(package):
     before = source_fingerprint("made_for_hashing.a")
-    (package / "inner" / "b.py").write_text("# changed\n")
+    (package / "inner" / "b.py").write_text("changed = True\n")
     assert source_fingerprint("made_for_hashing.a") == before
     (package / "a.py").rename(package / "c.py")
     assert source_fingerprint("made_for_hashing.c") != before

@@ -1,0 +1,250 @@
+"""What makes a cell's numbers what they are, as fingerprints: programs, constants, data, flags.
+
+A program is known by what it computes: the StableHLO that it lowers to and the bytes of every
+constant that it closes over. So a changed function, or a changed array inside one, is another
+program, and nobody has to name the change.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from lth_jax.data.datasets import fingerprint as data_fingerprint
+from lth_jax.lottery.level import measure
+from lth_jax.lottery.rewind import Point
+from lth_jax.lottery.roster import Cell, Identity
+from lth_jax.lottery.spec import Data, Lab, Ladder
+from lth_jax.lottery.starts import Parents, control_arm, ticket_arm
+from lth_jax.store import content_key, environment, source_fingerprint
+from lth_jax.store import fingerprint as array_fingerprint
+from lth_jax.training.segment import Member, Trainer, init_member, init_record, train_segment
+from lth_jax.types import TICKET, Batch, Key
+
+SOURCES = ("lth_jax.lottery", "lth_jax.training", "lth_jax.trees", "lth_jax.keys")
+"""Code whose work on the host decides numbers; all else is in the programs or in the data."""
+
+MEMBERS = 2  # programs are lowered for so many members, which shows the rules of `custom_vmap`
+
+
+def fingerprint(f: Callable[..., Any], *args: Any) -> str:
+    """The SHA-256 of what a function computes from arguments of these shapes.
+
+    It covers the StableHLO that the function lowers to on the default backend, the bytes of every
+    constant that it closes over, and the names, shapes and dtypes of its arguments and results. It
+    is the same in every process and for every source that lowers to the same program.
+
+    StableHLO alone is not enough: with `jax_use_simplified_jaxpr_constants` JAX 0.10 hoists
+    constants above 32 bytes out of the text, and `jit` drops arguments that are not used.
+
+    Args:
+      f: a function that `jax.jit` takes.
+      *args: pytrees of arrays or `jax.ShapeDtypeStruct`s; their values do not matter.
+
+    Raises:
+      ValueError: the function calls back to Python (`jax.pure_callback`, `jax.io_callback`), and
+        what is computed there is not in the program. `jax.debug` may be used.
+
+    >>> x = jax.ShapeDtypeStruct((3,), "float32")
+    >>> ones = fingerprint(lambda x: x + np.ones(3), x)
+    >>> [fingerprint(lambda x: x + table, x) == ones for table in (np.ones(3), np.arange(3.0))]
+    [True, False]
+    """
+    traced = jax.jit(f, keep_unused=True).trace(*args)
+    lowered = traced.lower()
+    closed = traced.jaxpr
+    constants = [array_fingerprint(c) for c in _constants(closed.jaxpr, closed.consts)]
+    text = hashlib.sha256(lowered.as_text(debug_info=False).encode()).hexdigest()
+    return content_key([text, constants, _signature(args), _signature(lowered.out_info)])
+
+
+def _signature(tree: Any) -> list[Any]:
+    def one(leaf: Any) -> Any:
+        leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        return [list(leaf.shape), str(leaf.dtype)]
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [[jax.tree_util.keystr(path), *one(leaf)] for path, leaf in leaves]
+
+
+def _constants(jaxpr: jex.Jaxpr, consts: Iterable[Any]) -> Iterator[Any]:
+    """All arrays that a jaxpr holds, in the order of its equations; scalars are in its text."""
+    yield from consts
+    for eqn in jaxpr.eqns:
+        _check_on_device(eqn)
+        yield from _literals(eqn.invars)
+        for name in sorted(eqn.params):
+            for inner in _jaxprs(eqn.params[name]):
+                yield from _constants(*inner)
+    yield from _literals(jaxpr.outvars)
+
+
+def _literals(atoms: Iterable[Any]) -> Iterator[Any]:
+    return (v.val for v in atoms if isinstance(v, jex.Literal) and np.ndim(v.val))
+
+
+def _jaxprs(param: Any) -> Iterator[tuple[jex.Jaxpr, Iterable[Any]]]:
+    if isinstance(param, jex.ClosedJaxpr):
+        yield param.jaxpr, param.consts
+    elif isinstance(param, jex.Jaxpr):
+        yield param, ()
+    elif isinstance(param, tuple | list):
+        for part in param:
+            yield from _jaxprs(part)
+
+
+def _check_on_device(eqn: Any) -> None:
+    callback = eqn.params.get("callback")
+    if callback is None or eqn.primitive.name.startswith("debug"):
+        return
+    function = getattr(callback, "callback_func", callback)
+    if not str(getattr(function, "__module__", "")).startswith(("jax.", "jaxlib.")):
+        raise ValueError(
+            f"`jax.{eqn.primitive.name}` calls {function!r} on the host. What it computes is not "
+            "in the program, so no key can cover it; express it in JAX, or compute it beforehand "
+            "and close over the result."
+        )
+
+
+def training_program(trainer: Trainer, data: Data, hyper: Iterable[str], root: Key) -> str:
+    """The fingerprint of how members begin, how they train and how they are evaluated.
+
+    Trainers whose programs are equal may train in one population: all in which their members
+    differ are arrays. Nothing is compiled.
+
+    Args:
+      trainer: the static part of the training.
+      data: train, validation and test, as arrays or shapes; their values do not matter.
+      hyper: the names of the members' scalars.
+      root: a key like those of the members.
+    """
+
+    def begin(key: Any, hyper: Any, example: Any) -> Any:
+        member = init_member(trainer, key, key, hyper, example)
+        return member, init_record(member)
+
+    def segment(*args: Any) -> Any:
+        return train_segment(trainer, *args)
+
+    def results(*args: Any) -> Any:
+        return measure(trainer, *args)
+
+    shapes = _shapes(data)
+    example = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), shapes.train)
+    scalars = {name: jax.ShapeDtypeStruct((MEMBERS,), "float32") for name in hyper}
+    begins = jax.vmap(begin, in_axes=(0, 0, None)), (_keys(root), scalars, example.x)
+    member, record = jax.eval_shape(begins[0], *begins[1])
+    step = jax.ShapeDtypeStruct((), "int32")
+    trains = jax.vmap(segment, in_axes=(0, 0, None, None, None, None))
+    trained = (member, record, shapes.train, shapes.validation, step, step)
+    measures = jax.vmap(results, in_axes=(0, 0, None)), (member, record, shapes)
+    return content_key(
+        {
+            "begin": fingerprint(begins[0], *begins[1]),
+            "train": fingerprint(trains, *trained),
+            "measure": fingerprint(measures[0], *measures[1]),
+        }
+    )
+
+
+def arms_programs(lab: Lab, ladder: Ladder) -> dict[str, str]:
+    """The fingerprints of how tickets are made of their parents, and controls of tickets, by arm.
+
+    They cover the criterion, the batches that it sees, scope and granularity, rewinding, and the
+    controls. Nothing is compiled. A ladder without levels has none.
+    """
+    if not ladder.counts:
+        return {}
+    trainer, example = lab.trainer, jax.tree.map(lambda a: a[:1], lab.data.train.x)
+    keys = _keys(lab.root)
+    scalars = {name: jax.ShapeDtypeStruct((MEMBERS,), "float32") for name in lab.hyper}
+
+    def begin(key: Any, hyper: Any) -> Member:
+        return init_member(trainer, key, key, hyper, example)
+
+    dense = jax.eval_shape(jax.vmap(begin), keys, scalars)
+    point = Point(dense.params, dense.state, dense.opt_state)
+    parents = Parents(dense.mask, dense.alive, point, dense.params, point, keys, {})
+    count = jax.tree.map(np.int32, ladder.counts[0])
+
+    def ticket(*args: Any) -> Any:
+        return ticket_arm(trainer, ladder, *args)
+
+    def control(name: str) -> str:
+        def arm(*args: Any) -> Member:
+            control = ladder.controls[name]
+            return control_arm(trainer, control, ladder.prunable, ladder.layouts, *args)
+
+        return fingerprint(jax.vmap(arm), dense.mask, point, dense, dense, keys)
+
+    made = fingerprint(jax.vmap(ticket, in_axes=(None, 0, 0)), count, parents, dense)
+    return {TICKET: made, **{name: control(name) for name in ladder.controls}}
+
+
+def make_cell(
+    lab: Lab,
+    ladder: Ladder,
+    *,
+    data: str | None = None,
+    training: str | None = None,
+    arms: Mapping[str, str] | None = None,
+) -> Cell:
+    """An experiment with its identity, which is found by lowering its functions.
+
+    Args:
+      lab: what it trains with.
+      ladder: what it does.
+      data: the fingerprint of the data, if it is known; else their bytes are read.
+      training: the result of `training_program`, if it is known.
+      arms: the result of `arms_programs`, if it is known.
+
+    Raises:
+      ValueError: if a function calls back to Python (see `fingerprint`).
+    """
+    if training is None:
+        training = training_program(lab.trainer, lab.data, lab.hyper, lab.root)
+    return Cell(
+        lab,
+        ladder,
+        Identity(
+            training=training,
+            arms=dict(arms_programs(lab, ladder) if arms is None else arms),
+            data=data_fingerprint(*lab.data) if data is None else data,
+            root=[str(jax.random.key_impl(lab.root)), array_fingerprint(lab.root)],
+            numbers={name: np.float32(v).tobytes().hex() for name, v in lab.hyper.items()},
+            shared_order=lab.shared_order,
+            environment=circumstances(),
+        ),
+    )
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions, kind of device, numeric flags and host code that decide a population's numbers.
+
+    The number of devices is part of a plan.
+    """
+    found = environment()
+    device = {name: found["device"][name] for name in ("platform", "kind")}
+    return {**found, "device": device, "source": _source()}
+
+
+@functools.cache
+def _source() -> str:
+    return source_fingerprint(*SOURCES)
+
+
+def _keys(root: Key) -> Any:
+    return jax.ShapeDtypeStruct((MEMBERS, *root.shape), root.dtype)
+
+
+def _shapes(data: Data) -> Data:
+    """The shapes of data, wherever they lie."""
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    return Data(*(Batch(*(jax.tree.map(shape, part) for part in split)) for split in data))
