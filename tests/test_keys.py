@@ -19,7 +19,7 @@ import lth_jax
 from lth_jax import keys
 from lth_jax.data import datasets, made, planted, sequences, tabular
 from lth_jax.data.order import in_order, indices
-from lth_jax.landscape import lanczos, operators, spectrum, traces
+from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import controls, stability
 from lth_jax.lottery.rewind import Point
@@ -108,30 +108,33 @@ WITHIN = {
     "lth_jax/keys.py": {"stream": "the purpose", "as_threefry": "key data"},
     "lth_jax/data/order.py": {"indices": "per epoch"},
     "lth_jax/landscape/connectivity.py": {"filter_direction": "per leaf", "renew_state": "batch"},
+    "lth_jax/landscape/ends.py": {
+        "extremes": "start, restarts",
+        "_counted": "per start",
+        "_near": "start, restarts",
+    },
     "lth_jax/landscape/lanczos.py": {
         "_driven": "per block of steps",
         "_one_by_one": "per step",
         "_loop": "per step",
     },
     "lth_jax/landscape/operators.py": {"monte_carlo_fisher": "per batch"},
-    "lth_jax/landscape/spectrum.py": {
-        "extremes": "start, restarts",
-        "density": "per probe",
-        "_near": "start, restarts",
-    },
+    "lth_jax/landscape/quadrature.py": {"density": "per probe"},
     "lth_jax/landscape/traces.py": {"hutch_plus_plus": "sketch, rest", "_probes": "per probe"},
     "lth_jax/lottery/stability.py": {"_renewed": "per batch"},
     "lth_jax/measures/xor.py": {"draw": "per layer"},
-    "lth_jax/models/adapters.py": {"_streams": "per stream"},
+    "lth_jax/models/adapters/equinox.py": {"from_equinox": "per example"},
+    "lth_jax/models/adapters/linen.py": {"_derived": "per stream"},
+    "lth_jax/models/adapters/nnx.py": {"_streams": "per stream", "_next": "after the streams"},
     "lth_jax/models/recurrent.py": {"orthogonal_gates": "per gate"},
     "lth_jax/pruning/criteria/curvature.py": {"obd": "per draw", "_signs": "per leaf"},
     "lth_jax/pruning/criteria/weights.py": {"random": "per leaf"},
     "lth_jax/pruning/iterative.py": {"iterate": "per round"},
-    "lth_jax/pruning/masks.py": {"shuffle": "per leaf"},
+    "lth_jax/pruning/masks.py": {"shuffle": "per leaf and layer"},
     "lth_jax/pruning/supermask.py": {"bernoulli": "per leaf", "init_scores": "per leaf"},
     "lth_jax/pruning/transforms.py": {"sparse_evolution": "per leaf", "_owning": "per step"},
     "lth_jax/structure/coarsen.py": {"random_units": "per group"},
-    "lth_jax/structure/regroup.py": {"shuffle_blocks": "per leaf and axis"},
+    "lth_jax/structure/regroup.py": {"shuffle_blocks": "per leaf, layer and axis"},
     "lth_jax/training/augment.py": {
         "noisy_labels": "per replicate and example",
         "mixup": "share, order",
@@ -358,8 +361,8 @@ KEYED = {
     "landscape.lanczos.scan": along(lanczos.scan),
     "landscape.lanczos.blocked": along(lanczos.blocked),
     "landscape.lanczos.leading": along(lanczos.leading),
-    "landscape.spectrum.extremes": of_quadratic(spectrum.extremes, exact_below=0),
-    "landscape.spectrum.density": of_quadratic(spectrum.density, width=0.1),
+    "landscape.ends.extremes": of_quadratic(ends.extremes, exact_below=0),
+    "landscape.quadrature.density": of_quadratic(quadrature.density, width=0.1),
     "landscape.traces.trace": of_quadratic(traces.trace),
     "landscape.traces.hutch_plus_plus": of_quadratic(traces.hutch_plus_plus, probes=3),
     "landscape.traces.diagonal": of_quadratic(traces.diagonal),

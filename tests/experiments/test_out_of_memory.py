@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runner, sweep
+from experiments import build, runner, sweep
 from experiments.progress import Display
 from lth_jax import cli
 from lth_jax.lottery import Programs, climb, ladder, make_cell
@@ -178,6 +178,11 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     assert shown["rows"] == right["rows"]
 
 
+def run_name(config):
+    cell = build.cell(config.experiment, build.dataset(config))
+    return build.run_name(config.experiment, cell)
+
+
 def sweep_in(workdir):
     """Two learning rates by two depths; cells of one rate share what they have in common."""
     config = config_in(swept, workdir)
@@ -189,7 +194,7 @@ def sweep_in(workdir):
     ]
     cells = [(setting, sweep._cell(config, setting)) for setting in grid]
     folder = sweep.run_sweep(config, cells, ["python"]).parents[1]
-    return folder, [Path(workdir, sweep.run_name(cell)) for _, cell in cells]
+    return folder, [Path(workdir, run_name(cell)) for _, cell in cells]
 
 
 # Levels of 4, 8 and 8 members, four at a time. When the second node of level 1 is trained, all

@@ -194,8 +194,8 @@ def test_a_program_of_training_covers_every_part_of_a_trainer():
 
 
 def shifted(by):
-    def control(mask, dense, fresh, *, key, prunable):
-        del fresh, key, prunable
+    def control(mask, dense, fresh, *, key, prunable, layouts=None):
+        del fresh, key, prunable, layouts
         return jax.tree.map(lambda leaf: jnp.roll(leaf, by), mask), dense
 
     return control
