@@ -76,7 +76,8 @@ def test_masked_means_masked(name):
 def test_clipping_sees_the_subnetworks_gradient():
     tx = transforms.masked(optax.clip_by_global_norm(1.0))
     grads = jax.tree.map(lambda p: jnp.full(p.shape, 7.0), PARAMS)
-    updates, _ = jax.jit(tx.update)(grads, tx.init(PARAMS), PARAMS, mask=MASK)
+    start = masks.apply_mask(MASK, PARAMS)
+    updates, _ = jax.jit(tx.update)(grads, tx.init(start), start, mask=MASK)
     assert trees.norm(updates) == pytest.approx(1.0, rel=1e-6)
 
 
