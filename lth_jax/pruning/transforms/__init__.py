@@ -12,7 +12,7 @@ exceptions: `mask_updates` masks updates only; the weights of `straight_through`
 """
 
 from lth_jax.pruning.transforms.dynamic import gradual, rigl, sparse_evolution, straight_through
-from lth_jax.pruning.transforms.slots import mask_slots, regrow_slots
+from lth_jax.pruning.transforms.slots import mask_slots
 from lth_jax.pruning.transforms.subnetwork import (
     Events,
     SparseState,
@@ -34,7 +34,6 @@ __all__ = [
     "mask_slots",
     "mask_updates",
     "masked",
-    "regrow_slots",
     "rigl",
     "sparse_evolution",
     "static_sparse",

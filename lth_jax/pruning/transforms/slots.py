@@ -17,9 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.extend.core import Literal
 
-from lth_jax.types import Mask, Params
+from lth_jax.types import Mask
 
 
 def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> Any:
@@ -49,45 +51,55 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
     )
 
 
-def regrow_slots(
-    inner: optax.GradientTransformation, state: Any, before: Mask, after: Mask, params: Params
-) -> Any:
-    """The optimizer's state after the mask changed from `before` to `after`.
+def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask) -> Any:
+    """`mask_slots`, where a kept weight that has grown back gets the slots of a new weight.
 
-    Slots of pruned weights become 0. Slots of weights that `after` keeps and `before` did not
-    become those of a new weight, as `inner.init` sets them: 0 for moments, but Rprop's step size
-    and COCOB's scale must not start at 0.
+    A pruned weight's slots are 0, and so are a new weight's moments and traces. Rprop's step size,
+    Adagrad's accumulator and COCOB's scale start elsewhere and never reach 0 at a kept weight: a 0
+    is that of a weight just grown, and is replaced by what `inner.init` gives a weight of 0. (From
+    0 Rprop would never move, and COCOB divides 0 by 0.)
 
-    Args:
-      inner: the optimizer whose state it is.
-      state: its state under `before`.
-      before: boolean leaves like the parameters.
-      after: boolean leaves like the parameters.
-      params: the weights under `after`.
-
-    Returns:
-      A state of the same structure, shapes and dtypes.
-
-    >>> inner, w = optax.trace(0.9), {"w": jnp.zeros(3)}
-    >>> state = optax.TraceState(trace={"w": jnp.array([1.0, 2.0, 0.0])})
-    >>> before, after = ({"w": jnp.array(m)} for m in ([True, True, False], [True, False, True]))
-    >>> regrow_slots(inner, state, before, after, w).trace["w"].tolist()
-    [1.0, 0.0, 0.0]
+    >>> inner, mask = optax.scale_by_rprop(0.1), {"w": jnp.array([True, True, False])}
+    >>> state = inner.init({"w": jnp.zeros(3)})
+    >>> state = state._replace(step_sizes={"w": jnp.array([0.5, 0.0, 0.0])})
+    >>> [round(x, 1) for x in slots_to_update(inner, state, mask).step_sizes["w"].tolist()]
+    [0.5, 0.1, 0.0]
     """
-    grown = jax.tree.map(lambda was, now: now & ~was, before, after)
-    keeps, grows = (_slot_masks(inner, state, mask) for mask in (after, grown))
-    fresh = dict(jax.tree_util.tree_leaves_with_path(inner.init(params)))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+    fresh = _fresh_slots(inner, mask)
 
-    def new(path: Any, slot: Any, keep: Any, grow: Any) -> Any:
-        if keep is None:
-            return slot
-        slot = jnp.where(keep, slot, jnp.zeros_like(slot))
-        # `optax.monitor` has leaves that its `init` does not make.
-        return jnp.where(grow, fresh[path].astype(slot.dtype), slot) if path in fresh else slot
+    def slot(path: Any, x: Any, m: Any) -> Any:
+        if m is None:
+            return x
+        start = fresh.get(path)  # a leaf that `init` does not make has none
+        kept = x if start is None else jnp.where(x == 0, start.astype(x.dtype), x)
+        return jnp.where(m, kept, jnp.zeros_like(x))
 
-    rows = zip(leaves, keeps, grows, strict=True)
-    return structure.unflatten([new(path, x, keep, grow) for (path, x), keep, grow in rows])
+    masks = _slot_masks(inner, state, mask)
+    return structure.unflatten([slot(*at, m) for at, m in zip(leaves, masks, strict=True)])
+
+
+def _fresh_slots(inner: optax.GradientTransformation, mask: Mask) -> dict[Any, jax.Array]:
+    """The leaves of the state of weights that are all 0, by path; those that are 0 are left out.
+
+    What is 0 is read off the jaxpr of `inner.init`, so that the usual optimizers, whose slots all
+    start at 0, cost nothing at run time.
+    """
+    params = jax.tree.map(lambda m: jnp.zeros(m.shape), mask)
+    traced = jax.make_jaxpr(inner.init)(params).jaxpr
+    made = {v: equation for equation in traced.eqns for v in equation.outvars}
+
+    def is_zero(v: Any) -> bool:
+        if isinstance(v, Literal):
+            return bool(np.all(np.asarray(v.val) == 0))
+        if v not in made:
+            return v in traced.invars  # a copy of the weights
+        same = made[v].primitive.name in ("broadcast_in_dim", "convert_element_type", "copy")
+        return same and is_zero(made[v].invars[0])
+
+    named = jax.tree_util.tree_leaves_with_path(inner.init(params))
+    pairs = zip(named, traced.outvars, strict=True)
+    return {path: x for (path, x), v in pairs if not is_zero(v)}
 
 
 def _slot_masks(inner: optax.GradientTransformation, state: Any, mask: Mask) -> list[Any]:

@@ -17,7 +17,7 @@ from lth_jax import trees
 from lth_jax.pruning.checks import check_mask
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.pruning.transforms.slots import mask_slots, regrow_slots
+from lth_jax.pruning.transforms.slots import mask_slots, slots_to_update
 from lth_jax.types import Key, Mask, Params
 
 Transform: TypeAlias = optax.GradientTransformationExtraArgs
@@ -104,8 +104,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
     `optax.contrib.galore` are refused.
 
     Without `mask` here, `update` takes it as a keyword argument: it belongs to the caller and may
-    shrink at any update. A weight that grows back has slots 0, unless the caller applies
-    `regrow_slots`. With `mask` here, the state carries it (`optax.tree.get(state, "mask")`), and
+    change at any update. With `mask` here, the state carries it (`optax.tree.get(state, "mask")`), and
     `update` takes gradients, state and parameters only, as `TrainState.apply_gradients` and
     `nnx.Optimizer` call it.
 
@@ -147,7 +146,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
         if mask is None:
             raise TypeError("`mask` must be given: as `masked(inner, mask)` or to `update`.")
         mask = _checked(mask, params)
-        return _step(inner, mask, grads, mask_slots(inner, state, mask), params, extra)
+        return _step(inner, mask, grads, state, params, extra)
 
     return Transform(lambda params: init_inner(inner, params), update)
 
@@ -186,10 +185,8 @@ def owning(
         state = mask_slots(inner, init_inner(inner, apply_mask(mask, params)), mask)
         return SparseState(mask, jnp.zeros((), jnp.int32), key, state)
 
-    def event(kept: tuple[Mask, Any], step, key, grads, params) -> tuple[Mask, Any]:
-        before, state = kept
-        mask = revise(before, step, key, grads, apply_mask(before, params))
-        return mask, regrow_slots(inner, state, before, mask, apply_mask(mask, params))
+    def revised(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Mask:
+        return revise(mask, step, key, grads, apply_mask(mask, params))
 
     def update(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
@@ -197,11 +194,11 @@ def owning(
         if "mask" in extra:
             raise TypeError("`update` takes no `mask` here: the state carries it.")
         _checked(state.mask, params)
-        step, mask, slots = state.step, state.mask, state.inner
+        step, mask = state.step, state.mask
         if events is not NEVER:
-            now = None if state.key is None else jax.random.fold_in(state.key, step)
-            mask, slots = when(events.at(step), event, (mask, slots), step, now, grads, params)
-        updates, slots = _step(inner, mask, grads, slots, params, extra)
+            key = None if state.key is None else jax.random.fold_in(state.key, step)
+            mask = when(events.at(step), revised, mask, step, key, grads, params)
+        updates, slots = _step(inner, mask, grads, state.inner, params, extra)
         return updates, SparseState(mask, step + 1, state.key, slots)
 
     return Transform(init, update)
@@ -287,10 +284,10 @@ def update_inner(
 def _step(
     inner: Transform, mask: Mask, grads: Params, state: Any, params: Params, extra: dict[str, Any]
 ) -> tuple[Params, Any]:
-    """One update of `inner` on the subnetwork; its slots outside are 0 already."""
+    """One update of `inner` on the subnetwork of the mask, which may differ from the last one."""
     hidden = {name: _hide(mask, name, value) for name, value in extra.items()}
-    subnetwork = apply_mask(mask, params)
-    updates, state = update_inner(inner, _keep(mask, "grads", grads), state, subnetwork, hidden)
+    kept, slots = apply_mask(mask, params), slots_to_update(inner, state, mask)
+    updates, state = update_inner(inner, _keep(mask, "grads", grads), slots, kept, hidden)
     updates = jax.tree.map(_or_to_zero, mask, updates, params)
     return updates, mask_slots(inner, state, mask)
 
