@@ -239,9 +239,7 @@ def in_structure_of(name: str, tree: Any, like_name: str, like: Any) -> Any:
     return structure.unflatten(jax.tree.leaves(tree))
 
 
-def init_inner(
-    inner: optax.GradientTransformation, params: Params, *, latent: bool = False
-) -> Any:
+def init_inner(inner: optax.GradientTransformation, params: Params, *, latent: bool = False) -> Any:
     """`inner.init(params)`, unless the optimizer is one that cannot be used.
 
     Args:
