@@ -47,7 +47,7 @@ def makers(params):
 @pytest.mark.parametrize("kind", ["masked", "static", "gradual", "set", "rigl", "straight through"])
 def test_nnx_optimizer_is_the_run_on_plain_trees(kind):
     model = nnx.Linear(4, 6, rngs=nnx.Rngs(0))
-    graph, start = nnx.split(model, nnx.Param)
+    _, start = nnx.split(model, nnx.Param)
     optimizer = nnx.Optimizer(model, makers(start)[kind], wrt=nnx.Param)
     plain = pure(start)
     tx = makers(plain)[kind]

@@ -1,4 +1,4 @@
-"""All of optax under every transformation: slots are 0 at pruned weights, or a sentence says why."""
+"""All of optax under every transformation: slots are 0 where pruned, or an error says why not."""
 
 import jax
 import jax.numpy as jnp

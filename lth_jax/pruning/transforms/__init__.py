@@ -1,9 +1,9 @@
 """Sparse training as optax transformations.
 
-Two kinds. `mask_updates` and `masked` take the mask as an argument of each update: the mask belongs
-to the caller. The others own their mask, as `SparseState.mask` in the optimizer's state
-(`optax.tree.get(state, "mask")`), and revise it at events: `static_sparse` and `masked(inner, mask)`
-(never), `gradual`, `sparse_evolution`, `rigl`, and `straight_through`.
+Two kinds. `mask_updates` and `masked(inner)` take the mask as an argument of each update: the mask
+belongs to the caller. The others own their mask, as `SparseState.mask` in the optimizer's state
+(`optax.tree.get(state, "mask")`), and revise it at events: `static_sparse` and
+`masked(inner, mask)` never, `gradual`, `sparse_evolution`, `rigl` and `straight_through` at some.
 
 The inner optimizer never sees a pruned weight, and the weights and its per-weight slots are exactly
 0 there after each update. A weight that grows back starts with the slots of a new weight. Two are

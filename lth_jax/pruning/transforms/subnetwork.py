@@ -104,9 +104,9 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
     `optax.contrib.galore` are refused.
 
     Without `mask` here, `update` takes it as a keyword argument: it belongs to the caller and may
-    change at any update. With `mask` here, the state carries it (`optax.tree.get(state, "mask")`), and
-    `update` takes gradients, state and parameters only, as `TrainState.apply_gradients` and
-    `nnx.Optimizer` call it.
+    change at any update. With `mask` here, the state carries it
+    (`optax.tree.get(state, "mask")`), and `update` takes gradients, state and parameters only, as
+    `TrainState.apply_gradients` and `nnx.Optimizer` call it.
 
     Args:
       inner: the optimizer.
