@@ -43,7 +43,8 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
     >>> mask_slots(inner, state, {"w": jnp.array([True, False])}).trace["w"].tolist()
     [1.0, 0.0]
     """
-    leaves, structure = jax.tree.flatten(state)
+    leaves = jax.tree.leaves(state)
+    structure: Any = jax.tree.structure(state)
     masks = _slot_masks(inner, state, mask)
     pairs = zip(leaves, masks, strict=True)
     return structure.unflatten(
@@ -65,7 +66,8 @@ def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask)
     >>> [round(x, 1) for x in slots_to_update(inner, state, mask).step_sizes["w"].tolist()]
     [0.5, 0.1, 0.0]
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    structure: Any = jax.tree.structure(state)
     fresh = _fresh_slots(inner, mask)
 
     def slot(path: Any, x: Any, m: Any) -> Any:

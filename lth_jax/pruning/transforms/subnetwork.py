@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from lth_jax import trees
-from lth_jax.pruning.checks import check_mask
+from lth_jax.pruning.checks import check_mask, same_structure
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms.slots import mask_slots, slots_to_update
@@ -308,7 +308,7 @@ def _checked(mask: Mask, params: Params | None) -> Mask:
 def _keep(mask: Mask, name: str, tree: Any) -> Any:
     """`apply_mask` that allows leading axes: per-example gradients have the examples first."""
     last = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), bool), tree)
-    if jax.tree.structure(tree) == jax.tree.structure(mask):
+    if same_structure(tree, mask):
         last = jax.tree.map(
             lambda x, m: jax.ShapeDtypeStruct(x.shape[max(x.ndim - m.ndim, 0) :], bool), last, mask
         )
@@ -330,8 +330,7 @@ def _hide(mask: Mask, name: str, value: Any) -> Any:
 
     def like_params(tree: Any) -> bool:
         shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
-        same = jax.tree.structure(tree) == jax.tree.structure(mask)
-        return same and shapes == [m.shape for m in jax.tree.leaves(mask)]
+        return same_structure(tree, mask) and shapes == [m.shape for m in jax.tree.leaves(mask)]
 
     def shown(out: Any) -> Any:
         if like_params(out):
