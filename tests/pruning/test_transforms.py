@@ -229,7 +229,7 @@ def test_a_weight_that_grows_back_starts_anew():
     state = tx.init(params)
     for keep in (True, False, True, True):
         mask = {"w": jnp.array([True, keep])}
-        updates, state = tx.update({"w": jnp.ones(2)}, state, params, mask=mask)
+        _, state = tx.update({"w": jnp.ones(2)}, state, params, mask=mask)
     assert optax.tree.get(state, "step_sizes")["w"][1] == pytest.approx(0.12)  # grown once
 
 
