@@ -132,7 +132,8 @@ WITHIN = {
     "lth_jax/pruning/iterative.py": {"iterate": "per round"},
     "lth_jax/pruning/masks.py": {"shuffle": "per leaf and layer"},
     "lth_jax/pruning/supermask.py": {"bernoulli": "per leaf", "init_scores": "per leaf"},
-    "lth_jax/pruning/transforms.py": {"sparse_evolution": "per leaf", "_owning": "per step"},
+    "lth_jax/pruning/transforms/dynamic.py": {"sparse_evolution": "per leaf"},
+    "lth_jax/pruning/transforms/subnetwork.py": {"owning": "per step"},
     "lth_jax/structure/coarsen.py": {"random_units": "per group"},
     "lth_jax/structure/regroup.py": {"shuffle_blocks": "per leaf, layer and axis"},
     "lth_jax/training/augment.py": {

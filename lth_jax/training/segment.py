@@ -219,20 +219,14 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
-    # A dead member's mask is all False for the optimizer, so freezing it costs nothing.
-    updates, opt_state = trainer.make_optimizer(hyper).update(
-        grads,
-        member.opt_state,
-        member.params,
-        mask=jax.tree.map(lambda m: m & alive, member.mask),
-        step=step,
+    optimizer = trainer.make_optimizer(hyper)
+    updates, opt_state = optimizer.update(
+        grads, member.opt_state, member.params, mask=member.mask, step=step
     )
-    member = member._replace(
-        params=optax.apply_updates(member.params, updates),
-        state=trees.where(alive, state, member.state),
-        opt_state=opt_state,
-        alive=alive,
-    )
+    after = (optax.apply_updates(member.params, updates), state, opt_state)
+    before = (member.params, member.state, member.opt_state)
+    params, state, opt_state = trees.where(alive, after, before)
+    member = member._replace(params=params, state=state, opt_state=opt_state, alive=alive)
     return member, {"train_loss": loss}
 
 

@@ -76,7 +76,8 @@ def test_masked_means_masked(name):
 def test_clipping_sees_the_subnetworks_gradient():
     tx = transforms.masked(optax.clip_by_global_norm(1.0))
     grads = jax.tree.map(lambda p: jnp.full(p.shape, 7.0), PARAMS)
-    updates, _ = jax.jit(tx.update)(grads, tx.init(PARAMS), PARAMS, mask=MASK)
+    start = masks.apply_mask(MASK, PARAMS)
+    updates, _ = jax.jit(tx.update)(grads, tx.init(start), start, mask=MASK)
     assert trees.norm(updates) == pytest.approx(1.0, rel=1e-6)
 
 
@@ -174,6 +175,77 @@ def test_rigl_drops_the_smallest_and_grows_the_steepest():
         [False, True, True, False],
     ]
     assert optax.apply_updates(params, updates)["w"][0].tolist() == [4.0, 0.0, 3.0, 0.0]
+
+
+@pytest.mark.parametrize("kind", ["masked", "gradual", "rigl"])
+def test_the_inner_optimizer_never_sees_a_pruned_weight(kind):
+    """A spy copies its parameters, gradients and slots; the state of `init` counts too."""
+    seen = []
+
+    def spy_on(params):
+        jax.debug.callback(lambda *trees: seen.append(trees), *params)
+
+    def init(params):
+        return optax.TraceState(params)
+
+    def update(grads, state, params):
+        spy_on((params, grads, state.trace))
+        return grads, optax.TraceState(jax.tree.map(jnp.ones_like, grads))
+
+    spy = optax.GradientTransformation(init, update)
+    counts = trees.stack([SCOPE.counts(PARAMS, d, prunable=PRUNABLE) for d in (0.5, 0.2)])
+    tx = {
+        "masked": transforms.masked(spy),
+        "gradual": transforms.gradual(spy, PRUNER, counts, every=1, prunable=PRUNABLE),
+        "rigl": transforms.rigl(spy, lambda params: MASK, Events(1, end=9), prunable=PRUNABLE),
+    }[kind]
+    params, state = PARAMS, tx.init(PARAMS)
+    assert kind != "rigl" or bool((state.inner.trace["w"][~MASK["w"]] == 0).all())
+    for i in range(3):
+        mask = {"w": jnp.roll(MASK["w"], i), "b": MASK["b"]}
+        extra = {"mask": mask} if kind == "masked" else {}
+        updates, state = tx.update(grads_of(params, i), state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        jax.effects_barrier()
+        pruned = ~(mask if kind == "masked" else state.mask)["w"]
+        assert all((np.asarray(tree["w"])[pruned] == 0).all() for tree in (*seen[i], params))
+
+
+def test_the_step_at_an_event_is_that_on_the_masked_weights():
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.lamb(0.1, weight_decay=0.1))
+    counts = trees.stack([SCOPE.counts(PARAMS, 0.1, prunable=PRUNABLE)])
+    tx = transforms.gradual(inner, PRUNER, counts, every=9, prunable=PRUNABLE)
+    found, state = tx.update(grads_of(PARAMS, 1), tx.init(PARAMS), PARAMS)
+    start = masks.apply_mask(state.mask, PARAMS)
+    grads = masks.apply_mask(state.mask, grads_of(PARAMS, 1))
+    updates, _ = inner.update(grads, inner.init(start), start)
+    kept = np.asarray(state.mask["w"])
+    np.testing.assert_allclose(found["w"][kept], updates["w"][kept], rtol=1e-6)
+
+
+def test_a_weight_that_grows_back_starts_anew():
+    tx = transforms.masked(optax.rprop(0.1))
+    params, state = {"w": jnp.ones(2)}, None
+    state = tx.init(params)
+    for keep in (True, False, True, True):
+        mask = {"w": jnp.array([True, keep])}
+        _, state = tx.update({"w": jnp.ones(2)}, state, params, mask=mask)
+    assert optax.tree.get(state, "step_sizes")["w"][1] == pytest.approx(0.12)  # grown once
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+def test_other_dtypes(dtype):
+    with jax.enable_x64(dtype == jnp.float64):
+        params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
+        for inner in (optax.adagrad(0.1), optax.adam(0.1, mu_dtype=jnp.float32)):
+            tx = transforms.rigl(inner, lambda params: MASK, Events(1, end=9), prunable=PRUNABLE)
+            after, states = jax.jit(lambda p, tx=tx: run(tx, p, 3))(params)
+            assert after["w"].dtype == dtype
+            mask = optax.tree.get(states, "mask")["w"]
+            assert bool((after["w"][~mask] == 0).all())
+            for slots in jax.tree.leaves(states.inner):
+                if slots.shape == mask.shape:
+                    assert bool((slots[~mask] == 0).all())
 
 
 def test_straight_through_lets_a_weight_come_back():

@@ -1,19 +1,11 @@
-"""Sparse training as optax transformations.
+"""Masks that change during training: gradual pruning, SET, RigL, straight-through.
 
-Two kinds. `mask_updates` and `masked` take the mask as an argument of each update: the mask belongs
-to the caller. The others own their mask, as `SparseState.mask` in the optimizer's state
-(`optax.tree.get(state, "mask")`), and revise it at events: `static_sparse` (never), `gradual`,
-`sparse_evolution`, `rigl`, and `straight_through`. An event's work is done at the events only, also
-for a population under `jax.vmap`, where an ordinary conditional would run it at every step.
-
-The weights and the optimizer's per-weight slots of what is pruned are exactly 0 (for inner
-optimizers whose slots stay 0 under zero gradients: SGD, momentum, Adam, AdamW, Lion, RMSProp, LAMB;
-for any other the weights are). `straight_through` is the exception: its weights are latent, and
-`effective_params` are what the network computes with.
+An event's work is done at the events only, also for a population under `jax.vmap`, where an
+ordinary conditional would run it at every step.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,123 +13,22 @@ import optax
 
 from lth_jax import trees
 from lth_jax.keys import as_threefry
-from lth_jax.pruning.checks import check_mask, check_prunable
+from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.events import when
-from lth_jax.pruning.masks import apply_mask, ones_like
+from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.prune import Pruner
 from lth_jax.pruning.topk import largest
+from lth_jax.pruning.transforms.subnetwork import (
+    Events,
+    SparseState,
+    Start,
+    Transform,
+    in_structure_of,
+    init_inner,
+    owning,
+    update_inner,
+)
 from lth_jax.types import Count, Key, Mask, Params, Prunable
-
-Transform: TypeAlias = optax.GradientTransformationExtraArgs
-Start = Callable[[Params], Mask]
-"""`params -> mask`: the mask to begin with; called by `init` only."""
-
-
-class SparseState(NamedTuple):
-    """The state of a transformation that owns its mask.
-
-    Attributes:
-      mask: True = kept.
-      step: how many updates there have been (int32).
-      key: of the transformations that draw at random, else None.
-      inner: the inner optimizer's state.
-    """
-
-    mask: Mask
-    step: jax.Array
-    key: Key | None
-    inner: Any
-
-
-class Events(NamedTuple):
-    """At which updates the mask is revised: `begin`, `begin + every`, … before `end`."""
-
-    every: int
-    begin: int = 0
-    end: int = 2**31 - 1
-
-    def at(self, step: jax.Array) -> jax.Array:
-        """Whether there is an event at this step (boolean scalar).
-
-        >>> [bool(Events(every=2, begin=1, end=5).at(step)) for step in range(6)]
-        [False, True, False, True, False, False]
-        """
-        since = step - self.begin
-        return (since >= 0) & (step < self.end) & (since % self.every == 0)
-
-
-def mask_updates() -> Transform:
-    """Sets the updates of pruned weights to 0; the mask is an argument of `update`.
-
-    Chain it before whatever mixes weights (clipping) and at the end, or use `masked`.
-
-    >>> tx = optax.chain(optax.sgd(1.0), mask_updates())
-    >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
-    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params, mask=mask)
-    >>> updates["w"].tolist()
-    [-1.0, 0.0]
-    """
-
-    def update(
-        updates: Params, state: Any, params: Params | None = None, *, mask: Mask, **extra: Any
-    ) -> tuple[Params, Any]:
-        del params, extra
-        return apply_mask(mask, updates), state
-
-    return Transform(lambda params: optax.EmptyState(), update)
-
-
-def masked(inner: optax.GradientTransformation) -> Transform:
-    """`inner` on a subnetwork: gradients are masked before it and updates after it.
-
-    So global-norm clipping sees the subnetwork's gradient, slots of pruned weights stay 0, and
-    weight decay or noise cannot revive a weight. Start from `apply_mask(mask, params)`; when the
-    mask shrinks during training, mask the weights and, with `mask_slots`, the state again.
-
-    >>> tx = masked(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
-    >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
-    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params, mask=mask)
-    >>> optax.apply_updates(params, updates)["w"][1].item()
-    0.0
-    """
-    return optax.chain(mask_updates(), inner, mask_updates())
-
-
-def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> Any:
-    """Sets the per-weight slots of pruned weights in an optimizer's state to 0.
-
-    Slots are found as `optax.tree.map_params` finds them; those of another shape than their weights
-    (the factors of Adafactor) are left alone.
-
-    >>> inner = optax.trace(0.9)
-    >>> state = optax.TraceState(trace={"w": jnp.array([1.0, 2.0])})
-    >>> mask_slots(inner, state, {"w": jnp.array([True, False])}).trace["w"].tolist()
-    [1.0, 0.0]
-    """
-
-    def only_kept(slot: jax.Array, keep: jax.Array) -> jax.Array:
-        if jnp.shape(slot) != keep.shape:
-            return slot
-        return jnp.where(keep, slot, jnp.zeros_like(slot))
-
-    return optax.tree.map_params(inner, only_kept, state, mask)
-
-
-def static_sparse(inner: optax.GradientTransformation, start: Start) -> Transform:
-    """Trains inside one mask for ever; the baseline of dynamic sparse training.
-
-    Args:
-      inner: any optimizer.
-      start: `params -> mask`; a random one drawn layerwise by ERK is the usual choice.
-
-    >>> tx = static_sparse(optax.sgd(1.0), lambda params: {"w": jnp.array([True, False])})
-    >>> params = {"w": jnp.array([1.0, 2.0])}
-    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
-    >>> optax.apply_updates(params, updates)["w"].tolist()
-    [0.0, 0.0]
-    """
-    never = Events(every=1, begin=0, end=0)
-    return _owning(inner, start, never, lambda mask, step, key, grads, params: mask, None)
 
 
 def gradual(
@@ -180,7 +71,7 @@ def gradual(
         count = trees.index(jax.tree.map(jnp.asarray, counts), (step - begin) // every)
         return pruner(params, mask, count, prunable=prunable)
 
-    return _owning(inner, ones_like, events, revise, None)
+    return owning(inner, ones_like, events, _in_the_callers_structure(prunable, revise))
 
 
 def sparse_evolution(
@@ -223,7 +114,8 @@ def sparse_evolution(
         return _drop_and_grow(mask, params, growth, jnp.float32(fraction), prunable)
 
     # Of another implementation it would draw other numbers in a population than alone.
-    return _owning(inner, start, events, revise, as_threefry(key))
+    key = as_threefry(key)
+    return owning(inner, start, events, _in_the_callers_structure(prunable, revise), key)
 
 
 def rigl(
@@ -259,11 +151,12 @@ def rigl(
     """
 
     def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Mask:
+        trees.check_same_structure("grads", grads, "params", params)  # not one per example
         done = step.astype(jnp.float32) / events.end
         now = fraction / 2 * (1 + jnp.cos(jnp.pi * done))
         return _drop_and_grow(mask, params, jax.tree.map(jnp.abs, grads), now, prunable)
 
-    return _owning(inner, start, events, revise, None)
+    return owning(inner, start, events, _in_the_callers_structure(prunable, revise))
 
 
 def straight_through(
@@ -289,6 +182,7 @@ def straight_through(
       prunable: static tree of Python booleans.
 
     >>> from lth_jax.pruning import prune, scopes
+    >>> from lth_jax.pruning.transforms import effective_params
     >>> pruner = prune.prune(lambda params, mask, **_: params, scopes.globally())
     >>> tx = straight_through(optax.sgd(1.0), pruner, jnp.int32(1), prunable={"w": True})
     >>> params = {"w": jnp.array([[2.0, 1.0]])}
@@ -302,15 +196,20 @@ def straight_through(
     inner = optax.with_extra_args_support(inner)
 
     def best(params: Params) -> Mask:
-        return pruner(params, ones_like(params), count, prunable=prunable)
+        latent = in_structure_of("params", params, "prunable", prunable)
+        mask = pruner(latent, ones_like(latent), count, prunable=prunable)
+        return in_structure_of("mask", mask, "params", params)
 
     def init(params: Params) -> SparseState:
-        return SparseState(best(params), jnp.zeros((), jnp.int32), None, inner.init(params))
+        state = init_inner(inner, params, latent=True)
+        return SparseState(best(params), jnp.zeros((), jnp.int32), None, state)
 
     def update(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, SparseState]:
-        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+        if params is None:
+            raise ValueError("`params` must be given to `update`: they compete at each revision.")
+        updates, inner_state = update_inner(inner, grads, state.inner, params, extra)
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
         mask = when(Events(every).at(step), lambda mask, latent: best(latent), state.mask, latent)
@@ -319,58 +218,22 @@ def straight_through(
     return Transform(init, update)
 
 
-def effective_params(params: Params, state: Any) -> Params:
-    """The weights the network computes with: `params` under the mask in an optimizer's state.
+def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Mask]) -> Any:
+    """`revise` on trees in the containers of `prunable`; its mask in those of the old one.
 
-    Raises:
-      KeyError: the state holds several masks.
-      ValueError: it holds none.
-
-    >>> tx = static_sparse(optax.sgd(0.1), lambda params: {"w": jnp.array([True, False])})
-    >>> params = {"w": jnp.array([1.0, 2.0])}
-    >>> effective_params(params, tx.init(params))["w"].tolist()
-    [1.0, 0.0]
+    Counts, groups and layouts that the caller made lie in the containers of `prunable`; the
+    parameters need not: `nnx.Optimizer` replaces variables by arrays.
     """
-    mask = optax.tree.get(state, "mask")
-    if mask is None:
-        raise ValueError("`state` holds no mask; the optimizer must be one that owns its mask.")
-    return apply_mask(mask, params)
 
+    def inside(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Mask:
+        trees_ = {"mask": mask, "grads": grads, "params": params}
+        theirs = {
+            name: in_structure_of(name, tree, "prunable", prunable) for name, tree in trees_.items()
+        }
+        new = revise(theirs["mask"], step, key, theirs["grads"], theirs["params"])
+        return in_structure_of("mask", new, "params", mask)
 
-def _owning(
-    inner: optax.GradientTransformation,
-    start: Start,
-    events: Events,
-    revise: Callable[..., Mask],
-    key: Key | None,
-) -> Transform:
-    """`masked(inner)` whose mask `revise(mask, step, key, grads, params)` renews at events."""
-    on_subnetwork = masked(inner)
-
-    def init(params: Params) -> SparseState:
-        mask = start(params)
-        check_mask(mask, params)
-        return SparseState(mask, jnp.zeros((), jnp.int32), key, on_subnetwork.init(params))
-
-    def event(kept: tuple[Mask, Any], step, key, grads, params) -> tuple[Mask, Any]:
-        mask = revise(kept[0], step, key, grads, apply_mask(kept[0], params))
-        return mask, mask_slots(on_subnetwork, kept[1], mask)
-
-    def update(
-        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
-    ) -> tuple[Params, SparseState]:
-        if params is None:
-            raise ValueError("`params` must be given to `update`: pruned weights are set to 0.")
-        step = state.step
-        now = None if state.key is None else jax.random.fold_in(state.key, step)
-        kept = (state.mask, state.inner)
-        mask, slots = when(events.at(step), event, kept, step, now, grads, params)
-        updates, slots = on_subnetwork.update(grads, slots, params, mask=mask, **extra)
-        # p + (−p) = 0: what was just dropped, or was never masked, becomes exactly 0.
-        updates = jax.tree.map(lambda m, u, p: jnp.where(m, u, -p), mask, updates, params)
-        return updates, SparseState(mask, step + 1, state.key, slots)
-
-    return Transform(init, update)
+    return inside
 
 
 def _drop_and_grow(

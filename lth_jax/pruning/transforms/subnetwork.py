@@ -1,0 +1,346 @@
+"""An optimizer on a subnetwork: `mask_updates`, `masked`, `static_sparse`, and their one step.
+
+The step is the rule of all transformations here but `straight_through`: the inner optimizer never
+sees a pruned weight. Its parameters, its gradients and its per-weight slots are exactly 0 there,
+and so are the weights after its update.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lth_jax import trees
+from lth_jax.pruning.checks import check_mask, same_structure
+from lth_jax.pruning.events import when
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.transforms.slots import mask_slots, slots_to_update
+from lth_jax.types import Key, Mask, Params
+
+Transform: TypeAlias = optax.GradientTransformationExtraArgs
+Start = Callable[[Params], Mask]
+"""`params -> mask`: the mask to begin with; called by `init` only."""
+
+_REFUSED = {
+    "LookaheadState": "`optax.lookahead` updates two copies of the weights, so it cannot be inside "
+    "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` from masked weights on",
+}
+_REFUSED_UNDER_A_MASK = _REFUSED | {
+    "GaLoreState": "`galore` keeps its slots in a rotated basis, where a single weight has none "
+    "that could be set to 0; use its base optimizer alone",
+}
+"""Optimizers that cannot be inside a transformation of this package: by their state, the reason."""
+
+
+class SparseState(NamedTuple):
+    """The state of a transformation that owns its mask.
+
+    Attributes:
+      mask: True = kept.
+      step: how many updates there have been (int32).
+      key: of the transformations that draw at random, else None.
+      inner: the inner optimizer's state.
+    """
+
+    mask: Mask
+    step: jax.Array
+    key: Key | None
+    inner: Any
+
+
+class Events(NamedTuple):
+    """At which updates the mask is revised: `begin`, `begin + every`, … before `end`."""
+
+    every: int
+    begin: int = 0
+    end: int = 2**31 - 1
+
+    def at(self, step: jax.Array) -> jax.Array:
+        """Whether there is an event at this step (boolean scalar).
+
+        >>> [bool(Events(every=2, begin=1, end=5).at(step)) for step in range(6)]
+        [False, True, False, True, False, False]
+        """
+        since = step - self.begin
+        return (since >= 0) & (step < self.end) & (since % self.every == 0)
+
+
+NEVER = Events(every=1, begin=0, end=0)
+
+
+def mask_updates() -> Transform:
+    """Sets the updates of pruned weights to 0; the mask is an argument of `update`.
+
+    It masks updates and nothing else: in `optax.chain(optimizer, mask_updates())` the optimizer
+    sees pruned weights and keeps slots for them. `masked` hides them.
+
+    >>> tx = optax.chain(optax.sgd(1.0), mask_updates())
+    >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
+    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params, mask=mask)
+    >>> updates["w"].tolist()
+    [-1.0, 0.0]
+    """
+
+    def update(
+        updates: Params, state: Any, params: Params | None = None, *, mask: Mask, **extra: Any
+    ) -> tuple[Params, Any]:
+        del params, extra
+        mask = in_structure_of("mask", mask, "updates", updates)
+        return _keep(mask, "updates", updates), state
+
+    return Transform(lambda params: optax.EmptyState(), update)
+
+
+def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Transform:
+    """`inner` on a subnetwork: it never sees a pruned weight.
+
+    At pruned weights the parameters, gradients and slots that reach `inner` are 0, and so are the
+    weights and the slots after the update. Clipping, weight decay and layer-wise rates are those
+    of the subnetwork alone. Any optimizer of optax works, with what it needs besides the gradient
+    (`value`, `value_fn`, `grad_fn`, …) as keyword arguments of `update`; `optax.lookahead` and
+    `optax.contrib.galore` are refused.
+
+    Without `mask` here, `update` takes it as a keyword argument: it belongs to the caller and may
+    change at any update. With `mask` here, the state carries it
+    (`optax.tree.get(state, "mask")`), and `update` takes gradients, state and parameters only, as
+    `TrainState.apply_gradients` and `nnx.Optimizer` call it.
+
+    Args:
+      inner: the optimizer.
+      mask: boolean leaves like the parameters, True = kept.
+
+    Raises:
+      ValueError: by `init`, for an optimizer that cannot be used; by `update`, without `params`,
+        or for a mask of another structure or shape.
+      TypeError: by `update`, without a mask or another argument that `inner` needs.
+
+    >>> params, mask = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])}
+    >>> tx = masked(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
+    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params, mask=mask)
+    >>> optax.apply_updates(params, updates)["w"][1].item()
+    0.0
+
+    In a `TrainState`:
+
+    >>> from flax.training.train_state import TrainState
+    >>> tx = masked(optax.sgd(1.0), mask)
+    >>> train_state = TrainState.create(apply_fn=None, params=params, tx=tx)
+    >>> train_state.apply_gradients(grads={"w": jnp.ones(2)}).params["w"].tolist()
+    [0.0, 0.0]
+    """
+    if mask is not None:
+        return static_sparse(inner, lambda params: mask)
+    inner = optax.with_extra_args_support(inner)
+
+    def update(
+        grads: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        mask: Mask | None = None,
+        **extra: Any,
+    ) -> tuple[Params, Any]:
+        if mask is None:
+            raise TypeError("`mask` must be given: as `masked(inner, mask)` or to `update`.")
+        mask = _checked(mask, params)
+        return _step(inner, mask, grads, state, params, extra)
+
+    return Transform(lambda params: init_inner(inner, params), update)
+
+
+def static_sparse(inner: optax.GradientTransformation, start: Start) -> Transform:
+    """Trains inside one mask for ever; the baseline of dynamic sparse training.
+
+    Args:
+      inner: any optimizer; see `masked`.
+      start: `params -> mask`; a random one drawn layerwise by ERK is the usual choice.
+
+    >>> tx = static_sparse(optax.sgd(1.0), lambda params: {"w": jnp.array([True, False])})
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [0.0, 0.0]
+    """
+    return owning(inner, start, NEVER, lambda mask, step, key, grads, params: mask)
+
+
+def owning(
+    inner: optax.GradientTransformation,
+    start: Start,
+    events: Events,
+    revise: Callable[..., Mask],
+    key: Key | None = None,
+) -> Transform:
+    """`masked(inner)` whose mask `revise(mask, step, key, grads, params)` renews at events.
+
+    `revise` gets the masked weights and the gradients as they are.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> SparseState:
+        mask = _checked(start(params), params)
+        state = mask_slots(inner, init_inner(inner, apply_mask(mask, params)), mask)
+        return SparseState(mask, jnp.zeros((), jnp.int32), key, state)
+
+    def revised(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Mask:
+        return revise(mask, step, key, grads, apply_mask(mask, params))
+
+    def update(
+        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparseState]:
+        if "mask" in extra:
+            raise TypeError("`update` takes no `mask` here: the state carries it.")
+        _checked(state.mask, params)
+        step, mask = state.step, state.mask
+        if events is not NEVER:
+            key = None if state.key is None else jax.random.fold_in(state.key, step)
+            mask = when(events.at(step), revised, mask, step, key, grads, params)
+        updates, slots = _step(inner, mask, grads, state.inner, params, extra)
+        return updates, SparseState(mask, step + 1, state.key, slots)
+
+    return Transform(init, update)
+
+
+def effective_params(params: Params, state: Any) -> Params:
+    """The weights the network computes with: `params` under the mask in an optimizer's state.
+
+    Raises:
+      KeyError: the state holds several masks.
+      ValueError: it holds none.
+
+    >>> tx = static_sparse(optax.sgd(0.1), lambda params: {"w": jnp.array([True, False])})
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> effective_params(params, tx.init(params))["w"].tolist()
+    [1.0, 0.0]
+    """
+    mask = optax.tree.get(state, "mask")
+    if mask is None:
+        raise ValueError("`state` holds no mask; the optimizer must be one that owns its mask.")
+    return apply_mask(in_structure_of("mask", mask, "params", params), params)
+
+
+def in_structure_of(name: str, tree: Any, like_name: str, like: Any) -> Any:
+    """The leaves of `tree` in the containers of `like`, if all names agree.
+
+    `nnx.Optimizer` initialises with a state of variables and updates with one of arrays, so a tree
+    that the caller made for the one must serve for the other.
+
+    Raises:
+      ValueError: the names of the leaves differ.
+    """
+    structure: Any = jax.tree.structure(like)
+    if jax.tree.structure(tree) == structure:
+        return tree
+    if trees.names(tree) != trees.names(like):
+        trees.check_same_structure(name, tree, like_name, like)
+    return structure.unflatten(jax.tree.leaves(tree))
+
+
+def init_inner(inner: optax.GradientTransformation, params: Params, *, latent: bool = False) -> Any:
+    """`inner.init(params)`, unless the optimizer is one that cannot be used.
+
+    Args:
+      inner: the optimizer.
+      params: its parameters.
+      latent: whether it is used on all weights, not on a subnetwork.
+
+    Raises:
+      ValueError: with the reason.
+    """
+    state = inner.init(params)
+    reasons = _REFUSED if latent else _REFUSED_UNDER_A_MASK
+    for node in jax.tree.leaves(state, is_leaf=lambda node: type(node).__name__ in reasons):
+        if reason := reasons.get(type(node).__name__):
+            raise ValueError(f"`inner` cannot be used here: {reason}.")
+    return state
+
+
+def update_inner(
+    inner: Transform, grads: Params, state: Any, params: Params, extra: dict[str, Any]
+) -> tuple[Params, Any]:
+    """`inner.update`, whose updates must be one per weight.
+
+    Raises:
+      TypeError: `inner` needs an argument that is missing.
+      ValueError: the updates have another structure or other shapes than the parameters.
+    """
+    try:
+        updates, state = inner.update(grads, state, params, **extra)
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise TypeError(
+            f"`inner` needs more keyword arguments of `update`, which passes them on: {error}."
+        ) from error
+    trees.check_same_structure("updates of inner", updates, "params", params)
+    return updates, state
+
+
+def _step(
+    inner: Transform, mask: Mask, grads: Params, state: Any, params: Params, extra: dict[str, Any]
+) -> tuple[Params, Any]:
+    """One update of `inner` on the subnetwork of the mask, which may differ from the last one."""
+    hidden = {name: _hide(mask, name, value) for name, value in extra.items()}
+    kept, slots = apply_mask(mask, params), slots_to_update(inner, state, mask)
+    updates, state = update_inner(inner, _keep(mask, "grads", grads), slots, kept, hidden)
+    updates = jax.tree.map(_or_to_zero, mask, updates, params)
+    return updates, mask_slots(inner, state, mask)
+
+
+def _or_to_zero(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
+    """The update where kept, else the one that makes the weight exactly 0: p + (−p) = 0."""
+    dtype = jnp.promote_types(u.dtype, p.dtype)  # a narrower one could not hold −p
+    return jnp.where(m, u.astype(dtype), -p.astype(dtype))
+
+
+def _checked(mask: Mask, params: Params | None) -> Mask:
+    """The mask in the containers of the parameters."""
+    if params is None:
+        raise ValueError("`params` must be given to `update`: pruned weights are set to 0.")
+    mask = in_structure_of("mask", mask, "params", params)
+    check_mask(mask, params)
+    return mask
+
+
+def _keep(mask: Mask, name: str, tree: Any) -> Any:
+    """`apply_mask` that allows leading axes: per-example gradients have the examples first."""
+    last = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), bool), tree)
+    if same_structure(tree, mask):
+        last = jax.tree.map(
+            lambda x, m: jax.ShapeDtypeStruct(x.shape[max(x.ndim - m.ndim, 0) :], bool), last, mask
+        )
+    trees.check_same_structure(name, last, "mask", mask)
+    return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros_like(x)), mask, tree)
+
+
+def _hide(mask: Mask, name: str, value: Any) -> Any:
+    """An extra argument of `update` without the pruned weights.
+
+    `grad` is masked. Functions of the parameters are restricted to the subnetwork: line searches,
+    SAM and Sophia evaluate the loss or its gradient at weights of their own.
+    """
+    if name == "grad":
+        return _keep(mask, name, value)
+    partial = isinstance(value, jax.tree_util.Partial)
+    if not callable(value) or not (partial or jax.tree_util.all_leaves([value])):
+        return value  # an array, or a module
+
+    def like_params(tree: Any) -> bool:
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
+        return same_structure(tree, mask) and shapes == [m.shape for m in jax.tree.leaves(mask)]
+
+    def shown(out: Any) -> Any:
+        if like_params(out):
+            return _keep(mask, name, out)
+        return tuple(shown(part) for part in out) if type(out) is tuple else out
+
+    @functools.wraps(value)  # optax reads the signature of `value_fn`
+    def hidden(*args: Any, **kwargs: Any) -> Any:
+        if not args or not like_params(args[0]):
+            return value(*args, **kwargs)
+        return shown(value(apply_mask(mask, args[0]), *args[1:], **kwargs))
+
+    return hidden
