@@ -35,6 +35,29 @@ class Criterion(Protocol):
         """The scores of `params` under `mask`."""
 
 
+def named(name: str) -> Callable[[Criterion], Criterion]:
+    """Gives a criterion the name by which errors and reports refer to it.
+
+    >>> named("mine")(lambda params, mask, **_: params).__name__
+    'mine'
+    """
+
+    def rename(criterion: Any) -> Criterion:
+        criterion.__name__ = criterion.__qualname__ = name
+        return criterion
+
+    return rename
+
+
+def name_of(criterion: Criterion) -> str:
+    """The name of a criterion: its `__name__`, or that of its type.
+
+    >>> name_of(named("mine")(lambda params, mask, **_: params))
+    'mine'
+    """
+    return str(getattr(criterion, "__name__", type(criterion).__name__))
+
+
 def widen(leaf: jax.Array) -> jax.Array:
     """The leaf in at least float32, so that products of half-precision numbers keep their order."""
     return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
