@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.pruning import scores as scores_module
 from lth_jax.pruning.checks import (
+    check_finite,
     check_fraction,
     check_params,
     check_prunable,
@@ -25,7 +27,7 @@ from lth_jax.pruning.checks import (
     same_structure,
 )
 from lth_jax.pruning.topk import largest
-from lth_jax.types import Count, Mask, Params, Prunable, Scores
+from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 
 class Scope(NamedTuple):
@@ -38,10 +40,13 @@ class Scope(NamedTuple):
         live weights (all that live if fewer do), best scores first, ties by position, never what
         `mask` does not keep. With `sizes` (per leaf, what each entry weighs) the fewest best
         entries that together weigh `count` or more.
+      inspect: arguments as of `select` -> info: which of these scores cannot decide, as
+        `scores.inspect` finds it.
     """
 
     counts: Callable[..., Count]
     select: Callable[..., Mask]
+    inspect: Callable[..., Info] = scores_module.inspect
 
 
 def globally(minimum: int | float = 0) -> Scope:
@@ -177,6 +182,7 @@ class _Pool(NamedTuple):
     def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any) -> "_Pool":
         check_scores(scores, mask)
         chosen = check_prunable(prunable, mask)
+        check_finite(scores, mask, prunable)
         masks, structure = jax.tree.flatten(mask)
         weights = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
 

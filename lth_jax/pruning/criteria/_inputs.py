@@ -64,9 +64,13 @@ def widen(leaf: jax.Array) -> jax.Array:
 
 
 def kept(params: Params, mask: Mask) -> Params:
-    """The network as it stands, `params ⊙ mask`, both checked first."""
+    """The network as it stands, `params ⊙ mask`, both checked first, in at least float32.
+
+    So the network, its loss and their derivatives are computed in float32 too, unless the network
+    itself goes down to half precision: gradients of float16 weights overflow and vanish early.
+    """
     check_params(params)
-    return apply_mask(mask, params)
+    return jax.tree.map(widen, apply_mask(mask, params))
 
 
 def require(name: str, value: Any, criterion: str, what: str) -> Any:
@@ -92,13 +96,19 @@ def require_initial(initial: Any, params: Params, criterion: str) -> Params:
 
 
 def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[Any]:
-    """The batches, or a clear error where there are none."""
+    """The batches in at least float32, or a clear error where there are none."""
     require("batches", batches, criterion, "a sequence of batches for its loss")
     if not isinstance(batches, (list, tuple)) or hasattr(batches, "_fields"):
         raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")
     if not batches:
         raise ValueError(f"`{criterion}` needs at least one batch, but `batches` is empty.")
-    return batches
+    return [jax.tree.map(_widen_floats, batch) for batch in batches]
+
+
+def _widen_floats(leaf: Any) -> Any:
+    """The leaf, in float32 if it is a half-precision array: layers want operands of one dtype."""
+    half = jnp.result_type(leaf) in (jnp.float16, jnp.bfloat16)
+    return widen(jnp.asarray(leaf)) if half else leaf
 
 
 def batch_size(batch: Any) -> int:

@@ -10,7 +10,7 @@ first; products add exponents. What is neither (`exp`, `tanh`, …) gets plain a
 at the largest finite power of two. All of it is differentiable: exponents are constants.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -22,19 +22,8 @@ from jax.extend import core as jex
 
 from lth_jax.pruning.criteria._inputs import widen
 
-_ZERO = -(2**20)
-"""What an array of zeros adds to its exponent, so that it is never the larger of two."""
-
-Exponent = Mapping[int, tuple[Any, int]]
-"""A sum of int32 scalars, each with a multiplicity, by the scalars' ids.
-
-Kept as a sum, since the exponents of two branches then differ by what happened in the branches
-alone. As one number each would depend on all layers before it, and XLA, which fuses scalar
-operations into all their uses, takes minutes to compile 40 layers (jax 0.10 on CPU).
-"""
-
-_PLAIN: Exponent = {}
-"""The exponent 0."""
+_ZERO = -(2**24)
+"""The exponent of an array of zeros: never the larger of two."""
 
 # Linear in all floating-point operands together, comparisons of them included. Their integer and
 # boolean operands are indices and conditions. Names are those of jax 0.10.
@@ -63,21 +52,21 @@ _CALLS = {
 
 
 class Scaled(NamedTuple):
-    """An array `value · 2^exponent`.
+    """An array `value · 2^exponent`; the exponent is an int32 scalar.
 
-    The exponent is None for arrays that any exponent fits: those that are not floating-point, and
-    constants whose entries are all 0 or infinite.
+    It is None for arrays that any exponent fits: those that are not floating-point, and constants
+    whose entries are all 0 or infinite.
     """
 
     value: Any
-    exponent: Exponent | None
+    exponent: Any
 
 
-def scaled(value: Any, exponent: Exponent | None = _PLAIN) -> Scaled:
+def scaled(value: Any, exponent: Any = 0) -> Scaled:
     """`value · 2^exponent` with the largest finite magnitude of the value in [½, 1).
 
     >>> found = scaled(jnp.array([3.0, -8.0]))
-    >>> found.value.tolist(), int(total(found.exponent))
+    >>> found.value.tolist(), int(found.exponent)
     ([0.1875, -0.5], 4)
     """
     if not _is_float(value):
@@ -87,34 +76,12 @@ def scaled(value: Any, exponent: Exponent | None = _PLAIN) -> Scaled:
         return Scaled(value, None)
     info = jnp.finfo(value.dtype)
     size = jnp.abs(lax.stop_gradient(value))
-    top = jnp.max(jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size)), initial=0)
-    bits = lax.bitcast_convert_type(top, f"int{info.bits}") >> info.nmant
-    shift = bits.astype(jnp.int32) + info.minexp
-    found = jnp.where(top > 0, shift, _ZERO)
-    return Scaled(times_power(value, jnp.where(top > 0, -shift, 0)), plus(exponent, term(found)))
-
-
-def term(exponent: jax.Array) -> Exponent:
-    """An int32 scalar as an exponent."""
-    return {id(exponent): (exponent, 1)}
-
-
-def plus(a: Exponent, b: Exponent, times: int = 1) -> Exponent:
-    """`a + times · b`."""
-    found = dict(a)
-    for name, (value, number) in b.items():
-        number = found.get(name, (value, 0))[1] + times * number
-        found[name] = (value, number)
-    return {name: pair for name, pair in found.items() if pair[1]}
-
-
-def total(exponent: Exponent) -> Any:
-    """The exponent as one int32 scalar; the Python number 0 for an empty sum.
-
-    >>> total(plus(term(jnp.int32(2)), term(jnp.int32(3)), times=-2)).item()
-    -4
-    """
-    return sum(value if number == 1 else number * value for value, number in exponent.values())
+    bits = lax.bitcast_convert_type(size, f"int{info.bits}") >> info.nmant
+    each = bits.astype(jnp.int32) + (info.minexp + jnp.asarray(exponent, jnp.int32))
+    # The exponent is the result of a reduction, which XLA does not fuse into each of its uses: as
+    # a scalar computed from those of all layers before, it takes minutes to compile (jax 0.10).
+    most = jnp.max(jnp.where((size > 0) & jnp.isfinite(size), each, _ZERO), initial=_ZERO)
+    return Scaled(times_power(value, jnp.where(most > _ZERO, exponent - most, 0)), most)
 
 
 def times_power(value: jax.Array, exponent: Any) -> jax.Array:
@@ -128,26 +95,19 @@ def times_power(value: jax.Array, exponent: Any) -> jax.Array:
     return value * _power(half, value.dtype) * _power(exponent - half, value.dtype)
 
 
-def aligned(arrays: Sequence[Scaled]) -> tuple[list[jax.Array], Exponent | None]:
+def aligned(arrays: Sequence[Scaled]) -> tuple[list[jax.Array], Any]:
     """The values of floating-point arrays at their largest exponent, and this exponent.
 
     >>> values, exponent = aligned([scaled(jnp.array(1.0)), scaled(jnp.array(8.0))])
-    >>> [float(v) for v in values], int(total(exponent))
+    >>> [float(v) for v in values], int(exponent)
     ([0.0625, 0.5], 4)
     """
     known = [array.exponent for array in arrays if array.exponent is not None]
-    if not known:
-        return [array.value for array in arrays], None
-    first = known[0]
-    above = [None if e is None else total(plus(e, first, times=-1)) for _, e in arrays]
-    if all(difference is None or isinstance(difference, int) for difference in above):
-        return [array.value for array in arrays], first
-    most = reduce(jnp.maximum, [d for d in above if d is not None], jnp.int32(0))
-    values = [
-        value if d is None else times_power(value, d - most)
-        for (value, _), d in zip(arrays, above, strict=True)
-    ]
-    return values, plus(first, term(most))
+    if all(exponent is known[0] for exponent in known):
+        return [array.value for array in arrays], known[0] if known else None
+    most = reduce(jnp.maximum, known)
+    values = [v if e is None else times_power(v, e - most) for v, e in arrays]
+    return values, most
 
 
 def evaluate(program: jex.ClosedJaxpr, args: Sequence[Scaled]) -> list[Scaled]:
@@ -159,8 +119,8 @@ def evaluate(program: jex.ClosedJaxpr, args: Sequence[Scaled]) -> list[Scaled]:
 
     >>> program = jax.make_jaxpr(lambda x: (x * 1e30) * 1e30)(jnp.array(1.0))
     >>> [out] = evaluate(program, [scaled(jnp.array(1.0))])
-    >>> float(np.float64(out.value) * 2.0 ** int(total(out.exponent)))
-    1.0000000...e+60
+    >>> round(float(out.value) * 2.0 ** int(out.exponent) / 1e60, 6)
+    1.0
     """
     jaxpr = program.jaxpr
     held: dict[Any, Scaled] = dict(zip(jaxpr.invars, args, strict=True))
@@ -197,7 +157,7 @@ def _constant(value: Any) -> Scaled:
     return Scaled(jnp.asarray(value), None) if fits and not _is_half(value) else scaled(value)
 
 
-def _at(eqn: Any, values: Sequence[Any], exponent: Exponent | None) -> list[Scaled]:
+def _at(eqn: Any, values: Sequence[Any], exponent: Any) -> list[Scaled]:
     """The operation on these values, its floating-point results at the exponent given."""
     params = {name: _wide_dtype(value) for name, value in eqn.params.items()}
     outs = eqn.primitive.bind(*values, **params)
@@ -206,12 +166,12 @@ def _at(eqn: Any, values: Sequence[Any], exponent: Exponent | None) -> list[Scal
     return [scaled(out, exponent) for out in (outs if eqn.primitive.multiple_results else [outs])]
 
 
-def _sum(eqn: Any, ins: Sequence[Scaled], signs: Sequence[int]) -> Exponent | None:
+def _sum(eqn: Any, ins: Sequence[Scaled], signs: Sequence[int]) -> Any:
     """The exponent of a product or quotient; None where a factor is a constant 0."""
-    found: Exponent = _PLAIN
+    found = jnp.int32(0)
     for array, atom, sign in zip(ins, eqn.invars, signs, strict=False):
         if array.exponent is not None:
-            found = plus(found, array.exponent, sign)
+            found = found + sign * array.exponent
         elif _is_float(atom.aval):
             return None
     return found
@@ -220,7 +180,7 @@ def _sum(eqn: Any, ins: Sequence[Scaled], signs: Sequence[int]) -> Exponent | No
 def _linear(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
     floats = [_is_float(atom.aval) for atom in eqn.invars]
     if not any(floats):
-        return _at(eqn, [array.value for array in ins], _PLAIN)
+        return _at(eqn, [array.value for array in ins], 0)
     values, exponent = aligned([a for a, use in zip(ins, floats, strict=True) if use])
     rest = iter(values)
     mixed = [next(rest) if use else a.value for a, use in zip(ins, floats, strict=True)]
@@ -239,8 +199,8 @@ def _plain(array: Scaled, aval: Any) -> Any:
     if not _is_float(aval):
         return array.value
     most = jnp.finfo(array.value.dtype).maxexp - 1
-    exponent = total(array.exponent or _PLAIN)
-    return times_power(array.value, jnp.minimum(exponent, most)).astype(aval.dtype)
+    exponent = 0 if array.exponent is None else jnp.minimum(array.exponent, most)
+    return times_power(array.value, exponent).astype(aval.dtype)
 
 
 def _quotient(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
@@ -252,17 +212,15 @@ def _whole_power(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
 
 
 def _sign(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
-    return _at(eqn, [ins[0].value], _PLAIN)
+    return _at(eqn, [ins[0].value], 0)
 
 
 def _root(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
     """√x and 1/√x, at an even exponent."""
     value, exponent = ins[0]
-    terms = (exponent or _PLAIN).items()
-    rest = jnp.asarray(total({name: (v, 1) for name, (v, n) in terms if n % 2}), jnp.int32)
-    half = plus({name: (v, n // 2) for name, (v, n) in terms if n // 2}, term(rest // 2))
+    exponent = jnp.int32(0) if exponent is None else exponent
     sign = -1 if eqn.primitive.name == "rsqrt" else 1
-    return _at(eqn, [times_power(value, rest % 2)], plus(_PLAIN, half, sign))
+    return _at(eqn, [times_power(value, exponent & 1)], sign * (exponent >> 1))
 
 
 def _scan(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
@@ -271,48 +229,40 @@ def _scan(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
     first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, xs = ins[:first], ins[first:last], ins[last:]
 
-    def body(carry: list[Any], values: list[Any]) -> tuple[list[Any], list[Any]]:
+    def body(carry: list[Scaled], values: list[Any]) -> tuple[list[Scaled], list[Scaled]]:
         slices = [scaled(v, x.exponent) for v, x in zip(values, xs, strict=True)]
-        outs = evaluate(p["jaxpr"], [*consts, *map(_open, carry), *slices])
+        outs = evaluate(p["jaxpr"], [*consts, *carry, *slices])
         outs = list(map(_close, outs))
         return outs[: len(carry)], outs[len(carry) :]
 
     values = [x.value for x in xs]
     options = {"length": p["length"], "reverse": p["reverse"], "unroll": p["unroll"]}
     carry, stacked = lax.scan(body, list(map(_close, carry)), values, **options)
-    return [*map(_open, carry), *map(_joined, stacked)]
+    return [*carry, *map(_joined, stacked)]
 
 
-def _close(array: Scaled) -> tuple[Any, jax.Array | None]:
-    """The array with its exponent as one scalar, as loops and branches hold it."""
+def _close(array: Scaled) -> Scaled:
+    """The array with an exponent in any case, as loops and branches hold it."""
     value, exponent = array
-    if not _is_float(value):
-        return value, None
-    return value, jnp.asarray(_ZERO if exponent is None else total(exponent), jnp.int32)
+    return Scaled(value, jnp.int32(_ZERO) if exponent is None and _is_float(value) else exponent)
 
 
-def _open(array: tuple[Any, jax.Array | None]) -> Scaled:
-    """The inverse of `_close`."""
-    value, exponent = array
-    return Scaled(value, None if exponent is None else term(exponent))
-
-
-def _joined(rows: tuple[Any, jax.Array | None]) -> Scaled:
+def _joined(rows: Scaled) -> Scaled:
     """An array whose rows have an exponent each, at one exponent."""
     value, exponents = rows
     if exponents is None:
-        return Scaled(value, None)
+        return rows
     most = jnp.max(exponents, initial=_ZERO)
     shifts = (exponents - most).reshape(-1, *[1] * (value.ndim - 1))
-    return Scaled(times_power(value, shifts), term(most))
+    return Scaled(times_power(value, shifts), most)
 
 
 def _cond(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
-    def run(branch: Any) -> Callable[..., list[Any]]:
-        return lambda *operands: list(map(_close, evaluate(branch, list(map(_open, operands)))))
+    def run(branch: Any) -> Callable[..., list[Scaled]]:
+        return lambda *operands: list(map(_close, evaluate(branch, operands)))
 
     branches = [run(branch) for branch in eqn.params["branches"]]
-    return list(map(_open, lax.switch(ins[0].value, branches, *map(_close, ins[1:]))))
+    return lax.switch(ins[0].value, branches, *map(_close, ins[1:]))
 
 
 _RULES: dict[str, Callable[[Any, list[Scaled]], list[Scaled]]] = {

@@ -14,7 +14,6 @@ from lth_jax.pruning.criteria._scaled import (
     evaluate,
     scaled,
     times_power,
-    total,
 )
 from lth_jax.pruning.masks import apply_mask
 
@@ -82,12 +81,10 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
             outputs = evaluate(program, [*map(Scaled, values, exponents), *inputs])
             totals = [scaled(jnp.sum(value), exponent) for value, exponent in outputs]
             parts, exponent = aligned(totals)
-            return sum(parts[1:], start=parts[0]), total(exponent or {})
+            return sum(parts[1:], start=parts[0]), exponent
 
         gradient, exponent = jax.grad(flow, has_aux=True)(values)
-        # A sort, since XLA fuses no operation into one or through one: the sum of all exponents
-        # would be computed anew for each leaf, and take minutes to compile (jax 0.10 on CPU).
-        common = jax.lax.sort(jnp.clip(exponent, -_RANGE, _RANGE) + jnp.arange(2))[0]
+        common = jnp.clip(exponent, -_RANGE, _RANGE)
         found = [times_power(w * g, common) for w, g in zip(values, gradient, strict=True)]
         return jax.tree.unflatten(structure, found)
 
