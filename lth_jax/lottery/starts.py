@@ -14,9 +14,14 @@ from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_poi
 from lth_jax.lottery.roster import Cell
 from lth_jax.lottery.spec import Lab, Ladder, controls_at
 from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.scores import is_bad, names, reason, sentence
 from lth_jax.pruning.transforms import mask_slots
+from lth_jax.store import whole
 from lth_jax.training.segment import Member, Trainer, init_member
-from lth_jax.types import Count, Key, Mask, Params
+from lth_jax.types import Count, Info, Key, Mask, Params
+
+Unscored = dict[str, Any] | None
+"""`"criterion"`, `"leaves"` and a `"sentence"` on scores that decide no mask; else None."""
 
 
 class Tickets(NamedTuple):
@@ -27,11 +32,13 @@ class Tickets(NamedTuple):
       alive: False for those that diverged.
       points: where they stood, by name: `"end"`; at level 0 `"rewound"`; `"scored"` if the
         criterion looks before the end.
+      unscored: whose scores, or an ancestor's, could not decide.
     """
 
     mask: Mask
     alive: Any
     points: dict[str, Point]
+    unscored: Sequence[Unscored]
 
 
 class Parents(NamedTuple):
@@ -68,7 +75,7 @@ class Starts:
         self._dense = jax.jit(
             jax.vmap(dense, in_axes=(0, 0, 0, None)), compiler_options=quick_to_compile()
         )
-        self._arms: dict[Any, Callable[..., Member]] = {}
+        self._arms: dict[Any, Callable[..., tuple[Member, Info]]] = {}
         lab = cells[0].lab
         keys = replicate_keys(lab, "init")
         self.like = jax.eval_shape(self._dense, keys, keys, _replicates(lab), _hyper(lab))
@@ -84,13 +91,17 @@ class Starts:
 
     def population(
         self, cell: int, level: int, trunk: Tickets | None, parents: Tickets | None
-    ) -> Member:
-        """All members of a cell's level at their start, stacked in the order of `spec.labels`."""
+    ) -> tuple[Member, list[Unscored]]:
+        """All members of a cell's level at their start, stacked in the order of `spec.labels`.
+
+        Also, member by member, whether the scores that made its mask could not decide. Such a
+        member is not alive and has the mask of its parent.
+        """
         lab, ladder, _ = self._cells[cell]
         data_level = level if ladder.rewind.data == "fresh" else 0
         dense = self.dense(cell, data_level=data_level)
         if trunk is None or parents is None:
-            return dense
+            return dense, [None] * lab.replicates
         names = controls_at(ladder, level)
         offsets = {
             name: np.full(lab.replicates, value, np.int32)
@@ -110,11 +121,13 @@ class Starts:
             dense._replace(hyper={**dense.hyper, **offsets}),
             self.dense(cell, "redraw", data_level, level),
         )
-        return self._arms_program(lab, ladder, names, args)(*args)
+        members, info = self._arms_program(lab, ladder, names, args)(*args)
+        own = _unscored(ladder, level, parents, whole(info))
+        return members, own * (1 + len(names))
 
     def _arms_program(
         self, lab: Lab, ladder: Ladder, names: tuple[str, ...], args: Sequence[Any]
-    ) -> Callable[..., Member]:
+    ) -> Callable[..., tuple[Member, Info]]:
         """`arms` of all replicates; cells whose pruning is the same program share it."""
         # Ladders are looked up by what is static in them, since lowering takes a moment.
         objects = (ladder.pruner, ladder.batches, *(ladder.controls[name] for name in names))
@@ -155,8 +168,11 @@ def arms(
     parents: Parents,
     dense: Member,
     redrawn: Member,
-) -> list[Member]:
+) -> tuple[list[Member], Info]:
     """A replicate's ticket and its controls, in this order, at the start of a level.
+
+    If its scores cannot decide, none of them is alive: a control is made of the ticket's mask.
+    Also returned is which scores these are, as by `Pruner.with_info`.
 
     Args:
       trainer: what to train with.
@@ -169,7 +185,7 @@ def arms(
     """
     rewound = parents.rewound
     scored = trees.where(parents.alive, parents.scored, rewound.params)  # no NaN in the scores
-    mask = ladder.pruner(
+    mask, info = ladder.pruner.with_info(
         scored,
         parents.mask,
         count,
@@ -182,7 +198,7 @@ def arms(
     if ladder.rewind.what != "weights":
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
-    base = dense._replace(alive=parents.alive)
+    base = dense._replace(alive=parents.alive & ~is_bad(info))
     members, fresh = [_member(trainer, base, mask, point)], _point(redrawn)
     for name in names:
         own, start = ladder.controls[name](
@@ -190,13 +206,31 @@ def arms(
         )
         init_key = dense.init_key if start is point else redrawn.init_key
         members.append(_member(trainer, base._replace(init_key=init_key), own, start))
-    return members
+    return members, info
 
 
-def _all_arms(trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any) -> Member:
-    """`arms` of all replicates, stacked arm after arm."""
-    members = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(*args)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members)
+def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored]:
+    """Replicate by replicate, what is wrong with the scores of its ticket, or of an ancestor."""
+    found: list[Unscored] = []
+    for replicate, inherited in enumerate(parents.unscored):
+        mine = trees.index(info, replicate)
+        count = ladder.counts[level - 1]
+        leaves = names(mine, count, ladder.prunable) if parents.alive[replicate] else []
+        criterion = ladder.pruner.criterion
+        words = sentence(criterion, leaves, reason(mine))
+        facts = {"criterion": criterion, "leaves": leaves, "sentence": words}
+        found.append(facts if leaves else inherited)
+    return found
+
+
+def _all_arms(
+    trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any
+) -> tuple[Member, Info]:
+    """`arms` of all replicates, stacked arm after arm; the info replicate by replicate."""
+    members, info = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(
+        *args
+    )
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members), info
 
 
 def _member(trainer: Trainer, base: Member, mask: Mask, point: Point) -> Member:
