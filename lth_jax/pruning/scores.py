@@ -64,7 +64,7 @@ def is_bad(info: Info) -> jax.Array:
     >>> is_bad({"nonfinite": jnp.array([0, 2]), "undecided": jnp.array([False])}).item()
     True
     """
-    return jnp.any(jnp.stack([jnp.any(jnp.asarray(value) != 0) for value in info.values()]))
+    return jnp.any(jnp.stack([jnp.any(jnp.asarray(value).astype(bool)) for value in info.values()]))
 
 
 def unless_bad(info: Info, new: Any, old: Any) -> Any:

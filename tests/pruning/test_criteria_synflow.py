@@ -107,3 +107,84 @@ def test_rounds_save_a_layer_that_one_shot_empties():
 def test_an_integer_input_is_refused():
     with pytest.raises(TypeError, match="`example` must be floating-point"):
         criteria.synflow(forward, jnp.zeros((1, 4), jnp.int32))
+
+
+def chain(depth, width, scale, dtype):
+    draw = np.random.default_rng(0)
+    spread = scale * (2 / width) ** 0.5
+    kernels = [draw.normal(size=(width, width)) * spread for _ in range(depth)]
+    return {f"{i:03d}": jnp.asarray(kernel, dtype) for i, kernel in enumerate(kernels)}
+
+
+def stacked_chain(params, x):
+    return jax.lax.scan(lambda h, kernel: (jax.nn.relu(h @ kernel), None), x, params["k"])[0]
+
+
+def share_per_layer(scores):
+    flat = np.sort(np.concatenate([np.ravel(s) for s in scores]))
+    least = flat[-len(flat) // 10]
+    return np.array([np.mean(np.asarray(s) >= least) for s in scores])
+
+
+@pytest.mark.parametrize(
+    ("depth", "scale", "dtype"),
+    [(300, 1.0, "float32"), (300, 1e-20, "float32"), (40, 1.0, "float16"), (40, 1.0, "bfloat16")],
+)
+def test_no_depth_overflows_or_vanishes(depth, scale, dtype):
+    kernels = jnp.stack(list(chain(depth, 32, scale, dtype).values()))
+    scored = criteria.synflow(stacked_chain, jax.ShapeDtypeStruct((1, 32), dtype))
+    scores = scored({"k": kernels}, {"k": jnp.ones(kernels.shape, bool)})["k"]
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores.sum((1, 2)), float(scores[0].sum()), rtol=1e-4)
+    shares = share_per_layer(list(scores))
+    assert 0.05 < shares.min() and shares.max() < 0.2
+
+
+def test_in_range_the_scores_are_those_of_the_plain_gradient():
+    params = network()
+    mask = random_mask(params)
+    magnitudes = jax.tree.map(lambda w, m: jnp.where(m, jnp.abs(w), 0.0), params, mask)
+    gradient = jax.jit(jax.grad(lambda p: forward(p, jnp.ones((1, WIDTHS[0]))).sum()))(magnitudes)
+    plain = jax.tree.map(jnp.multiply, magnitudes, gradient)
+    jax.tree.map(np.testing.assert_array_equal, synflow(params, mask), plain)
+
+
+def test_residual_branches_of_any_size_are_aligned():
+    """A trunk that grows, branches that do not: exact against float64 on the host."""
+    depth, n = 120, 6
+    draw = np.random.default_rng(0)
+    kernels = np.abs(draw.normal(size=(depth, n, n))).astype(np.float32)
+
+    def residual(params, x):
+        for i in range(depth):
+            x = x + jax.nn.relu((x - 0.0) @ params["k"][i]) / jnp.sqrt(1.0 + 1e-5)
+        return x
+
+    found = criteria.synflow(residual, jnp.ones((1, n)))(
+        {"k": jnp.asarray(kernels)}, {"k": jnp.ones(kernels.shape, bool)}
+    )["k"]
+    steps = np.eye(n) + kernels.astype(np.float64) / np.sqrt(1 + 1e-5)
+    ahead = [np.ones(n)]
+    for step in steps:
+        ahead.append(ahead[-1] @ step / np.abs(ahead[-1] @ step).max())
+    behind = [np.ones(n)]
+    for step in steps[::-1]:
+        behind.append(step @ behind[-1] / np.abs(step @ behind[-1]).max())
+    for i in (0, 60, 119):  # within a layer the scores have the same factor
+        right = kernels[i] * np.outer(ahead[i], behind[depth - 1 - i])
+        np.testing.assert_allclose(found[i] / found[i].sum(), right / right.sum(), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_resnet56_keeps_a_tenth_of_each_layer():
+    from lth_jax.models import NETWORKS, from_linen
+
+    model, x = from_linen(NETWORKS["resnet56"](classes=10)), jnp.ones((1, 8, 8, 3))
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    prunable, scope = masks.prunable_leaves(params), scopes.globally()
+    scored = criteria.synflow(lambda p, x: model.apply(p, state, x, train=False)[0], x)
+    count = scope.counts(params, 0.1, prunable=prunable)
+    mask = prune(scored, scope)(params, masks.ones_like(params), count, prunable=prunable)
+    densities = np.array(list(masks.density_per_leaf(mask, prunable).values()))
+    assert 0.01 < densities.min() and densities.max() < 0.9
+    assert np.median(densities) == pytest.approx(0.1, abs=0.05)

@@ -80,19 +80,22 @@ def scaled(value: Any, exponent: Any = 0) -> Scaled:
     each = bits.astype(jnp.int32) + (info.minexp + jnp.asarray(exponent, jnp.int32))
     # The exponent is the result of a reduction, which XLA does not fuse into each of its uses: as
     # a scalar computed from those of all layers before, it takes minutes to compile (jax 0.10).
-    most = jnp.max(jnp.where((size > 0) & jnp.isfinite(size), each, _ZERO), initial=_ZERO)
+    most = jnp.max(jnp.where((size > 0) & (size < jnp.inf), each, _ZERO), initial=_ZERO)
     return Scaled(times_power(value, jnp.where(most > _ZERO, exponent - most, 0)), most)
 
 
 def times_power(value: jax.Array, exponent: Any) -> jax.Array:
-    """`value · 2^exponent` for an integer exponent.
+    """`value · 2^exponent` for an integer exponent, clipped to where the power is a normal number.
 
     >>> times_power(jnp.array([1.0, 3.0]), -2).tolist()
     [0.25, 0.75]
     """
-    exponent = jnp.asarray(exponent, jnp.int32)
-    half = exponent >> 1  # two factors, since 2^128 is no float32 although its root is
-    return value * _power(half, value.dtype) * _power(exponent - half, value.dtype)
+    info = jnp.finfo(value.dtype)
+    low, high = jnp.int32(info.minexp), jnp.int32(info.maxexp - 1)
+    bits = lax.clamp(low, jnp.asarray(exponent, jnp.int32), high) - jnp.int32(info.minexp - 1)
+    # The power is made of its bits, since exp2 is not exact.
+    integer = jnp.dtype(f"int{info.bits}")
+    return value * lax.bitcast_convert_type(bits.astype(integer) << info.nmant, value.dtype)
 
 
 def aligned(arrays: Sequence[Scaled]) -> tuple[list[jax.Array], Any]:
@@ -289,14 +292,6 @@ def _is_linear(jaxpr: Any) -> bool:
 
 def _closed(program: Any) -> jex.ClosedJaxpr:
     return program if isinstance(program, jex.ClosedJaxpr) else jex.ClosedJaxpr(program, ())
-
-
-def _power(exponent: jax.Array, dtype: Any) -> jax.Array:
-    """2^exponent, clipped to the normal numbers of the dtype, exactly: made of its bits."""
-    info = jnp.finfo(dtype)
-    integer = jnp.int64 if info.bits == 64 else jnp.int32
-    bits = jnp.clip(exponent, info.minexp, info.maxexp - 1).astype(integer) - (info.minexp - 1)
-    return lax.bitcast_convert_type(bits << info.nmant, dtype)
 
 
 def _wide_dtype(parameter: Any) -> Any:
