@@ -155,10 +155,11 @@ def test_residual_branches_of_any_size_are_aligned():
     draw = np.random.default_rng(0)
     kernels = np.abs(draw.normal(size=(depth, n, n))).astype(np.float32)
 
+    def block(x, kernel):
+        return x + jax.nn.relu((x - 0.0) @ kernel) / jnp.sqrt(jnp.float32(1.0 + 1e-5)), None
+
     def residual(params, x):
-        for i in range(depth):
-            x = x + jax.nn.relu((x - 0.0) @ params["k"][i]) / jnp.sqrt(1.0 + 1e-5)
-        return x
+        return jax.lax.scan(block, x, params["k"])[0]
 
     found = criteria.synflow(residual, jnp.ones((1, n)))(
         {"k": jnp.asarray(kernels)}, {"k": jnp.ones(kernels.shape, bool)}

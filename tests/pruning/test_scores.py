@@ -147,7 +147,7 @@ def test_half_precision_ranks_as_float32_does(name, dtype):
 def test_an_eager_call_names_criterion_and_leaf():
     wild = {**PARAMS, "b": {"w": PARAMS["b"]["w"].at[1].set(jnp.inf)}}
     pruner = prune(criteria.magnitude(), scopes.globally())
-    with pytest.raises(ValueError, match="`magnitude` gives .* NaN or infinite at 'b/w';"):
+    with pytest.raises(ValueError, match=r"`magnitude` gives .* NaN or infinite at 'b/w';"):
         pruner(wild, ONES, COUNT, prunable=PRUNABLE)
     dead = {**ONES, "b": {"w": ONES["b"]["w"].at[1].set(False)}}
     mask = pruner(wild, dead, COUNT, prunable=PRUNABLE)  # what is pruned has no say
