@@ -81,7 +81,11 @@ def _pruner(
     """One shot; SynFlow in rounds."""
     if name != scoring.SYNFLOW:
         count = scope.counts(like, study.density, prunable=prunable)
-        return lambda params, mask, **inputs: pruner(params, mask, count, **inputs)
+        return Pruner(
+            pruner.criterion,
+            lambda params, mask, **inputs: pruner.with_info(params, mask, count, **inputs),
+            count,
+        )
     schedule = schedules.exponential(study.rounds, study.density)
     levels = range(1, study.rounds + 1)
     counts = [scope.counts(like, schedule(level), prunable=prunable) for level in levels]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lth_jax.pruning import scores as checked
@@ -100,7 +101,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
         check_scores(scores, mask)
         units = granularity.to_units(scores, mask, prunable=prunable)
         options = {"prunable": units.prunable, "sizes": units.sizes}
-        kept = scope.select(units.scores, units.mask, count, **options)
+        # `select` refuses what is not finite where it can read it; here that is for `info`.
+        finite = jax.tree.map(
+            lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), units.scores
+        )
+        kept = scope.select(finite, units.mask, count, **options)
         if units.scores is scores:  # a pattern, as n:m, has made its choice by these scores too
             info = scope.inspect(scores, mask, count, **options)
         else:
