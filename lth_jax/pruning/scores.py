@@ -159,7 +159,7 @@ def _used(tree: Any, prunable: Prunable) -> list[str]:
 
 
 def _least(scores: jax.Array, live: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(scores.dtype, jnp.float32)
+    wide = jnp.float64 if scores.dtype == jnp.float64 else jnp.float32
     return jnp.min(jnp.where(live, scores, jnp.inf).astype(wide), initial=jnp.inf)
 
 

@@ -297,7 +297,7 @@ def _closed(program: Any) -> jex.ClosedJaxpr:
 def _wide_dtype(parameter: Any) -> Any:
     """float32 in place of a half-precision dtype among the parameters of an operation."""
     if isinstance(parameter, np.dtype) and jnp.issubdtype(parameter, jnp.floating):
-        return jnp.promote_types(parameter, jnp.float32)
+        return np.dtype(jnp.float32) if jnp.finfo(parameter).bits < 32 else parameter
     return parameter
 
 
