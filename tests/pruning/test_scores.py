@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lth_jax as lth
+from lth_jax import trees
 from lth_jax.pruning import criteria, masks, scopes
-from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scores import is_bad
@@ -71,17 +71,17 @@ def made(name):
 def run(name, params, how, initial=INITIAL):
     pruner = prune(made(name), scopes.globally())
 
-    def one(params):
+    def one(params, initial):
         given = {"key": jax.random.key(0), "batches": BATCHES, "initial": initial}
         return pruner.with_info(params, ONES, COUNT, prunable=PRUNABLE, **given)
 
     if how == "eager":
-        return one(params)
+        return one(params, initial)
     if how == "jit":
-        return jax.jit(one)(params)
-    good = jax.tree.map(lambda bad, fine: jnp.stack([bad, fine]), params, PARAMS)
-    mask, info = jax.jit(jax.vmap(one))(good)
-    assert name_of(made(name)) == "<lambda>" or not bool(jax.vmap(is_bad)(info)[1])
+        return jax.jit(one)(params, initial)
+    both = trees.stack([(params, initial), (PARAMS, INITIAL)])
+    mask, info = jax.jit(jax.vmap(one))(*both)
+    assert not bool(jax.vmap(is_bad)(info)[1])  # the other member is pruned as if alone
     assert int(lth.count_kept(jax.tree.map(lambda m: m[1], mask), PRUNABLE)) == 20
     return jax.tree.map(lambda leaf: leaf[0], (mask, info))
 
