@@ -112,7 +112,7 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from lth_jax.report import level_table, read_run, unit_rows
-    from lth_jax.report.display import headline_metric, verdict
+    from lth_jax.report.display import headline_metric, unscored, verdict
     from lth_jax.report.tables import difference_rows, summary_rows
     from lth_jax.store import Store
 
@@ -126,6 +126,8 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"{info.run}: {info.status}, started {info.created}")
     _print_tables(level_table(run))
     metric = headline_metric(run)
+    for sentence in unscored(run):
+        print(sentence)
     print(verdict(difference_rows(run, metric) if metric else []))
     if units:
         _print_tables(unit_rows.table(units))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments import scoring
 from experiments.networks import module
 from experiments.studies.bench import Bench
-from experiments.studies.one_shot import chooser
+from experiments.studies.one_shot import at_count, chooser
 from experiments.studies.starts import Start
 from lth_jax.lottery import Lab
 from lth_jax.lottery.rewind import Point
@@ -123,7 +123,7 @@ def scored(
         def pruner(like: Any, prunable: Any) -> Any:
             count = scope.counts(like, kept, prunable=prunable)
             keep = prune(criterion, scope)
-            return lambda params, mask, **inputs: keep(params, mask, count, **inputs)
+            return at_count(keep, count)
 
         return chooser(lab, pruner)
 

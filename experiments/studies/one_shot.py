@@ -14,7 +14,7 @@ from experiments import scoring
 from experiments.networks import module
 from lth_jax import keys, trees
 from lth_jax.lottery import Lab
-from lth_jax.pruning import masks, schedules, scopes
+from lth_jax.pruning import masks, schedules, scopes, scores
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.prune import Pruner, prune
 
@@ -58,22 +58,33 @@ def chooser(
     """
     like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])[0]
     prunable = masks.prunable_leaves(like)
-    keep = partial(pruner(like, prunable), prunable=prunable)
+    keep = pruner(like, prunable)
 
     @jax.jit
     @jax.vmap
     def choose(params: Any, batches: Any, key: Any) -> Any:
-        return keep(params, masks.ones_like(params), key=key, batches=batches)
+        everything = masks.ones_like(params)
+        return keep.with_info(params, everything, prunable=prunable, key=key, batches=batches)
 
     def make(points: Sequence[Named], rows: Sequence[NDArray]) -> dict[str, NDArray]:
         data = jax.tree.map(jnp.asarray, lab.data.train)
         batches = tuple(trees.index(data, some) for some in rows)
         params = trees.stack([trees.from_named(dict(point), like) for point in points])
         own = [keys.derive(lab.root, i, "one_shot") for i in range(len(points))]
-        chosen = choose(params, batches, jnp.stack(own))
+        chosen, infos = choose(params, batches, jnp.stack(own))
+        scores.check(scores.over_rounds(infos), keep.criterion, keep.counts, prunable)
         return {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
 
     return make
+
+
+def at_count(pruner: Pruner, count: Any) -> Pruner:
+    """The pruner at one count, which it then no longer takes."""
+
+    def with_info(params: Any, mask: Any, **inputs: Any) -> Any:
+        return pruner.with_info(params, mask, count, **inputs)
+
+    return Pruner(pruner.criterion, with_info, count)
 
 
 def _pruner(
@@ -82,7 +93,7 @@ def _pruner(
     """One shot; SynFlow in rounds."""
     if name != scoring.SYNFLOW:
         count = scope.counts(like, study.density, prunable=prunable)
-        return lambda params, mask, **inputs: pruner(params, mask, count, **inputs)
+        return at_count(pruner, count)
     schedule = schedules.exponential(study.rounds, study.density)
     levels = range(1, study.rounds + 1)
     counts = [scope.counts(like, schedule(level), prunable=prunable) for level in levels]

@@ -40,6 +40,7 @@ class Stored(NamedTuple):
       params: the trained values, 0 where pruned.
       state: the model's state (BatchNorm statistics and the like).
       prunable: Python booleans.
+      unscored: why it was not trained (its `"sentence"`), if no scores made its mask.
     """
 
     arm: str
@@ -53,6 +54,7 @@ class Stored(NamedTuple):
     params: Named
     state: Named
     prunable: dict[str, bool]
+    unscored: dict[str, Any] | None = None
 
 
 def read_stored(
@@ -216,6 +218,11 @@ def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
 
 
 def _converged(one: Stored) -> Stored:
+    if one.unscored is not None:
+        raise StoreError(
+            f"'{one.arm}' of replicate {one.replicate} at level {one.level} was not trained: "
+            f"{one.unscored['sentence']}"
+        )
     if one.diverged_at is not None:
         raise StoreError(
             f"'{one.arm}' of replicate {one.replicate} at level {one.level} diverged at step "

@@ -8,6 +8,7 @@ already is read, not trained.
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,12 +22,14 @@ from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Point
 from lth_jax.lottery.roster import Cell, Entrant, Plans, Roster, check_cells, course
 from lth_jax.lottery.spec import Label
-from lth_jax.lottery.starts import Starts, Tickets
+from lth_jax.lottery.starts import Starts, Tickets, Unscored
 from lth_jax.store import MemberIndex, Node, Partial, Store, content_key
 from lth_jax.training.placement import Plan, halved
 from lth_jax.training.population import chunks
 from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
+
+LOG = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -167,17 +170,19 @@ class _Climb:
         plan: Plan,
         level: int,
         entrants: list[Entrant],
-        begin: Callable[[int], Member],
+        begin: Callable[[int], tuple[Member, list[Unscored]]],
         partial: Partial,
     ) -> Node:
         lab, ladder, _ = self.cells[0]
         [rows] = chunks(len(entrants), plan.chunk)
+        members, unscored = self._chunk([entrants[row] for row in rows], level, begin)
+        _warn(level, entrants, unscored)
         return train_node(
             self.programs.segment(plan),
             self.programs.measure(plan),
-            self._chunk([entrants[row] for row in rows], level, begin),
+            members,
             lab.data,
-            Assignment(level, entrants, course(ladder, level)),
+            Assignment(level, entrants, course(ladder, level), unscored),
             prunable=ladder.prunable,
             steps=lab.trainer.steps,
             serve=self.programs.serve,
@@ -185,31 +190,40 @@ class _Climb:
             on_progress=self.hooks.on_progress,
         )
 
-    def _beginning(self, plan: Plan, level: int) -> Callable[[int], Member]:
-        """`cell -> its members` at the start of a level, on the host; the last one is kept."""
+    def _beginning(self, plan: Plan, level: int) -> Callable[[int], tuple[Member, list[Unscored]]]:
+        """`cell -> its members` at the start of a level, on the host; the last one is kept.
+
+        With them goes what `Starts.population` finds about their scores.
+        """
         most = max(cell.lab.replicates for cell in self.cells)
         nodes_of_a_cell = 1 + -(-most // plan.chunk)
         read = functools.lru_cache(maxsize=2 * nodes_of_a_cell)(self.store.read)
 
         @functools.lru_cache(maxsize=1)
-        def begin(cell: int) -> Member:
+        def begin(cell: int) -> tuple[Member, list[Unscored]]:
             trunk = self._tickets(read, cell, 0) if level else None
             parents = self._tickets(read, cell, level - 1) if level else None
-            return _on_host(self.starts.population(cell, level, trunk, parents))
+            members, unscored = self.starts.population(cell, level, trunk, parents)
+            return _on_host(members), unscored
 
         return begin
 
     def _chunk(
-        self, entrants: Sequence[Entrant], level: int, begin: Callable[[int], Member]
-    ) -> Member:
+        self,
+        entrants: Sequence[Entrant],
+        level: int,
+        begin: Callable[[int], tuple[Member, list[Unscored]]],
+    ) -> tuple[Member, list[Unscored]]:
         """The members of one chunk, each taken from the level of the cell that makes it."""
-        parts = []
+        parts, unscored = [], []
         for cell, group in itertools.groupby(entrants, key=lambda entrant: entrant.cells[0]):
             order = list(self.roster.keys[cell][level].values())
             rows = [order.index(entrant.key) for entrant in group]
-            parts.append(trees.index(begin(cell), rows))
-        members = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        return _on_device(members, self.starts.like)
+            members, found = begin(cell)
+            parts.append(trees.index(members, rows))
+            unscored += [found[row] for row in rows]
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        return _on_device(joined, self.starts.like), unscored
 
     def _tickets(self, read: Callable[[str], Node], cell: int, level: int) -> Tickets:
         """A cell's tickets of a level, or its dense parents, read from the store."""
@@ -240,6 +254,16 @@ class _Climb:
             )
             self.entries[cell].append(entry)
             self.hooks.on_node(cell, entry)
+
+
+def _warn(level: int, entrants: Sequence[Entrant], unscored: Sequence[Unscored]) -> None:
+    """Logs which members of a node are not trained, and why."""
+    for entrant, found in zip(entrants, unscored, strict=False):
+        if found is not None:
+            LOG.warning(
+                "Level %d, '%s' of replicate %d is not trained: %s",
+                *(level, *entrant.label, found["sentence"]),
+            )
 
 
 def _on_host(members: Member) -> Member:
@@ -289,9 +313,10 @@ def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets
 
         return Point(field("params"), field("state") or {}, field("opt_state"))
 
-    diverged = [node.meta["members"][row]["diverged_at"] for node, rows in found for row in rows]
+    facts = [node.meta["members"][row] for node, rows in found for row in rows]
     return Tickets(
         mask=collect(lambda arrays: arrays["mask"], like.mask),
-        alive=np.array([step is None for step in diverged]),
+        alive=np.array([member["diverged_at"] is None for member in facts]),
         points={name: point(name) for name in ("end", "rewound", "scored") if name in first},
+        unscored=[member["unscored"] for member in facts],
     )

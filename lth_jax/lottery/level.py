@@ -65,11 +65,14 @@ class Assignment(NamedTuple):
       level: which level it belongs to.
       entrants: who the members are; padding members come after them and are not kept.
       course: from where to where, and what to keep.
+      unscored: member by member, padding included, criterion, leaves and a sentence if the scores
+        behind its mask could not decide, else None. Such a member is not alive from the start.
     """
 
     level: int
     entrants: Sequence[Entrant]
     course: Course
+    unscored: Sequence[dict[str, Any] | None]
 
 
 Measured = tuple[Info, Point]
@@ -277,7 +280,11 @@ def _meta(
         "level": assignment.level,
         "density": journal.densities[0],
         "members": [
-            {**entrant.label._asdict(), "diverged_at": None if alive[i] else int(diverged[i])}
+            {
+                **entrant.label._asdict(),
+                "diverged_at": None if alive[i] else int(diverged[i]),
+                "unscored": assignment.unscored[i],
+            }
             for i, entrant in enumerate(assignment.entrants)
         ],
         "member_keys": [entrant.key for entrant in assignment.entrants],

@@ -1,14 +1,15 @@
 """What a ladder is: what to train with, what to do, and who its members are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lth_jax.keys import check_key
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind, check_rewind
+from lth_jax.pruning.prune import Pruner
 from lth_jax.training.segment import Trainer
-from lth_jax.types import DENSE, TICKET, Batch, Count, Key, Mask, Prunable
+from lth_jax.types import DENSE, TICKET, Batch, Count, Key, Prunable
 
 
 class Data(NamedTuple):
@@ -66,7 +67,7 @@ class Ladder(NamedTuple):
     """
 
     counts: Sequence[Count]
-    pruner: Callable[..., Mask]
+    pruner: Pruner
     prunable: Prunable
     rewind: Rewind
     controls: Mapping[str, Control]

@@ -16,10 +16,14 @@ from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_poi
 from lth_jax.lottery.roster import Cell
 from lth_jax.lottery.spec import Lab, Ladder, controls_at
 from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.scores import is_bad, names, reason, sentence
 from lth_jax.pruning.transforms import mask_slots
-from lth_jax.store import content_key
+from lth_jax.store import content_key, whole
 from lth_jax.training.segment import Member, Trainer, init_member
-from lth_jax.types import TICKET, Count, Key, Mask, Params, Prunable
+from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable
+
+Unscored = dict[str, Any] | None
+"""`"criterion"`, `"leaves"` and a `"sentence"` on scores that decide no mask; else None."""
 
 
 class Tickets(NamedTuple):
@@ -30,11 +34,13 @@ class Tickets(NamedTuple):
       alive: False for those that diverged.
       points: where they stood, by name: `"end"`; at level 0 `"rewound"`; `"scored"` if the
         criterion looks before the end.
+      unscored: whose scores, or an ancestor's, could not decide.
     """
 
     mask: Mask
     alive: Any
     points: dict[str, Point]
+    unscored: Sequence[Unscored]
 
 
 class Parents(NamedTuple):
@@ -86,13 +92,17 @@ class Starts:
 
     def population(
         self, cell: int, level: int, trunk: Tickets | None, parents: Tickets | None
-    ) -> Member:
-        """All members of a cell's level at their start, stacked in the order of `spec.labels`."""
+    ) -> tuple[Member, list[Unscored]]:
+        """All members of a cell's level at their start, stacked in the order of `spec.labels`.
+
+        Also, member by member, whether the scores that made its mask could not decide. Such a
+        member is not alive and has the mask of its parent.
+        """
         lab, ladder, _ = self._cells[cell]
         data_level = level if ladder.rewind.data == "fresh" else 0
         dense = self.dense(cell, data_level=data_level)
         if trunk is None or parents is None:
-            return dense
+            return dense, [None] * lab.replicates
         names = controls_at(ladder, level)
         offsets = {
             name: np.full(lab.replicates, value, np.int32)
@@ -118,7 +128,9 @@ class Starts:
         program = self._programs.once(
             key, lambda *args: _all_arms(trainer, ladder, names, *args), args
         )
-        return program(*args)
+        members, info = program(*args)
+        own = _unscored(ladder, level, parents, whole(info))
+        return members, own * (1 + len(names))
 
 
 def _hyper(lab: Lab) -> dict[str, np.float32]:
@@ -149,8 +161,11 @@ def arms(
     parents: Parents,
     dense: Member,
     redrawn: Member,
-) -> list[Member]:
+) -> tuple[list[Member], Info]:
     """A replicate's ticket and its controls, in this order, at the start of a level.
+
+    If its scores cannot decide, none of them is alive: a control is made of the ticket's mask.
+    Also returned is which scores these are, as by `Pruner.with_info`.
 
     Args:
       trainer: what to train with.
@@ -161,25 +176,25 @@ def arms(
       dense: the replicate's own network at step 0, with this level's keys and hyperparameters.
       redrawn: a network from another key, for the controls that want one.
     """
-    mask, point, ticket = ticket_arm(trainer, ladder, count, parents, dense)
+    mask, point, ticket, info = ticket_arm(trainer, ladder, count, parents, dense)
     members = [ticket]
     for name in names:
         control, key = ladder.controls[name], parents.control_keys[name]
         args = (mask, point, ticket, redrawn, key)
         members.append(control_arm(trainer, control, ladder.prunable, ladder.layouts, *args))
-    return members
+    return members, info
 
 
 def ticket_arm(
     trainer: Trainer, ladder: Ladder, count: Count, parents: Parents, dense: Member
-) -> tuple[Mask, Point, Member]:
-    """A replicate's ticket: its mask, the point it starts from before its mask, and the member.
+) -> tuple[Mask, Point, Member, Info]:
+    """A replicate's ticket: its mask, its start before the mask, the member, the pruner's info.
 
     The arguments are those of `arms`.
     """
     rewound = parents.rewound
     scored = trees.where(parents.alive, parents.scored, rewound.params)  # no NaN in the scores
-    mask = ladder.pruner(
+    mask, info = ladder.pruner.with_info(
         scored,
         parents.mask,
         count,
@@ -193,7 +208,8 @@ def ticket_arm(
     if ladder.rewind.what != "weights":
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
-    return mask, point, _member(trainer, dense._replace(alive=parents.alive), mask, point)
+    base = dense._replace(alive=parents.alive & ~is_bad(info))
+    return mask, point, _member(trainer, base, mask, point), info
 
 
 def control_arm(
@@ -225,10 +241,28 @@ def control_arm(
     return _member(trainer, ticket._replace(init_key=init_key), own, start)
 
 
-def _all_arms(trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any) -> Member:
-    """`arms` of all replicates, stacked arm after arm."""
-    members = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(*args)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members)
+def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored]:
+    """Replicate by replicate, what is wrong with the scores of its ticket, or of an ancestor."""
+    found: list[Unscored] = []
+    for replicate, inherited in enumerate(parents.unscored):
+        mine = trees.index(info, replicate)
+        count = ladder.counts[level - 1]
+        leaves = names(mine, count, ladder.prunable) if parents.alive[replicate] else []
+        criterion = ladder.pruner.criterion
+        words = sentence(criterion, leaves, reason(mine))
+        facts = {"criterion": criterion, "leaves": leaves, "sentence": words}
+        found.append(facts if leaves else inherited)
+    return found
+
+
+def _all_arms(
+    trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any
+) -> tuple[Member, Info]:
+    """`arms` of all replicates, stacked arm after arm; the info replicate by replicate."""
+    members, info = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(
+        *args
+    )
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members), info
 
 
 def _member(trainer: Trainer, base: Member, mask: Mask, point: Point) -> Member:

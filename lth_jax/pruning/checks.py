@@ -92,12 +92,10 @@ def check_prunable(prunable: Prunable, like: Any) -> list[bool]:
 
 
 def check_scores(scores: Scores, mask: Mask) -> None:
-    """Raises unless `scores` fits `mask`, is floating-point and, where concrete, free of NaN.
-
-    Inside `jax.jit` or `jax.vmap` the values cannot be read; a NaN there ranks below every number.
+    """Raises unless `scores` fits `mask` and is floating-point.
 
     Raises:
-      ValueError: another structure or shape, or a NaN.
+      ValueError: another structure or shape.
       TypeError: a leaf that is not floating-point.
     """
     trees.check_same_structure("scores", scores, "mask", mask)
@@ -106,13 +104,28 @@ def check_scores(scores: Scores, mask: Mask) -> None:
             raise TypeError(
                 f"`scores` at '{leaf_name}' has dtype {leaf.dtype}, but scores are floats."
             )
-        if not isinstance(leaf, jax.core.Tracer) and _has_nan(leaf):
-            raise ValueError(f"`scores` at '{leaf_name}' has NaN entries; scores must be numbers.")
 
 
-def _has_nan(leaf: jax.Array) -> bool:
-    with jax.ensure_compile_time_eval():  # the leaf is concrete, though we may be inside a trace
-        return bool(jnp.isnan(leaf).any())
+def check_finite(scores: Scores, mask: Mask, prunable: Prunable) -> None:
+    """Raises unless the live, prunable scores are finite numbers, where values can be read.
+
+    Inside `jax.jit` or `jax.vmap` they cannot: see `scores.inspect`.
+
+    Raises:
+      ValueError: a live score is NaN or infinite.
+
+    >>> check_finite({"w": jnp.array([jnp.inf])}, {"w": jnp.array([False])}, {"w": True})
+    """
+    leaves = (jax.tree.leaves(tree) for tree in (scores, mask, prunable))
+    for name, score, live, use in zip(trees.names(scores), *leaves, strict=True):
+        if use and not any(isinstance(leaf, jax.core.Tracer) for leaf in (score, live)):
+            with jax.ensure_compile_time_eval():  # concrete arrays, though inside a trace perhaps
+                bad = bool(jnp.any(live & ~jnp.isfinite(score)))
+            if bad:
+                raise ValueError(
+                    f"`scores` at '{name}' has entries that are NaN or infinite; scores must be "
+                    "finite."
+                )
 
 
 def check_count(name: str, count: Any, size: int) -> None:

@@ -1,15 +1,16 @@
 """Pruning in rounds without training in between, as SynFlow and iterative SNIP do."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from lth_jax.layouts import Layouts
-from lth_jax.types import Count, Mask
+from lth_jax.pruning import scores
+from lth_jax.pruning.prune import Pruner
+from lth_jax.types import Count, Info, Mask
 
 
-def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
+def iterate(pruner: Pruner, counts: Count) -> Pruner:
     """A pruner's rounds, each scored on the mask that the last one left (one `jax.lax.scan`).
 
     SynFlow (Tanaka et al. 2020, algorithm 1) takes `levels = 100` rounds of exponentially falling
@@ -22,25 +23,25 @@ def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
         ])
 
     Args:
-      pruner: `(params, mask, count, *, prunable, layouts, key, batches, initial) -> mask`, as made
-        by `prune`.
+      pruner: from `prune`.
       counts: the counts of all rounds, stacked along a first axis; may be traced.
 
     Returns:
-      A function `(params, mask, *, prunable, layouts=None, key=None, batches=None, initial=None) ->
-      mask`. Round
-      `i` gets the key `fold_in(key, i)`.
+      A `Pruner` without the argument `count`: `(params, mask, *, prunable, layouts=None, key=None,
+      batches=None, initial=None) -> mask`. Round `i` gets the key `fold_in(key, i)`. Its info is
+      that of all rounds together; a round whose scores cannot decide leaves the mask as it is.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> halve = lambda params, mask, count, **_: {"w": mask["w"] & (params["w"] <= count)}
-      >>> rounds = iterate(halve, jnp.array([3, 2]))
-      >>> params, mask = {"w": jnp.arange(4)}, {"w": jnp.ones(4, bool)}
+      >>> from lth_jax.pruning import criteria, prune, scopes
+      >>> pruner = prune.prune(criteria.magnitude(), scopes.globally())
+      >>> rounds = iterate(pruner, jnp.array([3, 2]))
+      >>> params, mask = {"w": jnp.arange(4.0)}, {"w": jnp.ones(4, bool)}
       >>> rounds(params, mask, prunable={"w": True})["w"].tolist()
-      [True, True, True, False]
+      [False, False, True, True]
     """
 
-    def rounds(
+    def with_info(
         params: Any,
         mask: Mask,
         *,
@@ -49,17 +50,17 @@ def iterate(pruner: Callable[..., Mask], counts: Count) -> Callable[..., Mask]:
         key: Any = None,
         batches: Any = None,
         initial: Any = None,
-    ) -> Mask:
-        def one(carry: tuple[Mask, Any], count: Count) -> tuple[tuple[Mask, Any], None]:
+    ) -> tuple[Mask, Info]:
+        def one(carry: tuple[Mask, Any], count: Count) -> tuple[tuple[Mask, Any], Info]:
             mask, i = carry
             fresh = None if key is None else jax.random.fold_in(key, i)
             inputs = {"key": fresh, "batches": batches, "initial": initial}
-            return (
-                pruner(params, mask, count, prunable=prunable, layouts=layouts, **inputs),
-                i + 1,
-            ), None
+            mask, info = pruner.with_info(
+                params, mask, count, prunable=prunable, layouts=layouts, **inputs
+            )
+            return (mask, i + 1), info
 
-        (mask, _), _ = jax.lax.scan(one, (mask, 0), counts)
-        return mask
+        (mask, _), infos = jax.lax.scan(one, (mask, 0), counts)
+        return mask, scores.over_rounds(infos)
 
-    return rounds
+    return Pruner(pruner.criterion, with_info, jax.tree.map(lambda k: k[0], counts))

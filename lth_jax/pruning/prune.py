@@ -2,17 +2,57 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from lth_jax.layouts import Layouts
-from lth_jax.pruning.checks import check_mask, check_params
+from lth_jax.pruning import scores as checked
+from lth_jax.pruning.checks import check_mask, check_params, check_scores
 from lth_jax.pruning.criteria import Criterion
+from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.scopes import Scope
-from lth_jax.types import Count, Key, Mask, Params, Prunable
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
-Pruner = Callable[..., Mask]
-"""`(params, mask, count, *, prunable, layouts, key, batches, initial) -> mask`; see `prune`."""
+
+@dataclass(frozen=True, eq=False)
+class Pruner:
+    """Makes masks from scores; as `prune` and `iterate` return it.
+
+    Called, it returns the mask, and raises `ValueError` where scores cannot decide and values can
+    be read. Under `jax.jit` and `jax.vmap` they cannot: a member whose scores are NaN, infinite, or
+    all equal where they decide keeps the mask it had. `with_info` also returns which they are.
+
+    Attributes:
+      criterion: the name of the criterion.
+      with_info: `(params, mask, count, *, prunable, layouts=None, key=None, batches=None,
+        initial=None) -> (mask, info)`; of `iterate` without `count`. `info` holds `"nonfinite"`,
+        int32 `[prunable leaves]`, the number of live scores that are NaN or infinite;
+        `"nonfinite_units"`, int32, that of units; `"undecided"`, bool `[pools]`, whether all scores
+        of a pool are equal.
+      counts: the counts, where `with_info` takes none; only their structure is read.
+    """
+
+    criterion: str
+    with_info: Callable[..., tuple[Mask, Info]]
+    counts: Count | None = None
+
+    def __call__(
+        self, params: Params, mask: Mask, *count: Count, prunable: Prunable, **inputs: Any
+    ) -> Mask:
+        """The new mask.
+
+        Raises:
+          ValueError: where scores cannot decide, naming criterion and leaf.
+        """
+        new, info = self.with_info(params, mask, *count, prunable=prunable, **inputs)
+        structure = self.counts if self.counts is not None else count[0]
+        checked.check(info, self.criterion, structure, prunable)
+        return new
 
 
 def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights) -> Pruner:
@@ -30,11 +70,12 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
 
     Returns:
       `(params, mask, count, *, prunable, layouts=None, key=None, batches=None, initial=None) ->
-      mask`. `layouts` (`lth_jax.layouts`, static like `prunable`) gives the meaning of the kernels'
-      axes; `key`, `batches` and `initial` reach the criterion as they are. Raises `TypeError` for
-      leaves that are not floating-point and for a count that is no whole number, `ValueError` for a
-      mask or scores of another structure, for NaN scores (where values can be read), for a count
-      that does not fit the scope, and for a kernel whose axes the granularity has to know.
+      mask`, a `Pruner`. `layouts` (`lth_jax.layouts`, static like `prunable`) gives the meaning of
+      the kernels' axes; `key`, `batches` and `initial` reach the criterion as they are. Raises
+      `TypeError` for leaves that are not floating-point and for a count that is no whole number,
+      `ValueError` for a mask or scores of another structure, for a count that does not fit the
+      scope, for a kernel whose axes the granularity has to know, and, where values can be read, for
+      live scores that are NaN, infinite, or all equal while some of them are to be kept.
 
     Raises:
       TypeError: a part is of another kind, for instance a builder that was not called.
@@ -48,10 +89,13 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     >>> pruner = prune(magnitude, scope)
     >>> pruner(params, masks.ones_like(params), count, prunable=prunable)["w"].tolist()
     [[True, True], [False, False]]
+    >>> mask, info = pruner.with_info(params, masks.ones_like(params), count, prunable=prunable)
+    >>> {name: value.tolist() for name, value in info.items()}
+    {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
 
-    def pruner(
+    def with_info(
         params: Params,
         mask: Mask,
         count: Count,
@@ -61,22 +105,30 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
         key: Key | None = None,
         batches: Any = None,
         initial: Params | None = None,
-    ) -> Mask:
+    ) -> tuple[Mask, Info]:
         check_params(params)
         check_mask(mask, params)
         scores = criterion(params, mask, key=key, batches=batches, initial=initial)
+        check_scores(scores, mask)
         units = granularity.to_units(scores, mask, prunable=prunable, layouts=layouts)
-        kept = scope.select(
-            units.scores,
-            units.mask,
-            count,
-            prunable=units.prunable,
-            sizes=units.sizes,
-            layers=units.layers,
+        options = {"prunable": units.prunable, "sizes": units.sizes, "layers": units.layers}
+        # `select` refuses what is not finite where it can read it; here that is for `info`.
+        finite = jax.tree.map(
+            lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), units.scores
         )
-        return granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)
+        kept = scope.select(finite, units.mask, count, **options)
+        if all(np.ndim(size) == 0 and size == 1 for size in jax.tree.leaves(units.sizes)):
+            # A pattern, as n:m, has made its choice by the scores of all live weights.
+            live = weights.to_units(scores, mask, prunable=prunable, layouts=layouts)
+            info = scope.inspect(live.scores, live.mask, count, **options)
+        else:
+            info = scope.inspect(units.scores, units.mask, count, **options)
+            alone = checked.inspect(scores, mask, jnp.int32(0), prunable=prunable)
+            info = alone | {"nonfinite_units": info["nonfinite"], "undecided": info["undecided"]}
+        new = granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)
+        return checked.unless_bad(info, new, mask), info
 
-    return pruner
+    return Pruner(name_of(criterion), with_info)
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:

@@ -20,8 +20,10 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts, require, resolve
+from lth_jax.pruning import scores as scores_module
 from lth_jax.pruning.checks import (
     check_count,
+    check_finite,
     check_fraction,
     check_params,
     check_prunable,
@@ -29,7 +31,7 @@ from lth_jax.pruning.checks import (
     same_structure,
 )
 from lth_jax.pruning.topk import largest
-from lth_jax.types import Count, Mask, Params, Prunable, Scores
+from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 
 class Scope(NamedTuple):
@@ -44,10 +46,13 @@ class Scope(NamedTuple):
         position, never what `mask` does not keep. With `sizes` (per leaf, the size of each entry)
         the fewest best entries whose sizes sum to `count` or more. `layers` is, per leaf, the
         number of stacked layers along the first axis (`Units.layers`).
+      inspect: arguments as of `select` -> info: which of these scores cannot decide, as
+        `scores.inspect` finds it.
     """
 
     counts: Callable[..., Count]
     select: Callable[..., Mask]
+    inspect: Callable[..., Info] = scores_module.inspect
 
 
 def globally(minimum: int | float = 0) -> Scope:
@@ -200,6 +205,7 @@ class _Pool(NamedTuple):
     def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any, layers: Any) -> "_Pool":
         check_scores(scores, mask)
         chosen = check_prunable(prunable, mask)
+        check_finite(scores, mask, prunable)
         masks, structure = jax.tree.flatten(mask)
         entries = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
         depths = [1] * len(masks) if layers is None else jax.tree.leaves(layers)

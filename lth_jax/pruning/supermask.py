@@ -24,6 +24,7 @@ from jax.nn import initializers
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, require, resolve
+from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_params, check_prunable
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.scopes import Scope
@@ -53,7 +54,11 @@ def edge_popup(
       prunable: static tree of booleans.
 
     Returns:
-      A soft mask.
+      A soft mask. Where the scores cannot decide, that is where one is not finite or all of a
+      pool are equal, it is NaN, so that the loss reports it.
+
+    Raises:
+      ValueError: where the scores cannot decide and values can be read.
 
     Example:
       >>> from lth_jax.pruning import scopes
@@ -65,8 +70,13 @@ def edge_popup(
     check_params(mask_scores, "mask_scores")
     sizes = jax.tree.map(jnp.abs, mask_scores)
     ranked = jax.lax.stop_gradient(sizes)
-    mask = scope.select(ranked, ones_like(ranked), count, prunable=prunable)
-    return _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
+    everything = ones_like(ranked)
+    mask = scope.select(ranked, everything, count, prunable=prunable)
+    info = scope.inspect(ranked, everything, count, prunable=prunable)
+    scores.check(info, "edge_popup", count, prunable)
+    soft = _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
+    bad = jnp.where(scores.is_bad(info), jnp.nan, 0.0)
+    return jax.tree.map(lambda m: m + bad.astype(m.dtype), soft)
 
 
 def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
@@ -193,11 +203,11 @@ def init_scores(
         )
 
     leaves, treedef = jax.tree.flatten(params)
-    scores = [
+    drawn = [
         draw(i, name, leaf) if use else jnp.zeros(leaf.shape, jnp.float32)
         for i, (name, leaf, use) in enumerate(zip(trees.names(params), leaves, chosen, strict=True))
     ]
-    return jax.tree.unflatten(treedef, scores)
+    return jax.tree.unflatten(treedef, drawn)
 
 
 def kaiming_normal(

@@ -94,6 +94,19 @@ def level_cells(run: RunRecord) -> list[list[str]]:
     ]
 
 
+def unscored(run: RunRecord) -> list[str]:
+    """A sentence for each level with members that were not trained, since no scores made a mask."""
+    sentences = []
+    for level in run.levels:
+        lost = [member.unscored for member in level.members if member.unscored is not None]
+        if lost:
+            reasons = " ".join(dict.fromkeys(facts["sentence"] for facts in lost))
+            whole = len(lost) == len(level.members)
+            number = "no network" if whole else f"{len(lost)} of {len(level.members)} networks not"
+            sentences.append(f"Level {level.level}: {number} trained. {reasons}")
+    return sentences
+
+
 def percent(density: float) -> str:
     """A density as people read it: percent, three significant digits, no trailing zeros.
 

@@ -20,11 +20,20 @@ RATES = "report/data/frontier.json"
 
 
 class Member(NamedTuple):
-    """Who a network is: its arm, its replicate, and the step at which it diverged, if it did."""
+    """Who a network is, and what became of it.
+
+    Attributes:
+      arm: its arm.
+      replicate: its seed.
+      diverged_at: the step at which it diverged; None if it did not.
+      unscored: `"criterion"`, `"leaves"` and a `"sentence"` if the scores behind its mask could not
+        decide, so that it was not trained.
+    """
 
     arm: str
     replicate: int
     diverged_at: int | None
+    unscored: dict[str, Any] | None = None
 
 
 class Level(NamedTuple):
@@ -139,7 +148,9 @@ def level_of(nodes: list[Node], prunable: list[str] | None = None) -> Level:
     """
     first = nodes[0].meta
     members = tuple(
-        Member(m["arm"], m["replicate"], m["diverged_at"]) for n in nodes for m in n.meta["members"]
+        Member(m["arm"], m["replicate"], m["diverged_at"], m.get("unscored"))
+        for n in nodes
+        for m in n.meta["members"]
     )
     if len({(m.arm, m.replicate) for m in members}) < len(members):
         raise CorruptError(f"level {first['level']} holds the same arm and replicate twice.")

@@ -99,6 +99,7 @@ def page(run: RunRecord, files: dict[str, bytes]) -> str:
         title=escaped(run.info.run),
         facts=escaped(_facts(run)),
         verdict=escaped(display.verdict(differences)),
+        unscored="\n".join(f'<p class="warning">{escaped(s)}</p>' for s in display.unscored(run)),
         figures="\n".join(_figure(Path(n), c) for n, c in files.items() if n.endswith(".svg")),
         metric=escaped(display.quantity(metric).title if metric else "Results"),
         levels=table_of(display.level_cells(run)),
@@ -147,12 +148,15 @@ def _facts(run: RunRecord) -> str:
     if run.levels:
         replicates = {member.replicate for level in run.levels for member in level.members}
         networks = sum(len(level.members) for level in run.levels)
-        lost = sum(m.diverged_at is not None for level in run.levels for m in level.members)
+        members = [member for level in run.levels for member in level.members]
+        unscored = sum(m.unscored is not None for m in members)
+        lost = sum(m.diverged_at is not None for m in members) - unscored
         seconds = sum(level.seconds for level in run.levels)
         steps = sum(level.trained_steps * len(level.members) for level in run.levels)
         pieces += [
             f"{len(run.levels)} levels, {len(replicates)} replicates, {networks} networks",
             f"{lost} diverged",
+            *([f"{unscored} not trained, for want of scores"] if unscored else []),
             f"{seconds:.0f} s of training",
             f"{steps / max(seconds, 1e-9):.0f} member-steps/s",
         ]

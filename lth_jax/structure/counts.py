@@ -16,11 +16,12 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts
+from lth_jax.pruning import scores as scores_of
 from lth_jax.pruning.checks import check_count
 from lth_jax.pruning.scopes import Scope, globally, layerwise
 from lth_jax.structure.groups import Structure
 from lth_jax.structure.units import prunable as prunable_leaves
-from lth_jax.types import Count, Mask, Params, Prunable, Scores
+from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 UnitCounts = Mapping[str, Any]
 """For each group by name, how many units it keeps; possibly traced."""
@@ -165,7 +166,13 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         del of_leaves
         return _best_of_each(structure, scores, mask, count)
 
-    return Scope(counts, select)
+    def inspect(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Info:
+        del of_leaves
+        every = {group.name: True for group in structure.groups}
+        parts = split(structure, scores), split(structure, mask)
+        return scores_of.inspect(*parts, dict(count), prunable=every)
+
+    return Scope(counts, select, inspect)
 
 
 def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:

@@ -340,6 +340,29 @@ def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
     assert all(member["diverged_at"] == 0 for member in dead)
 
 
+def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplog):
+    lab = make_lab()
+
+    def overflowing(params, mask, **_):  # replicate 0 alone: its keys are known by a weight
+        first = params["Dense_0"]["bias"].sum() < marks.mean()
+        return jax.tree.map(lambda p: jnp.where(first, jnp.inf, jnp.abs(p)), params)
+
+    _, nodes = run(tmp_path / "plain", lab, make_ladder(lab, densities=(), controls=()))
+    marks = nodes[0].arrays["end"]["params"]["Dense_0/bias"].sum(1)
+    bad, good = (0, 1) if marks[0] < marks[1] else (1, 0)
+    pruner = prune(overflowing, scopes.layerwise())
+    _, nodes = run(tmp_path, lab, make_ladder(lab, pruner=pruner, controls=("shuffle",)))
+    for level in (1, 2):
+        for members in by_arm(nodes, level).values():
+            assert np.isnan(members[bad]["results"]["test_accuracy_final"])
+            assert np.isfinite(members[good]["results"]["test_accuracy_final"])
+    members = [m for n in nodes if n.meta["level"] for m in n.meta["members"]]
+    assert all((m["unscored"] is None) == (m["replicate"] == good) for m in members)
+    lost = next(m["unscored"] for m in members if m["replicate"] == bad)
+    assert lost["criterion"] == "overflowing" and "Dense_0/kernel" in lost["leaves"]
+    assert "`overflowing` gives scores that are NaN or infinite at 'Dense_0/kernel'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -107,3 +107,100 @@ def test_rounds_save_a_layer_that_one_shot_empties():
 def test_an_integer_input_is_refused():
     with pytest.raises(TypeError, match="`example` must be floating-point"):
         criteria.synflow(forward, jnp.zeros((1, 4), jnp.int32))
+
+
+def chain(depth, width, scale, dtype):
+    draw = np.random.default_rng(0)
+    spread = scale * (2 / width) ** 0.5
+    kernels = [draw.normal(size=(width, width)) * spread for _ in range(depth)]
+    return {f"{i:03d}": jnp.asarray(kernel, dtype) for i, kernel in enumerate(kernels)}
+
+
+def stacked_chain(params, x):
+    return jax.lax.scan(lambda h, kernel: (jax.nn.relu(h @ kernel), None), x, params["k"])[0]
+
+
+def share_per_layer(scores):
+    flat = np.sort(np.concatenate([np.ravel(s) for s in scores]))
+    least = flat[-len(flat) // 10]
+    return np.array([np.mean(np.asarray(s) >= least) for s in scores])
+
+
+@pytest.mark.parametrize(
+    ("depth", "scale", "dtype"),
+    [(300, 1.0, "float32"), (300, 1e-20, "float32"), (40, 1.0, "float16"), (40, 1.0, "bfloat16")],
+)
+def test_no_depth_overflows_or_vanishes(depth, scale, dtype):
+    kernels = jnp.stack(list(chain(depth, 32, scale, dtype).values()))
+    scored = criteria.synflow(stacked_chain, jax.ShapeDtypeStruct((1, 32), dtype))
+    scores = scored({"k": kernels}, {"k": jnp.ones(kernels.shape, bool)})["k"]
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores.sum((1, 2)), float(scores[0].sum()), rtol=1e-4)
+    shares = share_per_layer(list(scores))
+    assert 0.05 < shares.min() and shares.max() < 0.2
+
+
+def test_in_range_the_scores_are_those_of_the_plain_gradient():
+    params = network()
+    mask = random_mask(params)
+    magnitudes = jax.tree.map(lambda w, m: jnp.where(m, jnp.abs(w), 0.0), params, mask)
+    gradient = jax.jit(jax.grad(lambda p: forward(p, jnp.ones((1, WIDTHS[0]))).sum()))(magnitudes)
+    plain = jax.tree.map(jnp.multiply, magnitudes, gradient)
+    jax.tree.map(np.testing.assert_array_equal, synflow(params, mask), plain)
+
+
+def test_residual_branches_of_any_size_are_aligned():
+    """A trunk that grows, branches that do not: exact against float64 on the host."""
+    depth, n = 120, 6
+    draw = np.random.default_rng(0)
+    kernels = np.abs(draw.normal(size=(depth, n, n))).astype(np.float32)
+
+    def block(x, kernel):
+        return x + jax.nn.relu((x - 0.0) @ kernel) / jnp.sqrt(jnp.float32(1.0 + 1e-5)), None
+
+    def residual(params, x):
+        return jax.lax.scan(block, x, params["k"])[0]
+
+    found = criteria.synflow(residual, jnp.ones((1, n)))(
+        {"k": jnp.asarray(kernels)}, {"k": jnp.ones(kernels.shape, bool)}
+    )["k"]
+    steps = np.eye(n) + kernels.astype(np.float64) / np.sqrt(1 + 1e-5)
+    ahead = [np.ones(n)]
+    for step in steps:
+        ahead.append(ahead[-1] @ step / np.abs(ahead[-1] @ step).max())
+    behind = [np.ones(n)]
+    for step in steps[::-1]:
+        behind.append(step @ behind[-1] / np.abs(step @ behind[-1]).max())
+    for i in (0, 60, 119):  # within a layer the scores have the same factor
+        right = kernels[i] * np.outer(ahead[i], behind[depth - 1 - i])
+        np.testing.assert_allclose(found[i] / found[i].sum(), right / right.sum(), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_resnet56_gets_the_mask_of_float64():
+    from lth_jax.models import NETWORKS, from_linen
+
+    model, x = from_linen(NETWORKS["resnet56"](classes=10)), np.ones((1, 8, 8, 3), np.float32)
+    params, state = jax.device_get(jax.jit(model.init)(jax.random.key(0), x))
+    prunable, scope = masks.prunable_leaves(params), scopes.globally()
+    everything, count = masks.ones_like(params), scope.counts(params, 0.1, prunable=prunable)
+
+    def network(params, x):
+        return model.apply(params, state, x, train=False)[0]
+
+    with jax.numpy_dtype_promotion("standard"):
+        start = jax.tree.map(jnp.asarray, params)
+        mask = prune(criteria.synflow(network, jnp.asarray(x)), scope)(
+            start, everything, count, prunable=prunable
+        )
+        with jax.enable_x64(True):  # R is about 1e100: in range there
+            wide = jax.tree.map(lambda w: jnp.abs(jnp.asarray(w, jnp.float64)), params)
+            state = jax.tree.map(lambda s: jnp.asarray(s, jnp.float64), state)
+            flow = jax.jit(jax.grad(lambda p: network(p, jnp.asarray(x, jnp.float64)).sum()))
+            scores = jax.tree.map(jnp.multiply, wide, flow(wide))
+            right = scope.select(scores, everything, count, prunable=prunable)
+    differing = [
+        np.sum(np.asarray(a) != b)
+        for a, b in zip(*map(jax.tree.leaves, (mask, right)), strict=True)
+    ]
+    assert sum(differing) <= 4  # ties of float32

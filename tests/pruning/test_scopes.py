@@ -159,7 +159,7 @@ def test_erk_keeps_something_everywhere():
                 jax.tree.map(lambda p: p * jnp.nan, PARAMS), ONES, 3, prunable=PRUNABLE
             ),
             ValueError,
-            "`scores` at 'conv/bias' has NaN",
+            "`scores` at 'conv/kernel' has entries that are NaN or infinite",
         ),
         (
             lambda s: s.select(ONES, ONES, 3, prunable=PRUNABLE),

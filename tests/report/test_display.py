@@ -1,7 +1,9 @@
+import html
+
 import pytest
 from rich.console import Console
 
-from lth_jax.report import display, tables
+from lth_jax.report import display, page, tables
 from tests.report import synthetic
 
 
@@ -95,3 +97,13 @@ def test_one_replicate_has_a_mean_and_no_interval(read):
     )
     differences = display.difference_cells(tables.difference_rows(run, "test_accuracy_final"))
     assert all(float(cell.replace("−", "-")) for cell in differences[1][2:])
+
+
+def test_a_level_without_scores_is_named(read):
+    nodes = synthetic.ladder(levels=1, replicates=2)
+    why = "`snip` gives scores that are all equal at 'w'; they decide no mask."
+    for member in nodes[1].meta["members"]:
+        member |= {"diverged_at": 0, "unscored": {"criterion": "snip", "sentence": why}}
+    run = read(nodes)
+    assert display.unscored(run) == [f"Level 1: no network trained. {why}"]
+    assert "no network trained. `snip` gives" in html.unescape(page.page(run, {}))

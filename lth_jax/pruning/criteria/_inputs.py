@@ -35,15 +35,42 @@ class Criterion(Protocol):
         """The scores of `params` under `mask`."""
 
 
+def named(name: str) -> Callable[[Criterion], Criterion]:
+    """Gives a criterion the name by which errors and reports refer to it.
+
+    >>> named("mine")(lambda params, mask, **_: params).__name__
+    'mine'
+    """
+
+    def rename(criterion: Any) -> Criterion:
+        criterion.__name__ = criterion.__qualname__ = name
+        return criterion
+
+    return rename
+
+
+def name_of(criterion: Criterion) -> str:
+    """The name of a criterion: its `__name__`, or that of its type.
+
+    >>> name_of(named("mine")(lambda params, mask, **_: params))
+    'mine'
+    """
+    return str(getattr(criterion, "__name__", type(criterion).__name__))
+
+
 def widen(leaf: jax.Array) -> jax.Array:
     """The leaf in at least float32, so that products of half-precision numbers keep their order."""
     return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
 
 
 def kept(params: Params, mask: Mask) -> Params:
-    """The network as it stands, `params ⊙ mask`, both checked first."""
+    """The network as it stands, `params ⊙ mask`, both checked first, in at least float32.
+
+    So the network, its loss and their derivatives are computed in float32 too, unless the network
+    itself goes down to half precision: gradients of float16 weights overflow and vanish early.
+    """
     check_params(params)
-    return apply_mask(mask, params)
+    return jax.tree.map(widen, apply_mask(mask, params))
 
 
 def require(name: str, value: Any, criterion: str, what: str) -> Any:
@@ -69,7 +96,7 @@ def require_initial(initial: Any, params: Params, criterion: str) -> Params:
 
 
 def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[Any]:
-    """The batches, or a clear error where there are none."""
+    """The batches in at least float32, or a clear error where there are none."""
     require("batches", batches, criterion, "a sequence of batches for its loss")
     if not isinstance(batches, (list, tuple)) or hasattr(batches, "_fields"):
         raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")
@@ -81,7 +108,13 @@ def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[A
             "`batches` must hold batches of one structure, dtype and example shape, but holds "
             f"{kinds[0]} and {next(k for k in kinds if k != kinds[0])}; pass one batch as [batch]."
         )
-    return batches
+    return [jax.tree.map(_widen_floats, batch) for batch in batches]
+
+
+def _widen_floats(leaf: Any) -> Any:
+    """The leaf, in float32 if it is a half-precision array: layers want operands of one dtype."""
+    half = jnp.result_type(leaf) in (jnp.float16, jnp.bfloat16)
+    return widen(jnp.asarray(leaf)) if half else leaf
 
 
 def _kind(batch: Any) -> tuple[str, ...]:

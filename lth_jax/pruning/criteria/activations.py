@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.pruning.criteria._inputs import Criterion, kept, require_batches, widen
+from lth_jax.pruning.criteria._inputs import Criterion, kept, named, require_batches, widen
 
 Inputs = Callable[[Any, Any], dict[str, jax.Array]]
 """`inputs(params, batch) -> {leaf name: Σ x²}`, each of the shape of the leaf."""
@@ -46,6 +46,7 @@ def wanda(inputs: Inputs) -> Criterion:
       [[5.0], [2.0]]
     """
 
+    @named("wanda")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         weights, norms = _input_norms(inputs, params, mask, batches, "wanda")
@@ -78,6 +79,7 @@ def activation_norms(inputs: Inputs) -> Criterion:
       [[5.0], [1.0]]
     """
 
+    @named("activation_norms")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         weights, norms = _input_norms(inputs, params, mask, batches, "activation_norms")

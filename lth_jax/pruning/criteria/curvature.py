@@ -14,6 +14,7 @@ from lth_jax.pruning.criteria._inputs import (
     Criterion,
     batch_size,
     kept,
+    named,
     require_batches,
     require_key,
     weighted_mean,
@@ -49,6 +50,7 @@ def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
     if chunk < 1:
         raise ValueError(f"`chunk` must be at least 1 example, not {chunk}.")
 
+    @named("fisher")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         batches = require_batches(batches, "fisher")
@@ -90,6 +92,7 @@ def obd(loss: Loss, *, probes: int = 1) -> Criterion:
     if probes < 1:
         raise ValueError(f"`probes` must be at least 1 random vector, not {probes}.")
 
+    @named("obd")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del initial
         key = require_key(key, "obd")

@@ -12,7 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lth_jax.pruning.criteria._inputs import Criterion, kept, require_batches, weighted_mean, widen
+from lth_jax.pruning.criteria._inputs import (
+    Criterion,
+    kept,
+    named,
+    require_batches,
+    weighted_mean,
+    widen,
+)
 
 Loss = Callable[[Any, Any], jax.Array]
 """`loss(params, batch)`: a scalar, the mean over the examples of the batch."""
@@ -36,6 +43,7 @@ def saliency(loss: Loss) -> Criterion:
       [2.0, 15.0]
     """
 
+    @named("saliency")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         return _saliency("saliency", loss, params, mask, batches)
@@ -63,6 +71,7 @@ def snip(loss: Loss) -> Criterion:
       [0.25, 0.75]
     """
 
+    @named("snip")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         scores = _saliency("snip", loss, params, mask, batches)
@@ -98,6 +107,7 @@ def grasp(loss: Loss) -> Criterion:
       [36.0]
     """
 
+    @named("grasp")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, initial
         batches = require_batches(batches, "grasp")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from lth_jax.pruning.criteria._inputs import Criterion, require_batches
+from lth_jax.pruning.criteria._inputs import Criterion, name_of, named, require_batches
 
 
 def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
@@ -42,6 +42,7 @@ def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
     if not any(weights) or not all(abs(weight) < float("inf") for weight in weights):
         raise ValueError(f"`weights` must be finite and not all 0, got {weights}.")
 
+    @named(f"by_group({name_of(criterion)})")
     def scored(params, mask, *, key=None, batches=None, initial=None):
         batches = require_batches(batches, "by_group")
         if len(batches) != len(weights):

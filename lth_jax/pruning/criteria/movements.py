@@ -8,7 +8,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.pruning.checks import check_mask, check_params
-from lth_jax.pruning.criteria._inputs import Criterion, widen
+from lth_jax.pruning.criteria._inputs import Criterion, named, widen
 
 
 class MovementState(NamedTuple):
@@ -38,12 +38,13 @@ def movement_pruning(accumulated: Any) -> Criterion:
       [-1.0, 3.0]
     """
 
+    @named("movement_pruning")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
         check_params(params)
         check_mask(mask, params)
         trees.check_same_structure("accumulated", accumulated, "params", params)
-        return accumulated
+        return jax.tree.map(widen, accumulated)
 
     return criterion
 

@@ -6,7 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lth_jax.pruning.criteria._inputs import Criterion, kept, widen
+from lth_jax.pruning.checks import check_params
+from lth_jax.pruning.criteria._inputs import Criterion, named
+from lth_jax.pruning.criteria._scaled import (
+    Scaled,
+    aligned,
+    evaluate,
+    scaled,
+    times_power,
+)
+from lth_jax.pruning.masks import apply_mask
+
+_RANGE = 32  # of the exponent of R in the scores: wide, and squares of scores stay in float32
 
 
 def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
@@ -21,9 +32,12 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
     The linearised network is the caller's to give. `forward` should have neither normalisation by
     batch statistics nor activations that bend positive inputs (GELU, tanh, softmax): BatchNorm must
     use running statistics (the identity at initialisation, up to its scale and bias, which enter by
-    their magnitudes like any parameter). `R` multiplies over the layers and may overflow float32 in
-    very deep networks: the scores are then not finite, and `forward` should divide its kernels by a
-    constant, which changes no order in a network without biases.
+    their magnitudes like any parameter).
+
+    `R` grows or shrinks exponentially with depth. Activations and gradients therefore carry integer
+    exponents of their own, and no depth overflows or vanishes. All is computed in at least float32.
+    Where `R` lies outside [2⁻³², 2³²] all scores share a factor, a power of two, that brings it
+    inside; the ranking does not depend on it.
 
     One pass at high sparsity can empty a layer; the paper takes 100, with density `ρ^(k/100)` after
     pass `k`, each from the mask of the last: `iterate` with `schedules.exponential(100, ρ)`.
@@ -54,15 +68,30 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
                 "`forward` start after the embedding."
             )
 
-    def flow(magnitudes: Any) -> jax.Array:
+    # Compiled also in an eager call: operations of small arrays, one by one, take seconds.
+    @jax.jit
+    def scores(magnitudes: Any) -> Any:
         ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), example)
-        outputs = jax.tree.leaves(forward(magnitudes, ones))
-        return sum((widen(out).sum() for out in outputs), start=jnp.zeros(()))
+        program = jax.make_jaxpr(forward)(magnitudes, ones)
+        leaves, structure = jax.tree.flatten(magnitudes)
+        weights, inputs = map(scaled, leaves), list(map(scaled, jax.tree.leaves(ones)))
+        values, exponents = zip(*weights, strict=True)
 
+        def flow(values: Any) -> tuple[jax.Array, Any]:
+            outputs = evaluate(program, [*map(Scaled, values, exponents), *inputs])
+            totals = [scaled(jnp.sum(value), exponent) for value, exponent in outputs]
+            parts, exponent = aligned(totals)
+            return sum(parts[1:], start=parts[0]), exponent
+
+        gradient, exponent = jax.grad(flow, has_aux=True)(values)
+        common = jnp.clip(exponent, -_RANGE, _RANGE)
+        found = [times_power(w * g, common) for w, g in zip(values, gradient, strict=True)]
+        return jax.tree.unflatten(structure, found)
+
+    @named("synflow")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
-        magnitudes = jax.tree.map(jnp.abs, kept(params, mask))
-        gradient = jax.grad(flow)(magnitudes)
-        return jax.tree.map(lambda w, g: widen(w) * widen(g), magnitudes, gradient)
+        check_params(params)
+        return scores(jax.tree.map(jnp.abs, apply_mask(mask, params)))
 
     return criterion

@@ -15,6 +15,7 @@ from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import (
     Criterion,
     kept,
+    named,
     require_initial,
     require_key,
     widen,
@@ -37,6 +38,7 @@ def random() -> Criterion:
       (3,)
     """
 
+    @named("random")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del batches, initial
         check_params(params)
@@ -63,7 +65,7 @@ def magnitude() -> Criterion:
       >>> magnitude()(params, {"w": jnp.ones(2, bool)})["w"].tolist()
       [2.0, 1.0]
     """
-    return _of_final(jnp.abs)
+    return _of_final("magnitude", jnp.abs)
 
 
 def small_final() -> Criterion:
@@ -74,7 +76,7 @@ def small_final() -> Criterion:
       >>> small_final()(params, {"w": jnp.ones(2, bool)})["w"].tolist()
       [-2.0, -1.0]
     """
-    return _of_final(lambda w: -jnp.abs(w))
+    return _of_final("small_final", lambda w: -jnp.abs(w))
 
 
 def large_init() -> Criterion:
@@ -201,6 +203,7 @@ def lamp(*, layouts: Layouts | None = None) -> Criterion:
       [0.111, 1.0, 0.5]
     """
 
+    @named("lamp")
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
         weights = kept(params, mask)
@@ -228,9 +231,10 @@ def _lamp(leaf: jax.Array) -> jax.Array:
     return jnp.zeros_like(squares).at[descending].set(scores).reshape(leaf.shape)
 
 
-def _of_final(f: Callable[[jax.Array], jax.Array]) -> Criterion:
+def _of_final(name: str, f: Callable[[jax.Array], jax.Array]) -> Criterion:
     """The criterion `f(w)`."""
 
+    @named(name)
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches, initial
         check_params(params)
@@ -243,6 +247,7 @@ def _of_final(f: Callable[[jax.Array], jax.Array]) -> Criterion:
 def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Criterion:
     """The criterion `f(w, w₀)`."""
 
+    @named(name)
     def criterion(params, mask, *, key=None, batches=None, initial=None):
         del key, batches
         check_params(params)

@@ -13,6 +13,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.keys import as_threefry
+from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import ones_like
@@ -212,7 +213,13 @@ def straight_through(
         updates, inner_state = update_inner(inner, grads, state.inner, params, extra)
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
-        mask = when(Events(every).at(step), lambda mask, latent: best(latent), state.mask, latent)
+
+        def renewed(mask: Mask, latent: Params) -> Mask:
+            everything = ones_like(latent)
+            new, info = pruner.with_info(latent, everything, count, prunable=prunable)
+            return scores.unless_bad(info, new, mask)
+
+        mask = when(Events(every).at(step), renewed, state.mask, latent)
         return updates, SparseState(mask, step, None, inner_state)
 
     return Transform(init, update)
@@ -239,7 +246,10 @@ def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Mask]) -
 def _drop_and_grow(
     mask: Mask, params: Params, growth: Params, fraction: jax.Array, prunable: Prunable
 ) -> Mask:
-    """Leaf by leaf, swaps a fraction of the kept weights for the others of largest `growth`."""
+    """Leaf by leaf, swaps a fraction of the kept weights for the others of largest `growth`.
+
+    A leaf whose magnitudes or growth cannot decide keeps its mask.
+    """
 
     def revise(use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
         if not use:
@@ -247,7 +257,10 @@ def _drop_and_grow(
         kept = jnp.sum(m, dtype=jnp.int32)
         swapped = (fraction * kept.astype(jnp.float32)).astype(jnp.int32)
         survivors = largest([jnp.abs(p)], [m], kept - swapped)[0]
-        return survivors | largest([g], [~survivors], swapped)[0]
+        new = survivors | largest([g], [~survivors], swapped)[0]
+        dropped = scores.inspect(jnp.abs(p), m, kept - swapped, prunable=True)
+        grown = scores.inspect(g, ~survivors, swapped, prunable=True)
+        return scores.unless_bad(dropped, scores.unless_bad(grown, new, m), m)
 
     check_prunable(prunable, mask)
     return jax.tree.map(revise, prunable, mask, params, growth)
