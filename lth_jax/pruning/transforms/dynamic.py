@@ -13,6 +13,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.keys import as_threefry
+from lth_jax.layouts import Layouts, from_layers, resolve, to_layers
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.events import when
@@ -21,6 +22,7 @@ from lth_jax.pruning.prune import Pruner
 from lth_jax.pruning.topk import largest
 from lth_jax.pruning.transforms.subnetwork import (
     Events,
+    Revision,
     SparseState,
     Start,
     Transform,
@@ -29,7 +31,7 @@ from lth_jax.pruning.transforms.subnetwork import (
     owning,
     update_inner,
 )
-from lth_jax.types import Count, Key, Mask, Params, Prunable
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
 def gradual(
@@ -40,6 +42,7 @@ def gradual(
     every: int,
     begin: int = 0,
     prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> Transform:
     """Gradual pruning during training (Zhu & Gupta, 2017, "To prune, or not to prune").
 
@@ -54,6 +57,7 @@ def gradual(
       every: updates between events.
       begin: the update of the first event.
       prunable: static tree of Python booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
     >>> from lth_jax.pruning import prune, scopes, schedules
     >>> params, prunable, scope = {"w": jnp.array([[3.0, 1.0]])}, {"w": True}, scopes.globally()
@@ -68,9 +72,10 @@ def gradual(
     number = jax.tree.leaves(counts)[0].shape[0]
     events = Events(every, begin, begin + every * number)
 
-    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Mask:
+    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
         count = trees.index(jax.tree.map(jnp.asarray, counts), (step - begin) // every)
-        return pruner(params, mask, count, prunable=prunable)
+        new, info = pruner.with_info(params, mask, count, prunable=prunable, layouts=layouts)
+        return new, scores.is_bad(info)
 
     return owning(inner, ones_like, events, _in_the_callers_structure(prunable, revise))
 
@@ -83,11 +88,12 @@ def sparse_evolution(
     key: Key,
     fraction: float = 0.3,
     prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> Transform:
     """SET (Mocanu et al., 2018): each event drops the smallest weights and grows random ones.
 
-    In every prunable leaf `fraction` of the kept weights, those of smallest magnitude, are dropped
-    and as many others are grown at random with value 0: the counts of all leaves stay as they
+    In every prunable layer `fraction` of the kept weights, those of smallest magnitude, are dropped
+    and as many others are grown at random with value 0: the counts of all layers stay as they
     started. Then the step is taken under the new mask.
 
     Args:
@@ -97,6 +103,7 @@ def sparse_evolution(
       key: typed key; it becomes a leaf of the state, one per member.
       fraction: of the kept weights, dropped at each event.
       prunable: static tree of Python booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`).
 
     >>> start = lambda params: {"w": jnp.array([[True, True], [False, False]])}
     >>> tx = sparse_evolution(optax.sgd(0.1), start, Events(every=5), key=jax.random.key(0),
@@ -107,12 +114,12 @@ def sparse_evolution(
     2
     """
 
-    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Mask:
+    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(key, len(leaves))
         draws = [jax.random.uniform(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
         growth = jax.tree.unflatten(structure, draws)
-        return _drop_and_grow(mask, params, growth, jnp.float32(fraction), prunable)
+        return _drop_and_grow(mask, params, growth, jnp.float32(fraction), prunable, layouts)
 
     # Of another implementation it would draw other numbers in a population than alone.
     key = as_threefry(key)
@@ -126,10 +133,11 @@ def rigl(
     *,
     fraction: float = 0.3,
     prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> Transform:
     """RigL (Evci et al., 2020): drops the smallest weights, grows where the gradient is largest.
 
-    At update t, in every prunable leaf, the fraction `fraction/2·(1 + cos(π·t/end))` of the kept
+    At update t, in every prunable layer, the fraction `fraction/2·(1 + cos(π·t/end))` of the kept
     weights is dropped by magnitude, and as many of the others are grown, by magnitude of the
     gradient, with value 0: counts stay as they started. `update` must get the dense gradient (of
     the loss at the masked weights). The step is then taken under the new mask, where the paper
@@ -141,6 +149,7 @@ def rigl(
       events: at which updates; with an `end`, usually three quarters of training.
       fraction: of the kept weights, dropped at first.
       prunable: static tree of Python booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`).
 
     >>> start = lambda params: {"w": jnp.array([[True, True], [False, False]])}
     >>> tx = rigl(optax.sgd(0.1), start, Events(every=5, end=100), fraction=0.5,
@@ -151,11 +160,11 @@ def rigl(
     [[True, False], [False, True]]
     """
 
-    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Mask:
+    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
         trees.check_same_structure("grads", grads, "params", params)  # not one per example
         done = step.astype(jnp.float32) / events.end
         now = fraction / 2 * (1 + jnp.cos(jnp.pi * done))
-        return _drop_and_grow(mask, params, jax.tree.map(jnp.abs, grads), now, prunable)
+        return _drop_and_grow(mask, params, jax.tree.map(jnp.abs, grads), now, prunable, layouts)
 
     return owning(inner, start, events, _in_the_callers_structure(prunable, revise))
 
@@ -167,6 +176,7 @@ def straight_through(
     *,
     every: int = 1,
     prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> Transform:
     """Dense latent weights, a network of their best; gradients pass straight through the mask.
 
@@ -181,6 +191,7 @@ def straight_through(
       count: how many weights the network keeps, as the pruner's scope counts.
       every: updates between revisions of the mask.
       prunable: static tree of Python booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
     >>> from lth_jax.pruning import prune, scopes
     >>> from lth_jax.pruning.transforms import effective_params
@@ -196,14 +207,19 @@ def straight_through(
     """
     inner = optax.with_extra_args_support(inner)
 
-    def best(params: Params) -> Mask:
+    def best(params: Params) -> tuple[Mask, Info]:
         latent = in_structure_of("params", params, "prunable", prunable)
-        mask = pruner(latent, ones_like(latent), count, prunable=prunable)
-        return in_structure_of("mask", mask, "params", params)
+        mask, info = pruner.with_info(
+            latent, ones_like(latent), count, prunable=prunable, layouts=layouts
+        )
+        return in_structure_of("mask", mask, "params", params), info
 
     def init(params: Params) -> SparseState:
         state = init_inner(inner, params, latent=True)
-        return SparseState(best(params), jnp.zeros((), jnp.int32), None, state)
+        mask, info = best(params)
+        scores.check(info, pruner.criterion, count, prunable)
+        undecided = scores.is_bad(info).astype(jnp.int32)
+        return SparseState(mask, jnp.zeros((), jnp.int32), None, state, undecided)
 
     def update(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
@@ -214,53 +230,72 @@ def straight_through(
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
 
-        def renewed(mask: Mask, latent: Params) -> Mask:
-            everything = ones_like(latent)
-            new, info = pruner.with_info(latent, everything, count, prunable=prunable)
-            return scores.unless_bad(info, new, mask)
+        def renewed(held: tuple[Mask, jax.Array], latent: Params) -> tuple[Mask, jax.Array]:
+            new, info = best(latent)
+            return scores.unless_bad(info, new, held[0]), held[1] + scores.is_bad(info)
 
-        mask = when(Events(every).at(step), renewed, state.mask, latent)
-        return updates, SparseState(mask, step, None, inner_state)
+        held = (state.mask, state.undecided)
+        mask, undecided = when(Events(every).at(step), renewed, held, latent)
+        return updates, SparseState(mask, step, None, inner_state, undecided)
 
     return Transform(init, update)
 
 
-def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Mask]) -> Any:
+def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Revision]) -> Any:
     """`revise` on trees in the containers of `prunable`; its mask in those of the old one.
 
     Counts, groups and layouts that the caller made lie in the containers of `prunable`; the
     parameters need not: `nnx.Optimizer` replaces variables by arrays.
     """
 
-    def inside(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Mask:
+    def inside(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Revision:
         trees_ = {"mask": mask, "grads": grads, "params": params}
         theirs = {
             name: in_structure_of(name, tree, "prunable", prunable) for name, tree in trees_.items()
         }
-        new = revise(theirs["mask"], step, key, theirs["grads"], theirs["params"])
-        return in_structure_of("mask", new, "params", mask)
+        new, undecided = revise(theirs["mask"], step, key, theirs["grads"], theirs["params"])
+        return in_structure_of("mask", new, "params", mask), undecided
 
     return inside
 
 
 def _drop_and_grow(
-    mask: Mask, params: Params, growth: Params, fraction: jax.Array, prunable: Prunable
-) -> Mask:
-    """Leaf by leaf, swaps a fraction of the kept weights for the others of largest `growth`.
+    mask: Mask,
+    params: Params,
+    growth: Params,
+    fraction: jax.Array,
+    prunable: Prunable,
+    layouts: Layouts | None,
+) -> Revision:
+    """Layer by layer, swaps a fraction of the kept weights for the others of largest `growth`.
 
-    A leaf whose magnitudes or growth cannot decide keeps its mask.
+    A layer whose magnitudes or growth cannot decide keeps its mask.
     """
 
-    def revise(use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
-        if not use:
-            return m
+    def revise(m: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         kept = jnp.sum(m, dtype=jnp.int32)
         swapped = (fraction * kept.astype(jnp.float32)).astype(jnp.int32)
         survivors = largest([jnp.abs(p)], [m], kept - swapped)[0]
         new = survivors | largest([g], [~survivors], swapped)[0]
         dropped = scores.inspect(jnp.abs(p), m, kept - swapped, prunable=True)
         grown = scores.inspect(g, ~survivors, swapped, prunable=True)
-        return scores.unless_bad(dropped, scores.unless_bad(grown, new, m), m)
+        bad = scores.is_bad(dropped) | scores.is_bad(grown)
+        return jnp.where(bad, m, new), bad
 
     check_prunable(prunable, mask)
-    return jax.tree.map(revise, prunable, mask, params, growth)
+    known, undecided = resolve(mask, layouts), []
+
+    def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
+        if not use:
+            return m
+        layout = known.get(name)
+        if layout is None or not layout.stacked:
+            new, bad = revise(m, p, g)
+        else:
+            layers, bad = jax.vmap(revise)(*(to_layers(x, layout) for x in (m, p, g)))
+            new = from_layers(layers, layout, m.shape)
+        undecided.append(jnp.any(bad))
+        return new
+
+    new = trees.map_named(leaf, prunable, mask, params, growth)
+    return new, jnp.any(jnp.stack(undecided))

@@ -24,6 +24,9 @@ Transform: TypeAlias = optax.GradientTransformationExtraArgs
 Start = Callable[[Params], Mask]
 """`params -> mask`: the mask to begin with; called by `init` only."""
 
+Revision = tuple[Mask, jax.Array]
+"""A new mask, and whether scores could not decide (part of) it (boolean scalar)."""
+
 _REFUSED = {
     "LookaheadState": "`optax.lookahead` updates two copies of the weights, so it cannot be inside "
     "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` from masked weights on",
@@ -43,12 +46,15 @@ class SparseState(NamedTuple):
       step: how many updates there have been (int32).
       key: of the transformations that draw at random, else None.
       inner: the inner optimizer's state.
+      undecided: at how many events scores were not finite, or all equal, so that a layer (of
+        pruners: the whole network) kept the mask it had (int32).
     """
 
     mask: Mask
     step: jax.Array
     key: Key | None
     inner: Any
+    undecided: jax.Array
 
 
 class Events(NamedTuple):
@@ -66,9 +72,6 @@ class Events(NamedTuple):
         """
         since = step - self.begin
         return (since >= 0) & (step < self.end) & (since % self.every == 0)
-
-
-NEVER = Events(every=1, begin=0, end=0)
 
 
 def mask_updates() -> Transform:
@@ -164,14 +167,14 @@ def static_sparse(inner: optax.GradientTransformation, start: Start) -> Transfor
     >>> optax.apply_updates(params, updates)["w"].tolist()
     [0.0, 0.0]
     """
-    return owning(inner, start, NEVER, lambda mask, step, key, grads, params: mask)
+    return owning(inner, start, None, None)
 
 
 def owning(
     inner: optax.GradientTransformation,
     start: Start,
-    events: Events,
-    revise: Callable[..., Mask],
+    events: Events | None,
+    revise: Callable[..., Revision] | None,
     key: Key | None = None,
 ) -> Transform:
     """`masked(inner)` whose mask `revise(mask, step, key, grads, params)` renews at events.
@@ -183,10 +186,15 @@ def owning(
     def init(params: Params) -> SparseState:
         mask = _checked(start(params), params)
         state = mask_slots(inner, init_inner(inner, apply_mask(mask, params)), mask)
-        return SparseState(mask, jnp.zeros((), jnp.int32), key, state)
+        zero = jnp.zeros((), jnp.int32)
+        return SparseState(mask, zero, key, state, zero)
 
-    def revised(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Mask:
-        return revise(mask, step, key, grads, apply_mask(mask, params))
+    def revised(
+        held: tuple[Mask, jax.Array], step: Any, key: Any, grads: Params, params: Params
+    ) -> tuple[Mask, jax.Array]:
+        assert revise is not None
+        mask, undecided = revise(held[0], step, key, grads, apply_mask(held[0], params))
+        return mask, held[1] + undecided
 
     def update(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
@@ -194,12 +202,13 @@ def owning(
         if "mask" in extra:
             raise TypeError("`update` takes no `mask` here: the state carries it.")
         _checked(state.mask, params)
-        step, mask = state.step, state.mask
-        if events is not NEVER:
+        step, held = state.step, (state.mask, state.undecided)
+        if events is not None and revise is not None:
             key = None if state.key is None else jax.random.fold_in(state.key, step)
-            mask = when(events.at(step), revised, mask, step, key, grads, params)
+            held = when(events.at(step), revised, held, step, key, grads, params)
+        mask, undecided = held
         updates, slots = _step(inner, mask, grads, state.inner, params, extra)
-        return updates, SparseState(mask, step + 1, state.key, slots)
+        return updates, SparseState(mask, step + 1, state.key, slots, undecided)
 
     return Transform(init, update)
 
