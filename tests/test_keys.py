@@ -246,10 +246,13 @@ MASK = np.ones((2, 2), bool)
 LOAD = {"data_dir": "nowhere", "validation": 10}
 SEEDED = {
     "lth_jax.data.datasets.load": lambda seed: datasets.load("digits", seed=seed, **LOAD),
-    "lth_jax.data.builders.mnist1d": lambda data_seed: datasets.load(
+    "lth_jax.data.standard.stock_mnist1d": lambda data_seed: datasets.load(
         "mnist1d", seed=0, data_seed=data_seed, **LOAD
     ),
-    "lth_jax.data.builders.turned": lambda data_seed: datasets.load(
+    "lth_jax.data.standard.mnist1d": lambda data_seed: datasets.load(
+        "mnist1d", seed=0, data_seed=data_seed, train=10, test=5, **LOAD
+    ),
+    "lth_jax.data.standard.turned": lambda data_seed: datasets.load(
         "mnist", seed=0, data_seed=data_seed, minority=0.1, **LOAD
     ),
     "lth_jax.data.made.split": lambda seed: made.split(
@@ -380,8 +383,10 @@ KEYED = {
     "pruning.masks.shuffle": of_half(masks.shuffle),
     "pruning.masks.shuffle_globally": of_half(masks.shuffle_globally),
     "pruning.supermask.bernoulli": lambda key: supermask.bernoulli(key, PARAMS, prunable=PRUNABLE),
-    "pruning.supermask.init_scores": lambda key: supermask.init_scores(key, PARAMS),
-    "pruning.transforms.sparse_evolution": evolved,
+    "pruning.supermask.init_scores": lambda key: supermask.init_scores(
+        key, PARAMS, prunable=PRUNABLE
+    ),
+    "pruning.transforms.dynamic.sparse_evolution": evolved,
     "structure.regroup.shuffle_blocks": lambda key: shuffle_blocks(key, HALF, PRUNABLE),
     "training.augment.noisy_labels": lambda key: augment.noisy_labels(3, key) and 0,
     "training.augment.smooth": shown(augment.smooth),
@@ -406,8 +411,11 @@ WITHOUT = {  # they pass the key to one of those above, or to a function of the 
     "landscape.step_size.at_named_points",
     "lottery.curvature.training_loss",
     "lottery.curvature.relative_sharpness_at",
+    "lottery.identity.training_program",
+    "lottery.starts.control_arm",
     "pruning.criteria.weights.random",
     "pruning.criteria._inputs.require_key",
+    "pruning.transforms.subnetwork.owning",
     "structure.coarsen.random_units",
     "training.segment.take",
 }

@@ -365,7 +365,7 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
             out = init(key, *call_args, **kwargs)
         return out[0] if isinstance(out, tuple) else out
 
-    params = jax.eval_shape(start, jax.eval_shape(lambda: jax.random.PRNGKey(0)), *args)
+    params = jax.eval_shape(start, jax.eval_shape(lambda: jax.random.key(0)), *args)
     # `hk.layer_stack` initialises a layer under the layer's own name, without that of the stack.
     layers = (
         (whole, seen[own])

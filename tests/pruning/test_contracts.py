@@ -22,6 +22,7 @@ from lth_jax import trees
 from lth_jax.layouts import DENSE
 from lth_jax.pruning import criteria, granularity, masks, scopes
 from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scores import is_bad
 from lth_jax.types import Batch
 
 WIDTHS = (4, 8, 4)
@@ -275,12 +276,13 @@ def scorer(name):
 
 @functools.cache
 def selector(grain, select):
-    """`(scores, mask, count) -> mask`, compiled once; scopes of one `select` share it."""
+    """`(scores, mask, count) -> (mask, info)`, compiled once; scopes of one `select` share it."""
 
     def run(scores, mask, count):
         scope = scopes.Scope(counts=None, select=select)
         pruner = prune(lambda *_, **__: scores, scope, GRANULARITIES[grain][0])
-        return pruner(scores, mask, count, prunable=PRUNABLE, layouts=layouts_of(scores))
+        options = {"prunable": PRUNABLE, "layouts": layouts_of(scores)}
+        return pruner.with_info(scores, mask, count, **options)
 
     return jax.jit(run)
 
@@ -305,7 +307,11 @@ def test_every_granularity_and_scope_keeps_its_count_and_resurrects_nothing(name
         for density in (0.7, 0.3):
             scores = scorer(name)(params, mask, given["key"], given["initial"])
             count = rules.counts(params, density, prunable=PRUNABLE)
-            before, mask = mask, selector(grain, rules.select)(scores, mask, count)
+            before, (mask, info) = mask, selector(grain, rules.select)(scores, mask, count)
+            if bool(is_bad(info)):  # whole columns read the same activations
+                assert (name, grain) == ("activation_norms", "columns")
+                same(before, mask)
+                continue
             for kept, wanted, shapes in pools(mask, count, scope):
                 assert wanted <= kept < wanted + max(map(unit_size, shapes)), (grain, scope)
             assert all(bool(layer[0].all()) for layer in mask)  # biases are not prunable
