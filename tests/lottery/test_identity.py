@@ -182,6 +182,7 @@ TRAINERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_program_of_training_covers_every_part_of_a_trainer():
     def key(trainer):
         lab = lab_of(trainer)

@@ -11,6 +11,7 @@ from lth_jax.pruning import masks, scopes, transforms
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import Events
 from tests.pruning.optax_list import ALL, NEEDS, PER_EXAMPLE, builders
+from tests.thinning import thinned
 
 # No two leaves share their last axes, so a slot is recognised by its shape alone.
 PARAMS = {
@@ -117,7 +118,7 @@ def test_the_list_is_the_whole_of_optax():
     assert {"adam", "partition", "MultiSteps", "monitor", "muon", "dog", "sophia"} <= set(ALL)
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", thinned(sorted(ALL), 6))
 def test_every_optimizer_is_traced_or_refused(name):
     def init_and_update(make):
         tx = make(ALL[name])

@@ -13,6 +13,7 @@ from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scores import is_bad
+from tests.thinning import thinned
 
 PARAMS = {"a": {"w": np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)}}
 PARAMS["b"] = {"w": np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)}
@@ -86,9 +87,16 @@ def run(name, params, how, initial=INITIAL):
     return jax.tree.map(lambda leaf: leaf[0], (mask, info))
 
 
-@pytest.mark.parametrize("how", ["eager", "jit", "vmap"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in BLIND])
+SEEING = [n for n in NAMES if n not in BLIND]
+CASES = [
+    (name, value, how)
+    for name in SEEING
+    for value in (np.nan, np.inf)
+    for how in ("jit", "vmap", "eager")
+]
+
+
+@pytest.mark.parametrize(("name", "value", "how"), thinned(CASES, 7))
 def test_a_weight_that_is_no_number_decides_nothing(name, value, how):
     wild = jax.tree.map(lambda w: w, PARAMS)
     wild["a"]["w"] = wild["a"]["w"].at[0, 0].set(value)
@@ -103,8 +111,9 @@ def test_a_weight_that_is_no_number_decides_nothing(name, value, how):
         assert not info["nonfinite"].any()
 
 
-@pytest.mark.parametrize("how", ["eager", "jit"])
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in BLIND])
+@pytest.mark.parametrize(
+    ("name", "how"), thinned([(name, how) for name in SEEING for how in ("jit", "eager")], 5)
+)
 def test_scores_that_are_all_equal_decide_nothing(name, how):
     rest = jax.tree.map(jnp.zeros_like, PARAMS)
     pruner = prune(made(name), scopes.layerwise())
@@ -123,8 +132,10 @@ def test_scores_that_are_all_equal_decide_nothing(name, how):
         pruner(rest, ONES, count, prunable=PRUNABLE, **given)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    thinned([(name, dtype) for name in NAMES for dtype in (jnp.float16, jnp.bfloat16)], 3),
+)
 def test_half_precision_ranks_as_float32_does(name, dtype):
     # Rounded first, so that both see the same weights; activations of 300 overflow float16 squared.
     half = jax.tree.map(lambda w: w.astype(dtype), PARAMS)

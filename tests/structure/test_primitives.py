@@ -24,6 +24,7 @@ from lth_jax.structure.graph import TRANSPARENT, Op, Value
 from lth_jax.structure.links import Links
 from lth_jax.structure.rules import RULES
 from lth_jax.structure.solvers import REFUSED
+from tests.thinning import thinned
 
 UNITS = 6
 
@@ -326,7 +327,7 @@ def case():
     )
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", thinned(EXACT, 3))
 def test_a_network_through_it_loses_units_exactly(name, case):
     params, x = case
     apply = network(EXACT[name])
