@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, checks
 from experiments.configs import base
 from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
@@ -64,7 +64,7 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
     folder = Path(info.path)
     experiment = saved_config(folder / "config.json")
-    build.check(experiment)
+    checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     lab = build.lab(experiment, loaded)
     program = training_program(lab.trainer, lab.data, lab.hyper, lab.root)

@@ -5,7 +5,7 @@ import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from experiments.configs import base
 from lth_jax.store import Interrupted
 from lth_jax.store.files import read_json
 
-MANY = 12  # names that a sentence can list
+MANY = 12  # names above which several may be near
 
 
 class UserError(Exception):
@@ -28,16 +28,29 @@ class LostProcess(UserError):
     """Another process of the job is gone."""
 
 
-def nearest(kind: str, name: str, known: Any) -> str:
-    """A sentence that names a wrong name, the nearest right ones, and all if there are few.
+def nearest(kind: str, name: str, known: Collection[str]) -> str:
+    """A sentence that names a wrong name and lists all right ones, the nearest first.
 
-    >>> nearest("`model.name`", "mpl", ["mlp", "convnet"])
-    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: convnet, mlp."
+    >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
+    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
     """
-    close = difflib.get_close_matches(name, list(known), n=1 if len(known) <= MANY else 3)
+    close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
     hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
-    rest = f" It must be one of: {', '.join(sorted(known))}." if len(known) <= MANY else ""
-    return f"{kind} is '{name}';{hint}{rest}"
+    ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
+    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas, the empty one in a word.
+
+    >>> listed(["", "host"])
+    'empty, host'
+    """
+    return ", ".join(name or "empty" for name in names)
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, b, a).ratio()
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -124,11 +137,11 @@ def _overrides(argv: list[str]) -> list[str]:
 
 def _load(argv: list[str], default: str) -> ConfigDict:
     """The config before its overrides: what `get_config()` of the file returns."""
-    argument = _given(argv, default).partition(":")[2]
+    argument = given_config(argv, default).partition(":")[2]
     return config_module(argv, default).get_config(*([argument] if argument else []))
 
 
-def _given(argv: list[str], default: str) -> str:
+def given_config(argv: Sequence[str], default: str) -> str:
     """The value of `--config`."""
     given = default
     for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
@@ -145,7 +158,7 @@ def config_module(argv: list[str], default: str) -> ModuleType:
     Raises:
       UserError: if there is no such Python file.
     """
-    given = _given(argv, default)
+    given = given_config(argv, default)
     path = given.partition(":")[0]
     if not Path(path).is_file():
         raise UserError(f"`--config` is '{given}'; there is no file '{path}'.")
@@ -158,7 +171,7 @@ def config_module(argv: list[str], default: str) -> ModuleType:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Runs a program, and turns what the user can mend into one sentence.
+    """Runs a program, and prints a `UserError` as one sentence.
 
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, measure, runner, trainers
+from experiments import build, checks, measure, networks, runner, trainers
 from experiments.configs import base, families
 from experiments.flags import UserError
 from lth_jax import store as stores
@@ -48,11 +48,11 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     if family in ("recurrent", "tabular", "planted"):  # as many as the rest of the test needs
         experiment.data.validation = 10
         experiment.data.options.update(train=200, test=10)
-    build.check(experiment)
+    checks.check(experiment)
     loaded = build.dataset(config)
     trainer, info = step_of(experiment, loaded)
     assert info["train_loss"].shape == ()
-    outputs = trainers.outputs(trainer.model, loaded.train).shape[-1]
+    outputs = networks.shapes(experiment, loaded).outputs.shape[-1]
     assert outputs == loaded.classes
     assert ("bits" in trainer.metrics) == (family == "language")
 
@@ -74,7 +74,7 @@ IMAGES = made((8, 8, 1))
 def experiment_with(**train):
     experiment = base.ladder().experiment
     experiment.train.update(**train)
-    build.check(experiment)
+    checks.check(experiment)
     return experiment
 
 

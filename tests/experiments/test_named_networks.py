@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import build, trainers
+from experiments import build, checks, trainers
 from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import trees
@@ -23,7 +23,7 @@ def config(name, **options):
     experiment = base.ladder().experiment
     experiment.model.name = name
     experiment.model.options = options
-    build.check(experiment)
+    checks.check(experiment)
     return experiment
 
 

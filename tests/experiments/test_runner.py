@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from experiments import build, runner
+from experiments import build, checks, runner, schedules
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
 from experiments.flags import UserError
 from lth_jax import cli
@@ -193,7 +193,7 @@ def test_bad_machine_fields(workdir):
     ],
 )
 def test_every_config_is_sound(config):
-    build.check(config.experiment)
+    checks.check(config.experiment)
     build.model(config.experiment)
 
 
@@ -202,7 +202,7 @@ def test_the_levels_of_lenet_have_the_densities_of_the_paper():
     params, _ = jax.eval_shape(
         build.model(experiment).init, jax.random.key(0), np.zeros((1, 28, 28, 1))
     )
-    scope = build.SCOPES["layerwise"](experiment.prune)
+    scope = schedules.SCOPES["layerwise"](experiment.prune)
     prunable = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     kept = [
         sum(
@@ -214,7 +214,7 @@ def test_the_levels_of_lenet_have_the_densities_of_the_paper():
             )
             if use
         )
-        for d in build.densities(experiment, params)
+        for d in schedules.densities(experiment, params)
     ]
     percents = {n: round(100 * kept[n - 1] / 266_200, 1) for n in (3, 7, 9, 15, 18)}
     assert percents == {3: 51.3, 7: 21.1, 9: 13.5, 15: 3.6, 18: 1.9}
