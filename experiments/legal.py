@@ -106,8 +106,8 @@ FLAG = Legal("True or False", lambda value: isinstance(value, bool))
 def shown(value: Any, *, quoted: bool = True) -> str:
     r"""A value in a sentence: on one line, and not too long.
 
-    >>> shown("a\nb"), shown(10), shown("x" * 100)[-6:]
-    ("'a\\nb'", '10', "xxx…")
+    >>> shown("a\nb"), shown(10), shown("x" * 100)[-4:]
+    ("'a\\nb'", '10', 'xxx…')
     """
     plain = value.to_dict() if isinstance(value, ConfigDict) else value
     written = repr(plain) if quoted else repr(plain)[1:-1]

@@ -1,7 +1,8 @@
 """The fields that every ladder has, with their defaults; each config file sets what it means to.
 
 What each field means, and its legal values: `experiments.fields`, which
-`python -m experiments.run --help` prints. `experiment` decides the numbers and is hashed whole; `machine` says where and how to run.
+`python -m experiments.run --help` prints. `experiment` decides the numbers and is hashed whole;
+`machine` decides where and how to run.
 """
 
 from ml_collections import ConfigDict
