@@ -57,7 +57,8 @@ def dataset(config: ConfigDict) -> data.Dataset:
         )
     checks.check_examples(experiment, len(loaded.train.y))
     if experiment.train.distill.teacher:
-        with user_errors():
+        teacher = f"`train.distill.teacher` is '{experiment.train.distill.teacher}': "
+        with user_errors(prefix=teacher):
             loaded = teachers.with_answers(experiment, machine.workdir, loaded)
     return loaded
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from experiments import flags
 from experiments.configs import base
 from experiments.fields import FIELDS, OPEN, Field, leaves
+from experiments.legal import shown
 from experiments.networks import attributes
 
 DEFAULT = "experiments/configs/mnist1d_ladder.py"
@@ -30,11 +31,21 @@ def config_of(argv: Sequence[str], default: str, description: str) -> ConfigDict
       SystemExit: with code 0, after `--help` is printed.
     """
     rest = [argument for argument in argv if argument not in HELP]
-    config = flags.parse(rest, default)
+    config = flags.parse(rest, default, not_legal)
     if len(rest) < len(argv):
         print(f"{description.strip()}\n\n{fields_help(config, flags.given_config(rest, default))}")
         raise SystemExit(0)
     return config
+
+
+def not_legal(path: str, text: str) -> str | None:
+    """The sentence for a text that is no value of a field; None for fields of free names.
+
+    >>> not_legal("experiment.train.steps", "many")
+    "`train.steps` is 'many'; it must be an integer in 1 … 2147483647."
+    """
+    field = FIELDS.get(path.removeprefix("experiment."))
+    return field and f"`{field.name}` is {shown(text)}; it must be {field.legal.words}."
 
 
 def fields_help(config: ConfigDict, file: str) -> str:

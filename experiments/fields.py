@@ -181,7 +181,9 @@ _TABLE = (
         several(AT_LEAST_1, "a tuple of levels in 1 … `prune.levels`, each once"),
         "levels at which the controls train; empty: all",
     ),
-    Field("machine.workdir", text("the name of a folder", r"[^\x00]+"), "folder of all runs"),
+    Field(
+        "machine.workdir", text("the name of a folder", r"[^\x00-\x1f\x7f]+"), "folder of all runs"
+    ),
     Field("machine.data_dir", FOLDER, "prepared data; empty: `data` in the workdir"),
     Field("machine.manual_dir", FOLDER, "files of MNIST and the like, which only their user has"),
     Field("machine.chunk", AT_LEAST_0, "members vectorised together; 0: measured"),
@@ -200,7 +202,7 @@ _TABLE = (
     Field("machine.compilation_cache", FLAG, "whether compiled programs and plans are kept"),
     Field(
         "machine.coordinator",
-        text("HOST:PORT, auto, or empty", r"|auto|[^\x00]+:\d+"),
+        text("HOST:PORT, auto, or empty", r"|auto|[^\x00-\x1f\x7f]+:\d+"),
         "of several processes: HOST:PORT of process 0; auto: from Slurm or a TPU pod",
     ),
     Field("machine.processes", AT_LEAST_0, "of the job, unless auto"),

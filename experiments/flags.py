@@ -17,6 +17,8 @@ from experiments.configs import base
 from lth_jax.store import Interrupted
 from lth_jax.store.files import read_json
 
+Explain = Callable[[str, str], str | None]
+ARGUMENTS = ("--config", "--config.FIELD", "--help")
 MANY = 12  # names above which several may be near
 
 
@@ -83,25 +85,41 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
     return saved
 
 
-def parse(argv: list[str], default: str) -> ConfigDict:
+def parse(
+    argv: Sequence[str], default: str, explain: Explain = lambda name, text: None
+) -> ConfigDict:
     """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 
     Args:
       argv: the program's name and its arguments.
       default: the config file where none is given.
+      explain: `(field, text) -> sentence` for a text that is no value of the field; None where the
+        parser's own sentence will do.
 
     Raises:
-      UserError: for a file that cannot be loaded, an unknown field (with the nearest one), a
-        value of the wrong type, or an argument that is none of these.
+      UserError: for a file that cannot be loaded, an unknown field, a value of the wrong type, or
+        an argument that is none of these.
     """
     try:
-        config = _load(argv, default)
-        for name in _overrides(argv):
-            if name not in dict(fields(config)):
-                raise UserError(nearest("a field of `--config`", name, dict(fields(config))))
+        known = dict(fields(_load(argv, default)))
+        for name, _ in _overrides(argv):
+            if name not in known:
+                raise UserError(nearest("a field of `--config`", name, known))
         return _parsed(_config_first(argv), default)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(nearest("an argument", f"--{error.flagname}", ARGUMENTS)) from error
+    except flags.IllegalFlagValueError as error:
+        for name, text in _overrides(argv):
+            if f"--config.{name}={text}:" in str(error) and (sentence := explain(name, text)):
+                raise UserError(sentence) from error
+        raise UserError(one_line(error)) from error
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split())
 
 
 def _parsed(argv: list[str], default: str) -> ConfigDict:
@@ -117,7 +135,7 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     return held.value
 
 
-def _config_first(argv: list[str]) -> list[str]:
+def _config_first(argv: Sequence[str]) -> list[str]:
     """The arguments with `--config` before its overrides, as ml_collections wants them."""
     first: list[str] = []
     rest: list[str] = []
@@ -130,12 +148,17 @@ def _config_first(argv: list[str]) -> list[str]:
     return [argv[0], *first, *rest]
 
 
-def _overrides(argv: list[str]) -> list[str]:
-    marked = [arg.lstrip("-") for arg in argv[1:] if arg.startswith(("-config.", "--config."))]
-    return [arg.partition("=")[0].removeprefix("config.") for arg in marked]
+def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """`(field, text)` of each `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
+    found = []
+    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
+        if argument.startswith(("-config.", "--config.")):
+            name, given, text = argument.lstrip("-").removeprefix("config.").partition("=")
+            found.append((name, text if given else after))
+    return found
 
 
-def _load(argv: list[str], default: str) -> ConfigDict:
+def _load(argv: Sequence[str], default: str) -> ConfigDict:
     """The config before its overrides: what `get_config()` of the file returns."""
     argument = given_config(argv, default).partition(":")[2]
     return config_module(argv, default).get_config(*([argument] if argument else []))
@@ -152,7 +175,7 @@ def given_config(argv: Sequence[str], default: str) -> str:
     return given
 
 
-def config_module(argv: list[str], default: str) -> ModuleType:
+def config_module(argv: Sequence[str], default: str) -> ModuleType:
     """The config file of a command line, as a module.
 
     Raises:
@@ -178,7 +201,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if isinstance(error, LostProcess):
             os._exit(2)  # an orderly exit would wait for the lost process
         sys.exit(2)

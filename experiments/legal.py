@@ -11,6 +11,7 @@ from experiments.flags import listed
 
 MOST = 2**31 - 1  # steps, rows and counts are int32
 LARGEST, TINIEST = (float(x) for x in (np.finfo(np.float32).max, np.finfo(np.float32).tiny))
+PRINTED = r"[^\x00-\x1f\x7f]*"
 SHOWN = 60  # characters of a value that a sentence repeats
 
 
@@ -65,7 +66,7 @@ def one_of(*names: str) -> Legal:
     return Legal(f"one of: {listed(names)}", lambda value: value in names, names)
 
 
-def text(words: str, pattern: str = r"[^\x00]*", longest: int = 4096) -> Legal:
+def text(words: str, pattern: str = PRINTED, longest: int = 4096) -> Legal:
     """Strings that match a pattern."""
 
     def holds(value: Any) -> bool:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from experiments.flags import UserError
+from lth_jax.store import StoreError
 
 LIBRARY: Mapping[str, str] = {
     "steps": "train.steps",
@@ -81,6 +82,6 @@ def user_errors(
         yield
     except UserError as error:
         raise UserError(f"{prefix}{error}") from error
-    except (ImportError, OSError, OverflowError, TypeError, ValueError) as error:
+    except (StoreError, ImportError, OSError, OverflowError, TypeError, ValueError) as error:
         message = by_fields(str(error), names, options=options, under=under)
         raise UserError(f"{prefix}{message}") from error

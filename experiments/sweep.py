@@ -248,7 +248,7 @@ def _finished(workdir: str, job: Job) -> bool:
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
     """What the config file sweeps, and the command line on top of it."""
     swept = [argument for argument in argv if argument.startswith(PREFIX)]
-    make = flags.config_module(list(argv), DEFAULT).__dict__.get("get_sweep")
+    make = flags.config_module(argv, DEFAULT).__dict__.get("get_sweep")
     if not swept and make is None:
         return h.Grid(0, lambda: iter(()))
     try:

@@ -114,7 +114,9 @@ def test_a_member_drops_as_often_as_its_own_number_says():
 def test_a_chance_to_drop_lies_below_1():
     experiment = base.ladder().experiment
     experiment.model.options.dropout = 1.0
-    with pytest.raises(UserError, match=r"`model.options.dropout` is 1.0; it must be a number in \[0, 1\)"):
+    with pytest.raises(
+        UserError, match=r"`model.options.dropout` is 1.0; it must be a number in \[0, 1\)"
+    ):
         trainers.trainer(experiment, IMAGES)
 
 
