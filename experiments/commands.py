@@ -18,20 +18,23 @@ HELP = ("-h", "--help", "-help")
 WIDTH = 100
 
 
-def config_of(argv: Sequence[str], default: str, description: str) -> ConfigDict:
+def config_of(
+    argv: Sequence[str], default: str, description: str, further: Sequence[str] = ()
+) -> ConfigDict:
     """The config of a command line, or its help.
 
     Args:
       argv: the program's name and its arguments.
       default: the config file where none is given.
       description: what the command does and its other arguments, for `--help`.
+      further: names of those other arguments.
 
     Raises:
       UserError: see `flags.parse`.
       SystemExit: with code 0, after `--help` is printed.
     """
     rest = [argument for argument in argv if argument not in HELP]
-    config = flags.parse(rest, default, not_legal)
+    config = flags.parse(rest, default, not_legal, further)
     if len(rest) < len(argv):
         print(f"{description.strip()}\n\n{fields_help(config, flags.given_config(rest, default))}")
         raise SystemExit(0)

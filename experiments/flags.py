@@ -19,6 +19,7 @@ from lth_jax.store.files import read_json
 
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
+"""What every command with a config takes."""
 MANY = 12  # names above which several may be near
 
 
@@ -85,8 +86,15 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
     return saved
 
 
+def _no_words(name: str, text: str) -> None:
+    """Leaves the sentence to the parser."""
+
+
 def parse(
-    argv: Sequence[str], default: str, explain: Explain = lambda name, text: None
+    argv: Sequence[str],
+    default: str,
+    explain: Explain = _no_words,
+    further: Sequence[str] = (),
 ) -> ConfigDict:
     """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 
@@ -95,6 +103,7 @@ def parse(
       default: the config file where none is given.
       explain: `(field, text) -> sentence` for a text that is no value of the field; None where the
         parser's own sentence will do.
+      further: other arguments that the command takes, for the list of names.
 
     Raises:
       UserError: for a file that cannot be loaded, an unknown field, a value of the wrong type, or
@@ -107,7 +116,8 @@ def parse(
                 raise UserError(nearest("a field of `--config`", name, known))
         return _parsed(_config_first(argv), default)
     except flags.UnrecognizedFlagError as error:
-        raise UserError(nearest("an argument", f"--{error.flagname}", ARGUMENTS)) from error
+        taken = [*ARGUMENTS, *further]
+        raise UserError(nearest("an argument", f"--{error.flagname}", taken)) from error
     except flags.IllegalFlagValueError as error:
         for name, text in _overrides(argv):
             if f"--config.{name}={text}:" in str(error) and (sentence := explain(name, text)):

@@ -1,6 +1,5 @@
 """The network of a config."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from lth_jax import data, models
 from lth_jax.types import Model
 
 MAY_BE_0 = ("layers", "blocks")
+MAY_BE_EMPTY = ("hidden", "stages")
 _LINEN = ("name", "parent")  # attributes that every Linen module has
 
 
@@ -81,8 +81,11 @@ def _legal(option: str, default: Any) -> Legal:
     if isinstance(default, float):
         return real(0, 1, below=True)
     if type(default) in (tuple, list):
-        sizes = functools.partial(_are_sizes, least)
-        return Legal(f"a tuple of integers of at least {least}", sizes)
+        fewest = 0 if option in MAY_BE_EMPTY else 1
+        return Legal(
+            f"a tuple of {'' if fewest == 0 else 'one or more '}integers of at least {least}",
+            lambda value: _are_sizes(least, value) and len(value) >= fewest,
+        )
     if default is None:
         size = whole(1)
         return Legal(f"None, or {size.words}", lambda value: value is None or size.holds(value))
@@ -137,7 +140,7 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
         options = experiment.model.options.to_dict()
         reason = by_fields(str(error), options=options, under="model.options").partition(". ")[0]
         raise UserError(
-            f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {reason}"
+            f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {reason.rstrip('.')}."
         ) from error
     wanted = (*loaded.train.y.shape[1:], loaded.classes)
     got = found.outputs.shape[1:]

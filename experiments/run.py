@@ -17,7 +17,7 @@ from experiments.runner import run
 
 def main() -> None:
     argv = [argument for argument in sys.argv if argument != DRY_RUN]
-    config = config_of(argv, DEFAULT, str(__doc__))
+    config = config_of(argv, DEFAULT, str(__doc__), [DRY_RUN])
     if DRY_RUN in sys.argv:
         sweep.check_and_plan(config)
     else:

@@ -32,6 +32,7 @@ from experiments.finished import (
     parser_for,
     whole_numbers,
 )
+from experiments.flags import UserError
 from experiments.legal import one_of, whole
 from lth_jax import keys, landscape, trees
 from lth_jax import store as stores

@@ -50,6 +50,7 @@ SOURCES = (
     *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
     "experiments.stability",
 )
+OPTIONS = ("--rewind", "--levels", "--children", "--points", "--chunk")
 RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
 Start = tuple[Stored, tuple[Named, Named]]
 
@@ -202,7 +203,7 @@ def main() -> None:
     arguments, rest = parser.parse_known_args(given)
     settings = Settings(arguments.children, arguments.points, arguments.chunk)
     asked = HELP[:1] if len(given) < len(sys.argv) - 1 else ()
-    config = config_of([sys.argv[0], *rest, *asked], DEFAULT, parser.format_help())
+    config = config_of([sys.argv[0], *rest, *asked], DEFAULT, parser.format_help(), OPTIONS)
     steps, levels = whole_numbers(arguments.rewind), whole_numbers(arguments.levels)
     check_known("levels", levels, range(config.experiment.prune.levels + 1))
     for step in steps:  # all of them before the first is trained

@@ -278,7 +278,7 @@ def check_and_plan(config: ConfigDict) -> None:
 def main() -> None:
     own = [a for a in sys.argv if a == DRY_RUN or a.startswith((PREFIX, f"{LIMIT}="))]
     rest = [argument for argument in sys.argv if argument not in own]
-    config = config_of(rest, DEFAULT, str(__doc__))
+    config = config_of(rest, DEFAULT, str(__doc__), [DRY_RUN, LIMIT, f"{PREFIX}FIELD"])
     machines.prepare(config.machine)
     planned_cells = list(cells(config, make_grid(sys.argv, config), _most(own)))
     try:

@@ -1,0 +1,218 @@
+"""Bad input at the command line: one sentence that names the field, code 2, and nothing done.
+
+The cases are made of the table of fields: every field with texts that are no value of it. A sample
+is in the fast tier, all of them in the slow one.
+"""
+
+import contextlib
+import io
+import sys
+import traceback
+
+import pytest
+
+from experiments import build, flags, run, sweep
+from experiments.fields import FIELDS, OPEN
+from lth_jax.lottery import Lab
+from tests.experiments import tiny
+
+CONFIG = "tests/experiments/tiny.py"
+TEXTS = (
+    "many",
+    "",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "1000000000000",
+    "1.5",
+    "('x','x')",
+    "a\nb",
+)
+"""No value of some kind: words, nothing, not finite, out of range, huge, of another type."""
+BIG = {"digits": 1137, "outputs": 10}
+
+
+def is_bad(field, text):
+    """Whether a text is no value of a field, by what its default is."""
+    config = tiny.get_config()
+    default = build_value(config, field)
+    if isinstance(default, bool):
+        return True
+    if isinstance(default, str):
+        return not field.legal.holds(text)
+    if isinstance(default, int | float):
+        try:
+            return not field.legal.holds(type(default)(text))
+        except ValueError:
+            return True
+    return True  # a tuple, or fields of their own
+
+
+def build_value(config, field):
+    found = config
+    for part in field.path.split("."):
+        found = found[part]
+    return found
+
+
+CASES = [
+    (field.name, [f"--config.{field.path}={text}"])
+    for field in FIELDS.values()
+    for text in TEXTS
+    if field.name not in ("prune.groups", *OPEN) and is_bad(field, text)
+]
+TOGETHER = [
+    ("replicates", ["experiment.replicates=10000000"]),
+    ("replicates", ["experiment.replicates=100000000", "experiment.prune.levels=0"]),
+    ("prune.levels", ["experiment.prune.levels=1000000"]),
+    ("prune.levels", ["experiment.prune.levels=100000000", "experiment.prune.schedule=linear"]),
+    ("prune.levels", ["experiment.prune.levels=40", "experiment.prune.schedule=geometric"]),
+    ("machine.chunk", ["machine.chunk=1000000000"]),
+    ("prune.examples", ["experiment.prune.examples=201"]),
+    ("prune.multiple", ["experiment.prune.multiple=1000000", "units"]),
+    ("prune.groups", ["experiment.prune.groups=('nothing*',)", "units"]),
+    ("prune.rates", ["experiment.prune.rates=(1,)"]),
+    ("model.options", ["experiment.model.options.features=(16,9)"]),
+    ("model.options.features", ["experiment.model.options.features=(0,10)"]),
+    ("model.options.features", ["experiment.model.options.features=(-16,10)"]),
+    ("model.options.features", ["experiment.model.options.features=(1.5,10)"]),
+    ("model.options.features", ["experiment.model.options.features=wide"]),
+    ("model.options", ["experiment.model.options.features=()"]),
+    ("model.options", ["experiment.model.options.features=(1000000000,10)"]),
+    ("model.options", ["experiment.model.options.features=(2000000000,2000000000,10)"]),
+    ("model.options", ["experiment.model.name=convnet"]),
+    ("model.options", ["experiment.model.name=gru"]),
+    ("control_levels", ["experiment.control_levels=(3,)"]),
+    ("control_levels", ["experiment.control_levels=(1,1)"]),
+    ("control_levels", ["experiment.control_levels=(1,)", "experiment.prune.levels=0"]),
+    ("controls", ["experiment.controls=('reinit','reinit')"]),
+    ("controls", ["experiment.controls=('scratch',)"]),
+    ("optimizer.warmup", ["experiment.optimizer.warmup=30"]),
+    ("rewind.step", ["experiment.rewind.step=30"]),
+    ("prune.step", ["experiment.prune.step=31"]),
+    ("prune.step", ["experiment.prune.step=5", "experiment.rewind.step=6"]),
+    ("train.average.start", ["experiment.train.average.start=31"]),
+    ("train.share", ["experiment.train.share=101"]),
+    ("train.batch_size", ["experiment.train.batch_size=201"]),
+    ("train.batch_size", ["experiment.train.share=10"]),
+    ("train.crop", ["experiment.train.crop=8"]),
+    ("train.crop", ["experiment.train.crop=1000000"]),
+    ("train.steps", ["experiment.train.steps=2147483647", "experiment.train.eval_every=1"]),
+    (
+        "train.eval_every",
+        ["experiment.train.steps=2147483647", "experiment.train.eval_every=2147483647"],
+    ),
+    ("train.distill.unlabelled", ["experiment.train.distill.unlabelled=5"]),
+    ("train.distill.teacher", ["experiment.train.distill.teacher=nobody"]),
+    ("data.validation", ["experiment.data.validation=100000"]),
+    ("data.train_examples", ["experiment.data.train_examples=100000"]),
+    ("data.unlabelled", ["experiment.data.unlabelled=100000"]),
+    ("machine.manual_dir", ["experiment.data.name=mnist"]),
+    ("prune.levels", ["experiment.prune.minimum=1000000"]),
+    ("prune.levels", ["experiment.prune.scope=erk", "experiment.prune.levels=20"]),
+    ("prune.criterion", ["experiment.prune.criterion=snip"]),
+    ("prune.criterion", ["experiment.prune.criterion=norm_scales"]),
+    ("machine.devices", ["machine.devices=99"]),
+    ("machine.chunk", ["machine.devices=4", "machine.chunk=6"]),
+    ("machine.coordinator", ["machine.processes=2"]),
+    ("machine.process", ["machine.coordinator=here:1"]),
+    ("experiment.train.steps", ["experiment.trian.steps=3"]),
+    ("experiment.optimizer", ["experiment.optimizer=3"]),
+    ("machine.chunk", ["machine.chnk=3"]),
+]
+UNITS = (
+    "experiment.prune.granularity=units",
+    "experiment.prune.scope=layerwise",
+    "experiment.controls=()",
+)
+CASES += [
+    (
+        name,
+        [
+            f"--config.{one}"
+            for given in settings
+            for one in (UNITS if given == "units" else [given])
+        ],
+    )
+    for name, settings in TOGETHER
+]
+SWEPT = [
+    ("seed", ["--sweep.experiment.seed=1.5"]),
+    ("seed", ["--sweep.experiment.seed="]),
+    ("seed", ["--sweep.seed=1"]),
+    ("learning_rate", ["--sweep.lr=nan"]),
+    ("learning_rate", ["--sweep.lr=0.1,0.1"]),
+    ("experiment.train.steps", ["--sweep.stepps=3"]),
+    ("--max_cells", ["--sweep.lr=0.1", "--max_cells=some"]),
+    ("--max_cells", ["--sweep.lr=0.1,0.2", "--max_cells=1"]),
+    ("replicates", ["--sweep.replicates=10000000"]),
+    ("--sweep.FIELD", ["--swept.lr=0.1"]),
+    ("--sweep.FIELD", []),
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_built(monkeypatch):
+    """Refusals must come before a network is made."""
+    built = build.cell
+
+    def refuse(experiment, loaded):
+        cell = built(experiment, loaded)
+        assert isinstance(cell.lab, Lab)
+        raise AssertionError("the experiment was accepted")
+
+    monkeypatch.setattr(build, "cell", refuse)
+
+
+def ended(command, workdir, arguments, monkeypatch):
+    """The exit code and what went to standard error."""
+    folders = [f"--config.machine.workdir={workdir}", f"--config.machine.data_dir={workdir}/data"]
+    kept = [
+        one for one in folders if not any(a.split("=")[0] == one.split("=")[0] for a in arguments)
+    ]
+    argv = ["command", f"--config={CONFIG}", *kept, *arguments]
+    monkeypatch.setattr(sys, "argv", argv)
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            flags.run_main(command.main)
+        except SystemExit as stop:
+            return stop.code, error.getvalue()
+        except BaseException:
+            return "traceback", traceback.format_exc()
+    return 0, error.getvalue()
+
+
+def faults(command, workdir, cases, monkeypatch):
+    """The cases that do not end with code 2 and one sentence that names the field."""
+    found = []
+    for name, arguments in cases:
+        code, said = ended(command, workdir, arguments, monkeypatch)
+        one = said.startswith("error: ") and said.count("\n") == 1 and said.endswith(".\n")
+        if not (code == 2 and one and name in said):
+            found.append((name, arguments, code, said[-300:]))
+    return found
+
+
+def runs_in(workdir):
+    return [path for path in workdir.glob("*") if path.name != "data"]
+
+
+def test_some_bad_fields_are_refused_in_one_sentence(workdir, monkeypatch):
+    assert faults(run, workdir, CASES[::12], monkeypatch) == [] == runs_in(workdir)
+
+
+@pytest.mark.slow
+def test_all_bad_fields_are_refused_in_one_sentence(workdir, monkeypatch):
+    assert len(CASES) > 250
+    assert faults(run, workdir, CASES, monkeypatch) == [] == runs_in(workdir)
+
+
+def test_bad_sweeps_are_refused_in_one_sentence(workdir, monkeypatch):
+    assert faults(sweep, workdir, SWEPT, monkeypatch) == [] == runs_in(workdir)
