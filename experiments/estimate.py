@@ -140,10 +140,10 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
     network = ("model.options", experiment.model.options.to_dict())
     _refuse_above(memory, plan.training, *network, "one member in training", free_of)
     chunk = ("machine.chunk", machine.chunk)
-    what = f"{plan.chunk:,} members on each device, {in_units(plan.training)} each,"
+    what = f"{plan.chunk:,} members on each device, {in_units(plan.training)} each"
     _refuse_above(memory, plan.chunk * plan.training, *chunk, what, free_of)
     many = ("replicates", experiment.replicates)
-    what = f"the {plan.widest:,} members of a level, {in_units(plan.member)} each,"
+    what = f"the {plan.widest:,} members of a level, {in_units(plan.member)} each"
     _refuse_above(memory, plan.widest * plan.member, *many, what, free_of)
     if disk is not None and plan.store > disk:
         held = disk + _held(Path(machine.workdir))  # some of its members may be there already
@@ -158,8 +158,8 @@ def _refuse_above(
     if limit is None or needed <= limit:
         return
     raise UserError(
-        f"`{field}` is {value}; {what} take at least {in_units(needed)}, and {whose} has "
-        f"{in_units(limit)} free."
+        f"`{field}` is {value}; {in_units(needed)} are needed at least for {what}, but {whose} "
+        f"has {in_units(limit)} free."
     )
 
 

@@ -138,9 +138,10 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
         found = jax.eval_shape(of, example)
     except Exception as error:  # of Flax, JAX or Python, whichever meets a size first
         options = experiment.model.options.to_dict()
-        reason = by_fields(str(error), options=options, under="model.options").partition(". ")[0]
+        reason = by_fields(str(error), options=options, under="model.options")
+        first = reason.partition(". ")[0].rstrip(".")
         raise UserError(
-            f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {reason.rstrip('.')}."
+            f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {first}."
         ) from error
     wanted = (*loaded.train.y.shape[1:], loaded.classes)
     got = found.outputs.shape[1:]

@@ -11,9 +11,8 @@ import traceback
 
 import pytest
 
-from experiments import build, flags, run, sweep
+from experiments import build, estimate, flags, run, sweep
 from experiments.fields import FIELDS, OPEN
-from lth_jax.lottery import Lab
 from tests.experiments import tiny
 
 CONFIG = "tests/experiments/tiny.py"
@@ -30,7 +29,6 @@ TEXTS = (
     "a\nb",
 )
 """No value of some kind: words, nothing, not finite, out of range, huge, of another type."""
-BIG = {"digits": 1137, "outputs": 10}
 
 
 def is_bad(field, text):
@@ -121,20 +119,15 @@ TOGETHER = [
     ("experiment.optimizer", ["experiment.optimizer=3"]),
     ("machine.chunk", ["machine.chnk=3"]),
 ]
-UNITS = (
-    "experiment.prune.granularity=units",
-    "experiment.prune.scope=layerwise",
-    "experiment.controls=()",
-)
-CASES += [
-    (
-        name,
-        [
-            f"--config.{one}"
-            for given in settings
-            for one in (UNITS if given == "units" else [given])
-        ],
-    )
+UNITS = ("prune.granularity=units", "prune.scope=layerwise", "controls=()")
+
+
+def with_units(setting):
+    return [f"experiment.{one}" for one in UNITS] if setting == "units" else [setting]
+
+
+TOGETHER = [
+    (name, [f"--config.{one}" for setting in settings for one in with_units(setting)])
     for name, settings in TOGETHER
 ]
 SWEPT = [
@@ -158,24 +151,24 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_built(monkeypatch):
-    """Refusals must come before a network is made."""
-    built = build.cell
+def nothing_is_accepted(monkeypatch):
+    """An experiment that is accepted is an error, not a training; 4 GiB of memory are free."""
+    for name in ("free_bytes", "host_free_bytes"):
+        monkeypatch.setattr(estimate, name, lambda: 4 << 30)  # the same on every machine
+    make = build.cell
 
-    def refuse(experiment, loaded):
-        cell = built(experiment, loaded)
-        assert isinstance(cell.lab, Lab)
-        raise AssertionError("the experiment was accepted")
+    def cell(experiment, loaded):
+        make(experiment, loaded)
+        raise AssertionError("the experiment is accepted")
 
-    monkeypatch.setattr(build, "cell", refuse)
+    monkeypatch.setattr(build, "cell", cell)
 
 
 def ended(command, workdir, arguments, monkeypatch):
     """The exit code and what went to standard error."""
-    folders = [f"--config.machine.workdir={workdir}", f"--config.machine.data_dir={workdir}/data"]
-    kept = [
-        one for one in folders if not any(a.split("=")[0] == one.split("=")[0] for a in arguments)
-    ]
+    given = [argument.partition("=")[0] for argument in arguments]
+    folders = {"--config.machine.workdir": workdir, "--config.machine.data_dir": workdir / "data"}
+    kept = [f"{name}={path}" for name, path in folders.items() if name not in given]
     argv = ["command", f"--config={CONFIG}", *kept, *arguments]
     monkeypatch.setattr(sys, "argv", argv)
     error = io.StringIO()
@@ -206,6 +199,10 @@ def runs_in(workdir):
 
 def test_some_bad_fields_are_refused_in_one_sentence(workdir, monkeypatch):
     assert faults(run, workdir, CASES[::12], monkeypatch) == [] == runs_in(workdir)
+
+
+def test_what_does_not_go_together_is_refused_in_one_sentence(workdir, monkeypatch):
+    assert faults(run, workdir, TOGETHER, monkeypatch) == [] == runs_in(workdir)
 
 
 @pytest.mark.slow
