@@ -126,12 +126,14 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
     return machine
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Reads `"0,3,7"`, for an option of a command line; anything else is a `UserError`."""
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Reads `"0,3,7"`, the text of the option `--name`; anything else is a `UserError`."""
     try:
         return tuple(int(part) for part in text.split(",") if part)
     except ValueError as error:
-        raise UserError(f"'{text}' must be whole numbers such as 0,3,7.") from error
+        raise UserError(
+            f"`--{name}` is '{text}'; it must be whole numbers such as 0,3,7."
+        ) from error
 
 
 CHUNK = whole(0)

@@ -255,7 +255,7 @@ def choose(run: Finished, arguments: argparse.Namespace) -> Chosen:
     levels = sorted({entry["level"] for entry in manifest})
     arms = list(dict.fromkeys(arm for entry in manifest for arm in entry["arms"]))
     chosen = Chosen(
-        levels=whole_numbers(arguments.levels) or (0, *spread(levels[1:], 3)),
+        levels=whole_numbers("levels", arguments.levels) or (0, *spread(levels[1:], 3)),
         arms=tuple(filter(None, arguments.arms.split(","))) or tuple(arms),
         points=tuple(filter(None, arguments.points.split(","))) or POINTS,
     )

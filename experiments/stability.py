@@ -204,7 +204,8 @@ def main() -> None:
     settings = Settings(arguments.children, arguments.points, arguments.chunk)
     asked = HELP[:1] if len(given) < len(sys.argv) - 1 else ()
     config = config_of([sys.argv[0], *rest, *asked], DEFAULT, parser.format_help(), OPTIONS)
-    steps, levels = whole_numbers(arguments.rewind), whole_numbers(arguments.levels)
+    steps = whole_numbers("rewind", arguments.rewind)
+    levels = whole_numbers("levels", arguments.levels)
     check_known("levels", levels, range(config.experiment.prune.levels + 1))
     for step in steps:  # all of them before the first is trained
         checks.check(_rewound(config, step).experiment)

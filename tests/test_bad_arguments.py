@@ -15,6 +15,7 @@ from lth_jax.data import planted, sequences, tabular
 from lth_jax.lottery.rewind import Rewind, check_rewind
 from lth_jax.measures import intervals
 from lth_jax.pruning import criteria, granularity, schedules
+from lth_jax.pruning.transforms import subnetwork
 from lth_jax.training import Plan, augment
 from lth_jax.training.placement import check_plan
 
@@ -86,7 +87,9 @@ CASES = {
     "every": [
         lambda v=v: lth.gradual(optax.sgd(0.1), PRUNER, COUNT[None], every=v, prunable=USE)
         for v in (0, -3)
-    ],
+    ]
+    + [lambda: lth.straight_through(optax.sgd(0.1), PRUNER, COUNT, every=0, prunable=USE)]
+    + [lambda: lth.rigl(optax.sgd(0.1), lth.ones_like, subnetwork.Events(0), prunable=USE)],
     "chunk": [lambda: criteria.fisher(lambda p, b: 0.0, chunk=0)],
     "probes": [lambda: criteria.obd(lambda p, b: 0.0, probes=0)],
     "purpose": [lambda: keys.stream(KEY, "nothing")],

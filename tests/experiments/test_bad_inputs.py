@@ -11,7 +11,20 @@ import traceback
 
 import pytest
 
-from experiments import build, estimate, flags, run, sweep
+from experiments import (
+    atlas,
+    build,
+    estimate,
+    flags,
+    frontier,
+    latency,
+    learning_rates,
+    measure,
+    run,
+    spectrum,
+    stability,
+    sweep,
+)
 from experiments.fields import FIELDS, OPEN
 from tests.experiments import tiny
 
@@ -213,3 +226,62 @@ def test_all_bad_fields_are_refused_in_one_sentence(workdir, monkeypatch):
 
 def test_bad_sweeps_are_refused_in_one_sentence(workdir, monkeypatch):
     assert faults(sweep, workdir, SWEPT, monkeypatch) == [] == runs_in(workdir)
+
+
+OPTIONS = [
+    (spectrum, "--k", ["--k=0"]),
+    (spectrum, "--k", ["--k=1000000000000"]),
+    (spectrum, "--steps", ["--steps=1.5"]),
+    (spectrum, "--probes", ["--probes="]),
+    (spectrum, "--surface", ["--surface=-1"]),
+    (spectrum, "--surface", ["--surface=100000"]),
+    (spectrum, "--mode", ["--mode=testing"]),
+    (spectrum, "--examples", ["--exmples=3"]),
+    (measure, "--examples", ["--examples=0"]),
+    (measure, "--examples", ["--examples=nan"]),
+    (measure, "--root", ["--root="]),
+    (latency, "--batch", ["--batch=1000000000000"]),
+    (latency, "--repeats", ["--repeats=many"]),
+    (learning_rates, "--rates", ["--rates=0.1,nan"]),
+    (learning_rates, "--rates", ["--rates=0.1,0.1"]),
+    (learning_rates, "--rates", ["--rates=-1"]),
+    (learning_rates, "--chunk", ["--chunk=-1"]),
+    (learning_rates, "--level", ["--level=-1"]),
+    (frontier, "nothing", []),
+    (measure, "nothing", []),
+]
+ATLAS = [
+    ("--size", ["--size=big"]),
+    ("C99", ["--only=C99"]),
+    ("--manual_dir", ["--manual_di\nr=x"]),
+    ("--only", ["--onyl=C1"]),
+]
+STABLE = [
+    ("--children", ["--children=1"]),
+    ("--points", ["--points=2"]),
+    ("--chunk", ["--chunk=x"]),
+    ("--levels", ["--levels=7"]),
+    ("--levels", ["--levels=a"]),
+    ("--rewind", ["--rewind=a"]),
+    ("rewind.step", ["--rewind=0,30"]),
+    ("seed", ["--config.experiment.seed=-1"]),
+    ("--rewind", ["--rewnid=0"]),
+]
+
+
+def test_bad_options_are_refused_in_one_sentence(workdir, capsys):
+    cases = [(main.main, name, ["nothing", f"--root={workdir}", *a]) for main, name, a in OPTIONS]
+    cases += [(atlas.main, name, [f"--root={workdir}", *given]) for name, given in ATLAS]
+    for main, name, arguments in cases:
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr().err
+        assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, (arguments, said)
+        assert name in said, (arguments, said)
+    assert runs_in(workdir) == []
+
+
+def test_bad_options_of_stability_are_refused_in_one_sentence(workdir, monkeypatch):
+    assert faults(stability, workdir, STABLE, monkeypatch) == [] == runs_in(workdir)
