@@ -146,13 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = Options("experiments.atlas", str(__doc__))
     parser.add_argument("action", nargs="*", metavar="plan CLAIM", help="how many seeds it takes")
-    parser.option("size", one_of(*SIZES), "laptop", "of the studies")
+    parser.option("size", one_of(SIZES), "laptop", "of the studies")
     parser.add_argument("--only", default="", help="such as C5,C9; all by default")
     parser.add_argument("--again", action="store_true", help="run what is finished, too")
     add_folders(parser)
-    arguments = parser.parse_args(argv)
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         claims = _claims(arguments.only.split(",") if arguments.only else list(MODULES))
         machine = base.ladder().machine
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir

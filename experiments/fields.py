@@ -4,6 +4,7 @@ The defaults are in `experiments.configs.base`, which has the same fields. What 
 together is in `experiments.checks`; `--help` of the commands prints this table.
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ POSITIVE = real(0, above=True)
 SEED = whole(0, SEEDS - 1)
 INSIDE = real(0, 1, above=True, below=True)
 ALL_CONTROLS = (*CONTROLS, *UNIT_CONTROLS, *REFILL_CONTROLS, *REGROUP_CONTROLS)
-SOURCE = one_of(*rewinding.SOURCES)
+SOURCE = one_of(rewinding.SOURCES)
 
 _TABLE = (
     Field(
@@ -65,7 +66,7 @@ _TABLE = (
     ),
     Field("seed", SEED, "initial values, data orders, and what criteria and controls draw"),
     Field("replicates", AT_LEAST_1, "independent networks of each arm"),
-    Field("data.name", one_of(*SOURCES, *GENERATED), "the data set; see lth_jax.data.load"),
+    Field("data.name", one_of(ChainMap(SOURCES, GENERATED)), "the data set; see lth_jax.data.load"),
     Field("data.seed", SEED, "decides the split, the same for all replicates"),
     Field("data.validation", AT_LEAST_0, "examples held out; 0: none, and no early stopping"),
     Field("data.train_examples", AT_LEAST_0, "0: all that the others leave"),
@@ -75,7 +76,7 @@ _TABLE = (
         mapping("options of the data set, by name", lambda value: True),
         "of the data set; see lth_jax.data.load",
     ),
-    Field("model.name", one_of(*models.NETWORKS), "the network"),
+    Field("model.name", one_of(models.NETWORKS), "the network"),
     Field(
         "model.options",
         mapping("attributes of the network, by name", lambda value: True),
@@ -87,10 +88,10 @@ _TABLE = (
     Field("train.shuffle", FLAG, "whether each epoch has an order of its own"),
     Field("train.shared_order", FLAG, "whether all replicates see the same batches"),
     Field("train.share", AT_LEAST_0, "examples of its own for each replicate; 0: all see all"),
-    Field("train.loss", one_of(*trainers.LOSSES), "what training minimises"),
+    Field("train.loss", one_of(trainers.LOSSES), "what training minimises"),
     Field(
         "train.compute_dtype",
-        one_of(*trainers.COMPUTE_DTYPES),
+        one_of(trainers.COMPUTE_DTYPES),
         "of the network's operations; parameters stay float32",
     ),
     Field("train.crop", AT_LEAST_0, "images: pixels of padding for random crops; 0: none"),
@@ -106,7 +107,7 @@ _TABLE = (
     ),
     Field(
         "train.distill.who",
-        one_of(*teachers.WHO),
+        one_of(teachers.WHO),
         "all: the mean of that run's networks; own: replicate r has its replicate r alone",
     ),
     Field("train.distill.weight", SHARE, "of the teachers' answers; the labels have the rest"),
@@ -118,20 +119,20 @@ _TABLE = (
         "stochastic weight averaging: the first step whose weights count; 0: no averaging",
     ),
     Field("train.average.every", AT_LEAST_1, "steps between two weights that count"),
-    Field("optimizer.name", one_of(*trainers.OPTIMIZERS), "the optimizer"),
+    Field("optimizer.name", one_of(trainers.OPTIMIZERS), "the optimizer"),
     Field("optimizer.learning_rate", POSITIVE, "its peak"),
     Field("optimizer.weight_decay", NUMBER, "adamw, lion, lamb; and sgd, where it is L2"),
     Field("optimizer.momentum", SHARE, "sgd"),
     Field("optimizer.clip_norm", NUMBER, "largest global norm of the gradient; 0: no clipping"),
     Field(
         "optimizer.schedule",
-        one_of(*trainers.LR_SCHEDULES),
+        one_of(trainers.LR_SCHEDULES),
         "of the learning rate; step divides it by 10 at 1/2 and 3/4",
     ),
     Field("optimizer.warmup", AT_LEAST_0, "steps of linear warm-up; fewer than `train.steps`"),
-    Field("prune.criterion", one_of(*scoring.NAMES), "what scores the weights"),
-    Field("prune.scope", one_of(*SCOPES), "over what scores compete"),
-    Field("prune.schedule", one_of(*SCHEDULES), "of the density over the levels"),
+    Field("prune.criterion", one_of(scoring.NAMES), "what scores the weights"),
+    Field("prune.scope", one_of(SCOPES), "over what scores compete"),
+    Field("prune.schedule", one_of(SCHEDULES), "of the density over the levels"),
     Field("prune.rate", INSIDE, "geometric: removed at each level, of what is left"),
     Field("prune.final", real(0, 1, above=True), "the other schedules: the last level's density"),
     Field("prune.levels", AT_LEAST_0, "0: the dense networks alone"),
@@ -142,7 +143,7 @@ _TABLE = (
     ),
     Field(
         "prune.granularity",
-        one_of(*units.GRANULARITIES, units.UNITS),
+        one_of((*units.GRANULARITIES, units.UNITS)),
         "what is removed together; units: of the network",
     ),
     Field(
@@ -151,7 +152,7 @@ _TABLE = (
         "units: patterns of the groups that may lose some",
     ),
     Field("prune.multiple", AT_LEAST_1, "units: each group keeps a multiple of it"),
-    Field("prune.reduction", one_of(*units.REDUCTIONS), "of the scores of what goes together"),
+    Field("prune.reduction", one_of(units.REDUCTIONS), "of the scores of what goes together"),
     Field("prune.minimum", AT_LEAST_0, "globally: weights that each layer keeps at the least"),
     Field("prune.biases", FLAG, "whether leaves of one axis may be pruned too"),
     Field(
@@ -162,7 +163,7 @@ _TABLE = (
     Field("prune.examples", AT_LEAST_0, "training examples that criteria of data look at"),
     Field(
         "rewind.what",
-        one_of(*rewinding.WEIGHTS),
+        one_of(rewinding.WEIGHTS),
         "what is set back before each level; nothing: fine-tuning",
     ),
     Field("rewind.step", AT_LEAST_0, "to which step; below `train.steps`"),
@@ -172,7 +173,7 @@ _TABLE = (
     Field(
         "controls",
         several(
-            one_of(*ALL_CONTROLS), f"a tuple of names, each once, of: {', '.join(ALL_CONTROLS)}"
+            one_of(ALL_CONTROLS), f"a tuple of names, each once, of: {', '.join(ALL_CONTROLS)}"
         ),
         "arms that train beside each ticket",
     ),
@@ -187,10 +188,10 @@ _TABLE = (
     Field("machine.data_dir", FOLDER, "prepared data; empty: `data` in the workdir"),
     Field("machine.manual_dir", FOLDER, "files of MNIST and the like, which only their user has"),
     Field("machine.chunk", AT_LEAST_0, "members vectorised together; 0: measured"),
-    Field("machine.driver", one_of("", *DRIVERS), "of the steps; empty: measured"),
+    Field("machine.driver", one_of(("", *DRIVERS)), "of the steps; empty: measured"),
     Field(
         "machine.data",
-        one_of("", "device", "host"),
+        one_of(("", "device", "host")),
         "where training data are; empty: by the memory there is",
     ),
     Field(

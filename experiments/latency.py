@@ -178,9 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_for("experiments.latency", str(__doc__))
     parser.option("batch", whole(1, 1_000_000), Settings().batch, "examples in a forward pass")
     parser.option("repeats", whole(1, 1_000_000), Settings().repeats, "alternated rounds")
-    arguments = parser.parse_args(argv)
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         settings = Settings(arguments.batch, arguments.repeats)
         return measure(open_finished(machine_of(arguments), arguments.run), settings)
 

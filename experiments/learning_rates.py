@@ -278,9 +278,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.option("level", whole(0), 0, "of the tickets; 0: the last")
     parser.option("examples", EXAMPLES, Settings().examples, "of training, in the curvature")
     parser.option("chunk", CHUNK, 0, "members at a time; 0: all")
-    arguments = parser.parse_args(argv)
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         settings = Settings(_rates(arguments.rates), arguments.examples, arguments.chunk)
         run = open_finished(machine_of(arguments), arguments.run)
         level = arguments.level or max(entry["level"] for entry in entries(run.info.path))

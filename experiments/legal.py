@@ -61,9 +61,13 @@ def real(low: float, high: float = LARGEST, *, above: bool = False, below: bool 
     return Legal(f"a number in {ends}", holds)
 
 
-def one_of(*names: str) -> Legal:
-    """One of some names."""
-    return Legal(f"one of: {listed(names)}", lambda value: value in names, names)
+def one_of(names: Collection[str]) -> Legal:
+    """One of some names; a table may get more of them later."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and value in names
+
+    return Legal(f"one of: {listed(names)}", holds, names)
 
 
 def text(words: str, pattern: str = PRINTED, longest: int = 4096) -> Legal:

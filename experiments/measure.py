@@ -258,9 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.measure", str(__doc__))
     parser.option("examples", EXAMPLES, 1000, "test examples to look at")
-    arguments = parser.parse_args(argv)
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         return measure(open_finished(machine_of(arguments), arguments.run), arguments.examples)
 
     return exit_code(work)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from experiments.flags import nearest
+from experiments.flags import UserError, nearest
 from experiments.legal import Legal, shown
 
 
@@ -31,14 +31,14 @@ class Options(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Prints one sentence and exits with code 2."""
+        """Raises `UserError` with one sentence."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             known = [name for action in self._actions for name in action.option_strings]
             message = nearest("an argument", unknown.partition("=")[0], known)
         option, found, reason = message.removeprefix("argument ").partition(": ")
         named = f"`{option}` {reason}" if found and option.startswith("-") else message
-        self.exit(2, f"error: {' '.join(named.split())}\n")
+        raise UserError(" ".join(named.split()))
 
 
 def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -48,7 +48,7 @@ def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
       legal: its values.
       kind: makes a value of text.
 
-    >>> from experiments.flags import nearest
+    >>> from experiments.flags import UserError, nearest
     from experiments.legal import whole
     >>> reader(whole(1), int)("3")
     3

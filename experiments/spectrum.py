@@ -79,7 +79,7 @@ class Settings(NamedTuple):
 
 SETTINGS = {
     "examples": (EXAMPLES, "training examples in the loss, the first ones"),
-    "mode": (one_of(*MODES), "of BatchNorm and dropout"),
+    "mode": (one_of(MODES), "of BatchNorm and dropout"),
     "k": (whole(1, 10_000), "eigenvalues sought at each end"),
     "steps": (whole(1, 100_000), "Lanczos steps from each start at the most"),
     "probes": (whole(1, 10_000), "start vectors of the density"),
@@ -272,9 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", default="", help=f"of {', '.join(POINTS)}; all by default")
     for name, (legal, text) in SETTINGS.items():
         parser.option(name, legal, getattr(Settings(), name), text)
-    arguments = parser.parse_args(argv)
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         settings = Settings(*(getattr(arguments, name) for name in Settings._fields))
         run = open_finished(machine_of(arguments), arguments.run)
         return measure(run, settings, choose(run, arguments))

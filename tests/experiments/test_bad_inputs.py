@@ -273,10 +273,7 @@ def test_bad_options_are_refused_in_one_sentence(workdir, capsys):
     cases = [(main.main, name, ["nothing", f"--root={workdir}", *a]) for main, name, a in OPTIONS]
     cases += [(atlas.main, name, [f"--root={workdir}", *given]) for name, given in ATLAS]
     for main, name, arguments in cases:
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = stop.code
+        code = main(arguments)
         said = capsys.readouterr().err
         assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, (arguments, said)
         assert name in said, (arguments, said)

@@ -201,7 +201,7 @@ def test_what_is_timed_is_not_timed_again(timed, monkeypatch):
 def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
     arguments = [structured.name, "--root", str(structured.parent), option, "0"]
     assert latency.main(arguments) == 2
-    assert f"`{option}` is 0; it must be at least 1" in capsys.readouterr().err
+    assert f"`{option}` is 0; it must be an integer in 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
