@@ -4,7 +4,6 @@ The defaults are in `experiments.configs.base`, which has the same fields. What 
 together is in `experiments.checks`; `--help` of the commands prints this table.
 """
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ _TABLE = (
     ),
     Field("seed", SEED, "initial values, data orders, and what criteria and controls draw"),
     Field("replicates", AT_LEAST_1, "independent networks of each arm"),
-    Field("data.name", one_of(ChainMap(SOURCES, GENERATED)), "the data set; see lth_jax.data.load"),
+    Field("data.name", one_of((*SOURCES, *GENERATED)), "the data set; see lth_jax.data.load"),
     Field("data.seed", SEED, "decides the split, the same for all replicates"),
     Field("data.validation", AT_LEAST_0, "examples held out; 0: none, and no early stopping"),
     Field("data.train_examples", AT_LEAST_0, "0: all that the others leave"),

@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.frontier", str(__doc__))
 
-    def work() -> str:
+    def work() -> Path:
         arguments = parser.parse_args(argv)
         return frontier(machine_of(arguments), arguments.run)
 
