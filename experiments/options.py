@@ -48,8 +48,7 @@ def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
       legal: its values.
       kind: makes a value of text.
 
-    >>> from experiments.flags import UserError, nearest
-    from experiments.legal import whole
+    >>> from experiments.legal import whole
     >>> reader(whole(1), int)("3")
     3
     """
