@@ -11,7 +11,6 @@ archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and says how
 its question. The page is `runs/atlas/<size>/index.html`.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -24,8 +23,10 @@ from ml_collections import ConfigDict
 from experiments import machine as machines
 from experiments.configs import base
 from experiments.configs.studies.common import SIZES, pilot
-from experiments.finished import exit_code
+from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError, nearest
+from experiments.legal import one_of
+from experiments.options import Options
 from experiments.studies import MODULES, family, study
 from experiments.studies.bench import Bench
 from experiments.studies.judge import found, verdicts
@@ -143,23 +144,15 @@ def _folder(bench: Bench, size: str, claim: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.atlas",
-        description=str(__doc__),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Options("experiments.atlas", str(__doc__))
     parser.add_argument("action", nargs="*", metavar="plan CLAIM", help="how many seeds it takes")
-    parser.add_argument("--size", default="laptop", help=", ".join(SIZES))
+    parser.option("size", one_of(SIZES), "laptop", "of the studies")
     parser.add_argument("--only", default="", help="such as C5,C9; all by default")
     parser.add_argument("--again", action="store_true", help="run what is finished, too")
-    parser.add_argument("--root", default=base.ladder().machine.workdir, help="folder of all runs")
-    parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
-    parser.add_argument("--manual_dir", default="", help="MNIST's and CIFAR-10's files, for full")
-    arguments = parser.parse_args(argv)
+    add_folders(parser)
 
     def work() -> str:
-        if arguments.size not in SIZES:
-            raise UserError(nearest("`--size`", arguments.size, SIZES))
+        arguments = parser.parse_args(argv)
         claims = _claims(arguments.only.split(",") if arguments.only else list(MODULES))
         machine = base.ladder().machine
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir

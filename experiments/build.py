@@ -1,187 +1,33 @@
-"""A config becomes functions: one table per kind, and every number checked before work starts."""
+"""A config becomes functions."""
 
-import math
-import re
-from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments import networks, scoring, teachers, units
-from experiments.flags import UserError, fields, nearest
+from experiments import checks, networks, scoring, teachers, units
+from experiments.flags import UserError
+from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # part of what a config becomes
-from experiments.trainers import (
-    CHOICES,
-    COMPUTE_DTYPES,
-    LOSSES,
-    LR_SCHEDULES,
-    OPTIMIZERS,
-    SOFTENED,
-    hyper,
-    trainer,
-)
-from lth_jax import data, keys, models
+from experiments.schedules import SCOPES, densities
+from experiments.trainers import hyper, trainer
+from lth_jax import data, keys
 from lth_jax import structure as st
 from lth_jax.lottery import REFILL_CONTROLS, Cell, Data, Lab, Ladder, make_cell, named
-from lth_jax.lottery.rewind import SOURCES, WEIGHTS, Rewind
-from lth_jax.pruning import masks, schedules, scopes
+from lth_jax.lottery.rewind import Rewind
+from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
 from lth_jax.store import run_folder
 from lth_jax.training import OnHost, Trainer, free_bytes
-from lth_jax.types import Prunable
-
-SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
-    "globally": lambda prune: scopes.globally(prune.minimum),
-    "layerwise": lambda prune: scopes.layerwise(),
-    "erk": lambda prune: scopes.erk(),
-}
-SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
-    "geometric": lambda prune: schedules.geometric(prune.rate),
-    "linear": lambda prune: schedules.linear(prune.levels, prune.final),
-    "cubic": lambda prune: schedules.cubic(prune.levels, prune.final),
-    "exponential": lambda prune: schedules.exponential(prune.levels, prune.final),
-    "one_shot": lambda prune: schedules.one_shot(prune.final),
-}
-
-
-def check(experiment: ConfigDict) -> None:
-    """Raises `UserError` for the first field of an experiment that cannot be right.
-
-    What depends on the data (does the batch fit the training set?) is checked when it is there;
-    everything else here, before anything is prepared or trained.
-    """
-    _check_numbers(experiment)
-    if not re.fullmatch(r"\w[\w.-]*", experiment.name, re.ASCII):
-        raise UserError(
-            f"`name` is '{experiment.name}'; it must be letters, digits, '.', '_' and '-'."
-        )
-    pruning = experiment.prune
-    choices: list[tuple[str, str, Collection[str]]] = [
-        ("model.name", experiment.model.name, models.NETWORKS),
-        ("train.loss", experiment.train.loss, LOSSES),
-        ("train.distill.who", experiment.train.distill.who, CHOICES),
-        ("train.compute_dtype", experiment.train.compute_dtype, COMPUTE_DTYPES),
-        ("optimizer.name", experiment.optimizer.name, OPTIMIZERS),
-        ("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES),
-        ("prune.criterion", experiment.prune.criterion, scoring.NAMES),
-        ("prune.scope", experiment.prune.scope, SCOPES),
-        ("prune.schedule", experiment.prune.schedule, SCHEDULES),
-        ("rewind.what", experiment.rewind.what, WEIGHTS),
-        *((f"rewind.{f}", experiment.rewind[f], SOURCES) for f in ("optimizer", "state", "data")),
-        ("prune.granularity", pruning.granularity, (*units.GRANULARITIES, units.UNITS)),
-        ("prune.reduction", pruning.reduction, units.REDUCTIONS),
-        *(("controls", c, units.control_names(pruning.granularity)) for c in experiment.controls),
-    ]
-    for name, value, table in choices:
-        if value not in table:
-            raise UserError(nearest(f"`{name}`", str(value), table))
-    if experiment.prune.criterion in scoring.NEED_EXAMPLES and not experiment.prune.examples:
-        raise UserError(
-            f"`prune.criterion` is '{experiment.prune.criterion}', which looks at data; "
-            "set `prune.examples` to how many training examples it may see."
-        )
-    units.check(pruning)
-    _check_training(experiment)
-    if experiment.prune.rates and (experiment.prune.scope, experiment.prune.schedule) != (
-        "layerwise",
-        "geometric",
-    ):
-        raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
-
-
-def _check_training(experiment: ConfigDict) -> None:
-    train, changed = experiment.train, ("crop", "flip", "mixup", "cutmix")
-    if train.distill.teacher and any(train[name] for name in changed):
-        raise UserError(
-            "`train.distill` asks the teachers about the examples as they lie; set "
-            f"{', '.join(f'`train.{name}`' for name in changed)} to 0."
-        )
-    wants, has = train.distill.unlabelled, experiment.data.unlabelled
-    if wants and not (train.distill.teacher and has):
-        raise UserError(
-            f"`train.distill.unlabelled` is {wants}; it needs `train.distill.teacher` and "
-            "`data.unlabelled`."
-        )
-    start = train.average.start
-    if start and not experiment.rewind.step < start <= train.steps:
-        raise UserError(
-            f"`train.average.start` is {start}; it must lie above the rewind step, "
-            f"{experiment.rewind.step}, and be at most `train.steps`, {train.steps}."
-        )
-
-
-POSITIVE = (
-    "replicates",
-    "train.steps",
-    "train.eval_every",
-    "train.batch_size",
-    "train.average.every",
-    "prune.multiple",
-)
-AT_LEAST_0 = (
-    "prune.levels",
-    "data.validation",
-    "data.train_examples",
-    "data.unlabelled",
-    "train.crop",
-    "train.distill.unlabelled",
-    "train.average.start",
-    "train.share",
-    *(f"train.{name}" for name in ("label_noise", *SOFTENED)),
-    "optimizer.warmup",
-    "optimizer.weight_decay",
-    "optimizer.momentum",
-    "optimizer.clip_norm",
-    "prune.minimum",
-    "prune.step",
-    "prune.examples",
-    "rewind.step",
-)
-
-
-def _check_numbers(experiment: ConfigDict) -> None:
-    values = dict(fields(experiment))
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"`{name}` is {value}; it must be a finite number.")
-    for name in ("seed", "data.seed"):
-        try:
-            keys.check_seed(values[name], name)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    for name in POSITIVE:
-        if values[name] < 1:
-            raise UserError(f"`{name}` is {values[name]}; it must be at least 1.")
-    for name in AT_LEAST_0:
-        if values[name] < 0:
-            raise UserError(f"`{name}` is {values[name]}; it must not be negative.")
-    for name in ("train.label_noise", "train.label_smoothing", "train.distill.weight"):
-        if not 0 <= values[name] <= 1:
-            raise UserError(f"`{name}` is {values[name]}; a share lies in [0, 1].")
-    for name in ("optimizer.learning_rate", "train.distill.temperature"):
-        if values[name] <= 0:
-            raise UserError(f"`{name}` is {values[name]}; it must be above 0.")
-    if not 0 < values["prune.final"] <= 1:
-        raise UserError(f"`prune.final` is {values['prune.final']}; a density lies in (0, 1].")
-    rates = {"rate": values["prune.rate"], **{f"rates[{k}]": v for k, v in _rates(experiment)}}
-    for name, value in rates.items():
-        if not 0 < value < 1:
-            raise UserError(f"`prune.{name}` is {value}; it must lie in (0, 1).")
-
-
-def _rates(experiment: ConfigDict) -> list[tuple[str, float]]:
-    return list(experiment.prune.rates.items())
+from lth_jax.types import Count, Prunable
 
 
 def _most_bytes(config: ConfigDict) -> int | None:
     """Above how many bytes training inputs stay on disk; None if they must be on the device."""
     train, where = config.experiment.train, config.machine.data
     at_once = train.share or train.average.start or train.distill.teacher
-    if where not in ("", "device", "host"):
-        raise UserError(f"`machine.data` is '{where}'; it must be 'device', 'host', or empty.")
     if where == "host" and at_once:
         raise UserError(
             "`machine.data` is 'host', but `train.share`, `train.average` and `train.distill` "
@@ -194,9 +40,10 @@ def _most_bytes(config: ConfigDict) -> int | None:
 
 
 def dataset(config: ConfigDict) -> data.Dataset:
-    """Loads the data set of a config, and checks that a batch fits it."""
+    """Loads the data set of a config, and checks what depends on its size."""
     experiment, machine = config.experiment, config.machine
-    try:
+    most_bytes, options = _most_bytes(config), experiment.data.options.to_dict()
+    with user_errors(DATA, options=options, under="data.options"):
         loaded = data.load(
             experiment.data.name,
             data_dir=machine.data_dir or f"{machine.workdir}/data",
@@ -205,22 +52,14 @@ def dataset(config: ConfigDict) -> data.Dataset:
             validation=experiment.data.validation,
             train_examples=experiment.data.train_examples or None,
             unlabelled=experiment.data.unlabelled,
-            most_bytes=_most_bytes(config),
-            **experiment.data.options.to_dict(),
+            most_bytes=most_bytes,
+            **options,
         )
-        if experiment.train.distill.teacher:
+    checks.check_examples(experiment, len(loaded.train.y))
+    if experiment.train.distill.teacher:
+        teacher = f"`train.distill.teacher` is '{experiment.train.distill.teacher}': "
+        with user_errors(prefix=teacher):
             loaded = teachers.with_answers(experiment, machine.workdir, loaded)
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        raise UserError(str(error)) from error
-    share, batch = experiment.train.share, experiment.train.batch_size
-    if share * experiment.replicates > len(loaded.train.y):
-        raise UserError(
-            f"`train.share` is {share}; {experiment.replicates} replicates cannot have so many of "
-            f"the {len(loaded.train.y)} training examples each."
-        )
-    size = share or len(loaded.train.y)
-    if batch > size:
-        raise UserError(f"`train.batch_size` is {batch}, more than the {size} training examples.")
     return loaded
 
 
@@ -273,8 +112,8 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     criterion = scoring.criterion(options.criterion, lab, module, found)
     return Ladder(
         counts=[
-            scope.counts(params, density, prunable=prunable, layouts=kernel_layouts)
-            for density in densities(experiment, params)
+            _count(scope, level, params, density, prunable=prunable, layouts=kernel_layouts)
+            for level, density in enumerate(densities(experiment, params), start=1)
         ],
         pruner=prune(criterion, scope, granularity),
         prunable=prunable,
@@ -288,10 +127,23 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
     )
 
 
+def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options: Any) -> Count:
+    """What a level keeps, or a `UserError` that names it."""
+    try:
+        return scope.counts(params, density, **options)
+    except ValueError as error:
+        reason = by_fields(str(error)).replace("`density`", "density")
+        raise UserError(
+            f"`prune.levels` includes level {level}, which cannot be: {reason}"
+        ) from error
+
+
 def _structure(experiment: ConfigDict, lab: Lab) -> st.Structure | None:
     """The network's units where the ladder removes or refills them, else None."""
     if experiment.prune.granularity == units.UNITS:
-        return units.chosen(units.structure_of(lab), experiment.prune)
+        found = units.chosen(units.structure_of(lab), experiment.prune)
+        units.check_multiple(experiment.prune.multiple, found)
+        return found
     refills = set(experiment.controls) & set(REFILL_CONTROLS)
     return units.structure_of(lab) if refills else None
 
@@ -307,20 +159,6 @@ def _what_competes(
     prunable = masks.prunable_leaves(params, everything)
     granularity = units.GRANULARITIES[options.granularity](reduction)
     return SCOPES[options.scope](options), granularity, prunable
-
-
-def densities(experiment: ConfigDict, params: Any) -> list[Any]:
-    """The density of each level from 1 on: a number, or a tree where layers have rates."""
-    options = experiment.prune
-    schedule = SCHEDULES[options.schedule](options)
-    own = {pattern: schedules.geometric(rate) for pattern, rate in _rates(experiment)}
-    levels = range(1, options.levels + 1)
-    if not own:
-        return [schedule(level) for level in levels]
-    return [
-        scopes.per_leaf(params, schedule(level), {p: f(level) for p, f in own.items()})
-        for level in levels
-    ]
 
 
 def cell(experiment: ConfigDict, loaded: data.Dataset) -> Cell:

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, checks
 from experiments.configs import base
-from experiments.flags import UserError, saved_config
+from experiments.fields import FIELDS
+from experiments.flags import UserError, one_line, saved_config
+from experiments.legal import whole
+from experiments.options import Options
 from lth_jax import store as stores
 from lth_jax.data import Dataset
 from lth_jax.lottery import Lab, training_program
@@ -64,7 +67,7 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
     folder = Path(info.path)
     experiment = saved_config(folder / "config.json")
-    build.check(experiment)
+    checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     lab = build.lab(experiment, loaded)
     program = training_program(lab.trainer, lab.data, lab.hyper, lab.root)
@@ -96,18 +99,23 @@ def _conditions(environment: dict[str, Any]) -> list[Any]:
     return [environment["versions"], device, environment["numerics"]]
 
 
-def parser_for(module: str, description: str) -> argparse.ArgumentParser:
+def parser_for(module: str, description: str) -> Options:
     """A command line that names a run and says where its data are."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Options(module, description)
     parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
-    parser.add_argument("--root", default=base.ladder().machine.workdir, help="folder of all runs")
-    parser.add_argument("--data_dir", default="", help="prepared data; `data` in the root if empty")
-    parser.add_argument("--manual_dir", default="", help="idx files of MNIST and the like")
+    add_folders(parser)
     return parser
+
+
+def add_folders(parser: Options) -> None:
+    """Adds `--root`, `--data_dir` and `--manual_dir`: the fields of a machine."""
+    for name, field in (
+        ("root", "workdir"),
+        ("data_dir", "data_dir"),
+        ("manual_dir", "manual_dir"),
+    ):
+        one, default = FIELDS[f"machine.{field}"], base.ladder().machine[field]
+        parser.option(name, one.legal, default, one.help)
 
 
 def machine_of(arguments: argparse.Namespace) -> ConfigDict:
@@ -118,23 +126,25 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
     return machine
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Reads `"0,3,7"`, for an option of a command line; anything else is a `UserError`."""
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Reads `"0,3,7"`, the text of the option `--name`; anything else is a `UserError`."""
     try:
         return tuple(int(part) for part in text.split(",") if part)
     except ValueError as error:
-        raise UserError(f"'{text}' must be whole numbers such as 0,3,7.") from error
+        raise UserError(
+            f"`--{name}` is '{text}'; it must be whole numbers such as 0,3,7."
+        ) from error
+
+
+CHUNK = whole(0)
+"""Legal values of `--chunk`; 0: all members at once."""
+EXAMPLES = whole(1)
+"""Legal values of `--examples`."""
 
 
 def plan_of(members: int, chunk: int) -> Plan:
     """So many members at a time, or all of them at once if `chunk` is 0."""
     return Plan(min(chunk or members, members))
-
-
-def check_chunk(chunk: int) -> None:
-    """Raises `UserError` unless `chunk` can be a plan's."""
-    if chunk < 0:
-        raise UserError(f"`--chunk` is {chunk}; it must be 0 (all at once) or more.")
 
 
 def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
@@ -150,6 +160,6 @@ def exit_code(work: Callable[[], Any]) -> int:
     try:
         print(work())
     except (UserError, stores.StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

@@ -5,7 +5,7 @@ import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,10 @@ from experiments.configs import base
 from lth_jax.store import Interrupted
 from lth_jax.store.files import read_json
 
-MANY = 12  # names that a sentence can list
+Explain = Callable[[str, str], str | None]
+ARGUMENTS = ("--config", "--config.FIELD", "--help")
+"""What every command with a config takes."""
+MANY = 12  # names above which several may be near
 
 
 class UserError(Exception):
@@ -28,16 +31,29 @@ class LostProcess(UserError):
     """Another process of the job is gone."""
 
 
-def nearest(kind: str, name: str, known: Any) -> str:
-    """A sentence that names a wrong name, the nearest right ones, and all if there are few.
+def nearest(kind: str, name: str, known: Collection[str]) -> str:
+    """A sentence that names a wrong name and lists all right ones, the nearest first.
 
-    >>> nearest("`model.name`", "mpl", ["mlp", "convnet"])
-    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: convnet, mlp."
+    >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
+    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
     """
-    close = difflib.get_close_matches(name, list(known), n=1 if len(known) <= MANY else 3)
+    close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
     hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
-    rest = f" It must be one of: {', '.join(sorted(known))}." if len(known) <= MANY else ""
-    return f"{kind} is '{name}';{hint}{rest}"
+    ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
+    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas, the empty one in a word.
+
+    >>> listed(["", "host"])
+    'empty, host'
+    """
+    return ", ".join(name or "empty" for name in names)
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, b, a).ratio()
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -70,25 +86,50 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
     return saved
 
 
-def parse(argv: list[str], default: str) -> ConfigDict:
+def _no_words(name: str, text: str) -> None:
+    """Leaves the sentence to the parser."""
+
+
+def parse(
+    argv: Sequence[str],
+    default: str,
+    explain: Explain = _no_words,
+    further: Sequence[str] = (),
+) -> ConfigDict:
     """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 
     Args:
       argv: the program's name and its arguments.
       default: the config file where none is given.
+      explain: `(field, text) -> sentence` for a text that is no value of the field; None where the
+        parser's own sentence will do.
+      further: other arguments that the command takes, for the list of names.
 
     Raises:
-      UserError: for a file that cannot be loaded, an unknown field (with the nearest one), a
-        value of the wrong type, or an argument that is none of these.
+      UserError: for a file that cannot be loaded, an unknown field, a value of the wrong type, or
+        an argument that is none of these.
     """
     try:
-        config = _load(argv, default)
-        for name in _overrides(argv):
-            if name not in dict(fields(config)):
-                raise UserError(nearest("a field of `--config`", name, dict(fields(config))))
+        known = dict(fields(_load(argv, default)))
+        for name, _ in _overrides(argv):
+            if name not in known:
+                raise UserError(nearest("a field of `--config`", name, known))
         return _parsed(_config_first(argv), default)
+    except flags.UnrecognizedFlagError as error:
+        taken = [*ARGUMENTS, *further]
+        raise UserError(nearest("an argument", f"--{error.flagname}", taken)) from error
+    except flags.IllegalFlagValueError as error:
+        for name, text in _overrides(argv):
+            if f"--config.{name}={text}:" in str(error) and (sentence := explain(name, text)):
+                raise UserError(sentence) from error
+        raise UserError(one_line(error)) from error
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split())
 
 
 def _parsed(argv: list[str], default: str) -> ConfigDict:
@@ -104,7 +145,7 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     return held.value
 
 
-def _config_first(argv: list[str]) -> list[str]:
+def _config_first(argv: Sequence[str]) -> list[str]:
     """The arguments with `--config` before its overrides, as ml_collections wants them."""
     first: list[str] = []
     rest: list[str] = []
@@ -117,18 +158,23 @@ def _config_first(argv: list[str]) -> list[str]:
     return [argv[0], *first, *rest]
 
 
-def _overrides(argv: list[str]) -> list[str]:
-    marked = [arg.lstrip("-") for arg in argv[1:] if arg.startswith(("-config.", "--config."))]
-    return [arg.partition("=")[0].removeprefix("config.") for arg in marked]
+def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """`(field, text)` of each `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
+    found = []
+    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
+        if argument.startswith(("-config.", "--config.")):
+            name, given, text = argument.lstrip("-").removeprefix("config.").partition("=")
+            found.append((name, text if given else after))
+    return found
 
 
-def _load(argv: list[str], default: str) -> ConfigDict:
+def _load(argv: Sequence[str], default: str) -> ConfigDict:
     """The config before its overrides: what `get_config()` of the file returns."""
-    argument = _given(argv, default).partition(":")[2]
+    argument = given_config(argv, default).partition(":")[2]
     return config_module(argv, default).get_config(*([argument] if argument else []))
 
 
-def _given(argv: list[str], default: str) -> str:
+def given_config(argv: Sequence[str], default: str) -> str:
     """The value of `--config`."""
     given = default
     for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
@@ -139,13 +185,13 @@ def _given(argv: list[str], default: str) -> str:
     return given
 
 
-def config_module(argv: list[str], default: str) -> ModuleType:
+def config_module(argv: Sequence[str], default: str) -> ModuleType:
     """The config file of a command line, as a module.
 
     Raises:
       UserError: if there is no such Python file.
     """
-    given = _given(argv, default)
+    given = given_config(argv, default)
     path = given.partition(":")[0]
     if not Path(path).is_file():
         raise UserError(f"`--config` is '{given}'; there is no file '{path}'.")
@@ -158,14 +204,14 @@ def config_module(argv: list[str], default: str) -> ModuleType:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Runs a program, and turns what the user can mend into one sentence.
+    """Runs a program, and prints a `UserError` as one sentence.
 
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
     """
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         if isinstance(error, LostProcess):
             os._exit(2)  # an orderly exit would wait for the lost process
         sys.exit(2)

@@ -241,8 +241,13 @@ def _summary(place: tuple[Any, ...], group: list[Row]) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
-    arguments = parser_for("experiments.frontier", str(__doc__)).parse_args(argv)
-    return exit_code(lambda: frontier(machine_of(arguments), arguments.run))
+    parser = parser_for("experiments.frontier", str(__doc__))
+
+    def work() -> Path:
+        arguments = parser.parse_args(argv)
+        return frontier(machine_of(arguments), arguments.run)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build, trainers
-from experiments.flags import UserError
+from experiments import build, checks, trainers
+from experiments.estimate import Estimate
 from experiments.h import Setting
+from experiments.messages import user_errors
 from experiments.reads import Reading, Remembered
 from lth_jax.data import Dataset
 from lth_jax.keys import from_seed
@@ -44,11 +45,13 @@ class Job(NamedTuple):
       setting: what is set in it.
       config: its whole config.
       cell: what the ladder gets.
+      estimate: what it takes at the least.
     """
 
     setting: Setting
     config: ConfigDict
     cell: Cell
+    estimate: Estimate
 
     @property
     def run(self) -> str:
@@ -86,6 +89,9 @@ class Sharing:
         self._loaded = Remembered(build.dataset)
         self._sets: dict[str, Dataset] = {}
         self._data: dict[str, Data] = {}
+        self._estimate = functools.cache(
+            lambda data: Remembered(partial(_check_network, self._sets[data]))
+        )
         self._program = functools.cache(lambda data: Remembered(partial(self._make_program, data)))
         self._ladder = functools.cache(lambda lab: Remembered(partial(_ladder, self._labs[lab])))
         self._labs: dict[tuple[str, str], Lab] = {}
@@ -100,6 +106,8 @@ class Sharing:
         data = loaded.fingerprint
         if data not in self._data:
             self._sets[data], self._data[data] = loaded, build.on_device(loaded)
+        # Before a program is made of it: that may allocate.
+        least, _ = self._estimate(data)(config)
         program, reading = self._program(data)(config)
         self.readings.setdefault(program, reading)
         trainer, experiment = self.programs[program].trainer, config.experiment
@@ -108,7 +116,7 @@ class Sharing:
         (ladder, arms), _ = self._ladder((program, data))(config)
         check_ladder(lab, ladder)
         cell = make_cell(lab, ladder, data=data, training=program, arms=arms)
-        return Job(setting, config, cell)
+        return Job(setting, config, cell, least)
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
@@ -116,6 +124,10 @@ class Sharing:
         program = training_program(trainer, splits, trainers.HYPER, from_seed(0))
         self.programs.setdefault(program, Programs(trainer))
         return program
+
+
+def _check_network(loaded: Dataset, config: Any) -> Estimate:
+    return checks.check_network(config, loaded)
 
 
 def _ladder(lab: Lab, config: Any) -> tuple[Ladder, dict[str, str]]:
@@ -131,10 +143,8 @@ def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[
     """
     found = []
     for setting, config in cells:
-        try:
+        with user_errors(prefix=shown_cell(setting)):
             found.append(sharing.job(setting, config))
-        except (UserError, TypeError, ValueError) as error:
-            raise UserError(f"cell {shown(setting)}: {error}") from error
     return found
 
 
@@ -159,6 +169,11 @@ def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
     readings = [reading.fields for reading in sharing.readings.values()]
     values = {name: {repr(f[name]) for f in readings if name in f} for name in swept}
     return [name for name in swept if len(values[name]) > 1]
+
+
+def shown_cell(setting: Setting) -> str:
+    """The beginning of a message about one cell of a sweep; empty outside of one."""
+    return f"cell {shown(setting)}: " if setting else ""
 
 
 def shown(setting: Setting) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
 from experiments.flags import UserError
+from experiments.legal import whole
 from experiments.live import describe
 from experiments.timing import alternated
 from lth_jax import store as stores
@@ -175,15 +176,12 @@ def _converged(run: Finished, shrinker: Shrinker) -> Iterator[tuple[Stored, dict
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.latency", str(__doc__))
-    for name, value in Settings()._asdict().items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    arguments = parser.parse_args(argv)
+    parser.option("batch", whole(1, 1_000_000), Settings().batch, "examples in a forward pass")
+    parser.option("repeats", whole(1, 1_000_000), Settings().repeats, "alternated rounds")
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         settings = Settings(arguments.batch, arguments.repeats)
-        for name, value in settings._asdict().items():
-            if value < 1:
-                raise UserError(f"`--{name}` is {value}; it must be at least 1.")
         return measure(open_finished(machine_of(arguments), arguments.run), settings)
 
     return exit_code(work)

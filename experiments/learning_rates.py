@@ -24,9 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.fields import FIELDS
 from experiments.finished import (
+    CHUNK,
+    EXAMPLES,
     Finished,
-    check_chunk,
     check_known,
     exit_code,
     machine_of,
@@ -35,6 +37,7 @@ from experiments.finished import (
     plan_of,
 )
 from experiments.flags import UserError
+from experiments.legal import whole
 from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
@@ -272,14 +275,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.learning_rates", str(__doc__))
     parser.add_argument("--rates", default="", help="such as 0.1,0.2; octaves by default")
-    parser.add_argument("--level", type=int, default=0, help="of the tickets; the last by default")
-    parser.add_argument("--examples", type=int, default=Settings().examples)
-    parser.add_argument("--chunk", type=int, default=0, help="members at a time; all by default")
-    arguments = parser.parse_args(argv)
+    parser.option("level", whole(0), 0, "of the tickets; 0: the last")
+    parser.option("examples", EXAMPLES, Settings().examples, "of training, in the curvature")
+    parser.option("chunk", CHUNK, 0, "members at a time; 0: all")
 
     def work() -> str:
+        arguments = parser.parse_args(argv)
         settings = Settings(_rates(arguments.rates), arguments.examples, arguments.chunk)
-        check_chunk(settings.chunk)
         run = open_finished(machine_of(arguments), arguments.run)
         level = arguments.level or max(entry["level"] for entry in entries(run.info.path))
         return sweep(run, level, settings)
@@ -292,8 +294,9 @@ def _rates(text: str) -> tuple[float, ...]:
         rates = tuple(float(part) for part in text.split(",") if part) or RATES
     except ValueError as error:
         raise UserError(f"`--rates` is '{text}'; it must be numbers like 0.1,0.2.") from error
-    if min(rates) <= 0 or len(set(rates)) < len(rates):
-        raise UserError(f"`--rates` is '{text}'; rates must be positive and differ.")
+    legal = FIELDS["optimizer.learning_rate"].legal
+    if not all(map(legal.holds, rates)) or len(set(rates)) < len(rates):
+        raise UserError(f"`--rates` is '{text}'; each must be {legal.words}, and all differ.")
     return tuple(sorted(rates))
 
 

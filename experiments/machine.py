@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from experiments.fields import check_values
 from experiments.flags import LostProcess, UserError
 from lth_jax import store
-from lth_jax.training import DRIVERS
 
 AUTO = "auto"
 
@@ -28,13 +28,6 @@ def prepare(machine: ConfigDict) -> None:
     Raises:
       UserError: a field cannot be right, or devices are asked for that are not there.
     """
-    if machine.driver and machine.driver not in DRIVERS:
-        raise UserError(f"`machine.driver` is '{machine.driver}'; it must be one of {DRIVERS}.")
-    for field in ("chunk", "devices"):
-        if machine[field] < 0:
-            raise UserError(
-                f"`machine.{field}` is {machine[field]}; it must be 0 (measured) or more."
-            )
     join(machine)
     make_cpu_devices(machine.devices // max(machine.processes, 1) or cores())
     _check_devices(machine)
@@ -68,6 +61,7 @@ def join(machine: ConfigDict) -> None:
       UserError: a field cannot be right, or nothing here tells of a job. Where the other processes
         do not come within `machine.patience` seconds, the program ends with one sentence.
     """
+    check_values(machine, "machine.")
     _check_job(machine)
     if not machine.coordinator or jax.distributed.is_initialized():
         return
@@ -97,13 +91,9 @@ def join(machine: ConfigDict) -> None:
 
 
 def _check_job(machine: ConfigDict) -> None:
-    if machine.patience < 1:
-        raise UserError(f"`machine.patience` is {machine.patience}; it must be at least 1 second.")
     if machine.coordinator in ("", AUTO):
         if machine.processes or machine.process:
-            raise UserError("`machine.processes` and `process` need `machine.coordinator`.")
-    elif not machine.coordinator.rpartition(":")[2].isdecimal():
-        raise UserError(f"`machine.coordinator` is '{machine.coordinator}'; it must be HOST:PORT.")
+            raise UserError("`machine.processes` and `machine.process` need `machine.coordinator`.")
     elif not 0 <= machine.process < machine.processes:
         raise UserError(
             f"`machine.process` is {machine.process}; it must be one of the "

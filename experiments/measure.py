@@ -23,7 +23,14 @@ from flax import linen as nn
 from numpy.typing import NDArray
 
 from experiments import networks
-from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
+from experiments.finished import (
+    EXAMPLES,
+    Finished,
+    exit_code,
+    machine_of,
+    open_finished,
+    parser_for,
+)
 from experiments.flags import UserError
 from lth_jax import models, trees
 from lth_jax import store as stores
@@ -250,12 +257,10 @@ def _measured(run: Finished, examples: int, progress: Any) -> stores.Node:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.measure", str(__doc__))
-    parser.add_argument("--examples", type=int, default=1000, help="test examples to look at")
-    arguments = parser.parse_args(argv)
+    parser.option("examples", EXAMPLES, 1000, "test examples to look at")
 
     def work() -> str:
-        if arguments.examples < 1:
-            raise UserError(f"`--examples` is {arguments.examples}; it must be at least 1.")
+        arguments = parser.parse_args(argv)
         return measure(open_finished(machine_of(arguments), arguments.run), arguments.examples)
 
     return exit_code(work)

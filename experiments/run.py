@@ -1,22 +1,27 @@
-"""Runs one experiment from one config.
+r"""Runs one experiment from one config.
 
     python -m experiments.run --config=experiments/configs/mnist1d_ladder.py
     python -m experiments.run --config=experiments/configs/mnist1d_ladder.py:smoke \
         --config.experiment.replicates=8
 
 Running the same command again continues where it was cut off, or shows the finished result.
+`--dry_run` prints what the experiment would take and trains nothing; `--help` lists all fields.
 """
 
 import sys
 
-from experiments import flags
+from experiments import flags, sweep
+from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.runner import run
-
-DEFAULT = "experiments/configs/mnist1d_ladder.py"
 
 
 def main() -> None:
-    run(flags.parse(sys.argv, DEFAULT), ["python", "-m", "experiments.run", *sys.argv[1:]])
+    argv = [argument for argument in sys.argv if argument != DRY_RUN]
+    config = config_of(argv, DEFAULT, str(__doc__), [DRY_RUN])
+    if DRY_RUN in sys.argv:
+        sweep.check_and_plan(config)
+    else:
+        run(config, ["python", "-m", "experiments.run", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import jax
 import rich
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, checks
 from experiments import machine as machines
 from experiments.flags import UserError
 from experiments.live import describe
+from experiments.messages import user_errors
 from experiments.progress import Display
 from lth_jax import store as stores
 from lth_jax.lottery import (
@@ -54,7 +55,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
       store.Interrupted: when a signal asked to stop; what was trained is saved.
     """
     experiment, machine = config.experiment, config.machine
-    build.check(experiment)
+    checks.check(experiment)
     machines.prepare(machine)
     team, env = stores.everyone(), stores.environment()
     if team.first:
@@ -90,11 +91,10 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
 def _cell(config: ConfigDict) -> Cell:
     """What to train with, what to do, and what decides its numbers."""
     loaded = build.dataset(config)
-    try:
+    checks.check_network(config, loaded)
+    with user_errors():
         cell = build.cell(config.experiment, loaded)
         check_ladder(cell.lab, cell.ladder)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
     return cell
 
 
@@ -175,10 +175,8 @@ def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
     """
     notes = []
     for level, plan in plans:
-        try:
+        with user_errors():
             here = fitted(plan, jax.device_count(), jax.process_count())
-        except ValueError as error:
-            raise UserError(str(error)) from error
         if here != plan:
             notes.append(
                 f"From level {level} on the plan has {plan.devices} devices; here its members "
@@ -221,7 +219,7 @@ def measure_plans(
     """The cheapest plan for levels of these sizes, measured on a cell's dense networks."""
     lab = cell.lab
     members = Starts([cell], Programs(lab.trainer)).dense()
-    try:
+    with user_errors():
         return choose_plan(
             lab.trainer,
             members,
@@ -233,5 +231,3 @@ def measure_plans(
             learnt=machines.learnt(machine),
             team=stores.everyone(),
         )
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from experiments.finished import (
+    EXAMPLES,
     Finished,
     check_known,
     exit_code,
@@ -32,6 +33,7 @@ from experiments.finished import (
     whole_numbers,
 )
 from experiments.flags import UserError
+from experiments.legal import one_of, whole
 from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
@@ -73,6 +75,17 @@ class Settings(NamedTuple):
     steps: int = 64
     probes: int = 4
     surface: int = 25
+
+
+SETTINGS = {
+    "examples": (EXAMPLES, "training examples in the loss, the first ones"),
+    "mode": (one_of(MODES), "of BatchNorm and dropout"),
+    "k": (whole(1, 10_000), "eigenvalues sought at each end"),
+    "steps": (whole(1, 100_000), "Lanczos steps from each start at the most"),
+    "probes": (whole(1, 10_000), "start vectors of the density"),
+    "surface": (whole(0, 1000), "points a side of the loss surface; 0: none"),
+}
+"""Legal values of the options that set `Settings`, and what they mean."""
 
 
 class Chosen(NamedTuple):
@@ -242,7 +255,7 @@ def choose(run: Finished, arguments: argparse.Namespace) -> Chosen:
     levels = sorted({entry["level"] for entry in manifest})
     arms = list(dict.fromkeys(arm for entry in manifest for arm in entry["arms"]))
     chosen = Chosen(
-        levels=whole_numbers(arguments.levels) or (0, *spread(levels[1:], 3)),
+        levels=whole_numbers("levels", arguments.levels) or (0, *spread(levels[1:], 3)),
         arms=tuple(filter(None, arguments.arms.split(","))) or tuple(arms),
         points=tuple(filter(None, arguments.points.split(","))) or POINTS,
     )
@@ -251,30 +264,18 @@ def choose(run: Finished, arguments: argparse.Namespace) -> Chosen:
     return chosen
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The settings of a command line, checked."""
-    settings = Settings(*(getattr(arguments, name) for name in Settings._fields))
-    check_known("mode", [settings.mode], MODES)
-    for name in ("examples", "k", "steps", "probes"):
-        if getattr(settings, name) < 1:
-            raise UserError(f"`--{name}` is {getattr(settings, name)}; it must be at least 1.")
-    if settings.surface < 0:
-        raise UserError(f"`--surface` is {settings.surface}; it must be 0 (none) or more.")
-    return settings
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 2 for what the user can mend."""
     parser = parser_for("experiments.spectrum", str(__doc__))
     parser.add_argument("--levels", default="", help="such as 0,3,7; dense and three by default")
     parser.add_argument("--arms", default="", help="such as ticket,random; all by default")
     parser.add_argument("--points", default="", help=f"of {', '.join(POINTS)}; all by default")
-    for name, value in Settings()._asdict().items():
-        parser.add_argument(f"--{name}", type=type(value), default=value)
-    arguments = parser.parse_args(argv)
+    for name, (legal, text) in SETTINGS.items():
+        parser.option(name, legal, getattr(Settings(), name), text)
 
     def work() -> str:
-        settings = settings_of(arguments)
+        arguments = parser.parse_args(argv)
+        settings = Settings(*(getattr(arguments, name) for name in Settings._fields))
         run = open_finished(machine_of(arguments), arguments.run)
         return measure(run, settings, choose(run, arguments))
 

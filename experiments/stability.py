@@ -9,7 +9,6 @@ their data order alone. What is reported is the barrier on the lines between the
 was cut off continues; the picture is on the page of each of the runs.
 """
 
-import argparse
 import copy
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,16 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import flags
+from experiments import checks, flags
+from experiments.commands import HELP, config_of
 from experiments.finished import (
+    CHUNK,
     Finished,
-    check_chunk,
     check_known,
     open_finished,
     plan_of,
     whole_numbers,
 )
-from experiments.flags import UserError
+from experiments.legal import whole
+from experiments.options import Options
 from experiments.runner import run as run_ladder
 from lth_jax import landscape, trees
 from lth_jax import store as stores
@@ -49,6 +50,7 @@ SOURCES = (
     *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
     "experiments.stability",
 )
+OPTIONS = ("--rewind", "--levels", "--children", "--points", "--chunk")
 RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
 Start = tuple[Stored, tuple[Named, Named]]
 
@@ -166,8 +168,7 @@ def analyse_all(
     found: list[tuple[str, Any]] = []
     runs = []
     for step in steps:
-        cell = copy.deepcopy(config)
-        cell.experiment.rewind.step = step
+        cell = _rewound(config, step)
         command = ["python", "-m", "experiments.run", f"--config.experiment.rewind.step={step}"]
         path = run_ladder(cell, command)
         runs.append(open_finished(cell.machine, str(path)))
@@ -179,27 +180,35 @@ def analyse_all(
     return page
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.stability",
-        description=str(__doc__),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _rewound(config: ConfigDict, step: int) -> ConfigDict:
+    cell = copy.deepcopy(config)
+    cell.experiment.rewind.step = step
+    return cell
+
+
+def _parser() -> Options:
+    parser = Options("experiments.stability", str(__doc__))
     parser.add_argument("--rewind", default="0,20,100,400", help="rewind steps")
     parser.add_argument("--levels", default="", help="such as 0,2,4; all by default")
-    for name, value in Settings()._asdict().items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    usual = Settings()
+    parser.option("children", whole(2, 1000), usual.children, "of each start")
+    parser.option("points", whole(3, 10_000), usual.points, "on each line, the ends included")
+    parser.option("chunk", CHUNK, usual.chunk, "members at a time; 0: all of a level")
     return parser
 
 
 def main() -> None:
-    arguments, rest = _parser().parse_known_args(sys.argv[1:])
+    given = [argument for argument in sys.argv[1:] if argument not in HELP]
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(given)
     settings = Settings(arguments.children, arguments.points, arguments.chunk)
-    check_chunk(settings.chunk)
-    if settings.children < 2 or settings.points < 3:
-        raise UserError("`--children` must be at least 2 and `--points` at least 3.")
-    config = flags.parse([sys.argv[0], *rest], DEFAULT)
-    steps, levels = whole_numbers(arguments.rewind), whole_numbers(arguments.levels)
+    asked = HELP[:1] if len(given) < len(sys.argv) - 1 else ()
+    config = config_of([sys.argv[0], *rest, *asked], DEFAULT, parser.format_help(), OPTIONS)
+    steps = whole_numbers("rewind", arguments.rewind)
+    levels = whole_numbers("levels", arguments.levels)
+    check_known("levels", levels, range(config.experiment.prune.levels + 1))
+    for step in steps:  # all of them before the first is trained
+        checks.check(_rewound(config, step).experiment)
     print(f"page: {analyse_all(config, steps, levels, settings)}")
 
 

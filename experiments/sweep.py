@@ -1,11 +1,12 @@
-"""Runs a grid of experiments, as populations: cells that differ in numbers train side by side.
+r"""Runs a grid of experiments, as populations: cells that differ in numbers train side by side.
 
     python -m experiments.sweep --config=experiments/configs/mnist1d_ladder.py:smoke \
         --sweep.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
 
 `--sweep.FIELD=VALUE,VALUE` is a product on top of what `get_sweep(h)` of the config file returns,
-if it has one (see `experiments.h`); a field may be named by the end of its name. `--dry_run` says
-what would run and what it would take; `--max_cells` raises the limit on cells. The same command
+if it has one (see `experiments.h`); a field may be named by the end of its name. `--dry_run`
+prints what would run and what it would take; `--max_cells` raises the limit on cells; `--help`
+lists all fields. The same command
 again, or beside this one, shares the work. Each cell becomes a run of its own; the sweep's page
 and tables are in `sweeps/` of the workdir.
 """
@@ -19,11 +20,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import build, flags, h
+from experiments import checks, estimate, flags, h
 from experiments import machine as machines
+from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
 from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields
-from experiments.run import DEFAULT
 from experiments.runner import told
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
@@ -137,7 +138,7 @@ def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
     cell = copy.deepcopy(config)
     try:
         cell.update_from_flattened_dict(setting)
-        build.check(cell.experiment)
+        checks.check(cell.experiment)
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"cell {shown(setting)}: {error}") from error
     return cell
@@ -206,7 +207,7 @@ def train_cells(
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
-    """Says what a sweep would train, and what it would take; trains and records nothing."""
+    """Prints what a sweep would train, and what it would take; trains and records nothing."""
     sharing, machine = Sharing(), config.machine
     all_jobs = jobs(planned_cells, sharing)
     left = [job for job in all_jobs if not _finished(machine.workdir, job)]
@@ -217,8 +218,10 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     for i, group in enumerate(found, start=1):
         ahead = outlook(group, planned(machine, group, always=True), index)
         print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
+        print(f"  {estimate.describe(group.jobs[0].estimate, machine)}, each cell", flush=True)
         for job in group.jobs[:SHOWN]:
-            print(f"  {shown(job.setting)}")
+            if job.setting:
+                print(f"  {shown(job.setting)}")
         if len(group.jobs) > SHOWN:
             print(f"  and {len(group.jobs) - SHOWN} more")
 
@@ -245,7 +248,7 @@ def _finished(workdir: str, job: Job) -> bool:
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
     """What the config file sweeps, and the command line on top of it."""
     swept = [argument for argument in argv if argument.startswith(PREFIX)]
-    make = flags.config_module(list(argv), DEFAULT).__dict__.get("get_sweep")
+    make = flags.config_module(argv, DEFAULT).__dict__.get("get_sweep")
     if not swept and make is None:
         return h.Grid(0, lambda: iter(()))
     try:
@@ -262,14 +265,24 @@ def _most(arguments: Sequence[str]) -> int:
     return int(given[-1])
 
 
+def check_and_plan(config: ConfigDict) -> None:
+    """The dry run of a single experiment."""
+    checks.check(config.experiment)
+    machines.prepare(config.machine)
+    try:
+        dry_run(config, [({}, config)])
+    except (stores.StoreError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
 def main() -> None:
-    own = [a for a in sys.argv if a == "--dry_run" or a.startswith((PREFIX, f"{LIMIT}="))]
+    own = [a for a in sys.argv if a == DRY_RUN or a.startswith((PREFIX, f"{LIMIT}="))]
     rest = [argument for argument in sys.argv if argument not in own]
-    config = flags.parse(rest, DEFAULT)
+    config = config_of(rest, DEFAULT, str(__doc__), [DRY_RUN, LIMIT, f"{PREFIX}FIELD"])
     machines.prepare(config.machine)
     planned_cells = list(cells(config, make_grid(sys.argv, config), _most(own)))
     try:
-        if "--dry_run" in own:
+        if DRY_RUN in own:
             dry_run(config, planned_cells)
         else:
             command = ["python", "-m", "experiments.sweep", *sys.argv[1:]]

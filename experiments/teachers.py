@@ -40,7 +40,7 @@ def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Datas
     distill = experiment.train.distill
     info = stores.find_run(workdir, distill.teacher)
     if info.status != "finished":
-        raise UserError(f"`train.distill.teacher` is {info.run}, which is {info.status}.")
+        raise UserError(f"it must be a finished run; {info.run} is {info.status}.")
     members = sorted(_dense(info), key=lambda one: one.replicate)
     if distill.who == OWN and len(members) < experiment.replicates:
         raise UserError(

@@ -12,13 +12,12 @@ from ml_collections import ConfigDict
 
 from experiments import teachers
 from experiments.flags import UserError
-from experiments.networks import dropout, model, model_in_training
+from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
 from lth_jax.pruning.transforms import masked
 from lth_jax.training import augment, losses
 from lth_jax.training.averaging import averaged, mean_network
 from lth_jax.training.segment import PerExample, Trainer, as_it_stands
-from lth_jax.types import Batch, Model
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -97,16 +96,20 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
 
 
-def _seen(experiment: ConfigDict, network: Model, loaded: data.Dataset) -> dict[str, Any]:
+def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     """What of a trainer follows from augmentation, changed targets and teachers."""
     train, shape = experiment.train, loaded.train.x.shape[1:]
     if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
         raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
+    if shape and train.crop >= min(shape[:2]):
+        raise UserError(
+            f"`train.crop` is {train.crop}; it must be below the images' sides, {shape[:2]}."
+        )
     softened = [step for name, step in SOFTENED.items() if train[name]]
     steps = [augment.crop(train.crop)] if train.crop else []
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
-        classes = outputs(network, loaded.train).shape[-1]
+        classes = shapes(experiment, loaded).outputs.shape[-1]
         noise = keys.from_seed(experiment.data.seed, "data.seed")
         steps += [augment.noisy_labels(classes, noise)] if train.label_noise else []
         steps += [augment.soft_targets(classes), *softened] if softened else []
@@ -123,15 +126,6 @@ def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
     if distill.unlabelled:
         pool = augment.Unlabelled(jnp.asarray(loaded.unlabelled), answers["unlabelled"])
     return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
-
-
-def outputs(network: Model, examples: Batch) -> jax.ShapeDtypeStruct:
-    """The shape of what a network says of one example."""
-
-    def say(x: jax.Array) -> jax.Array:
-        return network.apply(*network.init(jax.random.key(0), x), x, train=False)[0]
-
-    return jax.eval_shape(say, jax.eval_shape(lambda x: x[:1], examples.x))
 
 
 def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
@@ -152,9 +146,9 @@ def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
         metrics={"loss": loss, "accuracy": losses.correct, **per_symbol},
         schedule=learning_rate(experiment),
         order=rows,
-        steps=train.eval_every,
+        steps=min(train.eval_every, train.steps),
         share=train.share,
         tested=mean_network(network, train.batch_size) if averages else as_it_stands,
         make_model=model_in_training(experiment),
-        **_seen(experiment, network, loaded),
+        **_seen(experiment, loaded),
     )

@@ -63,6 +63,15 @@ def check(options: ConfigDict) -> None:
         )
 
 
+def check_multiple(multiple: int, found: st.Structure) -> None:
+    """Raises `UserError` if no group has as many units as each is to keep a multiple of."""
+    largest = max(group.units for group in found.groups)
+    if multiple > largest:
+        raise UserError(
+            f"`prune.multiple` is {multiple}; the largest group of units has {largest}."
+        )
+
+
 def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Control]:
     """All controls by name; without the network's units, those that do without."""
     table = CONTROLS | REGROUP_CONTROLS

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build, teachers
+from experiments import build, checks, teachers
 from experiments.flags import UserError
 from experiments.studies.results import LAST, Cost, Results, Tuned
 from experiments.studies.starts import Start, fingerprint, measured, members_of
@@ -103,7 +103,7 @@ class Bench:
         """
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
-            build.check(config.experiment)
+            checks.check(config.experiment)
         sweep = train_cells(self.machine, name, planned, self.command, self.stop)
         trained = files.read_json(sweep.path / "config.json")["cells"]
         for config, found in zip(cells.values(), trained, strict=True):

@@ -92,9 +92,15 @@ def _in_norm_layers(params: Params) -> Iterator[str]:
 def ones_like(params: Params) -> Mask:
     """The mask that keeps everything.
 
+    Raises:
+      TypeError: a leaf is not an array.
+
     >>> ones_like({"w": jnp.zeros(2)})["w"].tolist()
     [True, True]
     """
+    for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
+        if not hasattr(leaf, "shape"):
+            raise TypeError(f"`params` at '{name}' is a {type(leaf).__name__}, but no array.")
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
 
 

@@ -161,6 +161,6 @@ def _to_final(levels: int, final: float, shape: Callable[[float, float], float])
 
 
 def _level(level: int) -> int:
-    if level < 0 or math.floor(level) != level:
+    if not 0 <= level < math.inf or math.floor(level) != level:
         raise ValueError(f"`level` must be a whole number of at least 0, but is {level!r}.")
     return int(level)

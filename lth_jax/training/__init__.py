@@ -16,6 +16,7 @@ from lth_jax.training.placement import (
     fitted,
     free_bytes,
     halved,
+    host_free_bytes,
     over_population,
     read_plan,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "fitted",
     "free_bytes",
     "halved",
+    "host_free_bytes",
     "init_member",
     "init_record",
     "mean_network",

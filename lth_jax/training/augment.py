@@ -124,7 +124,12 @@ def crop(padding: int) -> Step:
 
     Args:
       padding: pixels on every side, at least 0.
+
+    Raises:
+      ValueError: if `padding` is negative.
     """
+    if padding < 0:
+        raise ValueError(f"`padding` is {padding}; it must be at least 0.")
 
     def one(key: Key, image: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))

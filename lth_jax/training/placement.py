@@ -241,9 +241,13 @@ def free_bytes() -> int | None:
     On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
     the system calls available.
     """
-    device = jax.local_devices()[0]
-    if stats := device.memory_stats():
+    if stats := jax.local_devices()[0].memory_stats():
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    return host_free_bytes()
+
+
+def host_free_bytes() -> int | None:
+    """The memory of the host that Linux calls available; None on other systems."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]

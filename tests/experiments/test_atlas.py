@@ -42,7 +42,7 @@ def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size=laptob"], "did you mean 'laptop'"),
+        (["--size=laptob"], "`--size` is 'laptob'; it must be one of"),
         (["--only=C77"], "did you mean 'C7'"),
         (["plan"], "'plan' is no action"),
         (["draw", "C7"], "'draw C7' is no action"),

@@ -115,12 +115,12 @@ def test_lth_reads_what_was_measured(measured, run, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--levels=first", "'first' must be whole numbers"),
+        ("--levels=first", "`--levels` is 'first'; it must be whole numbers"),
         ("--levels=7", "`--levels` is 7; the run has 0, 1"),
         ("--arms=shuffle", "`--arms` is shuffle; the run has dense"),
         ("--points=there", "`--points` is there; the run has dense, start"),
-        ("--mode=middling", "`--mode` is middling"),
-        ("--probes=0", "`--probes` is 0; it must be at least 1"),
+        ("--mode=middling", "`--mode` is 'middling'"),
+        ("--probes=0", "`--probes` is 0; it must be an integer in 1"),
         ("--surface=-1", "`--surface` is -1"),
     ],
 )
@@ -168,9 +168,9 @@ def test_a_sweep_is_for_gradient_descent(run, capsys):
     assert learning_rates.main([run.name, "--root", str(run.parent)]) == 2
     assert "was trained by 'adam'" in capsys.readouterr().err
     assert learning_rates.main([run.name, "--root", str(run.parent), "--rates=0,1"]) == 2
-    assert "rates must be positive and differ" in capsys.readouterr().err
+    assert "`--rates` is '0,1'; each must be a number in (0, " in capsys.readouterr().err
     assert learning_rates.main([run.name, "--root", str(run.parent), "--chunk=-1"]) == 2
-    assert "`--chunk` is -1; it must be 0" in capsys.readouterr().err
+    assert "`--chunk` is -1; it must be an integer in 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

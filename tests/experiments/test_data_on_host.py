@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import build, runner
+from experiments import build, machine, runner
 from experiments.flags import UserError
 from lth_jax.training import OnHost
 from tests.experiments import tiny
@@ -47,8 +47,8 @@ def test_what_needs_all_data_at_once_keeps_them_on_the_device(folder, monkeypatc
     assert runner.data_on(lab_of(config_in(folder, share=50))) == "device"
     with pytest.raises(UserError, match=r"`machine\.data` is 'host', but `train\.share`"):
         build.dataset(config_in(folder, "host", share=50))
-    with pytest.raises(UserError, match=r"`machine\.data` is 'disk'; it must be 'device', 'host'"):
-        build.dataset(config_in(folder, "disk"))
+    with pytest.raises(UserError, match=r"`machine\.data` is 'disk'; there is no such name"):
+        machine.prepare(config_in(folder, "disk").machine)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, measure, runner, trainers
+from experiments import build, checks, measure, networks, runner, trainers
 from experiments.configs import base, families
 from experiments.flags import UserError
 from lth_jax import store as stores
@@ -48,11 +48,11 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
     if family in ("recurrent", "tabular", "planted"):  # as many as the rest of the test needs
         experiment.data.validation = 10
         experiment.data.options.update(train=200, test=10)
-    build.check(experiment)
+    checks.check(experiment)
     loaded = build.dataset(config)
     trainer, info = step_of(experiment, loaded)
     assert info["train_loss"].shape == ()
-    outputs = trainers.outputs(trainer.model, loaded.train).shape[-1]
+    outputs = networks.shapes(experiment, loaded).outputs.shape[-1]
     assert outputs == loaded.classes
     assert ("bits" in trainer.metrics) == (family == "language")
 
@@ -74,7 +74,7 @@ IMAGES = made((8, 8, 1))
 def experiment_with(**train):
     experiment = base.ladder().experiment
     experiment.train.update(**train)
-    build.check(experiment)
+    checks.check(experiment)
     return experiment
 
 
@@ -114,16 +114,18 @@ def test_a_member_drops_as_often_as_its_own_number_says():
 def test_a_chance_to_drop_lies_below_1():
     experiment = base.ladder().experiment
     experiment.model.options.dropout = 1.0
-    with pytest.raises(UserError, match=r"`model.options.dropout` is 1.0; a chance"):
+    with pytest.raises(
+        UserError, match=r"`model.options.dropout` is 1.0; it must be a number in \[0, 1\)"
+    ):
         trainers.trainer(experiment, IMAGES)
 
 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"crop": -1}, "`train.crop` is -1; it must not be negative"),
-        ({"mixup": -0.5}, "`train.mixup` is -0.5; it must not be negative"),
-        ({"label_noise": 1.5}, r"`train.label_noise` is 1.5; a share lies in \[0, 1\]"),
+        ({"crop": -1}, "`train.crop` is -1; it must be an integer in 0 …"),
+        ({"mixup": -0.5}, "`train.mixup` is -0.5; it must be a number in"),
+        ({"label_noise": 1.5}, r"`train.label_noise` is 1.5; it must be a number in \[0, 1\]"),
     ],
 )
 def test_bad_strengths_are_refused(train, message):

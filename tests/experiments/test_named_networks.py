@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import build, trainers
+from experiments import build, checks, trainers
 from experiments.configs import base
 from experiments.flags import UserError
 from lth_jax import trees
@@ -23,7 +23,7 @@ def config(name, **options):
     experiment = base.ladder().experiment
     experiment.model.name = name
     experiment.model.options = options
-    build.check(experiment)
+    checks.check(experiment)
     return experiment
 
 
@@ -52,5 +52,5 @@ def test_a_mistyped_network_is_named():
 
 
 def test_a_foreign_option_is_named():
-    with pytest.raises(UserError, match=r"`model.options` of 'vgg': .*depth"):
+    with pytest.raises(UserError, match=r"`model.options` of 'vgg' is 'depth'"):
         build.model(config("vgg", depth=16))

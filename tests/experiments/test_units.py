@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, latency, runner, units
+from experiments import build, checks, latency, runner, units
 from experiments.configs import units as config_file
 from experiments.flags import UserError
 from lth_jax import cli, layouts, trees
@@ -201,7 +201,7 @@ def test_what_is_timed_is_not_timed_again(timed, monkeypatch):
 def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
     arguments = [structured.name, "--root", str(structured.parent), option, "0"]
     assert latency.main(arguments) == 2
-    assert f"`{option}` is 0; it must be at least 1" in capsys.readouterr().err
+    assert f"`{option}` is 0; it must be an integer in 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
 )
 def test_what_does_not_go_together_is_refused_before_work(changes, message):
     with pytest.raises(UserError, match=message):
-        build.check(config_in("nowhere", **changes).experiment)
+        checks.check(config_in("nowhere", **changes).experiment)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_network_without_such_units_is_refused(workdir, changes, message):
 def test_the_small_configs_become_ladders(what, workdir):
     config = config_file.get_config(what)
     config.machine.workdir = str(workdir)
-    build.check(config.experiment)
+    checks.check(config.experiment)
     lab = build.lab(config.experiment, build.dataset(config))
     ladder = build.ladder(config.experiment, lab)
     assert list(ladder.controls) == list(config.experiment.controls)

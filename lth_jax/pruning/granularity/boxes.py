@@ -1,6 +1,7 @@
 """Units that are equal boxes of a kernel: rows, columns, windows, heads, blocks."""
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -103,12 +104,17 @@ def blocks(height: int, width: int, reduction: Reduction = jnp.sum) -> Granulari
       reduction: as in `rows`.
 
     Raises:
-      ValueError: (from `to_units`) an extent does not divide a prunable leaf's inputs or outputs.
+      ValueError: an extent is not a whole number of at least 1; from `to_units`, if it does not
+        divide a prunable leaf's inputs or outputs.
 
     >>> scores, mask = {"w": jnp.ones((4, 6))}, {"w": jnp.ones((4, 6), bool)}
     >>> blocks(2, 3).to_units(scores, mask, prunable={"w": True}).scores["w"].squeeze().tolist()
     [[6.0, 6.0], [6.0, 6.0]]
     """
+    for name, extent in (("height", height), ("width", width)):
+        whole = isinstance(extent, numbers.Integral) and not isinstance(extent, bool)
+        if not whole or extent < 1:
+            raise ValueError(f"`{name}` must be a whole number of at least 1, but is {extent!r}.")
 
     def boxes(leaf: Leaf) -> Boxes:
         layers, window, inputs, outputs = leaf.matrix

@@ -205,7 +205,8 @@ def straight_through(
     >>> effective_params(optax.apply_updates(params, updates), state)["w"].tolist()
     [[0.0, 1.0]]
     """
-    inner = optax.with_extra_args_support(inner)
+    inner, events = optax.with_extra_args_support(inner), Events(every)
+    events.check()
 
     def best(params: Params) -> tuple[Mask, Info]:
         latent = in_structure_of("params", params, "prunable", prunable)
@@ -235,7 +236,7 @@ def straight_through(
             return scores.unless_bad(info, new, held[0]), held[1] + scores.is_bad(info)
 
         held = (state.mask, state.undecided)
-        mask, undecided = when(Events(every).at(step), renewed, held, latent)
+        mask, undecided = when(events.at(step), renewed, held, latent)
         return updates, SparseState(mask, step, None, inner_state, undecided)
 
     return Transform(init, update)

@@ -73,6 +73,11 @@ class Events(NamedTuple):
         since = step - self.begin
         return (since >= 0) & (step < self.end) & (since % self.every == 0)
 
+    def check(self) -> None:
+        """Raises `ValueError` if `every` is a number below 1, which would never be an event."""
+        if isinstance(self.every, int) and self.every < 1:
+            raise ValueError(f"`every` must be at least 1, but is {self.every}.")
+
 
 def mask_updates() -> Transform:
     """Sets the updates of pruned weights to 0; the mask is an argument of `update`.
@@ -182,6 +187,8 @@ def owning(
     `revise` gets the masked weights and the gradients as they are.
     """
     inner = optax.with_extra_args_support(inner)
+    if events is not None:
+        events.check()
 
     def init(params: Params) -> SparseState:
         mask = _checked(start(params), params)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import checks
 from experiments.configs.studies.common import SIZES
 from experiments.studies import MODULES, study
 from lth_jax.data import cifar
@@ -20,7 +20,7 @@ MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 def test_every_replicate_has_examples_of_its_own(claim, size):
     config = study(claim).get_config(size)
     for experiment in parts(config):
-        build.check(experiment)
+        checks.check(experiment)
         if experiment.train.share:
             pool = experiment.data.options.to_dict().get("train", 60_000)  # MNIST's
             needed = experiment.replicates * experiment.train.share + experiment.data.validation

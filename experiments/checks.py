@@ -1,0 +1,149 @@
+"""What the fields of a config must satisfy together, before anything is prepared or trained."""
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import estimate, networks, scoring, units
+from experiments.fields import check_values
+from experiments.flags import UserError, nearest
+from experiments.schedules import density
+from lth_jax.data import Dataset
+
+FEWEST = 2.0**-31  # the density of one weight: counts are int32
+
+
+def check(experiment: ConfigDict) -> None:
+    """Raises `UserError` for the first field of an experiment that cannot be right.
+
+    What depends on the data is checked by `check_examples` and `check_network`; everything else
+    here, before anything is prepared or trained.
+    """
+    check_values(experiment)
+    networks.check_options(experiment)
+    _check_pruning(experiment)
+    _check_levels(experiment)
+    _check_training(experiment)
+    estimate.check_members(experiment)
+
+
+def _check_pruning(experiment: ConfigDict) -> None:
+    pruning = experiment.prune
+    if pruning.criterion in scoring.NEED_EXAMPLES and not pruning.examples:
+        raise UserError(
+            f"`prune.criterion` is '{pruning.criterion}', which looks at data; "
+            "set `prune.examples` to how many training examples it may see."
+        )
+    known = units.control_names(pruning.granularity)
+    for name in experiment.controls:
+        if name not in known:
+            raise UserError(
+                nearest(f"`controls` of `prune.granularity={pruning.granularity}`", name, known)
+            )
+    units.check(pruning)
+    if pruning.rates and (pruning.scope, pruning.schedule) != ("layerwise", "geometric"):
+        raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
+
+
+def _check_levels(experiment: ConfigDict) -> None:
+    pruning, steps = experiment.prune, experiment.train.steps
+    absent = [level for level in experiment.control_levels if level > pruning.levels]
+    if absent:
+        raise UserError(
+            f"`control_levels` includes {absent[0]}; `prune.levels` is {pruning.levels}."
+        )
+    rates = pruning.rates.to_dict().values()
+    last = [(1 - rate) ** pruning.levels for rate in rates]
+    last += [density(pruning, pruning.levels)] if pruning.levels else []
+    if min(last, default=1.0) < FEWEST:
+        raise UserError(
+            f"`prune.levels` is {pruning.levels}; at the last level the density would be "
+            f"{min(last):.3g}, which leaves no weight."
+        )
+    if experiment.rewind.step >= steps:
+        raise UserError(
+            f"`rewind.step` is {experiment.rewind.step}; it must be below `train.steps`, {steps}."
+        )
+    if pruning.step and not experiment.rewind.step <= pruning.step <= steps:
+        raise UserError(
+            f"`prune.step` is {pruning.step}; it must be 0, or lie between `rewind.step`, "
+            f"{experiment.rewind.step}, and `train.steps`, {steps}."
+        )
+
+
+def _check_training(experiment: ConfigDict) -> None:
+    train, changed = experiment.train, ("crop", "flip", "mixup", "cutmix")
+    if experiment.optimizer.warmup >= train.steps:
+        raise UserError(
+            f"`optimizer.warmup` is {experiment.optimizer.warmup}; it must be below "
+            f"`train.steps`, {train.steps}."
+        )
+    if train.distill.teacher and any(train[name] for name in changed):
+        raise UserError(
+            "`train.distill.teacher` answers for the examples as they lie; set "
+            f"{', '.join(f'`train.{name}`' for name in changed)} to 0."
+        )
+    wants, has = train.distill.unlabelled, experiment.data.unlabelled
+    if wants and not (train.distill.teacher and has):
+        raise UserError(
+            f"`train.distill.unlabelled` is {wants}; it needs `train.distill.teacher` and "
+            "`data.unlabelled`."
+        )
+    if wants > has:
+        raise UserError(
+            f"`train.distill.unlabelled` is {wants}, more than the {has} of `data.unlabelled`."
+        )
+    start = train.average.start
+    if start and not experiment.rewind.step < start <= train.steps:
+        raise UserError(
+            f"`train.average.start` is {start}; it must lie above the rewind step, "
+            f"{experiment.rewind.step}, and be at most `train.steps`, {train.steps}."
+        )
+    if experiment.data.train_examples:
+        check_examples(experiment, experiment.data.train_examples)
+
+
+def check_examples(experiment: ConfigDict, examples: int) -> None:
+    """Raises `UserError` for a field that asks for more training examples than there are.
+
+    Args:
+      experiment: the experiment.
+      examples: how many training examples there are.
+    """
+    share, replicates = experiment.train.share, experiment.replicates
+    if share * replicates > examples:
+        raise UserError(
+            f"`train.share` is {share}; {replicates} replicates cannot have so many of "
+            f"the {examples} training examples each."
+        )
+    for name, value, most in (
+        ("train.batch_size", experiment.train.batch_size, share or examples),
+        ("prune.examples", experiment.prune.examples, examples),
+    ):
+        if value > most:
+            raise UserError(f"`{name}` is {value}, more than the {most} training examples.")
+
+
+def check_network(config: ConfigDict, loaded: Dataset) -> estimate.Estimate:
+    """Checks a config's network on its data, and whether its population fits this machine.
+
+    Args:
+      config: the whole config.
+      loaded: its data.
+
+    Returns:
+      What the population takes at the least.
+
+    Raises:
+      UserError: if the network does not take the inputs, has a leaf without entries or too few
+        outputs, or if its members need more memory or disk than there is.
+    """
+    experiment = config.experiment
+    found = networks.shapes(experiment, loaded)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found.params):
+        if not leaf.size:
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(
+                f"`model.options` of '{experiment.model.name}' give '{where}' the shape "
+                f"{leaf.shape}, which holds no weight."
+            )
+    return estimate.check_fits(config, found)

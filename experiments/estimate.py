@@ -1,0 +1,214 @@
+"""What an experiment takes at the least: members, memory and disk, by arithmetic alone.
+
+Every figure is a lower bound, so that nothing is refused that would fit: activations, copies and
+what compiled programs need besides are left out.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.flags import UserError
+from experiments.networks import Shapes
+from experiments.schedules import density
+from experiments.trainers import hyper, make_optimizer
+from lth_jax.training import free_bytes, host_free_bytes
+
+BOOKKEEPING = 1024  # bytes of the host for each member: its label, its key, its entry in a manifest
+EVALUATION = 64  # bytes of the host for each evaluation: its step and its place in the history
+METRIC_BYTES = 16  # of each member at each evaluation: loss and accuracy, training and validation
+FLOAT = 4
+
+
+class Estimate(NamedTuple):
+    """What an experiment takes at the least.
+
+    Attributes:
+      members: networks that it trains.
+      widest: members of its largest level, which are made together.
+      chunk: members that train at a time on each device; 1 where it is measured.
+      member: bytes of a member.
+      training: bytes of a member with its record, its gradient and the order of its batches.
+      store: bytes of all members in the store.
+    """
+
+    members: int
+    widest: int
+    chunk: int
+    member: int
+    training: int
+    store: int
+
+    @property
+    def device(self) -> int:
+        """Bytes on one device: a level when it is made, or a chunk when it trains."""
+        return max(self.widest * self.member, self.chunk * self.training)
+
+
+def arms(experiment: ConfigDict, level: int) -> int:
+    """How many arms a level has.
+
+    >>> from experiments.configs import base
+    >>> [arms(base.ladder().experiment, level) for level in range(3)]
+    [1, 4, 4]
+    """
+    only = experiment.control_levels
+    return 1 + len(experiment.controls) * (level > 0 and (not only or level in only))
+
+
+def members(experiment: ConfigDict) -> int:
+    """How many networks an experiment trains, all levels together.
+
+    >>> from experiments.configs import base
+    >>> members(base.ladder().experiment)  # 5 replicates, 10 levels, 3 controls
+    205
+    """
+    levels = experiment.prune.levels
+    controlled = len(experiment.control_levels) or levels
+    return experiment.replicates * (1 + levels + controlled * len(experiment.controls))
+
+
+def check_members(experiment: ConfigDict) -> None:
+    """Raises `UserError` if memory cannot even hold the names and histories of all members."""
+    free, whose = host_free_bytes(), "this machine's memory"
+    count, replicates, levels = members(experiment), experiment.replicates, experiment.prune.levels
+    many = ("replicates", replicates) if replicates > levels else ("prune.levels", levels)
+    _refuse_above(free, BOOKKEEPING * count, *many, f"its {count:,} members", whose)
+    train = experiment.train
+    evaluations = -(-train.steps // train.eval_every)
+    needed = evaluations * (EVALUATION + METRIC_BYTES * replicates)
+    what = f"the history of {evaluations:,} evaluations"
+    _refuse_above(free, needed, "train.steps", train.steps, what, whose)
+
+
+def estimate(config: ConfigDict, found: Shapes) -> Estimate:
+    """What an experiment takes at the least.
+
+    Args:
+      config: the whole config.
+      found: the shapes of its network.
+    """
+    experiment, machine = config.experiment, config.machine
+    levels = range(experiment.prune.levels + 1)
+    widest = experiment.replicates * max(arms(experiment, level) for level in levels)
+    optimizer = make_optimizer(experiment)(hyper(experiment))
+    params, state = size(found.params), size(found.state)
+    slots = size(jax.eval_shape(optimizer.init, found.params))
+    masks = sum(leaf.size for leaf in jax.tree.leaves(found.params))
+    member = params + state + slots + masks
+    rows = min(experiment.train.eval_every, experiment.train.steps) * experiment.train.batch_size
+    training = member + params + state + params + FLOAT * rows
+    # The devices of a CPU share its memory.
+    shared = jax.default_backend() == "cpu"
+    devices = 1 if shared else machine.devices or jax.device_count()
+    kept = sum(
+        arms(experiment, level) * (density(experiment.prune, level) if level else 1.0)
+        for level in levels
+    )
+    return Estimate(
+        members=members(experiment),
+        widest=widest,
+        chunk=-(-machine.chunk // devices) or 1,
+        member=member,
+        training=training,
+        store=math.floor(experiment.replicates * kept * params),
+    )
+
+
+def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
+    """Raises `UserError` for the field that asks for more memory or disk than there is.
+
+    Args:
+      config: the whole config.
+      found: the shapes of its network.
+
+    Returns:
+      The estimate.
+    """
+    experiment, machine = config.experiment, config.machine
+    plan, memory, disk = estimate(config, found), free_bytes(), free_disk(machine.workdir)
+    free_of = "the memory of a device"
+    rows = FLOAT * min(experiment.train.eval_every, experiment.train.steps)
+    batches = ("train.eval_every", experiment.train.eval_every)
+    steps = "the order of the batches between two evaluations of a member"
+    _refuse_above(memory, rows * experiment.train.batch_size, *batches, steps, free_of)
+    network = ("model.options", experiment.model.options.to_dict())
+    _refuse_above(memory, plan.training, *network, "one member in training", free_of)
+    chunk = ("machine.chunk", machine.chunk)
+    what = f"{plan.chunk:,} members on each device, {in_units(plan.training)} each"
+    _refuse_above(memory, plan.chunk * plan.training, *chunk, what, free_of)
+    many = ("replicates", experiment.replicates)
+    what = f"the {plan.widest:,} members of a level, {in_units(plan.member)} each"
+    _refuse_above(memory, plan.widest * plan.member, *many, what, free_of)
+    if disk is not None and plan.store > disk:
+        held = disk + _held(Path(machine.workdir))  # some of its members may be there already
+        what = f"{plan.members:,} members in the store"
+        _refuse_above(held, plan.store, *many, what, f"the disk of '{machine.workdir}'")
+    return plan
+
+
+def _refuse_above(
+    limit: int | None, needed: int, field: str, value: Any, what: str, whose: str
+) -> None:
+    if limit is None or needed <= limit:
+        return
+    raise UserError(
+        f"`{field}` is {value}; {in_units(needed)} are needed at least for {what}, but {whose} "
+        f"has {in_units(limit)} free."
+    )
+
+
+def size(tree: Any) -> int:
+    """The bytes of all leaves of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def free_disk(workdir: str) -> int | None:
+    """The bytes that are free where a folder is, or would be; None where the system hides it."""
+    path = Path(workdir).absolute()
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    try:
+        return shutil.disk_usage(there).free if there else None
+    except OSError:
+        return None
+
+
+def _held(folder: Path) -> int:
+    files = folder.rglob("*") if folder.is_dir() else ()
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def in_units(number: int) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> in_units(10), in_units(1536), in_units(3 << 40)
+    ('10 B', '1.5 KiB', '3 TiB')
+    """
+    power = min(int(math.log2(max(number, 1))) // 10, len(_UNITS) - 1)
+    return f"{number / 1024**power:.3g} {_UNITS[power]}"
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
+
+
+def describe(plan: Estimate, machine: Mapping[str, Any]) -> str:
+    """An estimate in one line, beside what is free.
+
+    Args:
+      plan: from `estimate`.
+      machine: as of a config.
+    """
+    memory, disk = free_bytes(), free_disk(machine["workdir"])
+    return (
+        f"{plan.members:,} members of {in_units(plan.member)}, at least {in_units(plan.device)} "
+        f"on a device{_of(memory)} and {in_units(plan.store)} in the store{_of(disk)}"
+    )
+
+
+def _of(free: int | None) -> str:
+    return "" if free is None else f" (free: {in_units(free)})"
