@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import math
 import os
 import sys
 import threading
@@ -35,6 +36,8 @@ def prepare(machine: ConfigDict) -> None:
             raise UserError(
                 f"`machine.{field}` is {machine[field]}; it must be 0 (measured) or more."
             )
+    if not 0 <= machine.save_seconds < math.inf:
+        raise UserError(f"`machine.save_seconds` is {machine.save_seconds}; it must be 0 or more.")
     join(machine)
     make_cpu_devices(machine.devices // max(machine.processes, 1) or cores())
     _check_devices(machine)

@@ -122,7 +122,7 @@ def _climb(
             display.say(note)
         run.clear()
         hooks = _hooks(run, display, stop, store.team)
-        climb([cell], store=store, plans=plans, hooks=hooks)
+        climb([cell], store=store, plans=plans, hooks=hooks, save_seconds=machine.save_seconds)
         display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
 
 

@@ -72,6 +72,7 @@ class Worker:
                 plans=plans,
                 hooks=self._hooks(group, plan, replans, name, display),
                 programs=self._sharing.programs[group.program],
+                save_seconds=self._machine.save_seconds,
             )
 
     def _hooks(

@@ -97,6 +97,7 @@ def ladder() -> ConfigDict:
             "driver": "",  # scan or host; empty: measured
             "data": "",  # training data: on the device, or read by the host; empty: by memory
             "devices": 0,  # that a population is split over; 0: measured, a CPU's cores among them
+            "save_seconds": 10.0,  # work that a kill repeats at most; 0: no more than a segment
             "progress": True,
             "compilation_cache": True,
             # Of several processes: HOST:PORT of process 0; auto: as Slurm or a TPU pod tell.

@@ -22,12 +22,14 @@ from lth_jax.store.runs import (
     read_metrics,
     run_folder,
 )
+from lth_jax.store.saving import SAVE_SECONDS, SaveTimer
 from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
     "ALONE",
     "ENV",
     "IDENTITY",
+    "SAVE_SECONDS",
     "Checkpoint",
     "CorruptError",
     "Interrupted",
@@ -37,6 +39,7 @@ __all__ = [
     "Progress",
     "Run",
     "RunInfo",
+    "SaveTimer",
     "Seat",
     "Stop",
     "Store",

@@ -16,7 +16,8 @@ SEGMENTS = 27  # of one whole run of it
 
 
 def command(workdir, data, *more, program="experiments.run"):
-    flags = [f"--config.machine.workdir={workdir}", f"--config.machine.data_dir={data}"]
+    machine = {"workdir": workdir, "data_dir": data, "save_seconds": 0.0}  # each segment is saved
+    flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
     return [sys.executable, "-m", program, f"--config={TINY}", *flags, *more]
 
 
@@ -95,9 +96,9 @@ def test_kills_at_random_moments(tmp_path, undisturbed, seed):
 
 
 @pytest.mark.slow
-def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
+def test_a_stop_on_request_repeats_nothing(tmp_path, undisturbed):
     data, reference = undisturbed
-    process = start(tmp_path, data)
+    process = start(tmp_path, data, "--config.machine.save_seconds=1000.0")
     wait_for(process, lambda: segments(tmp_path) >= 2)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
