@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.configs import base
-from experiments.flags import UserError, saved_config
+from experiments.flags import UserError, ending_by_signal, saved_config
 from lth_jax import store as stores
 from lth_jax.data import Dataset
 from lth_jax.lottery import Lab, training_program
@@ -148,7 +148,8 @@ def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
 def exit_code(work: Callable[[], Any]) -> int:
     """Prints what `work` returns; 2 and one sentence for what the user can mend."""
     try:
-        print(work())
+        with ending_by_signal():
+            print(work())
     except (UserError, stores.StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

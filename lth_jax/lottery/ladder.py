@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.level import Assignment, OnProgress, train_node
+from lth_jax.lottery.level import Assignment, OnBlock, OnProgress, train_node
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Point
 from lth_jax.lottery.roster import Cell, Entrant, Plans, Roster, check_cells, course
@@ -56,6 +56,7 @@ class Hooks(NamedTuple):
     Attributes:
       on_progress: after each segment. If it raises `store.Interrupted` (in all processes of the
         team alike), the unfinished node is saved first, and nothing is trained twice.
+      on_block: after each block of an evaluation on streamed data; likewise.
       on_node: `(cell, entry)` for each node, found or trained, and each cell with members in it.
       on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk.
         It must record the plan and drop the entries of that level before it returns: `on_node` is
@@ -64,6 +65,7 @@ class Hooks(NamedTuple):
     """
 
     on_progress: OnProgress = lambda progress: None
+    on_block: OnBlock = lambda: None
     on_node: Callable[[int, Entry], None] = lambda cell, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
@@ -200,6 +202,7 @@ class _Climb:
             serve=self.programs.serve,
             partial=partial,
             on_progress=self.hooks.on_progress,
+            on_block=self.hooks.on_block,
             save_seconds=self.save_seconds,
         )
 

@@ -56,6 +56,7 @@ class Progress(NamedTuple):
 
 
 OnProgress = Callable[[Progress], None]
+OnBlock = Callable[[], None]
 
 
 class Assignment(NamedTuple):
@@ -106,8 +107,13 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Mea
     return results, Point(member.params, member.state, member.opt_state)
 
 
-def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Measured]:
-    """`measure` for a whole chunk, as one compiled program; training data may be on the host."""
+def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
+    """`measure` for a whole chunk, as one compiled program; training data may be on the host.
+
+    Returns:
+      `(members, records, data, on_block) -> measured`; `on_block()` is called after each block of
+      training data that is read from the host.
+    """
 
     def run(member: Member, record: Record, data: Data) -> Measured:
         return measure(trainer, member, record, data)
@@ -115,11 +121,13 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, D
     at_once = jax.jit(over_population(run, plan, (True, True, False)))
     fit = compile_streamed_evaluation(trainer, plan)
 
-    def measured(members: Member, records: Record, data: Data) -> Measured:
+    def measured(
+        members: Member, records: Record, data: Data, on_block: OnBlock = lambda: None
+    ) -> Measured:
         if not isinstance(data.train, OnHost):
             return at_once(members, records, data)
         results, end = at_once(members, records, data._replace(train=Batch(*no_rows(data.train))))
-        fitted = fit(members, data.train).items()
+        fitted = fit(members, data.train, on_block).items()
         alive = members.alive
         return results | {f"train_{k}_final": jnp.where(alive, v, jnp.nan) for k, v in fitted}, end
 
@@ -133,7 +141,7 @@ def no_rows(data: Batch) -> Batch:
 
 def train_node(
     segment: Segment,
-    measure_chunk: Callable[[Member, Record, Data], Measured],
+    measure_chunk: Callable[..., Measured],
     members: Member,
     data: Data,
     assignment: Assignment,
@@ -143,14 +151,15 @@ def train_node(
     serve: Serve,
     partial: Partial,
     on_progress: OnProgress,
+    on_block: OnBlock = lambda: None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Node:
     """Trains one chunk to its end, resuming where an earlier attempt was cut off.
 
     All that changes is saved by time (`SaveTimer`): a kill repeats at most `save_seconds` of
-    training, or one segment where that is longer. `Interrupted`, raised by `on_progress`, repeats
-    nothing: the state is saved before it leaves. The resumed numbers are the uninterrupted ones bit
-    for bit.
+    training, or one segment where that is longer. `Interrupted`, raised by `on_progress` or
+    `on_block`, repeats nothing: the state is saved before it leaves. The resumed numbers are the
+    uninterrupted ones bit for bit.
 
     Args:
       segment: the compiled program, whose width is that of `members`.
@@ -164,6 +173,7 @@ def train_node(
       partial: where the unfinished node is kept.
       on_progress: called after each segment. It may raise `Interrupted`, in all processes of the
         team alike.
+      on_block: called between the blocks of an evaluation on streamed data; likewise.
       save_seconds: how much training a kill may repeat; 0: each segment is saved.
     """
     timer = SaveTimer(save_seconds, partial.team)
@@ -195,7 +205,11 @@ def train_node(
         on_segment=on_segment,
         blocks=serve(members, data.train, [start, *ends][:-1]),
     )
-    results, end = whole(measure_chunk(members, records, data))
+    try:
+        results, end = whole(measure_chunk(members, records, data, on_block))
+    except Interrupted:
+        journal.save(assignment.course.stop, members, records)
+        raise
     journal.points["end"] = end  # of what was tested, which need not be where training stands
     return Node(
         _arrays(journal, members, results),
