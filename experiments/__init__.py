@@ -19,5 +19,5 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 
 if sys.argv[:1] == ["-m"]:  # Python's mark while it looks for the module of `-m experiments.NAME`
-    for _number in (signal.SIGTERM, signal.SIGINT):
+    for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _end)

@@ -2,10 +2,15 @@
 
 import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from lth_jax.store.processes import ALONE, Team
+
+_MOMENT = 0.01  # seconds
 
 
 class Interrupted(SystemExit):
@@ -63,8 +68,42 @@ def interruptible() -> Iterator[None]:
     def stop(signum: int) -> None:
         raise Interrupted(signum)
 
-    with _handled_once(stop):
+    with contextlib.ExitStack() as handled:
+
+        def handle() -> None:
+            handled.enter_context(_handled_once(stop))
+
+        handle()
+        with _raised_again(handle):
+            yield
+
+
+@contextlib.contextmanager
+def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
+    """Within the block an `Interrupted` that Python drops is raised again, a moment later.
+
+    Python drops exceptions in callbacks of the garbage collector (JAX has one), of weak references,
+    and in `__del__`, where the signal may come.
+
+    Args:
+      handle: handles signals once more.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, Interrupted):
+            return before(dropped)
+        handle()
+        to = (threading.main_thread().ident, signal.Signals[dropped.exc_value.signal])
+        again = threading.Timer(_MOMENT, signal.pthread_kill, to)
+        again.daemon = True
+        return again.start()
+
+    sys.unraisablehook = hook
+    try:
         yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

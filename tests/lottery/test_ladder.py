@@ -30,7 +30,7 @@ from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
 from lth_jax.store import Interrupted, SaveTimer, Store
-from lth_jax.training import Plan, Trainer, correct, cross_entropy
+from lth_jax.training import OnHost, Plan, Trainer, correct, cross_entropy
 from lth_jax.types import Batch
 
 R, STOP, EVERY = 2, 6, 3
@@ -271,6 +271,25 @@ def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, se
     assert len(told) + len(again) == 2 * (1 + 4 + 4) + repeated
     for node, other in zip(trained[2], same, strict=True):
         jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+
+
+def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_path):
+    lab, told, again = make_lab(), [], []
+    train = OnHost(*jax.tree.map(np.asarray, lab.data.train))
+    lab = lab._replace(data=lab.data._replace(train=train))
+    ladder = make_ladder(lab)
+
+    def stop():
+        raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        hooks = Hooks(on_progress=told.append, on_block=stop)
+        run(tmp_path, lab, ladder, hooks=hooks, save_seconds=1e9)
+    _, nodes = run(tmp_path, lab, ladder, hooks=Hooks(on_progress=again.append))
+    assert len(told) == 2 and len(told) + len(again) == 2 * (1 + 4 + 4)
+    for node, other in zip(trained[2], nodes, strict=True):
+        for name, value in node.arrays["mask"].items():
+            np.testing.assert_array_equal(value, other.arrays["mask"][name])
 
 
 def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
