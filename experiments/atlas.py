@@ -158,13 +158,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
-        with stores.on_signals() as stop:
-            bench = Bench(machine, stop, ["python", "-m", "experiments.atlas", *sys.argv[1:]])
-            if not arguments.action:
-                return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
-            if arguments.action[0] != "plan" or len(arguments.action) != 2:
-                raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
-            return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
+        bench = Bench(machine, ["python", "-m", "experiments.atlas", *sys.argv[1:]])
+        if not arguments.action:
+            return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
+        if arguments.action[0] != "plan" or len(arguments.action) != 2:
+            raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
+        return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
 
     return exit_code(work)
 

@@ -198,6 +198,11 @@ _TABLE = (
         AT_LEAST_0,
         "that a population is split over; 0: measured, a CPU's cores among them",
     ),
+    Field(
+        "machine.save_seconds",
+        NUMBER,
+        "seconds of work that a kill repeats at most; 0: no more than a segment",
+    ),
     Field("machine.progress", FLAG, "whether a progress bar is shown"),
     Field("machine.compilation_cache", FLAG, "whether compiled programs and plans are kept"),
     Field(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments import build, checks
 from experiments.configs import base
 from experiments.fields import FIELDS
-from experiments.flags import UserError, one_line, saved_config
+from experiments.flags import UserError, ending_by_signal, one_line, saved_config
 from experiments.legal import whole
 from experiments.options import Options
 from lth_jax import store as stores
@@ -158,7 +158,8 @@ def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
 def exit_code(work: Callable[[], Any]) -> int:
     """Prints what `work` returns; 2 and one sentence for what the user can mend."""
     try:
-        print(work())
+        with ending_by_signal():
+            print(work())
     except (UserError, stores.StoreError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

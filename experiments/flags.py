@@ -1,5 +1,6 @@
 """The command line as a config: absl flags over ml_collections, with errors people can read."""
 
+import contextlib
 import difflib
 import importlib.util
 import itertools
@@ -10,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments import STOPPED
 from experiments.configs import base
-from lth_jax.store import Interrupted
+from lth_jax.store import Interrupted, LostProcessError, interruptible
 from lth_jax.store.files import read_json
 
 Explain = Callable[[str, str], str | None]
@@ -25,10 +28,6 @@ MANY = 12  # names above which several may be near
 
 class UserError(Exception):
     """What the user can mend: printed as one sentence, exit code 2."""
-
-
-class LostProcess(UserError):
-    """Another process of the job is gone."""
 
 
 def nearest(kind: str, name: str, known: Collection[str]) -> str:
@@ -209,12 +208,28 @@ def run_main(main: Callable[[], None]) -> None:
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
     """
     try:
-        main()
+        with ending_by_signal():
+            main()
     except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        if isinstance(error, LostProcess):
-            os._exit(2)  # an orderly exit would wait for the lost process
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Within the block a signal, or the loss of another process, ends the program in one sentence.
+
+    Where other processes of a job are lost or left behind, the program exits at once: an orderly
+    exit of JAX waits for them.
+    """
+    try:
+        with interruptible():
+            yield
+    except LostProcessError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(2)
     except Interrupted as stop:
-        print(f"Stopped by {stop.signal}; the same command continues.", file=sys.stderr)
+        print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
+        if jax.distributed.is_initialized() and not stop.agreed:
+            os._exit(stop.code)
         raise

@@ -1,19 +1,19 @@
 """The machine an experiment runs on: its devices, and what is kept for the next run on it."""
 
 import collections
-import contextlib
 import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments.fields import check_values
-from experiments.flags import LostProcess, UserError
+from experiments.flags import UserError
+from experiments.relay import relay
 from lth_jax import store
 
 AUTO = "auto"
@@ -70,11 +70,13 @@ def join(machine: ConfigDict) -> None:
         {}
         if auto
         else {
-            "coordinator_address": machine.coordinator,
+            "coordinator_address": _coordinator(machine),
             "num_processes": machine.processes,
             "process_id": machine.process,
         }
     )
+    # Its handler of SIGTERM, in native code, would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(machine.patience, _give_up, [machine])
     late.daemon = True
     late.start()
@@ -88,6 +90,24 @@ def join(machine: ConfigDict) -> None:
         raise UserError(f"`machine.coordinator` is '{machine.coordinator}': {error}") from error
     finally:
         late.cancel()
+
+
+def _coordinator(machine: ConfigDict) -> str:
+    """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
+    if machine.process == 0:
+        return str(machine.coordinator)
+    host, _, port = machine.coordinator.rpartition(":")
+
+    def end() -> None:
+        """Ends the program if the main thread has not, as it exchanged nothing with the others."""
+        time.sleep(machine.patience / 2)
+        team = store.Team(machine.process, machine.processes)
+        print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
+    os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")  # gRPC obeys it
+    return f"127.0.0.1:{relay(host.strip('[]'), int(port), end)}"
 
 
 def _check_job(machine: ConfigDict) -> None:
@@ -110,21 +130,6 @@ def _give_up(machine: ConfigDict) -> None:
         flush=True,
     )
     os._exit(2)
-
-
-@contextlib.contextmanager
-def in_company(team: store.Team) -> Iterator[None]:
-    """Within the block an error of the connection to other processes is a `LostProcess`."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if team.count == 1:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise LostProcess(
-            f"process {team.index} of {team.count} stops, since another is lost or one has failed "
-            f"({reason}); start all of them again: the same command continues."
-        ) from error
 
 
 def cores() -> int:

@@ -64,23 +64,19 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
         cell = team.each(lambda: _cell(config))
         plan = told(machine) | {"data": data_on(cell.lab)}
         team.check_same(config=experiment.to_dict(), identity=cell.identity, plan=plan)
-        with (
-            machines.in_company(team),
-            stores.on_signals() as stop,
-            stores.open_run(
-                machine.workdir,
-                name=experiment.name,
-                config=experiment.to_dict(),
-                env=env | {"command": list(command)},
-                identity=build.run_identity(cell),
-                wait=machine.wait,
-                team=team,
-            ) as run,
-        ):
+        with stores.open_run(
+            machine.workdir,
+            name=experiment.name,
+            config=experiment.to_dict(),
+            env=env | {"command": list(command)},
+            identity=build.run_identity(cell),
+            wait=machine.wait,
+            team=team,
+        ) as run:
             done = run.status == "finished"
             if not done:
                 store = stores.Store(machine.workdir, team)
-                _climb(machine, cell, run, store, stop)
+                _climb(machine, cell, run, store)
                 run.finish()
             team.from_first(lambda: _show(machine, run.path, cell.lab, done))
             return run.path
@@ -109,9 +105,7 @@ def _show(machine: ConfigDict, path: Path, lab: Lab, was_done: bool) -> None:
     print(f"page: {page}")
 
 
-def _climb(
-    machine: ConfigDict, cell: Cell, run: stores.Run, store: stores.Store, stop: stores.Stop
-) -> None:
+def _climb(machine: ConfigDict, cell: Cell, run: stores.Run, store: stores.Store) -> None:
     lab, ladder, _ = cell
     sizes = level_sizes(lab, ladder)
     lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
@@ -121,8 +115,10 @@ def _climb(
         for note in elsewhere(plans):
             display.say(note)
         run.clear()
-        hooks = _hooks(run, display, stop, store.team)
-        climb([cell], store=store, plans=plans, hooks=hooks)
+        with stores.on_signals() as stop:
+            hooks = _hooks(run, display, stop, store.team)
+            seconds = machine.save_seconds
+            climb([cell], store=store, plans=plans, hooks=hooks, save_seconds=seconds)
         display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
 
 
@@ -143,7 +139,7 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
         display.done(-sum(entry["member_steps"] for entry in run.drop(level)))
         display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
-    return Hooks(on_progress, on_node, on_replan)
+    return Hooks(on_progress, lambda: stop.check(team), on_node, on_replan)
 
 
 def _record(progress: Progress) -> dict[str, Any]:

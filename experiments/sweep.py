@@ -156,8 +156,8 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
       The sweep's page.
     """
     machine, team = config.machine, stores.everyone()
-    with machines.in_company(team), stores.on_signals() as stop:
-        sweep = train_cells(machine, config.experiment.name, planned_cells, command, stop)
+    with stores.in_company(team):
+        sweep = train_cells(machine, config.experiment.name, planned_cells, command)
         return Path(team.from_first(lambda: _show(machine, sweep.path)))
 
 
@@ -176,7 +176,6 @@ def train_cells(
     name: str,
     planned_cells: Sequence[Cell],
     command: Sequence[str],
-    stop: stores.Stop,
 ) -> stores.Sweep:
     """Trains the cells that are not finished, as populations; each becomes a run of its own.
 
@@ -185,7 +184,6 @@ def train_cells(
       name: of the sweep's folder.
       planned_cells: what is set in each cell, and its whole config.
       command: how to run it again.
-      stop: whether somebody asked to stop.
 
     Returns:
       The sweep, finished; `report.sweeps.read_sweep` reads its cells.
@@ -202,7 +200,7 @@ def train_cells(
     todo = groups(left)
     if team.first:
         print(_overview(all_jobs, left, todo, sharing), flush=True)
-    Worker(machine, sharing, sweep, environment | {"command": [*command]}, stop, team).run(todo)
+    Worker(machine, sharing, sweep, environment | {"command": [*command]}, team).run(todo)
     return sweep
 
 

@@ -27,7 +27,6 @@ class Worker:
       sharing: what the groups were built with.
       sweep: the folder of the sweep.
       environment: as of `store.environment`, with the command.
-      stop: whether somebody asked to stop.
       team: the processes.
     """
 
@@ -37,11 +36,10 @@ class Worker:
         sharing: Sharing,
         sweep: stores.Sweep,
         environment: dict[str, Any],
-        stop: stores.Stop,
         team: stores.Team = stores.ALONE,
     ):
         self._machine, self._sharing, self._sweep = machine, sharing, sweep
-        self._environment, self._stop, self._team = environment, stop, team
+        self._environment, self._team = environment, team
         self._store = stores.Store(machine.workdir, team)
 
     def run(self, groups: Sequence[Group]) -> None:
@@ -63,15 +61,17 @@ class Worker:
         title = f"{self._sweep.path.name} {name}"
         plans = [(0, read_plan(plan)), *((r["level"], read_plan(r)) for r in replans)]
         progress = self._machine.progress and self._team.first
-        with Display(title, member_steps(group), progress) as display:
+        shown = Display(title, member_steps(group), progress)
+        with shown as display, stores.on_signals() as stop:
             for note in elsewhere(plans):
                 display.say(note)
             climb(
                 [job.cell for job in group.jobs],
                 store=self._store,
                 plans=plans,
-                hooks=self._hooks(group, plan, replans, name, display),
+                hooks=self._hooks(group, plan, replans, name, display, stop),
                 programs=self._sharing.programs[group.program],
+                save_seconds=self._machine.save_seconds,
             )
 
     def _hooks(
@@ -81,19 +81,23 @@ class Worker:
         replans: list[dict[str, Any]],
         name: str,
         display: Display,
+        stop: stores.Stop,
     ) -> Hooks:
         entries: list[list[Entry]] = [[] for _ in group.jobs]
+
+        def check() -> None:
+            stop.check(self._team)
 
         def on_progress(progress: Progress) -> None:
             self._sweep.append(f"metrics-{name}", _record(progress))
             display.advance(progress)
             if progress.step < progress.stop:
-                self._stop.check(self._team)
+                check()
 
         def on_node(cell: int, entry: Entry) -> None:
             entries[cell].append(entry)
             display.done(entry.member_steps)
-            self._stop.check(self._team)
+            check()
 
         def on_replan(level: int, plan: Plan) -> None:
             replans.append({"level": level, **plan._asdict()})
@@ -111,7 +115,7 @@ class Worker:
                     self._finish(job, listed, plan, replans)
                     display.say(f"finished after {display.spent()}: {shown(job.setting)}")
 
-        return Hooks(on_progress, on_node, on_replan, on_level)
+        return Hooks(on_progress, check, on_node, on_replan, on_level)
 
     def _finish(
         self,

@@ -99,6 +99,7 @@ def ladder() -> ConfigDict:
             "driver": "",
             "data": "",
             "devices": 0,
+            "save_seconds": 10.0,
             "progress": True,
             "compilation_cache": True,
             "coordinator": "",

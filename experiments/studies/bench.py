@@ -80,15 +80,14 @@ class Bench:
 
     Args:
       machine: as of a config.
-      stop: whether somebody asked to stop.
       command: how the atlas was called.
 
     Attributes:
       store: where everything lies.
     """
 
-    def __init__(self, machine: ConfigDict, stop: stores.Stop, command: Sequence[str] = ()):
-        self.machine, self.stop, self.command = machine, stop, list(command)
+    def __init__(self, machine: ConfigDict, command: Sequence[str] = ()):
+        self.machine, self.command = machine, list(command)
         self.store = stores.Store(machine.workdir)
         self._datasets: dict[str, datasets.Dataset] = {}
         self._plans: dict[tuple[str, str], dict[str, Any]] = {}
@@ -104,7 +103,7 @@ class Bench:
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
             checks.check(config.experiment)
-        sweep = train_cells(self.machine, name, planned, self.command, self.stop)
+        sweep = train_cells(self.machine, name, planned, self.command)
         trained = files.read_json(sweep.path / "config.json")["cells"]
         for config, found in zip(cells.values(), trained, strict=True):
             run = self.store.root / found["run"]
@@ -282,7 +281,6 @@ class Bench:
                 lab.data.validation,
                 plan=plan,
                 stop=config.experiment.train.steps,
-                on_segment=lambda *_: self.stop.check(),
             )
             results, end = measured(lab, plan, done, records)
             arrays = {

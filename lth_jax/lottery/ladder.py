@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.level import Assignment, OnProgress, train_node
+from lth_jax.lottery.level import Assignment, OnBlock, OnProgress, train_node
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Point
 from lth_jax.lottery.roster import Cell, Entrant, Plans, Roster, check_cells, course
 from lth_jax.lottery.spec import Label
 from lth_jax.lottery.starts import Starts, Tickets, Unscored
-from lth_jax.store import MemberIndex, Node, Partial, Store, content_key
+from lth_jax.store import SAVE_SECONDS, MemberIndex, Node, Partial, Store, content_key
 from lth_jax.training.placement import Plan, halved
 from lth_jax.training.population import chunks
 from lth_jax.training.segment import Member
@@ -54,7 +54,9 @@ class Hooks(NamedTuple):
     """What the ladder tells its caller, who may raise from any of them to stop it.
 
     Attributes:
-      on_progress: after each segment.
+      on_progress: after each segment. If it raises `store.Interrupted` (in all processes of the
+        team alike), the unfinished node is saved first, and nothing is trained twice.
+      on_block: after each block of an evaluation on streamed data; likewise.
       on_node: `(cell, entry)` for each node, found or trained, and each cell with members in it.
       on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk.
         It must record the plan and drop the entries of that level before it returns: `on_node` is
@@ -63,6 +65,7 @@ class Hooks(NamedTuple):
     """
 
     on_progress: OnProgress = lambda progress: None
+    on_block: OnBlock = lambda: None
     on_node: Callable[[int, Entry], None] = lambda cell, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
@@ -78,6 +81,7 @@ def climb(
     plans: Plans,
     hooks: Hooks = SILENT,
     programs: Programs | None = None,
+    save_seconds: float = SAVE_SECONDS,
 ) -> list[list[Entry]]:
     """Trains, or reads, the ladders of all cells, level by level as one population.
 
@@ -92,6 +96,8 @@ def climb(
         on. More than one only where memory ran out.
       hooks: whom to tell.
       programs: those of the cells' trainer, if other climbs use them too.
+      save_seconds: how much training a kill may repeat (or one segment, where that is longer); 0:
+        each segment is saved.
 
     Returns:
       The manifest of each cell: its part of every node, in order.
@@ -100,7 +106,8 @@ def climb(
       ValueError: for cells that cannot climb together, before anything is trained.
     """
     check_cells(cells)
-    climbing = _Climb(cells, plans, store, hooks, programs or Programs(cells[0].lab.trainer))
+    programs = programs or Programs(cells[0].lab.trainer)
+    climbing = _Climb(cells, plans, store, hooks, programs, save_seconds)
     for level in range(len(climbing.roster.levels)):
         while True:
             plan = [plan for first, plan in climbing.plans if first <= level][-1]
@@ -122,9 +129,16 @@ class _Climb:
     """One climb: who its members are, where those that are finished lie, and how others begin."""
 
     def __init__(
-        self, cells: Sequence[Cell], plans: Plans, store: Store, hooks: Hooks, programs: Programs
+        self,
+        cells: Sequence[Cell],
+        plans: Plans,
+        store: Store,
+        hooks: Hooks,
+        programs: Programs,
+        save_seconds: float,
     ):
         self.cells, self.store, self.hooks, self.programs = cells, store, hooks, programs
+        self.save_seconds = save_seconds
         self.index = MemberIndex(store)
         self.starts = Starts(cells, programs)
         self.entries: list[list[Entry]] = [[] for _ in cells]
@@ -188,6 +202,8 @@ class _Climb:
             serve=self.programs.serve,
             partial=partial,
             on_progress=self.hooks.on_progress,
+            on_block=self.hooks.on_block,
+            save_seconds=self.save_seconds,
         )
 
     def _beginning(self, plan: Plan, level: int) -> Callable[[int], tuple[Member, list[Unscored]]]:

@@ -13,7 +13,7 @@ from lth_jax.lottery.rewind import Point
 from lth_jax.lottery.roster import Course, Entrant
 from lth_jax.lottery.spec import Data
 from lth_jax.pruning import masks
-from lth_jax.store import Node, Partial, spans, whole
+from lth_jax.store import SAVE_SECONDS, Interrupted, Node, Partial, SaveTimer, spans, whole
 from lth_jax.training.placement import Plan, over_population
 from lth_jax.training.population import Segment, segment_ends, train_chunk
 from lth_jax.training.segment import (
@@ -56,6 +56,7 @@ class Progress(NamedTuple):
 
 
 OnProgress = Callable[[Progress], None]
+OnBlock = Callable[[], None]
 
 
 class Assignment(NamedTuple):
@@ -106,8 +107,13 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Mea
     return results, Point(member.params, member.state, member.opt_state)
 
 
-def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, Data], Measured]:
-    """`measure` for a whole chunk, as one compiled program; training data may be on the host."""
+def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
+    """`measure` for a whole chunk, as one compiled program; training data may be on the host.
+
+    Returns:
+      `(members, records, data, on_block) -> measured`; `on_block()` is called after each block of
+      training data that is read from the host.
+    """
 
     def run(member: Member, record: Record, data: Data) -> Measured:
         return measure(trainer, member, record, data)
@@ -115,11 +121,13 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[[Member, Record, D
     at_once = jax.jit(over_population(run, plan, (True, True, False)))
     fit = compile_streamed_evaluation(trainer, plan)
 
-    def measured(members: Member, records: Record, data: Data) -> Measured:
+    def measured(
+        members: Member, records: Record, data: Data, on_block: OnBlock = lambda: None
+    ) -> Measured:
         if not isinstance(data.train, OnHost):
             return at_once(members, records, data)
         results, end = at_once(members, records, data._replace(train=Batch(*no_rows(data.train))))
-        fitted = fit(members, data.train).items()
+        fitted = fit(members, data.train, on_block).items()
         alive = members.alive
         return results | {f"train_{k}_final": jnp.where(alive, v, jnp.nan) for k, v in fitted}, end
 
@@ -133,7 +141,7 @@ def no_rows(data: Batch) -> Batch:
 
 def train_node(
     segment: Segment,
-    measure_chunk: Callable[[Member, Record, Data], Measured],
+    measure_chunk: Callable[..., Measured],
     members: Member,
     data: Data,
     assignment: Assignment,
@@ -143,11 +151,15 @@ def train_node(
     serve: Serve,
     partial: Partial,
     on_progress: OnProgress,
+    on_block: OnBlock = lambda: None,
+    save_seconds: float = SAVE_SECONDS,
 ) -> Node:
     """Trains one chunk to its end, resuming where an earlier attempt was cut off.
 
-    After every segment all that changes is written through `partial`, so that at most one segment
-    is ever repeated, and the resumed numbers are the uninterrupted ones bit for bit.
+    All that changes is saved by time (`SaveTimer`): a kill repeats at most `save_seconds` of
+    training, or one segment where that is longer. `Interrupted`, raised by `on_progress` or
+    `on_block`, repeats nothing: the state is saved before it leaves. The resumed numbers are the
+    uninterrupted ones bit for bit.
 
     Args:
       segment: the compiled program, whose width is that of `members`.
@@ -159,16 +171,28 @@ def train_node(
       steps: steps per segment.
       serve: from `compile_serving`.
       partial: where the unfinished node is kept.
-      on_progress: told after each segment.
+      on_progress: called after each segment. It may raise `Interrupted`, in all processes of the
+        team alike.
+      on_block: called between the blocks of an evaluation on streamed data; likewise.
+      save_seconds: how much training a kill may repeat; 0: each segment is saved.
     """
-    journal = _Journal(assignment, partial, steps, _densities(assignment, members, prunable))
+    timer = SaveTimer(save_seconds, partial.team)
+    densities = _densities(assignment, members, prunable)
+    journal = _Journal(assignment, partial, timer, steps, densities)
     records = _init_records(members)
     start, members, records = journal.resume(members, records)
 
     ends = [end for end in journal.ends if end > start]
 
     def on_segment(step: int, members: Member, records: Record, info: Info) -> None:
-        on_progress(journal.write(step, members, records, info))
+        progress = journal.append(step, members, info)
+        saved = journal.save_if_due(progress, members, records)
+        try:
+            on_progress(progress)
+        except Interrupted:
+            if not saved:
+                journal.save(step, members, records)
+            raise
 
     members, records = train_chunk(
         segment,
@@ -181,7 +205,11 @@ def train_node(
         on_segment=on_segment,
         blocks=serve(members, data.train, [start, *ends][:-1]),
     )
-    results, end = whole(measure_chunk(members, records, data))
+    try:
+        results, end = whole(measure_chunk(members, records, data, on_block))
+    except Interrupted:
+        journal.save(assignment.course.stop, members, records)
+        raise
     journal.points["end"] = end  # of what was tested, which need not be where training stands
     return Node(
         _arrays(journal, members, results),
@@ -193,9 +221,14 @@ class _Journal:
     """What a node's training has seen so far, and its copy in the store."""
 
     def __init__(
-        self, assignment: Assignment, partial: Partial, steps: int, densities: Sequence[float]
+        self,
+        assignment: Assignment,
+        partial: Partial,
+        timer: SaveTimer,
+        steps: int,
+        densities: Sequence[float],
     ):
-        self.assignment, self._partial = assignment, partial
+        self.assignment, self._partial, self._timer = assignment, partial, timer
         self.densities = densities
         course = assignment.course
         self.ends = segment_ends(course.start, course.stop, steps, course.snapshots.values())
@@ -222,20 +255,12 @@ class _Journal:
         self.points |= _due(course, start, members)
         return start, members, records
 
-    def write(self, step: int, members: Member, records: Record, info: Info) -> Progress:
-        """Takes down a segment that ended at `step`; all but the last are also saved."""
+    def append(self, step: int, members: Member, info: Info) -> Progress:
+        """Adds a segment that ended at `step`."""
         course = self.assignment.course
         for name, value in whole(info).items():
             self.history.setdefault(name, []).append(value)
         self.points |= _due(course, step, members)
-        seconds = self.seconds
-        if step < course.stop:
-            tree = {
-                "carry": _carried(members, records),
-                "history": {name: np.stack(rows) for name, rows in self.history.items()},
-                "points": {name: _named_point(point) for name, point in self.points.items()},
-            }
-            self._partial.save(step, tree, {"seconds": seconds})
         return Progress(
             level=self.assignment.level,
             densities=self.densities,
@@ -244,9 +269,29 @@ class _Journal:
             before=max(end for end in [course.start, *self.ends] if end < step),
             step=step,
             stop=course.stop,
-            seconds=seconds,
+            seconds=self.seconds,
             info={name: rows[-1] for name, rows in self.history.items()},
         )
+
+    def save_if_due(self, progress: Progress, members: Member, records: Record) -> bool:
+        """Saves if it is time to, but not after the last segment; returns whether it did."""
+        following = min((end for end in self.ends if end > progress.step), default=None)
+        if following is None:
+            return False
+        due = self._timer.due(progress.step - progress.before, following - progress.step)
+        if due:
+            self.save(progress.step, members, records)
+        return due
+
+    def save(self, step: int, members: Member, records: Record) -> None:
+        """Saves all that changes, as it is after `step` steps."""
+        tree = {
+            "carry": _carried(members, records),
+            "history": {name: np.stack(rows) for name, rows in self.history.items()},
+            "points": {name: _named_point(point) for name, point in self.points.items()},
+        }
+        self._partial.save(step, tree, {"seconds": self.seconds})
+        self._timer.saved()
 
 
 def _arrays(journal: _Journal, members: Member, results: Info) -> dict[str, Any]:

@@ -5,12 +5,12 @@ The store knows arrays, JSON and processes; what they mean is the business of it
 
 from lth_jax.store.checkpoints import Checkpoint, restore, save
 from lth_jax.store.environment import environment
-from lth_jax.store.errors import CorruptError, StoreError
+from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
-from lth_jax.store.interrupts import Interrupted, Stop, on_signals
+from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
 from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
-from lth_jax.store.processes import ALONE, Team, everyone, spans, whole
+from lth_jax.store.processes import ALONE, Team, everyone, in_company, lost, spans, whole
 from lth_jax.store.runs import (
     ENV,
     IDENTITY,
@@ -22,21 +22,25 @@ from lth_jax.store.runs import (
     read_metrics,
     run_folder,
 )
+from lth_jax.store.saving import SAVE_SECONDS, SaveTimer
 from lth_jax.store.sweeps import Sweep, open_sweep
 
 __all__ = [
     "ALONE",
     "ENV",
     "IDENTITY",
+    "SAVE_SECONDS",
     "Checkpoint",
     "CorruptError",
     "Interrupted",
+    "LostProcessError",
     "MemberIndex",
     "Node",
     "Partial",
     "Progress",
     "Run",
     "RunInfo",
+    "SaveTimer",
     "Seat",
     "Stop",
     "Store",
@@ -49,7 +53,10 @@ __all__ = [
     "everyone",
     "find_run",
     "fingerprint",
+    "in_company",
+    "interruptible",
     "list_runs",
+    "lost",
     "on_signals",
     "open_run",
     "open_sweep",

@@ -1,4 +1,4 @@
-"""What can go wrong in a store, as two exceptions."""
+"""What can go wrong in a store, as exceptions."""
 
 
 class StoreError(Exception):
@@ -7,3 +7,7 @@ class StoreError(Exception):
 
 class CorruptError(StoreError):
     """Something in the store is not what was written: the message names the folder and the file."""
+
+
+class LostProcessError(Exception):
+    """Another process of the job is gone, or has failed: this one cannot go on."""

@@ -1,22 +1,34 @@
-"""Stopping politely: a signal becomes a question that is answered between two segments."""
+"""Stopping in order: at once, or between two segments, when the state is saved."""
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from lth_jax.store.processes import ALONE, Team
 
+_MOMENT = 0.01  # seconds
+
 
 class Interrupted(SystemExit):
-    """The process was asked to stop and did, with its state saved.
+    """The process was asked to stop and did.
 
     Its exit code is 128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT.
+
+    Attributes:
+      code: the exit code.
+      signal: the signal's name.
+      agreed: whether all processes of a job stop together.
     """
 
-    def __init__(self, signum: int):
+    code: int
+
+    def __init__(self, signum: int, *, agreed: bool = False):
         super().__init__(128 + signum)
-        self.signal = signal.Signals(signum).name
+        self.signal, self.agreed = signal.Signals(signum).name, agreed
 
 
 class Stop:
@@ -31,20 +43,74 @@ class Stop:
         return self.signum is not None
 
     def check(self, team: Team = ALONE) -> None:
-        """Raises `Interrupted` if a signal has come; call it when the state is saved.
+        """Raises `Interrupted` if a signal has come; call it where work can be saved.
 
         Args:
           team: the processes that stop together, whichever of them it came to.
         """
         latest = max(int(signum) for signum in team.gather(str(self.signum or 0)))
         if latest:
-            raise Interrupted(latest)
+            raise Interrupted(latest, agreed=True)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block the first SIGTERM or SIGINT raises `Interrupted`, wherever the program is.
+
+    The handlers from before act on a second one. For whatever need not end in order: start-up,
+    preparing data, drawing figures. Native code, such as a compilation, ends first.
+
+    >>> with contextlib.suppress(Interrupted), interruptible():
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     print("never")
+    """
+
+    def stop(signum: int) -> None:
+        raise Interrupted(signum)
+
+    with contextlib.ExitStack() as handled:
+
+        def handle() -> None:
+            handled.enter_context(_handled_once(stop))
+
+        handle()
+        with _raised_again(handle):
+            yield
+
+
+@contextlib.contextmanager
+def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
+    """Within the block an `Interrupted` that Python drops is raised again, a moment later.
+
+    Python drops exceptions in callbacks of the garbage collector (JAX has one), of weak references,
+    and in `__del__`, where the signal may come.
+
+    Args:
+      handle: handles signals once more.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, Interrupted):
+            return before(dropped)
+        handle()
+        to = (threading.main_thread().ident, signal.Signals[dropped.exc_value.signal])
+        again = threading.Timer(_MOMENT, signal.pthread_kill, to)
+        again.daemon = True
+        return again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Within the block the first SIGTERM or SIGINT only sets a flag; a second one acts at once.
+    """Within the block the first SIGTERM or SIGINT only sets a flag.
 
+    The handlers from before act on a second one: within `interruptible` it raises `Interrupted`.
     Handlers belong to the main thread: entering the block elsewhere raises `ValueError`.
 
     >>> with on_signals() as stop:
@@ -53,20 +119,32 @@ def on_signals() -> Iterator[Stop]:
     True
     """
     stop = Stop()
+
+    def note(signum: int) -> None:
+        stop.signum = signum
+
+    with _handled_once(note):
+        yield stop
+
+
+@contextlib.contextmanager
+def _handled_once(act: Callable[[int], None]) -> Iterator[None]:
+    """Within the block the first signal calls `act`; before it does, the old handlers are back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def put_back() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is handle:
+                signal.signal(number, handler)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         del frame
-        stop.signum = signum
         put_back()
+        act(signum)
 
     for number in before:
         signal.signal(number, handle)
     try:
-        yield stop
+        yield
     finally:
         put_back()

@@ -35,11 +35,14 @@ class Partial:
     """The saved progress of one unfinished node: its last two steps.
 
     `save` returns when the step is safe on disk, so a kill loses at most what came after the last
-    `save` that returned: one segment, if each is saved before the next begins.
+    `save` that returned. `SaveTimer` decides when to save.
 
     Args:
       folder: where the steps are kept; one process, or team, at a time.
       team: the processes that do everything here together.
+
+    Attributes:
+      team: the processes.
 
     >>> import tempfile
     >>> import numpy as np
@@ -51,7 +54,7 @@ class Partial:
     """
 
     def __init__(self, folder: Path, team: Team = ALONE):
-        self._folder, self._team = folder, team
+        self._folder, self.team = folder, team
 
     def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
         """Saves the state after `step` steps; any later steps of an earlier attempt are forgotten.
@@ -67,13 +70,13 @@ class Partial:
         """
         if step < 0:
             raise ValueError(f"`step` must be ≥ 0, got {step}.")
-        if self._team.first:
+        if self.team.first:
             for later in [s for s in self._steps() if s >= step]:
                 files.remove(self._path(later))
             for left in self._folder.glob(".*.tmp"):  # a killed writer's; there is one at a time
                 files.discard(left)
-        checkpoints.save(self._path(step), tree, meta, packed=True, team=self._team)
-        if self._team.first:
+        checkpoints.save(self._path(step), tree, meta, packed=True, team=self.team)
+        if self.team.first:
             for old in self._steps()[:-2]:
                 files.remove(self._path(old))
 
@@ -86,7 +89,7 @@ class Partial:
         Returns:
           The progress, or None when there is none.
         """
-        step = self._team.from_first(self._latest)
+        step = self.team.from_first(self._latest)
         if step is None:
             return None
         return Progress(step, *checkpoints.restore(self._path(step), like))

@@ -5,19 +5,23 @@ there, what a clock says, whether a signal came) must be the same in all of them
 in one process and told to the others. A process alone is a team of one, and tells nobody.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from lth_jax.store.errors import StoreError
+from lth_jax.store.errors import LostProcessError, StoreError
 from lth_jax.store.hashing import content_key, plain
 
 T = TypeVar("T")
+
+_NATIVE = re.compile("[A-Z_]+: ")  # how the text of a native status begins: "UNKNOWN: Gloo …"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Team:
     def gather(self, text: str) -> list[str]:
         """What each process says, in their order; all must call it together.
 
+        Raises:
+          LostProcessError: one of them is gone.
+
         >>> Team().gather("here")
         ['here']
         """
@@ -48,10 +55,11 @@ class Team:
         from jax.experimental import multihost_utils
 
         said = np.frombuffer(text.encode(), np.uint8)
-        sizes = multihost_utils.process_allgather(np.int32(said.size))
-        padded = np.zeros(max(sizes.max(), 1), np.uint8)
-        padded[: said.size] = said
-        rows = multihost_utils.process_allgather(padded)
+        with in_company(self):
+            sizes = multihost_utils.process_allgather(np.int32(said.size))
+            padded = np.zeros(max(sizes.max(), 1), np.uint8)
+            padded[: said.size] = said
+            rows = multihost_utils.process_allgather(padded)
         return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -134,6 +142,27 @@ class Team:
 
 ALONE = Team()
 """One process that works by itself, whether it belongs to a job or not."""
+
+
+@contextlib.contextmanager
+def in_company(team: Team) -> Iterator[None]:
+    """Within the block an error of the connection to other processes is a `LostProcessError`."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX 0.10.2 raises what a collective reports as either, by where it happened.
+        native = isinstance(error, jax.errors.JaxRuntimeError) or _NATIVE.match(str(error))
+        if team.count == 1 or not native:
+            raise
+        raise LostProcessError(lost(team, str(error).partition("\n")[0])) from error
+
+
+def lost(team: Team, reason: str) -> str:
+    """The sentence for a process that stops since it lost another."""
+    return (
+        f"process {team.index} of {team.count} stops, since another is lost or one has failed "
+        f"({reason}); start all of them again: the same command continues."
+    )
 
 
 def everyone() -> Team:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax.store import files, locks
-from lth_jax.store.errors import CorruptError, StoreError
+from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import content_key, plain
-from lth_jax.store.processes import ALONE, Team
+from lth_jax.store.processes import ALONE, Team, in_company
 
 ENV = "env.json"
 """What a run was made with: versions and device (one entry per change), plan and its changes."""
@@ -176,8 +176,9 @@ def open_run(
 ) -> Iterator[Run]:
     """Opens the run of a configuration, new or begun before, and holds it.
 
-    Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, the run is marked
-    `interrupted`; left by another exception, `failed`. A finished run stays finished.
+    Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, or since a process of the
+    team is lost, the run is marked `interrupted`; left by another exception, `failed`. A finished
+    run stays finished.
 
     Args:
       root: the folder of all runs.
@@ -221,13 +222,25 @@ def open_run(
         run = Run(path, config_hash, team)
         run._set_unless_finished("running")
         try:
-            yield run
+            with in_company(team):
+                yield run
+        except LostProcessError:
+            if not team.first:
+                _mark_if_abandoned(run)
+            raise
         except Exception as error:
             run._set_unless_finished("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
             if team.first and Run(path, config_hash).status == "running":
                 run._set_unless_finished("interrupted")
+
+
+def _mark_if_abandoned(run: Run) -> None:
+    """Marks a run as interrupted if process 0, which does so otherwise, has left its lock."""
+    what = f"Run {run.path.name}"
+    with contextlib.suppress(StoreError), locks.hold(run.path / "lock", what=what, wait=False):
+        Run(run.path, run.config_hash)._set_unless_finished("interrupted")
 
 
 def run_folder(name: str, config: Any, identity: Any = None) -> str:

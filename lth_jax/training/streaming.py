@@ -132,19 +132,28 @@ def _check_fits(train: OnHost, size: int) -> None:
 
 def compile_streamed_evaluation(
     trainer: Trainer, plan: Plan
-) -> Callable[[Member, OnHost], dict[str, jax.Array]]:
-    """`evaluate` of a chunk's members on data on the host, read block by block."""
+) -> Callable[..., dict[str, jax.Array]]:
+    """`evaluate` of a chunk's members on data on the host, read block by block.
+
+    Returns:
+      `(members, data, on_block) -> means`; `on_block()` is called after each block.
+    """
 
     def sums(member: Member, part: Batch) -> Info:
         return metric_sums(trainer, member.params, member.state, part)
 
     sums_of = jax.jit(over_population(sums, plan, (True, False)))
 
-    def evaluation(members: Member, data: OnHost) -> Info:
+    def evaluation(
+        members: Member, data: OnHost, on_block: Callable[[], None] = lambda: None
+    ) -> Info:
         n = len(data.y)
         places = [slice(first, first + trainer.block) for first in range(0, n, trainer.block)]
         parts = _ahead(functools.partial(_part, data, place) for place in places)
-        found = [sums_of(members, part) for part in parts]
+        found = []
+        for part in parts:
+            found.append(sums_of(members, part))
+            on_block()
         tail = [found.pop()] if n % trainer.block else []
         head = (
             [jax.tree.map(lambda *each: jnp.sum(jnp.stack(each), axis=0), *found)] if found else []

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ SEGMENTS = 27  # of one whole run of it
 
 
 def command(workdir, data, *more, program="experiments.run"):
-    flags = [f"--config.machine.workdir={workdir}", f"--config.machine.data_dir={data}"]
+    machine = {"workdir": workdir, "data_dir": data, "save_seconds": 0.0}  # each segment is saved
+    flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
     return [sys.executable, "-m", program, f"--config={TINY}", *flags, *more]
 
 
@@ -95,9 +97,9 @@ def test_kills_at_random_moments(tmp_path, undisturbed, seed):
 
 
 @pytest.mark.slow
-def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
+def test_a_stop_on_request_repeats_nothing(tmp_path, undisturbed):
     data, reference = undisturbed
-    process = start(tmp_path, data)
+    process = start(tmp_path, data, "--config.machine.save_seconds=1000.0")
     wait_for(process, lambda: segments(tmp_path) >= 2)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
@@ -108,6 +110,50 @@ def test_a_polite_stop_is_told_and_continued(tmp_path, undisturbed):
     before = segments(tmp_path)
     assert run(tmp_path, data).returncode == 0
     assert segments(tmp_path) == SEGMENTS and before < SEGMENTS  # nothing was trained twice
+    assert seed_table(tmp_path) == seed_table(reference)
+
+
+def check_ends_by(process, signum):
+    """The process ends with one sentence after its own lines."""
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (128 + signum, -signum), errors  # the latter during its exit
+    name = signal.Signals(signum).name
+    assert errors.splitlines()[-1] == f"Stopped by {name}; the same command continues."
+    assert "Traceback" not in errors and "Exception ignored" not in errors
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads which signals a process handles")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_modules_are_imported_is_one_sentence(tmp_path, signum):
+    process = start(tmp_path, tmp_path)
+    # The package's first line has run once signals are caught; JAX takes a second longer.
+    wait_for(process, lambda: catches(process.pid))
+    process.send_signal(signum)
+    check_ends_by(process, signum)
+    assert not list(tmp_path.iterdir())
+
+
+def catches(pid):
+    """Whether a process handles SIGTERM; SIGINT has a handler of Python's from the start."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = {k: int(v, 16) for k, v in re.findall(r"(Sig\w+):\s+([0-9a-f]{16})", status)}
+    return bool(masks["SigCgt"] >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_signals_at_any_moment_are_one_sentence(tmp_path, undisturbed, seed):
+    data, reference = undisturbed
+    chance = random.Random(seed)
+    signum = chance.choice([signal.SIGINT, signal.SIGTERM])
+    process = start(tmp_path, data)
+    time.sleep(1 + 5 * chance.random())
+    for _ in range(chance.choice([1, 2])):
+        process.send_signal(signum)
+        time.sleep(0.1 * chance.random())
+    if process.wait(120) != 0:  # or it had finished
+        check_ends_by(process, signum)
+    assert run(tmp_path, data).returncode == 0
     assert seed_table(tmp_path) == seed_table(reference)
 
 

@@ -1,11 +1,9 @@
 """The machine part of a config: devices that are there, and what is kept for the next run."""
 
-import jax
 import pytest
 
 from experiments import machine, runner
-from experiments.flags import LostProcess, UserError
-from lth_jax.store import Team
+from experiments.flags import UserError
 from lth_jax.training import Plan
 from tests.experiments import tiny
 
@@ -64,15 +62,6 @@ def test_processes_that_cannot_be_are_one_sentence():
         with pytest.raises(UserError, match=message):
             machine.join(machine_of(**changes))
     machine.join(machine_of())
-
-
-def test_an_error_beside_other_processes_says_what_to_do():
-    error = jax.errors.JaxRuntimeError("Gloo AllGather failed: Connection closed\nmore")
-    with pytest.raises(LostProcess, match=r"process 1 of 2 stops.*closed\); start all of them"):
-        with machine.in_company(Team(1, 2)):
-            raise error
-    with pytest.raises(jax.errors.JaxRuntimeError), machine.in_company(Team()):
-        raise error
 
 
 def test_a_plan_for_other_devices_is_told_and_runs():

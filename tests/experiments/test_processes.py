@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 def start(workdir, data, *more, devices, program="run", config="tiny"):
     machine = {"workdir": workdir, "data_dir": data, "chunk": 4}
+    more = ["--config.machine.save_seconds=0.0", *more]
     flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
     return subprocess.Popen(
         [
@@ -73,6 +75,13 @@ def segments(workdir):
     return sum(path.read_text().count("\n") for path in Path(workdir).glob("*/metrics.jsonl"))
 
 
+def wait_for_segments(workdir, process, enough):
+    deadline = time.monotonic() + 240
+    while not (found := segments(workdir)) or not enough(found):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+
+
 def sentence(errors):
     """The one line that a program ends with, whatever JAX says before."""
     [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
@@ -102,10 +111,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
 def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     data, reference = alone
     first, second = start_job(tmp_path, data, "--config.machine.data=host")
-    deadline = time.monotonic() + 240
-    while not segments(tmp_path) or segments(tmp_path) % 3 != 2:  # a chunk is partly trained
-        assert first.poll() is None and time.monotonic() < deadline, first.communicate()
-        time.sleep(0.005)
+    wait_for_segments(tmp_path, first, lambda n: n % 3 == 2)  # a chunk is partly trained
     second.kill()
     second.communicate()
     _, errors = finish(first, code=2)
@@ -116,6 +122,37 @@ def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     assert "has 4 devices; here its members train on 2, 1 at once" in " ".join(errors.split())
     assert segments(tmp_path) <= SEGMENTS + 1 and done < SEGMENTS
     assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
+
+
+def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, alone):
+    data, reference = alone
+    first, second = start_job(tmp_path, data)
+    wait_for_segments(tmp_path, second, lambda n: n > 4)
+    first.kill()
+    first.communicate()
+    _, errors = finish(second, code=2)
+    assert "process 1 of 2 stops, since another is lost" in sentence(errors)
+    assert [line for line in errors.splitlines() if not line.startswith("[Gloo]")] == [
+        sentence(errors)
+    ]
+    assert json.loads((folder_of(tmp_path) / "status.json").read_text())["status"] == "interrupted"
+    finish(start(tmp_path, data, devices=2))
+    assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_signal_to_one_process_stops_both_in_order(tmp_path, alone, victim):
+    data, _ = alone
+    job = start_job(tmp_path, data, "--config.machine.save_seconds=1000.0")
+    wait_for_segments(tmp_path, job[0], lambda n: n % 3 == 2)
+    job[victim].send_signal(signal.SIGTERM)
+    for process in job:
+        _, errors = finish(process, code=143)
+        assert "Stopped by SIGTERM; the same command continues." in errors
+    done = segments(tmp_path)
+    for process in start_job(tmp_path, data):
+        finish(process)
+    assert segments(tmp_path) == SEGMENTS and done < SEGMENTS  # nothing was trained twice
 
 
 def test_a_sweep_by_two_processes(tmp_path, alone):

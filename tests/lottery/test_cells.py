@@ -122,7 +122,7 @@ def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_pat
 
     store = Store(tmp_path)
     with pytest.raises(Stopped):
-        climb(cells, store=store, plans=PLANS, hooks=Hooks(stop))
+        climb(cells, store=store, plans=PLANS, hooks=Hooks(stop), save_seconds=0)
     resumed = []
     again = climb(cells, store=store, plans=PLANS, hooks=Hooks(resumed.append))
     assert again == manifests

@@ -20,10 +20,9 @@ def lab_of(root):
     return lab._replace(root=root, trainer=lab.trainer._replace(model=model))
 
 
-def run(folder, root, hooks=None):
+def run(folder, root, **options):
     lab = lab_of(root)
     ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle", "reinit"))
-    options = {} if hooks is None else {"hooks": hooks}
     [entries] = climb([make_cell(lab, ladder)], store=Store(folder), plans=PLANS, **options)
     return [Store(folder).read(entry.key) for entry in entries]
 
@@ -61,7 +60,7 @@ def test_a_ladder_climbs_from_any_root(tmp_path, impl):
             raise Stopped
 
     with pytest.raises(Stopped):
-        run(tmp_path / "resumed", root, Hooks(on_progress=stop))
+        run(tmp_path / "resumed", root, hooks=Hooks(on_progress=stop), save_seconds=0)
     same(nodes, run(tmp_path / "resumed", root))
 
 

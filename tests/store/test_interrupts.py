@@ -1,8 +1,9 @@
 import signal
+import time
 
 import pytest
 
-from lth_jax.store import Interrupted, on_signals
+from lth_jax.store import Interrupted, interruptible, on_signals
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -26,6 +27,34 @@ def test_a_second_signal_does_not_wait():
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruptible_block_ends_at_once(signum):
+    with pytest.raises(Interrupted) as error, interruptible():
+        signal.raise_signal(signum)
+        time.sleep(60)
+    assert (error.value.code, error.value.signal) == (128 + signum, signum.name)
+
+
+def test_a_stop_that_waits_ends_at_once_by_a_second_signal():
+    with pytest.raises(Interrupted), interruptible(), on_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0)  # the handler runs here, and Python drops what it raises
+
+
+def test_an_exception_that_python_drops_is_raised_again():
+    with pytest.raises(Interrupted), interruptible():
+        Dying()
+        time.sleep(60)
 
 
 @pytest.mark.parametrize("signals", [[], [signal.SIGTERM]])

@@ -1,12 +1,14 @@
 """What the processes of a job tell each other, seen from one of them."""
 
+import contextlib
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from lth_jax import store
-from lth_jax.store import StoreError, Team
+from lth_jax.store import StoreError, Team, files, locks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,14 @@ class Told(Team):
 
     def gather(self, text):
         return [text if said is None else said for said in self.said]
+
+
+@dataclasses.dataclass(frozen=True)
+class InTurn(Told):
+    """A team whose process 0 says one thing after the other."""
+
+    def gather(self, text):
+        return [next(self.said), text]
 
 
 def team(index, *said):
@@ -61,6 +71,33 @@ def test_facts_that_differ_are_named_with_the_processes():
     other = json.dumps(json.loads(same) | {"config": store.content_key({"seed": 1})})
     with pytest.raises(StoreError, match=r"process 1, 2 of 3 has another config than process 0"):
         team(0, None, other, other).check_same(**facts)
+
+
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_the_loss_of_a_process_is_a_sentence(kind):
+    error = kind("UNKNOWN: Gloo AllGather failed: Connection closed\nmore")
+    match = r"process 1 of 2 stops.*closed\); start all of them"
+    with pytest.raises(store.LostProcessError, match=match), store.in_company(store.Team(1, 2)):
+        raise error
+    with pytest.raises(kind, match="Gloo"), store.in_company(store.ALONE):
+        raise error
+    with pytest.raises(ValueError, match="of one's own"), store.in_company(store.Team(1, 2)):
+        raise ValueError("an error of one's own")
+
+
+@pytest.mark.parametrize(("held", "status"), [(False, "interrupted"), (True, "running")])
+def test_a_survivor_marks_a_run_that_process_0_left(tmp_path, held, status):
+    # As process 1 of a job sees it; nothing else holds the lock once process 0 is gone.
+    with store.open_run(tmp_path, name="job", config={}, env={}) as run:
+        pass
+    facts = files.read_json(run.path / "status.json")
+    files.write_json(run.path / "status.json", facts | {"status": "running"})
+    survivor = InTurn(1, 2, iter([json.dumps({"value": None}), ""]))
+    lock = locks.hold(run.path / "lock", what="the run") if held else contextlib.nullcontext()
+    with lock, pytest.raises(store.LostProcessError):
+        with store.open_run(tmp_path, name="job", config={}, env={}, team=survivor):
+            raise ValueError("UNKNOWN: Gloo AllGather failed")
+    assert files.read_json(run.path / "status.json")["status"] == status
 
 
 def test_a_signal_to_any_process_stops_all():

@@ -4,7 +4,6 @@ import contextlib
 
 from experiments.configs import base
 from experiments.studies.bench import Bench
-from lth_jax import store
 
 
 @contextlib.contextmanager
@@ -13,8 +12,7 @@ def bench_in(folder):
     machine = base.ladder().machine
     machine.update(workdir=str(folder), chunk=4, driver="scan", devices=1)
     machine.update(progress=False, compilation_cache=False)
-    with store.on_signals() as stop:
-        yield Bench(machine, stop)
+    yield Bench(machine)
 
 
 def tiny(config, replicates=2):
