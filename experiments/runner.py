@@ -76,9 +76,9 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                 team=team,
             ) as run,
         ):
-            done = run.status == "finished"
+            store = stores.Store(machine.workdir, team)
+            done = run.is_complete(store)
             if not done:
-                store = stores.Store(machine.workdir, team)
                 _climb(machine, cell, run, store, stop)
                 run.finish()
             team.from_first(lambda: _show(machine, run.path, cell.lab, done))
@@ -120,7 +120,7 @@ def _climb(
         plans = recorded_plans(machine, run, cell)
         for note in elsewhere(plans):
             display.say(note)
-        run.clear()
+        run.restart()
         hooks = _hooks(run, display, stop, store.team)
         climb([cell], store=store, plans=plans, hooks=hooks)
         display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")

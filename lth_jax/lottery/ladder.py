@@ -141,10 +141,8 @@ class _Climb:
 
     def level(self, plan: Plan, level: int) -> None:
         """Trains or reads all members of one level."""
-        self.index.refresh()
         entrants = self.roster.levels[level]
-        found = [seat.node for key in entrants if (seat := self.index.find(key))]
-        for node in dict.fromkeys(found):
+        for node in self._found(entrants):
             self._tell(level, node)
         todo = self._missing(plan, entrants.values())
         begin = self._beginning(plan, level)
@@ -156,6 +154,16 @@ class _Climb:
                     del todo[node]
                     self.index.add(node)
                     self._tell(level, node)
+
+    def _found(self, entrants: Any) -> list[str]:
+        """The nodes that hold members of a level; those that are damaged are removed first."""
+        while True:
+            self.index.refresh()
+            seats = [seat for key in entrants if (seat := self.index.find(key))]
+            nodes = list(dict.fromkeys(seat.node for seat in seats))
+            if all([self.store.mend(node) for node in nodes]):
+                return nodes
+            self.index.forget()
 
     def _missing(self, plan: Plan, entrants: Any) -> dict[str, list[Entrant]]:
         """The nodes to be trained, and who is in them."""
