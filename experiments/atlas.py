@@ -33,7 +33,7 @@ from experiments.studies.protocol import Evidence, Study
 from lth_jax import store as stores
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
-from lth_jax.store import files, records
+from lth_jax.store import files, locks, records
 
 PILOT_SEEDS = 8
 SEEDS = "seeds.parquet"
@@ -181,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
-        with stores.on_signals() as stop:
+        root = Path(machine.workdir)
+        with stores.on_signals() as stop, locks.in_use(root, "atlas"):
             command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
             bench = Bench(machine, stop, command, pilot=bool(arguments.action))
             if not arguments.action:

@@ -151,7 +151,7 @@ def read_json(path: Path) -> Any:
       StoreError: the system does not let it be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+        return parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CorruptError(f"{path} is missing.") from None
     except IsADirectoryError:
@@ -160,6 +160,11 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of brackets in brackets
         raise CorruptError(f"{path} is damaged: {error}.") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; `ValueError` or `RecursionError` for what is none."""
+    return json.loads(text, parse_constant=_no_json)
 
 
 def _no_json(word: str) -> Any:

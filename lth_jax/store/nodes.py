@@ -183,7 +183,7 @@ class Store:
         with contextlib.ExitStack() as held:
             if self.team.from_first(lambda: self._is_ours(key, wait, held)):
                 arrays, meta = compute(Partial(self._partial(key), self.team))
-                checkpoints.save(self._path(key), arrays, meta, name=key, team=self.team)
+                checkpoints.save(self.path(key), arrays, meta, name=key, team=self.team)
                 if self.team.first:
                     files.remove(self._partial(key))
         return self.team.from_first(lambda: self.has(key))
@@ -212,11 +212,11 @@ class Store:
         Raises:
           CorruptError: the facts are damaged.
         """
-        return checkpoints.facts(self._path(key), key)
+        return checkpoints.facts(self.path(key), key)
 
     def has(self, key: str) -> bool:
         """Whether the node is finished; it may be damaged."""
-        return self._path(key).is_dir()
+        return self.path(key).is_dir()
 
     def problem(self, key: str) -> str | None:
         """What is wrong with a node, in one sentence: missing or damaged; None if it is whole.
@@ -225,9 +225,9 @@ class Store:
           StoreError: it has another format, or the system does not let it be read.
         """
         if not self.has(key):
-            return f"{self._path(key)} is missing; the next run of the same command makes it again."
+            return f"{self.path(key)} is missing; the next run of the same command makes it again."
         try:
-            checkpoints.check(self._path(key), key)
+            checkpoints.check(self.path(key), key)
         except CorruptError as error:
             return str(error)
         return None
@@ -252,9 +252,9 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Removes a node at once for all readers; for who holds its lock."""
-        grown = files.temporary(self._path(key))
-        with files.explained(self._path(key)):
-            files.publish(self._path(key), grown)
+        grown = files.temporary(self.path(key))
+        with files.explained(self.path(key)):
+            files.publish(self.path(key), grown)
         files.remove(grown)
 
     def read(self, key: str, like: Any = None) -> Node:
@@ -267,9 +267,10 @@ class Store:
         Raises:
           CorruptError: a file is damaged. StoreError: there is no such node, or another format.
         """
-        return Node(*checkpoints.restore(self._path(key), like, name=key))
+        return Node(*checkpoints.restore(self.path(key), like, name=key))
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """The folder of a node, whether it is there or not."""
         if not _is_key(key):
             raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
         return self.root / "nodes" / key[:2] / key

@@ -9,6 +9,7 @@ from lth_jax.store import files
 from lth_jax.store.errors import CorruptError
 from lth_jax.store.hashing import content_key, plain
 
+MADE_AGAIN = "the next run of the same command makes it again"
 SEAL, FOLDER = "sha256", "folder"
 
 T = TypeVar("T")
@@ -25,13 +26,14 @@ def write(path: Path, folder: str, value: Mapping[str, Any]) -> None:
     files.write_json(path, sealed({FOLDER: folder, **plain(dict(value), name=path.stem)}))
 
 
-def read(path: Path, folder: str, kind: type[T]) -> T:
+def read(path: Path, folder: str, kind: type[T], remedy: str = MADE_AGAIN) -> T:
     """The content of a record, checked: its seal, its folder, and its shape.
 
     Args:
       path: the file.
       folder: the name of the run or sweep that it must belong to.
       kind: a `TypedDict`.
+      remedy: what mends a damaged file, for the error.
 
     Raises:
       CorruptError: in one sentence, if the file is missing, is no JSON, was changed after it was
@@ -43,10 +45,10 @@ def read(path: Path, folder: str, kind: type[T]) -> T:
     >>> read(path, "demo", dict)
     {'chunk': 8}
     """
-    content = unsealed(files.read_json(path), path)
+    content = unsealed(files.read_json(path), path, remedy)
     owner = content.pop(FOLDER, None)
     if owner != folder:
-        raise damaged(path, f"it belongs to '{owner}', not to '{folder}'")
+        raise damaged(path, f"it belongs to '{owner}', not to '{folder}'", remedy)
     check(content, kind, path)
     return content  # type: ignore[return-value]
 
@@ -60,13 +62,13 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, SEAL: content_key(content)}
 
 
-def unsealed(found: Any, path: Path) -> dict[str, Any]:
+def unsealed(found: Any, path: Path, remedy: str = MADE_AGAIN) -> dict[str, Any]:
     """A record without its seal; `CorruptError` if it has none, or another one."""
     if not isinstance(found, dict) or SEAL not in found:
-        raise damaged(path, f"it has no `{SEAL}`")
+        raise damaged(path, f"it has no `{SEAL}`", remedy)
     content = {name: value for name, value in found.items() if name != SEAL}
     if content_key(content) != found[SEAL]:
-        raise damaged(path, "it does not match its SHA-256")
+        raise damaged(path, "it does not match its SHA-256", remedy)
     return content
 
 
@@ -117,8 +119,6 @@ def _differs(value: Any, kind: Any, name: str) -> str | None:
     return next(filter(None, problems), None)
 
 
-def damaged(path: Path, what: str) -> CorruptError:
-    """The error for a damaged file: which one, what is wrong with it, and what makes it again."""
-    return CorruptError(
-        f"{path} is damaged: {what}; run the command that wrote it again, or use `lth verify`."
-    )
+def damaged(path: Path, what: str, remedy: str = MADE_AGAIN) -> CorruptError:
+    """The error for a damaged file: which one, what is wrong with it, and what mends that."""
+    return CorruptError(f"{path} is damaged: {what}; {remedy}.")

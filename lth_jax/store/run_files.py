@@ -43,10 +43,11 @@ class Plans(TypedDict):
 
 
 class Manifest(Plans):
-    """`manifest.json`."""
+    """`manifest.json`; `earlier` are the keys of nodes that a run begun again may list again."""
 
     config_hash: str
     nodes: list[dict[str, Any]]
+    earlier: NotRequired[list[str]]
 
 
 class Env(Plans):
@@ -96,7 +97,7 @@ def read_config(path: str | Path) -> Any:
     if path.name.endswith(ending):
         return config
     if identity is None and _status_hash(path) == content_key(config):
-        raise CorruptError(f"{path / IDENTITY} is missing; run the command that wrote it again.")
+        raise CorruptError(f"{path / IDENTITY} is missing; {records.MADE_AGAIN}.")
     raise records.damaged(path / CONFIG, f"the hash in '{path.name}' is of another content")
 
 

@@ -22,6 +22,7 @@ from lth_jax.store.run_files import (
     MANIFEST,
     STATUS,
     Env,
+    Plans,
     read_config,
     read_env,
     read_identity,
@@ -130,13 +131,18 @@ class Run:
         return [entry for entry in nodes if entry.get("level") == level]
 
     def restart(self) -> None:
-        """Empties the manifest, before all of it is listed again; the run is no longer finished."""
-        self._set_status("running")
-        self._list([])
+        """Empties the manifest, before all of it is listed again; the run is no longer finished.
 
-    def _list(self, nodes: list[dict[str, Any]]) -> None:
+        Until it is finished again, the manifest keeps the keys of the nodes that it listed.
+        """
+        self._set_status("running")
+        before = self._read(read_manifest)
+        keys = [*before.get("earlier", []), *(entry["key"] for entry in before["nodes"])]
+        self._list([], earlier=list(dict.fromkeys(keys)))
+
+    def _list(self, nodes: list[dict[str, Any]], **more: Any) -> None:
         def write() -> None:
-            write_record(self.path, MANIFEST, {**read_manifest(self.path), "nodes": nodes})
+            write_record(self.path, MANIFEST, {**read_manifest(self.path), "nodes": nodes, **more})
 
         self._team.from_first(write)
 
@@ -159,8 +165,9 @@ class Run:
 
     def finish(self) -> None:
         """Marks the run as finished, with the nodes that it has now."""
-        if self._team.first:
-            self._set_status("finished", nodes=content_key(self.nodes))
+        nodes = self.nodes
+        self._list(nodes, earlier=[])
+        self._set_status("finished", nodes=content_key(nodes))
 
     def is_complete(self, store: Store) -> bool:
         """`is_complete` of the run's folder, for a team in step."""
@@ -286,6 +293,34 @@ def open_run(
                 run._set_status("interrupted")
 
 
+def repair_run(store: Store, path: str | Path) -> None:
+    """Makes files of a run again of its other files, as far as they tell.
+
+    Status and plan can be made again. A manifest cannot: it is begun anew, and the next run of the
+    same command finds the nodes in the store. A run that is not complete is no longer finished.
+
+    Args:
+      store: where the nodes lie.
+      path: the run's folder.
+
+    Raises:
+      StoreError: the run is running, or no file tells which configuration it is of.
+    """
+    path = Path(path)
+    with locks.hold(path / "lock", what=f"Run {path.name}", wait=False):
+        readers = (read_status, read_manifest)
+        hashes = [found["config_hash"] for read in readers if (found := _intact(read, path))]
+        if not hashes:
+            hashes.append(content_key(read_config(path)))
+        status = _intact(read_status, path)
+        pilot = status is not None and status.get("pilot", False)
+        _prepare_plan(path, hashes[0], None)
+        _prepare_status(path, path.name.rpartition("-")[0], hashes[0], pilot)
+        run = Run(path, hashes[0])
+        if run.status == "running" or (run.status == "finished" and not is_complete(store, path)):
+            run._set_status("interrupted")
+
+
 def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot: bool) -> None:
     """Writes what is missing or damaged in a run's folder."""
     for lost in (CONFIG, STATUS, ENV, MANIFEST) if is_run(path) else ():
@@ -293,7 +328,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
             LOG.warning("%s is missing; it is made again.", path / lost)
     found = _intact(read_identity, path)
     if identity is not None and found is None:
-        write_record(path, IDENTITY, identity)
+        write_record(path, IDENTITY, found := identity)
     if (path / CONFIG).exists() and (kept := _intact(read_config, path)) is not None:
         # Both have the hash in the folder's name, of which there are only so many.
         if content_key([kept, found]) != content_key([config, identity]):
@@ -308,20 +343,17 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
 def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
     """Both copies of the plan, each made of the other where it is damaged."""
     kept, listed = _intact(read_env, path), _intact(read_manifest, path)
-    plans = [part for part in (kept, listed) if part is not None and part["plan"] is not None]
+    copies: list[Plans] = [part for part in (kept, listed) if part is not None]
     recorded = {
-        "plan": plans[0]["plan"] if plans else None,
-        "replans": max([part["replans"] for part in plans], key=len, default=[]),
+        "plan": next((part["plan"] for part in copies if part["plan"] is not None), None),
+        "replans": max([part["replans"] for part in copies], key=len, default=[]),
     }
     environments = kept["environments"] if kept else []
-    if environments[-1:] != [env]:
+    if env is not None and environments[-1:] != [env]:
         environments = [*environments, env]
     after: Any = {"environments": environments, **recorded}
-    manifest: Any = {
-        "config_hash": config_hash,
-        **recorded,
-        "nodes": listed["nodes"] if listed else [],
-    }
+    nodes: Any = listed or {"nodes": []}
+    manifest: Any = {**nodes, "config_hash": config_hash, **recorded}
     if after != kept:
         write_record(path, ENV, after)
     if manifest != listed:

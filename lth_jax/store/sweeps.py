@@ -16,6 +16,7 @@ from lth_jax.store.runs import read_metrics
 LOG = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+REMOVED = "`lth verify --all --repair` removes it, and the next run makes another"
 
 
 class SweepCell(TypedDict):
@@ -52,7 +53,7 @@ class Sweep:
             if self._team.from_first(lambda: self._is_ours(path, held)):
                 made = make()
                 self._team.from_first(lambda: records.write(path, self.path.name, made))
-        return self._team.from_first(lambda: records.read(path, self.path.name, dict))
+        return self._team.from_first(lambda: records.read(path, self.path.name, dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
         """Whether a record is to be made here; if so, `held` has its lock."""

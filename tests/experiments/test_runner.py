@@ -118,7 +118,7 @@ def test_a_criterion_that_looks_at_data_gets_its_examples(workdir):
 def test_a_damaged_node_is_one_sentence(workdir):
     folder = runner.run(config_in(workdir, seed=1, **{"prune.levels": 1}), COMMAND)
     key = json.loads((folder / "manifest.json").read_text())["nodes"][0]["key"]
-    node = Store(workdir)._path(key)
+    node = Store(workdir).path(key)
     victim = max((p for p in node.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
