@@ -276,6 +276,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _verify_beside(path: Path) -> "Iterator[Problem]":
     """The problems of what is in a run's folder, but no part of the run: frontier and tickets."""
     from lth_jax import coding
+    from lth_jax.coding.ticket_file import naming
     from lth_jax.report.levels import RATES, read_rates
     from lth_jax.store import CorruptError, files
     from lth_jax.store.verify import Problem
@@ -286,7 +287,8 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
         yield Problem(path / RATES, str(error), lambda: files.discard(path / RATES))
     for ticket in sorted(path.rglob("*.ticket")):
         try:
-            coding.load(ticket)
+            with naming(ticket):
+                coding.table(ticket.read_bytes())
         except coding.TicketError as error:
             yield Problem(ticket, str(error), None)
 

@@ -58,7 +58,7 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
     needed = {key for path in folders for key in listed(path)}
     nodes = [key for key in store.keys() if key not in needed]
     partial = sorted(path.name for path in store.root.glob("partial/*"))
-    runs = [path.name for path in folders if read_status(path)["status"] != "finished"]
+    runs = [path.name for path in folders if not _is_finished(path)]
     open_sweeps = [path.name for path in store.root.glob("sweeps/*") if _is_open(store, path)]
     kept = []
     if busy := _busy(store):
