@@ -22,6 +22,7 @@ from lth_jax.store.run_files import (
     MANIFEST,
     STATUS,
     Env,
+    Manifest,
     Plans,
     read_config,
     read_env,
@@ -136,13 +137,19 @@ class Run:
         Until it is finished again, the manifest keeps the keys of the nodes that it listed.
         """
         self._set_status("running")
-        before = self._read(read_manifest)
-        keys = [*before.get("earlier", []), *(entry["key"] for entry in before["nodes"])]
-        self._list([], earlier=list(dict.fromkeys(keys)))
 
-    def _list(self, nodes: list[dict[str, Any]], **more: Any) -> None:
+        def emptied(found: Manifest) -> dict[str, Any]:
+            keys = [*found.get("earlier", []), *(entry["key"] for entry in found["nodes"])]
+            return {**found, "nodes": [], "earlier": list(dict.fromkeys(keys))}
+
+        self._change_manifest(emptied)
+
+    def _list(self, nodes: list[dict[str, Any]]) -> None:
+        self._change_manifest(lambda found: {**found, "nodes": nodes})
+
+    def _change_manifest(self, change: Callable[[Manifest], dict[str, Any]]) -> None:
         def write() -> None:
-            write_record(self.path, MANIFEST, {**read_manifest(self.path), "nodes": nodes, **more})
+            write_record(self.path, MANIFEST, change(read_manifest(self.path)))
 
         self._team.from_first(write)
 
@@ -165,9 +172,8 @@ class Run:
 
     def finish(self) -> None:
         """Marks the run as finished, with the nodes that it has now."""
-        nodes = self.nodes
-        self._list(nodes, earlier=[])
-        self._set_status("finished", nodes=content_key(nodes))
+        self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
+        self._set_status("finished", nodes=content_key(self.nodes))
 
     def is_complete(self, store: Store) -> bool:
         """`is_complete` of the run's folder, for a team in step."""

@@ -136,19 +136,21 @@ def rows(run, capsys):
     return json.loads(out)["rows"]
 
 
-def check_harm(run, name, harm, tmp_path, capsys, right, data):
-    root = tmp_path / f"{harm}-{str(name).replace('/', '-')[-80:]}"
+def check_harms(run, harms, tmp_path, capsys, right, data):
+    """Damages a copy of a run by `(file, harm)`, looks at it, and runs it again."""
+    root = tmp_path / "runs"
     shutil.copytree(run.parent, root, ignore=shutil.ignore_patterns("data"))
     harmed = root / run.name
     before = rows(harmed, capsys)
-    HARMS[harm](root / name, root, harmed, name)
+    for name, harm in harms:
+        HARMS[harm](root / name, root, harmed, name)
 
     # What is shown meanwhile: the numbers that are right, or one sentence.
     code, out, err = lth(capsys, "show", harmed, "--json")
     if code:
         assert (code, out) == (2, "") and err.startswith("lth: ") and err.count("\n") == 1
     else:
-        assert json.loads(out)["rows"] in (before, right), (name, harm)
+        assert json.loads(out)["rows"] in (before, right), harms
     code, out, err = lth(capsys, "ls", "--root", root)
     assert (code, err) == (0, "") and out.count("\n") == 2
     code, out, err = lth(capsys, "verify", "--root", root)
@@ -157,9 +159,9 @@ def check_harm(run, name, harm, tmp_path, capsys, right, data):
     try:
         assert runner.run(data_of(data, config_in(root)), ["python"]) == harmed
     except UserError as error:
-        assert "\n" not in str(error) and str(root) in str(error), (name, harm)
+        assert "\n" not in str(error) and str(root) in str(error), harms
         return "refused"
-    assert rows(harmed, capsys) == right, (name, harm)
+    assert rows(harmed, capsys) == right, harms
     assert stores.is_complete(stores.Store(root), harmed)
     shutil.rmtree(root)
     return "same"
@@ -178,15 +180,20 @@ def kinds(run):
 def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     found = kinds(run)
-    place = "nodes" if state == "finished" else "partial"
-    chosen = [(found["run", "manifest.json"], "swapped"), (found[place, "meta.json"], "flipped")]
     if state == "finished":
-        chosen += [
+        harms = [
             (found["run", "manifest.json"], "deleted"),
-            (found["run", "env.json"], "emptied"),
+            (found["run", "config.json"], "emptied"),
+            (found["run", "analyses.json"], "truncated"),
+            (found["nodes", "meta.json"], "flipped"),
         ]
-    for name, harm in chosen:
-        assert check_harm(run, name, harm, tmp_path, capsys, right, finished) == "same"
+    else:
+        harms = [
+            (found["run", "env.json"], "flipped"),
+            (found["run", "status.json"], "swapped"),
+            (found["partial", "meta.json"], "swapped"),
+        ]
+    assert check_harms(run, harms, tmp_path, capsys, right, finished) == "same"
 
 
 @pytest.mark.slow
@@ -196,11 +203,13 @@ def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsy
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     names = files_of(run)
     assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in names}
-    results = [check_harm(run, n, harm, tmp_path, capsys, right, finished) for n in names]
+    results = [
+        check_harms(run, [(name, harm)], tmp_path, capsys, right, finished) for name in names
+    ]
     assert results == ["same"] * len(names)
 
 
-@pytest.mark.parametrize("state", ["finished", "half"])
+@pytest.mark.parametrize("state", [pytest.param("finished", marks=pytest.mark.slow), "half"])
 def test_whole_folders_of_two_runs_swapped(state, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     root = tmp_path / "runs"
