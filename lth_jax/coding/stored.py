@@ -13,7 +13,7 @@ from lth_jax.store.hashing import content_key
 from lth_jax.store.listing import RunInfo
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
-from lth_jax.store.run_files import read_config, read_manifest
+from lth_jax.store.run_files import read_config, read_levels
 from lth_jax.types import DENSE, TICKET
 
 TRAINED, REWOUND = "trained", "rewound"
@@ -194,8 +194,7 @@ def entries(path: str | Path) -> list[dict[str, Any]]:
     Raises:
       CorruptError: if the manifest is damaged.
     """
-    nodes = read_manifest(path)["nodes"]
-    return sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    return read_levels(path)
 
 
 def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:

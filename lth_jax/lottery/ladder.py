@@ -41,6 +41,8 @@ class Entry(NamedTuple):
       arms: the arms that the run has in it.
       rows: the run's members, as places on the node's member axis.
       member_steps: the work in them; what several cells share counts for the first.
+      place: that of the first of them among the run's members of the level, by which entries are
+        in order, whichever was found or trained first.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Entry(NamedTuple):
     arms: list[str]
     rows: list[int]
     member_steps: int
+    place: int
 
 
 class Hooks(NamedTuple):
@@ -252,6 +255,7 @@ class _Climb:
                 for cell in entrants[key].cells:
                     shares.setdefault(cell, []).append((row, entrants[key]))
         for cell, share in shares.items():
+            order = list(self.roster.keys[cell][level].values())
             own = sum(entrant.cells[0] == cell for _, entrant in share)
             entry = Entry(
                 key=node,
@@ -259,6 +263,7 @@ class _Climb:
                 arms=sorted({entrant.label.arm for _, entrant in share}),
                 rows=[row for row, _ in share],
                 member_steps=own * (steps.stop - steps.start),
+                place=min(order.index(entrant.key) for _, entrant in share),
             )
             self.entries[cell].append(entry)
             self.hooks.on_node(cell, entry)

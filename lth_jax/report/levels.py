@@ -13,7 +13,7 @@ from lth_jax.store.errors import CorruptError
 from lth_jax.store.listing import RunInfo, find_run
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
-from lth_jax.store.run_files import read_config, read_env, read_manifest
+from lth_jax.store.run_files import read_config, read_env, read_levels
 from lth_jax.types import DENSE, TICKET
 
 RATES = "report/data/frontier.json"
@@ -121,8 +121,7 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
       CorruptError: if a file of the run is damaged, or a node does not match its hash.
     """
     path = Path(path)
-    nodes = read_manifest(path)["nodes"]
-    entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    entries = read_levels(path)
     # The dense level may be shared with a run that prunes other leaves, so the last level says.
     prunable = prunable_names(store.facts(entries[-1]["key"])) if entries else None
     levels = tuple(
