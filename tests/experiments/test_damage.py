@@ -81,9 +81,12 @@ def partials(run):
 
 
 def files_of(run):
-    """Every file that a run's numbers come from, and a log, below the root."""
+    """The files that a run's numbers come from, and a log, below the root.
+
+    Every file of the run, of its dense node and of an unfinished one, which stand for all nodes.
+    """
     store = stores.Store(run.parent)
-    folders = [store.path(key) for key in nodes(run)] + partials(run)
+    folders = [store.path(nodes(run)[0]), *partials(run)[:1]]
     found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     found += [path for path in sorted(run.glob("*.json*")) if path.is_file()]
     return [path.relative_to(run.parent) for path in found]
