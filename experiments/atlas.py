@@ -34,9 +34,10 @@ from experiments.studies.protocol import Evidence, Study
 from lth_jax import store as stores
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
-from lth_jax.store import files
+from lth_jax.store import files, locks, records
 
 PILOT_SEEDS = 8
+SEEDS = "seeds.parquet"
 
 
 def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) -> Path:
@@ -55,10 +56,10 @@ def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) 
         one, folder = study(claim), _folder(bench, size, claim)
         config = one.get_config(size)
         stamp = _stamp(one, config, size)
-        if not again and _finished(folder, stamp["hash"]):
+        if not again and (_found(folder) or {}).get("hash") == stamp["hash"]:
             print(f"{claim} is finished already")
             continue
-        files.write_json(folder / "protocol.json", stamp)
+        records.write(folder / "protocol.json", claim, stamp)
         _measure(one, config, size, folder, stamp["hash"], bench)
         draw(size, bench)
     return draw(size, bench)
@@ -72,32 +73,33 @@ def _measure(
     known = one.controls(bench, config)
     evidence = Evidence((), ()) if size == "smoke" else one.gather(bench, config)
     if rows := [dict(row) for row in evidence.rows]:
-        files.write(folder / "seeds.parquet", parquet_bytes(rows))
+        files.write(folder / SEEDS, parquet_bytes(rows))
         files.write(folder / "seeds.csv", csv_bytes(rows))
     result = found(one.protocol, evidence, known) | {
+        "seeds_sha256": files.digest(folder / SEEDS) if rows else None,
         "hash": stamped,
         "seconds": time.perf_counter() - began,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": stores.environment(),
         "source": stores.source_fingerprint("lth_jax", "experiments"),
     }
-    files.write_json(folder / "found.json", result)
+    records.write(folder / "found.json", claim, result)
 
 
 def draw(size: str, bench: Bench) -> Path:
     """Draws the atlas of all finished studies of a size."""
     folders = {claim: _folder(bench, size, claim) for claim in MODULES}
-    done = {c: files.read_json(f / "found.json") for c, f in folders.items() if _finished(f)}
+    done = {c: kept for c, f in folders.items() if (kept := _found(f))}
     judged = verdicts(done, family())
     chapters = []
     for claim, result in done.items():
-        one, rows = study(claim), folders[claim] / "seeds.parquet"
+        one, rows = study(claim), folders[claim] / SEEDS
         chapters.append(
             Chapter(
                 protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
                 found=result,
                 judgement=judged[claim],
-                figure=one.draw(read_parquet(rows)) if rows.exists() else None,
+                figure=one.draw(read_parquet(rows)) if result["seeds_sha256"] else None,
                 command=f"python -m experiments.atlas --size={size} --only={claim}",
             )
         )
@@ -133,9 +135,23 @@ def _stamp(one: Study, config: ConfigDict, size: str) -> dict[str, Any]:
     return {**content, "hash": stores.content_key(content), "stamped": stamped}
 
 
-def _finished(folder: Path, stamped: str | None = None) -> bool:
-    path = folder / "found.json"
-    return path.exists() and stamped in (None, files.read_json(path)["hash"])
+def _found(folder: Path) -> dict[str, Any] | None:
+    """What a study found; None if it is not finished, or damaged, which is printed."""
+    path, seeds = folder / "found.json", folder / SEEDS
+    if not path.exists():
+        return None
+    try:
+        result = records.read(path, folder.name, dict)
+        stamp = records.read(folder / "protocol.json", folder.name, dict)
+        if stamp["hash"] != result["hash"]:
+            raise records.damaged(folder / "protocol.json", "another one was answered")
+        wanted = result["seeds_sha256"]
+        if wanted and not (seeds.is_file() and files.digest(seeds) == wanted):
+            raise records.damaged(seeds, "it is not the table that was written with the result")
+    except (stores.CorruptError, KeyError) as error:
+        print(error)
+        return None
+    return result
 
 
 def _folder(bench: Bench, size: str, claim: str) -> Path:
@@ -158,12 +174,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
-        bench = Bench(machine, ["python", "-m", "experiments.atlas", *sys.argv[1:]])
-        if not arguments.action:
-            return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
-        if arguments.action[0] != "plan" or len(arguments.action) != 2:
-            raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
-        return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
+        with locks.in_use(Path(machine.workdir), "atlas"):
+            command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
+            bench = Bench(machine, command, pilot=bool(arguments.action))
+            if not arguments.action:
+                return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
+            if arguments.action[0] != "plan" or len(arguments.action) != 2:
+                raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
+            return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
 
     return exit_code(work)
 

@@ -17,7 +17,6 @@ from experiments.options import Options
 from lth_jax import store as stores
 from lth_jax.data import Dataset
 from lth_jax.lottery import Lab, training_program
-from lth_jax.store import files
 from lth_jax.training import Plan
 
 
@@ -66,6 +65,7 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     if info.status != "finished":
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
     folder = Path(info.path)
+    stores.read_config(folder)  # raises if it is damaged
     experiment = saved_config(folder / "config.json")
     checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
@@ -82,12 +82,13 @@ def _check_unchanged(folder: Path, program: str) -> None:
     Other versions, devices or flags may lower the same functions to other text, so that under those
     nothing can be compared.
     """
-    environments = files.read_json(folder / stores.ENV)["environments"]
+    environments = stores.read_env(folder)["environments"]
     if stores.content_key(_conditions(stores.environment())) not in [
         stores.content_key(_conditions(found)) for found in environments
     ]:
         return
-    if files.read_json(folder / stores.IDENTITY)["training"] != program:
+    identity = stores.read_identity(folder) or {}
+    if identity.get("training") != program:
         raise UserError(
             f"{folder.name} was trained with another network, optimizer or loss than those that "
             "its config names now; restore them, or run the config again."

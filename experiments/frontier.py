@@ -26,8 +26,7 @@ from lth_jax.coding.stored import Named, Stored, entries, members, prunable_leav
 from lth_jax.lottery import Lab
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import write_report
-from lth_jax.report.levels import RATES
-from lth_jax.store.files import write_json
+from lth_jax.report.levels import write_rates
 from lth_jax.training.segment import evaluate
 from lth_jax.types import DENSE, TICKET
 
@@ -82,8 +81,7 @@ def frontier(machine: ConfigDict, name: str) -> Path:
     """
     run = open_finished(machine, name)
     rows = summaries(list(_seed_rows(run)))
-    facts = {"run": run.info.run, "config_hash": run.info.config_hash}
-    write_json(Path(run.info.path) / RATES, facts | {"rows": rows})
+    write_rates(run.info.path, run.info.config_hash, rows)
     return write_report(run.store, run.info)
 
 

@@ -73,9 +73,9 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             wait=machine.wait,
             team=team,
         ) as run:
-            done = run.status == "finished"
+            store = stores.Store(machine.workdir, team)
+            done = run.is_complete(store)
             if not done:
-                store = stores.Store(machine.workdir, team)
                 _climb(machine, cell, run, store)
                 run.finish()
             team.from_first(lambda: _show(machine, run.path, cell.lab, done))
@@ -114,7 +114,7 @@ def _climb(machine: ConfigDict, cell: Cell, run: stores.Run, store: stores.Store
         plans = recorded_plans(machine, run, cell)
         for note in elsewhere(plans):
             display.say(note)
-        run.clear()
+        run.restart()
         with stores.on_signals() as stop:
             hooks = _hooks(run, display, stop, store.team)
             seconds = machine.save_seconds

@@ -12,6 +12,7 @@ and tables are in `sweeps/` of the workdir.
 """
 
 import copy
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,14 +177,19 @@ def train_cells(
     name: str,
     planned_cells: Sequence[Cell],
     command: Sequence[str],
+    *,
+    pilot: bool = False,
 ) -> stores.Sweep:
     """Trains the cells that are not finished, as populations; each becomes a run of its own.
+
+    A finished cell whose files or nodes are damaged is not finished.
 
     Args:
       machine: where and how.
       name: of the sweep's folder.
       planned_cells: what is set in each cell, and its whole config.
       command: how to run it again.
+      pilot: whether the runs only serve to set up others; `lth ls` leaves them out.
 
     Returns:
       The sweep, finished; `report.sweeps.read_sweep` reads its cells.
@@ -195,12 +201,13 @@ def train_cells(
     identities = [job.cell.identity for job in all_jobs]
     team.check_same(cells=record, identities=identities, plan=told(machine))
     sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
-    finished = team.from_first(lambda: [_finished(machine.workdir, job) for job in all_jobs])
+    finished = team.from_first(lambda: _finished(machine.workdir, all_jobs))
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
     todo = groups(left)
     if team.first:
         print(_overview(all_jobs, left, todo, sharing), flush=True)
-    Worker(machine, sharing, sweep, environment | {"command": [*command]}, team).run(todo)
+    env = environment | {"command": [*command]}
+    Worker(machine, sharing, sweep, env, team, pilot=pilot).run(todo)
     return sweep
 
 
@@ -208,7 +215,8 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     """Prints what a sweep would train, and what it would take; trains and records nothing."""
     sharing, machine = Sharing(), config.machine
     all_jobs = jobs(planned_cells, sharing)
-    left = [job for job in all_jobs if not _finished(machine.workdir, job)]
+    finished = _finished(machine.workdir, all_jobs)
+    left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
     found = groups(left)
     print(_overview(all_jobs, left, found, sharing))
     index = stores.MemberIndex(stores.Store(machine.workdir))
@@ -238,9 +246,11 @@ def _overview(
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
 
 
-def _finished(workdir: str, job: Job) -> bool:
-    path = Path(workdir) / job.run
-    return path.is_dir() and stores.find_run(workdir, str(path)).status == "finished"
+def _finished(workdir: str, all_jobs: Sequence[Job]) -> list[bool]:
+    """Which cells are finished, with all their nodes; one that cells share is looked at once."""
+    store, root = stores.Store(workdir), Path(workdir)
+    problem = functools.cache(store.problem)
+    return [stores.is_complete(store, root / job.run, problem=problem) for job in all_jobs]
 
 
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:

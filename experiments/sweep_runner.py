@@ -28,6 +28,7 @@ class Worker:
       sweep: the folder of the sweep.
       environment: as of `store.environment`, with the command.
       team: the processes.
+      pilot: whether the runs only serve to set up others.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Worker:
         sweep: stores.Sweep,
         environment: dict[str, Any],
         team: stores.Team = stores.ALONE,
+        *,
+        pilot: bool = False,
     ):
         self._machine, self._sharing, self._sweep = machine, sharing, sweep
         self._environment, self._team = environment, team
-        self._store = stores.Store(machine.workdir, team)
+        self._store, self._pilot = stores.Store(machine.workdir, team), pilot
 
     def run(self, groups: Sequence[Group]) -> None:
         """Trains all groups: first those that nobody is at, then what others have not finished."""
@@ -134,14 +137,15 @@ class Worker:
             identity=build.run_identity(job.cell),
             wait=True,
             team=self._team,
+            pilot=self._pilot,
         ) as run:
-            if run.status == "finished":
+            if run.is_complete(self._store):  # another worker's, or that of another sweep
                 return
             if run.plan is None:
                 run.record_plan(plan)
                 for change in replans:
                     run.add_replan(change)
-            run.clear()
+            run.restart()
             for entry in entries:
                 run.add(**entry._asdict())
             run.finish()

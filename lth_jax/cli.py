@@ -1,6 +1,7 @@
-"""`lth`: lists, shows, draws, weighs and saves what the store holds; it never builds a model.
+"""`lth`: lists, shows, draws, weighs, saves and checks what a store holds; it builds no model.
 
-Exit codes: 0 done; 2 bad input, one sentence on stderr; 141 the reader of a pipe went away.
+Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 141 the
+reader of a pipe went away.
 What is heavy is imported by the command that needs it.
 """
 
@@ -9,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lth_jax.store import RunInfo
+    from lth_jax.store.verify import Problem
 
 BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without '±' gets a question mark
     try:
-        arguments.command(arguments)
+        code = arguments.command(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes once more on its way out, which must not fail again.
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StoreError, MissingExtraError, OSError) as error:
         print(f"lth: {error}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     named.add_argument("run", metavar="RUN", help="a run's folder, name, or unique beginning of it")
 
     ls = commands.add_parser("ls", parents=[shared, readable], help="list all runs")
+    ls.add_argument("--all", action="store_true", help="also the pilots of studies")
     ls.set_defaults(command=_ls)
     show = commands.add_parser("show", parents=[named, shared, readable], help="a run's numbers")
     show.set_defaults(command=_show)
@@ -73,6 +76,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     spectrum.set_defaults(command=_spectrum)
     _add_export(commands.add_parser("export", parents=[named, shared], help="save a ticket"))
+    verify = commands.add_parser("verify", parents=[shared], help="check a run, or all, for damage")
+    which = verify.add_mutually_exclusive_group()
+    which.add_argument("run", nargs="?", metavar="RUN", help="a run; all by default")
+    which.add_argument("--all", action="store_true", help="all runs, nodes, sweeps and studies")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what is damaged, or make it again of other files; the next run of the same "
+        "command makes the rest again",
+    )
+    verify.set_defaults(command=_verify)
+    rm = commands.add_parser("rm", parents=[named, shared], help="remove a run; `gc` its nodes")
+    rm.set_defaults(command=_rm)
+    gc = commands.add_parser("gc", parents=[shared], help="what no run lists")
+    gc.add_argument("--delete", action="store_true", help="delete it; else it is only counted")
+    gc.add_argument(
+        "--unfinished", action="store_true", help="also what runs and sweeps that stopped may need"
+    )
+    gc.set_defaults(command=_gc)
+    du = commands.add_parser("du", parents=[shared, readable], help="what runs take on disk")
+    du.set_defaults(command=_du)
     return parser
 
 
@@ -97,11 +121,9 @@ def _add_export(export: argparse.ArgumentParser) -> None:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    from lth_jax.store import StoreError, list_runs
+    from lth_jax.store import list_runs
 
-    if not Path(arguments.root).is_dir():
-        raise StoreError(f"`--root` must be the folder of all runs; '{arguments.root}' is none.")
-    runs = list_runs(arguments.root)
+    runs = list_runs(_folder(arguments), pilots=arguments.all)
     if arguments.json:
         _print_json({"runs": [info._asdict() for info in runs]})
         return
@@ -222,6 +244,114 @@ def _export(arguments: argparse.Namespace) -> None:
     if one.state:
         left_out = f"the model's state ({len(one.state)} arrays) is left out"
         print(f"lth: a ticket holds parameters; {left_out}.", file=sys.stderr)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from lth_jax.store import Store, StoreError
+    from lth_jax.store.listing import is_run
+    from lth_jax.store.verify import verify_all, verify_run
+
+    if arguments.run:
+        folders = [Path(_find(arguments).path)]
+        store = Store(folders[0].resolve().parent)
+        found = list(verify_run(store, folders[0]))
+    else:
+        store = Store(_folder(arguments))
+        folders = sorted(path for path in store.root.glob("*") if is_run(path))
+        found = list(verify_all(store))
+    found += [problem for path in folders for problem in _verify_beside(path)]
+    for problem in found:
+        print(problem.sentence)
+    for problem in found if arguments.repair else ():
+        try:
+            if problem.repair:
+                problem.repair()
+        except StoreError as error:
+            print(f"lth: not repaired: {error}", file=sys.stderr)
+    if not found:
+        print(f"{len(folders)} runs are whole.")
+    return 1 if found else 0
+
+
+def _verify_beside(path: Path) -> "Iterator[Problem]":
+    """The problems of what is in a run's folder, but no part of the run: frontier and tickets."""
+    from lth_jax import coding
+    from lth_jax.coding.ticket_file import naming
+    from lth_jax.report.levels import RATES, read_rates
+    from lth_jax.store import CorruptError, files
+    from lth_jax.store.verify import Problem
+
+    try:
+        read_rates(path)
+    except CorruptError as error:
+        yield Problem(path / RATES, str(error), lambda: files.discard(path / RATES))
+    for ticket in sorted(path.rglob("*.ticket")):
+        try:
+            with naming(ticket):
+                coding.table(ticket.read_bytes())
+        except coding.TicketError as error:
+            yield Problem(ticket, str(error), None)
+
+
+def _rm(arguments: argparse.Namespace) -> None:
+    from lth_jax.store.garbage import remove_run
+
+    info = _find(arguments)
+    remove_run(Path(info.path))
+    print(f"{info.run} is removed; `lth gc` shows the nodes that no run lists any more.")
+
+
+def _gc(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import Store
+    from lth_jax.store.garbage import delete, find_garbage
+
+    store = Store(_folder(arguments))
+    garbage = find_garbage(store, unfinished=arguments.unfinished)
+    for key in (*garbage.nodes, *garbage.partial):
+        print(key)
+    for sentence in garbage.kept:
+        print(f"lth: {sentence}.", file=sys.stderr)
+    number = len(garbage.nodes) + len(garbage.partial)
+    if arguments.delete:
+        print(f"{delete(store, garbage)} nodes are deleted, {_megabytes(garbage.bytes)} MB.")
+    else:
+        hint = "; `lth gc --delete` deletes them" if number else ""
+        print(f"{number} nodes that no run lists, {_megabytes(garbage.bytes)} MB{hint}.")
+
+
+def _du(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import Store
+    from lth_jax.store.garbage import usage
+
+    found = usage(Store(_folder(arguments)))
+    if arguments.json:
+        _print_json(found)
+        return
+    width = max((len(row["run"]) for row in found["runs"]), default=0)
+    print(f"{'MB':{width}}  {'own':>10}  {'shared':>10}  {'files':>10}")
+    for row in found["runs"]:
+        sizes = [_megabytes(row[name]) for name in ("own", "shared", "files")]
+        print(f"{row['run']:{width}}  {sizes[0]:>10}  {sizes[1]:>10}  {sizes[2]:>10}")
+    for name, words in {
+        "unlisted": "nodes that no run lists",
+        "partial": "unfinished nodes",
+        "sweeps": "sweeps",
+        "other": "data, atlas and the like",
+        "total": "all",
+    }.items():
+        print(f"{words}: {_megabytes(found[name])} MB")
+
+
+def _megabytes(size: int | None) -> str:
+    return "damaged" if size is None else f"{size / 1e6:,.2f}"
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    from lth_jax.store import StoreError
+
+    if not Path(arguments.root).is_dir():
+        raise StoreError(f"`--root` must be the folder of all runs; '{arguments.root}' is none.")
+    return Path(arguments.root)
 
 
 def _find(arguments: argparse.Namespace) -> "RunInfo":

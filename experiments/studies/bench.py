@@ -26,7 +26,7 @@ from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery import Lab, circumstances, training_program
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
-from lth_jax.store import files
+from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.training import Plan, cheapest, read_plan, train_population
 from lth_jax.types import DENSE, TICKET
 
@@ -81,35 +81,41 @@ class Bench:
     Args:
       machine: as of a config.
       command: how the atlas was called.
+      pilot: whether all that is trained only serves to set up something else.
 
     Attributes:
       store: where everything lies.
     """
 
-    def __init__(self, machine: ConfigDict, command: Sequence[str] = ()):
-        self.machine, self.command = machine, list(command)
+    def __init__(self, machine: ConfigDict, command: Sequence[str] = (), *, pilot: bool = False):
+        self.machine, self.command, self.pilot = machine, list(command), pilot
         self.store = stores.Store(machine.workdir)
         self._datasets: dict[str, datasets.Dataset] = {}
         self._plans: dict[tuple[str, str], dict[str, Any]] = {}
         self._runs: dict[str, Path] = {}
 
-    def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
+    def ladders(
+        self, name: str, cells: Mapping[str, ConfigDict], *, pilot: bool = False
+    ) -> Results:
         """Trains the ladders of all cells, as populations, or finds them.
 
         Args:
           name: of the study.
           cells: configs by name; `experiment.name` is set to the study's.
+          pilot: whether they only serve to choose a setting; `lth ls` leaves them out.
         """
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
             checks.check(config.experiment)
-        sweep = train_cells(self.machine, name, planned, self.command)
-        trained = files.read_json(sweep.path / "config.json")["cells"]
+        whole = pilot or self.pilot
+        sweep = train_cells(self.machine, name, planned, self.command, pilot=whole)
+        trained = read_sweep_config(sweep.path)["cells"]
         for config, found in zip(cells.values(), trained, strict=True):
             run = self.store.root / found["run"]
             self._runs[self._key(name, config)] = run
-            env = files.read_json(run / "env.json")
-            self._plans[name, config.experiment.model.name] = env["plan"]
+            plan = stores.read_env(run)["plan"]
+            assert plan is not None, f"{run} is finished and has no plan"
+            self._plans[name, config.experiment.model.name] = plan
         costs = {cell: self._cost(config) for cell, config in cells.items()}
         return Results(read_sweep(self.store, sweep.path).rows, costs)
 
@@ -326,7 +332,7 @@ class Bench:
           level: of the ladder.
         """
         cells = {f"{rate:g}": vary(config, optimizer__learning_rate=rate) for rate in rates}
-        found = self.ladders(f"{name}-pilot", cells)
+        found = self.ladders(f"{name}-pilot", cells, pilot=True)
         sign = -1.0 if "accuracy" in metric else 1.0
 
         def score(arm: str, rate: float) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 from lth_jax.coding.quantize import Precision
 from lth_jax.coding.writer import encode
 from lth_jax.store.errors import StoreError
-from lth_jax.store.files import read_json
 from lth_jax.store.hashing import content_key
+from lth_jax.store.listing import RunInfo
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
-from lth_jax.store.runs import RunInfo
+from lth_jax.store.run_files import read_config, read_levels
 from lth_jax.types import DENSE, TICKET
 
 TRAINED, REWOUND = "trained", "rewound"
@@ -121,7 +121,7 @@ def encode_stored(
       StoreError: if rewound values are asked for of a control, which may start from others.
     """
     params = one.params if values == TRAINED else rewound(store, info, one)[0]
-    prune = read_json(Path(info.path) / "config.json").get("prune", {})
+    prune = read_config(info.path).get("prune", {})
     provenance = {
         "run": info.run,
         "config_hash": info.config_hash,
@@ -194,8 +194,7 @@ def entries(path: str | Path) -> list[dict[str, Any]]:
     Raises:
       CorruptError: if the manifest is damaged.
     """
-    nodes = read_json(Path(path) / "manifest.json")["nodes"]
-    return sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    return read_levels(path)
 
 
 def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:

@@ -41,6 +41,8 @@ class Entry(NamedTuple):
       arms: the arms that the run has in it.
       rows: the run's members, as places on the node's member axis.
       member_steps: the work in them; what several cells share counts for the first.
+      place: that of the first of them among the run's members of the level, by which entries are
+        in order, whichever was found or trained first.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Entry(NamedTuple):
     arms: list[str]
     rows: list[int]
     member_steps: int
+    place: int
 
 
 class Hooks(NamedTuple):
@@ -155,10 +158,8 @@ class _Climb:
 
     def level(self, plan: Plan, level: int) -> None:
         """Trains or reads all members of one level."""
-        self.index.refresh()
         entrants = self.roster.levels[level]
-        found = [seat.node for key in entrants if (seat := self.index.find(key))]
-        for node in dict.fromkeys(found):
+        for node in self._found(entrants):
             self._tell(level, node)
         todo = self._missing(plan, entrants.values())
         begin = self._beginning(plan, level)
@@ -170,6 +171,16 @@ class _Climb:
                     del todo[node]
                     self.index.add(node)
                     self._tell(level, node)
+
+    def _found(self, entrants: Any) -> list[str]:
+        """The nodes that hold members of a level; those that are damaged are removed first."""
+        while True:
+            self.index.refresh()
+            seats = [seat for key in entrants if (seat := self.index.find(key))]
+            nodes = list(dict.fromkeys(seat.node for seat in seats))
+            if all([self.store.mend(node) for node in nodes]):
+                return nodes
+            self.index.forget()
 
     def _missing(self, plan: Plan, entrants: Any) -> dict[str, list[Entrant]]:
         """The nodes to be trained, and who is in them."""
@@ -260,6 +271,7 @@ class _Climb:
                 for cell in entrants[key].cells:
                     shares.setdefault(cell, []).append((row, entrants[key]))
         for cell, share in shares.items():
+            order = list(self.roster.keys[cell][level].values())
             own = sum(entrant.cells[0] == cell for _, entrant in share)
             entry = Entry(
                 key=node,
@@ -267,6 +279,7 @@ class _Climb:
                 arms=sorted({entrant.label.arm for _, entrant in share}),
                 rows=[row for row, _ in share],
                 member_steps=own * (steps.stop - steps.start),
+                place=min(order.index(entrant.key) for _, entrant in share),
             )
             self.entries[cell].append(entry)
             self.hooks.on_node(cell, entry)

@@ -2,21 +2,30 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.overlap import Overlap, between_members
+from lth_jax.store import records
 from lth_jax.store.errors import CorruptError
-from lth_jax.store.files import read_json
+from lth_jax.store.listing import RunInfo, find_run
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
-from lth_jax.store.runs import RunInfo, find_run
+from lth_jax.store.run_files import read_config, read_env, read_levels
 from lth_jax.types import DENSE, TICKET
 
 RATES = "report/data/frontier.json"
 """Where a run keeps the points of its rate-accuracy frontier."""
+
+
+class Rates(TypedDict):
+    """The file of the frontier."""
+
+    run: str
+    config_hash: str
+    rows: list[dict[str, Any]]
 
 
 class Member(NamedTuple):
@@ -112,23 +121,45 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
       CorruptError: if a file of the run is damaged, or a node does not match its hash.
     """
     path = Path(path)
-    nodes = read_json(path / "manifest.json")["nodes"]
-    entries = sorted((e for e in nodes if "level" in e), key=lambda entry: entry["level"])
+    entries = read_levels(path)
     # The dense level may be shared with a run that prunes other leaves, so the last level says.
     prunable = prunable_names(store.facts(entries[-1]["key"])) if entries else None
     levels = tuple(
         level_of([read_entry(store, entry) for entry in chunk], prunable)
         for _, chunk in groupby(entries, key=lambda entry: entry["level"])
     )
-    env, rates = read_json(path / "env.json"), path / RATES
+    env = read_env(path)
     return RunRecord(
         info=find_run(path.parent, str(path)),
-        config=read_json(path / "config.json"),
+        config=read_config(path),
         environments=env["environments"],
         plan=env["plan"],
         levels=levels,
-        rates=read_json(rates)["rows"] if rates.exists() else [],
+        rates=read_rates(path),
     )
+
+
+def write_rates(path: str | Path, config_hash: str, rows: list[dict[str, Any]]) -> None:
+    """Keeps the points of a run's rate-accuracy frontier.
+
+    Args:
+      path: the run's folder.
+      config_hash: of its configuration.
+      rows: one per arm, level and precision.
+    """
+    path = Path(path).absolute()
+    facts = {"run": path.name, "config_hash": config_hash, "rows": rows}
+    records.write(path / RATES, path.name, facts)
+
+
+def read_rates(path: str | Path) -> list[dict[str, Any]]:
+    """What `write_rates` kept; none before that was measured.
+
+    Raises:
+      CorruptError: if the file is damaged.
+    """
+    path = Path(path).absolute()
+    return records.read(path / RATES, path.name, Rates)["rows"] if (path / RATES).exists() else []
 
 
 def prunable_names(meta: dict[str, Any]) -> list[str]:

@@ -23,8 +23,9 @@ from lth_jax.report import (
 )
 from lth_jax.report.levels import RunRecord, read_run
 from lth_jax.store.files import write as write_file
+from lth_jax.store.listing import RunInfo
 from lth_jax.store.nodes import Store
-from lth_jax.store.runs import Run, RunInfo
+from lth_jax.store.runs import Run
 
 MEASURED: dict[str, Any] = {
     "spectra": spectra,

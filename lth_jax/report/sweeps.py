@@ -19,6 +19,8 @@ from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.members import take_members
 from lth_jax.store.nodes import Node, Store
+from lth_jax.store.run_files import read_manifest, read_status
+from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE, TICKET
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     path = Path(path)
     if not (path / "config.json").exists():
         raise StoreError(f"{path} is no sweep; it has no config.json.")
-    cells = files.read_json(path / "config.json")["cells"]
+    cells = read_sweep_config(path)["cells"]
     settings = {cell["run"]: cell["setting"] for cell in cells}
     wanted: dict[str, list[tuple[str, Sequence[int]]]] = defaultdict(list)
     for run in settings:
@@ -85,10 +87,9 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
 
 
 def _finished_entries(run: Path) -> list[dict[str, Any]]:
-    status = run / "status.json"
-    if not status.exists() or files.read_json(status)["status"] != "finished":
+    if not run.is_dir() or read_status(run)["status"] != "finished":
         return []
-    return files.read_json(run / "manifest.json")["nodes"]
+    return read_manifest(run)["nodes"]
 
 
 def _rows(place: Row, node: Node) -> Iterator[Row]:

@@ -8,20 +8,21 @@ from lth_jax.store.environment import environment
 from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
 from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
+from lth_jax.store.listing import RunInfo, find_run, list_runs
 from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.processes import ALONE, Team, everyone, in_company, lost, spans, whole
-from lth_jax.store.runs import (
+from lth_jax.store.run_files import (
     ENV,
     IDENTITY,
-    Run,
-    RunInfo,
-    find_run,
-    list_runs,
-    open_run,
-    read_metrics,
+    read_config,
+    read_env,
+    read_identity,
+    read_manifest,
+    read_status,
     run_folder,
 )
+from lth_jax.store.runs import Run, is_complete, open_run, read_metrics
 from lth_jax.store.saving import SAVE_SECONDS, SaveTimer
 from lth_jax.store.sweeps import Sweep, open_sweep
 
@@ -55,13 +56,19 @@ __all__ = [
     "fingerprint",
     "in_company",
     "interruptible",
+    "is_complete",
     "list_runs",
     "lost",
     "on_signals",
     "open_run",
     "open_sweep",
+    "read_config",
     "read_entry",
+    "read_env",
+    "read_identity",
+    "read_manifest",
     "read_metrics",
+    "read_status",
     "restore",
     "run_folder",
     "save",

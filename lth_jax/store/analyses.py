@@ -1,17 +1,43 @@
 """What was measured on a finished run: nodes that its folder lists beside the manifest."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lth_jax.store import files, locks
+from lth_jax.store import locks, records
+from lth_jax.store.errors import CorruptError
 from lth_jax.store.hashing import plain
 from lth_jax.store.nodes import Store
+
+LOG = logging.getLogger(__name__)
 
 FILE = "analyses.json"
 
 
+class Labels(TypedDict):
+    """What tells a node from the others; the kind, and more that depends on it."""
+
+    kind: str
+
+
+class Analysis(TypedDict):
+    """A line of the list."""
+
+    key: str
+    labels: Labels
+
+
+class Listed(TypedDict):
+    """`analyses.json`."""
+
+    nodes: list[Any]
+
+
 def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     """Lists a node in a run's folder; the node that had the same labels before is forgotten.
+
+    A damaged list is named in the log and begun anew: what was measured is in the store, and the
+    command that measured it lists it again.
 
     Args:
       path: the run's folder.
@@ -27,8 +53,14 @@ def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     """
     path, labels = Path(path), plain(labels, name="labels")
     with locks.hold(path / "analyses.lock", what=f"{path / FILE}", wait=True):
-        others = [entry for entry in _all(path) if entry["labels"] != labels]
-        files.write_json(path / FILE, {"nodes": [*others, {"key": key, "labels": labels}]})
+        try:
+            listed = read_list(path)
+        except CorruptError as error:
+            LOG.warning("%s", error)
+            listed = []
+        others = [entry for entry in listed if entry["labels"] != labels]
+        if listed != (after := [*others, {"key": key, "labels": labels}]):
+            records.write(path / FILE, path.absolute().name, {"nodes": after})
 
 
 def analyses(path: str | Path, kind: str) -> list[dict[str, Any]]:
@@ -37,7 +69,7 @@ def analyses(path: str | Path, kind: str) -> list[dict[str, Any]]:
     Raises:
       CorruptError: if the list is damaged.
     """
-    return [entry for entry in _all(Path(path)) if entry["labels"]["kind"] == kind]
+    return [entry for entry in read_list(Path(path)) if entry["labels"]["kind"] == kind]
 
 
 def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> list[Any]:
@@ -61,5 +93,14 @@ def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> lis
     return [read(entry["key"]) for entry in analyses(path, kind)]
 
 
-def _all(path: Path) -> list[dict[str, Any]]:
-    return files.read_json(path / FILE)["nodes"] if (path / FILE).exists() else []
+def read_list(path: Path) -> list[dict[str, Any]]:
+    """All nodes that were measured on a run, oldest first; none before there is one.
+
+    Raises:
+      CorruptError: if the list is damaged.
+    """
+    if not (path / FILE).exists():
+        return []
+    nodes = records.read(path / FILE, path.absolute().name, Listed)["nodes"]
+    records.check(nodes, list[Analysis], path / FILE)
+    return nodes

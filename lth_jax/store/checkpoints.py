@@ -25,7 +25,7 @@ from lth_jax.store.hashing import plain
 from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, plain_path, value
 from lth_jax.store.processes import ALONE, Team, spans
 
-FORMAT = 1
+FORMAT = 2
 """The version of the layout on disk; another version is refused by name."""
 
 
@@ -41,6 +41,7 @@ def save(
     tree: Any,
     meta: dict[str, Any] | None = None,
     *,
+    name: str = "",
     packed: bool = False,
     team: Team = ALONE,
 ) -> None:
@@ -53,6 +54,7 @@ def save(
       path: the folder to make; one writer at a time.
       tree: a pytree of arrays, numbers and typed PRNG keys, of any dtype and size (also empty).
       meta: facts to keep beside the arrays, anything JSON can hold.
+      name: what the folder holds, sealed with it, so that a copy under another name is found out.
       packed: whether to put all leaves of one dtype end to end into one uncompressed array. A file
         per leaf is for others to read; packed, what is soon read back or forgotten is written in
         half the time. Arrays that lie in several processes are not packed.
@@ -77,6 +79,7 @@ def save(
     packed = packed and not any(spans(leaf.array) for leaf in found)
     description = {
         "format": FORMAT,
+        "name": name,
         "packed": packed,
         "leaves": [_describe(leaf) for leaf in found],
         "empty": [{"path": list(path), "value": item} for path, item in empties(tree)],
@@ -119,25 +122,26 @@ def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: 
             files.discard(growing)
 
 
-def restore(path: str | Path, like: Any = None) -> Checkpoint:
+def restore(path: str | Path, like: Any = None, *, name: str | None = None) -> Checkpoint:
     """Reads what `save` wrote, after checking every file against its SHA-256.
 
     Args:
       path: the folder.
       like: a tree of the saved structure (arrays, or `jax.ShapeDtypeStruct`s); the result has its
         containers. Without it the result is made of dictionaries and lists.
+      name: what the folder must hold, as given to `save`; None if it may be anything.
 
     Returns:
       The tree, with host arrays exactly as they were saved (typed PRNG keys as such), and `meta`.
 
     Raises:
-      CorruptError: a file is missing, unknown or changed; the message names it.
+      CorruptError: a file is missing, unknown or changed, or the folder is a copy of another; the
+        message names it.
       StoreError: the folder does not exist, or was written in another format.
       ValueError: `like` differs from what was saved; the message names the leaf.
     """
     path = Path(path)
-    check(path)
-    text = _read_text(path)
+    text = check(path, name)
     stored = [entry for entry in text["leaves"] if _is_stored(entry)]
     names = {entry["dtype"] if text["packed"] else join(tuple(entry["path"])) for entry in stored}
     arrays = _read_arrays(path / "arrays", names) if stored else {}
@@ -150,21 +154,39 @@ def restore(path: str | Path, like: Any = None) -> Checkpoint:
     return Checkpoint(nest([(leaf.path, value(leaf)) for leaf in found] + hollow), text["meta"])
 
 
-def check(path: Path) -> None:
-    """Raises unless `path` is a whole checkpoint of this format, as `restore` does."""
+def check(path: Path, name: str | None = None) -> dict[str, Any]:
+    """The description of a checkpoint; raises unless it is whole, as `restore` does."""
     if not path.is_dir():
         raise StoreError(f"{path} does not exist.")
     files.check_seal(path)
-    _read_text(path)
+    return _description(path, name)
 
 
-def _read_text(path: Path) -> dict[str, Any]:
+def facts(path: Path, name: str) -> dict[str, Any]:
+    """The `meta` of a checkpoint, of which no other file is read or checked.
+
+    Raises:
+      CorruptError: the facts are missing, changed, or those of another checkpoint.
+      StoreError: they were written in another format.
+    """
+    try:
+        whole = files.read_seal(path)["meta.json"] == files.digest(path / "meta.json")
+    except (OSError, ValueError, KeyError) as error:
+        raise files.damaged(path, f"its facts cannot be read ({type(error).__name__})") from error
+    if not whole:
+        raise files.damaged(path, "meta.json does not match its SHA-256")
+    return _description(path, name)["meta"]
+
+
+def _description(path: Path, name: str | None) -> dict[str, Any]:
     text = files.read_json(path / "meta.json")
     if text["format"] != FORMAT:
         raise StoreError(
             f"{path} was written in store format {text['format']}, but this version reads "
             f"format {FORMAT}; use the version that wrote it or another folder."
         )
+    if name is not None and text["name"] != name:
+        raise files.damaged(path, f"it is a copy of '{text['name']}'")
     return text
 
 

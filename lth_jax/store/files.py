@@ -144,13 +144,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; `CorruptError` if it is missing or cannot be parsed."""
+    """The value in a JSON file.
+
+    Raises:
+      CorruptError: it is missing, is no file, or cannot be parsed; NaN and infinities are no JSON.
+      StoreError: the system does not let it be read.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise CorruptError(f"{path} is missing.") from None
-    except ValueError as error:  # both JSONDecodeError and UnicodeDecodeError
+    except IsADirectoryError:
+        raise CorruptError(f"{path} is damaged: it is a folder.") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of brackets in brackets
         raise CorruptError(f"{path} is damaged: {error}.") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; `ValueError` or `RecursionError` for what is none."""
+    return json.loads(text, parse_constant=_no_json)
+
+
+def _no_json(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def remove(path: Path) -> None:
@@ -196,8 +214,8 @@ def seal_problem(folder: Path) -> str | None:
     'sha256 cannot be read (FileNotFoundError)'
     """
     try:
-        sealed = _read_seal(folder)
-    except (OSError, ValueError) as error:
+        sealed = read_seal(folder)
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         return f"{SEAL} cannot be read ({type(error).__name__})"
     present = set(files_in(folder))
     if missing := sorted(set(sealed) - present):
@@ -211,11 +229,12 @@ def seal_problem(folder: Path) -> str | None:
 def damaged(folder: Path, what: str) -> CorruptError:
     """The error for a damaged folder: which one, what is wrong with it, and what to do."""
     return CorruptError(
-        f"{folder} is damaged: {what}; remove this folder and the next run computes it again."
+        f"{folder} is damaged: {what}; the next run of the same command makes it again."
     )
 
 
-def _read_seal(folder: Path) -> dict[str, str]:
+def read_seal(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file that was sealed, by name; `OSError` or `ValueError` if damaged."""
     lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
     pairs = [line.split("  ", 1) for line in lines]
     return {name: expected for expected, name in pairs}

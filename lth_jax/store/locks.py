@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +59,22 @@ def try_hold(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def in_use(root: Path, what: str) -> Iterator[None]:
+    """Marks a store as in use for the length of a `with` block, so that no garbage is collected.
+
+    Runs, sweeps and nodes have locks of their own; this is for work that lies between nodes.
+
+    Args:
+      root: the store's folder.
+      what: who uses it, for messages.
+    """
+    path = root / "locks" / f"{what}-{os.getpid()}-{secrets.token_hex(4)}.lock"
+    with hold(path, what=what):
+        yield
+    path.unlink(missing_ok=True)
 
 
 def is_held(path: Path) -> bool:

@@ -57,12 +57,17 @@ class MemberIndex:
         """Takes in one finished node; one whose facts cannot be read is reported in the log."""
         self._nodes.add(node)
         try:
-            keys = self._store.facts(node).get("member_keys", ())
-        except (CorruptError, KeyError) as error:
+            keys = self._store.facts(node).get("member_keys", [])
+        except CorruptError as error:
             LOG.warning("Node %s is left aside: %s", node[:8], error)
             return
         for row, key in enumerate(keys):
             self._seats.setdefault(key, Seat(node, row))
+
+    def forget(self) -> None:
+        """Forgets all nodes, after some were removed; `refresh` takes in those that are there."""
+        self._nodes.clear()
+        self._seats.clear()
 
     def find(self, key: str) -> Seat | None:
         """Where a member is; None if no finished node holds it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax.store import checkpoints, files, locks
-from lth_jax.store.errors import StoreError
+from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.processes import ALONE, Team
 
 LOG = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class Partial:
                 files.remove(self._path(later))
             for left in self._folder.glob(".*.tmp"):  # a killed writer's; there is one at a time
                 files.discard(left)
-        checkpoints.save(self._path(step), tree, meta, packed=True, team=self.team)
+        path = self._path(step)
+        checkpoints.save(path, tree, meta, name=self._name(step), packed=True, team=self.team)
         if self.team.first:
             for old in self._steps()[:-2]:
                 files.remove(self._path(old))
@@ -92,12 +93,13 @@ class Partial:
         step = self.team.from_first(self._latest)
         if step is None:
             return None
-        return Progress(step, *checkpoints.restore(self._path(step), like))
+        name = self._name(step)
+        return Progress(step, *checkpoints.restore(self._path(step), like, name=name))
 
     def _latest(self) -> int | None:
         for step in reversed(self._steps()):
             try:
-                checkpoints.check(self._path(step))
+                checkpoints.check(self._path(step), self._name(step))
                 return step
             except StoreError as error:
                 LOG.warning("Stepping back behind step %d: %s", step, error)
@@ -109,6 +111,10 @@ class Partial:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:08d}"
+
+    def _name(self, step: int) -> str:
+        """What the seal of a step covers: whose it is and which; so no copy stands for another."""
+        return f"{self._folder.name}/{step:08d}"
 
 
 class Store:
@@ -143,10 +149,10 @@ class Store:
             self._sweep()
 
     def node(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> Node:
-        """The node of this key: read if it is there, else computed, written and read.
+        """The node of this key: read if it is there and whole, else computed, written and read.
 
-        Two processes that ask for one key at once share the work: one computes while the other
-        waits, says so in the log, and reads.
+        A damaged node is named in the log, removed, and computed again. Two processes that need
+        one key at once share the work: one computes while the other waits, logs that, and reads.
 
         Args:
           key: a SHA-256 in hex of all that determines the result (`content_key`).
@@ -154,7 +160,6 @@ class Store:
             begin by asking for it with `partial.load`.
 
         Raises:
-          CorruptError: the node is there but damaged.
           StoreError: the store cannot be written, or the node has another format. The nodes that
             were there before are untouched.
         """
@@ -168,7 +173,7 @@ class Store:
         *,
         wait: bool = True,
     ) -> bool:
-        """Computes and writes the node of this key unless it is there; reads nothing.
+        """Computes and writes the node of this key unless it is there and whole.
 
         Args:
           key: as for `node`.
@@ -181,14 +186,14 @@ class Store:
         with contextlib.ExitStack() as held:
             if self.team.from_first(lambda: self._is_ours(key, wait, held)):
                 arrays, meta = compute(Partial(self._partial(key), self.team))
-                checkpoints.save(self._path(key), arrays, meta, team=self.team)
+                checkpoints.save(self.path(key), arrays, meta, name=key, team=self.team)
                 if self.team.first:
                     files.remove(self._partial(key))
         return self.team.from_first(lambda: self.has(key))
 
     def _is_ours(self, key: str, wait: bool, held: contextlib.ExitStack) -> bool:
         """Whether a node is to be computed here; if so, `held` has its lock."""
-        if self.has(key):
+        if self._mend(key):
             return False
         if wait:
             held.enter_context(locks.hold(self._lock(key), what=f"Node {key[:8]}"))
@@ -205,16 +210,55 @@ class Store:
         return sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name))
 
     def facts(self, key: str) -> dict[str, Any]:
-        """The `meta` of a finished node, without its arrays and unchecked; quick.
+        """The `meta` of a finished node, checked, without its arrays, which are not; quick.
 
         Raises:
-          CorruptError: the facts cannot be read.
+          CorruptError: the facts are damaged.
         """
-        return files.read_json(self._path(key) / "meta.json")["meta"]
+        return checkpoints.facts(self.path(key), key)
 
     def has(self, key: str) -> bool:
-        """Whether the node is finished."""
-        return self._path(key).is_dir()
+        """Whether the node is finished; it may be damaged."""
+        return self.path(key).is_dir()
+
+    def problem(self, key: str) -> str | None:
+        """What is wrong with a node, in one sentence: missing or damaged; None if it is whole.
+
+        Raises:
+          StoreError: it has another format, or the system does not let it be read.
+        """
+        if not self.has(key):
+            return f"{self.path(key)} is missing; the next run of the same command makes it again."
+        try:
+            checkpoints.check(self.path(key), key)
+        except CorruptError as error:
+            return str(error)
+        return None
+
+    def mend(self, key: str) -> bool:
+        """Removes a node if it is damaged, and names it in the log; whether a whole one is there.
+
+        What waits for the node's lock may have made it again by then.
+        """
+        return self.team.from_first(lambda: self._mend(key))
+
+    def _mend(self, key: str) -> bool:
+        if not self.has(key):
+            return False
+        if self.problem(key) is None:
+            return True
+        with locks.hold(self._lock(key), what=f"Node {key[:8]}"):
+            if self.has(key) and (problem := self.problem(key)):
+                LOG.warning("%s", problem)
+                self.remove(key)
+            return self.has(key)
+
+    def remove(self, key: str) -> None:
+        """Removes a node at once for all readers; for who holds its lock."""
+        grown = files.temporary(self.path(key))
+        with files.explained(self.path(key)):
+            files.publish(self.path(key), grown)
+        files.remove(grown)
 
     def read(self, key: str, like: Any = None) -> Node:
         """A finished node, every file checked against its SHA-256.
@@ -226,9 +270,10 @@ class Store:
         Raises:
           CorruptError: a file is damaged. StoreError: there is no such node, or another format.
         """
-        return Node(*checkpoints.restore(self._path(key), like))
+        return Node(*checkpoints.restore(self.path(key), like, name=key))
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """The folder of a node, whether it is there or not."""
         if not _is_key(key):
             raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
         return self.root / "nodes" / key[:2] / key

@@ -1,43 +1,42 @@
 """Runs: a folder per configuration that lists its nodes, its plan and its metrics as it goes."""
 
 import contextlib
-import difflib
 import json
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from lth_jax.store import files, locks
 from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import content_key, plain
+from lth_jax.store.listing import is_run
+from lth_jax.store.nodes import Store
 from lth_jax.store.processes import ALONE, Team, in_company
+from lth_jax.store.run_files import (
+    CONFIG,
+    ENV,
+    IDENTITY,
+    MANIFEST,
+    STATUS,
+    Env,
+    Manifest,
+    Plans,
+    read_config,
+    read_env,
+    read_identity,
+    read_manifest,
+    read_status,
+    run_folder,
+    write_config,
+    write_record,
+)
 
-ENV = "env.json"
-"""What a run was made with: versions and device (one entry per change), plan and its changes."""
-IDENTITY = "identity.json"
-"""What decides a run's result besides its configuration."""
+LOG = logging.getLogger(__name__)
 
-
-class RunInfo(NamedTuple):
-    """One line of a list of runs.
-
-    Attributes:
-      run: the folder's name, `<name>-<hash8>`.
-      name: the name given by the user.
-      status: `running`, `finished`, `failed`, `interrupted`, or `damaged` if it cannot be read.
-      config_hash: SHA-256 of the configuration.
-      created: when it first started, ISO 8601 in UTC.
-      path: the folder.
-    """
-
-    run: str
-    name: str
-    status: str
-    config_hash: str
-    created: str
-    path: str
+T = TypeVar("T")
 
 
 class Run:
@@ -58,7 +57,7 @@ class Run:
     @property
     def status(self) -> str:
         """`running`, `finished`, `failed` or `interrupted`."""
-        return self._read("status.json")["status"]
+        return self._read(read_status)["status"]
 
     @property
     def environments(self) -> list[Any]:
@@ -95,20 +94,26 @@ class Run:
         self._set_env(replans=[*self.replans, plain(change, name="change")])
 
     @property
-    def _env(self) -> dict[str, Any]:
-        return self._read(ENV)
+    def _env(self) -> Env:
+        return self._read(read_env)
 
     def _set_env(self, **changed: Any) -> None:
-        after = self._env | changed
-        self._team.from_first(lambda: files.write_json(self.path / ENV, after))
+        def write() -> None:
+            env = {**read_env(self.path), **changed}
+            write_record(self.path, ENV, env)
+            # The manifest has a copy of the plan, for the day that one of the two is damaged.
+            copy = {name: env[name] for name in ("plan", "replans")}
+            write_record(self.path, MANIFEST, {**read_manifest(self.path), **copy})
 
-    def _read(self, name: str) -> Any:
-        return self._team.from_first(lambda: files.read_json(self.path / name))
+        self._team.from_first(write)
+
+    def _read(self, read: Callable[[Path], T]) -> T:
+        return self._team.from_first(lambda: read(self.path))
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
         """The manifest's entries `{"key": …, **labels}`, in the order they were added."""
-        return self._read("manifest.json")["nodes"]
+        return self._read(read_manifest)["nodes"]
 
     def add(self, key: str, **labels: Any) -> None:
         """Adds a node to the manifest; adding a key again replaces its labels."""
@@ -126,12 +131,27 @@ class Run:
         self._list([entry for entry in nodes if entry.get("level") != level])
         return [entry for entry in nodes if entry.get("level") == level]
 
-    def clear(self) -> None:
-        """Empties the manifest, before all of it is listed again."""
-        self._list([])
+    def restart(self) -> None:
+        """Empties the manifest, before all of it is listed again; the run is no longer finished.
+
+        Until it is finished again, the manifest keeps the keys of the nodes that it listed.
+        """
+        self._set_status("running")
+
+        def emptied(found: Manifest) -> dict[str, Any]:
+            keys = [*found.get("earlier", []), *(entry["key"] for entry in found["nodes"])]
+            return {**found, "nodes": [], "earlier": list(dict.fromkeys(keys))}
+
+        self._change_manifest(emptied)
 
     def _list(self, nodes: list[dict[str, Any]]) -> None:
-        self._team.from_first(lambda: _write_manifest(self.path, self.config_hash, nodes))
+        self._change_manifest(lambda found: {**found, "nodes": nodes})
+
+    def _change_manifest(self, change: Callable[[Manifest], dict[str, Any]]) -> None:
+        def write() -> None:
+            write_record(self.path, MANIFEST, change(read_manifest(self.path)))
+
+        self._team.from_first(write)
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
@@ -151,16 +171,58 @@ class Run:
         return read_metrics(self.path / "metrics.jsonl")
 
     def finish(self) -> None:
-        """Marks the run as finished."""
-        self._set_unless_finished("finished")
+        """Marks the run as finished, with the nodes that it has now."""
+        self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
+        self._set_status("finished", nodes=content_key(self.nodes))
 
-    def _set_unless_finished(self, status: str, error: str | None = None) -> None:
+    def is_complete(self, store: Store) -> bool:
+        """`is_complete` of the run's folder, for a team in step."""
+        return self._team.from_first(lambda: is_complete(store, self.path))
+
+    def _set_status(self, status: str, error: str | None = None, **facts: Any) -> None:
         if not self._team.first:  # it must not wait for others here, which may have failed
             return
-        before = files.read_json(self.path / "status.json")
-        if before["status"] != "finished":
-            after = {**before, "status": status, "updated": _now(), "error": error}
-            files.write_json(self.path / "status.json", after)
+        before = {k: v for k, v in read_status(self.path).items() if k != "nodes"}
+        after = {**before, "status": status, "updated": _now(), "error": error, **facts}
+        write_record(self.path, STATUS, after)
+
+    def _leave(self, status: str, error: str | None = None) -> None:
+        """Sets the status of a run that is left, unless it is finished."""
+        if self._team.first and read_status(self.path)["status"] != "finished":
+            self._set_status(status, error)
+
+
+def is_complete(
+    store: Store, path: str | Path, *, problem: Callable[[str], str | None] | None = None
+) -> bool:
+    """Whether a run is finished, and every node that it lists is there and whole.
+
+    What is damaged is named in the log; the run has to be opened and trained again, which makes it
+    again. A run that is not finished is no damage, and not a word is said of it.
+
+    Args:
+      store: where the nodes lie.
+      path: the run's folder.
+      problem: what to look at nodes with; `store.problem` by default.
+    """
+    path, look = Path(path), problem or store.problem
+    try:
+        status = read_status(path)
+        if status["status"] != "finished":
+            return False
+        read_config(path)
+        read_env(path)
+        nodes = read_manifest(path)["nodes"]
+        if status.get("nodes") != content_key(nodes):
+            raise CorruptError(f"{path / MANIFEST} lists other nodes than {path.name} ended with.")
+    except CorruptError as error:
+        if path.is_dir():
+            LOG.warning("%s", error)
+        return False
+    found = [text for entry in nodes if (text := look(entry["key"]))]
+    for text in found:
+        LOG.warning("%s", text)
+    return not found
 
 
 @contextlib.contextmanager
@@ -173,8 +235,13 @@ def open_run(
     identity: Any = None,
     wait: bool = False,
     team: Team = ALONE,
+    pilot: bool = False,
 ) -> Iterator[Run]:
     """Opens the run of a configuration, new or begun before, and holds it.
+
+    Files of the folder that are damaged are named in the log and made again: of what is given here,
+    of each other, or empty; a run whose manifest was lost is not complete, and has to be trained
+    again, which finds its nodes in the store.
 
     Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, or since a process of the
     team is lost, the run is marked `interrupted`; left by another exception, `failed`. A finished
@@ -190,6 +257,8 @@ def open_run(
         the plan.
       wait: whether to wait while another process holds the run.
       team: the processes that hold it together.
+      pilot: whether it only serves to set up others; `lth ls` leaves such runs out. A run that was
+        ever opened otherwise is none.
 
     Raises:
       StoreError: another process holds the run and `wait` is false; the folder cannot be written,
@@ -215,12 +284,12 @@ def open_run(
         def begin() -> None:
             lock = locks.hold(path / "lock", what=f"Run {path.name}", wait=wait)
             held.enter_context(lock)
-            _prepare(path, name, config, identity, env)
+            _prepare(path, name, config, identity, env, pilot)
 
         team.from_first(begin)
         team.check_sees(path / "config.json")
         run = Run(path, config_hash, team)
-        run._set_unless_finished("running")
+        run._leave("running")
         try:
             with in_company(team):
                 yield run
@@ -229,64 +298,104 @@ def open_run(
                 _mark_if_abandoned(run)
             raise
         except Exception as error:
-            run._set_unless_finished("failed", f"{type(error).__name__}: {error}")
+            run._leave("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
-            if team.first and Run(path, config_hash).status == "running":
-                run._set_unless_finished("interrupted")
+            if team.first and read_status(path)["status"] == "running":
+                run._set_status("interrupted")
 
 
 def _mark_if_abandoned(run: Run) -> None:
     """Marks a run as interrupted if process 0, which does so otherwise, has left its lock."""
     what = f"Run {run.path.name}"
     with contextlib.suppress(StoreError), locks.hold(run.path / "lock", what=what, wait=False):
-        Run(run.path, run.config_hash)._set_unless_finished("interrupted")
+        Run(run.path, run.config_hash)._leave("interrupted")
 
 
-def run_folder(name: str, config: Any, identity: Any = None) -> str:
-    """The name of a run's folder: `<name>-<8 digits of a hash>`.
+def repair_run(store: Store, path: str | Path) -> None:
+    """Makes files of a run again of its other files, as far as they tell.
 
-    The hash is that of the configuration, and of the identity where there is one.
+    Status and plan can be made again. A manifest cannot: it is begun anew, and the next run of the
+    same command finds the nodes in the store. A run that is not complete is no longer finished.
 
-    >>> run_folder("demo", {"rate": 0.1})
-    'demo-1b8466c9'
+    Args:
+      store: where the nodes lie.
+      path: the run's folder.
+
+    Raises:
+      StoreError: the run is running, or no file tells which configuration it is of.
     """
-    whole = config if identity is None else {"config": config, "identity": identity}
-    return f"{name}-{content_key(whole)[:8]}"
+    path = Path(path)
+    with locks.hold(path / "lock", what=f"Run {path.name}", wait=False):
+        readers = (read_status, read_manifest)
+        hashes = [found["config_hash"] for read in readers if (found := _intact(read, path))]
+        if not hashes:
+            hashes.append(content_key(read_config(path)))
+        status = _intact(read_status, path)
+        pilot = status is not None and status.get("pilot", False)
+        _prepare_plan(path, hashes[0], None)
+        _prepare_status(path, path.name.rpartition("-")[0], hashes[0], pilot)
+        run = Run(path, hashes[0])
+        if run.status == "running" or (run.status == "finished" and not is_complete(store, path)):
+            run._set_status("interrupted")
 
 
-def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any) -> None:
-    config_hash = content_key(config)
-    _write_or_compare(path / "config.json", config, "configuration")
-    if identity is not None:
-        _write_or_compare(path / IDENTITY, identity, "identity")
-    if not (path / "manifest.json").exists():
-        _write_manifest(path, config_hash, [])
-    if not (path / "status.json").exists():
-        files.write_json(
-            path / "status.json",
-            {"name": name, "config_hash": config_hash, "status": "running", "created": _now()},
-        )
-    if not (path / ENV).exists():
-        files.write_json(path / ENV, {"environments": [], "plan": None, "replans": []})
-    run, env = Run(path, config_hash), plain(env, name="env")
-    if run.environments[-1:] != [env]:
-        run._set_env(environments=[*run.environments, env])
+def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot: bool) -> None:
+    """Writes what is missing or damaged in a run's folder."""
+    for lost in (CONFIG, STATUS, ENV, MANIFEST) if is_run(path) else ():
+        if not (path / lost).exists():
+            LOG.warning("%s is missing; it is made again.", path / lost)
+    found = _intact(read_identity, path)
+    if identity is not None and found is None:
+        write_record(path, IDENTITY, found := identity)
+    if (path / CONFIG).exists() and (kept := _intact(read_config, path)) is not None:
+        # Both have the hash in the folder's name, of which there are only so many.
+        if content_key([kept, found]) != content_key([config, identity]):
+            raise StoreError(f"{path} holds another configuration than the one asked for.")
+    else:
+        write_config(path, config)
+    _prepare_plan(path, content_key(config), plain(env, name="env"))
+    _prepare_status(path, name, content_key(config), pilot)
     _mend(path / "metrics.jsonl")
 
 
-def _write_or_compare(path: Path, value: Any, what: str) -> None:
-    if not path.exists():
-        files.write_json(path, plain(value, name=what))
-    if content_key(files.read_json(path)) != content_key(value):
-        raise StoreError(
-            f"{path} holds another {what} than the one asked for; restore it, or remove the "
-            "folder to start anew."
-        )
+def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
+    """Both copies of the plan, each made of the other where it is damaged."""
+    kept, listed = _intact(read_env, path), _intact(read_manifest, path)
+    copies: list[Plans] = [part for part in (kept, listed) if part is not None]
+    recorded = {
+        "plan": next((part["plan"] for part in copies if part["plan"] is not None), None),
+        "replans": max([part["replans"] for part in copies], key=len, default=[]),
+    }
+    environments = kept["environments"] if kept else []
+    if env is not None and environments[-1:] != [env]:
+        environments = [*environments, env]
+    after: Any = {"environments": environments, **recorded}
+    nodes: Any = listed or {"nodes": []}
+    manifest: Any = {**nodes, "config_hash": config_hash, **recorded}
+    if after != kept:
+        write_record(path, ENV, after)
+    if manifest != listed:
+        write_record(path, MANIFEST, manifest)
 
 
-def _write_manifest(path: Path, config_hash: str, nodes: list[dict[str, Any]]) -> None:
-    files.write_json(path / "manifest.json", {"config_hash": config_hash, "nodes": nodes})
+def _prepare_status(path: Path, name: str, config_hash: str, pilot: bool) -> None:
+    before = _intact(read_status, path)
+    fresh: Any = {"name": name, "config_hash": config_hash, "status": "running", "created": _now()}
+    was_pilot = before.get("pilot", False) if before else True
+    after = {**(before or fresh), "pilot": pilot and was_pilot}
+    if after != before:
+        write_record(path, STATUS, after)
+
+
+def _intact(read: Callable[[Path], T], path: Path) -> T | None:
+    """What a reader finds; None for what is missing, or damaged, which is named in the log."""
+    try:
+        return read(path)
+    except CorruptError as error:
+        if not str(error).endswith("is missing."):
+            LOG.warning("%s", error)
+        return None
 
 
 def _mend(path: Path) -> None:
@@ -316,63 +425,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
     except ValueError as error:
         raise CorruptError(f"{path} is damaged: {error}.") from error
-
-
-def list_runs(root: str | Path) -> list[RunInfo]:
-    """All runs below `root`, oldest first.
-
-    A run that says it is running but is held by no process was killed: it is `interrupted`.
-
-    >>> import tempfile
-    >>> root = tempfile.mkdtemp()
-    >>> with open_run(root, name="demo", config={}, env={}) as run:
-    ...     print([info.status for info in list_runs(root)])
-    ['running']
-    >>> [info.status for info in list_runs(root)]
-    ['interrupted']
-    """
-    folders = [path.parent for path in Path(root).glob("*/config.json")]
-    return sorted(map(_info, folders), key=lambda info: (info.created, info.run))
-
-
-def find_run(root: str | Path, text: str) -> RunInfo:
-    """The run that `text` names: a path, a full name, or the beginning of exactly one name.
-
-    Raises:
-      StoreError: there is none, or more than one; the message lists the nearest names.
-
-    >>> import tempfile
-    >>> root = tempfile.mkdtemp()
-    >>> with open_run(root, name="demo", config={}, env={}) as run:
-    ...     run.finish()
-    >>> find_run(root, "de").run == run.path.name
-    True
-    """
-    if (Path(text) / "config.json").exists():
-        return _info(Path(text))
-    infos = {info.run: info for info in list_runs(root)}
-    found = [run for run in infos if run == text] or [run for run in infos if run.startswith(text)]
-    if len(found) == 1:
-        return infos[found[0]]
-    near = found or difflib.get_close_matches(text, infos, n=3, cutoff=0.3) or list(infos)[-3:]
-    problem = "more than one run begins" if found else "no run is named or begins"
-    raise StoreError(
-        f"In {root} {problem} with '{text}'"
-        + (f"; there are: {', '.join(near)}." if near else "; there are no runs.")
-    )
-
-
-def _info(path: Path) -> RunInfo:
-    try:
-        facts = files.read_json(path / "status.json")
-        status = facts["status"]
-        if status == "running" and not locks.is_held(path / "lock"):
-            status = "interrupted"
-        return RunInfo(
-            path.name, facts["name"], status, facts["config_hash"], facts["created"], str(path)
-        )
-    except (CorruptError, KeyError):
-        return RunInfo(path.name, path.name.rpartition("-")[0], "damaged", "", "", str(path))
 
 
 def _now() -> str:

@@ -2,15 +2,34 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lth_jax.store import files, locks
-from lth_jax.store.errors import StoreError
+from lth_jax.store import files, locks, records
+from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key, plain
 from lth_jax.store.processes import ALONE, Team
 from lth_jax.store.runs import read_metrics
+
+LOG = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+REMOVED = "`lth verify --all --repair` removes it, and the next run makes another"
+
+
+class SweepCell(TypedDict):
+    """A cell: what is set in it, and the folder of its run."""
+
+    setting: dict[str, Any]
+    run: str
+
+
+class SweepConfig(TypedDict):
+    """`config.json` of a sweep of experiments."""
+
+    cells: list[SweepCell]
 
 
 class Sweep:
@@ -24,7 +43,7 @@ class Sweep:
         self.path, self._team = path, team
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What is recorded under a name, as JSON holds it.
+        """What is recorded under a name, as JSON holds it: a dictionary.
 
         The first worker that asks makes and records it; others wait for it and read. A worker of
         several processes makes it in all of them, and records what process 0 made.
@@ -33,8 +52,8 @@ class Sweep:
         with contextlib.ExitStack() as held:
             if self._team.from_first(lambda: self._is_ours(path, held)):
                 made = make()
-                self._team.from_first(lambda: files.write_json(path, plain(made, name=name)))
-        return self._team.from_first(lambda: files.read_json(path))
+                self._team.from_first(lambda: records.write(path, self.path.name, made))
+        return self._team.from_first(lambda: records.read(path, self.path.name, dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
         """Whether a record is to be made here; if so, `held` has its lock."""
@@ -46,18 +65,19 @@ class Sweep:
     def append(self, name: str, record: dict[str, Any]) -> None:
         """Appends a line to a file of records, whole even where several workers write.
 
-        Numbers that are not finite are written as null.
+        Numbers that are not finite are written as null. Each line has a seal of its own.
         """
         if not self._team.first:
             return
-        line = json.dumps(plain(record, name="record", nan_as_null=True)) + "\n"
+        whole = {records.FOLDER: self.path.name, **record}
+        line = json.dumps(records.sealed(plain(whole, name="record", nan_as_null=True))) + "\n"
         path = self.path / f"{name}.jsonl"
         with files.explained(path), path.open("ab", buffering=0) as file:
             file.write(line.encode())
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """All records of `append`."""
-        return self._team.from_first(lambda: read_metrics(self.path / f"{name}.jsonl"))
+        """All records of `append`; `CorruptError` if one was changed."""
+        return self._team.from_first(lambda: read_records(self.path / f"{name}.jsonl"))
 
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
@@ -88,10 +108,43 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
     ({'chunk': 4}, {'chunk': 4})
     """
     found = Sweep(Path(root) / "sweeps" / f"{name}-{content_key(config)[:8]}", team)
+    team.from_first(lambda: _mend(found.path))
     if content_key(found.once("config", lambda: config)) != content_key(config):
-        raise StoreError(
-            f"{found.path / 'config.json'} holds another sweep than the one asked for; restore "
-            "it, or remove the folder to start anew."
-        )
-    team.check_sees(found.path / "config.json")
+        raise StoreError(f"{found.path / CONFIG} holds another sweep than the one asked for.")
+    team.check_sees(found.path / CONFIG)
     return found
+
+
+def _mend(path: Path) -> None:
+    """Removes the config of a sweep if it is damaged, so that it is written again."""
+    try:
+        read_sweep_config(path, dict)
+    except CorruptError as error:
+        if (path / CONFIG).exists():
+            LOG.warning("%s", error)
+            files.discard(path / CONFIG)
+
+
+def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
+    """What determines a sweep, compared with the hash in the folder's name.
+
+    Args:
+      path: the sweep's folder.
+      kind: what the config must be.
+
+    Raises:
+      CorruptError: it is missing, or is not what the folder is named after.
+    """
+    path = Path(path).absolute()
+    config = records.read(path / CONFIG, path.name, kind)
+    if not path.name.endswith(f"-{content_key(config)[:8]}"):
+        raise records.damaged(path / CONFIG, f"the hash in '{path.name}' is of another content")
+    return config
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of `Sweep.append`, each checked; a torn last line is left out."""
+    lines = [records.unsealed(line, path) for line in read_metrics(path)]
+    if any(line.pop(records.FOLDER, None) != path.absolute().parent.name for line in lines):
+        raise records.damaged(path, "it has lines of another sweep")
+    return lines

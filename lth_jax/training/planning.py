@@ -10,14 +10,14 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jaxlib
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.store import ALONE, StoreError, Team, content_key, files
+from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.training.placement import DRIVERS, Plan, free_bytes, read_plan
 from lth_jax.training.population import compile_segment
 from lth_jax.training.segment import Block, Member, Trainer, init_record
@@ -162,7 +162,7 @@ def choose_plan(
         return Plan(**found["plan"]), found["evidence"]
     plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
     if path and team.first:
-        files.write_json(path, {"plan": plan._asdict(), "evidence": evidence})
+        records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
 
 
@@ -190,10 +190,17 @@ def _fingerprint(
     )
 
 
+class Learnt(TypedDict):
+    """A choice that is kept for later processes."""
+
+    plan: dict[str, Any]
+    evidence: list[dict[str, Any]]
+
+
 def _recall(path: Path) -> dict[str, Any] | None:
     """What an earlier process learnt; None if there is nothing, or nothing readable."""
     try:
-        found = files.read_json(path)
+        found = records.read(path, path.stem, Learnt)
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]
         return {"plan": Plan(**found["plan"])._asdict(), "evidence": evidence}
     except (StoreError, KeyError, TypeError):

@@ -292,13 +292,32 @@ def test_an_outlook_adds_up(workdir):
     assert found.bytes > 4 * 4 * weights  # of 4 members: parameters, best ones, Adam's two
 
 
-def test_another_sweep_in_the_same_folder_is_refused(finished):
+def test_a_damaged_sweep_is_made_again(finished, workdir, capsys, caplog):
     path, cells = finished
+    shelf = store.Store(workdir)
+    before = read_sweep(shelf, path).rows
     whole = read_json(path / "config.json")
     write_json(path / "config.json", {**whole, "cells": whole["cells"][1:]})
-    with pytest.raises(store.StoreError, match="holds another sweep"):
-        sweep.run_sweep(cells[0][1], cells, ["python"])
-    write_json(path / "config.json", whole)
+    with pytest.raises(store.CorruptError, match=r"config\.json is damaged"):
+        read_sweep(shelf, path)
+    (first, _), (second, _) = (
+        (workdir / cell["run"], cell["setting"]) for cell in whole["cells"][:2]
+    )
+    (first / "manifest.json").unlink()
+    node = shelf.path(store.read_manifest(second)["nodes"][-1]["key"])
+    (node / "meta.json").write_text("{}")
+    config = config_in(workdir)
+    config.machine.chunk = 4
+    sweep.run_sweep(config, cells, ["python"])
+    assert " finished; 1 groups" in capsys.readouterr().out and f"{node} is damaged" in caplog.text
+    assert read_json(path / "config.json") == whole
+    place = ("run", "arm", "level", "replicate", "metric")
+
+    def ordered(rows):
+        return sorted(rows, key=lambda row: [str(row[name]) for name in place])
+
+    assert ordered(read_sweep(shelf, path).rows) == ordered(before)
+    assert all(store.is_complete(shelf, workdir / cell["run"]) for cell in whole["cells"])
 
 
 def test_the_command_line_is_a_product_on_top_of_the_config_files_sweep(workdir):

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 
 from lth_jax import store
 from lth_jax.report import rates
-from lth_jax.report.levels import RATES, read_run
+from lth_jax.report.levels import RATES, read_run, write_rates
 from lth_jax.report.page import write_report
 from tests.report import synthetic
 
@@ -56,9 +55,7 @@ def test_one_replicate_has_points_without_intervals():
 def measured(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     info = synthetic.write(root, nodes=synthetic.ladder(levels=1))
-    path = Path(info.path, RATES)
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"rows": synthetic.rates()}))
+    write_rates(info.path, info.config_hash, synthetic.rates())
     return store.Store(root), info
 
 
@@ -78,7 +75,7 @@ def test_damaged_rates_are_named(measured, tmp_path):
     info = synthetic.write(tmp_path, nodes=[])
     path = Path(info.path, RATES)
     path.parent.mkdir(parents=True)
-    path.write_text("{")
+    path.write_text('{"rows": []}')
     with pytest.raises(store.CorruptError, match=r"frontier\.json is damaged"):
         read_run(store.Store(tmp_path), info.path)
 

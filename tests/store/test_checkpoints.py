@@ -147,7 +147,7 @@ def test_a_flipped_bit_in_any_file_is_found(copied):
             torn = bytearray(whole)
             torn[position] ^= 1 << random.integers(8)
             path.write_bytes(torn)
-            with pytest.raises(CorruptError, match=f"{copied} is damaged: .*remove this folder"):
+            with pytest.raises(CorruptError, match=f"{copied} is damaged: .*makes it again"):
                 store.restore(copied)
         path.write_bytes(whole)
     store.restore(copied)
@@ -183,10 +183,18 @@ def test_the_seal_can_be_checked_without_this_library(saved):
 
 def test_another_format_is_named(copied):
     meta = copied / "meta.json"
-    meta.write_text(meta.read_text().replace('"format": 1', '"format": 2'))
+    meta.write_text(meta.read_text().replace('"format": 2', '"format": 3'))
     files.seal(copied)
-    with pytest.raises(StoreError, match="written in store format 2, but this version reads"):
+    with pytest.raises(StoreError, match="written in store format 3, but this version reads"):
         store.restore(copied)
+
+
+def test_a_copy_of_another_checkpoint_is_named(tmp_path):
+    store.save(tmp_path / "a", {"w": np.ones(2)}, name="a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert store.restore(tmp_path / "b").tree["w"].tolist() == [1.0, 1.0]
+    with pytest.raises(CorruptError, match="b is damaged: it is a copy of 'a'"):
+        store.restore(tmp_path / "b", name="b")
 
 
 @pytest.mark.parametrize("place", ["arrays", "seal"])

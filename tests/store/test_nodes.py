@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -75,21 +76,55 @@ def test_a_missing_node_is_named(store):
         store.read(KEY)
 
 
-def test_a_damaged_node_is_neither_used_nor_replaced(store):
-    store.node(KEY, constant())
-    flip(store.root / "nodes" / KEY[:2] / KEY / "meta.json")
-    with pytest.raises(CorruptError, match=r"meta\.json does not match its SHA-256; remove this"):
-        store.node(KEY, never)
+def copy_of_another(store, folder):
+    store.node(OTHER, constant(7.0))
+    shutil.rmtree(folder)
+    shutil.copytree(store.root / "nodes" / OTHER[:2] / OTHER, folder)
 
 
-def test_a_half_deleted_node_is_damaged_and_a_deleted_one_is_computed_again(store):
+HARM = {
+    "meta.json does not match": lambda store, folder: flip(folder / "meta.json"),
+    "arrays/manifest.ocdbt is missing": lambda store, folder: (
+        folder / "arrays" / "manifest.ocdbt"
+    ).unlink(),
+    "sha256 cannot be read": lambda store, folder: (folder / "sha256").write_text(""),
+    f"it is a copy of '{OTHER}'": copy_of_another,
+}
+
+
+@pytest.mark.parametrize("told", HARM)
+def test_a_damaged_node_is_named_and_made_again(store, caplog, told):
     store.node(KEY, constant())
     folder = store.root / "nodes" / KEY[:2] / KEY
-    (folder / "arrays" / "manifest.ocdbt").unlink()
-    with pytest.raises(CorruptError, match=r"arrays/manifest\.ocdbt is missing"):
-        store.node(KEY, never)
-    checkpoints.files.remove(folder)
+    HARM[told](store, folder)
+    told = "is not listed in sha256" if "cannot be read" in told else told  # an empty seal
+    with pytest.raises(CorruptError, match=told):
+        store.read(KEY)
+    assert told in store.problem(KEY)
     assert store.node(KEY, constant(2.0)).meta == {"value": 2.0}
+    assert told in caplog.text and str(folder) in caplog.text
+    assert store.problem(KEY) is None
+    assert [path.name for path in folder.parent.iterdir()] == [KEY]
+
+
+def test_a_node_that_cannot_be_read_is_not_removed(store, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    store.node(KEY, constant())
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "digest", denied)
+        with pytest.raises(PermissionError):
+            store.node(KEY, never)
+    assert store.node(KEY, never).meta == {"value": 1.0}
+
+
+def test_facts_are_believed_only_if_they_are_sealed(store):
+    store.node(KEY, constant())
+    meta = store.root / "nodes" / KEY[:2] / KEY / "meta.json"
+    meta.write_text(meta.read_text().replace('"value": 1.0', '"value": 2.0'))
+    with pytest.raises(CorruptError, match=r"meta\.json does not match its SHA-256"):
+        store.facts(KEY)
 
 
 def test_a_failing_computation_leaves_no_node_but_its_progress(store):
@@ -129,6 +164,18 @@ def test_damaged_progress_steps_back_and_says_so(tmp_path, caplog):
     assert "Stepping back behind step 2" in caplog.text and "meta.json" in caplog.text
     flip(tmp_path / "00000001" / "sha256")
     assert partial.load() is None
+
+
+def test_a_copy_of_an_earlier_step_or_of_another_node_is_no_progress(tmp_path, caplog):
+    one, other = Partial(tmp_path / "one"), Partial(tmp_path / "other")
+    for step in (1, 2):
+        one.save(step, {"x": np.full(2, step)})
+    shutil.copytree(tmp_path / "one" / "00000001", tmp_path / "one" / "00000009")
+    assert latest(one).step == 2 and "it is a copy of 'one/00000001'" in caplog.text
+    other.save(1, {"x": np.zeros(2)})
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "other").rename(tmp_path / "one")
+    assert one.load() is None and "it is a copy of 'other/00000001'" in caplog.text
 
 
 def test_saving_forgets_later_steps_of_an_earlier_attempt(tmp_path):

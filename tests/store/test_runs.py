@@ -7,14 +7,25 @@ import pytest
 from lth_jax.store import (
     CorruptError,
     Interrupted,
+    Node,
+    Store,
     StoreError,
     content_key,
     files,
     find_run,
+    is_complete,
     list_runs,
     open_run,
+    read_config,
+    read_env,
+    read_identity,
+    read_manifest,
     read_metrics,
+    read_status,
+    run_files,
+    runs,
 )
+from lth_jax.store.run_files import write_record
 
 CONFIG = {"rate": 0.1, "levels": (1, 2)}
 KEYS = [content_key(i) for i in range(3)]
@@ -36,7 +47,9 @@ def test_a_run_is_a_folder_of_readable_files(tmp_path):
         run.finish()
     assert run.path == tmp_path / f"demo-{content_key(CONFIG)[:8]}"
     content = {p.name: json.loads(p.read_text()) for p in run.path.glob("*.json")}
-    assert content["config.json"] == {"rate": 0.1, "levels": [1, 2]}
+    assert content.pop("config.json") == {"rate": 0.1, "levels": [1, 2]}
+    for found in content.values():
+        assert found.pop("folder") == run.path.name and len(found.pop("sha256")) == 64
     assert content["env.json"] == {
         "environments": [{"jax": "0.10"}],
         "plan": {"chunk": 8},
@@ -44,6 +57,8 @@ def test_a_run_is_a_folder_of_readable_files(tmp_path):
     }
     assert content["manifest.json"] == {
         "config_hash": content_key(CONFIG),
+        "plan": {"chunk": 8},
+        "replans": [],
         "nodes": [{"key": KEYS[0], "level": 0, "arms": ["dense"]}],
     }
     assert content["status.json"]["status"] == "finished"
@@ -163,15 +178,117 @@ def test_a_damaged_line_in_the_middle_is_an_error(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
-def test_another_configuration_in_the_folder_is_refused(tmp_path):
-    with begin(tmp_path) as run:
+def test_another_configuration_with_the_same_short_hash_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_files, "run_folder", lambda name, *_: f"{name}-12345678")
+    monkeypatch.setattr(runs, "run_folder", lambda name, *_: f"{name}-12345678")
+    with begin(tmp_path):
         pass
-    (run.path / "config.json").write_text('{"rate": 0.2, "levels": [1, 2]}')
-    with pytest.raises(StoreError, match="holds another configuration"), begin(tmp_path):
+    refused = pytest.raises(StoreError, match="demo-12345678 holds another configuration")
+    with refused, begin(tmp_path, config={"rate": 0.2}):
         pass
-    (run.path / "config.json").write_text('{"rate": 0.')
-    with pytest.raises(CorruptError, match=r"config\.json is damaged"), begin(tmp_path):
-        pass
+
+
+FILES = ("config.json", "identity.json", "manifest.json", "status.json", "env.json")
+READERS = dict(
+    zip(FILES, (read_config, read_identity, read_manifest, read_status, read_env), strict=True)
+)
+
+
+def whole(root, name="demo", config=CONFIG):
+    """A finished run with an identity, a plan and a node."""
+    shelf = Store(root)
+    shelf.ensure(KEYS[0], lambda partial: Node({}, {}))
+    what = {"name": name, "config": config, "env": {"jax": "1"}, "identity": {"data": "x"}}
+    with open_run(root, **what) as run:
+        if not run.is_complete(shelf):
+            run.restart()
+            run.record_plan({"chunk": 8})
+            run.add(KEYS[0], level=0)
+            run.finish()
+    return run.path
+
+
+def edited(path):
+    found = json.loads(path.read_text())
+    last = next(reversed(found))
+    return json.dumps({**found, last: f"{found[last]}0"})
+
+
+def other_runs(path):
+    return (whole(path.parents[1] / "other", config={"rate": 7}) / path.name).read_text()
+
+
+DAMAGE = {
+    "emptied": lambda path: "",
+    "torn": lambda path: path.read_text()[: path.stat().st_size // 2],
+    "{}": lambda path: "{}",
+    "[]": lambda path: "[]",
+    "deep": lambda path: "[" * 100_000,
+    "nan": lambda path: path.read_text().replace("{", '{"x": NaN,', 1),
+    "edited": edited,
+    "another run's": other_runs,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_file_is_named_and_made_again(tmp_path, caplog, name, how):
+    path = whole(tmp_path / "runs")
+    before = {one: READERS[one](path) for one in FILES}
+    (path / name).write_text(DAMAGE[how](path / name))
+    with pytest.raises(CorruptError, match=rf"{path}/[a-z]+\.json is .*") as caught:
+        READERS[name](path)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert not is_complete(Store(path.parent), path)
+    assert whole(path.parent) == path and is_complete(Store(path.parent), path)
+    assert name in caplog.text
+    after = {one: READERS[one](path) for one in FILES}
+    assert after == before | {"status.json": after["status.json"]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_lost_file_is_made_again(tmp_path, name):
+    path = whole(tmp_path)
+    before = {one: READERS[one](path) for one in FILES}
+    (path / name).unlink()
+    files.temporary(path / name).write_text("{")
+    assert not is_complete(Store(tmp_path), path)
+    assert whole(tmp_path) == path and is_complete(Store(tmp_path), path)
+    after = {one: READERS[one](path) for one in FILES}
+    assert after == before | {"status.json": after["status.json"]}
+
+
+def test_a_run_is_finished_only_with_all_its_nodes(tmp_path, caplog):
+    path, shelf = whole(tmp_path), Store(tmp_path)
+    node = tmp_path / "nodes" / KEYS[0][:2] / KEYS[0]
+    (node / "meta.json").write_text("{}")
+    assert not is_complete(shelf, path) and f"{node} is damaged" in caplog.text
+    files.remove(node)
+    assert not is_complete(shelf, path) and f"{node} is missing" in caplog.text
+
+
+def test_an_older_copy_of_a_manifest_is_not_the_finished_one(tmp_path, caplog):
+    path, shelf = whole(tmp_path), Store(tmp_path)
+    write_record(path, "manifest.json", {**read_manifest(path), "nodes": []})
+    assert not is_complete(shelf, path)
+    assert "lists other nodes than demo-" in caplog.text
+
+
+def test_values_of_another_type_are_refused_even_if_sealed(tmp_path):
+    path = whole(tmp_path)
+    for name, field, value in (
+        ("manifest.json", "nodes", [{"key": "a", "level": "0"}]),
+        ("manifest.json", "nodes", [{"level": 0}]),
+        ("manifest.json", "plan", 3),
+        ("env.json", "replans", {}),
+        ("status.json", "status", "well"),
+        ("status.json", "created", None),
+    ):
+        kept = READERS[name](path)
+        write_record(path, name, {**kept, field: value})
+        with pytest.raises(CorruptError, match=f"{name} is damaged: "):
+            READERS[name](path)
+        write_record(path, name, kept)
 
 
 def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
@@ -182,6 +299,23 @@ def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
         files.temporary(run.path / name).write_text("{")
         with begin(tmp_path) as run:
             assert run.nodes == [] and run.status == "running"
+
+
+def test_pilots_are_listed_on_demand_and_a_run_of_its_own_is_none(tmp_path):
+    def listed(**options):
+        return [info.name for info in list_runs(tmp_path, **options)]
+
+    def opened(name, pilot):
+        with open_run(tmp_path, name=name, config={}, env={}, pilot=pilot):
+            pass
+
+    opened("a", True)
+    opened("b", False)
+    assert (listed(), listed(pilots=False)) == (["a", "b"], ["b"])
+    opened("b", True)
+    assert listed(pilots=False) == ["b"]
+    opened("a", False)
+    assert listed(pilots=False) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "ü", "a\n"])
@@ -202,17 +336,26 @@ def test_runs_are_listed_oldest_first_and_damage_hides_none(tmp_path):
     for name in ("b", "a"):
         with begin(tmp_path, name=name) as run:
             run.finish()
-            facts = json.loads((run.path / "status.json").read_text())
             created = f"2026-01-0{1 + (name == 'a')}T00:00:00+00:00"
-            (run.path / "status.json").write_text(json.dumps({**facts, "created": created}))
+            write_record(run.path, "status.json", read_status(run.path) | {"created": created})
     (tmp_path / "nodes" / "00").mkdir(parents=True)
     assert [info.name for info in list_runs(tmp_path)] == ["b", "a"]
     assert list_runs(tmp_path)[0].config_hash == content_key(CONFIG)
-    (run.path / "status.json").write_text("{")
-    assert {(info.name, info.status) for info in list_runs(tmp_path)} == {
-        ("a", "damaged"),
-        ("b", "finished"),
-    }
+    status = run.path / "status.json"
+    for damage in (
+        lambda: status.write_text("{"),
+        lambda: status.write_text("[]"),
+        lambda: status.write_text('{"name": 3}'),
+        lambda: status.write_bytes(b"\xff"),
+        lambda: status.unlink(),
+        lambda: status.mkdir(),
+        lambda: (run.path / "config.json").unlink(),
+    ):
+        damage()
+        assert {(info.name, info.status) for info in list_runs(tmp_path)} == {
+            ("a", "damaged"),
+            ("b", "finished"),
+        }
 
 
 def test_a_running_run_is_running_while_it_is_held(tmp_path):

@@ -1,6 +1,5 @@
 """The folder of a sweep: what its workers write down for each other."""
 
-import json
 import math
 import threading
 
@@ -19,11 +18,35 @@ def test_workers_share_a_folder_and_what_the_first_recorded(tmp_path):
     assert store.list_runs(tmp_path) == []
 
 
-def test_another_sweep_in_the_folder_is_refused(tmp_path):
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"a": 2}'])
+def test_a_damaged_config_is_named_and_written_again(tmp_path, caplog, text):
     path = store.open_sweep(tmp_path, name="demo", config={"a": 1}).path / "config.json"
-    path.write_text(json.dumps({"a": 2}))
-    with pytest.raises(store.StoreError, match="holds another sweep"):
-        store.open_sweep(tmp_path, name="demo", config={"a": 1})
+    before = path.read_text()
+    path.write_text(text)
+    store.open_sweep(tmp_path, name="demo", config={"a": 1})
+    assert path.read_text() == before and f"{path} is damaged" in caplog.text
+
+
+def test_a_damaged_plan_is_refused_by_name(tmp_path):
+    sweep = store.open_sweep(tmp_path, name="demo", config={"a": 1})
+    sweep.once("plan", lambda: {"chunk": 4})
+    path = sweep.path / "plan.json"
+    path.write_text(path.read_text().replace("4", "8", 1))
+    with pytest.raises(store.CorruptError, match=r"plan\.json is damaged: it does not match"):
+        sweep.once("plan", lambda: pytest.fail("made twice"))
+
+
+def test_a_changed_record_is_refused_by_name(tmp_path):
+    sweep, other = (store.open_sweep(tmp_path, name="demo", config={"a": i}) for i in (1, 2))
+    for one in (sweep, other):
+        one.append("replans", {"level": 1, "chunk": 4})
+    path = sweep.path / "replans.jsonl"
+    path.write_text(path.read_text().replace('"chunk": 4', '"chunk": 2'))
+    with pytest.raises(store.CorruptError, match=r"replans\.jsonl is damaged"):
+        sweep.records("replans")
+    path.write_bytes((other.path / "replans.jsonl").read_bytes())
+    with pytest.raises(store.CorruptError, match="lines of another sweep"):
+        sweep.records("replans")
 
 
 def test_records_of_many_writers_stay_whole(tmp_path):

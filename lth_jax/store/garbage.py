@@ -1,0 +1,202 @@
+"""What a store takes on disk, and what of it no run lists."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lth_jax.store import files, locks, sweeps
+from lth_jax.store.analyses import read_list
+from lth_jax.store.errors import CorruptError, StoreError
+from lth_jax.store.listing import is_run
+from lth_jax.store.nodes import Store
+from lth_jax.store.run_files import read_manifest, read_status
+
+
+class Garbage(NamedTuple):
+    """What no run lists.
+
+    Attributes:
+      nodes: keys of finished nodes.
+      partial: keys of unfinished nodes.
+      kept: sentences on what is not garbage yet, and why.
+      bytes: what nodes and partial ones take together.
+    """
+
+    nodes: list[str]
+    partial: list[str]
+    kept: list[str]
+    bytes: int
+
+
+def listed(path: Path) -> list[str]:
+    """The nodes that a run needs: those of its manifest, and those that were measured on it.
+
+    Raises:
+      CorruptError: if one of the two lists is damaged.
+    """
+    manifest = read_manifest(path)
+    keys = [entry["key"] for entry in (*manifest["nodes"], *read_list(path))]
+    return list(dict.fromkeys([*keys, *manifest.get("earlier", [])]))
+
+
+def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
+    """What no run lists, unless it may be needed still.
+
+    Nothing is garbage while a run or a sweep is running. The finished nodes of a sweep are listed
+    when its cells are finished, so while a sweep is unfinished nodes are kept; unfinished nodes
+    are kept while a run or a sweep is unfinished.
+
+    Args:
+      store: the store.
+      unfinished: whether runs and sweeps that stopped may lose what they do not list yet.
+
+    Raises:
+      CorruptError: if a list of nodes is damaged, so that it cannot be known what it needs.
+    """
+    folders = _runs(store)
+    needed = {key for path in folders for key in listed(path)}
+    nodes = [key for key in store.keys() if key not in needed]
+    partial = sorted(path.name for path in store.root.glob("partial/*"))
+    runs = [path.name for path in folders if not _is_finished(path)]
+    open_sweeps = [path.name for path in store.root.glob("sweeps/*") if _is_open(store, path)]
+    kept = []
+    if busy := _busy(store):
+        kept.append(f"nothing is deleted while {busy[0]} is in use")
+        nodes, partial = [], []
+    if nodes and open_sweeps and not unfinished:
+        kept.append(
+            f"{len(nodes)} nodes are kept for the unfinished sweep {_some(open_sweeps)}; "
+            "`--unfinished` deletes them"
+        )
+        nodes = []
+    if partial and (runs or open_sweeps) and not unfinished:
+        kept.append(
+            f"{len(partial)} unfinished nodes are kept for {_some([*open_sweeps, *runs])}; "
+            "`--unfinished` deletes them"
+        )
+        partial = []
+    paths = [*map(store.path, nodes), *(store.root / "partial" / key for key in partial)]
+    return Garbage(nodes, partial, kept, sum(map(size_of, paths)))
+
+
+def delete(store: Store, garbage: Garbage) -> int:
+    """Deletes garbage whose lock no process holds; how many nodes it was."""
+    done = 0
+    for key in () if _busy(store) else (*garbage.nodes, *garbage.partial):
+        with locks.try_hold(store.root / "locks" / f"{key}.lock") as free:
+            if free:
+                if store.has(key):
+                    store.remove(key)
+                files.remove(store.root / "partial" / key)
+                done += 1
+    return done
+
+
+def remove_run(path: Path) -> None:
+    """Removes a run's folder; its nodes stay.
+
+    Raises:
+      StoreError: the run is running, or its folder cannot be removed.
+    """
+    with locks.hold(path / "lock", what=f"Run {path.name}", wait=False):
+        grown = files.temporary(path.absolute())
+        with files.explained(path):
+            files.publish(path.absolute(), grown)  # at once for all readers
+    files.remove(grown)
+
+
+def usage(store: Store) -> dict[str, Any]:
+    """What lies below a store's root, in bytes.
+
+    Returns:
+      `{"runs": [{"run", "own", "shared", "files"}], "unlisted", "partial", "sweeps", "other",
+      "total"}`: nodes that a run alone lists, nodes that others list too, and its folder. `own`
+      and `shared` are None for a run whose lists are damaged.
+    """
+    sizes = {key: size_of(store.path(key)) for key in store.keys()}
+    lists: dict[str, list[str] | None] = {}
+    folders = _runs(store)
+    for path in folders:
+        try:
+            lists[path.name] = listed(path)
+        except StoreError:
+            lists[path.name] = None
+    owners = Counter(key for keys in lists.values() for key in keys or ())
+
+    def part(keys: list[str] | None, own: bool) -> int | None:
+        if keys is None:
+            return None
+        return sum(sizes.get(key, 0) for key in keys if (owners[key] == 1) == own)
+
+    rows = [
+        {
+            "run": path.name,
+            "own": part(lists[path.name], True),
+            "shared": part(lists[path.name], False),
+            "files": size_of(path),
+        }
+        for path in folders
+    ]
+    total = size_of(store.root)
+    found = {
+        "unlisted": sum(size for key, size in sizes.items() if key not in owners),
+        "partial": size_of(store.root / "partial"),
+        "sweeps": size_of(store.root / "sweeps"),
+    }
+    known = sum(sizes.values()) + found["partial"] + found["sweeps"]
+    other = total - known - sum(size_of(path) for path in folders)
+    return {"runs": rows, **found, "other": other, "total": total}
+
+
+def size_of(path: Path) -> int:
+    """The bytes of all files below a folder; those that vanish meanwhile count nothing."""
+    return sum(_bytes(found) for found in path.rglob("*"))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size if path.is_symlink() or path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _runs(store: Store) -> list[Path]:
+    return sorted(path for path in store.root.glob("*") if is_run(path))
+
+
+def _is_open(store: Store, sweep: Path) -> bool:
+    """Whether a cell of a sweep is not finished."""
+    if not (sweep / sweeps.CONFIG).exists():
+        return False
+    cells = sweeps.read_sweep_config(sweep, dict).get("cells", [])
+    return not all(_is_finished(store.root / cell["run"]) for cell in cells)
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return read_status(path)["status"] == "finished"
+    except CorruptError:
+        return False
+
+
+def _busy(store: Store) -> list[str]:
+    """The runs, sweeps and nodes whose lock a process holds."""
+
+    def held() -> Iterator[str]:
+        for lock in store.root.glob("*/lock"):
+            if locks.is_held(lock):
+                yield lock.parent.name
+        for lock in store.root.glob("sweeps/*/locks/*.lock"):
+            if locks.is_held(lock):
+                yield lock.parents[1].name
+        for lock in store.root.glob("locks/*.lock"):
+            if locks.is_held(lock):
+                yield f"node {lock.stem[:8]}" if len(lock.stem) == 64 else lock.stem
+
+    return list(held())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return names[0] + more

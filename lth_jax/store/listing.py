@@ -1,0 +1,102 @@
+"""Which runs there are: all that stands in their status files, one line for each."""
+
+import difflib
+from pathlib import Path
+from typing import NamedTuple
+
+from lth_jax.store import locks
+from lth_jax.store.errors import StoreError
+from lth_jax.store.run_files import CONFIG, MANIFEST, STATUS, read_status
+
+
+class RunInfo(NamedTuple):
+    """One line of a list of runs.
+
+    Attributes:
+      run: the folder's name, `<name>-<hash8>`.
+      name: the name given by the user.
+      status: `running`, `finished`, `failed`, `interrupted`, or `damaged` if it cannot be read.
+      config_hash: SHA-256 of the configuration.
+      created: when it first started, ISO 8601 in UTC.
+      path: the folder.
+    """
+
+    run: str
+    name: str
+    status: str
+    config_hash: str
+    created: str
+    path: str
+
+
+def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
+    """All runs below `root`, oldest first; one whose files are damaged is a line like the others.
+
+    A run that says it is running but is held by no process was killed: it is `interrupted`.
+
+    Args:
+      root: the folder of all runs.
+      pilots: whether to list runs that only served to set up others, too.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> root = tempfile.mkdtemp()
+    >>> with open_run(root, name="demo", config={}, env={}) as run:
+    ...     print([info.status for info in list_runs(root)])
+    ['running']
+    >>> [info.status for info in list_runs(root)]
+    ['interrupted']
+    """
+    found = [_line(path) for path in Path(root).glob("*") if is_run(path)]
+    chosen = [info for info, pilot in found if pilots or not pilot]
+    return sorted(chosen, key=lambda info: (info.created, info.run))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run, be it damaged."""
+    names = () if path.name.startswith(".") else (CONFIG, STATUS, MANIFEST)
+    return any((path / name).exists() for name in names)
+
+
+def find_run(root: str | Path, text: str) -> RunInfo:
+    """The run that `text` names: a path, a full name, or the beginning of exactly one name.
+
+    Raises:
+      StoreError: there is none, or more than one; the message lists the nearest names.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> root = tempfile.mkdtemp()
+    >>> with open_run(root, name="demo", config={}, env={}) as run:
+    ...     run.finish()
+    >>> find_run(root, "de").run == run.path.name
+    True
+    """
+    if text and is_run(Path(text)):
+        return _line(Path(text))[0]
+    infos = {info.run: info for info in list_runs(root)}
+    found = [run for run in infos if run == text] or [run for run in infos if run.startswith(text)]
+    if len(found) == 1:
+        return infos[found[0]]
+    near = found or difflib.get_close_matches(text, infos, n=3, cutoff=0.3) or list(infos)[-3:]
+    problem = "more than one run begins" if found else "no run is named or begins"
+    raise StoreError(
+        f"In {root} {problem} with '{text}'"
+        + (f"; there are: {', '.join(near)}." if near else "; there are no runs.")
+    )
+
+
+def _line(path: Path) -> tuple[RunInfo, bool]:
+    """A run's line, and whether it is a pilot."""
+    try:
+        facts = read_status(path)
+        if not (path / CONFIG).exists():
+            raise StoreError(f"{path / CONFIG} is missing.")
+        status = facts["status"]
+        if status == "running" and not locks.is_held(path / "lock"):
+            status = "interrupted"
+        who = (facts["name"], status, facts["config_hash"], facts["created"])
+        return RunInfo(path.name, *who, str(path)), facts.get("pilot", False)
+    except (StoreError, OSError):
+        name = path.name.rpartition("-")[0]
+        return RunInfo(path.name, name, "damaged", "", "", str(path)), False

@@ -1,0 +1,124 @@
+"""JSON files that are believed: each carries its SHA-256, names its folder, and has a type."""
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from lth_jax.store import files
+from lth_jax.store.errors import CorruptError
+from lth_jax.store.hashing import content_key, plain
+
+MADE_AGAIN = "the next run of the same command makes it again"
+SEAL, FOLDER = "sha256", "folder"
+
+T = TypeVar("T")
+
+
+def write(path: Path, folder: str, value: Mapping[str, Any]) -> None:
+    """Replaces a record atomically.
+
+    Args:
+      path: the file.
+      folder: the name of the run or sweep that the record belongs to.
+      value: its content, JSON-like, without keys `"folder"` and `"sha256"`.
+    """
+    files.write_json(path, sealed({FOLDER: folder, **plain(dict(value), name=path.stem)}))
+
+
+def read(path: Path, folder: str, kind: type[T], remedy: str = MADE_AGAIN) -> T:
+    """The content of a record, checked: its seal, its folder, and its shape.
+
+    Args:
+      path: the file.
+      folder: the name of the run or sweep that it must belong to.
+      kind: a `TypedDict`.
+      remedy: what mends a damaged file, for the error.
+
+    Raises:
+      CorruptError: in one sentence, if the file is missing, is no JSON, was changed after it was
+        written, belongs to another folder, or has another shape.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "plan.json")
+    >>> write(path, "demo", {"chunk": 8})
+    >>> read(path, "demo", dict)
+    {'chunk': 8}
+    """
+    content = unsealed(files.read_json(path), path, remedy)
+    owner = content.pop(FOLDER, None)
+    if owner != folder:
+        raise damaged(path, f"it belongs to '{owner}', not to '{folder}'", remedy)
+    check(content, kind, path)
+    return content  # type: ignore[return-value]
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of its canonical JSON.
+
+    >>> unsealed(sealed({"level": 1}), Path("x.json"))
+    {'level': 1}
+    """
+    return {**content, SEAL: content_key(content)}
+
+
+def unsealed(found: Any, path: Path, remedy: str = MADE_AGAIN) -> dict[str, Any]:
+    """A record without its seal; `CorruptError` if it has none, or another one."""
+    if not isinstance(found, dict) or SEAL not in found:
+        raise damaged(path, f"it has no `{SEAL}`", remedy)
+    content = {name: value for name, value in found.items() if name != SEAL}
+    if content_key(content) != found[SEAL]:
+        raise damaged(path, "it does not match its SHA-256", remedy)
+    return content
+
+
+def check(value: Any, kind: Any, path: Path) -> None:
+    """Raises `CorruptError` unless the content of a file has a type."""
+    if problem := mismatch(value, kind):
+        raise damaged(path, problem)
+
+
+def mismatch(value: Any, kind: Any, name: str = "its content") -> str | None:
+    """How a JSON value differs from a type; None if it does not.
+
+    Args:
+      value: from JSON.
+      kind: `Any`, a `TypedDict`, `dict[str, …]`, `list[…]`, a union, or one of JSON's own types.
+      name: what to call the value.
+
+    >>> mismatch({"rows": [0, "1"]}, dict[str, list[int]])
+    '`rows[1]` is not of the type int'
+    """
+    origin = get_origin(kind)
+    if kind is Any:
+        return None
+    if origin in (types.UnionType, Union):
+        fits = any(mismatch(value, one, name) is None for one in get_args(kind))
+        return None if fits else f"{name} is not of the type {kind}"
+    if is_typeddict(kind):
+        return _differs(value, kind, name)
+    if not isinstance(value, origin or kind) or (isinstance(value, bool) and kind is not bool):
+        return f"{name} is not of the type {(origin or kind).__name__}"
+    problems: Any = ()
+    if origin is list:
+        bare = "" if name == "its content" else name.strip("`")
+        inner = get_args(kind)[0]
+        problems = (mismatch(v, inner, f"`{bare}[{i}]`") for i, v in enumerate(value))
+    elif origin is dict:
+        problems = (mismatch(v, get_args(kind)[1], f"`{key}`") for key, v in value.items())
+    return next(filter(None, problems), None)
+
+
+def _differs(value: Any, kind: Any, name: str) -> str | None:
+    if not isinstance(value, dict):
+        return f"{name} is not of the type dict"
+    if missing := sorted(kind.__required_keys__ - set(value)):
+        return f"`{missing[0]}` is missing"
+    hints = get_type_hints(kind)
+    problems = (mismatch(v, hints[key], f"`{key}`") for key, v in value.items() if key in hints)
+    return next(filter(None, problems), None)
+
+
+def damaged(path: Path, what: str, remedy: str = MADE_AGAIN) -> CorruptError:
+    """The error for a damaged file: which one, what is wrong with it, and what mends that."""
+    return CorruptError(f"{path} is damaged: {what}; {remedy}.")

@@ -1,0 +1,156 @@
+"""The files of a run's folder: one reader for each, which believes nothing that is not sealed.
+
+The folder's name ends with a hash of configuration and identity, so that the two need no other
+seal. All other files are records: they carry their own SHA-256 and the name of the folder.
+"""
+
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from lth_jax.store import files, records
+from lth_jax.store.errors import CorruptError
+from lth_jax.store.hashing import content_key, plain
+
+CONFIG = "config.json"
+"""The configuration, as it was given."""
+IDENTITY = "identity.json"
+"""What decides a run's result besides its configuration."""
+STATUS = "status.json"
+"""Whether the run is finished, and which nodes it had then."""
+ENV = "env.json"
+"""What a run was made with: versions and device (one entry per change), plan and its changes."""
+MANIFEST = "manifest.json"
+"""The run's nodes, and a second copy of its plan."""
+
+STATUSES = ("running", "finished", "failed", "interrupted")
+
+
+class Entry(TypedDict):
+    """A line of a manifest: a node, and what the run has in it (see `lottery.Entry`)."""
+
+    key: str
+    level: NotRequired[int]
+    arms: NotRequired[list[str]]
+    rows: NotRequired[list[int]]
+    member_steps: NotRequired[int]
+    place: NotRequired[int]
+
+
+class Plans(TypedDict):
+    """How the work is divided: the first plan, and the changes that were forced on it."""
+
+    plan: dict[str, Any] | None
+    replans: list[dict[str, Any]]
+
+
+class Manifest(Plans):
+    """`manifest.json`; `earlier` are the keys of nodes that a run begun again may list again."""
+
+    config_hash: str
+    nodes: list[dict[str, Any]]
+    earlier: NotRequired[list[str]]
+
+
+class Env(Plans):
+    """`env.json`."""
+
+    environments: list[Any]
+
+
+class Status(TypedDict):
+    """`status.json`; `nodes` is the SHA-256 of the entries that a finished run has."""
+
+    name: str
+    config_hash: str
+    status: str
+    created: str
+    updated: NotRequired[str]
+    error: NotRequired[str | None]
+    nodes: NotRequired[str]
+    pilot: NotRequired[bool]
+
+
+def run_folder(name: str, config: Any, identity: Any = None) -> str:
+    """The name of a run's folder: `<name>-<8 digits of a hash>`.
+
+    The hash is that of the configuration, and of the identity where there is one.
+
+    >>> run_folder("demo", {"rate": 0.1})
+    'demo-1b8466c9'
+    """
+    whole = config if identity is None else {"config": config, "identity": identity}
+    return f"{name}-{content_key(whole)[:8]}"
+
+
+def read_config(path: str | Path) -> Any:
+    """The configuration of a run, compared with the hash in the folder's name.
+
+    Args:
+      path: the run's folder; like for all readers here.
+
+    Raises:
+      CorruptError: it, or the identity, is missing or is not what the folder is named after; like
+        all readers here, in one sentence that names the file.
+    """
+    path = Path(path).absolute()
+    config, identity = files.read_json(path / CONFIG), read_identity(path)
+    ending = run_folder("", config, identity)
+    if path.name.endswith(ending):
+        return config
+    if identity is None and _status_hash(path) == content_key(config):
+        raise CorruptError(f"{path / IDENTITY} is missing; {records.MADE_AGAIN}.")
+    raise records.damaged(path / CONFIG, f"the hash in '{path.name}' is of another content")
+
+
+def _status_hash(path: Path) -> str | None:
+    try:
+        return read_status(path)["config_hash"]
+    except CorruptError:
+        return None
+
+
+def read_identity(path: str | Path) -> dict[str, Any] | None:
+    """What decides a run's result besides its configuration; None where nothing was recorded."""
+    path = Path(path).absolute()
+    if not (path / IDENTITY).exists():
+        return None
+    return records.read(path / IDENTITY, path.name, dict)
+
+
+def read_status(path: str | Path) -> Status:
+    """The status of a run, and who it is."""
+    path = Path(path).absolute()
+    found = records.read(path / STATUS, path.name, Status)
+    if found["status"] not in STATUSES:
+        raise records.damaged(path / STATUS, f"'{found['status']}' is no status")
+    return found
+
+
+def read_env(path: str | Path) -> Env:
+    """What a run was made with."""
+    path = Path(path).absolute()
+    return records.read(path / ENV, path.name, Env)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The nodes of a run."""
+    path = Path(path).absolute()
+    found = records.read(path / MANIFEST, path.name, Manifest)
+    records.check(found["nodes"], list[Entry], path / MANIFEST)
+    return found
+
+
+def read_levels(path: str | Path) -> list[dict[str, Any]]:
+    """The entries of a run's manifest that are levels, in the order of levels and of members."""
+    found = [entry for entry in read_manifest(path)["nodes"] if "level" in entry]
+    return sorted(found, key=lambda entry: (entry["level"], entry.get("place", 0)))
+
+
+def write_record(path: Path, name: str, value: Any) -> None:
+    """Writes one of the files above, but for the configuration."""
+    records.write(path / name, path.absolute().name, value)
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Writes the configuration as it was given, for people and their tools."""
+    files.write_json(path / CONFIG, plain(config, name="configuration"))

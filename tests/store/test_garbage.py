@@ -1,0 +1,168 @@
+"""What no run lists is found, and deleted only where nothing can need it."""
+
+import json
+
+import pytest
+
+from lth_jax import cli
+from lth_jax import store as stores
+from lth_jax.store import Node, Store, StoreError, content_key, garbage, locks, open_run
+from lth_jax.store.analyses import add_analysis
+from lth_jax.store.run_files import write_record
+
+A, B, C, LOST = (content_key(name) for name in ("a", "b", "c", "lost"))
+
+
+def node(shelf, key):
+    shelf.ensure(key, lambda partial: Node({}, {"key": key}))
+
+
+def run(root, name, keys, *, finish=True):
+    for key in keys:
+        node(Store(root), key)
+    with open_run(root, name=name, config={"name": name}, env={}) as record:
+        for key in keys:
+            record.add(key, level=0)
+        if finish:
+            record.finish()
+    return record.path
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """Two runs that share a node, one with an analysis, a node of nobody, an unfinished one."""
+    run(tmp_path, "one", [A, B])
+    path = run(tmp_path, "two", [B])
+    node(Store(tmp_path), C)
+    add_analysis(path, C, {"kind": "spectrum"})
+    node(Store(tmp_path), LOST)
+    stores.Partial(tmp_path / "partial" / content_key("begun")).save(1, {})
+    return Store(tmp_path)
+
+
+def lth(capsys, *words):
+    code = cli.main([str(word) for word in words])
+    return code, *capsys.readouterr()
+
+
+def test_garbage_is_what_no_run_lists(shelf, capsys):
+    assert garbage.find_garbage(shelf)[:3] == ([LOST], [content_key("begun")], [])
+    code, out, err = lth(capsys, "gc", "--root", shelf.root)
+    assert (code, err) == (0, "") and out.startswith(f"{LOST}\n") and "2 nodes that no run" in out
+    assert shelf.has(LOST)
+    code, out, err = lth(capsys, "gc", "--delete", "--root", shelf.root)
+    assert (code, err) == (0, "") and "2 nodes are deleted" in out
+    assert sorted(shelf.keys()) == sorted([A, B, C])
+    assert not list(shelf.root.glob("partial/*"))
+    assert all(shelf.problem(key) is None for key in (A, B, C))
+
+
+def test_the_nodes_of_a_run_that_is_removed_are_garbage_unless_others_list_them(shelf, capsys):
+    code, out, err = lth(capsys, "rm", "one", "--root", shelf.root)
+    assert (code, err) == (0, "") and out.startswith("one-")
+    assert [info.name for info in stores.list_runs(shelf.root)] == ["two"]
+    assert not list(shelf.root.glob(".*"))
+    assert garbage.find_garbage(shelf).nodes == sorted([A, LOST])
+
+
+def test_nothing_is_deleted_or_removed_while_it_is_in_use(shelf, capsys):
+    found = garbage.find_garbage(shelf)
+    with open_run(shelf.root, name="three", config={}, env={}) as held:
+        now = garbage.find_garbage(shelf, unfinished=True)
+        assert now[:2] == ([], []) and held.path.name in now.kept[0]
+        assert garbage.delete(shelf, found) == 0 and shelf.has(LOST)
+        with pytest.raises(StoreError, match=f"Run {held.path.name} is in use"):
+            garbage.remove_run(held.path)
+        held.finish()
+    sweep = stores.open_sweep(shelf.root, name="s", config={})
+    for using in (
+        sweep.claim("group"),
+        locks.in_use(shelf.root, "atlas"),
+        locks.hold(shelf.root / "locks" / f"{LOST}.lock", what="a node"),
+    ):
+        with using:
+            assert garbage.find_garbage(shelf).nodes == [] and garbage.delete(shelf, found) == 0
+    assert garbage.find_garbage(shelf) == found
+
+
+def test_what_stopped_keeps_what_it_may_need(shelf):
+    begun = content_key("begun")
+    run(shelf.root, "stopped", [], finish=False)
+    found = garbage.find_garbage(shelf)
+    assert (found.nodes, found.partial) == ([LOST], []) and "stopped-" in found.kept[0]
+    cells = {"cells": [{"setting": {}, "run": "nowhere-12345678"}]}
+    stores.open_sweep(shelf.root, name="grid", config=cells)
+    found = garbage.find_garbage(shelf)
+    assert (found.nodes, found.partial) == ([], []) and "sweep grid-" in found.kept[0]
+    assert garbage.find_garbage(shelf, unfinished=True)[:3] == ([LOST], [begun], [])
+
+
+def test_a_run_begun_again_keeps_what_it_listed(shelf):
+    with open_run(shelf.root, name="one", config={"name": "one"}, env={}) as record:
+        record.restart()
+    assert garbage.find_garbage(shelf).nodes == [LOST]
+    with open_run(shelf.root, name="one", config={"name": "one"}, env={}) as record:
+        record.finish()
+    assert garbage.find_garbage(shelf).nodes == sorted([A, LOST])
+
+
+def test_a_damaged_list_stops_the_collection(shelf, capsys):
+    path = run(shelf.root, "one", [A, B])
+    (path / "manifest.json").write_text("{}")
+    code, out, err = lth(capsys, "gc", "--delete", "--root", shelf.root)
+    assert (code, out) == (2, "") and f"{path / 'manifest.json'} is damaged" in err
+    assert shelf.has(LOST)
+
+
+def test_du_adds_up(shelf, capsys):
+    found = garbage.usage(shelf)
+    one, two = found["runs"]
+    size = {key: garbage.size_of(shelf.path(key)) for key in (A, B, C, LOST)}
+    assert (one["own"], one["shared"]) == (size[A], size[B])
+    assert (two["own"], two["shared"]) == (size[C], size[B])
+    assert found["unlisted"] == size[LOST] and found["total"] == garbage.size_of(shelf.root)
+    files = sum(row["files"] for row in found["runs"])
+    parts = sum(found[name] for name in ("partial", "sweeps", "other"))
+    assert sum(size.values()) + files + parts == found["total"]
+    code, out, _ = lth(capsys, "du", "--json", "--root", shelf.root)
+    assert code == 0 and json.loads(out) == found
+    code, out, _ = lth(capsys, "du", "--root", shelf.root)
+    assert code == 0 and out.count("\n") == 3 + 5
+
+
+def test_ls_shows_pilots_on_demand(shelf, capsys):
+    with open_run(shelf.root, name="pilot", config={}, env={}, pilot=True):
+        pass
+    assert "pilot" not in lth(capsys, "ls", "--root", shelf.root)[1]
+    assert "pilot" in lth(capsys, "ls", "--all", "--root", shelf.root)[1]
+
+
+def test_verify_finds_what_belongs_to_no_run(shelf, capsys):
+    assert lth(capsys, "verify", "--root", shelf.root) == (0, "2 runs are whole.\n", "")
+    sweep = stores.open_sweep(shelf.root, name="s", config={})
+    sweep.once("plan-1", lambda: {"chunk": 4})
+    sweep.append("replans", {"level": 1})
+    step = shelf.root / "partial" / content_key("begun") / "00000001"
+    study = shelf.root / "atlas" / "smoke" / "C7"
+    study.mkdir(parents=True)
+    damaged = [
+        shelf.path(LOST) / "meta.json",
+        step / "meta.json",
+        sweep.path / "plan-1.json",
+        sweep.path / "replans.jsonl",
+        study / "found.json",
+    ]
+    for path in damaged:
+        path.write_text("{}\n")
+    for repair in ((), ("--repair",)):
+        code, out, err = lth(capsys, "verify", "--all", "--root", shelf.root, *repair)
+        assert (code, err, out.count("\n")) == (1, "", len(damaged))
+    assert lth(capsys, "verify", "--root", shelf.root)[0] == 0
+    assert sweep.once("plan-1", lambda: {"chunk": 8}) == {"chunk": 8}
+
+
+def test_a_status_that_is_sealed_but_no_status_is_one_line(shelf, capsys):
+    path = run(shelf.root, "one", [A, B])
+    write_record(path, "status.json", {"name": 3})
+    code, out, err = lth(capsys, "ls", "--root", shelf.root)
+    assert (code, err) == (0, "") and out.count("\n") == 2 and "damaged" in out
