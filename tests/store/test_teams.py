@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from lth_jax import store
-from lth_jax.store import StoreError, Team, files, locks
+from lth_jax.store import StoreError, Team, locks, run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +90,14 @@ def test_a_survivor_marks_a_run_that_process_0_left(tmp_path, held, status):
     # As process 1 of a job sees it; nothing else holds the lock once process 0 is gone.
     with store.open_run(tmp_path, name="job", config={}, env={}) as run:
         pass
-    facts = files.read_json(run.path / "status.json")
-    files.write_json(run.path / "status.json", facts | {"status": "running"})
+    facts = store.read_status(run.path)
+    run_files.write_record(run.path, run_files.STATUS, facts | {"status": "running"})
     survivor = InTurn(1, 2, iter([json.dumps({"value": None}), ""]))
     lock = locks.hold(run.path / "lock", what="the run") if held else contextlib.nullcontext()
     with lock, pytest.raises(store.LostProcessError):
         with store.open_run(tmp_path, name="job", config={}, env={}, team=survivor):
             raise ValueError("UNKNOWN: Gloo AllGather failed")
-    assert files.read_json(run.path / "status.json")["status"] == status
+    assert store.read_status(run.path)["status"] == status
 
 
 def test_a_signal_to_any_process_stops_all():
