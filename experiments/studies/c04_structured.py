@@ -114,14 +114,16 @@ def _full_budget(bench: Bench, config: ConfigDict, tuned: Tuned) -> NDArray[np.f
     tickets = [one for one in bench.networks(name, cell, ("ticket",)) if one.level == last]
     tickets.sort(key=lambda one: one.replicate)
     origins = bench.origins(name, cell)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])[0]
+    model, example = lab.trainer.model, lab.data.train.x[:1]
+    like = jax.eval_shape(model.init, lab.root, example)[0]
+    layouts = model.layouts(example) if model.layouts else None
     starts = []
     for one, own, other in zip(tickets, origins, np.roll(np.arange(len(origins)), 1), strict=True):
         fresh, mask, may = (
             trees.from_named(named, like)
             for named in (origins[other].params, one.mask, one.prunable)
         )
-        drawn = st.rescale(fresh, mask, may, fan)
+        drawn = st.rescale(fresh, mask, may, fan, layouts=layouts)
         params = {n: np.asarray(p) for n, p in trees.to_named(drawn).items()}
         starts.append(own._replace(params=params, mask=one.mask))
     longer = vary(

@@ -166,7 +166,9 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     changes = {"controls": ("shuffle",)}
     starved = runner.run(config_in(tiny, tmp_path / "starved", **changes), ["python"])
     recorded = config_in(tiny, tmp_path / "recorded", **changes)
+    cell = build.cell(recorded.experiment, build.dataset(recorded))
     what = {"name": recorded.experiment.name, "config": recorded.experiment.to_dict()}
+    what["identity"] = build.run_identity(cell)
     with open_run(recorded.machine.workdir, env={}, **what) as run:
         run.record_plan(read_json(starved / "env.json")["plan"])
         for change in read_json(starved / "env.json")["replans"]:
