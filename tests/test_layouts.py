@@ -5,6 +5,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -326,6 +327,29 @@ def test_statistics_and_controls_see_the_layers_of_a_stack():
     assert (shuffled["a"] != mask["a"]).any()
     soft = supermask.rescale({"a": mask["a"].astype(jnp.float32)}, layouts=known)["a"]
     assert [float(soft[..., i].max()) for i in range(3)] == [1.0, 4.0, 0.0]
+
+
+def test_edge_popup_sets_and_rigl_choose_in_each_layer():
+    layout, scope, shape = DENSE.with_stack(0), lth.layerwise(), (3, 4, 5)
+    known, prunable = {"w": layout}, {"w": True}
+    params = {"w": jax.random.normal(KEY, shape) * jnp.array([1.0, 10.0, 100.0])[:, None, None]}
+    count = scope.counts(params, 0.25, prunable=prunable, layouts=known)
+    options = {"prunable": prunable, "layouts": known}
+    soft = supermask.edge_popup(params, count, scope=scope, **options)
+    assert soft["w"].sum((1, 2)).tolist() == [5, 5, 5]
+
+    start = lambda params: supermask.harden(soft)  # noqa: E731
+    events = lth.transforms.Events(every=1)
+    for tx in (
+        lth.sparse_evolution(optax.sgd(0.1), start, events, key=KEY, fraction=0.4, **options),
+        lth.rigl(optax.sgd(0.1), start, lth.transforms.Events(1, end=9), fraction=0.4, **options),
+    ):
+        state = tx.init(params)
+        _, state = jax.jit(tx.update)({"w": params["w"][::-1]}, state, params)
+        mask = optax.tree.get(state, "mask")["w"]
+        assert mask.sum((1, 2)).tolist() == [5, 5, 5]
+        assert (mask != (soft["w"] > 0)).any()
+        assert int(optax.tree.get(state, "undecided")) == 0
 
 
 def test_lamp_ranks_each_layer_of_a_stack_by_itself():

@@ -26,6 +26,7 @@ from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, require, resolve
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_params, check_prunable
+from lth_jax.pruning.granularity import weights
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Key, Mask, Params, Prunable
@@ -40,7 +41,12 @@ SoftMask = Any
 
 
 def edge_popup(
-    mask_scores: MaskScores, count: Count, *, scope: Scope, prunable: Prunable
+    mask_scores: MaskScores,
+    count: Count,
+    *,
+    scope: Scope,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
 ) -> SoftMask:
     """Edge-popup (Ramanujan et al. 2020): 1 for the `count` scores of largest magnitude, else 0.
 
@@ -52,6 +58,7 @@ def edge_popup(
       count: from `scope.counts`; may be traced.
       scope: over what the scores compete.
       prunable: static tree of booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`).
 
     Returns:
       A soft mask. Where the scores cannot decide, that is where one is not finite or all of a
@@ -71,8 +78,11 @@ def edge_popup(
     sizes = jax.tree.map(jnp.abs, mask_scores)
     ranked = jax.lax.stop_gradient(sizes)
     everything = ones_like(ranked)
-    mask = scope.select(ranked, everything, count, prunable=prunable)
-    info = scope.inspect(ranked, everything, count, prunable=prunable)
+    units = weights.to_units(ranked, everything, prunable=prunable, layouts=layouts)
+    options = {"prunable": prunable, "layers": units.layers}
+    kept = scope.select(units.scores, units.mask, count, **options)
+    info = scope.inspect(units.scores, units.mask, count, **options)
+    mask = weights.to_leaves(kept, everything, prunable=prunable, layouts=layouts)
     scores.check(info, "edge_popup", count, prunable)
     soft = _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
     bad = jnp.where(scores.is_bad(info), jnp.nan, 0.0)
