@@ -105,8 +105,11 @@ def _coordinator(machine: ConfigDict) -> str:
         print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
         os._exit(2)
 
-    no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
-    os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")  # gRPC obeys it
+    # gRPC uses a proxy for localhost too; JAX 0.10 warns of any such variable, so it is not added
+    # where there is none.
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
+        os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")
     return f"127.0.0.1:{relay(host.strip('[]'), int(port), end)}"
 
 

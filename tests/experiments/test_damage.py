@@ -153,7 +153,8 @@ def check_harms(run, harms, tmp_path, capsys, right, data):
     if code:
         assert (code, out) == (2, "") and err.startswith("lth: ") and err.count("\n") == 1
     else:
-        assert json.loads(out)["rows"] in (before, right), harms
+        # Without the list of analyses, their rows are missing until the next run.
+        assert all(row in before or row in right for row in json.loads(out)["rows"]), harms
     code, out, err = lth(capsys, "ls", "--root", root)
     assert (code, err) == (0, "") and out.count("\n") == 2
     code, out, err = lth(capsys, "verify", "--root", root)
