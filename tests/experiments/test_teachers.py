@@ -106,11 +106,11 @@ def test_a_run_of_averaged_weights_keeps_what_it_tested(teacher):
         ({"train.distill.teacher": "nobody"}, "nobody"),
         (
             {"train.distill.weight": 1.5},
-            r"`train.distill.weight` is 1.5; it must be a number in \[0, 1\]",
+            r"`train.distill.weight` is 1.5; .* number in \[0, 1\]",
         ),
         (
             {"train.distill.temperature": 0.0},
-            r"`train.distill.temperature` is 0.0; it must be a number in \(0,",
+            r"`train.distill.temperature` is 0.0; .* number in \(0,",
         ),
         ({"train.distill.who": "some"}, "`train.distill.who` is 'some'"),
         ({"train.distill.unlabelled": 5}, "needs `train.distill.teacher` and `data.unlabelled`"),
