@@ -180,8 +180,10 @@ def test_a_process_that_cannot_begin_ends_all(tmp_path, alone):
     data, _ = alone
     job = start_job(tmp_path, data, odd=["--config.experiment.data.validation=99999"])
     first, second = (sentence(finish(process, code=2)[1]) for process in job)
-    assert "process 1 of 2 cannot begin: `validation` and `unlabelled` must leave" in first
-    assert second.startswith("error: `validation` and `unlabelled` must leave")
+    assert (
+        "process 1 of 2 cannot begin: `data.validation` and `data.unlabelled` must leave" in first
+    )
+    assert second.startswith("error: `data.validation` and `data.unlabelled` must leave")
 
 
 def test_a_process_that_does_not_come_is_not_waited_for_forever(tmp_path):
