@@ -180,7 +180,7 @@ def kinds(run):
     return found
 
 
-@pytest.mark.parametrize("state", ["finished", "half"])
+@pytest.mark.parametrize("state", [pytest.param("finished", marks=pytest.mark.slow), "half"])
 def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     found = kinds(run)

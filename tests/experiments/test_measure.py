@@ -113,4 +113,4 @@ def test_units_that_are_off_are_counted_and_groups_told_apart(tmp_path):
 def test_a_number_of_examples_below_1_is_refused(planted, capsys):
     command = [planted.name, "--root", str(planted.parent), "--examples", "0"]
     assert measure.main(command) == 2
-    assert "`--examples` is 0; it must be at least 1" in capsys.readouterr().err
+    assert "`--examples` is 0; it must be an integer" in capsys.readouterr().err

@@ -121,7 +121,10 @@ def check_restarts(ladders, chunk, scarce, *places):
 NODES = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]  # of 2, 4 and 4 members, two at a time
 
 
-@pytest.mark.parametrize(("level", "node"), NODES)
+@pytest.mark.parametrize(
+    ("level", "node"),
+    [pytest.param(*n, marks=() if n == (1, 1) else pytest.mark.slow) for n in NODES],
+)
 def test_a_level_that_starts_again_lists_each_member_once(ladders, scarce, level, node):
     check_restarts(ladders, 2, scarce, (level, 2, node))
 
@@ -201,13 +204,8 @@ def sweep_in(workdir):
 
 # Levels of 4, 8 and 8 members, four at a time. When the second node of level 1 is trained, all
 # members of the first cell, which ends at that level, have been.
-@pytest.mark.parametrize(
-    ("level", "node"),
-    [
-        pytest.param(*place, marks=() if place == (1, 1) else pytest.mark.slow)
-        for place in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "node"), [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)])
 def test_a_sweep_counts_every_member_of_its_cells_once(tmp_path, scarce, level, node):
     memory = scarce((level, 4, node))
     folder, starved = sweep_in(tmp_path / "starved")

@@ -115,6 +115,7 @@ def test_a_criterion_that_looks_at_data_gets_its_examples(workdir):
     assert masks[0].sum(axis=(1, 2)).tolist() != masks[1].sum(axis=(1, 2)).tolist()
 
 
+@pytest.mark.slow
 def test_a_damaged_node_is_named_and_made_again(workdir, caplog):
     folder = runner.run(config_in(workdir, seed=1, **{"prune.levels": 1}), COMMAND)
     key = json.loads((folder / "manifest.json").read_text())["nodes"][0]["key"]
