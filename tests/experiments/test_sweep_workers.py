@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def start(workdir, data, *more):
-    machine = {"workdir": workdir, "data_dir": data, "chunk": 4}
+    machine = {"workdir": workdir, "data_dir": data, "chunk": 4, "save_seconds": 0}
     flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
     program = [sys.executable, "-m", "experiments.sweep", "--config=tests/experiments/swept.py"]
     return subprocess.Popen(
