@@ -69,7 +69,7 @@ def stream(key: jax.Array, purpose: str, *labels: int | str) -> jax.Array:
     Args:
       key: a typed key of any implementation; may be traced.
       purpose: a name in `PURPOSES`.
-      labels: what tells several streams of one purpose apart, such as a level or a name; Python
+      labels: what distinguishes several streams of one purpose, such as a level or a name; Python
         integers and strings.
 
     Returns:

@@ -45,7 +45,7 @@ class Source(NamedTuple):
     Attributes:
       name: the data set's name.
       make: makes the data.
-      config: tells its versions for different files, seeds or options apart; "" if there is one.
+      config: the name of this version of files, seed or options; "" if there is only one.
       description: of the configuration.
       version: of the maker, `major.minor.patch`.
     """

@@ -93,7 +93,7 @@ def prepared_folders(root: Path) -> dict[Path, str | None]:
 
 
 def _problem(folder: Path) -> str | None:
-    """The damage of a data set, whoever prepared it: TFDS alone seals nothing."""
+    """The damage of a data set, with our seal or, prepared by TFDS itself, without one."""
     if (folder / files.SEAL).exists():
         return damage(folder)
     try:

@@ -2,7 +2,7 @@
 
 A program is known by what it computes: the StableHLO that it lowers to and the bytes of every
 constant that it closes over. So a changed function, or a changed array inside one, is another
-program, and nobody has to name the change.
+program without a name being given to the change.
 """
 
 import functools
