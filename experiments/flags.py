@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -229,6 +230,8 @@ def ending_by_signal() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(2)
     except Interrupted as stop:
+        # A coroutine of Orbax's (0.12) that the signal met before its first step.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
         if jax.distributed.is_initialized() and not stop.agreed:
             os._exit(stop.code)

@@ -45,6 +45,11 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
     return varied
 
 
+def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a ladder's config that trains its dense networks alone, with `vary`'s changes."""
+    return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
+
+
 def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[str, ConfigDict]:
     """Dense networks as small as a ladder's tickets, and others trained as long as all its levels.
 
@@ -56,7 +61,7 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
     Returns:
       `"small"` and `"dense+"`.
     """
-    dense = vary(config, prune__levels=0, optimizer__learning_rate=rate)
+    dense = dense_only(config, optimizer__learning_rate=rate)
     longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
     return {
         "small": vary(dense, model__options__features=tuple(small)),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c05, common
 from experiments.studies import regimes
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_only, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures import calibration, ensembles
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
@@ -110,9 +110,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     study, name, levels = config.study, PROTOCOL.claim, config.experiment.prune.levels
     cells = {
         "ticket": config,
-        "dense": vary(config, prune__levels=0),
-        "small": vary(config, prune__levels=0, model__options__features=tuple(study.small)),
-        "wide": vary(config, prune__levels=0, model__options__features=tuple(study.wide)),
+        "dense": dense_only(config),
+        "small": dense_only(config, model__options__features=tuple(study.small)),
+        "wide": dense_only(config, model__options__features=tuple(study.wide)),
     }
     starts = {"ticket": study.tickets, "dense": study.trained, "small": study.tickets, "wide": 1}
     rates, trained = {}, {}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c07, common
 from experiments.studies import regimes
-from experiments.studies.bench import Bench, dense_beside, vary
+from experiments.studies.bench import Bench, dense_beside, dense_only, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Tuned
 from lth_jax.measures.generalization import least_squares_errors
@@ -49,9 +49,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         "random labels": vary(
             config, train__label_noise=study.noise, controls=(), **rate["ticket"]
         ),
-        "random labels, dense": vary(
-            config, train__label_noise=study.noise, prune__levels=0, **rate["dense"]
-        ),
+        "random labels, dense": dense_only(config, train__label_noise=study.noise, **rate["dense"]),
     }
     beside = bench.ladders(name, others)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c11, common
 from experiments.studies.agreement import at, kappa, largest
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_only, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from lth_jax.keys import derive, from_seed
@@ -109,7 +109,7 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
 def _agreed(bench: Bench, config: ConfigDict, origins: Sequence[Start]) -> dict[str, Values]:
     """κ of two data orders in the tied network, and in its unrolled twin from its own starts."""
     name = f"{PROTOCOL.claim}-untied"
-    unrolled = vary(config, prune__levels=0, controls=())
+    unrolled = dense_only(config)
     unrolled.experiment.model.options.tied = False
     bench.ladders(name, {"untied": unrolled})
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels

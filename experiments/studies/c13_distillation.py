@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c13, common
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_only, vary
 from experiments.studies.lessons import (
     AMISS,
     ANSWERS,
@@ -69,7 +69,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     lesson = chosen_lessons(bench, f"{name}-pilot", pilot, study, rates)
     lesson["shuffle"] = lesson[TICKET]
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
-    cells["teacher"] = vary(config, prune__levels=0, **{RATE: rates[DENSE]})
+    cells["teacher"] = dense_only(config, **{RATE: rates[DENSE]})
     ladders = bench.ladders(name, cells)
     answers = lessons(bench, name, cells["teacher"], seed=config.experiment.seed)
     starts = bench.starts(name, cells["ticket"], (DENSE, TICKET, "shuffle"))

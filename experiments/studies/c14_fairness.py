@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c14, common
 from experiments.studies import regimes
-from experiments.studies.bench import Bench, vary
+from experiments.studies.bench import Bench, dense_only, vary
 from experiments.studies.fares import FAIR, MIXED, Asked, Fared, mitigated
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from lth_jax.measures import fairness, two_groups
@@ -106,8 +106,10 @@ def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDic
     of_one_size = {"data__options__minority": 0.5, "replicates": study.null_seeds}
     return {
         TICKET: sparse,
-        DENSE: vary(config, prune__levels=0, **{RATE: rates[DENSE]}),
-        "even": vary(sparse, prune__levels=study.level, controls=(), **of_one_size),
+        DENSE: dense_only(config, **{RATE: rates[DENSE]}),
+        "even": vary(
+            sparse, prune__levels=study.level, control_levels=(), controls=(), **of_one_size
+        ),
     }
 
 

@@ -31,7 +31,7 @@ def test_the_evidence_is_whole(tmp_path):
     config.study.update(rates=(1e-2,), pilot_seeds=2, temperatures=(2.0,))
     with bench_in(tmp_path) as bench:
         evidence = c.gather(bench, config)
-        teachers = c.vary(config, prune__levels=0)
+        teachers = c.dense_only(config)
         said, amiss = c.lessons(bench, c.PROTOCOL.claim, teachers, seed=0)
         dense = bench.networks(c.PROTOCOL.claim, teachers, ("dense",))[1]
         x, y = bench.dataset(teachers).train
