@@ -28,9 +28,9 @@ from experiments.flags import UserError, nearest
 from experiments.legal import one_of
 from experiments.options import Options
 from experiments.studies import MODULES, family, study
-from experiments.studies.bench import Bench
 from experiments.studies.judge import found, verdicts
 from experiments.studies.protocol import Evidence, Study
+from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
@@ -40,7 +40,7 @@ PILOT_SEEDS = 8
 SEEDS = "seeds.parquet"
 
 
-def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) -> Path:
+def run(size: str, claims: Sequence[str], bench: StudyRunner, *, again: bool = False) -> Path:
     """Runs the studies that are not finished, and draws the atlas of all that are.
 
     Args:
@@ -66,7 +66,7 @@ def run(size: str, claims: Sequence[str], bench: Bench, *, again: bool = False) 
 
 
 def _measure(
-    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, bench: Bench
+    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, bench: StudyRunner
 ) -> None:
     claim, began = one.protocol.claim, time.perf_counter()
     print(f"{claim} {one.protocol.title}", flush=True)
@@ -86,7 +86,7 @@ def _measure(
     records.write(folder / "found.json", claim, result)
 
 
-def draw(size: str, bench: Bench) -> Path:
+def draw(size: str, bench: StudyRunner) -> Path:
     """Draws the atlas of all finished studies of a size."""
     folders = {claim: _folder(bench, size, claim) for claim in MODULES}
     done = {c: kept for c, f in folders.items() if (kept := _found(f))}
@@ -111,7 +111,7 @@ def _own_setup(config: ConfigDict) -> dict[str, str]:
     return {"setup": config.study.setup} if "setup" in config.study else {}
 
 
-def plan(claim: str, size: str, bench: Bench) -> str:
+def plan(claim: str, size: str, bench: StudyRunner) -> str:
     """How many seeds would decide a study, from a pilot on seeds that it will not use."""
     one = study(claim)
     config = one.get_config(size)
@@ -154,7 +154,7 @@ def _found(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def _folder(bench: Bench, size: str, claim: str) -> Path:
+def _folder(bench: StudyRunner, size: str, claim: str) -> Path:
     return Path(bench.machine.workdir) / "atlas" / size / claim
 
 
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         machines.prepare(machine)
         with locks.in_use(Path(machine.workdir), "atlas"):
             command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
-            bench = Bench(machine, command, pilot=bool(arguments.action))
+            bench = StudyRunner(machine, command, pilot=bool(arguments.action))
             if not arguments.action:
                 return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
             if arguments.action[0] != "plan" or len(arguments.action) != 2:

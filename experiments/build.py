@@ -14,13 +14,22 @@ from experiments.schedules import SCOPES, densities
 from experiments.trainers import hyper, trainer
 from lth_jax import data, keys
 from lth_jax import structure as st
-from lth_jax.lottery import REFILL_CONTROLS, Cell, Data, Lab, Ladder, make_cell, named
+from lth_jax.lottery import (
+    REFILL_CONTROLS,
+    Experiment,
+    Ladder,
+    Seeds,
+    Splits,
+    Task,
+    make_experiment,
+    named,
+)
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.population import OnHost, free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
 from lth_jax.store import run_folder
-from lth_jax.training import OnHost, Trainer, free_bytes
 from lth_jax.types import Count, Prunable
 
 
@@ -63,44 +72,37 @@ def dataset(config: ConfigDict) -> data.Dataset:
     return loaded
 
 
-def lab(experiment: ConfigDict, loaded: data.Dataset) -> Lab:
-    """What the experiment trains with, its data on the device."""
-    return seeded(experiment, trainer(experiment, loaded), on_device(loaded))
+def task(experiment: ConfigDict, loaded: data.Dataset) -> Task:
+    """What the experiment trains, its data on the device."""
+    return Task.from_parts(trainer(experiment, loaded), on_device(loaded), hyper(experiment))
 
 
-def on_device(loaded: data.Dataset) -> Data:
+def on_device(loaded: data.Dataset) -> Splits:
     """A data set on the device, but for training data that stay on disk: the host reads those."""
     validation, test = jax.tree.map(jnp.asarray, (loaded.validation, loaded.test))
     if isinstance(loaded.train.x, data.OnDisk):
-        return Data(OnHost(*loaded.train), validation, test)
-    return Data(jax.tree.map(jnp.asarray, loaded.train), validation, test)
+        return Splits(OnHost(*loaded.train), validation, test)
+    return Splits(jax.tree.map(jnp.asarray, loaded.train), validation, test)
 
 
-def seeded(experiment: ConfigDict, trainer: Trainer, splits: Data) -> Lab:
-    """A trainer and its data with what an experiment adds that is traced: seeds and numbers."""
-    return Lab(
-        trainer=trainer,
-        data=splits,
-        root=keys.from_seed(experiment.seed),
-        replicates=experiment.replicates,
-        hyper=hyper(experiment),
-        shared_order=experiment.train.shared_order,
-    )
+def seeds(experiment: ConfigDict) -> Seeds:
+    """The seeds of the experiment."""
+    root = keys.from_seed(experiment.seed)
+    return Seeds(root, experiment.replicates, experiment.train.shared_order)
 
 
-def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
+def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     """What the experiment does: counts per level, pruner, rewinding, controls."""
     # What a criterion draws is the same for all seeds; its network is this experiment's, though a
     # sweep may train cells of other dropout rates with one trainer.
-    own = lab.trainer._replace(model=model(experiment))
-    lab = lab._replace(root=keys.from_seed(0), trainer=own)
+    task = task.replace(trainer=task.trainer._replace(model=model(experiment)))
     options = experiment.prune
-    example = jax.tree.map(lambda a: a[:1], lab.data.train.x)
-    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
-    found = _structure(experiment, lab)
+    example = jax.tree.map(lambda a: a[:1], task.data.train.x)
+    params, _ = task.shapes
+    found = _structure(experiment, task)
     scope, granularity, prunable = _what_competes(options, params, found)
     module = networks.module(experiment)
-    find_layouts = lab.trainer.model.layouts
+    find_layouts = task.trainer.model.layouts
     kernel_layouts = find_layouts(example) if find_layouts else {}
     # Errors about axes that are not known come now, not after the dense networks have trained.
     mask = jax.eval_shape(masks.ones_like, params)
@@ -109,7 +111,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
         params,
         mask,
     )
-    criterion = scoring.criterion(options.criterion, lab, module, found)
+    criterion = scoring.criterion(options.criterion, task, module, found)
     return Ladder(
         counts=[
             _count(scope, level, params, density, prunable=prunable, layouts=kernel_layouts)
@@ -122,7 +124,7 @@ def ladder(experiment: ConfigDict, lab: Lab) -> Ladder:
         stop=experiment.train.steps,
         score_step=options.step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,
-        batches=scoring.batches(lab.data.train, options.examples),
+        batches=scoring.batches(task.data.train, options.examples),
         layouts=kernel_layouts,
     )
 
@@ -138,14 +140,14 @@ def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options
         ) from error
 
 
-def _structure(experiment: ConfigDict, lab: Lab) -> st.Structure | None:
+def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
     """The network's units where the ladder removes or refills them, else None."""
     if experiment.prune.granularity == units.UNITS:
-        found = units.chosen(units.structure_of(lab), experiment.prune)
+        found = units.chosen(units.structure_of(task), experiment.prune)
         units.check_multiple(experiment.prune.multiple, found)
         return found
     refills = set(experiment.controls) & set(REFILL_CONTROLS)
-    return units.structure_of(lab) if refills else None
+    return units.structure_of(task) if refills else None
 
 
 def _what_competes(
@@ -161,27 +163,33 @@ def _what_competes(
     return SCOPES[options.scope](options), granularity, prunable
 
 
-def cell(experiment: ConfigDict, loaded: data.Dataset) -> Cell:
-    """The experiment with all that decides its numbers."""
-    what = lab(experiment, loaded)
-    return make_cell(what, ladder(experiment, what), data=loaded.fingerprint)
+def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
+    """The experiment with all that decides its numbers.
+
+    Args:
+      config: the `experiment` part of a config.
+      loaded: its data.
+    """
+    own = task(config, loaded)
+    return make_experiment(own, seeds(config), ladder(config, own), data=loaded.fingerprint)
 
 
-def run_identity(cell: Cell) -> dict[str, Any]:
+def run_identity(experiment: Experiment) -> dict[str, Any]:
     """What decides a run's numbers besides its config: programs, data and numeric flags.
 
     Versions, devices and the library's own code are left out: a run may go on after an upgrade or
     on another machine, and its new nodes have keys of their own.
     """
-    found = cell.identity
+    found = experiment.identity
     return {
         "training": found.training,
         "arms": found.arms,
+        "methods": found.methods,
         "data": found.data,
         "numerics": found.environment["numerics"],
     }
 
 
-def run_name(experiment: ConfigDict, cell: Cell) -> str:
+def run_name(config: ConfigDict, experiment: Experiment) -> str:
     """The folder of an experiment's run."""
-    return run_folder(experiment.name, experiment.to_dict(), run_identity(cell))
+    return run_folder(config.name, config.to_dict(), run_identity(experiment))

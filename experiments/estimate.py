@@ -17,7 +17,7 @@ from experiments.flags import UserError
 from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
-from lth_jax.training import free_bytes, host_free_bytes
+from lth_jax.population import free_bytes, host_free_bytes
 
 BOOKKEEPING = 1024  # bytes of the host for each member: its label, its key, its entry in a manifest
 EVALUATION = 64  # bytes of the host for each evaluation: its step and its place in the history

@@ -18,7 +18,7 @@ from lth_jax.data.sources import GENERATED, SOURCES
 from lth_jax.keys import SEEDS
 from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, REGROUP_CONTROLS, UNIT_CONTROLS
 from lth_jax.lottery import rewind as rewinding
-from lth_jax.training import DRIVERS
+from lth_jax.population import DRIVERS
 
 OPEN = ("data.options", "model.options", "prune.rates")
 """Fields that hold fields whose names are free."""

@@ -16,8 +16,8 @@ from experiments.legal import whole
 from experiments.options import Options
 from lth_jax import store as stores
 from lth_jax.data import Dataset
-from lth_jax.lottery import Lab, training_program
-from lth_jax.training import Plan
+from lth_jax.lottery import Seeds, Task, training_program
+from lth_jax.population import Plan
 
 
 class Finished(NamedTuple):
@@ -27,7 +27,8 @@ class Finished(NamedTuple):
       info: its name, status and folder.
       store: where its nodes lie.
       experiment: its config, as the config file made it.
-      lab: what it trained with, its data on the device.
+      task: what it trained, its data on the device.
+      seeds: its seeds.
       loaded: its data set, as arrays of the host.
       program: the fingerprint of how its config's networks begin, train and are evaluated today.
     """
@@ -35,7 +36,8 @@ class Finished(NamedTuple):
     info: stores.RunInfo
     store: stores.Store
     experiment: ConfigDict
-    lab: Lab
+    task: Task
+    seeds: Seeds
     loaded: Dataset
     program: str
 
@@ -69,11 +71,11 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     experiment = saved_config(folder / "config.json")
     checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
-    lab = build.lab(experiment, loaded)
-    program = training_program(lab.trainer, lab.data, lab.hyper, lab.root)
+    task, seeds = build.task(experiment, loaded), build.seeds(experiment)
+    program = training_program(task.trainer, task.data, task.hyper, seeds.root)
     _check_unchanged(folder, program)
     store = stores.Store(folder.resolve().parent)
-    return Finished(info, store, experiment, lab, loaded, program)
+    return Finished(info, store, experiment, task, seeds, loaded, program)
 
 
 def _check_unchanged(folder: Path, program: str) -> None:

@@ -23,11 +23,11 @@ from experiments.flags import UserError
 from lth_jax import coding, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, members, prunable_leaves
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Task
 from lth_jax.measures.intervals import student_t
+from lth_jax.population.segment import evaluate
 from lth_jax.report import write_report
 from lth_jax.report.levels import write_rates
-from lth_jax.training.segment import evaluate
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
@@ -87,7 +87,7 @@ def frontier(machine: ConfigDict, name: str) -> Path:
 
 def _seed_rows(run: Finished) -> Iterator[Row]:
     """One row per network and precision."""
-    accuracy = tester(run.lab)
+    accuracy = tester(run.task)
     what = {
         "what": "rate-accuracy",
         "precisions": PRECISIONS,
@@ -105,11 +105,10 @@ def _seed_rows(run: Finished) -> Iterator[Row]:
             yield from _rows_of(node)
 
 
-def tester(lab: Lab) -> Accuracy:
+def tester(task: Task) -> Accuracy:
     """`(params, state) -> test accuracy` of named arrays, compiled once."""
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
-    test = jax.jit(lambda params, state: evaluate(lab.trainer, params, state, lab.data.test))
+    like = task.shapes
+    test = jax.jit(lambda params, state: evaluate(task.trainer, params, state, task.data.test))
 
     def accuracy(params: Named, state: Named) -> float:
         found = test(trees.from_named(params, like[0]), trees.from_named(state, like[1]))

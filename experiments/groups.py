@@ -16,26 +16,26 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks, trainers
 from experiments.estimate import Estimate
-from experiments.h import Setting
+from experiments.grid import Setting
+from experiments.memoize_by_fields import Reading, Remembered
 from experiments.messages import user_errors
-from experiments.reads import Reading, Remembered
 from lth_jax.data import Dataset
 from lth_jax.keys import from_seed
 from lth_jax.lottery import (
-    Cell,
-    Data,
-    Lab,
+    Experiment,
     Ladder,
+    MemberTable,
     Programs,
-    Roster,
+    Splits,
+    Task,
     arms_programs,
     check_ladder,
-    make_cell,
+    make_experiment,
     timeline,
     training_program,
 )
+from lth_jax.population import Plan
 from lth_jax.store import content_key
-from lth_jax.training import Plan
 
 
 class Job(NamedTuple):
@@ -44,19 +44,19 @@ class Job(NamedTuple):
     Attributes:
       setting: what is set in it.
       config: its whole config.
-      cell: what the ladder gets.
+      experiment: with all that decides its numbers.
       estimate: what it takes at the least.
     """
 
     setting: Setting
     config: ConfigDict
-    cell: Cell
+    experiment: Experiment
     estimate: Estimate
 
     @property
     def run(self) -> str:
         """The folder of its run."""
-        return build.run_name(self.config.experiment, self.cell)
+        return build.run_name(self.config.experiment, self.experiment)
 
 
 class Group(NamedTuple):
@@ -66,13 +66,13 @@ class Group(NamedTuple):
       key: of all that its members have in common.
       program: the key of the program of their training; groups may share it.
       jobs: the jobs.
-      roster: who their members are, under any plan.
+      members: who their members are, under any plan.
     """
 
     key: str
     program: str
     jobs: list[Job]
-    roster: Roster
+    members: MemberTable
 
 
 class Sharing:
@@ -88,13 +88,13 @@ class Sharing:
         self.readings: dict[str, Reading] = {}
         self._loaded = Remembered(build.dataset)
         self._sets: dict[str, Dataset] = {}
-        self._data: dict[str, Data] = {}
+        self._data: dict[str, Splits] = {}
         self._estimate = functools.cache(
             lambda data: Remembered(partial(_check_network, self._sets[data]))
         )
         self._program = functools.cache(lambda data: Remembered(partial(self._make_program, data)))
-        self._ladder = functools.cache(lambda lab: Remembered(partial(_ladder, self._labs[lab])))
-        self._labs: dict[tuple[str, str], Lab] = {}
+        self._ladder = functools.cache(lambda task: Remembered(partial(_ladder, self._tasks[task])))
+        self._tasks: dict[tuple[str, str], Task] = {}
 
     def job(self, setting: Setting, config: ConfigDict) -> Job:
         """A cell.
@@ -111,12 +111,13 @@ class Sharing:
         program, reading = self._program(data)(config)
         self.readings.setdefault(program, reading)
         trainer, experiment = self.programs[program].trainer, config.experiment
-        lab = build.seeded(experiment, trainer, self._data[data])
-        self._labs.setdefault((program, data), lab)
+        task = Task.from_parts(trainer, self._data[data], trainers.hyper(experiment))
+        seeds = build.seeds(experiment)
+        self._tasks.setdefault((program, data), task)
         (ladder, arms), _ = self._ladder((program, data))(config)
-        check_ladder(lab, ladder)
-        cell = make_cell(lab, ladder, data=data, training=program, arms=arms)
-        return Job(setting, config, cell, least)
+        check_ladder(seeds, ladder)
+        planned = make_experiment(task, seeds, ladder, data=data, training=program, arms=arms)
+        return Job(setting, config, planned, least)
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
@@ -130,9 +131,9 @@ def _check_network(loaded: Dataset, config: Any) -> Estimate:
     return checks.check_network(config, loaded)
 
 
-def _ladder(lab: Lab, config: Any) -> tuple[Ladder, dict[str, str]]:
-    ladder = build.ladder(config.experiment, lab)
-    return ladder, arms_programs(lab, ladder)
+def _ladder(task: Task, config: Any) -> tuple[Ladder, dict[str, str]]:
+    ladder = build.ladder(config.experiment, task)
+    return ladder, arms_programs(task, ladder, from_seed(0))
 
 
 def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:
@@ -152,14 +153,14 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
     """The cells of a sweep, grouped into populations."""
     found: dict[str, tuple[str, list[Job]]] = {}
     for job in jobs:
-        identity, ladder = job.cell.identity, job.cell.ladder
+        identity, ladder = job.experiment.identity, job.experiment.ladder
         prunable = jax.tree.leaves(ladder.prunable)
         key = content_key([identity.training, identity.data, timeline(ladder), prunable])
         found.setdefault(key, (identity.training, []))[1].append(job)
     # Who the members are is the same under any plan; only their keys are not.
     any_plan = [(0, Plan(1))]
     return [
-        Group(key, program, jobs, Roster([job.cell for job in jobs], any_plan))
+        Group(key, program, jobs, MemberTable([job.experiment for job in jobs], any_plan))
         for key, (program, jobs) in found.items()
     ]
 

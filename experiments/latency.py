@@ -21,16 +21,16 @@ import numpy as np
 from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
 from experiments.flags import UserError
 from experiments.legal import whole
-from experiments.live import describe
+from experiments.live_units import describe
 from experiments.timing import alternated
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.coding.stored import Stored, entries, read_stored
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Task
+from lth_jax.population.segment import evaluate
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training.segment import evaluate
 
 SOURCES = (
     *(f"lth_jax.{room}" for room in ("structure", "models", "training", "data", "trees")),
@@ -57,17 +57,16 @@ class Settings(NamedTuple):
 class Shrinker:
     """Removes the dead units of a run's networks, state included."""
 
-    def __init__(self, lab: Lab, batch: int):
-        self._model = lab.trainer.model
-        rows = np.arange(batch) % len(lab.data.test.y)
-        self.x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], lab.data.test.x)
-        example = jax.tree.map(lambda leaf: leaf[:1], self.x)
-        params, state = jax.eval_shape(self._model.init, lab.root, example)
+    def __init__(self, task: Task, batch: int):
+        self._model = task.trainer.model
+        rows = np.arange(batch) % len(task.data.test.y)
+        self.x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.test.x)
+        params, state = task.shapes
         self._found = st.find_groups(self._apply, {"params": params, "state": state}, self.x)
         self.groups = [group.name for group in self._found.groups]
         self._masked = jax.jit(self._apply)
         self._test = jax.jit(
-            lambda v: evaluate(lab.trainer, v["params"], v["state"], lab.data.test)
+            lambda v: evaluate(task.trainer, v["params"], v["state"], task.data.test)
         )
 
     def _apply(self, variables: Any, x: Any) -> Any:
@@ -112,8 +111,8 @@ class Shrinker:
         return partial(run, jax.device_put(small), self.x)
 
 
-def _test(lab: Lab, variables: Any) -> Any:
-    return evaluate(lab.trainer, variables["params"], variables["state"], lab.data.test)
+def _test(task: Task, variables: Any) -> Any:
+    return evaluate(task.trainer, variables["params"], variables["state"], task.data.test)
 
 
 def measure(run: Finished, settings: Settings) -> str:
@@ -140,13 +139,13 @@ def measure(run: Finished, settings: Settings) -> str:
     key = stores.content_key(what)
     run.store.node(key, partial(_timed, run, settings))
     add_analysis(run.info.path, key, {"kind": "latency"})
-    describe(run.store, run.info.path, run.lab)
+    describe(run.store, run.info.path, run.task)
     return str(write_report(run.store, run.info))
 
 
 def _timed(run: Finished, settings: Settings, progress: stores.Partial) -> stores.Node:
     del progress  # rounds that were interrupted are worth nothing
-    shrinker = Shrinker(run.lab, settings.batch)
+    shrinker = Shrinker(run.task, settings.batch)
     shapes: dict[Shape, Callable[[], Any]] = {}
     networks = []
     for one, units in _converged(run, shrinker):

@@ -47,11 +47,11 @@ from lth_jax.lottery.curvature import (
     relative_sharpness_at,
     training_loss,
 )
+from lth_jax.lottery.initial_states import replicate_keys
 from lth_jax.lottery.stability import member_at
-from lth_jax.lottery.starts import replicate_keys
+from lth_jax.population import Member, evaluate, train_population
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training import Member, evaluate, train_population
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
@@ -61,7 +61,7 @@ SOURCES = (
 ARMS = (DENSE, TICKET, "random")
 RATES = tuple(2.0**power for power in range(-5, 4))
 NO_STEP_SIZES = landscape.StepSizes(math.nan, math.nan, math.nan, False)
-Point = tuple[Named, Named, Named]  # parameters, state, mask
+TrainState = tuple[Named, Named, Named]  # parameters, state, mask
 T = TypeVar("T")
 
 
@@ -129,7 +129,7 @@ def _measured(
     progress: Any,
 ) -> stores.Node:
     del progress  # an arm is one node
-    lab, experiment = run.lab, run.experiment
+    task, experiment = run.task, run.experiment
     gauge = Gauge(run, settings.examples)
     points = [(*starts[one.replicate], one.mask) for one in networks]
     members = _population(run, networks, points, settings.rates)
@@ -139,10 +139,10 @@ def _measured(
         watched.append(gauge.relative_sharpness(members))
 
     members, _, history = train_population(
-        lab.trainer,
+        task.trainer,
         members,
-        lab.data.train,
-        lab.data.validation,
+        task.data.train,
+        task.data.validation,
         plan=plan_of(members.alive.shape[0], settings.chunk),
         start=experiment.rewind.step,
         stop=experiment.train.steps,
@@ -158,7 +158,7 @@ def _measured(
         "rates": np.array(settings.rates),
         "step": history["step"],
         "relative_sharpness": tracked,
-        **_results(lab, members, shape),
+        **_results(task, members, shape),
         **{
             f"{name}_{part}": np.array([getattr(steps, part) for steps, _ in found])
             for name, found in predicted.items()
@@ -198,29 +198,29 @@ def _in_order(
 
 
 def _population(
-    run: Finished, networks: Sequence[Stored], points: Sequence[Point], rates: Sequence[float]
+    run: Finished, networks: Sequence[Stored], points: Sequence[TrainState], rates: Sequence[float]
 ) -> Member:
     """One member per network and rate, the rates of a network beside each other."""
-    lab, like = run.lab, _shapes(run)
-    data_keys = replicate_keys(lab, "data")
+    task, like = run.task, _shapes(run)
+    data_keys = replicate_keys(run.seeds, "data")
     members = []
     for one, (params, state, mask) in zip(networks, points, strict=True):
         here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
         on, data_key = trees.from_named(mask, like[0]), data_keys[one.replicate]
         place = (*here, on, data_key, one.replicate)
         members += [
-            member_at(lab.trainer, {**lab.hyper, "learning_rate": rate}, *place) for rate in rates
+            member_at(task.trainer, {**task.hyper, "learning_rate": rate}, *place) for rate in rates
         ]
     return trees.stack(members)
 
 
-def _results(lab: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Training loss and test accuracy at the end, `[replicates, rates]`; NaN where it diverged."""
 
     def one(member: Member) -> dict[str, jax.Array]:
         train, test = (
-            evaluate(lab.trainer, member.params, member.state, part)
-            for part in (lab.data.train, lab.data.test)
+            evaluate(task.trainer, member.params, member.state, part)
+            for part in (task.data.train, task.data.test)
         )
         found = {"train_loss": train["loss"], "test_accuracy": test["accuracy"]}
         return {k: jnp.where(member.alive, v, jnp.nan) for k, v in found.items()}
@@ -230,17 +230,16 @@ def _results(lab: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.
 
 
 def _shapes(run: Finished) -> tuple[Any, Any]:
-    example = jax.tree.map(lambda leaf: leaf[:1], run.lab.data.train.x)
-    return jax.eval_shape(run.lab.trainer.model.init, run.lab.root, example)
+    return run.task.shapes
 
 
 class Gauge:
     """Measures curvature of the training loss; all networks share its programs."""
 
     def __init__(self, run: Finished, examples: int):
-        root = run.lab.root
-        self._loss = training_loss(run.lab.trainer, keys.stream(root, "curvature"))
-        self._batches = first_blocks(run.lab.data.train, examples)
+        root = run.seeds.root
+        self._loss = training_loss(run.task.trainer, keys.stream(root, "curvature"))
+        self._batches = first_blocks(run.task.data.train, examples)
         self._key, self._like = keys.stream(root, "lanczos", "learning_rates"), _shapes(run)
 
     def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
@@ -251,7 +250,7 @@ class Gauge:
             for member in trees.unstack(members)
         ]
 
-    def predictions(self, points: Sequence[Point]) -> list[tuple[landscape.StepSizes, str]]:
+    def predictions(self, points: Sequence[TrainState]) -> list[tuple[landscape.StepSizes, str]]:
         """The step sizes at each point, or NaN and why they cannot be had."""
         return [_or_reason(partial(self._step_sizes, *point), NO_STEP_SIZES) for point in points]
 

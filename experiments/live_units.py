@@ -17,24 +17,24 @@ from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.coding.stored import Stored, entries, read_stored
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Task
 from lth_jax.pruning import masks
 from lth_jax.store.analyses import add_analysis
 
 SOURCES = (
     *(f"lth_jax.{room}" for room in ("structure", "pruning", "models", "trees", "keys")),
     "experiments.units",
-    "experiments.live",
+    "experiments.live_units",
 )
 
 
-def describe(store: stores.Store, path: str | Path, lab: Lab) -> None:
+def describe(store: stores.Store, path: str | Path, task: Task) -> None:
     """Lists with a run which units of each of its networks are alive, and its effective density.
 
     Args:
       store: where the run's nodes lie.
       path: the run's folder.
-      lab: what the run trained with.
+      task: what the run trained with.
     """
     what = {
         "what": "units",
@@ -42,7 +42,7 @@ def describe(store: stores.Store, path: str | Path, lab: Lab) -> None:
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)
-    store.node(key, partial(_described, store, path, lambda: units.structure_of(lab)))
+    store.node(key, partial(_described, store, path, lambda: units.structure_of(task)))
     add_analysis(path, key, {"kind": "units"})
 
 

@@ -165,7 +165,7 @@ def devices(machine: ConfigDict, members: int) -> int:
     return machine.devices or processes * of_each
 
 
-def learnt(machine: ConfigDict) -> Path | None:
+def plan_cache(machine: ConfigDict) -> Path | None:
     """Where choices of plans are kept for later runs; None if nothing is to be kept."""
     return _cache() / "plans" if machine.compilation_cache else None
 

@@ -78,13 +78,12 @@ class Instrument:
     def __init__(self, run: Finished, examples: int):
         self._experiment = run.experiment
         self._module = networks.module(run.experiment)
-        self._trainer = run.lab.trainer
-        self._batch: Batch = jax.tree.map(lambda a: a[:examples], run.lab.data.test)
+        self._trainer = run.task.trainer
+        self._batch: Batch = jax.tree.map(lambda a: a[:examples], run.task.data.test)
         self._classes = run.loaded.classes
         alone = np.zeros(len(self._batch.x), int)
         self.groups = run.loaded.groups.get("test", alone)[:examples]
-        shown = jax.eval_shape(lambda x: x[:1], self._batch.x)
-        self._like = jax.eval_shape(run.lab.trainer.model.init, run.lab.root, shown)
+        self._like = run.task.shapes
         self._say = jax.jit(lambda *point: self._trainer.model.apply(*point, train=False)[0])
         self._gradient = jax.jit(jax.grad(self._loss))
 

@@ -55,7 +55,7 @@ class Display:
 
     def advance(self, segment: Segment) -> None:
         """Counts a finished segment and shows where the ladder stands."""
-        members = len(segment.entrants)
+        members = len(segment.specs)
         self._trained += (segment.step - segment.before) * members
         done = self._finished + (segment.step - segment.start) * members
         speed = self._trained / (time.perf_counter() - self._began)

@@ -11,24 +11,23 @@ from ml_collections import ConfigDict
 from experiments import build, checks
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.live import describe
+from experiments.live_units import describe
 from experiments.messages import user_errors
 from experiments.progress import Display
 from lth_jax import store as stores
 from lth_jax.lottery import (
-    Cell,
     Entry,
+    Experiment,
     Hooks,
-    Lab,
     Programs,
     Progress,
+    Task,
     check_ladder,
-    climb,
     level_sizes,
+    run_ladder,
 )
-from lth_jax.lottery.starts import Starts
-from lth_jax.report import level_table, read_run, write_report
-from lth_jax.training import (
+from lth_jax.lottery.initial_states import InitialStates
+from lth_jax.population import (
     DRIVERS,
     OnHost,
     Plan,
@@ -38,6 +37,7 @@ from lth_jax.training import (
     read_plan,
     widths_for,
 )
+from lth_jax.report import level_table, read_run, write_report
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
@@ -61,64 +61,66 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     if team.first:
         machines.note_precision(experiment.train.compute_dtype)
     try:
-        cell = team.each(lambda: _cell(config))
-        plan = told(machine) | {"data": data_on(cell.lab)}
-        team.check_same(config=experiment.to_dict(), identity=cell.identity, plan=plan)
+        planned = team.each(lambda: _experiment(config))
+        plan = configured_plan(machine) | {"data": data_on(planned.task)}
+        team.check_same(config=experiment.to_dict(), identity=planned.identity, plan=plan)
         with stores.open_run(
             machine.workdir,
             name=experiment.name,
             config=experiment.to_dict(),
             env=env | {"command": list(command)},
-            identity=build.run_identity(cell),
+            identity=build.run_identity(planned),
             wait=machine.wait,
             team=team,
         ) as run:
             store = stores.Store(machine.workdir, team)
             done = run.is_complete(store)
             if not done:
-                _climb(machine, cell, run, store)
+                _run_ladder(machine, planned, run, store)
                 run.finish()
-            team.from_first(lambda: _show(machine, run.path, cell.lab, done))
+            team.on_leader(lambda: _show(machine, run.path, planned.task, done))
             return run.path
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
 
 
-def _cell(config: ConfigDict) -> Cell:
-    """What to train with, what to do, and what decides its numbers."""
+def _experiment(config: ConfigDict) -> Experiment:
+    """The checked experiment of a config."""
     loaded = build.dataset(config)
     checks.check_network(config, loaded)
     with user_errors():
-        cell = build.cell(config.experiment, loaded)
-        check_ladder(cell.lab, cell.ladder)
-    return cell
+        planned = build.experiment_of(config.experiment, loaded)
+        check_ladder(planned.seeds, planned.ladder)
+    return planned
 
 
-def _show(machine: ConfigDict, path: Path, lab: Lab, was_done: bool) -> None:
+def _show(machine: ConfigDict, path: Path, task: Task, was_done: bool) -> None:
     """Writes the page of a finished run, and prints its table."""
     if was_done:
         print(f"{path.name} is finished already; here is its result.")
     store = stores.Store(machine.workdir)
-    describe(store, path, lab)
+    describe(store, path, task)
     page = write_report(store, stores.find_run(machine.workdir, str(path)))
     rich.print(level_table(read_run(store, path)))
     print(f"page: {page}")
 
 
-def _climb(machine: ConfigDict, cell: Cell, run: stores.Run, store: stores.Store) -> None:
-    lab, ladder, _ = cell
-    sizes = level_sizes(lab, ladder)
+def _run_ladder(
+    machine: ConfigDict, planned: Experiment, run: stores.Run, store: stores.Store
+) -> None:
+    ladder = planned.ladder
+    sizes = level_sizes(planned.seeds, ladder)
     lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
     work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
     with Display(run.path.name, work, machine.progress and store.team.first) as display:
-        plans = recorded_plans(machine, run, cell)
-        for note in elsewhere(plans):
+        plans = recorded_plans(machine, run, planned)
+        for note in device_notes(plans):
             display.say(note)
         run.restart()
         with stores.on_signals() as stop:
             hooks = _hooks(run, display, stop, store.team)
             seconds = machine.save_seconds
-            climb([cell], store=store, plans=plans, hooks=hooks, save_seconds=seconds)
+            run_ladder([planned], store=store, plans=plans, hooks=hooks, save_seconds=seconds)
         display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
 
 
@@ -129,7 +131,7 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
         if progress.step < progress.stop:
             stop.check(team)
 
-    def on_node(cell: int, entry: Entry) -> None:
+    def on_node(i: int, entry: Entry) -> None:
         run.add(**entry._asdict())
         display.node(entry)
         stop.check(team)
@@ -144,26 +146,28 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
 
 def _record(progress: Progress) -> dict[str, Any]:
     """A line of metrics.jsonl."""
-    n = len(progress.entrants)
+    n = len(progress.specs)
     return {
         "level": progress.level,
         "density": progress.densities[0],
         "step": progress.step,
         "seconds": progress.seconds,
-        "members": [list(entrant.label) for entrant in progress.entrants],
+        "members": [list(spec.label) for spec in progress.specs],
         **{name: value[:n].tolist() for name, value in progress.info.items()},
     }
 
 
-def recorded_plans(machine: ConfigDict, run: stores.Run, cell: Cell) -> Sequence[tuple[int, Plan]]:
+def recorded_plans(
+    machine: ConfigDict, run: stores.Run, planned: Experiment
+) -> Sequence[tuple[int, Plan]]:
     """The plan this run began with, chosen and written down at its first start, and its changes."""
     if run.plan is None:
-        plan, evidence = _choose(machine, cell)
-        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data_on(cell.lab)})
+        plan, evidence = _choose(machine, planned)
+        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data_on(planned.task)})
     return [(0, read_plan(run.plan)), *((r["level"], read_plan(r)) for r in run.replans)]
 
 
-def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
+def device_notes(plans: Sequence[tuple[int, Plan]]) -> list[str]:
     """A sentence for each plan that was made for devices which are not there.
 
     Raises:
@@ -181,22 +185,22 @@ def elsewhere(plans: Sequence[tuple[int, Plan]]) -> list[str]:
     return notes
 
 
-def told(machine: ConfigDict) -> dict[str, Any]:
+def configured_plan(machine: ConfigDict) -> dict[str, Any]:
     """What a config says of the plan."""
     return {name: machine[name] for name in ("chunk", "driver", "devices")}
 
 
-def data_on(lab: Lab) -> str:
+def data_on(task: Task) -> str:
     """Where training reads its data."""
-    return "host" if isinstance(lab.data.train, OnHost) else "device"
+    return "host" if isinstance(task.data.train, OnHost) else "device"
 
 
-def _choose(machine: ConfigDict, cell: Cell) -> tuple[Plan, list[dict[str, Any]]]:
-    sizes = level_sizes(cell.lab, cell.ladder)
+def _choose(machine: ConfigDict, planned: Experiment) -> tuple[Plan, list[dict[str, Any]]]:
+    sizes = level_sizes(planned.seeds, planned.ladder)
     plans = candidates(machine, widths_for(sizes))
     if machine.chunk and machine.driver:
         return plans[0], []
-    return measure_plans(machine, cell, sizes, plans)
+    return measure_plans(machine, planned, sizes, plans)
 
 
 def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
@@ -210,20 +214,20 @@ def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
 
 
 def measure_plans(
-    machine: ConfigDict, cell: Cell, sizes: Sequence[int], candidates: Sequence[Plan]
+    machine: ConfigDict, planned: Experiment, sizes: Sequence[int], candidates: Sequence[Plan]
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """The cheapest plan for levels of these sizes, measured on a cell's dense networks."""
-    lab = cell.lab
-    members = Starts([cell], Programs(lab.trainer)).dense()
+    """The cheapest plan for levels of these sizes, measured on an experiment's dense networks."""
+    task = planned.task
+    members = InitialStates([planned], Programs(task.trainer)).dense()
     with user_errors():
         return choose_plan(
-            lab.trainer,
+            task.trainer,
             members,
-            lab.data.train,
-            lab.data.validation,
+            task.data.train,
+            task.data.validation,
             sizes,
             candidates=candidates,
-            steps=cell.ladder.stop,
-            learnt=machines.learnt(machine),
+            steps=planned.ladder.stop,
+            plan_cache=machines.plan_cache(machine),
             team=stores.everyone(),
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments.flags import UserError
 from lth_jax import keys, trees
 from lth_jax import structure as st
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Task
 from lth_jax.pruning import criteria
 from lth_jax.types import Batch
 
@@ -35,47 +35,49 @@ INPUT_CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
 }
 SYNFLOW = "synflow"
 NAMES = (*CRITERIA, *UNIT_CRITERIA, *INPUT_CRITERIA, SYNFLOW)
+ROOT = keys.from_seed(0)
+"""Of what criteria draw: the same for all seeds of an experiment."""
 NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher", "obd", *INPUT_CRITERIA)
 
 
-def criterion(name: str, lab: Lab, module: Any, found: st.Structure | None) -> criteria.Criterion:
+def criterion(name: str, task: Task, module: Any, found: st.Structure | None) -> criteria.Criterion:
     """The criterion of this name.
 
     Args:
       name: a key of one of the tables.
-      lab: what the experiment trains with.
+      task: what the experiment trains with.
       module: the Linen module of its network.
       found: the network's units, where they are pruned.
     """
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
+    example = jax.tree.map(lambda leaf: leaf[:1], task.data.train.x)
     if found is not None and name in UNIT_CRITERIA:
         return UNIT_CRITERIA[name](found)
     if name == SYNFLOW:
-        return criteria.synflow(_forward(lab, example), example)
+        return criteria.synflow(_forward(task, example), example)
     if name in INPUT_CRITERIA:
-        _check_inputs(name, lab, example)
-        return INPUT_CRITERIA[name](_inputs(module, lab, example))
-    return CRITERIA[name](_score_loss(lab, example) if name in NEED_EXAMPLES else None)
+        _check_inputs(name, task, example)
+        return INPUT_CRITERIA[name](_inputs(module, task, example))
+    return CRITERIA[name](_score_loss(task, example) if name in NEED_EXAMPLES else None)
 
 
-def _score_loss(lab: Lab, example: Any) -> Callable[[Any, Batch], jax.Array]:
+def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:
     """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
-    state, dropout = _state(lab, example), keys.stream(lab.root, "score")
+    state, dropout = _state(task, example), keys.stream(ROOT, "score")
 
     def loss(params: Any, batch: Batch) -> jax.Array:
-        out, _ = lab.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
-        return jnp.mean(lab.trainer.loss(out, batch.y))
+        out, _ = task.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
+        return jnp.mean(task.trainer.loss(out, batch.y))
 
     return loss
 
 
-def _state(lab: Lab, example: Any) -> Any:
+def _state(task: Task, example: Any) -> Any:
     """The state of the network at an initialisation of its own."""
-    return lab.trainer.model.init(keys.stream(lab.root, "state"), example)[1]
+    return task.trainer.model.init(keys.stream(ROOT, "state"), example)[1]
 
 
-def _check_inputs(name: str, lab: Lab, example: Any) -> None:
-    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+def _check_inputs(name: str, task: Task, example: Any) -> None:
+    params, _ = task.shapes
     unseen = [leaf for leaf in trees.names(params) if "recurrent_kernel" in leaf]
     if unseen:
         raise UserError(
@@ -84,15 +86,15 @@ def _check_inputs(name: str, lab: Lab, example: Any) -> None:
         )
 
 
-def _forward(lab: Lab, example: Any) -> Callable[[Any, Any], Any]:
+def _forward(task: Task, example: Any) -> Callable[[Any, Any], Any]:
     """The network as it computes when it is tested, as at its initialisation."""
-    state = _state(lab, example)
-    return lambda params, x: lab.trainer.model.apply(params, state, x, train=False)[0]
+    state = _state(task, example)
+    return lambda params, x: task.trainer.model.apply(params, state, x, train=False)[0]
 
 
-def _inputs(module: Any, lab: Lab, example: Any) -> Any:
+def _inputs(module: Any, task: Task, example: Any) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
-    state, dropout = _state(lab, example), keys.stream(lab.root, "score")
+    state, dropout = _state(task, example), keys.stream(ROOT, "score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:
         variables, rngs = {"params": params, **state}, {"dropout": dropout}

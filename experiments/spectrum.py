@@ -96,7 +96,7 @@ class Chosen(NamedTuple):
     points: Sequence[str]
 
 
-class Place(NamedTuple):
+class MaskedNetwork(NamedTuple):
     """One network at one point: parameters, state, and the mask of its support, by leaf name."""
 
     params: Named
@@ -106,7 +106,7 @@ class Place(NamedTuple):
 
 def places(
     one: Stored, dense: Stored, start: tuple[Named, Named] | None, arms: Collection[str]
-) -> dict[str, Place]:
+) -> dict[str, MaskedNetwork]:
     """The points of a network, by name.
 
     Args:
@@ -116,16 +116,16 @@ def places(
       arms: those of the run; a control with the mask of another arm leaves that arm the points
         that are the parent's.
     """
-    found = {} if start is None else {"start": Place(*start, one.mask)}
-    end = Place(one.params, one.state, one.mask)
+    found = {} if start is None else {"start": MaskedNetwork(*start, one.mask)}
+    end = MaskedNetwork(one.params, one.state, one.mask)
     if one.arm == DENSE:
         return found | {"dense": end}
     if SAME_MASK.get(one.arm) in arms:
         return {"retrained": end}
     masked = {name: leaf * one.mask[name] for name, leaf in dense.params.items()}
     return found | {
-        "dense_on_mask": Place(dense.params, dense.state, one.mask),
-        "masked": Place(masked, dense.state, one.mask),
+        "dense_on_mask": MaskedNetwork(dense.params, dense.state, one.mask),
+        "masked": MaskedNetwork(masked, dense.state, one.mask),
         "retrained": end,
     }
 
@@ -135,12 +135,11 @@ class Instrument:
 
     def __init__(self, run: Finished, settings: Settings):
         self._settings = settings
-        self._root = run.lab.root
-        example = jax.tree.map(lambda leaf: leaf[:1], run.lab.data.train.x)
-        self._like = jax.eval_shape(run.lab.trainer.model.init, run.lab.root, example)
+        self._root = run.seeds.root
+        self._like = run.task.shapes
         dropout = keys.stream(self._root, "curvature") if settings.mode == "train" else None
-        self._loss = training_loss(run.lab.trainer, dropout)
-        self._batches = first_blocks(run.lab.data.train, settings.examples)
+        self._loss = training_loss(run.task.trainer, dropout)
+        self._batches = first_blocks(run.task.data.train, settings.examples)
         mean = mean_over(self._loss, self._batches)
         self._plane = jax.jit(
             lambda params, state, first, second, steps: landscape.over_plane(
@@ -148,7 +147,7 @@ class Instrument:
             )
         )
 
-    def spectrum(self, place: Place) -> stores.Node:
+    def spectrum(self, place: MaskedNetwork) -> stores.Node:
         """Both ends of the spectrum and its density."""
         settings = self._settings
         operator = hessian_at(self._loss, *self._trees(place), self._batches)
@@ -163,7 +162,7 @@ class Instrument:
         meta = {name: numbers[name] for name in facts}
         return stores.Node(arrays, meta | {"collapsed": ends.collapsed})
 
-    def surface(self, place: Place) -> stores.Node:
+    def surface(self, place: MaskedNetwork) -> stores.Node:
         """The loss on a grid along two random directions, normalised filter by filter."""
         params, state, mask = self._trees(place)
         first, second = (
@@ -174,7 +173,7 @@ class Instrument:
         losses = self._plane(params, state, first, second, steps)
         return stores.Node({"xs": steps, "ys": steps, "loss": np.asarray(losses)}, {})
 
-    def _trees(self, place: Place) -> tuple[Any, Any, Any]:
+    def _trees(self, place: MaskedNetwork) -> tuple[Any, Any, Any]:
         params, state = self._like
         return (
             trees.from_named(place.params, params),
@@ -222,7 +221,11 @@ def measure(run: Finished, settings: Settings, chosen: Chosen) -> str:
 
 
 def _looked(
-    look: Callable[[Place], stores.Node], place: Place, labels: Any, density: float, progress: Any
+    look: Callable[[MaskedNetwork], stores.Node],
+    place: MaskedNetwork,
+    labels: Any,
+    density: float,
+    progress: Any,
 ) -> stores.Node:
     del progress  # a node takes seconds
     try:
@@ -238,7 +241,7 @@ def _told(labels: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
-def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str, Place]]]:
+def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str, MaskedNetwork]]]:
     """Every converged network of the chosen levels and arms, and its points."""
     parents = {one.replicate: one for one in read_stored(run.store, run.info.path, (DENSE,))}
     arms = {arm for entry in entries(run.info.path) for arm in entry["arms"]}

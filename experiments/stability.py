@@ -39,10 +39,10 @@ from lth_jax import store as stores
 from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
 from lth_jax.keys import derive
 from lth_jax.lottery.stability import between_children, member_at
+from lth_jax.population import train_population
+from lth_jax.population.segment import Member
 from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
-from lth_jax.training import train_population
-from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET, Batch
 
 DEFAULT = "experiments/configs/stability.py"
@@ -105,23 +105,23 @@ def _measured(
     run: Finished, starts: Sequence[Start], settings: Settings, labels: Any, progress: Any
 ) -> stores.Node:
     del progress  # a level is one node
-    lab, experiment = run.lab, run.experiment
+    task, experiment = run.task, run.experiment
     members = children(run, starts, settings.children)
     members, _, _ = train_population(
-        lab.trainer,
+        task.trainer,
         members,
-        lab.data.train,
-        lab.data.validation,
+        task.data.train,
+        task.data.validation,
         plan=plan_of(len(starts) * settings.children, settings.chunk),
         start=experiment.rewind.step,
         stop=experiment.train.steps,
     )
     has_state = bool(jax.tree.leaves(members.state))
     size = experiment.train.batch_size
-    renewal = renewal_of(lab.data.train, size) if has_state else None
+    renewal = renewal_of(task.data.train, size) if has_state else None
     alphas = jnp.linspace(0.0, 1.0, settings.points)
     lines = jax.jit(
-        lambda m: between_children(lab.trainer, m, settings.children, lab.data, alphas, renewal)
+        lambda m: between_children(task.trainer, m, settings.children, task.data, alphas, renewal)
     )(members)
     errors = {split: 1 - np.asarray(found["accuracy"]) for split, found in lines.items()}
     arrays = {
@@ -143,17 +143,16 @@ def renewal_of(data: Batch, size: int) -> Batch:
 
 def children(run: Finished, starts: Sequence[Start], count: int) -> Member:
     """The population: `count` members of each start, which differ in their data order alone."""
-    lab = run.lab
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+    task = run.task
+    like = task.shapes
     members = []
     for one, (params, state) in starts:
         point = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
         mask = trees.from_named(one.mask, like[0])
         for i in range(count):
-            data_key = derive(lab.root, one.replicate, "child", i)
+            data_key = derive(run.seeds.root, one.replicate, "child", i)
             place = (*point, mask, data_key, one.replicate)
-            members.append(member_at(lab.trainer, lab.hyper, *place))
+            members.append(member_at(task.trainer, task.hyper, *place))
     return trees.stack(members)
 
 

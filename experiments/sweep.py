@@ -4,7 +4,7 @@ r"""Runs a grid of experiments, as populations: cells that differ in numbers tra
         --sweep.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
 
 `--sweep.FIELD=VALUE,VALUE` is a product on top of what `get_sweep(h)` of the config file returns,
-if it has one (see `experiments.h`); a field may be named by the end of its name. `--dry_run`
+if it has one (see `experiments.grid`); a field may be named by the end of its name. `--dry_run`
 prints what would run and what it would take; `--max_cells` raises the limit on cells; `--help`
 lists all fields. The same command
 again, or beside this one, shares the work. Each cell becomes a run of its own; the sweep's page
@@ -21,12 +21,13 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import checks, estimate, flags, h
+from experiments import checks, estimate, flags
+from experiments import grid as h
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
 from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields
-from experiments.runner import told
+from experiments.runner import configured_plan
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
 from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
@@ -159,7 +160,7 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
     machine, team = config.machine, stores.everyone()
     with stores.in_company(team):
         sweep = train_cells(machine, config.experiment.name, planned_cells, command)
-        return Path(team.from_first(lambda: _show(machine, sweep.path)))
+        return Path(team.on_leader(lambda: _show(machine, sweep.path)))
 
 
 def _show(machine: ConfigDict, path: Path) -> str:
@@ -198,10 +199,10 @@ def train_cells(
     sharing = Sharing()
     all_jobs = team.each(lambda: jobs(planned_cells, sharing))
     record = {"cells": [{"setting": job.setting, "run": job.run} for job in all_jobs]}
-    identities = [job.cell.identity for job in all_jobs]
-    team.check_same(cells=record, identities=identities, plan=told(machine))
+    identities = [job.experiment.identity for job in all_jobs]
+    team.check_same(cells=record, identities=identities, plan=configured_plan(machine))
     sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
-    finished = team.from_first(lambda: _finished(machine.workdir, all_jobs))
+    finished = team.on_leader(lambda: _finished(machine.workdir, all_jobs))
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
     todo = groups(left)
     if team.first:

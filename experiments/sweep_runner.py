@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments.groups import Group, Job, Sharing, shown
 from experiments.progress import Display, clock
-from experiments.runner import candidates, data_on, elsewhere, measure_plans
+from experiments.runner import candidates, data_on, device_notes, measure_plans
 from lth_jax import store as stores
-from lth_jax.lottery import Entry, Hooks, Progress, Roster, climb, timeline
-from lth_jax.training import Plan, read_plan
+from lth_jax.lottery import Entry, Hooks, MemberTable, Progress, run_ladder, timeline
+from lth_jax.population import Plan, read_plan
 
 WIDTHS = (16, 64)
 """The chunks that are measured for large populations: wide enough to be fast, and narrow enough
@@ -66,10 +66,10 @@ class Worker:
         progress = self._machine.progress and self._team.first
         shown = Display(title, member_steps(group), progress)
         with shown as display, stores.on_signals() as stop:
-            for note in elsewhere(plans):
+            for note in device_notes(plans):
                 display.say(note)
-            climb(
-                [job.cell for job in group.jobs],
+            run_ladder(
+                [job.experiment for job in group.jobs],
                 store=self._store,
                 plans=plans,
                 hooks=self._hooks(group, plan, replans, name, display, stop),
@@ -97,8 +97,8 @@ class Worker:
             if progress.step < progress.stop:
                 check()
 
-        def on_node(cell: int, entry: Entry) -> None:
-            entries[cell].append(entry)
+        def on_node(i: int, entry: Entry) -> None:
+            entries[i].append(entry)
             display.done(entry.member_steps)
             check()
 
@@ -113,7 +113,7 @@ class Worker:
 
         def on_level(level: int) -> None:
             # Not before: where memory runs out, members of every cell are trained again.
-            for job, keys, listed in zip(group.jobs, group.roster.keys, entries, strict=True):
+            for job, keys, listed in zip(group.jobs, group.members.keys, entries, strict=True):
                 if len(keys) == level + 1:
                     self._finish(job, listed, plan, replans)
                     display.say(f"finished after {display.spent()}: {shown(job.setting)}")
@@ -134,7 +134,7 @@ class Worker:
             name=experiment.name,
             config=experiment.to_dict(),
             env=self._environment,
-            identity=build.run_identity(job.cell),
+            identity=build.run_identity(job.experiment),
             wait=True,
             team=self._team,
             pilot=self._pilot,
@@ -159,11 +159,11 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
       group: the group.
       always: whether to measure also what the config says.
     """
-    cell, sizes = group.jobs[0].cell, [len(level) for level in group.roster.levels]
+    planned, sizes = group.jobs[0].experiment, [len(level) for level in group.members.levels]
     plans = candidates(machine, [w for w in WIDTHS if w <= max(sizes)] or [max(sizes)])
     measured = always or not (machine.chunk and machine.driver)
-    plan, evidence = measure_plans(machine, cell, sizes, plans) if measured else (plans[0], [])
-    return {**plan._asdict(), "evidence": evidence, "data": data_on(cell.lab)}
+    plan, evidence = measure_plans(machine, planned, sizes, plans) if measured else (plans[0], [])
+    return {**plan._asdict(), "evidence": evidence, "data": data_on(planned.task)}
 
 
 class Outlook(NamedTuple):
@@ -193,13 +193,13 @@ def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Ou
       index: of the store.
     """
     chosen = read_plan(plan)
-    roster = Roster([job.cell for job in group.jobs], [(0, chosen)])
-    missing = [[key for key in keys if not index.find(key)] for keys in roster.levels]
+    table = MemberTable([job.experiment for job in group.jobs], [(0, chosen)])
+    missing = [[key for key in keys if not index.find(key)] for keys in table.levels]
     [measured] = [found for found in plan["evidence"] if read_plan(found) == chosen]
     padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(
-        members=sum(map(len, roster.levels)),
+        members=sum(map(len, table.levels)),
         missing=sum(map(len, missing)),
         plan=chosen,
         seconds=1e-3 * measured["ms_per_member_step"] * steps,
@@ -219,25 +219,25 @@ def describe(found: Outlook, group: Group) -> str:
 
 def member_steps(group: Group) -> list[int]:
     """The steps of all members of a group together, level by level."""
-    sizes = [len(level) for level in group.roster.levels]
+    sizes = [len(level) for level in group.members.levels]
     return [size * length for size, length in zip(sizes, _lengths(group), strict=True)]
 
 
 def _lengths(group: Group) -> list[int]:
     """The steps of each level."""
-    trunk, above = timeline(group.jobs[0].cell.ladder)
-    levels = len(group.roster.levels)
+    trunk, above = timeline(group.jobs[0].experiment.ladder)
+    levels = len(group.members.levels)
     return [trunk.stop - trunk.start] + [above.stop - above.start] * (levels - 1)
 
 
 def _record(progress: Progress) -> dict[str, Any]:
     """A line of the metrics of a group."""
-    n = len(progress.entrants)
+    n = len(progress.specs)
     return {
         "level": progress.level,
         "step": progress.step,
         "seconds": progress.seconds,
         "densities": list(progress.densities),
-        "members": [[entrant.key[:8], *entrant.label] for entrant in progress.entrants],
+        "members": [[spec.key[:8], *spec.label] for spec in progress.specs],
         **{name: value[:n].tolist() for name, value in progress.info.items()},
     }

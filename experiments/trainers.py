@@ -14,10 +14,9 @@ from experiments import teachers
 from experiments.flags import UserError
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import augment, losses
-from lth_jax.training.averaging import averaged, mean_network
-from lth_jax.training.segment import PerExample, Trainer, as_it_stands
+from lth_jax.population import augment, losses
+from lth_jax.population.averaging import averaged, mean_network
+from lth_jax.population.segment import PerExample, Trainer, unchanged
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -75,12 +74,12 @@ def hyper(experiment: ConfigDict) -> dict[str, float]:
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
-    """`hyper -> masked optax transformation`."""
+    """`hyper -> optax transformation`, before any mask."""
     base, clips = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm > 0
 
     def plain(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         clipping = [optax.clip_by_global_norm(h["clip_norm"])] if clips else []
-        return masked(optax.chain(*clipping, base(h)))
+        return optax.chain(*clipping, base(h))
 
     if not experiment.train.average.start:
         return plain
@@ -116,7 +115,7 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     objective: PerExample | None = losses.soft_cross_entropy if softened else None
     if train.distill.teacher:
         steps, objective = [*steps, _lesson(train.distill, loaded)], losses.distillation
-    return {"show": augment.shows(*steps), "objective": objective}
+    return {"transform_batch": augment.shows(*steps), "objective": objective}
 
 
 def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
@@ -146,9 +145,9 @@ def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
         metrics={"loss": loss, "accuracy": losses.correct, **per_symbol},
         schedule=learning_rate(experiment),
         order=rows,
-        steps=min(train.eval_every, train.steps),
-        share=train.share,
-        tested=mean_network(network, train.batch_size) if averages else as_it_stands,
+        eval_every=min(train.eval_every, train.steps),
+        examples_per_replicate=train.share,
+        eval_member=mean_network(network, train.batch_size) if averages else unchanged,
         make_model=model_in_training(experiment),
         **_seen(experiment, loaded),
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from experiments import scoring
 from experiments.flags import UserError
 from experiments.scoring import UNIT_CRITERIA
 from lth_jax import keys, models
@@ -17,7 +18,7 @@ from lth_jax.lottery import (
     REFILL_CONTROLS,
     REGROUP_CONTROLS,
     UNIT_CONTROLS,
-    Lab,
+    Task,
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.models.layers import Initialization
@@ -95,13 +96,13 @@ def fan_of(module: Any) -> st.Fan:
     return fan
 
 
-def structure_of(lab: Lab) -> st.Structure:
+def structure_of(task: Task) -> st.Structure:
     """The removable units among the parameters of a network, as it computes when it is tested."""
-    model = lab.trainer.model
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
-    params, state = jax.eval_shape(model.init, lab.root, example)
+    model = task.trainer.model
+    example = task.example
+    params, state = task.shapes
     if jax.tree.leaves(state):
-        key = keys.stream(lab.root, "state")
+        key = keys.stream(scoring.ROOT, "state")
         state = jax.jit(lambda key, x: model.init(key, x)[1])(key, example)
 
     def apply(params: Any, x: Any) -> Any:

@@ -1,7 +1,7 @@
 """The laboratory for the Lottery Ticket Hypothesis in JAX and Flax.
 
 Here are the pruning transforms, which work on anybody's pytree. The other rooms
-(`lth_jax.training`, `lth_jax.lottery`, …) are imported by name.
+(`lth_jax.population`, `lth_jax.lottery`, …) are imported by name.
 """
 
 from lth_jax import layouts

@@ -44,6 +44,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "order": "the order of the training examples, folded with the epoch",
         "noise": "dropout in training, folded with the step",
         "shown": "changes of what a member is shown, folded with the step",
+        "method": "what a method draws for its mask",
         "average": "dropout while a mean network's state is renewed, folded with the batch",
         "line": "dropout while a state on a line is renewed, folded with the batch",
         # Of the key of what is shown at one step.
@@ -142,6 +143,36 @@ def as_threefry(key: jax.Array, name: str = "key") -> jax.Array:
     for i in range(rest.shape[-1]):
         found = fold(found, rest[..., i])
     return found
+
+
+def to_data(tree: Any) -> Any:
+    """A tree with the data of its keys in their place, for files and for the host.
+
+    >>> to_data({"key": jax.random.key(1), "w": 2.0})["key"].tolist()
+    [0, 1]
+    """
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def from_data(tree: Any, like: Any) -> Any:
+    """The inverse of `to_data`; `like` has keys, or their shapes, where the tree had keys.
+
+    >>> key = jax.random.key(1)
+    >>> from_data(to_data([key]), [key])[0].dtype
+    key<fry>
+    """
+
+    def one(leaf: Any, target: Any) -> Any:
+        if not _is_key(target):
+            return leaf
+        impl = jax.random.key_impl(jax.numpy.empty((0,), target.dtype))
+        return jax.random.wrap_key_data(jax.numpy.asarray(leaf), impl=impl)
+
+    return jax.tree.map(one, tree, like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None) or float, jax.dtypes.prng_key)
 
 
 def check_key(key: Any, name: str = "key") -> None:

@@ -14,10 +14,10 @@ from lth_jax import structure as st
 from lth_jax.data import planted, sequences, tabular
 from lth_jax.lottery.rewind import Rewind, check_rewind
 from lth_jax.measures import intervals
+from lth_jax.population import Plan, augment
+from lth_jax.population.placement import check_plan
 from lth_jax.pruning import criteria, granularity, schedules
 from lth_jax.pruning.transforms import subnetwork
-from lth_jax.training import Plan, augment
-from lth_jax.training.placement import check_plan
 
 NAN, INF = float("nan"), float("inf")
 PARAMS = {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 2))}

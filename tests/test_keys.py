@@ -22,16 +22,16 @@ from lth_jax.data.order import in_order, indices
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import controls, stability
-from lth_jax.lottery.rewind import Point
+from lth_jax.lottery.rewind import TrainState
 from lth_jax.measures import recovery, xor
 from lth_jax.models import MLP
+from lth_jax.population import augment, segment
+from lth_jax.population.averaging import averaged, mean_network
 from lth_jax.pruning import criteria, masks, supermask, transforms
 from lth_jax.pruning.transforms import Events
 from lth_jax.structure.regroup import shuffle_blocks
-from lth_jax.training import augment, segment
-from lth_jax.training.averaging import averaged, mean_network
 from lth_jax.types import Batch, Key, Model
-from tests.training.tiny import TRAIN, TRAINER, make_trainer
+from tests.population.tiny import TRAIN, TRAINER, make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -136,15 +136,15 @@ WITHIN = {
     "lth_jax/pruning/transforms/subnetwork.py": {"owning": "per step"},
     "lth_jax/structure/coarsen.py": {"random_units": "per group"},
     "lth_jax/structure/regroup.py": {"shuffle_blocks": "per leaf, layer and axis"},
-    "lth_jax/training/augment.py": {
+    "lth_jax/population/augment.py": {
         "noisy_labels": "per replicate and example",
         "mixup": "share, order",
         "cutmix": "share, order, place",
         "crop": "per image",
         "_box": "per axis",
     },
-    "lth_jax/training/averaging.py": {"mean_network": "per batch"},
-    "lth_jax/training/segment.py": {"train_step": "per step", "shown": "per step"},
+    "lth_jax/population/averaging.py": {"mean_network": "per batch"},
+    "lth_jax/population/segment.py": {"train_step": "per step", "shown": "per step"},
     "experiments/studies/popup.py": {"_learn": "weights, scores, examples; per step"},
 }
 FILES = [
@@ -333,7 +333,7 @@ def of_half(f):
 
 
 def control(name):
-    point = Point(PARAMS, {}, ())
+    point = TrainState(PARAMS, {}, ())
     return lambda key: controls.CONTROLS[name](HALF, point, point, key=key, prunable=PRUNABLE)
 
 
@@ -412,7 +412,7 @@ WITHOUT = {  # they pass the key to one of those above, or to a function of the 
     "lottery.curvature.training_loss",
     "lottery.curvature.relative_sharpness_at",
     "lottery.identity.training_program",
-    "lottery.starts.control_arm",
+    "lottery.initial_states.control_arm",
     "pruning.criteria.weights.random",
     "pruning.criteria._inputs.require_key",
     "pruning.transforms.subnetwork.owning",

@@ -24,7 +24,7 @@ FLOORS = {
     "coding": 4,
     "report": 4,
     "structure": 5,
-    "training": 5,
+    "population": 5,
     "cli": 5,
     "lottery": 6,
 }

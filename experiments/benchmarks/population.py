@@ -33,12 +33,12 @@ from jax import lax
 from experiments import machine as machines
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
+from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
+from lth_jax.population.segment import batch_rows, init_record
+from lth_jax.population.train import chunks
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report.figures import image
 from lth_jax.store import files
-from lth_jax.training import Member, Plan, candidate_plans, choose_plan, compile_segment
-from lth_jax.training.population import chunks
-from lth_jax.training.segment import batch_rows, init_record
 
 ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"
 NAIVE, MAP, LOOP = "naive jit(vmap(scan))", "lax.map over members", "our single-member loop"
@@ -82,7 +82,7 @@ def alternated(ways: Mapping[str, Way], rounds: int) -> Rates:
 def our_way(task: Task, members: Member, plan: Plan) -> Way:
     """The population in chunks of a plan; each call trains on from where the last one ended."""
     segment = compile_segment(task.trainer, plan)
-    n, steps = members.alive.shape[0], task.trainer.steps
+    n, steps = members.alive.shape[0], task.trainer.eval_every
     nothing = trees.index(task.data, slice(0))
 
     @jax.jit
@@ -126,7 +126,7 @@ def textbook_ways(task: Task, members: Member) -> dict[str, Way]:
     stock = task._replace(trainer=task.trainer._replace(model=task.stock))
     vmapped = jax.jit(jax.vmap(lambda m: textbook(stock, m)))
     mapped = jax.jit(lambda ms: lax.map(lambda m: textbook(task, m), ms))
-    work = members.alive.shape[0] * task.trainer.steps
+    work = members.alive.shape[0] * task.trainer.eval_every
     return {
         NAIVE: Way(lambda: vmapped(members), work),
         MAP: Way(lambda: mapped(members), work),
@@ -145,7 +145,7 @@ def torch_ways(task: Task, members: Member) -> dict[str, Way]:
     some = jax.tree.map(lambda a: a[:2], members)
     alone = torch_twins.one_by_one(task, some, rows[:2])
     together = torch_twins.stacked(task, members, rows)
-    steps = task.trainer.steps
+    steps = task.trainer.eval_every
     ways = {}
     for n in torch_twins.thread_counts():
         ways[f"{ONE}, {n} threads"] = Way(torch_twins.threaded(alone, n), 2 * steps)

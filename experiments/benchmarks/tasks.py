@@ -15,9 +15,8 @@ from jax import lax
 from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.models import MLP, ConvNet, from_linen
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import Member, Trainer, cross_entropy, init_member
-from lth_jax.training.segment import masked_start
+from lth_jax.population import Member, Trainer, cross_entropy, init_member
+from lth_jax.population.segment import masked_start
 from lth_jax.types import Batch, Model
 
 DENSITY, RATE, EXAMPLES = 0.2, 1.2e-3, 2048
@@ -130,12 +129,12 @@ def task(kind: str, steps: int) -> Task:
 
     trainer = Trainer(
         model=from_linen(module),
-        make_optimizer=lambda hyper: masked(optax.adam(hyper["learning_rate"])),
+        make_optimizer=lambda hyper: optax.adam(hyper["learning_rate"]),
         loss=loss,
         metrics={"loss": loss},
         schedule=optax.constant_schedule(1.0),
         order=order,
-        steps=steps,
+        eval_every=steps,
     )
     stock = from_linen(StockConvNet()) if kind == "conv" else trainer.model
     return Task(name, kind, trainer, stock, data, batch, members)

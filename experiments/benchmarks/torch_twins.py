@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.benchmarks.tasks import HEADS, RATE, WIDTH, Task
 from lth_jax import trees
-from lth_jax.training import Member
+from lth_jax.population import Member
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Weights, Tensor, bool], Tensor]

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c01
-from experiments.studies.bench import Bench
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.odds import clones_survive, varied_survive
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED, simultaneous
 from lth_jax.report import tidy
@@ -69,9 +69,9 @@ def log_mean(winners: Winners) -> float:
     return float(np.log(np.mean(winners.varied)) - np.log(np.mean(winners.clones)))
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The primary cell, and the map over all of them with intervals that hold at once."""
-    del bench
+    del runner
     study = config.study
     cells: list[tuple[Any, ...]] = list(
         product(study.grid_types, study.grid_clones, study.grid_repeats)
@@ -112,9 +112,9 @@ def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]])
     )
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Two types (ln 2, but for one family in a thousand), one (0), and the mean count (−ln 2)."""
-    del bench
+    del runner
     study = config.study
 
     def control(

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c02
-from experiments.studies.bench import Bench, vary
-from experiments.studies.popup import search
+from experiments.studies.edge_popup import search
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import keys
 from lth_jax.measures import odds, xor
 from lth_jax.measures.intervals import clopper_pearson
@@ -65,15 +65,15 @@ def parts(few: NDArray[np.int64], many: NDArray[np.int64], study: ConfigDict) ->
     ]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """XOR at every width; then random and learned masks of an MLP on MNIST-1D."""
     study, seed = config.study, config.experiment.seed
     found = {h: wins(h, study.seeds, seed) for h in study.hidden}
-    trained, told, steps = random_masks(bench, config)
+    trained, told, steps = random_masks(runner, config)
     return Evidence(
         primaries=parts(found[study.hidden[0]], found[study.hidden[-1]], study),
         rows=[row for hidden, won in found.items() for row in _rows(hidden, won)],
-        secondary=[*trained, *learned_masks(bench, config)],
+        secondary=[*trained, *learned_masks(runner, config)],
         member_steps=steps,
         notes=(*told, _given()),
     )
@@ -92,11 +92,11 @@ def _rows(hidden: int, won: NDArray[np.int64]) -> list[Row]:
     ]
 
 
-def random_masks(bench: Bench, config: ConfigDict) -> tuple[list[Primary], list[str], int]:
+def random_masks(runner: StudyRunner, config: ConfigDict) -> tuple[list[Primary], list[str], int]:
     """How often a random mask, trained, comes within the margin of its dense parent."""
     study = config.study
     cells = {f"{d:g}": vary(config, prune__final=d) for d in study.densities}
-    found = bench.ladders(PROTOCOL.claim, cells)
+    found = runner.ladders(PROTOCOL.claim, cells)
     parts, told = [], []
     for cell in cells:
         dense, random = (
@@ -110,11 +110,11 @@ def random_masks(bench: Bench, config: ConfigDict) -> tuple[list[Primary], list[
     return parts, ["; ".join(told) + " (Clopper and Pearson)."], found.member_steps
 
 
-def learned_masks(bench: Bench, config: ConfigDict) -> list[Primary]:
+def learned_masks(runner: StudyRunner, config: ConfigDict) -> list[Primary]:
     """What masks of networks that were never trained reach, by their width."""
     study = config.study.popup
     found = {
-        width: search(bench, vary(config, model__options__features=(width, 10)), study)
+        width: search(runner, vary(config, model__options__features=(width, 10)), study)
         for width in study.widths
     }
     few, many = study.widths[0], study.widths[-1]
@@ -144,9 +144,9 @@ def _given() -> str:
     )
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Sums of subsets come within 0.01 of any target; linear networks are never XOR."""
-    del bench
+    del runner
     study = config.study
     gaps = np.array([_gaps(np.random.default_rng([912, i])) for i in range(study.control_seeds)])
     met = (gaps <= 0.01).astype(float)

@@ -9,16 +9,16 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c03, common
-from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
 from lth_jax.coding import codecs, integers
 from lth_jax.coding.entropy import break_even_density
 from lth_jax.coding.size import rate_points
 from lth_jax.coding.stored import Stored
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
-from lth_jax.training.segment import evaluate
 
 PROTOCOL = Protocol(
     claim="C3",
@@ -56,13 +56,13 @@ def saved(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, fl
     return {name: 100 * (1 - own[name] / other[name]) for name in own}
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    tuned = bench.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
+    tuned = runner.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
     cell = vary(config, optimizer__learning_rate=tuned.rates["ticket"])
-    networks = {arm: _networks(bench, cell, arm) for arm in ("dense", "ticket")}
+    networks = {arm: _networks(runner, cell, arm) for arm in ("dense", "ticket")}
     rows = [row for one in networks["ticket"] for row in _rows(one)]
     last = max(one.level for one in networks["ticket"])
     tickets = [one for one in networks["ticket"] if one.level == last]
@@ -70,17 +70,17 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     return Evidence(
         primaries=[Primary(f"{SAVED}, ticket against shuffled", values, study.delta, "%")],
         rows=rows,
-        secondary=_beside_dense(bench, config, networks["dense"], tickets),
+        secondary=_beside_dense(runner, config, networks["dense"], tickets),
         gate=100 * (tuned.of("ticket", TEST) - tuned.of("shuffle", TEST)),
         member_steps=tuned.member_steps,
         flops=tuned.flops(),
-        notes=(tuned.told(), _break_even()),
+        notes=(tuned.described(), _break_even()),
     )
 
 
-def _networks(bench: Bench, config: ConfigDict, arm: str) -> list[Stored]:
+def _networks(runner: StudyRunner, config: ConfigDict, arm: str) -> list[Stored]:
     """Level by level, by replicate."""
-    found = bench.networks(PROTOCOL.claim, config, (arm,))
+    found = runner.networks(PROTOCOL.claim, config, (arm,))
     return sorted(found, key=lambda one: (one.level, one.replicate))
 
 
@@ -94,12 +94,12 @@ def _rows(one: Stored) -> list[Row]:
 
 
 def _beside_dense(
-    bench: Bench, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
+    runner: StudyRunner, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
 ) -> list[Primary]:
     """Bytes and accuracy of tickets and of their dense parents at few bits per value."""
-    lab = bench.lab(config)
-    test = jax.jit(lambda p, s: evaluate(lab.trainer, p, s, lab.data.test)["accuracy"])
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+    task = runner.task(config)
+    test = jax.jit(lambda p, s: evaluate(task.trainer, p, s, task.data.test)["accuracy"])
+    like = task.shapes
 
     def weighed(one: Stored) -> list[tuple[float, float]]:
         points = rate_points(
@@ -131,9 +131,9 @@ def _break_even() -> str:
     return f"A mask without order pays below density {told} bits per value."
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Masks whose rows are of two densities, and masks without any order."""
-    del bench
+    del runner
     study = config.study
     shapes = {"first": (40, 90), "second": (90, 90), "third": (90, 10)}
 

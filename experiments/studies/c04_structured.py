@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -11,10 +10,10 @@ from numpy.typing import NDArray
 from experiments import units
 from experiments.configs.studies import c04, common
 from experiments.networks import module
-from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Tuned
 from experiments.studies.speed import mostly_dead, time_saved
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.coding.stored import Stored
@@ -46,15 +45,15 @@ RATE, TEST = "optimizer__learning_rate", "test_accuracy_final"
 ARMS = ("dense", "ticket", "scratch", "random_units")
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both networks' ladders, the full-budget scratch of the convolutional one, and times."""
     same = {"seed": config.experiment.seed, "replicates": config.experiment.replicates}
     kinds = {"channels": config, "heads": vary(config.heads, **same)}
-    tuned = {kind: _tuned(bench, kind, part, config.study) for kind, part in kinds.items()}
+    tuned = {kind: _tuned(runner, kind, part, config.study) for kind, part in kinds.items()}
     values = {kind: {arm: 100 * one.of(arm, TEST) for arm in ARMS} for kind, one in tuned.items()}
-    values["channels"]["scratch-B"] = 100 * _full_budget(bench, config, tuned["channels"])
+    values["channels"]["scratch-B"] = 100 * _full_budget(runner, config, tuned["channels"])
     saved = {
-        kind: _time_saved(bench, kind, kinds[kind], tuned[kind], config.study) for kind in kinds
+        kind: _time_saved(runner, kind, kinds[kind], tuned[kind], config.study) for kind in kinds
     }
     margin, delta = config.study.margin, config.study.delta
     steps = config.study.longer * config.experiment.train.steps * same["replicates"]
@@ -76,7 +75,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ],
         gate=np.mean([of["ticket"] - of["random_units"] for of in values.values()], axis=0),
         member_steps=steps + sum(one.member_steps for one in tuned.values()),
-        notes=tuple(f"{kind.capitalize()}. {one.told()}" for kind, one in tuned.items()),
+        notes=tuple(f"{kind.capitalize()}. {one.described()}" for kind, one in tuned.items()),
     )
 
 
@@ -96,26 +95,26 @@ def _name(kind: str) -> str:
     return f"{PROTOCOL.claim}-{kind}"
 
 
-def _tuned(bench: Bench, kind: str, config: ConfigDict, study: ConfigDict) -> Tuned:
+def _tuned(runner: StudyRunner, kind: str, config: ConfigDict, study: ConfigDict) -> Tuned:
     """Tuned ladders; the pilot holds out other digits."""
     pilot = vary(common.pilot(config, study.pilot_seeds), data__seed=1)
-    return bench.tuned(_name(kind), config, pilot, study.rates, ARMS)
+    return runner.tuned(_name(kind), config, pilot, study.rates, ARMS)
 
 
-def _full_budget(bench: Bench, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
+def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
     """Scratch-B (Liu et al., 2019): the tickets' shapes, newly drawn, with all the compute.
 
     Every ticket's shape gets the weights that another replicate's dense network began with, as a
     network of that size would have them.
     """
     name, cell = _name("channels"), vary(config, **{RATE: tuned.rates["ticket"]})
-    lab, fan = bench.lab(config), units.fan_of(module(config.experiment))
+    task, fan = runner.task(config), units.fan_of(module(config.experiment))
     last = config.experiment.prune.levels
-    tickets = [one for one in bench.networks(name, cell, ("ticket",)) if one.level == last]
+    tickets = [one for one in runner.networks(name, cell, ("ticket",)) if one.level == last]
     tickets.sort(key=lambda one: one.replicate)
-    origins = bench.origins(name, cell)
-    model, example = lab.trainer.model, lab.data.train.x[:1]
-    like = jax.eval_shape(model.init, lab.root, example)[0]
+    origins = runner.origins(name, cell)
+    model, example = task.trainer.model, task.data.train.x[:1]
+    like = task.shapes[0]
     layouts = model.layouts(example) if model.layouts else None
     starts = []
     for one, own, other in zip(tickets, origins, np.roll(np.arange(len(origins)), 1), strict=True):
@@ -131,24 +130,24 @@ def _full_budget(bench: Bench, config: ConfigDict, tuned: Tuned) -> NDArray[np.f
         train__steps=config.study.longer * config.experiment.train.steps,
         **{RATE: tuned.rates["scratch"]},
     )
-    return bench.retrain(name, longer, starts)["results"][TEST]
+    return runner.retrain(name, longer, starts)["results"][TEST]
 
 
 def _time_saved(
-    bench: Bench, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
+    runner: StudyRunner, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
 ) -> NDArray[np.float64]:
     """How much less time a ticket's forward pass takes than the dense network's, in per cent."""
 
     def last(arm: str) -> Stored:
         cell = vary(config, **{RATE: tuned.rates[arm]})
-        return max(bench.networks(_name(kind), cell, (arm,)), key=lambda one: one.level)
+        return max(runner.networks(_name(kind), cell, (arm,)), key=lambda one: one.level)
 
-    return time_saved(bench, config, last("dense"), last("ticket"), study)
+    return time_saved(runner, config, last("dense"), last("ticket"), study)
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """A network of which three quarters are dead, and one of which every unit is needed."""
-    del bench
+    del runner
     study = config.study
     apart, saved = mostly_dead(np.random.default_rng(941), study)
     rngs = (np.random.default_rng([942, i]) for i in range(study.control_seeds))

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c05, common
-from experiments.studies import regimes
-from experiments.studies.bench import Bench, dense_only, vary
+from experiments.studies import simultaneous
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import calibration, ensembles
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
@@ -73,18 +73,18 @@ def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
 
 
 def judged(
-    bench: Bench, config: ConfigDict, arm: str, level: int, sizes: Sequence[int]
+    runner: StudyRunner, config: ConfigDict, arm: str, level: int, sizes: Sequence[int]
 ) -> list[list[Judged]]:
     """The ensembles of the first so many starts, for each of some sizes, one per seed."""
     found = [
         network
         for cell in restarted(config, max(sizes)).values()
-        for network in bench.networks(PROTOCOL.claim, cell, (arm,))
+        for network in runner.networks(PROTOCOL.claim, cell, (arm,))
         if network.level == level
     ]
-    data = bench.dataset(config)
+    data = runner.dataset(config)
     validation, test = (
-        bench.logits(PROTOCOL.claim, config, found, part.x).reshape(
+        runner.logits(PROTOCOL.claim, config, found, part.x).reshape(
             max(sizes), -1, len(part.y), data.classes
         )
         for part in (data.validation, data.test)
@@ -105,7 +105,7 @@ def judged(
     return [[one(seed, size) for seed in range(test.shape[1])] for size in sizes]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ensembles of tickets, of dense networks small and large, and of shuffled masks."""
     study, name, levels = config.study, PROTOCOL.claim, config.experiment.prune.levels
     cells = {
@@ -118,12 +118,12 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     rates, trained = {}, {}
     for cell, planned in cells.items():
         arm, pilot = cell if cell == TICKET else DENSE, common.pilot(planned, study.pilot_seeds)
-        rates[cell] = bench.tune(name, pilot, study.rates, (arm,))[arm]
+        rates[cell] = runner.tune(name, pilot, study.rates, (arm,))[arm]
         cells[cell] = vary(planned, optimizer__learning_rate=rates[cell])
-        trained[cell] = bench.ladders(name, restarted(cells[cell], starts[cell]))
+        trained[cell] = runner.ladders(name, restarted(cells[cell], starts[cell]))
 
     def of(cell: str, arm: str, level: int, *sizes: int) -> list[list[Judged]]:
-        return judged(bench, cells[cell], arm, level, sizes)
+        return judged(runner, cells[cell], arm, level, sizes)
 
     many, few = of("dense", DENSE, 0, study.trained, study.dense)
     found = {
@@ -151,9 +151,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             "1 wide": cost["wide"][DENSE],
         },
         notes=(
-            f"Learning rates chosen on pilot seeds: {told(rates)}.",
+            f"Learning rates chosen on pilot seeds: {described(rates)}.",
             f"Likelihood over {study.dense} dense at equal cost, in percent, all intervals at "
-            f"once: {regimes.told(by_density(study, found))}.",
+            f"once: {simultaneous.described(by_density(study, found))}.",
         ),
     )
 
@@ -167,7 +167,7 @@ def by_density(
     return {arm: 100 * (1 - np.array([one.nll for one in found[arm]]) / few) for arm in arms}
 
 
-def told(rates: Mapping[str, float]) -> str:
+def described(rates: Mapping[str, float]) -> str:
     """The chosen rates in words."""
     return ", ".join(f"{cell} {rate:g}" for cell, rate in rates.items())
 
@@ -210,13 +210,13 @@ def evidence(study: ConfigDict, found: Mapping[str, Sequence[Judged]]) -> Eviden
     )
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least squares on 40 features against the mean of two fits on 20 each: as many coefficients.
 
     With 50 examples the excess risks are 40/9 and 1.19 of the noise's variance: averaging wins;
     with 200 they are .25 and .61: its bias loses.
     """
-    del bench
+    del runner
 
     def control(n: int, expected: str) -> Control:
         rngs = (np.random.default_rng(500 + i) for i in range(config.study.control_seeds))

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c06
-from experiments.studies.bench import Bench, program, vary
-from experiments.studies.edges import stability_edges
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.sharpness import stability_edges
 from experiments.studies.starts import Start, fingerprint
+from experiments.studies.study_runner import StudyRunner, program, vary
 from lth_jax import store as stores
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -46,17 +46,17 @@ WHEN = ("at the start", "when trained")
 Losses = NDArray[np.float64]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Masks of two ladders and shuffled ones, each trained at every rate from the same start."""
     study, name = config.study, PROTOCOL.claim
     slow = vary(config, optimizer__learning_rate=study.slow, controls=())
-    found = bench.ladders(name, {"found": config, "found slowly": slow})
-    origins = bench.origins(name, config)
+    found = runner.ladders(name, {"found": config, "found slowly": slow})
+    origins = runner.origins(name, config)
     masks = {
         "dense": [start.mask for start in origins],
-        "ticket": _masks(bench, config, "ticket"),
-        "shuffle": _masks(bench, config, "shuffle"),
-        "ticket found slowly": _masks(bench, slow, "ticket"),
+        "ticket": _masks(runner, config, "ticket"),
+        "shuffle": _masks(runner, config, "shuffle"),
+        "ticket found slowly": _masks(runner, slow, "ticket"),
     }
     starts = [
         start._replace(mask=mask, hyper={"learning_rate": rate})
@@ -64,12 +64,12 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         for start, mask in zip(origins, masks[arm], strict=True)
         for rate in study.rates
     ]
-    trained = bench.retrain(name, config, starts)
+    trained = runner.retrain(name, config, starts)
     shape = (len(PROTOCOL.arms), len(origins), len(study.rates))
     ended = np.reshape(trained["results"]["train_loss_final"], shape).astype(float)
     losses = dict(zip(PROTOCOL.arms, ended, strict=True))
     best = {arm: _best_rates(study.rates, losses[arm]) for arm in PROTOCOL.arms}
-    edges = _edges(bench, config, starts, trained["params"], losses)
+    edges = _edges(runner, config, starts, trained["params"], losses)
     lowest = {arm: np.log(np.nanmin(losses[arm], axis=1)) for arm in PROTOCOL.arms}
     accuracy = 100 * trained["results"]["test_accuracy_final"].astype(float)
     reached = {arm: accuracy[_best_members(losses, arm)] for arm in PROTOCOL.arms}
@@ -119,9 +119,9 @@ def _octaves(name: str, values: Any) -> Primary:
     return Primary(name, values, 0.5, "octaves", True)
 
 
-def _masks(bench: Bench, config: ConfigDict, arm: str) -> list[dict[str, NDArray]]:
+def _masks(runner: StudyRunner, config: ConfigDict, arm: str) -> list[dict[str, NDArray]]:
     """The masks of the last level, seed by seed."""
-    return [start.mask for start in bench.starts(PROTOCOL.claim, config, (arm,))[arm]]
+    return [start.mask for start in runner.starts(PROTOCOL.claim, config, (arm,))[arm]]
 
 
 def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
@@ -131,7 +131,7 @@ def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
 
 
 def _edges(
-    bench: Bench,
+    runner: StudyRunner,
     config: ConfigDict,
     starts: Sequence[Start],
     params: Mapping[str, NDArray],
@@ -148,19 +148,19 @@ def _edges(
             begun = [{k: v * one.mask[k] for k, v in one.params.items()} for one in own]
             ended = [{k: v[i] for k, v in params.items()} for i in members]
             for when, points in zip(WHEN, (begun, ended), strict=True):
-                at = (bench, config, own, points, config.study.examples)
+                at = (runner, config, own, points, config.study.examples)
                 found[f"{when}/{arm}"] = stability_edges(*at)
         return Node(found, {})
 
     what = {
         "kind": "edges",
         **{name: config[name].to_dict() for name in ("experiment", "study")},
-        "program": program(bench.lab(config)),
-        "data": bench.dataset(config).fingerprint,
+        "program": program(runner.task(config)),
+        "data": runner.dataset(config).fingerprint,
         "starts": [fingerprint(start) for start in starts],
         "ends": stores.fingerprint(dict(params)),
     }
-    arrays = bench.node(what, compute).arrays
+    arrays = runner.node(what, compute).arrays
     return {when: {arm: arrays[f"{when}/{arm}"] for arm in CURVED} for when in WHEN}
 
 
@@ -193,13 +193,13 @@ def _rows(
     return curves + points
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Gradient descent on least squares, whose best step is 1 / (1 + features/examples).
 
     With 20 examples the best rate of 4 features is log₂(3/1.2) = 1.3 octaves above that of 40, in
     the limit of many; of 20 features it is that of 20 others.
     """
-    del bench
+    del runner
     rates = np.log2(config.study.rates)
 
     def best(rng: np.random.Generator, features: int) -> float:

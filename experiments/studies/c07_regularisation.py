@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c07, common
-from experiments.studies import regimes
-from experiments.studies.bench import Bench, dense_beside, dense_only, vary
+from experiments.studies import simultaneous
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Tuned
+from experiments.studies.study_runner import StudyRunner, dense_beside, dense_only, vary
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -38,11 +38,11 @@ PROTOCOL = Protocol(
 RATE = "optimizer__learning_rate"
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders, the small and the long dense network, and the arm of random labels."""
     study, name = config.study, PROTOCOL.claim
     arms = ("dense", "ticket", "reinit", "shuffle")
-    tuned = bench.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
+    tuned = runner.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
     rate = {arm: {RATE: tuned.rates[arm]} for arm in arms}
     others = {
         **dense_beside(config, study.small, tuned.rates["dense"]),
@@ -51,7 +51,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         ),
         "random labels, dense": dense_only(config, train__label_noise=study.noise, **rate["dense"]),
     }
-    beside = bench.ladders(name, others)
+    beside = runner.ladders(name, others)
 
     def of(arm: str, metric: str) -> Any:
         if arm in ("small", "dense+"):
@@ -117,9 +117,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         member_steps=tuned.member_steps + beside.member_steps,
         flops=tuned.flops(),
         notes=(
-            tuned.told(),
+            tuned.described(),
             "Ticket − dense at each density, in points, all intervals at once: "
-            f"{regimes.told(by_density(config, tuned))}.",
+            f"{simultaneous.described(by_density(config, tuned))}.",
         ),
     )
 
@@ -141,14 +141,14 @@ def by_density(config: ConfigDict, tuned: Tuned) -> dict[str, NDArray[np.float64
     }
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least squares of 60 examples with 8 features that matter of 40.
 
     On the true support the training error rises from 1 − 40/60 to 1 − 8/60 of the noise and the
     test error falls from 1 + 40/19 to 1 + 8/51 of it; on 8 features drawn at random the test error
     rises, since the signal is lost.
     """
-    del bench
+    del runner
     seeds = config.study.control_seeds
     dense, oracle, drawn = (
         np.array(

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c08, common
-from experiments.studies import regimes
-from experiments.studies.bench import Bench, vary
+from experiments.studies import simultaneous
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Results
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -81,13 +81,13 @@ class Ladders:
         return ticket - 100 * self._found.of(cell, "shuffle", "test_accuracy_final", self._level)
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders for every number of examples and noise, each level at the rate that suits it."""
     study, [level] = config.study, config.experiment.control_levels
     few, many = study.asked
-    tuned = {n: _liked(bench, vary(config, train__share=n)) for n in study.asked}
+    tuned = {n: _liked(runner, vary(config, train__share=n)) for n in study.asked}
     rates = {n: tuned[few if n <= few else many] for n in study.examples}
-    found = bench.ladders(PROTOCOL.claim, _cells(config, rates))
+    found = runner.ladders(PROTOCOL.claim, _cells(config, rates))
     known = evidence(config, Ladders(found, rates, level))
     told = f"Learning rates chosen on pilot seeds: {_told(tuned)}."
     return known._replace(member_steps=found.member_steps, notes=(told, *known.notes))
@@ -174,7 +174,7 @@ def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
     best = {cell: values[:seeds] for cell, values in best.items()}
     return "; ".join(
         f"{cell}: {2**one.estimate:.2f} [{2**one.low:.2f}, {2**one.high:.2f}]"
-        for cell, one in regimes.at_once(best).items()
+        for cell, one in simultaneous.at_once(best).items()
     )
 
 
@@ -185,12 +185,12 @@ def _seeds(config: ConfigDict, n: int, noise: float) -> int:
     return seeds if asked else min(seeds, config.study.map_seeds)
 
 
-def _liked(bench: Bench, config: ConfigDict) -> Liked:
+def _liked(runner: StudyRunner, config: ConfigDict) -> Liked:
     """The best rates by validation loss, for the number of examples that is shared out."""
     study, [level] = config.study, config.experiment.control_levels
     pilot = common.pilot(config, study.pilot_seeds)
     cells = {f"{rate:g}": vary(pilot, optimizer__learning_rate=rate) for rate in study.rates}
-    found = bench.ladders(f"{PROTOCOL.claim}-{config.experiment.train.share}-pilot", cells)
+    found = runner.ladders(f"{PROTOCOL.claim}-{config.experiment.train.share}-pilot", cells)
 
     def best(arm: str, at: int) -> float:
         def loss(rate: float) -> float:
@@ -228,13 +228,13 @@ def _won(ladders: Ladders, n: int, noise: float) -> NDArray[np.float64]:
     return test[np.arange(len(test)), chosen] - test[:, 0]
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least squares on the first 1, 2, 4, … 32 features, whose mean test errors are known.
 
     With weights 2/j the best number of features is 9 for 40 examples and 32 for 640; for other
     examples, as many as before, it is the same as before.
     """
-    del bench
+    del runner
     sizes, weights = [2**power for power in range(6)], 2 / np.arange(1, 33)
 
     def best(rng: np.random.Generator, n: int) -> float:

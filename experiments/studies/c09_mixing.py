@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c09
 from experiments.studies.agreement import at, kappa, largest, stacked
-from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.keys import derive, from_seed
 from lth_jax.measures.mixing import mixed_least_squares
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -39,10 +39,10 @@ PROTOCOL = Protocol(
 )
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Trains every recipe on two data orders from every initialisation, and compares masks."""
     study, name = config.study, PROTOCOL.claim
-    ladder = bench.ladders(name, {"plain": config})
+    ladder = runner.ladders(name, {"plain": config})
     recipes = {
         "plain": config,
         "longer": vary(config, train__steps=2 * config.experiment.train.steps),
@@ -50,9 +50,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         "mixup": vary(config, train__mixup=study.mixup),
         "cutmix": vary(config, train__cutmix=study.cutmix),
     }
-    origins = bench.origins(name, config)
+    origins = runner.origins(name, config)
     starts = origins + [_reordered(start, config) for start in origins]
-    trained = {recipe: bench.retrain(name, one, starts) for recipe, one in recipes.items()}
+    trained = {recipe: runner.retrain(name, one, starts) for recipe, one in recipes.items()}
     kept = 1 - config.experiment.prune.rate
     found = {recipe: largest(arrays["params"], kept) for recipe, arrays in trained.items()}
     first = largest(stacked(origins), kept)
@@ -66,7 +66,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
 
     agreed = {r: np.array([agreement(r, i) for i in range(len(origins))]) for r in recipes}
     lost = {recipe: agreed["plain"] - values for recipe, values in agreed.items()}
-    crossed = _crossed(bench, recipes, origins, found)
+    crossed = _crossed(runner, recipes, origins, found)
     initial = np.array([kappa(at(first, i), at(found["plain"], i)) for i in range(len(origins))])
     rows = [
         {"arm": recipe, "replicate": i, "metric": "agreement", "value": float(value)}
@@ -104,7 +104,7 @@ def _reordered(start: Start, config: ConfigDict) -> Start:
     return start._replace(data_key=derive(root, start.replicate, "child", 1))
 
 
-def _crossed(bench: Bench, recipes: Any, origins: Sequence[Start], found: Any) -> Any:
+def _crossed(runner: StudyRunner, recipes: Any, origins: Sequence[Start], found: Any) -> Any:
     """Accuracy under the mask of the recipe trained with, minus under the other's; 2 × 2."""
     gains = []
     for recipe, other in (("plain", "mixup"), ("mixup", "plain")):
@@ -113,15 +113,15 @@ def _crossed(bench: Bench, recipes: Any, origins: Sequence[Start], found: Any) -
             for mask in (recipe, other)
             for i, start in enumerate(origins)
         ]
-        results = bench.retrain(PROTOCOL.claim, recipes[recipe], starts)["results"]
+        results = runner.retrain(PROTOCOL.claim, recipes[recipe], starts)["results"]
         own, others = np.split(100 * results["test_accuracy_final"], 2)
         gains.append(own - others)
     return np.mean(gains, axis=0)
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least squares on 24 neighbouring features: Mixup keeps its minimiser, CutMix does not."""
-    del bench
+    del runner
     rngs = [np.random.default_rng(700 + i) for i in range(config.study.control_seeds)]
     lost = np.array([_lost_by_mixing(rng) for rng in rngs])
     return [

@@ -13,8 +13,8 @@ from scipy import special
 
 from experiments import networks
 from experiments.configs.studies import c10
-from experiments.studies.bench import Bench, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
 from lth_jax.coding.stored import Stored
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
@@ -50,30 +50,30 @@ Values = NDArray[np.float64]
 Seen = Mapping[str, Values]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Trains on from the dense networks with and without the cut, and looks at attention."""
     name, last = PROTOCOL.claim, config.experiment.prune.levels
-    ladder = bench.ladders(name, {"plain": config})
+    ladder = runner.ladders(name, {"plain": config})
     cut = vary(config)
     cut.experiment.model.options.top_k = config.study.top_k
 
     def ended(arm: str, level: int) -> list[Stored]:
-        networks = [one for one in bench.networks(name, config, (arm,)) if one.level == level]
+        networks = [one for one in runner.networks(name, config, (arm,)) if one.level == level]
         return sorted(networks, key=lambda one: one.replicate)
 
     dense, tickets = ended(DENSE, 0), ended(TICKET, last)
     starts = [
         origin._replace(params=one.params, state=one.state)
-        for origin, one in zip(bench.origins(name, config), dense, strict=True)
+        for origin, one in zip(runner.origins(name, config), dense, strict=True)
     ]
-    whole, top = (bench.retrain(name, one, starts) for one in (config, cut))
+    whole, top = (runner.retrain(name, one, starts) for one in (config, cut))
     looked = {
-        "dense": _look(bench, config, whole["params"]),
-        "dense, cut": _look(bench, cut, whole["params"]),
-        "top 4": _look(bench, cut, top["params"]),
-        "weight ticket": _look(bench, config, _stacked([one.params for one in tickets])),
+        "dense": _look(runner, config, whole["params"]),
+        "dense, cut": _look(runner, cut, whole["params"]),
+        "top 4": _look(runner, cut, top["params"]),
+        "weight ticket": _look(runner, config, _stacked([one.params for one in tickets])),
     }
-    before = _look(bench, config, _stacked([one.params for one in dense]))["entropy"]
+    before = _look(runner, config, _stacked([one.params for one in dense]))["entropy"]
     ticket, shuffle = (ladder.of("plain", arm, ACCURACY) for arm in (TICKET, "shuffle"))
     gained = 100 * (top["results"][ACCURACY] - whole["results"][ACCURACY])
     steps = 2 * len(starts) * config.experiment.train.steps
@@ -132,10 +132,10 @@ def _stacked(trees_of: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees_of)
 
 
-def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Values]:
+def _look(runner: StudyRunner, config: ConfigDict, params: Any) -> dict[str, Values]:
     """Entropy in nats and the mass on the marked key, one number per network."""
     module, model = networks.module(config.experiment), networks.model(config.experiment)
-    test = bench.dataset(config).test
+    test = runner.dataset(config).test
     x = jnp.asarray(test.x[: config.study.examples])
     marked = x >= config.experiment.data.options.symbols
     like, state = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -152,9 +152,9 @@ def _look(bench: Bench, config: ConfigDict, params: Any) -> dict[str, Values]:
     return {"entropy": np.asarray(entropy), MASS: np.asarray(mass)}
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Cutting scores lowers entropy for certain; cutting random query and key weights raises it."""
-    del bench
+    del runner
     rngs = [np.random.default_rng(500 + i) for i in range(config.study.control_seeds)]
     drawn = np.array([_entropies(rng, config.study.top_k) for rng in rngs])
     whole, cut, pruned = drawn.T

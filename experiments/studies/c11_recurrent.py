@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c11, common
 from experiments.studies.agreement import at, kappa, largest
-from experiments.studies.bench import Bench, dense_only, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.keys import derive, from_seed
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius
@@ -42,29 +42,29 @@ PROTOCOL = Protocol(
 )
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The ladder, shuffled twins of the tickets' radius, and the unrolled twin's masks."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    rates = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, pilot, study.rates, ("ticket", "shuffle"))
     config = vary(config, optimizer__learning_rate=rates["ticket"])
-    ladder = bench.ladders(name, {"tied": config})
-    origins = bench.origins(name, config)
-    begun = bench.starts(name, config, ("ticket", "shuffle"))
+    ladder = runner.ladders(name, {"tied": config})
+    origins = runner.origins(name, config)
+    begun = runner.starts(name, config, ("ticket", "shuffle"))
     hyper = {"learning_rate": rates["shuffle"]}
     shuffled = [start._replace(hyper=hyper) for start in begun["shuffle"]]
     twins = [
         _of_radius(start, _radius(ticket))
         for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
-    ended = bench.retrain(name, config, [*shuffled, *twins])["results"]["test_accuracy_final"]
+    ended = runner.retrain(name, config, [*shuffled, *twins])["results"]["test_accuracy_final"]
     accuracy = {
         arm: 100 * ladder.of("tied", arm, "test_accuracy_final")
         for arm in ("dense", "ticket", "reinit")
     }
     accuracy |= zip(PROTOCOL.arms[3:], np.split(100 * ended.astype(float), 2), strict=True)
     radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
-    agreed = _agreed(bench, config, origins[: study.siblings])
+    agreed = _agreed(runner, config, origins[: study.siblings])
     networks = 3 * len(origins) + 4 * len(agreed["tied"])  # besides those of the ladder
     return evidence(study.delta, accuracy, radii, agreed)._replace(
         member_steps=ladder.member_steps + networks * config.experiment.train.steps,
@@ -106,17 +106,17 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
     )
 
 
-def _agreed(bench: Bench, config: ConfigDict, origins: Sequence[Start]) -> dict[str, Values]:
+def _agreed(runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]) -> dict[str, Values]:
     """κ of two data orders in the tied network, and in its unrolled twin from its own starts."""
     name = f"{PROTOCOL.claim}-untied"
     unrolled = dense_only(config)
     unrolled.experiment.model.options.tied = False
-    bench.ladders(name, {"untied": unrolled})
+    runner.ladders(name, {"untied": unrolled})
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
-    twins = bench.origins(name, unrolled)[: len(origins)]
+    twins = runner.origins(name, unrolled)[: len(origins)]
     return {
-        "tied": _siblings(bench, PROTOCOL.claim, config, origins, kept),
-        "unrolled": _siblings(bench, PROTOCOL.claim, unrolled, twins, kept),
+        "tied": _siblings(runner, PROTOCOL.claim, config, origins, kept),
+        "unrolled": _siblings(runner, PROTOCOL.claim, unrolled, twins, kept),
     }
 
 
@@ -132,19 +132,19 @@ def _of_radius(start: Start, radius: float) -> Start:
 
 
 def _siblings(
-    bench: Bench, name: str, config: ConfigDict, origins: Sequence[Start], density: float
+    runner: StudyRunner, name: str, config: ConfigDict, origins: Sequence[Start], density: float
 ) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""
     root, n = from_seed(config.experiment.seed), len(origins)
     other = [s._replace(data_key=derive(root, s.replicate, "child", 1)) for s in origins]
-    trained = bench.retrain(name, config, [*origins, *other])
+    trained = runner.retrain(name, config, [*origins, *other])
     found = largest(trained["params"], density)
     return np.array([kappa(at(found, i), at(found, n + i)) for i in range(n)])
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Linear recurrences: a shift register has a ticket, weights that are all alike have none."""
-    del bench
+    del runner
     rngs = [np.random.default_rng(300 + i) for i in range(config.study.control_seeds)]
     register = np.array([masked_fits(rng, shift_register(12), kept=11) for rng in rngs])
     even = np.array(

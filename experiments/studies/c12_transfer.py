@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c12, common
-from experiments.studies import regimes
-from experiments.studies.bench import Bench, vary
+from experiments.studies import simultaneous
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.transfer import excess_risk, fieller
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -47,18 +47,18 @@ MLPS = ("into residual", "new init", "into plain")
 Masks = list[dict[str, NDArray]]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both pairs of networks, the masks carried over, and back again for the MLPs."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    rates = bench.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, pilot, study.rates, ("ticket", "shuffle"))
     config, plain = _pair(config, study.plain, rates)
-    masks, steps = _found(bench, name, config, plain)
+    masks, steps = _found(runner, name, config, plain)
     turned = masks | {"ticket": masks["transfer"], "transfer": masks["ticket"]}
-    into = _trained(bench, name, config, masks, rates["shuffle"])
-    back = _trained(bench, name, plain, turned, rates["shuffle"])
-    fresh = _trained(bench, name, config, masks, rates["shuffle"], new=True)
-    convs, conv_steps, conv_rates = _conv(bench, config)
+    into = _trained(runner, name, config, masks, rates["shuffle"])
+    back = _trained(runner, name, plain, turned, rates["shuffle"])
+    fresh = _trained(runner, name, config, masks, rates["shuffle"], new=True)
+    convs, conv_steps, conv_rates = _conv(runner, config)
     pairs = dict(zip(MLPS, (into, fresh, back), strict=True)) | {"VGG to ResNet": convs}
     gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
     trained = 9 * len(gain) * config.experiment.train.steps
@@ -88,7 +88,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         notes=(
             *(_kept(pair, arms) for pair, arms in pairs.items()),
             "Transfer − shuffle between MLPs, in points, all intervals at once: "
-            f"{regimes.told({pair: _gain(pairs[pair], 'transfer') for pair in MLPS})}.",
+            f"{simultaneous.described({pair: _gain(pairs[pair], 'transfer') for pair in MLPS})}.",
             f"Learning rates: ticket {rates['ticket']:g}, shuffle {rates['shuffle']:g}; of the "
             f"convolutional pair {conv_rates['ticket']:g} and {conv_rates['shuffle']:g}.",
         ),
@@ -110,13 +110,13 @@ def _plain(config: ConfigDict, network: ConfigDict) -> ConfigDict:
 
 
 def _found(
-    bench: Bench, name: str, config: ConfigDict, plain: ConfigDict
+    runner: StudyRunner, name: str, config: ConfigDict, plain: ConfigDict
 ) -> tuple[dict[str, Masks], int]:
     """The masks of both networks' last level, seed by seed, and the steps it took."""
-    ladders = bench.ladders(name, {"residual": config, "plain": plain})
+    ladders = runner.ladders(name, {"residual": config, "plain": plain})
 
     def masks(cell: ConfigDict, arm: str) -> Masks:
-        return [start.mask for start in bench.starts(name, cell, (arm,))[arm]]
+        return [start.mask for start in runner.starts(name, cell, (arm,))[arm]]
 
     own, foreign, shuffled = (
         masks(config, "ticket"),
@@ -127,7 +127,7 @@ def _found(
 
 
 def _trained(
-    bench: Bench,
+    runner: StudyRunner,
     name: str,
     config: ConfigDict,
     masks: Mapping[str, Masks],
@@ -139,7 +139,7 @@ def _trained(
 
     Shuffled masks have a learning rate of their own.
     """
-    origins = bench.origins(name, config)
+    origins = runner.origins(name, config)
     points = origins[1:] + origins[:1] if new else origins
 
     def start(arm: str, i: int) -> Start:
@@ -150,20 +150,20 @@ def _trained(
         return origins[i]._replace(params=points[i].params, mask=known, hyper=hyper)
 
     starts = [start(arm, i) for arm in masks for i in range(len(origins))]
-    accuracy = bench.retrain(name, config, starts)["results"]["test_accuracy_final"]
+    accuracy = runner.retrain(name, config, starts)["results"]["test_accuracy_final"]
     return dict(zip(masks, 100 * np.reshape(accuracy, (len(masks), -1)).astype(float), strict=True))
 
 
-def _conv(bench: Bench, config: ConfigDict) -> tuple[dict[str, Any], int, dict[str, float]]:
+def _conv(runner: StudyRunner, config: ConfigDict) -> tuple[dict[str, Any], int, dict[str, float]]:
     """The pair of convolutional networks, the steps it took, and its learning rates."""
     name, study = f"{PROTOCOL.claim}-conv", config.study
     given = ConfigDict({"experiment": config.conv})
     pilot = vary(common.pilot(given, study.conv_pilot_seeds), data__seed=PILOT_SPLIT)
-    rates = bench.tune(name, pilot, study.conv_rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, pilot, study.conv_rates, ("ticket", "shuffle"))
     residual, plain = _pair(given, study.conv_plain, rates)
-    masks, steps = _found(bench, name, residual, plain)
+    masks, steps = _found(runner, name, residual, plain)
     trained = sum(map(len, masks.values())) * residual.experiment.train.steps
-    return _trained(bench, name, residual, masks, rates["shuffle"]), steps + trained, rates
+    return _trained(runner, name, residual, masks, rates["shuffle"]), steps + trained, rates
 
 
 def _gain(arms: Mapping[str, Any], arm: str) -> Any:
@@ -175,7 +175,7 @@ def _kept(pair: str, arms: Mapping[str, Any]) -> str:
     return f"{pair}: kept {share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}] of its worth."
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Linear layers `y = W x` and `y = x + R x`, whose optima differ by the identity.
 
     W has 10 inputs and outputs, a fifth of it off the diagonal and half of the diagonal nonzero.
@@ -183,7 +183,7 @@ def controls(bench: Bench, config: ConfigDict) -> list[Control]:
     a shuffled one about 18, and the layer's own nothing. With its rows in another order it is as
     good as shuffled.
     """
-    del bench
+    del runner
 
     def parts(permuted: bool) -> list[Primary]:
         drawn = [_risks(np.random.default_rng(1200 + i), permuted) for i in range(seeds)]

@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c13, common
-from experiments.studies.bench import Bench, dense_only, vary
-from experiments.studies.lessons import (
+from experiments.studies.distillation import (
     AMISS,
     ANSWERS,
     RATE,
@@ -22,6 +21,7 @@ from experiments.studies.lessons import (
 )
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import distillation
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
@@ -61,22 +61,22 @@ FINAL, LOST = "test_accuracy_final", "test_loss_final"
 ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Students of labels, of teachers, of smoothed labels and of answers that were shuffled."""
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
-    rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
-    lesson = chosen_lessons(bench, f"{name}-pilot", pilot, study, rates)
+    rates = runner.tune(name, pilot, study.rates, (DENSE, TICKET))
+    lesson = chosen_lessons(runner, f"{name}-pilot", pilot, study, rates)
     lesson["shuffle"] = lesson[TICKET]
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
     cells["teacher"] = dense_only(config, **{RATE: rates[DENSE]})
-    ladders = bench.ladders(name, cells)
-    answers = lessons(bench, name, cells["teacher"], seed=config.experiment.seed)
-    starts = bench.starts(name, cells["ticket"], (DENSE, TICKET, "shuffle"))
+    ladders = runner.ladders(name, cells)
+    answers = lessons(runner, name, cells["teacher"], seed=config.experiment.seed)
+    starts = runner.starts(name, cells["ticket"], (DENSE, TICKET, "shuffle"))
     weight, rate = (lesson[TICKET][field] for field in ("distillation", "learning_rate"))
     smoothing = [
         {
-            "label_smoothing": matched(bench, config, answers[ANSWERS], one, weight),
+            "label_smoothing": matched(runner, config, answers[ANSWERS], one, weight),
             "learning_rate": rate,
         }
         for one in starts[TICKET]
@@ -87,7 +87,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         return starts[which], [plain | numbers] * len(starts[which])
 
     found = taught(
-        bench,
+        runner,
         name,
         cells["ticket"],
         answers,
@@ -158,13 +158,13 @@ def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.floa
     )
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least-squares students of the 8 features that matter, of 40, from 60 examples.
 
     The truth as a teacher takes their whole excess risk, 8/51; a dense least-squares fit takes
     exactly nothing; the truth about other examples hurts.
     """
-    del bench
+    del runner
 
     def control(name: str, teacher: str, expected: str) -> Control:
         rngs = (np.random.default_rng(1300 + i) for i in range(config.study.control_seeds))

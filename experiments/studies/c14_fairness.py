@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c14, common
-from experiments.studies import regimes
-from experiments.studies.bench import Bench, dense_only, vary
-from experiments.studies.fares import FAIR, MIXED, Asked, Fared, mitigated
+from experiments.studies import simultaneous
+from experiments.studies.group_accuracy import FAIR, MIXED, Asked, Fared, mitigated
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
@@ -58,7 +58,7 @@ RATE = "optimizer__learning_rate"
 GAP, OVERALL = "gap between groups (points)", "accuracy on the mix (%)"
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders with a minority, mitigated tickets, and a ladder with groups of one size."""
     study, name = config.study, PROTOCOL.claim
     pilot = vary(
@@ -67,12 +67,12 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         prune__levels=study.level,
         controls=(),
     )
-    rates = bench.tune(name, pilot, study.rates, (DENSE, TICKET))
+    rates = runner.tune(name, pilot, study.rates, (DENSE, TICKET))
     cells = cells_of(config, rates)
-    ladders = {cell: bench.ladders(name, {cell: one}) for cell, one in cells.items()}
-    asked = Asked(bench, name, cells[TICKET])
-    predicted = asked.ladder() | {(DENSE, 0): Asked(bench, name, cells[DENSE]).ladder()[DENSE, 0]}
-    mended, steps = mitigated(bench, name, cells[TICKET], study, rates)
+    ladders = {cell: runner.ladders(name, {cell: one}) for cell, one in cells.items()}
+    asked = Asked(runner, name, cells[TICKET])
+    predicted = asked.ladder() | {(DENSE, 0): Asked(runner, name, cells[DENSE]).ladder()[DENSE, 0]}
+    mended, steps = mitigated(runner, name, cells[TICKET], study, rates)
     found = {
         DENSE: asked.fared(predicted[DENSE, 0]),
         **{
@@ -82,9 +82,9 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         "shuffle": asked.fared(predicted["shuffle", study.level]),
         **{arm: asked.fared(asked.predicted(networks)) for arm, networks in mended.items()},
     }
-    even = Asked(bench, name, cells["even"])
+    even = Asked(runner, name, cells["even"])
     null = {place: even.fared(answers).gap for place, answers in even.ladder().items()}
-    data = bench.dataset(cells[TICKET])
+    data = runner.dataset(cells[TICKET])
     minority, classes = data.groups["test"] == 1, data.classes
     cost = ladders[TICKET].flops(TICKET)
     told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
@@ -95,7 +95,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             f"Learning rates chosen on pilot seeds: {told}.",
             exemplars(predicted[DENSE, 0], predicted[TICKET, study.level], minority, classes),
             "Wider than dense, in points, all intervals at once: "
-            f"{regimes.told(widened_at(found))}.",
+            f"{simultaneous.described(widened_at(found))}.",
         ),
     )
 
@@ -197,14 +197,14 @@ def judged(sparse: Fared, dense: Fared, minority: float, study: ConfigDict) -> l
     ]
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """A linear classifier of two Gaussian groups, each known by 20 weights of its own, is pruned.
 
     Of 40 weights 20 go. Where a tenth of the examples belongs to the second group, they are exactly
     that group's; where nine tenths do, they are the first group's. Where the groups are of one
     size, the 4 weights that go are as often of either.
     """
-    del bench
+    del runner
 
     def control(name: str, expected: str, minority: float, **options: Any) -> Control:
         rngs = (np.random.default_rng(1400 + i) for i in range(config.study.control_seeds))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import common
 from experiments.configs.studies import criteria as configs
-from experiments.studies.bench import Bench, vary
 from experiments.studies.one_shot import mask_maker
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -57,11 +57,11 @@ def arms(study: ConfigDict) -> list[Arm]:
     return [arm for arm in pairs if arm != Arm("random", END)]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Rates and the best criterion from a pilot; then all arms on seeds of their own."""
     study, every = config.study, arms(config.study)
     pilot = common.pilot(config, study.pilot_seeds)
-    tried = {rate: _retrained(bench, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
+    tried = {rate: _retrained(runner, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
     losses = {
         arm: {rate: float(found[arm][CHOICE].mean()) for rate, found in tried.items()}
         for arm in every
@@ -69,7 +69,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
     rates = {arm: min(by_rate, key=lambda rate: by_rate[rate]) for arm, by_rate in losses.items()}
     first = [arm for arm in every if arm.when == START]
     best = min(first, key=lambda arm: losses[arm][rates[arm]])
-    found = _retrained(bench, config, rates)
+    found = _retrained(runner, config, rates)
     test = {arm: 100 * found[arm][TEST] for arm in every}
     ticket = test[Arm("magnitude", END)]
     told = ", ".join(f"{a.criterion} {a.when} {rate:g}" for a, rate in rates.items())
@@ -98,7 +98,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
             if a not in (best, Arm("magnitude", END))
         ],
         member_steps=_steps(config, every),
-        flops=_flops(bench, config, every),
+        flops=_flops(runner, config, every),
         notes=(
             f"The pilot's best criterion at initialisation: {best.criterion}.",
             f"Learning rates chosen on pilot seeds: {told}.",
@@ -111,16 +111,16 @@ def _dense(config: ConfigDict) -> ConfigDict:
 
 
 def _retrained(
-    bench: Bench, config: ConfigDict, rates: Mapping[Arm, float]
+    runner: StudyRunner, config: ConfigDict, rates: Mapping[Arm, float]
 ) -> dict[Arm, dict[str, NDArray]]:
     """Results of every arm's networks, by replicate."""
     study, name = config.study, PROTOCOL.claim
     cell = _dense(config)
-    bench.ladders(name, {"dense": cell})
-    origins, lab = bench.origins(name, cell), bench.lab(cell)
-    dense = sorted(bench.networks(name, cell, ("dense",)), key=lambda one: one.replicate)
+    runner.ladders(name, {"dense": cell})
+    origins, task = runner.origins(name, cell), runner.task(cell)
+    dense = sorted(runner.networks(name, cell, ("dense",)), key=lambda one: one.replicate)
     points = {START: [one.params for one in origins], END: [one.params for one in dense]}
-    make = {name: mask_maker(lab, config, name) for name in study.criteria}
+    make = {name: mask_maker(task, config, name) for name in study.criteria}
     found: dict[Arm, dict[str, NDArray]] = {}
     for when, times in ((START, 2), (END, 1)):
         mine = [arm for arm in rates if arm.when == when]
@@ -130,7 +130,7 @@ def _retrained(
             for start in _starts(origins, make[arm.criterion](points[when]), rates[arm])
         ]
         longer = vary(config, train__steps=times * config.experiment.train.steps)
-        results = bench.retrain(name, longer, starts)["results"]
+        results = runner.retrain(name, longer, starts)["results"]
         for i, arm in enumerate(mine):
             rows = slice(i * len(origins), (i + 1) * len(origins))
             found[arm] = {metric: np.asarray(values)[rows] for metric, values in results.items()}
@@ -153,9 +153,9 @@ def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
     return trainings * config.experiment.train.steps * config.experiment.replicates
 
 
-def _flops(bench: Bench, config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
+def _flops(runner: StudyRunner, config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
     """Per network, the dense training counted where a criterion needs it."""
-    found = bench.ladders(PROTOCOL.claim, {"dense": _dense(config)})
+    found = runner.ladders(PROTOCOL.claim, {"dense": _dense(config)})
     dense = found.flops("dense")["dense"]
     sparse = config.study.density * dense
     return {
@@ -164,9 +164,9 @@ def _flops(bench: Bench, config: ConfigDict, every: Sequence[Arm]) -> dict[str, 
     }
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """Least squares on eight of 40 features: the true ones, or two draws at random."""
-    del bench
+    del runner
     seeds = range(config.study.control_seeds)
 
     def errors(which: str, offset: int) -> NDArray[np.float64]:

@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.bench import Bench, vary
 from experiments.studies.starts import Start
-from lth_jax.lottery import Lab
+from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax.lottery import Task
 from lth_jax.measures import distillation
-from lth_jax.training import augment, losses
-from lth_jax.training.segment import Member
+from lth_jax.population import augment, losses
+from lth_jax.population.segment import Member
 from lth_jax.types import DENSE, TICKET
 
 RATE = "optimizer__learning_rate"
@@ -26,11 +26,11 @@ Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
 """By arm: where its networks start, and what each one's numbers are."""
 
 
-def lessons(bench: Bench, name: str, teachers: ConfigDict, seed: int) -> NDArray[np.float32]:
+def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> NDArray[np.float32]:
     """What the dense networks of a cell say of their own examples, and the same shuffled.
 
     Args:
-      bench: where they were trained.
+      runner: where they were trained.
       name: of the study.
       teachers: the cell.
       seed: of the shuffling.
@@ -38,42 +38,46 @@ def lessons(bench: Bench, name: str, teachers: ConfigDict, seed: int) -> NDArray
     Returns:
       `(2, replicates · n, classes)`, for the n examples that each replicate sees.
     """
-    dense = sorted(bench.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
-    said = bench.own_logits(teachers, [one for one in dense if one.level == 0])
+    dense = sorted(runner.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
+    said = runner.own_logits(teachers, [one for one in dense if one.level == 0])
     said = said.reshape(-1, said.shape[-1])
-    labels = np.resize(bench.dataset(teachers).train.y, len(said))  # again and again if shared
+    labels = np.resize(runner.dataset(teachers).train.y, len(said))  # again and again if shared
     amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
     return np.stack([said, amiss]).astype(np.float32)
 
 
-def school(lab: Lab, answers: NDArray[np.float32]) -> Lab:
+def school(task: Task, answers: NDArray[np.float32]) -> Task:
     """Trains with what teachers say, each network by the numbers in its `hyper`."""
 
     def choose(said: jax.Array, member: Member) -> jax.Array:
         return said[member.hyper["lesson"].astype(jnp.int32)][None]
 
     teach = augment.taught(jnp.asarray(answers), choose)
-    apart = 0 if lab.trainer.share else len(lab.data.train.y)  # teachers of the same examples
+    apart = (
+        0 if task.trainer.examples_per_replicate else len(task.data.train.y)
+    )  # teachers of the same examples
 
     def by_own_teacher(key: Any, batch: Any, rows: Any, member: Member) -> Any:
         return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
 
     steps = (augment.soft_targets(answers.shape[-1]), augment.smooth, by_own_teacher)
-    trainer = lab.trainer._replace(show=augment.shows(*steps), objective=losses.distillation)
-    return lab._replace(trainer=trainer)
+    trainer = task.trainer._replace(
+        transform_batch=augment.shows(*steps), objective=losses.distillation
+    )
+    return task.replace(trainer=trainer)
 
 
 def taught(
-    bench: Bench, name: str, config: ConfigDict, answers: NDArray[np.float32], arms: Arms
+    runner: StudyRunner, name: str, config: ConfigDict, answers: NDArray[np.float32], arms: Arms
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Trains the starts of all arms together; results by arm and metric, one per start."""
-    lab = school(bench.lab(config), answers)
+    task = school(runner.task(config), answers)
     starts = [
         start._replace(hyper={"distillation": 0.0, "lesson": ANSWERS, **numbers})
         for group, each in arms.values()
         for start, numbers in zip(group, each, strict=True)
     ]
-    results = bench.retrain(name, config, starts, lab=lab)["results"]
+    results = runner.retrain(name, config, starts, task=task)["results"]
     ends = np.cumsum([len(group) for group, _ in arms.values()])[:-1]
     split = {metric: np.split(values, ends) for metric, values in results.items()}
     return {
@@ -82,20 +86,20 @@ def taught(
 
 
 def chosen_lessons(
-    bench: Bench, name: str, pilot: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
+    runner: StudyRunner, name: str, pilot: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     """The teacher's weight, its temperature and the rate that suit pilot students, by their arm.
 
     Args:
-      bench: where the pilot's ladders were trained.
+      runner: where the pilot's ladders were trained.
       name: under which they were.
       pilot: the experiment on pilot seeds.
       study: the candidates.
       rates: learning rates of dense networks and tickets that learn from labels.
     """
     ladder, teachers = (vary(pilot, **{RATE: rates[arm]}) for arm in (TICKET, DENSE))
-    answers = lessons(bench, name, teachers, seed=pilot.experiment.seed)
-    starts = bench.starts(name, ladder, STUDENTS)
+    answers = lessons(runner, name, teachers, seed=pilot.experiment.seed)
+    starts = runner.starts(name, ladder, STUDENTS)
     candidates = itertools.product(study.weights, study.temperatures, study.rates)
     grid = [dict(zip(LESSON, numbers, strict=True)) for numbers in candidates]
     arms = {
@@ -103,7 +107,7 @@ def chosen_lessons(
         for arm in STUDENTS
         for i, numbers in enumerate(grid)
     }
-    found = taught(bench, name, ladder, answers, arms)
+    found = taught(runner, name, ladder, answers, arms)
 
     def loss(arm: str, i: int) -> float:
         mean = float(np.mean(found[f"{arm} {i}"]["validation_loss_best"]))
@@ -113,10 +117,10 @@ def chosen_lessons(
 
 
 def matched(
-    bench: Bench, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
+    runner: StudyRunner, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
 ) -> float:
     """How much smoothing makes labels as soft as a start's lesson is."""
-    labels = bench.dataset(config).train.y[bench.own_rows(config, one.replicate)]
+    labels = runner.dataset(config).train.y[runner.own_rows(config, one.replicate)]
     said = answers[one.replicate * len(labels) :][: len(labels)]
     entropy = distillation.mixed_entropy(said, labels, weight)
     return distillation.matching_smoothing(entropy, answers.shape[-1])

@@ -9,55 +9,57 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments.studies.bench import Bench
+from experiments.studies.study_runner import StudyRunner
 from lth_jax import keys
 from lth_jax import store as stores
-from lth_jax.lottery import Data, fingerprint
+from lth_jax.lottery import Splits, fingerprint
+from lth_jax.population.segment import Trainer, evaluate
 from lth_jax.pruning import scopes, supermask
 from lth_jax.pruning.masks import prunable_leaves
-from lth_jax.training.segment import Trainer, evaluate
 
 
-def search(bench: Bench, config: ConfigDict, options: ConfigDict) -> dict[str, Any]:
+def search(runner: StudyRunner, config: ConfigDict, options: ConfigDict) -> dict[str, Any]:
     """The test accuracy of learned and of random masks of untrained networks.
 
     Args:
-      bench: keeps what is found.
+      runner: keeps what is found.
       config: network and data; seed i trains on the i-th share.
       options: `seeds`, `density` (of each layer), `steps`, `rate` (of Adam, on the mask scores).
 
     Returns:
       `{"learned": float[seeds], "random": float[seeds]}`.
     """
-    lab, experiment = bench.lab(config), config.experiment
-    learn = partial(_learn, lab.trainer, options, experiment.train.batch_size)
+    task, experiment = runner.task(config), config.experiment
+    learn = partial(_learn, task.trainer, options, experiment.train.batch_size)
     run = jax.vmap(learn, in_axes=(None, 0, 0))
-    own = jnp.stack([keys.derive(lab.root, i, "popup") for i in range(options.seeds)])
+    own = jnp.stack(
+        [keys.derive(runner.seeds(config).root, i, "popup") for i in range(options.seeds)]
+    )
     first = experiment.train.share * jnp.arange(options.seeds)
     what = {
         "kind": "edge-popup",
-        "program": fingerprint(run, lab.data, own, first),
-        "data": bench.dataset(config).fingerprint,
+        "program": fingerprint(run, task.data, own, first),
+        "data": runner.dataset(config).fingerprint,
         "seed": [experiment.seed, experiment.train.share],
     }
 
     def compute(partial_: Any) -> stores.Node:
         del partial_  # it takes seconds
-        learned, random = jax.jit(run)(lab.data, own, first)
+        learned, random = jax.jit(run)(task.data, own, first)
         return stores.Node({"learned": np.asarray(learned), "random": np.asarray(random)}, {})
 
-    return bench.node(what, compute).arrays
+    return runner.node(what, compute).arrays
 
 
 def _learn(
-    trainer: Trainer, options: ConfigDict, batch: int, data: Data, key: Any, first: Any
+    trainer: Trainer, options: ConfigDict, batch: int, data: Splits, key: Any, first: Any
 ) -> tuple[Any, Any]:
     """Edge-popup (Ramanujan et al., 2020) by Adam on one network."""
     init_key, score_key, rows_key = jax.random.split(key, 3)
     params, state = trainer.model.init(init_key, data.train.x[:1])
     prunable, scope = prunable_leaves(params), scopes.layerwise()
     count = scope.counts(params, options.density, prunable=prunable)
-    optimizer, seen = optax.adam(options.rate), trainer.share or len(data.train.y)
+    optimizer, seen = optax.adam(options.rate), trainer.examples_per_replicate or len(data.train.y)
 
     def network(scores: Any) -> Any:
         soft = supermask.edge_popup(scores, count, scope=scope, prunable=prunable)

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from experiments import scoring
 from experiments.networks import module
-from experiments.studies.bench import Bench
 from experiments.studies.one_shot import at_count, chooser
 from experiments.studies.starts import Start
-from lth_jax.lottery import Lab
-from lth_jax.lottery.rewind import Point
+from experiments.studies.study_runner import StudyRunner
+from lth_jax.lottery import Task
+from lth_jax.lottery.rewind import TrainState
 from lth_jax.measures import fairness
+from lth_jax.population.groups import group_robust, in_groups
 from lth_jax.pruning.criteria import Criterion, by_group
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import layerwise
-from lth_jax.training.groups import group_robust, in_groups
 from lth_jax.types import DENSE, TICKET
 
 PARTS = ("params", "state")
@@ -55,28 +55,30 @@ def fared(predictions: NDArray[np.int64], y: NDArray, groups: NDArray) -> Fared:
     return Fared(right[:, groups == 0].mean(axis=1), right[:, groups == 1].mean(axis=1))
 
 
-def fair(lab: Lab, groups: NDArray) -> Lab:
+def fair(task: Task, groups: NDArray) -> Task:
     """Trains with groups that count, each network by the numbers in its `hyper`."""
-    show, told = lab.trainer.show, in_groups(jnp.asarray(groups), 2)
+    show, told = task.trainer.transform_batch, in_groups(jnp.asarray(groups), 2)
 
     def shown(key: Any, data: Any, rows: Any, member: Any) -> Any:
         return told(key, show(key, data, rows, member), rows, member)
 
-    return lab._replace(trainer=lab.trainer._replace(show=shown, objective=group_robust))
+    return task.replace(
+        trainer=task.trainer._replace(transform_batch=shown, objective=group_robust)
+    )
 
 
 class Asked:
     """What the networks of a cell's ladder, and others like them, predict on its test examples.
 
     Args:
-      bench: where they were trained.
+      runner: where they were trained.
       name: of the study.
       config: the cell.
     """
 
-    def __init__(self, bench: Bench, name: str, config: ConfigDict):
-        self._bench, self._name = bench, name
-        self._config, data = config, bench.dataset(config)
+    def __init__(self, runner: StudyRunner, name: str, config: ConfigDict):
+        self._bench, self._name = runner, name
+        self._config, data = config, runner.dataset(config)
         self._x, self._y, self._groups = data.test.x, data.test.y, data.groups["test"]
 
     def predicted(self, networks: Sequence[Any]) -> NDArray[np.int64]:
@@ -103,20 +105,20 @@ class Asked:
 
 
 def scored(
-    bench: Bench, name: str, config: ConfigDict, study: ConfigDict
+    runner: StudyRunner, name: str, config: ConfigDict, study: ConfigDict
 ) -> dict[str, list[Start]]:
-    """Starts under masks of one shot, by Fisher scores of the trained dense networks.
+    """InitialStates under masks of one shot, by Fisher scores of the trained dense networks.
 
     `MIXED` has the scores of a network's first examples, `FAIR` those in which as many of each
     group count alike. Layers keep as many weights as the tickets'.
     """
-    lab, groups = bench.lab(config), bench.dataset(config).groups["train"]
-    dense = sorted(bench.networks(name, config, (DENSE,)), key=lambda one: one.replicate)
-    own = [np.arange(len(groups))[bench.own_rows(config, one.replicate)] for one in dense]
+    task, groups = runner.task(config), runner.dataset(config).groups["train"]
+    dense = sorted(runner.networks(name, config, (DENSE,)), key=lambda one: one.replicate)
+    own = [np.arange(len(groups))[runner.own_rows(config, one.replicate)] for one in dense]
     each = study.examples // 2
     of_group = [np.stack([rows[groups[rows] == g][:each] for rows in own]) for g in (0, 1)]
     seen = {MIXED: [np.stack([rows[: 2 * each] for rows in own])], FAIR: of_group}
-    fisher, scope = scoring.criterion("fisher", lab, module(config.experiment), None), layerwise()
+    fisher, scope = scoring.criterion("fisher", task, module(config.experiment), None), layerwise()
     kept = (1 - config.experiment.prune.rate) ** study.level
 
     def one_shot(criterion: Criterion) -> Any:
@@ -125,10 +127,10 @@ def scored(
             keep = prune(criterion, scope)
             return at_count(keep, count)
 
-        return chooser(lab, pruner)
+        return chooser(task, runner.seeds(config).root, pruner)
 
     makers = {MIXED: one_shot(fisher), FAIR: one_shot(by_group(fisher, (0.5, 0.5)))}
-    begun = bench.starts(name, config, (DENSE,), level=study.level)[DENSE]
+    begun = runner.starts(name, config, (DENSE,), level=study.level)[DENSE]
 
     def under(mask: Mapping[str, NDArray], i: int) -> Start:
         mine = {leaf: values[i] for leaf, values in mask.items()}
@@ -140,15 +142,19 @@ def scored(
 
 
 def mitigated(
-    bench: Bench, name: str, config: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
-) -> tuple[dict[str, list[Point]], int]:
+    runner: StudyRunner,
+    name: str,
+    config: ConfigDict,
+    study: ConfigDict,
+    rates: Mapping[str, float],
+) -> tuple[dict[str, list[TrainState]], int]:
     """Networks trained again from the same starts with groups that count; the steps it took.
 
     Groups count in the loss of the balanced and robust ones, and in the scores of which masks are
     made of the fairly scored ones.
     """
-    starts = bench.starts(name, config, (DENSE, TICKET), level=study.level)
-    starts |= scored(bench, name, config, study)
+    starts = runner.starts(name, config, (DENSE, TICKET), level=study.level)
+    starts |= scored(runner, name, config, study)
     arms = {  # whose starts, and how the groups count in the loss
         "ticket, balanced": (TICKET, 1.0, 0.0),
         "ticket, robust": (TICKET, 1.0, study.sharpness),
@@ -162,12 +168,12 @@ def mitigated(
         for arm, *how in arms.values()
         for start in starts[arm]
     ]
-    groups = bench.dataset(config).groups["train"]
-    done = bench.retrain(name, config, asked, lab=fair(bench.lab(config), groups))
+    groups = runner.dataset(config).groups["train"]
+    done = runner.retrain(name, config, asked, task=fair(runner.task(config), groups))
 
-    def point(i: int) -> Point:
+    def point(i: int) -> TrainState:
         params, state = ({leaf: a[i] for leaf, a in done[part].items()} for part in PARTS)
-        return Point(params, state, {})
+        return TrainState(params, state, {})
 
     points = [point(i) for i in range(len(asked))]
     seeds = len(points) // len(arms)

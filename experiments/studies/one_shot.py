@@ -13,31 +13,35 @@ from numpy.typing import NDArray
 from experiments import scoring
 from experiments.networks import module
 from lth_jax import keys, trees
-from lth_jax.lottery import Lab
+from lth_jax.lottery import Task
 from lth_jax.pruning import masks, schedules, scopes, scores
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.prune import Pruner, prune
+from lth_jax.types import Key
 
 Named = Mapping[str, NDArray]
 """Arrays by the name of their leaf."""
 
 
 def mask_maker(
-    lab: Lab, config: ConfigDict, name: str
+    task: Task, config: ConfigDict, name: str
 ) -> Callable[[Sequence[Named]], dict[str, NDArray]]:
     """`[params by leaf, …] -> masks by leaf`, for all replicates at once.
 
     Replicate r's criterion sees the first examples of its share of the training data, or of all.
 
     Args:
-      lab: what the replicates train with.
+      task: what the replicates train with.
       config: `study` holds `density`, `examples` and SynFlow's `rounds`.
       name: of the criterion.
     """
     study, share = config.study, config.experiment.train.share
     scope = scopes.layerwise() if name == "random" else scopes.globally()
-    criterion = scoring.criterion(name, lab, module(config.experiment), None)
-    choose = chooser(lab, partial(_pruner, config.study, name, prune(criterion, scope), scope))
+    criterion = scoring.criterion(name, task, module(config.experiment), None)
+    root = keys.from_seed(config.experiment.seed)
+    choose = chooser(
+        task, root, partial(_pruner, config.study, name, prune(criterion, scope), scope)
+    )
 
     def make(points: Sequence[Named]) -> dict[str, NDArray]:
         rows = share * np.arange(len(points))[:, None] + np.arange(study.examples)
@@ -47,16 +51,17 @@ def mask_maker(
 
 
 def chooser(
-    lab: Lab, pruner: Callable[[Any, Any], Pruner]
+    task: Task, root: Key, pruner: Callable[[Any, Any], Pruner]
 ) -> Callable[[Sequence[Named], Sequence[NDArray]], dict[str, NDArray]]:
     """`([params by leaf, …], [rows, …]) -> masks by leaf`, for all networks at once.
 
     Args:
-      lab: what the networks train with.
+      task: what the networks train.
+      root: their experiment's key.
       pruner: `(shapes, prunable leaves) -> pruner`. It is given one batch for each of the `rows`,
         `(networks, n)`: training examples that a network is scored on.
     """
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])[0]
+    like = task.shapes[0]
     prunable = masks.prunable_leaves(like)
     keep = pruner(like, prunable)
 
@@ -67,10 +72,10 @@ def chooser(
         return keep.with_info(params, everything, prunable=prunable, key=key, batches=batches)
 
     def make(points: Sequence[Named], rows: Sequence[NDArray]) -> dict[str, NDArray]:
-        data = jax.tree.map(jnp.asarray, lab.data.train)
+        data = jax.tree.map(jnp.asarray, task.data.train)
         batches = tuple(trees.index(data, some) for some in rows)
         params = trees.stack([trees.from_named(dict(point), like) for point in points])
-        own = [keys.derive(lab.root, i, "one_shot") for i in range(len(points))]
+        own = [keys.derive(root, i, "one_shot") for i in range(len(points))]
         chosen, infos = choose(params, batches, jnp.stack(own))
         scores.check(scores.over_rounds(infos), keep.criterion, keep.counts, prunable)
         return {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}

@@ -10,15 +10,15 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import common, original
-from experiments.studies.bench import Bench, dense_beside, vary
 from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner, dense_beside, vary
 from lth_jax import landscape, trees
 from lth_jax.keys import derive
 from lth_jax.measures.sign_lottery import sign_lottery
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
-from lth_jax.training.segment import evaluate
 
 PROTOCOL = Protocol(
     claim="ORIGINAL",
@@ -46,19 +46,19 @@ RATE = "optimizer__learning_rate"
 LADDER, BESIDE = PROTOCOL.arms[:5], PROTOCOL.arms[5:]
 
 
-def gather(bench: Bench, config: ConfigDict) -> Evidence:
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders with all controls, late rewinding, and the lines between children."""
     study, name = config.study, PROTOCOL.claim
     pilot = common.pilot(config, study.pilot_seeds)
-    tuned = bench.tuned(name, config, pilot, study.rates, LADDER)
-    beside = bench.ladders(name, dense_beside(config, study.small, tuned.rates["dense"]))
+    tuned = runner.tuned(name, config, pilot, study.rates, LADDER)
+    beside = runner.ladders(name, dense_beside(config, study.small, tuned.rates["dense"]))
     at_rate = vary(config, **{RATE: tuned.rates["ticket"]})
     rewound = vary(at_rate, rewind__step=study.late, controls=())
-    late = bench.ladders(name, {"late": rewound})
+    late = runner.ladders(name, {"late": rewound})
     accuracy = {arm: 100 * tuned.of(arm, "test_accuracy_final") for arm in LADDER}
     accuracy |= {arm: 100 * beside.of(arm, "dense", "test_accuracy_final") for arm in BESIDE}
     accuracy["rewound late"] = 100 * late.of("late", "ticket", "test_accuracy_final")
-    barriers = {arm: _barriers(bench, at_rate, arm) for arm in ("dense", "ticket")}
+    barriers = {arm: _barriers(runner, at_rate, arm) for arm in ("dense", "ticket")}
     sooner = tuned.of("dense", "early_stop_step") - tuned.of("ticket", "early_stop_step")
     ahead = {arm: accuracy["ticket"] - values for arm, values in accuracy.items()}
     stopped = [100 * tuned.of(a, "test_accuracy_early_stop") for a in ("ticket", "dense")]
@@ -84,7 +84,7 @@ def gather(bench: Bench, config: ConfigDict) -> Evidence:
         gate=ahead["shuffle"],
         member_steps=sum(run.member_steps for run in (tuned, beside, late)) + children,
         flops=tuned.flops() | {arm: beside.flops(arm)["dense"] for arm in BESIDE},
-        notes=(tuned.told(),),
+        notes=(tuned.described(),),
     )
 
 
@@ -92,22 +92,24 @@ def _points(name: str, values: Any, delta: float) -> Primary:
     return Primary(name, values, delta, "points")
 
 
-def _barriers(bench: Bench, config: ConfigDict, arm: str) -> NDArray[np.float64]:
+def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.float64]:
     """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
-    study, lab = config.study, bench.lab(config)
-    starts = bench.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
+    study, task = config.study, runner.task(config)
+    starts = runner.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
 
     def child(start: Start, order: int) -> Start:
-        return start._replace(data_key=derive(lab.root, start.replicate, "child", order))
+        return start._replace(
+            data_key=derive(runner.seeds(config).root, start.replicate, "child", order)
+        )
 
     families = [child(start, order) for start in starts for order in (0, 1)]
-    trained = bench.retrain(PROTOCOL.claim, config, families)["params"]
-    like, state = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
+    trained = runner.retrain(PROTOCOL.claim, config, families)["params"]
+    like, state = task.shapes
     paired = {leaf: value.reshape(-1, 2, *value.shape[1:]) for leaf, value in trained.items()}
     pairs, alphas = trees.from_named(paired, like), np.linspace(0, 1, study.points)
 
     def error(params: Any) -> jax.Array:
-        return 1 - evaluate(lab.trainer, params, state, lab.data.test)["accuracy"]
+        return 1 - evaluate(task.trainer, params, state, task.data.test)["accuracy"]
 
     @jax.jit
     def errors(pair: Any) -> Any:
@@ -117,14 +119,14 @@ def _barriers(bench: Bench, config: ConfigDict, arm: str) -> NDArray[np.float64]
     return 100 * landscape.barrier(np.stack(lines))
 
 
-def controls(bench: Bench, config: ConfigDict) -> list[Control]:
+def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     """A lottery of signs, which only one unit in four can win, and least squares, which all win.
 
     Of 16 units that learn relu(x) the ticket keeps one with the right signs, while a redrawn or
     another unit has them one time in four. Least squares has one solution on each support: the
     ticket beats a shuffled mask, and where it starts cannot matter.
     """
-    del bench
+    del runner
     seeds = config.study.control_seeds
     signs = sign_lottery(np.random.default_rng(1500), seeds)
     drawn = [_least_squares(np.random.default_rng(1501 + i)) for i in range(seeds)]

@@ -106,8 +106,8 @@ class Study(NamedTuple):
     Attributes:
       protocol: the words.
       get_config: `size -> ConfigDict`: `study` (seeds, δ, grids) and what it trains.
-      controls: `(bench, config) -> [Control, …]`.
-      gather: `(bench, config) -> Evidence`.
+      controls: `(runner, config) -> [Control, …]`.
+      gather: `(runner, config) -> Evidence`.
       draw: `rows -> Figure`: the picture that decides, from the tidy rows alone.
     """
 

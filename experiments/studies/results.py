@@ -109,7 +109,7 @@ class Tuned(NamedTuple):
         """As of `Results.flops`, for the arms that were tuned."""
         return {arm: self.results.flops(f"{rate:g}")[arm] for arm, rate in self.rates.items()}
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Which rates were chosen, in a sentence."""
         chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in self.rates.items())
         return f"Learning rates chosen on pilot seeds: {chosen}."

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.bench import Bench
 from experiments.studies.starts import Start
+from experiments.studies.study_runner import StudyRunner
 from lth_jax import keys, landscape, trees
 from lth_jax.lottery.curvature import first_blocks, hessian_at, training_loss
 
 
 def stability_edges(
-    bench: Bench,
+    runner: StudyRunner,
     config: ConfigDict,
     starts: Sequence[Start],
     points: Sequence[Mapping[str, NDArray]],
@@ -23,7 +22,7 @@ def stability_edges(
     """log₂ of 2/λmax of the Hessian on each network's mask, where it stands.
 
     Args:
-      bench: has the data.
+      runner: has the data.
       config: of a network without BatchNorm.
       starts: whose mask, and whose examples.
       points: parameters by the name of the leaf, masked.
@@ -32,12 +31,15 @@ def stability_edges(
     Returns:
       `[len(starts)]`.
     """
-    lab = bench.lab(config)
-    loss, key = training_loss(lab.trainer, None), keys.stream(lab.root, "lanczos", "edges")
-    like, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.test.x[:1])
+    task = runner.task(config)
+    loss, key = (
+        training_loss(task.trainer, None),
+        keys.stream(runner.seeds(config).root, "lanczos", "edges"),
+    )
+    like, _ = task.shapes
 
     def edge(start: Start, point: Mapping[str, NDArray]) -> float:
-        seen = trees.index(lab.data.train, bench.own_rows(config, start.replicate))
+        seen = trees.index(task.data.train, runner.own_rows(config, start.replicate))
         here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
         operator = hessian_at(loss, here, {}, mask, first_blocks(seen, examples))
         ends = landscape.extremes(operator, key, smallest=0, tolerance=1e-2, exact_below=0)

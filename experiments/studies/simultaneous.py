@@ -20,10 +20,10 @@ def at_once(cells: Mapping[str, NDArray[np.float64]]) -> dict[str, Interval]:
     return dict(zip(cells, held, strict=True))
 
 
-def told(cells: Mapping[str, NDArray[np.float64]]) -> str:
+def described(cells: Mapping[str, NDArray[np.float64]]) -> str:
     """The same in words.
 
-    >>> told({"here": np.array([1.0, 2.0, 3.0] * 8), "there": np.zeros(24)})
+    >>> described({"here": np.array([1.0, 2.0, 3.0] * 8), "there": np.zeros(24)})
     'here +2.00 [+1.65, +2.35]; there +0.00 [+0.00, +0.00]'
     """
     return "; ".join(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.latency import Shrinker
-from experiments.studies.bench import Bench
+from experiments.studies.study_runner import StudyRunner
 from experiments.timing import alternated
 from lth_jax import store as stores
 from lth_jax import structure as st
@@ -19,12 +19,12 @@ from lth_jax.coding.stored import Stored
 
 
 def time_saved(
-    bench: Bench, config: ConfigDict, dense: Stored, ticket: Stored, study: ConfigDict
+    runner: StudyRunner, config: ConfigDict, dense: Stored, ticket: Stored, study: ConfigDict
 ) -> NDArray[np.float64]:
     """By how many per cent a small network's forward pass is shorter than its dense parent's.
 
     Args:
-      bench: keeps what is measured.
+      runner: keeps what is measured.
       config: of both.
       dense: one network.
       ticket: the other, whose dead units are cut out; results are compared first.
@@ -36,7 +36,7 @@ def time_saved(
 
     def compute(partial: Any) -> stores.Node:
         del partial  # rounds that were interrupted are worth nothing
-        shrinker = Shrinker(bench.lab(config), study.batch)
+        shrinker = Shrinker(runner.task(config), study.batch)
         slow, fast = (shrinker.shrink(one, shrinker.live(one)) for one in (dense, ticket))
         return stores.Node({"saved": saved(slow, fast, study.rounds)}, {})
 
@@ -46,7 +46,7 @@ def time_saved(
         "settings": [study.batch, list(study.rounds)],
         "environment": stores.environment(),
     }
-    return bench.node(what, compute).arrays["saved"]
+    return runner.node(what, compute).arrays["saved"]
 
 
 def saved(

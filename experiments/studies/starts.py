@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import trees
-from lth_jax.lottery import Lab
-from lth_jax.lottery.level import compile_measure
+from lth_jax.lottery import Task
+from lth_jax.lottery.node_training import compile_measure
 from lth_jax.lottery.stability import member_at
-from lth_jax.training import Plan
-from lth_jax.training.population import chunks
-from lth_jax.training.segment import Member, Record
+from lth_jax.population import Plan
+from lth_jax.population.segment import Member, Record
+from lth_jax.population.train import chunks
 
 
 class Start(NamedTuple):
@@ -39,29 +39,28 @@ class Start(NamedTuple):
     replicate: int = 0
 
 
-def members_of(lab: Lab, starts: Sequence[Start]) -> Member:
+def members_of(task: Task, starts: Sequence[Start]) -> Member:
     """All starts as one population, made by one program."""
-    example = jax.tree.map(lambda leaf: leaf[:1], lab.data.train.x)
-    like = jax.eval_shape(lab.trainer.model.init, lab.root, example)
+    like = task.shapes
 
     def member(start: Start) -> tuple[Any, ...]:
         params, mask = (trees.from_named(tree, like[0]) for tree in (start.params, start.mask))
-        numbers = {**lab.hyper, **start.hyper}
+        numbers = {**task.hyper, **start.hyper}
         hyper = {name: np.float32(value) for name, value in numbers.items()}
         state = trees.from_named(start.state, like[1])
         return hyper, params, state, mask, start.data_key, np.int32(start.replicate)
 
     parts = trees.stack([member(start) for start in starts])
-    return jax.jit(jax.vmap(functools.partial(member_at, lab.trainer)))(*parts)
+    return jax.jit(jax.vmap(functools.partial(member_at, task.trainer)))(*parts)
 
 
-def measured(lab: Lab, plan: Plan, members: Member, records: Record) -> Any:
+def measured(task: Task, plan: Plan, members: Member, records: Record) -> Any:
     """All results of a population, and its networks, as many at a time as were trained."""
-    measure, n = compile_measure(lab.trainer, plan), members.alive.shape[0]
+    measure, n = compile_measure(task.trainer, plan), members.alive.shape[0]
     found = []
     for rows in chunks(n, plan.chunk):
         some, their = (trees.index(tree, rows) for tree in (members, records))
-        found.append(jax.tree.map(np.asarray, measure(some, their, lab.data)))
+        found.append(jax.tree.map(np.asarray, measure(some, their, task.data)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
 
 

@@ -23,11 +23,11 @@ from lth_jax import data as datasets
 from lth_jax import keys, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Stored, read_stored, rewound
-from lth_jax.lottery import Lab, circumstances, training_program
+from lth_jax.lottery import Seeds, Task, circumstances, training_program
+from lth_jax.population import Plan, cheapest, read_plan, train_population
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
-from lth_jax.training import Plan, cheapest, read_plan, train_population
 from lth_jax.types import DENSE, TICKET
 
 
@@ -69,18 +69,18 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
     }
 
 
-def program(lab: Lab, numbers: Iterable[str] = ()) -> str:
+def program(task: Task, numbers: Iterable[str] = ()) -> str:
     """The fingerprint of how networks begin, train and are evaluated.
 
     Args:
-      lab: what they train with.
-      numbers: the names of scalars that they have besides those of the lab.
+      task: what they train with.
+      numbers: the names of scalars that they have besides those of the task.
     """
-    names = sorted({*lab.hyper, *numbers})
-    return training_program(lab.trainer, lab.data, names, lab.root)
+    names = sorted({*task.hyper, *numbers})
+    return training_program(task.trainer, task.data, names, keys.from_seed(0))
 
 
-class Bench:
+class StudyRunner:
     """Trains and keeps what studies ask for.
 
     Args:
@@ -246,9 +246,13 @@ class Bench:
             self._datasets[key] = build.dataset(whole)
         return self._datasets[key]
 
-    def lab(self, config: ConfigDict) -> Lab:
+    def seeds(self, config: ConfigDict) -> Seeds:
+        """The seeds of a cell."""
+        return build.seeds(config.experiment)
+
+    def task(self, config: ConfigDict) -> Task:
         """What a config trains with."""
-        return build.lab(config.experiment, self.dataset(config))
+        return build.task(config.experiment, self.dataset(config))
 
     def retrain(
         self,
@@ -256,7 +260,7 @@ class Bench:
         config: ConfigDict,
         starts: Sequence[Start],
         *,
-        lab: Lab | None = None,
+        task: Task | None = None,
     ) -> dict[str, Any]:
         """Trains networks from points and masks of one's own making, as one population.
 
@@ -265,18 +269,18 @@ class Bench:
             how these are trained the fastest.
           config: network, data and training.
           starts: where each begins.
-          lab: trains otherwise than the config says, with an objective of one's own, say.
+          task: trains otherwise than the config says, with an objective of one's own, say.
 
         Returns:
           `{"results": {metric: [n]}, "params": {leaf: [n, …]}, "state": …}`, host arrays.
         """
-        lab, plan = lab or self.lab(config), self._plan(name, config, len(starts))
+        task, plan = task or self.task(config), self._plan(name, config, len(starts))
         names = {name for start in starts for name in start.hyper}
         what = {
             "kind": "retrained",
             "starts": [fingerprint(start) for start in starts],
-            "numbers": dict(lab.hyper),
-            "program": program(lab, names),
+            "numbers": dict(task.hyper),
+            "program": program(task, names),
             "data": self.dataset(config).fingerprint,
             "steps": config.experiment.train.steps,
             "plan": plan._asdict(),
@@ -284,22 +288,22 @@ class Bench:
 
         def compute(partial: Any) -> stores.Node:
             del partial  # a population of this size is trained in one go
-            members = members_of(lab, starts)
+            members = members_of(task, starts)
             done, records, _ = train_population(
-                lab.trainer,
+                task.trainer,
                 members,
-                lab.data.train,
-                lab.data.validation,
+                task.data.train,
+                task.data.validation,
                 plan=plan,
                 stop=config.experiment.train.steps,
             )
-            results, end = measured(lab, plan, done, records)
+            results, end = measured(task, plan, done, records)
             arrays = {
                 "results": results,
                 "params": trees.to_named(end.params),
                 "state": trees.to_named(end.state),
             }
-            return stores.Node(jax.tree.map(np.asarray, arrays), {"steps": lab.trainer.steps})
+            return stores.Node(jax.tree.map(np.asarray, arrays), {"steps": task.trainer.eval_every})
 
         return self.node(what, compute).arrays
 

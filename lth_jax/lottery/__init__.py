@@ -12,15 +12,24 @@ from lth_jax.lottery.identity import (
     arms_programs,
     circumstances,
     fingerprint,
-    make_cell,
+    make_experiment,
     training_program,
 )
-from lth_jax.lottery.ladder import Entry, Hooks, climb
-from lth_jax.lottery.level import Progress
+from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
+from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
+from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.lottery.roster import Cell, Identity, Roster, check_cells, timeline
-from lth_jax.lottery.spec import Data, Lab, Label, Ladder, check_ladder, level_sizes
+from lth_jax.lottery.spec import (
+    Experiment,
+    Identity,
+    Label,
+    Ladder,
+    Seeds,
+    check_ladder,
+    level_sizes,
+)
+from lth_jax.population.task import Splits, Task
 
 __all__ = [
     "CONTROLS",
@@ -28,27 +37,28 @@ __all__ = [
     "REGROUP_CONTROLS",
     "SAME_MASK",
     "UNIT_CONTROLS",
-    "Cell",
-    "Data",
     "Entry",
+    "Experiment",
     "Hooks",
     "Identity",
-    "Lab",
     "Label",
     "Ladder",
+    "MemberTable",
     "Programs",
     "Progress",
     "Rewind",
-    "Roster",
+    "Seeds",
+    "Splits",
+    "Task",
     "arms_programs",
-    "check_cells",
+    "check_experiments",
     "check_ladder",
     "circumstances",
-    "climb",
     "fingerprint",
     "level_sizes",
-    "make_cell",
+    "make_experiment",
     "named",
+    "run_ladder",
     "timeline",
     "training_program",
 ]

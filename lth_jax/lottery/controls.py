@@ -11,7 +11,7 @@ from typing import Protocol
 
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
-from lth_jax.lottery.rewind import Point
+from lth_jax.lottery.rewind import TrainState
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.types import TICKET, Key, Mask, Prunable
 
@@ -22,25 +22,25 @@ class Control(Protocol):
     def __call__(
         self,
         mask: Mask,
-        dense: Point,
-        fresh: Point,
+        dense: TrainState,
+        fresh: TrainState,
         *,
         key: Key,
         prunable: Prunable,
         layouts: Layouts | None = None,
-    ) -> tuple[Mask, Point]:
+    ) -> tuple[Mask, TrainState]:
         """Returns the control's mask and the point it starts from."""
 
 
 def reinit(
     mask: Mask,
-    dense: Point,
-    fresh: Point,
+    dense: TrainState,
+    fresh: TrainState,
     *,
     key: Key,
     prunable: Prunable,
     layouts: Layouts | None = None,
-) -> tuple[Mask, Point]:
+) -> tuple[Mask, TrainState]:
     """The ticket's mask on newly drawn weights: is the initialisation what wins?
 
     (Frankle and Carbin 2019, "random reinitialisation".)
@@ -51,13 +51,13 @@ def reinit(
 
 def layerwise_shuffle(
     mask: Mask,
-    dense: Point,
-    fresh: Point,
+    dense: TrainState,
+    fresh: TrainState,
     *,
     key: Key,
     prunable: Prunable,
     layouts: Layouts | None = None,
-) -> tuple[Mask, Point]:
+) -> tuple[Mask, TrainState]:
     """The ticket's weights with its mask permuted within each layer: is the position what wins?
 
     Each layer keeps its number of weights (Frankle et al. 2021, "Missing the Mark").
@@ -68,13 +68,13 @@ def layerwise_shuffle(
 
 def random_mask(
     mask: Mask,
-    dense: Point,
-    fresh: Point,
+    dense: TrainState,
+    fresh: TrainState,
     *,
     key: Key,
     prunable: Prunable,
     layouts: Layouts | None = None,
-) -> tuple[Mask, Point]:
+) -> tuple[Mask, TrainState]:
     """The ticket's weights under a mask drawn at random over the whole network.
 
     The total number of weights is kept, the numbers per layer are not: is anything in the mask
@@ -106,13 +106,13 @@ def scratch(fan: st.Fan) -> Control:
 
     def control(
         mask: Mask,
-        dense: Point,
-        fresh: Point,
+        dense: TrainState,
+        fresh: TrainState,
         *,
         key: Key,
         prunable: Prunable,
         layouts: Layouts | None = None,
-    ) -> tuple[Mask, Point]:
+    ) -> tuple[Mask, TrainState]:
         del dense, key
         params = st.rescale(fresh.params, mask, prunable, fan, layouts=layouts)
         return mask, fresh._replace(params=params)
@@ -128,13 +128,13 @@ def random_units(structure: st.Structure) -> Control:
 
     def control(
         mask: Mask,
-        dense: Point,
-        fresh: Point,
+        dense: TrainState,
+        fresh: TrainState,
         *,
         key: Key,
         prunable: Prunable,
         layouts: Layouts | None = None,
-    ) -> tuple[Mask, Point]:
+    ) -> tuple[Mask, TrainState]:
         del fresh, layouts
         return st.random_units(structure, key, mask, prunable), dense
 
@@ -152,13 +152,13 @@ def coarsened(coarsen: Callable[..., Mask], then: Control | None = None) -> Cont
 
     def control(
         mask: Mask,
-        dense: Point,
-        fresh: Point,
+        dense: TrainState,
+        fresh: TrainState,
         *,
         key: Key,
         prunable: Prunable,
         layouts: Layouts | None = None,
-    ) -> tuple[Mask, Point]:
+    ) -> tuple[Mask, TrainState]:
         twin = coarsen(mask, prunable, layouts=layouts)
         if then is None:
             return twin, dense
@@ -177,13 +177,13 @@ def _refilled(structure: st.Structure, then: Control | None = None) -> Control:
 
 def _random_blocks(
     mask: Mask,
-    dense: Point,
-    fresh: Point,
+    dense: TrainState,
+    fresh: TrainState,
     *,
     key: Key,
     prunable: Prunable,
     layouts: Layouts | None = None,
-) -> tuple[Mask, Point]:
+) -> tuple[Mask, TrainState]:
     """The ticket's weights under blocks of the same sizes in other rows and columns."""
     del fresh
     return st.shuffle_blocks(key, mask, prunable, layouts=layouts), dense

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.landscape import Operator, extremes, hessian, relative_sharpness
-from lth_jax.training.segment import Member, Trainer
+from lth_jax.population.segment import Member, Trainer
 from lth_jax.types import Batch, Key, Mask, Params
 
-Place = dict[str, Any]
+Variables = dict[str, Any]
 """Where a network stands: its `"params"` and its `"state"`."""
 
-Loss = Callable[[Place, Batch], jax.Array]
+Loss = Callable[[Variables, Batch], jax.Array]
 """`(place, batch) -> mean loss over the batch`."""
 
 BLOCK = 500
@@ -34,7 +34,7 @@ def training_loss(trainer: Trainer, key: Key | None) -> Loss:
       One function for all networks of the trainer, so that their operators share a program.
     """
 
-    def loss(place: Place, batch: Batch) -> jax.Array:
+    def loss(place: Variables, batch: Batch) -> jax.Array:
         out, _ = trainer.model.apply(
             place["params"], place["state"], batch.x, key=key, train=key is not None
         )

@@ -1,4 +1,4 @@
-"""What makes a cell's numbers what they are, as fingerprints: programs, constants, data, flags.
+"""What decides an experiment's numbers, as fingerprints: programs, constants, data, flags.
 
 A program is known by what it computes: the StableHLO that it lowers to and the bytes of every
 constant that it closes over. So a changed function, or a changed array inside one, is another
@@ -11,21 +11,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
 from lth_jax.data.datasets import fingerprint as data_fingerprint
-from lth_jax.lottery.level import measure
-from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.roster import Cell, Identity
-from lth_jax.lottery.spec import Data, Lab, Ladder
-from lth_jax.lottery.starts import Parents, control_arm, ticket_arm
+from lth_jax.lottery.initial_states import Parents, control_arm, ticket_arm
+from lth_jax.lottery.node_training import measure
+from lth_jax.lottery.rewind import TrainState
+from lth_jax.lottery.spec import Experiment, Identity, Ladder, Seeds
+from lth_jax.population.segment import (
+    Member,
+    Trainer,
+    init_member,
+    init_record,
+    optimizer_of,
+    train_segment,
+)
+from lth_jax.population.task import Splits, Task
 from lth_jax.store import content_key, environment, source_fingerprint
 from lth_jax.store import fingerprint as array_fingerprint
-from lth_jax.training.segment import Member, Trainer, init_member, init_record, train_segment
-from lth_jax.types import TICKET, Batch, Key
+from lth_jax.types import TICKET, Batch, Count, Key
 
-SOURCES = ("lth_jax.lottery", "lth_jax.training", "lth_jax.trees", "lth_jax.keys")
+SOURCES = ("lth_jax.lottery", "lth_jax.population", "lth_jax.trees", "lth_jax.keys")
 """Code whose work on the host decides numbers; all else is in the programs or in the data."""
 
 MEMBERS = 2  # programs are lowered for so many members, which shows the rules of `custom_vmap`
@@ -110,7 +118,9 @@ def _check_on_device(eqn: Any) -> None:
         )
 
 
-def training_program(trainer: Trainer, data: Data, hyper: Iterable[str], root: Key) -> str:
+def training_program(
+    trainer: Trainer, data: Splits, hyper: Iterable[str], root: Key, count: Count = ()
+) -> str:
     """The fingerprint of how members begin, how they train and how they are evaluated.
 
     Trainers whose programs are equal may train in one population: all in which their members
@@ -121,10 +131,15 @@ def training_program(trainer: Trainer, data: Data, hyper: Iterable[str], root: K
       data: train, validation and test, as arrays or shapes; their values do not matter.
       hyper: the names of the members' scalars.
       root: a key like those of the members.
+      count: what a member with a method keeps.
     """
 
     def begin(key: Any, hyper: Any, example: Any) -> Any:
         member = init_member(trainer, key, key, hyper, example)
+        if trainer.method is not None:
+            member = member._replace(count=jax.tree.map(jnp.int32, count))
+            state = optimizer_of(trainer, member).init(member.params)
+            member = member._replace(opt_state=state)
         return member, init_record(member)
 
     def segment(*args: Any) -> Any:
@@ -151,33 +166,44 @@ def training_program(trainer: Trainer, data: Data, hyper: Iterable[str], root: K
     )
 
 
-def arms_programs(lab: Lab, ladder: Ladder) -> dict[str, str]:
+def arms_programs(
+    task: Task, ladder: Ladder, root: Key, level: int | None = None
+) -> dict[str, str]:
     """The fingerprints of how tickets are made of their parents, and controls of tickets, by arm.
 
     They cover the criterion, the batches that it sees, scope and granularity, rewinding, and the
     controls. Nothing is compiled. A ladder without levels has none.
+
+    Args:
+      task: what is trained.
+      ladder: what is done.
+      root: a key like the experiment's.
+      level: the level, where it has a method or keeps its mask; None for the others.
     """
     if not ladder.counts:
         return {}
-    trainer, example = lab.trainer, jax.tree.map(lambda a: a[:1], lab.data.train.x)
-    keys = _keys(lab.root)
-    scalars = {name: jax.ShapeDtypeStruct((MEMBERS,), "float32") for name in lab.hyper}
+    kept = level is not None and ladder.counts[level - 1] is None
+    counts = [count for count in ladder.counts if count is not None]
+    trainer, example = task.trainer, jax.tree.map(lambda a: a[:1], task.data.train.x)
+    keys = _keys(root)
+    scalars = {name: jax.ShapeDtypeStruct((MEMBERS,), "float32") for name in task.hyper}
 
     def begin(key: Any, hyper: Any) -> Member:
         return init_member(trainer, key, key, hyper, example)
 
     dense = jax.eval_shape(jax.vmap(begin), keys, scalars)
-    point = Point(dense.params, dense.state, dense.opt_state)
+    point = TrainState(dense.params, dense.state, dense.opt_state)
     parents = Parents(dense.mask, dense.alive, point, dense.params, point, keys, {})
-    count = jax.tree.map(np.int32, ladder.counts[0])
+    count = jax.tree.map(np.int32, counts[0])
+    own = trainer._replace(method=ladder.methods.get(level) if level else None)
 
     def ticket(*args: Any) -> Any:
-        return ticket_arm(trainer, ladder, *args)
+        return ticket_arm(own, ladder, kept, *args)
 
     def control(name: str) -> str:
         def arm(*args: Any) -> Member:
             control = ladder.controls[name]
-            return control_arm(trainer, control, ladder.prunable, ladder.layouts, *args)
+            return control_arm(own, control, ladder.prunable, ladder.layouts, *args)
 
         return fingerprint(jax.vmap(arm), dense.mask, point, dense, dense, keys)
 
@@ -185,18 +211,36 @@ def arms_programs(lab: Lab, ladder: Ladder) -> dict[str, str]:
     return {TICKET: made, **{name: control(name) for name in ladder.controls}}
 
 
-def make_cell(
-    lab: Lab,
+def methods_programs(task: Task, ladder: Ladder, root: Key) -> dict[str, Any]:
+    """By level, the fingerprints of levels with a method or a kept mask: training, and arms."""
+
+    def of(level: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"arms": arms_programs(task, ladder, root, level)}
+        if level in ladder.methods:
+            trainer = task.trainer._replace(method=ladder.methods[level])
+            count = next(count for count in ladder.counts if count is not None)
+            program = training_program(trainer, task.data, task.hyper, root, count)
+            found["training"] = program
+        return found
+
+    levels = {i for i, count in enumerate(ladder.counts, start=1) if count is None}
+    return {str(level): of(level) for level in sorted(levels | set(ladder.methods))}
+
+
+def make_experiment(
+    task: Task,
+    seeds: Seeds,
     ladder: Ladder,
     *,
     data: str | None = None,
     training: str | None = None,
     arms: Mapping[str, str] | None = None,
-) -> Cell:
+) -> Experiment:
     """An experiment with its identity, which is found by lowering its functions.
 
     Args:
-      lab: what it trains with.
+      task: what it trains.
+      seeds: its seeds.
       ladder: what it does.
       data: the fingerprint of the data, if it is known; else their bytes are read.
       training: the result of `training_program`, if it is known.
@@ -206,17 +250,19 @@ def make_cell(
       ValueError: if a function calls back to Python (see `fingerprint`).
     """
     if training is None:
-        training = training_program(lab.trainer, lab.data, lab.hyper, lab.root)
-    return Cell(
-        lab,
+        training = training_program(task.trainer, task.data, task.hyper, seeds.root)
+    return Experiment(
+        task,
+        seeds,
         ladder,
         Identity(
             training=training,
-            arms=dict(arms_programs(lab, ladder) if arms is None else arms),
-            data=data_fingerprint(*lab.data) if data is None else data,
-            root=[str(jax.random.key_impl(lab.root)), array_fingerprint(lab.root)],
-            numbers={name: np.float32(v).tobytes().hex() for name, v in lab.hyper.items()},
-            shared_order=lab.shared_order,
+            arms=dict(arms_programs(task, ladder, seeds.root) if arms is None else arms),
+            methods=methods_programs(task, ladder, seeds.root),
+            data=data_fingerprint(*task.data) if data is None else data,
+            root=[str(jax.random.key_impl(seeds.root)), array_fingerprint(seeds.root)],
+            numbers={name: np.float32(v).tobytes().hex() for name, v in task.hyper.items()},
+            shared_order=seeds.shared_order,
             environment=circumstances(),
         ),
     )
@@ -241,10 +287,10 @@ def _keys(root: Key) -> Any:
     return jax.ShapeDtypeStruct((MEMBERS, *root.shape), root.dtype)
 
 
-def _shapes(data: Data) -> Data:
+def _shapes(data: Splits) -> Splits:
     """The shapes of data, wherever they lie."""
 
     def shape(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-    return Data(*(Batch(*(jax.tree.map(shape, part) for part in split)) for split in data))
+    return Splits(*(Batch(*(jax.tree.map(shape, part) for part in split)) for split in data))

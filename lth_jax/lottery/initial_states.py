@@ -12,14 +12,14 @@ from lth_jax.keys import derive
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.programs import Programs, quick_to_compile
-from lth_jax.lottery.rewind import Point, cursor_offsets, fill_pruned, start_point
-from lth_jax.lottery.roster import Cell
-from lth_jax.lottery.spec import Lab, Ladder, controls_at
+from lth_jax.lottery.rewind import TrainState, cursor_offsets, fill_pruned, start_point
+from lth_jax.lottery.spec import Experiment, Ladder, Seeds, controls_at
+from lth_jax.population.segment import Member, Trainer, init_member, optimizer_of
+from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.scores import is_bad, names, reason, sentence
 from lth_jax.pruning.transforms import mask_slots
-from lth_jax.store import content_key, whole
-from lth_jax.training.segment import Member, Trainer, init_member
+from lth_jax.store import content_key, to_host
 from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable
 
 Unscored = dict[str, Any] | None
@@ -39,7 +39,7 @@ class Tickets(NamedTuple):
 
     mask: Mask
     alive: Any
-    points: dict[str, Point]
+    points: dict[str, TrainState]
     unscored: Sequence[Unscored]
 
 
@@ -48,114 +48,123 @@ class Parents(NamedTuple):
 
     mask: Mask
     alive: jax.Array
-    end: Point
+    end: TrainState
     scored: Params
-    rewound: Point
+    rewound: TrainState
     prune_key: Key
     control_keys: dict[str, Key]
 
 
-class Starts:
-    """Makes the members of a population of cells at the start of a level.
+class InitialStates:
+    """Makes the members of a population of experiments at the start of a level.
 
     Args:
-      cells: the cells, which share trainer and data.
+      experiments: the experiments, which share trainer and data.
       programs: of their trainer.
 
     Attributes:
-      like: the dense members of a cell as shapes, for reading trees back from nodes.
+      like: the dense members of an experiment as shapes, for reading trees back from nodes.
     """
 
-    def __init__(self, cells: Sequence[Cell], programs: Programs):
-        self._cells, self._programs = cells, programs
-        trainer, train = cells[0].lab.trainer, cells[0].lab.data.train
-        example = jax.tree.map(lambda a: a[:1], train.x)
+    def __init__(self, experiments: Sequence[Experiment], programs: Programs):
+        self._experiments, self._programs = experiments, programs
+        task, seeds, *_ = experiments[0]
+        example = jax.tree.map(lambda a: a[:1], task.data.train.x)
 
         def dense(init_key: Key, data_key: Key, replicate: Any, hyper: Mapping[str, Any]) -> Member:
-            return init_member(trainer, init_key, data_key, hyper, example, replicate)
+            return init_member(task.trainer, init_key, data_key, hyper, example, replicate)
 
         self._dense = jax.jit(
             jax.vmap(dense, in_axes=(0, 0, 0, None)), compiler_options=quick_to_compile()
         )
-        lab = cells[0].lab
-        keys = replicate_keys(lab, "init")
-        self.like = jax.eval_shape(self._dense, keys, keys, _replicates(lab), _hyper(lab))
+        keys = replicate_keys(seeds, "init")
+        self.like = jax.eval_shape(self._dense, keys, keys, _replicates(seeds), _hyper(task))
 
-    def dense(
-        self, cell: int = 0, init: str = "init", data_level: int = 0, level: int = 0
-    ) -> Member:
-        """A cell's dense members at step 0, one per replicate, their keys for these purposes."""
-        lab = self._cells[cell].lab
-        init_keys = replicate_keys(lab, init, level)
-        data_keys = replicate_keys(lab, "data", data_level)
-        return self._dense(init_keys, data_keys, _replicates(lab), _hyper(lab))
+    def dense(self, i: int = 0, init: str = "init", data_level: int = 0, level: int = 0) -> Member:
+        """An experiment's dense members at step 0, one per replicate, their keys by purpose."""
+        task, seeds, *_ = self._experiments[i]
+        init_keys = replicate_keys(seeds, init, level)
+        data_keys = replicate_keys(seeds, "data", data_level)
+        return self._dense(init_keys, data_keys, _replicates(seeds), _hyper(task))
 
     def population(
-        self, cell: int, level: int, trunk: Tickets | None, parents: Tickets | None
+        self, i: int, level: int, trunk: Tickets | None, parents: Tickets | None
     ) -> tuple[Member, list[Unscored]]:
-        """All members of a cell's level at their start, stacked in the order of `spec.labels`.
+        """All members of an experiment's level at their start, in the order of `spec.labels`.
 
         Also, member by member, whether the scores that made its mask could not decide. Such a
         member is not alive and has the mask of its parent.
         """
-        lab, ladder, _ = self._cells[cell]
+        experiment = self._experiments[i]
+        seeds, ladder = experiment.seeds, experiment.ladder
         data_level = level if ladder.rewind.data == "fresh" else 0
-        dense = self.dense(cell, data_level=data_level)
+        dense = self.dense(i, data_level=data_level)
         if trunk is None or parents is None:
-            return dense, [None] * lab.replicates
+            return dense, [None] * seeds.replicates
         names = controls_at(ladder, level)
         offsets = {
-            name: np.full(lab.replicates, value, np.int32)
+            name: np.full(seeds.replicates, value, np.int32)
             for name, value in cursor_offsets(ladder.rewind, ladder.stop, level).items()
         }
         args = (
-            jax.tree.map(np.int32, ladder.counts[level - 1]),
+            jax.tree.map(np.int32, _count_at(ladder, level)),
             Parents(
                 mask=parents.mask,
                 alive=parents.alive,
                 end=parents.points["end"],
                 scored=parents.points.get("scored", parents.points["end"]).params,
                 rewound=trunk.points["rewound"],
-                prune_key=replicate_keys(lab, "prune", level),
-                control_keys={name: replicate_keys(lab, "control", level, name) for name in names},
+                prune_key=replicate_keys(seeds, "prune", level),
+                control_keys={
+                    name: replicate_keys(seeds, "control", level, name) for name in names
+                },
             ),
             dense._replace(hyper={**dense.hyper, **offsets}),
-            self.dense(cell, "redraw", data_level, level),
+            self.dense(i, "redraw", data_level, level),
         )
-        trainer, made = self._programs.trainer, self._cells[cell].identity.arms
-        # Cells whose tickets and controls are made alike share the program.
-        key = content_key([lab.replicates, made[TICKET], [[name, made[name]] for name in names]])
+        trainer = self._programs.trainer_of(ladder.methods.get(level))
+        kept, made = ladder.counts[level - 1] is None, experiment.identity.arms_at(level)
+        # Experiments whose tickets and controls are made alike share the program.
+        key = content_key(
+            [seeds.replicates, kept, made[TICKET], [[name, made[name]] for name in names]]
+        )
         program = self._programs.once(
-            key, lambda *args: _all_arms(trainer, ladder, names, *args), args
+            key, lambda *args: _all_arms(trainer, ladder, kept, names, *args), args
         )
         members, info = program(*args)
-        own = _unscored(ladder, level, parents, whole(info))
+        own = _unscored(ladder, level, parents, to_host(info))
         return members, own * (1 + len(names))
 
 
-def _hyper(lab: Lab) -> dict[str, np.float32]:
-    return {name: np.float32(value) for name, value in lab.hyper.items()}
+def _count_at(ladder: Ladder, level: int) -> Count:
+    """What a level keeps; where it keeps the mask of the level before, the last count."""
+    return [count for count in ladder.counts[:level] if count is not None][-1]
 
 
-def _replicates(lab: Lab) -> np.ndarray:
-    return np.arange(lab.replicates, dtype=np.int32)
+def _hyper(task: Task) -> dict[str, np.float32]:
+    return {name: np.float32(value) for name, value in task.hyper.items()}
 
 
-def replicate_keys(lab: Lab, purpose: str, level: int = 0, *labels: str) -> Key:
-    """One key per replicate, stacked; where they share their data order, one key for its purpose.
+def _replicates(seeds: Seeds) -> np.ndarray:
+    return np.arange(seeds.replicates, dtype=np.int32)
 
-    >>> lab = Lab(None, None, jax.random.key(0), 3, {}, shared_order=True)
-    >>> [len({*map(str, replicate_keys(lab, purpose))}) for purpose in ("data", "init")]
+
+def replicate_keys(seeds: Seeds, purpose: str, level: int = 0, *labels: str) -> Key:
+    """One key per replicate, stacked; with a shared data order, one key for that purpose.
+
+    >>> seeds = Seeds(jax.random.key(0), 3, shared_order=True)
+    >>> [len({*map(str, replicate_keys(seeds, purpose))}) for purpose in ("data", "init")]
     [1, 3]
     """
-    alike = purpose == "data" and lab.shared_order
-    of = [0 if alike else replicate for replicate in range(lab.replicates)]
-    return jnp.stack([derive(lab.root, replicate, purpose, level, *labels) for replicate in of])
+    alike = purpose == "data" and seeds.shared_order
+    of = [0 if alike else replicate for replicate in range(seeds.replicates)]
+    return jnp.stack([derive(seeds.root, replicate, purpose, level, *labels) for replicate in of])
 
 
 def arms(
     trainer: Trainer,
     ladder: Ladder,
+    kept: bool,
     names: Sequence[str],
     count: Count,
     parents: Parents,
@@ -170,13 +179,14 @@ def arms(
     Args:
       trainer: what to train with.
       ladder: what to do.
+      kept: whether the level keeps the mask of the level before.
       names: the controls.
       count: what the level keeps.
       parents: what the ticket descends from.
       dense: the replicate's own network at step 0, with this level's keys and hyperparameters.
       redrawn: a network from another key, for the controls that want one.
     """
-    mask, point, ticket, info = ticket_arm(trainer, ladder, count, parents, dense)
+    mask, point, ticket, info = ticket_arm(trainer, ladder, kept, count, parents, dense)
     members = [ticket]
     for name in names:
         control, key = ladder.controls[name], parents.control_keys[name]
@@ -186,29 +196,34 @@ def arms(
 
 
 def ticket_arm(
-    trainer: Trainer, ladder: Ladder, count: Count, parents: Parents, dense: Member
-) -> tuple[Mask, Point, Member, Info]:
+    trainer: Trainer, ladder: Ladder, kept: bool, count: Count, parents: Parents, dense: Member
+) -> tuple[Mask, TrainState, Member, Info]:
     """A replicate's ticket: its mask, its start before the mask, the member, the pruner's info.
 
-    The arguments are those of `arms`.
+    A method that starts dense begins with the parent's mask. The arguments are those of `arms`.
     """
     rewound = parents.rewound
-    scored = trees.where(parents.alive, parents.scored, rewound.params)  # no NaN in the scores
-    mask, info = ladder.pruner.with_info(
-        scored,
-        parents.mask,
-        count,
-        prunable=ladder.prunable,
-        layouts=ladder.layouts,
-        key=parents.prune_key,
-        batches=ladder.batches,
-        initial=rewound.params,
-    )
+    if kept or (trainer.method is not None and trainer.method.starts_dense):
+        mask, info = parents.mask, Info()
+    else:
+        # No NaN in the scores of members that are not alive.
+        scored = trees.where(parents.alive, parents.scored, rewound.params)
+        mask, info = ladder.pruner.with_info(
+            scored,
+            parents.mask,
+            count,
+            prunable=ladder.prunable,
+            layouts=ladder.layouts,
+            key=parents.prune_key,
+            batches=ladder.batches,
+            initial=rewound.params,
+        )
     point = start_point(ladder.rewind, rewound, parents.end, _point(dense))
     if ladder.rewind.what != "weights":
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
-    base = dense._replace(alive=parents.alive & ~is_bad(info))
+    alive = parents.alive & ~is_bad(info) if info else parents.alive
+    base = dense._replace(alive=alive, count=count if trainer.method else ())
     return mask, point, _member(trainer, base, mask, point), info
 
 
@@ -218,7 +233,7 @@ def control_arm(
     prunable: Prunable,
     layouts: Layouts | None,
     mask: Mask,
-    point: Point,
+    point: TrainState,
     ticket: Member,
     redrawn: Member,
     key: Key,
@@ -243,6 +258,8 @@ def control_arm(
 
 def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored]:
     """Replicate by replicate, what is wrong with the scores of its ticket, or of an ancestor."""
+    if not info:
+        return list(parents.unscored)
     found: list[Unscored] = []
     for replicate, inherited in enumerate(parents.unscored):
         mine = trees.index(info, replicate)
@@ -256,25 +273,23 @@ def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[
 
 
 def _all_arms(
-    trainer: Trainer, ladder: Ladder, names: Sequence[str], *args: Any
+    trainer: Trainer, ladder: Ladder, kept: bool, names: Sequence[str], *args: Any
 ) -> tuple[Member, Info]:
     """`arms` of all replicates, stacked arm after arm; the info replicate by replicate."""
-    members, info = jax.vmap(lambda *a: arms(trainer, ladder, names, *a), in_axes=(None, 0, 0, 0))(
-        *args
-    )
+    members, info = jax.vmap(
+        lambda *a: arms(trainer, ladder, kept, names, *a), in_axes=(None, 0, 0, 0)
+    )(*args)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members), info
 
 
-def _member(trainer: Trainer, base: Member, mask: Mask, point: Point) -> Member:
+def _member(trainer: Trainer, base: Member, mask: Mask, point: TrainState) -> Member:
     """`base` at `point`, with the mask put onto its parameters and the optimizer's slots."""
-    optimizer = trainer.make_optimizer(base.hyper)
-    return base._replace(
-        mask=mask,
-        params=apply_mask(mask, point.params),
-        state=point.state,
-        opt_state=mask_slots(optimizer, point.opt_state, mask),
-    )
+    member = base._replace(mask=mask, params=apply_mask(mask, point.params), state=point.state)
+    optimizer = optimizer_of(trainer, member)
+    if trainer.method is not None:  # its state is its own, and always new
+        return member._replace(opt_state=optimizer.init(member.params))
+    return member._replace(opt_state=mask_slots(optimizer, point.opt_state, mask))
 
 
-def _point(member: Member) -> Point:
-    return Point(member.params, member.state, member.opt_state)
+def _point(member: Member) -> TrainState:
+    return TrainState(member.params, member.state, member.opt_state)

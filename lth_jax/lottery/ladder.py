@@ -1,9 +1,9 @@
 """Iterative pruning: train, prune, rewind, again, with each ticket's controls beside it.
 
-Level 0 is the trunk: one dense parent per replicate, shared by everything above it. Each further
-level prunes the tickets of the level before, builds their controls, and trains all of them, of all
-cells, as one population. A chunk of a level is a node of the store; a member that some node holds
-already is read, not trained.
+Level 0 holds one dense parent per replicate, shared by all levels above. Each further level prunes
+the tickets of the level before, builds their controls, and trains all of them, of all experiments,
+as one population. A chunk of a level is a node of the store; a member that a node of the store
+holds already is read, not trained.
 """
 
 import functools
@@ -16,20 +16,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import trees
-from lth_jax.lottery.level import Assignment, OnBlock, OnProgress, train_node
+from lth_jax import keys, trees
+from lth_jax.lottery.initial_states import InitialStates, Tickets, Unscored
+from lth_jax.lottery.member_table import (
+    MemberSpec,
+    MemberTable,
+    Plans,
+    check_experiments,
+    step_range,
+)
+from lth_jax.lottery.node_training import Assignment, OnBlock, OnProgress, train_node
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.roster import Cell, Entrant, Plans, Roster, check_cells, course
-from lth_jax.lottery.spec import Label
-from lth_jax.lottery.starts import Starts, Tickets, Unscored
+from lth_jax.lottery.rewind import TrainState
+from lth_jax.lottery.spec import Experiment, Label
+from lth_jax.population.placement import Plan, halved
+from lth_jax.population.segment import Member
+from lth_jax.population.train import chunks
 from lth_jax.store import SAVE_SECONDS, MemberIndex, Node, Partial, Store, content_key
-from lth_jax.training.placement import Plan, halved
-from lth_jax.training.population import chunks
-from lth_jax.training.segment import Member
 from lth_jax.types import DENSE, TICKET
 
 LOG = logging.getLogger(__name__)
+
+Begin = Callable[[int], tuple[Member, Member, list[Unscored]]]
+"""`experiment -> its members` at the start of a level, on the host and as shapes, and what
+`InitialStates.population` finds about their scores."""
 
 
 class Entry(NamedTuple):
@@ -54,13 +64,14 @@ class Entry(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """What the ladder tells its caller, who may raise from any of them to stop it.
+    """Callbacks of a ladder; any of them may raise to stop it.
 
     Attributes:
       on_progress: after each segment. If it raises `store.Interrupted` (in all processes of the
         team alike), the unfinished node is saved first, and nothing is trained twice.
       on_block: after each block of an evaluation on streamed data; likewise.
-      on_node: `(cell, entry)` for each node, found or trained, and each cell with members in it.
+      on_node: `(i, entry)` for each node, found or trained, and each experiment with members in
+        it.
       on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk.
         It must record the plan and drop the entries of that level before it returns: `on_node` is
         called for all members of the level again, since under another plan they are others.
@@ -69,7 +80,7 @@ class Hooks(NamedTuple):
 
     on_progress: OnProgress = lambda progress: None
     on_block: OnBlock = lambda: None
-    on_node: Callable[[int, Entry], None] = lambda cell, entry: None
+    on_node: Callable[[int, Entry], None] = lambda i, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
 
@@ -77,8 +88,8 @@ class Hooks(NamedTuple):
 SILENT = Hooks()
 
 
-def climb(
-    cells: Sequence[Cell],
+def run_ladder(
+    experiments: Sequence[Experiment],
     *,
     store: Store,
     plans: Plans,
@@ -86,70 +97,71 @@ def climb(
     programs: Programs | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> list[list[Entry]]:
-    """Trains, or reads, the ladders of all cells, level by level as one population.
+    """Trains, or reads, the ladders of all experiments, level by level as one population.
 
-    Several processes may climb the same cells in one store: each chunk is trained by one of them,
+    Several processes may run the same experiments in one store: one trains each chunk,
     and that of a process that was killed is taken over by another. The processes of the store's
-    team climb together, in step.
+    team run together, in step.
 
     Args:
-      cells: the experiments, at least one; they share trainer, data and the steps of a level.
+      experiments: at least one; they share trainer, data and the steps of a level.
       store: where finished nodes are and go.
       plans: `(level, plan)` in ascending order, the first for level 0: the plan from that level
         on. More than one only where memory ran out.
-      hooks: whom to tell.
-      programs: those of the cells' trainer, if other climbs use them too.
+      hooks: callbacks.
+      programs: those of the trainer, where other ladders share them.
       save_seconds: how much training a kill may repeat (or one segment, where that is longer); 0:
         each segment is saved.
 
     Returns:
-      The manifest of each cell: its part of every node, in order.
+      The manifest of each experiment: its part of every node, in order.
 
     Raises:
-      ValueError: for cells that cannot climb together, before anything is trained.
+      ValueError: for experiments that cannot run together, before anything is trained.
     """
-    check_cells(cells)
-    programs = programs or Programs(cells[0].lab.trainer)
-    climbing = _Climb(cells, plans, store, hooks, programs, save_seconds)
-    for level in range(len(climbing.roster.levels)):
+    check_experiments(experiments)
+    programs = programs or Programs(experiments[0].task.trainer)
+    ladder_run = _LadderRun(experiments, plans, store, hooks, programs, save_seconds)
+    for level in range(len(ladder_run.table.levels)):
         while True:
-            plan = [plan for first, plan in climbing.plans if first <= level][-1]
+            plan = [plan for first, plan in ladder_run.plans if first <= level][-1]
             try:
-                climbing.level(plan, level)
+                ladder_run.level(plan, level)
                 break
             except jax.errors.JaxRuntimeError as error:
                 smaller = halved(plan)
                 alone = store.team.count == 1  # of several processes others may have had enough
                 if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None or not alone:
                     raise
-                climbing.restart(level, smaller)
+                ladder_run.restart(level, smaller)
                 hooks.on_replan(level, smaller)
         hooks.on_level(level)
-    return climbing.entries
+    return ladder_run.entries
 
 
-class _Climb:
-    """One climb: who its members are, where those that are finished lie, and how others begin."""
+class _LadderRun:
+    """One call of `run_ladder`: its members, where finished ones are, and how others begin."""
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        experiments: Sequence[Experiment],
         plans: Plans,
         store: Store,
         hooks: Hooks,
         programs: Programs,
         save_seconds: float,
     ):
-        self.cells, self.store, self.hooks, self.programs = cells, store, hooks, programs
+        self.experiments, self.store = experiments, store
+        self.hooks, self.programs = hooks, programs
         self.save_seconds = save_seconds
         self.index = MemberIndex(store)
-        self.starts = Starts(cells, programs)
-        self.entries: list[list[Entry]] = [[] for _ in cells]
+        self.initial = InitialStates(experiments, programs)
+        self.entries: list[list[Entry]] = [[] for _ in experiments]
         self.follow(plans)
 
     def follow(self, plans: Plans) -> None:
         """Goes on by other plans: members of the levels that they change are others."""
-        self.plans, self.roster = plans, Roster(self.cells, plans)
+        self.plans, self.table = plans, MemberTable(self.experiments, plans)
 
     def restart(self, level: int, plan: Plan) -> None:
         """Forgets what was listed of a level, whose members from now on are those of this plan."""
@@ -158,10 +170,10 @@ class _Climb:
 
     def level(self, plan: Plan, level: int) -> None:
         """Trains or reads all members of one level."""
-        entrants = self.roster.levels[level]
-        for node in self._found(entrants):
-            self._tell(level, node)
-        todo = self._missing(plan, entrants.values())
+        specs = self.table.levels[level]
+        for node in self._found(specs):
+            self._note(level, node)
+        todo = self._missing(plan, specs.values())
         begin = self._beginning(plan, level)
         # First what nobody else is at; then what others had, should they not have finished it.
         for wait in (False, True):
@@ -170,23 +182,23 @@ class _Climb:
                 if self.store.ensure(node, compute, wait=wait):
                     del todo[node]
                     self.index.add(node)
-                    self._tell(level, node)
+                    self._note(level, node)
 
-    def _found(self, entrants: Any) -> list[str]:
+    def _found(self, specs: Any) -> list[str]:
         """The nodes that hold members of a level; those that are damaged are removed first."""
         while True:
             self.index.refresh()
-            seats = [seat for key in entrants if (seat := self.index.find(key))]
-            nodes = list(dict.fromkeys(seat.node for seat in seats))
+            slots = [slot for key in specs if (slot := self.index.find(key))]
+            nodes = list(dict.fromkeys(slot.node for slot in slots))
             if all([self.store.mend(node) for node in nodes]):
                 return nodes
             self.index.forget()
 
-    def _missing(self, plan: Plan, entrants: Any) -> dict[str, list[Entrant]]:
+    def _missing(self, plan: Plan, specs: Any) -> dict[str, list[MemberSpec]]:
         """The nodes to be trained, and who is in them."""
-        missing = [entrant for entrant in entrants if self.index.find(entrant.key) is None]
+        missing = [spec for spec in specs if self.index.find(spec.key) is None]
         grouped = [missing[i : i + plan.chunk] for i in range(0, len(missing), plan.chunk)]
-        keys = [[entrant.key for entrant in group] for group in grouped]
+        keys = [[spec.key for spec in group] for group in grouped]
         nodes = [content_key({"members": key}) for key in keys]
         return dict(zip(nodes, grouped, strict=True))
 
@@ -194,22 +206,23 @@ class _Climb:
         self,
         plan: Plan,
         level: int,
-        entrants: list[Entrant],
-        begin: Callable[[int], tuple[Member, list[Unscored]]],
+        specs: list[MemberSpec],
+        begin: Begin,
         partial: Partial,
     ) -> Node:
-        lab, ladder, _ = self.cells[0]
-        [rows] = chunks(len(entrants), plan.chunk)
-        members, unscored = self._chunk([entrants[row] for row in rows], level, begin)
-        _warn(level, entrants, unscored)
+        task, _, ladder, _ = self.experiments[0]
+        method = ladder.methods.get(level)
+        [rows] = chunks(len(specs), plan.chunk)
+        members, unscored = self._chunk([specs[row] for row in rows], level, begin)
+        _warn(level, specs, unscored)
         return train_node(
-            self.programs.segment(plan),
-            self.programs.measure(plan),
+            self.programs.segment(plan, method),
+            self.programs.measure(plan, method),
             members,
-            lab.data,
-            Assignment(level, entrants, course(ladder, level), unscored),
+            task.data,
+            Assignment(level, specs, step_range(ladder, level), unscored),
             prunable=ladder.prunable,
-            steps=lab.trainer.steps,
+            eval_every=task.trainer.eval_every,
             serve=self.programs.serve,
             partial=partial,
             on_progress=self.hooks.on_progress,
@@ -217,107 +230,81 @@ class _Climb:
             save_seconds=self.save_seconds,
         )
 
-    def _beginning(self, plan: Plan, level: int) -> Callable[[int], tuple[Member, list[Unscored]]]:
-        """`cell -> its members` at the start of a level, on the host; the last one is kept.
-
-        With them goes what `Starts.population` finds about their scores.
-        """
-        most = max(cell.lab.replicates for cell in self.cells)
-        nodes_of_a_cell = 1 + -(-most // plan.chunk)
-        read = functools.lru_cache(maxsize=2 * nodes_of_a_cell)(self.store.read)
+    def _beginning(self, plan: Plan, level: int) -> Begin:
+        """The members of each experiment at the start of a level; the last result is kept."""
+        most = max(one.seeds.replicates for one in self.experiments)
+        nodes_of_one = 1 + -(-most // plan.chunk)
+        read = functools.lru_cache(maxsize=2 * nodes_of_one)(self.store.read)
 
         @functools.lru_cache(maxsize=1)
-        def begin(cell: int) -> tuple[Member, list[Unscored]]:
-            trunk = self._tickets(read, cell, 0) if level else None
-            parents = self._tickets(read, cell, level - 1) if level else None
-            members, unscored = self.starts.population(cell, level, trunk, parents)
-            return _on_host(members), unscored
+        def begin(i: int) -> tuple[Member, Member, list[Unscored]]:
+            trunk = self._tickets(read, i, 0) if level else None
+            parents = self._tickets(read, i, level - 1) if level else None
+            members, unscored = self.initial.population(i, level, trunk, parents)
+            shapes = jax.eval_shape(lambda tree: tree, members)
+            return jax.tree.map(np.asarray, keys.to_data(members)), shapes, unscored
 
         return begin
 
     def _chunk(
         self,
-        entrants: Sequence[Entrant],
+        specs: Sequence[MemberSpec],
         level: int,
-        begin: Callable[[int], tuple[Member, list[Unscored]]],
+        begin: Begin,
     ) -> tuple[Member, list[Unscored]]:
-        """The members of one chunk, each taken from the level of the cell that makes it."""
+        """The members of one chunk, each taken from the experiment that makes it."""
         parts, unscored = [], []
-        for cell, group in itertools.groupby(entrants, key=lambda entrant: entrant.cells[0]):
-            order = list(self.roster.keys[cell][level].values())
-            rows = [order.index(entrant.key) for entrant in group]
-            members, found = begin(cell)
+        for i, group in itertools.groupby(specs, key=lambda spec: spec.experiments[0]):
+            order = list(self.table.keys[i][level].values())
+            rows = [order.index(spec.key) for spec in group]
+            members, shapes, found = begin(i)
             parts.append(trees.index(members, rows))
             unscored += [found[row] for row in rows]
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        return _on_device(joined, self.starts.like), unscored
+        return keys.from_data(jax.tree.map(jnp.array, joined), shapes), unscored
 
-    def _tickets(self, read: Callable[[str], Node], cell: int, level: int) -> Tickets:
-        """A cell's tickets of a level, or its dense parents, read from the store."""
-        arm, keys = TICKET if level else DENSE, self.roster.keys[cell][level]
-        mine = [keys[Label(arm, r)] for r in range(self.cells[cell].lab.replicates)]
-        seats = [self.index.find(key) for key in mine]
-        found = itertools.groupby(filter(None, seats), key=lambda seat: seat.node)
+    def _tickets(self, read: Callable[[str], Node], i: int, level: int) -> Tickets:
+        """An experiment's tickets of a level, or its dense parents, read from the store."""
+        arm, of_level = TICKET if level else DENSE, self.table.keys[i][level]
+        replicates = range(self.experiments[i].seeds.replicates)
+        mine = [of_level[Label(arm, replicate)] for replicate in replicates]
+        slots = [self.index.find(key) for key in mine]
+        found = itertools.groupby(filter(None, slots), key=lambda slot: slot.node)
         return gather(
-            self.starts.like, [(read(node), [seat.row for seat in group]) for node, group in found]
+            self.initial.like, [(read(node), [slot.row for slot in group]) for node, group in found]
         )
 
-    def _tell(self, level: int, node: str) -> None:
-        """Writes down and tells whose members a node holds."""
-        entrants, steps = self.roster.levels[level], course(self.cells[0].ladder, level)
-        shares: dict[int, list[tuple[int, Entrant]]] = {}
+    def _note(self, level: int, node: str) -> None:
+        """Lists a node in the manifests of the experiments with members in it."""
+        specs, steps = self.table.levels[level], step_range(self.experiments[0].ladder, level)
+        shares: dict[int, list[tuple[int, MemberSpec]]] = {}
         for row, key in enumerate(self.store.facts(node)["member_keys"]):
-            if key in entrants and self.index.find(key) == (node, row):
-                for cell in entrants[key].cells:
-                    shares.setdefault(cell, []).append((row, entrants[key]))
-        for cell, share in shares.items():
-            order = list(self.roster.keys[cell][level].values())
-            own = sum(entrant.cells[0] == cell for _, entrant in share)
+            if key in specs and self.index.find(key) == (node, row):
+                for i in specs[key].experiments:
+                    shares.setdefault(i, []).append((row, specs[key]))
+        for i, share in shares.items():
+            order = list(self.table.keys[i][level].values())
+            own = sum(spec.experiments[0] == i for _, spec in share)
             entry = Entry(
                 key=node,
                 level=level,
-                arms=sorted({entrant.label.arm for _, entrant in share}),
+                arms=sorted({spec.label.arm for _, spec in share}),
                 rows=[row for row, _ in share],
                 member_steps=own * (steps.stop - steps.start),
-                place=min(order.index(entrant.key) for _, entrant in share),
+                place=min(order.index(spec.key) for _, spec in share),
             )
-            self.entries[cell].append(entry)
-            self.hooks.on_node(cell, entry)
+            self.entries[i].append(entry)
+            self.hooks.on_node(i, entry)
 
 
-def _warn(level: int, entrants: Sequence[Entrant], unscored: Sequence[Unscored]) -> None:
+def _warn(level: int, specs: Sequence[MemberSpec], unscored: Sequence[Unscored]) -> None:
     """Logs which members of a node are not trained, and why."""
-    for entrant, found in zip(entrants, unscored, strict=False):
+    for spec, found in zip(specs, unscored, strict=False):
         if found is not None:
             LOG.warning(
                 "Level %d, '%s' of replicate %d is not trained: %s",
-                *(level, *entrant.label, found["sentence"]),
+                *(level, *spec.label, found["sentence"]),
             )
-
-
-def _on_host(members: Member) -> Member:
-    """Members as host arrays, their keys as key data."""
-
-    def one(leaf: Any) -> np.ndarray:
-        return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-    return jax.tree.map(one, members)
-
-
-def _on_device(members: Member, like: Member) -> Member:
-    """The inverse of `_on_host`; `like` has keys, or their shapes, where the members had some."""
-
-    def one(leaf: np.ndarray, target: Any) -> jax.Array:
-        if not _is_key(target):
-            return jnp.array(leaf)
-        impl = jax.random.key_impl(jnp.empty((0,), target.dtype))
-        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
-
-    return jax.tree.map(one, members, like)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets:
@@ -335,12 +322,12 @@ def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets
 
     first = found[0][0].arrays
 
-    def point(name: str) -> Point:
+    def point(name: str) -> TrainState:
         def field(of: str) -> Any:
             kept = first[name].get(of)  # a state that nobody wants is not in the node
             return collect(lambda arrays: arrays[name][of], getattr(like, of)) if kept else None
 
-        return Point(field("params"), field("state") or {}, field("opt_state"))
+        return TrainState(field("params"), field("state") or {}, field("opt_state"))
 
     facts = [node.meta["members"][row] for node, rows in found for row in rows]
     return Tickets(

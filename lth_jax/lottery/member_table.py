@@ -1,10 +1,9 @@
-"""Who the members of a population of cells are, and the key of each.
+"""The members of a population of experiments, and the key of each.
 
-A cell is one experiment: a ladder with its own seeds, hyperparameters, counts and controls. Cells
-whose members train under one program climb as one population. A member's key is made of all that
-decides its bits, its parents and the plan included (which decides the width it is vectorised in),
-and of nothing else: neither its cell nor who trains beside it. So a member that cells or runs of
-one plan have in common is trained once.
+Experiments whose members train under one program run as one population. A member's key is made of
+all that decides its bits, its parents and the plan included (which decides the width it is
+vectorised in), and of nothing else: neither its experiment nor the members beside it. So a member
+that experiments or runs of one plan have in common is trained once.
 """
 
 from collections.abc import Sequence
@@ -14,54 +13,13 @@ import jax
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.lottery.spec import Lab, Label, Ladder, check_ladder, labels
+from lth_jax.lottery.spec import Experiment, Label, Ladder, check_ladder, labels
+from lth_jax.population.placement import Plan
 from lth_jax.store import content_key
-from lth_jax.training.placement import Plan
 from lth_jax.types import DENSE, TICKET
 
 
-class Identity(NamedTuple):
-    """All that decides a cell's numbers besides its plan and its ladder's plain numbers; JSON-like.
-
-    Attributes:
-      training: the fingerprint of the programs that begin, train and evaluate members.
-      arms: the fingerprints of the programs that make tickets and controls, by arm.
-      data: the fingerprint of the data.
-      root: implementation and bits of the experiment's key.
-      numbers: the members' scalars, as the hexadecimal bytes of float32.
-      shared_order: as of `Lab`.
-      environment: versions, kind of device, numeric flags and host code.
-    """
-
-    training: str
-    arms: dict[str, str]
-    data: str
-    root: list[str]
-    numbers: dict[str, str]
-    shared_order: bool
-    environment: dict[str, Any]
-
-    @property
-    def trunk(self) -> str:
-        """The SHA-256 of all but the arms: what level 0 depends on."""
-        return content_key(self._replace(arms={}))
-
-
-class Cell(NamedTuple):
-    """One experiment of a population; `make_cell` makes it.
-
-    Attributes:
-      lab: what it trains with; cells of one population share `trainer` and `data`.
-      ladder: what it does.
-      identity: all else that decides its numbers.
-    """
-
-    lab: Lab
-    ladder: Ladder
-    identity: Identity
-
-
-class Course(NamedTuple):
+class StepRange(NamedTuple):
     """The steps that a level trains, and what it keeps on the way.
 
     Attributes:
@@ -77,16 +35,16 @@ class Course(NamedTuple):
     optimizer: list[str]
 
 
-class Entrant(NamedTuple):
-    """A member of a level: its key, its label, and the cells it belongs to; the first makes it."""
+class MemberSpec(NamedTuple):
+    """A member of a level: its key, its label, and its experiments; the first makes it."""
 
     key: str
     label: Label
-    cells: list[int]
+    experiments: list[int]
 
 
-def course(ladder: Ladder, level: int) -> Course:
-    """What a level trains from where to where."""
+def step_range(ladder: Ladder, level: int) -> StepRange:
+    """The steps that a level trains."""
     rewind = ladder.rewind
     snapshots = {"end": ladder.stop}
     if level == 0:
@@ -94,7 +52,7 @@ def course(ladder: Ladder, level: int) -> Course:
     if ladder.score_step != ladder.stop:
         snapshots["scored"] = ladder.score_step
     wanted = {"end": "keep", "rewound": "rewind"}
-    return Course(
+    return StepRange(
         start=0 if level == 0 else rewind.step,
         stop=ladder.stop,
         snapshots=snapshots,
@@ -106,23 +64,26 @@ Plans = Sequence[tuple[int, Plan]]
 """`(level, plan)` in ascending order, the first for level 0: the plan from that level on."""
 
 
-def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
-    """The key of each member of a cell, level by level."""
-    trunk, arms = cell.identity.trunk, cell.identity.arms
+def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
+    """The key of each member of an experiment, level by level."""
+    identity, ladder = experiment.identity, experiment.ladder
     keys: list[dict[Label, str]] = []
-    for level in range(len(cell.ladder.counts) + 1):
+    for level in range(len(ladder.counts) + 1):
         plan = [plan for first, plan in plans if first <= level][-1]
-        what = {"trunk": trunk, "plan": plan._asdict(), **course(cell.ladder, level)._asdict()}
+        what: dict[str, Any] = {"trunk": identity.trunk, "plan": plan._asdict()}
+        what |= step_range(ladder, level)._asdict()
+        arms = identity.arms_at(level)
         if level:
-            count = trees.to_named(cell.ladder.counts[level - 1])
-            prunable = trees.to_named(cell.ladder.prunable)
+            count = ladder.counts[level - 1]
             what |= {
                 "ticket": arms[TICKET],
                 "level": level,
-                "rewind": cell.ladder.rewind._asdict(),
-                "count": jax.tree.map(lambda k: np.asarray(k).tolist(), count),
-                "prunable": jax.tree.map(bool, prunable),
+                "rewind": ladder.rewind._asdict(),
+                "count": jax.tree.map(lambda k: np.asarray(k).tolist(), trees.to_named(count)),
+                "prunable": jax.tree.map(bool, trees.to_named(ladder.prunable)),
             }
+            if level in ladder.methods:
+                what["method"] = identity.methods[str(level)]["training"]
         shared, parent = content_key(what), DENSE if level == 1 else TICKET
 
         def descent(label: Label, level: int = level, parent: str = parent) -> list[str]:
@@ -134,55 +95,57 @@ def member_keys(cell: Cell, plans: Plans) -> list[dict[Label, str]]:
         keys.append(
             {
                 label: content_key([shared, *label, arms.get(label.arm, ""), *descent(label)])
-                for label in labels(cell.lab, cell.ladder, level)
+                for label in labels(experiment.seeds, ladder, level)
             }
         )
     return keys
 
 
-class Roster:
-    """All members of a population of cells, each once.
+class MemberTable:
+    """All members of a population of experiments, each once.
 
     Args:
-      cells: the cells.
+      experiments: the experiments.
       plans: how they run.
 
     Attributes:
-      keys: cell by cell and level by level, the key of each member.
-      levels: level by level, the members, each once, in the order of the cells.
+      keys: by experiment and level, the key of each member.
+      levels: by level, the members, each once, in the order of the experiments.
     """
 
-    def __init__(self, cells: Sequence[Cell], plans: Plans):
-        self.keys = [member_keys(cell, plans) for cell in cells]
+    def __init__(self, experiments: Sequence[Experiment], plans: Plans):
+        self.keys = [member_keys(experiment, plans) for experiment in experiments]
         deepest = max(len(keys) for keys in self.keys)
         self.levels = [self._level(level) for level in range(deepest)]
 
-    def _level(self, level: int) -> dict[str, Entrant]:
-        found: dict[str, Entrant] = {}
-        for cell, keys in enumerate(self.keys):
+    def _level(self, level: int) -> dict[str, MemberSpec]:
+        found: dict[str, MemberSpec] = {}
+        for i, keys in enumerate(self.keys):
             for label, key in keys[level].items() if level < len(keys) else ():
-                found.setdefault(key, Entrant(key, label, [])).cells.append(cell)
+                found.setdefault(key, MemberSpec(key, label, [])).experiments.append(i)
         return found
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
-    """Raises `ValueError` unless the cells can climb as one population."""
-    if not cells:
-        raise ValueError("`cells` is empty; a population needs at least 1 cell.")
-    first = cells[0]
-    for i, cell in enumerate(cells):
-        check_ladder(cell.lab, cell.ladder)
-        if cell.lab.trainer is not first.lab.trainer or cell.lab.data is not first.lab.data:
-            raise ValueError(f"`cells[{i}]` has a trainer or data of its own; all share one.")
-        if timeline(cell.ladder) != timeline(first.ladder):
+def check_experiments(experiments: Sequence[Experiment]) -> None:
+    """Raises `ValueError` unless the experiments can run as one population."""
+    if not experiments:
+        raise ValueError("`experiments` is empty; a population needs at least 1.")
+    first = experiments[0]
+    for i, one in enumerate(experiments):
+        check_ladder(one.seeds, one.ladder)
+        if one.task.trainer is not first.task.trainer or one.task.data is not first.task.data:
+            raise ValueError(f"`experiments[{i}]` has a trainer or data of its own; all share one.")
+        if timeline(one.ladder) != timeline(first.ladder):
             raise ValueError(
-                f"`cells[{i}]` trains {timeline(cell.ladder)}, cells[0] {timeline(first.ladder)}; "
-                "members of one population take the same steps."
+                f"`experiments[{i}]` trains {timeline(one.ladder)}, experiments[0] "
+                f"{timeline(first.ladder)}; members of one population take the same steps."
             )
-        if cell.ladder.prunable != first.ladder.prunable:
-            raise ValueError(f"`cells[{i}]` has other prunable leaves than cells[0].")
+        if one.ladder.prunable != first.ladder.prunable:
+            raise ValueError(f"`experiments[{i}]` has other prunable leaves than experiments[0].")
+        if one.ladder.methods != first.ladder.methods:
+            raise ValueError(f"`experiments[{i}]` has other methods than experiments[0].")
 
 
-def timeline(ladder: Ladder) -> tuple[Course, Course]:
-    """The steps of a ladder: those of its trunk, and those of each level above."""
-    return course(ladder, 0), course(ladder, 1)
+def timeline(ladder: Ladder) -> tuple[StepRange, StepRange]:
+    """The steps of a ladder: those of level 0, and those of each level above."""
+    return step_range(ladder, 0), step_range(ladder, 1)

@@ -8,25 +8,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import trees
-from lth_jax.lottery.rewind import Point
-from lth_jax.lottery.roster import Course, Entrant
-from lth_jax.lottery.spec import Data
-from lth_jax.pruning import masks
-from lth_jax.store import SAVE_SECONDS, Interrupted, Node, Partial, SaveTimer, spans, whole
-from lth_jax.training.placement import Plan, over_population
-from lth_jax.training.population import Segment, segment_ends, train_chunk
-from lth_jax.training.segment import (
+from lth_jax import keys, trees
+from lth_jax.lottery.member_table import MemberSpec, StepRange
+from lth_jax.lottery.rewind import TrainState
+from lth_jax.population.placement import Plan, map_members
+from lth_jax.population.segment import (
     Member,
     Record,
     Trainer,
     evaluate,
+    evaluated_member,
     init_record,
     own_share,
-    tested,
 )
-from lth_jax.training.streaming import OnHost, Serve, compile_streamed_evaluation
-from lth_jax.types import Batch, Info, Prunable
+from lth_jax.population.streaming import OnHost, Serve, compile_streamed_evaluation
+from lth_jax.population.task import Splits
+from lth_jax.population.train import Segment, segment_ends, train_chunk
+from lth_jax.pruning import masks
+from lth_jax.store import (
+    SAVE_SECONDS,
+    Interrupted,
+    Node,
+    Partial,
+    SaveTimer,
+    is_distributed,
+    to_host,
+)
+from lth_jax.types import Batch, Info, Mask, Prunable
 
 
 class Progress(NamedTuple):
@@ -35,7 +43,7 @@ class Progress(NamedTuple):
     Attributes:
       level: the level it belongs to.
       densities: kept weights over prunable weights, member by member.
-      entrants: its members, without padding.
+      specs: its members, without padding.
       start: the step the level began at.
       before: the step this segment began at.
       step: the step it has reached.
@@ -46,7 +54,7 @@ class Progress(NamedTuple):
 
     level: int
     densities: Sequence[float]
-    entrants: Sequence[Entrant]
+    specs: Sequence[MemberSpec]
     start: int
     before: int
     step: int
@@ -64,29 +72,30 @@ class Assignment(NamedTuple):
 
     Attributes:
       level: which level it belongs to.
-      entrants: who the members are; padding members come after them and are not kept.
-      course: from where to where, and what to keep.
+      specs: who the members are; padding members come after them and are not kept.
+      steps: from where to where, and what to keep.
       unscored: member by member, padding included, criterion, leaves and a sentence if the scores
         behind its mask could not decide, else None. Such a member is not alive from the start.
     """
 
     level: int
-    entrants: Sequence[Entrant]
-    course: Course
+    specs: Sequence[MemberSpec]
+    steps: StepRange
     unscored: Sequence[dict[str, Any] | None]
 
 
-Measured = tuple[Info, Point]
+Measured = tuple[Info, TrainState, Mask]
+"""Results by name, the tested network, and its mask."""
 
 
-def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Measured:
-    """All results of one trained member, and what was tested: its network at the end.
+def measure(trainer: Trainer, member: Member, record: Record, data: Splits) -> Measured:
+    """All results of one trained member, and the tested network and mask: those at the end.
 
     `test_*_final` and `train_*_final` at the last step, `test_*_early_stop` at the parameters of
     the smallest validation loss, `validation_loss_best`, at `early_stop_step`; NaN for what a
     diverged member does not have.
     """
-    member = tested(trainer, member, data.train)
+    member = evaluated_member(trainer, member, data.train)
     final = evaluate(trainer, member.params, member.state, data.test)
     fitted = evaluate(trainer, member.params, member.state, own_share(trainer, member, data.train))
     best = evaluate(trainer, record.best_params, record.best_state, data.test)
@@ -104,7 +113,8 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Data) -> Mea
             "validation_loss_best": jnp.where(stopped, record.best_loss, jnp.nan),
         }
     )
-    return results, Point(member.params, member.state, member.opt_state)
+    opt_state = member.opt_state if trainer.method is None else {}
+    return results, TrainState(member.params, member.state, opt_state), member.mask
 
 
 def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
@@ -115,21 +125,26 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
       training data that is read from the host.
     """
 
-    def run(member: Member, record: Record, data: Data) -> Measured:
+    def run(member: Member, record: Record, data: Splits) -> Measured:
         return measure(trainer, member, record, data)
 
-    at_once = jax.jit(over_population(run, plan, (True, True, False)))
+    at_once = jax.jit(map_members(run, plan, (True, True, False)))
     fit = compile_streamed_evaluation(trainer, plan)
 
     def measured(
-        members: Member, records: Record, data: Data, on_block: OnBlock = lambda: None
+        members: Member, records: Record, data: Splits, on_block: OnBlock = lambda: None
     ) -> Measured:
         if not isinstance(data.train, OnHost):
             return at_once(members, records, data)
-        results, end = at_once(members, records, data._replace(train=Batch(*no_rows(data.train))))
+        nothing = data._replace(train=Batch(*no_rows(data.train)))
+        results, end, mask = at_once(members, records, nothing)
         fitted = fit(members, data.train, on_block).items()
         alive = members.alive
-        return results | {f"train_{k}_final": jnp.where(alive, v, jnp.nan) for k, v in fitted}, end
+        return (
+            results | {f"train_{k}_final": jnp.where(alive, v, jnp.nan) for k, v in fitted},
+            end,
+            mask,
+        )
 
     return measured
 
@@ -143,11 +158,11 @@ def train_node(
     segment: Segment,
     measure_chunk: Callable[..., Measured],
     members: Member,
-    data: Data,
+    data: Splits,
     assignment: Assignment,
     *,
     prunable: Prunable,
-    steps: int,
+    eval_every: int,
     serve: Serve,
     partial: Partial,
     on_progress: OnProgress,
@@ -168,7 +183,7 @@ def train_node(
       data: train, validation and test.
       assignment: what this node is.
       prunable: which leaves may be pruned, for the record.
-      steps: steps per segment.
+      eval_every: steps per segment.
       serve: from `compile_serving`.
       partial: where the unfinished node is kept.
       on_progress: called after each segment. It may raise `Interrupted`, in all processes of the
@@ -178,7 +193,7 @@ def train_node(
     """
     timer = SaveTimer(save_seconds, partial.team)
     densities = _densities(assignment, members, prunable)
-    journal = _Journal(assignment, partial, timer, steps, densities)
+    journal = _Journal(assignment, partial, timer, eval_every, densities)
     records = _init_records(members)
     start, members, records = journal.resume(members, records)
 
@@ -206,14 +221,14 @@ def train_node(
         blocks=serve(members, data.train, [start, *ends][:-1]),
     )
     try:
-        results, end = whole(measure_chunk(members, records, data, on_block))
+        results, end, mask = to_host(measure_chunk(members, records, data, on_block))
     except Interrupted:
-        journal.save(assignment.course.stop, members, records)
+        journal.save(assignment.steps.stop, members, records)
         raise
     journal.points["end"] = end  # of what was tested, which need not be where training stands
     return Node(
-        _arrays(journal, members, results),
-        _meta(journal, members, records, prunable),
+        _arrays(journal, mask, results),
+        _meta(journal, members._replace(mask=mask), records, prunable),
     )
 
 
@@ -225,15 +240,15 @@ class _Journal:
         assignment: Assignment,
         partial: Partial,
         timer: SaveTimer,
-        steps: int,
+        eval_every: int,
         densities: Sequence[float],
     ):
         self.assignment, self._partial, self._timer = assignment, partial, timer
         self.densities = densities
-        course = assignment.course
-        self.ends = segment_ends(course.start, course.stop, steps, course.snapshots.values())
+        steps = assignment.steps
+        self.ends = segment_ends(steps.start, steps.stop, eval_every, steps.snapshots.values())
         self.history: dict[str, list[np.ndarray]] = {}
-        self.points: dict[str, Point] = {}
+        self.points: dict[str, TrainState] = {}
         self._spent, self._began = 0.0, time.perf_counter()
 
     @property
@@ -243,8 +258,8 @@ class _Journal:
 
     def resume(self, members: Member, records: Record) -> tuple[int, Member, Record]:
         """Where to go on: the latest saved segment, or the start."""
-        course = self.assignment.course
-        start = course.start
+        steps = self.assignment.steps
+        start = steps.start
         if (saved := self._partial.load()) is not None:
             start, tree, meta = saved
             members, records = _restored(members, records, tree["carry"])
@@ -252,23 +267,23 @@ class _Journal:
             named = tree.get("points", {})
             self.points = {name: _point(members, parts) for name, parts in named.items()}
             self._spent = meta["seconds"]
-        self.points |= _due(course, start, members)
+        self.points |= _due(steps, start, members)
         return start, members, records
 
     def append(self, step: int, members: Member, info: Info) -> Progress:
         """Adds a segment that ended at `step`."""
-        course = self.assignment.course
-        for name, value in whole(info).items():
+        steps = self.assignment.steps
+        for name, value in to_host(info).items():
             self.history.setdefault(name, []).append(value)
-        self.points |= _due(course, step, members)
+        self.points |= _due(steps, step, members)
         return Progress(
             level=self.assignment.level,
             densities=self.densities,
-            entrants=self.assignment.entrants,
-            start=course.start,
-            before=max(end for end in [course.start, *self.ends] if end < step),
+            specs=self.assignment.specs,
+            start=steps.start,
+            before=max(end for end in [steps.start, *self.ends] if end < step),
             step=step,
-            stop=course.stop,
+            stop=steps.stop,
             seconds=self.seconds,
             info={name: rows[-1] for name, rows in self.history.items()},
         )
@@ -294,18 +309,18 @@ class _Journal:
         self._timer.saved()
 
 
-def _arrays(journal: _Journal, members: Member, results: Info) -> dict[str, Any]:
+def _arrays(journal: _Journal, mask: Mask, results: Info) -> dict[str, Any]:
     """The finished node in the store's schema, padding left out."""
     assignment = journal.assignment
-    n = len(assignment.entrants)
+    n = len(assignment.specs)
     history = {name: np.stack(rows)[:, :n] for name, rows in journal.history.items()}
-    kept = {name: _kept(assignment.course, name, point) for name, point in journal.points.items()}
+    kept = {name: _kept(assignment.steps, name, point) for name, point in journal.points.items()}
     # What the loss was on what the members were shown, wrong labels and all.
     results = results | {"shown_loss_final": history["train_loss"][-1]}
     return {
         "results": {name: value[:n] for name, value in results.items()},
         "history": {"step": np.array(journal.ends, np.int32), **history},
-        "mask": _first(n, trees.to_named(members.mask)),
+        "mask": _first(n, trees.to_named(mask)),
         **_first(n, kept),
     }
 
@@ -314,90 +329,98 @@ def _meta(
     journal: _Journal, members: Member, records: Record, prunable: Prunable
 ) -> dict[str, Any]:
     assignment, seconds = journal.assignment, journal.seconds
-    start = assignment.course.start
-    trained = assignment.course.stop - start
-    alive, diverged = whole((members.alive, records.diverged_at))
+    start = assignment.steps.start
+    trained = assignment.steps.stop - start
+    alive, diverged = to_host((members.alive, records.diverged_at))
     # A member that was dead at its start, as the child of a diverged ticket, died there.
     diverged = np.maximum(diverged, start)
+    densities = _densities(assignment, members, prunable)
     leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
     return {
         "kind": "level",
         "level": assignment.level,
-        "density": journal.densities[0],
+        "density": densities[0],
         "members": [
             {
-                **entrant.label._asdict(),
+                **spec.label._asdict(),
                 "diverged_at": None if alive[i] else int(diverged[i]),
                 "unscored": assignment.unscored[i],
             }
-            for i, entrant in enumerate(assignment.entrants)
+            for i, spec in enumerate(assignment.specs)
         ],
-        "member_keys": [entrant.key for entrant in assignment.entrants],
-        "densities": list(journal.densities),
+        "member_keys": [spec.key for spec in assignment.specs],
+        "densities": densities,
         "leaves": [
             {"name": name, "shape": list(leaf.shape[1:]), "prunable": bool(may)}
             for (name, leaf), may in leaves
         ],
         "steps": trained,
         "seconds": seconds,
-        "member_steps_per_second": trained * len(assignment.entrants) / max(seconds, 1e-9),
+        "member_steps_per_second": trained * len(assignment.specs) / max(seconds, 1e-9),
     }
 
 
 def _densities(assignment: Assignment, members: Member, prunable: Prunable) -> list[float]:
     each = jax.vmap(lambda mask: masks.density(mask, prunable))(members.mask)
-    return np.asarray(each, float)[: len(assignment.entrants)].tolist()
+    return np.asarray(each, float)[: len(assignment.specs)].tolist()
 
 
 _init_records = jax.jit(jax.vmap(init_record))
 
 
 def _first(n: int, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[:n], whole(tree))
+    return jax.tree.map(lambda leaf: leaf[:n], to_host(tree))
 
 
-def _copy_point(members: Member) -> Point:
+def _copy_point(members: Member, optimizer: bool) -> TrainState:
     """A copy, safe from the donation of the buffers to the next segment.
 
     It lies on the host, or, where members live in several processes, on their devices.
     """
-    point = Point(members.params, members.state, members.opt_state)
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if spans(leaf) else np.array(leaf), point)
+    point = TrainState(members.params, members.state, members.opt_state if optimizer else {})
+    return jax.tree.map(
+        lambda leaf: jnp.copy(leaf) if is_distributed(leaf) else np.array(leaf), point
+    )
 
 
-def _due(course: Course, step: int, members: Member) -> dict[str, Point]:
-    due = [name for name, at in course.snapshots.items() if at == step]
-    return {name: _copy_point(members) for name in due}
+def _due(steps: StepRange, step: int, members: Member) -> dict[str, TrainState]:
+    due = [name for name, at in steps.snapshots.items() if at == step]
+    return {name: _copy_point(members, name in steps.optimizer) for name in due}
 
 
-def _kept(course: Course, name: str, point: Point) -> dict[str, dict[str, np.ndarray]]:
+def _kept(steps: StepRange, name: str, point: TrainState) -> dict[str, dict[str, np.ndarray]]:
     """The parts of a point that the node keeps: the optimizer's state only if somebody wants it."""
     parts = _named_point(point)
-    return parts if name in course.optimizer else parts | {"opt_state": {}}
+    return parts if name in steps.optimizer else parts | {"opt_state": {}}
 
 
-def _named_point(point: Point) -> dict[str, dict[str, np.ndarray]]:
+def _named_point(point: TrainState) -> dict[str, dict[str, np.ndarray]]:
     return {name: trees.to_named(tree) for name, tree in point._asdict().items()}
 
 
-def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> Point:
-    like = Point(members.params, members.state, members.opt_state)
-    return Point(*(trees.from_named(named.get(f, {}), getattr(like, f)) for f in Point._fields))
+def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> TrainState:
+    opt_state = members.opt_state if named.get("opt_state") else {}
+    like = TrainState(members.params, members.state, opt_state)
+    return TrainState(
+        *(trees.from_named(named.get(f, {}), getattr(like, f)) for f in TrainState._fields)
+    )
 
 
 def _carried(members: Member, records: Record) -> dict[str, jax.Array]:
     """All that a segment changes; keys, masks and hyperparameters are made anew on resuming."""
-    changing = (members.params, members.state, members.opt_state, members.alive, records)
-    return trees.to_named(changing)
+    return trees.to_named(keys.to_data(_changing(members, records)))
+
+
+def _changing(members: Member, records: Record) -> tuple[Any, ...]:
+    return members.params, members.state, members.opt_state, members.alive, records
 
 
 def _restored(
     members: Member, records: Record, named: dict[str, np.ndarray]
 ) -> tuple[Member, Record]:
-    changing = (members.params, members.state, members.opt_state, members.alive, records)
-    params, state, opt_state, alive, records = jax.tree.map(
-        jnp.asarray, trees.from_named(named, changing)
-    )
+    like = _changing(members, records)
+    loaded = jax.tree.map(jnp.asarray, trees.from_named(named, like))
+    params, state, opt_state, alive, records = keys.from_data(loaded, like)
     return (
         members._replace(params=params, state=state, opt_state=opt_state, alive=alive),
         records,

@@ -6,34 +6,43 @@ from typing import Any
 
 import jax
 
-from lth_jax.lottery.level import compile_measure
-from lth_jax.training.placement import Plan, fitted
-from lth_jax.training.population import compile_segment
-from lth_jax.training.segment import Trainer
-from lth_jax.training.streaming import compile_serving
+from lth_jax.lottery.node_training import compile_measure
+from lth_jax.population.placement import Plan, fitted
+from lth_jax.population.segment import Trainer
+from lth_jax.population.streaming import compile_serving
+from lth_jax.population.train import compile_segment
+from lth_jax.pruning.methods import Method
 
 
 class Programs:
-    """What is compiled for one trainer; several climbs with it may share them.
+    """The compiled programs of one trainer; several ladders with it may share them.
 
     Args:
       trainer: the static part of the training.
 
     Attributes:
       trainer: the same.
-      segment: `plan -> segment`, of any chunk (see `compile_segment`).
-      measure: `plan -> results` of a trained chunk (see `compile_measure`).
-      serve: what each segment is given of the training data (see `compile_serving`).
+      segment: `(plan, method) -> segment`, of any chunk (see `compile_segment`).
+      measure: `(plan, method) -> results` of a trained chunk (see `compile_measure`).
+      serve: the training data of each segment (see `compile_serving`).
 
     A plan that was made for other devices than are there runs on these (see `fitted`).
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.segment = functools.cache(lambda plan: compile_segment(trainer, _here(plan)))
-        self.measure = functools.cache(lambda plan: compile_measure(trainer, _here(plan)))
+        self.segment = functools.cache(
+            lambda plan, method=None: compile_segment(self.trainer_of(method), _here(plan))
+        )
+        self.measure = functools.cache(
+            lambda plan, method=None: compile_measure(self.trainer_of(method), _here(plan))
+        )
         self.serve = compile_serving(trainer)
         self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def trainer_of(self, method: Method | None) -> Trainer:
+        """The trainer of the levels with this method."""
+        return self.trainer._replace(method=method)
 
     def once(self, key: str, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
         """`f` compiled for arguments like these; compiled once for each key.

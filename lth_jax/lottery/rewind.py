@@ -35,7 +35,7 @@ class Rewind(NamedTuple):
     data: str = "fresh"
 
 
-class Point(NamedTuple):
+class TrainState(NamedTuple):
     """Where a network stands: its parameters, its state, and its optimizer's state."""
 
     params: Params
@@ -58,7 +58,9 @@ def check_rewind(rewind: Rewind, stop: int) -> None:
         )
 
 
-def start_point(rewind: Rewind, rewound: Point, parent: Point, fresh: Point) -> Point:
+def start_point(
+    rewind: Rewind, rewound: TrainState, parent: TrainState, fresh: TrainState
+) -> TrainState:
     """The point a level starts from, before any mask.
 
     Args:
@@ -68,7 +70,7 @@ def start_point(rewind: Rewind, rewound: Point, parent: Point, fresh: Point) -> 
       fresh: the state and optimizer state of a new network.
     """
     sources = {"rewind": rewound, "keep": parent, "fresh": fresh}
-    return Point(
+    return TrainState(
         params=rewound.params if rewind.what == "weights" else parent.params,
         state=sources[rewind.state].state,
         opt_state=sources[rewind.optimizer].opt_state,

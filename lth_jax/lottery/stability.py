@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from lth_jax import keys
 from lth_jax.landscape import along_line, renew_state
-from lth_jax.lottery.spec import Data
+from lth_jax.population.segment import Member, Trainer, evaluate
+from lth_jax.population.task import Splits
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.pruning.transforms import mask_slots
-from lth_jax.training.segment import Member, Trainer, evaluate
+from lth_jax.pruning.transforms import mask_slots, masked
 from lth_jax.types import Batch, Info, Key, Mask, Params
 
 
@@ -46,7 +46,7 @@ def member_at(
       TypeError: if `data_key` is not a typed key.
     """
     data_key = keys.as_threefry(data_key, "data_key")
-    params, optimizer = apply_mask(mask, params), trainer.make_optimizer(hyper)
+    params, optimizer = apply_mask(mask, params), masked(trainer.make_optimizer(hyper))
     offsets = {"schedule_offset": 0, "data_offset": 0, "replicate": replicate}
     scalars = {name: jnp.asarray(value, jnp.int32) for name, value in offsets.items()}
     return Member(
@@ -65,7 +65,7 @@ def between(
     trainer: Trainer,
     first: Member,
     second: Member,
-    data: Data,
+    data: Splits,
     alphas: jax.Array,
     renewal: Batch | None = None,
 ) -> dict[str, Info]:
@@ -110,7 +110,7 @@ def between_children(
     trainer: Trainer,
     members: Member,
     children: int,
-    data: Data,
+    data: Splits,
     alphas: jax.Array,
     renewal: Batch | None = None,
 ) -> dict[str, Info]:

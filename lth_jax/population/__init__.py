@@ -1,8 +1,8 @@
 """Training whole populations: a step, a segment, a chunk, and the plan they run by."""
 
-from lth_jax.training.averaging import average_of, averaged, mean_network
-from lth_jax.training.losses import (
-    Taught,
+from lth_jax.population.averaging import average_of, averaged, mean_network
+from lth_jax.population.losses import (
+    DistillTargets,
     bits,
     correct,
     cross_entropy,
@@ -10,19 +10,18 @@ from lth_jax.training.losses import (
     soft_cross_entropy,
     squared_error,
 )
-from lth_jax.training.placement import (
+from lth_jax.population.placement import (
     DRIVERS,
     Plan,
     fitted,
     free_bytes,
     halved,
     host_free_bytes,
-    over_population,
+    map_members,
     read_plan,
 )
-from lth_jax.training.planning import candidate_plans, cheapest, choose_plan, widths_for
-from lth_jax.training.population import compile_segment, train_chunk, train_population
-from lth_jax.training.segment import (
+from lth_jax.population.planning import candidate_plans, cheapest, choose_plan, widths_for
+from lth_jax.population.segment import (
     Member,
     Record,
     Trainer,
@@ -32,15 +31,16 @@ from lth_jax.training.segment import (
     train_segment,
     train_step,
 )
-from lth_jax.training.streaming import OnHost, compile_serving
+from lth_jax.population.streaming import OnHost, compile_serving
+from lth_jax.population.train import chunks, compile_segment, train_chunk, train_population
 
 __all__ = [
     "DRIVERS",
+    "DistillTargets",
     "Member",
     "OnHost",
     "Plan",
     "Record",
-    "Taught",
     "Trainer",
     "average_of",
     "averaged",
@@ -48,6 +48,7 @@ __all__ = [
     "candidate_plans",
     "cheapest",
     "choose_plan",
+    "chunks",
     "compile_segment",
     "compile_serving",
     "correct",
@@ -60,8 +61,8 @@ __all__ = [
     "host_free_bytes",
     "init_member",
     "init_record",
+    "map_members",
     "mean_network",
-    "over_population",
     "read_plan",
     "soft_cross_entropy",
     "squared_error",

@@ -1,7 +1,7 @@
 """What a member is shown of the data: augmentation, changed targets, teachers.
 
 Each function here makes a step `(key, batch, rows, member) -> batch`; `shows` chains them into a
-`Trainer.show`. What may differ between members is read from `member.hyper`, so that a population
+`Trainer.transform_batch`. What may differ between members is read from `member.hyper`, so that a population
 with different strengths is one program. Keys come from the member and the training step: members
 differ, and a member's training repeats.
 
@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import keys, trees
-from lth_jax.training.losses import Taught
-from lth_jax.training.segment import Member, Show, take
+from lth_jax.population.losses import DistillTargets
+from lth_jax.population.segment import Member, TransformBatch, take
 from lth_jax.types import Batch, Key
 
 Step = Callable[[Key, Batch, jax.Array, Member], Batch]
 
 
-def shows(*steps: Step) -> Show:
+def shows(*steps: Step) -> TransformBatch:
     """The examples as they lie, then changed by each step in turn, each with a key of its own.
 
     >>> show = shows(soft_targets(3))
@@ -204,7 +204,7 @@ def taught(
             said = jnp.concatenate([said, unlabelled.answers[:, drawn]], axis=1)
             weight = jnp.concatenate([weight, jnp.ones(count, jnp.float32)])
         temperature = jnp.asarray(member.hyper["temperature"], jnp.float32)
-        return Batch(x, Taught(y, choose(said, member), weight, temperature))
+        return Batch(x, DistillTargets(y, choose(said, member), weight, temperature))
 
     return step
 

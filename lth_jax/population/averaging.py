@@ -9,7 +9,7 @@ import optax
 
 from lth_jax import keys, trees
 from lth_jax.landscape import renew_state
-from lth_jax.training.segment import Member
+from lth_jax.population.segment import Member
 from lth_jax.types import Batch, Model, Params
 
 
@@ -103,7 +103,7 @@ def average_of(opt_state: Any) -> Params:
 
 
 def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Member]:
-    """A `Trainer.tested`: the member with its mean weights, and a state that belongs to them.
+    """A `Trainer.eval_member`: the member with its mean weights, and a state that belongs to them.
 
     The optimizer's state must hold one of `averaged`. BatchNorm's statistics are renewed by one
     pass over the training data in training mode, begun from the member's own.
@@ -113,7 +113,7 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
       batch_size: examples per batch of that pass; what is left over is not shown.
     """
 
-    def tested(member: Member, train: Batch) -> Member:
+    def averaged_member(member: Member, train: Batch) -> Member:
         member = member._replace(params=average_of(member.opt_state))
         if not jax.tree.leaves(member.state):
             return member
@@ -131,4 +131,4 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
         state, _ = jax.lax.scan(renew, member.state, (jnp.arange(count), batches))
         return member._replace(state=state)
 
-    return tested
+    return averaged_member

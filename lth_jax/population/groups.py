@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax.training.augment import Step
-from lth_jax.training.losses import cross_entropy
-from lth_jax.training.segment import Member
+from lth_jax.population.augment import Step
+from lth_jax.population.losses import cross_entropy
+from lth_jax.population.segment import Member
 from lth_jax.types import Batch, Key
 
 

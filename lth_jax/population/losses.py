@@ -55,7 +55,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return _per_example(-jnp.sum(targets.astype(jnp.float32) * log_p, axis=-1))
 
 
-class Taught(NamedTuple):
+class DistillTargets(NamedTuple):
     """Targets with what teachers say, of which `distillation` makes a loss.
 
     Attributes:
@@ -71,7 +71,7 @@ class Taught(NamedTuple):
     temperature: jax.Array
 
 
-def distillation(logits: jax.Array, taught: Taught) -> jax.Array:
+def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
     """Learning from labels and teachers (Hinton, Vinyals and Dean, 2015).
 
     `(1 − w) CE(y, z) + w T² KL(p_T ‖ softmax(z / T))`, where `p_T` is the mean of the teachers'
@@ -86,7 +86,8 @@ def distillation(logits: jax.Array, taught: Taught) -> jax.Array:
       float32 `(n,)`.
 
     >>> z, v = jnp.array([[1.0, 0.0]]), jnp.array([[[0.0, 1.0]]])
-    >>> targets = Taught(jnp.array([0]), v, weight=jnp.ones(1), temperature=jnp.float32(1.0))
+    >>> weight, temperature = jnp.ones(1), jnp.float32(1.0)
+    >>> targets = DistillTargets(jnp.array([0]), v, weight, temperature)
     >>> f"{distillation(z, targets)[0]:.4f}"
     '0.4621'
     """

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lth_jax import trees
-from lth_jax.store import spans
+from lth_jax.store import is_distributed
 
 AXIS = "members"
 DRIVERS = ("scan", "host")
@@ -137,9 +137,7 @@ def halved(plan: Plan) -> Plan | None:
     return plan._replace(chunk=share * plan.devices, vmapped=vmapped)
 
 
-def over_population(
-    f: Callable[..., Any], plan: Plan, batched: Sequence[bool]
-) -> Callable[..., Any]:
+def map_members(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> Callable[..., Any]:
     """A function of one member as a function of a whole chunk, as the plan says.
 
     Args:
@@ -148,7 +146,7 @@ def over_population(
       batched: for each argument of `f`, whether it has a member axis (first in every leaf) or is
         shared by all members.
 
-    >>> double = over_population(lambda x: 2 * x, Plan(4, vmapped=2), [True])
+    >>> double = map_members(lambda x: 2 * x, Plan(4, vmapped=2), [True])
     >>> double(jax.numpy.arange(4)).tolist()
     [0, 2, 4, 6]
     """
@@ -226,7 +224,7 @@ def spread(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    if spans(leaf):
+    if is_distributed(leaf):
         return leaf
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _spread_leaf(jax.random.key_data(leaf), sharding)

@@ -17,11 +17,11 @@ import jaxlib
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.population.placement import DRIVERS, Plan, free_bytes, read_plan
+from lth_jax.population.segment import Block, Member, Trainer, init_record
+from lth_jax.population.streaming import compile_serving
+from lth_jax.population.train import compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
-from lth_jax.training.placement import DRIVERS, Plan, free_bytes, read_plan
-from lth_jax.training.population import compile_segment
-from lth_jax.training.segment import Block, Member, Trainer, init_record
-from lth_jax.training.streaming import compile_serving
 from lth_jax.types import Batch
 
 PROBE = 0.25  # seconds that the steps of a measurement should take, beside the validation
@@ -120,7 +120,7 @@ def choose_plan(
     repeats: int = 3,
     budget: float = 20.0,
     steps: int | None = None,
-    learnt: Path | None = None,
+    plan_cache: Path | None = None,
     team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures the candidate plans on the actual network, data and device; picks the cheapest.
@@ -143,8 +143,8 @@ def choose_plan(
         every plan that was measured counts.
       steps: of a level. With them the budget is at most a fifth of what the run itself will take
         by the best plan so far, so that short runs are not spent on planning.
-      learnt: a folder in which choices are kept and looked up: by the program, the kind and number
-        of devices, the versions of JAX, the sizes, the steps and the candidates.
+      plan_cache: a folder in which choices are kept and looked up: by the program, the kind and
+        number of devices, the versions of JAX, the sizes, the steps and the candidates.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
 
     Returns:
@@ -157,8 +157,10 @@ def choose_plan(
     """
     setting = Setting(trainer, members, train, validation)
     plans = list(candidates or candidate_plans(widths_for(sizes)))
-    path = learnt and learnt / f"plan-{_fingerprint(setting, plans, sizes, steps)[:32]}.json"
-    if found := team.from_first(lambda: path and _recall(path)):
+    path = (
+        plan_cache and plan_cache / f"plan-{_fingerprint(setting, plans, sizes, steps)[:32]}.json"
+    )
+    if found := team.on_leader(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
     plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
     if path and team.first:
@@ -198,7 +200,7 @@ class Learnt(TypedDict):
 
 
 def _recall(path: Path) -> dict[str, Any] | None:
-    """What an earlier process learnt; None if there is nothing, or nothing readable."""
+    """What an earlier process plan_cache; None if there is nothing, or nothing readable."""
     try:
         found = records.read(path, path.stem, Learnt)
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]
@@ -236,9 +238,9 @@ def _measure(
     team: Team,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     def clock() -> float:
-        return team.from_first(time.perf_counter)
+        return team.on_leader(time.perf_counter)
 
-    began, free = clock(), team.from_first(free_bytes)
+    began, free = clock(), team.on_leader(free_bytes)
     probes: dict[Plan, _Probe] = {}
     needed: dict[Plan, int | None] = {}
     fastest: dict[Plan, float] = {}  # seconds of a segment
@@ -259,7 +261,7 @@ def _measure(
             steps = steps if probes else probe.enough()
             probes[plan], fastest[plan] = probe, probe.segment(steps)
             if whole:
-                segments = whole / setting.trainer.steps
+                segments = whole / setting.trainer.eval_every
                 budget = min(budget, SHARE * segments * min(map(cost, probes)))
     if not probes:
         least = min(n for n in needed.values() if n is not None)
@@ -275,7 +277,7 @@ def _measure(
     evidence = [
         {
             **plan._asdict(),
-            "ms_per_member_step": 1e3 * seconds / (plan.chunk * setting.trainer.steps),
+            "ms_per_member_step": 1e3 * seconds / (plan.chunk * setting.trainer.eval_every),
             "relative_cost": cost(plan) / cost(best),
             "bytes": needed[plan],
             "source": "measured",
@@ -330,7 +332,7 @@ class _Probe:
 
     def enough(self) -> int:
         """How many steps take long enough to be measured beside the validation after them."""
-        most, steps = self._setting.trainer.steps, 1
+        most, steps = self._setting.trainer.eval_every, 1
         while steps < most:
             steps = min(4 * steps, most)
             one, several = self.seconds(1, steps)
@@ -340,6 +342,6 @@ class _Probe:
 
     def segment(self, steps: int) -> float:
         """The time of a whole segment with its validation, from one step's and so many steps'."""
-        more = self._setting.trainer.steps - 1
+        more = self._setting.trainer.eval_every - 1
         one, several = self.seconds(1, steps)
         return one + max(several - one, 0.0) / max(steps - 1, 1) * more

@@ -14,14 +14,16 @@ from jax import lax
 
 from lth_jax import keys, trees
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.types import Batch, Info, Key, Mask, Model, Params
+from lth_jax.pruning.methods import Inputs, Method
+from lth_jax.pruning.transforms import masked
+from lth_jax.types import Batch, Count, Info, Key, Mask, Model, Params
 
 PerExample = Callable[[Any, Any], jax.Array]
 MakeModel = Callable[[Mapping[str, Any]], Model]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]
-Show = Callable[[Key, Batch, jax.Array, "Member"], Batch]
-Tested = Callable[["Member", Batch], "Member"]
+TransformBatch = Callable[[Key, Batch, jax.Array, "Member"], Batch]
+EvalMember = Callable[["Member", Batch], "Member"]
 
 
 class Member(NamedTuple):
@@ -31,9 +33,11 @@ class Member(NamedTuple):
       params: kept masked: exactly 0 where `mask` is False.
       state: what the model carries but does not train (BatchNorm statistics).
       opt_state: the optimizer's.
-      mask: boolean leaves like `params`, True = kept.
+      mask: boolean leaves like `params`, True = kept; of a method that moves its mask, the one that
+        the member started with.
       init_key: the key its initialisation was drawn from, threefry2x32.
       data_key: decides the order of its batches, its dropout and its augmentation, threefry2x32.
+      count: how many weights `Trainer.method` keeps in the end; `()` without a method.
       hyper: scalars that may differ between members. `learning_rate` is the peak;
         `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
         against the step; `replicate` is which of the experiment's seeds it belongs to; the rest is
@@ -49,6 +53,7 @@ class Member(NamedTuple):
     data_key: Key
     hyper: Mapping[str, Any]
     alive: jax.Array
+    count: Count = ()
 
 
 class Record(NamedTuple):
@@ -82,15 +87,15 @@ class Block(NamedTuple):
 
 
 def take(key: Key, data: Batch | Block, rows: jax.Array, member: Member) -> Batch:
-    """The examples `rows` of a data set as they are, in one batch; the plainest `Trainer.show`."""
+    """The examples `rows` of a data set in one batch; the default `Trainer.transform_batch`."""
     del key, member
     if isinstance(data, Block):
         return trees.index(data.examples, jnp.searchsorted(data.rows, rows, method="scan_unrolled"))
     return trees.index(data, rows)
 
 
-def as_it_stands(member: Member, train: Batch) -> Member:
-    """The member itself; the plainest `Trainer.tested`."""
+def unchanged(member: Member, train: Batch) -> Member:
+    """The member itself; the default `Trainer.eval_member`."""
     del train
     return member
 
@@ -101,25 +106,26 @@ class Trainer(NamedTuple):
     Attributes:
       model: the network.
       make_optimizer: `hyper -> optax transformation`, called inside the trace, so that the
-        numbers in `hyper` may be traced; takes the mask as an extra argument.
+        numbers in `hyper` may be traced. It is put under the mask by `optimizer_of`.
       loss: per-example training loss `(outputs, targets) -> (n,)`.
       metrics: per-example measures by name, evaluated on validation and test data; must hold
         `"loss"`, which decides the early-stop step.
       schedule: `step -> factor` on the peak learning rate (an optax schedule of peak 1).
       order: `(key, step, n) -> int32[n, batch]`: which training examples make the batches of
         steps step … step+n−1; a pure function of key and step, so resuming needs one integer.
-      steps: the longest segment, which is the evaluation interval.
-      block: evaluation runs over at most this many examples at once.
-      show: `(key, data, rows, member) -> batch`: what a member sees of a data set's rows in
-        training; see `augment`. `take` finds them, be they resident or in a `Block`.
-      objective: what is minimised on what `show` makes; `loss` by default. `loss` stays what
-        criteria and curvature ask for, on the data as they are.
-      share: how many training examples each replicate has for itself, one replicate after the
-        other; all see all of them if 0. `order` draws from so many.
-      tested: `(member, training data) -> member`, whose network is validated, tested, kept and
-        pruned in the place of the member's: its mean weights, for instance.
-      make_model: `hyper -> model`, the network as a member trains it, called inside the trace like
+      eval_every: the longest segment, in steps: the evaluation interval.
+      eval_batch_size: evaluation runs over at most this many examples at once.
+      transform_batch: `(key, data, rows, member) -> batch`: a training batch made of a data set's
+        rows; see `augment`. `take` finds them, be they resident or in a `Block`.
+      objective: what is minimised on a transformed batch; `loss` by default. Criteria and
+        curvature use `loss`, on the data as they are.
+      examples_per_replicate: how many training examples each replicate has for itself, one
+        replicate after the other; all see all of them if 0. `order` draws from so many.
+      eval_member: `(member, training data) -> member`, which is validated, tested, stored and
+        pruned in the place of the member: its mean weights, for instance.
+      make_model: `hyper -> model`, the network in training, called inside the trace like
         `make_optimizer`: with a dropout rate of its own, for instance. `model` by default.
+      method: how the mask lives in training (`lth_jax.pruning.methods`); None holds it fixed.
     """
 
     model: Model
@@ -128,13 +134,29 @@ class Trainer(NamedTuple):
     metrics: dict[str, PerExample]
     schedule: Callable[[Any], Any]
     order: Order
-    steps: int
-    block: int = 1024
-    show: Show = take
+    eval_every: int
+    eval_batch_size: int = 1024
+    transform_batch: TransformBatch = take
     objective: PerExample | None = None
-    share: int = 0
-    tested: Tested = as_it_stands
+    examples_per_replicate: int = 0
+    eval_member: EvalMember = unchanged
     make_model: MakeModel | None = None
+    method: Method | None = None
+
+
+def optimizer_of(trainer: Trainer, member: Member, hyper: Mapping[str, Any] | None = None) -> Any:
+    """A member's optimizer on its subnetwork, by the trainer's method.
+
+    Args:
+      trainer: the static part.
+      member: one member; its mask, count and data key are read.
+      hyper: in the place of the member's.
+    """
+    inner = trainer.make_optimizer(member.hyper if hyper is None else hyper)
+    if trainer.method is None:
+        return masked(inner)
+    key = keys.stream(member.data_key, "method")
+    return trainer.method.transform(inner, Inputs(member.mask, member.count, key))
 
 
 def init_member(
@@ -171,7 +193,7 @@ def init_member(
     return Member(
         params=params,
         state=state,
-        opt_state=trainer.make_optimizer(hyper).init(params),
+        opt_state=masked(trainer.make_optimizer(hyper)).init(params),
         mask=mask,
         init_key=init_key,
         data_key=data_key,
@@ -211,17 +233,21 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     per_example = trainer.objective or trainer.loss
     model = trainer.make_model(member.hyper) if trainer.make_model else trainer.model
 
+    used = member.params
+    if trainer.method is not None:
+        used = trainer.method.effective(used, member.opt_state)
+
     def mean_loss(params: Params) -> tuple[jax.Array, Any]:
         out, state = model.apply(params, member.state, batch.x, key=noise, train=True)
         return jnp.mean(per_example(out, batch.y)), state
 
-    (loss, state), grads = jax.value_and_grad(mean_loss, has_aux=True)(member.params)
+    (loss, state), grads = jax.value_and_grad(mean_loss, has_aux=True)(used)
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
-    optimizer = trainer.make_optimizer(hyper)
-    updates, opt_state = optimizer.update(
-        grads, member.opt_state, member.params, mask=member.mask, step=step
+    fixed = {"mask": member.mask} if trainer.method is None else {}
+    updates, opt_state = optimizer_of(trainer, member, hyper).update(
+        grads, member.opt_state, member.params, step=step, **fixed
     )
     after = (optax.apply_updates(member.params, updates), state, opt_state)
     before = (member.params, member.state, member.opt_state)
@@ -231,7 +257,7 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
 
 
 def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
-    """Means of all metrics over a data set, in blocks of at most `trainer.block` examples.
+    """Means of all metrics over a data set, in blocks of `trainer.eval_batch_size` examples.
 
     Returns:
       `{metric: float32}`; NaN where there are no examples.
@@ -239,7 +265,7 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     n = len(jax.tree.leaves(data)[0])
     if n == 0:
         return dict.fromkeys(trainer.metrics, jnp.float32(jnp.nan))
-    block = min(trainer.block, n)
+    block = min(trainer.eval_batch_size, n)
     whole = n - n % block
 
     def sums(part: Batch) -> Info:
@@ -258,9 +284,16 @@ def metric_sums(trainer: Trainer, params: Params, state: Any, part: Batch) -> In
     return {name: jnp.sum(f(out, part.y)) for name, f in trainer.metrics.items()}
 
 
-def tested(trainer: Trainer, member: Member, train: Batch) -> Member:
-    """The member as it is evaluated: `Trainer.tested` on the training examples that it sees."""
-    return trainer.tested(member, own_share(trainer, member, train))
+def evaluated_member(trainer: Trainer, member: Member, train: Batch) -> Member:
+    """The member as it is evaluated and stored.
+
+    Its parameters and mask are those of `Trainer.method`, changed by `Trainer.eval_member` on the
+    training examples of its replicate.
+    """
+    if trainer.method is not None:
+        params, mask = trainer.method.final(member.params, member.opt_state)
+        member = member._replace(params=params, mask=mask)
+    return trainer.eval_member(member, own_share(trainer, member, train))
 
 
 def observe(trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any):
@@ -309,7 +342,7 @@ def train_segment(
       train: training data, or a block with those that the segment sees.
       validation: validation data.
       step: the step the member stands at, int32.
-      n: steps to train, int32, 1 … `trainer.steps`.
+      n: steps to train, int32, 1 … `trainer.eval_every`.
 
     Returns:
       `(member, record, info)`; info holds the segment's mean `train_loss` and the validation
@@ -319,19 +352,21 @@ def train_segment(
 
     def body(i: Any, carry: tuple[Member, jax.Array]) -> tuple[Member, jax.Array]:
         member, losses = carry
-        batch = shown(trainer, member, train, rows[i], step + i)
+        batch = training_batch(trainer, member, train, rows[i], step + i)
         member, info = train_step(trainer, member, batch, step + i)
         return member, losses.at[i].set(info["train_loss"])
 
-    losses = jnp.zeros(trainer.steps, jnp.float32)
+    losses = jnp.zeros(trainer.eval_every, jnp.float32)
     member, losses = lax.fori_loop(jnp.int32(0), n, body, (member, losses))
     return close_segment(trainer, member, record, losses, train, validation, step, n)
 
 
-def shown(trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any) -> Batch:
-    """What the member sees of the rows of a data set at a step."""
+def training_batch(
+    trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any
+) -> Batch:
+    """The member's training batch of a step, made of the rows of a data set."""
     key = jax.random.fold_in(keys.stream(member.data_key, "shown"), step)
-    return trainer.show(key, data, rows, member)
+    return trainer.transform_batch(key, data, rows, member)
 
 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
@@ -341,16 +376,20 @@ def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
 
 def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any) -> jax.Array:
     """`batch_rows` of any member with this data key, `data_offset` and `replicate`."""
-    rows = trainer.order(keys.stream(data_key, "order"), step + hyper["data_offset"], trainer.steps)
-    return rows + hyper["replicate"] * trainer.share
+    rows = trainer.order(
+        keys.stream(data_key, "order"), step + hyper["data_offset"], trainer.eval_every
+    )
+    return rows + hyper["replicate"] * trainer.examples_per_replicate
 
 
 def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
     """The training examples that the member sees: its share, or all."""
-    if not trainer.share:
+    if not trainer.examples_per_replicate:
         return data
-    first = member.hyper["replicate"] * trainer.share
-    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, first, trainer.share), data)
+    first = member.hyper["replicate"] * trainer.examples_per_replicate
+    return jax.tree.map(
+        lambda a: lax.dynamic_slice_in_dim(a, first, trainer.examples_per_replicate), data
+    )
 
 
 def close_segment(
@@ -365,7 +404,9 @@ def close_segment(
 ) -> tuple[Member, Record, Info]:
     """Ends the segment of `n` steps that began at `step`; `losses` are 0 beyond its last step."""
     record = note_divergence(record, losses, step)
-    record, info = observe(trainer, tested(trainer, member, train), record, validation, step + n)
+    record, info = observe(
+        trainer, evaluated_member(trainer, member, train), record, validation, step + n
+    )
     return member, record, info | {"train_loss": jnp.sum(losses) / jnp.asarray(n, jnp.float32)}
 
 

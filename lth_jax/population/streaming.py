@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.store import whole
-from lth_jax.training.placement import Plan, free_bytes, over_population
-from lth_jax.training.segment import (
+from lth_jax.population.placement import Plan, free_bytes, map_members
+from lth_jax.population.segment import (
     Block,
     Member,
     Trainer,
-    as_it_stands,
     metric_sums,
     rows_of,
+    unchanged,
 )
+from lth_jax.store import to_host
 from lth_jax.types import Batch, Info, Key
 
 _NO_ROW = np.iinfo(np.int32).max
@@ -62,8 +62,11 @@ def compile_serving(trainer: Trainer) -> Serve:
     def serve(members: Member, train: Batch, starts: Sequence[int]) -> Iterable[Batch | Block]:
         if not isinstance(train, OnHost):
             return itertools.repeat(train, len(starts))
-        if trainer.share or trainer.tested is not as_it_stands:
-            raise ValueError("`share` and `tested` need training data on the device, not the host.")
+        if trainer.examples_per_replicate or trainer.eval_member is not unchanged:
+            raise ValueError(
+                "`examples_per_replicate` and `eval_member` need training data on the device, not "
+                "the host."
+            )
         keys, scalars = _orders(members)
         seen = jax.eval_shape(rows_at, (keys, scalars), np.int32(0)).shape[1]
         size = min(len(train.y), _power_of_2(len(keys)) * seen)
@@ -95,7 +98,7 @@ def _ahead(tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
 def _orders(members: Member) -> tuple[Key, dict[str, np.ndarray]]:
     """The data orders of a chunk, each once: members that share one need its examples once."""
     scalars = {name: members.hyper[name] for name in ("data_offset", "replicate")}
-    keys, scalars = whole((jax.random.key_data(members.data_key), scalars))
+    keys, scalars = to_host((jax.random.key_data(members.data_key), scalars))
     table = np.column_stack([keys.reshape(len(keys), -1), *scalars.values()])
     first = np.unique(table, axis=0, return_index=True)[1]
     impl = jax.random.key_impl(members.data_key)
@@ -142,19 +145,22 @@ def compile_streamed_evaluation(
     def sums(member: Member, part: Batch) -> Info:
         return metric_sums(trainer, member.params, member.state, part)
 
-    sums_of = jax.jit(over_population(sums, plan, (True, False)))
+    sums_of = jax.jit(map_members(sums, plan, (True, False)))
 
     def evaluation(
         members: Member, data: OnHost, on_block: Callable[[], None] = lambda: None
     ) -> Info:
         n = len(data.y)
-        places = [slice(first, first + trainer.block) for first in range(0, n, trainer.block)]
+        places = [
+            slice(first, first + trainer.eval_batch_size)
+            for first in range(0, n, trainer.eval_batch_size)
+        ]
         parts = _ahead(functools.partial(_part, data, place) for place in places)
         found = []
         for part in parts:
             found.append(sums_of(members, part))
             on_block()
-        tail = [found.pop()] if n % trainer.block else []
+        tail = [found.pop()] if n % trainer.eval_batch_size else []
         head = (
             [jax.tree.map(lambda *each: jnp.sum(jnp.stack(each), axis=0), *found)] if found else []
         )

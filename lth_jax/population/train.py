@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.training.placement import Placed, Plan, check_plan, over_population
-from lth_jax.training.segment import (
+from lth_jax.population.placement import Placed, Plan, check_plan, map_members
+from lth_jax.population.segment import (
     Block,
     Member,
     Record,
@@ -22,11 +22,11 @@ from lth_jax.training.segment import (
     batch_rows,
     close_segment,
     init_record,
-    shown,
     train_segment,
     train_step,
+    training_batch,
 )
-from lth_jax.training.streaming import compile_serving
+from lth_jax.population.streaming import compile_serving
 from lth_jax.types import Batch, Info
 
 Segment = Callable[[Member, Record, Batch | Block, Batch, Any, Any], tuple[Member, Record, Info]]
@@ -42,8 +42,8 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 
     Returns:
       `(members, records, train, validation, step, n) -> (members, records, info)`, where the
-      leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.steps` is how many
-      steps to train. Members and records are donated: do not use the ones passed in again.
+      leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.eval_every` is the
+      number of steps to train. Members and records are donated: do not use the ones passed in again.
     """
     check_plan(plan)
     segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)
@@ -56,7 +56,7 @@ def _scan_segment(trainer: Trainer, plan: Plan) -> Segment:
     def segment(*args: Any) -> Any:
         return train_segment(trainer, *args)
 
-    whole = over_population(segment, plan, (True, True) + (False,) * 4)
+    whole = map_members(segment, plan, (True, True) + (False,) * 4)
     return jax.jit(whole, donate_argnums=(0, 1))
 
 
@@ -64,7 +64,7 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as a Python loop over one compiled step."""
 
     def step_i(member: Member, rows: jax.Array, i: Any, train: Batch, step: Any) -> Any:
-        batch = shown(trainer, member, train, rows[i], step + i)
+        batch = training_batch(trainer, member, train, rows[i], step + i)
         member, info = train_step(trainer, member, batch, step + i)
         return member, info["train_loss"]
 
@@ -75,7 +75,7 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
         return batch_rows(trainer, member, step)
 
     def compiled(f: Any, batched: Sequence[bool], donated: Sequence[int] = ()) -> Any:
-        return jax.jit(over_population(f, plan, batched), donate_argnums=donated)
+        return jax.jit(map_members(f, plan, batched), donate_argnums=donated)
 
     rows_of = compiled(first_rows, (True, False))
     one_step = compiled(step_i, (True, True, False, False, False), (0,))
@@ -87,7 +87,7 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
         for i in range(n):
             members, loss = one_step(members, rows, np.int32(i), train, step)
             losses.append(loss)
-        losses += [jnp.zeros_like(losses[0])] * (trainer.steps - n)
+        losses += [jnp.zeros_like(losses[0])] * (trainer.eval_every - n)
         return close(members, records, jnp.stack(losses, axis=1), train, validation, step, n)
 
     return segment
@@ -182,7 +182,7 @@ def train_population(
     """
     n = members.alive.shape[0]
     segment = compile_segment(trainer, plan)
-    ends = segment_ends(start, stop, trainer.steps)
+    ends = segment_ends(start, stop, trainer.eval_every)
     serve = compile_serving(trainer)
     done, history = [], []
     for rows in chunks(n, plan.chunk):

@@ -9,9 +9,9 @@ from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
 from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
 from lth_jax.store.listing import RunInfo, find_run, list_runs
-from lth_jax.store.members import MemberIndex, Seat, read_entry, take_members
+from lth_jax.store.members import MemberIndex, NodeSlot, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
-from lth_jax.store.processes import ALONE, Team, everyone, in_company, lost, spans, whole
+from lth_jax.store.processes import ALONE, Team, everyone, in_company, is_distributed, lost, to_host
 from lth_jax.store.run_files import (
     ENV,
     IDENTITY,
@@ -37,12 +37,12 @@ __all__ = [
     "LostProcessError",
     "MemberIndex",
     "Node",
+    "NodeSlot",
     "Partial",
     "Progress",
     "Run",
     "RunInfo",
     "SaveTimer",
-    "Seat",
     "Stop",
     "Store",
     "StoreError",
@@ -57,6 +57,7 @@ __all__ = [
     "in_company",
     "interruptible",
     "is_complete",
+    "is_distributed",
     "list_runs",
     "lost",
     "on_signals",
@@ -73,7 +74,6 @@ __all__ = [
     "run_folder",
     "save",
     "source_fingerprint",
-    "spans",
     "take_members",
-    "whole",
+    "to_host",
 ]

@@ -23,7 +23,7 @@ from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
 from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, plain_path, value
-from lth_jax.store.processes import ALONE, Team, spans
+from lth_jax.store.processes import ALONE, Team, is_distributed
 
 FORMAT = 2
 """The version of the layout on disk; another version is refused by name."""
@@ -76,7 +76,7 @@ def save(
     _check_writable(path, team)
     found = list(leaves(tree))
     _check_names(found)
-    packed = packed and not any(spans(leaf.array) for leaf in found)
+    packed = packed and not any(is_distributed(leaf.array) for leaf in found)
     description = {
         "format": FORMAT,
         "name": name,
@@ -94,7 +94,7 @@ def save(
 def _check_writable(path: Path, team: Team) -> None:
     if team == ALONE and jax.process_index() > 0:
         raise StoreError(f"{path} can be written alone by process 0 only; let all write together.")
-    if team.from_first(path.exists):
+    if team.on_leader(path.exists):
         raise StoreError(f"{path} exists already and is never overwritten.")
 
 
@@ -111,12 +111,12 @@ def _write(path: Path, text: str, arrays: dict[str, Any], compress: bool, team: 
             files.seal(growing)
             files.publish(growing, path)
 
-    growing = Path(team.from_first(begin))  # process 0 chooses the name
+    growing = Path(team.on_leader(begin))  # process 0 chooses the name
     try:
         if arrays:
             with files.explained(path):
                 _write_arrays(growing / "arrays", arrays, compress, team)
-        team.from_first(end)
+        team.on_leader(end)
     finally:
         if team.first:
             files.discard(growing)

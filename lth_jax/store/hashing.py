@@ -109,7 +109,7 @@ def source_fingerprint(*modules: str) -> str:
     parents are imported).
 
     Args:
-      *modules: dotted names, such as `"lth_jax.training"`.
+      *modules: dotted names, such as `"lth_jax.population"`.
 
     Raises:
       ValueError: a name is not an importable Python module.

@@ -18,7 +18,7 @@ from lth_jax.store.nodes import Node, Store
 LOG = logging.getLogger(__name__)
 
 
-class Seat(NamedTuple):
+class NodeSlot(NamedTuple):
     """Where a member is: its node, and its place on the node's member axis."""
 
     node: str
@@ -38,14 +38,14 @@ class MemberIndex:
     >>> _ = store.node(key, lambda partial: Node({}, meta))
     >>> index = MemberIndex(store)
     >>> index.refresh()
-    >>> index.find("second") == Seat(key, 1), index.find("third")
+    >>> index.find("second") == NodeSlot(key, 1), index.find("third")
     (True, None)
     """
 
     def __init__(self, store: Store):
         self._store = store
         self._nodes: set[str] = set()
-        self._seats: dict[str, Seat] = {}
+        self._seats: dict[str, NodeSlot] = {}
 
     def refresh(self) -> None:
         """Takes in the nodes that were finished since the last time."""
@@ -62,14 +62,14 @@ class MemberIndex:
             LOG.warning("Node %s is left aside: %s", node[:8], error)
             return
         for row, key in enumerate(keys):
-            self._seats.setdefault(key, Seat(node, row))
+            self._seats.setdefault(key, NodeSlot(node, row))
 
     def forget(self) -> None:
         """Forgets all nodes, after some were removed; `refresh` takes in those that are there."""
         self._nodes.clear()
         self._seats.clear()
 
-    def find(self, key: str) -> Seat | None:
+    def find(self, key: str) -> NodeSlot | None:
         """Where a member is; None if no finished node holds it."""
         return self._seats.get(key)
 

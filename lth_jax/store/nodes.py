@@ -90,7 +90,7 @@ class Partial:
         Returns:
           The progress, or None when there is none.
         """
-        step = self.team.from_first(self._latest)
+        step = self.team.on_leader(self._latest)
         if step is None:
             return None
         name = self._name(step)
@@ -184,12 +184,12 @@ class Store:
           Whether the node is there; False only where another process is at it and `wait` is false.
         """
         with contextlib.ExitStack() as held:
-            if self.team.from_first(lambda: self._is_ours(key, wait, held)):
+            if self.team.on_leader(lambda: self._is_ours(key, wait, held)):
                 arrays, meta = compute(Partial(self._partial(key), self.team))
                 checkpoints.save(self.path(key), arrays, meta, name=key, team=self.team)
                 if self.team.first:
                     files.remove(self._partial(key))
-        return self.team.from_first(lambda: self.has(key))
+        return self.team.on_leader(lambda: self.has(key))
 
     def _is_ours(self, key: str, wait: bool, held: contextlib.ExitStack) -> bool:
         """Whether a node is to be computed here; if so, `held` has its lock."""
@@ -204,7 +204,7 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """The keys of all finished nodes, in order."""
-        return iter(self.team.from_first(self._keys))
+        return iter(self.team.on_leader(self._keys))
 
     def _keys(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name))
@@ -240,7 +240,7 @@ class Store:
 
         What waits for the node's lock may have made it again by then.
         """
-        return self.team.from_first(lambda: self._mend(key))
+        return self.team.on_leader(lambda: self._mend(key))
 
     def _mend(self, key: str) -> bool:
         if not self.has(key):

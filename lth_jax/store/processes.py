@@ -62,13 +62,13 @@ class Team:
             rows = multihost_utils.process_allgather(padded)
         return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def on_leader(self, make: Callable[[], T]) -> T:
         """What `make` returns in process 0, where alone it is called, as JSON holds it elsewhere.
 
         Raises:
           StoreError: in the other processes, for whatever `make` raised in process 0.
 
-        >>> Team().from_first(lambda: 3)
+        >>> Team().on_leader(lambda: 3)
         3
         """
         if self.count == 1:
@@ -170,15 +170,17 @@ def everyone() -> Team:
     return Team(jax.process_index(), jax.process_count())
 
 
-def whole(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """Copies of all arrays on the host, in every process, wherever their parts lie.
 
     All processes that hold parts must call it together.
 
-    >>> whole({"w": jax.numpy.ones(2)})
+    >>> to_host({"w": jax.numpy.ones(2)})
     {'w': array([1., 1.], dtype=float32)}
     """
-    return jax.tree.map(lambda leaf: np.array(_gathered(leaf) if spans(leaf) else leaf), tree)
+    return jax.tree.map(
+        lambda leaf: np.array(_gathered(leaf) if is_distributed(leaf) else leaf), tree
+    )
 
 
 def _gathered(leaf: jax.Array) -> Any:
@@ -187,10 +189,10 @@ def _gathered(leaf: jax.Array) -> Any:
     return multihost_utils.process_allgather(leaf, tiled=True)
 
 
-def spans(leaf: Any) -> bool:
+def is_distributed(leaf: Any) -> bool:
     """Whether an array has parts in other processes.
 
-    >>> spans(jax.numpy.ones(2))
+    >>> is_distributed(jax.numpy.ones(2))
     False
     """
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable

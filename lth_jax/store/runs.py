@@ -105,10 +105,10 @@ class Run:
             copy = {name: env[name] for name in ("plan", "replans")}
             write_record(self.path, MANIFEST, {**read_manifest(self.path), **copy})
 
-        self._team.from_first(write)
+        self._team.on_leader(write)
 
     def _read(self, read: Callable[[Path], T]) -> T:
-        return self._team.from_first(lambda: read(self.path))
+        return self._team.on_leader(lambda: read(self.path))
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ class Run:
         def write() -> None:
             write_record(self.path, MANIFEST, change(read_manifest(self.path)))
 
-        self._team.from_first(write)
+        self._team.on_leader(write)
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
@@ -177,7 +177,7 @@ class Run:
 
     def is_complete(self, store: Store) -> bool:
         """`is_complete` of the run's folder, for a team in step."""
-        return self._team.from_first(lambda: is_complete(store, self.path))
+        return self._team.on_leader(lambda: is_complete(store, self.path))
 
     def _set_status(self, status: str, error: str | None = None, **facts: Any) -> None:
         if not self._team.first:  # it must not wait for others here, which may have failed
@@ -286,7 +286,7 @@ def open_run(
             held.enter_context(lock)
             _prepare(path, name, config, identity, env, pilot)
 
-        team.from_first(begin)
+        team.on_leader(begin)
         team.check_sees(path / "config.json")
         run = Run(path, config_hash, team)
         run._leave("running")

@@ -48,7 +48,7 @@ class SaveTimer:
           steps: how many steps the segment had, ≥ 1.
           following: how many the next one has.
         """
-        return self._team.from_first(lambda: self._due(steps, following))
+        return self._team.on_leader(lambda: self._due(steps, following))
 
     def _due(self, steps: int, following: int) -> bool:
         now = self._clock()
@@ -57,5 +57,5 @@ class SaveTimer:
         return now - self._saved + following * self._pace > self._seconds or not self._seconds
 
     def saved(self) -> None:
-        """Starts anew, when a save has been written."""
+        """InitialStates anew, when a save has been written."""
         self._saved = self._last = self._clock()

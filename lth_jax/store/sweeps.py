@@ -50,10 +50,10 @@ class Sweep:
         """
         path = self.path / f"{name}.json"
         with contextlib.ExitStack() as held:
-            if self._team.from_first(lambda: self._is_ours(path, held)):
+            if self._team.on_leader(lambda: self._is_ours(path, held)):
                 made = make()
-                self._team.from_first(lambda: records.write(path, self.path.name, made))
-        return self._team.from_first(lambda: records.read(path, self.path.name, dict, REMOVED))
+                self._team.on_leader(lambda: records.write(path, self.path.name, made))
+        return self._team.on_leader(lambda: records.read(path, self.path.name, dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
         """Whether a record is to be made here; if so, `held` has its lock."""
@@ -77,14 +77,14 @@ class Sweep:
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """All records of `append`; `CorruptError` if one was changed."""
-        return self._team.from_first(lambda: read_records(self.path / f"{name}.jsonl"))
+        return self._team.on_leader(lambda: read_records(self.path / f"{name}.jsonl"))
 
     @contextlib.contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """Claims a part of the work for the length of a block, unless another worker has it."""
         with contextlib.ExitStack() as held:
             lock = locks.try_hold(self._lock(name))
-            yield self._team.from_first(lambda: held.enter_context(lock))
+            yield self._team.on_leader(lambda: held.enter_context(lock))
 
     def _lock(self, name: str) -> Path:
         return self.path / "locks" / f"{name}.lock"
@@ -108,7 +108,7 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
     ({'chunk': 4}, {'chunk': 4})
     """
     found = Sweep(Path(root) / "sweeps" / f"{name}-{content_key(config)[:8]}", team)
-    team.from_first(lambda: _mend(found.path))
+    team.on_leader(lambda: _mend(found.path))
     if content_key(found.once("config", lambda: config)) != content_key(config):
         raise StoreError(f"{found.path / CONFIG} holds another sweep than the one asked for.")
     team.check_sees(found.path / CONFIG)

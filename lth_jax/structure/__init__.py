@@ -2,17 +2,17 @@
 
 from lth_jax.structure import (  # noqa: F401  (they register their rules)
     collectives,
-    control,
-    lookups,
-    moves,
+    rules_control_flow,
+    rules_index,
+    rules_reduce,
+    rules_shape,
     solvers,
-    sums,
 )
 from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
+from lth_jax.structure.constraints import major, minor
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
-from lth_jax.structure.links import major, minor
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks

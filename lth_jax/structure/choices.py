@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lth_jax.structure.constraints import Axes, Links, Prefer, Site, Solution, major
 from lth_jax.structure.graph import Block
-from lth_jax.structure.links import Axes, Links, Prefer, Site, Solution, major
 from lth_jax.structure.rules import walk
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from lth_jax.structure.constraints import Atoms, Axes, Links
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import Atoms, Axes, Links
 from lth_jax.structure.rules import Shrunk, register, same, walk
 
 # --- shard_map

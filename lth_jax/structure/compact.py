@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 
 from lth_jax import trees
 from lth_jax.structure.choices import settle
+from lth_jax.structure.constraints import Atoms, Axes, Links, Prefer
 from lth_jax.structure.graph import Block, Op, Value, trace
 from lth_jax.structure.groups import Group, Program, Structure
-from lth_jax.structure.links import Atoms, Axes, Links, Prefer
 from lth_jax.structure.rules import RULES, pick, pick_kept
 from lth_jax.structure.sharding import abstract, fitted
 

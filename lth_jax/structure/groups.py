@@ -13,8 +13,8 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.structure.choices import settle
+from lth_jax.structure.constraints import Axes, Links, Prefer, Solution, major
 from lth_jax.structure.graph import Block, Value, trace
-from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
 
 
 class Slot(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.pruning import masks
 from lth_jax.structure.choices import settle
+from lth_jax.structure.constraints import FINITE, ZERO, Axes, Links, Solution
 from lth_jax.structure.graph import Value
 from lth_jax.structure.groups import Structure
-from lth_jax.structure.links import FINITE, ZERO, Axes, Links, Solution
 from lth_jax.structure.units import expand
 from lth_jax.types import Mask, Prunable
 

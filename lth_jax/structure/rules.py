@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lth_jax.structure.constraints import FINITE, WILD, ZERO, Atoms, Axes, Links, product
 from lth_jax.structure.graph import Block, Op, Value
-from lth_jax.structure.links import FINITE, WILD, ZERO, Atoms, Axes, Links, product
 from lth_jax.structure.sharding import explicit, fitted
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from lth_jax.structure.constraints import Axes, Links
 from lth_jax.structure.graph import Block, Op
-from lth_jax.structure.links import Axes, Links
 from lth_jax.structure.rules import Shrunk, register, walk
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from lth_jax.structure.constraints import FINITE, Atoms, Axes, Links
 from lth_jax.structure.graph import Op, Value
-from lth_jax.structure.links import FINITE, Atoms, Axes, Links
-from lth_jax.structure.moves import joined
 from lth_jax.structure.rules import Shrunk, pick_kept, register
+from lth_jax.structure.rules_shape import joined
 
 # --- pieces whose place is computed
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lth_jax.models.convolution import conv_p
+from lth_jax.structure.constraints import FINITE, Atoms, Axes, Links, Site, product
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import FINITE, Atoms, Axes, Links, Site, product
 from lth_jax.structure.rules import Link, Shrunk, register
 
 # --- products

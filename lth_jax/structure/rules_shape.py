@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from lth_jax.structure.constraints import Atoms, Axes, Links, Site
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import Atoms, Axes, Links, Site
 from lth_jax.structure.rules import Shrunk, pick, register, scalar_content
 
 Sizes = Sequence[int]

@@ -5,8 +5,8 @@ The axes that they do not touch pass; the others must stay.
 
 import numpy as np
 
+from lth_jax.structure.constraints import FINITE, WILD, ZERO, Atoms, Axes, Links
 from lth_jax.structure.graph import Op
-from lth_jax.structure.links import FINITE, WILD, ZERO, Atoms, Axes, Links
 from lth_jax.structure.rules import Link, refuse, register
 
 

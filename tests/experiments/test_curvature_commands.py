@@ -75,9 +75,9 @@ def test_points_are_measured_on_one_of_the_arms_that_share_a_mask(measured, run,
 def test_the_numbers_are_those_of_the_curvature_itself(measured, run):
     shelf, listed = measured
     opened = finished.open_finished(finished.machine_of(_arguments(run)), run.name)
-    trainer, train = opened.lab.trainer, opened.lab.data.train
+    trainer, train = opened.task.trainer, opened.task.data.train
     [one] = [s for s in read_stored(shelf, run, ("ticket",)) if s.replicate == 1]
-    like, _ = jax.eval_shape(trainer.model.init, opened.lab.root, train.x[:1])
+    like, _ = jax.eval_shape(trainer.model.init, opened.seeds.root, train.x[:1])
     params, mask = (trees.from_named(tree, like) for tree in (one.params, one.mask))
 
     def loss(p, batch):

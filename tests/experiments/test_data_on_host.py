@@ -4,7 +4,7 @@ import pytest
 
 from experiments import build, machine, runner
 from experiments.flags import UserError
-from lth_jax.training import OnHost
+from lth_jax.population import OnHost
 from tests.experiments import tiny
 
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 def lab_of(config):
     loaded = build.dataset(config)
-    return build.lab(config.experiment, loaded)
+    return build.task(config.experiment, loaded)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def lab_of(config):
 )
 def test_data_are_where_they_fit_or_where_the_config_says(folder, monkeypatch, where, free, found):
     monkeypatch.setattr(build, "free_bytes", lambda: free)
-    lab = lab_of(config_in(folder, where))
-    assert runner.data_on(lab) == found
-    assert isinstance(lab.data.train, OnHost) == (found == "host")
+    task = lab_of(config_in(folder, where))
+    assert runner.data_on(task) == found
+    assert isinstance(task.data.train, OnHost) == (found == "host")
 
 
 def test_what_needs_all_data_at_once_keeps_them_on_the_device(folder, monkeypatch):

@@ -11,9 +11,9 @@ from experiments.configs import base, families
 from experiments.flags import UserError
 from lth_jax import store as stores
 from lth_jax.data import Dataset
+from lth_jax.population import losses
+from lth_jax.population.segment import init_member, shown, train_step
 from lth_jax.report import behaviour, read_run
-from lth_jax.training import losses
-from lth_jax.training.segment import init_member, shown, train_step
 from lth_jax.types import Batch
 
 
@@ -152,9 +152,9 @@ def test_wanda_refuses_what_it_cannot_see(tmp_path):
     experiment = config.experiment
     experiment.data.options.update(train=1000, test=10)
     experiment.prune.update(criterion="wanda", examples=8)
-    lab = build.lab(experiment, build.dataset(config))
+    task = build.task(experiment, build.dataset(config))
     with pytest.raises(UserError, match=r"'wanda', .* 'TiedLayer_0/recurrent_kernel' reads"):
-        build.ladder(experiment, lab)
+        build.ladder(experiment, task)
 
 
 def test_mnist_is_not_looked_for_elsewhere(tmp_path):

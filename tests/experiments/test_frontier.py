@@ -123,7 +123,7 @@ def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch):
 @pytest.mark.slow
 def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, capsys):
     monkeypatch.setattr(frontier, "SOURCES", ("json",))  # as if nothing were measured yet
-    monkeypatch.setattr(frontier, "tester", lambda lab: lambda params, state: 1.0)
+    monkeypatch.setattr(frontier, "tester", lambda task: lambda params, state: 1.0)
     assert frontier.main([run.name, "--root", str(run.parent)]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: the run found a test accuracy of") and err.count("\n") == 1

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import machine, runner
 from experiments.flags import UserError
-from lth_jax.training import Plan
+from lth_jax.population import Plan
 from tests.experiments import tiny
 
 
@@ -36,8 +36,8 @@ def test_a_plan_that_is_told_is_the_only_candidate():
 
 def test_plans_are_kept_beside_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert machine.learnt(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"
-    assert machine.learnt(machine_of(compilation_cache=False)) is None
+    assert machine.plan_cache(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"
+    assert machine.plan_cache(machine_of(compilation_cache=False)) is None
 
 
 def test_bfloat16_on_a_cpu_is_said_to_be_slow(capsys):
@@ -65,8 +65,8 @@ def test_processes_that_cannot_be_are_one_sentence():
 
 
 def test_a_plan_for_other_devices_is_told_and_runs():
-    assert runner.elsewhere([(0, Plan(8, devices=8))]) == []
-    [note] = runner.elsewhere([(0, Plan(8)), (2, Plan(16, devices=16))])
+    assert runner.device_notes([(0, Plan(8, devices=8))]) == []
+    [note] = runner.device_notes([(0, Plan(8)), (2, Plan(16, devices=16))])
     assert note.startswith(
         "From level 2 on the plan has 16 devices; here its members train on 8, 1"
     )

@@ -56,10 +56,10 @@ def subject_of(model, options, data, data_options, tmp_path):
     experiment.train.update(batch_size=4)
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
     loaded = build.dataset(config)
-    lab = build.lab(experiment, loaded)
-    run = finished.Finished(None, None, experiment, lab, loaded, "")
+    task = build.task(experiment, loaded)
+    run = finished.Finished(None, None, experiment, task, loaded, "")
     instrument = measure.Instrument(run, 8)
-    params, state = lab.trainer.model.init(jax.random.key(0), lab.data.test.x[:1])
+    params, state = task.trainer.model.init(jax.random.key(0), task.data.test.x[:1])
     named = [trees.to_named(jax.tree.map(np.asarray, tree)) for tree in (params, state)]
     mask = {name: np.ones(leaf.shape, bool) for name, leaf in named[0].items()}
     return instrument, instrument.subject(

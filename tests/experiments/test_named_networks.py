@@ -12,7 +12,7 @@ from experiments.flags import UserError
 from lth_jax import trees
 from lth_jax.data import Dataset
 from lth_jax.models import NETWORKS
-from lth_jax.training.segment import init_member, train_step
+from lth_jax.population.segment import init_member, train_step
 from lth_jax.types import Batch
 
 LARGE = ("resnet18_imagenet", "resnet50", "vit_tiny", "vit_small", "vit_base", "mixer_small")

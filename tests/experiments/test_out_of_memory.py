@@ -14,11 +14,11 @@ import pytest
 from experiments import build, runner, sweep
 from experiments.progress import Display
 from lth_jax import cli
-from lth_jax.lottery import Programs, climb, ladder, make_cell
+from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder
+from lth_jax.population import Plan
 from lth_jax.report import read_run
 from lth_jax.store import ALONE, Stop, Store, open_run, read_entry
 from lth_jax.store.files import read_json
-from lth_jax.training import Plan
 from tests.experiments import swept, tiny
 from tests.lottery.test_ladder import make_lab, make_ladder
 
@@ -81,19 +81,19 @@ class Ladders:
     """A ladder of three levels with runs on disk: `chunk` members at a time, then as recorded."""
 
     def __init__(self, folder, replicates):
-        lab = make_lab(replicates=replicates)
-        self.cell = make_cell(lab, make_ladder(lab, controls=("shuffle",)))
-        self.folder, self.programs = folder, Programs(lab.trainer)
+        task = make_lab(replicates=replicates)
+        self.cell = make_experiment(task, make_ladder(task, controls=("shuffle",)))
+        self.folder, self.programs = folder, Programs(task.trainer)
         self.expected = functools.cache(lambda *plans: self.run(f"as recorded {plans}", plans))
 
     def run(self, name, plans):
         """The manifest, the changes of plan, and the bar's count of member-steps over the total."""
         folder = Path(self.folder, name.replace(" ", "_"))
-        store, sizes = Store(folder), [self.cell.lab.replicates * n for n in (1, 2, 2)]
+        store, sizes = Store(folder), [self.cell.seeds.replicates * n for n in (1, 2, 2)]
         display = Display("", [self.cell.ladder.stop * n for n in sizes], False)
         with open_run(folder, name="tiny", config={}, env={}) as run:
             hooks = runner._hooks(run, display, Stop(), ALONE)
-            climb([self.cell], store=store, plans=plans, hooks=hooks, programs=self.programs)
+            run_ladder([self.cell], store=store, plans=plans, hooks=hooks, programs=self.programs)
             assert display._finished == display._total
             return store, run.nodes, [(r["level"], r["chunk"]) for r in run.replans]
 

@@ -50,14 +50,14 @@ def test_without_weight_a_taught_run_is_a_plain_one(teacher):
 @pytest.mark.parametrize("who", ["all", "own"])
 def test_the_teachers_are_the_dense_networks_of_the_run(teacher, who):
     config = taught(teacher, **{"train.distill.who": who, "train.distill.weight": 1.0})
-    lab = build.lab(config.experiment, build.dataset(config))
+    task = build.task(config.experiment, build.dataset(config))
     dense = list(read_stored(stores.Store(teacher.parent), teacher, ("dense",)))
     [own] = [one for one in dense if one.replicate == 1]
     asked = dense if who == "all" else [own]
-    rows, x = np.array([5, 2]), np.asarray(lab.data.train.x)
-    hyper = {name: np.float32(value) for name, value in lab.hyper.items()}
+    rows, x = np.array([5, 2]), np.asarray(task.data.train.x)
+    hyper = {name: np.float32(value) for name, value in task.hyper.items()}
     member = Anybody(jax.random.key(0), {**hyper, "replicate": np.int32(1)})
-    batch = lab.trainer.show(jax.random.key(1), lab.data.train, rows, member)
+    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, rows, member)
     for logits, one in zip(batch.y.logits, asked, strict=True):
         hidden = x[rows].reshape(2, -1) @ one.params["Dense_0/kernel"] + one.params["Dense_0/bias"]
         wanted = np.maximum(hidden, 0) @ one.params["Dense_1/kernel"] + one.params["Dense_1/bias"]
@@ -81,9 +81,9 @@ def test_unlabelled_examples_are_new_and_add_to_each_batch(teacher):
     assert loaded.fingerprint != plain.fingerprint
     seen = {x.tobytes() for part in (plain.train, plain.validation) for x in part.x}
     assert not seen & {x.tobytes() for x in loaded.unlabelled}
-    lab = build.lab(config.experiment, loaded)
-    member = Anybody(jax.random.key(0), {**lab.hyper, "replicate": 0})
-    batch = lab.trainer.show(jax.random.key(1), lab.data.train, np.arange(20), member)
+    task = build.task(config.experiment, loaded)
+    member = Anybody(jax.random.key(0), {**task.hyper, "replicate": 0})
+    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, np.arange(20), member)
     assert batch.x.shape == (27, 8, 8, 1) and batch.y.weight.tolist() == [0.5] * 20 + [1.0] * 7
 
 

@@ -248,11 +248,11 @@ def test_the_small_configs_become_ladders(what, workdir):
     config = config_file.get_config(what)
     config.machine.workdir = str(workdir)
     checks.check(config.experiment)
-    lab = build.lab(config.experiment, build.dataset(config))
-    ladder = build.ladder(config.experiment, lab)
+    task = build.task(config.experiment, build.dataset(config))
+    ladder = build.ladder(config.experiment, task)
     assert list(ladder.controls) == list(config.experiment.controls)
     assert len(ladder.counts) == config.experiment.prune.levels
-    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+    params, _ = task.shapes
     assert jax.tree.structure(ladder.prunable) == jax.tree.structure(params)
 
 

@@ -16,17 +16,17 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.lottery import Hooks, climb, make_cell
+from lth_jax.lottery import Hooks, make_experiment, run_ladder
 from lth_jax.lottery.programs import Programs
+from lth_jax.population import Plan
 from lth_jax.store import Store
-from lth_jax.training import Plan
-from tests.lottery.test_ladder import make_lab, make_ladder
+from tests.lottery.test_ladder import make_ladder, make_setup
 
 BULK = 256 * 2**20
 
 
 def through_bulk(key, data, rows, member):
-    """`trainer.show` by way of a large array; nothing is changed."""
+    """`trainer.transform_batch` by way of a large array; nothing is changed."""
     batch = trees.index(data, rows)
     spread = jnp.zeros(BULK // 4).at[rows].set(batch.x.sum())
     return batch._replace(x=batch.x + 0 * spread[rows[0]])
@@ -41,14 +41,14 @@ def allow(further):
 
 
 def main(folder):
-    lab = make_lab()
-    lab = lab._replace(trainer=lab.trainer._replace(show=through_bulk))
-    cell = make_cell(lab, make_ladder(lab, densities=(0.5,), controls=()))
-    programs = Programs(lab.trainer)
+    setup = make_setup()
+    setup = setup.with_trainer(transform_batch=through_bulk)
+    cell = make_experiment(*setup, make_ladder(setup, densities=(0.5,), controls=()))
+    programs = Programs(setup.task.trainer)
 
     def run(name, plans, **options):
         store = Store(Path(folder, name))
-        return climb([cell], store=store, plans=plans, programs=programs, **options)
+        return run_ladder([cell], store=store, plans=plans, programs=programs, **options)
 
     run("at once", [(0, Plan(2))])
     expected = run("as recorded", [(0, Plan(2)), (0, Plan(1))])

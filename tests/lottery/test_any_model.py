@@ -13,7 +13,16 @@ from flax import nnx
 
 from lth_jax import trees
 from lth_jax.data import indices
-from lth_jax.lottery import Data, Lab, Ladder, Rewind, climb, make_cell, named
+from lth_jax.lottery import (
+    Ladder,
+    Rewind,
+    Seeds,
+    Splits,
+    Task,
+    make_experiment,
+    named,
+    run_ladder,
+)
 from lth_jax.models import (
     ResNet,
     conv_general_dilated,
@@ -22,11 +31,10 @@ from lth_jax.models import (
     from_linen,
     from_nnx,
 )
+from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
-from lth_jax.pruning.transforms import masked
 from lth_jax.store import Store
-from lth_jax.training import Plan, Trainer, correct, cross_entropy
 from lth_jax.types import Batch
 
 
@@ -121,22 +129,17 @@ def examples(seed, n):
 def climbed(model, folder, rewind):
     trainer = Trainer(
         model=model,
-        make_optimizer=lambda h: masked(optax.adam(h["learning_rate"])),
+        make_optimizer=lambda h: optax.adam(h["learning_rate"]),
         loss=cross_entropy,
         metrics={"loss": cross_entropy, "accuracy": correct},
         schedule=optax.constant_schedule(1.0),
         order=lambda key, step, n: indices(key, step, steps=n, batch_size=8, size=24),
-        steps=2,
+        eval_every=2,
     )
-    lab = Lab(
-        trainer,
-        Data(examples(0, 24), examples(1, 6), examples(2, 6)),
-        jax.random.key(0),
-        2,
-        {"learning_rate": 1e-2},
-    )
+    data = Splits(examples(0, 24), examples(1, 6), examples(2, 6))
+    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2})
     scope = scopes.globally(minimum=1)
-    params, _ = jax.eval_shape(model.init, lab.root, lab.data.train.x[:1])
+    params, _ = task.shapes
     prunable = masks.prunable_leaves(params)
     ladder = Ladder(
         counts=[scope.counts(params, 0.4, prunable=prunable)],
@@ -148,8 +151,8 @@ def climbed(model, folder, rewind):
         score_step=4,
     )
     store = Store(folder)
-    cell = make_cell(lab, ladder)
-    [entries] = climb([cell], store=store, plans=[(0, Plan(2))])
+    cell = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    [entries] = run_ladder([cell], store=store, plans=[(0, Plan(2))])
     return prunable, [store.read(entry.key) for entry in entries]
 
 

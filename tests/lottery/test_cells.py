@@ -4,35 +4,35 @@ import jax
 import numpy as np
 import pytest
 
-from lth_jax.lottery import Hooks, Label, Programs, Rewind, Roster, climb, make_cell
-from lth_jax.lottery.roster import check_cells, member_keys
+from lth_jax.lottery import Hooks, Label, MemberTable, Programs, Rewind, make_experiment, run_ladder
+from lth_jax.lottery.member_table import check_experiments, member_keys
+from lth_jax.population import Plan
 from lth_jax.store import Store, read_entry
-from lth_jax.training import Plan
 from lth_jax.types import DENSE, TICKET
-from tests.lottery.test_ladder import EVERY, STOP, make_lab, make_ladder
+from tests.lottery.test_ladder import EVERY, STOP, make_ladder, make_setup
 
 PLANS = [(0, Plan(3))]
 
 
-def cell_of(lab, ladder, rate=1e-2, seed=5):
-    lab = lab._replace(root=jax.random.key(seed), hyper={"learning_rate": rate})
+def cell_of(setup, ladder, rate=1e-2, seed=5):
+    setup = setup.with_seeds(root=jax.random.key(seed)).with_task(hyper={"learning_rate": rate})
     arms = dict.fromkeys([TICKET, *ladder.controls], "arm")
-    return make_cell(lab, ladder, data="data", training="program", arms=arms)
+    return make_experiment(*setup, ladder, data="data", training="program", arms=arms)
 
 
 @pytest.fixture(scope="module")
 def mixed():
     """Rates, seeds, densities, depths and controls that differ: four cells, and their traces."""
     traces = []
-    lab = make_lab(traces=traces)
-    both = make_ladder(lab, densities=(0.5, 0.25), controls=("reinit", "shuffle"))
-    sparse = both._replace(counts=make_ladder(lab, densities=(0.3,)).counts)
+    setup = make_setup(traces=traces)
+    both = make_ladder(setup, densities=(0.5, 0.25), controls=("reinit", "shuffle"))
+    sparse = both._replace(counts=make_ladder(setup, densities=(0.3,)).counts)
     one_control = both._replace(controls={"reinit": both.controls["reinit"]})
     cells = [
-        cell_of(lab, both),
-        cell_of(lab, sparse),
-        cell_of(lab, one_control),
-        cell_of(lab, both, rate=0.1, seed=6),
+        cell_of(setup, both),
+        cell_of(setup, sparse),
+        cell_of(setup, one_control),
+        cell_of(setup, both, rate=0.1, seed=6),
     ]
     return cells, traces
 
@@ -42,7 +42,7 @@ def climbed(mixed, tmp_path_factory):
     cells, traces = mixed
     folder = tmp_path_factory.mktemp("together")
     told = []
-    manifests = climb(cells, store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
+    manifests = run_ladder(cells, store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
     return folder, manifests, told, len(traces)
 
 
@@ -65,11 +65,11 @@ def members(store, manifest):
 def test_each_cell_has_the_numbers_it_has_alone(mixed, climbed, tmp_path):
     cells, _ = mixed
     folder, manifests, *_ = climbed
-    programs = Programs(cells[0].lab.trainer)
+    programs = Programs(cells[0].task.trainer)
     for i in (1, 3):
         cell = cells[i]
         store = Store(tmp_path / str(i))
-        [alone] = climb([cell], store=store, plans=[(0, Plan(2))], programs=programs)
+        [alone] = run_ladder([cell], store=store, plans=[(0, Plan(2))], programs=programs)
         here, there = members(Store(folder), manifests[i]), members(store, alone)
         assert here.keys() == there.keys()
         for place, (weights, mask, history) in here.items():
@@ -99,7 +99,7 @@ def test_a_finished_population_is_read_not_trained(mixed, climbed):
     cells, _ = mixed
     folder, manifests, *_ = climbed
     told = []
-    again = climb(cells[::-1], store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
+    again = run_ladder(cells[::-1], store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
     assert told == []
     for before, after in zip(manifests, again[::-1], strict=True):
         assert [(e.key, e.rows) for e in before] == [(e.key, e.rows) for e in after]
@@ -122,9 +122,9 @@ def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_pat
 
     store = Store(tmp_path)
     with pytest.raises(Stopped):
-        climb(cells, store=store, plans=PLANS, hooks=Hooks(stop), save_seconds=0)
+        run_ladder(cells, store=store, plans=PLANS, hooks=Hooks(stop), save_seconds=0)
     resumed = []
-    again = climb(cells, store=store, plans=PLANS, hooks=Hooks(resumed.append))
+    again = run_ladder(cells, store=store, plans=PLANS, hooks=Hooks(resumed.append))
     assert again == manifests
     assert len(seen) + len(resumed) <= len(told) + 1
     for entry in {entry.key: entry for manifest in again for entry in manifest}.values():
@@ -133,58 +133,61 @@ def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_pat
 
 
 def test_a_key_is_made_of_what_decides_a_member():
-    lab = make_lab()
-    ladder = make_ladder(lab, densities=(0.5, 0.25))
-    base = member_keys(cell_of(lab, ladder), PLANS)
+    setup = make_setup()
+    ladder = make_ladder(setup, densities=(0.5, 0.25))
+    base = member_keys(cell_of(setup, ladder), PLANS)
     ticket, reinit = Label(TICKET, 0), Label("reinit", 0)
     assert len({key for level in base for key in level.values()}) == 2 + 8 + 8
 
     def keys(**changes):
-        return member_keys(cell_of(lab, ladder._replace(**changes)), PLANS)
+        return member_keys(cell_of(setup, ladder._replace(**changes)), PLANS)
 
     fewer = keys(controls={}, control_levels=frozenset({2}))
     assert fewer[2] == {label: key for label, key in base[2].items() if label.arm == TICKET}
-    other = keys(counts=[ladder.counts[0], make_ladder(lab, densities=(0.1,)).counts[0]])
+    other = keys(counts=[ladder.counts[0], make_ladder(setup, densities=(0.1,)).counts[0]])
     assert other[:2] == base[:2] and other[2][ticket] != base[2][ticket]
-    earlier = keys(counts=[make_ladder(lab, densities=(0.6,)).counts[0], ladder.counts[1]])
+    earlier = keys(counts=[make_ladder(setup, densities=(0.6,)).counts[0], ladder.counts[1]])
     assert earlier[0] == base[0]
     assert earlier[2][ticket] != base[2][ticket]  # the same count, of another parent
     assert keys(rewind=Rewind(step=2))[0] != base[0]
-    narrower = member_keys(cell_of(lab, ladder), [*PLANS, (1, Plan(1))])  # bits follow the width
+    narrower = member_keys(cell_of(setup, ladder), [*PLANS, (1, Plan(1))])  # bits follow the width
     assert narrower[0] == base[0]
     assert not set(narrower[1].values()) & set(base[1].values())
-    assert member_keys(cell_of(lab, ladder, seed=6), PLANS)[2][reinit] != base[2][reinit]
+    assert member_keys(cell_of(setup, ladder, seed=6), PLANS)[2][reinit] != base[2][reinit]
 
 
-def test_a_roster_lists_each_member_once(mixed):
+def test_a_table_lists_each_member_once(mixed):
     cells, _ = mixed
-    roster = Roster(cells, PLANS)
-    assert [len(level) for level in roster.levels] == [4, 18, 12]
-    dense = roster.levels[0][roster.keys[1][0][Label(DENSE, 1)]]
-    assert dense.cells == [0, 1, 2] and dense.label == Label(DENSE, 1)
+    table = MemberTable(cells, PLANS)
+    assert [len(level) for level in table.levels] == [4, 18, 12]
+    dense = table.levels[0][table.keys[1][0][Label(DENSE, 1)]]
+    assert dense.experiments == [0, 1, 2] and dense.label == Label(DENSE, 1)
 
 
 def test_cells_that_cannot_climb_together_are_refused():
-    lab = make_lab()
-    ladder = make_ladder(lab)
-    cell = cell_of(lab, ladder)
+    setup = make_setup()
+    ladder = make_ladder(setup)
+    cell = cell_of(setup, ladder)
     with pytest.raises(ValueError, match="`cells` is empty"):
-        check_cells([])
+        check_experiments([])
     for other, message in (
-        (cell._replace(lab=make_lab()), r"`cells\[1\]` has a trainer or data of its own"),
-        (cell_of(lab, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
         (
-            cell_of(lab, ladder._replace(prunable=jax.tree.map(lambda _: True, ladder.prunable))),
+            cell._replace(task=make_setup().task),
+            r"`experiments\[1\]` has a trainer or data of its own",
+        ),
+        (cell_of(setup, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
+        (
+            cell_of(setup, ladder._replace(prunable=jax.tree.map(lambda _: True, ladder.prunable))),
             "other prunable leaves",
         ),
-        (cell_of(lab, ladder._replace(stop=0)), "`steps` is 0"),
+        (cell_of(setup, ladder._replace(stop=0)), "`steps` is 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_cells([cell, other])
+            check_experiments([cell, other])
 
 
 def test_a_function_is_compiled_once_for_each_key():
-    programs, x = Programs(make_lab().trainer), np.arange(3.0, dtype=np.float32)
+    programs, x = Programs(make_setup().task.trainer), np.arange(3.0, dtype=np.float32)
 
     def times(key, factor):
         return programs.once(key, lambda x: factor * x, [x])

@@ -13,24 +13,25 @@ import pytest
 
 from lth_jax.data import indices
 from lth_jax.lottery import (
-    Data,
-    Lab,
     Label,
     Ladder,
     Rewind,
+    Seeds,
+    Splits,
+    Task,
     arms_programs,
     fingerprint,
-    make_cell,
+    make_experiment,
     named,
     training_program,
 )
-from lth_jax.lottery.roster import member_keys
+from lth_jax.lottery.member_table import member_keys
+from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria, granularity, scopes
 from lth_jax.pruning.prune import prune
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import Plan, Trainer, correct, cross_entropy
 from lth_jax.types import DENSE, TICKET, Batch, Model
 from tests.lottery import fingerprints
+from tests.lottery.setups import Setup
 
 FLAG = "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS"
 TABLE = np.random.default_rng(1).normal(size=(24, 3)).astype(np.float32)
@@ -100,11 +101,11 @@ def small(**changes):
     loss = changes.pop("loss", cross_entropy)
     model = Model(changes.pop("init", init), changes.pop("apply", apply))
     fields = {
-        "make_optimizer": lambda h: masked(optax.sgd(h["learning_rate"], 0.9)),
+        "make_optimizer": lambda h: optax.sgd(h["learning_rate"], 0.9),
         "metrics": {"loss": loss, "accuracy": correct},
         "schedule": optax.constant_schedule(1.0),
         "order": lambda key, step, n: indices(key, step, steps=n, batch_size=4, size=24),
-        "steps": 2,
+        "eval_every": 2,
     }
     return Trainer(model=model, loss=loss, **{**fields, **changes})
 
@@ -115,13 +116,13 @@ def data_of(seed=0):
         x = rng.normal(size=(n, 5)).astype(np.float32)
         return Batch(jnp.asarray(x), jnp.asarray(rng.integers(0, 3, n).astype(np.int32)))
 
-    return Data(split(24), split(8), split(6))
+    return Splits(split(24), split(8), split(6))
 
 
-def lab_of(trainer=None, **changes):
-    fields = {"data": data_of(), "root": jax.random.key(0), "replicates": 2}
-    lab = Lab(trainer or small(), hyper={"learning_rate": 0.1}, **fields)
-    return lab._replace(**changes)
+def setup_of(trainer=None, data=None, hyper=None, **seeds):
+    hyper = {"learning_rate": 0.1} if hyper is None else hyper
+    task = Task.from_parts(trainer or small(), data or data_of(), hyper)
+    return Setup(task, Seeds(**{"root": jax.random.key(0), "replicates": 2, **seeds}))
 
 
 def ladder_of(**changes):
@@ -166,8 +167,8 @@ TRAINERS = {
     "activation in training": {"apply": only_in_training},
     "loss": {"loss": lambda out, y: 2 * cross_entropy(out, y)},
     "measure": {"metrics": {"loss": cross_entropy, "accuracy": lambda out, y: correct(out, y) / 2}},
-    "optimizer": {"make_optimizer": lambda h: masked(optax.adam(h["learning_rate"]))},
-    "momentum": {"make_optimizer": lambda h: masked(optax.sgd(h["learning_rate"], 0.8))},
+    "optimizer": {"make_optimizer": lambda h: optax.adam(h["learning_rate"])},
+    "momentum": {"make_optimizer": lambda h: optax.sgd(h["learning_rate"], 0.8)},
     "schedule": {"schedule": optax.linear_schedule(1.0, 0.0, 4)},
     "order": {
         "order": lambda key, step, n: indices(key, step, steps=n, batch_size=4, size=20),
@@ -177,7 +178,7 @@ TRAINERS = {
     "teacher": {"show": taught(TABLE)},
     "another teacher": {"show": taught(-TABLE)},
     "what is tested": {
-        "tested": lambda m, train: m._replace(params=jax.tree.map(jnp.negative, m.params))
+        "eval_member": lambda m, train: m._replace(params=jax.tree.map(jnp.negative, m.params))
     },
 }
 
@@ -185,8 +186,8 @@ TRAINERS = {
 @pytest.mark.slow
 def test_a_program_of_training_covers_every_part_of_a_trainer():
     def key(trainer):
-        lab = lab_of(trainer)
-        return training_program(trainer, lab.data, lab.hyper, lab.root)
+        setup = setup_of(trainer)
+        return training_program(trainer, setup.task.data, setup.task.hyper, setup.seeds.root)
 
     plain = key(small())
     assert key(small()) == plain
@@ -208,10 +209,10 @@ def by_table(table):
 
 
 def test_programs_of_arms_cover_criterion_scope_batches_rewinding_and_controls():
-    lab = lab_of()
+    setup = setup_of()
 
     def of(**changes):
-        return arms_programs(lab, ladder_of(**changes))
+        return arms_programs(setup.task, ladder_of(**changes), setup.seeds.root)
 
     plain, scope = of(), scopes.globally()
     assert of() == plain and set(plain) == {TICKET, "reinit", "shuffle"}
@@ -238,7 +239,11 @@ def test_batches_that_a_criterion_sees_count():
 
     pruner = prune(criteria.snip(loss), scopes.globally())
     found = [
-        arms_programs(lab_of(), ladder_of(pruner=pruner, batches=[data_of(seed).test]))[TICKET]
+        arms_programs(
+            setup_of().task,
+            ladder_of(pruner=pruner, batches=[data_of(seed).test]),
+            jax.random.key(0),
+        )[TICKET]
         for seed in (0, 0, 1)
     ]
     assert found[0] == found[1] != found[2]
@@ -247,8 +252,8 @@ def test_batches_that_a_criterion_sees_count():
 def test_a_members_key_is_made_of_all_that_decides_it():
     training = {"training": "program"}
 
-    def keys(lab=None, ladder=None, plans=PLANS, **known):
-        cell = make_cell(lab or lab_of(), ladder or ladder_of(), **(training | known))
+    def keys(setup=None, ladder=None, plans=PLANS, **known):
+        cell = make_experiment(*(setup or setup_of()), ladder or ladder_of(), **(training | known))
         [dense, above] = member_keys(cell, plans)
         return dense[Label(DENSE, 0)], above[Label(TICKET, 0)], above[Label("shuffle", 0)]
 
@@ -256,11 +261,11 @@ def test_a_members_key_is_made_of_all_that_decides_it():
     assert keys() == plain and len(set(plain)) == 3
     changed = [
         keys(training="another program"),
-        keys(lab_of(data=data_of(1))),
-        keys(lab_of(root=jax.random.key(1))),
-        keys(lab_of(root=jax.random.key(0, impl="rbg"))),
-        keys(lab_of(hyper={"learning_rate": np.nextafter(np.float32(0.1), np.float32(1))})),
-        keys(lab_of(shared_order=True)),
+        keys(setup_of(data=data_of(1))),
+        keys(setup_of(root=jax.random.key(1))),
+        keys(setup_of(root=jax.random.key(0, impl="rbg"))),
+        keys(setup_of(hyper={"learning_rate": np.nextafter(np.float32(0.1), np.float32(1))})),
+        keys(setup_of(shared_order=True)),
         keys(plans=[(0, Plan(1))]),
         keys(plans=[(0, Plan(2, "host"))]),
         keys(ladder=ladder_of(stop=5, score_step=5)),
@@ -283,7 +288,7 @@ def test_a_members_key_is_made_of_all_that_decides_it():
 def test_the_data_of_a_cell_are_read_where_nobody_names_them():
     known = {"training": "program", "arms": {TICKET: "", "reinit": "", "shuffle": ""}}
 
-    def data(lab):
-        return make_cell(lab, ladder_of(), **known).identity.data
+    def data(setup):
+        return make_experiment(*setup, ladder_of(), **known).identity.data
 
-    assert data(lab_of()) == data(lab_of(data=data_of())) != data(lab_of(data=data_of(1)))
+    assert data(setup_of()) == data(setup_of(data=data_of())) != data(setup_of(data=data_of(1)))

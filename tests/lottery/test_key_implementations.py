@@ -6,24 +6,26 @@ import optax
 import pytest
 
 from lth_jax import keys
-from lth_jax.lottery import Hooks, check_ladder, climb, make_cell
+from lth_jax.lottery import Hooks, check_ladder, make_experiment, run_ladder
 from lth_jax.lottery.ladder import _on_device, _on_host
 from lth_jax.models import MLP, from_linen
 from lth_jax.store import Store
-from tests.lottery.test_ladder import PLANS, by_arm, make_lab, make_ladder
+from tests.lottery.test_ladder import PLANS, by_arm, make_ladder, make_setup
 
 
-def lab_of(root):
+def setup_of(root):
     """Networks with dropout, whose noise also comes from the members' keys."""
-    lab = make_lab()
+    setup = make_setup()
     model = from_linen(MLP((6, 2), dropout=0.3))
-    return lab._replace(root=root, trainer=lab.trainer._replace(model=model))
+    return setup.with_seeds(root=root).with_trainer(model=model)
 
 
 def run(folder, root, **options):
-    lab = lab_of(root)
-    ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle", "reinit"))
-    [entries] = climb([make_cell(lab, ladder)], store=Store(folder), plans=PLANS, **options)
+    setup = setup_of(root)
+    ladder = make_ladder(setup, densities=(1.0,), controls=("shuffle", "reinit"))
+    [entries] = run_ladder(
+        [make_experiment(*setup, ladder)], store=Store(folder), plans=PLANS, **options
+    )
     return [Store(folder).read(entry.key) for entry in entries]
 
 
@@ -78,7 +80,7 @@ def test_keys_in_an_optimizers_state_keep_their_implementation():
 
 
 def test_raw_keys_are_refused_in_one_sentence():
-    lab = make_lab()
-    ladder = make_ladder(lab)
+    setup = make_setup()
+    ladder = make_ladder(setup)
     with pytest.raises(TypeError, match=r"^`root` must be a typed key \(jax.random.key\), not"):
-        check_ladder(lab._replace(root=jax.random.PRNGKey(0)), ladder)
+        check_ladder(setup.seeds._replace(root=jax.random.PRNGKey(0)), ladder)

@@ -13,25 +13,26 @@ from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.keys import derive
 from lth_jax.lottery import (
-    Data,
     Hooks,
-    Lab,
     Ladder,
     Rewind,
+    Seeds,
+    Splits,
+    Task,
     check_ladder,
-    climb,
     level_sizes,
-    make_cell,
+    make_experiment,
     named,
+    node_training,
+    run_ladder,
 )
-from lth_jax.lottery import level as node_training
 from lth_jax.models import MLP, from_linen
+from lth_jax.population import OnHost, Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
-from lth_jax.pruning.transforms import masked
 from lth_jax.store import Interrupted, SaveTimer, Store
-from lth_jax.training import OnHost, Plan, Trainer, correct, cross_entropy
 from lth_jax.types import Batch
+from tests.lottery.setups import Setup
 
 R, STOP, EVERY = 2, 6, 3
 CONTROLS = ("reinit", "shuffle", "random")
@@ -43,7 +44,7 @@ def examples(seed, n):
     return Batch(jnp.asarray(x), jnp.asarray((x[:, 0] > 0).astype(np.int32)))
 
 
-def make_lab(rate=1e-2, traces=None, replicates=R):
+def make_setup(rate=1e-2, traces=None, replicates=R):
     def loss(out, y):
         if traces is not None:
             traces.append(out.shape)
@@ -51,20 +52,21 @@ def make_lab(rate=1e-2, traces=None, replicates=R):
 
     trainer = Trainer(
         model=from_linen(MLP((6, 2))),
-        make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"], momentum=0.9)),
+        make_optimizer=lambda h: optax.sgd(h["learning_rate"], momentum=0.9),
         loss=loss,
         metrics={"loss": cross_entropy, "accuracy": correct},
         schedule=optax.constant_schedule(1.0),
         order=lambda key, step, n: indices(key, step, steps=n, batch_size=4, size=24),
-        steps=EVERY,
+        eval_every=EVERY,
     )
-    data = Data(examples(0, 24), examples(1, 10), examples(2, 10))
-    return Lab(trainer, data, jax.random.key(5), replicates, {"learning_rate": rate})
+    data = Splits(examples(0, 24), examples(1, 10), examples(2, 10))
+    task = Task.from_parts(trainer, data, {"learning_rate": rate})
+    return Setup(task, Seeds(jax.random.key(5), replicates))
 
 
-def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
+def make_ladder(setup, densities=(0.5, 0.25), scope=None, **changes):
     scope = scope or scopes.layerwise()
-    params, _ = jax.eval_shape(lab.trainer.model.init, lab.root, lab.data.train.x[:1])
+    params, _ = setup.task.shapes
     prunable = masks.prunable_leaves(params)
     ladder = Ladder(
         counts=[scope.counts(params, d, prunable=prunable) for d in densities],
@@ -79,9 +81,9 @@ def make_ladder(lab, densities=(0.5, 0.25), scope=None, **changes):
     return ladder._replace(**changes)
 
 
-def run(folder, lab, ladder, plans=PLANS, **options):
+def run(folder, setup, ladder, plans=PLANS, **options):
     store = Store(folder)
-    [entries] = climb([make_cell(lab, ladder)], store=store, plans=plans, **options)
+    [entries] = run_ladder([make_experiment(*setup, ladder)], store=store, plans=plans, **options)
     return entries, [store.read(entry.key) for entry in entries]
 
 
@@ -101,17 +103,17 @@ def by_arm(nodes, level):
 def trained(tmp_path_factory):
     """A ladder climbed without interruption, and how often its loss was traced."""
     traces = []
-    lab = make_lab(traces=traces)
+    setup = make_setup(traces=traces)
     folder = tmp_path_factory.mktemp("store")
-    entries, nodes = run(folder, lab, make_ladder(lab))
+    entries, nodes = run(folder, setup, make_ladder(setup))
     return folder, entries, nodes, traces
 
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory):
     """The same ladder at learning rate 0: where members end is where they started."""
-    lab = make_lab(rate=0.0)
-    return run(tmp_path_factory.mktemp("still"), lab, make_ladder(lab))[1]
+    setup = make_setup(rate=0.0)
+    return run(tmp_path_factory.mktemp("still"), setup, make_ladder(setup))[1]
 
 
 def test_the_whole_ladder_compiles_its_training_program_once(trained):
@@ -178,8 +180,8 @@ def test_no_control_is_a_silent_no_op(still):
 
 
 def test_a_random_mask_moves_weights_between_layers(tmp_path):
-    lab = make_lab(rate=0.0)
-    _, nodes = run(tmp_path, lab, make_ladder(lab, densities=(0.3,), controls=("random",)))
+    setup = make_setup(rate=0.0)
+    _, nodes = run(tmp_path, setup, make_ladder(setup, densities=(0.3,), controls=("random",)))
     arms = by_arm(nodes, 1)
     counts = [
         [arms[arm][r]["mask"][f"Dense_{i}/kernel"].sum() for i in range(2)]
@@ -193,9 +195,9 @@ def test_a_ticket_and_its_controls_see_the_same_batches(trained):
     # In the first batch of level 1 the loss of ticket and shuffle differ, their data must not:
     # a control that is made equal to its ticket trains to the same numbers.
     folder, *_ = trained
-    lab = make_lab()
-    ladder = make_ladder(lab, densities=(1.0,), controls=("shuffle",))
-    arms = by_arm(run(folder, lab, ladder)[1], 1)
+    setup = make_setup()
+    ladder = make_ladder(setup, densities=(1.0,), controls=("shuffle",))
+    arms = by_arm(run(folder, setup, ladder)[1], 1)
     for r in range(R):
         for name, value in arms["ticket"][r]["end"]["params"].items():
             np.testing.assert_allclose(value, arms["shuffle"][r]["end"]["params"][name], atol=1e-6)
@@ -203,18 +205,18 @@ def test_a_ticket_and_its_controls_see_the_same_batches(trained):
 
 def test_a_finished_ladder_is_read_not_trained(trained):
     folder, entries, *_ = trained
-    lab = make_lab()
+    setup = make_setup()
     told = []
-    again, _ = run(folder, lab, make_ladder(lab), hooks=Hooks(on_progress=told.append))
+    again, _ = run(folder, setup, make_ladder(setup), hooks=Hooks(on_progress=told.append))
     assert again == entries and told == []
 
 
 def test_a_longer_ladder_shares_its_trunk_and_first_levels(trained):
     folder, entries, *_ = trained
-    lab = make_lab()
+    setup = make_setup()
     told = []
-    ladder = make_ladder(lab, densities=(0.5, 0.25, 0.125))
-    longer, _ = run(folder, lab, ladder, hooks=Hooks(on_progress=told.append))
+    ladder = make_ladder(setup, densities=(0.5, 0.25, 0.125))
+    longer, _ = run(folder, setup, ladder, hooks=Hooks(on_progress=told.append))
     assert longer[: len(entries)] == entries
     assert {progress.level for progress in told} == {3}
 
@@ -231,8 +233,8 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
     trained, tmp_path, after, error, most
 ):
     _, entries, nodes, _ = trained
-    lab = make_lab()
-    ladder = make_ladder(lab)
+    setup = make_setup()
+    ladder = make_ladder(setup)
     told = []
 
     def stop(progress):
@@ -243,9 +245,9 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
     # A stop on request is saved on the way out, whatever the time; a kill is not.
     seconds = 0 if error is Killed else 1e9
     with pytest.raises(Killed if error is Killed else Interrupted):
-        run(tmp_path, lab, ladder, hooks=Hooks(on_progress=stop), save_seconds=seconds)
+        run(tmp_path, setup, ladder, hooks=Hooks(on_progress=stop), save_seconds=seconds)
     again = []
-    resumed, same = run(tmp_path, lab, ladder, hooks=Hooks(on_progress=again.append))
+    resumed, same = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert resumed == entries
     for node, other in zip(nodes, same, strict=True):
         jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
@@ -255,8 +257,8 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
 
 @pytest.mark.parametrize(("seconds", "repeated"), [(5, 1), (7, 2)])
 def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, seconds, repeated):
-    lab, told, again = make_lab(), [], []
-    ladder = make_ladder(lab)
+    setup, told, again = make_setup(), [], []
+    ladder = make_ladder(setup)
     clock = itertools.count(0, 3).__next__  # a node is two segments of 3 seconds
     monkeypatch.setattr(node_training, "SaveTimer", functools.partial(SaveTimer, clock=clock))
 
@@ -266,26 +268,26 @@ def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, se
             raise Killed
 
     with pytest.raises(Killed):
-        run(tmp_path, lab, ladder, hooks=Hooks(on_progress=kill), save_seconds=seconds)
-    _, same = run(tmp_path, lab, ladder, hooks=Hooks(on_progress=again.append))
+        run(tmp_path, setup, ladder, hooks=Hooks(on_progress=kill), save_seconds=seconds)
+    _, same = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert len(told) + len(again) == 2 * (1 + 4 + 4) + repeated
     for node, other in zip(trained[2], same, strict=True):
         jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
 
 
 def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_path):
-    lab, told, again = make_lab(), [], []
-    train = OnHost(*jax.tree.map(np.asarray, lab.data.train))
-    lab = lab._replace(data=lab.data._replace(train=train))
-    ladder = make_ladder(lab)
+    setup, told, again = make_setup(), [], []
+    train = OnHost(*jax.tree.map(np.asarray, setup.task.data.train))
+    setup = setup.with_task(data=setup.task.data._replace(train=train))
+    ladder = make_ladder(setup)
 
     def stop():
         raise Interrupted(15)
 
     with pytest.raises(Interrupted):
         hooks = Hooks(on_progress=told.append, on_block=stop)
-        run(tmp_path, lab, ladder, hooks=hooks, save_seconds=1e9)
-    _, nodes = run(tmp_path, lab, ladder, hooks=Hooks(on_progress=again.append))
+        run(tmp_path, setup, ladder, hooks=hooks, save_seconds=1e9)
+    _, nodes = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert len(told) == 2 and len(told) + len(again) == 2 * (1 + 4 + 4)
     for node, other in zip(trained[2], nodes, strict=True):
         for name, value in node.arrays["mask"].items():
@@ -293,7 +295,7 @@ def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_p
 
 
 def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
-    lab = make_lab()
+    setup = make_setup()
     replans, failures = [], []
 
     def fail_once(progress):
@@ -304,21 +306,23 @@ def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
     hooks = Hooks(
         on_progress=fail_once, on_replan=lambda level, plan: replans.append((level, plan))
     )
-    entries, _ = run(tmp_path, lab, make_ladder(lab), hooks=hooks)
+    entries, _ = run(tmp_path, setup, make_ladder(setup), hooks=hooks)
     assert replans == [(1, Plan(1))]
     assert [entry.level for entry in entries] == [0] + [1] * 8 + [2] * 8
-    recorded, _ = run(tmp_path, lab, make_ladder(lab), plans=[*PLANS, *replans])
+    recorded, _ = run(tmp_path, setup, make_ladder(setup), plans=[*PLANS, *replans])
     assert recorded == entries
 
 
 @pytest.mark.parametrize("what", ["learning_rate", "nothing"])
 def test_weights_that_are_not_rewound_stay_as_trained(tmp_path, what):
     # The learning rate falls to 0 at step 3, so whoever starts behind it stays where it starts.
-    lab = make_lab()
+    setup = make_setup()
     schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})
-    lab = lab._replace(trainer=lab.trainer._replace(schedule=schedule))
-    ladder = make_ladder(lab, densities=(0.5,), controls=("shuffle",), rewind=Rewind(what, step=3))
-    _, nodes = run(tmp_path, lab, ladder)
+    setup = setup.with_trainer(schedule=schedule)
+    ladder = make_ladder(
+        setup, densities=(0.5,), controls=("shuffle",), rewind=Rewind(what, step=3)
+    )
+    _, nodes = run(tmp_path, setup, ladder)
     for r in range(R):
         trunk = by_arm(nodes, 0)["dense"][r]
         ticket, control = (by_arm(nodes, 1)[arm][r] for arm in ("ticket", "shuffle"))
@@ -330,12 +334,12 @@ def test_weights_that_are_not_rewound_stay_as_trained(tmp_path, what):
 
 
 def test_rewinding_to_a_later_step_takes_the_weights_from_there(tmp_path):
-    lab = make_lab()
+    setup = make_setup()
     schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})
-    lab = lab._replace(trainer=lab.trainer._replace(schedule=schedule))
+    setup = setup.with_trainer(schedule=schedule)
     rewind = Rewind(step=2, optimizer="rewind", data="rewind")
-    ladder = make_ladder(lab, densities=(0.5,), controls=(), rewind=rewind)
-    _, nodes = run(tmp_path, lab, ladder)
+    ladder = make_ladder(setup, densities=(0.5,), controls=(), rewind=rewind)
+    _, nodes = run(tmp_path, setup, ladder)
     assert nodes[0].arrays["history"]["step"].tolist() == [2, 3, 6]
     for r in range(R):
         trunk, ticket = by_arm(nodes, 0)["dense"][r], by_arm(nodes, 1)["ticket"][r]
@@ -348,38 +352,38 @@ def test_rewinding_to_a_later_step_takes_the_weights_from_there(tmp_path):
 
 
 def test_the_criterion_can_look_before_the_end(tmp_path):
-    lab = make_lab(rate=0.5)
-    ladder = make_ladder(lab, densities=(0.5,), controls=(), score_step=3)
-    _, nodes = run(tmp_path, lab, ladder)
+    setup = make_setup(rate=0.5)
+    ladder = make_ladder(setup, densities=(0.5,), controls=(), score_step=3)
+    _, nodes = run(tmp_path, setup, ladder)
     scored = by_arm(nodes, 0)["dense"][0]["scored"]["params"]["Dense_0/kernel"]
     mask = by_arm(nodes, 1)["ticket"][0]["mask"]["Dense_0/kernel"]
     assert np.abs(scored[mask]).min() >= np.abs(scored[~mask]).max()
 
 
 def test_controls_only_where_they_are_asked_for(tmp_path):
-    lab = make_lab()
-    ladder = make_ladder(lab, control_levels=frozenset({2}))
-    assert level_sizes(lab, ladder) == [2, 2, 8]
-    _, nodes = run(tmp_path, lab, ladder)
+    setup = make_setup()
+    ladder = make_ladder(setup, control_levels=frozenset({2}))
+    assert level_sizes(setup.seeds, ladder) == [2, 2, 8]
+    _, nodes = run(tmp_path, setup, ladder)
     assert set(by_arm(nodes, 1)) == {"ticket"}
     assert set(by_arm(nodes, 2)) == {"ticket", *CONTROLS}
 
 
 def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
-    lab = make_lab()
-    model = lab.trainer.model
+    setup = make_setup()
+    model = setup.task.trainer.model
 
     def init(key, x):
         params, state = model.init(key, x)
         first = jnp.all(
-            jax.random.key_data(key) == jax.random.key_data(derive(lab.root, 0, "init"))
+            jax.random.key_data(key) == jax.random.key_data(derive(setup.seeds.root, 0, "init"))
         )
         kernel = params["Dense_0"]["kernel"]
         params["Dense_0"]["kernel"] = jnp.where(first, jnp.full_like(kernel, jnp.nan), kernel)
         return params, state
 
-    lab = lab._replace(trainer=lab.trainer._replace(model=model._replace(init=init)))
-    _, nodes = run(tmp_path, lab, make_ladder(lab, controls=("shuffle",)))
+    setup = setup.with_trainer(model=model._replace(init=init))
+    _, nodes = run(tmp_path, setup, make_ladder(setup, controls=("shuffle",)))
     for level in range(3):
         for members in by_arm(nodes, level).values():
             assert np.isnan(members[0]["results"]["test_accuracy_final"])
@@ -390,17 +394,17 @@ def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
 
 
 def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplog):
-    lab = make_lab()
+    setup = make_setup()
 
     def overflowing(params, mask, **_):  # replicate 0 alone: its keys are known by a weight
         first = params["Dense_0"]["bias"].sum() < marks.mean()
         return jax.tree.map(lambda p: jnp.where(first, jnp.inf, jnp.abs(p)), params)
 
-    _, nodes = run(tmp_path / "plain", lab, make_ladder(lab, densities=(), controls=()))
+    _, nodes = run(tmp_path / "plain", setup, make_ladder(setup, densities=(), controls=()))
     marks = nodes[0].arrays["end"]["params"]["Dense_0/bias"].sum(1)
     bad, good = (0, 1) if marks[0] < marks[1] else (1, 0)
     pruner = prune(overflowing, scopes.layerwise())
-    _, nodes = run(tmp_path, lab, make_ladder(lab, pruner=pruner, controls=("shuffle",)))
+    _, nodes = run(tmp_path, setup, make_ladder(setup, pruner=pruner, controls=("shuffle",)))
     for level in (1, 2):
         for members in by_arm(nodes, level).values():
             assert np.isnan(members[bad]["results"]["test_accuracy_final"])
@@ -425,8 +429,8 @@ def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplo
     ],
 )
 def test_a_ladder_that_cannot_be_climbed_is_refused(changes, message):
-    lab = make_lab()
+    setup = make_setup()
     with pytest.raises(ValueError, match=message):
-        check_ladder(lab, make_ladder(lab, **changes))
+        check_ladder(setup.seeds, make_ladder(setup, **changes))
     with pytest.raises(ValueError, match="`replicates` is 0"):
-        check_ladder(lab._replace(replicates=0), make_ladder(lab))
+        check_ladder(setup._replace(replicates=0), make_ladder(setup))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lth_jax.training import Plan
+from lth_jax.population import Plan
 
 ROOT = Path(__file__).parents[2]
 

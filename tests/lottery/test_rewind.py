@@ -5,17 +5,17 @@ import pytest
 
 from lth_jax.lottery.controls import named
 from lth_jax.lottery.rewind import (
-    Point,
     Rewind,
+    TrainState,
     check_rewind,
     cursor_offsets,
     fill_pruned,
     start_point,
 )
 
-REWOUND = Point("early weights", "early state", "early slots")
-PARENT = Point("final weights", "final state", "final slots")
-FRESH = Point("first weights", "first state", "zero slots")
+REWOUND = TrainState("early weights", "early state", "early slots")
+PARENT = TrainState("final weights", "final state", "final slots")
+FRESH = TrainState("first weights", "first state", "zero slots")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ FRESH = Point("first weights", "first state", "zero slots")
     ],
 )
 def test_each_part_comes_from_where_it_is_said_to(rewind, expected):
-    assert start_point(rewind, REWOUND, PARENT, FRESH) == Point(*expected)
+    assert start_point(rewind, REWOUND, PARENT, FRESH) == TrainState(*expected)
 
 
 def test_pruned_weights_are_filled_from_the_reserve():

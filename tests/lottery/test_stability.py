@@ -8,7 +8,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.landscape import barrier, hessian
-from lth_jax.lottery import Data
+from lth_jax.lottery import Splits
 from lth_jax.lottery.curvature import (
     first_blocks,
     hessian_at,
@@ -17,13 +17,12 @@ from lth_jax.lottery.curvature import (
     training_loss,
 )
 from lth_jax.lottery.stability import between, between_children, member_at
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import Trainer, squared_error
+from lth_jax.population import Trainer, squared_error
 from lth_jax.types import Batch, Model
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
-DATA = Data(*(Batch(jnp.asarray(X), jnp.asarray(X[:, :1])),) * 3)
+DATA = Splits(*(Batch(jnp.asarray(X), jnp.asarray(X[:, :1])),) * 3)
 ALPHAS = jnp.linspace(0.0, 1.0, 5)
 HYPER = {"learning_rate": 0.1}
 PARAMS = {"w": jnp.array([[1.0], [2.0], [3.0]])}
@@ -42,12 +41,12 @@ def apply(params, state, x, *, key=None, train):
 def trainer_of(model):
     return Trainer(
         model=model,
-        make_optimizer=lambda hyper: masked(optax.adam(hyper["learning_rate"])),
+        make_optimizer=lambda hyper: optax.adam(hyper["learning_rate"]),
         loss=squared_error,
         metrics={"loss": squared_error},
         schedule=lambda step: 1.0,
         order=lambda key, step, n: jnp.zeros((n, 2), jnp.int32),
-        steps=2,
+        eval_every=2,
     )
 
 

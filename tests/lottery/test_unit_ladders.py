@@ -16,20 +16,20 @@ from lth_jax.lottery import (
     REGROUP_CONTROLS,
     SAME_MASK,
     UNIT_CONTROLS,
-    Data,
-    Lab,
     Ladder,
     Rewind,
-    climb,
-    make_cell,
+    Seeds,
+    Splits,
+    Task,
+    make_experiment,
     named,
+    run_ladder,
 )
-from lth_jax.lottery.rewind import Point
+from lth_jax.lottery.rewind import TrainState
+from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria
 from lth_jax.pruning.prune import prune
-from lth_jax.pruning.transforms import masked
 from lth_jax.store import Store
-from lth_jax.training import Plan, Trainer, correct, cross_entropy
 from lth_jax.types import Batch, Model
 
 HEADS, WIDTH = 4, 6
@@ -84,15 +84,15 @@ def heads():
 def nodes(heads, tmp_path_factory):
     trainer = Trainer(
         model=Model(init, apply),
-        make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"])),
+        make_optimizer=lambda h: optax.sgd(h["learning_rate"]),
         loss=cross_entropy,
         metrics={"loss": cross_entropy, "accuracy": correct},
         schedule=optax.constant_schedule(1.0),
         order=lambda key, step, n: indices(key, step, steps=n, batch_size=8, size=24),
-        steps=2,
+        eval_every=2,
     )
-    data = Data(examples(0, 24), examples(1, 6), examples(2, 6))
-    lab = Lab(trainer, data, jax.random.key(0), 2, {"learning_rate": 1e-2})
+    data = Splits(examples(0, 24), examples(1, 6), examples(2, 6))
+    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2})
     scope, prunable = st.by_group(heads), st.prunable(heads)
     made = {name: make(heads, st.fan_in) for name, make in UNIT_CONTROLS.items()}
     ladder = Ladder(
@@ -106,8 +106,8 @@ def nodes(heads, tmp_path_factory):
         layouts=LAYOUTS,
     )
     store = Store(tmp_path_factory.mktemp("store"))
-    cell = make_cell(lab, ladder)
-    [entries] = climb([cell], store=store, plans=[(0, Plan(2))])
+    cell = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    [entries] = run_ladder([cell], store=store, plans=[(0, Plan(2))])
     return [store.read(entry.key) for entry in entries]
 
 
@@ -162,7 +162,7 @@ def unstructured():
     """A ticket of single weights, its starting point, a fresh one, and the network's units."""
     rng = np.random.default_rng(0)
     draw = lambda: {"a": rng.normal(size=(5, 12)), "b": rng.normal(size=(12, 3))}  # noqa: E731
-    dense, fresh = (Point(jax.tree.map(jnp.asarray, draw()), {}, None) for _ in range(2))
+    dense, fresh = (TrainState(jax.tree.map(jnp.asarray, draw()), {}, None) for _ in range(2))
     mask = jax.tree.map(lambda p: jnp.asarray(rng.random(p.shape) < 0.3), dense.params)
     return mask, dense, fresh, st.find_groups(perceptron, dense.params, jnp.ones((1, 5)))
 

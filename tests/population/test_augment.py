@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from lth_jax import trees
-from lth_jax.training import augment, losses, population, segment
-from lth_jax.training.placement import Plan
+from lth_jax.population import augment, losses, segment, train
+from lth_jax.population.placement import Plan
 from lth_jax.types import Batch
-from tests.training.tiny import STEPS, TRAIN, TRAINER, VALIDATION, members_of, records_of
+from tests.population.tiny import STEPS, TRAIN, TRAINER, VALIDATION, members_of, records_of
 
 KEY, NOISE = jax.random.key(1), jax.random.key(2)
 IMAGES = Batch(
@@ -180,8 +180,8 @@ def test_a_replicate_may_have_a_teacher_of_its_own():
 
 @functools.cache
 def segment_of(trainer_show, objective):
-    trainer = TRAINER._replace(show=trainer_show, objective=objective)
-    return population.compile_segment(trainer, Plan(3))
+    trainer = TRAINER._replace(transform_batch=trainer_show, objective=objective)
+    return train.compile_segment(trainer, Plan(3))
 
 
 def trained(trainer, **hyper):
@@ -191,7 +191,7 @@ def trained(trainer, **hyper):
     members = jax.tree.map(
         jnp.copy, members._replace(hyper={**members.hyper, **numbers})
     )  # donated: every leaf needs a buffer of its own
-    run = segment_of(trainer.show, trainer.objective)
+    run = segment_of(trainer.transform_batch, trainer.objective)
     members, _, info = run(members, records_of(members), TRAIN, VALIDATION, 0, STEPS)
     return members.params, info
 
@@ -209,7 +209,9 @@ def test_strengths_of_0_train_as_if_there_were_none():
         augment.smooth,
         augment.mixup,
     )
-    changed = TRAINER._replace(show=augment.shows(*steps), objective=losses.soft_cross_entropy)
+    changed = TRAINER._replace(
+        transform_batch=augment.shows(*steps), objective=losses.soft_cross_entropy
+    )
     strengths = {k: [0.0, 0.5, 0.5] for k in ("label_noise", "label_smoothing", "mixup")}
     (params, _), (plain, _) = trained(changed, **strengths), untaught()
     params, plain = (np.asarray(tree["Dense_0"]["kernel"]) for tree in (params, plain))
@@ -231,7 +233,7 @@ def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
 
 
 def test_members_see_images_of_their_own():
-    trainer = TRAINER._replace(show=augment.shows(augment.crop(2), augment.flip))
+    trainer = TRAINER._replace(transform_batch=augment.shows(augment.crop(2), augment.flip))
 
     def seen(seed, step):
         rows = jnp.arange(6)

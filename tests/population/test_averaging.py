@@ -11,10 +11,10 @@ from lth_jax import trees
 from lth_jax.landscape import renew_state
 from lth_jax.lottery import Data, level
 from lth_jax.models import MLP, ResNet
+from lth_jax.population import segment
+from lth_jax.population.averaging import average_of, averaged, mean_network
 from lth_jax.pruning.transforms import mask_slots, masked
-from lth_jax.training import segment
-from lth_jax.training.averaging import average_of, averaged, mean_network
-from tests.training.tiny import TRAIN, VALIDATION, examples, make_trainer, members_of
+from tests.population.tiny import TRAIN, VALIDATION, examples, make_trainer, members_of
 
 STEPS = 9
 MASK = {"w": jnp.array([True, False, True])}
@@ -76,7 +76,7 @@ def member_of_mean(start):
 
 
 def swa(start):
-    return lambda h: averaged(masked(optax.adam(h["learning_rate"])), start=start, every=1)
+    return lambda h: averaged(optax.adam(h["learning_rate"]), start=start, every=1)
 
 
 def test_the_mean_network_has_statistics_of_its_own():
@@ -92,8 +92,8 @@ def test_the_mean_network_has_statistics_of_its_own():
 
 def test_a_ladder_tests_keeps_and_prunes_the_mean():
     """Of four steps the last two count: the segment's curves and the results are the mean's."""
-    trainer = make_trainer(MLP((8, 3)), make_optimizer=swa(3), steps=4)
-    trainer = trainer._replace(tested=mean_network(trainer.model, 8))
+    trainer = make_trainer(MLP((8, 3)), make_optimizer=swa(3), eval_every=4)
+    trainer = trainer._replace(eval_member=mean_network(trainer.model, 8))
     member = trees.index(members_of(1, trainer), 0)
     weights, stood = [], member
     rows = segment.batch_rows(trainer, member, 0)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.training import losses
-from lth_jax.training.groups import Grouped, group_robust, in_groups
+from lth_jax.population import losses
+from lth_jax.population.groups import Grouped, group_robust, in_groups
 from lth_jax.types import Batch
 
 LOGITS = jax.random.normal(jax.random.key(0), (9, 4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from lth_jax.training import losses
+from lth_jax.population import losses
 
 RNG = np.random.default_rng(0)
 Z, V = (RNG.normal(size=shape).astype(np.float32) for shape in ((6, 5), (3, 6, 5)))
@@ -14,7 +14,7 @@ LABELS = RNG.integers(5, size=6)
 
 
 def taught(weight=0.5, temperature=2.0, labels=LABELS, teachers=V):
-    return losses.Taught(labels, teachers, jnp.full(6, weight), jnp.float32(temperature))
+    return losses.DistillTargets(labels, teachers, jnp.full(6, weight), jnp.float32(temperature))
 
 
 def divergence(z, v, temperature):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lth_jax import trees
-from lth_jax.training import Plan, compile_segment, halved, train_population
-from lth_jax.training.placement import check_plan, fitted, over_population
-from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of, pruned, records_of
+from lth_jax.population import Plan, compile_segment, halved, train_population
+from lth_jax.population.placement import check_plan, fitted, map_members
+from tests.population.tiny import TRAIN, TRAINER, VALIDATION, members_of, pruned, records_of
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 
@@ -68,7 +68,7 @@ def test_a_population_comes_back_bound_to_no_device():
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves((done, records))} == {1}
     assert done.alive.shape == (3,)
     four = jax.tree.map(lambda leaf: jax.numpy.concatenate([leaf, leaf[:1]]), (done, records))
-    alive = jax.jit(over_population(lambda m: m.alive, Plan(4, devices=2), [True]))
+    alive = jax.jit(map_members(lambda m: m.alive, Plan(4, devices=2), [True]))
     assert alive(four[0]).shape == (4,)  # other devices take it as it is
 
 
@@ -88,7 +88,7 @@ def test_functions_of_several_kinds_of_arguments():
 
     a, b = np.arange(4.0), np.arange(8.0).reshape(4, 2)
     for plan in (Plan(4), Plan(4, vmapped=2), Plan(4, devices=2, vmapped=1)):
-        out = over_population(f, plan, (True, False, True))(a, np.float32(3), b)
+        out = map_members(f, plan, (True, False, True))(a, np.float32(3), b)
         np.testing.assert_array_equal(out["sum"], a[:, None] + 3 * b)
 
 

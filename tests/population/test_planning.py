@@ -1,9 +1,9 @@
-"""The plan is the cheapest that fits, is learnt once, and is refused where nothing fits."""
+"""The plan is the cheapest that fits, is plan_cache once, and is refused where nothing fits."""
 
 import jax
 import pytest
 
-from lth_jax.training import (
+from lth_jax.population import (
     Plan,
     candidate_plans,
     cheapest,
@@ -12,7 +12,7 @@ from lth_jax.training import (
     read_plan,
     widths_for,
 )
-from tests.training.tiny import TRAIN, TRAINER, VALIDATION, members_of
+from tests.population.tiny import TRAIN, TRAINER, VALIDATION, members_of
 
 CANDIDATES = [Plan(1), Plan(2), Plan(2, "host")]
 
@@ -23,7 +23,7 @@ def choose(**options):
 
 
 def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkeypatch):
-    plan, evidence = choose(learnt=tmp_path)
+    plan, evidence = choose(plan_cache=tmp_path)
     best = min(evidence, key=lambda row: row["relative_cost"])
     assert plan == Plan(**{field: best[field] for field in Plan._fields})
     assert best["relative_cost"] == 1.0
@@ -33,13 +33,13 @@ def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(planning, "_measure", lambda *args: pytest.fail("measured again"))
-        again, recalled = choose(learnt=tmp_path)
+        again, recalled = choose(plan_cache=tmp_path)
     assert again == plan
     assert recalled == [{**row, "source": "cache"} for row in evidence]
 
     [path] = tmp_path.iterdir()
     path.write_text("{")  # damaged: measured again
-    assert {row["source"] for row in choose(learnt=tmp_path)[1]} == {"measured"}
+    assert {row["source"] for row in choose(plan_cache=tmp_path)[1]} == {"measured"}
 
 
 def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
@@ -83,12 +83,12 @@ def test_a_segment_is_foretold_from_a_few_of_its_steps():
         def seconds(self, *steps):
             return [validation + step * n for n in steps]
 
-    trainer = TRAINER._replace(steps=most)
+    trainer = TRAINER._replace(eval_every=most)
     probe = Known(planning.Setting(trainer, members_of(1), TRAIN, VALIDATION), Plan(1), None)
     steps = probe.enough()
     assert planning.PROBE / step < steps < 5 * planning.PROBE / step  # and not the validation's
     assert probe.segment(steps) == pytest.approx(validation + step * most)
-    one = Known(probe._setting._replace(trainer=TRAINER._replace(steps=1)), Plan(1), None)
+    one = Known(probe._setting._replace(trainer=TRAINER._replace(eval_every=1)), Plan(1), None)
     assert one.enough() == 1 and one.segment(1) == pytest.approx(validation + step)
 
 

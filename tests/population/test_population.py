@@ -12,9 +12,9 @@ import pytest
 from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.models import ResNet
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import population, segment
-from tests.training.tiny import (
+from lth_jax.population import Plan, chunks, compile_segment, segment, train_chunk, train_population
+from lth_jax.population.train import segment_ends
+from tests.population.tiny import (
     STEPS,
     TRAIN,
     TRAINER,
@@ -28,19 +28,19 @@ from tests.training.tiny import (
 
 @functools.cache
 def segment_of(chunk, driver="scan"):
-    return population.compile_segment(TRAINER, population.Plan(chunk, driver))
+    return compile_segment(TRAINER, Plan(chunk, driver))
 
 
 def train(members, chunk, driver="scan", stop=20, start=0):
     """`train_population`, with the compiled segments shared between the tests of this file."""
     n = members.alive.shape[0]
     done = []
-    for rows in population.chunks(n, chunk):
+    for rows in chunks(n, chunk):
         part = trees.index(members, rows)
         infos = []
         records = jax.vmap(segment.init_record)(part)
-        ends = population.segment_ends(start, stop, STEPS)
-        result = population.train_chunk(
+        ends = segment_ends(start, stop, STEPS)
+        result = train_chunk(
             segment_of(chunk, driver),
             part,
             records,
@@ -78,7 +78,7 @@ def test_training_in_two_parts_is_training_in_one(alone):
     members, records = jax.tree.map(
         lambda *a: jnp.concatenate(a),
         *[
-            population.train_chunk(
+            train_chunk(
                 segment_of(1),
                 trees.index(halfway, rows),
                 trees.index(records, rows),
@@ -87,7 +87,7 @@ def test_training_in_two_parts_is_training_in_one(alone):
                 start=10,
                 ends=[15, 20],
             )
-            for rows in population.chunks(3, 1)
+            for rows in chunks(3, 1)
         ],
     )
     chex.assert_trees_all_equal((members, records), alone[:2])
@@ -98,7 +98,7 @@ def test_a_segment_of_any_length_is_the_same_program():
     whole = train(start, 2, stop=5)[0]
     members = trees.index(start, np.arange(2))  # buffers of its own, to be donated
     records = jax.vmap(segment.init_record)(members)
-    members, _ = population.train_chunk(
+    members, _ = train_chunk(
         segment_of(2), members, records, TRAIN, VALIDATION, start=0, ends=[2, 3, 5]
     )
     chex.assert_trees_all_equal(members.params, whole.params)
@@ -147,7 +147,9 @@ def test_a_diverged_member_is_frozen_and_touches_nobody():
 def test_evaluation_in_blocks_is_evaluation_at_once():
     member = trees.index(members_of(1), 0)
     blocks = segment.evaluate(TRAINER, member.params, member.state, VALIDATION)
-    once = segment.evaluate(TRAINER._replace(block=1000), member.params, member.state, VALIDATION)
+    once = segment.evaluate(
+        TRAINER._replace(eval_batch_size=1000), member.params, member.state, VALIDATION
+    )
     chex.assert_trees_all_close(blocks, once, rtol=1e-6)
 
 
@@ -160,7 +162,7 @@ def test_without_validation_examples_there_is_no_early_stop():
 
 def test_the_schedule_and_the_offsets_reach_the_optimizer():
     trainer = TRAINER._replace(
-        make_optimizer=lambda h: masked(optax.sgd(h["learning_rate"])),
+        make_optimizer=lambda h: optax.sgd(h["learning_rate"]),
         schedule=optax.linear_schedule(1.0, 0.0, 10),
     )
     member = trees.index(members_of(1, trainer), 0)
@@ -181,7 +183,7 @@ def test_the_schedule_and_the_offsets_reach_the_optimizer():
 
 def test_a_member_with_a_share_sees_that_alone():
     trainer = TRAINER._replace(
-        share=16,
+        examples_per_replicate=16,
         order=lambda key, step, steps: indices(key, step, steps=steps, batch_size=8, size=16),
     )
     for replicate, first in ((0, 0), (2, 32)):
@@ -206,8 +208,8 @@ def test_batch_norm_and_dropout_go_through(driver):
     trainer = trainer._replace(
         order=lambda key, step, steps: jnp.zeros((steps, 8), int) + jnp.arange(8)
     )
-    done, _, history = population.train_population(
-        trainer, members, data, data, plan=population.Plan(2, driver), stop=STEPS
+    done, _, history = train_population(
+        trainer, members, data, data, plan=Plan(2, driver), stop=STEPS
     )
     mean = done.state["batch_stats"]
     chex.assert_trees_all_equal_shapes(mean, members.state["batch_stats"])

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from lth_jax import trees
-from lth_jax.training import Plan, compile_serving, evaluate, streaming, train_population
-from lth_jax.training.augment import noisy_labels, shows
-from lth_jax.training.segment import batch_rows
-from lth_jax.training.streaming import OnHost, compile_streamed_evaluation
-from tests.training.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, members_of
+from lth_jax.population import Plan, compile_serving, evaluate, streaming, train_population
+from lth_jax.population.augment import noisy_labels, shows
+from lth_jax.population.segment import batch_rows
+from lth_jax.population.streaming import OnHost, compile_streamed_evaluation
+from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, members_of
 
 HOST = OnHost(*jax.tree.map(np.asarray, TRAIN))
 THREE = Plan(3)
-NOISY = TRAINER._replace(show=shows(noisy_labels(3, jax.random.key(4))))
+NOISY = TRAINER._replace(transform_batch=shows(noisy_labels(3, jax.random.key(4))))
 
 
 class Reads:
@@ -122,8 +122,11 @@ def test_evaluation_of_streamed_data_is_that_of_resident_data(size):
 
 def test_what_cannot_be_streamed_is_refused(monkeypatch):
     members = members_of(2)
-    with pytest.raises(ValueError, match="`share` and `tested` need training data on the device"):
-        compile_serving(TRAINER._replace(share=8))(members, HOST, [0])
+    with pytest.raises(
+        ValueError,
+        match="`examples_per_replicate` and `eval_member` need training data on the device",
+    ):
+        compile_serving(TRAINER._replace(examples_per_replicate=8))(members, HOST, [0])
     monkeypatch.setattr(streaming, "free_bytes", lambda: 2000)
     with pytest.raises(ValueError, match=r"see 48 examples.*evaluate more often") as caught:
         compile_serving(TRAINER)(members, HOST, [0])

@@ -6,8 +6,7 @@ import optax
 
 from lth_jax.data import indices
 from lth_jax.models import MLP, from_linen
-from lth_jax.pruning.transforms import masked
-from lth_jax.training import losses, segment
+from lth_jax.population import losses, segment
 from lth_jax.types import Batch
 
 STEPS, SIZE = 5, 48
@@ -24,13 +23,13 @@ def make_trainer(model, **changes):
 
     return segment.Trainer(
         model=from_linen(model),
-        make_optimizer=lambda h: masked(optax.adam(h["learning_rate"])),
+        make_optimizer=lambda h: optax.adam(h["learning_rate"]),
         loss=losses.cross_entropy,
         metrics={"loss": losses.cross_entropy, "accuracy": losses.correct},
         schedule=optax.constant_schedule(1.0),
         order=order,
-        steps=STEPS,
-        block=20,
+        eval_every=STEPS,
+        eval_batch_size=20,
     )._replace(**changes)
 
 

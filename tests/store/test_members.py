@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax import store
-from lth_jax.store import MemberIndex, Node, Seat, content_key, read_entry, take_members
+from lth_jax.store import MemberIndex, Node, NodeSlot, content_key, read_entry, take_members
 
 KEYS = [content_key(name) for name in ("first", "second")]
 
@@ -46,8 +46,10 @@ def test_members_are_found_wherever_they_are(shelf):
     index.refresh()
     a, b, c = (index.find(content_key(name)) for name in "abc")
     first, second = KEYS
-    assert (a, c) == (Seat(first, 0), Seat(second, 1))
-    assert b == min(Seat(first, 1), Seat(second, 0))  # two hold it; always the same one is named
+    assert (a, c) == (NodeSlot(first, 0), NodeSlot(second, 1))
+    assert b == min(
+        NodeSlot(first, 1), NodeSlot(second, 0)
+    )  # two hold it; always the same one is named
     assert index.find(content_key("d")) is None
 
 
@@ -57,7 +59,7 @@ def test_a_refresh_sees_what_others_finished(shelf):
     key = content_key("third")
     shelf.ensure(key, lambda partial: population("d"))
     index.refresh()
-    assert index.find(content_key("d")) == Seat(key, 0)
+    assert index.find(content_key("d")) == NodeSlot(key, 0)
 
 
 def test_nodes_of_other_kinds_and_damaged_ones_are_left_aside(shelf, caplog):
@@ -67,7 +69,7 @@ def test_nodes_of_other_kinds_and_damaged_ones_are_left_aside(shelf, caplog):
     index = MemberIndex(shelf)
     index.refresh()
     assert index.find(content_key("a")) is None and KEYS[0][:8] in caplog.text
-    assert index.find(content_key("b")) == Seat(KEYS[1], 0)
+    assert index.find(content_key("b")) == NodeSlot(KEYS[1], 0)
 
 
 def test_some_members_make_a_node_of_their_own():

@@ -37,16 +37,16 @@ def test_a_process_alone_tells_nobody():
     assert store.ALONE.gather("x") == ["x"] and store.ALONE.first
     assert store.everyone() == store.ALONE
     store.ALONE.check_same(config=1)
-    assert store.ALONE.each(lambda: 2) == store.ALONE.from_first(lambda: 2) == 2
+    assert store.ALONE.each(lambda: 2) == store.ALONE.on_leader(lambda: 2) == 2
 
 
 def test_only_process_0_is_asked():
     def never():
         raise AssertionError
 
-    assert team(1, json.dumps({"value": [3]}), None).from_first(never) == [3]
+    assert team(1, json.dumps({"value": [3]}), None).on_leader(never) == [3]
     with pytest.raises(StoreError, match="the disk is full"):
-        team(1, json.dumps({"error": "the disk is full"}), None).from_first(never)
+        team(1, json.dumps({"error": "the disk is full"}), None).on_leader(never)
 
 
 def test_an_error_of_process_0_is_its_own_there():
@@ -54,7 +54,7 @@ def test_an_error_of_process_0_is_its_own_there():
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="the disk is full"):
-        team(0, None, "").from_first(full)
+        team(0, None, "").on_leader(full)
 
 
 def test_a_process_that_cannot_begin_stops_all():

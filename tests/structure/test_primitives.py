@@ -20,8 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 from lth_jax import structure as st
 from lth_jax.models.convolution import conv_general_dilated
+from lth_jax.structure.constraints import Links
 from lth_jax.structure.graph import TRANSPARENT, Op, Value
-from lth_jax.structure.links import Links
 from lth_jax.structure.rules import RULES
 from lth_jax.structure.solvers import REFUSED
 from tests.thinning import thinned

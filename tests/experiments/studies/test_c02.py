@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c02
 from experiments.studies import c02_at_least_one as c2
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_the_chance_of_one_mask_is_over_all_masks():
@@ -20,8 +20,8 @@ def test_the_evidence_is_whole(tmp_path):
     config = tiny(c02.get_config("laptop"))
     config.study.update(seeds=20, densities=(0.5, 0.1))
     config.study.popup.update(seeds=2, widths=(4, 8), steps=5)
-    with bench_in(tmp_path) as bench:
-        evidence = c2.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c2.gather(runner, config)
     assert all(
         np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
     )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c03
 from experiments.studies import c03_mask_entropy as c3
@@ -11,7 +12,6 @@ from lth_jax.coding.entropy import (
     enumerative_bits,
     layer_bits,
 )
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_rows_of_two_densities_save_what_their_entropies_say():
@@ -42,8 +42,8 @@ def test_all_layers_together_weigh_their_sum():
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c03.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2)
-    with bench_in(tmp_path) as bench:
-        evidence = c3.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c3.gather(runner, config)
     assert all(
         np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
     )

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in
 
 from experiments.configs.studies import c04
 from experiments.studies import c04_structured as c4
-from tests.experiments.studies.bench import bench_in
 
 
 def test_half_of_the_classes_are_lost_with_their_units():
@@ -22,8 +22,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.model.options.stages = ((4,), (4,))
     config.heads.experiment.model.options.update(width=8, heads=4, hidden=8, patch=4)
     config.study.update(rates=(1e-2,), pilot_seeds=2, longer=2, batch=16, rounds=(2, 1))
-    with bench_in(tmp_path) as bench:
-        evidence = c4.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c4.gather(runner, config)
     assert all(
         np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
     )

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c05
 from experiments.studies import c05_ensembles as c5
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_gains_are_shares_of_the_dense_ensembles_likelihood():
@@ -33,8 +33,8 @@ def test_the_evidence_is_whole(tmp_path):
         rates=(1e-2,), pilot_seeds=2, tickets=3, trained=3, small=(4, 4, 10), splits=((2, 2),)
     )
     config.study.wide = (12, 12, 10)
-    with bench_in(tmp_path) as bench:
-        evidence = c5.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c5.gather(runner, config)
     assert all(np.isfinite(part.values).all() for part in evidence.primaries)
     assert len(evidence.gate) == config.experiment.replicates
     arms = {row["arm"] for row in evidence.rows}

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c06
 from experiments.studies import c06_learning_rate as c6
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
@@ -24,8 +24,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.prune.update(levels=1)
     config.experiment.control_levels = (1,)
     config.study.update(ConfigDict({"rates": (0.05, 0.1, 0.2), "examples": 32}))
-    with bench_in(tmp_path) as bench:
-        evidence = c6.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c6.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
         assert len(part.values) == config.experiment.replicates

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c07
 from experiments.studies import c07_regularisation as c7
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c07.get_config("laptop"))
     config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2, "small": (4, 4, 10)}))
-    with bench_in(tmp_path) as bench:
-        evidence = c7.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c7.gather(runner, config)
     assert all(np.isfinite(part.values).all() for part in evidence.primaries)
     assert evidence.gate is not None and len(evidence.gate) == config.experiment.replicates
     assert {row["arm"] for row in evidence.rows} == set(c7.PROTOCOL.arms)

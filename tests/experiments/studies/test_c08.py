@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c08
 from experiments.studies import c08_little_data as c8
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.slow
@@ -23,8 +23,8 @@ def test_the_evidence_is_whole(tmp_path):
         "map_seeds": 2,
     }
     config.study.update(ConfigDict(sizes))
-    with bench_in(tmp_path) as bench:
-        evidence = c8.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c8.gather(runner, config)
     (best,) = evidence.primaries
     assert np.abs(best.values).max() <= -2 * np.log2(0.6)
     for part in (best, *evidence.secondary):

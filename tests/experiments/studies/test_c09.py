@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in
 
 from experiments.configs.studies import c09
 from experiments.studies import c09_mixing as study
-from tests.experiments.studies.bench import bench_in
 
 
 @pytest.mark.slow
@@ -14,8 +14,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.replicates = 2
     config.experiment.model.options.features = (8, 10)
     config.experiment.train.update(steps=10, eval_every=10)
-    with bench_in(tmp_path) as bench:
-        evidence = study.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = study.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in
 
 from experiments.configs.studies import c10
 from experiments.studies import c10_attention as study
-from tests.experiments.studies.bench import bench_in
 
 
 def test_masks_that_shuffled_ones_match_are_no_tickets():
@@ -22,8 +22,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.data.options.update(train=200, test=50)
     config.experiment.data.validation = 40
     config.experiment.train.update(steps=10, eval_every=10, share=64)
-    with bench_in(tmp_path) as bench:
-        evidence = study.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = study.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in
 
 from experiments.configs.studies import c11
 from experiments.studies import c11_recurrent as study
-from tests.experiments.studies.bench import bench_in
 
 
 @pytest.mark.slow
@@ -16,8 +16,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.data.options.update(train=200, test=50, delay=3)
     config.experiment.data.validation = 40
     config.experiment.train.update(steps=10, eval_every=10, share=64)
-    with bench_in(tmp_path) as bench:
-        evidence = study.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = study.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c12
 from experiments.studies import c12_transfer as c12_study
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.slow
@@ -26,10 +26,10 @@ def test_the_evidence_is_whole(tmp_path):
     config.conv.model.options.width = 4
     config.conv.train.update(steps=5, eval_every=5)
     config.conv.prune.levels = 1
-    with bench_in(tmp_path) as bench:
-        evidence = c12_study.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c12_study.gather(runner, config)
         pair = c12_study._pair(config, config.study.plain, {"ticket": 1e-2})
-        here, there = (bench.origins("C12", cell) for cell in pair)
+        here, there = (runner.origins("C12", cell) for cell in pair)
     for a, b in zip(here, there, strict=True):  # drawn alike: only the skip is another
         for leaf in a.params:
             np.testing.assert_array_equal(a.params[leaf], b.params[leaf])

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c13
 from experiments.studies import c13_distillation as c
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_the_interaction_is_a_difference_of_gains():
@@ -29,12 +29,12 @@ def test_the_interaction_is_a_difference_of_gains():
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c13.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2, temperatures=(2.0,))
-    with bench_in(tmp_path) as bench:
-        evidence = c.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c.gather(runner, config)
         teachers = c.dense_only(config)
-        said, amiss = c.lessons(bench, c.PROTOCOL.claim, teachers, seed=0)
-        dense = bench.networks(c.PROTOCOL.claim, teachers, ("dense",))[1]
-        x, y = bench.dataset(teachers).train
+        said, amiss = c.lessons(runner, c.PROTOCOL.claim, teachers, seed=0)
+        dense = runner.networks(c.PROTOCOL.claim, teachers, ("dense",))[1]
+        x, y = runner.dataset(teachers).train
         hidden = x[64:128]
         for layer in ("Dense_0", "Dense_1", "Dense_2"):
             last = hidden @ dense.params[f"{layer}/kernel"] + dense.params[f"{layer}/bias"]

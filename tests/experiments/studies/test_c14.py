@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import c14
 from experiments.studies import c14_fairness as c
 from experiments.studies import fares
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 def test_accuracies_of_the_groups():
@@ -36,8 +36,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
     config.study.update(rates=(1e-2,), pilot_seeds=2, null_seeds=2, level=1, examples=16)
-    with bench_in(tmp_path) as bench:
-        evidence = c.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = c.gather(runner, config)
     assert all(np.isfinite(part.values).all() for part in evidence.primaries)
     assert len(evidence.gate) == config.experiment.replicates
     arms = {row["arm"] for row in evidence.rows}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in
 
 from experiments import checks
 from experiments.configs.studies.common import SIZES
 from experiments.studies import MODULES, study
 from lth_jax.data import cifar
-from tests.experiments.studies.bench import bench_in
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 
@@ -113,10 +113,10 @@ def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
     config = shortened(one.get_config("full"))
     if config.experiment.data.name == "mnist" and not MNIST.is_dir():
         pytest.skip("MNIST's files are not there")
-    with bench_in(tmp_path) as bench:
-        bench.machine.update(manual_dir=files, data_dir=prepared)
-        evidence = one.gather(bench, config)
-    assert bench.dataset(config).name == DATA.get(claim, "mnist")
+    with runner_in(tmp_path) as runner:
+        runner.machine.update(manual_dir=files, data_dir=prepared)
+        evidence = one.gather(runner, config)
+    assert runner.dataset(config).name == DATA.get(claim, "mnist")
     for part in evidence.primaries:
         assert np.isfinite(part.values).all(), part.name
     one.draw(evidence.rows)

@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments import build
 from experiments.configs.studies import criteria as configs
 from experiments.studies import criteria_ranking as ranking
 from experiments.studies.one_shot import mask_maker
 from lth_jax import trees
-from lth_jax.lottery import Data
+from lth_jax.lottery import Splits
 from lth_jax.types import Batch
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.parametrize("name", configs.get_config("smoke").study.criteria)
@@ -20,12 +20,12 @@ def test_every_criterion_keeps_as_many_weights(name):
     config.study.update(density=0.25, rounds=5, examples=20)
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
-    data = Data(split, split, split)
-    lab = build.seeded(config.experiment, build.trainer(config.experiment, data), data)
+    data = Splits(split, split, split)
+    task = build.seeded(config.experiment, build.trainer(config.experiment, data), data)
     points = [
-        trees.to_named(lab.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
+        trees.to_named(task.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
     ]
-    chosen = mask_maker(lab, config, name)(points)
+    chosen = mask_maker(task, config, name)(points)
     kept = sum(mask.sum(axis=(1, 2)) for mask in chosen.values() if mask.ndim == 3)
     assert kept == pytest.approx([0.25 * 744] * 2, abs=2)
 
@@ -34,8 +34,8 @@ def test_every_criterion_keeps_as_many_weights(name):
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(configs.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2, examples=20, rounds=3, density=0.3)
-    with bench_in(tmp_path) as bench:
-        evidence = ranking.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = ranking.gather(runner, config)
     assert all(
         np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
     )

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import original as config_file
 from experiments.studies import original
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.slow
@@ -16,8 +16,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.control_levels = (1,)
     changes = {"rates": (1e-2,), "pilot_seeds": 2, "late": 10, "children": 2, "points": 3}
     config.study.update(ConfigDict(changes))
-    with bench_in(tmp_path) as bench:
-        evidence = original.gather(bench, config)
+    with runner_in(tmp_path) as runner:
+        evidence = original.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert len(evidence.primaries) == 4 and len(evidence.gate) == 2

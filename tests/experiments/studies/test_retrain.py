@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
+from tests.experiments.studies.study_runner import runner_in, tiny
 
 from experiments.configs.studies import common
-from tests.experiments.studies.bench import bench_in, tiny
 
 
 @pytest.mark.slow
 def test_a_retrained_dense_network_is_the_ladders(tmp_path):
     config = tiny(common.mnist1d(seeds=3), replicates=3)
     config.experiment.prune.levels = 0
-    with bench_in(tmp_path) as bench:
-        found = bench.ladders("study", {"only": config})
-        dense = bench.networks("study", config, arms=("dense",))
-        starts = bench.origins("study", config)
-        again = bench.retrain("study", config, starts)
+    with runner_in(tmp_path) as runner:
+        found = runner.ladders("study", {"only": config})
+        dense = runner.networks("study", config, arms=("dense",))
+        starts = runner.origins("study", config)
+        again = runner.retrain("study", config, starts)
     for i, one in enumerate(dense):
         for name, leaf in one.params.items():
             np.testing.assert_allclose(again["params"][name][i], leaf, atol=1e-5)

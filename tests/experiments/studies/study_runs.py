@@ -1,18 +1,18 @@
-"""A bench in a folder of its own, and studies made tiny, for the tests of all studies."""
+"""A runner in a folder of its own, and studies made tiny, for the tests of all studies."""
 
 import contextlib
 
 from experiments.configs import base
-from experiments.studies.bench import Bench
+from experiments.studies.study_runner import StudyRunner
 
 
 @contextlib.contextmanager
-def bench_in(folder):
-    """A bench whose plans are told, not measured."""
+def runner_in(folder):
+    """A runner whose plans are told, not measured."""
     machine = base.ladder().machine
     machine.update(workdir=str(folder), chunk=4, driver="scan", devices=1)
     machine.update(progress=False, compilation_cache=False)
-    yield Bench(machine)
+    yield StudyRunner(machine)
 
 
 def tiny(config, replicates=2):
