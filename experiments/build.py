@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import checks, networks, scoring, teachers, units
@@ -11,7 +10,7 @@ from experiments.flags import UserError
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # part of what a config becomes
 from experiments.schedules import SCOPES, densities
-from experiments.trainers import hyper, trainer
+from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
 from lth_jax.lottery import (
@@ -19,13 +18,12 @@ from lth_jax.lottery import (
     Experiment,
     Ladder,
     Seeds,
-    Splits,
     Task,
     make_experiment,
     named,
 )
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.population import OnHost, free_bytes
+from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
 from lth_jax.pruning.prune import prune
@@ -35,12 +33,12 @@ from lth_jax.types import Count, Prunable
 
 def _most_bytes(config: ConfigDict) -> int | None:
     """Above how many bytes training inputs stay on disk; None if they must be on the device."""
-    train, where = config.experiment.train, config.machine.data
+    train, where = config.experiment.train, config.machine.data_placement
     at_once = train.share or train.average.start or train.distill.teacher
     if where == "host" and at_once:
         raise UserError(
-            "`machine.data` is 'host', but `train.share`, `train.average` and `train.distill` "
-            "look at all training data at once; they need 'device'."
+            "`machine.data_placement` is 'host', but `train.share`, `train.average` and "
+            "`train.distill` look at all training data at once; they need 'device'."
         )
     if at_once or where == "device":
         return None
@@ -70,19 +68,6 @@ def dataset(config: ConfigDict) -> data.Dataset:
         with user_errors(prefix=teacher):
             loaded = teachers.with_answers(experiment, machine.workdir, loaded)
     return loaded
-
-
-def task(experiment: ConfigDict, loaded: data.Dataset) -> Task:
-    """What the experiment trains, its data on the device."""
-    return Task.from_parts(trainer(experiment, loaded), on_device(loaded), hyper(experiment))
-
-
-def on_device(loaded: data.Dataset) -> Splits:
-    """A data set on the device, but for training data that stay on disk: the host reads those."""
-    validation, test = jax.tree.map(jnp.asarray, (loaded.validation, loaded.test))
-    if isinstance(loaded.train.x, data.OnDisk):
-        return Splits(OnHost(*loaded.train), validation, test)
-    return Splits(jax.tree.map(jnp.asarray, loaded.train), validation, test)
 
 
 def seeds(experiment: ConfigDict) -> Seeds:
@@ -122,7 +107,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
         rewind=Rewind(**experiment.rewind.to_dict()),
         controls=named(experiment.controls, units.make_controls(found, module)),
         stop=experiment.train.steps,
-        score_step=options.step or experiment.train.steps,
+        score_step=options.score_step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,
         batches=scoring.batches(task.data.train, options.examples),
         layouts=kernel_layouts,
@@ -144,7 +129,7 @@ def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
     """The network's units where the ladder removes or refills them, else None."""
     if experiment.prune.granularity == units.UNITS:
         found = units.chosen(units.structure_of(task), experiment.prune)
-        units.check_multiple(experiment.prune.multiple, found)
+        units.check_multiple(experiment.prune.unit_multiple, found)
         return found
     refills = set(experiment.controls) & set(REFILL_CONTROLS)
     return units.structure_of(task) if refills else None
@@ -155,7 +140,7 @@ def _what_competes(
 ) -> tuple[scopes.Scope, Granularity, Prunable]:
     reduction = units.REDUCTIONS[options.reduction]
     if options.granularity == units.UNITS and found is not None:
-        scope = units.SCOPES[options.scope](found, multiple=options.multiple)
+        scope = units.SCOPES[options.scope](found, multiple=options.unit_multiple)
         return scope, st.granularity(found, reduction), st.prunable(found)
     everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
     prunable = masks.prunable_leaves(params, everything)

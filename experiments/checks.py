@@ -40,8 +40,10 @@ def _check_pruning(experiment: ConfigDict) -> None:
                 nearest(f"`controls` of `prune.granularity={pruning.granularity}`", name, known)
             )
     units.check(pruning)
-    if pruning.rates and (pruning.scope, pruning.schedule) != ("layerwise", "geometric"):
-        raise UserError("`prune.rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`.")
+    if pruning.layer_rates and (pruning.scope, pruning.schedule) != ("layerwise", "geometric"):
+        raise UserError(
+            "`prune.layer_rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`."
+        )
 
 
 def _check_levels(experiment: ConfigDict) -> None:
@@ -51,7 +53,7 @@ def _check_levels(experiment: ConfigDict) -> None:
         raise UserError(
             f"`control_levels` includes {absent[0]}; `prune.levels` is {pruning.levels}."
         )
-    rates = pruning.rates.to_dict().values()
+    rates = pruning.layer_rates.to_dict().values()
     last = [(1 - rate) ** pruning.levels for rate in rates]
     last += [density(pruning, pruning.levels)] if pruning.levels else []
     if min(last, default=1.0) < FEWEST:
@@ -63,10 +65,10 @@ def _check_levels(experiment: ConfigDict) -> None:
         raise UserError(
             f"`rewind.step` is {experiment.rewind.step}; it must be below `train.steps`, {steps}."
         )
-    if pruning.step and not experiment.rewind.step <= pruning.step <= steps:
+    if pruning.score_step and not experiment.rewind.step <= pruning.score_step <= steps:
         raise UserError(
-            f"`prune.step` is {pruning.step}; it must be 0, or lie between `rewind.step`, "
-            f"{experiment.rewind.step}, and `train.steps`, {steps}."
+            f"`prune.score_step` is {pruning.score_step}; it must be 0, or lie between "
+            f"`rewind.step`, {experiment.rewind.step}, and `train.steps`, {steps}."
         )
 
 

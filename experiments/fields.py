@@ -20,7 +20,7 @@ from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, REGROUP_CONTROLS, UNIT_CO
 from lth_jax.lottery import rewind as rewinding
 from lth_jax.population import DRIVERS
 
-OPEN = ("data.options", "model.options", "prune.rates")
+OPEN = ("data.options", "model.options", "prune.layer_rates")
 """Fields that hold fields whose names are free."""
 
 
@@ -136,7 +136,7 @@ _TABLE = (
     Field("prune.final", real(0, 1, above=True), "the other schedules: the last level's density"),
     Field("prune.levels", AT_LEAST_0, "0: the dense networks alone"),
     Field(
-        "prune.rates",
+        "prune.layer_rates",
         mapping("numbers in (0, 1), by patterns of names", INSIDE.holds),
         "layerwise geometric: name pattern -> rate of its own",
     ),
@@ -150,12 +150,12 @@ _TABLE = (
         several(text("a pattern"), "a tuple of patterns, each once"),
         "units: patterns of the groups that may lose some",
     ),
-    Field("prune.multiple", AT_LEAST_1, "units: each group keeps a multiple of it"),
+    Field("prune.unit_multiple", AT_LEAST_1, "units: each group keeps a multiple of it"),
     Field("prune.reduction", one_of(units.REDUCTIONS), "of the scores of what goes together"),
     Field("prune.minimum", AT_LEAST_0, "globally: weights that each layer keeps at the least"),
     Field("prune.biases", FLAG, "whether leaves of one axis may be pruned too"),
     Field(
-        "prune.step",
+        "prune.score_step",
         AT_LEAST_0,
         "when the criterion looks, at or after `rewind.step`; 0: at the end of training",
     ),
@@ -189,7 +189,7 @@ _TABLE = (
     Field("machine.chunk", AT_LEAST_0, "members vectorised together; 0: measured"),
     Field("machine.driver", one_of(("", *DRIVERS)), "of the steps; empty: measured"),
     Field(
-        "machine.data",
+        "machine.data_placement",
         one_of(("", "device", "host")),
         "where training data are; empty: by the memory there is",
     ),
@@ -212,7 +212,9 @@ _TABLE = (
     ),
     Field("machine.processes", AT_LEAST_0, "of the job, unless auto"),
     Field("machine.process", AT_LEAST_0, "which of them this one is, unless auto"),
-    Field("machine.patience", AT_LEAST_1, "seconds after which a silent process counts as lost"),
+    Field(
+        "machine.init_timeout_s", AT_LEAST_1, "seconds after which a silent process counts as lost"
+    ),
     Field("machine.wait", FLAG, "for another process that runs the same experiment"),
 )
 FIELDS: Mapping[str, Field] = {field.name: field for field in _TABLE}

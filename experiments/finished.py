@@ -125,7 +125,7 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
     """The `machine` part of a config, as the command line sets it."""
     machine = base.ladder().machine
     machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
-    machine.manual_dir, machine.data = arguments.manual_dir, "device"
+    machine.manual_dir, machine.data_placement = arguments.manual_dir, "device"
     return machine
 
 

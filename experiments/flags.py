@@ -81,7 +81,7 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
     for name, value in defaults.items():
         if name not in saved:
             saved[name] = value
-        elif isinstance(value, ConfigDict) and name not in ("options", "rates"):
+        elif isinstance(value, ConfigDict) and name not in ("options", "layer_rates"):
             _completed(saved[name], value)
     return saved
 

@@ -34,7 +34,7 @@ from lth_jax.lottery import (
     timeline,
     training_program,
 )
-from lth_jax.population import Plan
+from lth_jax.population import Plan, as_splits
 from lth_jax.store import content_key
 
 
@@ -105,13 +105,14 @@ class Sharing:
         loaded, _ = self._loaded(config)
         data = loaded.fingerprint
         if data not in self._data:
-            self._sets[data], self._data[data] = loaded, build.on_device(loaded)
+            self._sets[data], self._data[data] = loaded, as_splits(loaded)
         # Before a program is made of it: that may allocate.
         least, _ = self._estimate(data)(config)
         program, reading = self._program(data)(config)
         self.readings.setdefault(program, reading)
         trainer, experiment = self.programs[program].trainer, config.experiment
-        task = Task.from_parts(trainer, self._data[data], trainers.hyper(experiment))
+        numbers, steps = trainers.hyper(experiment), experiment.train.steps
+        task = Task.from_parts(trainer, self._data[data], numbers, steps)
         seeds = build.seeds(experiment)
         self._tasks.setdefault((program, data), task)
         (ladder, arms), _ = self._ladder((program, data))(config)
@@ -121,7 +122,7 @@ class Sharing:
 
     def _make_program(self, data: str, config: Any) -> str:
         splits = self._data[data]
-        trainer = trainers.trainer(config.experiment, self._sets[data])
+        trainer = trainers.task(config.experiment, self._sets[data], splits).trainer
         program = training_program(trainer, splits, trainers.HYPER, from_seed(0))
         self.programs.setdefault(program, Programs(trainer))
         return program

@@ -59,7 +59,7 @@ def join(machine: ConfigDict) -> None:
 
     Raises:
       UserError: a field cannot be right, or nothing here tells of a job. Where the other processes
-        do not come within `machine.patience` seconds, the program ends with one sentence.
+        do not come within `machine.init_timeout_s` seconds, the program ends with one sentence.
     """
     check_values(machine, "machine.")
     _check_job(machine)
@@ -77,14 +77,15 @@ def join(machine: ConfigDict) -> None:
     )
     # Its handler of SIGTERM, in native code, would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
-    late = threading.Timer(machine.patience, _give_up, [machine])
+    late = threading.Timer(machine.init_timeout_s, _give_up, [machine])
     late.daemon = True
     late.start()
     try:
         jax.distributed.initialize(
             **told,
-            initialization_timeout=machine.patience + 60,  # longer than ours, whose end is gentler
-            heartbeat_timeout_seconds=machine.patience,
+            initialization_timeout=machine.init_timeout_s
+            + 60,  # longer than ours, whose end is gentler
+            heartbeat_timeout_seconds=machine.init_timeout_s,
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"`machine.coordinator` is '{machine.coordinator}': {error}") from error
@@ -100,7 +101,7 @@ def _coordinator(machine: ConfigDict) -> str:
 
     def end() -> None:
         """Ends the program if the main thread has not, as it exchanged nothing with the others."""
-        time.sleep(machine.patience / 2)
+        time.sleep(machine.init_timeout_s / 2)
         team = store.Team(machine.process, machine.processes)
         print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
         os._exit(2)
@@ -128,7 +129,7 @@ def _give_up(machine: ConfigDict) -> None:
     """Ends the program: JAX cannot be told to stop waiting."""
     print(
         f"error: the processes of the job did not all come to {machine.coordinator} within "
-        f"{machine.patience} seconds; start them all, with one coordinator.",
+        f"{machine.init_timeout_s} seconds; start them all, with one coordinator.",
         file=sys.stderr,
         flush=True,
     )

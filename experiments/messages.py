@@ -9,13 +9,13 @@ from lth_jax.store import StoreError
 
 LIBRARY: Mapping[str, str] = {
     "steps": "train.steps",
-    "score_step": "prune.step",
+    "score_step": "prune.score_step",
     "rate": "prune.rate",
     "final": "prune.final",
     "levels": "prune.levels",
     "minimum": "prune.minimum",
-    "multiple": "prune.multiple",
-    "rules": "prune.rates",
+    "multiple": "prune.unit_multiple",
+    "rules": "prune.layer_rates",
     "patterns": "prune.groups",
     "params": "model.options",
     "vocabulary": "model.options.vocabulary",
@@ -53,7 +53,7 @@ def by_fields(
       under: the field that holds them.
 
     >>> by_fields("`score_step` is 31; it must\nlie between.")
-    '`prune.step` is 31; it must lie between.'
+    '`prune.score_step` is 31; it must lie between.'
     >>> by_fields("`train` is 0.", DATA, options=["train"], under="data.options")
     '`data.options.train` is 0.'
     """

@@ -29,7 +29,7 @@ def density(prune: ConfigDict, level: int) -> float:
 def densities(experiment: ConfigDict, params: Any) -> list[Any]:
     """The density of each level from 1 on: a number, or a tree where layers have rates."""
     options = experiment.prune
-    own = {pattern: schedules.geometric(rate) for pattern, rate in options.rates.items()}
+    own = {pattern: schedules.geometric(rate) for pattern, rate in options.layer_rates.items()}
     levels = range(1, options.levels + 1)
     if not own:
         return [density(options, level) for level in levels]

@@ -5,7 +5,6 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -16,7 +15,9 @@ from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
 from lth_jax.population import augment, losses
 from lth_jax.population.averaging import averaged, mean_network
-from lth_jax.population.segment import PerExample, Trainer, unchanged
+from lth_jax.population.segment import PerExample, unchanged
+from lth_jax.population.task import Task
+from lth_jax.types import Splits
 
 LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -127,25 +128,29 @@ def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
     return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
 
 
-def trainer(experiment: ConfigDict, loaded: data.Dataset) -> Trainer:
-    """The static part of the training on a data set: its shapes, and what teachers say of it."""
-    train, size = experiment.train, experiment.train.share or len(loaded.train.y)
-    network, loss = model(experiment), LOSSES[train.loss]
+def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
+    """What the experiment trains.
+
+    Args:
+      experiment: of a config.
+      loaded: its data; with what teachers say of them.
+      splits: the same on the device, where they are there already.
+    """
+    train, network = experiment.train, model(experiment)
     per_symbol = {"bits": losses.bits} if loaded.train.y.ndim > 1 else {}
     averages = train.average.start > 0
-    order = data.indices if train.shuffle else data.in_order
-
-    def rows(key: jax.Array, step: Any, steps: int) -> jax.Array:
-        return order(key, step, steps=steps, batch_size=train.batch_size, size=size)
-
-    return Trainer(
-        model=network,
-        make_optimizer=make_optimizer(experiment),
-        loss=loss,
-        metrics={"loss": loss, "accuracy": losses.correct, **per_symbol},
+    return Task(
+        network,
+        splits or loaded,
+        optimizer=make_optimizer(experiment),
+        batch_size=train.batch_size,
+        steps=train.steps,
+        loss=LOSSES[train.loss],
+        metrics={"accuracy": losses.correct, **per_symbol},
+        hyper=hyper(experiment),
         schedule=learning_rate(experiment),
-        order=rows,
-        eval_every=min(train.eval_every, train.steps),
+        eval_every=train.eval_every,
+        shuffle=train.shuffle,
         examples_per_replicate=train.share,
         eval_member=mean_network(network, train.batch_size) if averages else unchanged,
         make_model=model_in_training(experiment),

@@ -57,10 +57,10 @@ def check(options: ConfigDict) -> None:
         return
     if options.scope not in SCOPES:
         raise UserError(f"`prune.scope` is '{options.scope}'; units have {sorted(SCOPES)}.")
-    if options.rates or options.minimum or options.biases:
+    if options.layer_rates or options.minimum or options.biases:
         raise UserError(
-            "`prune.rates`, `prune.minimum` and `prune.biases` are of weights; units take their "
-            "biases along, and no group is emptied."
+            "`prune.layer_rates`, `prune.minimum` and `prune.biases` are of weights; units take "
+            "their biases along, and no group is emptied."
         )
 
 
@@ -69,7 +69,7 @@ def check_multiple(multiple: int, found: st.Structure) -> None:
     largest = max(group.units for group in found.groups)
     if multiple > largest:
         raise UserError(
-            f"`prune.multiple` is {multiple}; the largest group of units has {largest}."
+            f"`prune.unit_multiple` is {multiple}; the largest group of units has {largest}."
         )
 
 

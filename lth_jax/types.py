@@ -39,6 +39,14 @@ class Batch(NamedTuple):
     y: Any
 
 
+class Splits(NamedTuple):
+    """The three parts of a data set."""
+
+    train: Batch
+    validation: Batch
+    test: Batch
+
+
 class Model(NamedTuple):
     """A network as two pure functions; the one seam between the laboratory and any framework.
 

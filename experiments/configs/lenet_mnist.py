@@ -29,7 +29,7 @@ def get_config(size: str = "short") -> ConfigDict:
     experiment.train.update(steps=5000, eval_every=100, batch_size=60)
     experiment.optimizer.learning_rate = 1.2e-3
     experiment.prune.update(scope="layerwise", rate=0.2, levels=15)
-    experiment.prune.rates = ConfigDict({"Dense_2/*": 0.1})
+    experiment.prune.layer_rates = ConfigDict({"Dense_2/*": 0.1})
     experiment.controls = ("reinit",)
     if size == "full":
         experiment.replicates = 5

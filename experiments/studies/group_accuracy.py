@@ -107,7 +107,7 @@ class Asked:
 def scored(
     runner: StudyRunner, name: str, config: ConfigDict, study: ConfigDict
 ) -> dict[str, list[Start]]:
-    """InitialStates under masks of one shot, by Fisher scores of the trained dense networks.
+    """Starts under masks of one shot, by Fisher scores of the trained dense networks.
 
     `MIXED` has the scores of a network's first examples, `FAIR` those in which as many of each
     group count alike. Layers keep as many weights as the tickets'.

@@ -29,7 +29,8 @@ from lth_jax.lottery.spec import (
     check_ladder,
     level_sizes,
 )
-from lth_jax.population.task import Splits, Task
+from lth_jax.population.task import Task
+from lth_jax.types import Splits
 
 __all__ = [
     "CONTROLS",

@@ -28,10 +28,10 @@ from lth_jax.population.segment import (
     optimizer_of,
     train_segment,
 )
-from lth_jax.population.task import Splits, Task
+from lth_jax.population.task import Task
 from lth_jax.store import content_key, environment, source_fingerprint
 from lth_jax.store import fingerprint as array_fingerprint
-from lth_jax.types import TICKET, Batch, Count, Key
+from lth_jax.types import TICKET, Batch, Count, Key, Splits
 
 SOURCES = ("lth_jax.lottery", "lth_jax.population", "lth_jax.trees", "lth_jax.keys")
 """Code whose work on the host decides numbers; all else is in the programs or in the data."""

@@ -22,7 +22,6 @@ from lth_jax.population.segment import (
     own_share,
 )
 from lth_jax.population.streaming import OnHost, Serve, compile_streamed_evaluation
-from lth_jax.population.task import Splits
 from lth_jax.population.train import Segment, segment_ends, train_chunk
 from lth_jax.pruning import masks
 from lth_jax.store import (
@@ -34,7 +33,7 @@ from lth_jax.store import (
     is_distributed,
     to_host,
 )
-from lth_jax.types import Batch, Info, Mask, Prunable
+from lth_jax.types import Batch, Info, Mask, Prunable, Splits
 
 
 class Progress(NamedTuple):

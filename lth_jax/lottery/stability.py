@@ -16,10 +16,9 @@ import jax.numpy as jnp
 from lth_jax import keys
 from lth_jax.landscape import along_line, renew_state
 from lth_jax.population.segment import Member, Trainer, evaluate
-from lth_jax.population.task import Splits
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots, masked
-from lth_jax.types import Batch, Info, Key, Mask, Params
+from lth_jax.types import Batch, Info, Key, Mask, Params, Splits
 
 
 def member_at(

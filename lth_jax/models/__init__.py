@@ -1,6 +1,6 @@
 """Networks by arguments alone, and the adapters that make any network a `Model`."""
 
-from lth_jax.models.adapters import from_equinox, from_haiku, from_linen, from_nnx
+from lth_jax.models.adapters import as_model, from_equinox, from_haiku, from_linen, from_nnx
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.models.inspection import attention_probabilities, layer_outputs
@@ -33,6 +33,7 @@ __all__ = [
     "Transformer",
     "VisionTransformer",
     "WideResNet",
+    "as_model",
     "attention_probabilities",
     "batch_norm",
     "compute_in",

@@ -32,6 +32,7 @@ from lth_jax.population.segment import (
     train_step,
 )
 from lth_jax.population.streaming import OnHost, compile_serving
+from lth_jax.population.task import Task, as_splits
 from lth_jax.population.train import chunks, compile_segment, train_chunk, train_population
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "OnHost",
     "Plan",
     "Record",
+    "Task",
     "Trainer",
+    "as_splits",
     "average_of",
     "averaged",
     "bits",

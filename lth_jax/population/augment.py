@@ -1,9 +1,9 @@
 """What a member is shown of the data: augmentation, changed targets, teachers.
 
 Each function here makes a step `(key, batch, rows, member) -> batch`; `shows` chains them into a
-`Trainer.transform_batch`. What may differ between members is read from `member.hyper`, so that a population
-with different strengths is one program. Keys come from the member and the training step: members
-differ, and a member's training repeats.
+`Trainer.transform_batch`. What may differ between members is read from `member.hyper`, so that a
+population with different strengths is one program. Keys come from the member and the training step:
+members differ, and a member's training repeats.
 
 Targets that are mixed or smoothed are distributions over the classes, which `soft_targets` makes
 of labels; train on them with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for

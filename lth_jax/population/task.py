@@ -1,34 +1,151 @@
 """A task: a network, its data, and how it is trained."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
+import optax
 
-from lth_jax.population.segment import Trainer
-from lth_jax.types import Batch
+from lth_jax.data import Dataset, OnDisk, from_arrays, in_order, indices
+from lth_jax.models import as_model
+from lth_jax.population.losses import correct, cross_entropy
+from lth_jax.population.segment import (
+    MakeModel,
+    MakeOptimizer,
+    PerExample,
+    Trainer,
+    TransformBatch,
+    take,
+    unchanged,
+)
+from lth_jax.population.streaming import OnHost
+from lth_jax.pruning.transforms import masked
+from lth_jax.types import Model, Splits
 
-
-class Splits(NamedTuple):
-    """The three parts of a data set, resident on the device."""
-
-    train: Batch
-    validation: Batch
-    test: Batch
+EVALUATIONS = 20  # of a training, unless `eval_every` is given
 
 
 class Task:
-    """A."""
+    """What a population trains: a network, data, and everything that its members have in common.
+
+    Members may differ in their masks, keys and in the numbers of `hyper`, which are traced: one
+    compiled program trains them all.
+
+    Args:
+      model: the network: a Linen module; a transformed Haiku function; a function of `rngs` that
+        makes an NNX module; a function of `key` that makes an Equinox module; or a `Model`.
+      data: `(x, y)`, `{"train": (x, y), "validation": …, "test": …}` (see `data.from_arrays`), a
+        `data.Dataset`, or `Splits` of arrays on the device.
+      optimizer: an optax transformation, or `hyper -> transformation`. It gets no mask: the task
+        puts it under one.
+      batch_size: training examples per step.
+      steps: steps of one training.
+      loss: per-example training loss `(outputs, targets) -> (n,)`.
+      metrics: per-example measures by name, `(outputs, targets) -> (n,)`; accuracy by default where
+        `loss` is `cross_entropy`. The loss is added as `"loss"`.
+      hyper: numbers that members may differ in, for `optimizer`, `make_model` and
+        `transform_batch`; with `"learning_rate"`, which `schedule` multiplies.
+      schedule: `step -> factor` on the learning rate in `hyper`.
+      eval_every: steps between evaluations on the validation data; a twentieth of `steps` by
+        default.
+      eval_batch_size: evaluation runs over at most this many examples at once.
+      shuffle: whether each epoch has an order of its own; else the order of the data.
+      transform_batch: see `Trainer`.
+      objective: see `Trainer`.
+      make_model: see `Trainer`.
+      eval_member: see `Trainer`.
+      examples_per_replicate: see `Trainer`.
+
+    Attributes:
+      trainer: the static part of the training.
+      data: the splits.
+      hyper: as given.
+      steps: as given.
+
+    Raises:
+      TypeError, ValueError: an argument cannot be right; nothing has been trained.
+
+    >>> import flax.linen as nn, numpy as np
+    >>> x, y = np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3
+    >>> task = Task(nn.Dense(3), (x, y), optimizer=optax.adam(1e-2), batch_size=10, steps=40)
+    >>> task
+    Task(Dense, 72 training examples, 40 steps of 10)
+    """
 
     trainer: Trainer
     data: Splits
     hyper: Mapping[str, float]
+    steps: int
+
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        *,
+        optimizer: optax.GradientTransformation | MakeOptimizer,
+        batch_size: int,
+        steps: int,
+        loss: PerExample = cross_entropy,
+        metrics: Mapping[str, PerExample] | None = None,
+        hyper: Mapping[str, float] | None = None,
+        schedule: Callable[[Any], Any] | None = None,
+        eval_every: int | None = None,
+        eval_batch_size: int = 1024,
+        shuffle: bool = True,
+        transform_batch: TransformBatch = take,
+        objective: PerExample | None = None,
+        make_model: MakeModel | None = None,
+        eval_member: Any = unchanged,
+        examples_per_replicate: int = 0,
+    ):
+        for name, size in (("batch_size", batch_size), ("steps", steps)):
+            _check_positive(name, size)
+        every = max(steps // EVALUATIONS, 1) if eval_every is None else min(eval_every, steps)
+        _check_positive("eval_every", every)
+        _check_positive("eval_batch_size", eval_batch_size)
+        self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
+        self.hyper = {"learning_rate": 1.0, **(hyper or {})}
+        size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
+        if batch_size > size:
+            raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
+        order = indices if shuffle else in_order
+        measures = {"accuracy": correct} if metrics is None and loss is cross_entropy else metrics
+
+        def rows(key: Any, step: Any, steps: int) -> Any:
+            return order(key, step, steps=steps, batch_size=batch_size, size=size)
+
+        self.trainer = Trainer(
+            model=as_model(model),
+            make_optimizer=_as_function(optimizer),
+            loss=loss,
+            metrics={"loss": loss, **(measures or {})},
+            schedule=schedule or optax.constant_schedule(1.0),
+            order=rows,
+            eval_every=every,
+            eval_batch_size=eval_batch_size,
+            transform_batch=transform_batch,
+            objective=objective,
+            examples_per_replicate=examples_per_replicate,
+            eval_member=eval_member,
+            make_model=make_model,
+        )
 
     @classmethod
-    def from_parts(cls, trainer: Trainer, data: Splits, hyper: Mapping[str, float]) -> Self:
-        """A task of a trainer, its data on the device, and the numbers that are traced."""
+    def from_parts(
+        cls, trainer: Trainer, data: Splits, hyper: Mapping[str, float], steps: int
+    ) -> Self:
+        """A task of a `Trainer`, splits on the device, the traced numbers and the steps."""
         task = cls.__new__(cls)
-        task.trainer, task.data, task.hyper = trainer, data, dict(hyper)
+        task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
+        task.name = "Model"
+        return task
+
+    def replace(self, **parts: Any) -> Self:
+        """A copy with another `trainer`, `data`, `hyper` or `steps`."""
+        own = {name: getattr(self, name) for name in ("trainer", "data", "hyper", "steps")}
+        task = self.from_parts(**{**own, **parts})
+        task.name = self.name
         return task
 
     @property
@@ -41,7 +158,66 @@ class Task:
         """The shapes of the network's parameters and state."""
         return jax.eval_shape(self.trainer.model.init, jax.random.key(0), self.example)
 
-    def replace(self, **parts: Any) -> Self:
-        """A copy with another `trainer`, `data` or `hyper`."""
-        own = {"trainer": self.trainer, "data": self.data, "hyper": self.hyper}
-        return self.from_parts(**{**own, **parts})
+    def check(self) -> None:
+        """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
+
+        Raises:
+          ValueError: the loss or a metric does not return one value per example, or the optimizer
+            cannot train under a mask.
+        """
+        params, state = self.shapes
+        x, y = jax.tree.map(lambda leaf: leaf[:2], tuple(self.data.test))
+        model: Model = self.trainer.model
+
+        def measured(params: Any, state: Any, x: Any, y: Any) -> Any:
+            out, _ = model.apply(params, state, x, train=False)
+            return {name: f(out, y) for name, f in self.trainer.metrics.items()}
+
+        n = len(jax.tree.leaves(y)[0])
+        for name, value in jax.eval_shape(measured, params, state, x, y).items():
+            if value.shape != (n,):
+                raise ValueError(
+                    f"`{'loss' if name == 'loss' else f'metrics[{name!r}]'}` must return one value "
+                    f"per example, shape ({n},) for {n} examples, but returns {value.shape}."
+                )
+        hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
+        jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
+
+    def __repr__(self) -> str:
+        examples = len(jax.tree.leaves(self.data.train.y)[0])
+        batch = jax.eval_shape(lambda key: self.trainer.order(key, 0, 1), jax.random.key(0)).shape[
+            1
+        ]
+        return f"Task({self.name}, {examples:,} training examples, {self.steps:,} steps of {rows.shape[1]})"
+
+
+def as_splits(data: Any) -> Splits:
+    """A data set as splits on the device, but for training data that stay on disk.
+
+    Args:
+      data: `Splits`, a `data.Dataset`, or whatever `data.from_arrays` takes.
+    """
+    if isinstance(data, Splits):
+        return data
+    if not isinstance(data, Dataset):
+        return from_arrays(data)
+    validation, test = jax.tree.map(jnp.asarray, (data.validation, data.test))
+    if isinstance(data.train.x, OnDisk):
+        return Splits(OnHost(*data.train), validation, test)
+    return Splits(jax.tree.map(jnp.asarray, data.train), validation, test)
+
+
+def _as_function(optimizer: Any) -> MakeOptimizer:
+    if isinstance(optimizer, optax.GradientTransformation):
+        return lambda hyper: optimizer
+    if not callable(optimizer):
+        raise TypeError(
+            f"`optimizer` is {optimizer!r}; it must be an optax transformation, or a function from "
+            "a member's `hyper` to one."
+        )
+    return optimizer
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")

@@ -42,7 +42,7 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 
     Returns:
       `(members, records, train, validation, step, n) -> (members, records, info)`, where the
-      leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.eval_every` is the
+      leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.eval_every`
       number of steps to train. Members and records are donated: do not use the ones passed in again.
     """
     check_plan(plan)

@@ -57,5 +57,5 @@ class SaveTimer:
         return now - self._saved + following * self._pace > self._seconds or not self._seconds
 
     def saved(self) -> None:
-        """InitialStates anew, when a save has been written."""
+        """Starts anew, when a save has been written."""
         self._saved = self._last = self._clock()

@@ -107,7 +107,7 @@ class Links:
         given_up: Mapping[Site, set[int]] | None = None,
         flow: bool = True,
     ):
-        """InitialStates empty.
+        """Starts empty.
 
         Args:
           prefer: the order in which the factors of a reshaped axis are tried.

@@ -28,7 +28,7 @@ TINY = Source("tiny", make)
 
 
 def in_another_process(body, *arguments):
-    """InitialStates a process that prepares what `make`, defined in `body`, makes."""
+    """Starts a process that prepares what `make`, defined in `body`, makes."""
     head = """
         import sys, time
         from pathlib import Path

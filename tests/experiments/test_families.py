@@ -20,7 +20,7 @@ from lth_jax.types import Batch
 def step_of(experiment, loaded):
     """The shapes after one step on the first examples."""
     examples = jax.tree.map(jnp.asarray, loaded.train)
-    trainer = trainers.trainer(experiment, loaded)
+    trainer = trainers.task(experiment, loaded).trainer
 
     def one(key):
         member = init_member(trainer, key, key, trainers.hyper(experiment), examples.x[:1])
@@ -99,7 +99,7 @@ def test_a_member_drops_as_often_as_its_own_number_says():
     def stepped(built, own):
         experiment = base.ladder().experiment
         experiment.model.options = ConfigDict({"features": (16, 10), "dropout": built})
-        trainer = trainers.trainer(experiment, IMAGES)
+        trainer = trainers.task(experiment, IMAGES).trainer
         examples = jax.tree.map(jnp.asarray, IMAGES.train)
         examples = examples._replace(x=examples.x + 1)
         numbers = trainers.hyper(experiment) | {"dropout": own}
@@ -117,7 +117,7 @@ def test_a_chance_to_drop_lies_below_1():
     with pytest.raises(
         UserError, match=r"`model.options.dropout` is 1.0; it must be a number in \[0, 1\)"
     ):
-        trainers.trainer(experiment, IMAGES)
+        trainers.task(experiment, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_bad_strengths_are_refused(train, message):
 
 def test_crops_need_images():
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
-        trainers.trainer(experiment_with(cutmix=1.0), made((5,)))
+        trainers.task(experiment_with(cutmix=1.0), made((5,)))
 
 
 def test_the_step_schedule_falls_to_a_tenth_twice():

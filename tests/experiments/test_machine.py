@@ -57,7 +57,7 @@ def test_processes_that_cannot_be_are_one_sentence():
         ),
         ({"coordinator": "here:1"}, "one of the 0 of `machine.processes`"),
         ({"coordinator": "auto"}, "`machine.coordinator` is 'auto': "),
-        ({"patience": 0}, "`machine.patience` is 0"),
+        ({"init_timeout_s": 0}, "`machine.init_timeout_s` is 0"),
     ]:
         with pytest.raises(UserError, match=message):
             machine.join(machine_of(**changes))

@@ -32,11 +32,12 @@ def config(name, **options):
 )
 def test_a_network_takes_a_step(name):
     experiment = config(name, **{"every_step": False} if "decoder" in name else {})
+    experiment.train.batch_size = 2
     x = jnp.zeros((2, 224, 224, 3) if name in LARGE else (2, 32, 32, 3))
     batch = Batch(x, jnp.zeros(2, jnp.int32))
-    trainer = trainers.trainer(
+    trainer = trainers.task(
         experiment, Dataset("zeros", *[batch] * 3, classes=10, fingerprint="")
-    )
+    ).trainer
     make = functools.partial(init_member, trainer, hyper=trainers.hyper(experiment), example=x)
     member = jax.eval_shape(make, jax.random.key(0), jax.random.key(1))
     step = functools.partial(train_step, trainer)

@@ -46,7 +46,7 @@ def free_port():
 
 def start_job(workdir, data, *more, odd=(), patience=60, coming=(0, 1), **how):
     """Two processes with two devices each; the second is given `odd` arguments too."""
-    job = {"coordinator": f"localhost:{free_port()}", "processes": 2, "patience": patience}
+    job = {"coordinator": f"localhost:{free_port()}", "processes": 2, "init_timeout_s": patience}
     flags = [f"--config.machine.{name}={value}" for name, value in job.items()]
     flags += [f"--config.machine.devices={DEVICES}", *more]
     own = [[f"--config.machine.process={i}", *(odd if i else ())] for i in coming]
@@ -110,7 +110,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
 
 def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     data, reference = alone
-    first, second = start_job(tmp_path, data, "--config.machine.data=host")
+    first, second = start_job(tmp_path, data, "--config.machine.data_placement=host")
     wait_for_segments(tmp_path, first, lambda n: n % 3 == 2)  # a chunk is partly trained
     second.kill()
     second.communicate()

@@ -153,7 +153,7 @@ def test_a_damaged_node_is_named_and_made_again(workdir, caplog):
         ({"controls": ("reinit", "reinit")}, r"`controls` is \('reinit', 'reinit'\)"),
         ({"rewind.what": "all"}, "`rewind.what` is 'all'"),
         ({"rewind.step": 30}, "`rewind.step` is 30"),
-        ({"prune.step": 31}, "`prune.step` is 31"),
+        ({"prune.score_step": 31}, "`prune.score_step` is 31"),
         ({"data.name": "digitz"}, "did you mean 'digits'"),
         ({"data.validation": 5000}, "`data.validation`"),
         ({"train.batch_size": 201}, "`train.batch_size` is 201, more than the 200"),

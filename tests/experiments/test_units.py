@@ -35,7 +35,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def structured(workdir):
-    changes = {"prune.granularity": "units", "prune.scope": "layerwise", "prune.multiple": 2}
+    changes = {"prune.granularity": "units", "prune.scope": "layerwise", "prune.unit_multiple": 2}
     return runner.run(config_in(workdir, **changes, controls=("reinit", "random_units")), COMMAND)
 
 
@@ -209,7 +209,7 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
     [
         ({"prune.granularity": "unit"}, "`prune.granularity`"),
         ({"prune.reduction": "median"}, "`prune.reduction`"),
-        ({"prune.multiple": 0}, "`prune.multiple` is 0"),
+        ({"prune.unit_multiple": 0}, "`prune.unit_multiple` is 0"),
         ({"prune.granularity": "units", "prune.scope": "erk"}, "`prune.scope` is 'erk'"),
         ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` are of weights"),
         ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),

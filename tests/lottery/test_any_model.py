@@ -137,7 +137,7 @@ def climbed(model, folder, rewind):
         eval_every=2,
     )
     data = Splits(examples(0, 24), examples(1, 6), examples(2, 6))
-    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2})
+    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2}, 4)
     scope = scopes.globally(minimum=1)
     params, _ = task.shapes
     prunable = masks.prunable_leaves(params)

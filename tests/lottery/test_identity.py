@@ -121,7 +121,7 @@ def data_of(seed=0):
 
 def setup_of(trainer=None, data=None, hyper=None, **seeds):
     hyper = {"learning_rate": 0.1} if hyper is None else hyper
-    task = Task.from_parts(trainer or small(), data or data_of(), hyper)
+    task = Task.from_parts(trainer or small(), data or data_of(), hyper, 4)
     return Setup(task, Seeds(**{"root": jax.random.key(0), "replicates": 2, **seeds}))
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from lth_jax import keys
 from lth_jax.lottery import Hooks, check_ladder, make_experiment, run_ladder
-from lth_jax.lottery.ladder import _on_device, _on_host
 from lth_jax.models import MLP, from_linen
 from lth_jax.store import Store
 from tests.lottery.test_ladder import PLANS, by_arm, make_ladder, make_setup
@@ -74,7 +73,7 @@ def test_the_default_implementation_decides_no_number(tmp_path):
 
 def test_keys_in_an_optimizers_state_keep_their_implementation():
     state = optax.EmptyState(), jax.random.split(jax.random.key(1, impl="rbg"), 2)
-    found = _on_device(_on_host(state), jax.eval_shape(lambda tree: tree, state))
+    found = keys.from_data(keys.to_data(state), jax.eval_shape(lambda tree: tree, state))
     assert found[1].dtype == state[1].dtype
     np.testing.assert_array_equal(*map(jax.random.key_data, (found[1], state[1])))
 

@@ -60,7 +60,7 @@ def make_setup(rate=1e-2, traces=None, replicates=R):
         eval_every=EVERY,
     )
     data = Splits(examples(0, 24), examples(1, 10), examples(2, 10))
-    task = Task.from_parts(trainer, data, {"learning_rate": rate})
+    task = Task.from_parts(trainer, data, {"learning_rate": rate}, STOP)
     return Setup(task, Seeds(jax.random.key(5), replicates))
 
 

@@ -92,7 +92,7 @@ def nodes(heads, tmp_path_factory):
         eval_every=2,
     )
     data = Splits(examples(0, 24), examples(1, 6), examples(2, 6))
-    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2})
+    task = Task.from_parts(trainer, data, {"learning_rate": 1e-2}, 4)
     scope, prunable = st.by_group(heads), st.prunable(heads)
     made = {name: make(heads, st.fan_in) for name, make in UNIT_CONTROLS.items()}
     ladder = Ladder(

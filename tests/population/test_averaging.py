@@ -9,7 +9,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.landscape import renew_state
-from lth_jax.lottery import Data, level
+from lth_jax.lottery import Splits, node_training
 from lth_jax.models import MLP, ResNet
 from lth_jax.population import segment
 from lth_jax.population.averaging import average_of, averaged, mean_network
@@ -115,8 +115,8 @@ def test_a_ladder_tests_keeps_and_prunes_the_mean():
     chex.assert_trees_all_close(record.best_params, mean, rtol=1e-5, atol=1e-7)
     wanted = segment.evaluate(trainer, mean, {}, VALIDATION)
     np.testing.assert_allclose(info["validation_loss"], wanted["loss"], rtol=1e-5)
-    data = Data(TRAIN, VALIDATION, VALIDATION)
-    results, end = level.measure(trainer, after, record, data)
+    data = Splits(TRAIN, VALIDATION, VALIDATION)
+    results, end, _ = node_training.measure(trainer, after, record, data)
     np.testing.assert_allclose(results["test_loss_final"], wanted["loss"], rtol=1e-5)
     chex.assert_trees_all_close(end.params, mean, rtol=1e-5, atol=1e-7)
 

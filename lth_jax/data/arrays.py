@@ -1,0 +1,88 @@
+"""A user's own arrays as training, validation and test data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax.data.checks import check_real
+from lth_jax.keys import check_seed
+from lth_jax.types import Batch, Splits
+
+NAMES = ("train", "validation", "test")
+
+
+def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits:
+    """Inputs and targets as three splits, on the device.
+
+    Args:
+      data: `(x, y)`, which is split at random; or `{"train": (x, y), "test": (x, y)}`, with
+        `"validation"` or not, in which case it is taken from the training examples. `x` and `y` are
+        arrays, or pytrees of arrays, with the examples along the first axis.
+      validation: the fraction of the training examples that is held out for validation.
+      test: the fraction of all examples that is held out for testing, of `(x, y)` alone.
+      seed: of the split, in [0, 2³²).
+
+    Returns:
+      The splits; floats as float32 and integers as int32, unless JAX is in x64 mode.
+
+    Raises:
+      ValueError: a split is empty, has parts of different lengths, or is not known.
+      TypeError: `data` is neither a pair nor a mapping of pairs.
+
+    >>> x, y = np.zeros((100, 4)), np.arange(100) % 2
+    >>> [len(split.y) for split in from_arrays((x, y))]
+    [72, 8, 20]
+    >>> [len(split.y) for split in from_arrays({"train": (x, y), "test": (x[:10], y[:10])})]
+    [90, 10, 10]
+    """
+    for name, fraction in (("validation", validation), ("test", test)):
+        check_real(name, fraction, 0.0, 1.0)
+    check_seed(seed)
+    if isinstance(data, Mapping):
+        parts = {name: _pair(name, pair) for name, pair in data.items()}
+    else:
+        rest, held_out = _split(_pair("data", data), test, seed, "test")
+        parts = {"train": rest, "test": held_out}
+    unknown = [name for name in parts if name not in NAMES]
+    missing = [name for name in ("train", "test") if name not in parts]
+    if unknown or missing:
+        raise ValueError(
+            f"`data` has the splits {sorted(parts)}; it must have 'train' and 'test', and may have "
+            "'validation'."
+        )
+    if "validation" not in parts:
+        parts["train"], parts["validation"] = _split(parts["train"], validation, seed, "validation")
+    return Splits(**{name: jax.tree.map(jnp.asarray, parts[name]) for name in NAMES})
+
+
+def _pair(name: str, pair: Any) -> Batch:
+    """Inputs and targets of one length."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        kind = type(pair).__name__
+        raise TypeError(f"`{name}` must be a pair `(x, y)` of arrays, but is of type {kind}.")
+    batch = Batch(*(jax.tree.map(np.asarray, part) for part in pair))
+    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
+    if len(lengths) != 1 or 0 in lengths:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
+        raise ValueError(
+            f"`{name}` has arrays of shapes {shapes}; all must have the same number of examples, "
+            "at least 1, along their first axis."
+        )
+    return batch
+
+
+def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, Batch]:
+    """A random part of the examples, and the others before it."""
+    size = len(jax.tree.leaves(batch)[0])
+    held_out = int(size * fraction)
+    if not 0 < held_out < size:
+        raise ValueError(
+            f"`{name}` is {fraction:g}; of {size} examples it must hold out at least 1 and leave 1."
+        )
+    order = np.random.default_rng([seed, NAMES.index(name)]).permutation(size)
+    rows = np.sort(order[held_out:]), np.sort(order[:held_out])
+    rest, part = (Batch(*jax.tree.map(lambda leaf, r=r: leaf[r], tuple(batch))) for r in rows)
+    return rest, part
