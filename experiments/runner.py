@@ -1,4 +1,4 @@
-"""Runs one experiment: opens its run folder, climbs its ladder, and draws its report."""
+"""Runs one experiment: opens its run folder, trains its ladder, and draws its report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,30 +13,10 @@ from experiments import machine as machines
 from experiments.flags import UserError
 from experiments.live_units import describe
 from experiments.messages import user_errors
-from experiments.progress import Display
 from lth_jax import store as stores
-from lth_jax.lottery import (
-    Entry,
-    Experiment,
-    Hooks,
-    Programs,
-    Progress,
-    Task,
-    check_ladder,
-    level_sizes,
-    run_ladder,
-)
-from lth_jax.lottery.initial_states import InitialStates
-from lth_jax.population import (
-    DRIVERS,
-    OnHost,
-    Plan,
-    candidate_plans,
-    choose_plan,
-    fitted,
-    read_plan,
-    widths_for,
-)
+from lth_jax.lottery import Experiment, Task, check_ladder, level_sizes
+from lth_jax.lottery.running import data_placement, recorded_plans, train_run
+from lth_jax.population import DRIVERS, Plan, candidate_plans, widths_for
 from lth_jax.report import level_table, read_run, write_report
 
 
@@ -62,7 +42,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
         machines.note_precision(experiment.train.compute_dtype)
     try:
         planned = team.each(lambda: _experiment(config))
-        plan = configured_plan(machine) | {"data": data_on(planned.task)}
+        plan = configured_plan(machine) | {"data": data_placement(planned.task)}
         team.check_same(config=experiment.to_dict(), identity=planned.identity, plan=plan)
         with stores.open_run(
             machine.workdir,
@@ -76,8 +56,19 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             store = stores.Store(machine.workdir, team)
             done = run.is_complete(store)
             if not done:
-                _run_ladder(machine, planned, run, store)
-                run.finish()
+                sizes = level_sizes(planned.seeds, planned.ladder)
+                with user_errors():
+                    choices = candidates(machine, widths_for(sizes))
+                    plans = recorded_plans(planned, run, choices, machines.plan_cache(machine))
+                train_run(
+                    planned,
+                    run,
+                    store,
+                    plans,
+                    progress=machine.progress,
+                    save_seconds=machine.save_seconds,
+                    note=machines.compilations,
+                )
             team.on_leader(lambda: _show(machine, run.path, planned.task, done))
             return run.path
     except (stores.StoreError, OSError) as error:
@@ -105,129 +96,16 @@ def _show(machine: ConfigDict, path: Path, task: Task, was_done: bool) -> None:
     print(f"page: {page}")
 
 
-def _run_ladder(
-    machine: ConfigDict, planned: Experiment, run: stores.Run, store: stores.Store
-) -> None:
-    ladder = planned.ladder
-    sizes = level_sizes(planned.seeds, ladder)
-    lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
-    work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
-    with Display(run.path.name, work, machine.progress and store.team.first) as display:
-        plans = recorded_plans(machine, run, planned)
-        for note in device_notes(plans):
-            display.say(note)
-        run.restart()
-        with stores.on_signals() as stop:
-            hooks = _hooks(run, display, stop, store.team)
-            seconds = machine.save_seconds
-            run_ladder([planned], store=store, plans=plans, hooks=hooks, save_seconds=seconds)
-        display.say(f"{sum(sizes)} members in {display.spent()}; {machines.compilations()}")
-
-
-def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Team) -> Hooks:
-    def on_progress(progress: Progress) -> None:
-        run.log(_record(progress))
-        display.advance(progress)
-        if progress.step < progress.stop:
-            stop.check(team)
-
-    def on_node(i: int, entry: Entry) -> None:
-        run.add(**entry._asdict())
-        display.node(entry)
-        stop.check(team)
-
-    def on_replan(level: int, plan: Plan) -> None:
-        run.add_replan({"level": level, **plan._asdict()})
-        display.done(-sum(entry["member_steps"] for entry in run.drop(level)))
-        display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
-
-    return Hooks(on_progress, lambda: stop.check(team), on_node, on_replan)
-
-
-def _record(progress: Progress) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
-    n = len(progress.specs)
-    return {
-        "level": progress.level,
-        "density": progress.densities[0],
-        "step": progress.step,
-        "seconds": progress.seconds,
-        "members": [list(spec.label) for spec in progress.specs],
-        **{name: value[:n].tolist() for name, value in progress.info.items()},
-    }
-
-
-def recorded_plans(
-    machine: ConfigDict, run: stores.Run, planned: Experiment
-) -> Sequence[tuple[int, Plan]]:
-    """The plan this run began with, chosen and written down at its first start, and its changes."""
-    if run.plan is None:
-        plan, evidence = _choose(machine, planned)
-        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data_on(planned.task)})
-    return [(0, read_plan(run.plan)), *((r["level"], read_plan(r)) for r in run.replans)]
-
-
-def device_notes(plans: Sequence[tuple[int, Plan]]) -> list[str]:
-    """A sentence for each plan that was made for devices which are not there.
-
-    Raises:
-      UserError: a plan cannot run on those that are.
-    """
-    notes = []
-    for level, plan in plans:
-        with user_errors():
-            here = fitted(plan, jax.device_count(), jax.process_count())
-        if here != plan:
-            notes.append(
-                f"From level {level} on the plan has {plan.devices} devices; here its members "
-                f"train on {here.devices}, {here.vmapped} at once on each."
-            )
-    return notes
-
-
 def configured_plan(machine: ConfigDict) -> dict[str, Any]:
-    """What a config says of the plan."""
+    """The fields of a config that decide the plan."""
     return {name: machine[name] for name in ("chunk", "driver", "devices")}
 
 
-def data_on(task: Task) -> str:
-    """Where training reads its data."""
-    return "host" if isinstance(task.data.train, OnHost) else "device"
-
-
-def _choose(machine: ConfigDict, planned: Experiment) -> tuple[Plan, list[dict[str, Any]]]:
-    sizes = level_sizes(planned.seeds, planned.ladder)
-    plans = candidates(machine, widths_for(sizes))
-    if machine.chunk and machine.driver:
-        return plans[0], []
-    return measure_plans(machine, planned, sizes, plans)
-
-
 def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
-    """The plans to measure for chunks of these widths; the first is what a config tells."""
+    """The plans to measure for chunks of these widths; the one that a config sets, if it does."""
     if machine.chunk and machine.driver:
         return [Plan(machine.chunk, machine.driver, machine.devices or jax.process_count())]
     drivers = [machine.driver] if machine.driver else DRIVERS
     widths = [machine.chunk] if machine.chunk else widths
     devices = machines.devices(machine, max(widths))
     return candidate_plans(widths, devices, drivers, jax.process_count())
-
-
-def measure_plans(
-    machine: ConfigDict, planned: Experiment, sizes: Sequence[int], candidates: Sequence[Plan]
-) -> tuple[Plan, list[dict[str, Any]]]:
-    """The cheapest plan for levels of these sizes, measured on an experiment's dense networks."""
-    task = planned.task
-    members = InitialStates([planned], Programs(task.trainer)).dense()
-    with user_errors():
-        return choose_plan(
-            task.trainer,
-            members,
-            task.data.train,
-            task.data.validation,
-            sizes,
-            candidates=candidates,
-            steps=planned.ladder.stop,
-            plan_cache=machines.plan_cache(machine),
-            team=stores.everyone(),
-        )

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import build
+from experiments import machine as machines
 from experiments.groups import Group, Job, Sharing, shown
-from experiments.progress import Display, clock
-from experiments.runner import candidates, data_on, device_notes, measure_plans
+from experiments.messages import user_errors
+from experiments.runner import candidates
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, MemberTable, Progress, run_ladder, timeline
+from lth_jax.lottery.progress import Display, clock
+from lth_jax.lottery.running import data_placement, device_notes, measure_plans
 from lth_jax.population import Plan, read_plan
 
 WIDTHS = (16, 64)
@@ -66,7 +69,9 @@ class Worker:
         progress = self._machine.progress and self._team.first
         shown = Display(title, member_steps(group), progress)
         with shown as display, stores.on_signals() as stop:
-            for note in device_notes(plans):
+            with user_errors():
+                notes = device_notes(plans)
+            for note in notes:
                 display.say(note)
             run_ladder(
                 [job.experiment for job in group.jobs],
@@ -162,8 +167,11 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
     planned, sizes = group.jobs[0].experiment, [len(level) for level in group.members.levels]
     plans = candidates(machine, [w for w in WIDTHS if w <= max(sizes)] or [max(sizes)])
     measured = always or not (machine.chunk and machine.driver)
-    plan, evidence = measure_plans(machine, planned, sizes, plans) if measured else (plans[0], [])
-    return {**plan._asdict(), "evidence": evidence, "data": data_on(planned.task)}
+    plan, evidence = plans[0], list[dict[str, Any]]()
+    if measured:
+        with user_errors():
+            plan, evidence = measure_plans(planned, sizes, plans, machines.plan_cache(machine))
+    return {**plan._asdict(), "evidence": evidence, "data": data_placement(planned.task)}
 
 
 class Outlook(NamedTuple):

@@ -185,10 +185,9 @@ class Task:
 
     def __repr__(self) -> str:
         examples = len(jax.tree.leaves(self.data.train.y)[0])
-        batch = jax.eval_shape(lambda key: self.trainer.order(key, 0, 1), jax.random.key(0)).shape[
-            1
-        ]
-        return f"Task({self.name}, {examples:,} training examples, {self.steps:,} steps of {rows.shape[1]})"
+        rows = jax.eval_shape(lambda key: self.trainer.order(key, 0, 1), jax.random.key(0))
+        size = f"{examples:,} training examples, {self.steps:,} steps of {rows.shape[1]}"
+        return f"Task({self.name}, {size})"
 
 
 def as_splits(data: Any) -> Splits:

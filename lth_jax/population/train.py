@@ -43,7 +43,7 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
     Returns:
       `(members, records, train, validation, step, n) -> (members, records, info)`, where the
       leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.eval_every`
-      number of steps to train. Members and records are donated: do not use the ones passed in again.
+      number of steps. Members and records are donated: do not use the ones passed in again.
     """
     check_plan(plan)
     segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)

@@ -168,13 +168,13 @@ def nothing_is_accepted(monkeypatch):
     """An experiment that is accepted is an error, not a training; 4 GiB of memory are free."""
     for name in ("free_bytes", "host_free_bytes"):
         monkeypatch.setattr(estimate, name, lambda: 4 << 30)  # the same on every machine
-    make = build.cell
+    make = build.experiment_of
 
-    def cell(experiment, loaded):
+    def refused(experiment, loaded):
         make(experiment, loaded)
         raise AssertionError("the experiment is accepted")
 
-    monkeypatch.setattr(build, "cell", cell)
+    monkeypatch.setattr(build, "experiment_of", refused)
 
 
 def ended(command, workdir, arguments, monkeypatch):

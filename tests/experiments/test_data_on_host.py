@@ -2,8 +2,9 @@
 
 import pytest
 
-from experiments import build, machine, runner
+from experiments import build, machine, runner, trainers
 from experiments.flags import UserError
+from lth_jax.lottery import running
 from lth_jax.population import OnHost
 from tests.experiments import tiny
 
@@ -20,9 +21,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("prepared")
 
 
-def lab_of(config):
+def task_of(config):
     loaded = build.dataset(config)
-    return build.task(config.experiment, loaded)
+    return trainers.task(config.experiment, loaded)
 
 
 @pytest.mark.parametrize(
@@ -37,17 +38,19 @@ def lab_of(config):
 )
 def test_data_are_where_they_fit_or_where_the_config_says(folder, monkeypatch, where, free, found):
     monkeypatch.setattr(build, "free_bytes", lambda: free)
-    task = lab_of(config_in(folder, where))
-    assert runner.data_on(task) == found
+    task = task_of(config_in(folder, where))
+    assert running.data_placement(task) == found
     assert isinstance(task.data.train, OnHost) == (found == "host")
 
 
 def test_what_needs_all_data_at_once_keeps_them_on_the_device(folder, monkeypatch):
     monkeypatch.setattr(build, "free_bytes", lambda: 10)
-    assert runner.data_on(lab_of(config_in(folder, share=50))) == "device"
-    with pytest.raises(UserError, match=r"`machine\.data` is 'host', but `train\.share`"):
+    assert running.data_placement(task_of(config_in(folder, share=50))) == "device"
+    with pytest.raises(UserError, match=r"`machine\.data_placement` is 'host', but `train\.share`"):
         build.dataset(config_in(folder, "host", share=50))
-    with pytest.raises(UserError, match=r"`machine\.data` is 'disk'; there is no such name"):
+    with pytest.raises(
+        UserError, match=r"`machine\.data_placement` is 'disk'; there is no such name"
+    ):
         machine.prepare(config_in(folder, "disk").machine)
 
 

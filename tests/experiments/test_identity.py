@@ -96,7 +96,7 @@ def main(workdir):
     sweep.run_sweep(cells[0][1], cells, ["python"])
     students_of = {}
     for _, config in cells:
-        cell = build.cell(config.experiment, build.dataset(config))
+        cell = build.experiment_of(config.experiment, build.dataset(config))
         students_of[config.experiment.train.distill.teacher] = Path(
             config.machine.workdir
         ) / build.run_name(config.experiment, cell)

@@ -4,6 +4,7 @@ import pytest
 
 from experiments import machine, runner
 from experiments.flags import UserError
+from lth_jax.lottery import running
 from lth_jax.population import Plan
 from tests.experiments import tiny
 
@@ -65,8 +66,8 @@ def test_processes_that_cannot_be_are_one_sentence():
 
 
 def test_a_plan_for_other_devices_is_told_and_runs():
-    assert runner.device_notes([(0, Plan(8, devices=8))]) == []
-    [note] = runner.device_notes([(0, Plan(8)), (2, Plan(16, devices=16))])
+    assert running.device_notes([(0, Plan(8, devices=8))]) == []
+    [note] = running.device_notes([(0, Plan(8)), (2, Plan(16, devices=16))])
     assert note.startswith(
         "From level 2 on the plan has 16 devices; here its members train on 8, 1"
     )

@@ -57,7 +57,7 @@ def subject_of(model, options, data, data_options, tmp_path):
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
     loaded = build.dataset(config)
     task = build.task(experiment, loaded)
-    run = finished.Finished(None, None, experiment, task, loaded, "")
+    run = finished.Finished(None, None, experiment, task, None, loaded, "")
     instrument = measure.Instrument(run, 8)
     params, state = task.trainer.model.init(jax.random.key(0), task.data.test.x[:1])
     named = [trees.to_named(jax.tree.map(np.asarray, tree)) for tree in (params, state)]

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from experiments import build, runner, sweep
-from experiments.progress import Display
 from lth_jax import cli
-from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder
+from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder, running
+from lth_jax.lottery.progress import Display
 from lth_jax.population import Plan
 from lth_jax.report import read_run
 from lth_jax.store import ALONE, Stop, Store, open_run, read_entry
 from lth_jax.store.files import read_json
 from tests.experiments import swept, tiny
-from tests.lottery.test_ladder import make_lab, make_ladder
+from tests.lottery.test_ladder import make_ladder, make_setup
 
 OOM = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
@@ -81,19 +81,21 @@ class Ladders:
     """A ladder of three levels with runs on disk: `chunk` members at a time, then as recorded."""
 
     def __init__(self, folder, replicates):
-        task = make_lab(replicates=replicates)
-        self.cell = make_experiment(task, make_ladder(task, controls=("shuffle",)))
-        self.folder, self.programs = folder, Programs(task.trainer)
+        setup = make_setup(replicates=replicates)
+        self.experiment = make_experiment(*setup, make_ladder(setup, controls=("shuffle",)))
+        self.folder, self.programs = folder, Programs(setup.task.trainer)
         self.expected = functools.cache(lambda *plans: self.run(f"as recorded {plans}", plans))
 
     def run(self, name, plans):
         """The manifest, the changes of plan, and the bar's count of member-steps over the total."""
         folder = Path(self.folder, name.replace(" ", "_"))
-        store, sizes = Store(folder), [self.cell.seeds.replicates * n for n in (1, 2, 2)]
-        display = Display("", [self.cell.ladder.stop * n for n in sizes], False)
+        store, sizes = Store(folder), [self.experiment.seeds.replicates * n for n in (1, 2, 2)]
+        display = Display("", [self.experiment.ladder.stop * n for n in sizes], False)
         with open_run(folder, name="tiny", config={}, env={}) as run:
-            hooks = runner._hooks(run, display, Stop(), ALONE)
-            run_ladder([self.cell], store=store, plans=plans, hooks=hooks, programs=self.programs)
+            hooks = running._hooks(run, display, Stop(), ALONE)
+            run_ladder(
+                [self.experiment], store=store, plans=plans, hooks=hooks, programs=self.programs
+            )
             assert display._finished == display._total
             return store, run.nodes, [(r["level"], r["chunk"]) for r in run.replans]
 
@@ -169,7 +171,7 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     changes = {"controls": ("shuffle",)}
     starved = runner.run(config_in(tiny, tmp_path / "starved", **changes), ["python"])
     recorded = config_in(tiny, tmp_path / "recorded", **changes)
-    cell = build.cell(recorded.experiment, build.dataset(recorded))
+    cell = build.experiment_of(recorded.experiment, build.dataset(recorded))
     what = {"name": recorded.experiment.name, "config": recorded.experiment.to_dict()}
     what["identity"] = build.run_identity(cell)
     with open_run(recorded.machine.workdir, env={}, **what) as run:
@@ -184,7 +186,7 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
 
 
 def run_name(config):
-    cell = build.cell(config.experiment, build.dataset(config))
+    cell = build.experiment_of(config.experiment, build.dataset(config))
     return build.run_name(config.experiment, cell)
 
 

@@ -81,7 +81,7 @@ def test_cells_that_differ_in_numbers_are_one_population(workdir):
     )
     [group] = found
     assert len(group.jobs) == 2**7 and len(sharing.programs) == 1
-    trainers = {id(job.cell.task.trainer) for job in group.jobs}
+    trainers = {id(job.experiment.task.trainer) for job in group.jobs}
     assert len(trainers) == 1
     # 2 rates, decays and seeds: 8 trunks of 2 replicates, shared by all the rest.
     assert len(group.roster.levels[0]) == 16
@@ -117,7 +117,7 @@ def test_strengths_of_noise_and_mixing_are_numbers_and_their_absence_is_a_progra
 def test_a_shared_order_of_the_data_is_one_of_the_numbers(workdir):
     found, _ = grouped(config_in(workdir), shared_order=[False, True])
     [group] = found
-    keys = [starts.replicate_keys(job.cell.task, "data") for job in group.jobs]
+    keys = [starts.replicate_keys(job.experiment.seeds, "data") for job in group.jobs]
     assert [len({*map(str, of)}) for of in keys] == [2, 1]
 
 

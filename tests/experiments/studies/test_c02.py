@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in, tiny
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c02
 from experiments.studies import c02_at_least_one as c2

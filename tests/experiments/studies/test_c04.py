@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in
+from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c04
 from experiments.studies import c04_structured as c4

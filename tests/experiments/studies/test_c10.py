@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in
+from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c10
 from experiments.studies import c10_attention as study

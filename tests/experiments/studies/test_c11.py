@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in
+from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c11
 from experiments.studies import c11_recurrent as study

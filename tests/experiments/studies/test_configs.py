@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in
+from tests.experiments.studies.study_runs import runner_in
 
 from experiments import checks
 from experiments.configs.studies.common import SIZES

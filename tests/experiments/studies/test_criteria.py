@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in, tiny
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments import build
 from experiments.configs.studies import criteria as configs
@@ -21,7 +21,7 @@ def test_every_criterion_keeps_as_many_weights(name):
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
     data = Splits(split, split, split)
-    task = build.seeded(config.experiment, build.trainer(config.experiment, data), data)
+    task = build.task(config.experiment, data)
     points = [
         trees.to_named(task.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
     ]

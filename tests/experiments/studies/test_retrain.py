@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runner import runner_in, tiny
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import common
 

@@ -1,4 +1,4 @@
-"""What the user sees while a ladder is climbed: a bar with level, density, speed and time left."""
+"""A progress bar for a ladder: level, density, speed and time left."""
 
 import sys
 import time
@@ -9,8 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lth_jax.lottery import Entry
-from lth_jax.lottery import Progress as Segment
+from lth_jax.lottery.ladder import Entry
+from lth_jax.lottery.node_training import Progress as Segment
 
 
 class Display:

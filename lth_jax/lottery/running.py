@@ -1,0 +1,181 @@
+"""One experiment as a run of the store: its plan, its progress, its manifest."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lth_jax import store as stores
+from lth_jax.lottery.initial_states import InitialStates
+from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
+from lth_jax.lottery.member_table import Plans
+from lth_jax.lottery.node_training import Progress
+from lth_jax.lottery.programs import Programs
+from lth_jax.lottery.progress import Display
+from lth_jax.lottery.spec import Experiment, level_sizes
+from lth_jax.population.placement import Plan, fitted, read_plan
+from lth_jax.population.planning import choose_plan
+from lth_jax.population.streaming import OnHost
+from lth_jax.population.task import Task
+from lth_jax.store import SAVE_SECONDS
+
+
+def recorded_plans(
+    experiment: Experiment,
+    run: stores.Run,
+    candidates: Sequence[Plan],
+    plan_cache: Path | None = None,
+) -> Plans:
+    """The plan of a run, chosen and recorded at its first start, and its later changes.
+
+    Args:
+      experiment: what to train.
+      run: from `store.open_run`.
+      candidates: plans to measure; a single one is not measured.
+      plan_cache: a folder in which choices of plans are kept for later runs.
+
+    Raises:
+      ValueError: no plan fits the devices or the memory.
+    """
+    if run.plan is None:
+        plan, evidence = candidates[0], list[dict[str, Any]]()
+        if len(candidates) > 1:
+            sizes = level_sizes(experiment.seeds, experiment.ladder)
+            plan, evidence = measure_plans(experiment, sizes, candidates, plan_cache)
+        data = data_placement(experiment.task)
+        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data})
+    plans = [(0, read_plan(run.plan)), *((r["level"], read_plan(r)) for r in run.replans)]
+    device_notes(plans)
+    return plans
+
+
+def train_run(
+    experiment: Experiment,
+    run: stores.Run,
+    store: stores.Store,
+    plans: Plans,
+    *,
+    progress: bool = True,
+    save_seconds: float = SAVE_SECONDS,
+    note: Callable[[], str] | None = None,
+) -> None:
+    """Trains an experiment to its end, in a run that this process holds, and marks it finished.
+
+    Args:
+      experiment: what to train.
+      run: from `store.open_run`.
+      store: where nodes are and go.
+      plans: from `recorded_plans`.
+      progress: whether to show a progress bar.
+      save_seconds: how much training a kill may repeat.
+      note: a sentence for the end, after the number of members and the time.
+
+    Raises:
+      store.Interrupted: a signal came; what was trained is saved.
+    """
+    seeds, ladder = experiment.seeds, experiment.ladder
+    sizes = level_sizes(seeds, ladder)
+    lengths = [ladder.stop] + [ladder.stop - ladder.rewind.step] * len(ladder.counts)
+    work = [n * steps for n, steps in zip(sizes, lengths, strict=True)]
+    with Display(run.path.name, work, progress and store.team.first) as display:
+        for line in device_notes(plans):
+            display.say(line)
+        run.restart()
+        with _stop_on_signals() as stop:
+            hooks = _hooks(run, display, stop, store.team)
+            run_ladder(
+                [experiment], store=store, plans=plans, hooks=hooks, save_seconds=save_seconds
+            )
+        more = f"; {note()}" if note else ""
+        display.say(f"{sum(sizes)} members in {display.spent()}{more}")
+    run.finish()
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[stores.Stop]:
+    """`store.on_signals` in the main thread, which alone gets signals; else a stop without them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield stores.Stop()
+        return
+    with stores.on_signals() as stop:
+        yield stop
+
+
+def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Team) -> Hooks:
+    def on_progress(progress: Progress) -> None:
+        run.log(_record(progress))
+        display.advance(progress)
+        if progress.step < progress.stop:
+            stop.check(team)
+
+    def on_node(i: int, entry: Entry) -> None:
+        run.add(**entry._asdict())
+        display.node(entry)
+        stop.check(team)
+
+    def on_replan(level: int, plan: Plan) -> None:
+        run.add_replan({"level": level, **plan._asdict()})
+        display.done(-sum(entry["member_steps"] for entry in run.drop(level)))
+        display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
+
+    return Hooks(on_progress, lambda: stop.check(team), on_node, on_replan)
+
+
+def _record(progress: Progress) -> dict[str, Any]:
+    """A line of metrics.jsonl."""
+    n = len(progress.specs)
+    return {
+        "level": progress.level,
+        "density": progress.densities[0],
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "members": [list(spec.label) for spec in progress.specs],
+        **{name: value[:n].tolist() for name, value in progress.info.items()},
+    }
+
+
+def measure_plans(
+    experiment: Experiment,
+    sizes: Sequence[int],
+    candidates: Sequence[Plan],
+    plan_cache: Path | None = None,
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """The cheapest plan for levels of these sizes, measured on an experiment's dense networks."""
+    task = experiment.task
+    members = InitialStates([experiment], Programs(task.trainer)).dense()
+    return choose_plan(
+        task.trainer,
+        members,
+        task.data.train,
+        task.data.validation,
+        sizes,
+        candidates=candidates,
+        steps=experiment.ladder.stop,
+        plan_cache=plan_cache,
+        team=stores.everyone(),
+    )
+
+
+def device_notes(plans: Plans) -> list[str]:
+    """A sentence for each plan that was made for devices which are not there.
+
+    Raises:
+      ValueError: a plan cannot run on those that are.
+    """
+    notes = []
+    for level, plan in plans:
+        here = fitted(plan, jax.device_count(), jax.process_count())
+        if here != plan:
+            notes.append(
+                f"From level {level} on the plan has {plan.devices} devices; here its members "
+                f"train on {here.devices}, {here.vmapped} at once on each."
+            )
+    return notes
+
+
+def data_placement(task: Task) -> str:
+    """Where the training data lie: `"host"` or `"device"`."""
+    return "host" if isinstance(task.data.train, OnHost) else "device"

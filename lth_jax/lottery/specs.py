@@ -1,0 +1,177 @@
+"""What a ladder does, by a few arguments: iterative pruning, one shot, sparse training."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from lth_jax.layouts import Layouts
+from lth_jax.lottery.controls import Control, named
+from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.spec import Ladder
+from lth_jax.population.task import Task
+from lth_jax.pruning import criteria, scopes
+from lth_jax.pruning.granularity import Granularity, weights
+from lth_jax.pruning.masks import ones_like, prunable_leaves
+from lth_jax.pruning.methods import Method
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.schedules import geometric
+from lth_jax.types import Prunable
+
+MakeMethod = Callable[..., Method]
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """What a ladder does at each level; from `imp`, `one_shot` or `sparse_training`.
+
+    Attributes:
+      densities: the density of each level from 1 on: a number, a tree of numbers, or None, which
+        keeps the mask of the level before.
+      criterion: scores the weights (`lth_jax.criteria`).
+      scope: over what scores compete (`lth_jax.globally`, …).
+      granularity: what is removed together (`lth_jax.granularity`).
+      rewind: what is set back between levels.
+      score_step: the step at which the criterion sees the parameters; None for the last.
+      batches: training examples for a criterion that needs them, a sequence of batches.
+      prunable: which leaves may be pruned, a tree of booleans; kernels by default.
+      layouts: the meaning of the kernels' axes; those that the model's framework gives by default.
+      methods: level -> function of `prunable`, `layouts`, `scope` and `steps` that makes a method.
+    """
+
+    densities: Sequence[Any]
+    criterion: criteria.Criterion = field(default_factory=criteria.magnitude)
+    scope: scopes.Scope = field(default_factory=scopes.globally)
+    granularity: Granularity = weights
+    rewind: Rewind = field(default_factory=Rewind)
+    score_step: int | None = None
+    batches: Any = None
+    prunable: Prunable | None = None
+    layouts: Layouts | None = None
+    methods: Mapping[int, MakeMethod] = field(default_factory=dict)
+
+
+def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
+    """Iterative magnitude pruning (Frankle and Carbin, 2019): train, prune, rewind, again.
+
+    Level i keeps the fraction `(1 − rate)^i` of the prunable weights.
+
+    Args:
+      levels: rounds of train-prune-rewind after the dense training.
+      rate: the fraction of the remaining weights that each round removes, in (0, 1).
+      rewind: the step to which weights and schedule return, or a `Rewind`.
+      **parts: further fields of `Spec`, such as `criterion`, `scope` and `granularity`.
+
+    Raises:
+      ValueError: an argument is out of range.
+      TypeError: there is no such field.
+
+    >>> [round(d, 3) for d in imp(levels=3).densities]
+    [0.8, 0.64, 0.512]
+    """
+    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 0:
+        raise ValueError(f"`levels` is {levels!r}; it must be an integer of at least 0.")
+    density = geometric(rate)
+    return Spec([density(i) for i in range(1, levels + 1)], rewind=_rewind(rewind), **parts)
+
+
+def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
+    """One round: train, prune to `density`, rewind, train.
+
+    With `score_step=0` and a criterion for initial weights (`criteria.snip`, `criteria.grasp`,
+    `criteria.synflow`) this is pruning at initialisation.
+
+    Args:
+      density: the fraction of the prunable weights that is kept, in (0, 1].
+      rewind: the step to which weights and schedule return, or a `Rewind`.
+      **parts: further fields of `Spec`.
+
+    >>> one_shot(0.1).densities
+    [0.1]
+    """
+    return Spec([_checked_density(density)], rewind=_rewind(rewind), **parts)
+
+
+def sparse_training(
+    method: MakeMethod, density: float, *, retrain: bool = False, **parts: Any
+) -> Spec:
+    """Training with a mask that moves, from the initial weights, beside the dense networks.
+
+    Level 1 trains by the method. It starts with a random mask of exactly `density`, or dense where
+    the method does so, and the mask of its end is a ticket like any other.
+
+    Args:
+      method: makes the method, for instance `lth_jax.methods.rigl` or
+        `functools.partial(methods.rigl, fraction=0.5)`; called with `prunable`, `layouts`, `scope`
+        and `steps`.
+      density: the fraction of the prunable weights that is kept in the end.
+      retrain: whether level 2 trains the initial weights again, under the final mask held fixed: is
+        the mask a winning ticket?
+      **parts: further fields of `Spec`. `criterion` makes the mask that level 1 starts with,
+        `criteria.random()` by default; `scope` is `erk()` by default.
+
+    >>> from lth_jax.pruning import methods
+    >>> sparse_training(methods.METHODS["rigl"], 0.1, retrain=True).densities
+    [0.1, None]
+    """
+    parts = {"criterion": criteria.random(), "scope": scopes.erk(), **parts}
+    densities = [_checked_density(density), *([None] if retrain else [])]
+    return Spec(densities, methods={1: method}, **parts)
+
+
+def make_ladder(
+    task: Task,
+    spec: Spec,
+    controls: Iterable[str] | Mapping[str, Control] = (),
+    control_levels: Iterable[int] | None = None,
+) -> Ladder:
+    """The ladder of a spec on a task: counts, pruner, methods and controls for its parameters.
+
+    Args:
+      task: what is trained.
+      spec: what to do.
+      controls: names in `lottery.CONTROLS`, or controls by name.
+      control_levels: the levels at which controls are trained; None for all.
+
+    Raises:
+      ValueError: the spec does not fit the parameters.
+    """
+    params, _ = task.shapes
+    prunable = prunable_leaves(params) if spec.prunable is None else spec.prunable
+    find, layouts = task.trainer.model.layouts, spec.layouts
+    if layouts is None:
+        layouts = find(task.example) if find else {}
+    options: dict[str, Any] = {"prunable": prunable, "layouts": layouts}
+    # Axes whose meaning is not known are an error now, not after the dense networks have trained.
+    mask = jax.eval_shape(ones_like, params)
+    jax.eval_shape(lambda p, m: spec.granularity.to_units(p, m, **options).scores, params, mask)
+    return Ladder(
+        counts=[
+            None if density is None else spec.scope.counts(params, density, **options)
+            for density in spec.densities
+        ],
+        pruner=prune(spec.criterion, spec.scope, spec.granularity),
+        prunable=prunable,
+        rewind=spec.rewind,
+        controls=controls if isinstance(controls, Mapping) else named(controls),
+        stop=task.steps,
+        score_step=task.steps if spec.score_step is None else spec.score_step,
+        control_levels=None if control_levels is None else frozenset(control_levels),
+        batches=spec.batches,
+        layouts=layouts,
+        methods={
+            level: make(scope=spec.scope, steps=task.steps - spec.rewind.step, **options)
+            for level, make in spec.methods.items()
+        },
+    )
+
+
+def _rewind(rewind: int | Rewind) -> Rewind:
+    return rewind if isinstance(rewind, Rewind) else Rewind(step=rewind)
+
+
+def _checked_density(density: float) -> float:
+    if not 0 < density <= 1:
+        raise ValueError(f"`density` is {density!r}; it must lie in (0, 1].")
+    return density
