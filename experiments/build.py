@@ -23,6 +23,7 @@ from lth_jax.lottery import (
     named,
 )
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
@@ -157,22 +158,6 @@ def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
     """
     own = task(config, loaded)
     return make_experiment(own, seeds(config), ladder(config, own), data=loaded.fingerprint)
-
-
-def run_identity(experiment: Experiment) -> dict[str, Any]:
-    """What decides a run's numbers besides its config: programs, data and numeric flags.
-
-    Versions, devices and the library's own code are left out: a run may go on after an upgrade or
-    on another machine, and its new nodes have keys of their own.
-    """
-    found = experiment.identity
-    return {
-        "training": found.training,
-        "arms": found.arms,
-        "methods": found.methods,
-        "data": found.data,
-        "numerics": found.environment["numerics"],
-    }
 
 
 def run_name(config: ConfigDict, experiment: Experiment) -> str:

@@ -19,7 +19,9 @@ from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
 from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
+from lth_jax.lottery.result import Result, Table, Ticket
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
     Experiment,
     Identity,
@@ -29,6 +31,7 @@ from lth_jax.lottery.spec import (
     check_ladder,
     level_sizes,
 )
+from lth_jax.lottery.specs import Spec, imp, make_ladder, one_shot, sparse_training
 from lth_jax.population.task import Task
 from lth_jax.types import Splits
 
@@ -47,19 +50,28 @@ __all__ = [
     "MemberTable",
     "Programs",
     "Progress",
+    "Result",
     "Rewind",
     "Seeds",
+    "Spec",
     "Splits",
+    "Table",
     "Task",
+    "Ticket",
     "arms_programs",
     "check_experiments",
     "check_ladder",
     "circumstances",
     "fingerprint",
+    "imp",
     "level_sizes",
     "make_experiment",
+    "make_ladder",
     "named",
+    "one_shot",
+    "run",
     "run_ladder",
+    "sparse_training",
     "timeline",
     "training_program",
 ]

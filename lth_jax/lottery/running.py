@@ -179,3 +179,19 @@ def device_notes(plans: Plans) -> list[str]:
 def data_placement(task: Task) -> str:
     """Where the training data lie: `"host"` or `"device"`."""
     return "host" if isinstance(task.data.train, OnHost) else "device"
+
+
+def run_identity(experiment: Experiment) -> dict[str, Any]:
+    """What decides a run's numbers besides its config: programs, data and numeric flags.
+
+    Versions, devices and the library's own code are left out: a run may go on after an upgrade or
+    on another machine, and its new nodes have keys of their own.
+    """
+    found = experiment.identity
+    return {
+        "training": found.training,
+        "arms": found.arms,
+        "methods": found.methods,
+        "data": found.data,
+        "numerics": found.environment["numerics"],
+    }

@@ -12,7 +12,7 @@ from experiments.flags import UserError
 from lth_jax import store as stores
 from lth_jax.data import Dataset
 from lth_jax.population import losses
-from lth_jax.population.segment import init_member, shown, train_step
+from lth_jax.population.segment import init_member, training_batch, train_step
 from lth_jax.report import behaviour, read_run
 from lth_jax.types import Batch
 
@@ -24,7 +24,7 @@ def step_of(experiment, loaded):
 
     def one(key):
         member = init_member(trainer, key, key, trainers.hyper(experiment), examples.x[:1])
-        batch = shown(trainer, member, examples, jnp.arange(4), 0)
+        batch = training_batch(trainer, member, examples, jnp.arange(4), 0)
         return train_step(trainer, member, batch, 0)[1]
 
     return trainer, jax.eval_shape(one, jax.random.key(0))

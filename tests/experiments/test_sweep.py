@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import flags, h, runner, sweep
+from experiments import flags, runner, sweep
+from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs, shown, static_fields
 from experiments.memoize_by_fields import Recorder, Remembered

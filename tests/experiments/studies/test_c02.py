@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c02
 from experiments.studies import c02_at_least_one as c2
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_the_chance_of_one_mask_is_over_all_masks():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c03
 from experiments.studies import c03_mask_entropy as c3
@@ -12,6 +11,7 @@ from lth_jax.coding.entropy import (
     enumerative_bits,
     layer_bits,
 )
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_rows_of_two_densities_save_what_their_entropies_say():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c04
 from experiments.studies import c04_structured as c4
+from tests.experiments.studies.study_runs import runner_in
 
 
 def test_half_of_the_classes_are_lost_with_their_units():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c05
 from experiments.studies import c05_ensembles as c5
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_gains_are_shares_of_the_dense_ensembles_likelihood():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c06
 from experiments.studies import c06_learning_rate as c6
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_the_control_shifts_as_far_as_spectra_of_many_features_do():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c08
 from experiments.studies import c08_little_data as c8
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c09
 from experiments.studies import c09_mixing as study
+from tests.experiments.studies.study_runs import runner_in
 
 
 @pytest.mark.slow

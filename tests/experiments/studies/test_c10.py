@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c10
 from experiments.studies import c10_attention as study
+from tests.experiments.studies.study_runs import runner_in
 
 
 def test_masks_that_shuffled_ones_match_are_no_tickets():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in
 
 from experiments.configs.studies import c11
 from experiments.studies import c11_recurrent as study
+from tests.experiments.studies.study_runs import runner_in
 
 
 @pytest.mark.slow

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c12
 from experiments.studies import c12_transfer as c12_study
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow

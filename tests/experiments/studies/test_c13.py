@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import c13
 from experiments.studies import c13_distillation as c
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_the_interaction_is_a_difference_of_gains():

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in
 
 from experiments import checks
 from experiments.configs.studies.common import SIZES
 from experiments.studies import MODULES, study
 from lth_jax.data import cifar
+from tests.experiments.studies.study_runs import runner_in
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments import build
 from experiments.configs.studies import criteria as configs
@@ -12,6 +11,7 @@ from experiments.studies.one_shot import mask_maker
 from lth_jax import trees
 from lth_jax.lottery import Splits
 from lth_jax.types import Batch
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.parametrize("name", configs.get_config("smoke").study.criteria)

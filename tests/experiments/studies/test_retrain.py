@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tests.experiments.studies.study_runs import runner_in, tiny
 
 from experiments.configs.studies import common
+from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow

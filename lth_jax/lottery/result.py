@@ -1,0 +1,270 @@
+"""The result of a run: tables with intervals, figures, and tickets as files."""
+
+import importlib.util
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.console
+import rich.table
+
+from lth_jax import coding, extras, trees
+from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
+from lth_jax.population.task import Task
+from lth_jax.report import RunRecord, read_run, write_report
+from lth_jax.report import tables as rows_of
+from lth_jax.report.display import headline_metric, level_table
+from lth_jax.store import Store, find_run
+from lth_jax.types import TICKET, Mask, Params, Prunable
+
+ENDINGS = ("", "_final", "_early_stop")
+
+
+class Table(Sequence[dict[str, Any]]):
+    """Rows of a result; shown as a table, in notebooks as HTML.
+
+    Args:
+      rows: dictionaries with the same keys.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]]):
+        self._rows = list(rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Table(self._rows[index]) if isinstance(index, slice) else self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def to_pandas(self) -> Any:
+        """The rows as a `pandas.DataFrame`.
+
+        Raises:
+          lth_jax.extras.MissingExtraError: pandas is not installed.
+        """
+        return extras.lazy("pandas", "`to_pandas`").DataFrame(self._rows)
+
+    def to_arrow(self) -> Any:
+        """The rows as a `pyarrow.Table`.
+
+        Raises:
+          lth_jax.extras.MissingExtraError: PyArrow is not installed.
+        """
+        return extras.lazy("pyarrow", "`to_arrow`").Table.from_pylist(self._rows)
+
+    def _rich(self) -> rich.table.Table:
+        names = list(self._rows[0]) if self._rows else []
+        table = rich.table.Table(*names)
+        for row in self._rows:
+            table.add_row(*(_shown(row[name]) for name in names))
+        return table
+
+    def __repr__(self) -> str:
+        return _rendered(self._rich())
+
+    def _repr_html_(self) -> str:
+        names = list(self._rows[0]) if self._rows else []
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in names) + "</tr>"
+            for row in self._rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Ticket:
+    """One network of a run: its mask, the weights it starts from, and its trained weights.
+
+    Attributes:
+      arm: `"ticket"`, `"dense"`, or the name of a control.
+      level: its level.
+      replicate: its seed.
+      density: the fraction of the prunable weights that it keeps.
+      mask: boolean tree like the parameters.
+      prunable: tree of Python booleans.
+      trained: its weights after training, 0 where the mask is False.
+    """
+
+    def __init__(self, store: Store, path: Path, stored: Stored, like: Params):
+        self._store, self._path, self._stored, self._like = store, path, stored, like
+        self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
+        self.density = stored.density
+        self.mask: Mask = trees.from_named(stored.mask, like)
+        self.prunable: Prunable = trees.from_named(stored.prunable, like)
+        self.trained: Params = trees.from_named(stored.params, like)
+
+    @property
+    def initial(self) -> Params:
+        """The weights that the ticket starts from: the dense parent's at the rewind step, masked.
+
+        Raises:
+          store.StoreError: of a control, which may start from others.
+        """
+        values, _ = rewound(self._store, self._info, self._stored)
+        params = trees.from_named(values, self._like)
+        return jax.tree.map(lambda m, p: p * m, self.mask, params)
+
+    @property
+    def _info(self) -> Any:
+        return find_run(self._path.parent, str(self._path))
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        values: str = REWOUND,
+        precision: coding.Precision | None = None,
+    ) -> None:
+        """Writes the ticket as a file that `lth_jax.load_ticket` reads.
+
+        Args:
+          path: the file, usually `NAME.ticket`.
+          values: `"rewound"`, the weights that the ticket starts from, or `"trained"`.
+          precision: how values are stored; exactly by default.
+        """
+        data = encode_stored(
+            self._store, self._info, self._stored, values=values, precision=precision
+        )
+        coding.save(path, data)
+
+    def __repr__(self) -> str:
+        place = f"level {self.level}, replicate {self.replicate}"
+        return f"Ticket({self.arm}, {place}, density {self.density:.3g})"
+
+
+class Result:
+    """A finished run; from `lottery.run`, or `Result.open` for one of a store.
+
+    Attributes:
+      path: the run's folder.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        path: Path,
+        task: Task,
+        temporary: tempfile.TemporaryDirectory[str] | None = None,
+    ):
+        self.path, self._store, self._task = Path(path), store, task
+        self._temporary = temporary  # the folder lives as long as the result
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Everything that tables and figures are made of."""
+        return read_run(self._store, self.path)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all metrics."""
+        return list(dict.fromkeys(m for level in self.record.levels for m in level.results))
+
+    def table(self, metric: str | None = None) -> Table:
+        """Means over replicates with 95 % intervals, by arm, level and metric.
+
+        Args:
+          metric: one of `metrics`, or its beginning, as `"test_accuracy"`; all by default.
+
+        Raises:
+          ValueError: there is no such metric.
+        """
+        rows = rows_of.summary_rows(self.record)
+        if metric is not None:
+            chosen = self._metric(metric)
+            rows = [row for row in rows if row["metric"] == chosen]
+        return Table([{k: v for k, v in row.items() if k != "values"} for row in rows])
+
+    def seeds(self) -> Table:
+        """One row for each network: arm, level, replicate, and all its results."""
+        return Table(rows_of.seed_rows(self.record))
+
+    def history(self) -> Table:
+        """The training curves: one row for each network, step and metric."""
+        return Table(rows_of.curve_rows(self.record))
+
+    def differences(self, metric: str | None = None) -> Table:
+        """Ticket minus dense, and ticket minus each control, paired by replicate, with intervals.
+
+        Args:
+          metric: as of `table`; the test accuracy by default.
+        """
+        chosen = self._metric(metric) if metric else headline_metric(self.record)
+        return Table(rows_of.difference_rows(self.record, chosen) if chosen else [])
+
+    def to_pandas(self) -> Any:
+        """`seeds()` as a `pandas.DataFrame`."""
+        return self.seeds().to_pandas()
+
+    def figure(self, metric: str | None = None) -> Any:
+        """A metric against density, all arms, as a Matplotlib figure.
+
+        Args:
+          metric: as of `table`; the test accuracy by default.
+
+        Raises:
+          lth_jax.extras.MissingExtraError: Matplotlib is not installed.
+        """
+        from lth_jax.report import figures
+
+        chosen = self._metric(metric or str(headline_metric(self.record)))
+        with figures.style():
+            return figures.against_density(self.record, chosen)
+
+    def report(self) -> Path:
+        """Writes the run's page, pictures and tables into its folder; returns the page's path."""
+        return write_report(self._store, find_run(self.path.parent, str(self.path)))
+
+    def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> Ticket:
+        """One network.
+
+        Args:
+          level: its level; 0 is the dense network (`arm="dense"`).
+          replicate: its seed.
+          arm: `"ticket"`, `"dense"`, or the name of a control.
+
+        Raises:
+          store.StoreError: there is no such network, or it diverged.
+        """
+        info = find_run(self.path.parent, str(self.path))
+        one = find_stored(self._store, info, arm=arm, level=level, replicate=replicate)
+        return Ticket(self._store, self.path, one, self._task.shapes[0])
+
+    def tickets(self, level: int, *, arm: str = TICKET) -> list[Ticket]:
+        """All networks of an arm at a level, by replicate; diverged ones are left out."""
+        found: Iterator[Stored] = read_stored(self._store, self.path, (arm,))
+        chosen = [one for one in found if one.level == level and one.diverged_at is None]
+        like = self._task.shapes[0]
+        by_replicate = sorted(chosen, key=lambda one: one.replicate)
+        return [Ticket(self._store, self.path, one, like) for one in by_replicate]
+
+    def _metric(self, name: str) -> str:
+        for ending in ENDINGS:
+            if name + ending in self.metrics:
+                return name + ending
+        raise ValueError(f"`metric` is {name!r}; there are {', '.join(self.metrics)}.")
+
+    def __repr__(self) -> str:
+        return _rendered(level_table(self.record))
+
+    def _repr_html_(self) -> str:
+        metric = headline_metric(self.record)
+        picture = ""
+        if metric is not None and importlib.util.find_spec("matplotlib"):
+            from lth_jax.report import figures
+
+            picture = figures.image(self.figure(metric), "svg").decode()
+        return (self.table(metric) if metric else self.table())._repr_html_() + picture
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _rendered(table: rich.table.Table) -> str:
+    file = io.StringIO()
+    rich.console.Console(file=file, width=120).print(table)
+    return file.getvalue().rstrip()

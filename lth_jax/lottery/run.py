@@ -1,0 +1,138 @@
+"""`run`: a task and a spec become a result, kept in a store."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lth_jax import keys
+from lth_jax import store as stores
+from lth_jax.lottery.controls import Control
+from lth_jax.lottery.identity import make_experiment
+from lth_jax.lottery.result import Result
+from lth_jax.lottery.running import recorded_plans, run_identity, train_run
+from lth_jax.lottery.spec import Experiment, Seeds, check_ladder, level_sizes
+from lth_jax.lottery.specs import Spec, make_ladder
+from lth_jax.population.placement import Plan, check_plan
+from lth_jax.population.planning import candidate_plans, widths_for
+from lth_jax.population.task import Task
+from lth_jax.pruning.criteria._inputs import name_of
+from lth_jax.store import SAVE_SECONDS
+
+AUTO = "auto"
+
+
+def run(
+    task: Task,
+    spec: Spec,
+    *,
+    replicates: int = 5,
+    seed: int = 0,
+    controls: Iterable[str] | Mapping[str, Control] = (),
+    control_levels: Iterable[int] | None = None,
+    shared_order: bool = False,
+    store: str | Path | None = None,
+    name: str = "run",
+    plan: Plan | str = AUTO,
+    progress: bool = True,
+    save_seconds: float = SAVE_SECONDS,
+) -> Result:
+    """Trains the ladder of a spec on a task: dense networks, tickets, and the tickets' controls.
+
+    All members of a level train as one population. The run's key covers everything that decides its
+    numbers: the programs, with every array that they close over, the data, seeds and versions. So
+    the same call continues a run that was interrupted, or reads a finished one, and a changed
+    function is another run.
+
+    Args:
+      task: what is trained.
+      spec: what is done, from `imp`, `one_shot` or `sparse_training`.
+      replicates: the number of independent seeds.
+      seed: of all random numbers, in [0, 2³²).
+      controls: the controls trained beside each ticket: names in `lottery.CONTROLS`, or
+        controls by name.
+      control_levels: the levels at which controls are trained; None for all.
+      shared_order: whether all replicates see the same batches; else each has its own.
+      store: the folder that keeps the run; a temporary one, removed with the result, by default.
+      name: of the run, in the store and in the report.
+      plan: how the population runs: a `population.Plan`, or `"auto"`, which measures some.
+      progress: whether to show a progress bar.
+      save_seconds: how much training a kill may repeat.
+
+    Returns:
+      The result: tables with intervals, figures, and tickets.
+
+    Raises:
+      ValueError, TypeError: an argument cannot be right; nothing has been trained.
+      store.StoreError: another process holds the run, or the store is damaged.
+      store.Interrupted: a signal came. The same call continues.
+
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> x = np.random.default_rng(0).normal(size=(60, 4))
+    >>> data = (x, (x[:, 0] > 0).astype(int))
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=10)
+    >>> result = run(task, imp(levels=1), replicates=2, plan=Plan(2), progress=False)
+    >>> [(row["arm"], row["density"]) for row in result.table("test_accuracy")]
+    [('dense', 1.0), ('ticket', 0.75)]
+    """
+    task.check()
+    keys.check_seed(seed)
+    seeds = Seeds(keys.from_seed(seed), replicates, shared_order)
+    ladder = make_ladder(task, spec, controls, control_levels)
+    check_ladder(seeds, ladder)
+    experiment = make_experiment(task, seeds, ladder)
+    candidates = _candidates(experiment, plan)
+    temporary = None
+    if store is None:
+        temporary = tempfile.TemporaryDirectory(prefix="lth-")
+        store = temporary.name
+    team = stores.everyone()
+    with stores.open_run(
+        store,
+        name=name,
+        config=_described(experiment, spec, seed),
+        env=stores.environment(),
+        identity=run_identity(experiment),
+        team=team,
+    ) as held:
+        shelf = stores.Store(store, team)
+        if not held.is_complete(shelf):
+            plans = recorded_plans(experiment, held, candidates, Path(store) / "plans")
+            train_run(experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds)
+        return Result(shelf, held.path, task, temporary)
+
+
+def _candidates(experiment: Experiment, plan: Plan | str) -> list[Plan]:
+    if isinstance(plan, Plan):
+        check_plan(plan)
+        return [plan]
+    if plan != AUTO:
+        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
+    sizes = level_sizes(experiment.seeds, experiment.ladder)
+    devices = min(jax.local_device_count(), max(sizes)) * jax.process_count()
+    return candidate_plans(widths_for(sizes), devices, processes=jax.process_count())
+
+
+def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
+    """What the report shows of an experiment; the identity decides which run it is."""
+    task, ladder = experiment.task, experiment.ladder
+    methods = {str(level): method.name for level, method in ladder.methods.items()}
+    described = {
+        "task": repr(task),
+        "hyper": dict(task.hyper),
+        "seed": seed,
+        "replicates": experiment.seeds.replicates,
+        "shared_order": experiment.seeds.shared_order,
+        "steps": ladder.stop,
+        "prune": {
+            "criterion": name_of(spec.criterion),
+            "densities": [d if isinstance(d, float | int) else str(d) for d in spec.densities],
+            "score_step": ladder.score_step,
+        },
+        "rewind": ladder.rewind._asdict(),
+        "controls": list(ladder.controls),
+        "control_levels": sorted(ladder.control_levels or ()),
+    }
+    return described | ({"methods": methods} if methods else {})
