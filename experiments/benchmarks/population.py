@@ -35,7 +35,7 @@ from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
 from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.population.segment import batch_rows, init_record
-from lth_jax.population.train import chunks
+from lth_jax.population.train_chunks import chunks
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report.figures import image
 from lth_jax.store import files

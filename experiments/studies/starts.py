@@ -16,7 +16,7 @@ from lth_jax.lottery.node_training import compile_measure
 from lth_jax.lottery.stability import member_at
 from lth_jax.population import Plan
 from lth_jax.population.segment import Member, Record
-from lth_jax.population.train import chunks
+from lth_jax.population.train_chunks import chunks
 
 
 class Start(NamedTuple):

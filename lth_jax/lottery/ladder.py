@@ -31,7 +31,7 @@ from lth_jax.lottery.rewind import TrainState
 from lth_jax.lottery.spec import Experiment, Label
 from lth_jax.population.placement import Plan, halved
 from lth_jax.population.segment import Member
-from lth_jax.population.train import chunks
+from lth_jax.population.train_chunks import chunks
 from lth_jax.store import SAVE_SECONDS, MemberIndex, Node, Partial, Store, content_key
 from lth_jax.types import DENSE, TICKET
 

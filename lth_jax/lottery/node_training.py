@@ -22,7 +22,7 @@ from lth_jax.population.segment import (
     own_share,
 )
 from lth_jax.population.streaming import OnHost, Serve, compile_streamed_evaluation
-from lth_jax.population.train import Segment, segment_ends, train_chunk
+from lth_jax.population.train_chunks import Segment, segment_ends, train_chunk
 from lth_jax.pruning import masks
 from lth_jax.store import (
     SAVE_SECONDS,

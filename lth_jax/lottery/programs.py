@@ -10,7 +10,7 @@ from lth_jax.lottery.node_training import compile_measure
 from lth_jax.population.placement import Plan, fitted
 from lth_jax.population.segment import Trainer
 from lth_jax.population.streaming import compile_serving
-from lth_jax.population.train import compile_segment
+from lth_jax.population.train_chunks import compile_segment
 from lth_jax.pruning.methods import Method
 
 

@@ -1,5 +1,6 @@
 """Training whole populations: a step, a segment, a chunk, and the plan they run by."""
 
+from lth_jax.population.api import initial, measure, train
 from lth_jax.population.averaging import average_of, averaged, mean_network
 from lth_jax.population.losses import (
     DistillTargets,
@@ -33,7 +34,7 @@ from lth_jax.population.segment import (
 )
 from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.task import Task, as_splits
-from lth_jax.population.train import chunks, compile_segment, train_chunk, train_population
+from lth_jax.population.train_chunks import chunks, compile_segment, train_chunk, train_population
 
 __all__ = [
     "DRIVERS",
@@ -64,11 +65,14 @@ __all__ = [
     "host_free_bytes",
     "init_member",
     "init_record",
+    "initial",
     "map_members",
     "mean_network",
+    "measure",
     "read_plan",
     "soft_cross_entropy",
     "squared_error",
+    "train",
     "train_chunk",
     "train_population",
     "train_segment",

@@ -20,7 +20,7 @@ from lth_jax import trees
 from lth_jax.population.placement import DRIVERS, Plan, free_bytes, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
-from lth_jax.population.train import compile_segment
+from lth_jax.population.train_chunks import compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
 

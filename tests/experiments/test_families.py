@@ -12,7 +12,7 @@ from experiments.flags import UserError
 from lth_jax import store as stores
 from lth_jax.data import Dataset
 from lth_jax.population import losses
-from lth_jax.population.segment import init_member, training_batch, train_step
+from lth_jax.population.segment import init_member, train_step, training_batch
 from lth_jax.report import behaviour, read_run
 from lth_jax.types import Batch
 

@@ -13,7 +13,7 @@ from experiments.groups import Sharing, groups, jobs, shown, static_fields
 from experiments.memoize_by_fields import Recorder, Remembered
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, store
-from lth_jax.lottery import starts
+from lth_jax.lottery import initial_states
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
 from tests.experiments import swept, tiny
@@ -85,7 +85,7 @@ def test_cells_that_differ_in_numbers_are_one_population(workdir):
     trainers = {id(job.experiment.task.trainer) for job in group.jobs}
     assert len(trainers) == 1
     # 2 rates, decays and seeds: 8 trunks of 2 replicates, shared by all the rest.
-    assert len(group.roster.levels[0]) == 16
+    assert len(group.members.levels[0]) == 16
     assert member_steps(group)[0] == 16 * 30
 
 
@@ -118,7 +118,7 @@ def test_strengths_of_noise_and_mixing_are_numbers_and_their_absence_is_a_progra
 def test_a_shared_order_of_the_data_is_one_of_the_numbers(workdir):
     found, _ = grouped(config_in(workdir), shared_order=[False, True])
     [group] = found
-    keys = [starts.replicate_keys(job.experiment.seeds, "data") for job in group.jobs]
+    keys = [initial_states.replicate_keys(job.experiment.seeds, "data") for job in group.jobs]
     assert [len({*map(str, of)}) for of in keys] == [2, 1]
 
 

@@ -13,7 +13,7 @@ from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.models import ResNet
 from lth_jax.population import Plan, chunks, compile_segment, segment, train_chunk, train_population
-from lth_jax.population.train import segment_ends
+from lth_jax.population.train_chunks import segment_ends
 from tests.population.tiny import (
     STEPS,
     TRAIN,

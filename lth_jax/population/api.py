@@ -1,0 +1,204 @@
+"""Populations in a few lines: members that differ in seeds, masks or numbers, trained together."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import keys as key_streams
+from lth_jax import trees
+from lth_jax.population.placement import Plan, check_plan
+from lth_jax.population.planning import candidate_plans, choose_plan
+from lth_jax.population.segment import Member, evaluate, evaluated_member, init_member
+from lth_jax.population.task import Task
+from lth_jax.population.train_chunks import OnSegment, train_population
+from lth_jax.pruning.checks import check_mask
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.transforms import mask_slots, masked
+from lth_jax.types import Info, Key, Mask, Params
+
+AUTO = "auto"
+
+
+def initial(
+    task: Task,
+    keys: Key | int,
+    *,
+    hyper: Mapping[str, Any] | None = None,
+    masks: Mask | None = None,
+    params: Params | None = None,
+    data_keys: Key | None = None,
+) -> Member:
+    """The members of a population before training.
+
+    Args:
+      task: what they train on.
+      keys: `[n]` typed keys, one for each member, which decide its initial weights and its data
+        order; or n, for the keys `split(key(0), n)`.
+      hyper: numbers that differ between members, `{name: [n]}` or scalars; the others are the
+        task's.
+      masks: a tree like the parameters with boolean leaves, one mask for all, or stacked, `[n, …]`.
+        Members start from weights that are 0 where the mask is False.
+      params: initial weights in place of those that the keys decide, one tree for all, or stacked.
+      data_keys: `[n]` keys that decide the data order, dropout and augmentation, in place of
+        `keys`; equal keys give members the same batches.
+
+    Returns:
+      The members; every leaf has the member axis first.
+
+    Raises:
+      TypeError, ValueError: an argument has the wrong type, structure or length.
+
+    >>> import flax.linen as nn, optax
+    >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
+    >>> task = Task(
+    ...     nn.Dense(2),
+    ...     data,
+    ...     optimizer=lambda h: optax.sgd(h["learning_rate"]),
+    ...     batch_size=4,
+    ...     steps=20,
+    ... )
+    >>> members = initial(task, 3, hyper={"learning_rate": [0.1, 0.2, 0.3]})
+    >>> members.params["kernel"].shape
+    (3, 4, 2)
+    """
+    if isinstance(keys, int):
+        keys = jax.random.split(jax.random.key(0), keys)
+    key_streams.check_key(keys, "keys")
+    if keys.ndim != 1 or not len(keys):
+        raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
+    n = len(keys)
+    numbers = {
+        name: _numbers(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
+    }
+    own = keys if data_keys is None else data_keys
+    key_streams.check_key(own, "data_keys")
+    if own.shape != (n,):
+        raise ValueError(f"`data_keys` has shape {own.shape}; it must be ({n},), like `keys`.")
+
+    @jax.jit
+    @jax.vmap
+    def begin(key: Key, data_key: Key, hyper: Mapping[str, Any]) -> Member:
+        return init_member(task.trainer, key, data_key, hyper, task.example)
+
+    members: Member = begin(keys, own, numbers)
+    if params is not None:
+        members = members._replace(params=_stacked("params", params, members.params, n))
+    if masks is None:
+        return members
+    stacked = _stacked("masks", masks, members.params, n)
+    check_mask(trees.index(stacked, 0), trees.index(members.params, 0))
+
+    @jax.jit
+    @jax.vmap
+    def under(member: Member, mask: Mask) -> Member:
+        optimizer = masked(task.trainer.make_optimizer(member.hyper))
+        params = apply_mask(mask, member.params)
+        slots = mask_slots(optimizer, optimizer.init(params), mask)
+        return member._replace(mask=mask, params=params, opt_state=slots)
+
+    return under(members, stacked)
+
+
+def train(
+    task: Task,
+    members: Member,
+    *,
+    steps: int | None = None,
+    start: int = 0,
+    plan: Plan | str = AUTO,
+    on_segment: OnSegment | None = None,
+) -> tuple[Member, Info]:
+    """Trains a population under one compiled program.
+
+    Args:
+      task: what the members train on.
+      members: from `initial`, or from here, at step `start`.
+      steps: the step to train to; the task's by default.
+      start: the step the members stand at.
+      plan: how they run: a `Plan`, or `"auto"`, which measures some on the members.
+      on_segment: called as `(step, members, records, info)` after each evaluation interval.
+
+    Returns:
+      `(members, history)`. History holds `"step"`, int32 `[E]`, and `"train_loss"` and
+      `"validation_<metric>"`, float32 `[E, n]`, NaN from where a member diverged.
+
+    Raises:
+      ValueError: the plan does not fit, or the steps are out of range.
+
+    >>> import flax.linen as nn, optax
+    >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> members, history = train(task, initial(task, 3), plan=Plan(3))
+    >>> history["validation_loss"].shape
+    (20, 3)
+    """
+    stop, n = task.steps if steps is None else steps, len(members.alive)
+    if not 0 <= start < stop:
+        raise ValueError(f"`start` is {start}; it must be at least 0 and below {stop}, the stop.")
+    train_data, validation = task.data.train, task.data.validation
+    if plan == AUTO:
+        devices = min(jax.local_device_count(), n)
+        plan, _ = choose_plan(
+            task.trainer,
+            members,
+            train_data,
+            validation,
+            [n],
+            candidates=candidate_plans([n], devices),
+            steps=stop - start,
+        )
+    if not isinstance(plan, Plan):
+        raise ValueError(f"`plan` is {plan!r}; it must be a `Plan` or 'auto'.")
+    check_plan(plan)
+    trained, _, history = train_population(
+        task.trainer,
+        members,
+        train_data,
+        validation,
+        plan=plan,
+        stop=stop,
+        start=start,
+        on_segment=on_segment,
+    )
+    return trained, history
+
+
+def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
+    """All metrics of trained members on the test data: `{metric: float32[n]}`.
+
+    >>> import flax.linen as nn, optax
+    >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> measure(task, initial(task, 3))["accuracy"].shape
+    (3,)
+    """
+
+    def one(member: Member) -> Info:
+        seen = evaluated_member(task.trainer, member, task.data.train)
+        return evaluate(task.trainer, seen.params, seen.state, task.data.test)
+
+    over_members: Callable[[Member], Info] = jax.jit(lambda m: jax.lax.map(one, m))
+    return {name: np.asarray(value) for name, value in over_members(members).items()}
+
+
+def _numbers(name: str, value: Any, n: int) -> jax.Array:
+    array = jnp.asarray(value, jnp.float32)
+    if array.shape not in ((), (n,)):
+        raise ValueError(
+            f"`hyper[{name!r}]` has shape {array.shape}; it must be a scalar or have one entry for "
+            f"each of the {n} members."
+        )
+    return jnp.broadcast_to(array, (n,))
+
+
+def _stacked(name: str, tree: Any, like: Any, n: int) -> Any:
+    """A tree for each member: stacked already, or one for all."""
+    one = trees.index(like, 0)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if shapes == [leaf.shape for leaf in jax.tree.leaves(one)]:
+        tree = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *jnp.shape(leaf))), tree)
+    trees.check_same_structure(name, tree, "params of all members", like)
+    return jax.tree.map(jnp.asarray, tree)
