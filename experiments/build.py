@@ -1,11 +1,12 @@
 """A config becomes functions."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import checks, networks, scoring, teachers, units
+from experiments import checks, networks, parts, scoring, teachers, units
 from experiments.flags import UserError
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # part of what a config becomes
@@ -22,11 +23,13 @@ from lth_jax.lottery import (
     make_experiment,
     named,
 )
+from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
+from lth_jax.pruning.methods import METHODS, STATIC, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.store import run_folder
 from lth_jax.types import Count, Prunable
@@ -52,7 +55,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
     experiment, machine = config.experiment, config.machine
     most_bytes, options = _most_bytes(config), experiment.data.options.to_dict()
     with user_errors(DATA, options=options, under="data.options"):
-        loaded = data.load(
+        loaded = (own_data if parts.is_own(experiment.data.name) else data.load)(
             experiment.data.name,
             data_dir=machine.data_dir or f"{machine.workdir}/data",
             manual_dir=machine.manual_dir or None,
@@ -69,6 +72,18 @@ def dataset(config: ConfigDict) -> data.Dataset:
         with user_errors(prefix=teacher):
             loaded = teachers.with_answers(experiment, machine.workdir, loaded)
     return loaded
+
+
+def own_data(name: str, **options: Any) -> data.Dataset:
+    """A user's own data set: what their function returns for `data.options`.
+
+    The function returns `(x, y)`, `{"train": (x, y), "test": (x, y)}`, or a TFDS builder.
+    """
+    settings = ("data_dir", "manual_dir", "most_bytes")
+    split = {k: options.pop(k) for k in ("seed", "validation", "train_examples", "unlabelled")}
+    rest = {k: v for k, v in options.items() if k not in settings}
+    made = parts.call("data.name", name, parts.load("data.name", name), **rest)
+    return data.dataset_of(name, made, **split)
 
 
 def seeds(experiment: ConfigDict) -> Seeds:
@@ -100,19 +115,35 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     criterion = scoring.criterion(options.criterion, task, module, found)
     return Ladder(
         counts=[
-            _count(scope, level, params, density, prunable=prunable, layouts=kernel_layouts)
-            for level, density in enumerate(densities(experiment, params), start=1)
+            *(
+                _count(scope, level, params, density, prunable=prunable, layouts=kernel_layouts)
+                for level, density in enumerate(densities(experiment, params), start=1)
+            ),
+            *([None] if options.retrain else []),
         ],
         pruner=prune(criterion, scope, granularity),
         prunable=prunable,
         rewind=Rewind(**experiment.rewind.to_dict()),
-        controls=named(experiment.controls, units.make_controls(found, module)),
+        controls=_controls(experiment.controls, units.make_controls(found, module)),
         stop=experiment.train.steps,
         score_step=options.score_step or experiment.train.steps,
         control_levels=frozenset(experiment.control_levels) or None,
         batches=scoring.batches(task.data.train, options.examples),
         layouts=kernel_layouts,
+        methods=_methods(experiment, scope=scope, prunable=prunable, layouts=kernel_layouts),
     )
+
+
+def _methods(experiment: ConfigDict, **given: Any) -> dict[int, Method]:
+    """The method of each level that has one: every level but the retrained."""
+    name, steps = experiment.prune.method, experiment.train.steps - experiment.rewind.step
+    if name == STATIC:
+        return {}
+    make = parts.choose("prune.method", name, METHODS)
+    options = {**experiment.prune.method_options.to_dict(), "steps": steps, **given}
+    with user_errors(prefix=f"`prune.method` is '{name}': "):
+        method = make(**options)
+    return dict.fromkeys(range(1, experiment.prune.levels + 1), method)
 
 
 def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options: Any) -> Count:
@@ -145,8 +176,27 @@ def _what_competes(
         return scope, st.granularity(found, reduction), st.prunable(found)
     everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
     prunable = masks.prunable_leaves(params, everything)
-    granularity = units.GRANULARITIES[options.granularity](reduction)
-    return SCOPES[options.scope](options), granularity, prunable
+    return _scope(options), _granularity(options, reduction), prunable
+
+
+def _scope(options: ConfigDict) -> scopes.Scope:
+    if parts.is_own(options.scope):
+        return parts.made("prune.scope", options.scope, scopes.Scope)
+    return SCOPES[options.scope](options)
+
+
+def _granularity(options: ConfigDict, reduction: Any) -> Granularity:
+    name = options.granularity
+    if parts.is_own(name):
+        return parts.made("prune.granularity", name, Granularity, reduction=reduction)
+    return units.GRANULARITIES[name](reduction)
+
+
+def _controls(names: Sequence[str], table: Mapping[str, Control]) -> dict[str, Control]:
+    """The controls of a config, built-in and own; an own one is named after its function."""
+    own = {name: parts.load("controls", name) for name in names if parts.is_own(name)}
+    made = {name: own.get(name) or named([name], table)[name] for name in names}
+    return {name.rpartition(":")[2]: control for name, control in made.items()}
 
 
 def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import flags
+from experiments import flags, parts
 from experiments.configs import base
 from experiments.fields import FIELDS, OPEN, Field, leaves
 from experiments.legal import shown
@@ -81,6 +81,8 @@ def _entry(field: Field, value: Any, default: Any) -> list[str]:
 
 def _attributes(network: str) -> list[str]:
     """The lines of what `model.options` may hold."""
+    if parts.is_own(network):
+        return [f"`model.options` are the arguments of '{network}'."]
     head = f"`model.options` of '{network}', which a config file sets:"
     return [head, *(f"    {name}: {one.words}" for name, one in attributes(network).items())]
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from experiments import scoring, teachers, trainers, units
 from experiments.flags import UserError, nearest
 from experiments.legal import FLAG, Legal, mapping, one_of, real, several, shown, text, whole
+from experiments.parts import part_of
 from experiments.schedules import SCHEDULES, SCOPES
 from lth_jax import models
 from lth_jax.data.sources import GENERATED, SOURCES
@@ -19,8 +20,9 @@ from lth_jax.keys import SEEDS
 from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, REGROUP_CONTROLS, UNIT_CONTROLS
 from lth_jax.lottery import rewind as rewinding
 from lth_jax.population import DRIVERS
+from lth_jax.pruning.methods import METHODS
 
-OPEN = ("data.options", "model.options", "prune.layer_rates")
+OPEN = ("data.options", "model.options", "prune.layer_rates", "prune.method_options")
 """Fields that hold fields whose names are free."""
 
 
@@ -65,7 +67,7 @@ _TABLE = (
     ),
     Field("seed", SEED, "initial values, data orders, and what criteria and controls draw"),
     Field("replicates", AT_LEAST_1, "independent networks of each arm"),
-    Field("data.name", one_of((*SOURCES, *GENERATED)), "the data set; see lth_jax.data.load"),
+    Field("data.name", part_of((*SOURCES, *GENERATED)), "the data set; see lth_jax.data.load"),
     Field("data.seed", SEED, "decides the split, the same for all replicates"),
     Field("data.validation", AT_LEAST_0, "examples held out; 0: none, and no early stopping"),
     Field("data.train_examples", AT_LEAST_0, "0: all that the others leave"),
@@ -75,7 +77,7 @@ _TABLE = (
         mapping("options of the data set, by name", lambda value: True),
         "of the data set; see lth_jax.data.load",
     ),
-    Field("model.name", one_of(models.NETWORKS), "the network"),
+    Field("model.name", part_of(models.NETWORKS), "the network"),
     Field(
         "model.options",
         mapping("attributes of the network, by name", lambda value: True),
@@ -87,7 +89,17 @@ _TABLE = (
     Field("train.shuffle", FLAG, "whether each epoch has an order of its own"),
     Field("train.shared_order", FLAG, "whether all replicates see the same batches"),
     Field("train.share", AT_LEAST_0, "examples of its own for each replicate; 0: all see all"),
-    Field("train.loss", one_of(trainers.LOSSES), "what training minimises"),
+    Field("train.loss", part_of(trainers.LOSSES), "what training minimises"),
+    Field(
+        "train.metrics",
+        several(
+            part_of(trainers.METRICS),
+            "a tuple of names, each once: package.module:name, or of: "
+            f"{', '.join(trainers.METRICS)}",
+        ),
+        "measured on validation and test data besides the loss; empty: accuracy, where targets are "
+        "classes",
+    ),
     Field(
         "train.compute_dtype",
         one_of(trainers.COMPUTE_DTYPES),
@@ -118,20 +130,35 @@ _TABLE = (
         "stochastic weight averaging: the first step whose weights count; 0: no averaging",
     ),
     Field("train.average.every", AT_LEAST_1, "steps between two weights that count"),
-    Field("optimizer.name", one_of(trainers.OPTIMIZERS), "the optimizer"),
+    Field("optimizer.name", part_of(trainers.OPTIMIZERS), "the optimizer"),
     Field("optimizer.learning_rate", POSITIVE, "its peak"),
     Field("optimizer.weight_decay", NUMBER, "adamw, lion, lamb; and sgd, where it is L2"),
     Field("optimizer.momentum", SHARE, "sgd"),
     Field("optimizer.clip_norm", NUMBER, "largest global norm of the gradient; 0: no clipping"),
     Field(
         "optimizer.schedule",
-        one_of(trainers.LR_SCHEDULES),
+        part_of(trainers.LR_SCHEDULES),
         "of the learning rate; step divides it by 10 at 1/2 and 3/4",
     ),
     Field("optimizer.warmup", AT_LEAST_0, "steps of linear warm-up; fewer than `train.steps`"),
-    Field("prune.criterion", one_of(scoring.NAMES), "what scores the weights"),
-    Field("prune.scope", one_of(SCOPES), "over what scores compete"),
-    Field("prune.schedule", one_of(SCHEDULES), "of the density over the levels"),
+    Field("prune.criterion", part_of(scoring.NAMES), "what scores the weights"),
+    Field("prune.scope", part_of(SCOPES), "over what scores compete"),
+    Field(
+        "prune.method",
+        part_of(METHODS),
+        "how the mask lives in training; static: it is held fixed",
+    ),
+    Field(
+        "prune.method_options",
+        mapping("arguments of the method, by name", lambda value: True),
+        "arguments of the method; see lth_jax.methods",
+    ),
+    Field(
+        "prune.retrain",
+        FLAG,
+        "whether a last level trains the rewound weights under the mask of the one before",
+    ),
+    Field("prune.schedule", part_of(SCHEDULES), "of the density over the levels"),
     Field("prune.rate", INSIDE, "geometric: removed at each level, of what is left"),
     Field("prune.final", real(0, 1, above=True), "the other schedules: the last level's density"),
     Field("prune.levels", AT_LEAST_0, "0: the dense networks alone"),
@@ -142,7 +169,7 @@ _TABLE = (
     ),
     Field(
         "prune.granularity",
-        one_of((*units.GRANULARITIES, units.UNITS)),
+        part_of((*units.GRANULARITIES, units.UNITS)),
         "what is removed together; units: of the network",
     ),
     Field(
@@ -172,7 +199,8 @@ _TABLE = (
     Field(
         "controls",
         several(
-            one_of(ALL_CONTROLS), f"a tuple of names, each once, of: {', '.join(ALL_CONTROLS)}"
+            part_of(ALL_CONTROLS),
+            f"a tuple of names, each once: package.module:name, or of: {', '.join(ALL_CONTROLS)}",
         ),
         "arms that train beside each ticket",
     ),

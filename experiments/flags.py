@@ -24,6 +24,8 @@ from lth_jax.store.files import read_json
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
 """What every command with a config takes."""
+FREE = ("options", "layer_rates", "method_options")
+"""Parts of a config whose fields have free names."""
 MANY = 12  # names above which several may be near
 
 
@@ -81,7 +83,7 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
     for name, value in defaults.items():
         if name not in saved:
             saved[name] = value
-        elif isinstance(value, ConfigDict) and name not in ("options", "layer_rates"):
+        elif isinstance(value, ConfigDict) and name not in FREE:
             _completed(saved[name], value)
     return saved
 

@@ -1,11 +1,14 @@
 """The network of a config."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
+from experiments import parts
 from experiments.flags import UserError, nearest
 from experiments.legal import FLAG, Legal, real, shown, whole
 from experiments.messages import by_fields
@@ -19,11 +22,16 @@ _LINEN = ("name", "parent")  # attributes that every Linen module has
 
 def model(experiment: ConfigDict) -> Model:
     """The network as two functions, computing in the config's dtype."""
-    return models.compute_in(models.from_linen(module(experiment)), experiment.train.compute_dtype)
+    return models.compute_in(models.as_model(module(experiment)), experiment.train.compute_dtype)
 
 
 def dropout(experiment: ConfigDict) -> float:
-    """The chance for an entry to be dropped; 0 for a network that drops none."""
+    """The chance for an entry to be dropped; 0 for a network that drops none.
+
+    A user's own network keeps its own.
+    """
+    if parts.is_own(experiment.model.name):
+        return 0.0
     return float(experiment.model.options.to_dict().get("dropout", 0.0))
 
 
@@ -40,13 +48,34 @@ def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], M
 
 
 def module(experiment: ConfigDict) -> Any:
-    """The network as a Linen module.
+    """The network as `models.as_model` takes it: a Linen module if it is a built-in one.
+
+    A user's own network is a class or function, which gets `model.options`: it returns a Linen
+    module, a transformed Haiku function or a `Model`; or it takes `rngs` besides and returns an NNX
+    module, or `key` and returns an Equinox module.
 
     Raises:
       UserError: if its options cannot be right.
     """
+    name, options = experiment.model.name, experiment.model.options.to_dict()
+    if parts.is_own(name):
+        return _own_module(name, options)
     check_options(experiment)
     return models.NETWORKS[experiment.model.name](**experiment.model.options.to_dict())
+
+
+def _own_module(name: str, options: dict[str, Any]) -> Any:
+    found = parts.load("model.name", name)
+    if isinstance(found, Model):
+        return found
+    by_key = [one for one in ("rngs", "key") if one in inspect.signature(found).parameters]
+    made = functools.partial(found, **options) if by_key else None
+    try:
+        network = made or found(**options)
+        models.as_model(network)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`model.name` is '{name}', which fails: {error}") from error
+    return network
 
 
 def attributes(name: str) -> dict[str, Legal]:
@@ -143,6 +172,8 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
         raise UserError(
             f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {first}."
         ) from error
+    if not loaded.classes:  # targets that are no classes: the loss decides what fits
+        return found
     wanted = (*loaded.train.y.shape[1:], loaded.classes)
     got = found.outputs.shape[1:]
     if len(got) != len(wanted) or got[:-1] != wanted[:-1] or got[-1] < wanted[-1]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import parts
 from lth_jax.pruning import schedules, scopes
 
 SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
@@ -23,6 +24,8 @@ SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
 
 def density(prune: ConfigDict, level: int) -> float:
     """The density of a level, where layers have no rates of their own."""
+    if parts.is_own(prune.schedule):
+        return float(parts.load("prune.schedule", prune.schedule)(level))
     return SCHEDULES[prune.schedule](prune)(level)
 
 

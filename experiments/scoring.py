@@ -1,11 +1,13 @@
 """Criteria of a config: what they look at, and where they get it."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments import parts
 from experiments.flags import UserError
 from lth_jax import keys, trees
 from lth_jax import structure as st
@@ -50,6 +52,8 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
       found: the network's units, where they are pruned.
     """
     example = jax.tree.map(lambda leaf: leaf[:1], task.data.train.x)
+    if parts.is_own(name):
+        return _own(name, task, example, found)
     if found is not None and name in UNIT_CRITERIA:
         return UNIT_CRITERIA[name](found)
     if name == SYNFLOW:
@@ -58,6 +62,16 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
         _check_inputs(name, task, example)
         return INPUT_CRITERIA[name](_inputs(module, task, example))
     return CRITERIA[name](_score_loss(task, example) if name in NEED_EXAMPLES else None)
+
+
+def _own(name: str, task: Task, example: Any, found: st.Structure | None) -> criteria.Criterion:
+    """A user's criterion, or what their function makes of `loss`, `apply` or `structure`."""
+    function = parts.load("prune.criterion", name)
+    if {"mask", "params"} <= set(inspect.signature(function).parameters):
+        return function
+    loss, apply = _score_loss(task, example), _forward(task, example)
+    given = {"loss": loss, "apply": apply, "example": example, "structure": found}
+    return parts.call("prune.criterion", name, function, **given)
 
 
 def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:

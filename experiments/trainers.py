@@ -2,14 +2,14 @@
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import teachers
+from experiments import parts, teachers
 from experiments.flags import UserError
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
@@ -19,7 +19,11 @@ from lth_jax.population.segment import PerExample, unchanged
 from lth_jax.population.task import Task
 from lth_jax.types import Splits
 
-LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": losses.cross_entropy}
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": losses.cross_entropy,
+    "squared_error": losses.squared_error,
+}
+METRICS: dict[str, Callable[..., Any]] = {"accuracy": losses.correct, "bits": losses.bits}
 COMPUTE_DTYPES = ("float32", "bfloat16")
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
     "sgd": lambda h: optax.chain(
@@ -76,7 +80,8 @@ def hyper(experiment: ConfigDict) -> dict[str, float]:
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
     """`hyper -> optax transformation`, before any mask."""
-    base, clips = OPTIMIZERS[experiment.optimizer.name], experiment.optimizer.clip_norm > 0
+    base = parts.choose("optimizer.name", experiment.optimizer.name, OPTIMIZERS)
+    clips = experiment.optimizer.clip_norm > 0
 
     def plain(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         clipping = [optax.clip_by_global_norm(h["clip_norm"])] if clips else []
@@ -90,7 +95,8 @@ def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]
 def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     """The learning rate over the steps of a level, as a factor on its peak."""
     warmup = experiment.optimizer.warmup
-    after = LR_SCHEDULES[experiment.optimizer.schedule](experiment.train.steps - warmup)
+    make = parts.choose("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES)
+    after = make(experiment.train.steps - warmup)
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), after], [warmup])
@@ -128,6 +134,14 @@ def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
     return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
 
 
+def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[..., Any]]:
+    """The metrics of a config by name; those that suit the targets where it names none."""
+    if not names and loaded.classes:
+        names = ("accuracy", "bits") if loaded.train.y.ndim > 1 else ("accuracy",)
+    found = {name: parts.choose("train.metrics", name, METRICS) for name in names}
+    return {name.rpartition(":")[2].rpartition(".")[2]: f for name, f in found.items()}
+
+
 def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
     """What the experiment trains.
 
@@ -137,7 +151,6 @@ def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = N
       splits: the same on the device, where they are there already.
     """
     train, network = experiment.train, model(experiment)
-    per_symbol = {"bits": losses.bits} if loaded.train.y.ndim > 1 else {}
     averages = train.average.start > 0
     return Task(
         network,
@@ -145,8 +158,8 @@ def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = N
         optimizer=make_optimizer(experiment),
         batch_size=train.batch_size,
         steps=train.steps,
-        loss=LOSSES[train.loss],
-        metrics={"accuracy": losses.correct, **per_symbol},
+        loss=parts.choose("train.loss", train.loss, LOSSES),
+        metrics=_metrics(train.metrics, loaded),
         hyper=hyper(experiment),
         schedule=learning_rate(experiment),
         eval_every=train.eval_every,

@@ -86,7 +86,7 @@ def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Cont
 
 def fan_of(module: Any) -> st.Fan:
     """What the variance of each leaf of one of the house's networks is inverse to."""
-    of_kernels = FANS[module.initialization]
+    of_kernels = FANS.get(getattr(module, "initialization", None), st.fan_in)  # type: ignore[arg-type]
 
     def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
         if name.endswith("kernel"):

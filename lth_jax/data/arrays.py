@@ -38,14 +38,24 @@ def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: 
     >>> [len(split.y) for split in from_arrays({"train": (x, y), "test": (x[:10], y[:10])})]
     [90, 10, 10]
     """
-    for name, fraction in (("validation", validation), ("test", test)):
-        check_real(name, fraction, 0.0, 1.0)
+    check_real("validation", validation, 0.0, 1.0)
+    parts = train_and_test(data, test=test, seed=seed)
+    if "validation" not in parts:
+        parts["train"], parts["validation"] = _split(parts["train"], validation, seed, "validation")
+    return Splits(**{name: jax.tree.map(jnp.asarray, parts[name]) for name in NAMES})
+
+
+def train_and_test(data: Any, *, test: float = 0.2, seed: int = 0) -> dict[str, Batch]:
+    """The splits of a user's data on the host, by name; arguments and errors as of `from_arrays`.
+
+    Floats become float32, integers int32.
+    """
+    check_real("test", test, 0.0, 1.0)
     check_seed(seed)
-    if isinstance(data, Mapping):
-        parts = {name: _pair(name, pair) for name, pair in data.items()}
-    else:
+    if not isinstance(data, Mapping):
         rest, held_out = _split(_pair("data", data), test, seed, "test")
-        parts = {"train": rest, "test": held_out}
+        return {"train": rest, "test": held_out}
+    parts = {name: _pair(name, pair) for name, pair in data.items()}
     unknown = [name for name in parts if name not in NAMES]
     missing = [name for name in ("train", "test") if name not in parts]
     if unknown or missing:
@@ -53,9 +63,7 @@ def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: 
             f"`data` has the splits {sorted(parts)}; it must have 'train' and 'test', and may have "
             "'validation'."
         )
-    if "validation" not in parts:
-        parts["train"], parts["validation"] = _split(parts["train"], validation, seed, "validation")
-    return Splits(**{name: jax.tree.map(jnp.asarray, parts[name]) for name in NAMES})
+    return parts
 
 
 def _pair(name: str, pair: Any) -> Batch:
@@ -63,7 +71,7 @@ def _pair(name: str, pair: Any) -> Batch:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         kind = type(pair).__name__
         raise TypeError(f"`{name}` must be a pair `(x, y)` of arrays, but is of type {kind}.")
-    batch = Batch(*(jax.tree.map(np.asarray, part) for part in pair))
+    batch = Batch(*(jax.tree.map(_array, part) for part in pair))
     lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
     if len(lengths) != 1 or 0 in lengths:
         shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
@@ -86,3 +94,9 @@ def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, 
     rows = np.sort(order[held_out:]), np.sort(order[:held_out])
     rest, part = (Batch(*jax.tree.map(lambda leaf, r=r: leaf[r], tuple(batch))) for r in rows)
     return rest, part
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """An array of the dtype that JAX has for it."""
+    array = np.asarray(leaf)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))

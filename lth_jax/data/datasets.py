@@ -11,6 +11,7 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.data import prepare, sources
+from lth_jax.data.arrays import train_and_test
 from lth_jax.data.checks import check_integer
 from lth_jax.data.on_disk import OnDisk
 from lth_jax.extras import needed_by
@@ -124,7 +125,76 @@ def load(
     if train_examples is not None:
         check_integer("train_examples", train_examples, 1)
     files = None if manual_dir is None else Path(manual_dir)
-    whole, test, classes = _read(name, Path(data_dir), files, options, most_bytes)
+    found = _read(name, Path(data_dir), files, options, most_bytes)
+    return _dataset(name, *found, seed, validation, train_examples, unlabelled)
+
+
+def dataset_of(
+    name: str,
+    arrays: Any,
+    *,
+    seed: int,
+    validation: int,
+    train_examples: int | None = None,
+    unlabelled: int = 0,
+) -> Dataset:
+    """A data set of a user's own arrays.
+
+    Args:
+      name: of the data set.
+      arrays: `(x, y)`, of which a random fifth becomes the test split; `{"train": (x, y), "test":
+        (x, y)}`; or a TFDS builder with the splits "train" and "test" and `supervised_keys`.
+      seed: as of `load`, like `validation`, `train_examples` and `unlabelled`.
+      validation: as of `load`.
+      train_examples: as of `load`.
+      unlabelled: as of `load`.
+
+    Returns:
+      The data set. Integer targets are classes, `max + 1` of them; for others `classes` is 0.
+
+    Raises:
+      ValueError, TypeError: the arrays cannot be right.
+
+    >>> x, y = np.ones((50, 3)), np.arange(50) % 2
+    >>> found = dataset_of("own", (x, y), seed=0, validation=10)
+    >>> found.classes, [len(split.y) for split in (found.train, found.validation, found.test)]
+    (2, [30, 10, 10])
+    """
+    if hasattr(arrays, "as_data_source"):
+        arrays = {part: _of_builder(arrays, part) for part in ("train", "test")}
+    parts = train_and_test(arrays, seed=seed)
+    if "validation" in parts:
+        raise ValueError(
+            "`arrays` has a 'validation' split, but `validation` training examples are held out; "
+            "join it with 'train'."
+        )
+    y = parts["train"].y
+    integers = isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer)
+    if integers and min(int(part.y.min()) for part in parts.values()) < 0:
+        raise ValueError("integer targets are classes, which count from 0; a target is below 0.")
+    classes = 1 + max(int(part.y.max()) for part in parts.values()) if integers else 0
+    whole, test = (prepare.Split(parts[part], None) for part in ("train", "test"))
+    return _dataset(name, whole, test, classes, seed, validation, train_examples, unlabelled)
+
+
+def _of_builder(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    source = builder.as_data_source(split=split)
+    keys = builder.info.supervised_keys
+    rows = [source[i] for i in range(len(source))]
+    x, y = (np.stack([np.asarray(row[key]) for row in rows]) for key in keys)
+    return x, y
+
+
+def _dataset(
+    name: str,
+    whole: Any,
+    test: Any,
+    classes: int,
+    seed: int,
+    validation: int,
+    train_examples: int | None,
+    unlabelled: int,
+) -> Dataset:
     train, held_out, rest = _hold_out(whole, seed, validation, train_examples, unlabelled)
     splits = {"train": train, "validation": held_out, "test": test}
     inputs = rest.data.x if unlabelled else None

@@ -20,3 +20,7 @@ class Method(NamedTuple):
     effective: Callable[[Params, Any], Params]
     final: Callable[[Params, Any], tuple[Params, Mask]]
     starts_dense: bool
+
+
+METHODS: dict = {}
+STATIC = "static"

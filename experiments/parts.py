@@ -1,0 +1,98 @@
+"""Parts of an experiment by name: a built-in one, or the user's own as `package.module:name`.
+
+The module is imported as Python would import it from the current folder. What its functions compute
+is in the key of a run, so a function that is changed under its name makes another run.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from experiments.flags import UserError, listed
+from experiments.legal import Legal
+
+PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
+
+
+def is_own(name: Any) -> bool:
+    """Whether a name is that of a user's part.
+
+    >>> is_own("my_package.nets:MyNet"), is_own("mlp")
+    (True, False)
+    """
+    return isinstance(name, str) and bool(re.fullmatch(PATTERN, name, re.ASCII))
+
+
+def part_of(names: Collection[str]) -> Legal:
+    """A built-in name, or `package.module:name`."""
+
+    def holds(value: Any) -> bool:
+        return is_own(value) or (isinstance(value, str) and value in names)
+
+    return Legal(f"package.module:name, or one of: {listed(names)}", holds, names)
+
+
+def load(field: str, name: str) -> Any:
+    """The user's part of this name.
+
+    Args:
+      field: of the config, for messages.
+      name: `package.module:name`.
+
+    Raises:
+      UserError: it cannot be imported.
+
+    >>> load("train.loss", "math:sqrt")(4.0)
+    2.0
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"`{field}` is '{name}', which cannot be imported: {error}.") from error
+
+
+def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The built-in part of a name, or the user's."""
+    return load(field, name) if is_own(name) else table[name]
+
+
+def made(field: str, name: str, kind: type, **given: Any) -> Any:
+    """The user's part, made by calling it with those of the given arguments that it takes.
+
+    Args:
+      field: of the config, for messages.
+      name: `package.module:name`: a function that returns the part, or the part itself.
+      kind: of the part.
+      **given: arguments on offer.
+
+    Raises:
+      UserError: it makes something else.
+    """
+    found = load(field, name)
+    if isinstance(found, type) or not isinstance(found, kind):
+        found = call(field, name, found, **given)
+    if not isinstance(found, kind):
+        raise UserError(
+            f"`{field}` is '{name}', which makes {type(found).__name__}; a {kind.__name__} is "
+            "needed."
+        )
+    return found
+
+
+def call(field: str, name: str, function: Any, **given: Any) -> Any:
+    """A function's value for those of the given arguments that it takes.
+
+    Raises:
+      UserError: it cannot be called with these, or raises `TypeError` or `ValueError`.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        taken = {key: value for key, value in given.items() if every or key in parameters}
+        return function(**taken)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`{field}` is '{name}', which fails: {error}") from error
