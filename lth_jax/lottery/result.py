@@ -179,7 +179,7 @@ class Result:
         return Table([{k: v for k, v in row.items() if k != "values"} for row in rows])
 
     def seeds(self) -> Table:
-        """One row for each network: arm, level, replicate, and all its results."""
+        """One row for each network and metric: arm, level, replicate, density and value."""
         return Table(rows_of.seed_rows(self.record))
 
     def history(self) -> Table:

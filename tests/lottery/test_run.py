@@ -1,0 +1,152 @@
+"""`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+
+import lth_jax as lth
+from lth_jax import coding, lottery, store
+from lth_jax.population import Plan
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(80, 6)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.relu(nn.Dense(5)(x)))
+
+
+def task(**changes):
+    options = {"optimizer": optax.sgd(0.1), "batch_size": 8, "steps": 12, **changes}
+    return lottery.Task(options.pop("model", Net()), options.pop("data", (X, Y)), **options)
+
+
+def run(folder=None, own=None, **changes):
+    options = {"replicates": 2, "controls": ("reinit", "shuffle"), "plan": Plan(2), **changes}
+    return lottery.run(own or task(), lottery.imp(levels=2), store=folder, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return run(folder)
+
+
+def test_a_table_has_means_and_intervals(result):
+    rows = result.table("test_accuracy")
+    arms = [(row["arm"], row["level"]) for row in rows]
+    assert arms == [
+        ("dense", 0), ("ticket", 1), ("ticket", 2),
+        ("reinit", 1), ("reinit", 2), ("shuffle", 1), ("shuffle", 2),
+    ]  # fmt: skip
+    assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
+    assert len(result.seeds()) == 2 * 7 * len(result.metrics)
+    assert {"control", "mean"} <= set(result.differences()[0])
+    assert "test_accuracy_final" in repr(rows) and "<td>dense</td>" in rows._repr_html_()
+    assert rows.to_arrow().num_rows == 7
+    with pytest.raises(ValueError, match=r"`metric` is 'accurate'; there are test_loss"):
+        result.table("accurate")
+
+
+def test_a_result_is_shown_with_a_picture(result):
+    assert "ticket" in repr(result)
+    html = result._repr_html_()
+    assert "<table>" in html and "<svg" in html
+    assert result.figure("test_accuracy").axes
+    assert result.report().read_text().startswith("<!doctype html>")
+
+
+def test_a_ticket_is_saved_and_read(result, tmp_path):
+    ticket = result.ticket(level=2, replicate=1)
+    assert ticket.density == pytest.approx(0.64, abs=0.02)
+    ticket.save(tmp_path / "one.ticket")
+    read = coding.load(tmp_path / "one.ticket", ticket.mask)
+    for saved, initial in zip(
+        jax.tree.leaves(read.params), jax.tree.leaves(ticket.initial), strict=True
+    ):
+        np.testing.assert_array_equal(saved, initial)
+    kept = jax.tree.map(lambda m, p: bool(np.all(p[~m] == 0)), ticket.mask, ticket.trained)
+    assert all(jax.tree.leaves(kept))
+    assert [one.replicate for one in result.tickets(1)] == [0, 1]
+
+
+def test_the_same_call_reads_the_finished_run(result, folder, monkeypatch):
+    monkeypatch.setattr("lth_jax.lottery.run.train_run", None)
+    again = run(folder)
+    assert again.path == result.path and repr(again) == repr(result)
+
+
+def test_a_changed_function_is_another_run(result, folder):
+    class Net(nn.Module):  # of the same name
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(nn.tanh(nn.Dense(5)(x)))
+
+    other = run(folder, task(model=Net()))
+    assert other.path != result.path and result.path.is_dir()
+
+
+def test_regression_has_a_loss_and_no_accuracy():
+    from lth_jax.population import squared_error
+
+    own = task(data=(X, X[:, :2] @ np.ones((2, 2), np.float32)), loss=squared_error)
+    found = run(own=own, controls=())
+    assert found.metrics[:2] == ["test_loss_final", "train_loss_final"]
+    assert repr(found.table("test_loss"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "`batch_size` is 0; it must be an integer of at least 1"),
+        ({"steps": 2.5}, ValueError, "`steps` is 2.5"),
+        ({"batch_size": 100}, ValueError, "`batch_size` is 100; there are 58 training examples"),
+        ({"model": Net}, TypeError, "`model` is .*; it must be a Linen module"),
+        ({"data": X}, TypeError, r"`data` must be a pair `\(x, y\)` of arrays"),
+        ({"data": (X, Y[:3])}, ValueError, "all must have the same number of examples"),
+        ({"data": {"train": (X, Y)}}, ValueError, "it must have 'train' and 'test'"),
+        ({"optimizer": 0.1}, TypeError, "`optimizer` is 0.1; it must be an optax transformation"),
+        ({"loss": lambda out, y: out.mean()}, ValueError, "`loss` must return one value per"),
+    ],
+)
+def test_bad_tasks_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        task(**change).check()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"replicates": 0}, "`replicates` is 0"),
+        ({"plan": "fast"}, "`plan` is 'fast'"),
+        ({"controls": ("rand",)}, "rand"),
+        ({"seed": -1}, "`seed` is -1"),
+    ],
+)
+def test_bad_runs_are_refused_before_training(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**change)
+
+
+def test_bad_specs_are_refused():
+    with pytest.raises(ValueError, match="`levels` is -1"):
+        lottery.imp(levels=-1)
+    with pytest.raises(ValueError, match="`density` is 0"):
+        lottery.one_shot(0)
+    with pytest.raises(ValueError, match="`rewind.step` is 12"):
+        lottery.run(task(), lottery.imp(levels=1, rewind=12), progress=False)
+    with pytest.raises(store.StoreError, match="no 'ticket' at level 9"):
+        run(controls=()).ticket(9)
+
+
+def test_the_namespace_has_the_lottery():
+    assert lth.lottery is lottery
