@@ -72,12 +72,16 @@ def gradual(
     number = jax.tree.leaves(counts)[0].shape[0]
     events = Events(every, begin, begin + every * number)
 
-    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
-        count = trees.index(jax.tree.map(jnp.asarray, counts), (step - begin) // every)
+    def revise(
+        mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params, counts: Count
+    ) -> Revision:
+        count = trees.index(counts, (step - begin) // every)
         new, info = pruner.with_info(params, mask, count, prunable=prunable, layouts=layouts)
         return new, scores.is_bad(info)
 
-    return owning(inner, ones_like, events, _in_the_callers_structure(prunable, revise))
+    counts = jax.tree.map(jnp.asarray, counts)
+    inside = _in_the_callers_structure(prunable, revise)
+    return owning(inner, ones_like, events, inside, None, counts)
 
 
 def sparse_evolution(
@@ -208,7 +212,7 @@ def straight_through(
     inner, events = optax.with_extra_args_support(inner), Events(every)
     events.check()
 
-    def best(params: Params) -> tuple[Mask, Info]:
+    def best(params: Params, count: Count) -> tuple[Mask, Info]:
         latent = in_structure_of("params", params, "prunable", prunable)
         mask, info = pruner.with_info(
             latent, ones_like(latent), count, prunable=prunable, layouts=layouts
@@ -217,7 +221,7 @@ def straight_through(
 
     def init(params: Params) -> SparseState:
         state = init_inner(inner, params, latent=True)
-        mask, info = best(params)
+        mask, info = best(params, count)
         scores.check(info, pruner.criterion, count, prunable)
         undecided = scores.is_bad(info).astype(jnp.int32)
         return SparseState(mask, jnp.zeros((), jnp.int32), None, state, undecided)
@@ -231,12 +235,14 @@ def straight_through(
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
 
-        def renewed(held: tuple[Mask, jax.Array], latent: Params) -> tuple[Mask, jax.Array]:
-            new, info = best(latent)
+        def renewed(
+            held: tuple[Mask, jax.Array], latent: Params, count: Count
+        ) -> tuple[Mask, jax.Array]:
+            new, info = best(latent, count)
             return scores.unless_bad(info, new, held[0]), held[1] + scores.is_bad(info)
 
         held = (state.mask, state.undecided)
-        mask, undecided = when(events.at(step), renewed, held, latent)
+        mask, undecided = when(events.at(step), renewed, held, latent, count)
         return updates, SparseState(mask, step, None, inner_state, undecided)
 
     return Transform(init, update)
@@ -249,12 +255,16 @@ def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Revision
     parameters need not: `nnx.Optimizer` replaces variables by arrays.
     """
 
-    def inside(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Revision:
+    def inside(
+        mask: Mask, step: Any, key: Any, grads: Params, params: Params, *operands: Any
+    ) -> Revision:
         trees_ = {"mask": mask, "grads": grads, "params": params}
         theirs = {
             name: in_structure_of(name, tree, "prunable", prunable) for name, tree in trees_.items()
         }
-        new, undecided = revise(theirs["mask"], step, key, theirs["grads"], theirs["params"])
+        new, undecided = revise(
+            theirs["mask"], step, key, theirs["grads"], theirs["params"], *operands
+        )
         return in_structure_of("mask", new, "params", mask), undecided
 
     return inside

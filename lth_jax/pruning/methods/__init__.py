@@ -1,0 +1,43 @@
+"""Methods: how a mask lives in training, behind one interface.
+
+A method is built from its options, once. Each member of a population brings its `Inputs`: the mask
+that it starts with, the count that it ends with, its key. See `Method` for a step of training.
+
+`METHODS` holds all builders by name; `register` adds one. The modules of this package register
+theirs when it is imported.
+"""
+
+import importlib
+import pkgutil
+
+from lth_jax.pruning.methods.alternating import alternating
+from lth_jax.pruning.methods.dynamic import rigl, sparse_evolution
+from lth_jax.pruning.methods.gradual import gradual
+from lth_jax.pruning.methods.latent import iterative_n_m, straight_through
+from lth_jax.pruning.methods.method import METHODS, Builder, Inputs, Method, register
+from lth_jax.pruning.methods.movement import movement
+from lth_jax.pruning.methods.soft_threshold import soft_threshold
+from lth_jax.pruning.methods.static import static
+from lth_jax.pruning.methods.supermasks import edge_popup, supermask
+
+for _module in pkgutil.iter_modules(__path__):  # a new file needs no line here
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "METHODS",
+    "Builder",
+    "Inputs",
+    "Method",
+    "alternating",
+    "edge_popup",
+    "gradual",
+    "iterative_n_m",
+    "movement",
+    "register",
+    "rigl",
+    "soft_threshold",
+    "sparse_evolution",
+    "static",
+    "straight_through",
+    "supermask",
+]
