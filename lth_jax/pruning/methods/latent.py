@@ -14,7 +14,7 @@ from lth_jax.pruning.methods._parts import on_latent, require_params
 from lth_jax.pruning.methods.method import Inputs, Method, register
 from lth_jax.pruning.prune import Pruner, prune
 from lth_jax.pruning.scopes import Scope, globally
-from lth_jax.pruning.transforms import Transform
+from lth_jax.pruning.transforms import Events, Transform
 from lth_jax.types import Params, Prunable
 
 
@@ -25,7 +25,7 @@ def straight_through(
     scope: Scope | None = None,
     steps: int | None = None,
     criterion: Criterion | None = None,
-    every: int = 16,
+    events: Events | None = None,
 ) -> Method:
     """Dynamic pruning with feedback (Lin et al., 2020): the network is the best latent weights.
 
@@ -38,17 +38,19 @@ def straight_through(
       scope: over what weights compete; `globally()` by default.
       steps: not read.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
-      every: updates between revisions of the mask; 16 is the authors'.
+      events: after which updates, counted from 1, the mask is revised; by default after every
+        16th, as the authors do.
 
     >>> method = straight_through(prunable={"w": True})
     >>> method.name, method.starts_dense
     ('straight_through', True)
     """
     del steps
+    when = events or Events(16)
     pruner = prune(criterion or magnitude(), scope or globally())
 
     def build(inner: Any, inputs: Inputs) -> Any:
-        return _competing(inner, pruner, inputs, every, prunable, layouts)
+        return _competing(inner, pruner, inputs, when, prunable, layouts)
 
     return on_latent("straight_through", build)
 
@@ -62,7 +64,7 @@ def iterative_n_m(
     n: int = 2,
     m: int = 4,
     decay: float = 2e-4,
-    every: int = 1,
+    events: Events | None = None,
 ) -> Method:
     """N:M masks renewed in training, with the sparse-refined gradient (SR-STE, Zhou et al., 2021).
 
@@ -79,17 +81,19 @@ def iterative_n_m(
       n: kept of each group.
       m: the size of a group; it divides the inputs of each prunable leaf.
       decay: of pruned weights; 2e-4 is the authors'.
-      every: updates between revisions of the mask; 1 is the authors'.
+      events: after which updates, counted from 1, the mask is revised; by default after each, as
+        the authors do.
 
     >>> method = iterative_n_m(prunable={"kernel": True}, n=1, m=4)
     >>> method.name, method.starts_dense
     ('iterative_n_m', True)
     """
     del steps
+    when = events or Events()
     pruner = prune(magnitude(), scope or globally(), n_m(n, m))
 
     def build(inner: Any, inputs: Inputs) -> Transform:
-        tx = _competing(inner, pruner, inputs, every, prunable, layouts)
+        tx = _competing(inner, pruner, inputs, when, prunable, layouts)
 
         def update(
             grads: Params, state: Any, params: Params | None = None, **extra: Any
@@ -112,12 +116,12 @@ def _competing(
     inner: Any,
     pruner: Pruner,
     inputs: Inputs,
-    every: int,
+    events: Events,
     prunable: Prunable,
     layouts: Layouts | None,
 ) -> Transform:
     return transforms.straight_through(
-        inner, pruner, inputs.count, every=every, prunable=prunable, layouts=layouts
+        inner, pruner, inputs.count, events, prunable=prunable, layouts=layouts
     )
 
 

@@ -8,7 +8,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts
-from lth_jax.pruning.criteria import movement_pruning
+from lth_jax.pruning.criteria._inputs import named
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask, ones_like
 from lth_jax.pruning.methods._parts import (
@@ -61,14 +61,13 @@ def movement(
     """
     times = events_in(steps, events, every=1)
     optimizer = optax.with_extra_args_support(score_optimizer or optax.adam(1e-2))
-    scope = scope or globally()
+    pruner = prune(named("movement")(lambda params, mask, **_: params), scope or globally())
 
     def renewed(
         held: tuple[Mask, jax.Array], mask_scores: Any, step: jax.Array, count: Count
     ) -> tuple[Mask, jax.Array]:
         now = cubic_count(count, mask_scores, prunable, step, times)
         everything = ones_like(mask_scores)
-        pruner = prune(movement_pruning(mask_scores), scope)
         new, info = pruner.with_info(
             mask_scores, everything, now, prunable=prunable, layouts=layouts
         )

@@ -21,6 +21,7 @@ from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.prune import Pruner
 from lth_jax.pruning.topk import largest
 from lth_jax.pruning.transforms.subnetwork import (
+    EACH_UPDATE,
     Events,
     Revision,
     SparseState,
@@ -177,8 +178,8 @@ def straight_through(
     inner: optax.GradientTransformation,
     pruner: Pruner,
     count: Count,
+    events: Events = EACH_UPDATE,
     *,
-    every: int = 1,
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
@@ -187,13 +188,13 @@ def straight_through(
     The parameters are latent: compute loss and gradient at `effective_params(params, state)` and
     give that gradient to `update`, which applies it to all latent weights, so that a pruned weight
     can come back (Bengio et al., 2013; for pruning, Lin et al., 2020, "Dynamic model pruning with
-    feedback"). Every `every` updates the latent weights compete anew.
+    feedback"). After the updates of `events`, counted from 1, the latent weights compete anew.
 
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       count: how many weights the network keeps, as the pruner's scope counts.
-      every: updates between revisions of the mask.
+      events: after which updates the mask is revised; after each by default.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -209,7 +210,7 @@ def straight_through(
     >>> effective_params(optax.apply_updates(params, updates), state)["w"].tolist()
     [[0.0, 1.0]]
     """
-    inner, events = optax.with_extra_args_support(inner), Events(every)
+    inner = optax.with_extra_args_support(inner)
     events.check()
 
     def best(params: Params, count: Count) -> tuple[Mask, Info]:

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from lth_jax import trees
+from lth_jax.layouts import DENSE
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.methods import METHODS, Inputs, Method, register
 from lth_jax.pruning.methods.method import COMMON
@@ -158,15 +159,11 @@ CONTAINERS = {
 def one_step(name, structure):
     """The program of `init`, one update, `effective` and `final`, on bare leaves."""
     into = structure.unflatten
-    layouts = dict(zip(trees.names(PARAMS), jax.tree.leaves(PARAMS), strict=True))
-    names = trees.names(into(jax.tree.leaves(PRUNABLE)))
-    places = dict(zip(layouts, names, strict=True))
-    method = METHODS[name](
-        prunable=into(jax.tree.leaves(PRUNABLE)),
-        layouts=NAMED(places),
-        scope=scopes.globally(),
-        steps=STEPS,
-    )
+    prunable = into(jax.tree.leaves(PRUNABLE))
+    known = {"dense/kernel": DENSE, "half/kernel": DENSE} | LAYOUTS
+    places = zip(trees.names(PARAMS), trees.names(prunable), strict=True)
+    layouts = {there: known[here] for here, there in places if here in known}
+    method = METHODS[name](prunable=prunable, layouts=layouts, scope=scopes.globally(), steps=STEPS)
 
     def program(leaves, mask, count, key):
         params, inputs = into(leaves), Inputs(into(mask), count, key)
@@ -178,15 +175,7 @@ def one_step(name, structure):
         return [jax.tree.leaves(t) for t in (params, state, *method.final(params, state))]
 
     leaves = [jax.tree.leaves(PARAMS), jax.tree.leaves(ONES), jnp.int32(44), jax.random.key(0)]
-    return str(jax.make_jaxpr(program)(*leaves))
-
-
-def NAMED(places):  # noqa: N802
-    """The layouts of all kernels by their names in other containers."""
-    from lth_jax.layouts import DENSE
-
-    known = {"dense/kernel": DENSE, "half/kernel": DENSE} | LAYOUTS
-    return {places[name]: layout for name, layout in known.items()}
+    return jax.jit(program).lower(*leaves).as_text()
 
 
 @pytest.mark.parametrize("name", thinned(NAMES, 3))
