@@ -37,31 +37,29 @@ OPTIMIZERS = {
 }
 
 
-@functools.cache
-def built(name, scope=None, steps=STEPS):
-    scope = scope or scopes.globally()
-    return METHODS[name](prunable=PRUNABLE, layouts=LAYOUTS, scope=scope, steps=steps)
-
-
-def count_of(density, scope=None):
-    return (scope or scopes.globally()).counts(PARAMS, density, prunable=PRUNABLE, layouts=LAYOUTS)
+SCOPE = scopes.globally()
 
 
 @functools.cache
-def random_mask(seed, density, scope=None):
-    pruner = jax.jit(
-        lambda key: prune(random(), scope or scopes.globally())(
-            PARAMS, ONES, count_of(density, scope), prunable=PRUNABLE, layouts=LAYOUTS, key=key
-        )
+def built(name, steps=STEPS):
+    return METHODS[name](prunable=PRUNABLE, layouts=LAYOUTS, scope=SCOPE, steps=steps)
+
+
+def count_of(density):
+    return jnp.asarray(SCOPE.counts(PARAMS, density, prunable=PRUNABLE, layouts=LAYOUTS))
+
+
+@functools.cache
+def _random_mask():
+    pruner = prune(random(), SCOPE)
+    return jax.jit(
+        lambda key, count: pruner(PARAMS, ONES, count, prunable=PRUNABLE, layouts=LAYOUTS, key=key)
     )
-    return pruner(jax.random.key(seed))
 
 
-def member(method, seed, scope=None):
-    density = DENSITIES[seed]
-    mask = ONES if method.starts_dense else random_mask(seed, density, scope)
-    count = jax.tree.map(jnp.asarray, count_of(density, scope))
-    return Inputs(mask, count, jax.random.key(seed))
+def member(method, seed):
+    count, key = count_of(DENSITIES[seed]), jax.random.key(seed)
+    return Inputs(ONES if method.starts_dense else _random_mask()(key, count), count, key)
 
 
 def grads_of(params, step):
@@ -91,16 +89,16 @@ def run(method, inner, inputs, steps=STEPS, params=PARAMS, grads_of=grads_of):
 
 
 @functools.cache
-def programs(name, optimizer, scope=None):
+def programs(name):
     """The run of one member, and of several, compiled when called."""
-    method, inner = built(name, scope), OPTIMIZERS[optimizer]
-    alone = jax.jit(lambda inputs: run(method, inner, inputs))
-    return alone, jax.jit(jax.vmap(lambda inputs: run(method, inner, inputs)))
+    method = built(name)
+    alone = jax.jit(lambda inputs: run(method, OPTIMIZERS["clip-adam"], inputs))
+    return alone, jax.jit(jax.vmap(alone))
 
 
 @functools.cache
-def results(name, optimizer="clip-adam"):
+def results(name):
     """Of a population of three; of its second member alone."""
-    alone, together = programs(name, optimizer)
+    alone, together = programs(name)
     members = [member(built(name), i) for i in range(3)]
     return together(trees.stack(members)), alone(members[1])
