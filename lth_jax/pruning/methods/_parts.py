@@ -92,20 +92,22 @@ def events_in(
     Args:
       steps: updates of the training.
       events: as the caller wants them; the end is at most `steps`.
-      every: the default spacing. In a short training it is a twentieth of it.
+      every: the default spacing and the first event. In a short training it is a twentieth of it.
       until: the fraction of the training after which there is no event by default.
 
     Raises:
       ValueError: `steps` is no whole number of at least 1, or no event lies in the training.
 
     >>> events_in(1000, None)
-    Events(every=50, begin=0, end=750)
+    Events(every=50, begin=50, end=750)
     """
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
         raise ValueError(f"`steps` must be a whole number of at least 1, but is {steps!r}.")
     steps = int(steps)
     if events is None:
-        events = Events(max(1, min(every, steps // 20)), 0, max(1, int(until * steps)))
+        every = max(1, min(every, steps // 20))
+        begin = min(every, steps - 1)
+        events = Events(every, begin, max(begin + 1, int(until * steps)))
     events.check()
     if not 0 <= events.begin < min(events.end, steps):
         raise ValueError(f"`events` is {events}, but none lies in the {steps} steps of training.")

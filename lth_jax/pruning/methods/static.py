@@ -6,7 +6,7 @@ from lth_jax.layouts import Layouts
 from lth_jax.pruning.methods._parts import on_subnetwork
 from lth_jax.pruning.methods.method import Method, register
 from lth_jax.pruning.scopes import Scope
-from lth_jax.pruning.transforms import masked
+from lth_jax.pruning.transforms import static_sparse
 from lth_jax.types import Prunable
 
 
@@ -34,7 +34,7 @@ def static(
     del prunable, layouts, scope, steps
 
     def build(inner: Any, inputs: Any) -> Any:
-        return masked(inner, inputs.mask)
+        return static_sparse(inner, lambda params: inputs.mask)
 
     return on_subnetwork("static", build, starts_dense=False)
 
