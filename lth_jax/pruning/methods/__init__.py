@@ -5,6 +5,23 @@ that it starts with, the count that it ends with, its key. See `Method` for a st
 
 `METHODS` holds all builders by name; `register` adds one. The modules of this package register
 theirs when it is imported.
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from lth_jax.pruning import masks, scopes
+>>> params = {"kernel": jnp.array([[3.0, 1.0], [0.5, 2.0]])}
+>>> prunable, scope = masks.prunable_leaves(params), scopes.globally()
+>>> method = METHODS["gradual"](prunable=prunable, scope=scope, steps=4)
+>>> count = scope.counts(params, 0.5, prunable=prunable)
+>>> inputs = Inputs(masks.ones_like(params), count, jax.random.key(0))
+>>> tx = method.transform(optax.sgd(0.1), inputs)
+>>> state = tx.init(params)
+>>> for step in range(4):
+...     grads = jax.grad(lambda p: jnp.sum(p["kernel"] ** 2))(method.effective(params, state))
+...     updates, state = tx.update(grads, state, params, step=step)
+...     params = optax.apply_updates(params, updates)
+>>> weights, mask = method.final(params, state)
+>>> mask["kernel"].tolist()
+[[True, False], [False, True]]
 """
 
 import importlib

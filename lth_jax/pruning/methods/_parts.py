@@ -141,7 +141,8 @@ def cubic_count(
     def between(size: int, k: Any) -> jax.Array:
         k = jnp.asarray(k, jnp.int32)
         rest = (size // max(1, k.size) - k).astype(jnp.float32) * left
-        return k + jnp.floor(rest + 0.5).astype(jnp.int32)
+        now: jax.Array = k + jnp.floor(rest + 0.5).astype(jnp.int32)
+        return now
 
     sizes = [leaf.size for leaf in jax.tree.leaves(params)]
     if same_structure(count, 0):
@@ -168,7 +169,8 @@ def _scheduled(build: Build) -> Build:
         ) -> tuple[Params, Any]:
             if step is not None:
                 state = state._replace(step=jnp.asarray(step, jnp.int32))
-            return tx.update(grads, state, params, **extra)
+            updates, state = tx.update(grads, state, params, **extra)
+            return updates, state
 
         return Transform(tx.init, update)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import transforms
+from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.methods._parts import events_in, on_subnetwork
 from lth_jax.pruning.methods.method import Inputs, Method, register
 from lth_jax.pruning.scopes import Scope
@@ -38,6 +39,7 @@ def sparse_evolution(
     ('sparse_evolution', False)
     """
     del scope
+    fraction = check_fraction("fraction", fraction)
     when = events_in(steps, events, until=1.0)
 
     def build(inner: Any, inputs: Inputs) -> Any:
@@ -81,6 +83,7 @@ def rigl(
     ('rigl', False)
     """
     del scope
+    fraction = check_fraction("fraction", fraction)
     when = events_in(steps, events)
 
     def build(inner: Any, inputs: Inputs) -> Any:

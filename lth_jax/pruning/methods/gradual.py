@@ -37,17 +37,9 @@ def gradual(
       events: when to prune; by default every 100 updates (every twentieth of a shorter training) in
         the first three quarters of the training. The authors prune every 100 to 1000 updates.
 
-    >>> import jax, jax.numpy as jnp, optax
-    >>> from lth_jax.pruning.methods import Inputs, gradual
-    >>> params, ones = {"w": jnp.array([3.0, 1.0, 2.0])}, {"w": jnp.ones(3, bool)}
-    >>> method = gradual(prunable={"w": True}, steps=4, events=Events(every=1, end=2))
-    >>> tx = method.transform(optax.sgd(0.1), Inputs(ones, jnp.int32(1), jax.random.key(0)))
-    >>> state = tx.init(params)
-    >>> for _ in range(2):
-    ...     updates, state = tx.update({"w": jnp.zeros(3)}, state, params)
-    ...     params = optax.apply_updates(params, updates)
-    >>> params["w"].tolist()
-    [3.0, 0.0, 0.0]
+    >>> method = gradual(prunable={"w": True}, steps=1000, events=Events(every=50, end=600))
+    >>> method.name, method.starts_dense
+    ('gradual', True)
     """
     when = events_in(steps, events)
     pruner = prune(criterion or magnitude(), scope or globally())

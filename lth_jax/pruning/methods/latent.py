@@ -47,6 +47,7 @@ def straight_through(
     """
     del steps
     when = events or Events(16)
+    when.check()
     pruner = prune(criterion or magnitude(), scope or globally())
 
     def build(inner: Any, inputs: Inputs) -> Any:
@@ -90,6 +91,7 @@ def iterative_n_m(
     """
     del steps
     when = events or Events()
+    when.check()
     pruner = prune(magnitude(), scope or globally(), n_m(n, m))
 
     def build(inner: Any, inputs: Inputs) -> Transform:
@@ -103,9 +105,9 @@ def iterative_n_m(
             def refined(g: jax.Array, kept: jax.Array, w: jax.Array) -> jax.Array:
                 return g + jnp.where(kept, 0, decay * w).astype(g.dtype)
 
-            return tx.update(
-                jax.tree.map(refined, grads, state.mask, params), state, params, **extra
-            )
+            refined_grads = jax.tree.map(refined, grads, state.mask, params)
+            updates, state = tx.update(refined_grads, state, params, **extra)
+            return updates, state
 
         return Transform(tx.init, update)
 

@@ -41,8 +41,9 @@ def movement(
 
     Each weight has a score, 0 at first. The network computes with the weights of the largest
     scores. At its gradient g, scores get the gradient `g · w`, straight through the mask, so that
-    they become `−Σ g·w` up to the optimizer; weights get `g` where kept. Pruned weights stay as
-    they are and come back where their scores recover. Event i of N keeps the count of `gradual`;
+    they become `−Σ g·w` up to the optimizer; weights get `g` where kept and 0 elsewhere: pruned
+    weights stay as they are, up to momentum and weight decay, and come back where their scores
+    recover. Event i of N keeps the count of `gradual`;
     after the last event the mask goes on to follow the scores at the same spacing.
 
     Args:

@@ -244,6 +244,8 @@ def test_the_step_of_the_caller_decides_the_events(name):
     state = jax.eval_shape(tx.init, PARAMS)
     shape = jax.eval_shape(lambda s: tx.update(PARAMS, s, PARAMS, step=7)[1], state)
     assert jax.tree.structure(shape) == jax.tree.structure(state)
+    after = jax.jit(lambda s: tx.update(PARAMS, s, PARAMS, step=7)[1].step).lower(state)
+    assert "%arg" not in after.as_text()  # it does not depend on the state
     with pytest.raises(ValueError, match="`params` must be given to `update`"):
         jax.eval_shape(lambda s: tx.update(PARAMS, s), state)
 

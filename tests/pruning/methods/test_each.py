@@ -77,6 +77,23 @@ def test_events_of_a_training():
         methods.gradual(prunable=USE, steps=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("rigl", {"fraction": 1.5}, "`fraction` must lie in"),
+        ("sparse_evolution", {"fraction": 0.0}, "`fraction` must lie in"),
+        ("straight_through", {"events": Events(0)}, "`every` must be at least 1, but is 0"),
+        ("iterative_n_m", {"events": Events(-1)}, "`every` must be at least 1, but is -1"),
+        ("iterative_n_m", {"n": 5}, "`n` must lie in"),
+        ("movement", {"events": Events(0)}, "`every` must be at least 1, but is 0"),
+        ("gradual", {"events": Events(begin=9)}, "none lies in the 9 steps"),
+    ],
+)
+def test_bad_options_are_refused_when_the_method_is_built(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        methods.METHODS[name](prunable=USE, scope=scopes.globally(), steps=9, **options)
+
+
 def test_the_phases_of_the_paper():
     found = phases(100, 0.1, 0.05, 0.1, 0.15)
     assert found == Phases((10, 20, 30, 40, 50, 60, 70, 85), (15, 25, 35, 45, 55, 65, 75))
