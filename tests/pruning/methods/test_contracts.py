@@ -34,8 +34,8 @@ from tests.pruning.methods.problem import (
 from tests.thinning import thinned
 
 NAMES = sorted(METHODS)
-# One compiled population per method serves most tests; a few of them in the fast tier.
-SOME = thinned(NAMES, 10)
+# One compiled population per method serves most tests; one of them in the fast tier.
+SOME = thinned(NAMES, len(NAMES))
 EVENTFUL = ("alternating", "gradual", "movement", "rigl", "sparse_evolution", "straight_through")
 
 STACK = PARAMS["stack"]
@@ -221,7 +221,7 @@ def test_jitted_is_eager(name):
     close(jax.jit(program)(inputs), program(inputs))
 
 
-@pytest.mark.parametrize("name", EVENTFUL)
+@pytest.mark.parametrize("name", thinned(EVENTFUL, 4))
 def test_events_of_a_population_are_conditional(name):
     """A conditional whose condition differs between members would compute both branches."""
     method = built(name)
