@@ -88,7 +88,11 @@ CASES = {
         lambda v=v: lth.gradual(optax.sgd(0.1), PRUNER, COUNT[None], every=v, prunable=USE)
         for v in (0, -3)
     ]
-    + [lambda: lth.straight_through(optax.sgd(0.1), PRUNER, COUNT, every=0, prunable=USE)]
+    + [
+        lambda: lth.straight_through(
+            optax.sgd(0.1), PRUNER, COUNT, subnetwork.Events(0), prunable=USE
+        )
+    ]
     + [lambda: lth.rigl(optax.sgd(0.1), lth.ones_like, subnetwork.Events(0), prunable=USE)],
     "chunk": [lambda: criteria.fisher(lambda p, b: 0.0, chunk=0)],
     "probes": [lambda: criteria.obd(lambda p, b: 0.0, probes=0)],

@@ -200,7 +200,7 @@ def test_masks_in_the_state(name, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*WORKING, "galore", "scale_by_galore"}))
 def test_latent_weights(name):
-    tx = transforms.straight_through(ALL[name], PRUNER, jnp.int32(15), every=2, prunable=PRUNABLE)
+    tx = transforms.straight_through(ALL[name], PRUNER, jnp.int32(15), Events(2), prunable=PRUNABLE)
     params, state = jax.jit(lambda params: run(name, tx, params, {}))(PARAMS)
     kept = jax.vmap(lambda m: masks.count_kept(m, PRUNABLE))(state.mask)
     assert kept.tolist() == [15] * STEPS

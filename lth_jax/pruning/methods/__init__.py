@@ -1,26 +1,60 @@
-"""How a mask lives in training."""
+"""Methods: how a mask lives in training, behind one interface.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+A method is built from its options, once. Each member of a population brings its `Inputs`: the mask
+that it starts with, the count that it ends with, its key. See `Method` for a step of training.
 
-import optax
+`METHODS` holds all builders by name; `register` adds one. The modules of this package register
+theirs when it is imported.
 
-from lth_jax.types import Count, Key, Mask, Params
+>>> import jax, jax.numpy as jnp, optax
+>>> from lth_jax.pruning import masks, scopes
+>>> params = {"kernel": jnp.array([[3.0, 1.0], [0.5, 2.0]])}
+>>> prunable, scope = masks.prunable_leaves(params), scopes.globally()
+>>> method = METHODS["gradual"](prunable=prunable, scope=scope, steps=4)
+>>> count = scope.counts(params, 0.5, prunable=prunable)
+>>> inputs = Inputs(masks.ones_like(params), count, jax.random.key(0))
+>>> tx = method.transform(optax.sgd(0.1), inputs)
+>>> state = tx.init(params)
+>>> for step in range(4):
+...     grads = jax.grad(lambda p: jnp.sum(p["kernel"] ** 2))(method.effective(params, state))
+...     updates, state = tx.update(grads, state, params, step=step)
+...     params = optax.apply_updates(params, updates)
+>>> weights, mask = method.final(params, state)
+>>> mask["kernel"].tolist()
+[[True, False], [False, True]]
+"""
 
+import importlib
+import pkgutil
 
-class Inputs(NamedTuple):
-    mask: Mask
-    count: Count
-    key: Key
+from lth_jax.pruning.methods.alternating import alternating
+from lth_jax.pruning.methods.dynamic import rigl, sparse_evolution
+from lth_jax.pruning.methods.gradual import gradual
+from lth_jax.pruning.methods.latent import iterative_n_m, straight_through
+from lth_jax.pruning.methods.method import METHODS, Builder, Inputs, Method, register
+from lth_jax.pruning.methods.movement import movement
+from lth_jax.pruning.methods.soft_threshold import soft_threshold
+from lth_jax.pruning.methods.static import static
+from lth_jax.pruning.methods.supermasks import edge_popup, supermask
 
+for _module in pkgutil.iter_modules(__path__):  # a new file needs no line here
+    importlib.import_module(f"{__name__}.{_module.name}")
 
-class Method(NamedTuple):
-    name: str
-    transform: Callable[[optax.GradientTransformation, Inputs], Any]
-    effective: Callable[[Params, Any], Params]
-    final: Callable[[Params, Any], tuple[Params, Mask]]
-    starts_dense: bool
-
-
-METHODS: dict = {}
-STATIC = "static"
+__all__ = [
+    "METHODS",
+    "Builder",
+    "Inputs",
+    "Method",
+    "alternating",
+    "edge_popup",
+    "gradual",
+    "iterative_n_m",
+    "movement",
+    "register",
+    "rigl",
+    "soft_threshold",
+    "sparse_evolution",
+    "static",
+    "straight_through",
+    "supermask",
+]

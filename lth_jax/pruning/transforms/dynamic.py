@@ -21,6 +21,7 @@ from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.prune import Pruner
 from lth_jax.pruning.topk import largest
 from lth_jax.pruning.transforms.subnetwork import (
+    EACH_UPDATE,
     Events,
     Revision,
     SparseState,
@@ -72,12 +73,16 @@ def gradual(
     number = jax.tree.leaves(counts)[0].shape[0]
     events = Events(every, begin, begin + every * number)
 
-    def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
-        count = trees.index(jax.tree.map(jnp.asarray, counts), (step - begin) // every)
+    def revise(
+        mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params, counts: Count
+    ) -> Revision:
+        count = trees.index(counts, (step - begin) // every)
         new, info = pruner.with_info(params, mask, count, prunable=prunable, layouts=layouts)
         return new, scores.is_bad(info)
 
-    return owning(inner, ones_like, events, _in_the_callers_structure(prunable, revise))
+    counts = jax.tree.map(jnp.asarray, counts)
+    inside = _in_the_callers_structure(prunable, revise)
+    return owning(inner, ones_like, events, inside, None, counts)
 
 
 def sparse_evolution(
@@ -173,8 +178,8 @@ def straight_through(
     inner: optax.GradientTransformation,
     pruner: Pruner,
     count: Count,
+    events: Events = EACH_UPDATE,
     *,
-    every: int = 1,
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
@@ -183,13 +188,13 @@ def straight_through(
     The parameters are latent: compute loss and gradient at `effective_params(params, state)` and
     give that gradient to `update`, which applies it to all latent weights, so that a pruned weight
     can come back (Bengio et al., 2013; for pruning, Lin et al., 2020, "Dynamic model pruning with
-    feedback"). Every `every` updates the latent weights compete anew.
+    feedback"). After the updates of `events`, counted from 1, the latent weights compete anew.
 
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       count: how many weights the network keeps, as the pruner's scope counts.
-      every: updates between revisions of the mask.
+      events: after which updates the mask is revised; after each by default.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -205,10 +210,10 @@ def straight_through(
     >>> effective_params(optax.apply_updates(params, updates), state)["w"].tolist()
     [[0.0, 1.0]]
     """
-    inner, events = optax.with_extra_args_support(inner), Events(every)
+    inner = optax.with_extra_args_support(inner)
     events.check()
 
-    def best(params: Params) -> tuple[Mask, Info]:
+    def best(params: Params, count: Count) -> tuple[Mask, Info]:
         latent = in_structure_of("params", params, "prunable", prunable)
         mask, info = pruner.with_info(
             latent, ones_like(latent), count, prunable=prunable, layouts=layouts
@@ -217,7 +222,7 @@ def straight_through(
 
     def init(params: Params) -> SparseState:
         state = init_inner(inner, params, latent=True)
-        mask, info = best(params)
+        mask, info = best(params, count)
         scores.check(info, pruner.criterion, count, prunable)
         undecided = scores.is_bad(info).astype(jnp.int32)
         return SparseState(mask, jnp.zeros((), jnp.int32), None, state, undecided)
@@ -231,12 +236,14 @@ def straight_through(
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
 
-        def renewed(held: tuple[Mask, jax.Array], latent: Params) -> tuple[Mask, jax.Array]:
-            new, info = best(latent)
+        def renewed(
+            held: tuple[Mask, jax.Array], latent: Params, count: Count
+        ) -> tuple[Mask, jax.Array]:
+            new, info = best(latent, count)
             return scores.unless_bad(info, new, held[0]), held[1] + scores.is_bad(info)
 
         held = (state.mask, state.undecided)
-        mask, undecided = when(events.at(step), renewed, held, latent)
+        mask, undecided = when(events.at(step), renewed, held, latent, count)
         return updates, SparseState(mask, step, None, inner_state, undecided)
 
     return Transform(init, update)
@@ -249,12 +256,16 @@ def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Revision
     parameters need not: `nnx.Optimizer` replaces variables by arrays.
     """
 
-    def inside(mask: Mask, step: Any, key: Any, grads: Params, params: Params) -> Revision:
+    def inside(
+        mask: Mask, step: Any, key: Any, grads: Params, params: Params, *operands: Any
+    ) -> Revision:
         trees_ = {"mask": mask, "grads": grads, "params": params}
         theirs = {
             name: in_structure_of(name, tree, "prunable", prunable) for name, tree in trees_.items()
         }
-        new, undecided = revise(theirs["mask"], step, key, theirs["grads"], theirs["params"])
+        new, undecided = revise(
+            theirs["mask"], step, key, theirs["grads"], theirs["params"], *operands
+        )
         return in_structure_of("mask", new, "params", mask), undecided
 
     return inside

@@ -60,7 +60,7 @@ class SparseState(NamedTuple):
 class Events(NamedTuple):
     """At which updates the mask is revised: `begin`, `begin + every`, … before `end`."""
 
-    every: int
+    every: int = 1
     begin: int = 0
     end: int = 2**31 - 1
 
@@ -77,6 +77,9 @@ class Events(NamedTuple):
         """Raises `ValueError` if `every` is a number below 1, which would never be an event."""
         if isinstance(self.every, int) and self.every < 1:
             raise ValueError(f"`every` must be at least 1, but is {self.every}.")
+
+
+EACH_UPDATE = Events()
 
 
 def mask_updates() -> Transform:
@@ -181,10 +184,12 @@ def owning(
     events: Events | None,
     revise: Callable[..., Revision] | None,
     key: Key | None = None,
+    *operands: Any,
 ) -> Transform:
-    """`masked(inner)` whose mask `revise(mask, step, key, grads, params)` renews at events.
+    """`masked(inner)` whose mask `revise(mask, step, key, grads, params, *operands)` renews.
 
-    `revise` gets the masked weights and the gradients as they are.
+    `revise` gets the masked weights and the gradients as they are. What may differ between the
+    members of a population must be an operand: `revise` must not close over it (see `when`).
     """
     inner = optax.with_extra_args_support(inner)
     if events is not None:
@@ -197,10 +202,10 @@ def owning(
         return SparseState(mask, zero, key, state, zero)
 
     def revised(
-        held: tuple[Mask, jax.Array], step: Any, key: Any, grads: Params, params: Params
+        held: tuple[Mask, jax.Array], step: Any, key: Any, grads: Params, params: Params, *rest: Any
     ) -> tuple[Mask, jax.Array]:
         assert revise is not None
-        mask, undecided = revise(held[0], step, key, grads, apply_mask(held[0], params))
+        mask, undecided = revise(held[0], step, key, grads, apply_mask(held[0], params), *rest)
         return mask, held[1] + undecided
 
     def update(
@@ -212,7 +217,7 @@ def owning(
         step, held = state.step, (state.mask, state.undecided)
         if events is not None and revise is not None:
             key = None if state.key is None else jax.random.fold_in(state.key, step)
-            held = when(events.at(step), revised, held, step, key, grads, params)
+            held = when(events.at(step), revised, held, step, key, grads, params, *operands)
         mask, undecided = held
         updates, slots = _step(inner, mask, grads, state.inner, params, extra)
         return updates, SparseState(mask, step + 1, state.key, slots, undecided)

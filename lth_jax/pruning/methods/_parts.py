@@ -1,0 +1,177 @@
+"""What several methods share: their events, counts between start and end, and kinds of state."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lth_jax.pruning.checks import same_structure
+from lth_jax.pruning.masks import apply_mask
+from lth_jax.pruning.methods.method import Inputs, Method
+from lth_jax.pruning.transforms import Events, Transform
+from lth_jax.pruning.transforms.subnetwork import in_structure_of
+from lth_jax.types import Count, Mask, Params, Prunable
+
+Build = Callable[[optax.GradientTransformation, Inputs], Transform]
+
+
+class LearnedState(NamedTuple):
+    """The state of a method that learns what decides the mask.
+
+    Attributes:
+      mask: True = what the network computes with.
+      scores: mask scores or thresholds, in the structure of the parameters.
+      step: how many updates there have been (int32).
+      inner: the state of the inner optimizer, or of those of weights and scores.
+      undecided: how many times scores could not decide (int32).
+    """
+
+    mask: Mask
+    scores: Any
+    step: jax.Array
+    inner: Any
+    undecided: jax.Array
+
+
+def on_subnetwork(name: str, build: Build, *, starts_dense: bool) -> Method:
+    """A method whose parameters are exactly 0 outside the mask, so the network computes with them.
+
+    Args:
+      name: of the method.
+      build: `(inner, inputs) -> transformation` whose state has `mask` and `step`.
+      starts_dense: as in `Method`.
+    """
+    return Method(name, _scheduled(build), lambda params, state: params, masked, starts_dense)
+
+
+def on_latent(name: str, build: Build) -> Method:
+    """A method whose parameters are latent: the network computes with those in the mask."""
+    return learned(name, build, lambda params, state: masked(params, state)[0], masked)
+
+
+def learned(
+    name: str,
+    build: Build,
+    effective: Callable[[Params, Any], Params],
+    final: Callable[[Params, Any], tuple[Params, Mask]],
+    *,
+    exact: bool = True,
+) -> Method:
+    """A method with functions of its own for what the network computes with and what is kept."""
+    return Method(name, _scheduled(build), effective, final, True, exact)
+
+
+def masked(params: Params, state: Any) -> tuple[Params, Mask]:
+    """The parameters under the state's mask, and the mask; both in the parameters' containers."""
+    mask = in_structure_of("mask", state.mask, "params", params)
+    return apply_mask(mask, params), mask
+
+
+def require_params(params: Params | None) -> Params:
+    """`params`, or a `ValueError` that `update` needs them."""
+    if params is None:
+        raise ValueError("`params` must be given to `update`: methods read the weights.")
+    return params
+
+
+def zeros_like(params: Params) -> Params:
+    """Mask scores of 0: in at least float32, so that small steps are not lost."""
+    return jax.tree.map(
+        lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
+    )
+
+
+def events_in(
+    steps: int, events: Events | None, *, every: int = 100, until: float = 0.75
+) -> Events:
+    """The events of a training: those given, or the default ones.
+
+    Args:
+      steps: updates of the training.
+      events: as the caller wants them; the end is at most `steps`.
+      every: the default spacing and the first event. In a short training it is a twentieth of it.
+      until: the fraction of the training after which there is no event by default.
+
+    Raises:
+      ValueError: `steps` is no whole number of at least 1, or no event lies in the training.
+
+    >>> events_in(1000, None)
+    Events(every=50, begin=50, end=750)
+    """
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f"`steps` must be a whole number of at least 1, but is {steps!r}.")
+    steps = int(steps)
+    if events is None:
+        every = max(1, min(every, steps // 20))
+        begin = min(every, steps - 1)
+        events = Events(every, begin, max(begin + 1, int(until * steps)))
+    events.check()
+    if not 0 <= events.begin < min(events.end, steps):
+        raise ValueError(f"`events` is {events}, but none lies in the {steps} steps of training.")
+    return events._replace(end=min(events.end, steps))
+
+
+def cubic_count(
+    count: Count, params: Params, prunable: Prunable, step: jax.Array, events: Events
+) -> Count:
+    """How many weights are kept from an event on, so that the last one reaches `count` exactly.
+
+    Event i of N keeps `count + (all − count)·(1 − (i+1)/N)³`, rounded half up (Zhu & Gupta, 2017,
+    equation 1, from sparsity 0). After the last event it is `count`.
+
+    Args:
+      count: the final count: one number for all prunable weights, or a tree with one per leaf (per
+        layer of a stack); may be traced. Leaves that are not prunable have their size as count.
+      params: for the number of weights.
+      prunable: static tree of Python booleans.
+      step: the update at which the event is.
+      events: when the events are; with an end.
+
+    >>> params, prunable = {"w": jnp.zeros(10)}, {"w": True}
+    >>> [int(cubic_count(jnp.int32(2), params, prunable, i, Events(1, 0, 2))) for i in range(3)]
+    [3, 2, 2]
+    """
+    number = -(-(events.end - events.begin) // events.every)
+    done = jnp.clip((step - events.begin) // events.every + 1, 0, number)
+    left = ((number - done).astype(jnp.float32) / number) ** 3
+
+    def between(size: int, k: Any) -> jax.Array:
+        k = jnp.asarray(k, jnp.int32)
+        rest = (size // max(1, k.size) - k).astype(jnp.float32) * left
+        now: jax.Array = k + jnp.floor(rest + 0.5).astype(jnp.int32)
+        return now
+
+    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    if same_structure(count, 0):
+        used = zip(sizes, jax.tree.leaves(prunable), strict=True)
+        return between(sum(size for size, use in used if use), count)
+    counts, structure = jax.tree.flatten(count)
+    now = [between(*at) for at in zip(sizes, counts, strict=True)]
+    return jax.tree.unflatten(structure, now)
+
+
+def _scheduled(build: Build) -> Build:
+    """`build` whose `update` takes the number of the step."""
+
+    def transform(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
+        tx = build(inner, inputs)
+
+        def update(
+            grads: Params,
+            state: Any,
+            params: Params | None = None,
+            *,
+            step: Any = None,
+            **extra: Any,
+        ) -> tuple[Params, Any]:
+            if step is not None:
+                state = state._replace(step=jnp.asarray(step, jnp.int32))
+            updates, state = tx.update(grads, state, params, **extra)
+            return updates, state
+
+        return Transform(tx.init, update)
+
+    return transform

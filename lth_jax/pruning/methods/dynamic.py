@@ -1,0 +1,103 @@
+"""Dynamic sparse training: weights are dropped and others grown, at a fixed count."""
+
+from typing import Any
+
+from lth_jax.layouts import Layouts
+from lth_jax.pruning import transforms
+from lth_jax.pruning.checks import check_fraction
+from lth_jax.pruning.methods._parts import events_in, on_subnetwork
+from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.scopes import Scope
+from lth_jax.pruning.transforms import Events
+from lth_jax.types import Prunable
+
+
+def sparse_evolution(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int,
+    fraction: float = 0.3,
+    events: Events | None = None,
+) -> Method:
+    """SET (Mocanu et al., 2018): each event drops the smallest weights and grows random ones.
+
+    The counts of all layers stay as the starting mask has them. See `transforms.sparse_evolution`.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      scope: not read: the starting mask decides how many weights each layer has.
+      steps: updates of the training.
+      fraction: of the kept weights, dropped at each event.
+      events: by default every 100 updates (every twentieth of a shorter training), up to the end.
+        The authors revise the mask after each epoch.
+
+    >>> method = sparse_evolution(prunable={"w": True}, steps=1000)
+    >>> method.name, method.starts_dense
+    ('sparse_evolution', False)
+    """
+    del scope
+    fraction = check_fraction("fraction", fraction)
+    when = events_in(steps, events, until=1.0)
+
+    def build(inner: Any, inputs: Inputs) -> Any:
+        return transforms.sparse_evolution(
+            inner,
+            lambda params: inputs.mask,
+            when,
+            key=inputs.key,
+            fraction=fraction,
+            prunable=prunable,
+            layouts=layouts,
+        )
+
+    return on_subnetwork("sparse_evolution", build, starts_dense=False)
+
+
+def rigl(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int,
+    fraction: float = 0.3,
+    events: Events | None = None,
+) -> Method:
+    """RigL (Evci et al., 2020): drops the smallest weights, grows where the gradient is largest.
+
+    The counts of all layers stay as the starting mask has them. See `transforms.rigl`.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      scope: not read: the starting mask decides how many weights each layer has; usually ERK's.
+      steps: updates of the training.
+      fraction: of the kept weights, dropped at the first event; it falls to 0 as a cosine.
+      events: by default every 100 updates (every twentieth of a shorter training) in the first
+        three quarters of the training, as the authors do.
+
+    >>> method = rigl(prunable={"w": True}, steps=1000)
+    >>> method.name, method.starts_dense
+    ('rigl', False)
+    """
+    del scope
+    fraction = check_fraction("fraction", fraction)
+    when = events_in(steps, events)
+
+    def build(inner: Any, inputs: Inputs) -> Any:
+        return transforms.rigl(
+            inner,
+            lambda params: inputs.mask,
+            when,
+            fraction=fraction,
+            prunable=prunable,
+            layouts=layouts,
+        )
+
+    return on_subnetwork("rigl", build, starts_dense=False)
+
+
+register("sparse_evolution", sparse_evolution)
+register("rigl", rigl)

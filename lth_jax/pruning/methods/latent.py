@@ -1,0 +1,131 @@
+"""Straight-through methods: all weights are trained, the network computes with the best of them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax import trees
+from lth_jax.layouts import Layouts
+from lth_jax.pruning import transforms
+from lth_jax.pruning.criteria import Criterion, magnitude
+from lth_jax.pruning.granularity import n_m
+from lth_jax.pruning.methods._parts import on_latent, require_params
+from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.prune import Pruner, prune
+from lth_jax.pruning.scopes import Scope, globally
+from lth_jax.pruning.transforms import Events, Transform
+from lth_jax.types import Params, Prunable
+
+
+def straight_through(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int | None = None,
+    criterion: Criterion | None = None,
+    events: Events | None = None,
+) -> Method:
+    """Dynamic pruning with feedback (Lin et al., 2020): the network is the best latent weights.
+
+    The gradient at the network is applied to all latent weights, so that a pruned one can come
+    back. `count` holds from the start, where the authors let the density fall as `gradual` does.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as scope and criterion need it.
+      scope: over what weights compete; `globally()` by default.
+      steps: not read.
+      criterion: one that needs neither data nor a key; `magnitude()` by default.
+      events: after which updates, counted from 1, the mask is revised; by default after every
+        16th, as the authors do.
+
+    >>> method = straight_through(prunable={"w": True})
+    >>> method.name, method.starts_dense
+    ('straight_through', True)
+    """
+    del steps
+    when = events or Events(16)
+    when.check()
+    pruner = prune(criterion or magnitude(), scope or globally())
+
+    def build(inner: Any, inputs: Inputs) -> Any:
+        return _competing(inner, pruner, inputs, when, prunable, layouts)
+
+    return on_latent("straight_through", build)
+
+
+def iterative_n_m(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int | None = None,
+    n: int = 2,
+    m: int = 4,
+    decay: float = 2e-4,
+    events: Events | None = None,
+) -> Method:
+    """N:M masks renewed in training, with the sparse-refined gradient (SR-STE, Zhou et al., 2021).
+
+    The network keeps the `n` largest of each `m` neighbouring inputs. The latent weights get the
+    gradient at the network plus `decay · w` where they are pruned (equation 9), which makes masks
+    settle. A `count` below n/m of the weights makes the mask sparser than the pattern, a larger one
+    keeps n/m: the final mask has `min(count, n/m)`.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), which the pattern needs.
+      scope: over what the pattern's weights compete; `globally()` by default.
+      steps: not read.
+      n: kept of each group.
+      m: the size of a group; it divides the inputs of each prunable leaf.
+      decay: of pruned weights; 2e-4 is the authors'.
+      events: after which updates, counted from 1, the mask is revised; by default after each, as
+        the authors do.
+
+    >>> method = iterative_n_m(prunable={"kernel": True}, n=1, m=4)
+    >>> method.name, method.starts_dense
+    ('iterative_n_m', True)
+    """
+    del steps
+    when = events or Events()
+    when.check()
+    pruner = prune(magnitude(), scope or globally(), n_m(n, m))
+
+    def build(inner: Any, inputs: Inputs) -> Transform:
+        tx = _competing(inner, pruner, inputs, when, prunable, layouts)
+
+        def update(
+            grads: Params, state: Any, params: Params | None = None, **extra: Any
+        ) -> tuple[Params, Any]:
+            trees.check_same_structure("grads", grads, "params", require_params(params))
+
+            def refined(g: jax.Array, kept: jax.Array, w: jax.Array) -> jax.Array:
+                return g + jnp.where(kept, 0, decay * w).astype(g.dtype)
+
+            refined_grads = jax.tree.map(refined, grads, state.mask, params)
+            updates, state = tx.update(refined_grads, state, params, **extra)
+            return updates, state
+
+        return Transform(tx.init, update)
+
+    return on_latent("iterative_n_m", build)
+
+
+def _competing(
+    inner: Any,
+    pruner: Pruner,
+    inputs: Inputs,
+    events: Events,
+    prunable: Prunable,
+    layouts: Layouts | None,
+) -> Transform:
+    return transforms.straight_through(
+        inner, pruner, inputs.count, events, prunable=prunable, layouts=layouts
+    )
+
+
+register("straight_through", straight_through)
+register("iterative_n_m", iterative_n_m)

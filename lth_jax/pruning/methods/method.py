@@ -1,0 +1,116 @@
+"""What a method is, and the registry of all methods."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import optax
+
+from lth_jax.pruning.transforms import Transform
+from lth_jax.types import Count, Key, Mask, Params
+
+
+class Inputs(NamedTuple):
+    """What one member brings to a method; leaves may be traced and differ between members.
+
+    Attributes:
+      mask: the mask that the member starts with.
+      count: how many weights the final mask keeps, as the method's scope counts them: an int32
+        scalar, or a tree of them.
+      key: typed PRNG key.
+    """
+
+    mask: Mask
+    count: Count
+    key: Key
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """How a mask lives in training. Static: hashed by identity, closed over by compiled functions.
+
+    A step of training is
+
+        grads = jax.grad(loss)(method.effective(params, state))
+        updates, state = tx.update(grads, state, params, step=step)
+        params = optax.apply_updates(params, updates)
+
+    with `tx = method.transform(inner, inputs)`, which may be built anew at each step, inside the
+    trace. The first `params` are masked by `inputs.mask`.
+
+    Attributes:
+      name: for reports and errors.
+      transform: `(inner, inputs) -> optax transformation`. `init` may read all of `inputs`,
+        `update` reads `count` and `key` only, which must be the same at each step. The state holds
+        everything else: at least `mask` (True = what the network computes with), `step` (int32) and
+        `undecided` (int32, how many times scores could not decide and the mask stayed as it was).
+        `update` takes gradients of the loss at `effective(params, state)` and an optional `step`,
+        the number of updates before this one, by which events are scheduled; by default the state
+        counts.
+      effective: `(params, state) -> params` with which the network computes in training.
+      final: `(params, state) -> (params, mask)` that are evaluated and kept. Weights are exactly 0
+        where the mask is False.
+      starts_dense: whether `inputs.mask` is all True at the start, or keeps `count` weights.
+      exact: whether the final mask keeps exactly `count` weights; otherwise the density is an
+        outcome of training, and `count` is not read.
+    """
+
+    name: str
+    transform: Callable[[optax.GradientTransformation, Inputs], Transform]
+    effective: Callable[[Params, Any], Params]
+    final: Callable[[Params, Any], tuple[Params, Mask]]
+    starts_dense: bool
+    exact: bool = True
+
+    def __repr__(self) -> str:
+        return f"Method({self.name!r})"
+
+
+Builder = Callable[..., Method]
+"""`(*, prunable, layouts, scope, steps, **options) -> Method`."""
+
+METHODS: dict[str, Builder] = {}
+"""All methods by name; see `register`."""
+
+COMMON = ("prunable", "layouts", "scope", "steps")
+"""The keywords that every builder takes, also where its method does not need them."""
+
+
+def register(name: str, builder: Builder) -> Builder:
+    """Adds a method to `METHODS`, and so to the configs and to the tests of all methods.
+
+    Args:
+      name: the name in configs; equals `Method.name`.
+      builder: `(*, prunable, layouts, scope, steps, **options) -> Method`. `prunable` is a static
+        tree of booleans; `layouts` the meaning of the kernels' axes; `scope` over what scores
+        compete; `steps` the number of updates of the training. All options have defaults.
+
+    Returns:
+      `builder`.
+
+    Raises:
+      ValueError: the name is taken.
+      TypeError: the builder has another signature.
+
+    >>> register("static", lambda **options: None)
+    Traceback (most recent call last):
+      ...
+    ValueError: `name` is 'static', which is taken; the methods are alternating, ...
+    """
+    if name in METHODS:
+        raise ValueError(
+            f"`name` is {name!r}, which is taken; the methods are {', '.join(sorted(METHODS))}."
+        )
+    found = inspect.signature(builder).parameters
+    missing = [keyword for keyword in COMMON if keyword not in found]
+    positional = [p.name for p in found.values() if p.kind is not p.KEYWORD_ONLY]
+    required = [p.name for p in found.values() if p.default is p.empty and p.name not in COMMON]
+    if missing or positional or required:
+        raise TypeError(
+            f"`builder` of {name!r} must take {', '.join(COMMON)} and options with defaults, all "
+            f"keyword-only; it lacks {missing}, has positional {positional} and options without "
+            f"defaults {required}."
+        )
+    METHODS[name] = builder
+    return builder

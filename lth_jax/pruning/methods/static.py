@@ -1,0 +1,42 @@
+"""The mask that a member starts with, kept for ever."""
+
+from typing import Any
+
+from lth_jax.layouts import Layouts
+from lth_jax.pruning.methods._parts import on_subnetwork
+from lth_jax.pruning.methods.method import Method, register
+from lth_jax.pruning.scopes import Scope
+from lth_jax.pruning.transforms import static_sparse
+from lth_jax.types import Prunable
+
+
+def static(
+    *,
+    prunable: Prunable | None = None,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int | None = None,
+) -> Method:
+    """One mask for the whole training: `masked(inner, mask)`, to the bit.
+
+    The training of lottery tickets (Frankle & Carbin, 2019). No argument is needed; they are those
+    of every method.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from lth_jax.pruning.methods import Inputs, static
+    >>> method, params = static(), {"w": jnp.array([2.0, 0.0])}
+    >>> inputs = Inputs({"w": jnp.array([True, False])}, jnp.int32(1), jax.random.key(0))
+    >>> tx = method.transform(optax.sgd(1.0), inputs)
+    >>> updates, state = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [1.0, 0.0]
+    """
+    del prunable, layouts, scope, steps
+
+    def build(inner: Any, inputs: Any) -> Any:
+        return static_sparse(inner, lambda params: inputs.mask)
+
+    return on_subnetwork("static", build, starts_dense=False)
+
+
+register("static", static)

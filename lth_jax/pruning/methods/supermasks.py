@@ -1,0 +1,196 @@
+"""Supermasks: the weights stay as they were drawn, and mask scores are trained in their place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lth_jax import trees
+from lth_jax.keys import as_threefry
+from lth_jax.layouts import Layouts
+from lth_jax.pruning import supermask as soft_masks
+from lth_jax.pruning.criteria import magnitude
+from lth_jax.pruning.masks import apply_mask, ones_like
+from lth_jax.pruning.methods._parts import (
+    LearnedState,
+    learned,
+    on_latent,
+    require_params,
+    zeros_like,
+)
+from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scopes import Scope, globally
+from lth_jax.pruning.scores import check, is_bad, unless_bad
+from lth_jax.pruning.transforms import Transform
+from lth_jax.pruning.transforms.subnetwork import init_inner
+from lth_jax.types import Mask, Params, Prunable
+
+
+def edge_popup(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int | None = None,
+) -> Method:
+    """Edge-popup (Ramanujan et al., 2020): the network is the `count` scores of largest magnitude.
+
+    At the network's gradient g, scores get `sign(s) · g · w`, kept or not; the inner optimizer
+    trains them, and no weight moves. Scores start uniform on ±1/√fan_in, drawn from the member's
+    key. Weights of one size, as `supermask.signed_constant` draws them, serve it best.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for the fan-in.
+      scope: over what scores compete; `globally()` by default. The authors' is `layerwise()`.
+      steps: not read.
+
+    >>> method = edge_popup(prunable={"w": True})
+    >>> method.name, method.starts_dense
+    ('edge_popup', True)
+    """
+    del steps
+    pruner = prune(magnitude(), scope or globally())
+
+    def build(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
+        def first(params: Params) -> Any:
+            key = as_threefry(inputs.key)
+            return soft_masks.init_scores(key, params, prunable=prunable, layouts=layouts)
+
+        def renew(mask_scores: Any, mask: Mask, step: jax.Array) -> tuple[Mask, jax.Array]:
+            new, info = pruner.with_info(
+                mask_scores,
+                ones_like(mask_scores),
+                inputs.count,
+                prunable=prunable,
+                layouts=layouts,
+            )
+            check(info, "edge_popup", inputs.count, prunable)
+            return unless_bad(info, new, mask), is_bad(info)
+
+        return _frozen(inner, inputs, prunable, first, renew, jnp.sign, lambda soft: soft)
+
+    return on_latent("edge_popup", build)
+
+
+def supermask(
+    *,
+    prunable: Prunable,
+    layouts: Layouts | None = None,
+    scope: Scope | None = None,
+    steps: int | None = None,
+    init: float = 0.0,
+    rescale: bool = False,
+) -> Method:
+    """Stochastic supermasks (Zhou et al., 2019): each weight is kept with probability σ(s).
+
+    Each step draws a mask, from the member's key and the number of the step. At the network's
+    gradient g, scores get `σ'(s) · g · w`; the inner optimizer trains them, and no weight moves.
+    The final mask keeps the weights with σ(s) > ½ (s > 0). The density is an outcome of training:
+    `count` is not read, and before training nothing is above ½.
+
+    Args:
+      prunable: static tree of Python booleans.
+      layouts: shows which leaves stack layers (`lth_jax.layouts`), for `rescale`.
+      scope: not read.
+      steps: not read.
+      init: all scores at the start; 0, for a probability of ½, is the authors'.
+      rescale: whether each layer's mask is divided by its density (dynamic weight rescaling).
+
+    >>> method = supermask(prunable={"w": True}, rescale=True)
+    >>> method.name, method.exact
+    ('supermask', False)
+    """
+    del scope, steps
+
+    def shown(soft: Any) -> Any:
+        if not rescale:
+            return soft
+        scaled = soft_masks.rescale(soft, layouts=layouts)
+        return jax.tree.map(lambda m, s, use: s if use else m, soft, scaled, prunable)
+
+    def network(params: Params, mask: Mask) -> Params:
+        soft = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
+        return apply_mask(mask, soft_masks.effective(params, shown(soft)))
+
+    def slope(s: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(s) * jax.nn.sigmoid(-s)
+
+    def build(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
+        def renew(mask_scores: Any, mask: Mask, step: jax.Array) -> tuple[Mask, jax.Array]:
+            key = jax.random.fold_in(as_threefry(inputs.key), step)
+            drawn = soft_masks.bernoulli(key, mask_scores, prunable=prunable)
+            return soft_masks.harden(drawn), jnp.zeros((), bool)
+
+        def first(params: Params) -> Any:
+            return jax.tree.map(lambda s: s + init, zeros_like(params))
+
+        return _frozen(inner, inputs, prunable, first, renew, slope, shown)
+
+    def effective(params: Params, state: LearnedState) -> Params:
+        return network(params, state.mask)
+
+    def final(params: Params, state: LearnedState) -> tuple[Params, Mask]:
+        probable = soft_masks.threshold(state.scores, prunable=prunable)
+        mask = soft_masks.harden(probable)
+        return network(params, mask), mask
+
+    return learned("supermask", build, effective, final, exact=False)
+
+
+def _frozen(
+    inner: optax.GradientTransformation,
+    inputs: Inputs,
+    prunable: Prunable,
+    first: Callable[[Params], Any],
+    renew: Callable[[Any, Mask, jax.Array], tuple[Mask, jax.Array]],
+    slope: Callable[[jax.Array], jax.Array],
+    shown: Callable[[Any], Any],
+) -> Transform:
+    """Trains mask scores by `inner`, and no weight.
+
+    Args:
+      inner: the optimizer.
+      inputs: of the member.
+      prunable: static tree of Python booleans.
+      first: `params -> mask scores`.
+      renew: `(mask scores, mask, step) -> (mask, whether they could not decide)`.
+      slope: the derivative of the soft mask by the score.
+      shown: the soft mask by which the weights are multiplied, of the one of zeros and ones.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> LearnedState:
+        mask_scores, zero = first(params), jnp.zeros((), jnp.int32)
+        mask, bad = renew(mask_scores, inputs.mask, zero)
+        state = init_inner(inner, mask_scores, latent=True)
+        return LearnedState(mask, mask_scores, zero, state, bad.astype(jnp.int32))
+
+    def update(
+        grads: Params, state: LearnedState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, LearnedState]:
+        del extra  # they are of the weights
+        params = require_params(params)
+        trees.check_same_structure("grads", grads, "params", params)
+        soft = jax.tree.map(lambda m: m.astype(jnp.float32), state.mask)
+        _, pull = jax.vjp(lambda soft: soft_masks.effective(params, shown(soft)), soft)
+
+        def to_score(m: jax.Array, s: jax.Array, use: bool) -> jax.Array:
+            return m * slope(s) if use else jnp.zeros_like(s)
+
+        to_scores = jax.tree.map(to_score, pull(grads)[0], state.scores, prunable)
+        moves, inner_state = inner.update(to_scores, state.inner, state.scores)
+        mask_scores = optax.apply_updates(state.scores, moves)
+        mask, bad = renew(mask_scores, state.mask, state.step + 1)
+        undecided = state.undecided + bad
+        updates = jax.tree.map(jnp.zeros_like, params)
+        return updates, LearnedState(mask, mask_scores, state.step + 1, inner_state, undecided)
+
+    return Transform(init, update)
+
+
+register("edge_popup", edge_popup)
+register("supermask", supermask)
