@@ -29,7 +29,7 @@ from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
-from lth_jax.pruning.methods import METHODS, STATIC, Method
+from lth_jax.pruning.methods import METHODS, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.store import run_folder
 from lth_jax.types import Count, Prunable
@@ -137,7 +137,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
 def _methods(experiment: ConfigDict, **given: Any) -> dict[int, Method]:
     """The method of each level that has one: every level but the retrained."""
     name, steps = experiment.prune.method, experiment.train.steps - experiment.rewind.step
-    if name == STATIC:
+    if name == "static":
         return {}
     make = parts.choose("prune.method", name, METHODS)
     options = {**experiment.prune.method_options.to_dict(), "steps": steps, **given}

@@ -31,7 +31,7 @@ from lth_jax.report.levels import write_rates
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("coding", "training", "models", "data", "trees")),
+    *(f"lth_jax.{room}" for room in ("coding", "population", "models", "data", "trees")),
     "experiments.frontier",
 )
 MOST_DRIFT = 0.01

@@ -33,7 +33,7 @@ from lth_jax.report import write_report
 from lth_jax.store.analyses import add_analysis
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("structure", "models", "training", "data", "trees")),
+    *(f"lth_jax.{room}" for room in ("structure", "models", "population", "data", "trees")),
     "experiments.latency",
     "experiments.timing",
 )

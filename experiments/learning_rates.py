@@ -55,7 +55,10 @@ from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
+    *(
+        f"lth_jax.{room}"
+        for room in ("landscape", "lottery", "population", "models", "data", "keys")
+    ),
     "experiments.learning_rates",
 )
 ARMS = (DENSE, TICKET, "random")

@@ -42,7 +42,7 @@ from lth_jax.store.analyses import add_analysis
 from lth_jax.types import Batch
 
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("measures", "models", "training", "data", "trees")),
+    *(f"lth_jax.{room}" for room in ("measures", "models", "population", "data", "trees")),
     "experiments.measure",
 )
 RELU_AFTER_EACH = (models.MLP, models.ConvNet, models.VGG)

@@ -47,7 +47,7 @@ from lth_jax.types import DENSE, TICKET
 SOURCES = (
     *(
         f"lth_jax.{room}"
-        for room in ("landscape", "lottery", "training", "models", "data", "trees", "keys")
+        for room in ("landscape", "lottery", "population", "models", "data", "trees", "keys")
     ),
     "experiments.spectrum",
 )

@@ -47,7 +47,10 @@ from lth_jax.types import DENSE, TICKET, Batch
 
 DEFAULT = "experiments/configs/stability.py"
 SOURCES = (
-    *(f"lth_jax.{room}" for room in ("landscape", "lottery", "training", "models", "data", "keys")),
+    *(
+        f"lth_jax.{room}"
+        for room in ("landscape", "lottery", "population", "models", "data", "keys")
+    ),
     "experiments.stability",
 )
 OPTIONS = ("--rewind", "--levels", "--children", "--points", "--chunk")

@@ -17,11 +17,11 @@ import pytest
 
 import lth_jax
 from lth_jax import keys
-from lth_jax.data import datasets, made, planted, sequences, tabular
+from lth_jax.data import arrays, datasets, made, planted, sequences, tabular
 from lth_jax.data.order import in_order, indices
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
-from lth_jax.lottery import controls, stability
+from lth_jax.lottery import Task, controls, imp, run, stability
 from lth_jax.lottery.rewind import TrainState
 from lth_jax.measures import recovery, xor
 from lth_jax.models import MLP
@@ -131,6 +131,7 @@ WITHIN = {
     "lth_jax/pruning/criteria/weights.py": {"random": "per leaf"},
     "lth_jax/pruning/iterative.py": {"iterate": "per round"},
     "lth_jax/pruning/masks.py": {"shuffle": "per leaf and layer"},
+    "lth_jax/pruning/methods/supermasks.py": {"supermask": "per step"},
     "lth_jax/pruning/supermask.py": {"bernoulli": "per leaf", "init_scores": "per leaf"},
     "lth_jax/pruning/transforms/dynamic.py": {"sparse_evolution": "per leaf"},
     "lth_jax/pruning/transforms/subnetwork.py": {"owning": "per step"},
@@ -144,8 +145,9 @@ WITHIN = {
         "_box": "per axis",
     },
     "lth_jax/population/averaging.py": {"mean_network": "per batch"},
-    "lth_jax/population/segment.py": {"train_step": "per step", "shown": "per step"},
-    "experiments/studies/popup.py": {"_learn": "weights, scores, examples; per step"},
+    "lth_jax/population/segment.py": {"train_step": "per step", "training_batch": "per step"},
+    "lth_jax/population/api.py": {"initial": "per member"},
+    "experiments/studies/edge_popup.py": {"_learn": "weights, scores, examples; per step"},
 }
 FILES = [
     path
@@ -243,9 +245,17 @@ def test_seeds_are_32_bits():
 
 
 MASK = np.ones((2, 2), bool)
+PAIR = (np.ones((9, 2), np.float32), np.arange(9) % 2)
+TASK = Task(MLP((2,)), PAIR, optimizer=optax.sgd(0.1), batch_size=1, steps=1)
 LOAD = {"data_dir": "nowhere", "validation": 10}
 SEEDED = {
     "lth_jax.data.datasets.load": lambda seed: datasets.load("digits", seed=seed, **LOAD),
+    "lth_jax.data.arrays.from_arrays": lambda seed: arrays.from_arrays(PAIR, seed=seed),
+    "lth_jax.data.arrays.train_and_test": lambda seed: arrays.train_and_test(PAIR, seed=seed),
+    "lth_jax.data.datasets.dataset_of": lambda seed: datasets.dataset_of(
+        "own", PAIR, seed=seed, validation=1
+    ),
+    "lth_jax.lottery.run.run": lambda seed: run(TASK, imp(levels=1), seed=seed),
     "lth_jax.data.standard.stock_mnist1d": lambda data_seed: datasets.load(
         "mnist1d", seed=0, data_seed=data_seed, **LOAD
     ),
@@ -388,15 +398,15 @@ KEYED = {
     ),
     "pruning.transforms.dynamic.sparse_evolution": evolved,
     "structure.regroup.shuffle_blocks": lambda key: shuffle_blocks(key, HALF, PRUNABLE),
-    "training.augment.noisy_labels": lambda key: augment.noisy_labels(3, key) and 0,
-    "training.augment.smooth": shown(augment.smooth),
-    "training.augment.mixup": shown(augment.mixup),
-    "training.augment.cutmix": shown(augment.cutmix),
-    "training.augment.flip": shown(augment.flip),
-    "training.segment.init_member": of_member(
+    "population.augment.noisy_labels": lambda key: augment.noisy_labels(3, key) and 0,
+    "population.augment.smooth": shown(augment.smooth),
+    "population.augment.mixup": shown(augment.mixup),
+    "population.augment.cutmix": shown(augment.cutmix),
+    "population.augment.flip": shown(augment.flip),
+    "population.segment.init_member": of_member(
         lambda key: segment.init_member(TRAINER, key, key, {"learning_rate": 0.1}, TRAIN.x[:1])
     ),
-    "training.segment.rows_of": lambda key: segment.rows_of(
+    "population.segment.rows_of": lambda key: segment.rows_of(
         TRAINER, key, {"data_offset": 0, "replicate": 0}, 0
     ),
     "pruning.criteria.weights.random": lambda key: criteria.random()(PARAMS, HALF, key=key),
@@ -411,13 +421,16 @@ WITHOUT = {  # they pass the key to one of those above, or to a function of the 
     "landscape.step_size.at_named_points",
     "lottery.curvature.training_loss",
     "lottery.curvature.relative_sharpness_at",
+    "lottery.identity.arms_programs",
+    "lottery.identity.methods_programs",
     "lottery.identity.training_program",
+    "population.api.initial",
     "lottery.initial_states.control_arm",
     "pruning.criteria.weights.random",
     "pruning.criteria._inputs.require_key",
     "pruning.transforms.subnetwork.owning",
     "structure.coarsen.random_units",
-    "training.segment.take",
+    "population.segment.take",
 }
 
 

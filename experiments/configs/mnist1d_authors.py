@@ -29,7 +29,7 @@ def get_config(levels: str = "geometric") -> ConfigDict:
     experiment.model.options = ConfigDict({"width": 500, "blocks": 1})
     experiment.train.update(steps=1500, eval_every=500, batch_size=100, shuffle=False)
     experiment.optimizer.learning_rate = 2e-2
-    experiment.prune.update(scope="layerwise", biases=True, step=1000, rate=0.2, levels=18)
+    experiment.prune.update(scope="layerwise", biases=True, score_step=1000, rate=0.2, levels=18)
     if levels == "linear100":
         experiment.name = "mnist1d_linear100"
         experiment.prune.update(schedule="linear", levels=99, final=0.01)

@@ -54,7 +54,7 @@ def _channels(experiment: ConfigDict) -> None:
 def _resnet(experiment: ConfigDict) -> None:
     experiment.model.name = "resnet"
     experiment.model.options = ConfigDict({"blocks": (1, 1, 1), "width": 8})
-    experiment.prune.update(criterion="norm_scales", multiple=2)
+    experiment.prune.update(criterion="norm_scales", unit_multiple=2)
     _shorten(experiment)
 
 

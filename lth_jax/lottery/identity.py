@@ -196,6 +196,8 @@ def arms_programs(
     parents = Parents(dense.mask, dense.alive, point, dense.params, point, keys, {})
     count = jax.tree.map(np.int32, counts[0])
     own = trainer._replace(method=ladder.methods.get(level) if level else None)
+    held = jax.tree.map(lambda k: jax.ShapeDtypeStruct((MEMBERS, *k.shape), k.dtype), count)
+    with_count = dense._replace(count=held if own.method else ())
 
     def ticket(*args: Any) -> Any:
         return ticket_arm(own, ladder, kept, *args)
@@ -205,7 +207,7 @@ def arms_programs(
             control = ladder.controls[name]
             return control_arm(own, control, ladder.prunable, ladder.layouts, *args)
 
-        return fingerprint(jax.vmap(arm), dense.mask, point, dense, dense, keys)
+        return fingerprint(jax.vmap(arm), dense.mask, point, with_count, dense, keys)
 
     made = fingerprint(jax.vmap(ticket, in_axes=(None, 0, 0)), count, parents, dense)
     return {TICKET: made, **{name: control(name) for name in ladder.controls}}

@@ -112,6 +112,8 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Splits) -> M
             "validation_loss_best": jnp.where(stopped, record.best_loss, jnp.nan),
         }
     )
+    if trainer.method is not None:
+        results |= {"undecided_events": member.opt_state.undecided.astype(jnp.float32)}
     opt_state = member.opt_state if trainer.method is None else {}
     return results, TrainState(member.params, member.state, opt_state), member.mask
 

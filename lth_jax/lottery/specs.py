@@ -1,6 +1,6 @@
 """What a ladder does, by a few arguments: iterative pruning, one shot, sparse training."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,10 @@ from lth_jax.population.task import Task
 from lth_jax.pruning import criteria, scopes
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.masks import ones_like, prunable_leaves
-from lth_jax.pruning.methods import Method
+from lth_jax.pruning.methods import Builder
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.schedules import geometric
 from lth_jax.types import Prunable
-
-MakeMethod = Callable[..., Method]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ class Spec:
     batches: Any = None
     prunable: Prunable | None = None
     layouts: Layouts | None = None
-    methods: Mapping[int, MakeMethod] = field(default_factory=dict)
+    methods: Mapping[int, Builder] = field(default_factory=dict)
 
 
 def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
@@ -94,7 +92,7 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
 
 
 def sparse_training(
-    method: MakeMethod, density: float, *, retrain: bool = False, **parts: Any
+    method: Builder, density: float, *, retrain: bool = False, **parts: Any
 ) -> Spec:
     """Training with a mask that moves, from the initial weights, beside the dense networks.
 

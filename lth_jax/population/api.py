@@ -36,7 +36,7 @@ def initial(
     Args:
       task: what they train on.
       keys: `[n]` typed keys, one for each member, which decide its initial weights and its data
-        order; or n, for the keys `split(key(0), n)`.
+        order; or n, for keys of seed 0.
       hyper: numbers that differ between members, `{name: [n]}` or scalars; the others are the
         task's.
       masks: a tree like the parameters with boolean leaves, one mask for all, or stacked, `[n, …]`.
@@ -65,7 +65,7 @@ def initial(
     (3, 4, 2)
     """
     if isinstance(keys, int):
-        keys = jax.random.split(jax.random.key(0), keys)
+        keys = jax.random.split(key_streams.from_seed(0), keys)
     key_streams.check_key(keys, "keys")
     if keys.ndim != 1 or not len(keys):
         raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
@@ -73,7 +73,10 @@ def initial(
     numbers = {
         name: _numbers(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
     }
-    own = keys if data_keys is None else data_keys
+    drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(keys)
+    own = data_keys
+    if own is None:
+        own = jax.vmap(lambda key: key_streams.stream(key, "data"))(keys)
     key_streams.check_key(own, "data_keys")
     if own.shape != (n,):
         raise ValueError(f"`data_keys` has shape {own.shape}; it must be ({n},), like `keys`.")
@@ -83,7 +86,7 @@ def initial(
     def begin(key: Key, data_key: Key, hyper: Mapping[str, Any]) -> Member:
         return init_member(task.trainer, key, data_key, hyper, task.example)
 
-    members: Member = begin(keys, own, numbers)
+    members: Member = begin(drawn, own, numbers)
     if params is not None:
         members = members._replace(params=_stacked("params", params, members.params, n))
     if masks is None:

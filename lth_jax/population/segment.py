@@ -245,9 +245,10 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
-    fixed = {"mask": member.mask} if trainer.method is None else {}
+    # The state of a method has its own mask, and counts from the start of the level.
+    given = {"mask": member.mask, "step": step} if trainer.method is None else {}
     updates, opt_state = optimizer_of(trainer, member, hyper).update(
-        grads, member.opt_state, member.params, step=step, **fixed
+        grads, member.opt_state, member.params, **given
     )
     after = (optax.apply_updates(member.params, updates), state, opt_state)
     before = (member.params, member.state, member.opt_state)

@@ -11,7 +11,7 @@ from tests.experiments import tiny
 
 def config_in(workdir, where="", **train):
     config = tiny.get_config()
-    config.machine.update(workdir=str(workdir), data=where, progress=False)
+    config.machine.update(workdir=str(workdir), data_placement=where, progress=False)
     config.experiment.train.update(train)
     return config
 

@@ -168,7 +168,7 @@ def test_cells_that_cannot_climb_together_are_refused():
     setup = make_setup()
     ladder = make_ladder(setup)
     cell = cell_of(setup, ladder)
-    with pytest.raises(ValueError, match="`cells` is empty"):
+    with pytest.raises(ValueError, match="`experiments` is empty"):
         check_experiments([])
     for other, message in (
         (

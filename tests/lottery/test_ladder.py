@@ -433,4 +433,4 @@ def test_a_ladder_that_cannot_be_climbed_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         check_ladder(setup.seeds, make_ladder(setup, **changes))
     with pytest.raises(ValueError, match="`replicates` is 0"):
-        check_ladder(setup._replace(replicates=0), make_ladder(setup))
+        check_ladder(setup.seeds._replace(replicates=0), make_ladder(setup))

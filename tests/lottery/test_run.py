@@ -1,5 +1,7 @@
 """`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
 
+import sys
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -28,7 +30,9 @@ def task(**changes):
 
 def run(folder=None, own=None, **changes):
     options = {"replicates": 2, "controls": ("reinit", "shuffle"), "plan": Plan(2), **changes}
-    return lottery.run(own or task(), lottery.imp(levels=2), store=folder, progress=False, **options)
+    return lottery.run(
+        own or task(), lottery.imp(levels=2), store=folder, progress=False, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,7 @@ def test_a_ticket_is_saved_and_read(result, tmp_path):
 
 
 def test_the_same_call_reads_the_finished_run(result, folder, monkeypatch):
-    monkeypatch.setattr("lth_jax.lottery.run.train_run", None)
+    monkeypatch.setattr(sys.modules["lth_jax.lottery.run"], "train_run", None)
     again = run(folder)
     assert again.path == result.path and repr(again) == repr(result)
 
@@ -100,7 +104,7 @@ def test_regression_has_a_loss_and_no_accuracy():
 
     own = task(data=(X, X[:, :2] @ np.ones((2, 2), np.float32)), loss=squared_error)
     found = run(own=own, controls=())
-    assert found.metrics[:2] == ["test_loss_final", "train_loss_final"]
+    assert not any("accuracy" in name for name in found.metrics)
     assert repr(found.table("test_loss"))
 
 
@@ -142,7 +146,7 @@ def test_bad_specs_are_refused():
         lottery.imp(levels=-1)
     with pytest.raises(ValueError, match="`density` is 0"):
         lottery.one_shot(0)
-    with pytest.raises(ValueError, match="`rewind.step` is 12"):
+    with pytest.raises(ValueError, match=r"`rewind\.step` is 12"):
         lottery.run(task(), lottery.imp(levels=1, rewind=12), progress=False)
     with pytest.raises(store.StoreError, match="no 'ticket' at level 9"):
         run(controls=()).ticket(9)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from lth_jax import trees
-from lth_jax.population import augment, losses, segment, train
+from lth_jax.population import augment, compile_segment, losses, segment
 from lth_jax.population.placement import Plan
 from lth_jax.types import Batch
 from tests.population.tiny import STEPS, TRAIN, TRAINER, VALIDATION, members_of, records_of
@@ -181,7 +181,7 @@ def test_a_replicate_may_have_a_teacher_of_its_own():
 @functools.cache
 def segment_of(trainer_show, objective):
     trainer = TRAINER._replace(transform_batch=trainer_show, objective=objective)
-    return train.compile_segment(trainer, Plan(3))
+    return compile_segment(trainer, Plan(3))
 
 
 def trained(trainer, **hyper):
@@ -221,7 +221,7 @@ def test_strengths_of_0_train_as_if_there_were_none():
 
 def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     trainer = TRAINER._replace(
-        show=augment.shows(augment.taught(ANSWERS)), objective=losses.distillation
+        transform_batch=augment.shows(augment.taught(ANSWERS)), objective=losses.distillation
     )
     numbers = {"distillation": [0.0, 0.9, 0.9], "temperature": [1.0, 1.0, 8.0]}
     first, again, plain = trained(trainer, **numbers), trained(trainer, **numbers), untaught()
@@ -237,7 +237,9 @@ def test_members_see_images_of_their_own():
 
     def seen(seed, step):
         rows = jnp.arange(6)
-        return segment.shown(trainer, member_with(jax.random.key(seed)), IMAGES, rows, step).x
+        return segment.training_batch(
+            trainer, member_with(jax.random.key(seed)), IMAGES, rows, step
+        ).x
 
     np.testing.assert_array_equal(seen(0, 3), seen(0, 3))
     assert (seen(0, 3) != seen(1, 3)).any() and (seen(0, 3) != seen(0, 4)).any()

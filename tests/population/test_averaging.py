@@ -100,7 +100,7 @@ def test_a_ladder_tests_keeps_and_prunes_the_mean():
 
     @jax.jit
     def one_step(member, rows, step):
-        batch = segment.shown(trainer, member, TRAIN, rows, step)
+        batch = segment.training_batch(trainer, member, TRAIN, rows, step)
         return segment.train_step(trainer, member, batch, step)[0]
 
     for step in range(4):

@@ -1,0 +1,145 @@
+"""Every method through populations, ladders, controls and the store; its mask as a ticket."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from lth_jax import lottery, trees
+from lth_jax.lottery import Hooks, Seeds, Task, make_experiment, make_ladder, run_ladder
+from lth_jax.models import MLP
+from lth_jax.population import Plan
+from lth_jax.pruning import criteria, methods
+from lth_jax.store import Interrupted, Store
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 5)).astype(np.float32)
+TASK = Task(
+    MLP((6, 2)),
+    (X, (X[:, 0] > 0).astype(int)),
+    optimizer=optax.sgd(0.1, momentum=0.9),
+    batch_size=4,
+    steps=12,
+    eval_every=3,
+)
+DENSITY, SEEDS = 0.4, Seeds(jax.random.key(5), 2)
+FAST = ("rigl", "edge_popup")  # one that moves its mask, one with latent scores
+
+
+def experiment_of(name, controls=(), retrain=True, **changes):
+    spec = lottery.sparse_training(methods.METHODS[name], DENSITY, retrain=retrain, **changes)
+    levels = [2] if retrain else None
+    return make_experiment(TASK, SEEDS, make_ladder(TASK, spec, controls, levels))
+
+
+def nodes(folder, experiment, plan=2, **options):
+    store = Store(folder)
+    [entries] = run_ladder([experiment], store=store, plans=[(0, Plan(plan))], **options)
+    found = {}
+    for node in [store.read(entry.key) for entry in entries]:
+        for i, member in enumerate(node.meta["members"]):
+            place = (node.meta["level"], member["arm"], member["replicate"])
+            found[place] = trees.index({k: node.arrays[k] for k in ("mask", "end", "results")}, i)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in sorted(methods.METHODS)],
+)
+def test_the_mask_of_a_method_is_a_ticket(tmp_path, name):
+    experiment = experiment_of(name, controls=("shuffle",))
+    found = nodes(tmp_path, experiment)
+    method = experiment.ladder.methods[1]
+    for replicate in range(2):
+        moved, kept = found[1, "ticket", replicate], found[2, "ticket", replicate]
+        for leaf, mask in moved["mask"].items():
+            assert np.all(moved["end"]["params"][leaf][~mask] == 0)
+            np.testing.assert_array_equal(mask, kept["mask"][leaf])
+            assert np.all(kept["end"]["params"][leaf][~mask] == 0)
+        sizes = {leaf: mask.sum() for leaf, mask in moved["mask"].items() if "kernel" in leaf}
+        if method.exact:
+            total = sum(mask.size for leaf, mask in moved["mask"].items() if "kernel" in leaf)
+            assert sum(sizes.values()) <= round(DENSITY * total) + 1
+        shuffled = found[2, "shuffle", replicate]["mask"]
+        assert {leaf: shuffled[leaf].sum() for leaf in sizes} == sizes
+        assert np.isfinite(moved["results"]["test_loss_final"])
+
+
+def test_a_method_agrees_with_members_trained_alone(tmp_path):
+    together = nodes(tmp_path / "together", experiment_of("sparse_evolution", retrain=False))
+    alone = nodes(tmp_path / "alone", experiment_of("sparse_evolution", retrain=False), plan=1)
+    for place, member in together.items():
+        jax.tree.map(np.testing.assert_array_equal, member["mask"], alone[place]["mask"])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            member["end"]["params"],
+            alone[place]["end"]["params"],
+        )
+
+
+def test_a_method_cut_off_continues_to_the_same_bits(tmp_path):
+    whole = nodes(tmp_path / "whole", experiment_of("sparse_evolution", retrain=False))
+    left = [5]
+
+    def stop(progress):
+        left[0] -= 1
+        if not left[0]:
+            raise Interrupted(15)
+
+    experiment = experiment_of("sparse_evolution", retrain=False)
+    with pytest.raises(Interrupted):
+        nodes(tmp_path / "cut", experiment, hooks=Hooks(on_progress=stop), save_seconds=0)
+    again = nodes(tmp_path / "cut", experiment)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+
+
+def test_a_static_method_has_the_numbers_of_no_method(tmp_path):
+    spec = lottery.Spec([DENSITY], criterion=criteria.magnitude())
+    plain = make_experiment(TASK, SEEDS, make_ladder(TASK, spec))
+    ladder = plain.ladder._replace(methods={1: methods.static(**options_of(plain.ladder))})
+    by_method = make_experiment(TASK, SEEDS, ladder)
+    found = nodes(tmp_path, plain), nodes(tmp_path, by_method)
+    for place, member in found[0].items():
+        jax.tree.map(np.testing.assert_array_equal, member["mask"], found[1][place]["mask"])
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            member["end"]["params"],
+            found[1][place]["end"]["params"],
+        )
+
+
+def options_of(ladder):
+    return {"prunable": ladder.prunable, "layouts": ladder.layouts, "scope": None, "steps": 12}
+
+
+def test_methods_have_keys_of_their_own(tmp_path):
+    keys = {
+        name: experiment_of(name).identity.methods["1"]["training"] for name in ("rigl", "gradual")
+    }
+    assert len(set(keys.values())) == 2
+    assert experiment_of("rigl").identity.methods["1"]["training"] == keys["rigl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {3: None}}, "`methods` includes level 3; the ladder has levels 1 to 2"),
+        ({"score_step": 6}, "`score_step` is 6; with `methods` it must be the last step, 12"),
+        (
+            {"rewind": lottery.Rewind(optimizer="keep")},
+            "`rewind.optimizer` is 'keep'; with `methods`",
+        ),
+    ],
+)
+def test_ladders_that_cannot_have_methods_are_refused(changes, message):
+    ladder = experiment_of("rigl").ladder._replace(**changes)
+    with pytest.raises(ValueError, match=message):
+        lottery.check_ladder(SEEDS, ladder)
+
+
+def test_a_method_is_run_like_any_spec():
+    spec = lottery.sparse_training(methods.METHODS["gradual"], DENSITY, retrain=True)
+    result = lottery.run(TASK, spec, replicates=2, plan=Plan(2), progress=False)
+    assert result.ticket(2, 1).density == pytest.approx(DENSITY, abs=0.02)
+    assert "undecided_events" in result.metrics
