@@ -7,19 +7,18 @@ command then continues. What native code adds is in processes of their own.
 import contextlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from experiments import flags, machine, runner
+from experiments import flags, runner
 from lth_jax import store as stores
 from lth_jax.report import figures
 from lth_jax.store.nodes import Store
+from lth_jax.store.verify import verify_all
 from tests.experiments import disturbed
 from tests.experiments.test_damage import config_in, lth, rows
 from tests.experiments.test_kills import only_run, run, seed_table, start, undisturbed, wait_for
@@ -27,6 +26,8 @@ from tests.experiments.test_kills import only_run, run, seed_table, start, undis
 __all__ = ["undisturbed"]  # a fixture
 REPORT = ("figures/test_loss_final.svg", "data/seeds.csv", "index.html")
 """The files of a report that stand for all of their kind."""
+
+METRICS = ("test_accuracy_final", "test_loss_final", "early_stop_step")
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def stands_for_its_kind(event, kind, n):
     name = kind.partition("/")[2]
     if name.startswith("report/"):
         return event == "os.rename" and n == 0 and name.removeprefix("report/") in REPORT
-    midst = ("lock", "meta.json", "metrics.jsonl", "_METADATA", "dataset_info.json")
+    midst = ("lock", "meta.json", "metrics.jsonl", "/_METADATA", "dataset_info.json")
     return n == 0 and (event == "os.rename" or (event == "open" and name.endswith(midst)))
 
 
@@ -92,7 +93,6 @@ def killed(tmp_path_factory):
 def test_kills_before_every_kind_of_change(killed, capsys):
     reference, found = killed
     right = rows(reference, capsys)
-    print(*found, sep="\n")
     assert len(found) > 20
     for at, copy in found.items():
         code, error = command(config(copy))
@@ -111,7 +111,7 @@ def test_kills_around_the_choice_of_a_plan(killed, tmp_path, capsys):
 
     watch, found = disturbed.copies(tmp_path / "runs", tmp_path / "copies", wanted)
     with watch:
-        assert command(config(tmp_path / "runs", **measured)) [0] == 0
+        assert command(config(tmp_path / "runs", **measured))[0] == 0
     first = only_run(tmp_path / "runs")
     plan, right = stores.read_env(first)["plan"], rows(first, capsys)
     assert plan["evidence"] and len(found) == 4
@@ -119,7 +119,7 @@ def test_kills_around_the_choice_of_a_plan(killed, tmp_path, capsys):
         code, error = command(config(copy, **measured))
         assert code == 0, error
         again = only_run(copy)
-        if (kind.rpartition("/")[2], n) == ("manifest.json", 1):  # recorded in the one, not the other
+        if (kind.rpartition("/")[2], n) == ("manifest.json", 1):  # env.json has the plan already
             assert stores.read_env(again)["plan"] == plan
         if stores.read_env(again)["plan"]["chunk"] == plan["chunk"]:
             assert rows(again, capsys) == right
@@ -129,23 +129,133 @@ def test_kills_around_the_choice_of_a_plan(killed, tmp_path, capsys):
 
 def test_a_disk_that_is_full_at_every_kind_of_change(killed, tmp_path, capsys):
     reference, _ = killed
-    right = rows(reference, capsys)
+    right, digits = rows(reference, capsys), reference.name.rpartition("-")[2]
     watch, kinds = disturbed.every_kind(tmp_path / "clean")
     with watch:
         assert command(config(tmp_path / "clean"))[0] == 0
     root = tmp_path / "runs"
-    tried = [k for k in kinds if "/report/" not in k or k.partition("/report/")[2] in REPORT]
-    print(*tried, sep="\n")
+    tried = [k for k, event in kinds.items() if event == "open" or k in (".", "partial", "nodes")]
+    tried = [k for k in tried if "/report/" not in k or k.partition("/report/")[2] in REPORT]
+    assert len(tried) > 25
     # One chain of runs: each continues the one before, and comes one kind further.
     for at in tried:
-        with disturbed.full_disk(root, at) as full:
+        with disturbed.full_disk(root, at):
             code, error = command(config(root))
         sentences = [line for line in error.splitlines() if line.startswith("error: ")]
         assert code == 2 and len(sentences) == 1 and "Traceback" not in error, (at, error)
-        assert str(root) in sentences[0] and "No space left on device" in sentences[0], (at, error)
+        first, _, rest = at.partition("/")
+        named = f"{root.joinpath(first.rstrip('#.'))}" + (
+            "" if "#" not in first else f"{digits}/{rest}"
+        )
+        assert "No space left on device" in sentences[0] and named in sentences[0], (at, error)
         if root.exists():
             code, _, error = lth(capsys, "ls", "--root", root)
             assert (code, error) == (0, "")
     assert command(config(root))[0] == 0
     assert rows(only_run(root), capsys) == right
     check_whole(only_run(root), capsys, reference)
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+    reason="a disk of its own needs namespaces",
+)
+def test_a_disk_that_is_really_full(killed, tmp_path, capsys):
+    reference, _ = killed
+    program = f"{sys.executable} -m tests.experiments.small_disk {tmp_path}"
+    mounted = f"mount -t tmpfs -o size=16m none {tmp_path} && exec {program}"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mounted], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    *refused, last = found["ended"]
+    assert len(refused) > 5 and last == [0, [], False]
+    for code, sentences, traceback in refused:
+        assert code == 2 and len(sentences) == 1 and not traceback
+        assert "No space left on device" in sentences[0] and str(tmp_path) in sentences[0]
+    wanted = [row for row in rows(reference, capsys) if row["metric"] in METRICS]
+    assert [row for row in found["rows"] if row["metric"] in METRICS] == wanted
+
+
+def kill(process, ready, after=0.0):
+    wait_for(process, ready)
+    time.sleep(after)
+    process.kill()
+    process.communicate()
+
+
+def check_continues(workdir, data, reference, *more):
+    again = run(workdir, data, *more)
+    assert again.returncode == 0 and "Traceback" not in again.stderr, again.stderr
+    assert seed_table(workdir) == seed_table(reference)
+    assert report_of(only_run(workdir)) == report_of(only_run(reference))
+
+
+def test_a_kill_while_data_are_prepared(tmp_path, undisturbed):
+    _, reference = undisturbed
+    data, workdir = tmp_path / "data", tmp_path / "runs"
+    kill(start(workdir, data), lambda: list(data.glob("*/*")))
+    check_continues(workdir, data, reference)
+
+
+def test_a_kill_while_the_report_is_written(tmp_path, undisturbed):
+    data, reference = undisturbed
+    kill(start(tmp_path, data), lambda: list(tmp_path.glob("*/report/figures/*")), after=0.2)
+    assert not (only_run(tmp_path) / "report" / "index.html").exists()
+    check_continues(tmp_path, data, reference)
+
+
+def test_a_kill_while_plans_are_measured(tmp_path, undisturbed):
+    data, reference = undisturbed
+    measured = "--config.machine.driver="
+    kill(
+        start(tmp_path, data, measured),
+        lambda: list(tmp_path.glob("*/metrics.jsonl")) or list(tmp_path.glob("*/status.json")),
+        after=0.3,
+    )
+    assert stores.read_env(only_run(tmp_path))["plan"] is None
+    again = run(tmp_path, data, measured)
+    assert again.returncode == 0, again.stderr
+    assert stores.read_env(only_run(tmp_path))["plan"]["evidence"]
+    if stores.read_env(only_run(tmp_path))["plan"]["driver"] == "scan":
+        assert seed_table(tmp_path) == seed_table(reference)
+
+
+READERS = ("ls --json", "show {run} --json", "verify", "du")
+
+
+def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
+    """One run twice, a sweep that shares its networks, another run, and who looks at them."""
+    data, reference = undisturbed
+    wait, swept = "--config.machine.wait=True", "--config.experiment.name=swept"
+    writers = [
+        start(tmp_path, data, wait),
+        start(tmp_path, data, wait),
+        start(tmp_path, data, "--sweep.experiment.seed=0,2", swept, program="experiments.sweep"),
+        start(tmp_path, data, wait, "--config.experiment.seed=1"),
+    ]
+    name, stop = only_run(reference).name, tmp_path / "stop"
+    wait_for(writers[0], (tmp_path / name / "manifest.json").exists)
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.experiments.reader", stop, words, tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for words in (words.format(run=name) for words in READERS)
+    ]
+    ended = [(process.communicate(timeout=600)[1], process.returncode) for process in writers]
+    stop.touch()
+    said = [(*process.communicate(timeout=120), process.returncode) for process in readers]
+    for errors, code in ended:
+        assert code == 0 and "Traceback" not in errors, errors
+    for out, errors, code in said:
+        assert code == 0, errors
+        assert json.loads(out)["rounds"] > 3 and json.loads(out)["wrong"] == []
+    tables = [path.read_bytes() for path in tmp_path.glob("*/report/data/seeds.csv")]
+    assert len(tables) == 2 and seed_table(reference) in tables
+    assert {info.status for info in stores.list_runs(tmp_path)} == {"finished"}
+    assert list(verify_all(Store(tmp_path))) == []
