@@ -23,7 +23,7 @@ _DAMAGE = (
     *(RecursionError, TypeError, ValueError, pickle.PickleError, struct.error, tarfile.TarError),
     zlib.error,
 )
-"""What pickle, tarfile, zlib and NumPy raise for damaged bytes, by damaging all versions at random."""
+"""What pickle, tarfile, zlib and NumPy raise for damaged bytes (found by damaging all versions)."""
 
 
 class Layout(NamedTuple):

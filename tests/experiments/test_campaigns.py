@@ -14,13 +14,13 @@ import time
 
 import pytest
 
-from experiments import flags, runner
+from experiments import flags, h, runner, sweep
 from lth_jax import store as stores
 from lth_jax.report import figures
 from lth_jax.store.nodes import Store
 from lth_jax.store.verify import verify_all
-from tests.experiments import disturbed
-from tests.experiments.test_damage import config_in, lth, rows
+from tests.experiments import disturbed, swept
+from tests.experiments.test_damage import HARMS, config_in, lth, rows
 from tests.experiments.test_kills import only_run, run, seed_table, start, undisturbed, wait_for
 
 __all__ = ["undisturbed"]  # a fixture
@@ -259,3 +259,76 @@ def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
     assert len(tables) == 2 and seed_table(reference) in tables
     assert {info.status for info in stores.list_runs(tmp_path)} == {"finished"}
     assert list(verify_all(Store(tmp_path))) == []
+
+
+def copied(reference, tmp_path, name):
+    """A copy of a run's root in a folder of its own; with its data."""
+    target = tmp_path / name / reference.parent.name
+    shutil.copytree(reference.parent, target)
+    return target
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_report_is_drawn_again(killed, tmp_path, harm):
+    reference, _ = killed
+    root = copied(reference, tmp_path, harm)
+    folder = root / reference.name
+    whole = {path: path.read_bytes() for path in (folder / "report").rglob("*") if path.is_file()}
+    assert len(whole) > 30
+    for path, other in zip(whole, [*list(whole)[1:], next(iter(whole))], strict=True):
+        if harm == "swapped":
+            path.write_bytes(whole[other])
+        else:
+            HARMS[harm](path, root, folder, path.relative_to(root))
+    assert command(config(root)) == (0, "")
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
+def sweep_command(root):
+    """Runs a sweep of two rates; the sentence that it ends with, if it is refused."""
+    base = swept.get_config()
+    base.machine.update(workdir=str(root), progress=False)
+    base.experiment.train.update(steps=4, eval_every=2)
+    grid = h.sweep("learning_rate", [1e-3, 1e-2])
+    try:
+        sweep.run_sweep(base, list(sweep.cells(base, grid)), ["python"])
+    except stores.StoreError as error:
+        return str(error)
+    return ""
+
+
+def cells_of(root, capsys):
+    return [rows(path.parent, capsys) for path in sorted(root.glob("*/status.json"))]
+
+
+@pytest.mark.parametrize("state", ["finished", "half"])
+def test_every_file_of_a_sweep_in_every_way(tmp_path, capsys, state):
+    whole = tmp_path / "whole"
+    sweep_command(whole)
+    right = cells_of(whole, capsys)
+    if state == "half":  # every node but the last, which no cell has finished
+        for path in [*whole.glob("*/status.json")]:
+            shutil.rmtree(path.parent)
+        newest = max(whole.glob("nodes/*/*"), key=lambda path: path.stat().st_mtime)
+        shutil.rmtree(newest)
+    [folder] = whole.glob("sweeps/*")
+    names = [p.relative_to(whole) for p in folder.glob("*.json*")]
+    assert {name.name.partition("-")[0] for name in names} == {"config.json", "plan", "metrics"}
+    refused = 0
+    for harm in HARMS:
+        for name in names:
+            root = tmp_path / "runs"
+            shutil.copytree(whole, root)
+            if harm == "swapped":
+                other = next(one for one in names if one != name)
+                (root / name).write_bytes((root / other).read_bytes())
+            else:
+                HARMS[harm](root / name, root, folder, name)
+            if sentence := sweep_command(root):
+                assert str(root / name) in sentence and "\n" not in sentence, (harm, sentence)
+                assert lth(capsys, "verify", "--all", "--repair", "--root", root)[0] == 1
+                assert sweep_command(root) == ""
+                refused += 1
+            assert cells_of(root, capsys) == right, (harm, name)
+            shutil.rmtree(root)
+    assert refused <= len(names) * len(HARMS) / 2

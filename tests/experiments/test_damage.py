@@ -1,5 +1,6 @@
 """Every file of a run damaged in every way: the same numbers again, or one sentence; never more."""
 
+import itertools
 import json
 import random
 import shutil
@@ -206,11 +207,15 @@ def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tm
 def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     names = files_of(run)
-    assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in names}
-    results = [
-        check_harms(run, [(name, harm)], tmp_path, capsys, right, finished) for name in names
-    ]
-    assert results == ["same"] * len(names)
+    own = [name for name in names if name.parts[0] == run.name]
+    assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in own}
+    # Beside each file of the run's folder one of a node or a partial step, other ones for each harm.
+    others = [name for name in names if name not in own]
+    first = len(own) * list(HARMS).index(harm) % len(others)
+    beside = itertools.islice(itertools.cycle(others), first, None)
+    for pair in zip(own, beside, strict=False):
+        harms = [(name, harm) for name in pair]
+        assert check_harms(run, harms, tmp_path, capsys, right, finished) == "same"
 
 
 @pytest.mark.slow
