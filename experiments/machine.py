@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -67,15 +68,11 @@ def join(machine: ConfigDict) -> None:
     if not machine.coordinator or jax.distributed.is_initialized():
         return
     job = _job(machine)
-    told = (
-        {
-            "coordinator_address": _coordinator(job, machine.patience),
-            "num_processes": job.processes,
-            "process_id": job.process,
-        }
-        if job
-        else {}
-    )  # JAX looks for one
+    told: dict[str, Any] = {}  # JAX looks for a job
+    if job:
+        address = _coordinator(job, machine.patience)
+        told = {"coordinator_address": address, "num_processes": job.processes}
+        told["process_id"] = job.process
     # Its handler of SIGTERM, in native code, would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(machine.patience, _give_up, [machine])

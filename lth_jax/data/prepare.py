@@ -108,18 +108,10 @@ def _problem(folder: Path) -> str | None:
 
 def _of_damage() -> tuple[type[Exception], ...]:
     """What TFDS, protobuf and array_record raise for damaged files (found by damaging them)."""
-    from google.protobuf import json_format, message
+    from google.protobuf import json_format, message  # type: ignore[import-untyped]
 
-    builtin = (
-        AttributeError,
-        ImportError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    )
-    return (ArithmeticError, AssertionError, *builtin, json_format.Error, message.Error)
+    python = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError)
+    return (*python, RuntimeError, TypeError, ValueError, json_format.Error, message.Error)
 
 
 def _first_line(error: Exception) -> str:

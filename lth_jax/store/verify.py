@@ -110,7 +110,7 @@ def _nodes(
     if MANIFEST in found and sealed not in (None, content_key(listed)):
         text = f"{path / MANIFEST} lists other nodes than {path.name} ended with."
         yield Problem(path / MANIFEST, text, repair)
-    measured = next((found[name] for name in analyses.COPIES if name in found), [])
+    measured: list[Any] = next((found[name] for name in analyses.COPIES if name in found), [])
     for key in dict.fromkeys(entry["key"] for entry in (*listed, *measured)):
         yield from verify_node(store, key)
 

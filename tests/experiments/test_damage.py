@@ -209,7 +209,7 @@ def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsy
     names = files_of(run)
     own = [name for name in names if name.parts[0] == run.name]
     assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in own}
-    # Beside each file of the run's folder one of a node or a partial step, other ones for each harm.
+    # Beside each of them one of a node or a partial step, others for each harm.
     others = [name for name in names if name not in own]
     first = len(own) * list(HARMS).index(harm) % len(others)
     beside = itertools.islice(itertools.cycle(others), first, None)
