@@ -74,8 +74,8 @@ def prepare(source: Source, data_dir: Path) -> Path:
 
 def _reason(error: OSError | RuntimeError) -> str:
     """What the operating system reports; array_record hides it in a `RuntimeError`."""
-    if isinstance(error, OSError):
-        return str(error)
+    if isinstance(error, OSError):  # TFDS's own goes on about sizes that it does not know
+        return str(error) if error.errno else str(error).partition(". ")[0]
     if refused := re.search(r"\w+\(\) failed: ([^;]+); (?:writing|opening|closing)", str(error)):
         return refused[1]
     raise error
