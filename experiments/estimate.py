@@ -17,6 +17,7 @@ from experiments.flags import UserError
 from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.store.garbage import size_of
 from lth_jax.training import free_bytes, host_free_bytes
 
 BOOKKEEPING = 1024  # bytes of the host for each member: its label, its key, its entry in a manifest
@@ -169,7 +170,7 @@ def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
 def _check_disk(plan: Estimate, workdir: str, field: str, value: Any) -> None:
     disk = free_disk(workdir)
     if disk is not None and plan.store > disk:
-        held = disk + _held(Path(workdir))  # some of the members may be there already
+        held = disk + size_of(Path(workdir))  # some of the members may be there already
         what = f"{plan.members:,} members in the store"
         _refuse_above(held, plan.store, field, value, what, f"the disk of '{workdir}'")
 
@@ -198,11 +199,6 @@ def free_disk(workdir: str) -> int | None:
         return shutil.disk_usage(there).free if there else None
     except OSError:
         return None
-
-
-def _held(folder: Path) -> int:
-    files = folder.rglob("*") if folder.is_dir() else ()
-    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def in_units(number: int) -> str:

@@ -289,7 +289,7 @@ def test_cells_that_do_not_fit_together_are_refused(workdir, monkeypatch):
     dense = config.experiment.replicates * each.stored[0]
     assert together(alike).store == pytest.approx(2 * each.store - dense, abs=2)
     monkeypatch.setattr(estimate, "free_disk", lambda _: 2 * each.store)
-    monkeypatch.setattr(estimate, "_held", lambda _: 0)
+    monkeypatch.setattr(estimate, "size_of", lambda _: 0)
     for act in (sweep.dry_run, lambda *args: sweep.run_sweep(*args, ["python"])):
         with pytest.raises(UserError, match=r"`--sweep\.FIELD` is a grid of 3 cells; .* members"):
             act(config, three)
