@@ -148,7 +148,7 @@ def _sweep(folder: Path) -> Iterator[Problem]:
     )
 
     def read(path: Path) -> None:
-        records.read(path, folder.name, dict, sweeps.REMOVED)
+        records.read(path, sweeps.owner(path), dict, sweeps.REMOVED)
 
     for path in sorted(folder.glob("*.json")):
         if path.name != sweeps.CONFIG:

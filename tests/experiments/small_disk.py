@@ -35,7 +35,7 @@ def main(folder):
         fill(folder / "filler", free)
         code, error = command(config(root))
         sentences = [line for line in error.splitlines() if line.startswith("error: ")]
-        ended.append([code, sentences, "Traceback" in error])
+        ended.append([code, sentences, error if "Traceback" in error else ""])
         free = shutil.disk_usage(folder).free + STEP
     [run] = [path.parent for path in root.glob("*/config.json")]
     print(json.dumps({"ended": ended, "rows": summary_rows(read_run(Store(root), run))}))
