@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ml_collections import ConfigDict
 
@@ -38,6 +38,20 @@ from lth_jax.store import files, locks, records
 
 PILOT_SEEDS = 8
 SEEDS = "seeds.parquet"
+
+
+class Stamp(TypedDict):
+    """What is read of `protocol.json`."""
+
+    hash: str
+    size: str
+
+
+class Answer(TypedDict):
+    """What is checked of `found.json`."""
+
+    hash: str
+    seeds_sha256: str | None
 
 
 def run(size: str, claims: Sequence[str], bench: StudyRunner, *, again: bool = False) -> Path:
@@ -141,14 +155,16 @@ def _found(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = records.read(path, folder.name, dict)
-        stamp = records.read(folder / "protocol.json", folder.name, dict)
+        result: Any = records.read(path, folder.name, Answer)
+        stamp = records.read(folder / "protocol.json", folder.name, Stamp)
         if stamp["hash"] != result["hash"]:
             raise records.damaged(folder / "protocol.json", "another one was answered")
+        if stamp["size"] != folder.parent.name:
+            raise records.damaged(folder / "protocol.json", f"it is of the size '{stamp['size']}'")
         wanted = result["seeds_sha256"]
         if wanted and not (seeds.is_file() and files.digest(seeds) == wanted):
             raise records.damaged(seeds, "it is not the table that was written with the result")
-    except (stores.CorruptError, KeyError) as error:
+    except stores.CorruptError as error:
         print(error)
         return None
     return result

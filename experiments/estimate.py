@@ -18,6 +18,7 @@ from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
 from lth_jax.population import free_bytes, host_free_bytes
+from lth_jax.store.garbage import size_of
 
 BOOKKEEPING = 1024  # bytes of the host for each member: its label, its key, its entry in a manifest
 EVALUATION = 64  # bytes of the host for each evaluation: its step and its place in the history
@@ -35,6 +36,7 @@ class Estimate(NamedTuple):
       member: bytes of a member.
       training: bytes of a member with its record, its gradient and the order of its batches.
       store: bytes of all members in the store.
+      stored: bytes of one member in the store, by its level.
     """
 
     members: int
@@ -43,6 +45,7 @@ class Estimate(NamedTuple):
     member: int
     training: int
     store: int
+    stored: tuple[float, ...]
 
     @property
     def device(self) -> int:
@@ -106,17 +109,18 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
     # The devices of a CPU share its memory.
     shared = jax.default_backend() == "cpu"
     devices = 1 if shared else machine.devices or jax.device_count()
-    kept = sum(
-        arms(experiment, level) * (density(experiment.prune, level) if level else 1.0)
-        for level in levels
+    stored = tuple(
+        params * (density(experiment.prune, level) if level else 1.0) for level in levels
     )
+    kept = sum(arms(experiment, level) * size for level, size in enumerate(stored))
     return Estimate(
         members=members(experiment),
         widest=widest,
         chunk=-(-machine.chunk // devices) or 1,
         member=member,
         training=training,
-        store=math.floor(experiment.replicates * kept * params),
+        store=math.floor(experiment.replicates * kept),
+        stored=stored,
     )
 
 
@@ -131,7 +135,7 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
       The estimate.
     """
     experiment, machine = config.experiment, config.machine
-    plan, memory, disk = estimate(config, found), free_bytes(), free_disk(machine.workdir)
+    plan, memory = estimate(config, found), free_bytes()
     free_of = "the memory of a device"
     rows = FLOAT * min(experiment.train.eval_every, experiment.train.steps)
     batches = ("train.eval_every", experiment.train.eval_every)
@@ -145,11 +149,30 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
     many = ("replicates", experiment.replicates)
     what = f"the {plan.widest:,} members of a level, {in_units(plan.member)} each"
     _refuse_above(memory, plan.widest * plan.member, *many, what, free_of)
-    if disk is not None and plan.store > disk:
-        held = disk + _held(Path(machine.workdir))  # some of its members may be there already
-        what = f"{plan.members:,} members in the store"
-        _refuse_above(held, plan.store, *many, what, f"the disk of '{machine.workdir}'")
+    _check_disk(plan, machine.workdir, *many)
     return plan
+
+
+def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
+    """Raises `UserError` if all cells of a sweep need more memory or disk than there is.
+
+    Args:
+      plan: what they take together.
+      workdir: folder of all runs.
+      cells: how many they are.
+    """
+    needed, what = BOOKKEEPING * plan.members, f"the {plan.members:,} members of all cells"
+    cells_of = ("--sweep.FIELD", f"a grid of {cells:,} cells")
+    _refuse_above(host_free_bytes(), needed, *cells_of, what, "this machine's memory")
+    _check_disk(plan, workdir, *cells_of)
+
+
+def _check_disk(plan: Estimate, workdir: str, field: str, value: Any) -> None:
+    disk = free_disk(workdir)
+    if disk is not None and plan.store > disk:
+        held = disk + size_of(Path(workdir))  # some of the members may be there already
+        what = f"{plan.members:,} members in the store"
+        _refuse_above(held, plan.store, field, value, what, f"the disk of '{workdir}'")
 
 
 def _refuse_above(
@@ -176,11 +199,6 @@ def free_disk(workdir: str) -> int | None:
         return shutil.disk_usage(there).free if there else None
     except OSError:
         return None
-
-
-def _held(folder: Path) -> int:
-    files = folder.rglob("*") if folder.is_dir() else ()
-    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def in_units(number: int) -> str:

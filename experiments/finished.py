@@ -67,8 +67,7 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     if info.status != "finished":
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
     folder = Path(info.path)
-    stores.read_config(folder)  # raises if it is damaged
-    experiment = saved_config(folder / "config.json")
+    experiment = saved_config(folder)
     checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     task, seeds = build.task(experiment, loaded), build.seeds(experiment)

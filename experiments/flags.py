@@ -18,8 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import STOPPED
 from experiments.configs import base
-from lth_jax.store import Interrupted, LostProcessError, interruptible
-from lth_jax.store.files import read_json
+from lth_jax.store import Interrupted, LostProcessError, interruptible, read_config
 
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
@@ -67,15 +66,19 @@ def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def saved_config(path: Path) -> ConfigDict:
-    """The experiment of a run, as its config file made it: lists are tuples again."""
+def saved_config(folder: str | Path) -> ConfigDict:
+    """The experiment of a run, as its config file made it: lists are tuples again.
+
+    Raises:
+      CorruptError: see `store.read_config`.
+    """
 
     def tuples(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: tuples(item) for name, item in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
-    return _completed(ConfigDict(tuples(read_json(path))), base.ladder().experiment)
+    return _completed(ConfigDict(tuples(read_config(folder))), base.ladder().experiment)
 
 
 def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:

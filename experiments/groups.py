@@ -7,6 +7,7 @@ need no second compile, whichever of them a sweep names.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -164,6 +165,22 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
         Group(key, program, jobs, MemberTable([job.experiment for job in jobs], any_plan))
         for key, (program, jobs) in found.items()
     ]
+
+
+def together(groups: Sequence[Group]) -> Estimate:
+    """What all cells of a sweep take at the least, one after the other.
+
+    Memory is that of the largest cell, disk that of all members; a member that cells share counts
+    once.
+    """
+    members, stored = 0, 0.0
+    for group in groups:
+        for level, entrants in enumerate(group.members.levels):
+            members += len(entrants)
+            owners = (group.jobs[entrant.cells[0]] for entrant in entrants.values())
+            stored += sum(job.estimate.stored[level] for job in owners)
+    largest = max((job.estimate for group in groups for job in group.jobs), key=lambda e: e.device)
+    return largest._replace(members=members, store=math.floor(stored))
 
 
 def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:

@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from experiments import slurm
 from experiments.fields import check_values
 from experiments.flags import UserError
 from experiments.relay import relay
@@ -65,16 +67,12 @@ def join(machine: ConfigDict) -> None:
     _check_job(machine)
     if not machine.coordinator or jax.distributed.is_initialized():
         return
-    auto = machine.coordinator == AUTO
-    told = (
-        {}
-        if auto
-        else {
-            "coordinator_address": _coordinator(machine),
-            "num_processes": machine.processes,
-            "process_id": machine.process,
-        }
-    )
+    job = _job(machine)
+    told: dict[str, Any] = {}  # JAX looks for a job
+    if job:
+        address = _coordinator(job, machine.init_timeout_s)
+        told = {"coordinator_address": address, "num_processes": job.processes}
+        told["process_id"] = job.process
     # Its handler of SIGTERM, in native code, would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(machine.init_timeout_s, _give_up, [machine])
@@ -93,16 +91,23 @@ def join(machine: ConfigDict) -> None:
         late.cancel()
 
 
-def _coordinator(machine: ConfigDict) -> str:
+def _job(machine: ConfigDict) -> slurm.Job | None:
+    """The job that a config or Slurm describes; None where only JAX can find it."""
+    if machine.coordinator == AUTO:
+        return slurm.job(os.environ)
+    return slurm.Job(machine.coordinator, machine.processes, machine.process)
+
+
+def _coordinator(job: slurm.Job, patience: float) -> str:
     """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
-    if machine.process == 0:
-        return str(machine.coordinator)
-    host, _, port = machine.coordinator.rpartition(":")
+    if job.process == 0:
+        return job.coordinator
+    host, _, port = job.coordinator.rpartition(":")
 
     def end() -> None:
         """Ends the program if the main thread has not, as it exchanged nothing with the others."""
-        time.sleep(machine.init_timeout_s / 2)
-        team = store.Team(machine.process, machine.processes)
+        time.sleep(patience / 2)
+        team = store.Team(job.process, job.processes)
         print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
         os._exit(2)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from experiments import parts
@@ -17,6 +18,8 @@ from lth_jax.types import Model
 
 MAY_BE_0 = ("layers", "blocks")
 MAY_BE_EMPTY = ("hidden", "stages")
+_SIZES = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, FlaxError)
+"""What a wrong size makes Python, JAX or Flax raise, whichever meets it first."""
 _LINEN = ("name", "parent")  # attributes that every Linen module has
 
 
@@ -165,7 +168,7 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
 
     try:
         found = jax.eval_shape(of, example)
-    except Exception as error:  # of Flax, JAX or Python, whichever meets a size first
+    except _SIZES as error:
         options = experiment.model.options.to_dict()
         reason = by_fields(str(error), options=options, under="model.options")
         first = reason.partition(". ")[0].rstrip(".")

@@ -26,7 +26,7 @@ from experiments import grid as h
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
-from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields
+from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields, together
 from experiments.runner import configured_plan
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
@@ -205,6 +205,7 @@ def train_cells(
     finished = team.on_leader(lambda: _finished(machine.workdir, all_jobs))
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
     todo = groups(left)
+    team.on_leader(lambda: _check_fits(todo, machine.workdir))
     if team.first:
         print(_overview(all_jobs, left, todo, sharing), flush=True)
     env = environment | {"command": [*command]}
@@ -220,17 +221,25 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
     found = groups(left)
     print(_overview(all_jobs, left, found, sharing))
+    _check_fits(found, machine.workdir)
     index = stores.MemberIndex(stores.Store(machine.workdir))
     index.refresh()
     for i, group in enumerate(found, start=1):
         ahead = outlook(group, planned(machine, group, always=True), index)
         print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
-        print(f"  {estimate.describe(group.jobs[0].estimate, machine)}, each cell", flush=True)
+        print(f"  {estimate.describe(together([group]), machine)}", flush=True)
         for job in group.jobs[:SHOWN]:
             if job.setting:
                 print(f"  {shown(job.setting)}")
         if len(group.jobs) > SHOWN:
             print(f"  and {len(group.jobs) - SHOWN} more")
+
+
+def _check_fits(found: Sequence[Group], workdir: str) -> None:
+    """Raises `UserError` if all cells together need more memory or disk than there is."""
+    if found:
+        cells = sum(len(group.jobs) for group in found)
+        estimate.check_fits_together(together(found), workdir, cells)
 
 
 def _overview(

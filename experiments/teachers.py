@@ -47,8 +47,7 @@ def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Datas
             f"`train.distill.who` is '{OWN}', but {info.run} has {len(members)} dense networks "
             f"for {experiment.replicates} replicates."
         )
-    stores.read_config(info.path)  # raises if it is damaged
-    network = networks.model(saved_config(Path(info.path) / "config.json"))
+    network = networks.model(saved_config(info.path))
     inputs = {"train": loaded.train.x}
     if distill.unlabelled:
         inputs["unlabelled"] = loaded.unlabelled

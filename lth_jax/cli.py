@@ -1,7 +1,7 @@
 """`lth`: lists, shows, draws, weighs, saves and checks what a store holds; it builds no model.
 
-Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 141 the
-reader of a pipe went away.
+Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 130 and 143
+stopped by SIGINT and SIGTERM; 141 the reader of a pipe went away.
 What is heavy is imported by the command that needs it.
 """
 
@@ -31,13 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     from lth_jax.extras import MissingExtraError
-    from lth_jax.store import StoreError
+    from lth_jax.store import Interrupted, StoreError, interruptible
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without '±' gets a question mark
     try:
-        code = arguments.command(arguments)
-        sys.stdout.flush()
+        with interruptible():
+            code = arguments.command(arguments)
+            sys.stdout.flush()
+    except Interrupted as stop:
+        print(f"lth: stopped by {stop.signal}.", file=sys.stderr)
+        return stop.code
     except BrokenPipeError:
         # The interpreter flushes once more on its way out, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

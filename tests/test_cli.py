@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -271,3 +272,18 @@ def test_help_imports_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.endswith("[]\n")
+
+
+COMMANDS = {"ls": 0, "show": 1, "report": 1, "spectrum": 1, "verify": 0, "rm": 1, "gc": 0, "du": 0}
+"""Commands that read a store, and whether each takes a run."""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_signal_ends_any_command_with_one_sentence(lth, monkeypatch, command, signum):
+    before = signal.getsignal(signum)
+    for name in ("_folder", "_find"):
+        monkeypatch.setattr(cli, name, lambda *_: signal.raise_signal(signum))
+    code, out, err = lth(command, *["x"] * COMMANDS[command])
+    assert (code, out, err) == (128 + signum, "", f"lth: stopped by {signum.name}.\n")
+    assert signal.getsignal(signum) is before

@@ -7,7 +7,9 @@ Python version. The pickles of the latter are read with everything but arrays re
 import hashlib
 import io
 import pickle
+import struct
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PIXELS = 3 * 32 * 32
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError),
+    *(RecursionError, TypeError, ValueError, pickle.PickleError, struct.error, tarfile.TarError),
+    zlib.error,
+)
+"""What pickle, tarfile, zlib and NumPy raise for damaged bytes (found by damaging all versions)."""
 
 
 class Layout(NamedTuple):
@@ -89,7 +97,7 @@ def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, N
         parts = [decode(raw, layout) for raw in _files(path, names)]
         pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    except Exception as error:  # damaged bytes make pickle, tarfile and zlib raise almost anything
+    except _DAMAGE as error:
         raise ValueError(f"'{path}' is damaged or not what its name says: {error}.") from error
     if (
         not len(labels)

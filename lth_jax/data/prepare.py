@@ -74,8 +74,8 @@ def prepare(source: Source, data_dir: Path) -> Path:
 
 def _reason(error: OSError | RuntimeError) -> str:
     """What the operating system reports; array_record hides it in a `RuntimeError`."""
-    if isinstance(error, OSError):
-        return str(error)
+    if isinstance(error, OSError):  # TFDS's own goes on about sizes that it does not know
+        return str(error) if error.errno else str(error).partition(". ")[0]
     if refused := re.search(r"\w+\(\) failed: ([^;]+); (?:writing|opening|closing)", str(error)):
         return refused[1]
     raise error
@@ -99,11 +99,19 @@ def _problem(folder: Path) -> str | None:
     try:
         json.loads((folder / "dataset_info.json").read_bytes())
         splits = tfds.builder_from_directory(folder).info.splits.values()
-    except Exception as error:  # TFDS raises whatever the parsers of its files do
+    except _of_damage() as error:
         return f"its description cannot be read: {_first_line(error)}"
     named = [name for split in splits for name in split.filenames]
     lost = [name for name in named if not (folder / name).is_file()]
     return f"{lost[0]} is missing" if lost else None
+
+
+def _of_damage() -> tuple[type[Exception], ...]:
+    """What TFDS, protobuf and array_record raise for damaged files (found by damaging them)."""
+    from google.protobuf import json_format, message  # type: ignore[import-untyped]
+
+    python = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError)
+    return (*python, RuntimeError, TypeError, ValueError, json_format.Error, message.Error)
 
 
 def _first_line(error: Exception) -> str:
@@ -251,7 +259,7 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except DamagedError:
         raise
-    except Exception as error:  # whatever TFDS, protobuf and array_record raise for damaged bytes
+    except _of_damage() as error:
         raise DamagedError(
             f"'{folder}' is damaged; delete it and load again: {_first_line(error)}."
         ) from error

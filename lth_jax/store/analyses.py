@@ -1,6 +1,7 @@
 """What was measured on a finished run: nodes that its folder lists beside the manifest."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +13,10 @@ from lth_jax.store.nodes import Store
 LOG = logging.getLogger(__name__)
 
 FILE = "analyses.json"
+COPIES = (FILE, "analyses.copy.json")
+"""The list twice: it cannot be derived from other files, and one copy makes the other again."""
+LOCK = "analyses.lock"
+"""Held while the copies are written."""
 
 
 class Labels(TypedDict):
@@ -36,8 +41,7 @@ class Listed(TypedDict):
 def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     """Lists a node in a run's folder; the node that had the same labels before is forgotten.
 
-    A damaged list is named in the log and begun anew: what was measured is in the store, and the
-    command that measured it lists it again.
+    A damaged copy of the list is named in the log and made again of the other one.
 
     Args:
       path: the run's folder.
@@ -51,23 +55,44 @@ def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     >>> [entry["key"][:3] for entry in analyses(folder, "spectrum")]
     ['bbb']
     """
-    path, labels = Path(path), plain(labels, name="labels")
-    with locks.hold(path / "analyses.lock", what=f"{path / FILE}", wait=True):
-        try:
-            listed = read_list(path)
-        except CorruptError as error:
+    entry = {"key": key, "labels": plain(labels, name="labels")}
+
+    def change(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*(old for old in listed if old["labels"] != entry["labels"]), entry]
+
+    _rewrite(Path(path), change)
+
+
+def mend_list(path: str | Path) -> None:
+    """Makes the copies of a run's list again of each other; both are empty if both are damaged."""
+    _rewrite(Path(path), lambda listed: listed)
+
+
+def _rewrite(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Replaces the copies of the list that differ from what is to be listed."""
+    with locks.hold(path / LOCK, what=f"{path / FILE}", wait=True):
+        copies = {name: _intact(path, name) for name in COPIES}
+        after = change(next((listed for listed in copies.values() if listed is not None), []))
+        for name, found in copies.items():
+            if found != after:
+                records.write(path / name, path.absolute().name, {"nodes": after})
+
+
+def _intact(path: Path, name: str) -> list[dict[str, Any]] | None:
+    """A copy of the list; None if it is missing, or damaged, which is named in the log."""
+    try:
+        return read_copy(path, name)
+    except CorruptError as error:
+        if (path / name).exists():
             LOG.warning("%s", error)
-            listed = []
-        others = [entry for entry in listed if entry["labels"] != labels]
-        if listed != (after := [*others, {"key": key, "labels": labels}]):
-            records.write(path / FILE, path.absolute().name, {"nodes": after})
+        return None
 
 
 def analyses(path: str | Path, kind: str) -> list[dict[str, Any]]:
     """The nodes `{"key", "labels"}` of one kind, oldest first; none before there is one.
 
     Raises:
-      CorruptError: if the list is damaged.
+      CorruptError: if both copies of the list are damaged.
     """
     return [entry for entry in read_list(Path(path)) if entry["labels"]["kind"] == kind]
 
@@ -82,7 +107,7 @@ def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> lis
       record: a `NamedTuple` type whose fields are facts of the nodes' `meta`, the last `arrays`.
 
     Raises:
-      CorruptError: if the list or a node is damaged.
+      CorruptError: if both copies of the list, or a node, are damaged.
     """
 
     def read(key: str) -> Any:
@@ -97,10 +122,31 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     """All nodes that were measured on a run, oldest first; none before there is one.
 
     Raises:
-      CorruptError: if the list is damaged.
+      CorruptError: if both copies of the list are damaged.
     """
-    if not (path / FILE).exists():
-        return []
-    nodes = records.read(path / FILE, path.absolute().name, Listed)["nodes"]
-    records.check(nodes, list[Analysis], path / FILE)
+    problem = None
+    for name in COPIES:
+        try:
+            return read_copy(path, name)
+        except CorruptError as error:
+            problem = error if (path / name).exists() else problem
+    if problem:
+        raise problem
+    return []
+
+
+def check_copy(path: Path, name: str) -> list[dict[str, Any]]:
+    """`read_copy`, but for what another process has not written yet, at this moment."""
+    try:
+        return read_copy(path, name)
+    except CorruptError:
+        if locks.is_held(path / LOCK):
+            return read_list(path)
+        return read_copy(path, name)  # its writer may have just ended
+
+
+def read_copy(path: Path, name: str) -> list[dict[str, Any]]:
+    """One of the copies of a list; `CorruptError` if it is missing or damaged."""
+    nodes = records.read(path / name, path.absolute().name, Listed)["nodes"]
+    records.check(nodes, list[Analysis], path / name)
     return nodes

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -278,11 +279,20 @@ def _write_arrays(path: Path, arrays: dict[str, Any], compress: bool, team: Team
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    # Orbax logs the traceback of every error that it also raises.
-    logger = logging.getLogger("absl")
+    # Orbax logs the traceback of every error that it also raises. And when one of its writes fails,
+    # Orbax 0.12.8 closes the event loop that TensorStore reports the other ones to, each of which
+    # then prints a traceback from a thread, at any time: after an error the hook stays.
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def but_late_reports(dropped: Any) -> None:
+        if str(dropped.exc_value) != "Event loop is closed":
+            hook(dropped)
+
     logger.addFilter(_not_from_orbax)
+    sys.unraisablehook = but_late_reports
     try:
         yield
+        sys.unraisablehook = hook
     finally:
         logger.removeFilter(_not_from_orbax)
 

@@ -178,8 +178,9 @@ def remove(path: Path) -> None:
 
 def files_in(folder: Path) -> list[str]:
     """The relative names of all files below a folder, sorted, without the seal itself."""
-    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
-    return sorted(name for name in found if name != SEAL)
+    # `os.walk` passes over what vanishes meanwhile; `Path.rglob` fails (Python 3.11).
+    found = [Path(at, name) for at, _, names in os.walk(folder) for name in names]
+    return sorted(name for path in found if (name := path.relative_to(folder).as_posix()) != SEAL)
 
 
 def digest(path: Path) -> str:
@@ -222,8 +223,11 @@ def seal_problem(folder: Path) -> str | None:
         return f"{missing[0]} is missing"
     if unknown := sorted(present - set(sealed)):
         return f"{unknown[0]} is not listed in {SEAL}"
-    wrong = (name for name, expected in sealed.items() if digest(folder / name) != expected)
-    return next((f"{name} does not match its SHA-256" for name in wrong), None)
+    try:
+        wrong = (name for name, expected in sealed.items() if digest(folder / name) != expected)
+        return next((f"{name} does not match its SHA-256" for name in wrong), None)
+    except FileNotFoundError as error:  # removed since it was listed
+        return f"{error.filename} is missing"
 
 
 def damaged(folder: Path, what: str) -> CorruptError:

@@ -1,5 +1,6 @@
 """What a store takes on disk, and what of it no run lists."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,8 +151,10 @@ def usage(store: Store) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of all files below a folder; those that vanish meanwhile count nothing."""
-    return sum(_bytes(found) for found in path.rglob("*"))
+    """The bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    # `Path.rglob` fails where a folder vanishes (Python 3.11); `os.walk` passes over it.
+    walked = os.walk(path)
+    return sum(_bytes(Path(at, name)) for at, inner, names in walked for name in (*inner, *names))
 
 
 def _bytes(path: Path) -> int:

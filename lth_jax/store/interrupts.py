@@ -103,7 +103,8 @@ def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        if sys.unraisablehook is hook:  # or another one has been laid around it, and stays
+            sys.unraisablehook = before
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.processes import ALONE, Team
+from lth_jax.store.records import MADE_AGAIN
 
 LOG = logging.getLogger(__name__)
 
@@ -227,12 +228,14 @@ class Store:
         Raises:
           StoreError: it has another format, or the system does not let it be read.
         """
-        if not self.has(key):
-            return f"{self.path(key)} is missing; the next run of the same command makes it again."
         try:
             checkpoints.check(self.path(key), key)
-        except CorruptError as error:
-            return str(error)
+        except StoreError as error:
+            if not self.has(key):  # from the start, or another process has removed it meanwhile
+                return f"{self.path(key)} is missing; {MADE_AGAIN}."
+            if isinstance(error, CorruptError):
+                return str(error)
+            raise
         return None
 
     def mend(self, key: str) -> bool:

@@ -298,11 +298,20 @@ def open_run(
                 _mark_if_abandoned(run)
             raise
         except Exception as error:
-            run._leave("failed", f"{type(error).__name__}: {error}")
+            _mark(run, "failed", f"{type(error).__name__}: {error}")
             raise
         finally:
             if team.first and read_status(path)["status"] == "running":
-                run._set_status("interrupted")
+                _mark(run, "interrupted")
+
+
+def _mark(run: Run, status: str, error: str | None = None) -> None:
+    """Sets the status of a run that is left, if it can be written: what ended the run counts.
+
+    A run whose status stays `running` is listed as interrupted, since no process holds its lock.
+    """
+    with contextlib.suppress(StoreError):
+        run._leave(status, error)
 
 
 def _mark_if_abandoned(run: Run) -> None:

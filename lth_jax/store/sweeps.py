@@ -19,6 +19,15 @@ CONFIG = "config.json"
 REMOVED = "`lth verify --all --repair` removes it, and the next run makes another"
 
 
+def owner(path: Path) -> str:
+    """What the seal of a file of a sweep covers: whose it is and which.
+
+    >>> owner(Path("runs/sweeps/demo-1b8466c9/plan-0a.json"))
+    'demo-1b8466c9/plan-0a'
+    """
+    return f"{path.absolute().parent.name}/{path.stem}"
+
+
 class SweepCell(TypedDict):
     """A cell: what is set in it, and the folder of its run."""
 
@@ -52,8 +61,8 @@ class Sweep:
         with contextlib.ExitStack() as held:
             if self._team.on_leader(lambda: self._is_ours(path, held)):
                 made = make()
-                self._team.on_leader(lambda: records.write(path, self.path.name, made))
-        return self._team.on_leader(lambda: records.read(path, self.path.name, dict, REMOVED))
+                self._team.on_leader(lambda: records.write(path, owner(path), made))
+        return self._team.on_leader(lambda: records.read(path, owner(path), dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
         """Whether a record is to be made here; if so, `held` has its lock."""
@@ -69,9 +78,9 @@ class Sweep:
         """
         if not self._team.first:
             return
-        whole = {records.FOLDER: self.path.name, **record}
-        line = json.dumps(records.sealed(plain(whole, name="record", nan_as_null=True))) + "\n"
         path = self.path / f"{name}.jsonl"
+        whole = {records.FOLDER: owner(path), **record}
+        line = json.dumps(records.sealed(plain(whole, name="record", nan_as_null=True))) + "\n"
         with files.explained(path), path.open("ab", buffering=0) as file:
             file.write(line.encode())
 
@@ -136,7 +145,7 @@ def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
       CorruptError: it is missing, or is not what the folder is named after.
     """
     path = Path(path).absolute()
-    config = records.read(path / CONFIG, path.name, kind)
+    config = records.read(path / CONFIG, owner(path / CONFIG), kind)
     if not path.name.endswith(f"-{content_key(config)[:8]}"):
         raise records.damaged(path / CONFIG, f"the hash in '{path.name}' is of another content")
     return config
@@ -144,7 +153,7 @@ def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of `Sweep.append`, each checked; a torn last line is left out."""
-    lines = [records.unsealed(line, path) for line in read_metrics(path)]
-    if any(line.pop(records.FOLDER, None) != path.absolute().parent.name for line in lines):
-        raise records.damaged(path, "it has lines of another sweep")
+    lines = [records.unsealed(line, path, REMOVED) for line in read_metrics(path)]
+    if any(line.pop(records.FOLDER, None) != owner(path) for line in lines):
+        raise records.damaged(path, "it has lines of another file", REMOVED)
     return lines

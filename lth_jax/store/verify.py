@@ -1,5 +1,6 @@
 """Checks everything below a root against its seals, and mends what can be mended."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,14 +62,19 @@ def verify_run(store: Store, path: str | Path) -> Iterator[Problem]:
     def repair() -> None:
         repair_run(store, path)
 
+    def mend_list() -> None:
+        analyses.mend_list(path)
+
     readers: dict[str, tuple[Callable[[Path], Any], Callable[[], Any] | None]] = {
         CONFIG: (read_config, None),
         STATUS: (read_status, repair),
         ENV: (read_env, repair),
         MANIFEST: (read_manifest, repair),
-        analyses.FILE: (analyses.read_list, lambda: files.discard(path / analyses.FILE)),
         "metrics.jsonl": (_read_log, lambda: _cut(path / "metrics.jsonl")),
     }
+    if any((path / name).exists() for name in analyses.COPIES):
+        for name in analyses.COPIES:
+            readers[name] = (functools.partial(analyses.check_copy, name=name), mend_list)
     found = {}
     for name, (read, mend) in readers.items():
         try:
@@ -104,7 +110,7 @@ def _nodes(
     if MANIFEST in found and sealed not in (None, content_key(listed)):
         text = f"{path / MANIFEST} lists other nodes than {path.name} ended with."
         yield Problem(path / MANIFEST, text, repair)
-    measured = found.get(analyses.FILE, [])
+    measured: list[Any] = next((found[name] for name in analyses.COPIES if name in found), [])
     for key in dict.fromkeys(entry["key"] for entry in (*listed, *measured)):
         yield from verify_node(store, key)
 
@@ -142,7 +148,7 @@ def _sweep(folder: Path) -> Iterator[Problem]:
     )
 
     def read(path: Path) -> None:
-        records.read(path, folder.name, dict, sweeps.REMOVED)
+        records.read(path, sweeps.owner(path), dict, sweeps.REMOVED)
 
     for path in sorted(folder.glob("*.json")):
         if path.name != sweeps.CONFIG:

@@ -1,11 +1,13 @@
 """The atlas from the command line: its controls, its page, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 
 from experiments import atlas
 from experiments.studies import MODULES, study
+from tests.experiments.test_damage import HARMS
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,36 @@ def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
     assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
     assert "C7 is finished already" in capsys.readouterr().out
     assert json.loads((folder / "found.json").read_text()) == found
+
+
+def results(folder):
+    found = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("seconds", "finished")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_study_is_named_and_run_again(smoke, capsys, harm):
+    folder = smoke / "atlas" / "smoke" / "C7"
+    right, records = results(folder), ("protocol.json", "found.json")
+    for name, other in zip(records, reversed(records), strict=True):
+        path = folder / name
+        if harm == "swapped":
+            path.write_bytes((folder / other).read_bytes())
+        else:
+            HARMS[harm](path, smoke, folder, name)
+        capsys.readouterr()
+        assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
+        out = capsys.readouterr().out
+        assert "finished already" not in out
+        assert f"{path} is " in out or (harm, name) == ("deleted", "found.json")  # as if never run
+        assert results(folder) == right
+
+
+def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
+    shutil.copytree(smoke / "atlas" / "smoke" / "C7", tmp_path / "atlas" / "laptop" / "C7")
+    assert atlas._found(tmp_path / "atlas" / "laptop" / "C7") is None
+    assert "protocol.json is damaged: it is of the size 'smoke'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

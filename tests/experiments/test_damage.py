@@ -1,5 +1,6 @@
 """Every file of a run damaged in every way: the same numbers again, or one sentence; never more."""
 
+import itertools
 import json
 import random
 import shutil
@@ -11,6 +12,7 @@ from experiments import runner
 from experiments.flags import UserError
 from lth_jax import cli
 from lth_jax import store as stores
+from lth_jax.store.verify import verify_rest
 from tests.experiments import tiny
 
 RUN_FILES = ("config", "identity", "status", "env", "manifest", "analyses")
@@ -81,14 +83,14 @@ def partials(run):
 
 
 def files_of(run):
-    """The files that a run's numbers come from, and a log, below the root.
+    """Every file of a run, of its dense node and of an unfinished one, below the root.
 
-    Every file of the run, of its dense node and of an unfinished one, which stand for all nodes.
+    The two stand for all nodes; `test_every_file_of_every_node_is_checked` damages each of them.
     """
     store = stores.Store(run.parent)
     folders = [store.path(nodes(run)[0]), *partials(run)[:1]]
     found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    found += [path for path in sorted(run.glob("*.json*")) if path.is_file()]
+    found += [path for path in sorted(run.rglob("*")) if path.is_file()]
     return [path.relative_to(run.parent) for path in found]
 
 
@@ -153,8 +155,7 @@ def check_harms(run, harms, tmp_path, capsys, right, data):
     if code:
         assert (code, out) == (2, "") and err.startswith("lth: ") and err.count("\n") == 1
     else:
-        # Without the list of analyses, their rows are missing until the next run.
-        assert all(row in before or row in right for row in json.loads(out)["rows"]), harms
+        assert json.loads(out)["rows"] == before, harms
     code, out, err = lth(capsys, "ls", "--root", root)
     assert (code, err) == (0, "") and out.count("\n") == 2
     code, out, err = lth(capsys, "verify", "--root", root)
@@ -206,11 +207,41 @@ def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tm
 def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     names = files_of(run)
-    assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in names}
-    results = [
-        check_harms(run, [(name, harm)], tmp_path, capsys, right, finished) for name in names
-    ]
-    assert results == ["same"] * len(names)
+    own = [name for name in names if name.parts[0] == run.name]
+    assert {f"{name}.json" for name in RUN_FILES[:5]} <= {name.name for name in own}
+    # Beside each of them one of a node or a partial step, others for each harm.
+    others = [name for name in names if name not in own]
+    first = len(own) * list(HARMS).index(harm) % len(others)
+    beside = itertools.islice(itertools.cycle(others), first, None)
+    for pair in zip(own, beside, strict=False):
+        harms = [(name, harm) for name in reversed(pair)]  # where a node lies, the run tells
+        assert check_harms(run, harms, tmp_path, capsys, right, finished) == "same"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["finished", "half"])
+def test_every_file_of_every_node_is_checked(state, request, tmp_path, finished):
+    run = request.getfixturevalue(state)
+    root = tmp_path / "runs"
+    shutil.copytree(run.parent, root, ignore=shutil.ignore_patterns("data"))
+    store = stores.Store(root)
+    steps = sorted(root.glob("partial/*/[0-9]*"))
+    folders = [*map(store.path, store.keys()), *steps]
+    assert bool(steps) == (state == "half") and len(folders) > 3
+    assert list(verify_rest(store)) == []
+    for folder, other in zip(folders, [*folders[1:], folders[0]], strict=True):
+        for path in filter(Path.is_file, sorted(folder.rglob("*"))):
+            theirs = other / path.relative_to(folder)
+            for name, harm in HARMS.items():
+                whole = path.read_bytes()
+                if name == "swapped":
+                    path.write_bytes(theirs.read_bytes() if theirs.exists() else b"another")
+                else:
+                    harm(path, root, run, path.relative_to(root))
+                if not path.exists() or path.read_bytes() != whole:
+                    problems = [problem.path for problem in verify_rest(store)]
+                    assert problems == [folder], (path, name)
+                path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("state", [pytest.param("finished", marks=pytest.mark.slow), "half"])

@@ -1,11 +1,11 @@
 """The command line: overrides that reach the config, and mistakes that are named."""
 
-import json
 import sys
 
 import pytest
 
 from experiments import flags
+from lth_jax.store import open_run
 
 CONFIG = "--config=tests/experiments/tiny.py"
 
@@ -49,7 +49,8 @@ def test_mistakes_are_one_sentence(arguments, message):
 
 def test_a_config_saved_before_a_field_came_has_its_default(tmp_path):
     saved = {"model": {"name": "gru", "options": {"width": 3}}, "train": {"steps": 7}}
-    (tmp_path / "config.json").write_text(json.dumps(saved))
-    config = flags.saved_config(tmp_path / "config.json")
+    with open_run(tmp_path, name="old", config=saved, env={}) as run:
+        run.finish()
+    config = flags.saved_config(run.path)
     assert config.model.to_dict() == saved["model"]
     assert (config.train.steps, config.train.distill.teacher, config.seed) == (7, "", 0)

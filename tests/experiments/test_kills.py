@@ -28,10 +28,9 @@ def run(*args, **kwargs):
     )
 
 
-def start(*args):
-    return subprocess.Popen(
-        command(*args), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(*args, **kwargs):
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*args, **kwargs), cwd=ROOT, **piped)
 
 
 def only_run(workdir):

@@ -19,7 +19,7 @@ DEVICES = 4
 pytestmark = pytest.mark.slow
 
 
-def start(workdir, data, *more, devices, program="run", config="tiny"):
+def start(workdir, data, *more, devices, program="run", config="tiny", env=None):
     machine = {"workdir": workdir, "data_dir": data, "chunk": 4}
     more = ["--config.machine.save_seconds=0.0", *more]
     flags = [f"--config.machine.{name}={value}" for name, value in machine.items()]
@@ -31,7 +31,7 @@ def start(workdir, data, *more, devices, program="run", config="tiny"):
             *more,
         ],
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,6 +51,16 @@ def start_job(workdir, data, *more, odd=(), patience=60, coming=(0, 1), **how):
     flags += [f"--config.machine.devices={DEVICES}", *more]
     own = [[f"--config.machine.process={i}", *(odd if i else ())] for i in coming]
     return [start(workdir, data, *flags, *mine, devices=2, **how) for mine in own]
+
+
+def start_slurm_job(workdir, data):
+    """The same, which find each other by what Slurm would set."""
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job["JAX_COORDINATOR_PORT"] = str(free_port())
+    flags = {"coordinator": "auto", "patience": 60, "devices": DEVICES}
+    more = [f"--config.machine.{name}={value}" for name, value in flags.items()]
+    own = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in (0, 1)]
+    return [start(workdir, data, *more, devices=2, env=job | mine) for mine in own]
 
 
 def finish(process, code=0):
@@ -124,9 +134,10 @@ def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
 
 
-def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, alone):
+@pytest.mark.parametrize("begin", [start_job, start_slurm_job])
+def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, alone, begin):
     data, reference = alone
-    first, second = start_job(tmp_path, data)
+    first, second = begin(tmp_path, data)
     wait_for_segments(tmp_path, second, lambda n: n > 4)
     first.kill()
     first.communicate()

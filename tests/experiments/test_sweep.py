@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import flags, runner, sweep
+from experiments import estimate, flags, runner, sweep
 from experiments import grid as h
 from experiments.flags import UserError
-from experiments.groups import Sharing, groups, jobs, shown, static_fields
+from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
 from experiments.memoize_by_fields import Recorder, Remembered
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, store
@@ -276,6 +276,24 @@ def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(finished, workdir,
     assert "group 1/1: 2 cells, 12 members (12 to train), 4 at a time by scan," in out
     assert "MiB, about 0:0" in out and "  learning_rate=0.5, seed=1" in out
     assert {path for path in workdir.rglob("*") if path.is_file()} - before == set()
+
+
+def test_cells_that_do_not_fit_together_are_refused(workdir, monkeypatch):
+    config = config_in(workdir)
+    three, sharing = cells_of(config, experiment__seed=[5, 6, 7]), Sharing()
+    found = groups(jobs(three, sharing))
+    total, each = together(found), found[0].jobs[0].estimate
+    assert (total.members, total.device) == (3 * each.members, each.device)
+    assert total.store == pytest.approx(3 * each.store, abs=3)
+    # Cells that share their dense networks: a member counts once.
+    alike = groups(jobs(cells_of(config, prune__scope=["globally", "layerwise"]), sharing))
+    dense = config.experiment.replicates * each.stored[0]
+    assert together(alike).store == pytest.approx(2 * each.store - dense, abs=2)
+    monkeypatch.setattr(estimate, "free_disk", lambda _: 2 * each.store)
+    monkeypatch.setattr(estimate, "size_of", lambda _: 0)
+    for act in (sweep.dry_run, lambda *args: sweep.run_sweep(*args, ["python"])):
+        with pytest.raises(UserError, match=r"`--sweep\.FIELD` is a grid of 3 cells; .* members"):
+            act(config, three)
 
 
 def test_an_outlook_adds_up(workdir):

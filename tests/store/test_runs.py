@@ -380,3 +380,16 @@ def test_a_run_is_found_by_path_name_or_unique_beginning(tmp_path):
         find_run(tmp_path, "mnits1d")
     with pytest.raises(StoreError, match="there are no runs"):
         find_run(tmp_path / "nothing", "x")
+
+
+@pytest.mark.parametrize("error", [ValueError("first"), Interrupted(15)])
+def test_a_status_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch, error):
+    def full(*args):
+        raise StoreError("the disk is full")
+
+    with pytest.raises(type(error), match=str(error)):
+        with open_run(tmp_path, name="demo", config={}, env={}):
+            monkeypatch.setattr(runs, "write_record", full)
+            raise error
+    [info] = list_runs(tmp_path)
+    assert info.status == "interrupted"

@@ -44,9 +44,21 @@ def test_a_changed_record_is_refused_by_name(tmp_path):
     path.write_text(path.read_text().replace('"chunk": 4', '"chunk": 2'))
     with pytest.raises(store.CorruptError, match=r"replans\.jsonl is damaged"):
         sweep.records("replans")
-    path.write_bytes((other.path / "replans.jsonl").read_bytes())
-    with pytest.raises(store.CorruptError, match="lines of another sweep"):
-        sweep.records("replans")
+    sweep.append("metrics", {"level": 1})
+    for lines in (other.path / "replans.jsonl", sweep.path / "metrics.jsonl"):
+        path.write_bytes(lines.read_bytes())
+        with pytest.raises(store.CorruptError, match="lines of another file"):
+            sweep.records("replans")
+
+
+def test_a_record_in_the_place_of_another_is_refused(tmp_path):
+    sweep = store.open_sweep(tmp_path, name="demo", config={"a": 1})
+    for name, chunk in (("plan-1", 4), ("plan-2", 8)):
+        sweep.once(name, lambda chunk=chunk: {"chunk": chunk})
+    for other in ("plan-1.json", "config.json"):
+        (sweep.path / "plan-2.json").write_bytes((sweep.path / other).read_bytes())
+        with pytest.raises(store.CorruptError, match=r"plan-2\.json is damaged: it belongs to"):
+            sweep.once("plan-2", dict)
 
 
 def test_records_of_many_writers_stay_whole(tmp_path):

@@ -1,0 +1,46 @@
+"""Which process of which job this one is, as Slurm describes it to the programs that `srun` starts.
+
+JAX reads the same variables, but it connects to the coordinator directly; with the address known, a
+relay can stand between (see `experiments.relay`).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_FIRST_PORT, _PORTS = 61440, 4096
+
+
+class Job(NamedTuple):
+    """A process of a `jax.distributed` job.
+
+    Attributes:
+      coordinator: `HOST:PORT` of process 0.
+      processes: how many there are.
+      process: which of them this one is.
+    """
+
+    coordinator: str
+    processes: int
+    process: int
+
+
+def job(environ: Mapping[str, str]) -> Job | None:
+    """The job of the environment variables; None outside of Slurm, and where MPI starts processes.
+
+    The port is that of `JAX_COORDINATOR_PORT`, or depends on the number of the Slurm job.
+
+    >>> variables = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[003-009],big1"}
+    >>> job(variables | {"SLURM_NTASKS": "8", "SLURM_PROCID": "2"})
+    Job(coordinator='node003:61447', processes=8, process=2)
+    """
+    names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
+    if any(name not in environ for name in names) or any(n.startswith("OMPI_") for n in environ):
+        return None
+    number, nodes, processes, process = (environ[name] for name in names)
+    first = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+    if first is None:
+        return None
+    host = f"{first[1]}{first[2] or ''}"
+    port = environ.get("JAX_COORDINATOR_PORT") or _FIRST_PORT + int(number) % _PORTS
+    return Job(f"{host}:{port}", int(processes), int(process))
