@@ -3,8 +3,9 @@
 import jax
 from ml_collections import ConfigDict
 
-from experiments import estimate, networks, scoring, units
+from experiments import estimate, networks, parts, scoring, units
 from experiments.fields import check_values
+from experiments.estimate import levels
 from experiments.flags import UserError, nearest
 from experiments.schedules import density
 from lth_jax.data import Dataset
@@ -35,7 +36,7 @@ def _check_pruning(experiment: ConfigDict) -> None:
         )
     known = units.control_names(pruning.granularity)
     for name in experiment.controls:
-        if name not in known:
+        if name not in known and not parts.is_own(name):
             raise UserError(
                 nearest(f"`controls` of `prune.granularity={pruning.granularity}`", name, known)
             )
@@ -48,7 +49,7 @@ def _check_pruning(experiment: ConfigDict) -> None:
 
 def _check_levels(experiment: ConfigDict) -> None:
     pruning, steps = experiment.prune, experiment.train.steps
-    absent = [level for level in experiment.control_levels if level > pruning.levels]
+    absent = [level for level in experiment.control_levels if level > levels(pruning)]
     if absent:
         raise UserError(
             f"`control_levels` includes {absent[0]}; `prune.levels` is {pruning.levels}."

@@ -53,6 +53,16 @@ class Estimate(NamedTuple):
         return max(self.widest * self.member, self.chunk * self.training)
 
 
+def levels(prune: ConfigDict) -> int:
+    """How many levels an experiment has above the dense networks.
+
+    >>> from experiments.configs import base
+    >>> levels(base.ladder().experiment.prune)
+    10
+    """
+    return int(prune.levels + prune.retrain)
+
+
 def arms(experiment: ConfigDict, level: int) -> int:
     """How many arms a level has.
 
@@ -71,16 +81,17 @@ def members(experiment: ConfigDict) -> int:
     >>> members(base.ladder().experiment)  # 5 replicates, 10 levels, 3 controls
     205
     """
-    levels = experiment.prune.levels
-    controlled = len(experiment.control_levels) or levels
-    return experiment.replicates * (1 + levels + controlled * len(experiment.controls))
+    number = levels(experiment.prune)
+    controlled = len(experiment.control_levels) or number
+    return experiment.replicates * (1 + number + controlled * len(experiment.controls))
 
 
 def check_members(experiment: ConfigDict) -> None:
     """Raises `UserError` if memory cannot even hold the names and histories of all members."""
     free, whose = host_free_bytes(), "this machine's memory"
-    count, replicates, levels = members(experiment), experiment.replicates, experiment.prune.levels
-    many = ("replicates", replicates) if replicates > levels else ("prune.levels", levels)
+    count, replicates = members(experiment), experiment.replicates
+    depth = experiment.prune.levels
+    many = ("replicates", replicates) if replicates > depth else ("prune.levels", depth)
     _refuse_above(free, BOOKKEEPING * count, *many, f"its {count:,} members", whose)
     train = experiment.train
     evaluations = -(-train.steps // train.eval_every)
@@ -97,8 +108,8 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
       found: the shapes of its network.
     """
     experiment, machine = config.experiment, config.machine
-    levels = range(experiment.prune.levels + 1)
-    widest = experiment.replicates * max(arms(experiment, level) for level in levels)
+    every = range(levels(experiment.prune) + 1)
+    widest = experiment.replicates * max(arms(experiment, level) for level in every)
     optimizer = make_optimizer(experiment)(hyper(experiment))
     params, state = size(found.params), size(found.state)
     slots = size(jax.eval_shape(optimizer.init, found.params))
@@ -110,7 +121,7 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
     shared = jax.default_backend() == "cpu"
     devices = 1 if shared else machine.devices or jax.device_count()
     stored = tuple(
-        params * (density(experiment.prune, level) if level else 1.0) for level in levels
+        params * (density(experiment.prune, level) if level else 1.0) for level in every
     )
     kept = sum(arms(experiment, level) * size for level, size in enumerate(stored))
     return Estimate(

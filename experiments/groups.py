@@ -175,9 +175,9 @@ def together(groups: Sequence[Group]) -> Estimate:
     """
     members, stored = 0, 0.0
     for group in groups:
-        for level, entrants in enumerate(group.members.levels):
-            members += len(entrants)
-            owners = (group.jobs[entrant.cells[0]] for entrant in entrants.values())
+        for level, specs in enumerate(group.members.levels):
+            members += len(specs)
+            owners = (group.jobs[spec.experiments[0]] for spec in specs.values())
             stored += sum(job.estimate.stored[level] for job in owners)
     largest = max((job.estimate for group in groups for job in group.jobs), key=lambda e: e.device)
     return largest._replace(members=members, store=math.floor(stored))

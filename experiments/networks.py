@@ -95,6 +95,9 @@ def attributes(name: str) -> dict[str, Legal]:
 def check_options(experiment: ConfigDict) -> None:
     """Raises `UserError` for the first option that the network has not, or whose value is wrong."""
     name = experiment.model.name
+    if parts.is_own(name):
+        _own_module(name, experiment.model.options.to_dict())
+        return
     known = attributes(name)
     for option, value in experiment.model.options.to_dict().items():
         if option not in known:
