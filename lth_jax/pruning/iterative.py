@@ -1,13 +1,15 @@
 """Pruning in rounds without training in between, as SynFlow and iterative SNIP do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores
+from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.prune import Pruner
-from lth_jax.types import Count, Info, Mask
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
 def iterate(pruner: Pruner, counts: Count) -> Pruner:
@@ -40,16 +42,28 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
       >>> rounds(params, mask, prunable={"w": True})["w"].tolist()
       [False, False, True, True]
     """
+    rounds = _rounds(pruner)
 
-    def with_info(
-        params: Any,
+    def with_info(params: Params, mask: Mask, **inputs: Any) -> tuple[Mask, Info]:
+        return rounds(params, mask, counts, **inputs)
+
+    return Pruner(pruner.criterion, with_info, jax.tree.map(lambda k: k[0], counts))
+
+
+@shared
+def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:
+    """`Pruner.with_info` with the stacked counts of all rounds."""
+
+    def rounds(
+        params: Params,
         mask: Mask,
+        counts: Count,
         *,
-        prunable: Any,
+        prunable: Prunable,
         layouts: Layouts | None = None,
-        key: Any = None,
+        key: Key | None = None,
         batches: Any = None,
-        initial: Any = None,
+        initial: Params | None = None,
     ) -> tuple[Mask, Info]:
         def one(carry: tuple[Mask, Any], count: Count) -> tuple[tuple[Mask, Any], Info]:
             mask, i = carry
@@ -63,4 +77,4 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
         (mask, _), infos = jax.lax.scan(one, (mask, 0), counts)
         return mask, scores.over_rounds(infos)
 
-    return Pruner(pruner.criterion, with_info, jax.tree.map(lambda k: k[0], counts))
+    return compiled(rounds)

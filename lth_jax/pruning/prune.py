@@ -12,6 +12,7 @@ import numpy as np
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as checked
 from lth_jax.pruning.checks import check_mask, check_params, check_scores
+from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.granularity import Granularity, weights
@@ -55,6 +56,7 @@ class Pruner:
         return new
 
 
+@shared
 def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights) -> Pruner:
     """Composes a pruner: `scope.select(granularity(criterion(params, mask)), count)`.
 
@@ -62,6 +64,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     keys and counts that differ between members. Its new mask is contained in the old one and keeps
     exactly `count` weights (for units of several weights: the fewest best units that together hold
     `count` or more).
+
+    Called outside of a trace it compiles itself, once for each structure, shape, dtype, `prunable`
+    and `layouts`. As in `jax.jit`, what the criterion closes over is read at the first such call;
+    what changes from call to call belongs in `batches`, `key` or `initial`. A criterion that reads
+    values (`float(...)`, `np.asarray(...)`) runs uncompiled.
 
     Args:
       criterion: scores every weight; higher = keep.
@@ -128,7 +135,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
         new = granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)
         return checked.unless_bad(info, new, mask), info
 
-    return Pruner(name_of(criterion), with_info)
+    return Pruner(name_of(criterion), compiled(with_info, count=True))
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:

@@ -9,6 +9,7 @@ layers, where `layouts` shows one, is so many layers with counts and choices of 
 """
 
 import fnmatch
+import functools
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from lth_jax.pruning.checks import (
     check_scores,
     same_structure,
 )
+from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.topk import largest
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
@@ -55,6 +57,7 @@ class Scope(NamedTuple):
     inspect: Callable[..., Info] = scores_module.inspect
 
 
+@shared
 def globally(minimum: int | float = 0) -> Scope:
     """All prunable weights compete with each other.
 
@@ -121,7 +124,7 @@ def globally(minimum: int | float = 0) -> Scope:
         chosen = largest(pool.scores, rest, left, sizes=pool.sizes)
         return pool.rebuild([a | b for a, b in zip(saved, chosen, strict=True)])
 
-    return Scope(counts, select)
+    return Scope(counts, _outside(select))
 
 
 def layerwise() -> Scope:
@@ -136,7 +139,7 @@ def layerwise() -> Scope:
     >>> jax.tree.map(lambda m: m.tolist(), scope.select(params, mask, count, prunable=prunable))
     {'a': [[False, True]], 'b': [[False, True]]}
     """
-    return Scope(_counts_layerwise, _select_per_leaf)
+    return Scope(_counts_layerwise, _PER_LEAF)
 
 
 def erk() -> Scope:
@@ -157,7 +160,7 @@ def erk() -> Scope:
     >>> {name: int(k) for name, k in count.items()}
     {'a': 1419, 'b': 781}
     """
-    return Scope(_counts_erk, _select_per_leaf)
+    return Scope(_counts_erk, _PER_LEAF)
 
 
 def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
@@ -203,9 +206,7 @@ class _Pool(NamedTuple):
 
     @classmethod
     def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any, layers: Any) -> "_Pool":
-        check_scores(scores, mask)
         chosen = check_prunable(prunable, mask)
-        check_finite(scores, mask, prunable)
         masks, structure = jax.tree.flatten(mask)
         entries = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
         depths = [1] * len(masks) if layers is None else jax.tree.leaves(layers)
@@ -263,6 +264,25 @@ def _select_per_leaf(
         check_count("count", k, weight)
     counts = jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted])
     return pool.rebuild(largest(pool.scores, pool.live, counts, sizes=pool.sizes, pooled=False))
+
+
+def _outside(select: Callable[..., Mask]) -> Callable[..., Mask]:
+    """`select`, compiled outside of a trace, after what it refuses by values is refused."""
+    program = compiled(select, count=True)
+
+    @functools.wraps(select)
+    def checked(
+        scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, **options: Any
+    ) -> Mask:
+        check_scores(scores, mask)
+        check_prunable(prunable, mask)
+        check_finite(scores, mask, prunable)
+        return program(scores, mask, count, prunable=prunable, **options)
+
+    return checked
+
+
+_PER_LEAF = _outside(_select_per_leaf)
 
 
 def _counts_layerwise(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.pruning.checks import check_params
+from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Key, Mask, Params, Scores
 
@@ -36,7 +37,7 @@ class Criterion(Protocol):
 
 
 def named(name: str) -> Callable[[Criterion], Criterion]:
-    """Gives a criterion the name by which errors and reports refer to it.
+    """Gives a criterion the name by which errors and reports refer to it, and compiles it.
 
     >>> named("mine")(lambda params, mask, **_: params).__name__
     'mine'
@@ -44,7 +45,7 @@ def named(name: str) -> Callable[[Criterion], Criterion]:
 
     def rename(criterion: Any) -> Criterion:
         criterion.__name__ = criterion.__qualname__ = name
-        return criterion
+        return compiled(criterion)
 
     return rename
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, resolve
 from lth_jax.pruning.checks import check_mask, check_params
+from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.criteria._inputs import (
     Criterion,
     kept,
@@ -22,6 +23,7 @@ from lth_jax.pruning.criteria._inputs import (
 )
 
 
+@shared
 def random() -> Criterion:
     """Scores drawn uniformly from [0, 1), independent of the weights.
 
@@ -54,6 +56,7 @@ def random() -> Criterion:
     return criterion
 
 
+@shared
 def magnitude() -> Criterion:
     """The magnitude `|w|` (Han et al. 2015; "large final" in Zhou et al. 2019).
 
@@ -68,6 +71,7 @@ def magnitude() -> Criterion:
     return _of_final("magnitude", jnp.abs)
 
 
+@shared
 def small_final() -> Criterion:
     """`-|w|`: keeps the smallest weights (Zhou et al. 2019).
 
@@ -79,6 +83,7 @@ def small_final() -> Criterion:
     return _of_final("small_final", lambda w: -jnp.abs(w))
 
 
+@shared
 def large_init() -> Criterion:
     """`|w₀|`: the magnitude at initialisation (Zhou et al. 2019). Needs `initial`.
 
@@ -90,6 +95,7 @@ def large_init() -> Criterion:
     return _of_both("large_init", lambda w, w0: jnp.abs(w0))
 
 
+@shared
 def small_init() -> Criterion:
     """`-|w₀|`: keeps the weights that started smallest (Zhou et al. 2019). Needs `initial`.
 
@@ -101,6 +107,7 @@ def small_init() -> Criterion:
     return _of_both("small_init", lambda w, w0: -jnp.abs(w0))
 
 
+@shared
 def large_init_large_final(alpha: float = 1.0) -> Criterion:
     """`min(α|w|, |w₀|)`: large at both ends (Zhou et al. 2019). Needs `initial`.
 
@@ -118,6 +125,7 @@ def large_init_large_final(alpha: float = 1.0) -> Criterion:
     )
 
 
+@shared
 def small_init_small_final(alpha: float = 1.0) -> Criterion:
     """`-max(α|w|, |w₀|)`: small at both ends (Zhou et al. 2019). Needs `initial`.
 
@@ -134,6 +142,7 @@ def small_init_small_final(alpha: float = 1.0) -> Criterion:
     )
 
 
+@shared
 def magnitude_increase() -> Criterion:
     """`|w| - |w₀|`: how far the weight has moved away from zero (Zhou et al. 2019).
 
@@ -147,6 +156,7 @@ def magnitude_increase() -> Criterion:
     return _of_both("magnitude_increase", lambda w, w0: jnp.abs(w) - jnp.abs(w0))
 
 
+@shared
 def movement() -> Criterion:
     """`|w - w₀|`: how far the weight has moved at all (Zhou et al. 2019). Needs `initial`.
 
@@ -161,6 +171,7 @@ def movement() -> Criterion:
     return _of_both("movement", lambda w, w0: jnp.abs(w - w0))
 
 
+@shared
 def large_final_same_sign() -> Criterion:
     """`max(0, w·sign(w₀))`: large now, and on the side of zero it began on (Zhou et al. 2019).
 
@@ -175,6 +186,7 @@ def large_final_same_sign() -> Criterion:
     return _of_both("large_final_same_sign", lambda w, w0: jnp.maximum(w * jnp.sign(w0), 0.0))
 
 
+@shared
 def large_final_different_sign() -> Criterion:
     """`max(0, -w·sign(w₀))`: large now, but across zero from where it began (Zhou et al. 2019).
 
@@ -188,6 +200,7 @@ def large_final_different_sign() -> Criterion:
     return _of_both("large_final_different_sign", lambda w, w0: jnp.maximum(-w * jnp.sign(w0), 0.0))
 
 
+@shared
 def lamp(*, layouts: Layouts | None = None) -> Criterion:
     """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each layer.
 
