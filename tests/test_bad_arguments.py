@@ -85,10 +85,16 @@ CASES = {
     "n": [lambda: granularity.n_m(0, 4), lambda: granularity.n_m(5, 4)],
     "along": [lambda: granularity.n_m(2, 4, "rows")],
     "every": [
-        lambda v=v: lth.gradual(optax.sgd(0.1), PRUNER, COUNT[None], every=v, prunable=USE)
+        lambda v=v: lth.gradual(
+            optax.sgd(0.1), PRUNER, COUNT[None], subnetwork.Events(v), prunable=USE
+        )
         for v in (0, -3)
     ]
-    + [lambda: lth.straight_through(optax.sgd(0.1), PRUNER, COUNT, every=0, prunable=USE)]
+    + [
+        lambda: lth.straight_through(
+            optax.sgd(0.1), PRUNER, COUNT, subnetwork.Events(0), prunable=USE
+        )
+    ]
     + [lambda: lth.rigl(optax.sgd(0.1), lth.ones_like, subnetwork.Events(0), prunable=USE)],
     "chunk": [lambda: criteria.fisher(lambda p, b: 0.0, chunk=0)],
     "probes": [lambda: criteria.obd(lambda p, b: 0.0, probes=0)],

@@ -110,17 +110,26 @@ def from_layers(layers: jax.Array, layout: Layout, shape: tuple[int, ...]) -> ja
     return jnp.moveaxis(layers.reshape(stacked + rest), range(len(stacked)), layout.stacked)
 
 
-def map_layers(
-    f: Callable[[jax.Array], jax.Array], leaf: jax.Array, layout: Layout | None
-) -> jax.Array:
-    """`f` of a leaf, or of each layer of a stack; results are stacked along the first axis.
+def map_layers(f: Callable[..., Any], layout: Layout | None, *leaves: jax.Array) -> Any:
+    """`f` of leaves, or of each layer of a stack.
 
-    >>> map_layers(jnp.sum, jnp.ones((2, 3, 4)), Layout((1,), (2,), stacked=(0,))).tolist()
-    [12.0, 12.0]
+    Results shaped like a layer go back to where the layers were; others are stacked along a new
+    first axis.
+
+    >>> layout, leaf = Layout((1,), (2,), stacked=(0,)), jnp.array([[[1.0, 3.0]], [[2.0, 2.0]]])
+    >>> map_layers(jnp.sum, layout, leaf).tolist()
+    [4.0, 4.0]
+    >>> map_layers(lambda w: w / w.sum(), layout, leaf).tolist()
+    [[[0.25, 0.75]], [[0.5, 0.5]]]
     """
     if layout is None or not layout.stacked:
-        return f(leaf)
-    return jax.vmap(f)(to_layers(leaf, layout))
+        return f(*leaves)
+    shape, layers = leaves[0].shape, [to_layers(leaf, layout) for leaf in leaves]
+
+    def back(out: jax.Array) -> jax.Array:
+        return from_layers(out, layout, shape) if out.shape == layers[0].shape else out
+
+    return jax.tree.map(back, jax.vmap(f)(*layers))
 
 
 Layouts = Mapping[str, Layout]

@@ -168,7 +168,7 @@ def density_per_leaf(
     def mean(layer: jax.Array) -> jax.Array:
         return jnp.mean(layer, dtype=jnp.float32)
 
-    return {name: map_layers(mean, leaf, known.get(name)) for name, leaf in items}
+    return {name: map_layers(mean, known.get(name), leaf) for name, leaf in items}
 
 
 def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:

@@ -56,7 +56,6 @@ class Pruner:
         return new
 
 
-@shared
 def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights) -> Pruner:
     """Composes a pruner: `scope.select(granularity(criterion(params, mask)), count)`.
 
@@ -101,7 +100,16 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
+    return _pruner(criterion, scope.select, scope.inspect, granularity)
 
+
+@shared
+def _pruner(
+    criterion: Criterion,
+    select: Callable[..., Mask],
+    inspect_scores: Callable[..., Info],
+    granularity: Granularity,
+) -> Pruner:
     def with_info(
         params: Params,
         mask: Mask,
@@ -123,13 +131,13 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
         finite = jax.tree.map(
             lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), units.scores
         )
-        kept = scope.select(finite, units.mask, count, **options)
+        kept = select(finite, units.mask, count, **options)
         if all(np.ndim(size) == 0 and size == 1 for size in jax.tree.leaves(units.sizes)):
             # A pattern, as n:m, has made its choice by the scores of all live weights.
             live = weights.to_units(scores, mask, prunable=prunable, layouts=layouts)
-            info = scope.inspect(live.scores, live.mask, count, **options)
+            info = inspect_scores(live.scores, live.mask, count, **options)
         else:
-            info = scope.inspect(units.scores, units.mask, count, **options)
+            info = inspect_scores(units.scores, units.mask, count, **options)
             alone = checked.inspect(scores, mask, jnp.int32(0), prunable=prunable)
             info = alone | {"nonfinite_units": info["nonfinite"], "undecided": info["undecided"]}
         new = granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)

@@ -23,13 +23,14 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from lth_jax import trees
-from lth_jax.layouts import Layouts, from_layers, map_layers, require, resolve
+from lth_jax.layouts import Layouts, map_layers, require, resolve
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_params, check_prunable
+from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.granularity import weights
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.scopes import Scope
-from lth_jax.types import Count, Key, Mask, Params, Prunable
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 Axes = int | Sequence[int]
 
@@ -75,6 +76,19 @@ def edge_popup(
       [0.0, 1.0, 1.0]
     """
     check_params(mask_scores, "mask_scores")
+    soft, info = _edge_popup(mask_scores, count, scope=scope, prunable=prunable, layouts=layouts)
+    scores.check(info, "edge_popup", count, prunable)
+    return soft
+
+
+def _edge_popup_with_info(
+    mask_scores: MaskScores,
+    count: Count,
+    *,
+    scope: Scope,
+    prunable: Prunable,
+    layouts: Layouts | None,
+) -> tuple[SoftMask, Info]:
     sizes = jax.tree.map(jnp.abs, mask_scores)
     ranked = jax.lax.stop_gradient(sizes)
     everything = ones_like(ranked)
@@ -83,10 +97,12 @@ def edge_popup(
     kept = scope.select(units.scores, units.mask, count, **options)
     info = scope.inspect(units.scores, units.mask, count, **options)
     mask = weights.to_leaves(kept, everything, prunable=prunable, layouts=layouts)
-    scores.check(info, "edge_popup", count, prunable)
     soft = _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
     bad = jnp.where(scores.is_bad(info), jnp.nan, 0.0)
-    return jax.tree.map(lambda m: m + bad.astype(m.dtype), soft)
+    return jax.tree.map(lambda m: m + bad.astype(m.dtype), soft), info
+
+
+_edge_popup = compiled(_edge_popup_with_info, count=True)
 
 
 def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
@@ -145,14 +161,7 @@ def rescale(soft: SoftMask, *, layouts: Layouts | None = None) -> SoftMask:
         return m / jnp.where(mean > 0, mean, 1.0).astype(m.dtype)
 
     known = resolve(soft, layouts)
-
-    def leaf(name: str, m: jax.Array) -> jax.Array:
-        layout = known.get(name)
-        if layout is None or not layout.stacked:
-            return over_mean(m)
-        return from_layers(map_layers(over_mean, m, layout), layout, m.shape)
-
-    return trees.map_named(leaf, soft)
+    return trees.map_named(lambda name, m: map_layers(over_mean, known.get(name), m), soft)
 
 
 def effective(params: Params, soft: SoftMask) -> Params:

@@ -32,7 +32,7 @@ SPARSE = {
     "masked": lambda inner: transforms.masked(inner, MASK),
     "static": lambda inner: transforms.static_sparse(inner, START),
     "gradual": lambda inner: transforms.gradual(
-        inner, PRUNER, COUNTS, every=2, begin=1, prunable=PRUNABLE
+        inner, PRUNER, COUNTS, Events(every=2, begin=1), prunable=PRUNABLE
     ),
     "set": lambda inner: transforms.sparse_evolution(
         inner, START, EVENTS, key=jax.random.key(3), fraction=0.5, prunable=PRUNABLE
@@ -200,7 +200,7 @@ def test_masks_in_the_state(name, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*WORKING, "galore", "scale_by_galore"}))
 def test_latent_weights(name):
-    tx = transforms.straight_through(ALL[name], PRUNER, jnp.int32(15), every=2, prunable=PRUNABLE)
+    tx = transforms.straight_through(ALL[name], PRUNER, jnp.int32(15), Events(2), prunable=PRUNABLE)
     params, state = jax.jit(lambda params: run(name, tx, params, {}))(PARAMS)
     kept = jax.vmap(lambda m: masks.count_kept(m, PRUNABLE))(state.mask)
     assert kept.tolist() == [15] * STEPS

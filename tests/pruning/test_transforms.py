@@ -112,9 +112,7 @@ def owning(name):
     adam = optax.adam(0.1)
     return {
         "static": lambda key: transforms.static_sparse(adam, start),
-        "gradual": lambda key: transforms.gradual(
-            adam, PRUNER, counts, every=3, begin=2, prunable=PRUNABLE
-        ),
+        "gradual": lambda key: transforms.gradual(adam, PRUNER, counts, events, prunable=PRUNABLE),
         "set": lambda key: transforms.sparse_evolution(
             adam, start, events, key=key, prunable=PRUNABLE
         ),
@@ -196,7 +194,7 @@ def test_the_inner_optimizer_never_sees_a_pruned_weight(kind):
     counts = trees.stack([SCOPE.counts(PARAMS, d, prunable=PRUNABLE) for d in (0.5, 0.2)])
     tx = {
         "masked": transforms.masked(spy),
-        "gradual": transforms.gradual(spy, PRUNER, counts, every=1, prunable=PRUNABLE),
+        "gradual": transforms.gradual(spy, PRUNER, counts, Events(1), prunable=PRUNABLE),
         "rigl": transforms.rigl(spy, lambda params: MASK, Events(1, end=9), prunable=PRUNABLE),
     }[kind]
     params, state = PARAMS, tx.init(PARAMS)
@@ -214,7 +212,7 @@ def test_the_inner_optimizer_never_sees_a_pruned_weight(kind):
 def test_the_step_at_an_event_is_that_on_the_masked_weights():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.lamb(0.1, weight_decay=0.1))
     counts = trees.stack([SCOPE.counts(PARAMS, 0.1, prunable=PRUNABLE)])
-    tx = transforms.gradual(inner, PRUNER, counts, every=9, prunable=PRUNABLE)
+    tx = transforms.gradual(inner, PRUNER, counts, Events(9), prunable=PRUNABLE)
     found, state = tx.update(grads_of(PARAMS, 1), tx.init(PARAMS), PARAMS)
     start = masks.apply_mask(state.mask, PARAMS)
     grads = masks.apply_mask(state.mask, grads_of(PARAMS, 1))

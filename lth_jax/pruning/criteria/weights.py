@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.layouts import Layouts, from_layers, map_layers, resolve
+from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.criteria._inputs import (
@@ -222,13 +222,7 @@ def lamp(*, layouts: Layouts | None = None) -> Criterion:
         weights = kept(params, mask)
         known = resolve(weights, layouts)
 
-        def leaf(name: str, w: jax.Array) -> jax.Array:
-            layout = known.get(name)
-            if layout is None or not layout.stacked:
-                return _lamp(w)
-            return from_layers(map_layers(_lamp, w, layout), layout, w.shape)
-
-        return trees.map_named(leaf, weights)
+        return trees.map_named(lambda name, w: map_layers(_lamp, known.get(name), w), weights)
 
     return criterion
 

@@ -13,7 +13,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.keys import as_threefry
-from lth_jax.layouts import Layouts, from_layers, resolve, to_layers
+from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.events import when
@@ -21,6 +21,7 @@ from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.prune import Pruner
 from lth_jax.pruning.topk import largest
 from lth_jax.pruning.transforms.subnetwork import (
+    EACH_UPDATE,
     Events,
     Revision,
     SparseState,
@@ -38,24 +39,22 @@ def gradual(
     inner: optax.GradientTransformation,
     pruner: Pruner,
     counts: Count,
+    events: Events,
     *,
-    every: int,
-    begin: int = 0,
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
     """Gradual pruning during training (Zhu & Gupta, 2017, "To prune, or not to prune").
 
-    Event i, at update `begin + i·every`, prunes to `counts[i]`; then the step is taken under the
-    new mask.
+    Event i prunes to `counts[i]`; then the step is taken under the new mask. There are as many
+    events as counts, or fewer where `events` end before.
 
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       counts: the counts of all events, stacked along a first axis: `trees.stack` of
         `scope.counts(params, schedule(i), prunable=prunable)` for i = 1, 2, ….
-      every: updates between events.
-      begin: the update of the first event.
+      events: at which updates.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -64,16 +63,17 @@ def gradual(
     >>> pruner = prune.prune(lambda params, mask, **_: jax.tree.map(jnp.abs, params), scope)
     >>> to = schedules.cubic(1, final=0.5)
     >>> counts = trees.stack([scope.counts(params, to(1), prunable=prunable)])
-    >>> tx = gradual(optax.sgd(0.1), pruner, counts, every=10, prunable=prunable)
+    >>> tx = gradual(optax.sgd(0.1), pruner, counts, Events(every=10), prunable=prunable)
     >>> _, state = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
     >>> optax.tree.get(state, "mask")["w"].tolist()
     [[True, False]]
     """
-    number = jax.tree.leaves(counts)[0].shape[0]
-    events = Events(every, begin, begin + every * number)
+    last = events.begin + events.every * jax.tree.leaves(counts)[0].shape[0]
+    events = events._replace(end=min(events.end, last))
 
     def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
-        count = trees.index(jax.tree.map(jnp.asarray, counts), (step - begin) // every)
+        number = (step - events.begin) // events.every
+        count = trees.index(jax.tree.map(jnp.asarray, counts), number)
         new, info = pruner.with_info(params, mask, count, prunable=prunable, layouts=layouts)
         return new, scores.is_bad(info)
 
@@ -173,8 +173,8 @@ def straight_through(
     inner: optax.GradientTransformation,
     pruner: Pruner,
     count: Count,
+    events: Events = EACH_UPDATE,
     *,
-    every: int = 1,
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
@@ -183,13 +183,13 @@ def straight_through(
     The parameters are latent: compute loss and gradient at `effective_params(params, state)` and
     give that gradient to `update`, which applies it to all latent weights, so that a pruned weight
     can come back (Bengio et al., 2013; for pruning, Lin et al., 2020, "Dynamic model pruning with
-    feedback"). Every `every` updates the latent weights compete anew.
+    feedback"). After the updates of `events`, counted from 1, the latent weights compete anew.
 
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       count: how many weights the network keeps, as the pruner's scope counts.
-      every: updates between revisions of the mask.
+      events: after which updates the mask is revised; after each by default.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -205,7 +205,7 @@ def straight_through(
     >>> effective_params(optax.apply_updates(params, updates), state)["w"].tolist()
     [[0.0, 1.0]]
     """
-    inner, events = optax.with_extra_args_support(inner), Events(every)
+    inner = optax.with_extra_args_support(inner)
     events.check()
 
     def best(params: Params) -> tuple[Mask, Info]:
@@ -289,12 +289,7 @@ def _drop_and_grow(
     def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
         if not use:
             return m
-        layout = known.get(name)
-        if layout is None or not layout.stacked:
-            new, bad = revise(m, p, g)
-        else:
-            layers, bad = jax.vmap(revise)(*(to_layers(x, layout) for x in (m, p, g)))
-            new = from_layers(layers, layout, m.shape)
+        new, bad = map_layers(revise, known.get(name), m, p, g)
         undecided.append(jnp.any(bad))
         return new
 

@@ -60,7 +60,7 @@ class SparseState(NamedTuple):
 class Events(NamedTuple):
     """At which updates the mask is revised: `begin`, `begin + every`, … before `end`."""
 
-    every: int
+    every: int = 1
     begin: int = 0
     end: int = 2**31 - 1
 
@@ -77,6 +77,9 @@ class Events(NamedTuple):
         """Raises `ValueError` if `every` is a number below 1, which would never be an event."""
         if isinstance(self.every, int) and self.every < 1:
             raise ValueError(f"`every` must be at least 1, but is {self.every}.")
+
+
+EACH_UPDATE = Events()
 
 
 def mask_updates() -> Transform:
