@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from lth_jax import trees
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
     """The meaning of each axis of a kernel; every axis stands in exactly one of the first four.
 
@@ -45,6 +45,10 @@ class Layout:
         if not set(self.heads) <= {*self.inputs, *self.outputs}:
             raise ValueError(f"`heads` is {self.heads}, but heads are axes of inputs or outputs.")
 
+    def __repr__(self) -> str:
+        axes = vars(self).items()
+        return f"Layout({', '.join(f'{name}={found}' for name, found in axes if found)})"
+
     @property
     def order(self) -> tuple[int, ...]:
         """All axes: stacked, window, inputs, outputs."""
@@ -62,7 +66,7 @@ class Layout:
         """The layout of a stack of such kernels, stacked along a new axis.
 
         >>> Layout((0,), (1,)).with_stack(0)
-        Layout(inputs=(1,), outputs=(2,), window=(), stacked=(0,), heads=())
+        Layout(inputs=(1,), outputs=(2,), stacked=(0,))
         """
         fields = (self.inputs, self.outputs, self.window, self.stacked, self.heads)
         inputs, outputs, window, stacked, heads = (
@@ -143,7 +147,7 @@ def conv(dimensions: int) -> Layout:
     """The kernel of a Flax or Haiku convolution: `(*window, inputs per group, outputs)`.
 
     >>> conv(2)
-    Layout(inputs=(2,), outputs=(3,), window=(0, 1), stacked=(), heads=())
+    Layout(inputs=(2,), outputs=(3,), window=(0, 1))
     """
     return Layout((dimensions,), (dimensions + 1,), tuple(range(dimensions)))
 
@@ -168,7 +172,7 @@ def resolve(params: Any, layouts: Layouts | None = None) -> dict[str, Layout]:
         of axes than the leaf.
 
     >>> resolve({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
-    {'kernel': Layout(inputs=(0,), outputs=(1,), window=(), stacked=(), heads=())}
+    {'kernel': Layout(inputs=(0,), outputs=(1,))}
     """
     shapes = {name: leaf.shape for name, leaf in trees.to_named(params).items()}
     for name, layout in (layouts or {}).items():

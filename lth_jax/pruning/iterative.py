@@ -47,7 +47,8 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
     def with_info(params: Params, mask: Mask, **inputs: Any) -> tuple[Mask, Info]:
         return rounds(params, mask, counts, **inputs)
 
-    return Pruner(pruner.criterion, with_info, jax.tree.map(lambda k: k[0], counts))
+    first = jax.tree.map(lambda k: k[0], counts)
+    return Pruner(pruner.criterion, with_info, first, pruner.parts)
 
 
 @shared

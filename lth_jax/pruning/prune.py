@@ -20,7 +20,7 @@ from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruner:
     """Makes masks from scores; as `prune` and `iterate` return it.
 
@@ -36,11 +36,17 @@ class Pruner:
         `"nonfinite_units"`, int32, that of units; `"undecided"`, bool `[pools]`, whether all scores
         of a pool are equal.
       counts: the counts, where `with_info` takes none; only their structure is read.
+      parts: the names of scope and granularity.
     """
 
     criterion: str
     with_info: Callable[..., tuple[Mask, Info]]
     counts: Count | None = None
+    parts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        rounds = "iterated " if self.counts is not None else ""
+        return f"Pruner({rounds}{', '.join((self.criterion, *self.parts))})"
 
     def __call__(
         self, params: Params, mask: Mask, *count: Count, prunable: Prunable, **inputs: Any
@@ -100,16 +106,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
-    return _pruner(criterion, scope.select, scope.inspect, granularity)
+    return _pruner(criterion, scope._replace(counts=_no_counts), granularity)
 
 
 @shared
-def _pruner(
-    criterion: Criterion,
-    select: Callable[..., Mask],
-    inspect_scores: Callable[..., Info],
-    granularity: Granularity,
-) -> Pruner:
+def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pruner:
     def with_info(
         params: Params,
         mask: Mask,
@@ -131,19 +132,25 @@ def _pruner(
         finite = jax.tree.map(
             lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), units.scores
         )
-        kept = select(finite, units.mask, count, **options)
+        kept = scope.select(finite, units.mask, count, **options)
         if all(np.ndim(size) == 0 and size == 1 for size in jax.tree.leaves(units.sizes)):
             # A pattern, as n:m, has made its choice by the scores of all live weights.
             live = weights.to_units(scores, mask, prunable=prunable, layouts=layouts)
-            info = inspect_scores(live.scores, live.mask, count, **options)
+            info = scope.inspect(live.scores, live.mask, count, **options)
         else:
-            info = inspect_scores(units.scores, units.mask, count, **options)
+            info = scope.inspect(units.scores, units.mask, count, **options)
             alone = checked.inspect(scores, mask, jnp.int32(0), prunable=prunable)
             info = alone | {"nonfinite_units": info["nonfinite"], "undecided": info["undecided"]}
         new = granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)
         return checked.unless_bad(info, new, mask), info
 
-    return Pruner(name_of(criterion), compiled(with_info, count=True))
+    parts = scope.name, granularity.name
+    return Pruner(name_of(criterion), compiled(with_info, count=True), parts=parts)
+
+
+def _no_counts(*args: Any, **kwargs: Any) -> Count:
+    """Stands for `Scope.counts`: pruners that differ in nothing else share their programs."""
+    raise NotImplementedError
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:

@@ -50,11 +50,16 @@ class Scope(NamedTuple):
         number of stacked layers along the first axis (`Units.layers`).
       inspect: arguments as of `select` -> info: which of these scores cannot decide, as
         `scores.inspect` finds it.
+      name: for people.
     """
 
     counts: Callable[..., Count]
     select: Callable[..., Mask]
     inspect: Callable[..., Info] = scores_module.inspect
+    name: str = "a scope"
+
+    def __repr__(self) -> str:
+        return f"Scope({self.name})"
 
 
 @shared
@@ -124,7 +129,7 @@ def globally(minimum: int | float = 0) -> Scope:
         chosen = largest(pool.scores, rest, left, sizes=pool.sizes)
         return pool.rebuild([a | b for a, b in zip(saved, chosen, strict=True)])
 
-    return Scope(counts, _outside(select))
+    return Scope(counts, _outside(select), name=f"globally({minimum or ''})")
 
 
 def layerwise() -> Scope:
@@ -139,7 +144,7 @@ def layerwise() -> Scope:
     >>> jax.tree.map(lambda m: m.tolist(), scope.select(params, mask, count, prunable=prunable))
     {'a': [[False, True]], 'b': [[False, True]]}
     """
-    return Scope(_counts_layerwise, _PER_LEAF)
+    return Scope(_counts_layerwise, _PER_LEAF, name="layerwise()")
 
 
 def erk() -> Scope:
@@ -160,7 +165,7 @@ def erk() -> Scope:
     >>> {name: int(k) for name, k in count.items()}
     {'a': 1419, 'b': 781}
     """
-    return Scope(_counts_erk, _PER_LEAF)
+    return Scope(_counts_erk, _PER_LEAF, name="erk()")
 
 
 def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:

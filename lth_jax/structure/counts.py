@@ -184,7 +184,7 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
-    return Scope(counts, *_each_group(_units(structure)))
+    return Scope(counts, *_each_group(_units(structure)), name="by_group(...)")
 
 
 _Units = tuple[tuple[str, int], ...]
@@ -234,7 +234,8 @@ def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     """
     _check_multiple(multiple)
     cuts = _cuts(structure, prunable_leaves(structure))
-    return Scope(globally().counts, _all_units(_units(structure), cuts, multiple))
+    select = _all_units(_units(structure), cuts, multiple)
+    return Scope(globally().counts, select, name="across_groups(...)")
 
 
 @shared

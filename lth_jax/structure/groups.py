@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Value, trace
 from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
@@ -29,6 +29,10 @@ class Slot(NamedTuple):
     leaf: str
     axis: int
     indices: np.ndarray
+
+    def __repr__(self) -> str:
+        units, each = self.indices.shape
+        return f"Slot({self.leaf}:{self.axis}, {units} units of {each})"
 
 
 class Group(NamedTuple):
@@ -56,6 +60,11 @@ class Group(NamedTuple):
         """Whether the network without some units computes what the masked network computes."""
         return not self.inexact
 
+    def __repr__(self) -> str:
+        slots = ", ".join(f"{slot.leaf}:{slot.axis}" for slot in self.slots)
+        exact = "exact" if self.exact else f"inexact: {'; '.join(self.inexact)}"
+        return f"Group({self.name}, {self.units} units of {slots}; {exact})"
+
 
 class Program(NamedTuple):
     """A function's graph with the component of every index of every value."""
@@ -70,7 +79,7 @@ class Program(NamedTuple):
     out_tree: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Structure:
     """What `find_groups` found.
 
@@ -122,6 +131,20 @@ class Structure:
             groups=tuple(itertools.compress(self.groups, stays)),
             components=tuple(itertools.compress(self.components, stays)),
         )
+
+    def __repr__(self) -> str:
+        if not self.groups:
+            return "Structure without groups: no slice can be removed (see `pinned`)"
+        rows = [
+            (
+                group.name,
+                str(group.units),
+                str(len({slot.leaf for slot in group.slots})),
+                "; ".join(group.inexact) or "exact",
+            )
+            for group in self.groups
+        ]
+        return text.table(("group", "units", "leaves", "compacted"), rows)
 
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""

@@ -239,4 +239,4 @@ def _grouped(name: str, boxes: Callable[[Leaf], Boxes], reduction: Reduction) ->
         leaves = leaves_of(purpose, mask, prunable, layouts)
         return map_leaves(leaf_mask, leaves, unit_mask, mask)
 
-    return Granularity(to_units, to_leaves)
+    return Granularity(to_units, to_leaves, name)

@@ -89,7 +89,7 @@ def _groups(
 
         return trees.map_named(leaf_mask, prunable, mask)
 
-    return Granularity(to_units, to_leaves)
+    return Granularity(to_units, to_leaves, f"{number} groups")
 
 
 def _group_sizes(

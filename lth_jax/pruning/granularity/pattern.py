@@ -58,7 +58,7 @@ def n_m(n: int, m: int, along: Literal["inputs", "outputs"] = "inputs") -> Granu
         eligible = map_leaves(best, leaves, scores, mask)
         return weights.to_units(scores, eligible, prunable=prunable, layouts=layouts)
 
-    return Granularity(to_units, weights.to_leaves)
+    return Granularity(to_units, weights.to_leaves, f"n_m({n}, {m})")
 
 
 def _best_of_axis(scores: jax.Array, live: jax.Array, n: int, axis: int) -> jax.Array:
