@@ -65,7 +65,7 @@ def same_structure(a: Any, b: Any) -> bool:
     (True, False)
     """
     here: Any = jax.tree.structure(a)
-    return here == jax.tree.structure(b)
+    return bool(here == jax.tree.structure(b))
 
 
 def check_prunable(prunable: Prunable, like: Any) -> list[bool]:

@@ -4,8 +4,10 @@ Called operation by operation, a selection compiles dozens of small programs and
 anew at each call. `compiled` runs it as one program, which `jax.jit` keeps.
 """
 
+import contextlib
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -13,7 +15,8 @@ import jax
 import numpy as np
 from jax.extend.core import get_opaque_trace_state
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 STATIC = frozenset(("prunable", "layouts", "sizes", "layers", "scope"))
 """The names of the arguments that are part of a program."""
@@ -78,15 +81,16 @@ def compiled(f: Callable[P, T], *, count: bool = False) -> Callable[P, T]:
         arrays = {name: value for name, value in named.items() if name not in STATIC}
         if count:
             arrays["count"] = jax.tree.map(_as_array, arrays.get("count"))
-        if not all(map(_is_array, jax.tree.leaves(arrays))):
+        if len(args) > len(names) or not all(map(_is_array, jax.tree.leaves(arrays))):
             return f(*args, **kwargs)
-        try:
+        # After an error `f` raises it again, naming concrete values, or none if it reads values.
+        with contextlib.suppress(Exception):
             static = _Static.of({name: named[name] for name in named.keys() & STATIC})
             if count:
                 check_count(static, arrays, named["count"])
-            return jitted(static, arrays)
-        except Exception:  # the same error follows, of concrete values, or none if `f` reads them
-            return f(*args, **kwargs)
+            result: T = jitted(static, arrays)
+            return result
+        return f(*args, **kwargs)
 
     return call
 
@@ -94,9 +98,10 @@ def compiled(f: Callable[P, T], *, count: bool = False) -> Callable[P, T]:
 def shared(builder: Callable[P, T]) -> Callable[P, T]:
     """A builder that returns one object for equal, hashable arguments.
 
-    So a pruner that is built again from equal parts has its programs already.
+    So a pruner that is built again from equal parts has its programs already. What it returns
+    lasts, with its arguments: they must be small.
 
-    >>> build = shared(lambda rate: [rate])
+    >>> build = shared(lambda rate: lambda w: rate * w)
     >>> build(0.5) is build(0.5), build(1) is build(1.0)
     (True, False)
     """
@@ -108,9 +113,24 @@ def shared(builder: Callable[P, T]) -> Callable[P, T]:
             hash((args, tuple(kwargs.values())))
         except TypeError:
             return builder(*args, **kwargs)
-        return kept(*args, **kwargs)  # type: ignore[arg-type]
+        made = kept(*args, **kwargs)  # type: ignore[arg-type]
+        if hasattr(made, "__weakref__"):
+            _LASTING.add(made)
+        return made
 
     return build
+
+
+_LASTING: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def lasts(thing: Any) -> bool:
+    """Whether a `shared` builder holds this object; others may close over data, and are not held.
+
+    >>> lasts(shared(lambda rate: lambda w: rate * w)(0.5)), lasts(lambda params, mask: params)
+    (True, False)
+    """
+    return hasattr(thing, "__weakref__") and thing in _LASTING
 
 
 def _is_array(leaf: Any) -> bool:

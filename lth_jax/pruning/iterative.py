@@ -7,7 +7,7 @@ import jax
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores
-from lth_jax.pruning.compiled import compiled, shared
+from lth_jax.pruning.compiled import compiled, lasts, shared
 from lth_jax.pruning.prune import Pruner
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
@@ -42,7 +42,7 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
       >>> rounds(params, mask, prunable={"w": True})["w"].tolist()
       [False, False, True, True]
     """
-    rounds = _rounds(pruner)
+    rounds = _shared_rounds(pruner) if lasts(pruner) else _rounds(pruner)
 
     def with_info(params: Params, mask: Mask, **inputs: Any) -> tuple[Mask, Info]:
         return rounds(params, mask, counts, **inputs)
@@ -51,7 +51,6 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
     return Pruner(pruner.criterion, with_info, first, pruner.parts)
 
 
-@shared
 def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:
     """`Pruner.with_info` with the stacked counts of all rounds."""
 
@@ -63,15 +62,13 @@ def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:
         prunable: Prunable,
         layouts: Layouts | None = None,
         key: Key | None = None,
-        batches: Any = None,
-        initial: Params | None = None,
+        **inputs: Any,
     ) -> tuple[Mask, Info]:
         def one(carry: tuple[Mask, Any], count: Count) -> tuple[tuple[Mask, Any], Info]:
             mask, i = carry
             fresh = None if key is None else jax.random.fold_in(key, i)
-            inputs = {"key": fresh, "batches": batches, "initial": initial}
             mask, info = pruner.with_info(
-                params, mask, count, prunable=prunable, layouts=layouts, **inputs
+                params, mask, count, prunable=prunable, layouts=layouts, key=fresh, **inputs
             )
             return (mask, i + 1), info
 
@@ -79,3 +76,6 @@ def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:
         return mask, scores.over_rounds(infos)
 
     return compiled(rounds)
+
+
+_shared_rounds = shared(_rounds)

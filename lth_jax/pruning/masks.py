@@ -147,7 +147,7 @@ def density(mask: Mask, prunable: Prunable) -> jax.Array:
     0.5
     """
     size = sum(leaf.size for leaf in _prunable_items(mask, prunable).values())
-    return count_kept(mask, prunable).astype(jnp.float32) / jnp.float32(size)
+    return jnp.divide(count_kept(mask, prunable).astype(jnp.float32), jnp.float32(size))
 
 
 @compiled

@@ -12,7 +12,7 @@ import numpy as np
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as checked
 from lth_jax.pruning.checks import check_mask, check_params, check_scores
-from lth_jax.pruning.compiled import compiled, shared
+from lth_jax.pruning.compiled import compiled, lasts, shared
 from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.granularity import Granularity, weights
@@ -106,10 +106,10 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
-    return _pruner(criterion, scope._replace(counts=_no_counts), granularity)
+    build = _shared_pruner if lasts(criterion) else _pruner
+    return build(criterion, scope._replace(counts=_no_counts), granularity)
 
 
-@shared
 def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pruner:
     def with_info(
         params: Params,
@@ -146,6 +146,9 @@ def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pru
 
     parts = scope.name, granularity.name
     return Pruner(name_of(criterion), compiled(with_info, count=True), parts=parts)
+
+
+_shared_pruner = shared(_pruner)
 
 
 def _no_counts(*args: Any, **kwargs: Any) -> Count:

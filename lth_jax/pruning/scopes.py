@@ -9,7 +9,6 @@ layers, where `layouts` shows one, is so many layers with counts and choices of 
 """
 
 import fnmatch
-import functools
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
@@ -106,13 +105,7 @@ def globally(minimum: int | float = 0) -> Scope:
         return np.int32(count)
 
     def select(
-        scores: Scores,
-        mask: Mask,
-        count: Count,
-        *,
-        prunable: Prunable,
-        sizes: Any = None,
-        layers: Any = None,
+        scores: Scores, mask: Mask, count: Count, prunable: Prunable, sizes: Any, layers: Any
     ) -> Mask:
         if not same_structure(count, 0) or jnp.ndim(count) != 0:
             raise ValueError("`count` must be one number for a global scope; see `Scope.counts`.")
@@ -239,13 +232,7 @@ def _take(items: Iterator[Any], number: int) -> list[Any]:
 
 
 def _select_per_leaf(
-    scores: Scores,
-    mask: Mask,
-    count: Count,
-    *,
-    prunable: Prunable,
-    sizes: Any = None,
-    layers: Any = None,
+    scores: Scores, mask: Mask, count: Count, prunable: Prunable, sizes: Any, layers: Any
 ) -> Mask:
     """`Scope.select` of every scope in which only the weights of one layer compete."""
     if not same_structure(count, prunable):
@@ -275,14 +262,19 @@ def _outside(select: Callable[..., Mask]) -> Callable[..., Mask]:
     """`select`, compiled outside of a trace, after what it refuses by values is refused."""
     program = compiled(select, count=True)
 
-    @functools.wraps(select)
     def checked(
-        scores: Scores, mask: Mask, count: Count, *, prunable: Prunable, **options: Any
+        scores: Scores,
+        mask: Mask,
+        count: Count,
+        *,
+        prunable: Prunable,
+        sizes: Any = None,
+        layers: Any = None,
     ) -> Mask:
         check_scores(scores, mask)
         check_prunable(prunable, mask)
         check_finite(scores, mask, prunable)
-        return program(scores, mask, count, prunable=prunable, **options)
+        return program(scores, mask, count, prunable, sizes, layers)
 
     return checked
 
@@ -352,7 +344,7 @@ def _apportion(amounts: np.ndarray, total: int) -> list[int]:
     whole[order[: max(total - whole.sum(), 0)]] += 1
     while whole.sum() > total:  # what the ones at 1 took too much
         whole[np.argmax(whole)] -= 1
-    return whole.tolist()
+    return [int(number) for number in whole]
 
 
 def _depths(params: Params, prunable: Prunable, layouts: Layouts | None) -> list[int]:

@@ -276,7 +276,7 @@ def signed_constant(
 def _frozen(draw: Any, density: Any, out_axis: Axes, batch_axis: Axes) -> initializers.Initializer:
     """An initializer: unit draws times `√(2 / (k · fan_in))`."""
 
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+    def init(key: Key, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         del out_sharding
         size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis, batch_axis)))
         return draw(key, shape, dtype) * size.astype(dtype)

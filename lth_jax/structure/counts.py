@@ -184,7 +184,8 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
-    return Scope(counts, *_each_group(_units(structure)), name="by_group(...)")
+    select, inspect = _each_group(_units(structure))
+    return Scope(counts, select, inspect, "by_group(...)")
 
 
 _Units = tuple[tuple[str, int], ...]

@@ -1,6 +1,7 @@
 """What every criterion asks of its arguments, and the one precision in which scores are made."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -36,18 +37,36 @@ class Criterion(Protocol):
         """The scores of `params` under `mask`."""
 
 
-def named(name: str) -> Callable[[Criterion], Criterion]:
-    """Gives a criterion the name by which errors and reports refer to it, and compiles it.
+def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
+    """The criterion that calls a function with those inputs that it takes.
+
+    Its name is the one by which errors and reports refer to it. It compiles itself.
 
     >>> named("mine")(lambda params, mask, **_: params).__name__
     'mine'
     """
 
-    def rename(criterion: Any) -> Criterion:
+    def wrap(score: Callable[..., Scores]) -> Criterion:
+        parameters = inspect.signature(score).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+        def criterion(
+            params: Params,
+            mask: Mask,
+            *,
+            key: Key | None = None,
+            batches: Sequence[Any] | None = None,
+            initial: Params | None = None,
+        ) -> Scores:
+            given = {"key": key, "batches": batches, "initial": initial}
+            return score(
+                params, mask, **{n: x for n, x in given.items() if every or n in parameters}
+            )
+
         criterion.__name__ = criterion.__qualname__ = name
         return compiled(criterion)
 
-    return rename
+    return wrap
 
 
 def name_of(criterion: Criterion) -> str:

@@ -5,6 +5,7 @@ In the equations `w` is the weight now (Zhou's `w_f`, final) and `w₀` the same
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from lth_jax.pruning.criteria._inputs import (
     require_key,
     widen,
 )
+from lth_jax.types import Mask, Params, Scores
 
 
 @shared
@@ -41,8 +43,7 @@ def random() -> Criterion:
     """
 
     @named("random")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del batches, initial
+    def criterion(params: Params, mask: Mask, key: Any) -> Scores:
         check_params(params)
         check_mask(mask, params)
         key = require_key(key, "random")
@@ -217,8 +218,7 @@ def lamp(*, layouts: Layouts | None = None) -> Criterion:
     """
 
     @named("lamp")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         weights = kept(params, mask)
         known = resolve(weights, layouts)
 
@@ -242,8 +242,7 @@ def _of_final(name: str, f: Callable[[jax.Array], jax.Array]) -> Criterion:
     """The criterion `f(w)`."""
 
     @named(name)
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         check_params(params)
         check_mask(mask, params)
         return jax.tree.map(lambda w: f(widen(w)), params)
@@ -255,8 +254,7 @@ def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Crite
     """The criterion `f(w, w₀)`."""
 
     @named(name)
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches
+    def criterion(params: Params, mask: Mask, initial: Any) -> Scores:
         check_params(params)
         check_mask(mask, params)
         initial = require_initial(initial, params, name)
