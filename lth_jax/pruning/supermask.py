@@ -279,7 +279,7 @@ def _frozen(draw: Any, density: Any, out_axis: Axes, batch_axis: Axes) -> initia
     def init(key: Key, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         del out_sharding
         size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis, batch_axis)))
-        return draw(key, shape, dtype) * size.astype(dtype)
+        return jnp.multiply(draw(key, shape, dtype), size.astype(dtype))
 
     return init
 

@@ -8,6 +8,7 @@ matrix, so that the program's size does not grow with their number.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,9 +146,8 @@ def _row_totals(chosen: Sequence[jax.Array], units: np.ndarray) -> Sequence[jax.
         return tuple(x + y for x, y in zip(a, b, strict=True))
 
     operands = tuple(jnp.where(choice, units, 0) for choice in chosen)
-    sums: Sequence[jax.Array] = jax.lax.reduce(
-        operands, tuple(jnp.int32(0) for _ in chosen), add, (1,)
-    )
+    zeros = tuple(jnp.int32(0) for _ in chosen)
+    sums: Sequence[jax.Array] = jax.lax.reduce(operands, zeros, add, (1,))
     return sums
 
 

@@ -59,9 +59,8 @@ def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
             initial: Params | None = None,
         ) -> Scores:
             given = {"key": key, "batches": batches, "initial": initial}
-            return score(
-                params, mask, **{n: x for n, x in given.items() if every or n in parameters}
-            )
+            taken = {n: x for n, x in given.items() if every or n in parameters}
+            return score(params, mask, **taken)
 
         criterion.__name__ = criterion.__qualname__ = name
         return compiled(criterion)
@@ -100,9 +99,9 @@ def require(name: str, value: Any, criterion: str, what: str) -> Any:
     return value
 
 
-def require_key(key: Any, criterion: str) -> Key:
+def require_key(given: Any, criterion: str) -> Key:
     """The key, or a clear error where it is missing or not a typed key."""
-    key = require("key", key, criterion, "a typed PRNG key such as jax.random.key(0)")
+    key: Key = require("key", given, criterion, "a typed PRNG key such as jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", jnp.float32), jax.dtypes.prng_key):
         raise TypeError(f"`key` must be a typed PRNG key (jax.random.key), not {type(key)}.")
     return key

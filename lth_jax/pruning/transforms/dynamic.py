@@ -284,14 +284,14 @@ def _drop_and_grow(
         return jnp.where(bad, m, new), bad
 
     check_prunable(prunable, mask)
-    known, undecided = resolve(mask, layouts), []
+    known, undecided = resolve(mask, layouts), list[jax.Array]()
 
-    def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
+    def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> Any:
         if not use:
             return m
-        new, bad = map_layers(revise, known.get(name), m, p, g)
-        undecided.append(jnp.any(bad))
-        return new
+        revised: Revision = map_layers(revise, known.get(name), m, p, g)
+        undecided.append(jnp.any(revised[1]))
+        return revised[0]
 
     new = trees.map_named(leaf, prunable, mask, params, growth)
     return new, jnp.any(jnp.stack(undecided))
