@@ -114,7 +114,7 @@ def shared(builder: Callable[P, T]) -> Callable[P, T]:
         except TypeError:
             return builder(*args, **kwargs)
         made = kept(*args, **kwargs)  # type: ignore[arg-type]
-        if hasattr(made, "__weakref__"):
+        with contextlib.suppress(TypeError):  # tuples have no weak references
             _LASTING.add(made)
         return made
 
@@ -130,7 +130,7 @@ def lasts(thing: Any) -> bool:
     >>> lasts(shared(lambda rate: lambda w: rate * w)(0.5)), lasts(lambda params, mask: params)
     (True, False)
     """
-    return hasattr(thing, "__weakref__") and thing in _LASTING
+    return thing in _LASTING
 
 
 def _is_array(leaf: Any) -> bool:
