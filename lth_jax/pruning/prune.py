@@ -107,7 +107,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     """
     _check_parts(criterion, scope, granularity)
     build = _shared_pruner if lasts(criterion) else _pruner
-    return build(criterion, scope._replace(counts=_no_counts), granularity)
+    return build(criterion, scope.selection, granularity)
 
 
 def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pruner:
@@ -149,11 +149,6 @@ def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pru
 
 
 _shared_pruner = shared(_pruner)
-
-
-def _no_counts(*args: Any, **kwargs: Any) -> Count:
-    """Stands for `Scope.counts`: pruners that differ in nothing else share their programs."""
-    raise NotImplementedError
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:

@@ -57,8 +57,17 @@ class Scope(NamedTuple):
     inspect: Callable[..., Info] = scores_module.inspect
     name: str = "a scope"
 
+    @property
+    def selection(self) -> "Scope":
+        """Without `counts`: what programs depend on, so that equal selections share them."""
+        return self._replace(counts=_no_counts)
+
     def __repr__(self) -> str:
         return f"Scope({self.name})"
+
+
+def _no_counts(*args: Any, **kwargs: Any) -> Count:
+    raise TypeError("`Scope.selection` has no `counts`; use those of its scope.")
 
 
 @shared

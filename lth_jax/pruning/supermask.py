@@ -76,7 +76,9 @@ def edge_popup(
       [0.0, 1.0, 1.0]
     """
     check_params(mask_scores, "mask_scores")
-    soft, info = _edge_popup(mask_scores, count, scope=scope, prunable=prunable, layouts=layouts)
+    soft, info = _edge_popup(
+        mask_scores, count, scope=scope.selection, prunable=prunable, layouts=layouts
+    )
     scores.check(info, "edge_popup", count, prunable)
     return soft
 

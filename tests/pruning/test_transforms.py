@@ -1,5 +1,7 @@
 """Sparse training: masked means masked, events are exact, rare, and each member's own."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -278,3 +280,18 @@ def test_members_of_members_have_events_too():
     f = jax.jit(jax.vmap(jax.vmap(lambda c, s: when(c, lambda x: -x, s))))
     conditions = jnp.array([[True, False], [False, False]])
     assert f(conditions, jnp.ones((2, 2))).tolist() == [[-1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("name", ["gradual", "sparse_evolution", "rigl", "straight_through"])
+def test_all_take_events(name):
+    parameters = inspect.signature(getattr(transforms, name)).parameters
+    assert parameters["events"].annotation is Events
+    assert not {"every", "begin", "end"} & set(parameters)
+
+
+@pytest.mark.parametrize(("end", "last"), [(2**31 - 1, 4), (5, 8)])
+def test_gradual_pruning_ends_with_its_counts_or_its_events(end, last):
+    counts, events = jnp.array([12, 8, 4]), Events(every=2, begin=1, end=end)
+    tx = transforms.gradual(optax.sgd(0.1), PRUNER, counts, events, prunable=PRUNABLE)
+    _, states = run(tx, PARAMS, 8)
+    assert states.mask["w"].sum((1, 2)).tolist() == [48, 12, 12, 8, 8, last, last, last]
