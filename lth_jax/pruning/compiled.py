@@ -18,7 +18,7 @@ from jax.extend.core import get_opaque_trace_state
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STATIC = frozenset(("prunable", "layouts", "sizes", "layers", "scope"))
+STATIC = frozenset(("prunable", "layouts", "sizes", "layers", "scope", "height"))
 """The names of the arguments that are part of a program."""
 
 _OUTSIDE = get_opaque_trace_state(convention="lth_jax")

@@ -6,15 +6,19 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
 from lth_jax import text, trees
+from lth_jax.pruning.compiled import compiled
 from lth_jax.structure.choices import settle
 from lth_jax.structure.graph import Block, Value, trace
 from lth_jax.structure.links import Axes, Links, Prefer, Solution, major
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Slot(NamedTuple):
@@ -152,6 +156,22 @@ class Structure:
             if group.name == name:
                 return group
         raise KeyError(f"no group is called {name!r}; there are {[g.name for g in self.groups]}")
+
+
+def compiled_with(
+    f: Callable[Concatenate[Structure, P], T],
+) -> Callable[Concatenate[Structure, P], T]:
+    """`f(structure, …)`, compiled outside of a trace; programs last as long as the structure."""
+
+    @functools.wraps(f)
+    def call(structure: Structure, *args: P.args, **kwargs: P.kwargs) -> T:
+        programs = vars(structure).setdefault("_programs", {})
+        if f not in programs:
+            programs[f] = compiled(functools.partial(f, structure))
+        result: T = programs[f](*args, **kwargs)
+        return result
+
+    return call
 
 
 def find_groups(
