@@ -123,6 +123,8 @@ def check_finite(scores: Scores, mask: Mask, prunable: Prunable) -> None:
         for name, score, live, use in zip(trees.names(scores), *leaves, strict=True)
         if use and not any(isinstance(leaf, jax.core.Tracer) for leaf in (score, live))
     }
+    if not named:
+        return
     with jax.ensure_compile_time_eval():  # concrete arrays, though inside a trace perhaps
         bad = _nonfinite(named)
     for name in named:

@@ -20,12 +20,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts, map_layers, require, resolve
 from lth_jax.pruning import scores
-from lth_jax.pruning.checks import check_params, check_prunable
+from lth_jax.pruning.checks import check_finite, check_params, check_prunable
 from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.granularity import weights
 from lth_jax.pruning.masks import ones_like
@@ -76,6 +77,9 @@ def edge_popup(
       [0.0, 1.0, 1.0]
     """
     check_params(mask_scores, "mask_scores")
+    check_prunable(prunable, mask_scores)
+    everything = jax.tree.map(lambda s: np.ones(s.shape, bool), mask_scores)
+    check_finite(mask_scores, everything, prunable)
     soft, info = _edge_popup(
         mask_scores, count, scope=scope.selection, prunable=prunable, layouts=layouts
     )

@@ -6,6 +6,7 @@ units are, so halving the units of a layer's two sides leaves a quarter of its w
 """
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as scores_of
-from lth_jax.pruning.checks import check_count
+from lth_jax.pruning.checks import check_count, check_finite
 from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.scopes import Scope, globally, layerwise
 from lth_jax.structure.groups import Structure
@@ -244,8 +245,8 @@ def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]
     def left(kept: UnitCounts) -> Any:
         return _left(cuts, {name: number - kept[name] for name, number in units})
 
-    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
-        del of_leaves
+    @functools.partial(compiled, count=True)
+    def program(scores: Scores, mask: Mask, count: Count) -> Mask:
         check_count("count", count, left(dict(units)))
         best_first = jnp.argsort(jnp.where(mask, -scores, jnp.inf))
         rank = jnp.argsort(best_first)
@@ -257,7 +258,13 @@ def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]
         amount = most_within(lambda n: left(kept(n)), count, scores.shape[-1])
         return _best_of_each(units, scores, mask, kept(amount))
 
-    return compiled(select, count=True)
+    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
+        del of_leaves
+        every = {name: True for name, _ in units}
+        check_finite(_split(units, scores), _split(units, mask), every)
+        return program(scores, mask, count)
+
+    return select
 
 
 def _split(units: _Units, values: jax.Array) -> dict[str, jax.Array]:

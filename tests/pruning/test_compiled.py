@@ -124,6 +124,35 @@ def test_select_refuses_by_values():
         scope.select(bad, ONES, 9, prunable=PRUNABLE)
 
 
+def test_edge_popup_refuses_by_values():
+    def call(params, count=9):
+        return lth.supermask.edge_popup(params, count, scope=lth.globally(), prunable=PRUNABLE)
+
+    assert float(call(PARAMS)["w"].sum()) == 9
+    with pytest.raises(ValueError, match="`scores` at 'w' has entries that are NaN or infinite"):
+        call({**PARAMS, "w": PARAMS["w"].at[1, 1].set(jnp.inf)})
+    with pytest.raises(ValueError, match="`edge_popup` gives scores that are all equal at 'w'"):
+        call({**PARAMS, "w": jnp.ones((6, 8))})
+    with pytest.raises(ValueError, match="`count` is 99"):
+        call(PARAMS, 99)
+
+
+@pytest.mark.parametrize("scope", ["by_group", "across_groups"])
+def test_scopes_of_units_refuse_by_values(scope):
+    params = {"v": jnp.ones((8, 1)), "w": jnp.ones((3, 8))}
+    apply = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"]  # noqa: E731
+    found = lth.structure.find_groups(apply, params, jnp.ones((1, 3)))
+    count = {"v:0": 3} if scope == "by_group" else 12
+    select = getattr(lth.structure, scope)(found).select
+    scores, live = jnp.arange(8.0), jnp.ones(8, bool)
+    for _ in range(2):
+        assert select(scores, live, count, prunable=True).tolist() == [False] * 5 + [True] * 3
+    with pytest.raises(ValueError, match="`scores` at 'v:0' has entries that are NaN or infinite"):
+        select(scores.at[2].set(jnp.nan), live, count, prunable=True)
+    with pytest.raises(ValueError, match="`count` is 99"):
+        select(scores, live, jax.tree.map(lambda _: 99, count), prunable=True)
+
+
 def test_criteria_may_read_values():
     def on_the_host(params, mask, **_):
         if float(params["w"].sum()) > 1e6:
