@@ -4,8 +4,8 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import estimate, networks, parts, scoring, units
-from experiments.fields import check_values
 from experiments.estimate import levels
+from experiments.fields import check_values
 from experiments.flags import UserError, nearest
 from experiments.schedules import density
 from lth_jax.data import Dataset

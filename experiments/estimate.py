@@ -120,9 +120,7 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
     # The devices of a CPU share its memory.
     shared = jax.default_backend() == "cpu"
     devices = 1 if shared else machine.devices or jax.device_count()
-    stored = tuple(
-        params * (density(experiment.prune, level) if level else 1.0) for level in every
-    )
+    stored = tuple(params * (density(experiment.prune, level) if level else 1.0) for level in every)
     kept = sum(arms(experiment, level) * size for level, size in enumerate(stored))
     return Estimate(
         members=members(experiment),

@@ -1,11 +1,14 @@
 """The laboratory for the Lottery Ticket Hypothesis in JAX and Flax.
 
-Here are the pruning transforms, which work on anybody's pytree. The other rooms
-(`lth_jax.population`, `lth_jax.lottery`, …) are imported by name.
+The pruning transforms work on any pytree and are imported at once. All else (`lth.structure`,
+`lth.landscape`, `lth.coding`, `lth.lottery`, …) is imported when it is first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lth_jax import layouts
-from lth_jax.pruning import criteria, granularity, schedules, supermask, transforms
+from lth_jax.pruning import criteria, granularity, methods, schedules, supermask, transforms
 from lth_jax.pruning.criteria import magnitude, random
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.masks import (
@@ -21,9 +24,12 @@ from lth_jax.pruning.masks import (
 )
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import erk, globally, layerwise, per_leaf
+from lth_jax.pruning.summary import summary
 from lth_jax.pruning.transforms import (
+    Events,
     effective_params,
     gradual,
+    mask_slots,
     mask_updates,
     masked,
     rigl,
@@ -32,11 +38,57 @@ from lth_jax.pruning.transforms import (
     straight_through,
 )
 
+if TYPE_CHECKING:
+    from lth_jax import (
+        coding,
+        data,
+        landscape,
+        lottery,
+        measures,
+        models,
+        population,
+        report,
+        structure,
+    )
+    from lth_jax.coding import load as load_ticket
+    from lth_jax.coding import save as save_ticket
+
+    __version__: str
+
+_LATER = {
+    name: (f"lth_jax.{name}", None)
+    for name in (
+        "coding data landscape lottery measures models population report structure".split()
+    )
+} | {"save_ticket": ("lth_jax.coding", "save"), "load_ticket": ("lth_jax.coding", "load")}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names that are imported when they are first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lth-jax")
+    if name not in _LATER:
+        raise AttributeError(f"module 'lth_jax' has no attribute '{name}'")
+    module, attribute = _LATER[name]
+    found = importlib.import_module(module)
+    return found if attribute is None else getattr(found, attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_LATER})
+
+
 __all__ = [
+    "Events",
+    "__version__",
     "apply_mask",
+    "coding",
     "collapsed",
     "count_kept",
     "criteria",
+    "data",
     "density",
     "density_per_leaf",
     "effective_params",
@@ -45,23 +97,35 @@ __all__ = [
     "gradual",
     "granularity",
     "iterate",
+    "landscape",
     "layerwise",
     "layouts",
+    "load_ticket",
+    "lottery",
     "magnitude",
+    "mask_slots",
     "mask_updates",
     "masked",
+    "measures",
+    "methods",
+    "models",
     "ones_like",
     "per_leaf",
+    "population",
     "prunable_leaves",
     "prune",
     "random",
+    "report",
     "rigl",
+    "save_ticket",
     "schedules",
     "shuffle",
     "shuffle_globally",
     "sparse_evolution",
     "static_sparse",
     "straight_through",
+    "structure",
+    "summary",
     "supermask",
     "transforms",
 ]

@@ -232,10 +232,9 @@ def _spectrum(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from lth_jax import coding
     from lth_jax.coding.run_size import PRECISIONS
     from lth_jax.coding.stored import encode_stored, find_stored
-    from lth_jax.store import Store
+    from lth_jax.store import Store, files
 
     info = _find(arguments)
     store = Store(_root(info))
@@ -243,7 +242,7 @@ def _export(arguments: argparse.Namespace) -> None:
     one = find_stored(store, info, **place)
     precision = PRECISIONS[arguments.precision]
     data = encode_stored(store, info, one, values=arguments.values, precision=precision)
-    coding.save(arguments.file, data)
+    files.write(Path(arguments.file), data, make_folder=False)
     print(f"{arguments.file}: {len(data):,} bytes")
     if one.state:
         left_out = f"the model's state ({len(one.state)} arrays) is left out"

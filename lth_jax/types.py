@@ -1,31 +1,34 @@
 """The words of the house as types: what every other room speaks."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import jax
+import chex
 
 DENSE, TICKET = "dense", "ticket"
 """The two arms that every ladder has; its controls have names of their own."""
 
-Key = jax.Array
+Key: TypeAlias = chex.PRNGKey
 """A typed PRNG key (`jax.random.key`)."""
 
-Params = Any
-"""A pytree of floating-point arrays."""
+Params: TypeAlias = Any
+"""A pytree of floating-point arrays.
 
-Mask = Any
+Of any class of containers, so `chex.ArrayTree`, which does not allow Equinox modules and cannot be
+indexed, would refuse `params["dense"]` and `prune(...)(...)["kernel"]` in a type checker."""
+
+Mask: TypeAlias = Any
 """A pytree shaped like the parameters with boolean leaves; True = kept.
 
 Leaves that are not prunable are all True, never None, so that masks stack and vmap."""
 
-Prunable = Any
+Prunable: TypeAlias = Any
 """A static pytree of Python booleans, one per leaf: may this leaf ever be pruned?"""
 
-Scores = Any
+Scores: TypeAlias = Any
 """A pytree of float scores shaped like the parameters; higher = keep."""
 
-Count = Any
+Count: TypeAlias = Any
 """How many prunable weights to keep: an int32 scalar, or a tree of them, one per leaf."""
 
 Info = dict[str, Any]

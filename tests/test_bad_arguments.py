@@ -85,7 +85,9 @@ CASES = {
     "n": [lambda: granularity.n_m(0, 4), lambda: granularity.n_m(5, 4)],
     "along": [lambda: granularity.n_m(2, 4, "rows")],
     "every": [
-        lambda v=v: lth.gradual(optax.sgd(0.1), PRUNER, COUNT[None], every=v, prunable=USE)
+        lambda v=v: lth.gradual(
+            optax.sgd(0.1), PRUNER, COUNT[None], subnetwork.Events(v), prunable=USE
+        )
         for v in (0, -3)
     ]
     + [

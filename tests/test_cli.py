@@ -168,7 +168,7 @@ def test_a_damaged_ticket_is_one_sentence(lth, ticket):
 def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
     path = tmp_path / "odd.ticket"
     mask, provenance = {"[/red]": np.eye(3, dtype=bool)}, {"note": "[/bold]\x1b[2J"}
-    coding.save(path, coding.encode(mask, prunable={"[/red]": True}, provenance=provenance))
+    coding.save(path, mask, prunable={"[/red]": True}, provenance=provenance)
     code, out, err = lth("size", str(path))
     assert (code, err) == (0, "") and "[/red]" in out
     assert "[/bold]\\u001b[2J" in out and "\x1b" not in out

@@ -129,7 +129,7 @@ WITHIN = {
     "lth_jax/models/recurrent.py": {"orthogonal_gates": "per gate"},
     "lth_jax/pruning/criteria/curvature.py": {"obd": "per draw", "_signs": "per leaf"},
     "lth_jax/pruning/criteria/weights.py": {"random": "per leaf"},
-    "lth_jax/pruning/iterative.py": {"iterate": "per round"},
+    "lth_jax/pruning/iterative.py": {"_rounds": "per round"},
     "lth_jax/pruning/masks.py": {"shuffle": "per leaf and layer"},
     "lth_jax/pruning/methods/supermasks.py": {"supermask": "per step"},
     "lth_jax/pruning/supermask.py": {"bernoulli": "per leaf", "init_scores": "per leaf"},

@@ -14,6 +14,7 @@ FLOORS = {
     "extras": 0,
     "keys": 0,
     "store": 0,
+    "text": 0,
     "trees": 1,
     "layouts": 2,
     "measures": 3,

@@ -256,7 +256,7 @@ def large_ticket(rounds: int) -> dict[str, Any]:
         path = Path(folder, "large.ticket")
         for _ in range(rounds):
             start = time.perf_counter()
-            coding.save(path, coding.encode(mask, params, prunable=prunable))
+            coding.save(path, mask, params, prunable=prunable)
             coding.load(path)
             seconds.append(time.perf_counter() - start)
     return result(

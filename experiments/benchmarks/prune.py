@@ -183,13 +183,13 @@ def adam_cases(steps: int, pairs: int) -> list[dict]:
         "masked Adam": training(lth.masked(adam), mask=mask),
         "static sparse": training(lth.static_sparse(adam, lambda p: mask)),
         "gradual, between events": training(
-            lth.gradual(adam, pruner, counts, every=1, begin=never, prunable=prunable)
+            lth.gradual(adam, pruner, counts, lth.Events(begin=never), prunable=prunable)
         ),
         "RigL, between events": training(
             lth.rigl(
                 adam,
                 lambda p: mask,
-                lth.transforms.Events(every=1, begin=never),
+                lth.Events(begin=never),
                 prunable=prunable,
             )
         ),

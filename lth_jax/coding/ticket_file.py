@@ -28,11 +28,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lth_jax.coding import container, reader
+from lth_jax.coding import container, reader, writer
 from lth_jax.coding.errors import TicketError
 from lth_jax.coding.reader import MAX_BYTES, Contents, LeafArrays, Ticket
 from lth_jax.store import files
-from lth_jax.types import Key, Params
+from lth_jax.types import Key, Mask, Params, Prunable
 
 PathLike = str | os.PathLike[str]
 
@@ -46,21 +46,32 @@ def naming(path: PathLike) -> Iterator[None]:
         raise TicketError(f"'{os.fspath(path)}' is not a readable ticket: {error}.") from None
 
 
-def save(path: PathLike, data: bytes) -> None:
-    """Writes the bytes that `encode` gives; the file appears whole or not at all.
+def save(
+    path: PathLike, mask: Mask, params: Params | None = None, *, prunable: Prunable, **options: Any
+) -> None:
+    """Writes a ticket to a file, which appears whole or not at all.
+
+    Args:
+      path: of the file; its folder must exist.
+      mask: as in `encode`, like all that follows.
+      params: a tree like `mask` whose kept values are stored, or None for a mask alone.
+      prunable: a tree like `mask` of Python booleans.
+      **options: `precision`, `initializer` and `provenance`.
 
     Raises:
       StoreError: if the file cannot be written (no such folder, permissions, a full disk).
+      ValueError: as `encode` raises it.
+      TypeError: as `encode` raises it.
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from lth_jax import coding
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "mask.ticket")
-    ...     save(path, coding.encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True}))
+    ...     save(path, {"w": np.eye(3, dtype=bool)}, prunable={"w": True})
     ...     int(load(path).mask["w"].sum())
     3
     """
+    data = writer.encode(mask, params, prunable=prunable, **options)
     files.write(Path(path), data, make_folder=False)
 
 
@@ -93,10 +104,9 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from lth_jax import coding
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "mask.ticket")
-    ...     save(path, coding.encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True}))
+    ...     save(path, {"w": np.eye(3, dtype=bool)}, prunable={"w": True})
     ...     inspect(path).mask_bytes("w")
     1
     """
@@ -113,10 +123,9 @@ def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafA
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from lth_jax import coding
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "mask.ticket")
-    ...     save(path, coding.encode({"w": np.eye(2, dtype=bool)}, prunable={"w": True}))
+    ...     save(path, {"w": np.eye(2, dtype=bool)}, prunable={"w": True})
     ...     load_leaf(path, "w").mask.tolist()
     [[True, False], [False, True]]
     """

@@ -22,6 +22,7 @@ from lth_jax.landscape import lanczos
 from lth_jax.landscape.exact import EXACT_LIMIT, eigenvalues
 from lth_jax.landscape.operators import Operator
 from lth_jax.landscape.tridiagonal import Tridiagonal, eigh, hidden_share, ritz
+from lth_jax.text import brief
 from lth_jax.types import Key
 
 EXACT_BELOW = 256
@@ -69,6 +70,10 @@ class Extremes(NamedTuple):
     rank: int | None
     converged: bool
     counting: int = 0
+
+    def __repr__(self) -> str:
+        ends = f"largest={brief(self.largest)}, smallest={brief(self.smallest)}"
+        return f"Extremes({ends}, size={self.size}, converged={self.converged})"
 
     @property
     def collapsed(self) -> bool:

@@ -54,6 +54,9 @@ class Operator(NamedTuple):
     kept: jax.Array
     gradient: jax.Array
 
+    def __repr__(self) -> str:
+        return f"Operator(size={self.size}, batches={len(self.parts)})"
+
     @property
     def size(self) -> int:
         """The number of weights in the support: rows and columns of the matrix."""

@@ -40,6 +40,11 @@ class Density(NamedTuple):
     weights: NDArray[np.float64]
     size: int
 
+    def __repr__(self) -> str:
+        probes, steps = self.nodes.shape
+        where = f"{len(self.points)} points in [{self.points.min():.4g}, {self.points.max():.4g}]"
+        return f"Density({where}, size={self.size}, probes={probes}, steps={steps})"
+
 
 def density(
     operator: Operator,

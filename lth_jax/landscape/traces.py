@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.numerics import dot
 from lth_jax.landscape.operators import Operator
+from lth_jax.text import brief
 from lth_jax.types import Key
 
 
@@ -26,6 +27,9 @@ class Estimate(NamedTuple):
     value: Any
     error: Any
     products: int
+
+    def __repr__(self) -> str:
+        return f"Estimate({brief(self.value)} ± {brief(self.error)}, products={self.products})"
 
 
 def trace(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:

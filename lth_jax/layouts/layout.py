@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from lth_jax import trees
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
     """The meaning of each axis of a kernel; every axis stands in exactly one of the first four.
 
@@ -45,6 +45,10 @@ class Layout:
         if not set(self.heads) <= {*self.inputs, *self.outputs}:
             raise ValueError(f"`heads` is {self.heads}, but heads are axes of inputs or outputs.")
 
+    def __repr__(self) -> str:
+        axes = vars(self).items()
+        return f"Layout({', '.join(f'{name}={found}' for name, found in axes if found)})"
+
     @property
     def order(self) -> tuple[int, ...]:
         """All axes: stacked, window, inputs, outputs."""
@@ -62,7 +66,7 @@ class Layout:
         """The layout of a stack of such kernels, stacked along a new axis.
 
         >>> Layout((0,), (1,)).with_stack(0)
-        Layout(inputs=(1,), outputs=(2,), window=(), stacked=(0,), heads=())
+        Layout(inputs=(1,), outputs=(2,), stacked=(0,))
         """
         fields = (self.inputs, self.outputs, self.window, self.stacked, self.heads)
         inputs, outputs, window, stacked, heads = (
@@ -110,17 +114,26 @@ def from_layers(layers: jax.Array, layout: Layout, shape: tuple[int, ...]) -> ja
     return jnp.moveaxis(layers.reshape(stacked + rest), range(len(stacked)), layout.stacked)
 
 
-def map_layers(
-    f: Callable[[jax.Array], jax.Array], leaf: jax.Array, layout: Layout | None
-) -> jax.Array:
-    """`f` of a leaf, or of each layer of a stack; results are stacked along the first axis.
+def map_layers(f: Callable[..., Any], layout: Layout | None, *leaves: jax.Array) -> Any:
+    """`f` of leaves, or of each layer of a stack.
 
-    >>> map_layers(jnp.sum, jnp.ones((2, 3, 4)), Layout((1,), (2,), stacked=(0,))).tolist()
-    [12.0, 12.0]
+    Results shaped like a layer go back to where the layers were; others are stacked along a new
+    first axis.
+
+    >>> layout, leaf = Layout((1,), (2,), stacked=(0,)), jnp.array([[[1.0, 3.0]], [[2.0, 2.0]]])
+    >>> map_layers(jnp.sum, layout, leaf).tolist()
+    [4.0, 4.0]
+    >>> map_layers(lambda w: w / w.sum(), layout, leaf).tolist()
+    [[[0.25, 0.75]], [[0.5, 0.5]]]
     """
     if layout is None or not layout.stacked:
-        return f(leaf)
-    return jax.vmap(f)(to_layers(leaf, layout))
+        return f(*leaves)
+    shape, layers = leaves[0].shape, [to_layers(leaf, layout) for leaf in leaves]
+
+    def back(out: jax.Array) -> jax.Array:
+        return from_layers(out, layout, shape) if out.shape == layers[0].shape else out
+
+    return jax.tree.map(back, jax.vmap(f)(*layers))
 
 
 Layouts = Mapping[str, Layout]
@@ -134,7 +147,7 @@ def conv(dimensions: int) -> Layout:
     """The kernel of a Flax or Haiku convolution: `(*window, inputs per group, outputs)`.
 
     >>> conv(2)
-    Layout(inputs=(2,), outputs=(3,), window=(0, 1), stacked=(), heads=())
+    Layout(inputs=(2,), outputs=(3,), window=(0, 1))
     """
     return Layout((dimensions,), (dimensions + 1,), tuple(range(dimensions)))
 
@@ -159,7 +172,7 @@ def resolve(params: Any, layouts: Layouts | None = None) -> dict[str, Layout]:
         of axes than the leaf.
 
     >>> resolve({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
-    {'kernel': Layout(inputs=(0,), outputs=(1,), window=(), stacked=(), heads=())}
+    {'kernel': Layout(inputs=(0,), outputs=(1,))}
     """
     shapes = {name: leaf.shape for name, leaf in trees.to_named(params).items()}
     for name, layout in (layouts or {}).items():

@@ -130,7 +130,7 @@ def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     >>> from flax import linen as nn
     >>> module = nn.MultiHeadDotProductAttention(num_heads=2)
     >>> of_linen(module, jnp.zeros((1, 3, 8)))["out/kernel"]
-    Layout(inputs=(0, 1), outputs=(2,), window=(), stacked=(), heads=(0,))
+    Layout(inputs=(0, 1), outputs=(2,), heads=(0,))
     """
 
     def init(key: Any, *call_args: Any) -> Any:

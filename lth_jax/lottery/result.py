@@ -18,7 +18,7 @@ from lth_jax.population.task import Task
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
-from lth_jax.store import Store, find_run
+from lth_jax.store import Store, files, find_run
 from lth_jax.types import TICKET, Mask, Params, Prunable
 
 ENDINGS = ("", "_final", "_early_stop")
@@ -129,7 +129,7 @@ class Ticket:
         data = encode_stored(
             self._store, self._info, self._stored, values=values, precision=precision
         )
-        coding.save(path, data)
+        files.write(Path(path), data, make_folder=False)
 
     def __repr__(self) -> str:
         place = f"level {self.level}, replicate {self.replicate}"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
+from lth_jax.pruning.compiled import compiled
 from lth_jax.types import Mask, Params, Prunable, Scores
 
 
@@ -64,7 +65,7 @@ def same_structure(a: Any, b: Any) -> bool:
     (True, False)
     """
     here: Any = jax.tree.structure(a)
-    return here == jax.tree.structure(b)
+    return bool(here == jax.tree.structure(b))
 
 
 def check_prunable(prunable: Prunable, like: Any) -> list[bool]:
@@ -117,15 +118,26 @@ def check_finite(scores: Scores, mask: Mask, prunable: Prunable) -> None:
     >>> check_finite({"w": jnp.array([jnp.inf])}, {"w": jnp.array([False])}, {"w": True})
     """
     leaves = (jax.tree.leaves(tree) for tree in (scores, mask, prunable))
-    for name, score, live, use in zip(trees.names(scores), *leaves, strict=True):
-        if use and not any(isinstance(leaf, jax.core.Tracer) for leaf in (score, live)):
-            with jax.ensure_compile_time_eval():  # concrete arrays, though inside a trace perhaps
-                bad = bool(jnp.any(live & ~jnp.isfinite(score)))
-            if bad:
-                raise ValueError(
-                    f"`scores` at '{name}' has entries that are NaN or infinite; scores must be "
-                    "finite."
-                )
+    named = {
+        name: (score, live)
+        for name, score, live, use in zip(trees.names(scores), *leaves, strict=True)
+        if use and not any(isinstance(leaf, jax.core.Tracer) for leaf in (score, live))
+    }
+    if not named:
+        return
+    with jax.ensure_compile_time_eval():  # concrete arrays, though inside a trace perhaps
+        bad = _nonfinite(named)
+    for name in named:
+        if bad[name]:
+            raise ValueError(
+                f"`scores` at '{name}' has entries that are NaN or infinite; scores must be finite."
+            )
+
+
+@compiled
+def _nonfinite(pairs: dict[str, tuple[jax.Array, jax.Array]]) -> dict[str, jax.Array]:
+    """Whether any of the live scores is not finite, by name."""
+    return {name: jnp.any(live & ~jnp.isfinite(score)) for name, (score, live) in pairs.items()}
 
 
 def check_count(name: str, count: Any, size: int) -> None:

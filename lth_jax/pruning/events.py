@@ -28,12 +28,14 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
     """
 
     @jax.custom_batching.custom_vmap
-    def run(condition, state, operands):
+    def run(condition: jax.Array, state: Any, operands: Any) -> Any:
         return jax.lax.cond(condition, lambda s, o: event(s, *o), lambda s, o: s, state, operands)
 
     @run.def_vmap
-    def run_members(axis_size, batched, conditions, states, all_operands):
-        def every(tree, tree_batched):
+    def run_members(
+        axis_size: int, batched: Any, conditions: Any, states: Any, all_operands: Any
+    ) -> tuple[Any, Any]:
+        def every(tree: Any, tree_batched: Any) -> Any:
             return jax.tree.map(
                 lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
                 tree,
@@ -43,10 +45,10 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
         conditions, states = every(conditions, batched[0]), every(states, batched[1])
         axes = jax.tree.map(lambda b: 0 if b else None, batched[2])
 
-        def member(condition, state, operands):
+        def member(condition: jax.Array, state: Any, operands: Any) -> Any:
             return trees.where(condition, event(state, *operands), state)
 
-        def members(states, conditions, operands):
+        def members(states: Any, conditions: Any, operands: Any) -> Any:
             return jax.vmap(member, in_axes=(0, 0, axes))(conditions, states, operands)
 
         new = when(jnp.any(conditions), members, states, conditions, all_operands)

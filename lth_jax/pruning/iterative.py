@@ -1,13 +1,15 @@
 """Pruning in rounds without training in between, as SynFlow and iterative SNIP do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores
+from lth_jax.pruning.compiled import compiled, lasts, shared
 from lth_jax.pruning.prune import Pruner
-from lth_jax.types import Count, Info, Mask
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
 def iterate(pruner: Pruner, counts: Count) -> Pruner:
@@ -40,27 +42,40 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
       >>> rounds(params, mask, prunable={"w": True})["w"].tolist()
       [False, False, True, True]
     """
+    rounds = _shared_rounds(pruner) if lasts(pruner) else _rounds(pruner)
 
-    def with_info(
-        params: Any,
+    def with_info(params: Params, mask: Mask, **inputs: Any) -> tuple[Mask, Info]:
+        return rounds(params, mask, counts, **inputs)
+
+    first = jax.tree.map(lambda k: k[0], counts)
+    return Pruner(pruner.criterion, with_info, first, pruner.parts)
+
+
+def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:
+    """`Pruner.with_info` with the stacked counts of all rounds."""
+
+    def rounds(
+        params: Params,
         mask: Mask,
+        counts: Count,
         *,
-        prunable: Any,
+        prunable: Prunable,
         layouts: Layouts | None = None,
-        key: Any = None,
-        batches: Any = None,
-        initial: Any = None,
+        key: Key | None = None,
+        **inputs: Any,
     ) -> tuple[Mask, Info]:
         def one(carry: tuple[Mask, Any], count: Count) -> tuple[tuple[Mask, Any], Info]:
             mask, i = carry
             fresh = None if key is None else jax.random.fold_in(key, i)
-            inputs = {"key": fresh, "batches": batches, "initial": initial}
             mask, info = pruner.with_info(
-                params, mask, count, prunable=prunable, layouts=layouts, **inputs
+                params, mask, count, prunable=prunable, layouts=layouts, key=fresh, **inputs
             )
             return (mask, i + 1), info
 
         (mask, _), infos = jax.lax.scan(one, (mask, 0), counts)
         return mask, scores.over_rounds(infos)
 
-    return Pruner(pruner.criterion, with_info, jax.tree.map(lambda k: k[0], counts))
+    return compiled(rounds)
+
+
+_shared_rounds = shared(_rounds)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, resolve, to_layers
 from lth_jax.pruning.checks import check_mask, check_params, check_prunable
+from lth_jax.pruning.compiled import compiled
 from lth_jax.types import Key, Mask, Params, Prunable
 
 
@@ -89,6 +90,7 @@ def _in_norm_layers(params: Params) -> Iterator[str]:
                 yield trees.path_name((*path, *inner))
 
 
+@compiled
 def ones_like(params: Params) -> Mask:
     """The mask that keeps everything.
 
@@ -104,6 +106,7 @@ def ones_like(params: Params) -> Mask:
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
 
 
+@compiled
 def apply_mask(mask: Mask, params: Params) -> Params:
     """`params` where kept, exactly 0 elsewhere (also where a parameter is inf or NaN).
 
@@ -125,6 +128,7 @@ def _prunable_items(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
     return {name: leaf for (name, leaf), use in zip(named, chosen, strict=True) if use}
 
 
+@compiled
 def count_kept(mask: Mask, prunable: Prunable) -> jax.Array:
     """How many prunable weights the mask keeps (int32 scalar).
 
@@ -135,6 +139,7 @@ def count_kept(mask: Mask, prunable: Prunable) -> jax.Array:
     return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), start=jnp.int32(0))
 
 
+@compiled
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
     """The fraction of prunable weights that the mask keeps (float32 scalar).
 
@@ -142,9 +147,10 @@ def density(mask: Mask, prunable: Prunable) -> jax.Array:
     0.5
     """
     size = sum(leaf.size for leaf in _prunable_items(mask, prunable).values())
-    return count_kept(mask, prunable).astype(jnp.float32) / jnp.float32(size)
+    return jnp.divide(count_kept(mask, prunable).astype(jnp.float32), jnp.float32(size))
 
 
+@compiled
 def density_per_leaf(
     mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None
 ) -> dict[str, jax.Array]:
@@ -162,7 +168,7 @@ def density_per_leaf(
     def mean(layer: jax.Array) -> jax.Array:
         return jnp.mean(layer, dtype=jnp.float32)
 
-    return {name: map_layers(mean, leaf, known.get(name)) for name, leaf in items}
+    return {name: map_layers(mean, known.get(name), leaf) for name, leaf in items}
 
 
 def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:
@@ -195,6 +201,7 @@ def collapsed(mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None)
     return empty
 
 
+@compiled
 def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None = None) -> Mask:
     """Permutes the mask of each prunable layer within itself: the layerwise shuffle control.
 
@@ -223,6 +230,7 @@ def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None
     return jax.tree.unflatten(structure, shuffled)
 
 
+@compiled
 def shuffle_globally(key: Key, mask: Mask, *, prunable: Prunable) -> Mask:
     """Permutes the mask over all prunable leaves together: only the total count is preserved.
 

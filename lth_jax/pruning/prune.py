@@ -12,6 +12,7 @@ import numpy as np
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as checked
 from lth_jax.pruning.checks import check_mask, check_params, check_scores
+from lth_jax.pruning.compiled import compiled, lasts, shared
 from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.granularity import Granularity, weights
@@ -19,7 +20,7 @@ from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pruner:
     """Makes masks from scores; as `prune` and `iterate` return it.
 
@@ -35,11 +36,17 @@ class Pruner:
         `"nonfinite_units"`, int32, that of units; `"undecided"`, bool `[pools]`, whether all scores
         of a pool are equal.
       counts: the counts, where `with_info` takes none; only their structure is read.
+      parts: the names of scope and granularity.
     """
 
     criterion: str
     with_info: Callable[..., tuple[Mask, Info]]
     counts: Count | None = None
+    parts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        rounds = "iterated " if self.counts is not None else ""
+        return f"Pruner({rounds}{', '.join((self.criterion, *self.parts))})"
 
     def __call__(
         self, params: Params, mask: Mask, *count: Count, prunable: Prunable, **inputs: Any
@@ -62,6 +69,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     keys and counts that differ between members. Its new mask is contained in the old one and keeps
     exactly `count` weights (for units of several weights: the fewest best units that together hold
     `count` or more).
+
+    Called outside of a trace it compiles itself, once for each structure, shape, dtype, `prunable`
+    and `layouts`. As in `jax.jit`, what the criterion closes over is read at the first such call;
+    what changes from call to call belongs in `batches`, `key` or `initial`. A criterion that reads
+    values (`float(...)`, `np.asarray(...)`) runs uncompiled.
 
     Args:
       criterion: scores every weight; higher = keep.
@@ -94,7 +106,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
+    build = _shared_pruner if lasts(criterion) else _pruner
+    return build(criterion, scope.selection, granularity)
 
+
+def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pruner:
     def with_info(
         params: Params,
         mask: Mask,
@@ -128,7 +144,11 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
         new = granularity.to_leaves(kept, mask, prunable=prunable, layouts=layouts)
         return checked.unless_bad(info, new, mask), info
 
-    return Pruner(name_of(criterion), with_info)
+    parts = scope.name, granularity.name
+    return Pruner(name_of(criterion), compiled(with_info, count=True), parts=parts)
+
+
+_shared_pruner = shared(_pruner)
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:

@@ -30,6 +30,7 @@ from lth_jax.pruning.checks import (
     check_scores,
     same_structure,
 )
+from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.topk import largest
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
@@ -48,13 +49,28 @@ class Scope(NamedTuple):
         number of stacked layers along the first axis (`Units.layers`).
       inspect: arguments as of `select` -> info: which of these scores cannot decide, as
         `scores.inspect` finds it.
+      name: for people.
     """
 
     counts: Callable[..., Count]
     select: Callable[..., Mask]
     inspect: Callable[..., Info] = scores_module.inspect
+    name: str = "a scope"
+
+    @property
+    def selection(self) -> "Scope":
+        """Without `counts`: what programs depend on, so that equal selections share them."""
+        return self._replace(counts=_no_counts)
+
+    def __repr__(self) -> str:
+        return f"Scope({self.name})"
 
 
+def _no_counts(*args: Any, **kwargs: Any) -> Count:
+    raise TypeError("`Scope.selection` has no `counts`; use those of its scope.")
+
+
+@shared
 def globally(minimum: int | float = 0) -> Scope:
     """All prunable weights compete with each other.
 
@@ -98,13 +114,7 @@ def globally(minimum: int | float = 0) -> Scope:
         return np.int32(count)
 
     def select(
-        scores: Scores,
-        mask: Mask,
-        count: Count,
-        *,
-        prunable: Prunable,
-        sizes: Any = None,
-        layers: Any = None,
+        scores: Scores, mask: Mask, count: Count, prunable: Prunable, sizes: Any, layers: Any
     ) -> Mask:
         if not same_structure(count, 0) or jnp.ndim(count) != 0:
             raise ValueError("`count` must be one number for a global scope; see `Scope.counts`.")
@@ -121,7 +131,7 @@ def globally(minimum: int | float = 0) -> Scope:
         chosen = largest(pool.scores, rest, left, sizes=pool.sizes)
         return pool.rebuild([a | b for a, b in zip(saved, chosen, strict=True)])
 
-    return Scope(counts, select)
+    return Scope(counts, _outside(select), name=f"globally({minimum or ''})")
 
 
 def layerwise() -> Scope:
@@ -136,7 +146,7 @@ def layerwise() -> Scope:
     >>> jax.tree.map(lambda m: m.tolist(), scope.select(params, mask, count, prunable=prunable))
     {'a': [[False, True]], 'b': [[False, True]]}
     """
-    return Scope(_counts_layerwise, _select_per_leaf)
+    return Scope(_counts_layerwise, _PER_LEAF, name="layerwise()")
 
 
 def erk() -> Scope:
@@ -157,7 +167,7 @@ def erk() -> Scope:
     >>> {name: int(k) for name, k in count.items()}
     {'a': 1419, 'b': 781}
     """
-    return Scope(_counts_erk, _select_per_leaf)
+    return Scope(_counts_erk, _PER_LEAF, name="erk()")
 
 
 def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
@@ -203,9 +213,7 @@ class _Pool(NamedTuple):
 
     @classmethod
     def of(cls, scores: Scores, mask: Mask, prunable: Prunable, sizes: Any, layers: Any) -> "_Pool":
-        check_scores(scores, mask)
         chosen = check_prunable(prunable, mask)
-        check_finite(scores, mask, prunable)
         masks, structure = jax.tree.flatten(mask)
         entries = [1] * len(masks) if sizes is None else jax.tree.leaves(sizes)
         depths = [1] * len(masks) if layers is None else jax.tree.leaves(layers)
@@ -233,13 +241,7 @@ def _take(items: Iterator[Any], number: int) -> list[Any]:
 
 
 def _select_per_leaf(
-    scores: Scores,
-    mask: Mask,
-    count: Count,
-    *,
-    prunable: Prunable,
-    sizes: Any = None,
-    layers: Any = None,
+    scores: Scores, mask: Mask, count: Count, prunable: Prunable, sizes: Any, layers: Any
 ) -> Mask:
     """`Scope.select` of every scope in which only the weights of one layer compete."""
     if not same_structure(count, prunable):
@@ -263,6 +265,30 @@ def _select_per_leaf(
         check_count("count", k, weight)
     counts = jnp.stack([jnp.asarray(k, jnp.int32) for k in wanted])
     return pool.rebuild(largest(pool.scores, pool.live, counts, sizes=pool.sizes, pooled=False))
+
+
+def _outside(select: Callable[..., Mask]) -> Callable[..., Mask]:
+    """`select`, compiled outside of a trace, after what it refuses by values is refused."""
+    program = compiled(select, count=True)
+
+    def checked(
+        scores: Scores,
+        mask: Mask,
+        count: Count,
+        *,
+        prunable: Prunable,
+        sizes: Any = None,
+        layers: Any = None,
+    ) -> Mask:
+        check_scores(scores, mask)
+        check_prunable(prunable, mask)
+        check_finite(scores, mask, prunable)
+        return program(scores, mask, count, prunable, sizes, layers)
+
+    return checked
+
+
+_PER_LEAF = _outside(_select_per_leaf)
 
 
 def _counts_layerwise(
@@ -327,7 +353,7 @@ def _apportion(amounts: np.ndarray, total: int) -> list[int]:
     whole[order[: max(total - whole.sum(), 0)]] += 1
     while whole.sum() > total:  # what the ones at 1 took too much
         whole[np.argmax(whole)] -= 1
-    return whole.tolist()
+    return [int(number) for number in whole]
 
 
 def _depths(params: Params, prunable: Prunable, layouts: Layouts | None) -> list[int]:

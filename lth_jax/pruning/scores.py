@@ -103,7 +103,7 @@ def over_rounds(infos: Info) -> Info:
     def joined(rows: jax.Array) -> jax.Array:
         return jnp.any(rows, axis=0) if rows.dtype == bool else jnp.sum(rows, axis=0)
 
-    return jax.tree.map(joined, infos)
+    return {name: joined(rows) for name, rows in infos.items()}
 
 
 def names(info: Info, count: Count, prunable: Prunable) -> list[str]:

@@ -20,16 +20,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers
 
 from lth_jax import trees
-from lth_jax.layouts import Layouts, from_layers, map_layers, require, resolve
+from lth_jax.layouts import Layouts, map_layers, require, resolve
 from lth_jax.pruning import scores
-from lth_jax.pruning.checks import check_params, check_prunable
+from lth_jax.pruning.checks import check_finite, check_params, check_prunable
+from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.granularity import weights
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.scopes import Scope
-from lth_jax.types import Count, Key, Mask, Params, Prunable
+from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 Axes = int | Sequence[int]
 
@@ -75,6 +77,24 @@ def edge_popup(
       [0.0, 1.0, 1.0]
     """
     check_params(mask_scores, "mask_scores")
+    check_prunable(prunable, mask_scores)
+    everything = jax.tree.map(lambda s: np.ones(s.shape, bool), mask_scores)
+    check_finite(mask_scores, everything, prunable)
+    soft, info = _edge_popup(
+        mask_scores, count, scope=scope.selection, prunable=prunable, layouts=layouts
+    )
+    scores.check(info, "edge_popup", count, prunable)
+    return soft
+
+
+def _edge_popup_with_info(
+    mask_scores: MaskScores,
+    count: Count,
+    *,
+    scope: Scope,
+    prunable: Prunable,
+    layouts: Layouts | None,
+) -> tuple[SoftMask, Info]:
     sizes = jax.tree.map(jnp.abs, mask_scores)
     ranked = jax.lax.stop_gradient(sizes)
     everything = ones_like(ranked)
@@ -83,10 +103,12 @@ def edge_popup(
     kept = scope.select(units.scores, units.mask, count, **options)
     info = scope.inspect(units.scores, units.mask, count, **options)
     mask = weights.to_leaves(kept, everything, prunable=prunable, layouts=layouts)
-    scores.check(info, "edge_popup", count, prunable)
     soft = _where_prunable(jax.tree.map(_straight_through, mask, sizes), prunable)
     bad = jnp.where(scores.is_bad(info), jnp.nan, 0.0)
-    return jax.tree.map(lambda m: m + bad.astype(m.dtype), soft)
+    return jax.tree.map(lambda m: m + bad.astype(m.dtype), soft), info
+
+
+_edge_popup = compiled(_edge_popup_with_info, count=True)
 
 
 def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
@@ -145,14 +167,7 @@ def rescale(soft: SoftMask, *, layouts: Layouts | None = None) -> SoftMask:
         return m / jnp.where(mean > 0, mean, 1.0).astype(m.dtype)
 
     known = resolve(soft, layouts)
-
-    def leaf(name: str, m: jax.Array) -> jax.Array:
-        layout = known.get(name)
-        if layout is None or not layout.stacked:
-            return over_mean(m)
-        return from_layers(map_layers(over_mean, m, layout), layout, m.shape)
-
-    return trees.map_named(leaf, soft)
+    return trees.map_named(lambda name, m: map_layers(over_mean, known.get(name), m), soft)
 
 
 def effective(params: Params, soft: SoftMask) -> Params:
@@ -267,10 +282,10 @@ def signed_constant(
 def _frozen(draw: Any, density: Any, out_axis: Axes, batch_axis: Axes) -> initializers.Initializer:
     """An initializer: unit draws times `√(2 / (k · fan_in))`."""
 
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+    def init(key: Key, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         del out_sharding
         size = jnp.sqrt(2.0 / (density * _fan_in(shape, out_axis, batch_axis)))
-        return draw(key, shape, dtype) * size.astype(dtype)
+        return jnp.multiply(draw(key, shape, dtype), size.astype(dtype))
 
     return init
 

@@ -8,6 +8,7 @@ matrix, so that the program's size does not grow with their number.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def largest(
     return _unpack((keys > at) | ((keys == at) & (before | in_last)), scores)
 
 
-def _pack(arrays: Sequence[jax.Array], integer) -> jax.Array:
+def _pack(arrays: Sequence[jax.Array], integer: Any) -> jax.Array:
     """The arrays below each other as rows of one matrix; each starts a row, gaps are not live."""
     rows = [-(-array.size // _WIDTH) for array in arrays]
     packed = jnp.full(sum(rows) * _WIDTH, jnp.iinfo(integer).min, integer)
@@ -145,7 +146,9 @@ def _row_totals(chosen: Sequence[jax.Array], units: np.ndarray) -> Sequence[jax.
         return tuple(x + y for x, y in zip(a, b, strict=True))
 
     operands = tuple(jnp.where(choice, units, 0) for choice in chosen)
-    return jax.lax.reduce(operands, tuple(jnp.int32(0) for _ in chosen), add, (1,))
+    zeros = tuple(jnp.int32(0) for _ in chosen)
+    sums: Sequence[jax.Array] = jax.lax.reduce(operands, zeros, add, (1,))
+    return sums
 
 
 def _cut(

@@ -7,7 +7,7 @@ from lth_jax.pruning.masks import count_kept
 from lth_jax.pruning.scopes import layerwise
 from lth_jax.structure.compact import UnitMask
 from lth_jax.structure.counts import kept_weights, most_within, rounded
-from lth_jax.structure.groups import Structure
+from lth_jax.structure.groups import Structure, compiled_with
 from lth_jax.structure.units import expand, score_units, units_of
 from lth_jax.types import Key, Mask, Prunable
 
@@ -15,6 +15,7 @@ _STEPS = 1024
 """How finely the units' share is searched for."""
 
 
+@compiled_with
 def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
     """A mask of whole units made from a mask of weights: the fullest units, filled up again.
 
@@ -68,6 +69,7 @@ def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
     return as_mask(structure, units, prunable)
 
 
+@compiled_with
 def random_units(structure: Structure, key: Key, mask: Mask, prunable: Prunable) -> Mask:
     """As many units of each group as a mask of units keeps, drawn at random: the same shape.
 

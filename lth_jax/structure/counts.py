@@ -6,6 +6,7 @@ units are, so halving the units of a layer's two sides leaves a quarter of its w
 """
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as scores_of
-from lth_jax.pruning.checks import check_count
+from lth_jax.pruning.checks import check_count, check_finite
+from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.scopes import Scope, globally, layerwise
 from lth_jax.structure.groups import Structure
 from lth_jax.structure.units import prunable as prunable_leaves
@@ -43,13 +45,34 @@ def kept_weights(structure: Structure, counts: UnitCounts, prunable: Prunable) -
     >>> kept_weights(found, {"v:0": 2}, {"v": True, "w": True})
     8
     """
-    left: dict[str, list[Any]] = {name: list(shape) for name, shape in structure.shapes.items()}
+    gone = {g.name: g.units - counts.get(g.name, g.units) for g in structure.groups}
+    return _left(_cuts(structure, prunable), gone)
+
+
+_Cuts = tuple[tuple[tuple[int, ...], tuple[tuple[int, str, int], ...]], ...]
+"""For each prunable leaf its shape, and each slot's axis, group and indices of a unit."""
+
+
+def _cuts(structure: Structure, prunable: Prunable) -> _Cuts:
+    slots: dict[str, list[tuple[int, str, int]]] = {}
     for group in structure.groups:
-        gone = group.units - counts.get(group.name, group.units)
         for slot in group.slots:
-            left[slot.leaf][slot.axis] = left[slot.leaf][slot.axis] - gone * slot.indices.shape[1]
+            cut = slot.axis, group.name, slot.indices.shape[1]
+            slots.setdefault(slot.leaf, []).append(cut)
     chosen = trees.to_named(prunable)
-    return sum(math.prod(sizes) for name, sizes in left.items() if chosen[name])
+    shapes = structure.shapes.items()
+    return tuple((shape, tuple(slots.get(name, ()))) for name, shape in shapes if chosen[name])
+
+
+def _left(cuts: _Cuts, gone: UnitCounts) -> Any:
+    """The weights that are left when so many units of each group go."""
+    total: Any = 0
+    for shape, slots in cuts:
+        sizes: list[Any] = list(shape)
+        for axis, group, width in slots:
+            sizes[axis] = sizes[axis] - gone[group] * width
+        total += math.prod(sizes)
+    return total
 
 
 def unit_counts(
@@ -162,17 +185,30 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
+    select, inspect = _each_group(_units(structure))
+    return Scope(counts, select, inspect, "by_group(...)")
+
+
+_Units = tuple[tuple[str, int], ...]
+"""The name and the number of units of each group."""
+
+
+def _units(structure: Structure) -> _Units:
+    return tuple((group.name, group.units) for group in structure.groups)
+
+
+@shared  # equal groups, found again, have the same pruners
+def _each_group(units: _Units) -> tuple[Callable[..., Mask], Callable[..., Info]]:
     def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
         del of_leaves
-        return _best_of_each(structure, scores, mask, count)
+        return _best_of_each(units, scores, mask, count)
 
     def inspect(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Info:
         del of_leaves
-        every = {group.name: True for group in structure.groups}
-        parts = split(structure, scores), split(structure, mask)
-        return scores_of.inspect(*parts, dict(count), prunable=every)
+        parts = _split(units, scores), _split(units, mask)
+        return scores_of.inspect(*parts, dict(count), prunable={name: True for name, _ in units})
 
-    return Scope(counts, select, inspect)
+    return select, inspect
 
 
 def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
@@ -199,40 +235,51 @@ def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     [True, True, False, True]
     """
     _check_multiple(multiple)
-    leaves = prunable_leaves(structure)
+    cuts = _cuts(structure, prunable_leaves(structure))
+    select = _all_units(_units(structure), cuts, multiple)
+    return Scope(globally().counts, select, name="across_groups(...)")
 
-    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
-        del of_leaves
-        check_count("count", count, kept_weights(structure, {}, leaves))
+
+@shared
+def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]:
+    def left(kept: UnitCounts) -> Any:
+        return _left(cuts, {name: number - kept[name] for name, number in units})
+
+    @functools.partial(compiled, count=True)
+    def program(scores: Scores, mask: Mask, count: Count) -> Mask:
+        check_count("count", count, left(dict(units)))
         best_first = jnp.argsort(jnp.where(mask, -scores, jnp.inf))
         rank = jnp.argsort(best_first)
 
         def kept(amount: Any) -> dict[str, jax.Array]:
-            chosen = split(structure, rank < amount)
+            chosen = _split(units, rank < amount)
             return {name: rounded(c.sum(), multiple, c.size) for name, c in chosen.items()}
 
-        amount = most_within(
-            lambda n: kept_weights(structure, kept(n), leaves), count, scores.shape[-1]
-        )
-        return _best_of_each(structure, scores, mask, kept(amount))
+        amount = most_within(lambda n: left(kept(n)), count, scores.shape[-1])
+        return _best_of_each(units, scores, mask, kept(amount))
 
-    return Scope(globally().counts, select)
+    def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
+        del of_leaves
+        every = {name: True for name, _ in units}
+        check_finite(_split(units, scores), _split(units, mask), every)
+        return program(scores, mask, count)
+
+    return select
 
 
-def split(structure: Structure, units: jax.Array) -> dict[str, jax.Array]:
+def _split(units: _Units, values: jax.Array) -> dict[str, jax.Array]:
     """A vector over all units, group after group, as one array for each group by name."""
-    ends = np.cumsum([group.units for group in structure.groups])[:-1]
-    names = [group.name for group in structure.groups]
-    return dict(zip(names, jnp.split(units, ends), strict=True))
+    ends = np.cumsum([number for _, number in units])[:-1]
+    return dict(zip((name for name, _ in units), jnp.split(values, ends), strict=True))
 
 
 def _best_of_each(
-    structure: Structure, scores: jax.Array, mask: jax.Array, counts: UnitCounts
+    units: _Units, scores: jax.Array, mask: jax.Array, counts: UnitCounts
 ) -> jax.Array:
     """The best live units of each group, as a vector over all units; ties go to the earlier."""
-    every = {group.name: True for group in structure.groups}
+    every = {name: True for name, _ in units}
     kept = layerwise().select(
-        split(structure, scores), split(structure, mask), dict(counts), prunable=every
+        _split(units, scores), _split(units, mask), dict(counts), prunable=every
     )
     return jnp.concatenate([kept[name] for name in every])
 

@@ -6,15 +6,19 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
-from lth_jax import trees
+from lth_jax import text, trees
+from lth_jax.pruning.compiled import compiled
 from lth_jax.structure.choices import settle
 from lth_jax.structure.constraints import Axes, Links, Prefer, Solution, major
 from lth_jax.structure.graph import Block, Value, trace
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Slot(NamedTuple):
@@ -29,6 +33,10 @@ class Slot(NamedTuple):
     leaf: str
     axis: int
     indices: np.ndarray
+
+    def __repr__(self) -> str:
+        units, each = self.indices.shape
+        return f"Slot({self.leaf}:{self.axis}, {units} units of {each})"
 
 
 class Group(NamedTuple):
@@ -56,6 +64,11 @@ class Group(NamedTuple):
         """Whether the network without some units computes what the masked network computes."""
         return not self.inexact
 
+    def __repr__(self) -> str:
+        slots = ", ".join(f"{slot.leaf}:{slot.axis}" for slot in self.slots)
+        exact = "exact" if self.exact else f"inexact: {'; '.join(self.inexact)}"
+        return f"Group({self.name}, {self.units} units of {slots}; {exact})"
+
 
 class Program(NamedTuple):
     """A function's graph with the component of every index of every value."""
@@ -70,7 +83,7 @@ class Program(NamedTuple):
     out_tree: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Structure:
     """What `find_groups` found.
 
@@ -123,12 +136,42 @@ class Structure:
             components=tuple(itertools.compress(self.components, stays)),
         )
 
+    def __repr__(self) -> str:
+        if not self.groups:
+            return "Structure without groups: no slice can be removed (see `pinned`)"
+        rows = [
+            (
+                group.name,
+                str(group.units),
+                str(len({slot.leaf for slot in group.slots})),
+                "; ".join(group.inexact) or "exact",
+            )
+            for group in self.groups
+        ]
+        return text.table(("group", "units", "leaves", "compacted"), rows)
+
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""
         for group in self.groups:
             if group.name == name:
                 return group
         raise KeyError(f"no group is called {name!r}; there are {[g.name for g in self.groups]}")
+
+
+def compiled_with(
+    f: Callable[Concatenate[Structure, P], T],
+) -> Callable[Concatenate[Structure, P], T]:
+    """`f(structure, …)`, compiled outside of a trace; programs last as long as the structure."""
+
+    @functools.wraps(f)
+    def call(structure: Structure, *args: P.args, **kwargs: P.kwargs) -> T:
+        programs = vars(structure).setdefault("_programs", {})
+        if f not in programs:
+            programs[f] = compiled(functools.partial(f, structure))
+        result: T = programs[f](*args, **kwargs)
+        return result
+
+    return call
 
 
 def find_groups(

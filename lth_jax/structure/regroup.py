@@ -5,9 +5,11 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, require, resolve
+from lth_jax.pruning.compiled import compiled
 from lth_jax.types import Key, Mask, Prunable
 
 
+@compiled
 def regroup(
     mask: Mask, prunable: Prunable, *, height: int = 16, layouts: Layouts | None = None
 ) -> Mask:
@@ -53,6 +55,7 @@ def regroup(
     return trees.map_named(leaf, mask, prunable)
 
 
+@compiled
 def shuffle_blocks(
     key: Key, mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None
 ) -> Mask:

@@ -11,13 +11,14 @@ from lth_jax import trees
 from lth_jax.pruning.granularity import Granularity, Reduction
 from lth_jax.pruning.granularity import groups as grouped
 from lth_jax.structure.compact import UnitMask
-from lth_jax.structure.groups import Group, Slot, Structure
+from lth_jax.structure.groups import Group, Slot, Structure, compiled_with
 from lth_jax.types import Mask, Prunable, Scores
 
 UnitScores = dict[str, jax.Array]
 """For each group by name, float `[units]`; higher = keep."""
 
 
+@compiled_with
 def expand(structure: Structure, units: UnitMask) -> Mask:
     """The leaf mask of a unit mask: an entry is kept if all units that own it are.
 
@@ -67,6 +68,7 @@ def _owners(structure: Structure, slots: Iterable[tuple[Slot, int]]) -> np.ndarr
     return owner
 
 
+@compiled_with
 def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
     """The unit mask of a leaf mask: a unit is kept unless one of its slices is empty.
 

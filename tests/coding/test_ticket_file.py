@@ -60,7 +60,7 @@ def test_a_linen_dict_comes_back_without_a_template(linen, tmp_path):
     params, mask, prunable = linen
     about = {"config_hash": "00ff", "level": 3, "replicate": 0, "criterion": "magnitude"}
     path = tmp_path / "a.ticket"
-    coding.save(path, coding.encode(mask, params, prunable=prunable, provenance=about))
+    coding.save(path, mask, params, prunable=prunable, provenance=about)
     found = coding.load(path)
     chex.assert_trees_all_equal_structs(found.params, params)
     assert_same(found.mask, mask)
@@ -189,7 +189,7 @@ def test_an_initialiser_that_changed_is_noticed():
 def test_one_leaf_is_read_alone(linen, tmp_path, monkeypatch):
     params, mask, prunable = linen
     path = tmp_path / "a.ticket"
-    coding.save(path, coding.encode(mask, params, prunable=prunable))
+    coding.save(path, mask, params, prunable=prunable)
     whole = masked(params, mask)
     read = []
     monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self))
@@ -204,7 +204,7 @@ def test_one_leaf_is_read_alone(linen, tmp_path, monkeypatch):
 
 def test_one_mask_of_a_ticket_at_initialisation(tmp_path):
     mask, data = initial_ticket()
-    coding.save(tmp_path / "i.ticket", data)
+    (tmp_path / "i.ticket").write_bytes(data)
     found = coding.load_leaf(tmp_path / "i.ticket", "w")
     assert found.values is None and (found.mask == mask["w"]).all()
 
@@ -213,7 +213,7 @@ def test_inspect_reads_the_header_only(linen, tmp_path):
     params, mask, prunable = linen
     data = coding.encode(mask, params, prunable=prunable, provenance={"level": 2})
     path = tmp_path / "a.ticket"
-    coding.save(path, data)
+    coding.save(path, mask, params, prunable=prunable, provenance={"level": 2})
     found = coding.inspect(path)
     assert found.manifest.provenance == {"level": 2}
     assert [leaf.name for leaf in found.manifest.leaves] == trees.names(params)
@@ -222,17 +222,17 @@ def test_inspect_reads_the_header_only(linen, tmp_path):
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(linen, tmp_path, monkeypatch):
-    _, mask, prunable = linen
+    params, mask, prunable = linen
     path = tmp_path / "a.ticket"
     data = coding.encode(mask, prunable=prunable)
-    coding.save(path, data)
+    coding.save(path, mask, prunable=prunable)
 
     def fail(*_):
         raise OSError("the disk is full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(StoreError, match=r"a\.ticket cannot be written: the disk is full"):
-        coding.save(path, b"half")
+        coding.save(path, mask, params, prunable=prunable)
     assert path.read_bytes() == data
     assert [p.name for p in tmp_path.iterdir()] == ["a.ticket"]
 

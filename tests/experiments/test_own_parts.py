@@ -50,7 +50,9 @@ def test_own_network_and_data_train(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NnxNet", "eqx_net"])
 def test_networks_of_other_frameworks_train(tmp_path, name):
-    assert run(tmp_path, **{"model.name": HERE + name, "controls": ("reinit",)}).arms[-1] == "reinit"
+    assert (
+        run(tmp_path, **{"model.name": HERE + name, "controls": ("reinit",)}).arms[-1] == "reinit"
+    )
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_the_top_of_the_spectrum_is_that_of_the_whole_matrix(name):
 def test_a_ticket_survives_its_file(name, tmp_path):
     _, params, _, _, mask = ticket(name)
     prunable = masks.prunable_leaves(params)
-    coding.save(tmp_path / "one.ticket", coding.encode(mask, params, prunable=prunable))
+    coding.save(tmp_path / "one.ticket", mask, params, prunable=prunable)
     loaded = coding.load(tmp_path / "one.ticket")
     for ours, theirs in ((loaded.params, params), (loaded.mask, mask)):
         assert trees.names(ours) == trees.names(theirs)

@@ -35,7 +35,7 @@ def makers(params):
     return {
         "masked": lth.masked(adam, mask),
         "static": static_sparse(adam, lambda params: mask),
-        "gradual": lth.gradual(adam, PRUNER, counts, every=1, prunable=prunable),
+        "gradual": lth.gradual(adam, PRUNER, counts, Events(), prunable=prunable),
         "set": lth.sparse_evolution(
             adam, lambda params: mask, events, key=jax.random.key(1), prunable=prunable
         ),

@@ -32,7 +32,7 @@ SPARSE = {
     "masked": lambda inner: transforms.masked(inner, MASK),
     "static": lambda inner: transforms.static_sparse(inner, START),
     "gradual": lambda inner: transforms.gradual(
-        inner, PRUNER, COUNTS, every=2, begin=1, prunable=PRUNABLE
+        inner, PRUNER, COUNTS, Events(every=2, begin=1), prunable=PRUNABLE
     ),
     "set": lambda inner: transforms.sparse_evolution(
         inner, START, EVENTS, key=jax.random.key(3), fraction=0.5, prunable=PRUNABLE

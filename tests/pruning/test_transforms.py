@@ -1,5 +1,7 @@
 """Sparse training: masked means masked, events are exact, rare, and each member's own."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,9 +114,7 @@ def owning(name):
     adam = optax.adam(0.1)
     return {
         "static": lambda key: transforms.static_sparse(adam, start),
-        "gradual": lambda key: transforms.gradual(
-            adam, PRUNER, counts, every=3, begin=2, prunable=PRUNABLE
-        ),
+        "gradual": lambda key: transforms.gradual(adam, PRUNER, counts, events, prunable=PRUNABLE),
         "set": lambda key: transforms.sparse_evolution(
             adam, start, events, key=key, prunable=PRUNABLE
         ),
@@ -196,7 +196,7 @@ def test_the_inner_optimizer_never_sees_a_pruned_weight(kind):
     counts = trees.stack([SCOPE.counts(PARAMS, d, prunable=PRUNABLE) for d in (0.5, 0.2)])
     tx = {
         "masked": transforms.masked(spy),
-        "gradual": transforms.gradual(spy, PRUNER, counts, every=1, prunable=PRUNABLE),
+        "gradual": transforms.gradual(spy, PRUNER, counts, Events(1), prunable=PRUNABLE),
         "rigl": transforms.rigl(spy, lambda params: MASK, Events(1, end=9), prunable=PRUNABLE),
     }[kind]
     params, state = PARAMS, tx.init(PARAMS)
@@ -214,7 +214,7 @@ def test_the_inner_optimizer_never_sees_a_pruned_weight(kind):
 def test_the_step_at_an_event_is_that_on_the_masked_weights():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.lamb(0.1, weight_decay=0.1))
     counts = trees.stack([SCOPE.counts(PARAMS, 0.1, prunable=PRUNABLE)])
-    tx = transforms.gradual(inner, PRUNER, counts, every=9, prunable=PRUNABLE)
+    tx = transforms.gradual(inner, PRUNER, counts, Events(9), prunable=PRUNABLE)
     found, state = tx.update(grads_of(PARAMS, 1), tx.init(PARAMS), PARAMS)
     start = masks.apply_mask(state.mask, PARAMS)
     grads = masks.apply_mask(state.mask, grads_of(PARAMS, 1))
@@ -280,3 +280,18 @@ def test_members_of_members_have_events_too():
     f = jax.jit(jax.vmap(jax.vmap(lambda c, s: when(c, lambda x: -x, s))))
     conditions = jnp.array([[True, False], [False, False]])
     assert f(conditions, jnp.ones((2, 2))).tolist() == [[-1.0, 1.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("name", ["gradual", "sparse_evolution", "rigl", "straight_through"])
+def test_all_take_events(name):
+    parameters = inspect.signature(getattr(transforms, name)).parameters
+    assert parameters["events"].annotation is Events
+    assert not {"every", "begin", "end"} & set(parameters)
+
+
+@pytest.mark.parametrize(("end", "last"), [(2**31 - 1, 4), (5, 8)])
+def test_gradual_pruning_ends_with_its_counts_or_its_events(end, last):
+    counts, events = jnp.array([12, 8, 4]), Events(every=2, begin=1, end=end)
+    tx = transforms.gradual(optax.sgd(0.1), PRUNER, counts, events, prunable=PRUNABLE)
+    _, states = run(tx, PARAMS, 8)
+    assert states.mask["w"].sum((1, 2)).tolist() == [48, 12, 12, 8, 8, last, last, last]

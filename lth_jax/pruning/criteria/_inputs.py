@@ -1,6 +1,7 @@
 """What every criterion asks of its arguments, and the one precision in which scores are made."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.pruning.checks import check_params
+from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Key, Mask, Params, Scores
 
@@ -35,18 +37,35 @@ class Criterion(Protocol):
         """The scores of `params` under `mask`."""
 
 
-def named(name: str) -> Callable[[Criterion], Criterion]:
-    """Gives a criterion the name by which errors and reports refer to it.
+def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
+    """The criterion that calls a function with those inputs that it takes.
+
+    Its name is the one by which errors and reports refer to it. It compiles itself.
 
     >>> named("mine")(lambda params, mask, **_: params).__name__
     'mine'
     """
 
-    def rename(criterion: Any) -> Criterion:
-        criterion.__name__ = criterion.__qualname__ = name
-        return criterion
+    def wrap(score: Callable[..., Scores]) -> Criterion:
+        parameters = inspect.signature(score).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    return rename
+        def criterion(
+            params: Params,
+            mask: Mask,
+            *,
+            key: Key | None = None,
+            batches: Sequence[Any] | None = None,
+            initial: Params | None = None,
+        ) -> Scores:
+            given = {"key": key, "batches": batches, "initial": initial}
+            taken = {n: x for n, x in given.items() if every or n in parameters}
+            return score(params, mask, **taken)
+
+        criterion.__name__ = criterion.__qualname__ = name
+        return compiled(criterion)
+
+    return wrap
 
 
 def name_of(criterion: Criterion) -> str:
@@ -80,9 +99,9 @@ def require(name: str, value: Any, criterion: str, what: str) -> Any:
     return value
 
 
-def require_key(key: Any, criterion: str) -> Key:
+def require_key(given: Any, criterion: str) -> Key:
     """The key, or a clear error where it is missing or not a typed key."""
-    key = require("key", key, criterion, "a typed PRNG key such as jax.random.key(0)")
+    key: Key = require("key", given, criterion, "a typed PRNG key such as jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", jnp.float32), jax.dtypes.prng_key):
         raise TypeError(f"`key` must be a typed PRNG key (jax.random.key), not {type(key)}.")
     return key

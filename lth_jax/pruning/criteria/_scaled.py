@@ -265,7 +265,8 @@ def _cond(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
         return lambda *operands: list(map(_close, evaluate(branch, operands)))
 
     branches = [run(branch) for branch in eqn.params["branches"]]
-    return lax.switch(ins[0].value, branches, *map(_close, ins[1:]))
+    results: list[Scaled] = lax.switch(ins[0].value, branches, *map(_close, ins[1:]))
+    return results
 
 
 _RULES: dict[str, Callable[[Any, list[Scaled]], list[Scaled]]] = {

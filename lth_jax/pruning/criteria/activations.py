@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.pruning.criteria._inputs import Criterion, kept, named, require_batches, widen
+from lth_jax.types import Mask, Params, Scores
 
 Inputs = Callable[[Any, Any], dict[str, jax.Array]]
 """`inputs(params, batch) -> {leaf name: Σ x²}`, each of the shape of the leaf."""
@@ -47,8 +48,7 @@ def wanda(inputs: Inputs) -> Criterion:
     """
 
     @named("wanda")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         weights, norms = _input_norms(inputs, params, mask, batches, "wanda")
         return trees.map_named(lambda n, w: jnp.abs(widen(w)) * norms.get(n, 1.0), weights)
 
@@ -80,8 +80,7 @@ def activation_norms(inputs: Inputs) -> Criterion:
     """
 
     @named("activation_norms")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         weights, norms = _input_norms(inputs, params, mask, batches, "activation_norms")
         return trees.map_named(lambda n, w: norms.get(n, jnp.zeros_like(widen(w))), weights)
 

@@ -21,6 +21,7 @@ from lth_jax.pruning.criteria._inputs import (
     widen,
 )
 from lth_jax.pruning.criteria.gradients import Loss, hessian_product
+from lth_jax.types import Mask, Params, Scores
 
 
 def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
@@ -51,8 +52,7 @@ def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
         raise ValueError(f"`chunk` must be at least 1 example, not {chunk}.")
 
     @named("fisher")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         batches = require_batches(batches, "fisher")
         weights = kept(params, mask)
         diagonal = weighted_mean(
@@ -93,13 +93,12 @@ def obd(loss: Loss, *, probes: int = 1) -> Criterion:
         raise ValueError(f"`probes` must be at least 1 random vector, not {probes}.")
 
     @named("obd")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del initial
+    def criterion(params: Params, mask: Mask, key: Any, batches: Any) -> Scores:
         key = require_key(key, "obd")
         batches = require_batches(batches, "obd")
         weights = kept(params, mask)
 
-        def add_probe(total, i):
+        def add_probe(total: Any, i: jax.Array) -> tuple[Any, None]:
             v = kept(_signs(jax.random.fold_in(key, i), weights), mask)
             product = hessian_product(loss, weights, v, batches)
             return jax.tree.map(lambda t, a, b: t + widen(a) * b / probes, total, v, product), None

@@ -46,7 +46,7 @@ def linen_inputs(forward: Callable[..., Any], layers: tuple[Any, ...] | None = N
     linear = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvTranspose, nn.Embed)
     layers = linear if layers is None else layers
 
-    def intercept(call, args, kwargs, context):
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module: Any = context.module
         # Not mutable inside `_linen_sums`, so that a layer does not intercept itself for ever.
         watched = module.scope is not None and module.scope.is_mutable_collection(COLLECTION)
@@ -131,7 +131,7 @@ def _noting(layer: type) -> type:
     """The subclass of an NNX layer that adds up its squared inputs in the variable `noted`."""
     from flax import nnx
 
-    def call(self, x, *args, **kwargs):
+    def call(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         sums = _nnx_sums(layer, self, x, args, kwargs)
         if hasattr(self, "noted"):  # called before in this pass: its inputs add up
             sums = jax.tree.map(jnp.add, sums, self.noted.get_value())

@@ -20,6 +20,7 @@ from lth_jax.pruning.criteria._inputs import (
     weighted_mean,
     widen,
 )
+from lth_jax.types import Mask, Params, Scores
 
 Loss = Callable[[Any, Any], jax.Array]
 """`loss(params, batch)`: a scalar, the mean over the examples of the batch."""
@@ -44,8 +45,7 @@ def saliency(loss: Loss) -> Criterion:
     """
 
     @named("saliency")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         return _saliency("saliency", loss, params, mask, batches)
 
     return criterion
@@ -72,8 +72,7 @@ def snip(loss: Loss) -> Criterion:
     """
 
     @named("snip")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         scores = _saliency("snip", loss, params, mask, batches)
         total = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(scores))
         # A network at rest has no sensitivity anywhere: zeros, not 0/0.
@@ -108,8 +107,7 @@ def grasp(loss: Loss) -> Criterion:
     """
 
     @named("grasp")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, initial
+    def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         batches = require_batches(batches, "grasp")
         weights = kept(params, mask)
         flow = kept(_gradient(loss, weights, batches), mask)

@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lth_jax.pruning.criteria._inputs import Criterion, name_of, named, require_batches
+from lth_jax.types import Mask, Params, Scores
 
 
 def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
@@ -43,7 +45,7 @@ def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
         raise ValueError(f"`weights` must be finite and not all 0, got {weights}.")
 
     @named(f"by_group({name_of(criterion)})")
-    def scored(params, mask, *, key=None, batches=None, initial=None):
+    def scored(params: Params, mask: Mask, key: Any, batches: Any, initial: Any) -> Scores:
         batches = require_batches(batches, "by_group")
         if len(batches) != len(weights):
             raise ValueError(

@@ -9,6 +9,7 @@ import optax
 from lth_jax import trees
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import Criterion, named, widen
+from lth_jax.types import Mask, Params, Scores
 
 
 class MovementState(NamedTuple):
@@ -39,8 +40,7 @@ def movement_pruning(accumulated: Any) -> Criterion:
     """
 
     @named("movement_pruning")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         check_params(params)
         check_mask(mask, params)
         trees.check_same_structure("accumulated", accumulated, "params", params)
@@ -67,10 +67,12 @@ def track_movement() -> optax.GradientTransformation:
       [-1.0, 3.0]
     """
 
-    def init(params):
+    def init(params: Params) -> MovementState:
         return MovementState(jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params))
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Params, state: Any, params: Params | None = None
+    ) -> tuple[Params, MovementState]:
         if params is None:
             raise ValueError("`track_movement` needs `params`: call update(grads, state, params).")
         movement = jax.tree.map(

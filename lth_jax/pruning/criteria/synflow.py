@@ -16,6 +16,7 @@ from lth_jax.pruning.criteria._scaled import (
     times_power,
 )
 from lth_jax.pruning.masks import apply_mask
+from lth_jax.types import Mask, Params, Scores
 
 _RANGE = 32  # of the exponent of R in the scores: wide, and squares of scores stay in float32
 
@@ -89,8 +90,7 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
         return jax.tree.unflatten(structure, found)
 
     @named("synflow")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         check_params(params)
         return scores(jax.tree.map(jnp.abs, apply_mask(mask, params)))
 

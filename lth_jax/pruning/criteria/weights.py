@@ -5,13 +5,15 @@ In the equations `w` is the weight now (Zhou's `w_f`, final) and `w₀` the same
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.layouts import Layouts, from_layers, map_layers, resolve
+from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning.checks import check_mask, check_params
+from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.criteria._inputs import (
     Criterion,
     kept,
@@ -20,8 +22,10 @@ from lth_jax.pruning.criteria._inputs import (
     require_key,
     widen,
 )
+from lth_jax.types import Mask, Params, Scores
 
 
+@shared
 def random() -> Criterion:
     """Scores drawn uniformly from [0, 1), independent of the weights.
 
@@ -39,8 +43,7 @@ def random() -> Criterion:
     """
 
     @named("random")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del batches, initial
+    def criterion(params: Params, mask: Mask, key: Any) -> Scores:
         check_params(params)
         check_mask(mask, params)
         key = require_key(key, "random")
@@ -54,6 +57,7 @@ def random() -> Criterion:
     return criterion
 
 
+@shared
 def magnitude() -> Criterion:
     """The magnitude `|w|` (Han et al. 2015; "large final" in Zhou et al. 2019).
 
@@ -68,6 +72,7 @@ def magnitude() -> Criterion:
     return _of_final("magnitude", jnp.abs)
 
 
+@shared
 def small_final() -> Criterion:
     """`-|w|`: keeps the smallest weights (Zhou et al. 2019).
 
@@ -79,6 +84,7 @@ def small_final() -> Criterion:
     return _of_final("small_final", lambda w: -jnp.abs(w))
 
 
+@shared
 def large_init() -> Criterion:
     """`|w₀|`: the magnitude at initialisation (Zhou et al. 2019). Needs `initial`.
 
@@ -90,6 +96,7 @@ def large_init() -> Criterion:
     return _of_both("large_init", lambda w, w0: jnp.abs(w0))
 
 
+@shared
 def small_init() -> Criterion:
     """`-|w₀|`: keeps the weights that started smallest (Zhou et al. 2019). Needs `initial`.
 
@@ -101,6 +108,7 @@ def small_init() -> Criterion:
     return _of_both("small_init", lambda w, w0: -jnp.abs(w0))
 
 
+@shared
 def large_init_large_final(alpha: float = 1.0) -> Criterion:
     """`min(α|w|, |w₀|)`: large at both ends (Zhou et al. 2019). Needs `initial`.
 
@@ -118,6 +126,7 @@ def large_init_large_final(alpha: float = 1.0) -> Criterion:
     )
 
 
+@shared
 def small_init_small_final(alpha: float = 1.0) -> Criterion:
     """`-max(α|w|, |w₀|)`: small at both ends (Zhou et al. 2019). Needs `initial`.
 
@@ -134,6 +143,7 @@ def small_init_small_final(alpha: float = 1.0) -> Criterion:
     )
 
 
+@shared
 def magnitude_increase() -> Criterion:
     """`|w| - |w₀|`: how far the weight has moved away from zero (Zhou et al. 2019).
 
@@ -147,6 +157,7 @@ def magnitude_increase() -> Criterion:
     return _of_both("magnitude_increase", lambda w, w0: jnp.abs(w) - jnp.abs(w0))
 
 
+@shared
 def movement() -> Criterion:
     """`|w - w₀|`: how far the weight has moved at all (Zhou et al. 2019). Needs `initial`.
 
@@ -161,6 +172,7 @@ def movement() -> Criterion:
     return _of_both("movement", lambda w, w0: jnp.abs(w - w0))
 
 
+@shared
 def large_final_same_sign() -> Criterion:
     """`max(0, w·sign(w₀))`: large now, and on the side of zero it began on (Zhou et al. 2019).
 
@@ -175,6 +187,7 @@ def large_final_same_sign() -> Criterion:
     return _of_both("large_final_same_sign", lambda w, w0: jnp.maximum(w * jnp.sign(w0), 0.0))
 
 
+@shared
 def large_final_different_sign() -> Criterion:
     """`max(0, -w·sign(w₀))`: large now, but across zero from where it began (Zhou et al. 2019).
 
@@ -188,6 +201,7 @@ def large_final_different_sign() -> Criterion:
     return _of_both("large_final_different_sign", lambda w, w0: jnp.maximum(-w * jnp.sign(w0), 0.0))
 
 
+@shared
 def lamp(*, layouts: Layouts | None = None) -> Criterion:
     """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each layer.
 
@@ -204,18 +218,11 @@ def lamp(*, layouts: Layouts | None = None) -> Criterion:
     """
 
     @named("lamp")
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         weights = kept(params, mask)
         known = resolve(weights, layouts)
 
-        def leaf(name: str, w: jax.Array) -> jax.Array:
-            layout = known.get(name)
-            if layout is None or not layout.stacked:
-                return _lamp(w)
-            return from_layers(map_layers(_lamp, w, layout), layout, w.shape)
-
-        return trees.map_named(leaf, weights)
+        return trees.map_named(lambda name, w: map_layers(_lamp, known.get(name), w), weights)
 
     return criterion
 
@@ -235,8 +242,7 @@ def _of_final(name: str, f: Callable[[jax.Array], jax.Array]) -> Criterion:
     """The criterion `f(w)`."""
 
     @named(name)
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches, initial
+    def criterion(params: Params, mask: Mask) -> Scores:
         check_params(params)
         check_mask(mask, params)
         return jax.tree.map(lambda w: f(widen(w)), params)
@@ -248,8 +254,7 @@ def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Crite
     """The criterion `f(w, w₀)`."""
 
     @named(name)
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del key, batches
+    def criterion(params: Params, mask: Mask, initial: Any) -> Scores:
         check_params(params)
         check_mask(mask, params)
         initial = require_initial(initial, params, name)

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, require, resolve
 from lth_jax.pruning.checks import check_prunable
+from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.granularity.units import Granularity, Reduction, Units
 from lth_jax.types import Mask, Prunable, Scores
 
 
+@shared
 def rows(reduction: Reduction = jnp.sum) -> Granularity:
     """Everything that reads one input: the slices along the inputs.
 
@@ -29,6 +31,7 @@ def rows(reduction: Reduction = jnp.sum) -> Granularity:
     return _grouped("rows", lambda leaf: (leaf.matrix, (0, 2)), reduction)
 
 
+@shared
 def columns(reduction: Reduction = jnp.sum) -> Granularity:
     """Everything that makes one output, a neuron or a channel: the slices along the outputs.
 
@@ -46,6 +49,7 @@ output_channels = columns
 """The filters of a convolution: its kernel's columns, by the name the literature uses."""
 
 
+@shared
 def kernels(reduction: Reduction = jnp.sum) -> Granularity:
     """The window between one input and one output channel; in a dense kernel a single weight.
 
@@ -61,6 +65,7 @@ def kernels(reduction: Reduction = jnp.sum) -> Granularity:
     return _grouped("kernels", lambda leaf: (leaf.matrix, (0, 2, 3)), reduction)
 
 
+@shared
 def heads(reduction: Reduction = jnp.sum) -> Granularity:
     """The slices of a kernel along its attention heads; for leaves whose layout has heads.
 
@@ -95,6 +100,7 @@ def heads(reduction: Reduction = jnp.sum) -> Granularity:
     return _grouped("heads", boxes, reduction)
 
 
+@shared
 def blocks(height: int, width: int, reduction: Reduction = jnp.sum) -> Granularity:
     """Blocks of `height` inputs × `width` outputs, at each place of a window.
 
@@ -233,4 +239,4 @@ def _grouped(name: str, boxes: Callable[[Leaf], Boxes], reduction: Reduction) ->
         leaves = leaves_of(purpose, mask, prunable, layouts)
         return map_leaves(leaf_mask, leaves, unit_mask, mask)
 
-    return Granularity(to_units, to_leaves)
+    return Granularity(to_units, to_leaves, name)

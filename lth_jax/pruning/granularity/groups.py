@@ -9,6 +9,7 @@ import numpy as np
 from lth_jax import trees
 from lth_jax.layouts import Layouts
 from lth_jax.pruning.checks import check_prunable
+from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.granularity.units import Granularity, Reduction, Units
 from lth_jax.types import Mask, Prunable, Scores
 
@@ -39,8 +40,18 @@ def groups(
     >>> hidden.to_units(scores, mask, prunable={"a": True, "b": True}).scores.tolist()
     [3.0, 12.0]
     """
-    ids = {name: {a: np.asarray(i) for a, i in axes.items()} for name, axes in members.items()}
-    used = np.unique(np.concatenate([i for axes in ids.values() for i in axes.values()]))
+    axes = ((name, axis, ids) for name, of in members.items() for axis, ids in of.items())
+    return _groups(tuple((n, a, tuple(np.asarray(ids).tolist())) for n, a, ids in axes), reduction)
+
+
+@shared  # equal groups, found again, have the same pruners
+def _groups(
+    axes: tuple[tuple[str, int, tuple[int, ...]], ...], reduction: Reduction
+) -> Granularity:
+    ids: dict[str, dict[int, np.ndarray]] = {}
+    for name, axis, groups_of in axes:
+        ids.setdefault(name, {})[axis] = np.array(groups_of, int)
+    used = np.unique(np.concatenate([of for found in ids.values() for of in found.values()]))
     number = int(used.max()) + 1
     if not set(range(number)) <= set(used.tolist()):
         raise ValueError(
@@ -78,10 +89,12 @@ def groups(
 
         return trees.map_named(leaf_mask, prunable, mask)
 
-    return Granularity(to_units, to_leaves)
+    return Granularity(to_units, to_leaves, f"{number} groups")
 
 
-def _group_sizes(ids: dict, number: int, mask: Mask, prunable: Prunable) -> np.ndarray:
+def _group_sizes(
+    ids: dict[str, dict[int, np.ndarray]], number: int, mask: Mask, prunable: Prunable
+) -> np.ndarray:
     """The number of weights that each group is charged with (host)."""
     chosen = dict(zip(trees.names(mask), check_prunable(prunable, mask), strict=True))
     shapes = {name: m.shape for name, m in zip(chosen, jax.tree.leaves(mask), strict=True)}

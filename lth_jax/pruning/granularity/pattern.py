@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax.layouts import Layouts
+from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.granularity.boxes import Leaf, check_divides, leaves_of, map_leaves
 from lth_jax.pruning.granularity.units import Granularity, Units, weights
 from lth_jax.types import Mask, Prunable, Scores
 
 
+@shared
 def n_m(n: int, m: int, along: Literal["inputs", "outputs"] = "inputs") -> Granularity:
     """At most `n` kept of every `m` neighbours (2:4, 4:8, …), the best of them.
 
@@ -56,7 +58,7 @@ def n_m(n: int, m: int, along: Literal["inputs", "outputs"] = "inputs") -> Granu
         eligible = map_leaves(best, leaves, scores, mask)
         return weights.to_units(scores, eligible, prunable=prunable, layouts=layouts)
 
-    return Granularity(to_units, weights.to_leaves)
+    return Granularity(to_units, weights.to_leaves, f"n_m({n}, {m})")
 
 
 def _best_of_axis(scores: jax.Array, live: jax.Array, n: int, axis: int) -> jax.Array:

@@ -39,10 +39,15 @@ class Granularity(NamedTuple):
       to_units: `(scores, mask, *, prunable, layouts=None) -> Units`.
       to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`; never keeps what `mask`
         does not.
+      name: for people.
     """
 
     to_units: Callable[..., Units]
     to_leaves: Callable[..., Mask]
+    name: str = "a granularity"
+
+    def __repr__(self) -> str:
+        return f"Granularity({self.name})"
 
 
 def l1(scores: jax.Array, axis: Any = None, keepdims: bool = False) -> jax.Array:
@@ -98,5 +103,5 @@ def _stacks(mask: Mask, layouts: Layouts | None) -> dict[str, Layout]:
     return {name: layout for name, layout in known.items() if layout.stacked}
 
 
-weights = Granularity(_weights_to_units, _weights_to_leaves)
+weights = Granularity(_weights_to_units, _weights_to_leaves, "weights")
 """Every weight is a unit of its own."""

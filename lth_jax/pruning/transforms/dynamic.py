@@ -13,7 +13,7 @@ import optax
 
 from lth_jax import trees
 from lth_jax.keys import as_threefry
-from lth_jax.layouts import Layouts, from_layers, resolve, to_layers
+from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.events import when
@@ -39,24 +39,22 @@ def gradual(
     inner: optax.GradientTransformation,
     pruner: Pruner,
     counts: Count,
+    events: Events,
     *,
-    every: int,
-    begin: int = 0,
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
     """Gradual pruning during training (Zhu & Gupta, 2017, "To prune, or not to prune").
 
-    Event i, at update `begin + i·every`, prunes to `counts[i]`; then the step is taken under the
-    new mask.
+    Event i prunes to `counts[i]`; then the step is taken under the new mask. There are as many
+    events as counts, or fewer where `events` end before.
 
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       counts: the counts of all events, stacked along a first axis: `trees.stack` of
         `scope.counts(params, schedule(i), prunable=prunable)` for i = 1, 2, ….
-      every: updates between events.
-      begin: the update of the first event.
+      events: at which updates.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -65,18 +63,19 @@ def gradual(
     >>> pruner = prune.prune(lambda params, mask, **_: jax.tree.map(jnp.abs, params), scope)
     >>> to = schedules.cubic(1, final=0.5)
     >>> counts = trees.stack([scope.counts(params, to(1), prunable=prunable)])
-    >>> tx = gradual(optax.sgd(0.1), pruner, counts, every=10, prunable=prunable)
+    >>> tx = gradual(optax.sgd(0.1), pruner, counts, Events(every=10), prunable=prunable)
     >>> _, state = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
     >>> optax.tree.get(state, "mask")["w"].tolist()
     [[True, False]]
     """
-    number = jax.tree.leaves(counts)[0].shape[0]
-    events = Events(every, begin, begin + every * number)
+    last = events.begin + events.every * jax.tree.leaves(counts)[0].shape[0]
+    events = events._replace(end=min(events.end, last))
 
     def revise(
         mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params, counts: Count
     ) -> Revision:
-        count = trees.index(counts, (step - begin) // every)
+        number = (step - events.begin) // events.every
+        count = trees.index(counts, number)
         new, info = pruner.with_info(params, mask, count, prunable=prunable, layouts=layouts)
         return new, scores.is_bad(info)
 
@@ -295,19 +294,14 @@ def _drop_and_grow(
         return jnp.where(bad, m, new), bad
 
     check_prunable(prunable, mask)
-    known, undecided = resolve(mask, layouts), []
+    known, undecided = resolve(mask, layouts), list[jax.Array]()
 
-    def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
+    def leaf(name: str, use: bool, m: jax.Array, p: jax.Array, g: jax.Array) -> Any:
         if not use:
             return m
-        layout = known.get(name)
-        if layout is None or not layout.stacked:
-            new, bad = revise(m, p, g)
-        else:
-            layers, bad = jax.vmap(revise)(*(to_layers(x, layout) for x in (m, p, g)))
-            new = from_layers(layers, layout, m.shape)
-        undecided.append(jnp.any(bad))
-        return new
+        revised: Revision = map_layers(revise, known.get(name), m, p, g)
+        undecided.append(jnp.any(revised[1]))
+        return revised[0]
 
     new = trees.map_named(leaf, prunable, mask, params, growth)
     return new, jnp.any(jnp.stack(undecided))
