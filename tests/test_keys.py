@@ -245,7 +245,7 @@ def test_seeds_are_32_bits():
 
 
 MASK = np.ones((2, 2), bool)
-PAIR = (np.ones((9, 2), np.float32), np.arange(9) % 2)
+PAIR = (np.ones((30, 2), np.float32), np.arange(30) % 2)
 TASK = Task(MLP((2,)), PAIR, optimizer=optax.sgd(0.1), batch_size=1, steps=1)
 LOAD = {"data_dir": "nowhere", "validation": 10}
 SEEDED = {

@@ -19,7 +19,7 @@ from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
 from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.result import Result, Table, Ticket
+from lth_jax.lottery.result import Result, StoredTicket, Table
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
@@ -55,9 +55,9 @@ __all__ = [
     "Seeds",
     "Spec",
     "Splits",
+    "StoredTicket",
     "Table",
     "Task",
-    "Ticket",
     "arms_programs",
     "check_experiments",
     "check_ladder",

@@ -76,7 +76,7 @@ class Table(Sequence[dict[str, Any]]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-class Ticket:
+class StoredTicket:
     """One network of a run: its mask, the weights it starts from, and its trained weights.
 
     Attributes:
@@ -218,7 +218,7 @@ class Result:
         """Writes the run's page, pictures and tables into its folder; returns the page's path."""
         return write_report(self._store, find_run(self.path.parent, str(self.path)))
 
-    def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> Ticket:
+    def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> StoredTicket:
         """One network.
 
         Args:
@@ -231,15 +231,15 @@ class Result:
         """
         info = find_run(self.path.parent, str(self.path))
         one = find_stored(self._store, info, arm=arm, level=level, replicate=replicate)
-        return Ticket(self._store, self.path, one, self._task.shapes[0])
+        return StoredTicket(self._store, self.path, one, self._task.shapes[0])
 
-    def tickets(self, level: int, *, arm: str = TICKET) -> list[Ticket]:
+    def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
         """All networks of an arm at a level, by replicate; diverged ones are left out."""
         found: Iterator[Stored] = read_stored(self._store, self.path, (arm,))
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
         like = self._task.shapes[0]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
-        return [Ticket(self._store, self.path, one, like) for one in by_replicate]
+        return [StoredTicket(self._store, self.path, one, like) for one in by_replicate]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:

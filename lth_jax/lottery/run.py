@@ -70,6 +70,7 @@ def run(
       store.Interrupted: a signal came. The same call continues.
 
     >>> import flax.linen as nn, numpy as np, optax
+    >>> from lth_jax.lottery import imp
     >>> x = np.random.default_rng(0).normal(size=(60, 4))
     >>> data = (x, (x[:, 0] > 0).astype(int))
     >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=10)

@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "a.txt")
     >>> with replacing(path) as grown:
-    ...     _ = grown.write_text("to_host")
+    ...     _ = grown.write_text("whole")
     >>> path.read_text()
     'whole'
     """

@@ -57,7 +57,7 @@ def test_a_table_has_means_and_intervals(result):
     assert {"control", "mean"} <= set(result.differences()[0])
     assert "test_accuracy_final" in repr(rows) and "<td>dense</td>" in rows._repr_html_()
     assert rows.to_arrow().num_rows == 7
-    with pytest.raises(ValueError, match=r"`metric` is 'accurate'; there are test_loss"):
+    with pytest.raises(ValueError, match=r"`metric` is 'accurate'; there are early_stop_step"):
         result.table("accurate")
 
 
@@ -66,14 +66,14 @@ def test_a_result_is_shown_with_a_picture(result):
     html = result._repr_html_()
     assert "<table>" in html and "<svg" in html
     assert result.figure("test_accuracy").axes
-    assert result.report().read_text().startswith("<!doctype html>")
+    assert result.report().read_text().startswith("<!DOCTYPE html>")
 
 
 def test_a_ticket_is_saved_and_read(result, tmp_path):
     ticket = result.ticket(level=2, replicate=1)
     assert ticket.density == pytest.approx(0.64, abs=0.02)
     ticket.save(tmp_path / "one.ticket")
-    read = coding.load(tmp_path / "one.ticket", ticket.mask)
+    read = coding.load(tmp_path / "one.ticket", like=ticket.mask)
     for saved, initial in zip(
         jax.tree.leaves(read.params), jax.tree.leaves(ticket.initial), strict=True
     ):

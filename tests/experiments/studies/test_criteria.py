@@ -9,7 +9,7 @@ from experiments.configs.studies import criteria as configs
 from experiments.studies import criteria_ranking as ranking
 from experiments.studies.one_shot import mask_maker
 from lth_jax import trees
-from lth_jax.lottery import Splits
+from lth_jax.data import Dataset
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
@@ -20,7 +20,7 @@ def test_every_criterion_keeps_as_many_weights(name):
     config.study.update(density=0.25, rounds=5, examples=20)
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
-    data = Splits(split, split, split)
+    data = Dataset("made", split, split, split, classes=10, fingerprint="")
     task = build.task(config.experiment, data)
     points = [
         trees.to_named(task.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
