@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import trees
-from lth_jax.lottery import Task
-from lth_jax.lottery.node_training import compile_measure
+from lth_jax.lottery import Label, Programs, Task
+from lth_jax.lottery.member_table import MemberSpec, StepRange
+from lth_jax.lottery.node_training import Assignment, train_node
 from lth_jax.lottery.stability import member_at
 from lth_jax.population import Plan
-from lth_jax.population.segment import Member, Record
+from lth_jax.population.segment import Member
 from lth_jax.population.train_chunks import chunks
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.store import Node, Partial
 
 
 class Start(NamedTuple):
@@ -54,14 +57,40 @@ def members_of(task: Task, starts: Sequence[Start]) -> Member:
     return jax.jit(jax.vmap(functools.partial(member_at, task.trainer)))(*parts)
 
 
-def measured(task: Task, plan: Plan, members: Member, records: Record) -> Any:
-    """All results of a population, and its networks, as many at a time as were trained."""
-    measure, n = compile_measure(task.trainer, plan), members.alive.shape[0]
-    found = []
-    for rows in chunks(n, plan.chunk):
-        some, their = (trees.index(tree, rows) for tree in (members, records))
-        found.append(jax.tree.map(np.asarray, measure(some, their, task.data)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *found)
+def train_starts(
+    task: Task,
+    programs: Programs,
+    plan: Plan,
+    starts: Sequence[Start],
+    save_seconds: float,
+    partial: Partial,
+) -> Node:
+    """A chunk of starts, trained like a chunk of a ladder: a kill repeats `save_seconds` at most.
+
+    Args:
+      task: what they train.
+      programs: of the task's trainer.
+      plan: how they train; they are at most `plan.chunk`.
+      starts: where each begins.
+      save_seconds: how much training a kill may repeat.
+      partial: where the unfinished node is kept.
+    """
+    [rows] = chunks(len(starts), plan.chunk)
+    specs = [MemberSpec("", Label("retrained", i), []) for i in range(len(starts))]
+    steps = StepRange(0, task.steps, {"end": task.steps}, [])
+    return train_node(
+        programs.segment(plan),
+        programs.measure(plan),
+        trees.index(members_of(task, starts), rows),
+        task.data,
+        Assignment(0, specs, steps, [None] * plan.chunk),
+        prunable=prunable_leaves(task.shapes[0]),
+        eval_every=task.trainer.eval_every,
+        serve=programs.serve,
+        partial=partial,
+        on_progress=lambda progress: None,
+        save_seconds=save_seconds,
+    )
 
 
 def fingerprint(start: Start) -> str:

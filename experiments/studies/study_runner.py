@@ -6,6 +6,7 @@ ask for the same networks share them.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 from experiments import build, checks, teachers
 from experiments.flags import UserError
 from experiments.studies.results import LAST, Cost, Results, Tuned
-from experiments.studies.starts import Start, fingerprint, measured, members_of
+from experiments.studies.starts import Start, fingerprint, train_starts
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import keys, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Stored, read_stored, rewound
-from lth_jax.lottery import Seeds, Task, circumstances, training_program
-from lth_jax.population import Plan, cheapest, read_plan, train_population
+from lth_jax.lottery import Programs, Seeds, Task, circumstances, training_program
+from lth_jax.population import Plan, cheapest, chunks, read_plan
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
@@ -276,36 +277,24 @@ class StudyRunner:
         """
         task, plan = task or self.task(config), self._plan(name, config, len(starts))
         names = {name for start in starts for name in start.hyper}
-        what = {
+        common = {
             "kind": "retrained",
-            "starts": [fingerprint(start) for start in starts],
             "numbers": dict(task.hyper),
             "program": program(task, names),
             "data": self.dataset(config).fingerprint,
             "steps": config.experiment.train.steps,
             "plan": plan._asdict(),
         }
-
-        def compute(partial: Any) -> stores.Node:
-            del partial  # a population of this size is trained in one go
-            members = members_of(task, starts)
-            done, records, _ = train_population(
-                task.trainer,
-                members,
-                task.data.train,
-                task.data.validation,
-                plan=plan,
-                stop=config.experiment.train.steps,
-            )
-            results, end = measured(task, plan, done, records)
-            arrays = {
-                "results": results,
-                "params": trees.to_named(end.params),
-                "state": trees.to_named(end.state),
-            }
-            return stores.Node(jax.tree.map(np.asarray, arrays), {"steps": task.trainer.eval_every})
-
-        return self.node(what, compute).arrays
+        programs = Programs(task.trainer)
+        found = []
+        for rows in chunks(len(starts), plan.chunk):
+            chunk = [starts[row] for row in dict.fromkeys(rows.tolist())]
+            what = common | {"starts": [fingerprint(start) for start in chunk]}
+            train = partial(train_starts, task, programs, plan, chunk, self.machine.save_seconds)
+            found.append(self.node(what, train).arrays)
+        parts = [{"results": one["results"], **one["end"]} for one in found]
+        wanted = [{k: part[k] for k in ("results", "params", "state")} for part in parts]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *wanted)
 
     def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
         """Anything else worth keeping: computed once, read ever after.
