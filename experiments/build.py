@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments import checks, networks, parts, scoring, teachers, units
@@ -26,13 +25,13 @@ from lth_jax.lottery import (
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.running import run_identity as run_identity
+from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import Granularity
-from lth_jax.pruning.methods import METHODS, Method
-from lth_jax.pruning.prune import prune
+from lth_jax.pruning.methods import METHODS, Builder, Method
 from lth_jax.store import run_folder
-from lth_jax.types import Count, Prunable
+from lth_jax.types import Prunable
 
 
 def _most_bytes(config: ConfigDict) -> int | None:
@@ -93,68 +92,47 @@ def seeds(experiment: ConfigDict) -> Seeds:
 
 
 def ladder(experiment: ConfigDict, task: Task) -> Ladder:
-    """What the experiment does: counts per level, pruner, rewinding, controls."""
+    """What the experiment does: counts per level, pruner, rewinding, controls, methods."""
     # What a criterion draws is the same for all seeds; its network is this experiment's, though a
     # sweep may train cells of other dropout rates with one trainer.
     task = task.replace(trainer=task.trainer._replace(model=model(experiment)))
-    options = experiment.prune
-    example = jax.tree.map(lambda a: a[:1], task.data.train.x)
-    params, _ = task.shapes
+    options, (params, _) = experiment.prune, task.shapes
     found = _structure(experiment, task)
     scope, granularity, prunable = _what_competes(options, params, found)
     module = networks.module(experiment)
-    find_layouts = task.trainer.model.layouts
-    kernel_layouts = find_layouts(example) if find_layouts else {}
-    # Errors about axes that are not known come now, not after the dense networks have trained.
-    mask = jax.eval_shape(masks.ones_like, params)
-    jax.eval_shape(
-        lambda p, m: granularity.to_units(p, m, prunable=prunable, layouts=kernel_layouts).scores,
-        params,
-        mask,
-    )
-    criterion = scoring.criterion(options.criterion, task, module, found)
-    return Ladder(
-        counts=[
-            *(
-                _count(scope, level, params, density, prunable=prunable, layouts=kernel_layouts)
-                for level, density in enumerate(densities(experiment, params), start=1)
-            ),
-            *([None] if options.retrain else []),
-        ],
-        pruner=prune(criterion, scope, granularity),
-        prunable=prunable,
+    method = _method(options)
+    spec = Spec(
+        densities=[*densities(experiment, params), *([None] if options.retrain else [])],
+        criterion=scoring.criterion(options.criterion, task, module, found),
+        scope=scope,
+        granularity=granularity,
         rewind=Rewind(**experiment.rewind.to_dict()),
-        controls=_controls(experiment.controls, units.make_controls(found, module)),
-        stop=experiment.train.steps,
-        score_step=options.score_step or experiment.train.steps,
-        control_levels=frozenset(experiment.control_levels) or None,
+        score_step=options.score_step or None,
         batches=scoring.batches(task.data.train, options.examples),
-        layouts=kernel_layouts,
-        methods=_methods(experiment, scope=scope, prunable=prunable, layouts=kernel_layouts),
+        prunable=prunable,
+        methods=dict.fromkeys(range(1, options.levels + 1), method) if method else {},
     )
-
-
-def _methods(experiment: ConfigDict, **given: Any) -> dict[int, Method]:
-    """The method of each level that has one: every level but the retrained."""
-    name, steps = experiment.prune.method, experiment.train.steps - experiment.rewind.step
-    if name == "static":
-        return {}
-    make = parts.choose("prune.method", name, METHODS)
-    options = {**experiment.prune.method_options.to_dict(), "steps": steps, **given}
-    with user_errors(prefix=f"`prune.method` is '{name}': "):
-        method = make(**options)
-    return dict.fromkeys(range(1, experiment.prune.levels + 1), method)
-
-
-def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options: Any) -> Count:
-    """What a level keeps, or a `UserError` that names it."""
+    controls = _controls(experiment.controls, units.make_controls(found, module))
     try:
-        return scope.counts(params, density, **options)
-    except ValueError as error:
-        reason = by_fields(str(error)).replace("`density`", "density")
+        return make_ladder(task, spec, controls, experiment.control_levels or None)
+    except LevelError as error:
+        reason = by_fields(error.reason).replace("`density`", "density")
         raise UserError(
-            f"`prune.levels` includes level {level}, which cannot be: {reason}"
+            f"`prune.levels` includes level {error.level}, which cannot be: {reason}"
         ) from error
+
+
+def _method(options: ConfigDict) -> Builder | None:
+    """The builder of the method of all levels but the retrained; None for a fixed mask."""
+    if options.method == "static":
+        return None
+    make = parts.choose("prune.method", options.method, METHODS)
+
+    def method(**given: Any) -> Method:
+        with user_errors(prefix=f"`prune.method` is '{options.method}': "):
+            return make(**options.method_options.to_dict(), **given)
+
+    return method
 
 
 def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:

@@ -32,6 +32,8 @@ from lth_jax.lottery import (
     arms_programs,
     check_ladder,
     make_experiment,
+    methods_programs,
+    programs_of_methods,
     timeline,
     training_program,
 )
@@ -116,9 +118,9 @@ class Sharing:
         task = Task.from_parts(trainer, self._data[data], numbers, steps)
         seeds = build.seeds(experiment)
         self._tasks.setdefault((program, data), task)
-        (ladder, arms), _ = self._ladder((program, data))(config)
+        (ladder, known), _ = self._ladder((program, data))(config)
         check_ladder(seeds, ladder)
-        planned = make_experiment(task, seeds, ladder, data=data, training=program, arms=arms)
+        planned = make_experiment(task, seeds, ladder, data=data, training=program, **known)
         return Job(setting, config, planned, least)
 
     def _make_program(self, data: str, config: Any) -> str:
@@ -133,9 +135,11 @@ def _check_network(loaded: Dataset, config: Any) -> Estimate:
     return checks.check_network(config, loaded)
 
 
-def _ladder(task: Task, config: Any) -> tuple[Ladder, dict[str, str]]:
+def _ladder(task: Task, config: Any) -> tuple[Ladder, dict[str, Any]]:
     ladder = build.ladder(config.experiment, task)
-    return ladder, arms_programs(task, ladder, from_seed(0))
+    root = from_seed(0)
+    arms, methods = arms_programs(task, ladder, root), methods_programs(task, ladder, root)
+    return ladder, {"arms": arms, "methods": methods}
 
 
 def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:
@@ -157,7 +161,8 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
     for job in jobs:
         identity, ladder = job.experiment.identity, job.experiment.ladder
         prunable = jax.tree.leaves(ladder.prunable)
-        key = content_key([identity.training, identity.data, timeline(ladder), prunable])
+        methods = sorted(programs_of_methods(job.experiment).items())
+        key = content_key([identity.training, identity.data, timeline(ladder), prunable, methods])
         found.setdefault(key, (identity.training, []))[1].append(job)
     # Who the members are is the same under any plan; only their keys are not.
     any_plan = [(0, Plan(1))]

@@ -1,7 +1,6 @@
 """The network of a config."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,10 +70,10 @@ def _own_module(name: str, options: dict[str, Any]) -> Any:
     found = parts.load("model.name", name)
     if isinstance(found, Model):
         return found
-    by_key = [one for one in ("rngs", "key") if one in inspect.signature(found).parameters]
-    made = functools.partial(found, **options) if by_key else None
     try:
-        network = made or found(**options)
+        network = functools.partial(found, **options)
+        if not models.random_argument(found):
+            network = network()
         models.as_model(network)
     except (TypeError, ValueError) as error:
         raise UserError(f"`model.name` is '{name}', which fails: {error}") from error

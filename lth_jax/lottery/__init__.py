@@ -13,10 +13,16 @@ from lth_jax.lottery.identity import (
     circumstances,
     fingerprint,
     make_experiment,
+    methods_programs,
     training_program,
 )
 from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
-from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
+from lth_jax.lottery.member_table import (
+    MemberTable,
+    check_experiments,
+    programs_of_methods,
+    timeline,
+)
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result, StoredTicket, Table
@@ -67,8 +73,10 @@ __all__ = [
     "level_sizes",
     "make_experiment",
     "make_ladder",
+    "methods_programs",
     "named",
     "one_shot",
+    "programs_of_methods",
     "run",
     "run_ladder",
     "sparse_training",

@@ -131,13 +131,15 @@ def training_program(
       data: train, validation and test, as arrays or shapes; their values do not matter.
       hyper: the names of the members' scalars.
       root: a key like those of the members.
-      count: what a member with a method keeps.
+      count: what a member with a method keeps; its structure matters, its values do not.
     """
 
     def begin(key: Any, hyper: Any, example: Any) -> Any:
         member = init_member(trainer, key, key, hyper, example)
         if trainer.method is not None:
-            member = member._replace(count=jax.tree.map(jnp.int32, count))
+            # Its value is no part of the program: members differ in it.
+            zeros = jax.tree.map(lambda k: jnp.zeros(jnp.shape(k), jnp.int32), count)
+            member = member._replace(count=zeros)
             state = optimizer_of(trainer, member).init(member.params)
             member = member._replace(opt_state=state)
         return member, init_record(member)
@@ -237,6 +239,7 @@ def make_experiment(
     data: str | None = None,
     training: str | None = None,
     arms: Mapping[str, str] | None = None,
+    methods: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """An experiment with its identity, which is found by lowering its functions.
 
@@ -247,6 +250,7 @@ def make_experiment(
       data: the fingerprint of the data, if it is known; else their bytes are read.
       training: the result of `training_program`, if it is known.
       arms: the result of `arms_programs`, if it is known.
+      methods: the result of `methods_programs`, if it is known.
 
     Raises:
       ValueError: if a function calls back to Python (see `fingerprint`).
@@ -260,7 +264,9 @@ def make_experiment(
         Identity(
             training=training,
             arms=dict(arms_programs(task, ladder, seeds.root) if arms is None else arms),
-            methods=methods_programs(task, ladder, seeds.root),
+            methods=dict(
+                methods_programs(task, ladder, seeds.root) if methods is None else methods
+            ),
             data=data_fingerprint(*task.data) if data is None else data,
             root=[str(jax.random.key_impl(seeds.root)), array_fingerprint(seeds.root)],
             numbers={name: np.float32(v).tobytes().hex() for name, v in task.hyper.items()},

@@ -14,10 +14,23 @@ from lth_jax.population.task import Task
 from lth_jax.pruning import criteria, scopes
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.masks import ones_like, prunable_leaves
-from lth_jax.pruning.methods import Builder
+from lth_jax.pruning.methods import Builder, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.schedules import geometric
 from lth_jax.types import Prunable
+
+
+class LevelError(ValueError):
+    """The count of a level cannot be.
+
+    Attributes:
+      level: the level.
+      reason: a sentence.
+    """
+
+    def __init__(self, level: int, reason: str):
+        super().__init__(f"Level {level} cannot be: {reason}")
+        self.level, self.reason = level, reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +146,7 @@ def make_ladder(
       control_levels: the levels at which controls are trained; None for all.
 
     Raises:
+      LevelError: a level cannot have its density.
       ValueError: the spec does not fit the parameters.
     """
     params, _ = task.shapes
@@ -146,8 +160,8 @@ def make_ladder(
     jax.eval_shape(lambda p, m: spec.granularity.to_units(p, m, **options).scores, params, mask)
     return Ladder(
         counts=[
-            None if density is None else spec.scope.counts(params, density, **options)
-            for density in spec.densities
+            _count(spec.scope, level, params, density, **options)
+            for level, density in enumerate(spec.densities, start=1)
         ],
         pruner=prune(spec.criterion, spec.scope, spec.granularity),
         prunable=prunable,
@@ -158,11 +172,23 @@ def make_ladder(
         control_levels=None if control_levels is None else frozenset(control_levels),
         batches=spec.batches,
         layouts=layouts,
-        methods={
-            level: make(scope=spec.scope, steps=task.steps - spec.rewind.step, **options)
-            for level, make in spec.methods.items()
-        },
+        methods=_methods(spec, task.steps - spec.rewind.step, **options),
     )
+
+
+def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options: Any) -> Any:
+    if density is None:
+        return None
+    try:
+        return scope.counts(params, density, **options)
+    except ValueError as error:
+        raise LevelError(level, str(error)) from error
+
+
+def _methods(spec: Spec, steps: int, **options: Any) -> dict[int, Method]:
+    """The methods by level; levels with one builder share the method, and so its program."""
+    made = {make: make(scope=spec.scope, steps=steps, **options) for make in spec.methods.values()}
+    return {level: made[make] for level, make in spec.methods.items()}
 
 
 def _rewind(rewind: int | Rewind) -> Rewind:

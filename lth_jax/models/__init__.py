@@ -1,6 +1,13 @@
 """Networks by arguments alone, and the adapters that make any network a `Model`."""
 
-from lth_jax.models.adapters import as_model, from_equinox, from_haiku, from_linen, from_nnx
+from lth_jax.models.adapters import (
+    as_model,
+    from_equinox,
+    from_haiku,
+    from_linen,
+    from_nnx,
+    random_argument,
+)
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.models.inspection import attention_probabilities, layer_outputs
@@ -49,5 +56,6 @@ __all__ = [
     "he_normal",
     "layer_outputs",
     "lstm_cell",
+    "random_argument",
     "tanh_cell",
 ]

@@ -3,8 +3,10 @@
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, checks, runner
+from experiments import build, checks, runner, sweep
+from experiments import grid as h
 from experiments.flags import UserError
+from experiments.groups import Sharing, groups, jobs
 from lth_jax import store as stores
 from lth_jax.report import read_run
 from tests.experiments import own, tiny
@@ -112,3 +114,24 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
 def test_parts_that_cannot_be_right_are_named(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         runner.run(config_of(tmp_path, **changes), ["python"])
+
+
+@pytest.mark.slow
+def test_methods_are_swept_and_cells_of_one_method_are_one_population(tmp_path):
+    config = config_of(tmp_path, **{"prune.method": "gradual"})
+    cells = list(
+        sweep.cells(
+            config,
+            h.product(
+                [
+                    h.sweep("experiment.prune.method", ["gradual", "rigl"]),
+                    h.sweep("experiment.prune.rate", [0.3, 0.5]),
+                ]
+            ),
+        )
+    )
+    found = groups(jobs(cells, Sharing()))
+    assert sorted(len(group.jobs) for group in found) == [2, 2]
+    sweep.run_sweep(config, cells, ["python"])
+    for _, cell in cells:
+        assert runner.run(cell, ["python"]).is_dir()  # each is finished already
