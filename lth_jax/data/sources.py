@@ -218,7 +218,7 @@ SOURCES: Registry[Callable[..., Path]] = Registry("data set")
 GENERATED: Registry[Callable[..., Made]] = Registry("data set")
 """Data sets that a function of their options makes: `(*, **options) -> Made`."""
 
-NAMES: Mapping[str, Callable[..., Any]] = ChainMap(SOURCES, GENERATED)
+NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
 """All data sets."""
 
 for _name, _source in {

@@ -3,7 +3,7 @@
 `CRITERIA` holds the builders that need no more than a network and its loss, by name.
 """
 
-from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion, needs_examples
+from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion
 from lth_jax.pruning.criteria.activations import activation_norms, squared_inputs, wanda
 from lth_jax.pruning.criteria.curvature import fisher, obd
 from lth_jax.pruning.criteria.flax_inputs import linen_inputs, nnx_inputs
@@ -47,7 +47,6 @@ __all__ = [
     "magnitude_increase",
     "movement",
     "movement_pruning",
-    "needs_examples",
     "nnx_inputs",
     "obd",
     "random",

@@ -39,12 +39,9 @@ class Criterion(Protocol):
 
 
 Builder = Callable[..., Criterion]
-"""Makes a criterion from those of `OFFERED` that it takes; see `CRITERIA`."""
-
 INPUTS = ("key", "batches", "initial")
 OFFERED = ("loss", "forward", "example", "inputs", "structure")
-DATA = {"loss", "inputs"}
-"""Of these, what a criterion evaluates on training examples."""
+"""What a criterion can be made from; see `CRITERIA`."""
 
 
 def _check_builder(name: str, builder: Builder) -> None:
@@ -64,11 +61,6 @@ A builder takes what it needs of a network: `loss`, `(params, batch) -> scalar`;
 `(params, x) -> outputs`; `example`, an input of batch size 1; `inputs`, as `linen_inputs` returns
 it; `structure`, the network's removable units. Further arguments have defaults.
 """
-
-
-def needs_examples(name: str) -> bool:
-    """Whether a criterion of `CRITERIA` evaluates the network on training examples."""
-    return not DATA.isdisjoint(inspect.signature(CRITERIA[name]).parameters)
 
 
 def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
