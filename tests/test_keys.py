@@ -381,9 +381,6 @@ KEYED = {
     "landscape.traces.hutch_plus_plus": of_quadratic(traces.hutch_plus_plus, probes=3),
     "landscape.traces.diagonal": of_quadratic(traces.diagonal),
     "landscape.traces.frobenius_norm": of_quadratic(traces.frobenius_norm),
-    "lottery.controls.reinit": control("reinit"),
-    "lottery.controls.layerwise_shuffle": control("shuffle"),
-    "lottery.controls.random_mask": control("random"),
     "lottery.stability.member_at": of_member(
         lambda key: stability.member_at(
             TRAINER, {"learning_rate": 0.1}, PARAMS, {}, HALF, data_key=key
@@ -412,6 +409,10 @@ KEYED = {
     "pruning.criteria.weights.random": lambda key: criteria.random()(PARAMS, HALF, key=key),
     "keys.stream": lambda key: jax.random.key_data(keys.stream(key, "order")),
     "keys.derive": lambda key: jax.random.key_data(keys.derive(key, 0, "order")),
+}
+KEYED |= {
+    f"{function.__module__}.{function.__qualname__}".removeprefix("lth_jax."): control(name)
+    for name, function in controls.CONTROLS.items()
 }
 WITHOUT = {  # they pass the key to one of those above, or to a function of the user
     "keys.as_threefry",
