@@ -1,4 +1,4 @@
-"""Every block of Python on the pages runs, in the order of its page; so does the README's command."""
+"""Every Python block of the README and of docs/ runs, and so does the README's command."""
 
 import re
 import shlex
