@@ -17,8 +17,9 @@ import pytest
 
 import lth_jax
 from lth_jax import keys
-from lth_jax.data import arrays, datasets, made, planted, sequences, tabular
+from lth_jax.data import arrays, datasets, made, planted, sequences
 from lth_jax.data.order import in_order, indices
+from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import Task, controls, imp, run, stability
@@ -269,15 +270,12 @@ SEEDED = {
         made.Examples(np.arange(3.0), np.arange(3)), test=1, seed=seed
     ),
     "lth_jax.data.planted.teacher": lambda data_seed: planted.teacher(data_seed=data_seed),
-    "lth_jax.data.planted.planted": lambda data_seed: planted.planted(data_seed=data_seed),
+    "lth_jax.data.sequences.transitions": sequences.transitions,
     **{
-        f"lth_jax.data.sequences.{name}": getattr(sequences, name)
-        for name in (
-            *("modular_addition", "copy", "delayed_recall", "associative_recall"),
-            *("marked_recall", "markov", "transitions"),
-        )
+        f"{make.__module__}.{make.__qualname__}": make
+        for make in GENERATED.values()
+        if "data_seed" in inspect.signature(make).parameters
     },
-    "lth_jax.data.tabular.grouped": tabular.grouped,
     "lth_jax.measures.recovery.chance": lambda seed: recovery.chance(
         (MASK, MASK), (MASK, MASK), seed=seed
     ),
