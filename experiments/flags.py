@@ -124,15 +124,17 @@ def parse(
     """
     try:
         known, given = dict(fields(_load(argv, default))), dict(_overrides(argv))
-        renamed = [
-            path for path, part in PARTS.items() if given.get(part, known[part]) != known[part]
-        ]
+        renamed = renamed_parts(known, given)
         free = {name for name in given if _is_free(name, known, renamed)}
         for name in given:
             if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known))
         config = _parsed(_config_first(_without(argv, free)), default)
-        return _with_options(config, renamed, {name: given[name] for name in free})
+        drop_options(config, renamed)
+        for name in free:
+            with _parent(config, name).unlocked():
+                _parent(config, name)[name.rpartition(".")[2]] = _value(given[name])
+        return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
         raise UserError(nearest("an argument", f"--{error.flagname}", taken)) from error
@@ -151,21 +153,24 @@ def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> boo
     return path in PARTS and bool(option) and (path in renamed or name not in known)
 
 
-def _with_options(config: ConfigDict, renamed: Iterable[str], given: Mapping[str, str]) -> Any:
-    """A config with the options of the command line.
+def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The options in `PARTS` that are of another part than the file's.
 
-    The file's options are of the file's part: of another part they are dropped.
+    Args:
+      known: the fields of the file.
+      given: fields that are set, and their values.
     """
+    return [path for path, name in PARTS.items() if given.get(name, known[name]) != known[name]]
 
-    def parent(path: str) -> Any:
-        return functools.reduce(getattr, path.split(".")[:-1], config)
 
+def drop_options(config: ConfigDict, renamed: Iterable[str]) -> None:
+    """Empties options in place: those of the file are of the file's part."""
     for path in renamed:
-        parent(path)[path.rpartition(".")[2]] = ConfigDict()
-    for name, text in given.items():
-        with parent(name).unlocked():
-            parent(name)[name.rpartition(".")[2]] = _value(text)
-    return config
+        _parent(config, path)[path.rpartition(".")[2]] = ConfigDict()
+
+
+def _parent(config: ConfigDict, path: str) -> Any:
+    return functools.reduce(getattr, path.split(".")[:-1], config)
 
 
 def _value(text: str) -> Any:
