@@ -27,7 +27,7 @@ from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError, nearest
 from experiments.legal import one_of
 from experiments.options import Options
-from experiments.studies import MODULES, family, study
+from experiments.studies import STUDIES, family
 from experiments.studies.judge import found, verdicts
 from experiments.studies.protocol import Evidence, Study
 from experiments.studies.study_runner import StudyRunner
@@ -67,7 +67,7 @@ def run(size: str, claims: Sequence[str], bench: StudyRunner, *, again: bool = F
       The page.
     """
     for claim in claims:
-        one, folder = study(claim), _folder(bench, size, claim)
+        one, folder = STUDIES[claim], _folder(bench, size, claim)
         config = one.get_config(size)
         stamp = _stamp(one, config, size)
         if not again and (_found(folder) or {}).get("hash") == stamp["hash"]:
@@ -102,12 +102,12 @@ def _measure(
 
 def draw(size: str, bench: StudyRunner) -> Path:
     """Draws the atlas of all finished studies of a size."""
-    folders = {claim: _folder(bench, size, claim) for claim in MODULES}
+    folders = {claim: _folder(bench, size, claim) for claim in STUDIES}
     done = {c: kept for c, f in folders.items() if (kept := _found(f))}
     judged = verdicts(done, family())
     chapters = []
     for claim, result in done.items():
-        one, rows = study(claim), folders[claim] / SEEDS
+        one, rows = STUDIES[claim], folders[claim] / SEEDS
         chapters.append(
             Chapter(
                 protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
@@ -127,7 +127,7 @@ def _own_setup(config: ConfigDict) -> dict[str, str]:
 
 def plan(claim: str, size: str, bench: StudyRunner) -> str:
     """How many seeds would decide a study, from a pilot on seeds that it will not use."""
-    one = study(claim)
+    one = STUDIES[claim]
     config = one.get_config(size)
     if "experiment" in config:
         config = pilot(config, PILOT_SEEDS)
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> str:
         arguments = parser.parse_args(argv)
-        claims = _claims(arguments.only.split(",") if arguments.only else list(MODULES))
+        claims = _claims(arguments.only.split(",") if arguments.only else list(STUDIES))
         machine = base.ladder().machine
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
         machine.manual_dir = arguments.manual_dir
@@ -204,9 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _claims(asked: Sequence[str]) -> list[str]:
     for claim in asked:
-        if claim not in MODULES:
-            raise UserError(nearest("a study", claim, MODULES))
-    return [claim for claim in MODULES if claim in asked]
+        if claim not in STUDIES:
+            raise UserError(nearest("a study", claim, STUDIES))
+    return [claim for claim in STUDIES if claim in asked]
 
 
 if __name__ == "__main__":

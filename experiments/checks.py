@@ -29,7 +29,7 @@ def check(experiment: ConfigDict) -> None:
 
 def _check_pruning(experiment: ConfigDict) -> None:
     pruning = experiment.prune
-    if pruning.criterion in scoring.NEED_EXAMPLES and not pruning.examples:
+    if scoring.needs_examples(pruning.criterion) and not pruning.examples:
         raise UserError(
             f"`prune.criterion` is '{pruning.criterion}', which looks at data; "
             "set `prune.examples` to how many training examples it may see."

@@ -83,7 +83,7 @@ def _attributes(network: str) -> list[str]:
     """The lines of what `model.options` may hold."""
     if parts.is_own(network):
         return [f"`model.options` are the arguments of '{network}'."]
-    head = f"`model.options` of '{network}', which a config file sets:"
+    head = f"`model.options` of '{network}', --config.experiment.model.options.NAME=VALUE:"
     return [head, *(f"    {name}: {one.words}" for name, one in attributes(network).items())]
 
 

@@ -4,23 +4,26 @@ The defaults are in `experiments.configs.base`, which has the same fields. What 
 together is in `experiments.checks`; `--help` of the commands prints this table.
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import scoring, teachers, trainers, units
+from experiments import teachers, trainers, units
 from experiments.flags import UserError, nearest
 from experiments.legal import FLAG, Legal, mapping, one_of, real, several, shown, text, whole
 from experiments.parts import part_of
-from experiments.schedules import SCHEDULES, SCOPES
+from experiments.schedules import SCOPES
 from lth_jax import models
-from lth_jax.data.sources import GENERATED, SOURCES
+from lth_jax.data import sources
 from lth_jax.keys import SEEDS
 from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, REGROUP_CONTROLS, UNIT_CONTROLS
 from lth_jax.lottery import rewind as rewinding
-from lth_jax.population import DRIVERS
+from lth_jax.population import DRIVERS, LOSSES, LR_SCHEDULES, METRICS, OPTIMIZERS
+from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.methods import METHODS
+from lth_jax.pruning.schedules import SCHEDULES
 
 OPEN = ("data.options", "model.options", "prune.layer_rates", "prune.method_options")
 """Fields that hold fields whose names are free."""
@@ -56,7 +59,9 @@ NUMBER = real(0)
 POSITIVE = real(0, above=True)
 SEED = whole(0, SEEDS - 1)
 INSIDE = real(0, 1, above=True, below=True)
-ALL_CONTROLS = (*CONTROLS, *UNIT_CONTROLS, *REFILL_CONTROLS, *REGROUP_CONTROLS)
+# A view, as all tables of names: a part that is registered later is legal at once. A `ChainMap`
+# iterates over its last mapping first.
+ALL_CONTROLS = ChainMap[str, Any](REGROUP_CONTROLS, REFILL_CONTROLS, UNIT_CONTROLS, CONTROLS)
 SOURCE = one_of(rewinding.SOURCES)
 
 _TABLE = (
@@ -67,7 +72,7 @@ _TABLE = (
     ),
     Field("seed", SEED, "initial values, data orders, and what criteria and controls draw"),
     Field("replicates", AT_LEAST_1, "independent networks of each arm"),
-    Field("data.name", part_of((*SOURCES, *GENERATED)), "the data set; see lth_jax.data.load"),
+    Field("data.name", part_of(sources.NAMES), "the data set; see lth_jax.data.load"),
     Field("data.seed", SEED, "decides the split, the same for all replicates"),
     Field("data.validation", AT_LEAST_0, "examples held out; 0: none, and no early stopping"),
     Field("data.train_examples", AT_LEAST_0, "0: all that the others leave"),
@@ -89,13 +94,12 @@ _TABLE = (
     Field("train.shuffle", FLAG, "whether each epoch has an order of its own"),
     Field("train.shared_order", FLAG, "whether all replicates see the same batches"),
     Field("train.share", AT_LEAST_0, "examples of its own for each replicate; 0: all see all"),
-    Field("train.loss", part_of(trainers.LOSSES), "what training minimises"),
+    Field("train.loss", part_of(LOSSES), "what training minimises"),
     Field(
         "train.metrics",
         several(
-            part_of(trainers.METRICS),
-            "a tuple of names, each once: package.module:name, or of: "
-            f"{', '.join(trainers.METRICS)}",
+            part_of(METRICS),
+            f"a tuple of names, each once: package.module:name, or of: {', '.join(METRICS)}",
         ),
         "measured on validation and test data besides the loss; empty: accuracy, where targets are "
         "classes",
@@ -130,18 +134,18 @@ _TABLE = (
         "stochastic weight averaging: the first step whose weights count; 0: no averaging",
     ),
     Field("train.average.every", AT_LEAST_1, "steps between two weights that count"),
-    Field("optimizer.name", part_of(trainers.OPTIMIZERS), "the optimizer"),
+    Field("optimizer.name", part_of(OPTIMIZERS), "the optimizer"),
     Field("optimizer.learning_rate", POSITIVE, "its peak"),
     Field("optimizer.weight_decay", NUMBER, "adamw, lion, lamb; and sgd, where it is L2"),
     Field("optimizer.momentum", SHARE, "sgd"),
     Field("optimizer.clip_norm", NUMBER, "largest global norm of the gradient; 0: no clipping"),
     Field(
         "optimizer.schedule",
-        part_of(trainers.LR_SCHEDULES),
+        part_of(LR_SCHEDULES),
         "of the learning rate; step divides it by 10 at 1/2 and 3/4",
     ),
     Field("optimizer.warmup", AT_LEAST_0, "steps of linear warm-up; fewer than `train.steps`"),
-    Field("prune.criterion", part_of(scoring.NAMES), "what scores the weights"),
+    Field("prune.criterion", part_of(CRITERIA), "what scores the weights"),
     Field("prune.scope", part_of(SCOPES), "over what scores compete"),
     Field(
         "prune.method",

@@ -1,13 +1,15 @@
 """The command line as a config: absl flags over ml_collections, with errors people can read."""
 
+import ast
 import contextlib
 import difflib
+import functools
 import importlib.util
 import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,12 @@ ARGUMENTS = ("--config", "--config.FIELD", "--help")
 """What every command with a config takes."""
 FREE = ("options", "layer_rates", "method_options")
 """Parts of a config whose fields have free names."""
+PARTS = {
+    "experiment.data.options": "experiment.data.name",
+    "experiment.model.options": "experiment.model.name",
+    "experiment.prune.method_options": "experiment.prune.method",
+}
+"""Options, and the field that names the part that they are of."""
 MANY = 12  # names above which several may be near
 
 
@@ -115,11 +123,18 @@ def parse(
         an argument that is none of these.
     """
     try:
-        known = dict(fields(_load(argv, default)))
-        for name, _ in _overrides(argv):
-            if name not in known:
+        known, given = dict(fields(_load(argv, default))), dict(_overrides(argv))
+        renamed = renamed_parts(known, given)
+        free = {name for name in given if _is_free(name, known, renamed)}
+        for name in given:
+            if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known))
-        return _parsed(_config_first(argv), default)
+        config = _parsed(_config_first(_without(argv, free)), default)
+        drop_options(config, renamed)
+        for name in free:
+            with _parent(config, name).unlocked():
+                _parent(config, name)[name.rpartition(".")[2]] = _value(given[name])
+        return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
         raise UserError(nearest("an argument", f"--{error.flagname}", taken)) from error
@@ -130,6 +145,56 @@ def parse(
         raise UserError(one_line(error)) from error
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(one_line(error)) from error
+
+
+def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:
+    """Whether a field is an option that the config file does not set for this part."""
+    path, _, option = name.rpartition(".")
+    return path in PARTS and bool(option) and (path in renamed or name not in known)
+
+
+def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The options in `PARTS` that are of another part than the file's.
+
+    Args:
+      known: the fields of the file.
+      given: fields that are set, and their values.
+    """
+    return [path for path, name in PARTS.items() if given.get(name, known[name]) != known[name]]
+
+
+def drop_options(config: ConfigDict, renamed: Iterable[str]) -> None:
+    """Empties options in place: those of the file are of the file's part."""
+    for path in renamed:
+        _parent(config, path)[path.rpartition(".")[2]] = ConfigDict()
+
+
+def _parent(config: ConfigDict, path: str) -> Any:
+    return functools.reduce(getattr, path.split(".")[:-1], config)
+
+
+def _value(text: str) -> Any:
+    """A literal of Python, or the text itself.
+
+    >>> _value("(3, 4)"), _value("true"), _value("wide")
+    ((3, 4), True, 'wide')
+    """
+    with contextlib.suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _without(argv: Sequence[str], names: Collection[str]) -> list[str]:
+    """The arguments without the overrides of these fields."""
+    left, kept = iter(argv), []
+    for argument in left:
+        name, given, _ = argument.lstrip("-").removeprefix("config.").partition("=")
+        if argument.startswith(("-config.", "--config.")) and name in names:
+            if not given:
+                next(left, None)  # the value is an argument of its own
+            continue
+        kept.append(argument)
+    return kept
 
 
 def one_line(error: Exception) -> str:

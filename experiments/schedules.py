@@ -13,20 +13,15 @@ SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
     "layerwise": lambda prune: scopes.layerwise(),
     "erk": lambda prune: scopes.erk(),
 }
-SCHEDULES: dict[str, Callable[[ConfigDict], schedules.Schedule]] = {
-    "geometric": lambda prune: schedules.geometric(prune.rate),
-    "linear": lambda prune: schedules.linear(prune.levels, prune.final),
-    "cubic": lambda prune: schedules.cubic(prune.levels, prune.final),
-    "exponential": lambda prune: schedules.exponential(prune.levels, prune.final),
-    "one_shot": lambda prune: schedules.one_shot(prune.final),
-}
 
 
 def density(prune: ConfigDict, level: int) -> float:
     """The density of a level, where layers have no rates of their own."""
-    if parts.is_own(prune.schedule):
-        return float(parts.load("prune.schedule", prune.schedule)(level))
-    return SCHEDULES[prune.schedule](prune)(level)
+    found = parts.choose("prune.schedule", prune.schedule, schedules.SCHEDULES)
+    if not parts.is_own(prune.schedule):
+        given = {name: prune[name] for name in ("rate", "levels", "final")}
+        found = parts.call("prune.schedule", prune.schedule, found, **given)
+    return float(found(level))
 
 
 def densities(experiment: ConfigDict, params: Any) -> list[Any]:

@@ -15,63 +15,52 @@ from lth_jax.lottery import Task
 from lth_jax.pruning import criteria
 from lth_jax.types import Batch
 
-CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
-    "magnitude": lambda loss: criteria.magnitude(),
-    "random": lambda loss: criteria.random(),
-    "movement": lambda loss: criteria.movement(),
-    "magnitude_increase": lambda loss: criteria.magnitude_increase(),
-    "large_final_same_sign": lambda loss: criteria.large_final_same_sign(),
-    "lamp": lambda loss: criteria.lamp(),
-    "saliency": criteria.saliency,
-    "snip": criteria.snip,
-    "grasp": criteria.grasp,
-    "fisher": criteria.fisher,
-    "obd": criteria.obd,
-}
-UNIT_CRITERIA: dict[str, Callable[[st.Structure], criteria.Criterion]] = {
-    "norm_scales": st.norm_scales,
-}
-INPUT_CRITERIA: dict[str, Callable[[Any], criteria.Criterion]] = {
-    "wanda": criteria.wanda,
-    "activation_norms": criteria.activation_norms,
-}
-SYNFLOW = "synflow"
-NAMES = (*CRITERIA, *UNIT_CRITERIA, *INPUT_CRITERIA, SYNFLOW)
 ROOT = keys.from_seed(0)
 """Of what criteria draw: the same for all seeds of an experiment."""
-NEED_EXAMPLES = ("saliency", "snip", "grasp", "fisher", "obd", *INPUT_CRITERIA)
+
+
+def takes(name: str) -> set[str]:
+    """The arguments from which a criterion is made: of `loss`, `forward`, `inputs` and so on.
+
+    >>> takes("snip"), takes("magnitude")
+    ({'loss'}, set())
+    """
+    make = parts.choose("prune.criterion", name, criteria.CRITERIA)
+    return set(inspect.signature(make).parameters)
+
+
+def needs_examples(name: str) -> bool:
+    """Whether a criterion evaluates the network on training examples."""
+    return not takes(name).isdisjoint(("loss", "inputs"))
 
 
 def criterion(name: str, task: Task, module: Any, found: st.Structure | None) -> criteria.Criterion:
-    """The criterion of this name.
+    """The criterion of this name: a key of `criteria.CRITERIA`, or a user's own.
+
+    A user's own is a criterion, or a function that makes one from the same arguments as the
+    builders of `criteria.CRITERIA`.
 
     Args:
-      name: a key of one of the tables.
+      name: of the criterion.
       task: what the experiment trains with.
       module: the Linen module of its network.
       found: the network's units, where they are pruned.
     """
+    make, taken = parts.choose("prune.criterion", name, criteria.CRITERIA), takes(name)
+    if {"mask", "params"} <= taken:
+        return make
     example = jax.tree.map(lambda leaf: leaf[:1], task.data.train.x)
-    if parts.is_own(name):
-        return _own(name, task, example, found)
-    if found is not None and name in UNIT_CRITERIA:
-        return UNIT_CRITERIA[name](found)
-    if name == SYNFLOW:
-        return criteria.synflow(_forward(task, example), example)
-    if name in INPUT_CRITERIA:
-        _check_inputs(name, task, example)
-        return INPUT_CRITERIA[name](_inputs(module, task, example))
-    return CRITERIA[name](_score_loss(task, example) if name in NEED_EXAMPLES else None)
-
-
-def _own(name: str, task: Task, example: Any, found: st.Structure | None) -> criteria.Criterion:
-    """A user's criterion, or what their function makes of `loss`, `apply` or `structure`."""
-    function = parts.load("prune.criterion", name)
-    if {"mask", "params"} <= set(inspect.signature(function).parameters):
-        return function
-    loss, apply = _score_loss(task, example), _forward(task, example)
-    given = {"loss": loss, "apply": apply, "example": example, "structure": found}
-    return parts.call("prune.criterion", name, function, **given)
+    if "inputs" in taken:
+        _check_inputs(name, task)
+    offered: dict[str, Callable[[], Any]] = {  # made on demand: some draw an initialisation
+        "loss": lambda: _score_loss(task, example),
+        "forward": lambda: _forward(task, example),
+        "example": lambda: example,
+        "inputs": lambda: _inputs(module, task, example),
+        "structure": lambda: found,
+    }
+    given = {key: value() for key, value in offered.items() if key in taken}
+    return parts.call("prune.criterion", name, make, **given)
 
 
 def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:
@@ -90,7 +79,7 @@ def _state(task: Task, example: Any) -> Any:
     return task.trainer.model.init(keys.stream(ROOT, "state"), example)[1]
 
 
-def _check_inputs(name: str, task: Task, example: Any) -> None:
+def _check_inputs(name: str, task: Task) -> None:
     params, _ = task.shapes
     unseen = [leaf for leaf in trees.names(params) if "recurrent_kernel" in leaf]
     if unseen:

@@ -139,6 +139,8 @@ def _settings(grid: h.Grid, known: dict[str, Any]) -> Iterator[h.Setting]:
 def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
     cell = copy.deepcopy(config)
     try:
+        renamed = flags.renamed_parts(dict(flags.fields(config)), setting)
+        flags.drop_options(cell, renamed)
         cell.update_from_flattened_dict(setting)
         checks.check(cell.experiment)
     except (UserError, TypeError, ValueError) as error:

@@ -15,27 +15,13 @@ from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
 from lth_jax.population import augment, losses
 from lth_jax.population.averaging import averaged, mean_network
-from lth_jax.population.segment import PerExample, unchanged
+from lth_jax.population.losses import LOSSES, METRICS, PerExample
+from lth_jax.population.optimizers import LR_SCHEDULES, OPTIMIZERS
+from lth_jax.population.segment import unchanged
 from lth_jax.population.task import Task
 from lth_jax.types import Splits
 
-LOSSES: dict[str, Callable[..., Any]] = {
-    "cross_entropy": losses.cross_entropy,
-    "squared_error": losses.squared_error,
-}
-METRICS: dict[str, Callable[..., Any]] = {"accuracy": losses.correct, "bits": losses.bits}
 COMPUTE_DTYPES = ("float32", "bfloat16")
-OPTIMIZERS: dict[str, Callable[[Mapping[str, Any]], optax.GradientTransformation]] = {
-    "sgd": lambda h: optax.chain(
-        optax.add_decayed_weights(h["weight_decay"]),
-        optax.sgd(h["learning_rate"], h["momentum"]),
-    ),
-    "adam": lambda h: optax.adam(h["learning_rate"]),
-    "adamw": lambda h: optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"]),
-    "lion": lambda h: optax.lion(h["learning_rate"], weight_decay=h["weight_decay"]),
-    "lamb": lambda h: optax.lamb(h["learning_rate"], weight_decay=h["weight_decay"]),
-    "rmsprop": lambda h: optax.rmsprop(h["learning_rate"]),
-}
 SOFTENED: dict[str, augment.Step] = {
     "label_smoothing": augment.smooth,
     "mixup": augment.mixup,
@@ -45,15 +31,6 @@ CHOICES: dict[str, augment.Choose] = {
     teachers.ALL: augment.all_teachers,
     teachers.OWN: augment.own_teacher,
 }
-LR_SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
-    "constant": lambda steps: optax.constant_schedule(1.0),
-    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
-    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
-    "step": lambda steps: optax.piecewise_constant_schedule(
-        1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}
-    ),
-}
-
 _NUMBERS = {
     **{
         name: f"optimizer.{name}"

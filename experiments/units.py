@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from experiments import scoring
 from experiments.flags import UserError
-from experiments.scoring import UNIT_CRITERIA
 from lth_jax import keys, models
 from lth_jax import structure as st
 from lth_jax.layouts import Layout
@@ -50,7 +49,7 @@ def control_names(granularity: str) -> tuple[str, ...]:
 def check(options: ConfigDict) -> None:
     """Raises `UserError` for options of pruning that do not go together with its granularity."""
     if options.granularity != UNITS:
-        if options.criterion in UNIT_CRITERIA:
+        if "structure" in scoring.takes(options.criterion):
             raise UserError(
                 f"`prune.criterion={options.criterion}` needs `prune.granularity=units`."
             )

@@ -17,8 +17,9 @@ import pytest
 
 import lth_jax
 from lth_jax import keys
-from lth_jax.data import arrays, datasets, made, planted, sequences, tabular
+from lth_jax.data import arrays, datasets, made, planted, sequences
 from lth_jax.data.order import in_order, indices
+from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import Task, controls, imp, run, stability
@@ -269,15 +270,12 @@ SEEDED = {
         made.Examples(np.arange(3.0), np.arange(3)), test=1, seed=seed
     ),
     "lth_jax.data.planted.teacher": lambda data_seed: planted.teacher(data_seed=data_seed),
-    "lth_jax.data.planted.planted": lambda data_seed: planted.planted(data_seed=data_seed),
+    "lth_jax.data.sequences.transitions": sequences.transitions,
     **{
-        f"lth_jax.data.sequences.{name}": getattr(sequences, name)
-        for name in (
-            *("modular_addition", "copy", "delayed_recall", "associative_recall"),
-            *("marked_recall", "markov", "transitions"),
-        )
+        f"{make.__module__}.{make.__qualname__}": make
+        for make in GENERATED.values()
+        if "data_seed" in inspect.signature(make).parameters
     },
-    "lth_jax.data.tabular.grouped": tabular.grouped,
     "lth_jax.measures.recovery.chance": lambda seed: recovery.chance(
         (MASK, MASK), (MASK, MASK), seed=seed
     ),
@@ -381,9 +379,6 @@ KEYED = {
     "landscape.traces.hutch_plus_plus": of_quadratic(traces.hutch_plus_plus, probes=3),
     "landscape.traces.diagonal": of_quadratic(traces.diagonal),
     "landscape.traces.frobenius_norm": of_quadratic(traces.frobenius_norm),
-    "lottery.controls.reinit": control("reinit"),
-    "lottery.controls.layerwise_shuffle": control("shuffle"),
-    "lottery.controls.random_mask": control("random"),
     "lottery.stability.member_at": of_member(
         lambda key: stability.member_at(
             TRAINER, {"learning_rate": 0.1}, PARAMS, {}, HALF, data_key=key
@@ -412,6 +407,10 @@ KEYED = {
     "pruning.criteria.weights.random": lambda key: criteria.random()(PARAMS, HALF, key=key),
     "keys.stream": lambda key: jax.random.key_data(keys.stream(key, "order")),
     "keys.derive": lambda key: jax.random.key_data(keys.derive(key, 0, "order")),
+}
+KEYED |= {
+    f"{function.__module__}.{function.__qualname__}".removeprefix("lth_jax."): control(name)
+    for name, function in controls.CONTROLS.items()
 }
 WITHOUT = {  # they pass the key to one of those above, or to a function of the user
     "keys.as_threefry",

@@ -13,6 +13,7 @@ FLOORS = {
     "types": 0,
     "extras": 0,
     "keys": 0,
+    "registry": 0,
     "store": 0,
     "text": 0,
     "trees": 1,

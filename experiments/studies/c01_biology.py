@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c01
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.odds import clones_survive, varied_survive
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED, simultaneous
@@ -149,4 +149,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     )
 
 
-STUDY = Study(PROTOCOL, c01.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c01.get_config, controls, gather, draw))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c02
 from experiments.studies.edge_popup import search
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import keys
 from lth_jax.measures import odds, xor
@@ -176,4 +176,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-STUDY = Study(PROTOCOL, c02.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c02.get_config, controls, gather, draw))

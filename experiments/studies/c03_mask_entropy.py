@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c03, common
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
 from lth_jax.coding import codecs, integers
@@ -170,4 +170,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     )
 
 
-STUDY = Study(PROTOCOL, c03.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c03.get_config, controls, gather, draw))

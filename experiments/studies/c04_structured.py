@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from experiments import units
 from experiments.configs.studies import c04, common
 from experiments.networks import module
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Tuned
 from experiments.studies.speed import mostly_dead, time_saved
 from experiments.studies.study_runner import StudyRunner, vary
@@ -182,4 +182,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("channels", "heads"), "Test accuracy (%)")
 
 
-STUDY = Study(PROTOCOL, c04.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c04.get_config, controls, gather, draw))

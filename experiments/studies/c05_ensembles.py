@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c05, common
 from experiments.studies import simultaneous
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import calibration, ensembles
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
@@ -234,4 +234,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, METRICS[:1] + METRICS[2:3], "")
 
 
-STUDY = Study(PROTOCOL, c05.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c05.get_config, controls, gather, draw))

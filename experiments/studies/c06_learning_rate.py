@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import c06
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.sharpness import stability_edges
 from experiments.studies.starts import Start, fingerprint
 from experiments.studies.study_runner import StudyRunner, program, vary
@@ -231,4 +231,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-STUDY = Study(PROTOCOL, c06.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c06.get_config, controls, gather, draw))

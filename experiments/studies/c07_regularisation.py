@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c07, common
 from experiments.studies import simultaneous
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Tuned
 from experiments.studies.study_runner import StudyRunner, dense_beside, dense_only, vary
 from lth_jax.measures.generalization import least_squares_errors
@@ -175,4 +175,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("train error", "test error"), "Error (%)")
 
 
-STUDY = Study(PROTOCOL, c07.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c07.get_config, controls, gather, draw))

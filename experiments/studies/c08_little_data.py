@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c08, common
 from experiments.studies import simultaneous
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.results import Results
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.generalization import drawn_nested_errors
@@ -264,4 +264,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.against_each(parts, "kept", label=label, x_label=x_label)
 
 
-STUDY = Study(PROTOCOL, c08.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c08.get_config, controls, gather, draw))

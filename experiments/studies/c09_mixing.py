@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.studies import c09
 from experiments.studies.agreement import at, kappa, largest, stacked
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.keys import derive, from_seed
@@ -159,4 +159,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("agreement",), "Cohen's κ with a plain ticket of another data order")
 
 
-STUDY = Study(PROTOCOL, c09.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c09.get_config, controls, gather, draw))

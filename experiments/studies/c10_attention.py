@@ -13,7 +13,7 @@ from scipy import special
 
 from experiments import networks
 from experiments.configs.studies import c10
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
 from lth_jax.coding.stored import Stored
@@ -194,4 +194,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("entropy", MASS), "nats; share")
 
 
-STUDY = Study(PROTOCOL, c10.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c10.get_config, controls, gather, draw))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c11, common
 from experiments.studies.agreement import at, kappa, largest
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.keys import derive, from_seed
@@ -168,4 +168,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
 
 
-STUDY = Study(PROTOCOL, c11.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c11.get_config, controls, gather, draw))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.configs.studies import c12, common
 from experiments.studies import simultaneous
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.transfer import excess_risk, fieller
@@ -216,4 +216,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, tuple(tidy.known(rows, "pair")), "Test accuracy (%)")
 
 
-STUDY = Study(PROTOCOL, c12.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c12.get_config, controls, gather, draw))

@@ -19,7 +19,7 @@ from experiments.studies.distillation import (
     matched,
     taught,
 )
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import distillation
@@ -185,4 +185,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, (ACCURACY, LOSS), "")
 
 
-STUDY = Study(PROTOCOL, c13.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c13.get_config, controls, gather, draw))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.configs.studies import c14, common
 from experiments.studies import simultaneous
 from experiments.studies.group_accuracy import FAIR, MIXED, Asked, Fared, mitigated
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
@@ -224,4 +224,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, (GAP, OVERALL), "")
 
 
-STUDY = Study(PROTOCOL, c14.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c14.get_config, controls, gather, draw))

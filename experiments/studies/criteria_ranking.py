@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from experiments.configs.studies import common
 from experiments.configs.studies import criteria as configs
 from experiments.studies.one_shot import mask_maker
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.generalization import least_squares_errors
@@ -195,4 +195,4 @@ def _together(one: tuple[float, float], other: tuple[float, float]) -> tuple[flo
     return min(one[0], other[0]), max(one[1], other[1])
 
 
-STUDY = Study(PROTOCOL, configs.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, configs.get_config, controls, gather, draw))

@@ -96,7 +96,7 @@ def _pruner(
     study: ConfigDict, name: str, pruner: Pruner, scope: Any, like: Any, prunable: Any
 ) -> Pruner:
     """One shot; SynFlow in rounds."""
-    if name != scoring.SYNFLOW:
+    if name != "synflow":
         count = scope.counts(like, study.density, prunable=prunable)
         return at_count(pruner, count)
     schedule = schedules.exponential(study.rounds, study.density)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.configs.studies import common, original
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, dense_beside, vary
 from lth_jax import landscape, trees
@@ -165,4 +165,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
 
 
-STUDY = Study(PROTOCOL, original.get_config, controls, gather, draw)
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, original.get_config, controls, gather, draw))

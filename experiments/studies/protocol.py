@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from lth_jax.registry import Registry
+
 Row = dict[str, Any]
 """One line of a tidy table: who, where, `metric`, `value` (None where a network diverged)."""
 
@@ -116,3 +118,7 @@ class Study(NamedTuple):
     controls: Callable[[Any, ConfigDict], Sequence[Control]]
     gather: Callable[[Any, ConfigDict], Evidence]
     draw: Callable[[Sequence[Row]], Figure]
+
+
+STUDIES: Registry[Study] = Registry("study")
+"""All studies by their claim, in the order of the atlas."""

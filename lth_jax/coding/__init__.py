@@ -17,3 +17,6 @@ from lth_jax.coding.ticket_file import load_leaf as load_leaf
 from lth_jax.coding.ticket_file import save as save
 from lth_jax.coding.writer import Initializer as Initializer
 from lth_jax.coding.writer import encode as encode
+from lth_jax.registry import import_modules
+
+import_modules(__name__, __path__)  # a new file needs no line here

@@ -17,6 +17,7 @@ from lth_jax.coding import bits as bits_
 from lth_jax.coding import blocks, gaps, tans
 from lth_jax.coding.entropy import binary_entropy, enumerative_bits
 from lth_jax.coding.errors import TicketError
+from lth_jax.registry import Registry
 
 _MAX_ENUMERATED = 1 << 14
 _MAX_WORK = 1 << 23  # entries × bits: a step of big integers for each entry
@@ -292,16 +293,16 @@ def _n_of_m_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray
     return np.ascontiguousarray(np.moveaxis(bits.reshape(moved), -1, axis))
 
 
-CODECS: dict[str, Codec] = {
-    "constant": Codec(_constant_plan, _constant_decode),
-    "packbits": Codec(_packbits_plan, _packbits_decode),
-    "enumerative": Codec(_enumerative_plan, _enumerative_decode),
-    "rice": Codec(_rice_plan, _rice_decode),
-    "n_of_m": Codec(_n_of_m_plan, _n_of_m_decode),
-    "gaps": Codec(_gaps_plan, _gaps_decode),
-    "blocks": Codec(_blocks_plan, _blocks_decode),
-}
-"""All codes for masks by the names that files use. Names keep their meaning for ever."""
+CODECS: Registry[Codec] = Registry("codec")
+"""All codes for masks by the names that files use. A name keeps its meaning in all versions."""
+
+CODECS.register("constant", Codec(_constant_plan, _constant_decode))
+CODECS.register("packbits", Codec(_packbits_plan, _packbits_decode))
+CODECS.register("enumerative", Codec(_enumerative_plan, _enumerative_decode))
+CODECS.register("rice", Codec(_rice_plan, _rice_decode))
+CODECS.register("n_of_m", Codec(_n_of_m_plan, _n_of_m_decode))
+CODECS.register("gaps", Codec(_gaps_plan, _gaps_decode))
+CODECS.register("blocks", Codec(_blocks_plan, _blocks_decode))
 
 
 def encode(mask: np.ndarray, codec: str | None = None) -> tuple[str, bytes]:

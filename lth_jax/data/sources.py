@@ -4,7 +4,8 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Made, Source
 from lth_jax.data.prepare import prepare, prepared_folders
 from lth_jax.keys import check_seed
+from lth_jax.registry import Registry
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _IDX_REMEDY = (
@@ -35,11 +37,10 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     Raises:
       ValueError: if the name or an option is unknown, or the source cannot be used.
     """
-    known = {**SOURCES, **GENERATED}
-    if name not in known:
-        listed = ", ".join(known)
-        raise ValueError(f"`name` must be one of {listed}, got '{name}'{_hint(name, known)}")
-    parameters = inspect.signature(known[name]).parameters.values()
+    if name not in NAMES:
+        listed = ", ".join(NAMES)
+        raise ValueError(f"`name` must be one of {listed}, got '{name}'{_hint(name, NAMES)}")
+    parameters = inspect.signature(NAMES[name]).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in allowed:
@@ -211,7 +212,16 @@ def _only_copy(root: Path, remedy: str) -> Path:
     )
 
 
-SOURCES: dict[str, Callable[..., Path]] = {
+SOURCES: Registry[Callable[..., Path]] = Registry("data set")
+"""Data sets from files and packages: `(data_dir, manual_dir, *, **options) -> folder`."""
+
+GENERATED: Registry[Callable[..., Made]] = Registry("data set")
+"""Data sets that a function of their options makes: `(*, **options) -> Made`."""
+
+NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
+"""All data sets."""
+
+for _name, _source in {
     "digits": _digits,
     "mnist1d": _mnist1d,
     "mnist_5k": _mnist_5k,
@@ -221,21 +231,21 @@ SOURCES: dict[str, Callable[..., Path]] = {
     "cifar100": _cifar100,
     "text": _text,
     "csv": _csv,
-}
-"""Data sets from files and packages: `(data_dir, manual_dir, **options) -> folder`."""
+}.items():
+    SOURCES.register(_name, _source)
 
-GENERATED: dict[str, Callable[..., Made]] = {
-    "modular_addition": sequences.modular_addition,
-    "copy": sequences.copy,
-    "delayed_recall": sequences.delayed_recall,
-    "associative_recall": sequences.associative_recall,
-    "marked_recall": sequences.marked_recall,
-    "markov": sequences.markov,
-    "planted": planted.planted,
-    "grouped": tabular.grouped,
-    "iris": tabular.iris,
-    "wine": tabular.wine,
-    "breast_cancer": tabular.breast_cancer,
-    "diabetes": tabular.diabetes,
-}
-"""Data sets that a function of their options makes: `(**options) -> Made`."""
+for _made in (
+    sequences.modular_addition,
+    sequences.copy,
+    sequences.delayed_recall,
+    sequences.associative_recall,
+    sequences.marked_recall,
+    sequences.markov,
+    planted.planted,
+    tabular.grouped,
+    tabular.iris,
+    tabular.wine,
+    tabular.breast_cancer,
+    tabular.diabetes,
+):
+    GENERATED.register(_made.__name__, _made)

@@ -39,7 +39,10 @@ from lth_jax.lottery.spec import (
 )
 from lth_jax.lottery.specs import Spec, imp, make_ladder, one_shot, sparse_training
 from lth_jax.population.task import Task
+from lth_jax.registry import import_modules
 from lth_jax.types import Splits
+
+import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
     "CONTROLS",

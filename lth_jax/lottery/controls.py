@@ -13,6 +13,7 @@ from lth_jax import structure as st
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.rewind import TrainState
 from lth_jax.pruning.masks import shuffle, shuffle_globally
+from lth_jax.registry import Registry
 from lth_jax.types import TICKET, Key, Mask, Prunable
 
 
@@ -84,12 +85,12 @@ def random_mask(
     return shuffle_globally(key, mask, prunable=prunable), dense
 
 
-CONTROLS: dict[str, Control] = {
-    "reinit": reinit,
-    "shuffle": layerwise_shuffle,
-    "random": random_mask,
-}
-"""Controls of any ticket."""
+CONTROLS: Registry[Control] = Registry("control")
+"""Controls of any ticket by name, and so those of configs."""
+
+CONTROLS.register("reinit", reinit)
+CONTROLS.register("shuffle", layerwise_shuffle)
+CONTROLS.register("random", random_mask)
 
 
 def scratch(fan: st.Fan) -> Control:

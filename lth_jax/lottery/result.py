@@ -137,7 +137,7 @@ class StoredTicket:
 
 
 class Result:
-    """A finished run; from `lottery.run`, or `Result.open` for one of a store.
+    """A finished run, as `lottery.run` returns it.
 
     Attributes:
       path: the run's folder.

@@ -27,6 +27,9 @@ from lth_jax.models.transformer import Transformer
 from lth_jax.models.vgg import VGG
 from lth_jax.models.vision_transformer import Mixer, VisionTransformer
 from lth_jax.models.wide_resnet import WideResNet
+from lth_jax.registry import import_modules
+
+import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
     "MLP",

@@ -13,6 +13,7 @@ from lth_jax.models.transformer import Transformer
 from lth_jax.models.vgg import VGG
 from lth_jax.models.vision_transformer import Mixer, VisionTransformer
 from lth_jax.models.wide_resnet import WideResNet
+from lth_jax.registry import Registry
 
 _FAMILIES: Mapping[str, Callable[..., Any]] = {
     "mlp": MLP,
@@ -57,14 +58,17 @@ _SIZES: Mapping[str, Callable[..., Any]] = {
         Mixer, patch=16, width=512, layers=8, patch_hidden=256, hidden=2048, classes=1000
     ),
 }
-NETWORKS: Mapping[str, Callable[..., Any]] = {**_FAMILIES, **_SIZES}
+NETWORKS: Registry[Callable[..., Any]] = Registry("network")
 """What makes the Linen module of each name; further keywords override what the name sets.
 
 Sizes of the CIFAR kind have ten classes, those of the ImageNet kind a thousand. All are Linen
-modules, for whoever takes a name here also looks inside: at the inputs of layers (`wanda`), at
-attention, at a module of other widths (refilled controls). NNX modules go by `from_nnx` into the
-same ladders, as Python rather than by name.
+modules, because commands also read their inside: the inputs of layers (`wanda`), attention, or a
+module of other widths (refilled controls). Networks of other frameworks go into the same runs as
+`Task(model, …)`, or by config as `package.module:name`.
 
 >>> NETWORKS["resnet20"](classes=100).blocks
 (3, 3, 3)
 """
+
+for _name, _make in {**_FAMILIES, **_SIZES}.items():
+    NETWORKS.register(_name, _make)

@@ -3,6 +3,8 @@
 from lth_jax.population.api import initial, measure, train
 from lth_jax.population.averaging import average_of, averaged, mean_network
 from lth_jax.population.losses import (
+    LOSSES,
+    METRICS,
     DistillTargets,
     bits,
     correct,
@@ -11,6 +13,7 @@ from lth_jax.population.losses import (
     soft_cross_entropy,
     squared_error,
 )
+from lth_jax.population.optimizers import LR_SCHEDULES, OPTIMIZERS
 from lth_jax.population.placement import (
     DRIVERS,
     Plan,
@@ -35,9 +38,16 @@ from lth_jax.population.segment import (
 from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.task import Task, as_splits
 from lth_jax.population.train_chunks import chunks, compile_segment, train_chunk, train_population
+from lth_jax.registry import import_modules
+
+import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
     "DRIVERS",
+    "LOSSES",
+    "LR_SCHEDULES",
+    "METRICS",
+    "OPTIMIZERS",
     "DistillTargets",
     "Member",
     "OnHost",

@@ -4,10 +4,22 @@ Where every step of a sequence has a target, an example's figure is the mean ove
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from lth_jax.registry import Registry
+
+PerExample = Callable[[Any, Any], jax.Array]
+"""`(outputs, targets) -> float[n]`, one value for each example."""
+
+LOSSES: Registry[PerExample] = Registry("loss")
+"""Losses by name, those of configs."""
+
+METRICS: Registry[PerExample] = Registry("metric")
+"""Measures of trained networks by name, those of configs."""
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -122,3 +134,9 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _per_example(values: jax.Array) -> jax.Array:
     """The mean over all axes but the first."""
     return values if values.ndim == 1 else jnp.mean(values.reshape(len(values), -1), axis=-1)
+
+
+LOSSES.register("cross_entropy", cross_entropy)
+LOSSES.register("squared_error", squared_error)
+METRICS.register("accuracy", correct)
+METRICS.register("bits", bits)

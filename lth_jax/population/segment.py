@@ -13,12 +13,12 @@ import optax
 from jax import lax
 
 from lth_jax import keys, trees
+from lth_jax.population.losses import PerExample
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.methods import Inputs, Method
 from lth_jax.pruning.transforms import masked
 from lth_jax.types import Batch, Count, Info, Key, Mask, Model, Params
 
-PerExample = Callable[[Any, Any], jax.Array]
 MakeModel = Callable[[Mapping[str, Any]], Model]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]

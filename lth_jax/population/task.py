@@ -9,11 +9,10 @@ import optax
 
 from lth_jax.data import Dataset, OnDisk, from_arrays, in_order, indices
 from lth_jax.models import as_model
-from lth_jax.population.losses import correct, cross_entropy
+from lth_jax.population.losses import PerExample, correct, cross_entropy
 from lth_jax.population.segment import (
     MakeModel,
     MakeOptimizer,
-    PerExample,
     Trainer,
     TransformBatch,
     take,

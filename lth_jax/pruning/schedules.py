@@ -16,10 +16,18 @@ import jax.numpy as jnp
 
 from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.masks import distance
+from lth_jax.registry import Registry
 from lth_jax.types import Mask, Prunable
 
 Schedule = Callable[[int], float]
 """`level -> density`."""
+
+SCHEDULES: Registry[Callable[..., Schedule]] = Registry("schedule")
+"""Schedules by name, and so those of configs.
+
+Each is made from those of `rate`, the fraction removed at each level; `levels`, how many there are;
+and `final`, the density of the last, that it takes.
+"""
 
 
 def one_shot(final: float) -> Schedule:
@@ -164,3 +172,7 @@ def _level(level: int) -> int:
     if not 0 <= level < math.inf or math.floor(level) != level:
         raise ValueError(f"`level` must be a whole number of at least 0, but is {level!r}.")
     return int(level)
+
+
+for _schedule in (geometric, linear, cubic, exponential, one_shot):
+    SCHEDULES.register(_schedule.__name__, _schedule)

@@ -1,13 +1,6 @@
 """Structured tickets: the removable units of any JAX function, removed exactly."""
 
-from lth_jax.structure import (  # noqa: F401  (they register their rules)
-    collectives,
-    rules_control_flow,
-    rules_index,
-    rules_reduce,
-    rules_shape,
-    solvers,
-)
+from lth_jax.registry import import_modules
 from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.constraints import major, minor
@@ -28,6 +21,8 @@ from lth_jax.structure.units import (
     score_units,
     units_of,
 )
+
+import_modules(__name__, __path__)  # rules register themselves; a new file needs no line here
 
 __all__ = [
     "Fan",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.pruning.criteria import Criterion
+from lth_jax.pruning.criteria import CRITERIA, Criterion
 from lth_jax.structure.groups import Structure
 
 
@@ -47,3 +47,6 @@ def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
         return trees.map_named(score, params)
 
     return criterion
+
+
+CRITERIA.register("norm_scales", norm_scales)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from experiments import atlas
-from experiments.studies import MODULES, study
+from experiments.studies import STUDIES
 from tests.experiments.test_damage import HARMS
 
 
@@ -35,7 +35,7 @@ def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
     stamp = json.loads((folder / "protocol.json").read_text())
     found = json.loads((folder / "found.json").read_text())
     assert stamp["hash"] == found["hash"] and stamp["stamped"] <= found["finished"]
-    assert stamp["protocol"]["rule"] == study("C7").protocol.rule
+    assert stamp["protocol"]["rule"] == STUDIES["C7"].protocol.rule
     assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
     assert "C7 is finished already" in capsys.readouterr().out
     assert json.loads((folder / "found.json").read_text()) == found
@@ -86,21 +86,21 @@ def test_what_it_refuses(words, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("claim", MODULES)
+@pytest.mark.parametrize("claim", STUDIES)
 def test_every_protocol_is_whole(claim):
-    protocol = study(claim).protocol
+    protocol = STUDIES[claim].protocol
     assert protocol.claim == claim
     for name, words in protocol._asdict().items():
         assert words or name in ("two_sided", "in_family"), name
     for size in ("smoke", "laptop", "full"):
-        assert "delta" in study(claim).get_config(size).study
+        assert "delta" in STUDIES[claim].get_config(size).study
     with pytest.raises(ValueError, match="'tiny'"):
-        study(claim).get_config("tiny")
+        STUDIES[claim].get_config("tiny")
 
 
 @pytest.mark.slow
 def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
     told = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
-    assert [one["claim"] for one in told] == list(MODULES)
+    assert [one["claim"] for one in told] == list(STUDIES)
     assert {one["verdict"] for one in told} == {"controls hold"}

@@ -22,6 +22,20 @@ def test_overrides_reach_the_config_in_any_order():
     assert sys.argv == before
 
 
+def test_options_are_those_of_the_part_that_is_named():
+    own = "--config.experiment.model.name=my_package.nets:MyNet"
+    assert parse().experiment.model.options.to_dict() == {"features": (16, 10)}
+    assert parse(own).experiment.model.options.to_dict() == {}
+    given = ["--config.experiment.model.options.width=3", "--config.experiment.model.options.act"]
+    config = parse(own, *given, "gelu")
+    assert config.experiment.model.options.to_dict() == {"width": 3, "act": "gelu"}
+    rigl = ["--config.experiment.prune.method=rigl"]
+    config = parse(*rigl, "--config.experiment.prune.method_options.fraction=0.5")
+    assert config.experiment.prune.method_options.to_dict() == {"fraction": 0.5}
+    same = parse("--config.experiment.model.name=mlp", "--config.experiment.model.options.width=2")
+    assert same.experiment.model.options.to_dict() == {"features": (16, 10), "width": 2}
+
+
 def test_a_config_takes_its_argument():
     smoke = parse("--config", "experiments/configs/mnist1d_ladder.py:smoke")
     assert smoke.experiment.name == "mnist1d_smoke"

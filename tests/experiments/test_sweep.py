@@ -134,6 +134,13 @@ def test_a_network_that_cannot_be_made_names_its_cell(workdir):
         grouped(config, experiment__seed=[0])
 
 
+def test_a_cell_of_another_network_has_none_of_the_options_of_the_first(workdir):
+    config = config_in(workdir)
+    found = sweep.cells(config, h.sweep("experiment.model.name", ["mlp", "residual_mlp"]))
+    first, second = (cell.experiment.model.options.to_dict() for _, cell in found)
+    assert first == config.experiment.model.options.to_dict() != second == {}
+
+
 def test_a_remembered_value_is_made_again_only_where_it_would_differ():
     calls = []
 

@@ -40,9 +40,8 @@ def leaves():
 
 PARAMS, INITIAL, ACCUMULATED = leaves(), leaves(), leaves()
 BATCHES = [Batch(array(n, WIDTHS[0]), array(n, WIDTHS[-1])) for n in (3, 2)]
-HELPERS = {"Criterion", "MovementState", "linen_inputs", "nnx_inputs", "squared_inputs"} | {
-    "track_movement"
-}
+HELPERS = {"CRITERIA", "Criterion", "MovementState", "linen_inputs", "nnx_inputs"}
+HELPERS |= {"squared_inputs", "track_movement"}
 
 
 def forward(params, x):
@@ -66,29 +65,33 @@ def inputs(params, batch):
     return {names[1]: sums[0], names[3]: sums[1]}
 
 
-CRITERIA = {name: getattr(criteria, name) for name in set(criteria.__all__) - HELPERS}
-CRITERIA |= {name: (lambda b=CRITERIA[name]: b(loss)) for name in ("saliency", "snip", "grasp")}
+def made(name):
+    """A criterion of the registry, from what it takes."""
+    offered = {"loss": loss, "forward": forward, "inputs": inputs}
+    offered["example"] = jnp.zeros((1, WIDTHS[0]))
+    offered |= {"fisher": {"chunk": 2}, "obd": {"probes": 2}}.get(name, {})
+    build = criteria.CRITERIA[name]
+    taken = inspect.signature(build).parameters
+    return build(**{key: value for key, value in offered.items() if key in taken})
+
+
+OF_UNITS = [
+    name
+    for name, build in criteria.CRITERIA.items()
+    if "structure" in inspect.signature(build).parameters
+]
+CRITERIA = {n: functools.partial(made, n) for n in criteria.CRITERIA if n not in OF_UNITS}
+NEEDS = {name: set(build().needs) for name, build in CRITERIA.items()}
+# They need more than a network and its loss, so configs cannot name them.
 CRITERIA |= {
-    "fisher": lambda: criteria.fisher(loss, chunk=2),
-    "obd": lambda: criteria.obd(loss, probes=2),
     "by_group": lambda: criteria.by_group(criteria.saliency(loss), (1.0, 2.0)),
-    "synflow": lambda: criteria.synflow(forward, jnp.zeros((1, WIDTHS[0]))),
-    "wanda": lambda: criteria.wanda(inputs),
-    "activation_norms": lambda: criteria.activation_norms(inputs),
     "movement_pruning": lambda: (
         lambda params, mask, **kw: criteria.movement_pruning(
             jax.tree.unflatten(jax.tree.structure(params), ACCUMULATED)
         )(params, mask, **kw)
     ),
 }
-DATA = ("saliency", "snip", "grasp", "fisher", "wanda", "obd", "activation_norms", "by_group")
-NEEDS = {name: {"batches"} for name in DATA}
-NEEDS |= {"random": {"key"}, "obd": {"key", "batches"}}
-NEEDS |= {
-    name: {"initial"}
-    for name in CRITERIA
-    if "init" in name or name in ("movement", "magnitude_increase") or "sign" in name
-}
+NEEDS["by_group"] = {"batches"}
 NAMES = sorted(CRITERIA)
 
 
@@ -164,7 +167,7 @@ def same(a, b, rtol=0.0):
 
 
 def test_every_builder_is_under_contract():
-    assert set(NAMES) | HELPERS == set(criteria.__all__)
+    assert set(criteria.__all__) <= set(NAMES) | HELPERS
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "movement_pruning"])
@@ -173,6 +176,12 @@ def test_a_criterion_has_the_signature_of_criteria(name):
     wanted = list(inspect.signature(criteria.Criterion.__call__).parameters.values())[1:]
     shape = [(p.name, p.kind, p.default) for p in wanted]
     assert [(p.name, p.kind, p.default) for p in parameters] == shape
+
+
+def test_criteria_of_data_name_what_they_need():
+    assert NEEDS["obd"] == {"key", "batches"} and NEEDS["random"] == {"key"}
+    assert NEEDS["snip"] == {"batches"} and NEEDS["movement"] == {"initial"}
+    assert NEEDS["magnitude"] == NEEDS["synflow"] == set()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
-"""Criteria: what a weight is worth. Each builder returns a pure `Criterion`."""
+"""Criteria: what a weight is worth. Each builder returns a pure `Criterion`.
 
-from lth_jax.pruning.criteria._inputs import Criterion
+`CRITERIA` holds the builders that need no more than a network and its loss, by name.
+"""
+
+from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion
 from lth_jax.pruning.criteria.activations import activation_norms, squared_inputs, wanda
 from lth_jax.pruning.criteria.curvature import fisher, obd
 from lth_jax.pruning.criteria.flax_inputs import linen_inputs, nnx_inputs
@@ -22,8 +25,12 @@ from lth_jax.pruning.criteria.weights import (
     small_init,
     small_init_small_final,
 )
+from lth_jax.registry import import_modules
+
+import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
+    "CRITERIA",
     "Criterion",
     "MovementState",
     "activation_norms",

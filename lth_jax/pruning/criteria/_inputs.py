@@ -12,6 +12,7 @@ from lth_jax import trees
 from lth_jax.pruning.checks import check_params
 from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.masks import apply_mask
+from lth_jax.registry import Registry
 from lth_jax.types import Key, Mask, Params, Scores
 
 
@@ -37,10 +38,36 @@ class Criterion(Protocol):
         """The scores of `params` under `mask`."""
 
 
+Builder = Callable[..., Criterion]
+INPUTS = ("key", "batches", "initial")
+OFFERED = ("loss", "forward", "example", "inputs", "structure")
+"""What a criterion can be made from; see `CRITERIA`."""
+
+
+def _check_builder(name: str, builder: Builder) -> None:
+    found = inspect.signature(builder).parameters.values()
+    required = [p.name for p in found if p.default is p.empty and p.name not in OFFERED]
+    if required:
+        raise TypeError(
+            f"`part` of {name!r} needs {', '.join(required)}; a criterion is made from those of "
+            f"{', '.join(OFFERED)} that it takes, and from options with defaults."
+        )
+
+
+CRITERIA: Registry[Builder] = Registry("criterion", _check_builder)
+"""All criteria by name, and so those of configs.
+
+A builder takes what it needs of a network: `loss`, `(params, batch) -> scalar`; `forward`,
+`(params, x) -> outputs`; `example`, an input of batch size 1; `inputs`, as `linen_inputs` returns
+it; `structure`, the network's removable units. Further arguments have defaults.
+"""
+
+
 def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
     """The criterion that calls a function with those inputs that it takes.
 
-    Its name is the one by which errors and reports refer to it. It compiles itself.
+    Its name is the one by which errors and reports refer to it. It compiles itself. `needs` holds
+    the inputs without which it raises an error.
 
     >>> named("mine")(lambda params, mask, **_: params).__name__
     'mine'
@@ -63,6 +90,7 @@ def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
             return score(params, mask, **taken)
 
         criterion.__name__ = criterion.__qualname__ = name
+        criterion.needs = tuple(n for n in INPUTS if n in parameters)  # type: ignore[attr-defined]
         return compiled(criterion)
 
     return wrap

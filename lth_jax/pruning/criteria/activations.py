@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.pruning.criteria._inputs import Criterion, kept, named, require_batches, widen
+from lth_jax.pruning.criteria._inputs import (
+    CRITERIA,
+    Criterion,
+    kept,
+    named,
+    require_batches,
+    widen,
+)
 from lth_jax.types import Mask, Params, Scores
 
 Inputs = Callable[[Any, Any], dict[str, jax.Array]]
@@ -132,3 +139,7 @@ def _check_names(found: dict[str, jax.Array], params: Any) -> None:
             f"`inputs` must report leaves of `params`, such as {trees.names(params)[:3]}, but it "
             f"reported {unknown[:3] or 'none at all'}."
         )
+
+
+CRITERIA.register("wanda", wanda)
+CRITERIA.register("activation_norms", activation_norms)

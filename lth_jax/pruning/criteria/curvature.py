@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax.pruning.criteria._inputs import (
+    CRITERIA,
     Criterion,
     batch_size,
     kept,
@@ -148,3 +149,7 @@ def _mean_squared_gradient(loss: Loss, params: Any, batch: Any, chunk: int) -> A
     if whole < n:  # the rest by itself rather than padded: a padded example has a gradient too
         total, _ = add(total, jax.tree.map(lambda x: x[whole:], batch))
     return jax.tree.map(lambda t: t / n, total)
+
+
+CRITERIA.register("fisher", fisher)
+CRITERIA.register("obd", obd)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax.pruning.criteria._inputs import (
+    CRITERIA,
     Criterion,
     kept,
     named,
@@ -138,3 +139,8 @@ def _saliency(name: str, loss: Loss, params: Any, mask: Any, batches: Any) -> An
     weights = kept(params, mask)
     gradient = _gradient(loss, weights, batches)
     return jax.tree.map(lambda w, g: jnp.abs(widen(w) * g), weights, gradient)
+
+
+CRITERIA.register("saliency", saliency)
+CRITERIA.register("snip", snip)
+CRITERIA.register("grasp", grasp)

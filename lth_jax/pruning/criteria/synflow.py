@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax.pruning.checks import check_params
-from lth_jax.pruning.criteria._inputs import Criterion, named
+from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion, named
 from lth_jax.pruning.criteria._scaled import (
     Scaled,
     aligned,
@@ -95,3 +95,6 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
         return scores(jax.tree.map(jnp.abs, apply_mask(mask, params)))
 
     return criterion
+
+
+CRITERIA.register("synflow", synflow)

@@ -15,6 +15,7 @@ from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.compiled import shared
 from lth_jax.pruning.criteria._inputs import (
+    CRITERIA,
     Criterion,
     kept,
     named,
@@ -261,3 +262,20 @@ def _of_both(name: str, f: Callable[[jax.Array, jax.Array], jax.Array]) -> Crite
         return jax.tree.map(lambda w, w0: f(widen(w), widen(w0)), params, initial)
 
     return criterion
+
+
+for _criterion in (
+    random,
+    magnitude,
+    small_final,
+    large_init,
+    small_init,
+    large_init_large_final,
+    small_init_small_final,
+    magnitude_increase,
+    movement,
+    large_final_same_sign,
+    large_final_different_sign,
+    lamp,
+):
+    CRITERIA.register(_criterion.__name__, _criterion)

@@ -3,8 +3,8 @@
 A method is built from its options, once. Each member of a population brings its `Inputs`: the mask
 that it starts with, the count that it ends with, its key. See `Method` for a step of training.
 
-`METHODS` holds all builders by name; `register` adds one. The modules of this package register
-theirs when it is imported.
+`METHODS` holds all builders by name; `METHODS.register` adds one. The modules of this package
+register theirs when it is imported.
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from lth_jax.pruning import masks, scopes
@@ -24,21 +24,18 @@ theirs when it is imported.
 [[True, False], [False, True]]
 """
 
-import importlib
-import pkgutil
-
 from lth_jax.pruning.methods.alternating import alternating
 from lth_jax.pruning.methods.dynamic import rigl, sparse_evolution
 from lth_jax.pruning.methods.gradual import gradual
 from lth_jax.pruning.methods.latent import iterative_n_m, straight_through
-from lth_jax.pruning.methods.method import METHODS, Builder, Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Builder, Inputs, Method
 from lth_jax.pruning.methods.movement import movement
 from lth_jax.pruning.methods.soft_threshold import soft_threshold
 from lth_jax.pruning.methods.static import static
 from lth_jax.pruning.methods.supermasks import edge_popup, supermask
+from lth_jax.registry import import_modules
 
-for _module in pkgutil.iter_modules(__path__):  # a new file needs no line here
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
     "METHODS",
@@ -50,7 +47,6 @@ __all__ = [
     "gradual",
     "iterative_n_m",
     "movement",
-    "register",
     "rigl",
     "soft_threshold",
     "sparse_evolution",

@@ -10,7 +10,7 @@ from lth_jax.layouts import Layouts
 from lth_jax.pruning.criteria import Criterion, magnitude
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.methods._parts import events_in, on_subnetwork
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import is_bad
@@ -127,4 +127,4 @@ def alternating(
     return on_subnetwork("alternating", build, starts_dense=True)
 
 
-register("alternating", alternating)
+METHODS.register("alternating", alternating)

@@ -6,7 +6,7 @@ from lth_jax.layouts import Layouts
 from lth_jax.pruning import transforms
 from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.methods._parts import events_in, on_subnetwork
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.scopes import Scope
 from lth_jax.pruning.transforms import Events
 from lth_jax.types import Prunable
@@ -99,5 +99,5 @@ def rigl(
     return on_subnetwork("rigl", build, starts_dense=False)
 
 
-register("sparse_evolution", sparse_evolution)
-register("rigl", rigl)
+METHODS.register("sparse_evolution", sparse_evolution)
+METHODS.register("rigl", rigl)

@@ -5,7 +5,7 @@ from typing import Any
 from lth_jax.layouts import Layouts
 from lth_jax.pruning.criteria import Criterion, magnitude
 from lth_jax.pruning.methods._parts import cubic_count, events_in, on_subnetwork
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import is_bad
@@ -57,4 +57,4 @@ def gradual(
     return on_subnetwork("gradual", build, starts_dense=True)
 
 
-register("gradual", gradual)
+METHODS.register("gradual", gradual)

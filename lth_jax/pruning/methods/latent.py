@@ -11,7 +11,7 @@ from lth_jax.pruning import transforms
 from lth_jax.pruning.criteria import Criterion, magnitude
 from lth_jax.pruning.granularity import n_m
 from lth_jax.pruning.methods._parts import on_latent, require_params
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import Pruner, prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.transforms import Events, Transform
@@ -127,5 +127,5 @@ def _competing(
     )
 
 
-register("straight_through", straight_through)
-register("iterative_n_m", iterative_n_m)
+METHODS.register("straight_through", straight_through)
+METHODS.register("iterative_n_m", iterative_n_m)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import optax
 
 from lth_jax.pruning.transforms import Transform
+from lth_jax.registry import Registry
 from lth_jax.types import Count, Key, Mask, Params
 
 
@@ -70,38 +71,11 @@ class Method:
 Builder = Callable[..., Method]
 """`(*, prunable, layouts, scope, steps, **options) -> Method`."""
 
-METHODS: dict[str, Builder] = {}
-"""All methods by name; see `register`."""
-
 COMMON = ("prunable", "layouts", "scope", "steps")
 """The keywords that every builder takes, also where its method does not need them."""
 
 
-def register(name: str, builder: Builder) -> Builder:
-    """Adds a method to `METHODS`, and so to the configs and to the tests of all methods.
-
-    Args:
-      name: the name in configs; equals `Method.name`.
-      builder: `(*, prunable, layouts, scope, steps, **options) -> Method`. `prunable` is a static
-        tree of booleans; `layouts` the meaning of the kernels' axes; `scope` over what scores
-        compete; `steps` the number of updates of the training. All options have defaults.
-
-    Returns:
-      `builder`.
-
-    Raises:
-      ValueError: the name is taken.
-      TypeError: the builder has another signature.
-
-    >>> register("static", lambda **options: None)
-    Traceback (most recent call last):
-      ...
-    ValueError: `name` is 'static', which is taken; the methods are alternating, ...
-    """
-    if name in METHODS:
-        raise ValueError(
-            f"`name` is {name!r}, which is taken; the methods are {', '.join(sorted(METHODS))}."
-        )
+def _check_builder(name: str, builder: Builder) -> None:
     found = inspect.signature(builder).parameters
     missing = [keyword for keyword in COMMON if keyword not in found]
     positional = [p.name for p in found.values() if p.kind is not p.KEYWORD_ONLY]
@@ -112,5 +86,12 @@ def register(name: str, builder: Builder) -> Builder:
             f"keyword-only; it lacks {missing}, has positional {positional} and options without "
             f"defaults {required}."
         )
-    METHODS[name] = builder
-    return builder
+
+
+METHODS: Registry[Builder] = Registry("method", _check_builder)
+"""All methods by name, and so those of configs and of the tests of all methods.
+
+A builder takes `prunable`, a static tree of booleans; `layouts`, the meaning of the kernels' axes;
+`scope`, over what scores compete; `steps`, the number of updates of the training; and options with
+defaults. The name equals `Method.name`.
+"""

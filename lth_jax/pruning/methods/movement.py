@@ -19,7 +19,7 @@ from lth_jax.pruning.methods._parts import (
     require_params,
     zeros_like,
 )
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import is_bad, unless_bad
@@ -107,4 +107,4 @@ def movement(
     return on_latent("movement", build)
 
 
-register("movement", movement)
+METHODS.register("movement", movement)

@@ -10,7 +10,7 @@ from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, resolve, to_layers
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.methods._parts import LearnedState, learned, require_params
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.scopes import Scope
 from lth_jax.pruning.transforms import Transform
 from lth_jax.pruning.transforms.subnetwork import in_structure_of, init_inner, update_inner
@@ -128,4 +128,4 @@ def soft_threshold(
     return learned("soft_threshold", build, effective, final, exact=False)
 
 
-register("soft_threshold", soft_threshold)
+METHODS.register("soft_threshold", soft_threshold)

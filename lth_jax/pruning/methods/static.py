@@ -4,7 +4,7 @@ from typing import Any
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning.methods._parts import on_subnetwork
-from lth_jax.pruning.methods.method import Method, register
+from lth_jax.pruning.methods.method import METHODS, Method
 from lth_jax.pruning.scopes import Scope
 from lth_jax.pruning.transforms import static_sparse
 from lth_jax.types import Prunable
@@ -39,4 +39,4 @@ def static(
     return on_subnetwork("static", build, starts_dense=False)
 
 
-register("static", static)
+METHODS.register("static", static)

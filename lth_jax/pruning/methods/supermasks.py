@@ -20,7 +20,7 @@ from lth_jax.pruning.methods._parts import (
     require_params,
     zeros_like,
 )
-from lth_jax.pruning.methods.method import Inputs, Method, register
+from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import check, is_bad, unless_bad
@@ -192,5 +192,5 @@ def _frozen(
     return Transform(init, update)
 
 
-register("edge_popup", edge_popup)
-register("supermask", supermask)
+METHODS.register("edge_popup", edge_popup)
+METHODS.register("supermask", supermask)

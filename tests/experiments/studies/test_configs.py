@@ -8,7 +8,7 @@ import pytest
 
 from experiments import checks
 from experiments.configs.studies.common import SIZES
-from experiments.studies import MODULES, study
+from experiments.studies import STUDIES
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
 
@@ -16,9 +16,9 @@ MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("claim", MODULES)
+@pytest.mark.parametrize("claim", STUDIES)
 def test_every_replicate_has_examples_of_its_own(claim, size):
-    config = study(claim).get_config(size)
+    config = STUDIES[claim].get_config(size)
     for experiment in parts(config):
         checks.check(experiment)
         if experiment.train.share:
@@ -27,9 +27,9 @@ def test_every_replicate_has_examples_of_its_own(claim, size):
             assert needed <= pool
 
 
-@pytest.mark.parametrize("claim", MODULES)
+@pytest.mark.parametrize("claim", STUDIES)
 def test_a_size_with_another_set_up_says_so(claim):
-    laptop, full = (study(claim).get_config(size) for size in ("laptop", "full"))
+    laptop, full = (STUDIES[claim].get_config(size) for size in ("laptop", "full"))
     assert "setup" not in laptop.study
     assert ("setup" in full.study) == ("experiment" in full)
 
@@ -107,9 +107,9 @@ def shortened(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", [claim for claim in MODULES if claim != "C1"])
+@pytest.mark.parametrize("claim", [claim for claim in STUDIES if claim != "C1"])
 def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
-    one = study(claim)
+    one = STUDIES[claim]
     config = shortened(one.get_config("full"))
     if config.experiment.data.name == "mnist" and not MNIST.is_dir():
         pytest.skip("MNIST's files are not there")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from experiments.studies import MODULES, judge, study
+from experiments.studies import STUDIES, judge
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 
 POWER = 0.99
@@ -23,9 +23,9 @@ def deviations(primary, expected):
     }[expected]
 
 
-@pytest.mark.parametrize("claim", MODULES)
+@pytest.mark.parametrize("claim", STUDIES)
 def test_the_controls_are_judged_right_and_would_be_on_other_seeds(claim):
-    one = study(claim)
+    one = STUDIES[claim]
     known = one.controls(None, one.get_config("smoke"))
     expected = {control.expected for control in known}
     assert SUPPORTED in expected and expected & {NOT_SUPPORTED, REVERSED}

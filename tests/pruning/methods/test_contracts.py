@@ -13,7 +13,7 @@ from lth_jax import trees
 from lth_jax.layouts import DENSE
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.criteria import magnitude
-from lth_jax.pruning.methods import METHODS, Inputs, Method, register
+from lth_jax.pruning.methods import METHODS, Inputs, Method
 from lth_jax.pruning.methods.method import COMMON
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import masked
@@ -271,7 +271,7 @@ def test_static_is_the_masked_optimizer_to_the_bit():
 
 def test_a_builder_of_another_signature_is_refused():
     with pytest.raises(ValueError, match="'rigl', which is taken"):
-        register("rigl", METHODS["rigl"])
+        METHODS.register("rigl", METHODS["rigl"])
     with pytest.raises(TypeError, match=r"lacks \['steps'\].*without defaults \['rate'\]"):
-        register("mine", lambda *, prunable, layouts, scope, rate: None)
+        METHODS.register("mine", lambda *, prunable, layouts, scope, rate: None)
     assert "mine" not in METHODS

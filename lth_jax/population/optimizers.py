@@ -1,0 +1,47 @@
+"""Optimizers and learning-rate schedules by name, those of configs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from lth_jax.registry import Registry
+
+OPTIMIZERS: Registry[Callable[[Mapping[str, Any]], optax.GradientTransformation]] = Registry(
+    "optimizer"
+)
+"""`hyper -> optax transformation`, called inside the trace, before any mask.
+
+`hyper` holds a member's numbers, which may be traced: `learning_rate`, its schedule applied,
+`weight_decay` and `momentum`.
+"""
+
+LR_SCHEDULES: Registry[Callable[[int], optax.Schedule]] = Registry("learning-rate schedule")
+"""`steps -> schedule`; the schedule maps a step to a factor on the peak of the learning rate."""
+
+OPTIMIZERS.register(
+    "sgd",
+    lambda h: optax.chain(
+        optax.add_decayed_weights(h["weight_decay"]),
+        optax.sgd(h["learning_rate"], h["momentum"]),
+    ),
+)
+OPTIMIZERS.register("adam", lambda h: optax.adam(h["learning_rate"]))
+OPTIMIZERS.register(
+    "adamw", lambda h: optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])
+)
+OPTIMIZERS.register(
+    "lion", lambda h: optax.lion(h["learning_rate"], weight_decay=h["weight_decay"])
+)
+OPTIMIZERS.register(
+    "lamb", lambda h: optax.lamb(h["learning_rate"], weight_decay=h["weight_decay"])
+)
+OPTIMIZERS.register("rmsprop", lambda h: optax.rmsprop(h["learning_rate"]))
+
+LR_SCHEDULES.register("constant", lambda steps: optax.constant_schedule(1.0))
+LR_SCHEDULES.register("cosine", lambda steps: optax.cosine_decay_schedule(1.0, steps))
+LR_SCHEDULES.register("linear", lambda steps: optax.linear_schedule(1.0, 0.0, steps))
+LR_SCHEDULES.register(
+    "step",
+    lambda steps: optax.piecewise_constant_schedule(1.0, {steps // 2: 0.1, 3 * steps // 4: 0.1}),
+)

@@ -1,0 +1,68 @@
+"""Registries: the parts of one kind by name, and how a package finds the modules that add some."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Part = TypeVar("Part")
+
+
+class Registry(dict[str, Part]):
+    """The parts of one kind by name: a dictionary with `register`.
+
+    Args:
+      kind: what a part is called in messages.
+      check: `(name, part)`, which raises where the part cannot be right.
+
+    >>> colours: Registry[int] = Registry("colour")
+    >>> colours.register("red", 0xFF0000)
+    >>> colours["red"]
+    16711680
+    """
+
+    def __init__(self, kind: str, check: Callable[[str, Any], None] | None = None):
+        super().__init__()
+        self._kind, self._check = kind, check
+
+    def register(self, name: str, part: Part) -> None:
+        """Adds a part; `del registry[name]` removes it.
+
+        Args:
+          name: letters, digits and `_`.
+          part: as the registry's own documentation describes it.
+
+        Raises:
+          ValueError: the name is taken, or is no name.
+
+        >>> colours = Registry("colour")
+        >>> colours.register("red", 1)
+        >>> colours.register("red", 2)
+        Traceback (most recent call last):
+          ...
+        ValueError: `name` is 'red', which is taken; there is a colour of each name in: red.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"\w+", name, re.ASCII):
+            raise ValueError(
+                f"`name` of a {self._kind} is {name!r}; it must hold letters, digits and '_' only."
+            )
+        if name in self:
+            raise ValueError(
+                f"`name` is {name!r}, which is taken; there is a {self._kind} of each name in: "
+                f"{', '.join(sorted(self))}."
+            )
+        if self._check is not None:
+            self._check(name, part)
+        self[name] = part
+
+
+def import_modules(package: str, path: Iterable[str]) -> None:
+    """Imports all modules of a package, so that a new file registers its parts without a list.
+
+    Args:
+      package: its `__name__`.
+      path: its `__path__`.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
