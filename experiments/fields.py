@@ -240,8 +240,8 @@ _TABLE = (
     Field(
         "machine.coordinator",
         text("HOST:PORT, auto, or empty", r"|auto|[^\x00-\x1f\x7f]+:\d+"),
-        "of several processes: HOST:PORT of process 0; auto: from Slurm, or, on TPU pods and under "
-        "MPI, as JAX finds it, which then aborts all others when process 0 is lost",
+        "of several processes: HOST:PORT of process 0; auto: from the environment of Slurm or of a "
+        "TPU pod",
     ),
     Field("machine.processes", AT_LEAST_0, "of the job, unless auto"),
     Field("machine.process", AT_LEAST_0, "which of them this one is, unless auto"),

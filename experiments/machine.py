@@ -7,12 +7,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import slurm
+from experiments import cluster
 from experiments.fields import check_values
 from experiments.flags import UserError
 from experiments.relay import relay
@@ -68,11 +67,6 @@ def join(machine: ConfigDict) -> None:
     if not machine.coordinator or jax.distributed.is_initialized():
         return
     job = _job(machine)
-    told: dict[str, Any] = {}  # JAX looks for a job
-    if job:
-        address = _coordinator(job, machine.init_timeout_s)
-        told = {"coordinator_address": address, "num_processes": job.processes}
-        told["process_id"] = job.process
     # Its handler of SIGTERM, in native code, would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(machine.init_timeout_s, _give_up, [machine])
@@ -80,9 +74,11 @@ def join(machine: ConfigDict) -> None:
     late.start()
     try:
         jax.distributed.initialize(
-            **told,
-            initialization_timeout=machine.init_timeout_s
-            + 60,  # longer than ours, whose end is gentler
+            coordinator_address=_coordinator(job, machine.init_timeout_s),
+            num_processes=job.processes,
+            process_id=job.process,
+            # Longer than ours, which ends in one sentence.
+            initialization_timeout=machine.init_timeout_s + 60,
             heartbeat_timeout_seconds=machine.init_timeout_s,
         )
     except (RuntimeError, ValueError) as error:
@@ -91,14 +87,25 @@ def join(machine: ConfigDict) -> None:
         late.cancel()
 
 
-def _job(machine: ConfigDict) -> slurm.Job | None:
-    """The job that a config or Slurm describes; None where only JAX can find it."""
+def _job(machine: ConfigDict) -> cluster.Job:
+    """The job that a config, or the environment, describes.
+
+    JAX finds more of them by itself, but then connects to the coordinator directly, and aborts the
+    process where that dies.
+    """
     if machine.coordinator == AUTO:
-        return slurm.job(os.environ)
-    return slurm.Job(machine.coordinator, machine.processes, machine.process)
+        found = cluster.job(os.environ)
+        if found is None:
+            raise UserError(
+                "`machine.coordinator` is 'auto': no environment variables of Slurm or of a TPU "
+                "pod describe a job; set HOST:PORT of process 0, `machine.processes` and "
+                "`machine.process`."
+            )
+        return found
+    return cluster.Job(machine.coordinator, machine.processes, machine.process)
 
 
-def _coordinator(job: slurm.Job, patience: float) -> str:
+def _coordinator(job: cluster.Job, patience: float) -> str:
     """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
     if job.process == 0:
         return job.coordinator

@@ -57,7 +57,7 @@ def start_slurm_job(workdir, data):
     """The same, which find each other by what Slurm would set."""
     job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     job["JAX_COORDINATOR_PORT"] = str(free_port())
-    flags = {"coordinator": "auto", "patience": 60, "devices": DEVICES}
+    flags = {"coordinator": "auto", "init_timeout_s": 60, "devices": DEVICES}
     more = [f"--config.machine.{name}={value}" for name, value in flags.items()]
     own = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in (0, 1)]
     return [start(workdir, data, *more, devices=2, env=job | mine) for mine in own]

@@ -1,4 +1,4 @@
-"""Which process of which job this one is, as Slurm describes it to the programs that `srun` starts.
+"""Which process of which job this one is, by the environment variables of Slurm or of a TPU pod.
 
 JAX reads the same variables, but it connects to the coordinator directly; with the address known, a
 relay can stand between (see `experiments.relay`).
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_FIRST_PORT, _PORTS = 61440, 4096
+_FIRST_PORT, _PORTS, _TPU_PORT = 61440, 4096, 8476
 
 
 class Job(NamedTuple):
@@ -26,12 +26,31 @@ class Job(NamedTuple):
 
 
 def job(environ: Mapping[str, str]) -> Job | None:
-    """The job of the environment variables; None outside of Slurm, and where MPI starts processes.
+    """The job of the environment variables; None outside of Slurm and of TPU pods.
+
+    >>> job({"TPU_WORKER_HOSTNAMES": "tpu-0,tpu-1", "TPU_WORKER_ID": "1"})
+    Job(coordinator='tpu-0:8476', processes=2, process=1)
+    """
+    return _slurm(environ) or _tpu(environ)
+
+
+def _tpu(environ: Mapping[str, str]) -> Job | None:
+    """The job of a TPU pod, whose workers have these variables in Kubernetes."""
+    hosts = [host for host in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]
+    process = environ.get("TPU_WORKER_ID", "")
+    if not hosts or not process.isdigit() or int(process) >= len(hosts):
+        return None
+    port = environ.get("JAX_COORDINATOR_PORT") or _TPU_PORT
+    return Job(f"{hosts[0]}:{port}", len(hosts), int(process))
+
+
+def _slurm(environ: Mapping[str, str]) -> Job | None:
+    """The job of a process that `srun` started, unless MPI starts the processes.
 
     The port is that of `JAX_COORDINATOR_PORT`, or depends on the number of the Slurm job.
 
     >>> variables = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[003-009],big1"}
-    >>> job(variables | {"SLURM_NTASKS": "8", "SLURM_PROCID": "2"})
+    >>> _slurm(variables | {"SLURM_NTASKS": "8", "SLURM_PROCID": "2"})
     Job(coordinator='node003:61447', processes=8, process=2)
     """
     names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
