@@ -1,7 +1,6 @@
 """The network of a config."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from experiments.flags import UserError, nearest
 from experiments.legal import FLAG, Legal, real, shown, whole
 from experiments.messages import by_fields
 from lth_jax import data, models
+from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.types import Model
 
 MAY_BE_0 = ("layers", "blocks")
@@ -71,7 +71,7 @@ def _own_module(name: str, options: dict[str, Any]) -> Any:
     found = parts.load("model.name", name)
     if isinstance(found, Model):
         return found
-    by_key = [one for one in ("rngs", "key") if one in inspect.signature(found).parameters]
+    by_key = {"rngs", "key"} & set(parameters_of(found))
     made = functools.partial(found, **options) if by_key else None
     try:
         network = made or found(**options)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from experiments import parts
 from experiments.flags import UserError
@@ -48,7 +49,7 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     Args:
       name: a key of one of the tables.
       task: what the experiment trains with.
-      module: the Linen module of its network.
+      module: its network, of any framework.
       found: the network's units, where they are pruned.
     """
     example = jax.tree.map(lambda leaf: leaf[:1], task.data.train.x)
@@ -60,7 +61,7 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
         return criteria.synflow(_forward(task, example), example)
     if name in INPUT_CRITERIA:
         _check_inputs(name, task, example)
-        return INPUT_CRITERIA[name](_inputs(module, task, example))
+        return INPUT_CRITERIA[name](_inputs(name, module, task, example))
     return CRITERIA[name](_score_loss(task, example) if name in NEED_EXAMPLES else None)
 
 
@@ -106,8 +107,13 @@ def _forward(task: Task, example: Any) -> Callable[[Any, Any], Any]:
     return lambda params, x: task.trainer.model.apply(params, state, x, train=False)[0]
 
 
-def _inputs(module: Any, task: Task, example: Any) -> Any:
+def _inputs(name: str, module: Any, task: Task, example: Any) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"`prune.criterion` is '{name}', which intercepts the layers of a Linen module, but the "
+            f"network is of type {type(module).__name__}; choose another criterion."
+        )
     state, dropout = _state(task, example), keys.stream(ROOT, "score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lth_jax.data import Dataset, OnDisk, from_arrays, in_order, indices
@@ -162,15 +163,19 @@ class Task:
         """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
 
         Raises:
-          ValueError: the loss or a metric does not return one value per example, or the optimizer
-            cannot train under a mask.
+          ValueError: the loss or a metric does not return one value per example, a class label is
+            out of range, or the optimizer cannot train under a mask.
+          TypeError: class labels are not integers.
         """
         params, state = self.shapes
         x, y = jax.tree.map(lambda leaf: leaf[:2], tuple(self.data.test))
         model: Model = self.trainer.model
 
+        def logits(params: Any, state: Any, x: Any) -> Any:
+            return model.apply(params, state, x, train=False)[0]
+
         def measured(params: Any, state: Any, x: Any, y: Any) -> Any:
-            out, _ = model.apply(params, state, x, train=False)
+            out = logits(params, state, x)
             return {name: f(out, y) for name, f in self.trainer.metrics.items()}
 
         n = len(jax.tree.leaves(y)[0])
@@ -180,8 +185,22 @@ class Task:
                     f"`{'loss' if name == 'loss' else f'metrics[{name!r}]'}` must return one value "
                     f"per example, shape ({n},) for {n} examples, but returns {value.shape}."
                 )
+        if self.trainer.loss is cross_entropy:
+            self._check_classes(jax.eval_shape(logits, params, state, x).shape[-1])
         hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
         jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
+
+    def _check_classes(self, classes: int) -> None:
+        """Raises unless all labels are in `[0, classes)`: others would make the loss NaN."""
+        for name, split in self.data._asdict().items():
+            if not split.y.size:
+                continue
+            low, high = int(np.min(split.y)), int(np.max(split.y))
+            if not 0 <= low <= high < classes:
+                raise ValueError(
+                    f"`data` has labels from {low} to {high} in '{name}'; they must be at least 0 "
+                    f"and below {classes}, the number of outputs of the network."
+                )
 
     def __repr__(self) -> str:
         examples = len(jax.tree.leaves(self.data.train.y)[0])

@@ -1,10 +1,10 @@
 """A user's network as a `Model`."""
 
-import inspect
 from typing import Any
 
 from flax import linen, nnx
 
+from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.models.adapters.equinox import from_equinox
 from lth_jax.models.adapters.haiku import from_haiku
 from lth_jax.models.adapters.linen import from_linen
@@ -35,7 +35,7 @@ def as_model(network: Any) -> Model:
     if hasattr(network, "init") and hasattr(network, "apply") and not isinstance(network, type):
         return from_haiku(network)
     if callable(network) and not isinstance(network, nnx.Module):
-        parameters = inspect.signature(network).parameters
+        parameters = parameters_of(network)
         if "rngs" in parameters:
             return from_nnx(lambda rngs: network(rngs=rngs))
         if "key" in parameters:
