@@ -63,6 +63,7 @@ class Task:
       data: the splits.
       hyper: as given.
       steps: as given.
+      reads_rate: whether the optimizer may read `hyper["learning_rate"]`.
 
     Raises:
       TypeError, ValueError: an argument cannot be right; nothing has been trained.
@@ -78,6 +79,7 @@ class Task:
     data: Splits
     hyper: Mapping[str, float]
     steps: int
+    reads_rate: bool
 
     def __init__(
         self,
@@ -107,6 +109,9 @@ class Task:
         _check_positive("eval_batch_size", eval_batch_size)
         self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
+        # A transformation has its rate inside; what reads it beside the optimizer is the caller's.
+        self.reads_rate = not isinstance(optimizer, optax.GradientTransformation)
+        self._checked = False
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
         if batch_size > size:
             raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
@@ -139,14 +144,14 @@ class Task:
         """A task of a `Trainer`, splits on the device, the traced numbers and the steps."""
         task = cls.__new__(cls)
         task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
-        task.name = "Model"
+        task.name, task.reads_rate, task._checked = "Model", True, False
         return task
 
     def replace(self, **parts: Any) -> Self:
         """A copy with another `trainer`, `data`, `hyper` or `steps`."""
         own = {name: getattr(self, name) for name in ("trainer", "data", "hyper", "steps")}
         task = self.from_parts(**{**own, **parts})
-        task.name = self.name
+        task.name, task.reads_rate = self.name, self.reads_rate
         return task
 
     @property
@@ -167,6 +172,8 @@ class Task:
             out of range, or the optimizer cannot train under a mask.
           TypeError: class labels are not integers.
         """
+        if self._checked:
+            return
         params, state = self.shapes
         x, y = jax.tree.map(lambda leaf: leaf[:2], tuple(self.data.test))
         model: Model = self.trainer.model
@@ -189,6 +196,7 @@ class Task:
             self._check_classes(jax.eval_shape(logits, params, state, x).shape[-1])
         hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
         jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
+        self._checked = True
 
     def _check_classes(self, classes: int) -> None:
         """Raises unless all labels are in `[0, classes)`: others would make the loss NaN."""
