@@ -142,7 +142,8 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
             )
         if one.ladder.prunable != first.ladder.prunable:
             raise ValueError(f"`experiments[{i}]` has other prunable leaves than experiments[0].")
-        if one.ladder.methods != first.ladder.methods:
+        # Of the same programs, though built anew where the ladders differ in other things.
+        if one.identity.methods_training != first.identity.methods_training:
             raise ValueError(f"`experiments[{i}]` has other methods than experiments[0].")
 
 
