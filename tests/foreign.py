@@ -74,7 +74,10 @@ def plain(width=WIDTH):
         a, b = jax.random.split(key)
         inputs = x[0].size
         params = {
-            "hidden": {"kernel": jax.random.normal(a, (inputs, width)) / 4, "bias": jnp.zeros(width)},
+            "hidden": {
+                "kernel": jax.random.normal(a, (inputs, width)) / 4,
+                "bias": jnp.zeros(width),
+            },
             "out": {"kernel": jax.random.normal(b, (width, CLASSES)) / 3},
         }
         return params, {"mean": jnp.zeros(width)}
@@ -90,7 +93,13 @@ def plain(width=WIDTH):
     return Model(init, apply)
 
 
-NETWORKS = {"linen": Linen, "nnx": lambda: Nnx, "equinox": lambda: equinox, "haiku": haiku, "plain": plain}
+NETWORKS = {
+    "linen": Linen,
+    "nnx": lambda: Nnx,
+    "equinox": lambda: equinox,
+    "haiku": haiku,
+    "plain": plain,
+}
 """The networks as `Task` takes them."""
 
 

@@ -32,7 +32,10 @@ def split(tree: Any, like: Params) -> tuple[Any, Any]:
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(like)]
     leaves, structure = jax.tree.flatten(tree)
     parts = (
-        [leaf if is_float == first else None for leaf, is_float in zip(leaves, floating, strict=True)]
+        [
+            leaf if is_float == first else None
+            for leaf, is_float in zip(leaves, floating, strict=True)
+        ]
         for first in (True, False)
     )
     first, second = (jax.tree.unflatten(structure, part) for part in parts)

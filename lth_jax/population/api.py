@@ -70,7 +70,9 @@ def initial(
     task.check()
     if isinstance(keys, numbers.Number):
         if isinstance(keys, bool) or not isinstance(keys, numbers.Integral) or keys < 1:
-            raise ValueError(f"`keys` is {keys!r}; as a number it must be an integer of at least 1.")
+            raise ValueError(
+                f"`keys` is {keys!r}; as a number it must be an integer of at least 1."
+            )
         keys = jax.random.split(key_streams.from_seed(0), int(keys))
     key_streams.check_key(keys, "keys")
     if keys.ndim != 1 or not len(keys):
@@ -97,10 +99,14 @@ def initial(
     if params is not None:
         own_params = _stacked("params", params, members.params, n)
         for leaf, a, b in zip(
-            trees.names(own_params), *map(jax.tree.leaves, (own_params, members.params)), strict=True
+            trees.names(own_params),
+            *map(jax.tree.leaves, (own_params, members.params)),
+            strict=True,
         ):
             if a.dtype != b.dtype:
-                raise TypeError(f"`params` at '{leaf}' has dtype {a.dtype}; it must have {b.dtype}.")
+                raise TypeError(
+                    f"`params` at '{leaf}' has dtype {a.dtype}; it must have {b.dtype}."
+                )
         members = members._replace(params=own_params)
     if masks is None:
         return members

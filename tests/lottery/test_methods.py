@@ -60,7 +60,9 @@ FAST = next(row for row in ROWS if row[0] == "rigl")
 def foreign_task(framework):
     """One task for all methods, so that they share compiled functions."""
     changes = {"batch_size": 8, "steps": 6, "eval_every": 3}
-    return Task(NETWORKS[framework](), foreign_data(), optimizer=optax.adam(1e-2), **changes)
+    return Task(
+        NETWORKS[framework](), foreign_data(), optimizer=optax.sgd(0.1, momentum=0.9), **changes
+    )
 
 
 @pytest.mark.parametrize(
