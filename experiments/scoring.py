@@ -111,8 +111,8 @@ def _inputs(name: str, module: Any, task: Task, example: Any) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known for "
-            "Linen modules alone, and `model.name` is of another framework."
+            f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known "
+            "for Linen modules alone, and `model.name` is of another framework."
         )
     state, dropout = _state(task, example), keys.stream(ROOT, "score")
 
