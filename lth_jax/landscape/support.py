@@ -29,17 +29,15 @@ def split(tree: Any, like: Params) -> tuple[Any, Any]:
     >>> split({"w": 1, "n": 2}, {"w": jnp.ones(1), "n": jnp.arange(1)})
     ({'n': None, 'w': 1}, {'n': 2, 'w': None})
     """
-    floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(like)]
-    leaves, structure = jax.tree.flatten(tree)
-    parts = (
-        [
-            leaf if is_float == first else None
-            for leaf, is_float in zip(leaves, floating, strict=True)
-        ]
-        for first in (True, False)
-    )
-    first, second = (jax.tree.unflatten(structure, part) for part in parts)
-    return first, second
+
+    def part(chosen: bool) -> Any:
+        return jax.tree.map(
+            lambda leaf, p: leaf if jnp.issubdtype(p.dtype, jnp.floating) == chosen else None,
+            tree,
+            like,
+        )
+
+    return part(True), part(False)
 
 
 def merge(first: Any, second: Any) -> Any:

@@ -68,24 +68,16 @@ def initial(
     (3, 4, 2)
     """
     task.check()
-    if isinstance(keys, numbers.Number):
-        if isinstance(keys, bool) or not isinstance(keys, numbers.Integral) or keys < 1:
-            raise ValueError(
-                f"`keys` is {keys!r}; as a number it must be an integer of at least 1."
-            )
-        keys = jax.random.split(key_streams.from_seed(0), int(keys))
-    key_streams.check_key(keys, "keys")
-    if keys.ndim != 1 or not len(keys):
-        raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
-    n = len(keys)
+    roots = _member_keys(keys)
+    n = len(roots)
     _check_hyper(task, hyper or {})
     scalars = {
         name: _scalars(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
     }
-    drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(keys)
+    drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(roots)
     own = data_keys
     if own is None:
-        own = jax.vmap(lambda key: key_streams.stream(key, "data"))(keys)
+        own = jax.vmap(lambda key: key_streams.stream(key, "data"))(roots)
     key_streams.check_key(own, "data_keys")
     if own.shape != (n,):
         raise ValueError(f"`data_keys` has shape {own.shape}; it must be ({n},), like `keys`.")
@@ -98,15 +90,7 @@ def initial(
     members: Member = begin(drawn, own, scalars)
     if params is not None:
         own_params = _stacked("params", params, members.params, n)
-        for leaf, a, b in zip(
-            trees.names(own_params),
-            *map(jax.tree.leaves, (own_params, members.params)),
-            strict=True,
-        ):
-            if a.dtype != b.dtype:
-                raise TypeError(
-                    f"`params` at '{leaf}' has dtype {a.dtype}; it must have {b.dtype}."
-                )
+        _check_dtypes(own_params, members.params)
         members = members._replace(params=own_params)
     if masks is None:
         return members
@@ -212,6 +196,28 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in over_members(members).items()}
 
 
+def _member_keys(keys: Any) -> Any:
+    """One key for each member: those given, or so many of seed 0."""
+    if isinstance(keys, numbers.Number):
+        if not _is_integer(keys) or keys < 1:  # type: ignore[operator]
+            raise ValueError(
+                f"`keys` is {keys!r}; as a number it must be an integer of at least 1."
+            )
+        return jax.random.split(key_streams.from_seed(0), int(keys))  # type: ignore[call-overload]
+    key_streams.check_key(keys, "keys")
+    if keys.ndim != 1 or not len(keys):
+        raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
+    return keys
+
+
+def _check_dtypes(params: Params, like: Params) -> None:
+    for name, a, b in zip(
+        trees.names(params), jax.tree.leaves(params), jax.tree.leaves(like), strict=True
+    ):
+        if a.dtype != b.dtype:
+            raise TypeError(f"`params` at '{name}' has dtype {a.dtype}; it must have {b.dtype}.")
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
@@ -231,13 +237,13 @@ def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
     unknown = [name for name in hyper if name not in {*task.hyper, *OFFSETS}]
     if unknown:
         raise ValueError(
-            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}. Name others in "
-            "its `hyper`."
+            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}. Name others "
+            "in its `hyper`."
         )
     if "learning_rate" in hyper and not task.reads_rate:
         raise ValueError(
-            "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: give the "
-            "task a function, such as `lambda hyper: optax.adam(hyper['learning_rate'])`."
+            "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: give "
+            "the task a function, such as `lambda hyper: optax.adam(hyper['learning_rate'])`."
         )
 
 

@@ -95,8 +95,8 @@ def _group_accuracies(confusions: NDArray[np.int64], groups: Sequence[str]) -> d
 def rows(found: Behaviour) -> list[Row]:
     """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
 
-    Metrics: `gradient_norm`; of classifiers `ece`, `nll`, `brier`; `accuracy/GROUP`, and per group the counts
-    `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
+    Metrics: `gradient_norm`; of classifiers `ece`, `nll`, `brier`, `accuracy/GROUP`, and per group
+    the counts `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
     `attention_entropy/LAYER/HEAD`, `head_importance/LAYER/HEAD`, `spectral_radius/LEAF/GATE`,
     `recovered` and `recovered_by_chance`.
     """

@@ -1,4 +1,4 @@
-"""Networks of every framework, with BatchNorm and dropout, named in a config, through all commands."""
+"""Networks of every framework, named in a config, through all commands."""
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,9 @@ def test_from_scratch_every_kernel_is_drawn_by_the_inputs_that_are_left(framewor
     may, fan = st.prunable(found), units.fan_of(None)
     scaled = st.rescale(params, mask, may, fan, layouts=layouts)
     factors = jax.tree.map(
-        lambda a, b: np.unique(np.round(np.asarray(a)[b != 0] / np.asarray(b)[b != 0], 4)).tolist(),
+        lambda a, b: np.unique(
+            np.round(np.asarray(a, float)[b != 0] / np.asarray(b)[b != 0], 4)
+        ).tolist(),
         scaled,
         params,
     )

@@ -125,7 +125,7 @@ def test_regression_has_a_loss_and_no_accuracy():
         (
             {"data": (X, Y + 1)},
             ValueError,
-            "labels from 1 to 2 in 'train'.* below 2, the number of",
+            "labels from 1 to 2 in 'train'.* below 2",
         ),
         ({"data": (X, Y > 0)}, TypeError, "`labels` have dtype bool; they must be integers"),
         ({"data": (X, np.eye(2)[Y])}, TypeError, "`labels` have dtype float32"),
