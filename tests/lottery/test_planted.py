@@ -13,7 +13,7 @@ from lth_jax.population import Plan
 from lth_jax.pruning import methods, scopes
 
 SHAPE = {"inputs": 20, "hidden": 4, "classes": 2, "density": 0.15}
-SEEDS = 6
+SEEDS = 24
 
 
 def kernels(mask):
@@ -27,7 +27,7 @@ def task():
     data = {"train": (made.train.x, made.train.y), "test": (made.test.x, made.test.y)}
     optimizer = optax.adam(3e-2)
     return lottery.Task(
-        MLP((8, 2)), data, optimizer=optimizer, batch_size=50, steps=300, eval_every=150
+        MLP((8, 2)), data, optimizer=optimizer, batch_size=50, steps=2000, eval_every=500
     )
 
 
