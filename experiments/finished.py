@@ -77,6 +77,15 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     return Finished(info, store, experiment, task, seeds, loaded, program)
 
 
+def require_accuracy(run: Finished, what: str) -> None:
+    """Raises `UserError` if the run has no accuracy, for instance of a regression."""
+    metrics = run.task.trainer.metrics
+    if "accuracy" not in metrics:
+        raise UserError(
+            f"{run.info.run} has the metrics {', '.join(metrics)}; {what} needs 'accuracy'."
+        )
+
+
 def _check_unchanged(folder: Path, program: str) -> None:
     """Raises `UserError` if the run was trained by another program under the same conditions.
 

@@ -18,7 +18,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
+from experiments.finished import (
+    Finished,
+    exit_code,
+    machine_of,
+    open_finished,
+    parser_for,
+    require_accuracy,
+)
 from experiments.flags import UserError
 from lth_jax import coding, trees
 from lth_jax import store as stores
@@ -80,6 +87,7 @@ def frontier(machine: ConfigDict, name: str) -> Path:
       StoreError: if something in the store is damaged.
     """
     run = open_finished(machine, name)
+    require_accuracy(run, "a frontier of bytes against accuracy")
     rows = summaries(list(_seed_rows(run)))
     write_rates(run.info.path, run.info.config_hash, rows)
     return write_report(run.store, run.info)

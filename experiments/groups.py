@@ -33,7 +33,6 @@ from lth_jax.lottery import (
     check_ladder,
     make_experiment,
     methods_programs,
-    programs_of_methods,
     timeline,
     training_program,
 )
@@ -161,8 +160,8 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
     for job in jobs:
         identity, ladder = job.experiment.identity, job.experiment.ladder
         prunable = jax.tree.leaves(ladder.prunable)
-        methods = sorted(programs_of_methods(job.experiment).items())
-        key = content_key([identity.training, identity.data, timeline(ladder), prunable, methods])
+        programs = [identity.training, identity.methods_training]
+        key = content_key([*programs, identity.data, timeline(ladder), prunable])
         found.setdefault(key, (identity.training, []))[1].append(job)
     # Who the members are is the same under any plan; only their keys are not.
     any_plan = [(0, Plan(1))]

@@ -18,7 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.finished import Finished, exit_code, machine_of, open_finished, parser_for
+from experiments.finished import (
+    Finished,
+    exit_code,
+    machine_of,
+    open_finished,
+    parser_for,
+    require_accuracy,
+)
 from experiments.flags import UserError
 from experiments.legal import whole
 from experiments.live_units import describe
@@ -126,9 +133,11 @@ def measure(run: Finished, settings: Settings) -> str:
       The path of the report's page.
 
     Raises:
-      UserError: if no network converged, or a small one computes something else.
+      UserError: if the run has no accuracy, no network converged, or a small one computes something
+        else.
       StoreError: if something in the store is damaged.
     """
+    require_accuracy(run, "accuracy at equal latency")
     what = {
         "what": "latency",
         **settings._asdict(),

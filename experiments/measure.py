@@ -2,8 +2,9 @@
 
     python -m experiments.measure RUN [--examples 1000]
 
-Of every network that did not diverge: calibration (expected calibration error, negative
-log-likelihood, Brier score) and what is taken for what, group by group where examples have groups;
+Of every network that did not diverge: of a classifier, calibration (expected calibration error,
+negative log-likelihood, Brier score) and what is taken for what, group by group where examples have
+groups;
 the norm of the gradient that gets past its mask; and what its kind allows: units that are never on
 (MLPs, plain convolutional nets and VGGs, where a ReLU follows each layer), entropy and importance
 of attention heads, spectral radius of recurrent matrices, and how much of a planted ticket its mask
@@ -97,7 +98,7 @@ class Instrument:
     def scores(self, subject: Subject) -> Scores:
         """All numbers of a network, by name."""
         return {
-            **self._calibration(subject),
+            **(self._calibration(subject) if self._classes else {}),
             **self._gradients(subject),
             **dict(self._dead(subject)),
             **dict(self._heads(subject)),
@@ -116,7 +117,7 @@ class Instrument:
     @property
     def confuses(self) -> bool:
         """Whether there are so few classes that a table of confusions can be read."""
-        return self._classes <= MOST_CLASSES
+        return 0 < self._classes <= MOST_CLASSES
 
     def _loss(self, params: Any, state: Any, batch: Batch) -> jax.Array:
         out, _ = self._trainer.model.apply(params, state, batch.x, train=False)

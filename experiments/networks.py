@@ -13,6 +13,7 @@ from experiments.flags import UserError, nearest
 from experiments.legal import FLAG, Legal, real, shown, whole
 from experiments.messages import by_fields
 from lth_jax import data, models
+from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.types import Model
 
 MAY_BE_0 = ("layers", "blocks")
@@ -72,7 +73,7 @@ def _own_module(name: str, options: dict[str, Any]) -> Any:
         return found
     try:
         network = functools.partial(found, **options)
-        if not models.random_argument(found):
+        if not {"rngs", "key"} & set(parameters_of(found)):
             network = network()
         models.as_model(network)
     except (TypeError, ValueError) as error:

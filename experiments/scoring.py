@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from experiments import parts
 from experiments.flags import UserError
@@ -43,7 +44,7 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     Args:
       name: of the criterion.
       task: what the experiment trains with.
-      module: the Linen module of its network.
+      module: its network, of any framework.
       found: the network's units, where they are pruned.
     """
     make, taken = parts.choose("prune.criterion", name, criteria.CRITERIA), takes(name)
@@ -56,7 +57,7 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
         "loss": lambda: _score_loss(task, example),
         "forward": lambda: _forward(task, example),
         "example": lambda: example,
-        "inputs": lambda: _inputs(module, task, example),
+        "inputs": lambda: _inputs(name, module, task, example),
         "structure": lambda: found,
     }
     given = {key: value() for key, value in offered.items() if key in taken}
@@ -95,8 +96,13 @@ def _forward(task: Task, example: Any) -> Callable[[Any, Any], Any]:
     return lambda params, x: task.trainer.model.apply(params, state, x, train=False)[0]
 
 
-def _inputs(module: Any, task: Task, example: Any) -> Any:
+def _inputs(name: str, module: Any, task: Task, example: Any) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known "
+            "for Linen modules alone, and `model.name` is of another framework."
+        )
     state, dropout = _state(task, example), keys.stream(ROOT, "score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:

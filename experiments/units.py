@@ -33,6 +33,8 @@ GRANULARITIES: dict[str, Callable[[g.Reduction], g.Granularity]] = {
     "kernels": g.kernels,
 }
 SCOPES: dict[str, Callable[..., Scope]] = {"layerwise": st.by_group, "globally": st.across_groups}
+ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
+"""Leaves that are drawn alike at every size; `embeddings` are Haiku's."""
 FANS: dict[Initialization, st.Fan] = {
     models.glorot_normal: st.fan_average,
     models.he_normal: st.fan_in,
@@ -84,13 +86,18 @@ def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Cont
 
 
 def fan_of(module: Any) -> st.Fan:
-    """What the variance of each leaf of one of the house's networks is inverse to."""
+    """What the initial variance of each leaf of a network is inverse to.
+
+    Kernels of a network without `initialization`, so of any framework, count by their inputs: so do
+    the default initialisers of Flax, Equinox and Haiku.
+    """
     of_kernels = FANS.get(getattr(module, "initialization", None), st.fan_in)  # type: ignore[arg-type]
 
     def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
-        if name.endswith("kernel"):
-            return of_kernels(name, layout, sizes)
-        return sizes[-1] if name.endswith("embedding") else 1  # positions: alike at every size
+        leaf = name.rpartition("/")[2]
+        if leaf in ALIKE:
+            return 1
+        return sizes[-1] if leaf == "embedding" else of_kernels(name, layout, sizes)
 
     return fan
 

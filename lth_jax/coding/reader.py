@@ -1,5 +1,6 @@
 """From the bytes of a ticket to trees: everything is checked before it is believed."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,17 @@ class Ticket(NamedTuple):
     params: Params
     prunable: Prunable
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        leaves = self.manifest.leaves
+        kept, size = (
+            sum(number for leaf, number in zip(leaves, numbers, strict=True) if leaf.prunable)
+            for numbers in (
+                [leaf.kept for leaf in leaves],
+                [math.prod(leaf.shape) for leaf in leaves],
+            )
+        )
+        return f"Ticket({len(leaves)} leaves, keeps {kept:,} of {size:,} prunable weights)"
 
 
 class LeafArrays(NamedTuple):

@@ -1,6 +1,7 @@
 """A user's own arrays as training, validation and test data."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,7 +31,8 @@ def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: 
 
     Raises:
       ValueError: a split is empty, has parts of different lengths, or is not known.
-      TypeError: `data` is neither a pair nor a mapping of pairs.
+      TypeError: `data` is neither a pair nor a mapping of pairs, or holds something other than
+        arrays of numbers.
 
     >>> x, y = np.zeros((100, 4)), np.arange(100) % 2
     >>> [len(split.y) for split in from_arrays((x, y))]
@@ -71,8 +73,8 @@ def _pair(name: str, pair: Any) -> Batch:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         kind = type(pair).__name__
         raise TypeError(f"`{name}` must be a pair `(x, y)` of arrays, but is of type {kind}.")
-    batch = Batch(*(jax.tree.map(_array, part) for part in pair))
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batch)}
+    batch = Batch(*(jax.tree.map(partial(_array, name), part) for part in pair))
+    lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
     if len(lengths) != 1 or 0 in lengths:
         shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
         raise ValueError(
@@ -96,7 +98,17 @@ def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, 
     return rest, part
 
 
-def _array(leaf: Any) -> np.ndarray:
+def _array(name: str, leaf: Any) -> np.ndarray:
     """An array of the dtype that JAX has for it."""
     array = np.asarray(leaf)
+    if not array.ndim:
+        raise TypeError(
+            f"`{name}` holds {leaf!r:.40}; it must hold arrays with the examples along their first "
+            "axis. Make lists arrays with `np.asarray`."
+        )
+    if array.dtype.kind not in "biufcV" or array.dtype.names:
+        raise TypeError(
+            f"`{name}` holds an array of dtype {array.dtype}; it must hold numbers. Number classes "
+            "from 0, for instance with `np.unique(y, return_inverse=True)[1]`."
+        )
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))

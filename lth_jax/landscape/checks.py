@@ -1,5 +1,6 @@
 """Checks of the arguments of curvature functions, each with one sentence for the user."""
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -17,8 +18,13 @@ class NotFiniteError(ValueError):
     """
 
 
-def check_params(params: Params, name: str = "params") -> None:
-    """Raises unless `params` is a tree of at least one array, all of them floating-point.
+def check_params(params: Params, name: str = "params", *, leaves: str = "*") -> None:
+    """Raises unless `params` is a tree of at least one array, floating-point where chosen.
+
+    Args:
+      params: the tree.
+      name: of the argument.
+      leaves: which leaves are chosen, a pattern as in `fnmatch`.
 
     Raises:
       ValueError: there is no array.
@@ -33,7 +39,7 @@ def check_params(params: Params, name: str = "params") -> None:
         raise ValueError(f"`{name}` must hold at least one array, got none.")
     for leaf_name, leaf in trees.to_named(params).items():
         dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        if fnmatchcase(leaf_name, leaves) and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"`{name}` at '{leaf_name}' must be floating-point, got {dtype}.")
 
 

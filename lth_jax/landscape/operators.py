@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax import trees
 from lth_jax.landscape import support
 from lth_jax.landscape.checks import batch_size, check_finite, check_params, check_scalar
 from lth_jax.landscape.numerics import full_precision
@@ -101,13 +102,15 @@ def hessian(
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch; one function object for all
         calls that should share a compiled program.
-      params: the point, a tree of floating-point arrays.
+      params: the point, a tree of arrays.
       batches: trees of arrays with the examples along the first axis; read once.
       mask: concrete boolean tree like `params`, True = in the support; everything by default.
-      leaves: only leaves whose names match this pattern, as in `fnmatch`: `"Dense_0/*"`.
+      leaves: only leaves whose names match this pattern, as in `fnmatch`: `"Dense_0/*"`. The other
+        leaves may have any dtype: those that are not floating-point are constants, and None in the
+        operator's trees.
 
     Raises:
-      TypeError: if a leaf of `params` is not floating-point or one of `mask` not boolean.
+      TypeError: if a chosen leaf of `params` is not floating-point or one of `mask` not boolean.
       ValueError: if there are no batches, a batch has no examples or leaves of unlike lengths, the
         loss is not a floating-point scalar or not finite (a `NotFiniteError`), or the support is
         empty.
@@ -192,7 +195,8 @@ def monte_carlo_fisher(
 
 
 @partial(jax.jit, static_argnums=0)
-def _hessian_part(loss, params, batch):
+def _hessian_part(loss, params, constants, batch):
+    loss = _with(loss, constants)
     check_scalar(jax.eval_shape(loss, params, batch))
 
     def field(p):
@@ -203,7 +207,8 @@ def _hessian_part(loss, params, batch):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _gauss_newton_part(predict, loss, params, batch):
+def _gauss_newton_part(predict, loss, params, constants, batch):
+    predict = _with(predict, constants)
     check_params(jax.eval_shape(predict, params, batch), "outputs")
     outputs, pullback = jax.vjp(lambda p: predict(p, batch), params)
     check_scalar(jax.eval_shape(loss, outputs, batch))
@@ -216,7 +221,9 @@ def _gauss_newton_part(predict, loss, params, batch):
 
 
 @partial(jax.jit, static_argnums=0)
-def _fisher_part(loss, params, batch):
+def _fisher_part(loss, params, constants, batch):
+    loss = _with(loss, constants)
+
     def losses(p):
         return jax.vmap(lambda example: loss(p, jax.tree.map(lambda x: x[None], example)))(batch)
 
@@ -229,6 +236,15 @@ def _fisher_part(loss, params, batch):
 
     _, part, values = jax.linearize(field, params, has_aux=True)
     return values.mean(), pullback(jnp.full_like(values, 1 / values.shape[0]))[0], part
+
+
+def _with(function, constants):
+    """`function(params, batch)` of the floating-point leaves alone."""
+
+    def whole(params, batch):
+        return function(support.merge(params, constants), batch)
+
+    return whole if jax.tree.leaves(constants) else function
 
 
 def _linearize(field, params):
@@ -250,21 +266,25 @@ def _add(total, weight, tree, dtype):
 
 
 def _build(
-    linearize: Callable[[Params, Any], tuple[jax.Array, Params, Any]],
+    linearize: Callable[[Params, Params, Any], tuple[jax.Array, Params, Any]],
     params: Params,
     batches: Batches,
     mask: Mask | None,
     leaves: str,
 ) -> Operator:
-    check_params(params)
+    check_params(params, leaves=leaves)
     params = jax.tree.map(jnp.asarray, params)
+    if mask is not None:
+        trees.check_same_structure("mask", mask, "params", params)
+        mask, _ = support.split(mask, params)
+    params, constants = support.split(params, params)
     places, kept = support.find(params, mask, leaves)
     dtype = support.vector_dtype(params)
     parts, sizes, summed = [], [], None
     for i, batch in enumerate(batches):
         sizes.append(batch_size(i, batch))
         with full_precision():
-            value, gradient, part = linearize(params, batch)
+            value, gradient, part = linearize(params, constants, batch)
         check_finite(i, value)
         parts.append(part)
         summed = _add(summed, jnp.asarray(sizes[-1], dtype), gradient, dtype)

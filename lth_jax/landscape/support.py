@@ -23,6 +23,30 @@ def vector_dtype(params: Params) -> Any:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
+def split(tree: Any, like: Params) -> tuple[Any, Any]:
+    """The leaves of a tree where `like` is floating-point, and the others; None in their places.
+
+    >>> split({"w": 1, "n": 2}, {"w": jnp.ones(1), "n": jnp.arange(1)})
+    ({'n': None, 'w': 1}, {'n': 2, 'w': None})
+    """
+
+    def part(chosen: bool) -> Any:
+        return jax.tree.map(
+            lambda leaf, p: leaf if jnp.issubdtype(p.dtype, jnp.floating) == chosen else None,
+            tree,
+            like,
+        )
+
+    return part(True), part(False)
+
+
+def merge(first: Any, second: Any) -> Any:
+    """The tree that `split` took apart."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None
+    )
+
+
 def find(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:
     """Where each weight stands in a vector, and where each entry of one stands among the weights.
 

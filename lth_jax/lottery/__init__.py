@@ -20,7 +20,6 @@ from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
 from lth_jax.lottery.member_table import (
     MemberTable,
     check_experiments,
-    programs_of_methods,
     timeline,
 )
 from lth_jax.lottery.node_training import Progress
@@ -79,7 +78,6 @@ __all__ = [
     "methods_programs",
     "named",
     "one_shot",
-    "programs_of_methods",
     "run",
     "run_ladder",
     "sparse_training",

@@ -51,7 +51,7 @@ def hessian_at(
     Args:
       loss: from `training_loss`.
       params: the point.
-      state: the model's state there, of floating-point leaves.
+      state: the model's state there.
       mask: boolean tree like `params`.
       batches: as in `landscape.hessian`.
 

@@ -142,14 +142,9 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
             )
         if one.ladder.prunable != first.ladder.prunable:
             raise ValueError(f"`experiments[{i}]` has other prunable leaves than experiments[0].")
-        if programs_of_methods(one) != programs_of_methods(first):
+        # Of the same programs, though built anew where the ladders differ in other things.
+        if one.identity.methods_training != first.identity.methods_training:
             raise ValueError(f"`experiments[{i}]` has other methods than experiments[0].")
-
-
-def programs_of_methods(experiment: Experiment) -> dict[int, str]:
-    """By level, the fingerprint of the training by its method."""
-    found = experiment.identity.methods
-    return {level: found[str(level)]["training"] for level in experiment.ladder.methods}
 
 
 def timeline(ladder: Ladder) -> tuple[StepRange, StepRange]:

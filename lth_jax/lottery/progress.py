@@ -1,6 +1,6 @@
 """A progress bar for a ladder: level, density, speed and time left."""
 
-import sys
+import importlib.util
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -14,7 +14,7 @@ from lth_jax.lottery.node_training import Progress as Segment
 
 
 class Display:
-    """A progress bar on a terminal; elsewhere a line per finished node.
+    """A progress bar on a terminal or in a notebook; elsewhere a line per finished node.
 
     Args:
       title: what is being run.
@@ -28,13 +28,16 @@ class Display:
         self._finished = 0  # member-steps in finished nodes, read or trained
         self._trained = 0  # member-steps trained by this process
         self._began = time.perf_counter()
+        # rich 15 draws a bar in a notebook with ipywidgets alone, and warns without.
+        widgets = importlib.util.find_spec("ipywidgets") is not None
         self._console = Console(stderr=True, quiet=not shown)
+        self._live = self._console.is_terminal or (self._console.is_jupyter and widgets)
         self._bar = Progress(
             BarColumn(bar_width=None),  # what the facts leave of the line
             TextColumn("{task.percentage:>3.0f}% {task.fields[facts]}"),
             console=self._console,
             expand=True,
-            disable=not (shown and sys.stderr.isatty()),
+            disable=not (shown and self._live),
         )
         self._title = title
         self._task = self._bar.add_task(title, total=self._total, facts="compiling")
@@ -66,9 +69,9 @@ class Display:
         self._bar.update(self._task, completed=done, facts=facts)
 
     def node(self, entry: Entry) -> None:
-        """Counts a finished node; without a terminal, prints a line for it."""
+        """Counts a finished node; where there is no bar, prints a line for it."""
         self.done(entry.member_steps)
-        if not sys.stderr.isatty():
+        if not self._live:
             arms = ", ".join(entry.arms)
             share = 100 * self._finished / self._total
             self.say(

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import rich.console
@@ -18,8 +18,8 @@ from lth_jax.population.task import Task
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
-from lth_jax.store import Store, files, find_run
-from lth_jax.types import TICKET, Mask, Params, Prunable
+from lth_jax.store import Store, StoreError, files, find_run
+from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
 ENDINGS = ("", "_final", "_early_stop")
 
@@ -152,6 +152,31 @@ class Result:
     ):
         self.path, self._store, self._task = Path(path), store, task
         self._temporary = temporary  # the folder lives as long as the result
+
+    @classmethod
+    def open(cls, path: str | Path, task: Task) -> Self:
+        """The result of a run that `lottery.run` has finished, in this process or another.
+
+        Args:
+          path: the run's folder, `Result.path`.
+          task: what it trained; the shapes of the network's parameters are read.
+
+        Raises:
+          store.StoreError: there is no run, it is not finished, or it is damaged.
+          ValueError: the task has another network.
+        """
+        info = find_run(Path(path).parent, str(path))
+        if info.status != "finished":
+            raise StoreError(f"{info.run} is {info.status}; only a finished run has a result.")
+        found = cls(Store(Path(path).resolve().parent), Path(path), task)
+        shapes = {name: leaf.shape for name, leaf in trees.to_named(task.shapes[0]).items()}
+        one = next(read_stored(found._store, found.path, (DENSE,)))
+        stored = {name: leaf.shape for name, leaf in one.params.items()}
+        if stored != shapes:
+            raise ValueError(
+                f"`task` has parameters of shapes {shapes}; those of {info.run} are {stored}."
+            )
+        return found
 
     @cached_property
     def record(self) -> RunRecord:

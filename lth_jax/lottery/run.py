@@ -67,7 +67,8 @@ def run(
     Raises:
       ValueError, TypeError: an argument cannot be right; nothing has been trained.
       store.StoreError: another process holds the run, or the store is damaged.
-      store.Interrupted: a signal came. The same call continues.
+      KeyboardInterrupt, store.Interrupted: Ctrl-C or SIGTERM came. What was trained is saved, and
+        the same call continues.
 
     >>> import flax.linen as nn, numpy as np, optax
     >>> from lth_jax.lottery import imp
@@ -90,19 +91,26 @@ def run(
         temporary = tempfile.TemporaryDirectory(prefix="lth-")
         store = temporary.name
     team = stores.everyone()
-    with stores.open_run(
-        store,
-        name=name,
-        config=_described(experiment, spec, seed),
-        env=stores.environment(),
-        identity=run_identity(experiment),
-        team=team,
-    ) as held:
-        shelf = stores.Store(store, team)
-        if not held.is_complete(shelf):
-            plans = recorded_plans(experiment, held, candidates, Path(store) / "plans")
-            train_run(experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds)
-        return Result(shelf, held.path, task, temporary)
+    try:
+        with stores.open_run(
+            store,
+            name=name,
+            config=_described(experiment, spec, seed),
+            env=stores.environment(),
+            identity=run_identity(experiment),
+            team=team,
+        ) as held:
+            shelf = stores.Store(store, team)
+            if not held.is_complete(shelf):
+                plans = recorded_plans(experiment, held, candidates, Path(store) / "plans")
+                train_run(
+                    experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds
+                )
+            return Result(shelf, held.path, task, temporary)
+    except stores.Interrupted as stopped:
+        if stopped.signal == "SIGINT":  # what Ctrl-C raises in any notebook or script
+            raise KeyboardInterrupt(stopped.code) from None
+        raise
 
 
 def _candidates(experiment: Experiment, plan: Plan | str) -> list[Plan]:

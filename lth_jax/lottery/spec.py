@@ -96,6 +96,11 @@ class Identity(NamedTuple):
         """The SHA-256 of all but arms and methods: what level 0 depends on."""
         return content_key(self._replace(arms={}, methods={}))
 
+    @property
+    def methods_training(self) -> dict[str, str]:
+        """Level -> the fingerprint of the training by its method."""
+        return {i: own["training"] for i, own in self.methods.items() if "training" in own}
+
     def arms_at(self, level: int) -> dict[str, str]:
         """The fingerprints of how a level's members are made, by arm."""
         own = self.methods.get(str(level))

@@ -6,7 +6,6 @@ from lth_jax.models.adapters import (
     from_haiku,
     from_linen,
     from_nnx,
-    random_argument,
 )
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
@@ -59,6 +58,5 @@ __all__ = [
     "he_normal",
     "layer_outputs",
     "lstm_cell",
-    "random_argument",
     "tanh_cell",
 ]

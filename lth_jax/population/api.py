@@ -1,5 +1,6 @@
 """Populations in a few lines: members that differ in seeds, masks or numbers, trained together."""
 
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from lth_jax.pruning.transforms import mask_slots, masked
 from lth_jax.types import Info, Key, Mask, Params
 
 AUTO = "auto"
+OFFSETS = ("schedule_offset", "data_offset", "replicate")
+"""Numbers that every member has; see `segment.Member`."""
 
 
 def initial(
@@ -37,8 +40,8 @@ def initial(
       task: what they train on.
       keys: `[n]` typed keys, one for each member, which decide its initial weights and its data
         order; or n, for keys of seed 0.
-      hyper: numbers that differ between members, `{name: [n]}` or scalars; the others are the
-        task's.
+      hyper: numbers that differ between members, `{name: [n]}` or scalars, of those that the
+        task's `hyper` has; the others are the task's.
       masks: a tree like the parameters with boolean leaves, one mask for all, or stacked, `[n, …]`.
         Members start from weights that are 0 where the mask is False.
       params: initial weights in place of those that the keys decide, one tree for all, or stacked.
@@ -64,19 +67,17 @@ def initial(
     >>> members.params["kernel"].shape
     (3, 4, 2)
     """
-    if isinstance(keys, int):
-        keys = jax.random.split(key_streams.from_seed(0), keys)
-    key_streams.check_key(keys, "keys")
-    if keys.ndim != 1 or not len(keys):
-        raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
-    n = len(keys)
-    numbers = {
-        name: _numbers(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
+    task.check()
+    roots = _member_keys(keys)
+    n = len(roots)
+    _check_hyper(task, hyper or {})
+    scalars = {
+        name: _scalars(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
     }
-    drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(keys)
+    drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(roots)
     own = data_keys
     if own is None:
-        own = jax.vmap(lambda key: key_streams.stream(key, "data"))(keys)
+        own = jax.vmap(lambda key: key_streams.stream(key, "data"))(roots)
     key_streams.check_key(own, "data_keys")
     if own.shape != (n,):
         raise ValueError(f"`data_keys` has shape {own.shape}; it must be ({n},), like `keys`.")
@@ -86,9 +87,11 @@ def initial(
     def begin(key: Key, data_key: Key, hyper: Mapping[str, Any]) -> Member:
         return init_member(task.trainer, key, data_key, hyper, task.example)
 
-    members: Member = begin(drawn, own, numbers)
+    members: Member = begin(drawn, own, scalars)
     if params is not None:
-        members = members._replace(params=_stacked("params", params, members.params, n))
+        own_params = _stacked("params", params, members.params, n)
+        _check_dtypes(own_params, members.params)
+        members = members._replace(params=own_params)
     if masks is None:
         return members
     stacked = _stacked("masks", masks, members.params, n)
@@ -122,14 +125,16 @@ def train(
       steps: the step to train to; the task's by default.
       start: the step the members stand at.
       plan: how they run: a `Plan`, or `"auto"`, which measures some on the members.
-      on_segment: called as `(step, members, records, info)` after each evaluation interval.
+      on_segment: called as `(step, members, records, info)` after each evaluation interval, chunk
+        after chunk: with the first `plan.chunk` members to their last step, then with the next.
 
     Returns:
       `(members, history)`. History holds `"step"`, int32 `[E]`, and `"train_loss"` and
       `"validation_<metric>"`, float32 `[E, n]`, NaN from where a member diverged.
 
     Raises:
-      ValueError: the plan does not fit, or the steps are out of range.
+      ValueError: the plan does not fit, the steps are out of range, or the members are not a
+        population of the task's network.
 
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
@@ -138,9 +143,13 @@ def train(
     >>> history["validation_loss"].shape
     (20, 3)
     """
-    stop, n = task.steps if steps is None else steps, len(members.alive)
-    if not 0 <= start < stop:
-        raise ValueError(f"`start` is {start}; it must be at least 0 and below {stop}, the stop.")
+    task.check()
+    stop, n = task.steps if steps is None else steps, _population_size(task, members)
+    if not (_is_integer(start) and _is_integer(stop) and 0 <= start < stop):
+        raise ValueError(
+            f"`start` is {start!r} and `steps` is {stop!r}; they must be integers with "
+            "0 <= start < steps."
+        )
     train_data, validation = task.data.train, task.data.validation
     if plan == AUTO:
         devices = min(jax.local_device_count(), n)
@@ -187,8 +196,62 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in over_members(members).items()}
 
 
-def _numbers(name: str, value: Any, n: int) -> jax.Array:
-    array = jnp.asarray(value, jnp.float32)
+def _member_keys(keys: Any) -> Any:
+    """One key for each member: those given, or so many of seed 0."""
+    if isinstance(keys, numbers.Number):
+        if not _is_integer(keys) or keys < 1:  # type: ignore[operator]
+            raise ValueError(
+                f"`keys` is {keys!r}; as a number it must be an integer of at least 1."
+            )
+        return jax.random.split(key_streams.from_seed(0), int(keys))  # type: ignore[call-overload]
+    key_streams.check_key(keys, "keys")
+    if keys.ndim != 1 or not len(keys):
+        raise ValueError(f"`keys` has shape {keys.shape}; one key for each of n members is needed.")
+    return keys
+
+
+def _check_dtypes(params: Params, like: Params) -> None:
+    for name, a, b in zip(
+        trees.names(params), jax.tree.leaves(params), jax.tree.leaves(like), strict=True
+    ):
+        if a.dtype != b.dtype:
+            raise TypeError(f"`params` at '{name}' has dtype {a.dtype}; it must have {b.dtype}.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _population_size(task: Task, members: Member) -> int:
+    """The number of members, or a `ValueError` if they are not members of the task's network."""
+    if not jnp.ndim(members.alive):
+        raise ValueError("`members` is one member; it must be a population, as from `initial`.")
+    n = len(members.alive)
+    like = jax.tree.map(lambda p: jax.ShapeDtypeStruct((n, *p.shape), p.dtype), task.shapes[0])
+    trees.check_same_structure("members.params", members.params, "params of the task", like)
+    return n
+
+
+def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a number that nothing in the task's training reads."""
+    unknown = [name for name in hyper if name not in {*task.hyper, *OFFSETS}]
+    if unknown:
+        raise ValueError(
+            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}. Name others "
+            "in its `hyper`."
+        )
+    if "learning_rate" in hyper and not task.reads_rate:
+        raise ValueError(
+            "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: give "
+            "the task a function, such as `lambda hyper: optax.adam(hyper['learning_rate'])`."
+        )
+
+
+def _scalars(name: str, value: Any, n: int) -> jax.Array:
+    try:
+        array = jnp.asarray(value, jnp.float32)
+    except (TypeError, ValueError):
+        raise TypeError(f"`hyper[{name!r}]` is {value!r}; it must hold numbers.") from None
     if array.shape not in ((), (n,)):
         raise ValueError(
             f"`hyper[{name!r}]` has shape {array.shape}; it must be a scalar or have one entry for "

@@ -34,9 +34,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
       float32 `(n,)`.
 
+    Raises:
+      TypeError: the labels are not integers.
+      ValueError: the labels have another shape than the logits without their last axis.
+
     >>> [f"{loss:.4f}" for loss in cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))]
     ['1.3863', '1.3863']
     """
+    check_labels(logits, labels)
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return _per_example(-jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0])
 
@@ -115,9 +120,17 @@ def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Half the squared distance, `½ Σⱼ (oᵢⱼ − tᵢⱼ)²` for each example i.
 
+    Raises:
+      ValueError: outputs and targets have different shapes: `(n, 1)` and `(n,)` would broadcast.
+
     >>> squared_error(jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))).tolist()
     [12.5]
     """
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"`targets` have shape {targets.shape}; they must have that of the outputs, "
+            f"{outputs.shape}."
+        )
     difference = (outputs - targets).astype(jnp.float32)
     return 0.5 * jnp.sum(difference.reshape(len(difference), -1) ** 2, axis=-1)
 
@@ -125,10 +138,27 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """1.0 where the largest logit is the label's, else 0.0; its mean is the accuracy.
 
+    Arguments and errors are those of `cross_entropy`.
+
     >>> correct(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
+    check_labels(logits, labels)
     return _per_example((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
+
+
+def check_labels(logits: jax.Array, labels: jax.Array) -> None:
+    """Raises unless labels are one integer where the logits are a vector; reads no values."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"`labels` have dtype {labels.dtype}; they must be integers, one for each vector of "
+            f"logits. For other targets give a `loss`, such as `population.squared_error`."
+        )
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"`labels` have shape {labels.shape}; they must have shape {logits.shape[:-1]}, as the "
+            f"logits have shape {logits.shape}."
+        )
 
 
 def _per_example(values: jax.Array) -> jax.Array:

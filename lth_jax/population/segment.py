@@ -55,6 +55,10 @@ class Member(NamedTuple):
     alive: jax.Array
     count: Count = ()
 
+    def __repr__(self) -> str:
+        shape = getattr(self.alive, "shape", ())
+        return f"Member({shape[0]} members)" if shape else "Member(one)"
+
 
 class Record(NamedTuple):
     """What a member's training leaves behind besides its state.

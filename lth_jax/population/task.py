@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lth_jax.data import Dataset, OnDisk, from_arrays, in_order, indices
@@ -61,6 +62,7 @@ class Task:
       data: the splits.
       hyper: as given.
       steps: as given.
+      reads_rate: whether the optimizer may read `hyper["learning_rate"]`.
 
     Raises:
       TypeError, ValueError: an argument cannot be right; nothing has been trained.
@@ -76,6 +78,7 @@ class Task:
     data: Splits
     hyper: Mapping[str, float]
     steps: int
+    reads_rate: bool
 
     def __init__(
         self,
@@ -105,6 +108,9 @@ class Task:
         _check_positive("eval_batch_size", eval_batch_size)
         self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
+        # A transformation has its rate inside; what reads it beside the optimizer is the caller's.
+        self.reads_rate = not isinstance(optimizer, optax.GradientTransformation)
+        self._checked = False
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
         if batch_size > size:
             raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
@@ -137,14 +143,14 @@ class Task:
         """A task of a `Trainer`, splits on the device, the traced numbers and the steps."""
         task = cls.__new__(cls)
         task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
-        task.name = "Model"
+        task.name, task.reads_rate, task._checked = "Model", True, False
         return task
 
     def replace(self, **parts: Any) -> Self:
         """A copy with another `trainer`, `data`, `hyper` or `steps`."""
         own = {name: getattr(self, name) for name in ("trainer", "data", "hyper", "steps")}
         task = self.from_parts(**{**own, **parts})
-        task.name = self.name
+        task.name, task.reads_rate = self.name, self.reads_rate
         return task
 
     @property
@@ -161,15 +167,21 @@ class Task:
         """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
 
         Raises:
-          ValueError: the loss or a metric does not return one value per example, or the optimizer
-            cannot train under a mask.
+          ValueError: the loss or a metric does not return one value per example, a class label is
+            out of range, or the optimizer cannot train under a mask.
+          TypeError: class labels are not integers.
         """
+        if self._checked:
+            return
         params, state = self.shapes
         x, y = jax.tree.map(lambda leaf: leaf[:2], tuple(self.data.test))
         model: Model = self.trainer.model
 
+        def logits(params: Any, state: Any, x: Any) -> Any:
+            return model.apply(params, state, x, train=False)[0]
+
         def measured(params: Any, state: Any, x: Any, y: Any) -> Any:
-            out, _ = model.apply(params, state, x, train=False)
+            out = logits(params, state, x)
             return {name: f(out, y) for name, f in self.trainer.metrics.items()}
 
         n = len(jax.tree.leaves(y)[0])
@@ -179,8 +191,23 @@ class Task:
                     f"`{'loss' if name == 'loss' else f'metrics[{name!r}]'}` must return one value "
                     f"per example, shape ({n},) for {n} examples, but returns {value.shape}."
                 )
+        if self.trainer.loss is cross_entropy:
+            self._check_classes(jax.eval_shape(logits, params, state, x).shape[-1])
         hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
         jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
+        self._checked = True
+
+    def _check_classes(self, classes: int) -> None:
+        """Raises unless all labels are in `[0, classes)`: others would make the loss NaN."""
+        for name, split in self.data._asdict().items():
+            if not split.y.size:
+                continue
+            low, high = int(np.min(split.y)), int(np.max(split.y))
+            if not 0 <= low <= high < classes:
+                raise ValueError(
+                    f"`data` has labels from {low} to {high} in '{name}'; they must be at least 0 "
+                    f"and below {classes}, the number of outputs of the network."
+                )
 
     def __repr__(self) -> str:
         examples = len(jax.tree.leaves(self.data.train.y)[0])

@@ -95,8 +95,8 @@ def _group_accuracies(confusions: NDArray[np.int64], groups: Sequence[str]) -> d
 def rows(found: Behaviour) -> list[Row]:
     """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
 
-    Metrics: `ece`, `nll`, `brier`, `gradient_norm`; `accuracy/GROUP`, and per group the counts
-    `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
+    Metrics: `gradient_norm`; of classifiers `ece`, `nll`, `brier`, `accuracy/GROUP`, and per group
+    the counts `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
     `attention_entropy/LAYER/HEAD`, `head_importance/LAYER/HEAD`, `spectral_radius/LEAF/GATE`,
     `recovered` and `recovered_by_chance`.
     """
@@ -136,7 +136,7 @@ def _density(found: Behaviour, chosen: Sequence[int]) -> float:
 
 def draw(found: Behaviour) -> dict[str, Figure]:
     """All figures that there are numbers for, by file name."""
-    figures = {"calibration": calibration(found)}
+    figures = {"calibration": calibration(found)} if "ece" in found.scores else {}
     if found.confusions is not None:
         figures["confusion"] = confusion(found)
         if len(found.groups) > 1:

@@ -301,6 +301,8 @@ def legend(figure: Figure, axes: Axes) -> None:
 def density_axis(axes: Axes, densities: Sequence[float]) -> None:
     """The weights remaining in percent, on a log scale, dense at the left."""
     axes.set_xscale("log")
+    axes.update_datalim([(density, 0) for density in densities], updatey=False)  # all may be NaN
+    axes.autoscale_view(scaley=False)
     axes.xaxis.set_major_locator(ticker.FixedLocator(density_ticks(densities)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: percent(value)))
     axes.xaxis.set_minor_locator(ticker.NullLocator())

@@ -60,18 +60,19 @@ def rescale(
     """Newly drawn parameters with the deviations that they would have in the network that is left.
 
     A leaf drawn with variance c / fan(wide sizes) is multiplied by √(fan(wide) / fan(kept)), so
-    that what the mask keeps of it has variance c / fan(kept sizes). Biases stay as they were drawn.
+    that what the mask keeps of it has variance c / fan(kept sizes). Biases and scales stay as they
+    were drawn: leaves without a layout of which at most one axis is longer than 1.
 
     Args:
       params: at their initialisation.
       mask: of whole units: a kernel keeps all of some indices of each axis.
-      prunable: which leaves are masked; those of fewer than two axes stay.
+      prunable: which leaves are masked.
       fan: `fan_in`, `fan_average`, or any function of a leaf's name, layout and sizes; 1 for
         leaves that are drawn alike at every size.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`).
 
     Raises:
-      ValueError: the layout of a masked leaf of two axes or more is not known.
+      ValueError: the layout of a masked leaf with two axes longer than 1 is not known.
 
     >>> params, half = {"w": jnp.ones((4, 2))}, {"w": jnp.array([[1, 1], [0, 0]] * 2, bool)}
     >>> rescale(params, half, {"w": True}, fan_in)["w"][0].round(3).tolist()
@@ -80,8 +81,8 @@ def rescale(
     known = resolve(params, layouts)
 
     def leaf(name: str, p: jax.Array, m: jax.Array, use: bool) -> jax.Array:
-        if not use or p.ndim < 2:
-            return p
+        if not use or (name not in known and sum(size > 1 for size in p.shape) < 2):
+            return p  # Haiku's BatchNorm has scales of shape (1, ..., features)
         others = [tuple(a for a in range(m.ndim) if a != axis) for axis in range(m.ndim)]
         kept = [jnp.any(m, axis=axes).sum().astype(p.dtype) for axes in others]
         layout = require(known, name, p.shape, "`rescale`")

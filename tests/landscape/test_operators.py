@@ -294,3 +294,18 @@ def test_a_vector_of_the_wrong_length_is_refused():
     operator = operators.hessian(loss, PARAMS, [DATA], mask=MASK)
     with pytest.raises(ValueError, match="`v` must have shape"):
         operator(jnp.ones(operator.size + 1))
+
+
+def test_leaves_that_are_not_floating_are_constants_where_they_are_left_out():
+    """The counter of a state, for instance of Haiku's BatchNorm."""
+
+    def loss(place, x):
+        return jnp.mean(x) * place["count"].astype(jnp.float32) * jnp.sum(place["w"] ** 2)
+
+    place = {"count": jnp.int32(3), "w": jnp.ones(2)}
+    mask = {"count": jnp.array(True), "w": jnp.array([False, True])}
+    operator = operators.hessian(loss, place, [jnp.ones(4)], mask=mask, leaves="w*")
+    assert operator(jnp.array([2.0])).tolist() == [12.0]
+    assert operator.expand(jnp.ones(1))["w"].tolist() == [0.0, 1.0]
+    with pytest.raises(TypeError, match="`params` at 'count' must be floating-point"):
+        operators.hessian(loss, place, [jnp.ones(4)])

@@ -2,8 +2,6 @@
 
 import functools
 
-import equinox as eqx
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,31 +21,13 @@ from lth_jax.lottery import (
     named,
     run_ladder,
 )
-from lth_jax.models import (
-    ResNet,
-    conv_general_dilated,
-    from_equinox,
-    from_haiku,
-    from_linen,
-    from_nnx,
-)
+from lth_jax.models import ResNet, as_model, conv_general_dilated, from_linen, from_nnx
 from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.store import Store
 from lth_jax.types import Batch
-
-
-class Net(nnx.Module):
-    def __init__(self, rngs):
-        self.hidden = nnx.Linear(16, 8, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.dropout = nnx.Dropout(0.3, rngs=rngs)
-        self.out = nnx.Linear(8, 3, rngs=rngs)
-
-    def __call__(self, x):
-        h = nnx.relu(self.norm(self.hidden(x.reshape(x.shape[0], -1))))
-        return self.out(self.dropout(h))
+from tests.foreign import NETWORKS
 
 
 class NNXBlock(nnx.Module):
@@ -95,31 +75,6 @@ class NNXTransformer(nnx.Module):
         return self.out(h.mean(1))
 
 
-class EquinoxNet(eqx.Module):
-    """Convolution with the channels in front, BatchNorm and dropout."""
-
-    conv: eqx.nn.Conv2d
-    norm: eqx.nn.BatchNorm
-    dropout: eqx.nn.Dropout
-    out: eqx.nn.Linear
-
-    def __init__(self, key):
-        a, b = jax.random.split(key)
-        self.conv, self.out = eqx.nn.Conv2d(1, 3, 3, key=a), eqx.nn.Linear(3, 3, key=b)
-        self.norm = eqx.nn.BatchNorm(3, axis_name="batch", mode="batch")
-        self.dropout = eqx.nn.Dropout(0.3)
-
-    def __call__(self, x, state, *, key=None):
-        h, state = self.norm(self.conv(x.transpose(2, 0, 1)), state)
-        return self.out(self.dropout(jax.nn.relu(h).mean((1, 2)), key=key)), state
-
-
-def haiku_net(x, is_training):
-    h = hk.BatchNorm(True, True, 0.9)(hk.Conv2D(3, 3)(x), is_training)
-    h = jax.nn.relu(h).mean((1, 2))
-    return hk.Linear(3)(hk.dropout(hk.next_rng_key(), 0.3, h) if is_training else h)
-
-
 def examples(seed, n):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 4, 4, 1)).astype(np.float32)
@@ -156,16 +111,16 @@ def climbed(model, folder, rewind):
     return prunable, [store.read(entry.key) for entry in entries]
 
 
+STATISTICS = {"linen": "batch_stats/", "nnx": "norm/mean", "equinox": "state/",
+              "haiku": "batch_norm/", "plain": "mean"}  # fmt: skip
 MODELS = {  # and leaves of the state that training has to move
-    "nnx": (lambda: from_nnx(Net), "norm/mean"),
+    **{name: (lambda f=f: as_model(f()), STATISTICS[name]) for name, f in NETWORKS.items()},
     "resnet": (
         lambda: from_linen(ResNet(blocks=(1,), width=4, classes=3, dropout=0.3)),
         "batch_stats/",
     ),
     "nnx_resnet": (lambda: from_nnx(NNXResNet), "blocks/1/norms/0/mean"),
     "nnx_transformer": (lambda: from_nnx(NNXTransformer), None),
-    "equinox": (lambda: from_equinox(eqx.nn.make_with_state(EquinoxNet)), "state/"),
-    "haiku": (lambda: from_haiku(hk.transform_with_state(haiku_net)), "batch_norm/"),
 }
 
 
@@ -180,6 +135,8 @@ MODELS = {  # and leaves of the state that training has to move
         pytest.param("nnx_transformer", "rewind", marks=pytest.mark.slow),
         pytest.param("equinox", "rewind", marks=pytest.mark.slow),
         pytest.param("haiku", "keep", marks=pytest.mark.slow),
+        pytest.param("linen", "rewind", marks=pytest.mark.slow),
+        pytest.param("plain", "keep", marks=pytest.mark.slow),
     ],
 )
 def test_a_network_climbs(tmp_path, name, kept):

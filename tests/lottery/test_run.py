@@ -1,6 +1,8 @@
 """`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
 
+import signal
 import sys
+import threading
 
 import flax.linen as nn
 import jax
@@ -120,6 +122,15 @@ def test_regression_has_a_loss_and_no_accuracy():
         ({"data": {"train": (X, Y)}}, ValueError, "it must have 'train' and 'test'"),
         ({"optimizer": 0.1}, TypeError, "`optimizer` is 0.1; it must be an optax transformation"),
         ({"loss": lambda out, y: out.mean()}, ValueError, "`loss` must return one value per"),
+        (
+            {"data": (X, Y + 1)},
+            ValueError,
+            "labels from 1 to 2 in 'train'.* below 2",
+        ),
+        ({"data": (X, Y > 0)}, TypeError, "`labels` have dtype bool; they must be integers"),
+        ({"data": (X, np.eye(2)[Y])}, TypeError, "`labels` have dtype float32"),
+        ({"data": (X, Y.astype(str))}, TypeError, "`data` holds an array of dtype <U"),
+        ({"data": (X.tolist(), Y)}, TypeError, "`data` holds .* Make lists arrays with"),
     ],
 )
 def test_bad_tasks_are_refused(change, error, message):
@@ -154,3 +165,72 @@ def test_bad_specs_are_refused():
 
 def test_the_namespace_has_the_lottery():
     assert lth.lottery is lottery
+
+
+def test_a_finished_run_is_opened_again(result):
+    again = lottery.Result.open(result.path, task())
+    assert repr(again) == repr(result) and again.ticket(1).density == result.ticket(1).density
+    with pytest.raises(ValueError, match="`task` has parameters of shapes"):
+        lottery.Result.open(result.path, task(model=nn.Dense(2)))
+    with pytest.raises(store.StoreError, match="no run is named"):
+        lottery.Result.open(result.path.with_name("absent"), task())
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_same_call_continues(tmp_path, monkeypatch, result):
+    from lth_jax.lottery import progress
+
+    advance = progress.Display.advance
+
+    def pressed(self, segment):
+        advance(self, segment)
+        if segment.level == 1 and segment.step < segment.stop:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Display, "advance", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    [folder] = tmp_path.glob("run-*")
+    with pytest.raises(store.StoreError, match="is interrupted; only a finished run"):
+        lottery.Result.open(folder, task())
+    assert list(run(tmp_path).seeds()) == list(result.seeds())
+
+
+def test_a_run_whose_members_all_diverge_is_shown(recwarn):
+    found = run(own=task(optimizer=optax.sgd(1e30)), controls=(), replicates=1)
+    assert all(row["replicates"] == 0 for row in found.table("test_accuracy"))
+    assert "<svg" in found._repr_html_() and not recwarn.list
+    with pytest.raises(store.StoreError, match="diverged at step"):
+        found.ticket(1)
+
+
+def test_a_run_in_a_thread_takes_dictionaries_and_wide_dtypes():
+    class Sum(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(x["a"].astype(float)) + nn.Dense(2)(x["b"] / 255)
+
+    inputs = {"a": (10 * X).astype(np.int64), "b": np.abs(30 * X).astype(np.uint8)}
+    own = task(model=Sum(), data=(inputs, Y.astype(np.int64)))
+    done = []
+    thread = threading.Thread(target=lambda: done.append(run(own=own, controls=())))
+    thread.start()
+    thread.join()
+    assert np.isfinite([row["mean"] for row in done[0].table("test_loss")]).all()
+
+
+@pytest.mark.parametrize(("widgets", "live"), [(True, True), (False, False)])
+def test_a_notebook_has_a_bar_where_it_can_be_drawn(monkeypatch, widgets, live):
+    from lth_jax.lottery import progress
+
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: widgets or None)
+    display = progress.Display("run", [1], True)
+    assert display._bar.disable is not live
+
+
+def test_a_ticket_that_was_read_is_shown_in_a_line(result, tmp_path):
+    ticket = result.ticket(level=1)
+    ticket.save(tmp_path / "one.ticket")
+    read = lth.load_ticket(tmp_path / "one.ticket", like=ticket.mask)
+    assert repr(read) == "Ticket(4 leaves, keeps 32 of 40 prunable weights)"

@@ -10,7 +10,8 @@ from flax import linen as nn
 from flax import nnx
 
 from lth_jax import trees
-from lth_jax.models.adapters import from_linen, from_nnx
+from lth_jax.models.adapters import as_model, from_linen, from_nnx
+from tests.foreign import Nnx
 
 WIDTH = 32
 X = jnp.float32(np.random.default_rng(7).normal(size=(6, 4)))
@@ -175,3 +176,12 @@ def test_foreign_parameters_are_refused_by_nnx():
     model = from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
     with pytest.raises(ValueError, match="weights"):
         model.apply({"weights": jnp.zeros((4, 2))}, {}, X, train=False)
+
+
+@pytest.mark.parametrize(
+    "make", [Nnx, functools.partial(Nnx, width=5), lambda rngs: Nnx(rngs=rngs)]
+)
+def test_a_class_and_a_partial_of_it_are_models(make):
+    model = as_model(make)
+    params, _ = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
+    assert params["hidden"]["kernel"].shape[0] == 16

@@ -92,3 +92,77 @@ def test_bad_plans_are_refused():
         train(TASK, initial(TASK, 2), plan="best")
     with pytest.raises(ValueError, match="`start` is 10"):
         train(TASK, initial(TASK, 2), start=10, plan=Plan(2))
+
+
+FIXED = Task(nn.Dense(2), DATA, optimizer=optax.sgd(0.1), batch_size=6, steps=10)
+WIDE = Task(nn.Dense(3), DATA, optimizer=optax.sgd(0.1), batch_size=6, steps=10)
+NARROW = Task(nn.Dense(1), DATA, optimizer=optax.sgd(0.1), batch_size=6, steps=10)
+ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: initial(TASK, 0), ValueError, "`keys` is 0; as a number"),
+        (lambda: initial(TASK, 2.0), ValueError, "`keys` is 2.0; as a number"),
+        (lambda: initial(TASK, True), ValueError, "`keys` is True; as a number"),
+        (lambda: initial(TASK, jax.random.key(0)), ValueError, r"`keys` has shape \(\)"),
+        (
+            lambda: initial(TASK, 2, hyper={"lr": 1.0}),
+            ValueError,
+            "`hyper` includes 'lr'; the task",
+        ),
+        (
+            lambda: initial(FIXED, 2, hyper={"learning_rate": 1.0}),
+            ValueError,
+            "'learning_rate', which the task's `optimizer` does not read",
+        ),
+        (
+            lambda: initial(TASK, 2, hyper={"learning_rate": "fast"}),
+            TypeError,
+            r"`hyper\['learning_rate'\]` is 'fast'",
+        ),
+        (
+            lambda: initial(TASK, 2, params=jax.tree.map(lambda p: p.astype(int), ONES)),
+            TypeError,
+            "`params` at 'bias' has dtype int32; it must have float32",
+        ),
+        (lambda: initial(TASK, 2, masks=ONES), TypeError, "masks are boolean"),
+        (lambda: initial(NARROW, 2), ValueError, "labels from 0 to 1 in 'train'.* below 1"),
+        (
+            lambda: train(WIDE, initial(TASK, 2), plan=Plan(2)),
+            ValueError,
+            "`members.params` at 'bias' has shape",
+        ),
+        (
+            lambda: train(TASK, trees.index(initial(TASK, 2), 0), plan=Plan(1)),
+            ValueError,
+            "`members` is one member",
+        ),
+        (
+            lambda: train(TASK, initial(TASK, 2), start=2.5, plan=Plan(2)),
+            ValueError,
+            "`start` is 2.5 and `steps` is 10",
+        ),
+    ],
+)
+def test_bad_populations_are_refused_before_training(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_64_members_with_masks_rates_and_seeds_of_their_own():
+    rates = np.geomspace(1e-3, 1.0, 64)
+    members = initial(TASK, 64, hyper={"learning_rate": rates}, masks=masks(64))
+    assert repr(members) == "Member(64 members)"
+    seen = []
+    trained, history = train(
+        TASK,
+        members,
+        plan=Plan(24),
+        on_segment=lambda step, m, r, i: seen.append((step, len(m.alive))),
+    )
+    assert not np.asarray(trained.params["kernel"])[~masks(64)["kernel"]].any()
+    assert np.isfinite(history["train_loss"]).all() and len(seen) == 6
+    alone, _ = train(TASK, trees.index(members, slice(63, 64)), plan=Plan(1))
+    np.testing.assert_allclose(trained.params["kernel"][63], alone.params["kernel"][0], rtol=1e-5)

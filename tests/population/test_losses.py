@@ -86,3 +86,21 @@ def test_strict_dtype_promotion_holds(labels):
         targets = jax.tree.map(jnp.asarray, taught(labels=labels))
         out = losses.distillation(jnp.asarray(Z, jnp.bfloat16), targets)
     assert out.shape == (6,) and out.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.correct, losses.bits])
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.zeros(6, np.float32), TypeError, "`labels` have dtype float32; they must be integers"),
+        (np.zeros((6, 1), int), ValueError, r"shape \(6, 1\); they must have shape \(6,\)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(loss, labels, error, message):
+    with pytest.raises(error, match=message):
+        loss(jnp.asarray(Z), labels)
+
+
+def test_targets_that_would_broadcast_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(6,\); they must have that .* \(6, 1\)"):
+        losses.squared_error(jnp.zeros((6, 1)), jnp.zeros(6))

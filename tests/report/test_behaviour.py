@@ -71,3 +71,11 @@ def test_the_confusions_of_the_last_level_are_shares_of_each_label(seen):
     np.testing.assert_allclose(
         panes[1].images[0].get_array(), ticket / ticket.sum(axis=1, keepdims=True)
     )
+
+
+def test_a_regression_has_no_calibration(seen):
+    found = seen([])
+    for name in ("ece", "nll", "brier"):
+        del found.scores[name]
+    assert "calibration" not in behaviour.draw(found)
+    assert not {"ece", "nll"} & {row["metric"] for row in behaviour.rows(found)}

@@ -48,3 +48,12 @@ def test_strict_promotion_holds_in_a_compiled_population():
         found = jax.jit(run)(params, mask)["kernel"]
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found[1].astype(float), np.sqrt((4 + 6) / (1 + 6)), rtol=1e-2)
+
+
+def test_scales_and_biases_stay_whatever_their_axes():
+    params = {"kernel": jnp.ones(WIDE), "bias": jnp.ones((1, 1, 1, 96))}  # Haiku's BatchNorm
+    mask = MASK | {"bias": MASK["bias"].reshape(1, 1, 1, 96)}
+    scaled = st.rescale(params, mask, PRUNABLE, st.fan_in, layouts=LAYOUTS)
+    np.testing.assert_array_equal(scaled["bias"], params["bias"])
+    with pytest.raises(ValueError, match="which axes of 'kernel'"):
+        st.rescale(params, mask, PRUNABLE, st.fan_in)

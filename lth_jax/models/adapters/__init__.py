@@ -1,9 +1,9 @@
 """Networks of any framework as `Model`s: two pure functions."""
 
-from lth_jax.models.adapters.any import as_model, random_argument
+from lth_jax.models.adapters.any import as_model
 from lth_jax.models.adapters.equinox import from_equinox
 from lth_jax.models.adapters.haiku import from_haiku
 from lth_jax.models.adapters.linen import from_linen
 from lth_jax.models.adapters.nnx import from_nnx
 
-__all__ = ["as_model", "from_equinox", "from_haiku", "from_linen", "from_nnx", "random_argument"]
+__all__ = ["as_model", "from_equinox", "from_haiku", "from_linen", "from_nnx"]

@@ -1,11 +1,10 @@
 """A user's network as a `Model`."""
 
-import functools
-import inspect
 from typing import Any
 
 from flax import linen, nnx
 
+from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.models.adapters.equinox import from_equinox
 from lth_jax.models.adapters.haiku import from_haiku
 from lth_jax.models.adapters.linen import from_linen
@@ -36,26 +35,13 @@ def as_model(network: Any) -> Model:
     if hasattr(network, "init") and hasattr(network, "apply") and not isinstance(network, type):
         return from_haiku(network)
     if callable(network) and not isinstance(network, nnx.Module):
-        stream = random_argument(network)
-        if stream == "rngs":
+        parameters = parameters_of(network)
+        if "rngs" in parameters:
             return from_nnx(lambda rngs: network(rngs=rngs))
-        if stream == "key":
+        if "key" in parameters:
             return from_equinox(lambda key: network(key=key))
     raise TypeError(
         f"`model` is {network!r:.80}; it must be a Linen module, a transformed Haiku function, a "
         "function of `rngs` that makes an NNX module, a function of `key` that makes an Equinox "
         "module, or a `Model`."
     )
-
-
-def random_argument(make: Any) -> str | None:
-    """Which of `rngs` (NNX) and `key` (Equinox) a function or class of networks takes.
-
-    >>> random_argument(nnx.Linear), random_argument(lambda width, *, key: None)
-    ('rngs', 'key')
-    """
-    make = make.func if isinstance(make, functools.partial) else make
-    # The metaclass of NNX hides the arguments of a class.
-    call: Any = getattr(make, "__init__") if isinstance(make, type) else make  # noqa: B009, mypy
-    parameters = inspect.signature(call).parameters
-    return next((name for name in ("rngs", "key") if name in parameters), None)

@@ -1,5 +1,6 @@
 """What all adapters share: the flag of a call, unbound axis names, and the output."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -70,7 +71,7 @@ def read_call(
       TypeError: if the call requires an argument that the adapter does not give.
       ValueError: if `flag` is unknown or not taken, or `"auto"` is ambiguous.
     """
-    parameters = _parameters(function)
+    parameters = parameters_of(function)
     kinds = {one.kind for one in parameters.values()}
     named = {
         key: one
@@ -95,7 +96,12 @@ def read_call(
     return Call(chosen, frozenset((set(named) - needed) & set(given)), frozenset(needed))
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or of a class's `__init__`, by name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, type):  # Flax 0.12: the metaclass of NNX modules hides the signature
+        function = function.__init__  # type: ignore[misc]
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):  # a callable without a signature
