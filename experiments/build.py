@@ -93,9 +93,10 @@ def seeds(experiment: ConfigDict) -> Seeds:
 
 def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     """What the experiment does: counts per level, pruner, rewinding, controls, methods."""
-    # What a criterion draws is the same for all seeds; its network is this experiment's, though a
-    # sweep may train cells of other dropout rates with one trainer.
-    task = task.replace(trainer=task.trainer._replace(model=model(experiment)))
+    # What a criterion draws is the same for all seeds; network and steps are this experiment's,
+    # though a sweep may train cells of other dropout rates, or of other steps, with one trainer.
+    own = task.trainer._replace(model=model(experiment))
+    task = task.replace(trainer=own, steps=experiment.train.steps)
     options, (params, _) = experiment.prune, task.shapes
     found = _structure(experiment, task)
     scope, granularity, prunable = _what_competes(options, params, found)

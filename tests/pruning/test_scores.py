@@ -54,6 +54,7 @@ MADE = {
     },
 }
 NOT_CRITERIA = {
+    "CRITERIA",
     "Criterion",
     "MovementState",
     "linen_inputs",
