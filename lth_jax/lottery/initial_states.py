@@ -85,7 +85,8 @@ class InitialStates:
         task, seeds, *_ = self._experiments[i]
         init_keys = replicate_keys(seeds, init, level)
         data_keys = replicate_keys(seeds, "data", data_level)
-        return self._dense(init_keys, data_keys, _replicates(seeds), _hyper(task))
+        members: Member = self._dense(init_keys, data_keys, _replicates(seeds), _hyper(task))
+        return members
 
     def population(
         self, i: int, level: int, trunk: Tickets | None, parents: Tickets | None

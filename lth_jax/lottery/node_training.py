@@ -136,7 +136,8 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
         members: Member, records: Record, data: Splits, on_block: OnBlock = lambda: None
     ) -> Measured:
         if not isinstance(data.train, OnHost):
-            return at_once(members, records, data)
+            measured: Measured = at_once(members, records, data)
+            return measured
         nothing = data._replace(train=Batch(*no_rows(data.train)))
         results, end, mask = at_once(members, records, nothing)
         fitted = fit(members, data.train, on_block).items()
@@ -152,7 +153,8 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
 
 def no_rows(data: Batch) -> Batch:
     """None of the examples."""
-    return jax.tree.map(lambda leaf: leaf[np.arange(0)], data)
+    batch: Batch = jax.tree.map(lambda leaf: leaf[np.arange(0)], data)
+    return batch
 
 
 def train_node(
@@ -363,7 +365,8 @@ def _meta(
 
 def _densities(assignment: Assignment, members: Member, prunable: Prunable) -> list[float]:
     each = jax.vmap(lambda mask: masks.density(mask, prunable))(members.mask)
-    return np.asarray(each, float)[: len(assignment.specs)].tolist()
+    found: list[float] = np.asarray(each, float)[: len(assignment.specs)].tolist()
+    return found
 
 
 _init_records = jax.jit(jax.vmap(init_record))
@@ -379,9 +382,10 @@ def _copy_point(members: Member, optimizer: bool) -> TrainState:
     It lies on the host, or, where members live in several processes, on their devices.
     """
     point = TrainState(members.params, members.state, members.opt_state if optimizer else {})
-    return jax.tree.map(
+    copied: TrainState = jax.tree.map(
         lambda leaf: jnp.copy(leaf) if is_distributed(leaf) else np.array(leaf), point
     )
+    return copied
 
 
 def _due(steps: StepRange, step: int, members: Member) -> dict[str, TrainState]:

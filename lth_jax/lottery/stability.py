@@ -89,7 +89,8 @@ def between(
         splits = {"train": data.train, "test": data.test}
         return {name: evaluate(trainer, params, state, part) for name, part in splits.items()}
 
-    return along_line(at, first.params, second.params, alphas)
+    found: dict[str, Info] = along_line(at, first.params, second.params, alphas)
+    return found
 
 
 def _renewed(trainer: Trainer, params: Params, member: Member, renewal: Batch) -> Any:
@@ -134,7 +135,9 @@ def between_children(
             a, b = (jax.tree.map(lambda leaf, i=i: leaf[i], family) for i in ends)
             return between(trainer, a, b, data, alphas, renewal)
 
-        return jax.lax.map(pair, (first, second))
+        found: dict[str, Info] = jax.lax.map(pair, (first, second))
+        return found
 
     families = jax.tree.map(lambda leaf: leaf.reshape(-1, children, *leaf.shape[1:]), members)
-    return jax.lax.map(of_start, families)
+    found: dict[str, Info] = jax.lax.map(of_start, families)
+    return found

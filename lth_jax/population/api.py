@@ -105,7 +105,8 @@ def initial(
         slots = mask_slots(optimizer, optimizer.init(params), mask)
         return member._replace(mask=mask, params=params, opt_state=slots)
 
-    return under(members, stacked)
+    masked_members: Member = under(members, stacked)
+    return masked_members
 
 
 def train(

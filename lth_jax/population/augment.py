@@ -96,7 +96,8 @@ def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
     by_chance, by_order = jax.random.split(key)
     share = _share(by_chance, member.hyper["mixup"])
     other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
-    return jax.tree.map(lambda a, b: _mix(share, a, b), batch, other)
+    mixed: Batch = jax.tree.map(lambda a, b: _mix(share, a, b), batch, other)
+    return mixed
 
 
 def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:

@@ -224,11 +224,13 @@ def spread(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    array: jax.Array = leaf
     if is_distributed(leaf):
-        return leaf
+        return array
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _spread_leaf(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        array = jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return array
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
@@ -269,18 +271,23 @@ class Placed:
         self._split, self._whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
         self._kept: dict[str, tuple[list[Any], Any]] = {}  # what was given, and its copies
 
-    def __call__(self, members, records, train, validation, step, n) -> Any:
+    def __call__(
+        self, members: Any, records: Any, train: Any, validation: Any, step: Any, n: Any
+    ) -> Any:
         """Runs the segment."""
         members, records = spread((members, records), self._split)
         train = self._everywhere("train", train)
         validation = self._everywhere("validation", validation)
         return self._segment(members, records, train, validation, step, n)
 
-    def lower(self, members, records, train, validation, step, n) -> jax.stages.Lowered:
+    def lower(
+        self, members: Any, records: Any, train: Any, validation: Any, step: Any, n: Any
+    ) -> jax.stages.Lowered:
         """The program for arguments like these, arrays or shapes; of the `scan` driver."""
         carried = _put_or_shaped((members, records), self._split)
         data = _put_or_shaped((train, validation), self._whole)
-        return self._segment.lower(*carried, *data, step, n)  # type: ignore[attr-defined]
+        found: jax.stages.Lowered = self._segment.lower(*carried, *data, step, n)  # type: ignore[attr-defined]
+        return found
 
     def _everywhere(self, name: str, data: Any) -> Any:
         given = jax.tree.leaves(data)

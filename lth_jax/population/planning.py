@@ -218,7 +218,8 @@ def program_bytes(compiled: jax.stages.Compiled) -> int | None:
     if memory is None:
         return None
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    found: int = held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return found
 
 
 def _fits(plan: Plan, needed: int | None, free: int | None) -> bool:
@@ -309,7 +310,8 @@ class _Probe:
         if self._train is None:
             self._train = _given(self._setting, chunk)
         given = (chunk, records, self._train, validation, np.int32(0))
-        return jax.block_until_ready(given)
+        found: tuple[Any, ...] = jax.block_until_ready(given)
+        return found
 
     def bytes(self) -> int | None:
         """What the compiler says of the program, which is compiled but not run."""

@@ -94,8 +94,10 @@ def take(key: Key, data: Batch | Block, rows: jax.Array, member: Member) -> Batc
     """The examples `rows` of a data set in one batch; the default `Trainer.transform_batch`."""
     del key, member
     if isinstance(data, Block):
-        return trees.index(data.examples, jnp.searchsorted(data.rows, rows, method="scan_unrolled"))
-    return trees.index(data, rows)
+        rows = jnp.searchsorted(data.rows, rows, method="scan_unrolled")
+        data = data.examples
+    examples: Batch = trees.index(data, rows)
+    return examples
 
 
 def unchanged(member: Member, train: Batch) -> Member:
@@ -301,7 +303,9 @@ def evaluated_member(trainer: Trainer, member: Member, train: Batch) -> Member:
     return trainer.eval_member(member, own_share(trainer, member, train))
 
 
-def observe(trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any):
+def observe(
+    trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any
+) -> tuple[Record, Info]:
     """Validates a member, as it is tested, after `step` steps and keeps its best parameters so far.
 
     Returns:
@@ -384,7 +388,8 @@ def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any
     rows = trainer.order(
         keys.stream(data_key, "order"), step + hyper["data_offset"], trainer.eval_every
     )
-    return rows + hyper["replicate"] * trainer.examples_per_replicate
+    array: jax.Array = rows + hyper["replicate"] * trainer.examples_per_replicate
+    return array
 
 
 def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
@@ -392,9 +397,10 @@ def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
     if not trainer.examples_per_replicate:
         return data
     first = member.hyper["replicate"] * trainer.examples_per_replicate
-    return jax.tree.map(
+    batch: Batch = jax.tree.map(
         lambda a: lax.dynamic_slice_in_dim(a, first, trainer.examples_per_replicate), data
     )
+    return batch
 
 
 def close_segment(

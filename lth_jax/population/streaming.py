@@ -172,4 +172,5 @@ def compile_streamed_evaluation(
 
 def _part(data: OnHost, place: slice) -> Batch:
     rows = np.arange(len(data.y), dtype=np.int32)[place]
-    return jax.device_put(Batch(*(leaf[rows] for leaf in data)))
+    batch: Batch = jax.device_put(Batch(*(leaf[rows] for leaf in data)))
+    return batch

@@ -240,7 +240,8 @@ def _as_function(optimizer: Any) -> MakeOptimizer:
             f"`optimizer` is {optimizer!r}; it must be an optax transformation, or a function from "
             "a member's `hyper` to one."
         )
-    return optimizer
+    found: MakeOptimizer = optimizer
+    return found
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -81,14 +81,18 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     one_step = compiled(step_i, (True, True, False, False, False), (0,))
     close = compiled(end, (True,) * 3 + (False,) * 4, (0, 1))
 
-    def segment(members, records, train, validation, step, n):
+    def segment(
+        members: Member, records: Record, train: Any, validation: Batch, step: Any, n: Any
+    ) -> tuple[Member, Record, Info]:
         rows = rows_of(members, step)
         losses = []
         for i in range(n):
             members, loss = one_step(members, rows, np.int32(i), train, step)
             losses.append(loss)
         losses += [jnp.zeros_like(losses[0])] * (trainer.eval_every - n)
-        return close(members, records, jnp.stack(losses, axis=1), train, validation, step, n)
+        ended = close(members, records, jnp.stack(losses, axis=1), train, validation, step, n)
+        members, records, info = ended
+        return members, records, info
 
     return segment
 
@@ -189,7 +193,7 @@ def train_population(
         chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], members)
         infos: list[Info] = []
 
-        def keep(step: int, m: Member, r: Record, info: Info, infos: list = infos) -> None:
+        def keep(step: int, m: Member, r: Record, info: Info, infos: list[Info] = infos) -> None:
             infos.append(jax.tree.map(np.array, info))
             if on_segment is not None:
                 on_segment(step, m, r, info)
@@ -216,6 +220,7 @@ def _together(trained: Any) -> Any:
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jnp.asarray(np.asarray(leaf))
         numbers = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
+        array: jax.Array = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
+        return array
 
     return jax.tree.map(one, trained)
