@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.thinning import sampled
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny.py"
 SEGMENTS = 27  # of one whole run of it
@@ -139,8 +141,7 @@ def catches(pid):
     return bool(masks["SigCgt"] >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", sampled(range(8), 2))
 def test_signals_at_any_moment_are_one_sentence(tmp_path, undisturbed, seed):
     data, reference = undisturbed
     chance = random.Random(seed)

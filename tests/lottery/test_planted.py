@@ -11,6 +11,7 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.models import MLP
 from lth_jax.population import Plan
 from lth_jax.pruning import methods, scopes
+from tests.thinning import sampled
 
 SHAPE = {"inputs": 20, "hidden": 4, "classes": 2, "density": 0.15}
 SEEDS = 24
@@ -36,8 +37,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")  # one, so that the dense networks are trained once
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(methods.METHODS) - {"static"}))
+@pytest.mark.parametrize("name", sampled(sorted(set(methods.METHODS) - {"static"}), 3))
 def test_a_method_finds_more_of_a_planted_ticket_than_chance(task, folder, name):
     spec = lottery.sparse_training(methods.METHODS[name], 0.2, scope=scopes.globally(minimum=1))
     options = {"replicates": SEEDS, "plan": Plan(SEEDS), "progress": False, "store": folder}

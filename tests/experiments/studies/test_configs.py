@@ -11,6 +11,7 @@ from experiments.configs.studies.common import SIZES
 from experiments.studies import STUDIES
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
+from tests.thinning import sampled
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 
@@ -106,8 +107,7 @@ def shortened(config):
     return config
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("claim", [claim for claim in STUDIES if claim != "C1"])
+@pytest.mark.parametrize("claim", sampled([claim for claim in STUDIES if claim != "C1"], 3))
 def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
     one = STUDIES[claim]
     config = shortened(one.get_config("full"))
