@@ -14,10 +14,7 @@ from lth_jax import keys, trees
 from lth_jax import structure as st
 from lth_jax.lottery import Task
 from lth_jax.pruning import criteria
-from lth_jax.types import Batch
-
-ROOT = keys.from_seed(0)
-"""Of what criteria draw: the same for all seeds of an experiment."""
+from lth_jax.types import Batch, Key
 
 
 def takes(name: str) -> set[str]:
@@ -64,9 +61,17 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     return parts.call("prune.criterion", name, make, **given)
 
 
+def stream(purpose: str) -> Key:
+    """The key of what criteria and structures draw: the same for all seeds of an experiment.
+
+    Made when it is needed: a key at import would start JAX before `jax.distributed`.
+    """
+    return keys.stream(keys.from_seed(0), purpose)
+
+
 def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:
     """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
-    state, dropout = _state(task, example), keys.stream(ROOT, "score")
+    state, dropout = _state(task, example), stream("score")
 
     def loss(params: Any, batch: Batch) -> jax.Array:
         out, _ = task.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
@@ -77,7 +82,7 @@ def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:
 
 def _state(task: Task, example: Any) -> Any:
     """The state of the network at an initialisation of its own."""
-    return task.trainer.model.init(keys.stream(ROOT, "state"), example)[1]
+    return task.trainer.model.init(stream("state"), example)[1]
 
 
 def _check_inputs(name: str, task: Task) -> None:
@@ -103,7 +108,7 @@ def _inputs(name: str, module: Any, task: Task, example: Any) -> Any:
             f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known "
             "for Linen modules alone, and `model.name` is of another framework."
         )
-    state, dropout = _state(task, example), keys.stream(ROOT, "score")
+    state, dropout = _state(task, example), stream("score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:
         variables, rngs = {"params": params, **state}, {"dropout": dropout}

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import scoring
 from experiments.flags import UserError
-from lth_jax import keys, models
+from lth_jax import models
 from lth_jax import structure as st
 from lth_jax.layouts import Layout
 from lth_jax.lottery import (
@@ -108,7 +108,7 @@ def structure_of(task: Task) -> st.Structure:
     example = task.example
     params, state = task.shapes
     if jax.tree.leaves(state):
-        key = keys.stream(scoring.ROOT, "state")
+        key = scoring.stream("state")
         state = jax.jit(lambda key, x: model.init(key, x)[1])(key, example)
 
     def apply(params: Any, x: Any) -> Any:

@@ -1,5 +1,9 @@
 """The machine part of a config: devices that are there, and what is kept for the next run."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from experiments import machine, runner
@@ -7,6 +11,8 @@ from experiments.flags import UserError
 from lth_jax.lottery import running
 from lth_jax.population import Plan
 from tests.experiments import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def machine_of(**changes):
@@ -71,3 +77,10 @@ def test_a_plan_for_other_devices_is_told_and_runs():
     assert note.startswith(
         "From level 2 on the plan has 16 devices; here its members train on 8, 1"
     )
+
+
+def test_importing_a_program_starts_no_device():
+    """`jax.distributed` must be joined before JAX starts, so nothing may be computed on import."""
+    programs = ", ".join(f"experiments.{name}" for name in ("run", "sweep", "atlas", "spectrum"))
+    text = f"import {programs}; from jax._src import xla_bridge as b; assert not b._backends"
+    subprocess.run([sys.executable, "-c", text], check=True, cwd=ROOT)

@@ -173,10 +173,10 @@ TRAINERS = {
     "order": {
         "order": lambda key, step, n: indices(key, step, steps=n, batch_size=4, size=20),
     },
-    "interval": {"steps": 4},
+    "interval": {"eval_every": 4},
     "objective": {"objective": lambda out, y: cross_entropy(out, y) + 1},
-    "teacher": {"show": taught(TABLE)},
-    "another teacher": {"show": taught(-TABLE)},
+    "teacher": {"transform_batch": taught(TABLE)},
+    "another teacher": {"transform_batch": taught(-TABLE)},
     "what is tested": {
         "eval_member": lambda m, train: m._replace(params=jax.tree.map(jnp.negative, m.params))
     },
