@@ -101,7 +101,7 @@ _TABLE = (
             part_of(METRICS),
             f"a tuple of names, each once: package.module:name, or of: {', '.join(METRICS)}",
         ),
-        "measured on validation and test data besides the loss; empty: accuracy, where targets are "
+        "measured on validation and test data, in addition to the loss; empty: accuracy for "
         "classes",
     ),
     Field(

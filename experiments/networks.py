@@ -53,9 +53,9 @@ def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], M
 def module(experiment: ConfigDict) -> Any:
     """The network as `models.as_model` takes it: a Linen module if it is a built-in one.
 
-    A user's own network is a class or function, which gets `model.options`: it returns a Linen
-    module, a transformed Haiku function or a `Model`; or it takes `rngs` besides and returns an NNX
-    module, or `key` and returns an Equinox module.
+    A user's own network is a class or function of `model.options`. It returns a Linen module, a
+    transformed Haiku function or a `Model`. With a further argument `rngs` it returns an NNX
+    module, with `key` an Equinox module.
 
     Raises:
       UserError: if its options cannot be right.

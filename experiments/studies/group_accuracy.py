@@ -57,13 +57,13 @@ def fared(predictions: NDArray[np.int64], y: NDArray, groups: NDArray) -> Fared:
 
 def fair(task: Task, groups: NDArray) -> Task:
     """Trains with groups that count, each network by the numbers in its `hyper`."""
-    show, told = task.trainer.transform_batch, in_groups(jnp.asarray(groups), 2)
+    transform, add_groups = task.trainer.transform_batch, in_groups(jnp.asarray(groups), 2)
 
-    def shown(key: Any, data: Any, rows: Any, member: Any) -> Any:
-        return told(key, show(key, data, rows, member), rows, member)
+    def with_groups(key: Any, data: Any, rows: Any, member: Any) -> Any:
+        return add_groups(key, transform(key, data, rows, member), rows, member)
 
     return task.replace(
-        trainer=task.trainer._replace(transform_batch=shown, objective=group_robust)
+        trainer=task.trainer._replace(transform_batch=with_groups, objective=group_robust)
     )
 
 

@@ -75,7 +75,7 @@ def program(task: Task, numbers: Iterable[str] = ()) -> str:
 
     Args:
       task: what they train with.
-      numbers: the names of scalars that they have besides those of the task.
+      numbers: the names of further scalars, which the task does not have.
     """
     names = sorted({*task.hyper, *numbers})
     return training_program(task.trainer, task.data, names, keys.from_seed(0))

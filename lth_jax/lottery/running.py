@@ -182,7 +182,7 @@ def data_placement(task: Task) -> str:
 
 
 def run_identity(experiment: Experiment) -> dict[str, Any]:
-    """What decides a run's numbers besides its config: programs, data and numeric flags.
+    """What decides a run's numbers in addition to its config: programs, data, numeric flags.
 
     Versions, devices and the library's own code are left out: a run may go on after an upgrade or
     on another machine, and its new nodes have keys of their own.

@@ -69,7 +69,7 @@ class Ladder(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """All that decides an experiment's numbers besides plan and ladder; JSON-like.
+    """What decides an experiment's numbers, except its plan and its ladder; JSON-like.
 
     Attributes:
       training: the fingerprint of the programs that begin, train and evaluate members.

@@ -214,7 +214,7 @@ def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsy
     first = len(own) * list(HARMS).index(harm) % len(others)
     beside = itertools.islice(itertools.cycle(others), first, None)
     for pair in zip(own, beside, strict=False):
-        harms = [(name, harm) for name in reversed(pair)]  # where a node lies, the run tells
+        harms = [(name, harm) for name in reversed(pair)]  # the run holds the path of the node
         assert check_harms(run, harms, tmp_path, capsys, right, finished) == "same"
 
 

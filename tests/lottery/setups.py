@@ -1,4 +1,4 @@
-"""What an experiment is made of besides its ladder, for the tests of ladders."""
+"""The task and the seeds of an experiment, for the tests of ladders."""
 
 from typing import NamedTuple
 

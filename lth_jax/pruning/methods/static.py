@@ -1,4 +1,4 @@
-"""The mask that a member starts with, kept for ever."""
+"""The mask that a member starts with, held fixed."""
 
 from typing import Any
 

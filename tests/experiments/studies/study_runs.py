@@ -8,7 +8,7 @@ from experiments.studies.study_runner import StudyRunner
 
 @contextlib.contextmanager
 def runner_in(folder):
-    """A runner whose plans are told, not measured."""
+    """A runner whose plans are fixed, not measured."""
     machine = base.ladder().machine
     machine.update(workdir=str(folder), chunk=4, driver="scan", devices=1)
     machine.update(progress=False, compilation_cache=False)
