@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 import rich.console
 import rich.table
 
 from lth_jax import coding, extras, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
 from lth_jax.population.task import Task
+from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
@@ -105,8 +105,7 @@ class StoredTicket:
           store.StoreError: of a control, which may start from others.
         """
         values, _ = rewound(self._store, self._info, self._stored)
-        params = trees.from_named(values, self._like)
-        return jax.tree.map(lambda m, p: p * m, self.mask, params)
+        return apply_mask(self.mask, trees.from_named(values, self._like))
 
     @property
     def _info(self) -> Any:
