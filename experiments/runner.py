@@ -16,7 +16,7 @@ from experiments.messages import user_errors
 from lth_jax import store as stores
 from lth_jax.lottery import Experiment, Task, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
-from lth_jax.population import DRIVERS, Plan, candidate_plans, widths_for
+from lth_jax.population import DRIVERS, Plan, candidate_plans
 from lth_jax.report import level_table, read_run, write_report
 
 
@@ -58,8 +58,14 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             if not done:
                 sizes = level_sizes(planned.seeds, planned.ladder)
                 with user_errors():
-                    choices = candidates(machine, widths_for(sizes))
-                    plans = recorded_plans(planned, run, choices, machines.plan_cache(machine))
+                    choices = candidates(machine, [max(sizes)])
+                    plans = recorded_plans(
+                        planned,
+                        run,
+                        choices,
+                        machines.plan_cache(machine),
+                        narrow=not machine.chunk,
+                    )
                 train_run(
                     planned,
                     run,

@@ -227,7 +227,7 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     index = stores.MemberIndex(stores.Store(machine.workdir))
     index.refresh()
     for i, group in enumerate(found, start=1):
-        ahead = outlook(group, planned(machine, group, always=True), index)
+        ahead = outlook(machine, group, planned(machine, group, always=True), index)
         print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
         print(f"  {estimate.describe(together([group]), machine)}", flush=True)
         for job in group.jobs[:SHOWN]:

@@ -13,8 +13,15 @@ from experiments.messages import user_errors
 from experiments.runner import candidates
 from lth_jax import store as stores
 from lth_jax.lottery import Entry, Hooks, MemberTable, Progress, run_ladder, timeline
+from lth_jax.lottery.member_table import plan_at
 from lth_jax.lottery.progress import Display, clock
-from lth_jax.lottery.running import data_placement, device_notes, measure_plans
+from lth_jax.lottery.running import (
+    data_placement,
+    device_notes,
+    measure_plans,
+    read_plans,
+    with_widths,
+)
 from lth_jax.population import Plan, read_plan
 
 WIDTHS = (16, 64)
@@ -65,7 +72,8 @@ class Worker:
         name = f"group-{group.key[:8]}"
         replans = self._sweep.records(f"replans-{name}")
         title = f"{self._sweep.path.name} {name}"
-        plans = [(0, read_plan(plan)), *((r["level"], read_plan(r)) for r in replans)]
+        plan = _with_widths(self._machine, plan, group)
+        plans = read_plans(plan, replans)
         progress = self._machine.progress and self._team.first
         shown = Display(title, member_steps(group), progress)
         with shown as display, stores.on_signals() as stop:
@@ -156,6 +164,11 @@ class Worker:
             run.finish()
 
 
+def _with_widths(machine: ConfigDict, plan: dict[str, Any], group: Group) -> dict[str, Any]:
+    """The record of a plan with the widths of a group's levels; a width set by hand stays."""
+    return with_widths(plan, [] if machine.chunk else sizes(group))
+
+
 def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[str, Any]:
     """The plan of a group and its evidence: as told, or measured.
 
@@ -164,13 +177,15 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
       group: the group.
       always: whether to measure also what the config says.
     """
-    planned, sizes = group.jobs[0].experiment, [len(level) for level in group.members.levels]
-    plans = candidates(machine, [w for w in WIDTHS if w <= max(sizes)] or [max(sizes)])
+    planned, most = group.jobs[0].experiment, max(sizes(group))
+    plans = candidates(machine, [w for w in WIDTHS if w <= most] or [most])
     measured = always or not (machine.chunk and machine.driver)
     plan, evidence = plans[0], list[dict[str, Any]]()
     if measured:
         with user_errors():
-            plan, evidence = measure_plans(planned, sizes, plans, machines.plan_cache(machine))
+            plan, evidence = measure_plans(
+                planned, sizes(group), plans, machines.plan_cache(machine)
+            )
     return {**plan._asdict(), "evidence": evidence, "data": data_placement(planned.task)}
 
 
@@ -192,19 +207,24 @@ class Outlook(NamedTuple):
     bytes: int | None
 
 
-def outlook(group: Group, plan: dict[str, Any], index: stores.MemberIndex) -> Outlook:
+def outlook(
+    machine: ConfigDict, group: Group, plan: dict[str, Any], index: stores.MemberIndex
+) -> Outlook:
     """What a group will take, from its plan's evidence.
 
     Args:
+      machine: as of a config.
       group: the group.
       plan: from `planned`, measured.
       index: of the store.
     """
     chosen = read_plan(plan)
-    table = MemberTable([job.experiment for job in group.jobs], [(0, chosen)])
+    plans = read_plans(_with_widths(machine, plan, group), [])
+    table = MemberTable([job.experiment for job in group.jobs], plans)
     missing = [[key for key in keys if not index.find(key)] for keys in table.levels]
     [measured] = [found for found in plan["evidence"] if read_plan(found) == chosen]
-    padded = [chosen.chunk * -(-len(keys) // chosen.chunk) for keys in missing]
+    chunks = [plan_at(plans, level).chunk for level in range(len(missing))]
+    padded = [chunk * -(-len(keys) // chunk) for chunk, keys in zip(chunks, missing, strict=True)]
     steps = sum(n * length for n, length in zip(padded, _lengths(group), strict=True))
     return Outlook(
         members=sum(map(len, table.levels)),
@@ -225,10 +245,14 @@ def describe(found: Outlook, group: Group) -> str:
     )
 
 
+def sizes(group: Group) -> list[int]:
+    """How many members each level of a group has."""
+    return [len(level) for level in group.members.levels]
+
+
 def member_steps(group: Group) -> list[int]:
     """The steps of all members of a group together, level by level."""
-    sizes = [len(level) for level in group.members.levels]
-    return [size * length for size, length in zip(sizes, _lengths(group), strict=True)]
+    return [size * length for size, length in zip(sizes(group), _lengths(group), strict=True)]
 
 
 def _lengths(group: Group) -> list[int]:

@@ -25,7 +25,7 @@ from lth_jax import keys, trees
 from lth_jax import store as stores
 from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery import Programs, Seeds, Task, circumstances, training_program
-from lth_jax.population import Plan, cheapest, chunks, read_plan
+from lth_jax.population import Plan, cheapest, chunks, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
@@ -370,4 +370,5 @@ class StudyRunner:
     def _plan(self, name: str, config: ConfigDict, size: int) -> Plan:
         """The plan of a population, by what was measured for the study's ladders."""
         plan = self._plans[name, config.experiment.model.name]
-        return cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
+        best = cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
+        return narrowed(best, size)

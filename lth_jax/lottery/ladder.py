@@ -23,6 +23,7 @@ from lth_jax.lottery.member_table import (
     MemberTable,
     Plans,
     check_experiments,
+    plan_at,
     step_range,
 )
 from lth_jax.lottery.node_training import Assignment, OnBlock, OnProgress, train_node
@@ -106,8 +107,8 @@ def run_ladder(
     Args:
       experiments: at least one; they share trainer, data and the steps of a level.
       store: where finished nodes are and go.
-      plans: `(level, plan)` in ascending order, the first for level 0: the plan from that level
-        on. More than one only where memory ran out.
+      plans: `(level, the plan from that level on)`, the first for level 0; later entries replace
+        earlier ones. See `population.level_plans`.
       hooks: callbacks.
       programs: those of the trainer, where other ladders share them.
       save_seconds: how much training a kill may repeat (or one segment, where that is longer); 0:
@@ -124,7 +125,7 @@ def run_ladder(
     ladder_run = _LadderRun(experiments, plans, store, hooks, programs, save_seconds)
     for level in range(len(ladder_run.table.levels)):
         while True:
-            plan = [plan for first, plan in ladder_run.plans if first <= level][-1]
+            plan = plan_at(ladder_run.plans, level)
             try:
                 ladder_run.level(plan, level)
                 break

@@ -61,7 +61,16 @@ def step_range(ladder: Ladder, level: int) -> StepRange:
 
 
 Plans = Sequence[tuple[int, Plan]]
-"""`(level, plan)` in ascending order, the first for level 0: the plan from that level on."""
+"""`(level, the plan from that level on)`, the first for level 0; later entries replace earlier."""
+
+
+def plan_at(plans: Plans, level: int) -> Plan:
+    """The plan of a level.
+
+    >>> plan_at([(0, Plan(4)), (2, Plan(8))], 1)
+    Plan(chunk=4, driver='scan', devices=1, vmapped=None)
+    """
+    return [plan for first, plan in plans if first <= level][-1]
 
 
 def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
@@ -69,7 +78,7 @@ def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
     identity, ladder = experiment.identity, experiment.ladder
     keys: list[dict[Label, str]] = []
     for level in range(len(ladder.counts) + 1):
-        plan = [plan for first, plan in plans if first <= level][-1]
+        plan = plan_at(plans, level)
         what: dict[str, Any] = {"trunk": identity.trunk, "plan": plan._asdict()}
         what |= step_range(ladder, level)._asdict()
         arms = identity.arms_at(level)

@@ -16,7 +16,7 @@ from lth_jax.lottery.running import recorded_plans, run_identity, train_run
 from lth_jax.lottery.spec import Experiment, Seeds, check_ladder, level_sizes
 from lth_jax.lottery.specs import Spec, make_ladder
 from lth_jax.population.placement import Plan, check_plan
-from lth_jax.population.planning import candidate_plans, widths_for
+from lth_jax.population.planning import candidate_plans
 from lth_jax.population.task import Task
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.store import SAVE_SECONDS
@@ -102,7 +102,9 @@ def run(
         ) as held:
             shelf = stores.Store(store, team)
             if not held.is_complete(shelf):
-                plans = recorded_plans(experiment, held, candidates, Path(store) / "plans")
+                plans = recorded_plans(
+                    experiment, held, candidates, Path(store) / "plans", narrow=plan == AUTO
+                )
                 train_run(
                     experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds
                 )
@@ -121,7 +123,7 @@ def _candidates(experiment: Experiment, plan: Plan | str) -> list[Plan]:
         raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
     sizes = level_sizes(experiment.seeds, experiment.ladder)
     devices = min(jax.local_device_count(), max(sizes)) * jax.process_count()
-    return candidate_plans(widths_for(sizes), devices, processes=jax.process_count())
+    return candidate_plans([max(sizes)], devices, processes=jax.process_count())
 
 
 def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.progress import Display
 from lth_jax.lottery.spec import Experiment, level_sizes
-from lth_jax.population.placement import Plan, fitted, read_plan
+from lth_jax.population.placement import Plan, fitted, level_plans, read_plan
 from lth_jax.population.planning import choose_plan
 from lth_jax.population.streaming import OnHost
 from lth_jax.population.task import Task
@@ -28,6 +28,8 @@ def recorded_plans(
     run: stores.Run,
     candidates: Sequence[Plan],
     plan_cache: Path | None = None,
+    *,
+    narrow: bool = True,
 ) -> Plans:
     """The plan of a run, chosen and recorded at its first start, and its later changes.
 
@@ -36,20 +38,34 @@ def recorded_plans(
       run: from `store.open_run`.
       candidates: plans to measure; a single one is not measured.
       plan_cache: a folder in which choices of plans are kept for later runs.
+      narrow: whether smaller levels have narrower chunks.
 
     Raises:
       ValueError: no plan fits the devices or the memory.
     """
     if run.plan is None:
         plan, evidence = candidates[0], list[dict[str, Any]]()
+        sizes = level_sizes(experiment.seeds, experiment.ladder)
         if len(candidates) > 1:
-            sizes = level_sizes(experiment.seeds, experiment.ladder)
             plan, evidence = measure_plans(experiment, sizes, candidates, plan_cache)
-        data = data_placement(experiment.task)
-        run.record_plan({**plan._asdict(), "evidence": evidence, "data": data})
-    plans = [(0, read_plan(run.plan)), *((r["level"], read_plan(r)) for r in run.replans)]
+        record = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
+        run.record_plan(with_widths(record, sizes if narrow else []))
+    plans = read_plans(run.plan, run.replans)
     device_notes(plans)
     return plans
+
+
+def with_widths(record: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
+    """The record of a plan with `[level, the chunk from that level on]` for its levels' sizes."""
+    plans = level_plans(read_plan(record), sizes) or [(0, read_plan(record))]
+    return {**record, "widths": [[level, plan.chunk] for level, plan in plans]}
+
+
+def read_plans(record: Mapping[str, Any], replans: Sequence[Mapping[str, Any]]) -> Plans:
+    """The plan of each level, from a record of `with_widths` and the changes made to it."""
+    plan = read_plan(record)
+    widths = [(level, plan._replace(chunk=chunk)) for level, chunk in record["widths"]]
+    return [*widths, *((change["level"], read_plan(change)) for change in replans)]
 
 
 def train_run(

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 EXACT_LIMIT = 20
 """Up to this many values all 2ⁿ sign flips are enumerated; beyond, they are drawn."""
@@ -54,7 +54,7 @@ def student_t(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     if finite.size < 2:
         return _without_spread(finite, missing)
     mean = finite.mean()
-    half = special.stdtrit(finite.size - 1, 1 - alpha / 2) * _standard_error(finite)
+    half = scipy.special.stdtrit(finite.size - 1, 1 - alpha / 2) * _standard_error(finite)
     return Interval(float(mean), float(mean - half), float(mean + half), finite.size, missing)
 
 
@@ -235,8 +235,8 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     if not 0 <= successes <= trials:
         raise ValueError(f"`successes` must be in [0, {trials}], got {successes}.")
     failures = trials - successes
-    low = special.betaincinv(successes, failures + 1, alpha / 2) if successes else 0.0
-    high = special.betaincinv(successes + 1, failures, 1 - alpha / 2) if failures else 1.0
+    low = scipy.special.betaincinv(successes, failures + 1, alpha / 2) if successes else 0.0
+    high = scipy.special.betaincinv(successes + 1, failures, 1 - alpha / 2) if failures else 1.0
     return Interval(successes / trials, float(low), float(high), trials, 0)
 
 

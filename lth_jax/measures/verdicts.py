@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from lth_jax.measures.intervals import Interval, sign_flip_interval, sign_flip_test
 
@@ -141,7 +141,7 @@ def seeds_needed(
         raise ValueError(f"`values` has {finite.size} finite numbers; a spread needs at least 2.")
     if delta <= 0 or ratio <= 1:
         raise ValueError(f"`delta` is {delta} and `ratio` {ratio}; they must be above 0 and 1.")
-    two_sided, one_sided = special.ndtri(1 - alpha / 2), special.ndtri(power)
+    two_sided, one_sided = scipy.special.ndtri(1 - alpha / 2), scipy.special.ndtri(power)
     spread = finite.std(ddof=1) / delta
     needs = (
         (two_sided + one_sided) * spread / ratio,

@@ -21,10 +21,12 @@ from lth_jax.population.placement import (
     free_bytes,
     halved,
     host_free_bytes,
+    level_plans,
     map_members,
+    narrowed,
     read_plan,
 )
-from lth_jax.population.planning import candidate_plans, cheapest, choose_plan, widths_for
+from lth_jax.population.planning import candidate_plans, cheapest, choose_plan
 from lth_jax.population.segment import (
     Member,
     Record,
@@ -76,9 +78,11 @@ __all__ = [
     "init_member",
     "init_record",
     "initial",
+    "level_plans",
     "map_members",
     "mean_network",
     "measure",
+    "narrowed",
     "read_plan",
     "soft_cross_entropy",
     "squared_error",
@@ -87,5 +91,4 @@ __all__ = [
     "train_population",
     "train_segment",
     "train_step",
-    "widths_for",
 ]

@@ -21,6 +21,7 @@ from lth_jax.store import is_distributed
 
 AXIS = "members"
 DRIVERS = ("scan", "host")
+PADDING = 0.1  # the share of a chunk's members that may be padding
 
 
 class Plan(NamedTuple):
@@ -106,6 +107,30 @@ def fitted(plan: Plan, devices: int, processes: int = 1) -> Plan:
             "processes; start as many as divide them, or one."
         )
     return plan._replace(devices=fits[-1], vmapped=width)
+
+
+def narrowed(plan: Plan, members: int) -> Plan:
+    """The plan with a chunk no wider than a level of `members` needs, which fit one chunk.
+
+    Unchanged where padding costs less than a tenth, and for larger levels, so that populations of
+    different sizes have chunks, and with them members, in common.
+
+    >>> narrowed(Plan(20, devices=2, vmapped=1), 5).chunk, narrowed(Plan(20), 45).chunk
+    (6, 20)
+    """
+    step = plan.devices * (plan.vmapped or 1)
+    width = step * -(-members // step)
+    return plan._replace(chunk=width) if width * (1 + PADDING) < plan.chunk else plan
+
+
+def level_plans(plan: Plan, sizes: Sequence[int]) -> list[tuple[int, Plan]]:
+    """The plan of each level of these sizes, as `(level, the plan from that level on)`.
+
+    >>> [(level, one.chunk) for level, one in level_plans(Plan(20), [5, 20, 20])]
+    [(0, 5), (1, 20)]
+    """
+    each = [narrowed(plan, size) for size in sizes]
+    return [(i, one) for i, one in enumerate(each) if i == 0 or one != each[i - 1]]
 
 
 def check_devices(devices: int) -> None:

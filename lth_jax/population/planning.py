@@ -17,7 +17,7 @@ import jaxlib
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.population.placement import DRIVERS, Plan, free_bytes, read_plan
+from lth_jax.population.placement import DRIVERS, Plan, free_bytes, narrowed, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
 from lth_jax.population.train_chunks import compile_segment
@@ -27,7 +27,6 @@ from lth_jax.types import Batch
 PROBE = 0.25  # seconds that the steps of a measurement should take, beside the validation
 SHARE = 0.2  # of a run's own time that measuring its plans may take
 LOST = 1.5  # how many times as slow as the best a plan is not measured again
-WASTE = 0.1  # padding above which a narrower chunk is worth measuring
 
 
 class Setting(NamedTuple):
@@ -37,20 +36,6 @@ class Setting(NamedTuple):
     members: Member
     train: Batch
     validation: Batch
-
-
-def widths_for(sizes: Sequence[int]) -> list[int]:
-    """The chunk widths worth measuring for levels of these sizes.
-
-    The largest level's, so that a level is one chunk; also the smallest's where the largest would
-    train many copies for nothing.
-
-    >>> widths_for([5, 20, 20]), widths_for([20, 20])
-    ([5, 20], [20])
-    """
-    widest = max(sizes)
-    padded = population_cost(Plan(widest), float(widest), sizes)
-    return sorted({widest} | ({min(sizes)} if padded > (1 + WASTE) * sum(sizes) else set()))
 
 
 def candidate_plans(
@@ -85,12 +70,13 @@ def candidate_plans(
 
 
 def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]) -> float:
-    """Seconds for one segment of every level, padding included.
+    """Seconds for one segment of every level, padding included; each level as `narrowed` has it.
 
-    >>> population_cost(Plan(4), 2.0, [4, 6])
+    >>> population_cost(Plan(4), 2.0, [4, 6, 2])
     6.0
     """
-    return seconds_per_segment * sum(-(-n // plan.chunk) for n in sizes)
+    padded = sum(chunk * -(-n // chunk) for n in sizes if (chunk := narrowed(plan, n).chunk))
+    return seconds_per_segment * padded / plan.chunk
 
 
 def cheapest(evidence: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Plan:
@@ -129,7 +115,7 @@ def choose_plan(
     others runs real steps on copies of the given members, as many as take the first plan a quarter
     of a second, in turn, for `repeats` rounds, fewer where it is half as slow again as the best so
     far; its figure is the smallest time that a segment with its validation would take. The cost
-    counts padding: a chunk wider than a level trains copies for nothing.
+    counts padding.
 
     Args:
       trainer: the static part.
@@ -137,7 +123,7 @@ def choose_plan(
       train: training data.
       validation: validation data.
       sizes: how many members each level of the run will have.
-      candidates: plans to compare; `candidate_plans(widths_for(sizes))` by default.
+      candidates: plans to compare; `candidate_plans([max(sizes)])` by default.
       repeats: rounds of measurement.
       budget: seconds; once they are spent no further candidate is added to the first two, but
         every plan that was measured counts.
@@ -156,7 +142,7 @@ def choose_plan(
       ValueError: no plan fits the free memory.
     """
     setting = Setting(trainer, members, train, validation)
-    plans = list(candidates or candidate_plans(widths_for(sizes)))
+    plans = list(candidates or candidate_plans([max(sizes)]))
     path = (
         plan_cache and plan_cache / f"plan-{_fingerprint(setting, plans, sizes, steps)[:32]}.json"
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lth_jax.report.figures import image
+from lth_jax.report.figures import images
 from lth_jax.report.page import escaped, filled, inlined, table_of
 from lth_jax.store import files
 
@@ -65,10 +65,10 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         place = folder / chapter.protocol["claim"]
         drawing = ""
         if chapter.figure is not None:
-            svg = image(chapter.figure, "svg")
-            files.write(place / "figure.svg", svg)
-            files.write(place / "figure.png", image(chapter.figure, "png"))
-            drawing = inlined(svg.decode(), chapter.protocol["claim"])
+            pictures = images(chapter.figure)
+            for kind, picture in pictures.items():
+                files.write(place / f"figure.{kind}", picture)
+            drawing = inlined(pictures["svg"].decode(), chapter.protocol["claim"])
         files.write_json(place / "result.json", result(chapter))
         sections.append(_section(chapter, drawing))
     studies = [result(chapter) for chapter in chapters]

@@ -240,6 +240,13 @@ def image(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def images(figure: Figure) -> dict[str, bytes]:
+    """The figure as `"svg"` and `"png"`. It is laid out once, which takes half of the time."""
+    svg = image(figure, "svg")
+    figure.set_layout_engine("none")
+    return {"svg": svg, "png": image(figure, "png")}
+
+
 def spread(items: Sequence[Any], count: int) -> list[Any]:
     """At most `count` of the items, evenly spread, the last one included.
 

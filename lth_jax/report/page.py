@@ -75,9 +75,9 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
             drawn |= room.draw(found)
             data[name] = _flat_rows(room.rows(found))
     pictures = {
-        f"figures/{name}.{kind}": figures.image(figure, kind)
+        f"figures/{name}.{kind}": picture
         for name, figure in drawn.items()
-        for kind in ("svg", "png")
+        for kind, picture in figures.images(figure).items()
     }
     files = pictures | dict(_tables(data))
     for name, content in files.items():

@@ -176,9 +176,9 @@ def write_sweep_report(store: Store, path: str | Path) -> Path:
     """
     sweep, folder = read_sweep(store, path), Path(path) / "report"
     drawn = {
-        f"figures/{name}.{kind}": figures.image(figure, kind)
+        f"figures/{name}.{kind}": picture
         for name, figure in draw(sweep).items()
-        for kind in ("svg", "png")
+        for kind, picture in figures.images(figure).items()
     }
     beside = drawn | dict(_data(sweep))
     for name, content in beside.items():

@@ -33,9 +33,10 @@ CAPTIONS = {
 
 
 def draw(found: Units) -> dict[str, Figure]:
-    """All figures that there are numbers for, by file name."""
-    figures = {"unit_groups": unit_groups(found.groups)}
-    if any(network.level for network in found.networks):
+    """Figures by file name: groups where there are several, live units where some are dead."""
+    figures = {"unit_groups": unit_groups(found.groups)} if len(found.groups) > 1 else {}
+    units = {group["name"]: group["units"] for group in found.groups}
+    if any(network.alive != units for network in found.networks):
         figures["units_kept"] = units_kept(found)
         figures["effective_density"] = effective_density(found.networks)
     if found.timed:

@@ -74,11 +74,11 @@ def find_run(root: str | Path, text: str) -> RunInfo:
     """
     if text and is_run(Path(text)):
         return _line(Path(text))[0]
-    infos = {info.run: info for info in list_runs(root)}
-    found = [run for run in infos if run == text] or [run for run in infos if run.startswith(text)]
+    runs = sorted(path.name for path in Path(root).glob("*") if is_run(path))
+    found = [run for run in runs if run == text] or [run for run in runs if run.startswith(text)]
     if len(found) == 1:
-        return infos[found[0]]
-    near = found or difflib.get_close_matches(text, infos, n=3, cutoff=0.3) or list(infos)[-3:]
+        return _line(Path(root) / found[0])[0]
+    near = found or difflib.get_close_matches(text, runs, n=3, cutoff=0.3) or runs[-3:]
     problem = "more than one run begins" if found else "no run is named or begins"
     raise StoreError(
         f"In {root} {problem} with '{text}'"

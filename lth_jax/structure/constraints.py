@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from lth_jax.structure.graph import Op, Value
 
@@ -220,8 +219,10 @@ class Links:
         ones = np.zeros(0, np.int64)
         a = np.concatenate([a for a, _ in ties] or [ones])
         b = np.concatenate([b for _, b in ties] or [ones])
-        matrix = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(self._size, self._size))
-        component = connected_components(matrix, directed=False)[1]
+        matrix = scipy.sparse.coo_matrix(
+            (np.ones(len(a), bool), (a, b)), shape=(self._size, self._size)
+        )
+        component = scipy.sparse.csgraph.connected_components(matrix, directed=False)[1]
         notes = (pins, self._notes["sum"], self._notes["order"])
         return Solution(component, *(_by_component(found, component) for found in notes))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from lth_jax import trees
 from lth_jax.structure.groups import Group, Slot, Structure
@@ -160,7 +160,9 @@ def match_across(
         before = best
         for group in free:
             similarity = _similarity(large, source, small, goal, orders, group)
-            trial = orders | {group.name: linear_sum_assignment(similarity, maximize=True)[1]}
+            trial = orders | {
+                group.name: scipy.optimize.linear_sum_assignment(similarity, maximize=True)[1]
+            }
             value = _agreement(goal, _arranged(large, source, small, trial))
             if value > best + 1e-12 * abs(best) + 1e-12:
                 best, orders = value, trial

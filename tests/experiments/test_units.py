@@ -167,7 +167,8 @@ def test_every_run_is_described(structured, capsys):
         row = found[arm, 2, "effective_density"]
         assert row["mean"] == pytest.approx(row["density"])  # whole units leave nothing dead
         assert found[arm, 2, "units_alive/Dense_0/bias:0"]["mean"] == 4
-    assert 'aria-label="unit_groups"' in (structured / "report" / "index.html").read_text()
+    page = (structured / "report" / "index.html").read_text()
+    assert 'aria-label="units_kept"' in page and 'aria-label="unit_groups"' not in page  # one group
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 
 import lth_jax as lth
 from lth_jax import coding, lottery, store
+from lth_jax.lottery import running
 from lth_jax.population import Plan
 
 RNG = np.random.default_rng(0)
@@ -234,3 +235,19 @@ def test_a_ticket_that_was_read_is_shown_in_a_line(result, tmp_path):
     ticket.save(tmp_path / "one.ticket")
     read = lth.load_ticket(tmp_path / "one.ticket", like=ticket.mask)
     assert repr(read) == "Ticket(4 leaves, keeps 32 of 40 prunable weights)"
+
+
+@pytest.mark.parametrize("chosen", [Plan(8, devices=2, vmapped=1), Plan(6, "host", vmapped=None)])
+def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, result):
+    """The recorded widths are those of the levels, and the numbers are the same in either."""
+    monkeypatch.setattr(running, "choose_plan", lambda *args, **options: (chosen, []))
+    found = run(tmp_path, plan="auto")
+    [folder] = tmp_path.glob("run-*")
+    recorded = store.read_env(folder)["plan"]
+    assert recorded["widths"] == [[0, 2], [1, 6]] and recorded["chunk"] == chosen.chunk
+    for one, other in zip(found.seeds(), result.seeds(), strict=True):
+        assert one["value"] == pytest.approx(other["value"], rel=1e-4, nan_ok=True)
+    run(tmp_path, plan=Plan(6))
+    assert len(list(tmp_path.glob("run-*"))) == 1  # the plan is no part of a run's identity
+    by_hand = run(tmp_path / "by_hand", plan=Plan(6)).path
+    assert store.read_env(by_hand)["plan"]["widths"] == [[0, 6]]

@@ -8,10 +8,12 @@ from lth_jax.population import (
     candidate_plans,
     cheapest,
     choose_plan,
+    level_plans,
+    narrowed,
     planning,
     read_plan,
-    widths_for,
 )
+from lth_jax.population.placement import check_plan
 from tests.population.tiny import TRAIN, TRAINER, VALIDATION, members_of
 
 CANDIDATES = [Plan(1), Plan(2), Plan(2, "host")]
@@ -113,9 +115,11 @@ def test_a_recorded_plan_is_read_back_and_the_cheapest_of_many_found():
     plans = [Plan(4, "scan", 2, 1), Plan(16)]
     rows = [{**plan._asdict(), "ms_per_member_step": 1.0, "bytes": None} for plan in plans]
     assert [read_plan(row) for row in rows] == plans
-    assert [cheapest(rows, [size]) for size in (4, 5, 16)] == [plans[0], plans[0], plans[0]]
-    rows[0]["ms_per_member_step"] = 1.5
-    assert [cheapest(rows, [size]) for size in (4, 12, 16)] == [plans[0], plans[1], plans[1]]
+    assert [cheapest(rows, [size]) for size in (4, 5, 16)] == [plans[0], plans[1], plans[0]]
+    rows[1]["ms_per_member_step"] = 1.5
+    assert [cheapest(rows, [size]) for size in (4, 5, 16)] == [plans[0], plans[1], plans[0]]
+    rows[1]["ms_per_member_step"] = 1.7
+    assert cheapest(rows, [5]) == plans[0]
 
 
 def test_devices_of_a_cpu_share_its_memory():
@@ -137,10 +141,22 @@ def test_candidates_are_sound_and_differ():
     assert candidate_plans([6])[0] == Plan(6)  # the plainest first
 
 
-def test_widths_follow_the_levels():
-    assert widths_for([3, 15, 15]) == [3, 15]
-    assert widths_for([5] + [20] * 30) == [20]
-    assert widths_for([1]) == [1]
+@pytest.mark.parametrize("plan", [Plan(20), Plan(20, devices=2), Plan(24, "scan", 2, 3)])
+def test_a_level_is_padded_only_where_that_costs_less_than_a_tenth(plan):
+    step = plan.devices * (plan.vmapped or 1)
+    for members in range(1, 100):
+        narrow = narrowed(plan, members)
+        check_plan(narrow)
+        least = next(n for n in range(step, members + step, step) if n >= members)
+        assert narrow.chunk == least or (narrow == plan and plan.chunk <= 1.1 * least)
+
+
+def test_plans_follow_the_levels():
+    assert level_plans(Plan(20, devices=2), [5, 20, 45, 20]) == [
+        (0, Plan(6, devices=2)),
+        (1, Plan(20, devices=2)),
+    ]
+    assert level_plans(Plan(1, "host"), [1, 7]) == [(0, Plan(1, "host"))]
 
 
 def test_memory_is_what_the_compiler_says():

@@ -117,6 +117,14 @@ def test_figures_are_drawn_for_what_was_measured(found):
         assert figures.image(figure, "svg") == figures.image(drawn[name], "svg")
 
 
+def test_figures_that_show_nothing_are_left_out(found):
+    whole = {g["name"]: g["units"] for g in GROUPS}
+    alive = [network._replace(alive=whole) for network in found.networks]
+    assert set(units.draw(found._replace(networks=alive, timed=[]))) == {"unit_groups"}
+    one = found._replace(groups=GROUPS[:1], timed=[])
+    assert set(units.draw(one)) == {"units_kept", "effective_density"}
+
+
 def test_the_drawing_of_groups_has_a_dot_for_each_slot(found):
     axes = units.unit_groups(GROUPS).axes[0]
     dots = sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o")
