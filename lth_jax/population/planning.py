@@ -7,7 +7,6 @@ network leaves the chip idle.
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -15,8 +14,10 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import jaxlib
 import numpy as np
+from numpy.typing import NDArray
 
 from lth_jax import trees
+from lth_jax.population import clocks
 from lth_jax.population.placement import DRIVERS, Plan, free_bytes, narrowed, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
@@ -27,6 +28,11 @@ from lth_jax.types import Batch
 PROBE = 0.25  # seconds that the steps of a measurement should take, beside the validation
 SHARE = 0.2  # of a run's own time that measuring its plans may take
 LOST = 1.5  # how many times as slow as the best a plan is not measured again
+
+
+WALL, CPU = 0, 1
+Times = NDArray[np.float64]
+"""Seconds `(wall, cpu)`."""
 
 
 class Setting(NamedTuple):
@@ -73,7 +79,7 @@ def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]
     """Seconds for one segment of every level, padding included; each level as `narrowed` has it.
 
     >>> population_cost(Plan(4), 2.0, [4, 6, 2])
-    6.0
+    7.0
     """
     padded = sum(chunk * -(-n // chunk) for n in sizes if (chunk := narrowed(plan, n).chunk))
     return seconds_per_segment * padded / plan.chunk
@@ -88,7 +94,7 @@ def cheapest(evidence: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Pla
 
     >>> narrow = {**Plan(8)._asdict(), "ms_per_member_step": 3.0}
     >>> wide = {**Plan(64)._asdict(), "ms_per_member_step": 2.0}
-    >>> cheapest([narrow, wide], [64]).chunk, cheapest([narrow, wide], [16]).chunk
+    >>> cheapest([narrow, wide], [64]).chunk, cheapest([narrow, wide], [72]).chunk
     (64, 8)
     """
     seconds = {read_plan(row): row["ms_per_member_step"] * row["chunk"] for row in evidence}
@@ -115,7 +121,8 @@ def choose_plan(
     others runs real steps on copies of the given members, as many as take the first plan a quarter
     of a second, in turn, for `repeats` rounds, fewer where it is half as slow again as the best so
     far; its figure is the smallest time that a segment with its validation would take. The cost
-    counts padding.
+    counts padding. Where other processes use the cores, CPU time decides in place of wall time, on
+    CPUs, and the choice is not kept.
 
     Args:
       trainer: the static part.
@@ -135,8 +142,9 @@ def choose_plan(
 
     Returns:
       The plan, and the evidence: one dict per measured candidate: the plan's fields,
-      `ms_per_member_step`, `relative_cost`, `bytes` (of the program on one device; None for the
-      host driver) and `source`, `"measured"` or `"cache"`.
+      `ms_per_member_step`, `cpu_ms_per_member_step`, `relative_cost`, `bytes` (of the program on
+      one device; None for the host driver), `crowded` (other processes used the cores) and
+      `source`, `"measured"` or `"cache"`.
 
     Raises:
       ValueError: no plan fits the free memory.
@@ -149,7 +157,7 @@ def choose_plan(
     if found := team.on_leader(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
     plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
-    if path and team.first:
+    if path and team.first and not any(row["crowded"] for row in evidence):
         records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
 
@@ -224,20 +232,20 @@ def _measure(
     whole: int | None,
     team: Team,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    def clock() -> float:
-        return team.on_leader(time.perf_counter)
+    def clock() -> Times:
+        return np.asarray(team.on_leader(lambda: clocks.now().tolist()))
 
-    began, free = clock(), team.on_leader(free_bytes)
+    before, began, free = clocks.load(), clock(), team.on_leader(free_bytes)
     probes: dict[Plan, _Probe] = {}
     needed: dict[Plan, int | None] = {}
-    fastest: dict[Plan, float] = {}  # seconds of a segment
+    fastest: dict[Plan, Times] = {}  # of a segment
     steps = 1
 
-    def cost(plan: Plan) -> float:
-        return population_cost(plan, fastest[plan], sizes)
+    def cost(plan: Plan, time: int = WALL) -> float:
+        return population_cost(plan, fastest[plan][time], sizes)
 
     for plan in plans:
-        if len(probes) > 1 and clock() - began > budget:
+        if len(probes) > 1 and (clock() - began)[WALL] > budget:
             break
         probe = _Probe(setting, plan, clock)
         # The host's step holds what the scan holds, and is several programs: see the scan's figure.
@@ -259,19 +267,27 @@ def _measure(
     for _ in range(repeats - 1):
         worst = LOST * min(map(cost, probes))
         for plan in [plan for plan in probes if cost(plan) <= worst]:
-            fastest[plan] = min(fastest[plan], probes[plan].segment(steps))
-    best = min(probes, key=cost)
-    evidence = [
-        {
+            fastest[plan] = np.minimum(fastest[plan], probes[plan].segment(steps))
+    spent = (clock() - began)[WALL]
+    crowded = jax.default_backend() == "cpu" and team.on_leader(
+        lambda: clocks.crowded(before, clocks.load(), spent)
+    )
+    time = CPU if crowded else WALL
+    best = min(probes, key=lambda plan: cost(plan, time))
+
+    def row(plan: Plan) -> dict[str, Any]:
+        each = 1e3 * fastest[plan] / (plan.chunk * setting.trainer.eval_every)
+        return {
             **plan._asdict(),
-            "ms_per_member_step": 1e3 * seconds / (plan.chunk * setting.trainer.eval_every),
-            "relative_cost": cost(plan) / cost(best),
+            "ms_per_member_step": float(each[WALL]),
+            "cpu_ms_per_member_step": float(each[CPU]),
+            "relative_cost": float(cost(plan, time) / cost(best, time)),
             "bytes": needed[plan],
+            "crowded": crowded,
             "source": "measured",
         }
-        for plan, seconds in fastest.items()
-    ]
-    return best, evidence
+
+    return best, [row(plan) for plan in fastest]
 
 
 def _given(setting: Setting, chunk: Member) -> Batch | Block:
@@ -283,7 +299,7 @@ def _given(setting: Setting, chunk: Member) -> Batch | Block:
 class _Probe:
     """A plan's segment, and what it takes: bytes on a device, seconds by a few real steps."""
 
-    def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], float]):
+    def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], Times]):
         self._setting, self._plan, self._clock = setting, plan, clock
         self._train: Batch | Block | None = None
         self._segment: Any = compile_segment(setting.trainer, plan)
@@ -303,7 +319,7 @@ class _Probe:
         """What the compiler says of the program, which is compiled but not run."""
         return program_bytes(self._segment.lower(*self._start(), np.int32(1)).compile())
 
-    def seconds(self, *steps: int) -> list[float]:
+    def seconds(self, *steps: int) -> list[Times]:
         """The times of segments of so many steps, on copies of the members that lie in place.
 
         The segment before them is not timed: only the first of a level has its members brought to
@@ -324,12 +340,13 @@ class _Probe:
         while steps < most:
             steps = min(4 * steps, most)
             one, several = self.seconds(1, steps)
-            if several - one > PROBE:
+            if (several - one)[WALL] > PROBE:
                 break
         return steps
 
-    def segment(self, steps: int) -> float:
-        """The time of a whole segment with its validation, from one step's and so many steps'."""
+    def segment(self, steps: int) -> Times:
+        """The times of a whole segment with its validation, from one step's and so many steps'."""
         more = self._setting.trainer.eval_every - 1
         one, several = self.seconds(1, steps)
-        return one + max(several - one, 0.0) / max(steps - 1, 1) * more
+        whole: Times = one + np.maximum(several - one, 0.0) / max(steps - 1, 1) * more
+        return whole

@@ -1,6 +1,12 @@
-"""The plan is the cheapest that fits, is plan_cache once, and is refused where nothing fits."""
+"""The plan is the cheapest that fits, is kept once, and is refused where nothing fits."""
+
+import os
+import subprocess
+import sys
+import time
 
 import jax
+import numpy as np
 import pytest
 
 from lth_jax.population import (
@@ -8,6 +14,7 @@ from lth_jax.population import (
     candidate_plans,
     cheapest,
     choose_plan,
+    clocks,
     level_plans,
     narrowed,
     planning,
@@ -17,6 +24,7 @@ from lth_jax.population.placement import check_plan
 from tests.population.tiny import TRAIN, TRAINER, VALIDATION, members_of
 
 CANDIDATES = [Plan(1), Plan(2), Plan(2, "host")]
+ONCE = np.array([0.1, 0.1])  # seconds, wall and CPU
 
 
 def choose(**options):
@@ -25,6 +33,7 @@ def choose(**options):
 
 
 def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning.clocks, "crowded", lambda *args: False)
     plan, evidence = choose(plan_cache=tmp_path)
     best = min(evidence, key=lambda row: row["relative_cost"])
     assert plan == Plan(**{field: best[field] for field in Plan._fields})
@@ -44,6 +53,34 @@ def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkey
     assert {row["source"] for row in choose(plan_cache=tmp_path)[1]} == {"measured"}
 
 
+def test_cpu_time_decides_where_others_use_the_cores(tmp_path, monkeypatch):
+    """A plan that sleeps is favoured by wall time on a busy machine; nothing is kept of that."""
+    times = {CANDIDATES[0]: [3.0, 3.0], CANDIDATES[1]: [2.0, 4.0], CANDIDATES[2]: [4.0, 2.0]}
+
+    def seconds(probe, *steps):
+        return [np.array(times[probe._plan]) for _ in steps]
+
+    monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
+    monkeypatch.setattr(planning._Probe, "seconds", seconds)
+    for busy, chosen in ((True, CANDIDATES[2]), (False, CANDIDATES[1])):
+        monkeypatch.setattr(planning.clocks, "crowded", lambda *args, busy=busy: busy)
+        plan, evidence = choose(plan_cache=tmp_path)
+        assert plan == chosen and {row["crowded"] for row in evidence} == {busy}
+        assert len(list(tmp_path.iterdir())) == (not busy)
+
+
+def test_a_busy_process_elsewhere_is_seen():
+    command = [sys.executable, "-c", "while True: pass"]
+    before, began = clocks.load(), time.perf_counter()
+    busy = [subprocess.Popen(command) for _ in range(2 * os.cpu_count())]
+    time.sleep(1.5)
+    seen = clocks.crowded(before, clocks.load(), time.perf_counter() - began)
+    for one in busy:
+        one.kill()
+        one.wait()
+    assert seen == clocks.STAT.exists()
+
+
 def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
     def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES), steps=10):
         setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)
@@ -58,7 +95,7 @@ def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
 def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     needs = dict(zip(CANDIDATES, [100, 200, 200], strict=True))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: needs[probe._plan])
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [1.0 for _ in steps])
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [ONCE for _ in steps])
     monkeypatch.setattr(planning, "free_bytes", lambda: 150)
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
@@ -71,8 +108,8 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
 def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     now = iter(range(10**6))
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
-    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [0.1 for _ in steps])
-    monkeypatch.setattr(planning.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(planning._Probe, "seconds", lambda probe, *steps: [ONCE for _ in steps])
+    monkeypatch.setattr(planning.clocks, "now", lambda: next(now) * ONCE * 10)
     assert len(choose(budget=1e6)[1]) == 3
     assert len(choose(budget=1e6, steps=10**6)[1]) == 3
     assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
@@ -83,13 +120,13 @@ def test_a_segment_is_foretold_from_a_few_of_its_steps():
 
     class Known(planning._Probe):
         def seconds(self, *steps):
-            return [validation + step * n for n in steps]
+            return [10 * (validation + step * n) * ONCE for n in steps]
 
     trainer = TRAINER._replace(eval_every=most)
     probe = Known(planning.Setting(trainer, members_of(1), TRAIN, VALIDATION), Plan(1), None)
     steps = probe.enough()
     assert planning.PROBE / step < steps < 5 * planning.PROBE / step  # and not the validation's
-    assert probe.segment(steps) == pytest.approx(validation + step * most)
+    assert probe.segment(steps) == pytest.approx(validation + step * most)  # wall and CPU
     one = Known(probe._setting._replace(trainer=TRAINER._replace(eval_every=1)), Plan(1), None)
     assert one.enough() == 1 and one.segment(1) == pytest.approx(validation + step)
 
@@ -100,7 +137,7 @@ def test_a_plan_that_lost_is_not_measured_again(monkeypatch):
 
     def seconds(probe, *steps):
         ran.append(probe._plan)
-        return [takes[probe._plan] for _ in steps]
+        return [takes[probe._plan] * 10 * ONCE for _ in steps]
 
     monkeypatch.setattr(planning._Probe, "bytes", lambda probe: 1)
     monkeypatch.setattr(planning._Probe, "seconds", seconds)
