@@ -7,6 +7,7 @@ program serves a population whose members differ in density. The arrays are laid
 matrix, so that the program's size does not grow with their number.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 _DIGIT = 2  # bits found per pass; 1, 2 and 4 took 0.57, 0.14 and 0.15 s on 25M floats and two cores
 _WIDTH = 1024  # of a row
+_SMALL = 2**14  # entries of an array that is packed with its neighbours
 
 
 def largest(
@@ -73,12 +75,29 @@ def largest(
 
 def _pack(arrays: Sequence[jax.Array], integer: Any) -> jax.Array:
     """The arrays below each other as rows of one matrix; each starts a row, gaps are not live."""
+    lowest = jnp.iinfo(integer).min
     rows = [-(-array.size // _WIDTH) for array in arrays]
-    packed = jnp.full(sum(rows) * _WIDTH, jnp.iinfo(integer).min, integer)
-    # Written in place one after the other: XLA's concatenate is many times slower on CPU.
-    for array, first in zip(arrays, np.cumsum([0, *rows[:-1]]) * _WIDTH, strict=True):
-        packed = jax.lax.dynamic_update_slice(packed, array.reshape(-1), (int(first),))
+    packed, first = jnp.full(sum(rows) * _WIDTH, lowest, integer), 0
+    # Written in place one after the other, since XLA's concatenate is many times slower on CPU;
+    # neighbours that are small together, since each write is a kernel to compile.
+    for _, block in itertools.groupby(arrays, lambda array: array.size <= _SMALL):
+        for part in _joined(list(block), lowest):
+            packed = jax.lax.dynamic_update_slice(packed, part, (first,))
+            first += -(-part.size // _WIDTH) * _WIDTH
     return packed.reshape(-1, _WIDTH)
+
+
+def _joined(arrays: Sequence[jax.Array], fill: int) -> list[jax.Array]:
+    """Large arrays as they are, flat; small ones filled up to whole rows and joined."""
+    flat = [array.reshape(-1) for array in arrays]
+    if len(flat) == 1 or flat[0].size > _SMALL:
+        return flat
+    gaps = [-array.size % _WIDTH for array in flat]
+    filled = [
+        jnp.pad(array, (0, gap), constant_values=fill)
+        for array, gap in zip(flat, gaps, strict=True)
+    ]
+    return [jnp.concatenate(filled)]
 
 
 def _unpack(matrix: jax.Array, like: Sequence[jax.Array]) -> list[jax.Array]:

@@ -54,3 +54,17 @@ def test_what_does_not_fit_is_named(params, mask, error, words):
     pruner = prune(lambda params, mask, **_: params, scopes.globally())
     with pytest.raises(error, match=words):
         pruner(params, mask, jnp.int32(1), prunable=jax.tree.map(lambda p: True, params))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [scopes.globally, scopes.layerwise])
+def test_the_compiled_program_grows_no_faster_than_the_number_of_leaves(build):
+    def size(leaves):
+        params = {str(i): jnp.full((4, 4), float(i)) for i in range(leaves)}
+        prunable, scope = dict.fromkeys(params, True), build()
+        pruner, count = prune(noise, scope), scope.counts(params, 0.5, prunable=prunable)
+        call = jax.jit(lambda mask, key: pruner(params, mask, count, prunable=prunable, key=key))
+        return len(call.lower(masks.ones_like(params), jax.random.key(0)).compile().as_text())
+
+    few, some, many = size(8), size(20), size(32)
+    assert many - some < 1.15 * (some - few)
