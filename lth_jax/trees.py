@@ -40,7 +40,7 @@ def names(tree: Any) -> list[str]:
 
 
 def to_named(tree: Any) -> dict[str, Any]:
-    """All leaves by name, in a flat dictionary: a tree as files and tables know it.
+    """All leaves by name, in a flat dictionary: a tree as files and tables hold it.
 
     Raises:
       ValueError: if two leaves have the same name.

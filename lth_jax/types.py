@@ -1,4 +1,4 @@
-"""The words of the house as types: what every other room speaks."""
+"""Types that all packages share."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -58,7 +58,7 @@ class Model(NamedTuple):
         but not trained (BatchNorm statistics and the like; `{}` when there is none).
       apply: `(params, state, x, *, key=None, train) -> (out, state)`; `key` feeds dropout and is
         needed only with `train=True`.
-      layouts: `x -> layouts` of the kernels (`lth_jax.layouts`), where the adapter knows them.
+      layouts: `x -> layouts` of the kernels (`lth_jax.layouts`), where the adapter finds them.
     """
 
     init: Callable[..., tuple[Params, Any]]

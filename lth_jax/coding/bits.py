@@ -82,7 +82,7 @@ def to_bytes(bits: np.ndarray) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    r"""A non-negative integer in bytes of seven bits, low ones first; the top bit says "more".
+    r"""A non-negative integer in bytes of seven bits, low ones first; the top bit means "more".
 
     >>> varint(300)
     b'\xac\x02'
@@ -95,7 +95,7 @@ def varint(value: int) -> bytes:
 
 
 class Reader:
-    """Reads a blob from its beginning; whoever asks for more than there is gets a `TicketError`.
+    """Reads a blob from its beginning; reading more than there is raises `TicketError`.
 
     >>> reader = Reader(varint(300) + b"rest")
     >>> reader.varint(), reader.rest()

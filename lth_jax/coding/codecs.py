@@ -1,7 +1,7 @@
 """Codes for masks, and the shortest of them for a given mask.
 
-Every code is a `Codec`: `plan` says how many bits it would take and can write them, `decode` reads
-them back. A code never holds the leaf's shape or how many entries are kept; whoever stores it does.
+Every code is a `Codec`: `plan` counts the bits that it would take and can write them,
+`decode` reads them back. A code never holds the leaf's shape or how many entries are kept; whoever stores it does.
 Decoding uses integers only.
 """
 
@@ -354,7 +354,7 @@ def decode(codec: str, code: bytes, shape: tuple[int, ...], kept: int) -> np.nda
     [True, False, True]
     """
     if codec not in CODECS:
-        raise TicketError(f"a mask is coded by {codec!r}, which this library does not know")
+        raise TicketError(f"a mask is coded by {codec!r}, which this library does not have")
     if 0 in shape:  # any code for it is empty; its other axes may be too long to work with
         codec = "constant"
     mask = CODECS[codec].decode(code, shape, kept)

@@ -27,7 +27,7 @@ class Blob(NamedTuple):
 
 
 class Container(NamedTuple):
-    """What a header says.
+    """The contents of a header.
 
     Attributes:
       manifest: the JSON value that was given to `write`.
@@ -183,7 +183,7 @@ def _parse(text: bytes | str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise TicketError("its header says something twice")
+        raise TicketError("its header has a key twice")
     return found
 
 

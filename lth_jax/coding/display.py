@@ -62,7 +62,7 @@ def _values(sizes: SizeTable) -> Table:
 
 
 def file_summary(sizes: SizeTable) -> str:
-    """What the table does not say: the file, its header, the bound over all leaves, and dense.
+    """What the table leaves out: the file, its header, the bound over all leaves, and dense.
 
     >>> import numpy as np
     >>> from lth_jax.coding import encode, table
@@ -99,7 +99,7 @@ def run_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def run_summary(rows: Sequence[dict[str, Any]]) -> str:
-    """What the table of a run does not say: dense networks without a code.
+    """What the table of a run leaves out: dense networks without a code.
 
     >>> run_summary([{"metric": f"dense_{b}_bytes", "mean": float(b)} for b in DENSE_BITS])
     'dense at 32 bits 32, 16 bits 16, 8 bits 8, 4 bits 4'

@@ -2,7 +2,7 @@ r"""What a mask and its values weigh in theory: entropies and code lengths, in b
 
 All are lengths relative to a model, and none is "the" entropy of one given mask. n·H(k/n) and its
 sums are the rate of independent coin flips whose probability is known; `enumerative_bits` is what
-naming one of all masks with these counts takes; `kt_bits` needs to know nothing in advance.
+naming one of all masks with these counts takes; `kt_bits` needs nothing in advance.
 Pure functions of counts and arrays, in float64 on the host.
 """
 
@@ -127,7 +127,7 @@ def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
 
 
 def empirical_bits(values: np.ndarray) -> float:
-    """n·H of the values' own frequencies: the rate of a code that knows them, in bits.
+    """n·H of the values' own frequencies: the rate of a code to which they are given, in bits.
 
     Args:
       values: an array of anything that can be compared; quantised values are meant.

@@ -1,4 +1,4 @@
-"""What a ticket says about itself: typed, and checked before anything is decoded."""
+"""The manifest of a ticket: typed, and checked before anything is decoded."""
 
 import hashlib
 import math
@@ -80,7 +80,7 @@ class Manifest(NamedTuple):
       values: where values come from: "embedded", "initializer" or "none" (a mask only).
       initializer: for values from an initialiser.
       leaves: all leaves, in the order of the tree that was saved.
-      provenance: what the one who saved it said of its origin; any JSON object.
+      provenance: its origin, given when it was saved; any JSON object.
     """
 
     version: int
@@ -142,7 +142,7 @@ def check_precision(precision: Precision, axes: int) -> None:
     known = type(bits) is int and (2 <= bits <= 8 if integers else bits == 0)
     placed = axis is None or (integers and type(axis) is int and -axes <= axis < axes)
     if kind not in ("exact", "bfloat16", "integers") or not known or not placed:
-        raise TicketError(f"{str(precision)[:120]} is not a precision that this library knows")
+        raise TicketError(f"{str(precision)[:120]} is not a precision of this library")
 
 
 def check_initial_key(key: InitialKey) -> None:
@@ -163,7 +163,7 @@ def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
 
 
 def digest(manifest: Manifest) -> str:
-    """SHA-256 of all that a manifest says; the leaves' own digests are part of that."""
+    """SHA-256 of a whole manifest; the leaves' own digests are part of that."""
     return hashlib.sha256(canonical_json(_to_json(manifest)).encode()).hexdigest()
 
 

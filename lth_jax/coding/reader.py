@@ -16,7 +16,7 @@ from lth_jax.coding.manifest import InitialKey, Leaf, Manifest
 from lth_jax.types import Key, Mask, Params, Prunable
 
 MAX_BYTES = 1 << 32
-"""What a ticket may take once decoded, unless the reader says otherwise: 4 GiB."""
+"""What a ticket may take once decoded, by default: 4 GiB."""
 
 
 class Ticket(NamedTuple):
@@ -26,7 +26,7 @@ class Ticket(NamedTuple):
       mask: bool leaves.
       params: the kept values, exactly 0 where pruned; None if the file holds a mask only.
       prunable: Python booleans.
-      manifest: what the file says about itself.
+      manifest: the file's description of itself.
     """
 
     mask: Mask
@@ -59,7 +59,7 @@ class LeafArrays(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a file's header tells, without decoding anything.
+    """A file's header, without decoding anything.
 
     Attributes:
       manifest: leaves, provenance, where the values come from.
@@ -178,7 +178,7 @@ def decode_leaf(
     except MemoryError:
         raise TicketError(f"at leaf '{leaf.name}': there is not enough memory for it") from None
     if contents.manifest.values == manifest_.INITIALIZER and made is None:
-        return LeafArrays(mask, None)  # its hash speaks of values that are not here
+        return LeafArrays(mask, None)  # its hash covers values that are not here
     if manifest_.leaf_sha256(mask, kept) != leaf.sha256:
         what = "the initialiser gives other values than" if made else "it does not decode to"
         raise TicketError(f"at leaf '{leaf.name}': {what} those that were saved (SHA-256)")

@@ -105,7 +105,7 @@ def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
       max_bytes: what masks and values together may take once decoded.
 
     Returns:
-      Real bytes beside the bounds of `entropy`, which are relative to their models. Bounds speak of
+      Real bytes beside the bounds of `entropy`, which are relative to their models. Bounds are of
       the mask only, `dense` of values only.
 
     Raises:

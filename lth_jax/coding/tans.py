@@ -257,7 +257,7 @@ def decode(
         stack = _decode_phase(x, stack, visited[here], offsets[here], coder)
     below = stack.size - raw
     if below < 0 or stack[:below].any() or x.any():
-        raise TicketError("a coded stream does not end where its counts say")
+        raise TicketError("a coded stream does not end where its counts do")
     return coder.symbol[visited], stack[below:]
 
 

@@ -16,8 +16,8 @@ The format, version 1 (what is written by it stays readable by every later relea
   `prunable`, `kept`, `codec`, `precision`, `sha256`; and `sha256`, that of the manifest without it,
   as JSON with sorted keys and no spaces.
 - A mask's blob is read by its `codec` (see `codecs`), a leaf's values by its `precision` (see
-  `values`); `gaps`, `blocks`, `symbols` and `tans` say how. All numbers are little-endian, bits are
-  packed low bit first, and counts inside blobs are variable-length: seven bits a byte, low ones
+  `values`); `gaps`, `blocks`, `symbols` and `tans` define how. All numbers are little-endian, bits
+  are packed low bit first, and counts inside blobs are variable-length: seven bits a byte, low ones
   first, the top bit set where more follow.
 - A leaf's `sha256` is that of its mask, packed to bits, followed by its kept values as they decode.
 """

@@ -24,7 +24,7 @@ class Initializer(NamedTuple):
     """Values that are not stored but made again: `init(key)`.
 
     Attributes:
-      name: what to call the function, so that a reader knows which one to bring.
+      name: what to call the function, so that a reader can find it.
       init: `key -> params`.
       key: one key.
     """
@@ -62,7 +62,7 @@ def encode(
 ) -> bytes:
     """The bytes of a ticket file.
 
-    Each mask gets the shortest of the codes in `codecs`; values are coded as `values` tells.
+    Each mask gets the shortest of the codes in `codecs`; values are coded by `values`.
 
     Args:
       mask: bool leaves, all True where not prunable.
@@ -167,7 +167,9 @@ def _check_names(mask: Mask) -> None:
         if not manifest_.is_name(name):
             raise ValueError(f"`mask` has a leaf named {name[:80]!r}, which a ticket cannot hold.")
     if len(set(names)) < len(names):
-        raise ValueError("`mask` has two leaves of one name; a ticket tells leaves by their names.")
+        raise ValueError(
+            "`mask` has two leaves of one name; a ticket identifies leaves by their names."
+        )
     with _readable("`mask`"):
         manifest_.check_nesting(names)
 

@@ -98,7 +98,9 @@ def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, N
         pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     except _DAMAGE as error:
-        raise ValueError(f"'{path}' is damaged or not what its name says: {error}.") from error
+        raise ValueError(
+            f"'{path}' is damaged or not of the format of its name: {error}."
+        ) from error
     if (
         not len(labels)
         or len(labels) != len(images)
@@ -155,7 +157,7 @@ def _from_pickle(raw: bytes, layout: Layout) -> tuple[NDArray, NDArray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads arrays and plain values; whatever else a pickle asks for could run code."""
+    """Reads arrays and plain values; whatever else a pickle loads could run code."""
 
     _ALLOWED = frozenset(
         (f"numpy{core}", name)
@@ -165,5 +167,5 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for '{module}.{name}'")
+            raise pickle.UnpicklingError(f"it loads '{module}.{name}'")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

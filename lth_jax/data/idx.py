@@ -31,7 +31,7 @@ def read_idx(path: Path) -> np.ndarray:
 
     Raises:
       ValueError: if the file is missing, not gzip where it should be, of another type, shorter or
-        longer than its header says.
+        longer than in its header.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "labels"
@@ -49,7 +49,7 @@ def read_idx(path: Path) -> np.ndarray:
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
     if len(raw) != start + math.prod(shape) or not shape:
         raise ValueError(
-            f"'{path}' must hold {shape} bytes as its header says, "
+            f"'{path}' must hold {shape} bytes, by its header, "
             f"but {max(len(raw) - start, 0)} follow the header: it is truncated or damaged."
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

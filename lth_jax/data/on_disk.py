@@ -7,7 +7,7 @@ import numpy as np
 
 
 class OnDisk:
-    """One feature of prepared examples as an array of which only the rows asked for are read.
+    """One feature of prepared examples as an array of which only the indexed rows are read.
 
     `leaf[rows]`, where rows are an integer array or a slice, gives a NumPy array, the same one that
     the whole feature in memory would give. Threads may read at once.

@@ -4,7 +4,7 @@ Nothing is carried from step to step, so training resumes anywhere and two membe
 same key see the same batches. An epoch is one pass over the data in an order of its own; the
 `size % batch_size` examples that no full batch is left for are dropped, other ones each epoch.
 
-`indices` and `in_order` take the same arguments, so either serves where an order is asked for.
+`indices` and `in_order` take the same arguments, so either serves as an order.
 """
 
 import math

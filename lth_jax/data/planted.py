@@ -31,10 +31,10 @@ def teacher(
     density: float = 0.2,
     data_seed: int = 0,
 ) -> Teacher:
-    """The teacher that `planted` asks: two layers in which every weight that is kept matters.
+    """The teacher of `planted`: two layers in which every weight that is kept matters.
 
     `z = W₂ᵀ relu(W₁ᵀ x) + b`. Each hidden unit reads as many inputs as the next, chosen by chance,
-    and speaks to as many classes; so does, as nearly as possible, each class hear as many units.
+    and feeds as many classes; each class has, as nearly as possible, as many units.
     Weights have random signs and sizes uniform on `[½, 3/2] · √(2 / fan-in)`; b makes the classes'
     logits equal on average over standard normal inputs.
 
@@ -42,7 +42,7 @@ def teacher(
       inputs: features of an example.
       hidden: hidden units.
       classes: classes.
-      density: the fraction of the inputs that a unit reads, and of the classes that it speaks to,
+      density: the fraction of the inputs that a unit reads, and of the classes that it feeds,
         rounded to whole numbers, at least 1.
       data_seed: decides weights and mask.
 
@@ -56,10 +56,10 @@ def teacher(
     check_seed(data_seed, "data_seed")
     check_real("density", density, 1e-6, 1.0)
     rng = np.random.default_rng([data_seed, 0])
-    reads, speaks = (max(1, round(density * size)) for size in (inputs, classes))
+    reads, feeds = (max(1, round(density * size)) for size in (inputs, classes))
     ranks = rng.permuted(np.tile(np.arange(inputs)[:, None], hidden), axis=0)
-    turns = (np.arange(hidden)[:, None] * speaks + rng.permutation(classes)) % classes
-    masks = (ranks < reads, turns < speaks)
+    turns = (np.arange(hidden)[:, None] * feeds + rng.permutation(classes)) % classes
+    masks = (ranks < reads, turns < feeds)
     first, second = (_weights(rng, mask) for mask in masks)
     # E relu(w·x) = |w| / √(2π) for standard normal x.
     mean = np.linalg.norm(first, axis=0) / np.sqrt(2 * np.pi) @ second
@@ -71,7 +71,7 @@ def teacher(
 
 
 def logits(params: Any, x: NDArray) -> NDArray:
-    """What a teacher says to `(n, inputs)`: float `(n, classes)`.
+    """A teacher's logits of `(n, inputs)`: float `(n, classes)`.
 
     >>> logits(teacher(inputs=3, classes=5).params, np.zeros((2, 3))).shape
     (2, 5)
@@ -110,12 +110,12 @@ def planted(
     """
     check_integer("train", train, 1)
     check_integer("test", test, 1)
-    asked = teacher(
+    chosen = teacher(
         inputs=inputs, hidden=hidden, classes=classes, density=density, data_seed=data_seed
     )
     rng = np.random.default_rng([data_seed, 1])
     x = rng.standard_normal((train + test, inputs), np.float32)
-    y = np.argmax(logits(asked.params, x), axis=1).astype(np.int32)
+    y = np.argmax(logits(chosen.params, x), axis=1).astype(np.int32)
     return Made(Examples(x[:train], y[:train]), Examples(x[train:], y[train:]), classes)
 
 

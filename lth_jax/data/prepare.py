@@ -34,7 +34,7 @@ class DamagedError(ValueError):
 def prepare(source: Source, data_dir: Path) -> Path:
     """The folder of a source's data, which are made first if they are not there.
 
-    Processes that ask at once wait for the one that makes them. Every file of data that are there
+    Processes that start at once wait for the one that makes them. Every file of data that are there
     is compared with its SHA-256; what a killed process left half made, or what is damaged, is made
     again, the latter with a warning in the log. Data that are whole are not touched, so `data_dir`
     may then be read-only.
@@ -74,7 +74,7 @@ def prepare(source: Source, data_dir: Path) -> Path:
 
 def _reason(error: OSError | RuntimeError) -> str:
     """What the operating system reports; array_record hides it in a `RuntimeError`."""
-    if isinstance(error, OSError):  # TFDS's own goes on about sizes that it does not know
+    if isinstance(error, OSError):  # TFDS's own message is about unrelated sizes
         return str(error) if error.errno else str(error).partition(". ")[0]
     if refused := re.search(r"\w+\(\) failed: ([^;]+); (?:writing|opening|closing)", str(error)):
         return refused[1]

@@ -75,7 +75,7 @@ def delayed_recall(
     """Name the first symbol after `delay` random ones (after Bengio, Simard and Frasconi, 1994).
 
     Inputs are `(delay + 1,)` over `symbols` tokens; the answer is the first of them. Nothing else
-    in the sequence tells anything, so who forgets it is right once in `symbols`.
+    in the sequence is informative, so a network that forgets it is right once in `symbols`.
 
     >>> made = delayed_recall(symbols=3, delay=4, train=2, test=1)
     >>> made.train.x.shape, bool(np.all(made.train.x[:, 0] == made.train.y))
@@ -97,7 +97,7 @@ def associative_recall(
     test: int = 1000,
     data_seed: int = 0,
 ) -> Made:
-    """Pairs of keys and values, then a key, whose value is asked for (Ba et al., 2016).
+    """Pairs of keys and values, then a key, whose value is the target (Ba et al., 2016).
 
     Inputs are `(2 · pairs + 1,)`: `key value key value … key`. The keys of a sequence differ;
     values are tokens `0 … values − 1`, keys those after them. The answer is a value.

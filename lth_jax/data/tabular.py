@@ -34,7 +34,7 @@ def grouped(
 
     `x ~ N(0, I)` and `y = [w_g · x > 0]`. Inputs are isotropic, so the rules disagree on exactly
     the fraction `gap` of them: who learns the majority's rule alone is always right on the majority
-    and errs with probability `gap` in the minority. Who knows the group can always be right.
+    and errs with probability `gap` in the minority. A classifier that sees the group can be right.
 
     Args:
       features: how many, without the group's.

@@ -10,7 +10,7 @@ TEST_FRACTION = 0.1  # the last part of the text
 
 
 def standard_library() -> bytes:
-    """Python's language reference as its own help holds it: English, about 0.5 MB.
+    """Python's language reference as its documentation holds it: English, about 0.5 MB.
 
     It differs between versions of Python, so what is made of it is kept under its hash.
     """

@@ -48,7 +48,7 @@ class Extremes(NamedTuple):
 
     Attributes:
       largest: float64 `[k]`, falling.
-      smallest: float64 `[k]` or as many as were asked for, rising.
+      smallest: float64 `[k]` or as many as `k` names, rising.
       largest_bounds: float64 `[k]`; an eigenvalue lies within this distance of the value.
       smallest_bounds: float64 `[k]`; likewise.
       size: rows of the matrix, the weights of the support.
@@ -104,7 +104,7 @@ def extremes(
     case.
 
     The start vector is half random and half the operator's gradient, which saves some steps to the
-    largest; a `pilot`, the same matrix for a sixteenth of the examples, say, saves one or two more
+    largest; a `pilot`, the same matrix for a sixteenth of the examples, saves one or two more
     where products are dear.
 
     Args:

@@ -36,7 +36,7 @@ ROOM = 2**22
 cache meanwhile."""
 
 CHECK = 5
-"""The drivers on the host ask for the first time after so many steps."""
+"""The drivers on the host check for the first time after so many steps."""
 
 LONG = 1000
 """A product of more operations than this is not compiled again with the loop around it."""
@@ -51,7 +51,7 @@ Driver = Callable[..., "Krylov"]
 """`(matvec, start, key, *, steps, left, check, beside) -> Krylov`: how the iteration is run."""
 
 Left = Callable[[Tridiagonal], int]
-"""`found -> n`: stop if n is 0, else ask again n steps later."""
+"""`found -> n`: stop if n is 0, else check again n steps later."""
 
 
 class Krylov(NamedTuple):
@@ -135,7 +135,7 @@ def iterate(
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
       steps: at most so many, 1 to `size`.
-      left: asked after `check` steps, and again when it says; never by default.
+      left: called after `check` steps, and again after as many as it returns; never by default.
       check: at least 1.
       beside: `[rows, size]`, orthonormal or 0: the iteration is that of `P A P` with `P` the
         projection orthogonal to these rows.
@@ -217,7 +217,7 @@ def leading(
 def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagonal:
     """Lanczos as one traced loop of a fixed number of steps, for `jax.jit` and `jax.vmap`.
 
-    The same iteration as `iterate` with the basis in one array; what a GPU or TPU wants, where
+    The same iteration as `iterate` with the basis in one array; for a GPU or TPU, where
     each dispatch from the host costs.
 
     Args:
@@ -245,7 +245,7 @@ def compiled(
     check: int = CHECK,
     beside: jax.Array | None = None,
 ) -> Krylov:
-    """`scan`, compiled, as a driver: one dispatch for all steps, so `left` is never asked.
+    """`scan`, compiled, as a driver: one dispatch for all steps, so `left` is never called.
 
     Args:
       matvec: as in `blocked`.

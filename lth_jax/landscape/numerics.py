@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def full_precision() -> AbstractContextManager[None]:
-    """Within it, traced products of float32 take all bits, unless they ask for other precision.
+    """Within it, traced products of float32 take all bits, unless they set another precision.
 
     >>> with full_precision():
     ...     jaxpr = jax.make_jaxpr(jnp.matmul)(jnp.ones((1, 1)), jnp.ones((1, 1)))

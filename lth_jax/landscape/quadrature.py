@@ -62,7 +62,7 @@ def density(
 
     `φ(x) = 1/size Σ_i N(x; λ_i, width²)`, estimated as the mean over probes of
     `Σ_j τ_j N(x; θ_j, width²)` with the Ritz values `θ` and weights `τ` of random signs on the
-    support. The interval is that of the probes; it knows nothing of the quadrature's own error,
+    support. The interval is that of the probes; it leaves out the quadrature's own error,
     which `steps` makes small.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a spectrum says about step sizes, and at which point it was taken.
+"""Step sizes that a spectrum allows, by the point at which it was taken.
 
 A subnetwork is never sharper than the whole at the same point (Cauchy interlacing), so a
 comparison of sharpness is one of points: `at_named_points` takes them all and names them.

@@ -65,7 +65,7 @@ def ritz(found: Tridiagonal) -> Ritz:
     `|coupling[-1] s[-1]|`. Every dropped coupling `d[i]` adds what it would have carried out of
     `q[i]`, `d[i] |s[i]|`, and what it would have brought back from the directions after it,
     together `(Σ d[i]² Σ_{j>i} s[j]²)^½`. With `k · eps · scale` for the rounding of the products,
-    the sum bounds the distance to an eigenvalue of `A`. A bound speaks of some eigenvalue: one
+    the sum bounds the distance to an eigenvalue of `A`. A bound holds for some eigenvalue: one
     that the start vector has no part in is not seen.
 
     Raises:

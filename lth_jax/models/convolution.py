@@ -233,7 +233,7 @@ def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 def _cpu_direct(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """XLA's convolution, safe from its CPU backend's error where it crops one side, pads another.
 
-    Padding by (-2, 1), say, gave wrong numbers in jax 0.10.2; gradients come upon such padding
+    Padding by (-2, 1) gave wrong numbers in jax 0.10.2; gradients come upon such padding
     even where the convolution itself has none.
     """
     if any(side < 0 for sides in geometry.padding for side in sides):

@@ -71,7 +71,7 @@ def layer_outputs(
       params: its parameters, as from `Model.init`.
       state: its other collections, as from `Model.init`.
       x: a batch of inputs.
-      layers: classes of layers; those that ReLUs follow say which units are dead (with BatchNorm
+      layers: classes of layers; those that ReLUs follow show which units are dead (with BatchNorm
         in between, `(nn.BatchNorm,)`).
 
     Returns:

@@ -23,7 +23,7 @@ class Initialization(NamedTuple):
 
     Attributes:
       kernel: an initializer that reads the fan-in off the kernel's shape.
-      bias: `fan_in -> initializer`; a bias's own shape does not tell its layer's fan-in.
+      bias: `fan_in -> initializer`; a bias's own shape does not give its layer's fan-in.
     """
 
     kernel: Initializer
@@ -196,7 +196,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`max(a, b)`; its gradient never asks whether an operand equals the maximum.
+    """`max(a, b)`; its gradient never compares an operand with the maximum.
 
     JAX's own does, and where XLA computes the operands again for that and rounds them otherwise,
     none is equal and the gradient is lost (seen on CPUs without optimisation, jax 0.10.2).

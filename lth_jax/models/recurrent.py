@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
     Attributes:
       gates: how many pre-activations of the width of the state it takes.
-      states: how many vectors it carries; the first, h, is what it says.
+      states: how many vectors it carries; the first, h, is its output.
       step: `(a, b, state) -> state`, with the pre-activations that come from the input,
         `a = x W + c`, and from the last step, `b = h U`, both `(batch, gates · width)`.
     """
@@ -141,15 +141,15 @@ class UntiedLayer(nn.Module):
         gates = self.cell.gates
         shape = (self.width, gates * self.width)
         state = (jnp.zeros((len(x), self.width), x.dtype),) * self.cell.states
-        said = []
+        outputs = []
         for t in range(x.shape[1]):
             a = dense(x[:, t], shape[1], self.initialization)
             b = jnp.zeros_like(a)
             if t:
                 b = state[0] @ self.param(f"recurrent_kernel_{t}", orthogonal_gates(gates), shape)
             state = self.cell.step(a, b, state)
-            said.append(state[0])
-        return jnp.stack(said, axis=1)
+            outputs.append(state[0])
+        return jnp.stack(outputs, axis=1)
 
 
 class RecurrentNet(nn.Module):
@@ -168,7 +168,7 @@ class RecurrentNet(nn.Module):
       tied: whether all steps share their weights.
       every_step: logits at every step rather than after the last one.
       initialization: how input and output kernels and biases are drawn.
-      dropout: chance for what a layer says to be dropped while training.
+      dropout: rate at which a layer's outputs are dropped while training.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(RecurrentNet(gru_cell, width=4, classes=7, vocabulary=7))

@@ -1,4 +1,4 @@
-"""What is said about bad input: one clear sentence each, before any work starts."""
+"""Checks of arguments: one sentence for each error, before any work starts."""
 
 import numbers
 from typing import Any

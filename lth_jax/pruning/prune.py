@@ -86,7 +86,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
       the kernels' axes; `key`, `batches` and `initial` reach the criterion as they are. Raises
       `TypeError` for leaves that are not floating-point and for a count that is no whole number,
       `ValueError` for a mask or scores of another structure, for a count that does not fit the
-      scope, for a kernel whose axes the granularity has to know, and, where values can be read, for
+      scope, for a kernel without the layout that the granularity needs, and, where values can be read, for
       live scores that are NaN, infinite, or all equal while some of them are to be kept.
 
     Raises:

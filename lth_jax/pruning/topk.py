@@ -180,7 +180,7 @@ def _cut(
 ) -> tuple[jax.Array, jax.Array]:
     """Where each pool's ties (`totals` of each row) first reach `need`: row, and column after.
 
-    The rows' totals say in which row it lies; only that row is looked into.
+    The rows' totals give the row in which it lies; only that row is searched.
     """
     of_pool = _join_rows(totals, pools)
     reached = jnp.cumsum(totals) - (jnp.cumsum(of_pool) - of_pool)[pools]

@@ -1,4 +1,4 @@
-"""What a run says: tables, figures and one page, drawn from the store alone."""
+"""A run's report: tables, figures and one page, drawn from the store alone."""
 
 from lth_jax.report.display import level_table
 from lth_jax.report.levels import RunRecord, read_run

@@ -120,8 +120,8 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
         for name in ("jax", "flax", "optax")
     }
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    told = f"{when}, {', '.join(sorted(libraries))}, {_minutes(chapters)}"
-    return f"{table}\n\n`python -m experiments.atlas --size={size}`, {told}."
+    facts = f"{when}, {', '.join(sorted(libraries))}, {_minutes(chapters)}"
+    return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
 
 
 def _minutes(chapters: Sequence[Chapter]) -> str:
@@ -186,13 +186,13 @@ def _section(chapter: Chapter, drawing: str) -> str:
     premise = "" if gate is None else f"<p>{escaped(_premise(gate))}</p>"
     notes = "".join(f"<li>{escaped(note)}</li>" for note in found["notes"])
     words = [("Question", "question"), ("Set-up", "setup"), ("Statistic", "statistic")]
-    words += [("Rule", "rule"), ("Expected", "expects"), ("What it does not say", "limits")]
-    told = "".join(f"<dt>{name}</dt><dd>{escaped(protocol[key])}</dd>" for name, key in words)
+    words += [("Rule", "rule"), ("Expected", "expects"), ("Limits", "limits")]
+    terms = "".join(f"<dt>{name}</dt><dd>{escaped(protocol[key])}</dd>" for name, key in words)
     return f"""<section id="{escaped(protocol["claim"])}">
 <h2>{escaped(protocol["claim"])} {escaped(protocol["title"])} {_badge(judgement["verdict"])}</h2>
 <p>{escaped(protocol["says"])}</p>
 <p class="verdict">{escaped(_sentence(judgement))}</p>
-<div class="pair">{figure}<dl>{told}</dl></div>
+<div class="pair">{figure}<dl>{terms}</dl></div>
 {premise}
 <div class="wide">{table_of(_numbers(found))}</div>
 <h3>Controls with a known answer</h3>
@@ -255,5 +255,5 @@ def _facts(chapters: Sequence[Chapter]) -> str:
     for chapter in chapters:
         name = chapter.judgement["verdict"]
         counts[name] = counts.get(name, 0) + 1
-    told = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return f"{len(chapters)} studies: {told} · {_minutes(chapters)}"
+    listed = ", ".join(f"{n} {name}" for name, n in counts.items())
+    return f"{len(chapters)} studies: {listed} · {_minutes(chapters)}"

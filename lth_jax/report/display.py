@@ -55,7 +55,7 @@ def quantity(metric: str) -> Quantity:
 
 
 def headline_metric(run: RunRecord) -> str | None:
-    """The metric the report speaks of first; None before the first level is finished."""
+    """The report's first metric; None before the first level is finished."""
     known = [metric for level in run.levels for metric in level.results]
     return next((metric for metric in (*HEADLINES, *known) if metric in known), None)
 
@@ -161,7 +161,7 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
 
 
 def verdict(rows: list[Row]) -> str:
-    """One sentence on the paired differences at the level that tells most.
+    """One sentence on the paired differences at the level with the largest difference.
 
     That is the sparsest level at which the tickets' mean is no worse than the dense parent's; the
     sparsest of all when there is none.

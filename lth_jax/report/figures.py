@@ -1,7 +1,7 @@
 """Figures in the field's way: percent of weights remaining, log scale, dense at the left.
 
 Every function returns a `matplotlib.figure.Figure` of its own; no global state is touched for
-longer than a drawing takes. Colours are Okabe & Ito's (2008), told apart by markers as well.
+longer than a drawing takes. Colours are Okabe & Ito's (2008), with a marker each.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def style() -> Iterator[None]:
 
 
 def looks(arms: Collection[str]) -> dict[str, Look]:
-    """How each arm is drawn; arms the house does not know get the spare colours left, in turn.
+    """How each arm is drawn; other arms get the spare colours, in turn.
 
     >>> looks(["ticket", "late"])["late"]
     Look(label='late', color='#CC79A7', marker='v')
@@ -222,7 +222,7 @@ def draw(run: RunRecord) -> dict[str, Figure]:
 
 
 def _measured(tables: Iterable[Mapping[str, Floats]]) -> set[str]:
-    """The metrics with a number anywhere; without validation, say, there is no early stop."""
+    """The metrics with a number anywhere; without validation there is no early stop."""
     return {name for table in tables for name, values in table.items() if np.isfinite(values).any()}
 
 

@@ -87,7 +87,7 @@ class RunRecord(NamedTuple):
 
     Attributes:
       info: its name, status and folder.
-      config: what it was asked.
+      config: its configuration.
       environments: versions and devices, one entry per change of them.
       plan: how the work was divided; None before it is recorded.
       levels: the levels finished so far.
@@ -122,7 +122,7 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     """
     path = Path(path)
     entries = read_levels(path)
-    # The dense level may be shared with a run that prunes other leaves, so the last level says.
+    # The dense level may be shared with a run that prunes other leaves, so the last level decides.
     prunable = prunable_names(store.facts(entries[-1]["key"])) if entries else None
     levels = tuple(
         level_of([read_entry(store, entry) for entry in chunk], prunable)
@@ -163,7 +163,7 @@ def read_rates(path: str | Path) -> list[dict[str, Any]]:
 
 
 def prunable_names(meta: dict[str, Any]) -> list[str]:
-    """The names of the leaves that a level's node says may be pruned."""
+    """The names of the leaves that may be pruned, by a level's node."""
     return [leaf["name"] for leaf in meta["leaves"] if leaf["prunable"]]
 
 
@@ -172,7 +172,7 @@ def level_of(nodes: list[Node], prunable: list[str] | None = None) -> Level:
 
     Args:
       nodes: the level's chunks.
-      prunable: names of the leaves that may be pruned; by default as the chunks say.
+      prunable: names of the leaves that may be pruned; by default those of the chunks.
 
     Raises:
       CorruptError: if the chunks were not evaluated at the same steps, or hold a member twice.
@@ -212,7 +212,7 @@ def level_of(nodes: list[Node], prunable: list[str] | None = None) -> Level:
 def _ticket_overlaps(
     masks: dict[str, NDArray[Any]], members: tuple[Member, ...]
 ) -> dict[tuple[int, int], dict[str, Overlap]]:
-    """Overlaps between the tickets of different replicates; diverged ones have no say."""
+    """Overlaps between the tickets of different replicates; diverged ones are left out."""
     tickets = [i for i, m in enumerate(members) if m.arm == TICKET and m.diverged_at is None]
     chosen = {name: mask[tickets] for name, mask in masks.items()}
     pairs = between_members(chosen, prunable=dict.fromkeys(chosen, True))

@@ -157,7 +157,7 @@ def _facts(run: RunRecord) -> str:
         pieces += [
             f"{len(run.levels)} levels, {len(replicates)} replicates, {networks} networks",
             f"{lost} diverged",
-            *([f"{unscored} not trained, for want of scores"] if unscored else []),
+            *([f"{unscored} not trained, without scores"] if unscored else []),
             f"{seconds:.0f} s of training",
             f"{steps / max(seconds, 1e-9):.0f} member-steps/s",
         ]

@@ -1,4 +1,4 @@
-"""What a sweep says: every cell's results beside what was set in it, as tables and one page."""
+"""A sweep's report: every cell's results beside what was set in it, as tables and one page."""
 
 from __future__ import annotations
 

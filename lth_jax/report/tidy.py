@@ -1,6 +1,6 @@
 """Pictures of tidy rows: what a study's verdict is read from.
 
-Rows are dictionaries with `metric` and `value`, and whatever tells them apart: `arm`, `replicate`,
+Rows are dictionaries with `metric` and `value`, and what distinguishes them: `arm`, `replicate`,
 and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
 """
 

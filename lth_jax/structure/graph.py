@@ -92,7 +92,7 @@ def read(closed: jex.ClosedJaxpr) -> Block:
     """The graph of a jaxpr: calls inlined, small integer arithmetic on constants carried out.
 
     Indices are often literals that pass through a few operations (`x[:, -1]`); folding these is
-    what lets the rules of slices and gathers know which entries are read.
+    which entries are read, for the rules of slices and gathers.
     """
     ins = tuple(Value(v.aval) for v in closed.jaxpr.invars)
     ops: list[Op] = []
@@ -177,8 +177,8 @@ def trace(f: Callable[..., Any], *args: Any) -> tuple[Block, Any]:
         closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).strip().splitlines()[0]
-        told = re.search(r"depends on the values? of the arguments? (.+)\.$", str(error), re.M)
-        which = f" (here: that of {told[1]})" if told else ""
+        found = re.search(r"depends on the values? of the arguments? (.+)\.$", str(error), re.M)
+        which = f" (here: that of {found[1]})" if found else ""
         raise ValueError(
             "`apply` must be jittable: its control flow and its shapes may depend on the shapes "
             f"of its arguments, not on a value{which}: {reason}"

@@ -23,7 +23,7 @@ def live_units(
 
     A unit is dead if every sum over it multiplies it by masked weights only: no path leads from
     it to a result. The weights into it are then dead too, which may kill units before it, so the
-    question is asked until nothing changes. Removing dead units is exact for outputs and
+    search is repeated until nothing changes. Removing dead units is exact for outputs and
     gradients. Units that live or die together (on one residual stream) live if one reader is left;
     recurrent units that feed only each other are kept.
 

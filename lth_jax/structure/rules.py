@@ -1,6 +1,6 @@
 """What each primitive does to its axes: the registry, the walk, and the elementwise rules.
 
-A rule says two things about a primitive: how the indices of its operands and results hang
+A rule gives two things of a primitive: how the indices of its operands and results hang
 together (`link`), and how to run it once some of them are gone (`run`). A primitive without a
 rule pins all axes it touches and is named in the report, so what is found is always safe.
 """

@@ -67,7 +67,7 @@ def _repeat(
 def _scan_parts(op: Op) -> tuple[int, int]:
     """Where the carry begins and ends among a scan's operands: constants, carry, sequences.
 
-    Read off the ranks, since the parameters that say so differ between versions of JAX.
+    Read off the ranks, since the parameters that hold them differ between versions of JAX.
     """
     body = op.blocks[0]
     outs = zip(op.outs, body.outs, strict=True)

@@ -21,7 +21,7 @@ def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
       pattern: which leaves hold scales, shell-style; Flax calls them `scale`.
 
     Raises:
-      ValueError: if a group has no such leaf, so that its units could not be told apart.
+      ValueError: if a group has no such leaf, so that its units could not be distinguished.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"scale": jnp.array([2.0, -3.0]), "v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}

@@ -96,7 +96,7 @@ def raw(header: bytes, body: bytes = b"") -> bytes:
         (raw(b'{"a":' * 5000), "not JSON"),
         (raw(b"\xff\xfe"), "not JSON"),
         (raw(b"[]"), "not a JSON object"),
-        (raw(b'{"a":1,"a":2}'), "says something twice"),
+        (raw(b'{"a":1,"a":2}'), "has a key twice"),
         (raw(b'{"a":NaN}'), "NaN"),
         (raw(b'{"a":-1e999}'), "-1e999"),
         (raw(b"{}"), "not a ticket"),

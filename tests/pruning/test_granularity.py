@@ -143,7 +143,7 @@ def test_weights_between_two_groups_need_both_and_count_once():
     [
         (granularity.n_m(2, 4), {"w": jnp.ones((6, 4))}, r"'w' of shape \(6, 4\) has 6 inputs"),
         (granularity.blocks(2, 3), {"w": jnp.ones((4, 4))}, "choose a divisor of 4"),
-        (granularity.rows(), {"a": jnp.ones(4)}, "rows` needs to know which axes of 'a'"),
+        (granularity.rows(), {"a": jnp.ones(4)}, "rows` needs the layout of 'a'"),
         (
             granularity.groups(HIDDEN),
             {"in": jnp.ones((2, 4)), "out": jnp.ones((3, 1))},

@@ -133,7 +133,7 @@ def chosen_output(out: Any, output: Output | None, name: str) -> Any:
     """`output(out)`; without `output`, `out` itself unless it is a tuple.
 
     Raises:
-      TypeError: if `out` is a tuple and there is no `output`: a loss would not know which part
+      TypeError: if `out` is a tuple and there is no `output`: a loss could not choose the part
         holds the predictions.
     """
     if output is not None:

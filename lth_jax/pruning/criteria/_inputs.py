@@ -1,4 +1,4 @@
-"""What every criterion asks of its arguments, and the one precision in which scores are made."""
+"""The arguments of criteria: what each needs, and the precision in which scores are computed."""
 
 import functools
 import inspect
@@ -159,7 +159,7 @@ def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[A
 
 
 def _widen_floats(leaf: Any) -> Any:
-    """The leaf, in float32 if it is a half-precision array: layers want operands of one dtype."""
+    """The leaf, in float32 if it is a half-precision array: layers need operands of one dtype."""
     half = jnp.result_type(leaf) in (jnp.float16, jnp.bfloat16)
     return widen(jnp.asarray(leaf)) if half else leaf
 

@@ -66,7 +66,7 @@ def activation_norms(inputs: Inputs) -> Criterion:
     """`‖x_j‖₂` of the activation that each weight reads, whatever the weight is.
 
     For units rather than weights: summed over the slices of a unit it ranks the units of a group by
-    the norm of what they say, since the slices that make them score alike. Leaves that `inputs`
+    the norm of their outputs, since the slices that make them score alike. Leaves that `inputs`
     does not report score 0. (Hu et al. 2016, "Network trimming", rank by how often it is zero.)
 
     Args:
@@ -132,7 +132,7 @@ def squared_inputs(layer: Callable[[Any, Any], Any], weights: Any, x: Any) -> di
 
 
 def _check_names(found: dict[str, jax.Array], params: Any) -> None:
-    """Raises where `inputs` speaks of other leaves than `params` has: a score would go missing."""
+    """Raises where `inputs` has other leaves than `params`: a score would be missing."""
     unknown = sorted(set(found) - set(trees.names(params)))
     if unknown or not found:
         raise ValueError(

@@ -91,7 +91,7 @@ def events_in(
 
     Args:
       steps: updates of the training.
-      events: as the caller wants them; the end is at most `steps`.
+      events: of the caller; the end is at most `steps`.
       every: the default spacing and the first event. In a short training it is a twentieth of it.
       until: the fraction of the training after which there is no event by default.
 

@@ -39,7 +39,7 @@ def soft_threshold(
       layouts: shows which leaves stack layers (`lth_jax.layouts`), each with its threshold.
       scope: not read.
       steps: not read.
-      init: s at the start. The authors set it, with the weight decay, for the density they want;
+      init: s at the start. The authors set it, with the weight decay, for the target density;
         for a ResNet-50 from −3200 on, in trainings of 10⁵ updates. The default serves short ones.
       decay: weight decay of s.
 
