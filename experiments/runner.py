@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from experiments import build, checks
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.live_units import describe
 from experiments.messages import user_errors
+from lth_jax import analysis
 from lth_jax import store as stores
-from lth_jax.lottery import Experiment, Task, check_ladder, level_sizes
+from lth_jax.lottery import Experiment, Result, Task, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
 from lth_jax.population import DRIVERS, Plan, candidate_plans, widths_for
 from lth_jax.report import level_table, read_run, write_report
@@ -90,7 +90,7 @@ def _show(machine: ConfigDict, path: Path, task: Task, was_done: bool) -> None:
     if was_done:
         print(f"{path.name} is finished already; here is its result.")
     store = stores.Store(machine.workdir)
-    describe(store, path, task)
+    analysis.units(Result(store, path, task))
     page = write_report(store, stores.find_run(machine.workdir, str(path)))
     rich.print(level_table(read_run(store, path)))
     print(f"page: {page}")

@@ -1,0 +1,259 @@
+"""Learning rates predicted from curvature, beside those that training likes best."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import keys, landscape, trees
+from lth_jax.analysis.arguments import CHUNK, EXAMPLES, AnalysisError, check_known, checked
+from lth_jax.analysis.measurement import (
+    About,
+    Measurement,
+    basis,
+    converged,
+    keep,
+    levels_of,
+    require,
+)
+from lth_jax.coding.stored import Named, Stored, read_stored, rewound
+from lth_jax.legal import real, several, whole
+from lth_jax.lottery import Result
+from lth_jax.lottery.curvature import (
+    first_blocks,
+    hessian_at,
+    relative_sharpness_at,
+    training_loss,
+)
+from lth_jax.lottery.initial_states import replicate_keys
+from lth_jax.lottery.stability import member_at
+from lth_jax.population import Member, Plan, evaluate, train_population
+from lth_jax.report import learning_rates as room
+from lth_jax.types import DENSE, TICKET
+
+ARMS = (DENSE, TICKET, "random")
+RATES = tuple(2.0**power for power in range(-5, 4))
+RATE = real(0, above=True)
+NO_STEP_SIZES = landscape.StepSizes(math.nan, math.nan, math.nan, False)
+TrainState = tuple[Named, Named, Named]  # parameters, state, mask
+T = TypeVar("T")
+
+
+class Settings(NamedTuple):
+    """What decides a sweep, besides the run; see `learning_rates`."""
+
+    rates: tuple[float, ...]
+    examples: int
+    chunk: int
+
+
+@checked(
+    rates=several(RATE, f"different rates, each {RATE.words}"),
+    level=whole(0),
+    examples=EXAMPLES,
+    chunk=CHUNK,
+)
+def learning_rates(
+    run: Result,
+    *,
+    rates: Sequence[float] = RATES,
+    level: int = 0,
+    examples: int = 1000,
+    chunk: int = 0,
+) -> Measurement:
+    """Trains one level's networks at every learning rate, beside the rates that curvature predicts.
+
+    The dense parents, the tickets and the random masks of a level are trained again from the
+    rewind point, all replicates and rates of an arm as one population. With batches of the whole
+    training set and an optimizer that is `optax.sgd` this is gradient descent, of which the
+    predictions hold.
+
+    Predicted at the points `start` and `trained`, the latter where the run's own training ended:
+    the edge of stability, 2/λmax, and, where the curvature is positive definite, the step of
+    fastest convergence, 2/(λmin + λmax). Measured: the training loss and the test accuracy at the
+    end, and λmax·η/2 after every evaluation interval (Cohen et al., 2021). Where a curvature is not
+    finite there is NaN, and the node holds the reason, under `unmeasured`.
+
+    Args:
+      run: a finished run, whose task has an optimizer that reads `hyper["learning_rate"]`.
+      rates: the learning rates; octaves from 1/32 to 8 by default.
+      level: of the tickets and random masks; 0 for the last. Dense parents are always there.
+      examples: training examples in the curvature, the first ones.
+      chunk: members trained at a time, which decides their last bits; 0 for all of an arm.
+
+    Returns:
+      The sweep of this level.
+
+    Raises:
+      AnalysisError: the run lacks the level or has no accuracy, or its optimizer does not read the
+        rate.
+      store.StoreError: something in the store is damaged.
+    """
+    if not run.task.reads_rate:
+        raise AnalysisError(
+            "`run` has a task whose `optimizer` does not read the learning rate; give the task a "
+            "function, such as `lambda hyper: optax.sgd(hyper['learning_rate'])`."
+        )
+    require(run, accuracy=True, on_device=True)
+    check_known("level", [level] if level else [], [i for i in levels_of(run) if i])
+    level = level or levels_of(run)[-1]
+    settings = Settings(tuple(sorted(map(float, rates or RATES))), examples, chunk)
+    what = {**basis(run, "analysis.learning_rates", "landscape", "lottery"), **settings._asdict()}
+    dense = read_stored(run.store, run.path, (DENSE,))
+    starts = {one.replicate: rewound(run.store, run.info, one) for one in dense}
+    for arm in ARMS:
+        on = 0 if arm == DENSE else level
+        if mine := [one for one in converged(run, (arm,)) if one.level == on]:
+            labels = {"kind": "learning_rates", "arm": arm, "level": on}
+            networks = [one.key for one in mine]
+            measure = partial(_measured, run, mine, starts, settings)
+            keep(run, {**what, "networks": networks}, labels, measure)
+    return Measurement(room, run)
+
+
+def _measured(
+    run: Result,
+    networks: Sequence[Stored],
+    starts: dict[int, tuple[Named, Named]],
+    settings: Settings,
+) -> tuple[About, About]:
+    task = run.task
+    gauge = Gauge(run, settings.examples)
+    points = [(*starts[one.replicate], one.mask) for one in networks]
+    members = _population(run, networks, points, settings.rates)
+    watched: list[list[tuple[float, str]]] = []
+
+    def on_segment(step: int, members: Member, *_: Any) -> None:
+        watched.append(gauge.relative_sharpness(members))
+
+    size = len(networks) * len(settings.rates)
+    members, _, history = train_population(
+        task.trainer,
+        members,
+        task.data.train,
+        task.data.validation,
+        plan=Plan(min(settings.chunk or size, size)),
+        start=run.rewind_step,
+        stop=task.steps,
+        on_segment=on_segment,
+    )
+    shape = (len(networks), len(settings.rates))
+    tracked, missing = _in_order(watched, len(history["step"]), shape)
+    trained = [(one.params, one.state, one.mask) for one in networks]
+    predicted = {
+        name: gauge.predictions(at) for name, at in (("start", points), ("trained", trained))
+    }
+    arrays = {
+        "rates": np.array(settings.rates),
+        "step": history["step"],
+        "relative_sharpness": tracked,
+        **_results(task, members, shape),
+        **{
+            f"{name}_{part}": np.array([getattr(steps, part) for steps, _ in found])
+            for name, found in predicted.items()
+            for part in ("edge", "best")
+        },
+    }
+    replicates = [one.replicate for one in networks]
+    unmeasured = [
+        {"step": int(step), "replicate": replicate, "rate": rate, "reason": reason}
+        for step, here in zip(history["step"], missing.tolist(), strict=True)
+        for replicate, reasons in zip(replicates, here, strict=True)
+        for rate, reason in zip(settings.rates, reasons, strict=True)
+        if reason
+    ] + [
+        {"point": name, "replicate": replicate, "reason": reason}
+        for name, found in predicted.items()
+        for replicate, (_, reason) in zip(replicates, found, strict=True)
+        if reason
+    ]
+    facts = {"density": networks[0].density, "replicates": replicates, "unmeasured": unmeasured}
+    return arrays, facts
+
+
+def _in_order(
+    watched: Sequence[Sequence[tuple[float, str]]], segments: int, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What was watched chunk by chunk, as numbers and reasons `[segments, replicates, rates]`."""
+
+    def ordered(values: np.ndarray) -> np.ndarray:
+        by_chunk = values.reshape(-1, segments, values.shape[1])
+        members = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last one is padded
+        return members.reshape(segments, *shape)
+
+    numbers = np.array([[number for number, _ in row] for row in watched])
+    reasons = np.array([[reason for _, reason in row] for row in watched])
+    return ordered(numbers), ordered(reasons)
+
+
+def _population(
+    run: Result, networks: Sequence[Stored], points: Sequence[TrainState], rates: Sequence[float]
+) -> Member:
+    """One member per network and rate, the rates of a network beside each other."""
+    task, like = run.task, run.task.shapes
+    data_keys = replicate_keys(run.replicate_seeds, "data")
+    members = []
+    for one, (params, state, mask) in zip(networks, points, strict=True):
+        here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
+        on, data_key = trees.from_named(mask, like[0]), data_keys[one.replicate]
+        place = (*here, on, data_key, one.replicate)
+        members += [
+            member_at(task.trainer, {**task.hyper, "learning_rate": rate}, *place) for rate in rates
+        ]
+    return trees.stack(members)
+
+
+def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Training loss and test accuracy at the end, `[replicates, rates]`; NaN where it diverged."""
+
+    def one(member: Member) -> dict[str, jax.Array]:
+        train, test = (
+            evaluate(task.trainer, member.params, member.state, part)
+            for part in (task.data.train, task.data.test)
+        )
+        found = {"train_loss": train["loss"], "test_accuracy": test["accuracy"]}
+        return {k: jnp.where(member.alive, v, jnp.nan) for k, v in found.items()}
+
+    found = jax.jit(lambda members: jax.lax.map(one, members))(members)
+    return {name: np.asarray(values).reshape(shape) for name, values in found.items()}
+
+
+class Gauge:
+    """Measures curvature of the training loss; all networks share its programs."""
+
+    def __init__(self, run: Result, examples: int):
+        root = run.replicate_seeds.root
+        self._loss = training_loss(run.task.trainer, keys.stream(root, "curvature"))
+        self._batches = first_blocks(run.task.data.train, examples)
+        self._key, self._like = keys.stream(root, "lanczos", "learning_rates"), run.task.shapes
+
+    def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
+        """`λmax·η/2` of every member of a population, or NaN and why it cannot be had."""
+        at = (self._batches, self._key)
+        return [
+            _or_reason(partial(relative_sharpness_at, self._loss, member, *at), math.nan)
+            for member in trees.unstack(members)
+        ]
+
+    def predictions(self, points: Sequence[TrainState]) -> list[tuple[landscape.StepSizes, str]]:
+        """The step sizes at each point, or NaN and why they cannot be had."""
+        return [_or_reason(partial(self._step_sizes, *point), NO_STEP_SIZES) for point in points]
+
+    def _step_sizes(self, params: Named, state: Named, mask: Named) -> landscape.StepSizes:
+        here = trees.from_named(params, self._like[0]), trees.from_named(state, self._like[1])
+        on = trees.from_named(mask, self._like[0])
+        masked = jax.tree.map(lambda p, m: np.where(m, p, 0).astype(p.dtype), here[0], on)
+        operator = hessian_at(self._loss, masked, here[1], on, self._batches)
+        return landscape.step_sizes(landscape.extremes(operator, self._key, steps=96))
+
+
+def _or_reason(measure: Callable[[], T], otherwise: T) -> tuple[T, str]:
+    """A measurement, or what stands for it and the reason where curvature is not finite."""
+    try:
+        return measure(), ""
+    except landscape.NotFiniteError as error:
+        return otherwise, str(error)

@@ -1,0 +1,86 @@
+"""Live units of a run's networks, and the weights that lie on a live path."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from lth_jax import structure as st
+from lth_jax import trees
+from lth_jax.analysis.arguments import checked
+from lth_jax.analysis.measurement import (
+    About,
+    Measurement,
+    about,
+    arms_of,
+    keep,
+    networks_of,
+    source,
+)
+from lth_jax.coding.stored import Stored, read_stored
+from lth_jax.lottery import Result
+from lth_jax.lottery.structure import structure_of
+from lth_jax.pruning import masks
+from lth_jax.report import units as room
+
+
+@checked()
+def units(run: Result) -> Measurement:
+    """Which units of each network are alive, and its effective density.
+
+    A unit whose outgoing weights are all masked is dead, and so are the weights into it. The
+    effective density counts the weights on live paths alone (Vysogorets and Kempe, 2023).
+
+    Args:
+      run: a finished run.
+
+    Returns:
+      Live units and effective densities; latencies too, where they have been measured.
+
+    Raises:
+      store.StoreError: something in the store is damaged.
+    """
+    code = source("analysis.units", "structure", "pruning")
+    what = {"source": code, "networks": networks_of(run)}
+    keep(run, what, {"kind": "units"}, partial(_described, run))
+    return Measurement(room, run)
+
+
+def _described(run: Result) -> tuple[About, About]:
+    found = structure_of(run.task)
+    networks, alive, densities = [], [], []
+    for one in read_stored(run.store, run.path, arms_of(run)):
+        flags, of_mask, of_paths = look(found, one)
+        networks.append(about(one))
+        alive.append(flags)
+        densities.append((of_mask, of_paths))
+    arrays = {
+        "alive": {g.name: np.array([flags[g.name] for flags in alive]) for g in found.groups},
+        "density": np.array(densities, np.float32),
+    }
+    return arrays, {"networks": networks, **drawing(found)}
+
+
+def look(found: st.Structure, one: Stored) -> tuple[dict[str, np.ndarray], float, float]:
+    """The live units of a network, its density and its effective density."""
+    mask = trees.from_named(one.mask, found.params)
+    prunable = trees.from_named(one.prunable, found.params)
+    live = st.live_units(found, mask)
+    on_path = jax.tree.map(np.logical_and, mask, st.expand(found, live))
+    return live, float(masks.density(mask, prunable)), float(masks.density(on_path, prunable))
+
+
+def drawing(found: st.Structure) -> dict[str, Any]:
+    """The groups as JSON: who is tied to whom."""
+    return {
+        "leaves": [{"name": name, "shape": list(shape)} for name, shape in found.shapes.items()],
+        "groups": [
+            {
+                "name": group.name,
+                "units": group.units,
+                "slots": [[slot.leaf, slot.axis, slot.indices.shape[1]] for slot in group.slots],
+            }
+            for group in found.groups
+        ],
+    }
