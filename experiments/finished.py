@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from inspect import getdoc
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -64,14 +65,15 @@ def run_analysis(
     module: str,
     description: str,
     measure: Callable[..., Measurement],
-    argv: Sequence[str] | None,
+    argv: Sequence[str] | None = None,
+    *,
     further: Callable[[Finished], dict[str, Any]] = no_more,
 ) -> int:
     """Measures a run as a command, draws its page, and prints the page's path.
 
     Args:
       module: what `python -m` runs.
-      description: for `--help`.
+      description: for `--help`, before that of the analysis.
       measure: an analysis of `lth_jax.analysis`; its settings are the options.
       argv: the arguments of the command line.
       further: checks a run, and returns arguments that its config decides.
@@ -79,7 +81,8 @@ def run_analysis(
     Returns:
       The exit code: 2 for what the user can mend.
     """
-    parser = Options(module, description)
+    about, _, _ = (getdoc(measure) or "").partition("\nArgs:")
+    parser = Options(module, f"{description}\n{about}")
     parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
     add_folders(parser)
     names = parser.settings(measure)

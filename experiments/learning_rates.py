@@ -2,40 +2,30 @@
 
     python -m experiments.learning_rates RUN [--rates 0.05,0.1,0.2] [--level 3] [--chunk 16]
 
-For a run trained with `sgd`; with batches of the whole training set and no momentum it is gradient
-descent, of which the prediction speaks (`experiments/configs/gradient_descent.py`). The dense
-parents, the tickets and the random masks of a level are trained again from the rewind point at
-every rate, all replicates and rates of an arm as one population, while their sharpness is measured.
-
-Predicted at the named points `start` and `trained`, the latter where the run's own training ended:
-the stability edge 2/λmax, and, where the curvature is positive definite, the step of fastest
-convergence 2/(λmin + λmax). Measured: the rate of the smallest training loss at the end. Both are
-drawn on the run's page, and so is λmax·η/2 over the steps. Where a curvature is not finite there is
-NaN, and the node says why, under `unmeasured`.
+For a run trained with `sgd`, such as that of `experiments/configs/gradient_descent.py`.
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from experiments.finished import Finished, run_analysis
 from experiments.flags import UserError
-from lth_jax import analysis
+from lth_jax.analysis import learning_rates
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 2 for what the user can mend."""
-    name, measure = "experiments.learning_rates", analysis.learning_rates
-    return run_analysis(name, str(__doc__), measure, argv, _by_sgd)
-
-
-def _by_sgd(run: Finished) -> dict[str, Any]:
+def by_sgd(run: Finished) -> dict[str, Any]:
+    """Raises `UserError` unless `sgd` trained the run; adds no arguments."""
     optimizer = run.experiment.optimizer.name
     if optimizer != "sgd":
         name = run.result.path.name
         raise UserError(f"{name} was trained by '{optimizer}'; the prediction is for 'sgd'.")
     return {}
 
+
+main = partial(
+    run_analysis, "experiments.learning_rates", str(__doc__), learning_rates, further=by_sgd
+)
 
 if __name__ == "__main__":
     sys.exit(main())

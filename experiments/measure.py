@@ -1,28 +1,15 @@
 """How the networks of a finished run behave on its test set, beyond their accuracy.
 
-    python -m experiments.measure RUN [--examples 1000]
-
-Of every network that did not diverge: of a classifier, calibration (expected calibration error,
-negative log-likelihood, Brier score) and what is taken for what, group by group where examples have
-groups;
-the norm of the gradient that gets past its mask; and what its kind allows: units that are never on
-(MLPs, plain convolutional nets and VGGs, where a ReLU follows each layer), entropy and importance
-of attention heads, spectral radius of recurrent matrices, and how much of a planted ticket its mask
-has found, beside chance. It is kept with the run's analyses and drawn on its page.
+python -m experiments.measure RUN [--examples 1000]
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from experiments.finished import Finished, run_analysis
-from lth_jax import analysis
+from lth_jax.analysis import behaviour
 from lth_jax.data import planted
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 2 for what the user can mend."""
-    return run_analysis("experiments.measure", str(__doc__), analysis.behaviour, argv, known)
 
 
 def known(run: Finished) -> dict[str, Any]:
@@ -33,6 +20,8 @@ def known(run: Finished) -> dict[str, Any]:
         mask = planted.teacher(**options).mask
     return {"groups": run.loaded.groups.get("test"), "planted": mask}
 
+
+main = partial(run_analysis, "experiments.measure", str(__doc__), behaviour, further=known)
 
 if __name__ == "__main__":
     sys.exit(main())

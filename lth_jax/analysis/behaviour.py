@@ -15,15 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax import models, trees
 from lth_jax import store as stores
 from lth_jax.analysis.arguments import EXAMPLES, AnalysisError, checked
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    about,
-    basis,
-    converged,
-    keep,
-    networks_of,
-)
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Result, Task
 from lth_jax.measures import activity, attention, calibration, fairness, recovery, spectra
@@ -67,28 +59,29 @@ def behaviour(
       AnalysisError: no network was trained to its end, or an argument does not fit the run.
       store.StoreError: something in the store is damaged.
     """
+    context = RunContext(run, "analysis.behaviour", "measures")
     instrument = Instrument(run.task, examples, groups, planted)
-    what = {
-        **basis(run, "analysis.behaviour", "measures"),
-        "examples": examples,
-        "groups": None if groups is None else stores.fingerprint(np.asarray(groups)),
-        "planted": None if planted is None else stores.fingerprint(planted),
-        "networks": networks_of(run),
-    }
-    keep(run, what, {"kind": "behaviour"}, partial(_measured, run, instrument))
+    context.keep(
+        {"kind": "behaviour"},
+        partial(_measured, context, instrument),
+        examples=examples,
+        groups=None if groups is None else stores.fingerprint(np.asarray(groups)),
+        planted=None if planted is None else stores.fingerprint(planted),
+        networks=context.networks,
+    )
     return Measurement(room, run)
 
 
-def _measured(run: Result, instrument: "Instrument") -> tuple[About, About]:
+def _measured(context: RunContext, instrument: "Instrument") -> Found:
     networks, scores, confusions = [], [], []
-    for one in converged(run):
+    for one in context.converged():
         subject = instrument.subject(one)
         networks.append(about(one, "density"))
         scores.append(instrument.scores(subject))
         if instrument.confuses:
             confusions.append(instrument.confusions(subject))
     if not networks:
-        raise AnalysisError(f"No network of {run.path.name} was trained to its end.")
+        raise AnalysisError(f"No network of {context.run.path.name} was trained to its end.")
     names = list(scores[0])
     arrays = {"scores": np.array([[one[name] for name in names] for one in scores])}
     if confusions:

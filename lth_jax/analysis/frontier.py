@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from lth_jax import coding, trees
-from lth_jax import store as stores
 from lth_jax.analysis.arguments import AnalysisError, checked
-from lth_jax.analysis.measurement import Measurement, basis, require
-from lth_jax.coding.stored import Named, Stored, entries, members, prunable_leaves
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
+from lth_jax.coding.stored import Named, Stored
 from lth_jax.lottery import Result, Task
 from lth_jax.measures.intervals import student_t
 from lth_jax.population.segment import evaluate
 from lth_jax.report import rates
+from lth_jax.report.tables import interval_cells
 from lth_jax.types import DENSE, TICKET
 
 MOST_DRIFT = 0.01
@@ -43,6 +43,7 @@ PRECISIONS = (
     *(Precision(f"int{bits}", "channel", coding.integers(bits, -1)) for bits in (4, 3, 2)),
 )
 
+PLACE = ("arm", "level", "density", "precision", "scales")
 QUANTITIES = ("mask_bytes", "values_bytes", "file_bytes", "accuracy")
 
 Accuracy = Callable[[Named, Named], float]
@@ -68,23 +69,31 @@ def frontier(run: Result) -> Measurement:
         not those that the run found.
       store.StoreError: something in the store is damaged.
     """
-    require(run, accuracy=True)
-    rates.write(run.path, run.info.config_hash, summaries(list(_seed_rows(run))))
+    context = RunContext(run, "analysis.frontier", "coding", accuracy=True)
+    rates.write(run.path, run.info.config_hash, summaries(list(_seed_rows(context))))
     return Measurement(rates, run)
 
 
-def _seed_rows(run: Result) -> Iterator[Row]:
+def _seed_rows(context: RunContext) -> Iterator[Row]:
     """One row per network and precision."""
-    accuracy = tester(run.task)
-    what = {**basis(run, "analysis.frontier", "coding"), "precisions": PRECISIONS}
-    listed = entries(run.path)
-    prunable = prunable_leaves(run.store, listed)
-    for entry in listed:
-        if {DENSE, TICKET} & set(entry["arms"]):
-            networks = {name: entry[name] for name in ("key", "rows")}
-            key = stores.content_key({**what, "networks": networks, "prunable": prunable})
-            measured = partial(_measured, run.store, networks, prunable, accuracy)
-            yield from _rows_of(run.store.node(key, measured))
+    accuracy, levels = tester(context.task), context.run.record.levels
+    own = {
+        (member.arm, level.level, member.replicate): level.results["test_accuracy_final"][i]
+        for level in levels
+        for i, member in enumerate(level.members)
+    }
+    for one in context.converged(DENSE, TICKET):
+        node = context.keep(
+            {"kind": "rates", **about(one)},
+            partial(_measured, one, own[one.arm, one.level, one.replicate], accuracy),
+            network=one.key,
+            prunable=one.prunable,
+            precisions=PRECISIONS,
+        )
+        for i, precision in enumerate(PRECISIONS):
+            named = {"precision": precision.name, "scales": precision.scales}
+            numbers = {name: float(node.arrays[name][i]) for name in QUANTITIES}
+            yield {**about(one, "density"), **named, **numbers}
 
 
 def tester(task: Task) -> Accuracy:
@@ -99,51 +108,19 @@ def tester(task: Task) -> Accuracy:
     return accuracy
 
 
-def _measured(
-    store: stores.Store,
-    networks: Row,
-    prunable: dict[str, bool],
-    accuracy: Accuracy,
-    progress: stores.Partial,
-) -> stores.Node:
-    """All networks that a run has in a node, at all precisions."""
-    del progress  # a node takes seconds
-    parent = stores.read_entry(store, networks)
-    results = parent.arrays["results"]["test_accuracy_final"]
-    mine = [
-        (one, float(result))
-        for one, result in zip(members(networks["key"], parent, prunable), results, strict=True)
-        if one.arm in (DENSE, TICKET)
-    ]
-    points = np.array([measure(one, accuracy) for one, _ in mine])
-    for (one, result), (*_, found) in zip(mine, points[:, 0], strict=True):
-        _check(one, result, found)
-    first = mine[0][0]
-    meta = {
-        "kind": "rates",
-        "level": first.level,
-        "density": first.density,
-        "members": [{"arm": one.arm, "replicate": one.replicate} for one, _ in mine],
-    }
-    return stores.Node(dict(zip(QUANTITIES, np.moveaxis(points, -1, 0), strict=True)), meta)
-
-
-def _check(one: Stored, result: float, found: float) -> None:
-    """The exact values must be as accurate as the run said, or this is not its data."""
-    if abs(result - found) > MOST_DRIFT:
+def _measured(one: Stored, own: float, accuracy: Accuracy) -> Found:
+    points = np.array(measure(one, accuracy))
+    found = points[0, -1]  # of the exact values
+    if abs(own - found) > MOST_DRIFT:
         raise AnalysisError(
-            f"the run found a test accuracy of {result:.4f} for '{one.arm}' {one.replicate} at "
+            f"the run found a test accuracy of {own:.4f} for '{one.arm}' {one.replicate} at "
             f"level {one.level}, this machine {found:.4f}; its data or its code have changed."
         )
+    return dict(zip(QUANTITIES, points.T, strict=True)), {}
 
 
 def measure(one: Stored, accuracy: Accuracy) -> list[tuple[float, ...]]:
-    """The `QUANTITIES` at each of `PRECISIONS`; NaN for a network that diverged.
-
-    The state, if there is one, is kept exactly and counted.
-    """
-    if one.diverged_at is not None:
-        return [(np.nan,) * len(QUANTITIES)] * len(PRECISIONS)
+    """The `QUANTITIES` at each of `PRECISIONS`; a state is kept exactly and counted."""
     mask = one.mask | {name: np.ones(leaf.shape, bool) for name, leaf in one.state.items()}
     points = coding.rate_points(
         mask,
@@ -158,15 +135,6 @@ def _split(joined: Named, params: Named) -> tuple[Named, Named]:
     """Parameters and state, which were written side by side."""
     state = {name: leaf for name, leaf in joined.items() if name not in params}
     return {name: joined[name] for name in params}, state
-
-
-def _rows_of(node: stores.Node) -> Iterator[Row]:
-    place = {"level": node.meta["level"], "density": node.meta["density"]}
-    for i, member in enumerate(node.meta["members"]):
-        for j, precision in enumerate(PRECISIONS):
-            about = {"precision": precision.name, "scales": precision.scales}
-            numbers = {name: float(node.arrays[name][i, j]) for name in QUANTITIES}
-            yield {**member, **place, **about, **numbers}
 
 
 def summaries(seeds: Sequence[Row]) -> list[Row]:
@@ -184,9 +152,7 @@ def summaries(seeds: Sequence[Row]) -> list[Row]:
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in seeds:
-        place = tuple(row[name] for name in ("arm", "level", "density", "precision", "scales"))
-        if np.isfinite(row["accuracy"]):
-            groups.setdefault(place, []).append(row)
+        groups.setdefault(tuple(row[name] for name in PLACE), []).append(row)
     if not groups:
         raise AnalysisError("the run has no frontier, since all of its networks diverged.")
     rows = [_summary(place, group) for place, group in groups.items()]
@@ -196,23 +162,12 @@ def summaries(seeds: Sequence[Row]) -> list[Row]:
 
 
 def _summary(place: tuple[Any, ...], group: list[Row]) -> Row:
-    arm, level, density, precision, scales = place
-    mean, low, high, replicates, _ = student_t([row["accuracy"] for row in group])
-    size, smallest, largest, _, _ = student_t([row["file_bytes"] for row in group])
+    columns = {name: [row[name] for row in group] for name in QUANTITIES}
+    size = interval_cells(student_t(columns["file_bytes"]))
     return {
-        "arm": arm,
-        "level": level,
-        "density": density,
-        "precision": precision,
-        "scales": scales,
-        "mask_bytes": float(np.mean([row["mask_bytes"] for row in group])),
-        "values_bytes": float(np.mean([row["values_bytes"] for row in group])),
-        "file_bytes": size,
-        "file_bytes_low": smallest if replicates > 1 else None,
-        "file_bytes_high": largest if replicates > 1 else None,
-        "mean": mean,
-        "low": low if replicates > 1 else None,
-        "high": high if replicates > 1 else None,
-        "replicates": replicates,
-        "values": [row["accuracy"] for row in group],
+        **dict(zip(PLACE, place, strict=True)),
+        **{name: float(np.mean(columns[name])) for name in QUANTITIES[:3]},
+        **{f"file_bytes_{end}": size[end] for end in ("low", "high")},
+        **interval_cells(student_t(columns["accuracy"])),
+        "values": columns["accuracy"],
     }

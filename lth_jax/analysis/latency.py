@@ -11,16 +11,7 @@ import numpy as np
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError, checked
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    about,
-    basis,
-    converged,
-    keep,
-    networks_of,
-    require,
-)
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
 from lth_jax.analysis.timing import alternated
 from lth_jax.analysis.units import units
 from lth_jax.coding.stored import Stored
@@ -54,22 +45,19 @@ def latency(run: Result, *, batch: int = 256, repeats: int = 50) -> Measurement:
         something else.
       store.StoreError: something in the store is damaged.
     """
-    require(run, accuracy=True)
+    packages = ("analysis.latency", "analysis.timing", "structure")
+    context = RunContext(run, *packages, accuracy=True)
     settings = {"batch": batch, "repeats": repeats}
-    what = {
-        **basis(run, "analysis.latency", "analysis.timing", "structure"),
-        **settings,
-        "networks": networks_of(run),
-    }
-    keep(run, what, {"kind": "latency"}, partial(_timed, run, **settings))
+    measure = partial(_timed, context, **settings)
+    context.keep({"kind": "latency"}, measure, networks=context.networks, **settings)
     return units(run)
 
 
-def _timed(run: Result, *, batch: int, repeats: int) -> tuple[About, About]:
-    shrinker = Shrinker(run.task, batch)
+def _timed(context: RunContext, *, batch: int, repeats: int) -> Found:
+    shrinker = Shrinker(context.task, batch)
     shapes: dict[Shape, Callable[[], Any]] = {}
     networks = []
-    for one in converged(run):
+    for one in context.converged():
         units = shrinker.live(one)
         shape = tuple(int(units[name].sum()) for name in shrinker.groups)
         if shape not in shapes:
@@ -77,7 +65,7 @@ def _timed(run: Result, *, batch: int, repeats: int) -> tuple[About, About]:
         place = list(shapes).index(shape)
         networks.append({**about(one), "accuracy": shrinker.accuracy(one), "shape": place})
     if not networks:
-        raise AnalysisError(f"No network of {run.path.name} was trained to its end.")
+        raise AnalysisError(f"No network of {context.run.path.name} was trained to its end.")
     times = alternated({str(shape): f for shape, f in shapes.items()}, repeats)
     arrays = {"seconds": np.array([times[str(shape)] for shape in shapes])}
     sizes = [dict(zip(shrinker.groups, shape, strict=True)) for shape in shapes]

@@ -11,15 +11,7 @@ import numpy as np
 
 from lth_jax import keys, landscape, trees
 from lth_jax.analysis.arguments import CHUNK, EXAMPLES, AnalysisError, check_known, checked
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    basis,
-    converged,
-    keep,
-    levels_of,
-    require,
-)
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext
 from lth_jax.coding.stored import Named, Stored, read_stored, rewound
 from lth_jax.legal import real, several, whole
 from lth_jax.lottery import Result
@@ -30,8 +22,8 @@ from lth_jax.lottery.curvature import (
     training_loss,
 )
 from lth_jax.lottery.initial_states import replicate_keys
-from lth_jax.lottery.stability import member_at
-from lth_jax.population import Member, Plan, evaluate, train_population
+from lth_jax.population import Member, evaluate
+from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import learning_rates as room
 from lth_jax.types import DENSE, TICKET
 
@@ -39,7 +31,6 @@ ARMS = (DENSE, TICKET, "random")
 RATES = tuple(2.0**power for power in range(-5, 4))
 RATE = real(0, above=True)
 NO_STEP_SIZES = landscape.StepSizes(math.nan, math.nan, math.nan, False)
-TrainState = tuple[Named, Named, Named]  # parameters, state, mask
 T = TypeVar("T")
 
 
@@ -98,60 +89,48 @@ def learning_rates(
             "`run` has a task whose `optimizer` does not read the learning rate; give the task a "
             "function, such as `lambda hyper: optax.sgd(hyper['learning_rate'])`."
         )
-    require(run, accuracy=True, on_device=True)
-    check_known("level", [level] if level else [], [i for i in levels_of(run) if i])
-    level = level or levels_of(run)[-1]
+    packages = ("analysis.learning_rates", "landscape", "lottery")
+    context = RunContext(run, *packages, accuracy=True, on_device=True)
+    check_known("level", [level] if level else [], [i for i in context.levels if i])
+    level = level or context.levels[-1]
     settings = Settings(tuple(sorted(map(float, rates or RATES))), examples, chunk)
-    what = {**basis(run, "analysis.learning_rates", "landscape", "lottery"), **settings._asdict()}
     dense = read_stored(run.store, run.path, (DENSE,))
     starts = {one.replicate: rewound(run.store, run.info, one) for one in dense}
     for arm in ARMS:
         on = 0 if arm == DENSE else level
-        if mine := [one for one in converged(run, (arm,)) if one.level == on]:
+        if mine := [one for one in context.converged(arm) if one.level == on]:
             labels = {"kind": "learning_rates", "arm": arm, "level": on}
-            networks = [one.key for one in mine]
-            measure = partial(_measured, run, mine, starts, settings)
-            keep(run, {**what, "networks": networks}, labels, measure)
+            points = [Point(*starts[one.replicate], one.mask) for one in mine]
+            measure = partial(_measured, context, mine, points, settings)
+            context.keep(labels, measure, networks=[one.key for one in mine], **settings._asdict())
     return Measurement(room, run)
 
 
 def _measured(
-    run: Result,
-    networks: Sequence[Stored],
-    starts: dict[int, tuple[Named, Named]],
-    settings: Settings,
-) -> tuple[About, About]:
-    task = run.task
-    gauge = Gauge(run, settings.examples)
-    points = [(*starts[one.replicate], one.mask) for one in networks]
-    members = _population(run, networks, points, settings.rates)
+    context: RunContext, networks: Sequence[Stored], points: Sequence[Point], settings: Settings
+) -> Found:
+    gauge = Gauge(context, settings.examples)
     watched: list[list[tuple[float, str]]] = []
 
     def on_segment(step: int, members: Member, *_: Any) -> None:
         watched.append(gauge.relative_sharpness(members))
 
-    size = len(networks) * len(settings.rates)
-    members, _, history = train_population(
-        task.trainer,
-        members,
-        task.data.train,
-        task.data.validation,
-        plan=Plan(min(settings.chunk or size, size)),
-        start=run.rewind_step,
-        stop=task.steps,
-        on_segment=on_segment,
-    )
+    data_keys = replicate_keys(context.run.replicate_seeds, "data")
+    members = [
+        context.member(point, data_keys[one.replicate], one.replicate, learning_rate=rate)
+        for one, point in zip(networks, points, strict=True)
+        for rate in settings.rates
+    ]
+    trained, history = context.train(members, settings.chunk, on_segment)
     shape = (len(networks), len(settings.rates))
     tracked, missing = _in_order(watched, len(history["step"]), shape)
-    trained = [(one.params, one.state, one.mask) for one in networks]
-    predicted = {
-        name: gauge.predictions(at) for name, at in (("start", points), ("trained", trained))
-    }
+    ends = [Point(one.params, one.state, one.mask) for one in networks]
+    predicted = {name: gauge.predictions(at) for name, at in (("start", points), ("trained", ends))}
     arrays = {
         "rates": np.array(settings.rates),
         "step": history["step"],
         "relative_sharpness": tracked,
-        **_results(task, members, shape),
+        **_results(context.task, trained, shape),
         **{
             f"{name}_{part}": np.array([getattr(steps, part) for steps, _ in found])
             for name, found in predicted.items()
@@ -190,23 +169,6 @@ def _in_order(
     return ordered(numbers), ordered(reasons)
 
 
-def _population(
-    run: Result, networks: Sequence[Stored], points: Sequence[TrainState], rates: Sequence[float]
-) -> Member:
-    """One member per network and rate, the rates of a network beside each other."""
-    task, like = run.task, run.task.shapes
-    data_keys = replicate_keys(run.replicate_seeds, "data")
-    members = []
-    for one, (params, state, mask) in zip(networks, points, strict=True):
-        here = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
-        on, data_key = trees.from_named(mask, like[0]), data_keys[one.replicate]
-        place = (*here, on, data_key, one.replicate)
-        members += [
-            member_at(task.trainer, {**task.hyper, "learning_rate": rate}, *place) for rate in rates
-        ]
-    return trees.stack(members)
-
-
 def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Training loss and test accuracy at the end, `[replicates, rates]`; NaN where it diverged."""
 
@@ -225,11 +187,11 @@ def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np
 class Gauge:
     """Measures curvature of the training loss; all networks share its programs."""
 
-    def __init__(self, run: Result, examples: int):
-        root = run.replicate_seeds.root
-        self._loss = training_loss(run.task.trainer, keys.stream(root, "curvature"))
-        self._batches = first_blocks(run.task.data.train, examples)
-        self._key, self._like = keys.stream(root, "lanczos", "learning_rates"), run.task.shapes
+    def __init__(self, context: RunContext, examples: int):
+        root, task = context.root, context.task
+        self._loss = training_loss(task.trainer, keys.stream(root, "curvature"))
+        self._batches = first_blocks(task.data.train, examples)
+        self._key, self._trees = keys.stream(root, "lanczos", "learning_rates"), context.trees
 
     def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
         """`λmax·η/2` of every member of a population, or NaN and why it cannot be had."""
@@ -239,15 +201,13 @@ class Gauge:
             for member in trees.unstack(members)
         ]
 
-    def predictions(self, points: Sequence[TrainState]) -> list[tuple[landscape.StepSizes, str]]:
+    def predictions(self, points: Sequence[Point]) -> list[tuple[landscape.StepSizes, str]]:
         """The step sizes at each point, or NaN and why they cannot be had."""
         return [_or_reason(partial(self._step_sizes, *point), NO_STEP_SIZES) for point in points]
 
-    def _step_sizes(self, params: Named, state: Named, mask: Named) -> landscape.StepSizes:
-        here = trees.from_named(params, self._like[0]), trees.from_named(state, self._like[1])
-        on = trees.from_named(mask, self._like[0])
-        masked = jax.tree.map(lambda p, m: np.where(m, p, 0).astype(p.dtype), here[0], on)
-        operator = hessian_at(self._loss, masked, here[1], on, self._batches)
+    def _step_sizes(self, *point: Named) -> landscape.StepSizes:
+        params, state, mask = self._trees(*point)
+        operator = hessian_at(self._loss, apply_mask(mask, params), state, mask, self._batches)
         return landscape.step_sizes(landscape.extremes(operator, self._key, steps=96))
 
 

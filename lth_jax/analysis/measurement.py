@@ -1,20 +1,25 @@
-"""What all analyses share: how a measurement is keyed, kept, listed and read back."""
+"""What all analyses share: a run's networks, and how measurements of them are kept and read."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lth_jax import store as stores
+from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError
-from lth_jax.coding.stored import Stored, entries, read_stored
+from lth_jax.coding.stored import Named, Stored, entries, read_stored
 from lth_jax.lottery import Result, Table
+from lth_jax.lottery.stability import member_at
+from lth_jax.population import Member, Plan, train_population
 from lth_jax.population.streaming import OnHost
 from lth_jax.store.analyses import add_analysis
+from lth_jax.types import Info
 
-PACKAGES = ("data", "keys", "models", "population", "trees")
-"""Packages whose code decides every measurement."""
+PACKAGES = ("analysis.measurement", "data", "keys", "models", "population", "trees")
+"""Code that decides every measurement."""
 
 About = dict[str, Any]
+Found = tuple[Any, About]
+"""Arrays and further facts of a node."""
 
 
 class Measurement:
@@ -25,7 +30,7 @@ class Measurement:
       run: the run.
 
     Attributes:
-      records: what `room.read` returns: the arrays of each network; None where there are none.
+      records: what `room.read` returns, with the arrays of each network; None if there is nothing.
     """
 
     def __init__(self, room: Any, run: Result):
@@ -51,97 +56,116 @@ class Measurement:
         return self.table()._repr_html_()
 
 
-def basis(run: Result, *packages: str) -> About:
-    """What decides a measurement besides its settings and its networks; a part of its key.
+class Point(NamedTuple):
+    """One network at one point: parameters, state, and the mask of its support, by leaf name."""
+
+    params: Named
+    state: Named
+    mask: Named
+
+
+class RunContext:
+    """A run under analysis.
 
     Args:
       run: the run.
-      *packages: those of `lth_jax` whose code decides it, besides `PACKAGES`.
+      *packages: the code of `lth_jax` that decides the measurement, besides `PACKAGES`.
+      accuracy: whether the run must have an accuracy, which a regression has not.
+      on_device: whether the training data must be in memory.
+      listed_with: the runs that list the measurements; this one by default.
+
+    Attributes:
+      task: what the run trained.
+      levels: the run's levels, rising.
+      arms: the run's arms, in the order of its levels.
+      networks: the nodes and rows that hold all networks, as a part of keys.
 
     Raises:
-      AnalysisError: the run was trained with another task.
-    """
-    check_unchanged(run)
-    return {
-        "data": run.data_fingerprint,
-        "program": run.program,
-        "environment": stores.environment(),
-        "source": source(*packages),
-    }
-
-
-def source(*packages: str) -> str:
-    """The fingerprint of the code of `PACKAGES` and of further packages of `lth_jax`."""
-    return stores.source_fingerprint(*(f"lth_jax.{name}" for name in (*PACKAGES, *packages)))
-
-
-def keep(run: Result, what: About, labels: About, compute: Callable[[], tuple[Any, About]]) -> str:
-    """Computes a measurement unless the store has it, and lists it with the run.
-
-    Args:
-      run: the run.
-      what: decides it: `basis`, settings and networks, JSON-like.
-      labels: what tells it from the run's others, `"kind"` among them; part of the node's facts.
-      compute: makes its arrays and further facts.
-
-    Returns:
-      The node's key.
+      AnalysisError: the run was trained with another task, or its task lacks what is required.
     """
 
-    def node(progress: stores.Partial) -> stores.Node:
-        del progress  # a node takes seconds to minutes
-        arrays, facts = compute()
-        return stores.Node(arrays, {**labels, **facts})
+    def __init__(
+        self,
+        run: Result,
+        *packages: str,
+        accuracy: bool = False,
+        on_device: bool = False,
+        listed_with: Sequence[Result] = (),
+    ):
+        self.run, self.task, self.root = run, run.task, run.replicate_seeds.root
+        self._listed_with, self._shapes = listed_with or [run], run.task.shapes
+        metrics = run.task.trainer.metrics
+        if accuracy and "accuracy" not in metrics:
+            named = ", ".join(metrics)
+            raise AnalysisError(f"{run.path.name} has the metrics {named}; it needs 'accuracy'.")
+        if on_device and isinstance(run.task.data.train, OnHost):
+            raise AnalysisError("`run` has training data on disk; they must be in memory.")
+        check_unchanged(run)
+        source = stores.source_fingerprint(*(f"lth_jax.{name}" for name in (*PACKAGES, *packages)))
+        basis = {"data": run.data_fingerprint, "program": run.program, "source": source}
+        self._basis = {**basis, "environment": stores.environment()}
+        listed = entries(run.path)
+        self.levels = sorted({entry["level"] for entry in listed})
+        self.arms = tuple(dict.fromkeys(arm for entry in listed for arm in entry["arms"]))
+        self.networks = [[entry["key"], entry["rows"]] for entry in listed]
 
-    key = stores.content_key({**what, **labels})
-    run.store.node(key, node)
-    add_analysis(run.path, key, labels)
-    return key
+    def converged(self, *arms: str) -> Iterator[Stored]:
+        """The networks that did not diverge, level by level; of all arms by default."""
+        found = read_stored(self.run.store, self.run.path, arms or self.arms)
+        return (one for one in found if one.diverged_at is None)
 
+    def trees(self, params: Named, state: Named, mask: Named) -> tuple[Any, Any, Any]:
+        """Parameters, state and mask as trees like the task's."""
+        of_params, of_state = self._shapes
+        named = trees.from_named
+        return named(params, of_params), named(state, of_state), named(mask, of_params)
 
-def levels_of(run: Result) -> list[int]:
-    """The run's levels, rising."""
-    return sorted({entry["level"] for entry in entries(run.path)})
+    def member(self, point: Point, data_key: Any, replicate: int, **hyper: float) -> Member:
+        """A member of the task that stands at a point, its optimizer fresh."""
+        numbers = {**self.task.hyper, **hyper}
+        return member_at(self.task.trainer, numbers, *self.trees(*point), data_key, replicate)
 
+    def train(
+        self, members: Sequence[Member], chunk: int, on_segment: Any = None
+    ) -> tuple[Member, Info]:
+        """Trains members from the run's rewind step to its end: `chunk` at a time, 0 for all."""
+        task, size = self.task, len(members)
+        trained, _, history = train_population(
+            task.trainer,
+            trees.stack(list(members)),
+            task.data.train,
+            task.data.validation,
+            plan=Plan(min(chunk or size, size)),
+            start=self.run.rewind_step,
+            stop=task.steps,
+            on_segment=on_segment,
+        )
+        return trained, history
 
-def arms_of(run: Result) -> tuple[str, ...]:
-    """The run's arms in the order of its levels."""
-    return tuple(dict.fromkeys(arm for entry in entries(run.path) for arm in entry["arms"]))
+    def keep(self, labels: About, compute: Callable[[], Found], **what: Any) -> stores.Node:
+        """Computes a measurement unless the store has it, and lists it with the run.
 
+        Args:
+          labels: what tells it from the run's others, `"kind"` among them; part of its facts.
+          compute: makes arrays and further facts.
+          **what: decides it: settings and networks, JSON-like.
+        """
 
-def networks_of(run: Result) -> list[list[Any]]:
-    """The nodes and rows that hold the run's networks, as a part of keys."""
-    return [[entry["key"], entry["rows"]] for entry in entries(run.path)]
+        def node(progress: stores.Partial) -> stores.Node:
+            del progress  # a node takes seconds to minutes
+            arrays, facts = compute()
+            return stores.Node(arrays, {**labels, **facts})
 
-
-def converged(run: Result, arms: Sequence[str] | None = None) -> Iterator[Stored]:
-    """The run's networks that did not diverge, level by level; of all arms by default."""
-    chosen = arms_of(run) if arms is None else tuple(arms)
-    return (o for o in read_stored(run.store, run.path, chosen) if o.diverged_at is None)
+        key = stores.content_key({**self._basis, **what, **labels})
+        found = self.run.store.node(key, node)
+        for run in self._listed_with:
+            add_analysis(run.path, key, labels)
+        return found
 
 
 def about(one: Stored, *further: str) -> About:
     """Arm, level and replicate of a network, and further attributes."""
     return {name: getattr(one, name) for name in ("arm", "level", "replicate", *further)}
-
-
-def require(run: Result, *, accuracy: bool = False, on_device: bool = False) -> None:
-    """Raises `AnalysisError` unless the run's task can be analysed.
-
-    Args:
-      run: the run.
-      accuracy: whether it must have an accuracy, which a regression has not.
-      on_device: whether its training data must be in memory.
-    """
-    metrics = run.task.trainer.metrics
-    if accuracy and "accuracy" not in metrics:
-        raise AnalysisError(
-            f"{run.path.name} has the metrics {', '.join(metrics)}; this analysis needs 'accuracy'."
-        )
-    if on_device and isinstance(run.task.data.train, OnHost):
-        raise AnalysisError(
-            "`run` has a task whose training data are on disk; this analysis needs them in memory."
-        )
 
 
 def check_unchanged(run: Result) -> None:
@@ -153,17 +177,12 @@ def check_unchanged(run: Result) -> None:
     identity = stores.read_identity(run.path) or {}
     if identity.get("data", run.data_fingerprint) != run.data_fingerprint:
         raise AnalysisError(f"{run.path.name} was trained on other data than those of its task.")
-    if _knows_environment(run.path) and identity.get("training") != run.program:
+    trained = [_conditions(found) for found in stores.read_env(run.path)["environments"]]
+    if _conditions(stores.environment()) in trained and identity.get("training") != run.program:
         raise AnalysisError(
             f"{run.path.name} was trained with another network, optimizer or loss than those of "
             "its task now; restore them, or run it again."
         )
-
-
-def _knows_environment(path: Path) -> bool:
-    """Whether the run was trained under the versions, device and flags of this process."""
-    trained = stores.read_env(path)["environments"]
-    return _conditions(stores.environment()) in [_conditions(found) for found in trained]
 
 
 def _conditions(environment: dict[str, Any]) -> str:

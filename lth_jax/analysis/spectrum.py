@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lth_jax import keys, landscape, trees
+from lth_jax import keys, landscape
 from lth_jax.analysis.arguments import (
     EXAMPLES,
     LEVELS,
@@ -17,17 +17,7 @@ from lth_jax.analysis.arguments import (
     check_known,
     checked,
 )
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    about,
-    arms_of,
-    basis,
-    converged,
-    keep,
-    levels_of,
-    require,
-)
+from lth_jax.analysis.measurement import About, Found, Measurement, Point, RunContext, about
 from lth_jax.coding.stored import Named, Stored, rewound
 from lth_jax.legal import Legal, whole
 from lth_jax.lottery import SAME_MASK, Result
@@ -113,16 +103,15 @@ def spectrum(
         be computed with these settings.
       store.StoreError: something in the store is damaged.
     """
-    require(run, on_device=True)
-    known = {"levels": levels_of(run), "arms": arms_of(run), "points": POINTS}
-    levels = levels or (0, *spread(known["levels"][1:], 3))
-    arms, points = arms or arms_of(run), points or POINTS
+    context = RunContext(run, "analysis.spectrum", "landscape", "lottery", on_device=True)
+    known = {"levels": context.levels, "arms": context.arms, "points": POINTS}
+    levels = levels or (0, *spread(context.levels[1:], 3))
+    arms, points = arms or context.arms, points or POINTS
     for name, asked in {"levels": levels, "arms": arms, "points": points}.items():
         check_known(name, asked, known[name])
     settings = Settings(examples, mode, k, steps, probes, surface)
-    instrument = Instrument(run, settings)
-    what = {**basis(run, "analysis.spectrum", "landscape", "lottery"), **settings._asdict()}
-    for one, found in _networks(run, levels, arms):
+    instrument = Instrument(context, settings)
+    for one, found in _networks(context, levels, arms):
         wanted = [("spectrum", point) for point in points if point in found]
         if surface and one.replicate == 0:
             wanted.append(("surface", "dense" if one.arm == DENSE else "retrained"))
@@ -130,23 +119,15 @@ def spectrum(
             labels = {"kind": kind, **about(one), "point": point}
             look = partial(_look, getattr(instrument, kind), found[point], labels, one.density)
             try:
-                keep(run, {**what, "network": one.key}, labels, look)
+                context.keep(labels, look, network=one.key, **settings._asdict())
             except landscape.NotFiniteError as error:
                 LOG.warning("left out: %s: %s", _named(labels), error)
     return Measurement(spectra, run)
 
 
-class MaskedNetwork(NamedTuple):
-    """One network at one point: parameters, state, and the mask of its support, by leaf name."""
-
-    params: Named
-    state: Named
-    mask: Named
-
-
 def places(
     one: Stored, dense: Stored, start: tuple[Named, Named] | None, arms: Collection[str]
-) -> dict[str, MaskedNetwork]:
+) -> dict[str, Point]:
     """The points of a network, by name.
 
     Args:
@@ -156,16 +137,16 @@ def places(
       arms: those of the run; a control with the mask of another arm leaves that arm the points
         that are the parent's.
     """
-    found = {} if start is None else {"start": MaskedNetwork(*start, one.mask)}
-    end = MaskedNetwork(one.params, one.state, one.mask)
+    found = {} if start is None else {"start": Point(*start, one.mask)}
+    end = Point(one.params, one.state, one.mask)
     if one.arm == DENSE:
         return found | {"dense": end}
     if SAME_MASK.get(one.arm) in arms:
         return {"retrained": end}
     masked = {name: leaf * one.mask[name] for name, leaf in dense.params.items()}
     return found | {
-        "dense_on_mask": MaskedNetwork(dense.params, dense.state, one.mask),
-        "masked": MaskedNetwork(masked, dense.state, one.mask),
+        "dense_on_mask": Point(dense.params, dense.state, one.mask),
+        "masked": Point(masked, dense.state, one.mask),
         "retrained": end,
     }
 
@@ -173,13 +154,11 @@ def places(
 class Instrument:
     """What all measurements on a run share: its loss, its examples, and two compiled programs."""
 
-    def __init__(self, run: Result, settings: Settings):
-        self._settings = settings
-        self._root = run.replicate_seeds.root
-        self._like = run.task.shapes
+    def __init__(self, context: RunContext, settings: Settings):
+        self._settings, self._root, self._trees = settings, context.root, context.trees
         dropout = keys.stream(self._root, "curvature") if settings.mode == "train" else None
-        self._loss = training_loss(run.task.trainer, dropout)
-        self._batches = first_blocks(run.task.data.train, settings.examples)
+        self._loss = training_loss(context.task.trainer, dropout)
+        self._batches = first_blocks(context.task.data.train, settings.examples)
         mean = mean_over(self._loss, self._batches)
         self._plane = jax.jit(
             lambda params, state, first, second, steps: landscape.over_plane(
@@ -187,10 +166,10 @@ class Instrument:
             )
         )
 
-    def spectrum(self, place: MaskedNetwork) -> tuple[About, About]:
+    def spectrum(self, place: Point) -> Found:
         """Both ends of the spectrum and its density: arrays and facts."""
         settings = self._settings
-        operator = hessian_at(self._loss, *self._trees(place), self._batches)
+        operator = hessian_at(self._loss, *self._trees(*place), self._batches)
         k = min(settings.k, operator.size)
         steps = max(settings.steps, 2 * k)
         start, probes = keys.stream(self._root, "lanczos"), keys.stream(self._root, "density")
@@ -201,9 +180,9 @@ class Instrument:
         arrays = {name: value for name, value in numbers.items() if name not in facts}
         return arrays, {name: numbers[name] for name in facts} | {"collapsed": ends.collapsed}
 
-    def surface(self, place: MaskedNetwork) -> tuple[About, About]:
+    def surface(self, place: Point) -> Found:
         """The loss on a grid along two random directions, normalised filter by filter."""
-        params, state, mask = self._trees(place)
+        params, state, mask = self._trees(*place)
         first, second = (
             landscape.filter_direction(keys.stream(self._root, "surface", i), params, mask)
             for i in (1, 2)
@@ -212,15 +191,8 @@ class Instrument:
         losses = self._plane(params, state, first, second, steps)
         return {"xs": steps, "ys": steps, "loss": np.asarray(losses)}, {}
 
-    def _trees(self, place: MaskedNetwork) -> tuple[Any, Any, Any]:
-        params, state = self._like
-        likes = (params, state, params)
-        named = zip(place, likes, strict=True)
-        params, state, mask = (trees.from_named(tree, like) for tree, like in named)
-        return params, state, mask
 
-
-def _look(look: Any, place: MaskedNetwork, labels: About, density: float) -> tuple[About, About]:
+def _look(look: Any, place: Point, labels: About, density: float) -> Found:
     try:
         arrays, facts = look(place)
     except landscape.NotFiniteError:
@@ -235,11 +207,11 @@ def _named(labels: About) -> str:
 
 
 def _networks(
-    run: Result, levels: Collection[int], arms: Sequence[str]
-) -> Iterator[tuple[Stored, dict[str, MaskedNetwork]]]:
+    context: RunContext, levels: Collection[int], arms: Sequence[str]
+) -> Iterator[tuple[Stored, dict[str, Point]]]:
     """Every converged network of some levels and arms with a converged parent, and its points."""
-    parents = {one.replicate: one for one in converged(run, (DENSE,))}
-    for one in converged(run, arms):
+    run, parents = context.run, {one.replicate: one for one in context.converged(DENSE)}
+    for one in context.converged(*arms):
         if one.level in levels and one.replicate in parents:
             start = rewound(run.store, run.info, one) if one.arm in (DENSE, TICKET) else None
-            yield one, places(one, parents[one.replicate], start, arms_of(run))
+            yield one, places(one, parents[one.replicate], start, context.arms)

@@ -9,28 +9,16 @@ import numpy as np
 
 from lth_jax import landscape, trees
 from lth_jax.analysis.arguments import CHUNK, LEVELS, AnalysisError, check_known, checked
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    basis,
-    converged,
-    keep,
-    levels_of,
-    require,
-)
-from lth_jax.coding.stored import Named, Stored, rewound
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext
+from lth_jax.coding.stored import Stored, rewound
 from lth_jax.keys import derive
 from lth_jax.legal import whole
 from lth_jax.lottery import Result
-from lth_jax.lottery.stability import between_children, member_at
-from lth_jax.population import Plan, train_population
-from lth_jax.population.segment import Member
+from lth_jax.lottery.stability import between_children
 from lth_jax.report import stability as room
-from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET, Batch
 
 RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
-Start = tuple[Stored, tuple[Named, Named]]
 
 
 @checked(levels=LEVELS, children=whole(2, 1000), points=whole(3, 10_000), chunk=CHUNK)
@@ -67,48 +55,43 @@ def stability(
     runs = [run] if isinstance(run, Result) else list(run)
     if len({one.store.root.resolve() for one in runs}) != 1:
         raise AnalysisError("`run` must be runs in one store; give `lottery.run` one `store`.")
-    for one in runs:
-        require(one, accuracy=True, on_device=True)
-        check_known("levels", levels or (), levels_of(one))
+    contexts = [
+        RunContext(
+            one,
+            "analysis.stability",
+            "landscape",
+            "lottery",
+            accuracy=True,
+            on_device=True,
+            listed_with=runs,
+        )
+        for one in runs
+    ]
+    for context in contexts:
+        check_known("levels", levels or (), context.levels)
     settings = {"children": children, "points": points, "chunk": chunk}
-    listed = [(one, i) for one in runs for i in levels or levels_of(one)]
-    found = [node for one, level in listed for node in _level(one, level, settings)]
-    for one in runs:
-        for key, labels in found:
-            add_analysis(one.path, key, labels)
+    for context in contexts:
+        for level in levels or context.levels:
+            networks = [o for o in context.converged(DENSE, TICKET) if o.level == level]
+            labels = {"kind": "stability", "level": level, "rewind": context.run.rewind_step}
+            measure = partial(_measured, context, networks, **settings)
+            if networks:
+                context.keep(labels, measure, networks=[o.key for o in networks], **settings)
     return Measurement(room, runs[-1])
 
 
-def _level(run: Result, level: int, settings: dict[str, int]) -> list[tuple[str, About]]:
-    """The node of one level of a run, and its labels; none if all its networks diverged."""
-    starts = [
-        (one, rewound(run.store, run.info, one))
-        for one in converged(run, (DENSE, TICKET))
-        if one.level == level
-    ]
-    if not starts:
-        return []
-    labels = {"kind": "stability", "level": level, "rewind": run.rewind_step}
-    networks = [one.key for one, _ in starts]
-    decided = basis(run, "analysis.stability", "landscape", "lottery")
-    what = {**decided, **settings, "networks": networks}
-    return [(keep(run, what, labels, partial(_measured, run, starts, **settings)), labels)]
-
-
 def _measured(
-    run: Result, starts: Sequence[Start], *, children: int, points: int, chunk: int
-) -> tuple[About, About]:
-    task = run.task
-    members = children_of(run, starts, children)
-    size = len(starts) * children
-    members, _, _ = train_population(
-        task.trainer,
-        members,
-        task.data.train,
-        task.data.validation,
-        plan=Plan(min(chunk or size, size)),
-        start=run.rewind_step,
-        stop=task.steps,
+    context: RunContext, networks: Sequence[Stored], *, children: int, points: int, chunk: int
+) -> Found:
+    run, task = context.run, context.task
+    starts = [Point(*rewound(run.store, run.info, one), one.mask) for one in networks]
+    members, _ = context.train(
+        [
+            context.member(start, derive(context.root, one.replicate, "child", i), one.replicate)
+            for one, start in zip(networks, starts, strict=True)
+            for i in range(children)
+        ],
+        chunk,
     )
     has_state = bool(jax.tree.leaves(members.state))
     renewal = renewal_of(task.data.train, task.batch_size) if has_state else None
@@ -124,26 +107,11 @@ def _measured(
         **{f"{split}_loss": np.asarray(found["loss"]) for split, found in lines.items()},
         **{f"{s}_error_barrier": landscape.barrier(values) for s, values in errors.items()},
     }
-    facts = {"density": starts[0][0].density, "replicates": [one.replicate for one, _ in starts]}
-    return arrays, facts
+    replicates = [one.replicate for one in networks]
+    return arrays, {"density": networks[0].density, "replicates": replicates}
 
 
 def renewal_of(data: Batch, size: int) -> Batch:
     """So many batches, leaves `[RENEWAL, size, ...]`; where the data are few they come again."""
     rows = np.arange(RENEWAL * size).reshape(RENEWAL, size) % len(jax.tree.leaves(data)[0])
     return trees.index(data, rows)
-
-
-def children_of(run: Result, starts: Sequence[Start], count: int) -> Member:
-    """The population: `count` members of each start, which differ in their data order alone."""
-    task = run.task
-    like = task.shapes
-    members = []
-    for one, (params, state) in starts:
-        point = (trees.from_named(params, like[0]), trees.from_named(state, like[1]))
-        mask = trees.from_named(one.mask, like[0])
-        for i in range(count):
-            data_key = derive(run.replicate_seeds.root, one.replicate, "child", i)
-            place = (*point, mask, data_key, one.replicate)
-            members.append(member_at(task.trainer, task.hyper, *place))
-    return trees.stack(members)

@@ -9,15 +9,7 @@ import numpy as np
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.analysis.arguments import checked
-from lth_jax.analysis.measurement import (
-    About,
-    Measurement,
-    about,
-    arms_of,
-    keep,
-    networks_of,
-    source,
-)
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Result
 from lth_jax.lottery.structure import structure_of
@@ -41,16 +33,15 @@ def units(run: Result) -> Measurement:
     Raises:
       store.StoreError: something in the store is damaged.
     """
-    code = source("analysis.units", "structure", "pruning")
-    what = {"source": code, "networks": networks_of(run)}
-    keep(run, what, {"kind": "units"}, partial(_described, run))
+    context = RunContext(run, "analysis.units", "lottery.structure", "pruning", "structure")
+    context.keep({"kind": "units"}, partial(_described, context), networks=context.networks)
     return Measurement(room, run)
 
 
-def _described(run: Result) -> tuple[About, About]:
-    found = structure_of(run.task)
+def _described(context: RunContext) -> Found:
+    found = structure_of(context.task)
     networks, alive, densities = [], [], []
-    for one in read_stored(run.store, run.path, arms_of(run)):
+    for one in read_stored(context.run.store, context.run.path, context.arms):
         flags, of_mask, of_paths = look(found, one)
         networks.append(about(one))
         alive.append(flags)
