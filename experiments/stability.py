@@ -51,6 +51,7 @@ def _rewound(config: ConfigDict, step: int) -> ConfigDict:
 
 
 def main() -> None:
+    """Runs the command."""
     given = [argument for argument in sys.argv[1:] if argument not in HELP]
     parser = Options("experiments.stability", str(__doc__))
     parser.option("rewind", LEVELS, (0, 20, 100, 400), "rewind steps")

@@ -1,7 +1,6 @@
 """How a run's networks behave on its test set, beyond their accuracy."""
 
 import functools
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -220,18 +219,14 @@ class Instrument:
 
     @functools.cached_property
     def _attends(self) -> bool:
-        """Whether the network is a Linen module with `train` that sows attention probabilities."""
-        if not (
-            isinstance(self._module, nn.Module)
-            and "train" in inspect.signature(self._module.__call__).parameters
-        ):
+        """Whether the network is a Linen module that sows attention probabilities."""
+        if not isinstance(self._module, nn.Module):
             return False
-        sown = jax.eval_shape(self._sown, *self._like, self._batch.x)
-        return any(name.endswith("/probabilities/0") for name in trees.names(sown))
-
-    def _sown(self, params: Any, state: Any, x: Any) -> Any:
-        variables = {"params": params, **state}
-        return self._module.apply(variables, x, train=False, mutable=["intermediates"])[1]
+        find = partial(models.attention_probabilities, self._module)
+        try:
+            return bool(jax.eval_shape(find, *self._like, self._batch.x))
+        except (TypeError, ValueError):  # its call has no `train`, or it sows none
+            return False
 
     def _count_classes(self) -> int:
         outputs = jax.eval_shape(self._logits, *self._like, self._batch.x)

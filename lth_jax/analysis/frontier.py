@@ -15,7 +15,7 @@ from lth_jax.lottery import Result, Task
 from lth_jax.measures.intervals import student_t
 from lth_jax.population.segment import evaluate
 from lth_jax.report import rates
-from lth_jax.report.tables import interval_cells
+from lth_jax.report.tables import interval_cells, summary_cells
 from lth_jax.types import DENSE, TICKET
 
 MOST_DRIFT = 0.01
@@ -168,6 +168,5 @@ def _summary(place: tuple[Any, ...], group: list[Row]) -> Row:
         **dict(zip(PLACE, place, strict=True)),
         **{name: float(np.mean(columns[name])) for name in QUANTITIES[:3]},
         **{f"file_bytes_{end}": size[end] for end in ("low", "high")},
-        **interval_cells(student_t(columns["accuracy"])),
-        "values": columns["accuracy"],
+        **summary_cells(columns["accuracy"]),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from lth_jax.lottery.stability import between_children
 from lth_jax.report import stability as room
 from lth_jax.types import DENSE, TICKET, Batch
 
+PACKAGES = ("analysis.stability", "landscape", "lottery")
 RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
 
 
@@ -55,18 +57,8 @@ def stability(
     runs = [run] if isinstance(run, Result) else list(run)
     if len({one.store.root.resolve() for one in runs}) != 1:
         raise AnalysisError("`run` must be runs in one store; give `lottery.run` one `store`.")
-    contexts = [
-        RunContext(
-            one,
-            "analysis.stability",
-            "landscape",
-            "lottery",
-            accuracy=True,
-            on_device=True,
-            listed_with=runs,
-        )
-        for one in runs
-    ]
+    required: Any = {"accuracy": True, "on_device": True, "listed_with": runs}
+    contexts = [RunContext(one, *PACKAGES, **required) for one in runs]
     for context in contexts:
         check_known("levels", levels or (), context.levels)
     settings = {"children": children, "points": points, "chunk": chunk}

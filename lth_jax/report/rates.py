@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from lth_jax.report.figures import legend, new, style
+from lth_jax.report.figures import COLORS, legend, new, style
 from lth_jax.report.plotting import ticker
 from lth_jax.report.tables import Row
 from lth_jax.store import records
@@ -26,7 +26,6 @@ CAPTIONS = {
 }
 FILE = "report/data/frontier.json"
 """Where a run keeps the points of its rate-accuracy frontier."""
-COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 LINES = {"tensor": "-", "channel": "--"}
 
 
