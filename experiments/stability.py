@@ -3,10 +3,9 @@
     python -m experiments.stability --config=experiments/configs/stability.py
         [--rewind 0,20,100,400] [--levels 0,2,4] [--children 2] [--points 11] [--chunk 0]
 
-For each rewind step the ladder of the config is run with that rewinding (or found finished); then
-at each level the network at the rewind step, under the level's mask, has children that differ in
-their data order alone. What is reported is the barrier on the lines between them. A command that
-was cut off continues; the picture is on the page of each of the runs.
+For each rewind step the ladder of the config is run with that rewinding (or found finished), then
+analysed by `lth_jax.analysis.stability`. A command that was cut off continues; the picture is on
+the page of each of the runs.
 """
 
 import copy
@@ -24,8 +23,10 @@ from experiments.options import Options
 from experiments.runner import run as run_ladder
 from lth_jax import analysis
 from lth_jax.analysis.arguments import LEVELS, check_known
+from lth_jax.legal import Legal
 
 DEFAULT = "experiments/configs/stability.py"
+STEPS = Legal("different steps, such as 0,20", lambda value: value and LEVELS.holds(value))
 
 
 def analyse_all(config: ConfigDict, steps: Sequence[int], **settings: Any) -> Path:
@@ -54,7 +55,7 @@ def main() -> None:
     """Runs the command."""
     given = [argument for argument in sys.argv[1:] if argument not in HELP]
     parser = Options("experiments.stability", str(__doc__))
-    parser.option("rewind", LEVELS, (0, 20, 100, 400), "rewind steps")
+    parser.option("rewind", STEPS, (0, 20, 100, 400), "rewind steps")
     names = parser.settings(analysis.stability)
     arguments, rest = parser.parse_known_args(given)
     asked = HELP[:1] if len(given) < len(sys.argv) - 1 else ()
