@@ -11,7 +11,7 @@ from lth_jax import coding, keys, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.identity import training_program
-from lth_jax.lottery.spec import Seeds
+from lth_jax.lottery.spec import Experiment, Seeds
 from lth_jax.lottery.table import Table, rendered
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
@@ -21,6 +21,7 @@ from lth_jax.report.display import headline_metric, level_table
 from lth_jax.store import RunInfo, Store, StoreError, files, find_run, read_config
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
+Folder = tempfile.TemporaryDirectory[str] | None
 ENDINGS = ("", "_final", "_early_stop")
 
 
@@ -97,7 +98,7 @@ class Result:
         store: Store,
         path: Path,
         task: Task,
-        temporary: tempfile.TemporaryDirectory[str] | None = None,
+        temporary: Folder = None,
         *,
         data: str | None = None,
         program: str | None = None,
@@ -105,6 +106,12 @@ class Result:
         self.path, self.store, self.task = Path(path), store, task
         self._temporary = temporary  # the folder lives as long as the result
         self._data, self._program = data, program
+
+    @classmethod
+    def of(cls, store: Store, path: Path, experiment: Experiment, temporary: Folder = None) -> Self:
+        """The result of an experiment that was trained into a run."""
+        data, program = experiment.identity.data, experiment.identity.training
+        return cls(store, path, experiment.task, temporary, data=data, program=program)
 
     @classmethod
     def open(cls, path: str | Path, task: Task, *, data: str | None = None) -> Self:

@@ -106,15 +106,7 @@ def run(
                 train_run(
                     experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds
                 )
-            identity = experiment.identity
-            return Result(
-                shelf,
-                held.path,
-                task,
-                temporary,
-                data=identity.data,
-                program=identity.training,
-            )
+            return Result.of(shelf, held.path, experiment, temporary)
     except stores.Interrupted as stopped:
         if stopped.signal == "SIGINT":  # what Ctrl-C raises in any notebook or script
             raise KeyboardInterrupt(stopped.code) from None
