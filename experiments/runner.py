@@ -17,7 +17,7 @@ from lth_jax import store as stores
 from lth_jax.lottery import Experiment, Result, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
 from lth_jax.population import DRIVERS, Plan, candidate_plans, widths_for
-from lth_jax.report import level_table, read_run, write_report
+from lth_jax.report import level_table, write_report
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
@@ -93,7 +93,7 @@ def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) 
     result = Result.of(store, path, planned)
     analysis.units(result)
     page = write_report(store, result.info)
-    rich.print(level_table(read_run(store, path)))
+    rich.print(level_table(result.record))
     print(f"page: {page}")
 
 

@@ -132,8 +132,7 @@ class Instrument:
         self.groups = _groups(groups, count)[:examples]
         self._like = task.shapes
         self._planted = None if planted is None else _kernels(planted, "it")
-        if planted is not None:
-            _kernels(self._like[0], "the network")
+        self._check_planted()
         self._logits = jax.jit(lambda *point: self._trainer.model.apply(*point, train=False)[0])
         self._gradient = jax.jit(jax.grad(self._loss))
         self.classes = self._count_classes()
@@ -241,6 +240,15 @@ class Instrument:
                 gates = kernel.shape[1] // kernel.shape[0]
                 for gate, radius in enumerate(spectra.spectral_radius(kernel, gates)):
                     yield f"spectral_radius/{name}/{gate}", float(radius)
+
+    def _check_planted(self) -> None:
+        if self._planted is not None:
+            shapes = _kernels(self._like[0], "the network")
+            first, second = (np.ones(leaf.shape, bool) for leaf in shapes)
+            try:
+                recovery.recovered((first, second), self._planted)
+            except ValueError as error:
+                raise AnalysisError(f"`planted` does not fit the network: {error}") from error
 
     def _recovered(self, subject: Subject) -> Scores:
         if self._planted is None:
