@@ -56,18 +56,13 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     return Finished(Result.open(info.path, task, data=loaded.fingerprint), experiment, loaded)
 
 
-def no_more(run: Finished) -> dict[str, Any]:
-    """Nothing of a run's config beside its task."""
-    return {}
-
-
 def run_analysis(
     module: str,
     description: str,
     measure: Callable[..., Measurement],
     argv: Sequence[str] | None = None,
     *,
-    further: Callable[[Finished], dict[str, Any]] = no_more,
+    further: Callable[[Finished], dict[str, Any]] = lambda run: {},
 ) -> int:
     """Measures a run as a command, draws its page, and prints the page's path.
 

@@ -56,7 +56,6 @@ def behaviour(
 
     Raises:
       AnalysisError: no network was trained to its end, or an argument does not fit the run.
-      store.StoreError: something in the store is damaged.
     """
     context = RunContext(run, "analysis.behaviour", "measures")
     instrument = Instrument(run.task, examples, groups, planted)
@@ -129,7 +128,12 @@ class Instrument:
         self._trainer, self._module = task.trainer, task.trainer.model.module
         self._batch: Batch = jax.tree.map(lambda a: a[:examples], task.data.test)
         count = len(jax.tree.leaves(task.data.test)[0])
-        self.groups = _groups(groups, count)[:examples]
+        of_all = np.zeros(count, int) if groups is None else np.asarray(groups)
+        if of_all.shape != (count,):
+            raise AnalysisError(
+                f"`groups` has shape {of_all.shape}; it must be ({count},), the test examples."
+            )
+        self.groups = of_all[:examples]
         self._like = task.shapes
         self._planted = None if planted is None else _kernels(planted, "it")
         self._check_planted()
@@ -207,7 +211,10 @@ class Instrument:
             time = next(iter(found.values())).shape[-1]
             visible = np.tril(np.ones((time, time), bool))
         speaks = {f"{layer}/out/kernel": p.shape[1] for layer, p in found.items()}
-        loss = partial(_at_state, self._loss, subject.state)
+
+        def loss(params: Any, batch: Batch) -> jax.Array:
+            return self._loss(params, subject.state, batch)
+
         importance = attention.head_importance(loss, subject.params, self._batch, speaks)
         for layer, p in found.items():
             entropy = attention.attention_entropy(p, visible)
@@ -261,15 +268,6 @@ class Instrument:
         }
 
 
-def _groups(groups: ArrayLike | None, count: int) -> NDArray[Any]:
-    found = np.zeros(count, int) if groups is None else np.asarray(groups)
-    if found.shape != (count,):
-        raise AnalysisError(
-            f"`groups` has shape {found.shape}; it must be ({count},), one for each test example."
-        )
-    return found
-
-
 def _kernels(tree: Any, what: str) -> tuple[Any, Any]:
     named = trees.to_named(tree)
     if not set(PLANTED) <= named.keys():
@@ -281,7 +279,3 @@ def _kernels(tree: Any, what: str) -> tuple[Any, Any]:
 
 def _same(outputs: jax.Array, logits: NDArray[np.float64]) -> bool:
     return outputs.shape == logits.shape and np.allclose(outputs, logits, rtol=1e-4)
-
-
-def _at_state(loss: Any, state: Any, params: Any, batch: Batch) -> jax.Array:
-    return loss(params, state, batch)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,26 +22,13 @@ MOST_DRIFT = 0.01
 """By how much an accuracy measured here may differ from the run's own: an argmax at a tie."""
 
 
-class Precision(NamedTuple):
-    """A precision as tables name it.
-
-    Attributes:
-      name: of the values' type.
-      scales: what shares a scale: a whole "tensor" or a "channel".
-      written: the precision itself.
-    """
-
-    name: str
-    scales: str
-    written: coding.Precision
-
-
-PRECISIONS = (
-    Precision("float32", "tensor", coding.exact()),
-    Precision("bfloat16", "tensor", coding.bfloat16()),
-    *(Precision(f"int{bits}", "tensor", coding.integers(bits)) for bits in (8, 4, 3, 2)),
-    *(Precision(f"int{bits}", "channel", coding.integers(bits, -1)) for bits in (4, 3, 2)),
-)
+PRECISIONS = {
+    ("float32", "tensor"): coding.exact(),
+    ("bfloat16", "tensor"): coding.bfloat16(),
+    **{(f"int{bits}", "tensor"): coding.integers(bits) for bits in (8, 4, 3, 2)},
+    **{(f"int{bits}", "channel"): coding.integers(bits, -1) for bits in (4, 3, 2)},
+}
+"""By the type of the values, and what shares a scale: a whole tensor or a channel."""
 
 PLACE = ("arm", "level", "density", "precision", "scales")
 QUANTITIES = ("mask_bytes", "values_bytes", "file_bytes", "accuracy")
@@ -67,7 +54,6 @@ def frontier(run: Result) -> Measurement:
     Raises:
       AnalysisError: the run has no accuracy, all of its networks diverged, or their accuracies are
         not those that the run found.
-      store.StoreError: something in the store is damaged.
     """
     context = RunContext(run, "analysis.frontier", "coding", accuracy=True)
     rates.write(run.path, run.info.config_hash, summaries(list(_seed_rows(context))))
@@ -88,12 +74,11 @@ def _seed_rows(context: RunContext) -> Iterator[Row]:
             partial(_measured, one, own[one.arm, one.level, one.replicate], accuracy),
             network=one.key,
             prunable=one.prunable,
-            precisions=PRECISIONS,
+            precisions=list(PRECISIONS.items()),
         )
-        for i, precision in enumerate(PRECISIONS):
-            named = {"precision": precision.name, "scales": precision.scales}
+        for i, (values, scales) in enumerate(PRECISIONS):
             numbers = {name: float(node.arrays[name][i]) for name in QUANTITIES}
-            yield {**about(one, "density"), **named, **numbers}
+            yield {**about(one, "density"), "precision": values, "scales": scales, **numbers}
 
 
 def tester(task: Task) -> Accuracy:
@@ -126,7 +111,7 @@ def measure(one: Stored, accuracy: Accuracy) -> list[tuple[float, ...]]:
         mask,
         one.params | one.state,
         prunable=one.prunable | dict.fromkeys(one.state, False),
-        precisions=[precision.written for precision in PRECISIONS],
+        precisions=list(PRECISIONS.values()),
     )
     return [(p.mask, p.values, p.file, accuracy(*_split(p.params, one.params))) for p in points]
 

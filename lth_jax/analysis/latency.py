@@ -43,7 +43,6 @@ def latency(run: Result, *, batch: int = 256, repeats: int = 50) -> Measurement:
     Raises:
       AnalysisError: the run has no accuracy, no network converged, or a small network computes
         something else.
-      store.StoreError: something in the store is damaged.
     """
     packages = ("analysis.latency", "analysis.timing", "structure")
     context = RunContext(run, *packages, accuracy=True)

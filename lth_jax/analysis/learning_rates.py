@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +32,6 @@ RATES = tuple(2.0**power for power in range(-5, 4))
 RATE = real(0, above=True)
 NO_STEP_SIZES = landscape.StepSizes(math.nan, math.nan, math.nan, False)
 T = TypeVar("T")
-
-
-class Settings(NamedTuple):
-    """What decides a sweep, besides the run; see `learning_rates`."""
-
-    rates: tuple[float, ...]
-    examples: int
-    chunk: int
 
 
 @checked(
@@ -82,7 +74,6 @@ def learning_rates(
     Raises:
       AnalysisError: the run lacks the level or has no accuracy, or its optimizer does not read the
         rate.
-      store.StoreError: something in the store is damaged.
     """
     if not run.task.reads_rate:
         raise AnalysisError(
@@ -93,7 +84,8 @@ def learning_rates(
     context = RunContext(run, *packages, accuracy=True, on_device=True)
     check_known("level", [level] if level else [], [i for i in context.levels if i])
     level = level or context.levels[-1]
-    settings = Settings(tuple(sorted(map(float, rates or RATES))), examples, chunk)
+    chosen = tuple(sorted(map(float, rates or RATES)))
+    settings: dict[str, Any] = {"rates": chosen, "examples": examples, "chunk": chunk}
     dense = read_stored(run.store, run.path, (DENSE,))
     starts = {one.replicate: rewound(run.store, run.info, one) for one in dense}
     for arm in ARMS:
@@ -101,15 +93,21 @@ def learning_rates(
         if mine := [one for one in context.converged(arm) if one.level == on]:
             labels = {"kind": "learning_rates", "arm": arm, "level": on}
             points = [Point(*starts[one.replicate], one.mask) for one in mine]
-            measure = partial(_measured, context, mine, points, settings)
-            context.keep(labels, measure, networks=[one.key for one in mine], **settings._asdict())
+            measure = partial(_measured, context, mine, points, **settings)
+            context.keep(labels, measure, networks=[one.key for one in mine], **settings)
     return Measurement(room, run)
 
 
 def _measured(
-    context: RunContext, networks: Sequence[Stored], points: Sequence[Point], settings: Settings
+    context: RunContext,
+    networks: Sequence[Stored],
+    points: Sequence[Point],
+    *,
+    rates: tuple[float, ...],
+    examples: int,
+    chunk: int,
 ) -> Found:
-    gauge = Gauge(context, settings.examples)
+    gauge = Gauge(context, examples)
     watched: list[list[tuple[float, str]]] = []
 
     def on_segment(step: int, members: Member, *_: Any) -> None:
@@ -119,15 +117,15 @@ def _measured(
     members = [
         context.member(point, data_keys[one.replicate], one.replicate, learning_rate=rate)
         for one, point in zip(networks, points, strict=True)
-        for rate in settings.rates
+        for rate in rates
     ]
-    trained, history = context.train(members, settings.chunk, on_segment)
-    shape = (len(networks), len(settings.rates))
+    trained, history = context.train(members, chunk, on_segment)
+    shape = (len(networks), len(rates))
     tracked, missing = _in_order(watched, len(history["step"]), shape)
     ends = [Point(one.params, one.state, one.mask) for one in networks]
     predicted = {name: gauge.predictions(at) for name, at in (("start", points), ("trained", ends))}
     arrays = {
-        "rates": np.array(settings.rates),
+        "rates": np.array(rates),
         "step": history["step"],
         "relative_sharpness": tracked,
         **_results(context.task, trained, shape),
@@ -142,7 +140,7 @@ def _measured(
         {"step": int(step), "replicate": replicate, "rate": rate, "reason": reason}
         for step, here in zip(history["step"], missing.tolist(), strict=True)
         for replicate, reasons in zip(replicates, here, strict=True)
-        for rate, reason in zip(settings.rates, reasons, strict=True)
+        for rate, reason in zip(rates, reasons, strict=True)
         if reason
     ] + [
         {"point": name, "replicate": replicate, "reason": reason}

@@ -11,6 +11,7 @@ from lth_jax.lottery import Result, Table
 from lth_jax.lottery.stability import member_at
 from lth_jax.population import Member, Plan, train_population
 from lth_jax.population.streaming import OnHost
+from lth_jax.report.tables import flat_rows
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import Info
 
@@ -38,8 +39,7 @@ class Measurement:
 
     def table(self) -> Table:
         """One row for each arm, level and metric: means over replicates with 95 % intervals."""
-        rows = self._room.rows(self.records) if self.records else []
-        return Table([{k: v for k, v in row.items() if k != "values"} for row in rows])
+        return Table(flat_rows(self._room.rows(self.records) if self.records else []))
 
     def figures(self) -> dict[str, Any]:
         """The Matplotlib figures by name, as on the run's page.

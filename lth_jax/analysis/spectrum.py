@@ -1,9 +1,9 @@
 """Curvature of a run's networks at named points: spectra of the Hessian, and loss surfaces."""
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from lth_jax.analysis.arguments import (
     check_known,
     checked,
 )
-from lth_jax.analysis.measurement import About, Found, Measurement, Point, RunContext, about
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about
 from lth_jax.coding.stored import Named, Stored, rewound
 from lth_jax.legal import Legal, whole
 from lth_jax.lottery import SAME_MASK, Result
@@ -101,7 +101,6 @@ def spectrum(
     Raises:
       AnalysisError: the run has no such level or arm, there is no such point, or a spectrum cannot
         be computed with these settings.
-      store.StoreError: something in the store is damaged.
     """
     context = RunContext(run, "analysis.spectrum", "landscape", "lottery", on_device=True)
     known = {"levels": context.levels, "arms": context.arms, "points": POINTS}
@@ -117,11 +116,14 @@ def spectrum(
             wanted.append(("surface", "dense" if one.arm == DENSE else "retrained"))
         for kind, point in wanted:
             labels = {"kind": kind, **about(one), "point": point}
-            look = partial(_look, getattr(instrument, kind), found[point], labels, one.density)
+            named = ", ".join(f"{name} {value}" for name, value in labels.items())
+            look = partial(_look, getattr(instrument, kind), found[point], one.density)
             try:
                 context.keep(labels, look, network=one.key, **settings._asdict())
             except landscape.NotFiniteError as error:
-                LOG.warning("left out: %s: %s", _named(labels), error)
+                LOG.warning("left out: %s: %s", named, error)
+            except ValueError as error:
+                raise AnalysisError(f"No {named}: {error}") from error
     return Measurement(spectra, run)
 
 
@@ -192,18 +194,9 @@ class Instrument:
         return {"xs": steps, "ys": steps, "loss": np.asarray(losses)}, {}
 
 
-def _look(look: Any, place: Point, labels: About, density: float) -> Found:
-    try:
-        arrays, facts = look(place)
-    except landscape.NotFiniteError:
-        raise
-    except ValueError as error:
-        raise AnalysisError(f"No {_named(labels)}: {error}") from error
+def _look(look: Callable[[Point], Found], place: Point, density: float) -> Found:
+    arrays, facts = look(place)
     return arrays, {"density": density, **facts}
-
-
-def _named(labels: About) -> str:
-    return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
 def _networks(

@@ -52,7 +52,6 @@ def stability(
 
     Raises:
       AnalysisError: a run lacks a level or has no accuracy, or the runs lie in different stores.
-      store.StoreError: something in the store is damaged.
     """
     runs = [run] if isinstance(run, Result) else list(run)
     if len({one.store.root.resolve() for one in runs}) != 1:

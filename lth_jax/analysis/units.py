@@ -1,7 +1,6 @@
 """Live units of a run's networks, and the weights that lie on a live path."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -29,9 +28,6 @@ def units(run: Result) -> Measurement:
 
     Returns:
       Live units and effective densities; latencies too, where they have been measured.
-
-    Raises:
-      store.StoreError: something in the store is damaged.
     """
     context = RunContext(run, "analysis.units", "lottery.structure", "pruning", "structure")
     context.keep({"kind": "units"}, partial(_described, context), networks=context.networks)
@@ -50,7 +46,15 @@ def _described(context: RunContext) -> Found:
         "alive": {g.name: np.array([flags[g.name] for flags in alive]) for g in found.groups},
         "density": np.array(densities, np.float32),
     }
-    return arrays, {"networks": networks, **drawing(found)}
+    groups = [
+        {
+            "name": group.name,
+            "units": group.units,
+            "slots": [[slot.leaf, slot.axis, slot.indices.shape[1]] for slot in group.slots],
+        }
+        for group in found.groups
+    ]
+    return arrays, {"networks": networks, "groups": groups}
 
 
 def look(found: st.Structure, one: Stored) -> tuple[dict[str, np.ndarray], float, float]:
@@ -60,18 +64,3 @@ def look(found: st.Structure, one: Stored) -> tuple[dict[str, np.ndarray], float
     live = st.live_units(found, mask)
     on_path = jax.tree.map(np.logical_and, mask, st.expand(found, live))
     return live, float(masks.density(mask, prunable)), float(masks.density(on_path, prunable))
-
-
-def drawing(found: st.Structure) -> dict[str, Any]:
-    """The groups as JSON: who is tied to whom."""
-    return {
-        "leaves": [{"name": name, "shape": list(shape)} for name, shape in found.shapes.items()],
-        "groups": [
-            {
-                "name": group.name,
-                "units": group.units,
-                "slots": [[slot.leaf, slot.axis, slot.indices.shape[1]] for slot in group.slots],
-            }
-            for group in found.groups
-        ],
-    }

@@ -192,7 +192,7 @@ class Result:
         if metric is not None:
             chosen = self._metric(metric)
             rows = [row for row in rows if row["metric"] == chosen]
-        return Table([{k: v for k, v in row.items() if k != "values"} for row in rows])
+        return Table(rows_of.flat_rows(rows))
 
     def seeds(self) -> Table:
         """One row for each network and metric: arm, level, replicate, density and value."""

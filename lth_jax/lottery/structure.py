@@ -1,5 +1,6 @@
-"""Removable units of a task's network."""
+"""A task's network as it computes in testing, and its removable units."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,13 +20,19 @@ def structure_of(task: Task) -> st.Structure:
     >>> [(group.name, group.units) for group in structure_of(task).groups]
     [('layers_0/bias:0', 3)]
     """
-    model, example = task.trainer.model, task.example
-    params, state = task.shapes
-    if jax.tree.leaves(state):
-        key = keys.stream(keys.from_seed(0), "state")  # any: the structure is the same
-        state = jax.jit(lambda key, x: model.init(key, x)[1])(key, example)
+    return st.find_groups(evaluation(task), task.shapes[0], task.example)
 
-    def apply(params: Any, x: Any) -> Any:
-        return model.apply(params, state, x, train=False)[0]
 
-    return st.find_groups(apply, params, example)
+def evaluation(task: Task) -> Callable[[Any, Any], Any]:
+    """`(params, x) -> outputs` of the network as it computes in testing, its state as it begins."""
+    model, state = task.trainer.model, initial_state(task)
+    return lambda params, x: model.apply(params, state, x, train=False)[0]
+
+
+def initial_state(task: Task) -> Any:
+    """The state of the network at an initialisation of its own."""
+    _, state = task.shapes
+    if not jax.tree.leaves(state):
+        return state
+    init, key = task.trainer.model.init, keys.stream(keys.from_seed(0), "state")
+    return jax.jit(lambda key, x: init(key, x)[1])(key, task.example)

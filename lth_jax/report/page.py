@@ -71,7 +71,7 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     for name, room in MEASURED.items():
         if (found := room.read(store, run.path)) is not None:
             drawn |= room.draw(found)
-            data[name] = _flat_rows(room.rows(found))
+            data[name] = tables.flat_rows(room.rows(found))
     pictures = {
         f"figures/{name}.{kind}": figures.image(figure, kind)
         for name, figure in drawn.items()
@@ -126,11 +126,6 @@ def _data(run: RunRecord) -> dict[str, list[tables.Row]]:
         "overlaps": tables.overlap_rows(run),
         "curves": tables.curve_rows(run),
     }
-
-
-def _flat_rows(rows: list[tables.Row]) -> list[tables.Row]:
-    """Rows without their lists of values, which no CSV holds."""
-    return [{k: v for k, v in row.items() if k != "values"} for row in rows]
 
 
 def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:

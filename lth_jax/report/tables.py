@@ -156,6 +156,11 @@ def or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def flat_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows without their lists of values, which no CSV holds."""
+    return [{name: cell for name, cell in row.items() if name != "values"} for row in rows]
+
+
 def summary_cells(values: Sequence[float] | NDArray[Any]) -> Row:
     """`interval_cells` of the values' mean, and `values`, None for NaN."""
     return interval_cells(student_t(values)) | {"values": [or_none(value) for value in values]}

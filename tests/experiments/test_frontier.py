@@ -63,9 +63,9 @@ def seed_row(**changes):
 @pytest.mark.slow
 def test_dense_parents_and_tickets_stand_at_every_precision(rows):
     assert [(r["arm"], r["level"], r["precision"], r["scales"]) for r in rows] == [
-        (arm, level, p.name, p.scales)
+        (arm, level, *precision)
         for arm, level in (("dense", 0), ("ticket", 1))
-        for p in module.PRECISIONS
+        for precision in module.PRECISIONS
     ]
     assert all(row["replicates"] == 2 and row["low"] <= row["mean"] <= row["high"] for row in rows)
 
@@ -86,12 +86,10 @@ def test_bytes_are_those_of_real_files(rows, run):
     info = store.find_run(run.parent, run.name)
     shelf = store.Store(run.parent)
     tickets = [find_stored(shelf, info, arm="ticket", level=1, replicate=i) for i in range(2)]
-    for precision in module.PRECISIONS:
-        [row] = [
-            r for r in rows if (r["arm"], r["precision"], r["scales"]) == ("ticket", *precision[:2])
-        ]
+    for names, precision in module.PRECISIONS.items():
+        [row] = [r for r in rows if (r["arm"], r["precision"], r["scales"]) == ("ticket", *names)]
         files = [
-            coding.encode(t.mask, t.params, prunable=t.prunable, precision=precision.written)
+            coding.encode(t.mask, t.params, prunable=t.prunable, precision=precision)
             for t in tickets
         ]
         assert row["file_bytes"] == np.mean([len(file) for file in files])
@@ -125,8 +123,8 @@ def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch):
 
 @pytest.mark.slow
 def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, capsys):
-    precisions = [*module.PRECISIONS, module.PRECISIONS[0]]  # as if nothing were measured yet
-    monkeypatch.setattr(module, "PRECISIONS", precisions)
+    one = {("float32", "tensor"): coding.exact()}  # as if nothing were measured yet
+    monkeypatch.setattr(module, "PRECISIONS", one)
     monkeypatch.setattr(module, "tester", lambda task: lambda params, state: 1.0)
     assert frontier.main([run.name, "--root", str(run.parent)]) == 2
     err = capsys.readouterr().err
