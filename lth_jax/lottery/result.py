@@ -2,7 +2,6 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -38,8 +37,9 @@ class StoredTicket:
       trained: its weights after training, 0 where the mask is False.
     """
 
-    def __init__(self, store: Store, path: Path, stored: Stored, like: Params):
-        self._store, self._path, self._stored, self._like = store, path, stored, like
+    def __init__(self, result: "Result", stored: Stored):
+        self._result, self._stored = result, stored  # a temporary store lives as long as either
+        like = result.task.shapes[0]
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
         self.mask: Mask = trees.from_named(stored.mask, like)
@@ -53,12 +53,8 @@ class StoredTicket:
         Raises:
           store.StoreError: of a control, which may start from others.
         """
-        values, _ = rewound(self._store, self._info, self._stored)
-        return apply_mask(self.mask, trees.from_named(values, self._like))
-
-    @property
-    def _info(self) -> Any:
-        return find_run(self._path.parent, str(self._path))
+        values, _ = rewound(self._result.store, self._result.info, self._stored)
+        return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
         self,
@@ -74,9 +70,8 @@ class StoredTicket:
           values: `"rewound"`, the weights that the ticket starts from, or `"trained"`.
           precision: how values are stored; exactly by default.
         """
-        data = encode_stored(
-            self._store, self._info, self._stored, values=values, precision=precision
-        )
+        origin = self._result.store, self._result.info
+        data = encode_stored(*origin, self._stored, values=values, precision=precision)
         files.write(Path(path), data, make_folder=False)
 
     def __repr__(self) -> str:
@@ -159,15 +154,13 @@ class Result:
     @cached_property
     def data_fingerprint(self) -> str:
         """The SHA-256 of the task's data."""
-        return data_fingerprint(*self.task.data) if self._data is None else self._data
+        return self._data or data_fingerprint(*self.task.data)
 
     @cached_property
     def program(self) -> str:
         """The fingerprint of how the task's members begin, train and are evaluated."""
-        if self._program is not None:
-            return self._program
-        task = self.task
-        return training_program(task.trainer, task.data, task.hyper, self.replicate_seeds.root)
+        task, root = self.task, self.replicate_seeds.root
+        return self._program or training_program(task.trainer, task.data, task.hyper, root)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -246,15 +239,14 @@ class Result:
           store.StoreError: there is no such network, or it diverged.
         """
         one = find_stored(self.store, self.info, arm=arm, level=level, replicate=replicate)
-        return StoredTicket(self.store, self.path, one, self.task.shapes[0])
+        return StoredTicket(self, one)
 
     def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
         """All networks of an arm at a level, by replicate; diverged ones are left out."""
-        found: Iterator[Stored] = read_stored(self.store, self.path, (arm,))
+        found = read_stored(self.store, self.path, (arm,))
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
-        like = self.task.shapes[0]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
-        return [StoredTicket(self.store, self.path, one, like) for one in by_replicate]
+        return [StoredTicket(self, one) for one in by_replicate]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:
