@@ -105,4 +105,5 @@ def _measured(
 def renewal_of(data: Batch, size: int) -> Batch:
     """So many batches, leaves `[RENEWAL, size, ...]`; where the data are few they come again."""
     rows = np.arange(RENEWAL * size).reshape(RENEWAL, size) % len(jax.tree.leaves(data)[0])
-    return trees.index(data, rows)
+    found: Batch = trees.index(data, rows)
+    return found
