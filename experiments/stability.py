@@ -30,11 +30,7 @@ STEPS = Legal("different steps, such as 0,20", lambda value: value and LEVELS.ho
 
 
 def analyse_all(config: ConfigDict, steps: Sequence[int], **settings: Any) -> Path:
-    """Runs the ladder at every rewind step, analyses all, and lists all barriers with every run.
-
-    Returns:
-      The page of the last run, with the picture of all rewind steps.
-    """
+    """Runs the ladder at every rewind step and analyses all; returns the page of the last run."""
     runs = []
     for step in steps:
         cell = _rewound(config, step)

@@ -105,13 +105,7 @@ class Subject(NamedTuple):
 
 
 class Instrument:
-    """What is measured on every network of a task, with the programs that this takes.
-
-    Args:
-      task: what the networks were trained on.
-      examples: how many test examples to look at, the first ones.
-      groups: as of `behaviour`.
-      planted: as of `behaviour`.
+    """What is measured on every network of a task; arguments are those of `behaviour`.
 
     Attributes:
       groups: the group of each of these examples.

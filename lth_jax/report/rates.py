@@ -38,13 +38,7 @@ class Rates(TypedDict):
 
 
 def write(path: str | Path, config_hash: str, rows: list[Row]) -> None:
-    """Keeps the points of a run's rate-accuracy frontier.
-
-    Args:
-      path: the run's folder.
-      config_hash: of its configuration.
-      rows: one per arm, level and precision.
-    """
+    """Keeps the points of a run's frontier, one row per arm, level and precision."""
     path = Path(path).absolute()
     facts = {"run": path.name, "config_hash": config_hash, "rows": rows}
     records.write(path / FILE, path.name, facts)
