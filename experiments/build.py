@@ -21,6 +21,7 @@ from lth_jax.lottery import (
     Task,
     make_experiment,
     named,
+    structure_of,
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
@@ -139,11 +140,11 @@ def _method(options: ConfigDict) -> Builder | None:
 def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
     """The network's units where the ladder removes or refills them, else None."""
     if experiment.prune.granularity == units.UNITS:
-        found = units.chosen(units.structure_of(task), experiment.prune)
+        found = units.chosen(structure_of(task), experiment.prune)
         units.check_multiple(experiment.prune.unit_multiple, found)
         return found
     refills = set(experiment.controls) & set(REFILL_CONTROLS)
-    return units.structure_of(task) if refills else None
+    return structure_of(task) if refills else None
 
 
 def _what_competes(

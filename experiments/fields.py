@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 
 from experiments import teachers, trainers, units
 from experiments.flags import UserError, nearest
-from experiments.legal import FLAG, Legal, mapping, one_of, real, several, shown, text, whole
+from experiments.legal import FLAG, mapping, one_of, shown, text
 from experiments.parts import part_of
 from experiments.schedules import SCOPES
 from lth_jax import models
 from lth_jax.data import sources
 from lth_jax.keys import SEEDS
+from lth_jax.legal import Legal, real, several, whole
 from lth_jax.lottery import CONTROLS, REFILL_CONTROLS, REGROUP_CONTROLS, UNIT_CONTROLS
 from lth_jax.lottery import rewind as rewinding
 from lth_jax.population import DRIVERS, LOSSES, LR_SCHEDULES, METRICS, OPTIMIZERS

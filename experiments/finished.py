@@ -1,9 +1,10 @@
-"""A finished run, opened again to measure its networks: its config, its data and its store."""
+"""Commands that measure a finished run: its config becomes a `Result`, options become arguments."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from inspect import getdoc
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -12,43 +13,26 @@ from experiments import build, checks
 from experiments.configs import base
 from experiments.fields import FIELDS
 from experiments.flags import UserError, ending_by_signal, one_line, saved_config
-from experiments.legal import whole
+from experiments.messages import by_fields
 from experiments.options import Options
 from lth_jax import store as stores
+from lth_jax.analysis import AnalysisError, Measurement
 from lth_jax.data import Dataset
-from lth_jax.lottery import Seeds, Task, training_program
-from lth_jax.population import Plan
+from lth_jax.lottery import Result
 
 
 class Finished(NamedTuple):
     """A finished run.
 
     Attributes:
-      info: its name, status and folder.
-      store: where its nodes lie.
+      result: the run, with the task of its config.
       experiment: its config, as the config file made it.
-      task: what it trained, its data on the device.
-      seeds: its seeds.
       loaded: its data set, as arrays of the host.
-      program: the fingerprint of how its config's networks begin, train and are evaluated today.
     """
 
-    info: stores.RunInfo
-    store: stores.Store
+    result: Result
     experiment: ConfigDict
-    task: Task
-    seeds: Seeds
     loaded: Dataset
-    program: str
-
-    @property
-    def basis(self) -> dict[str, Any]:
-        """What decides a measurement besides its settings and its networks; a part of its key."""
-        return {
-            "data": self.loaded.fingerprint,
-            "program": self.program,
-            "environment": stores.environment(),
-        }
 
 
 def open_finished(machine: ConfigDict, name: str) -> Finished:
@@ -59,63 +43,53 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
       name: the run: its folder, its name, or a unique beginning of it.
 
     Raises:
-      UserError: if the run is not finished, its data cannot be loaded, or its config stands for
-        another network, optimizer or loss than when it was trained.
+      UserError: if the run is not finished, or its data cannot be loaded.
       StoreError: if there is no such run, or something in it is damaged.
     """
     info = stores.find_run(machine.workdir, name)
     if info.status != "finished":
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
-    folder = Path(info.path)
-    experiment = saved_config(folder)
+    experiment = saved_config(info.path)
     checks.check(experiment)
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
-    task, seeds = build.task(experiment, loaded), build.seeds(experiment)
-    program = training_program(task.trainer, task.data, task.hyper, seeds.root)
-    _check_unchanged(folder, program)
-    store = stores.Store(folder.resolve().parent)
-    return Finished(info, store, experiment, task, seeds, loaded, program)
+    task = build.task(experiment, loaded)
+    return Finished(Result.open(info.path, task, data=loaded.fingerprint), experiment, loaded)
 
 
-def require_accuracy(run: Finished, what: str) -> None:
-    """Raises `UserError` if the run has no accuracy, for instance of a regression."""
-    metrics = run.task.trainer.metrics
-    if "accuracy" not in metrics:
-        raise UserError(
-            f"{run.info.run} has the metrics {', '.join(metrics)}; {what} needs 'accuracy'."
-        )
+def run_analysis(
+    module: str,
+    description: str,
+    measure: Callable[..., Measurement],
+    argv: Sequence[str] | None = None,
+    *,
+    further: Callable[[Finished], dict[str, Any]] = lambda run: {},
+) -> int:
+    """Measures a run as a command, draws its page, and prints the page's path.
 
+    Args:
+      module: what `python -m` runs.
+      description: for `--help`, before that of the analysis.
+      measure: an analysis of `lth_jax.analysis`; its settings are the options.
+      argv: the arguments of the command line.
+      further: checks a run, and returns arguments that its config decides.
 
-def _check_unchanged(folder: Path, program: str) -> None:
-    """Raises `UserError` if the run was trained by another program under the same conditions.
-
-    Other versions, devices or flags may lower the same functions to other text, so that under those
-    nothing can be compared.
+    Returns:
+      The exit code: 2 for what the user can mend.
     """
-    environments = stores.read_env(folder)["environments"]
-    if stores.content_key(_conditions(stores.environment())) not in [
-        stores.content_key(_conditions(found)) for found in environments
-    ]:
-        return
-    identity = stores.read_identity(folder) or {}
-    if identity.get("training") != program:
-        raise UserError(
-            f"{folder.name} was trained with another network, optimizer or loss than those that "
-            "its config names now; restore them, or run the config again."
-        )
-
-
-def _conditions(environment: dict[str, Any]) -> list[Any]:
-    device = {name: environment["device"][name] for name in ("platform", "kind")}
-    return [environment["versions"], device, environment["numerics"]]
-
-
-def parser_for(module: str, description: str) -> Options:
-    """A command line that names a run and says where its data are."""
-    parser = Options(module, description)
+    about, _, _ = (getdoc(measure) or "").partition("\nArgs:")
+    parser = Options(module, f"{description}\n{about}")
     parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
     add_folders(parser)
-    return parser
+    names = parser.settings(measure)
+
+    def work() -> str:
+        arguments = parser.parse_args(argv)
+        run = open_finished(machine_of(arguments), arguments.run)
+        with naming_options(names):
+            measure(run.result, **{n: getattr(arguments, n) for n in names}, **further(run))
+        return str(run.result.report())
+
+    return exit_code(work)
 
 
 def add_folders(parser: Options) -> None:
@@ -137,33 +111,14 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
     return machine
 
 
-def whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Reads `"0,3,7"`, the text of the option `--name`; anything else is a `UserError`."""
+@contextlib.contextmanager
+def naming_options(names: Sequence[str]) -> Iterator[None]:
+    """Within the block an `AnalysisError` is a `UserError` that names options, not arguments."""
     try:
-        return tuple(int(part) for part in text.split(",") if part)
-    except ValueError as error:
-        raise UserError(
-            f"`--{name}` is '{text}'; it must be whole numbers such as 0,3,7."
-        ) from error
-
-
-CHUNK = whole(0)
-"""Legal values of `--chunk`; 0: all members at once."""
-EXAMPLES = whole(1)
-"""Legal values of `--examples`."""
-
-
-def plan_of(members: int, chunk: int) -> Plan:
-    """So many members at a time, or all of them at once if `chunk` is 0."""
-    return Plan(min(chunk or members, members))
-
-
-def check_known(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
-    """Raises `UserError` unless all that is asked for is there."""
-    for one in asked:
-        if one not in known:
-            there = ", ".join(map(str, known))
-            raise UserError(f"`--{name}` is {one}; the run has {there}.")
+        yield
+    except AnalysisError as error:
+        message = by_fields(str(error), {name: f"--{name}" for name in names})
+        raise UserError(message) from error
 
 
 def exit_code(work: Callable[[], Any]) -> int:

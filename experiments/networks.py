@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments import parts
 from experiments.flags import UserError, nearest
-from experiments.legal import FLAG, Legal, real, shown, whole
+from experiments.legal import FLAG, shown
 from experiments.messages import by_fields
 from lth_jax import data, models
+from lth_jax.legal import Legal, real, whole
 from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.types import Model
 

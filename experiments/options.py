@@ -1,11 +1,15 @@
 """Options of commands without a config: each with legal values, and mistakes in one sentence."""
 
 import argparse
+import contextlib
+import re
 from collections.abc import Callable
+from inspect import getdoc
 from typing import Any, NoReturn
 
 from experiments.flags import UserError, nearest
-from experiments.legal import Legal, shown
+from experiments.legal import shown
+from lth_jax.legal import Legal
 
 
 class Options(argparse.ArgumentParser):
@@ -24,11 +28,20 @@ class Options(argparse.ArgumentParser):
         )
 
     def option(self, name: str, legal: Legal, default: Any, help: str) -> None:
-        """Adds `--name`, whose values have the type of the default."""
-        words = f"{help}: {legal.words}; default {default!r}".replace("%", "%%")
-        self.add_argument(
-            f"--{name}", type=reader(legal, type(default)), default=default, help=words
-        )
+        """Adds `--name`, whose values have the type of the default; several have commas."""
+        many = default is None or isinstance(default, tuple)
+        usual = "" if default is None else f"; default {default!r}"
+        kind = several if many else type(default)
+        words = f"{help}: {legal.words}{usual}".replace("%", "%%")
+        self.add_argument(f"--{name}", type=reader(legal, kind), default=default, help=words)
+
+    def settings(self, analysis: Any) -> tuple[str, ...]:
+        """Adds an option for each setting of an analysis; its docstring describes them."""
+        about = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", getdoc(analysis) or "", re.M))
+        for name, legal in analysis.options.items():
+            help = " ".join(about[name].split()).rstrip(".")
+            self.option(name, legal, analysis.__wrapped__.__kwdefaults__[name], help)
+        return tuple(analysis.options)
 
     def error(self, message: str) -> NoReturn:
         """Raises `UserError` with one sentence."""
@@ -41,6 +54,22 @@ class Options(argparse.ArgumentParser):
         raise UserError(" ".join(named.split()))
 
 
+def several(text: str) -> tuple[Any, ...]:
+    """Values with commas between them: integers, numbers or names.
+
+    >>> several("3,0.1,ticket")
+    (3, 0.1, 'ticket')
+    """
+    return tuple(_one(part) for part in text.split(",") if part)
+
+
+def _one(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """What reads the text of an option.
 
@@ -48,7 +77,7 @@ def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
       legal: its values.
       kind: makes a value of text.
 
-    >>> from experiments.legal import whole
+    >>> from lth_jax.legal import whole
     >>> reader(whole(1), int)("3")
     3
     """
@@ -59,7 +88,8 @@ def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
         except ValueError:
             value = text
         if not legal.holds(value):
-            raise argparse.ArgumentTypeError(f"is {shown(value)}; it must be {legal.words}.")
+            found = shown(text if isinstance(value, tuple) else value)
+            raise argparse.ArgumentTypeError(f"is {found}; it must be {legal.words}.")
         return value
 
     return read

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from experiments.flags import UserError, listed
-from experiments.legal import Legal
+from lth_jax.legal import Legal
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
 

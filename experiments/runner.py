@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 from experiments import build, checks
 from experiments import machine as machines
 from experiments.flags import UserError
-from experiments.live_units import describe
 from experiments.messages import user_errors
+from lth_jax import analysis
 from lth_jax import store as stores
-from lth_jax.lottery import Experiment, Task, check_ladder, level_sizes
+from lth_jax.lottery import Experiment, Result, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
 from lth_jax.population import DRIVERS, Plan, candidate_plans
-from lth_jax.report import level_table, read_run, write_report
+from lth_jax.report import level_table, write_report
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
@@ -75,7 +75,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                     save_seconds=machine.save_seconds,
                     note=machines.compilations,
                 )
-            team.on_leader(lambda: _show(machine, run.path, planned.task, done))
+            team.on_leader(lambda: _show(machine, run.path, planned, done))
             return run.path
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error
@@ -91,14 +91,15 @@ def _experiment(config: ConfigDict) -> Experiment:
     return planned
 
 
-def _show(machine: ConfigDict, path: Path, task: Task, was_done: bool) -> None:
+def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) -> None:
     """Writes the page of a finished run, and prints its table."""
     if was_done:
         print(f"{path.name} is finished already; here is its result.")
     store = stores.Store(machine.workdir)
-    describe(store, path, task)
-    page = write_report(store, stores.find_run(machine.workdir, str(path)))
-    rich.print(level_table(read_run(store, path)))
+    result = Result.of(store, path, planned)
+    analysis.units(result)
+    page = write_report(store, result.info)
+    rich.print(level_table(result.record))
     print(f"page: {page}")
 
 

@@ -13,6 +13,7 @@ from experiments.flags import UserError
 from lth_jax import keys, trees
 from lth_jax import structure as st
 from lth_jax.lottery import Task
+from lth_jax.lottery.structure import evaluation, initial_state
 from lth_jax.pruning import criteria
 from lth_jax.types import Batch, Key
 
@@ -47,14 +48,13 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     make, taken = parts.choose("prune.criterion", name, criteria.CRITERIA), takes(name)
     if {"mask", "params"} <= taken:
         return make
-    example = jax.tree.map(lambda leaf: leaf[:1], task.data.train.x)
     if "inputs" in taken:
         _check_inputs(name, task)
     offered: dict[str, Callable[[], Any]] = {  # made on demand: some draw an initialisation
-        "loss": lambda: _score_loss(task, example),
-        "forward": lambda: _forward(task, example),
-        "example": lambda: example,
-        "inputs": lambda: _inputs(name, module, task, example),
+        "loss": lambda: _score_loss(task),
+        "forward": lambda: evaluation(task),
+        "example": lambda: task.example,
+        "inputs": lambda: _inputs(name, module, task),
         "structure": lambda: found,
     }
     given = {key: value() for key, value in offered.items() if key in taken}
@@ -69,20 +69,15 @@ def stream(purpose: str) -> Key:
     return keys.stream(keys.from_seed(0), purpose)
 
 
-def _score_loss(task: Task, example: Any) -> Callable[[Any, Batch], jax.Array]:
+def _score_loss(task: Task) -> Callable[[Any, Batch], jax.Array]:
     """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
-    state, dropout = _state(task, example), stream("score")
+    state, dropout = initial_state(task), stream("score")
 
     def loss(params: Any, batch: Batch) -> jax.Array:
         out, _ = task.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
         return jnp.mean(task.trainer.loss(out, batch.y))
 
     return loss
-
-
-def _state(task: Task, example: Any) -> Any:
-    """The state of the network at an initialisation of its own."""
-    return task.trainer.model.init(stream("state"), example)[1]
 
 
 def _check_inputs(name: str, task: Task) -> None:
@@ -95,20 +90,14 @@ def _check_inputs(name: str, task: Task) -> None:
         )
 
 
-def _forward(task: Task, example: Any) -> Callable[[Any, Any], Any]:
-    """The network as it computes when it is tested, as at its initialisation."""
-    state = _state(task, example)
-    return lambda params, x: task.trainer.model.apply(params, state, x, train=False)[0]
-
-
-def _inputs(name: str, module: Any, task: Task, example: Any) -> Any:
+def _inputs(name: str, module: Any, task: Task) -> Any:
     """What the weights of the network read in training: `criteria.linen_inputs`."""
     if not isinstance(module, nn.Module):
         raise UserError(
             f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known "
             "for Linen modules alone, and `model.name` is of another framework."
         )
-    state, dropout = _state(task, example), stream("score")
+    state, dropout = initial_state(task), stream("score")
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:
         variables, rngs = {"params": params, **state}, {"dropout": dropout}

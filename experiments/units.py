@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -17,7 +16,6 @@ from lth_jax.lottery import (
     REFILL_CONTROLS,
     REGROUP_CONTROLS,
     UNIT_CONTROLS,
-    Task,
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.models.layers import Initialization
@@ -102,26 +100,11 @@ def fan_of(module: Any) -> st.Fan:
     return fan
 
 
-def structure_of(task: Task) -> st.Structure:
-    """The removable units among the parameters of a network, as it computes when it is tested."""
-    model = task.trainer.model
-    example = task.example
-    params, state = task.shapes
-    if jax.tree.leaves(state):
-        key = scoring.stream("state")
-        state = jax.jit(lambda key, x: model.init(key, x)[1])(key, example)
-
-    def apply(params: Any, x: Any) -> Any:
-        return model.apply(params, state, x, train=False)[0]
-
-    return st.find_groups(apply, params, example)
-
-
 def chosen(structure: st.Structure, options: ConfigDict) -> st.Structure:
     """The groups that a config prunes.
 
     Args:
-      structure: from `structure_of`.
+      structure: from `lottery.structure_of`.
       options: the `prune` part of an experiment.
 
     Raises:

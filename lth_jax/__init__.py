@@ -40,6 +40,7 @@ from lth_jax.pruning.transforms import (
 
 if TYPE_CHECKING:
     from lth_jax import (
+        analysis,
         coding,
         data,
         landscape,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 _LATER = {
     name: (f"lth_jax.{name}", None)
     for name in (
-        "coding data landscape lottery measures models population report structure".split()
+        "analysis coding data landscape lottery measures models population report structure".split()
     )
 } | {"save_ticket": ("lth_jax.coding", "save"), "load_ticket": ("lth_jax.coding", "load")}
 
@@ -83,6 +84,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Events",
     "__version__",
+    "analysis",
     "apply_mask",
     "coding",
     "collapsed",

@@ -280,14 +280,14 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
     """The problems of what is in a run's folder, but no part of the run: frontier and tickets."""
     from lth_jax import coding
     from lth_jax.coding.ticket_file import naming
-    from lth_jax.report.levels import RATES, read_rates
+    from lth_jax.report import rates
     from lth_jax.store import CorruptError, files
     from lth_jax.store.verify import Problem
 
     try:
-        read_rates(path)
+        rates.read(None, path)
     except CorruptError as error:
-        yield Problem(path / RATES, str(error), lambda: files.discard(path / RATES))
+        yield Problem(path / rates.FILE, str(error), lambda: files.discard(path / rates.FILE))
     for ticket in sorted(path.rglob("*.ticket")):
         try:
             with naming(ticket):

@@ -59,8 +59,10 @@ class Model(NamedTuple):
       apply: `(params, state, x, *, key=None, train) -> (out, state)`; `key` feeds dropout and is
         needed only with `train=True`.
       layouts: `x -> layouts` of the kernels (`lth_jax.layouts`), where the adapter finds them.
+      module: the Linen module that the functions are made of; None for other frameworks.
     """
 
     init: Callable[..., tuple[Params, Any]]
     apply: Callable[..., tuple[Any, Any]]
     layouts: Callable[[Any], Mapping[str, Any]] | None = None
+    module: Any = None

@@ -13,6 +13,7 @@ FLOORS = {
     "types": 0,
     "extras": 0,
     "keys": 0,
+    "legal": 0,
     "registry": 0,
     "store": 0,
     "text": 0,
@@ -29,6 +30,7 @@ FLOORS = {
     "population": 5,
     "cli": 5,
     "lottery": 6,
+    "analysis": 7,
 }
 FORBIDDEN = ("absl", "ml_collections", "experiments", "tests")
 

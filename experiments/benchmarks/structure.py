@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.timing import alternated
 from lth_jax import structure as st
+from lth_jax.analysis.timing import alternated
 from lth_jax.models import NETWORKS, ResNet, from_linen
 from lth_jax.types import Model
 

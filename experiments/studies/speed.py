@@ -10,11 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.latency import Shrinker
 from experiments.studies.study_runner import StudyRunner
-from experiments.timing import alternated
 from lth_jax import store as stores
 from lth_jax import structure as st
+from lth_jax.analysis.latency import Shrinker
+from lth_jax.analysis.timing import alternated
 from lth_jax.coding.stored import Stored
 
 

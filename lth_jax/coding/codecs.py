@@ -1,8 +1,8 @@
 """Codes for masks, and the shortest of them for a given mask.
 
 Every code is a `Codec`: `plan` counts the bits that it would take and can write them,
-`decode` reads them back. A code never holds the leaf's shape or how many entries are kept; whoever stores it does.
-Decoding uses integers only.
+`decode` reads them back. A code never holds the leaf's shape or how many entries are kept; the
+ticket file does. Decoding uses integers only.
 """
 
 import math

@@ -208,8 +208,8 @@ def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -
     if name not in layouts:
         raise ValueError(
             f"{purpose} needs the layout of '{name}', of shape {shape}: which of its axes are "
-            "inputs and outputs; pass `layouts` (from lth_jax.layouts.of_linen, of_nnx, of_equinox, of_haiku "
-            "or by_name), or mark the leaf as not prunable."
+            "inputs and outputs; pass `layouts` (from lth_jax.layouts.of_linen, of_nnx, "
+            "of_equinox, of_haiku or by_name), or mark the leaf as not prunable."
         )
     return layouts[name]
 

@@ -24,7 +24,7 @@ from lth_jax.lottery.member_table import (
 )
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.result import Result, StoredTicket, Table
+from lth_jax.lottery.result import Result, StoredTicket
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
@@ -37,6 +37,8 @@ from lth_jax.lottery.spec import (
     level_sizes,
 )
 from lth_jax.lottery.specs import Spec, imp, make_ladder, one_shot, sparse_training
+from lth_jax.lottery.structure import structure_of
+from lth_jax.lottery.table import Table
 from lth_jax.population.task import Task
 from lth_jax.registry import import_modules
 from lth_jax.types import Splits
@@ -81,6 +83,7 @@ __all__ = [
     "run",
     "run_ladder",
     "sparse_training",
+    "structure_of",
     "timeline",
     "training_program",
 ]

@@ -7,7 +7,7 @@ is trained beside the ticket as a further member.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
@@ -33,20 +33,11 @@ class Control(Protocol):
         """Returns the control's mask and the point it starts from."""
 
 
-def reinit(
-    mask: Mask,
-    dense: TrainState,
-    fresh: TrainState,
-    *,
-    key: Key,
-    prunable: Prunable,
-    layouts: Layouts | None = None,
-) -> tuple[Mask, TrainState]:
+def reinit(mask: Mask, dense: TrainState, fresh: TrainState, **_: Any) -> tuple[Mask, TrainState]:
     """The ticket's mask on newly drawn weights: is the initialisation what wins?
 
     (Frankle and Carbin 2019, "random reinitialisation".)
     """
-    del dense, key, prunable, layouts
     return mask, fresh
 
 
@@ -68,20 +59,13 @@ def layerwise_shuffle(
 
 
 def random_mask(
-    mask: Mask,
-    dense: TrainState,
-    fresh: TrainState,
-    *,
-    key: Key,
-    prunable: Prunable,
-    layouts: Layouts | None = None,
+    mask: Mask, dense: TrainState, fresh: TrainState, *, key: Key, prunable: Prunable, **_: Any
 ) -> tuple[Mask, TrainState]:
     """The ticket's weights under a mask drawn at random over the whole network.
 
     The total number of weights is kept, the numbers per layer are not: is anything in the mask
     better than chance, its layer proportions included?
     """
-    del fresh, layouts
     return shuffle_globally(key, mask, prunable=prunable), dense
 
 
@@ -128,15 +112,8 @@ def random_units(structure: st.Structure) -> Control:
     """
 
     def control(
-        mask: Mask,
-        dense: TrainState,
-        fresh: TrainState,
-        *,
-        key: Key,
-        prunable: Prunable,
-        layouts: Layouts | None = None,
+        mask: Mask, dense: TrainState, fresh: TrainState, *, key: Key, prunable: Prunable, **_: Any
     ) -> tuple[Mask, TrainState]:
-        del fresh, layouts
         return st.random_units(structure, key, mask, prunable), dense
 
     return control
@@ -152,18 +129,10 @@ def coarsened(coarsen: Callable[..., Mask], then: Control | None = None) -> Cont
     """
 
     def control(
-        mask: Mask,
-        dense: TrainState,
-        fresh: TrainState,
-        *,
-        key: Key,
-        prunable: Prunable,
-        layouts: Layouts | None = None,
+        mask: Mask, dense: TrainState, fresh: TrainState, **inputs: Any
     ) -> tuple[Mask, TrainState]:
-        twin = coarsen(mask, prunable, layouts=layouts)
-        if then is None:
-            return twin, dense
-        return then(twin, dense, fresh, key=key, prunable=prunable, layouts=layouts)
+        twin = coarsen(mask, inputs["prunable"], layouts=inputs.get("layouts"))
+        return then(twin, dense, fresh, **inputs) if then else (twin, dense)
 
     return control
 

@@ -1,79 +1,27 @@
 """The result of a run: tables with intervals, figures, and tickets as files."""
 
 import importlib.util
-import io
 import tempfile
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import rich.console
-import rich.table
-
-from lth_jax import coding, extras, trees
+from lth_jax import coding, keys, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
+from lth_jax.data.datasets import fingerprint as data_fingerprint
+from lth_jax.lottery.identity import training_program
+from lth_jax.lottery.spec import Experiment, Seeds
+from lth_jax.lottery.table import Table, rendered
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
-from lth_jax.store import Store, StoreError, files, find_run
+from lth_jax.store import RunInfo, Store, StoreError, files, find_run, read_config
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
+Folder = tempfile.TemporaryDirectory[str] | None
 ENDINGS = ("", "_final", "_early_stop")
-
-
-class Table(Sequence[dict[str, Any]]):
-    """Rows of a result; shown as a table, in notebooks as HTML.
-
-    Args:
-      rows: dictionaries with the same keys.
-    """
-
-    def __init__(self, rows: Sequence[dict[str, Any]]):
-        self._rows = list(rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return Table(self._rows[index]) if isinstance(index, slice) else self._rows[index]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def to_pandas(self) -> Any:
-        """The rows as a `pandas.DataFrame`.
-
-        Raises:
-          lth_jax.extras.MissingExtraError: pandas is not installed.
-        """
-        return extras.lazy("pandas", "`to_pandas`").DataFrame(self._rows)
-
-    def to_arrow(self) -> Any:
-        """The rows as a `pyarrow.Table`.
-
-        Raises:
-          lth_jax.extras.MissingExtraError: PyArrow is not installed.
-        """
-        return extras.lazy("pyarrow", "`to_arrow`").Table.from_pylist(self._rows)
-
-    def _rich(self) -> rich.table.Table:
-        names = list(self._rows[0]) if self._rows else []
-        table = rich.table.Table(*names)
-        for row in self._rows:
-            table.add_row(*(_shown(row[name]) for name in names))
-        return table
-
-    def __repr__(self) -> str:
-        return _rendered(self._rich())
-
-    def _repr_html_(self) -> str:
-        names = list(self._rows[0]) if self._rows else []
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in names) + "</tr>"
-            for row in self._rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 class StoredTicket:
@@ -89,8 +37,9 @@ class StoredTicket:
       trained: its weights after training, 0 where the mask is False.
     """
 
-    def __init__(self, store: Store, path: Path, stored: Stored, like: Params):
-        self._store, self._path, self._stored, self._like = store, path, stored, like
+    def __init__(self, result: "Result", stored: Stored):
+        self._result, self._stored = result, stored  # a temporary store lives as long as either
+        like = result.task.shapes[0]
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
         self.mask: Mask = trees.from_named(stored.mask, like)
@@ -104,12 +53,8 @@ class StoredTicket:
         Raises:
           store.StoreError: of a control, which may start from others.
         """
-        values, _ = rewound(self._store, self._info, self._stored)
-        return apply_mask(self.mask, trees.from_named(values, self._like))
-
-    @property
-    def _info(self) -> Any:
-        return find_run(self._path.parent, str(self._path))
+        values, _ = rewound(self._result.store, self._result.info, self._stored)
+        return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
         self,
@@ -125,9 +70,8 @@ class StoredTicket:
           values: `"rewound"`, the weights that the ticket starts from, or `"trained"`.
           precision: how values are stored; exactly by default.
         """
-        data = encode_stored(
-            self._store, self._info, self._stored, values=values, precision=precision
-        )
+        origin = self._result.store, self._result.info
+        data = encode_stored(*origin, self._stored, values=values, precision=precision)
         files.write(Path(path), data, make_folder=False)
 
     def __repr__(self) -> str:
@@ -140,6 +84,8 @@ class Result:
 
     Attributes:
       path: the run's folder.
+      store: holds the run's nodes.
+      task: what the run trained.
     """
 
     def __init__(
@@ -147,18 +93,29 @@ class Result:
         store: Store,
         path: Path,
         task: Task,
-        temporary: tempfile.TemporaryDirectory[str] | None = None,
+        temporary: Folder = None,
+        *,
+        data: str | None = None,
+        program: str | None = None,
     ):
-        self.path, self._store, self._task = Path(path), store, task
+        self.path, self.store, self.task = Path(path), store, task
         self._temporary = temporary  # the folder lives as long as the result
+        self._data, self._program = data, program
 
     @classmethod
-    def open(cls, path: str | Path, task: Task) -> Self:
+    def of(cls, store: Store, path: Path, experiment: Experiment, temporary: Folder = None) -> Self:
+        """The result of an experiment that was trained into a run."""
+        data, program = experiment.identity.data, experiment.identity.training
+        return cls(store, path, experiment.task, temporary, data=data, program=program)
+
+    @classmethod
+    def open(cls, path: str | Path, task: Task, *, data: str | None = None) -> Self:
         """The result of a run that `lottery.run` has finished, in this process or another.
 
         Args:
           path: the run's folder, `Result.path`.
           task: what it trained; the shapes of the network's parameters are read.
+          data: the fingerprint of the task's data, where it is known; computed when it is needed.
 
         Raises:
           store.StoreError: there is no run, it is not finished, or it is damaged.
@@ -167,9 +124,9 @@ class Result:
         info = find_run(Path(path).parent, str(path))
         if info.status != "finished":
             raise StoreError(f"{info.run} is {info.status}; only a finished run has a result.")
-        found = cls(Store(Path(path).resolve().parent), Path(path), task)
+        found = cls(Store(Path(path).resolve().parent), Path(path), task, data=data)
         shapes = {name: leaf.shape for name, leaf in trees.to_named(task.shapes[0]).items()}
-        one = next(read_stored(found._store, found.path, (DENSE,)))
+        one = next(read_stored(found.store, found.path, (DENSE,)))
         stored = {name: leaf.shape for name, leaf in one.params.items()}
         if stored != shapes:
             raise ValueError(
@@ -177,10 +134,38 @@ class Result:
             )
         return found
 
+    @property
+    def info(self) -> RunInfo:
+        """The run's name, status and folder."""
+        return find_run(self.path.parent, str(self.path))
+
+    @cached_property
+    def replicate_seeds(self) -> Seeds:
+        """The run's independent seeds."""
+        config = read_config(self.path)
+        shared = config["train"].get("shared_order", False)
+        return Seeds(keys.from_seed(config["seed"]), config["replicates"], shared)
+
+    @cached_property
+    def rewind_step(self) -> int:
+        """The step to which the ladder rewinds."""
+        return int(read_config(self.path)["rewind"]["step"])
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """The SHA-256 of the task's data."""
+        return self._data or data_fingerprint(*self.task.data)
+
+    @cached_property
+    def program(self) -> str:
+        """The fingerprint of how the task's members begin, train and are evaluated."""
+        task, root = self.task, self.replicate_seeds.root
+        return self._program or training_program(task.trainer, task.data, task.hyper, root)
+
     @cached_property
     def record(self) -> RunRecord:
         """Everything that tables and figures are made of."""
-        return read_run(self._store, self.path)
+        return read_run(self.store, self.path)
 
     @property
     def metrics(self) -> list[str]:
@@ -200,7 +185,7 @@ class Result:
         if metric is not None:
             chosen = self._metric(metric)
             rows = [row for row in rows if row["metric"] == chosen]
-        return Table([{k: v for k, v in row.items() if k != "values"} for row in rows])
+        return Table(rows_of.flat_rows(rows))
 
     def seeds(self) -> Table:
         """One row for each network and metric: arm, level, replicate, density and value."""
@@ -240,7 +225,7 @@ class Result:
 
     def report(self) -> Path:
         """Writes the run's page, pictures and tables into its folder; returns the page's path."""
-        return write_report(self._store, find_run(self.path.parent, str(self.path)))
+        return write_report(self.store, self.info)
 
     def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> StoredTicket:
         """One network.
@@ -253,17 +238,15 @@ class Result:
         Raises:
           store.StoreError: there is no such network, or it diverged.
         """
-        info = find_run(self.path.parent, str(self.path))
-        one = find_stored(self._store, info, arm=arm, level=level, replicate=replicate)
-        return StoredTicket(self._store, self.path, one, self._task.shapes[0])
+        one = find_stored(self.store, self.info, arm=arm, level=level, replicate=replicate)
+        return StoredTicket(self, one)
 
     def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
         """All networks of an arm at a level, by replicate; diverged ones are left out."""
-        found: Iterator[Stored] = read_stored(self._store, self.path, (arm,))
+        found = read_stored(self.store, self.path, (arm,))
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
-        like = self._task.shapes[0]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
-        return [StoredTicket(self._store, self.path, one, like) for one in by_replicate]
+        return [StoredTicket(self, one) for one in by_replicate]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:
@@ -272,7 +255,7 @@ class Result:
         raise ValueError(f"`metric` is {name!r}; there are {', '.join(self.metrics)}.")
 
     def __repr__(self) -> str:
-        return _rendered(level_table(self.record))
+        return rendered(level_table(self.record))
 
     def _repr_html_(self) -> str:
         metric = headline_metric(self.record)
@@ -282,13 +265,3 @@ class Result:
 
             picture = figures.image(self.figure(metric), "svg").decode()
         return (self.table(metric) if metric else self.table())._repr_html_() + picture
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _rendered(table: rich.table.Table) -> str:
-    file = io.StringIO()
-    rich.console.Console(file=file, width=120).print(table)
-    return file.getvalue().rstrip()

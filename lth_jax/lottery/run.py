@@ -108,7 +108,7 @@ def run(
                 train_run(
                     experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds
                 )
-            return Result(shelf, held.path, task, temporary)
+            return Result.of(shelf, held.path, experiment, temporary)
     except stores.Interrupted as stopped:
         if stopped.signal == "SIGINT":  # what Ctrl-C raises in any notebook or script
             raise KeyboardInterrupt(stopped.code) from None
@@ -135,8 +135,7 @@ def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
         "hyper": dict(task.hyper),
         "seed": seed,
         "replicates": experiment.seeds.replicates,
-        "shared_order": experiment.seeds.shared_order,
-        "steps": ladder.stop,
+        "train": {"steps": ladder.stop, "shared_order": experiment.seeds.shared_order},
         "prune": {
             "criterion": name_of(spec.criterion),
             "densities": [d if isinstance(d, float | int) else str(d) for d in spec.densities],

@@ -159,6 +159,12 @@ class Task:
         return jax.tree.map(lambda leaf: leaf[:1], self.data.train.x)
 
     @property
+    def batch_size(self) -> int:
+        """Training examples per step."""
+        rows = jax.eval_shape(lambda key: self.trainer.order(key, 0, 1), jax.random.key(0))
+        return int(rows.shape[1])
+
+    @property
     def shapes(self) -> Any:
         """The shapes of the network's parameters and state."""
         return jax.eval_shape(self.trainer.model.init, jax.random.key(0), self.example)
@@ -211,8 +217,7 @@ class Task:
 
     def __repr__(self) -> str:
         examples = len(jax.tree.leaves(self.data.train.y)[0])
-        rows = jax.eval_shape(lambda key: self.trainer.order(key, 0, 1), jax.random.key(0))
-        size = f"{examples:,} training examples, {self.steps:,} steps of {rows.shape[1]}"
+        size = f"{examples:,} training examples, {self.steps:,} steps of {self.batch_size}"
         return f"Task({self.name}, {size})"
 
 

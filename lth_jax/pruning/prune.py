@@ -86,8 +86,8 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
       the kernels' axes; `key`, `batches` and `initial` reach the criterion as they are. Raises
       `TypeError` for leaves that are not floating-point and for a count that is no whole number,
       `ValueError` for a mask or scores of another structure, for a count that does not fit the
-      scope, for a kernel without the layout that the granularity needs, and, where values can be read, for
-      live scores that are NaN, infinite, or all equal while some of them are to be kept.
+      scope, for a kernel without the layout that the granularity needs, and, where values can be
+      read, for live scores that are NaN, infinite, or all equal while some of them are to be kept.
 
     Raises:
       TypeError: a part is of another kind, for instance a builder that was not called.

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.fairness import accuracy
-from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import LOOKS, Look, density_axis, legend, looks, panes, ranged, style
 from lth_jax.report.plotting import blank, ticker
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
@@ -103,8 +102,7 @@ def rows(found: Behaviour) -> list[Row]:
     metrics = found.scores | _counts(found)
     return [
         {"arm": arm, "level": level, "density": _density(found, chosen), "metric": metric}
-        | interval_cells(student_t(values[chosen]))
-        | {"values": [or_none(value) for value in values[chosen]]}
+        | summary_cells(values[chosen])
         for (arm, level), chosen in _places(found).items()
         for metric, values in metrics.items()
     ]

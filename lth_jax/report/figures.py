@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Floats = NDArray[Any]
 
 SIZE = (4.8, 3.6)
+COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,

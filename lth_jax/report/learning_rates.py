@@ -13,7 +13,7 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
 from lth_jax.report.figures import legend, looks, new, panes, style
 from lth_jax.report.plotting import mpl
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE
@@ -76,8 +76,7 @@ def rows(found: Sequence[Sweep]) -> list[Row]:
     """
     return [
         {"arm": one.arm, "level": one.level, "density": one.density, "metric": metric, "rate": rate}
-        | interval_cells(student_t(values))
-        | {"values": [or_none(value) for value in values]}
+        | summary_cells(values)
         for one in found
         for metric, rate, values in _numbers(one)
     ]

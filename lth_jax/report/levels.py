@@ -2,30 +2,18 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.overlap import Overlap, between_members
-from lth_jax.store import records
 from lth_jax.store.errors import CorruptError
 from lth_jax.store.listing import RunInfo, find_run
 from lth_jax.store.members import read_entry
 from lth_jax.store.nodes import Node, Store
 from lth_jax.store.run_files import read_config, read_env, read_levels
 from lth_jax.types import DENSE, TICKET
-
-RATES = "report/data/frontier.json"
-"""Where a run keeps the points of its rate-accuracy frontier."""
-
-
-class Rates(TypedDict):
-    """The file of the frontier."""
-
-    run: str
-    config_hash: str
-    rows: list[dict[str, Any]]
 
 
 class Member(NamedTuple):
@@ -91,8 +79,6 @@ class RunRecord(NamedTuple):
       environments: versions and devices, one entry per change of them.
       plan: how the work was divided; None before it is recorded.
       levels: the levels finished so far.
-      rates: what its networks take on disk and how accurate they are then, one entry per arm, level
-        and precision, from `RATES`; none before that was measured.
     """
 
     info: RunInfo
@@ -100,7 +86,6 @@ class RunRecord(NamedTuple):
     environments: list[dict[str, Any]]
     plan: Any
     levels: tuple[Level, ...]
-    rates: list[dict[str, Any]]
 
     @property
     def arms(self) -> list[str]:
@@ -135,31 +120,7 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
         environments=env["environments"],
         plan=env["plan"],
         levels=levels,
-        rates=read_rates(path),
     )
-
-
-def write_rates(path: str | Path, config_hash: str, rows: list[dict[str, Any]]) -> None:
-    """Keeps the points of a run's rate-accuracy frontier.
-
-    Args:
-      path: the run's folder.
-      config_hash: of its configuration.
-      rows: one per arm, level and precision.
-    """
-    path = Path(path).absolute()
-    facts = {"run": path.name, "config_hash": config_hash, "rows": rows}
-    records.write(path / RATES, path.name, facts)
-
-
-def read_rates(path: str | Path) -> list[dict[str, Any]]:
-    """What `write_rates` kept; none before that was measured.
-
-    Raises:
-      CorruptError: if the file is damaged.
-    """
-    path = Path(path).absolute()
-    return records.read(path / RATES, path.name, Rates)["rows"] if (path / RATES).exists() else []
 
 
 def prunable_names(meta: dict[str, Any]) -> list[str]:

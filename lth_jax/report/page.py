@@ -28,6 +28,7 @@ from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run
 
 MEASURED: dict[str, Any] = {
+    "frontier": rates,
     "spectra": spectra,
     "learning_rates": learning_rates,
     "stability": stability,
@@ -40,9 +41,6 @@ CAPTIONS: dict[str, str] = {
     "early_stop_step": "Step of the smallest validation loss: earlier is faster learning.",
     "leaf_density": "What the tickets keep of each prunable leaf: mean and range over replicates.",
     "mask_overlap": "How far the tickets of two replicates agree: mean and range over pairs.",
-    "frontier": "Bytes of a whole ticket file against the accuracy of what it decodes to, beside "
-    "dense networks stored alike: means and 95 % intervals over replicates. Ringed: no other mean "
-    "is smaller and at least as accurate.",
     "curves": "Mean and 95 % band over replicates; the dense parent is dashed.",
     "test": "Mean and 95 % band over replicates; the dense parent is the dashed line.",
 } | {name: text for room in MEASURED.values() for name, text in room.CAPTIONS.items()}
@@ -69,11 +67,11 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     """
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"
-    drawn, data = figures.draw(record) | rates.draw(record), _data(record)
+    drawn, data = figures.draw(record), _data(record)
     for name, room in MEASURED.items():
         if (found := room.read(store, run.path)) is not None:
             drawn |= room.draw(found)
-            data[name] = _flat_rows(room.rows(found))
+            data[name] = tables.flat_rows(room.rows(found))
     pictures = {
         f"figures/{name}.{kind}": picture
         for name, figure in drawn.items()
@@ -127,13 +125,7 @@ def _data(run: RunRecord) -> dict[str, list[tables.Row]]:
         "leaves": tables.leaf_rows(run),
         "overlaps": tables.overlap_rows(run),
         "curves": tables.curve_rows(run),
-        "frontier": _flat_rows(run.rates),
     }
-
-
-def _flat_rows(rows: list[tables.Row]) -> list[tables.Row]:
-    """Rows without their lists of values, which no CSV holds."""
-    return [{k: v for k, v in row.items() if k != "values"} for row in rows]
 
 
 def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:

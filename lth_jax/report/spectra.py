@@ -16,7 +16,7 @@ from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.display import percent
 from lth_jax.report.figures import Look, density_axis, legend, looks, panes, spread, style
 from lth_jax.report.plotting import mpl
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
@@ -112,8 +112,7 @@ def rows(found: Spectra) -> list[Row]:
     return [
         dict(zip(("arm", "level", "density", "point"), place, strict=True))
         | {"metric": metric}
-        | interval_cells(student_t(values))
-        | {"values": [or_none(value) for value in values]}
+        | summary_cells(values)
         for place, group in groups.items()
         for metric, values in _metrics(group).items()
     ]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
-from lth_jax.report.figures import legend, new, style
+from lth_jax.report.figures import COLORS, legend, new, style
 from lth_jax.report.plotting import ticker
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
 
@@ -26,7 +26,6 @@ CAPTIONS = {
     "the dotted line a network counts as stable (Frankle et al., 2020).",
 }
 STABLE = 2.0  # percent
-COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 METRICS = ("test_error_barrier", "train_error_barrier")
 
 
@@ -61,8 +60,7 @@ def rows(found: Sequence[Stability]) -> list[Row]:
     """One row per level, rewind step and metric: mean over replicates with a 95 % interval."""
     return [
         {"level": one.level, "density": one.density, "rewind": one.rewind, "metric": metric}
-        | interval_cells(student_t(values))
-        | {"values": [or_none(value) for value in values]}
+        | summary_cells(values)
         for one in found
         for metric in METRICS
         for values in [_by_replicate(one, metric)]

@@ -1,8 +1,11 @@
 """A run's numbers as tables: one row per seed, summaries with intervals, paired differences."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from lth_jax.extras import lazy
 from lth_jax.measures.intervals import Interval, paired_difference, student_t
@@ -106,10 +109,7 @@ def summary_rows(run: RunRecord) -> list[Row]:
             for metric in level.results if arm in level.arms else ():
                 values = list(_by_replicate(level, arm, metric).values())
                 place = {"arm": arm, "level": level.level, "density": level.density}
-                numbers = interval_cells(student_t(values)) | {
-                    "values": [or_none(v) for v in values]
-                }
-                rows.append(place | {"metric": metric} | numbers)
+                rows.append(place | {"metric": metric} | summary_cells(values))
     return rows
 
 
@@ -154,6 +154,16 @@ def csv_bytes(rows: list[Row]) -> bytes:
 def or_none(value: float) -> float | None:
     """A number as a table holds it: None for what is not finite."""
     return float(value) if math.isfinite(value) else None
+
+
+def flat_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows without their lists of values, which no CSV holds."""
+    return [{name: cell for name, cell in row.items() if name != "values"} for row in rows]
+
+
+def summary_cells(values: Sequence[float] | NDArray[Any]) -> Row:
+    """`interval_cells` of the values' mean, and `values`, None for NaN."""
+    return interval_cells(student_t(values)) | {"values": [or_none(value) for value in values]}
 
 
 def interval_cells(interval: Interval) -> Row:

@@ -9,9 +9,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from lth_jax.measures.intervals import student_t
 from lth_jax.report.display import percent
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
@@ -136,8 +135,7 @@ def rows(found: Units) -> list[Row]:
             "level": level,
             "density": float(np.mean(densities[arm, level])),
             "metric": metric,
-            **interval_cells(student_t(values)),
-            "values": [or_none(value) for value in values],
+            **summary_cells(values),
         }
         for values_of in tables
         for (arm, level, metric), values in values_of.items()

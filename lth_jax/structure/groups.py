@@ -185,8 +185,8 @@ def find_groups(
     """The removable units of `apply(params, *args)`, read off its jaxpr.
 
     Every index of every axis of every value is an atom; each primitive's rule gives the atoms that
-    hang together and those that must stay; the connected components that hold parameters and nothing that
-    must stay are the units. Nothing is computed: shapes are enough. What must stay: the axes of
+    hang together and those that must stay; the connected components that hold parameters and nothing
+    that must stay are the units. Nothing is computed: shapes are enough. What must stay: the axes of
     `args`, of the results (see `pin_outputs`), and whatever a primitive without a rule touches.
     The idea of a dependency graph of units is from DepGraph (Fang et al., 2023).
 

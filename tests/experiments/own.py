@@ -9,8 +9,6 @@ from flax import nnx
 
 from lth_jax.pruning import methods, scopes
 
-RNG = np.random.default_rng(0)
-
 
 class Net(nn.Module):
     width: int = 6
@@ -36,7 +34,7 @@ def eqx_net(width=6, *, key):
 
 
 def data(examples=80):
-    x = RNG.normal(size=(examples, 5)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(examples, 5)).astype(np.float32)
     return x, np.arange(examples) % 3
 
 

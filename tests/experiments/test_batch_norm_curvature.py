@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 
 from experiments import learning_rates, runner, spectrum, stability
 from lth_jax import store
+from lth_jax.analysis.spectrum import MODES
+from lth_jax.analysis.stability import RENEWAL, renewal_of
 from lth_jax.coding.stored import read_stored
 from lth_jax.store.analyses import analyses
 from lth_jax.types import Batch
@@ -45,7 +47,7 @@ def nodes(run, kind):
 def test_spectra_differ_by_the_mode_of_the_statistics(run):
     options = ["--examples=30", "--steps=12", "--k=1", "--probes=2", "--surface=0", "--levels=1"]
     top = {}
-    for mode in spectrum.MODES:
+    for mode in MODES:
         words = [*options, f"--mode={mode}", "--arms=ticket", "--points=retrained"]
         assert spectrum.main([run.name, "--root", str(run.parent), *words]) == 0
         labels, node = nodes(run, "spectrum")[-1]
@@ -68,7 +70,7 @@ def test_learning_rates_are_swept(run):
 
 
 def test_children_of_one_start_have_statistics_of_their_own_along_the_line(config):
-    page = stability.analyse_all(config, (0,), (0,), stability.Settings(points=3))
+    page = stability.analyse_all(config, (0,), levels=(0,), points=3)
     [(_, node)] = nodes(page.parent.parent, "stability")
     loss = node.arrays["train_loss"]
     assert loss.shape == (2, 1, 3) and np.isfinite(loss).all()
@@ -77,6 +79,6 @@ def test_children_of_one_start_have_statistics_of_their_own_along_the_line(confi
 
 def test_few_data_are_shown_again():
     few = Batch(np.arange(5), np.arange(5))
-    renewal = stability.renewal_of(few, 3)
-    assert renewal.x.shape == (stability.RENEWAL, 3)
+    renewal = renewal_of(few, 3)
+    assert renewal.x.shape == (RENEWAL, 3)
     assert renewal.x[:3].ravel().tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]

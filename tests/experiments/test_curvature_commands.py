@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments import finished, learning_rates, runner, spectrum, stability
-from experiments.configs import gradient_descent
-from lth_jax import cli, landscape, store, trees
+from experiments.configs import base, gradient_descent
+from lth_jax import cli, landscape, lottery, store, trees
 from lth_jax.coding.stored import read_stored
 from lth_jax.store.analyses import analyses
 from tests.experiments import tiny
@@ -20,8 +20,8 @@ from tests.experiments import tiny
 def undrawn():
     """Reports are drawn, and looked at, in tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (runner, spectrum):
-            patch.setattr(module, "write_report", lambda store, run: run.path)
+        patch.setattr(runner, "write_report", lambda store, run: run.path)
+        patch.setattr(lottery.Result, "report", lambda result: result.path)
         yield
 
 
@@ -42,6 +42,11 @@ OPTIONS = ("--probes=2", "--steps=12", "--k=2", "--surface=3")
 def measured(run):
     assert spectrum.main([run.name, "--root", str(run.parent), *OPTIONS]) == 0
     return store.Store(run.parent), analyses(run, "spectrum")
+
+
+def module_of(name):
+    """The module, which the package's function of the same name hides."""
+    return sys.modules[f"lth_jax.analysis.{name}"]
 
 
 def test_every_network_is_measured_at_the_points_that_it_has(measured):
@@ -68,16 +73,20 @@ def test_every_network_is_measured_at_the_points_that_it_has(measured):
 )
 def test_points_are_measured_on_one_of_the_arms_that_share_a_mask(measured, run, arm, points):
     [dense, one] = [next(read_stored(measured[0], run, (name,))) for name in ("dense", "ticket")]
-    found = spectrum.places(one._replace(arm=arm), dense, None, ("dense", "ticket", "refill"))
+    found = module_of("spectrum").places(
+        one._replace(arm=arm), dense, None, ("dense", "ticket", "refill")
+    )
     assert set(found) == points
 
 
 def test_the_numbers_are_those_of_the_curvature_itself(measured, run):
     shelf, listed = measured
-    opened = finished.open_finished(finished.machine_of(_arguments(run)), run.name)
+    machine = base.ladder().machine
+    machine.update(workdir=str(run.parent), data_placement="device")
+    opened = finished.open_finished(machine, run.name).result
     trainer, train = opened.task.trainer, opened.task.data.train
     [one] = [s for s in read_stored(shelf, run, ("ticket",)) if s.replicate == 1]
-    like, _ = jax.eval_shape(trainer.model.init, opened.seeds.root, train.x[:1])
+    like, _ = jax.eval_shape(trainer.model.init, opened.replicate_seeds.root, train.x[:1])
     params, mask = (trees.from_named(tree, like) for tree in (one.params, one.mask))
 
     def loss(p, batch):
@@ -92,12 +101,10 @@ def test_the_numbers_are_those_of_the_curvature_itself(measured, run):
     assert (np.abs(largest - exact[::-1][:2]) <= bounds + 1e-4 * exact[-1]).all()
 
 
-def _arguments(run):
-    return finished.parser_for("x", "").parse_args([run.name, "--root", str(run.parent)])
-
-
 def test_what_is_measured_is_not_measured_again(measured, run, monkeypatch):
-    monkeypatch.setattr(spectrum.Instrument, "spectrum", lambda *_: pytest.fail("again"))
+    monkeypatch.setattr(
+        module_of("spectrum").Instrument, "spectrum", lambda *_: pytest.fail("again")
+    )
     assert spectrum.main([str(run), "--root", str(run.parent), *OPTIONS]) == 0
     assert analyses(run, "spectrum") == measured[1]
 
@@ -115,7 +122,7 @@ def test_lth_reads_what_was_measured(measured, run, capsys):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--levels=first", "`--levels` is 'first'; it must be whole numbers"),
+        ("--levels=first", "`--levels` is 'first'; it must be different levels"),
         ("--levels=7", "`--levels` is 7; the run has 0, 1"),
         ("--arms=shuffle", "`--arms` is shuffle; the run has dense"),
         ("--points=there", "`--points` is there; the run has dense, start"),
@@ -139,11 +146,11 @@ def test_a_curvature_that_cannot_be_had_names_its_network(run, monkeypatch, caps
     options = [*OPTIONS, "--probes=3", "--levels=1", "--arms=ticket", "--points=masked"]
     capsys.readouterr()
     assert spectrum.main([run.name, "--root", str(run.parent), *options]) == 2
-    words = "error: No kind spectrum, arm ticket, level 1, replicate 0, point masked: `steps` 64"
+    words = "error: No kind spectrum, arm ticket, level 1, replicate 0, point masked: `--steps` 64"
     assert words in capsys.readouterr().err
 
 
-def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, monkeypatch, capsys):
+def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, monkeypatch, caplog):
     measured = landscape.density
     failures = iter([landscape.NotFiniteError("a product was NaN.")])
 
@@ -155,11 +162,10 @@ def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, m
     monkeypatch.setattr(landscape, "density", fail_once)
     options = ["--probes=2", "--steps=11", "--k=2", "--surface=0", "--levels=1", "--arms=ticket"]
     before = {entry["key"] for entry in analyses(run, "spectrum")}
-    capsys.readouterr()
     command = [run.name, "--root", str(run.parent), *options, "--points=masked"]
     assert spectrum.main(command) == 0
     words = "left out: kind spectrum, arm ticket, level 1, replicate 0, point masked: a product"
-    assert words in capsys.readouterr().err
+    assert words in caplog.text
     fresh = [e for e in analyses(run, "spectrum") if e["key"] not in before]
     assert [entry["labels"]["replicate"] for entry in fresh] == [1]
 
@@ -168,7 +174,10 @@ def test_a_sweep_is_for_gradient_descent(run, capsys):
     assert learning_rates.main([run.name, "--root", str(run.parent)]) == 2
     assert "was trained by 'adam'" in capsys.readouterr().err
     assert learning_rates.main([run.name, "--root", str(run.parent), "--rates=0,1"]) == 2
-    assert "`--rates` is '0,1'; each must be a number in (0, " in capsys.readouterr().err
+    assert (
+        "`--rates` is '0,1'; it must be different rates, each a number in (0, "
+        in capsys.readouterr().err
+    )
     assert learning_rates.main([run.name, "--root", str(run.parent), "--chunk=-1"]) == 2
     assert "`--chunk` is -1; it must be an integer in 0" in capsys.readouterr().err
 
@@ -201,14 +210,14 @@ def test_a_curvature_that_is_not_finite_leaves_nan_and_its_reason(tmp_path, monk
     config = gradient_descent.get_config("smoke")
     config.machine.workdir = str(tmp_path)
     path = runner.run(config, ["python", "-m", "experiments.run"])
-    measure = learning_rates.relative_sharpness_at
+    measure = module_of("learning_rates").relative_sharpness_at
 
     def fail_at_one(loss, member, batches, key):
         scale = jnp.where(member.hyper["learning_rate"] == 1, jnp.inf, 1.0)
         params = jax.tree.map(lambda leaf: scale * leaf, member.params)
         return measure(loss, member._replace(params=params), batches, key)
 
-    monkeypatch.setattr(learning_rates, "relative_sharpness_at", fail_at_one)
+    monkeypatch.setattr(module_of("learning_rates"), "relative_sharpness_at", fail_at_one)
     assert learning_rates.main([path.name, "--root", str(tmp_path), "--rates=0.125,1"]) == 0
     shelf = store.Store(tmp_path)
     for entry in analyses(path, "learning_rates"):

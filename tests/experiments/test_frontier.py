@@ -1,14 +1,17 @@
 import json
+import sys
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 
 from experiments import frontier, runner
-from experiments.flags import UserError
 from lth_jax import cli, coding, store
+from lth_jax.analysis import AnalysisError
 from lth_jax.coding.stored import Stored, find_stored
 from tests.experiments import tiny
+
+module = sys.modules["lth_jax.analysis.frontier"]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,9 @@ def seed_row(**changes):
 @pytest.mark.slow
 def test_dense_parents_and_tickets_stand_at_every_precision(rows):
     assert [(r["arm"], r["level"], r["precision"], r["scales"]) for r in rows] == [
-        (arm, level, p.name, p.scales)
+        (arm, level, *precision)
         for arm, level in (("dense", 0), ("ticket", 1))
-        for p in frontier.PRECISIONS
+        for precision in module.PRECISIONS
     ]
     assert all(row["replicates"] == 2 and row["low"] <= row["mean"] <= row["high"] for row in rows)
 
@@ -83,12 +86,10 @@ def test_bytes_are_those_of_real_files(rows, run):
     info = store.find_run(run.parent, run.name)
     shelf = store.Store(run.parent)
     tickets = [find_stored(shelf, info, arm="ticket", level=1, replicate=i) for i in range(2)]
-    for precision in frontier.PRECISIONS:
-        [row] = [
-            r for r in rows if (r["arm"], r["precision"], r["scales"]) == ("ticket", *precision[:2])
-        ]
+    for names, precision in module.PRECISIONS.items():
+        [row] = [r for r in rows if (r["arm"], r["precision"], r["scales"]) == ("ticket", *names)]
         files = [
-            coding.encode(t.mask, t.params, prunable=t.prunable, precision=precision.written)
+            coding.encode(t.mask, t.params, prunable=t.prunable, precision=precision)
             for t in tickets
         ]
         assert row["file_bytes"] == np.mean([len(file) for file in files])
@@ -115,15 +116,16 @@ def test_the_page_shows_the_picture_and_links_the_numbers(report, rows):
 
 @pytest.mark.slow
 def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch):
-    monkeypatch.setattr(frontier, "measure", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("measured twice"))
     assert frontier.main([str(run)]) == 0
     assert json.loads((report / "data" / "frontier.json").read_text())["rows"] == rows
 
 
 @pytest.mark.slow
 def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, capsys):
-    monkeypatch.setattr(frontier, "SOURCES", ("json",))  # as if nothing were measured yet
-    monkeypatch.setattr(frontier, "tester", lambda task: lambda params, state: 1.0)
+    one = {("float32", "tensor"): coding.exact()}  # as if nothing were measured yet
+    monkeypatch.setattr(module, "PRECISIONS", one)
+    monkeypatch.setattr(module, "tester", lambda task: lambda params, state: 1.0)
     assert frontier.main([run.name, "--root", str(run.parent)]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: the run found a test accuracy of") and err.count("\n") == 1
@@ -148,21 +150,18 @@ def test_the_state_is_counted_and_comes_back_exactly():
         assert set(params) == set(one.params) and set(state) == set(one.state)
         return float((params["conv/kernel"] == one.params["conv/kernel"]).mean())
 
-    found = frontier.measure(one, accuracy)
-    alone = frontier.measure(one._replace(state={}), lambda params, state: 0.0)
+    found = module.measure(one, accuracy)
+    alone = module.measure(one._replace(state={}), lambda params, state: 0.0)
     assert found[0][-1] == 1.0 and found[5][-1] < 1.0  # float32 and int2
     assert all(a[1] > b[1] for a, b in zip(found, alone, strict=True))
 
 
-def test_a_diverged_network_is_left_out():
-    points = frontier.measure(network(diverged_at=3), lambda *_: pytest.fail("was tested"))
-    assert np.isnan(points).all() and len(points) == len(frontier.PRECISIONS)
-    seeds = [seed_row(), seed_row(replicate=1, accuracy=float("nan"), file_bytes=float("nan"))]
-    [row] = frontier.summaries(seeds)
+def test_one_network_has_no_interval():
+    [row] = module.summaries([seed_row()])
     assert (row["replicates"], row["mean"], row["file_bytes"]) == (1, 0.5, 100.0)
     assert row["low"] is row["high"] is row["file_bytes_low"] is None
 
 
 def test_a_run_of_which_nothing_converged_says_so():
-    with pytest.raises(UserError, match="all of its networks diverged"):
-        frontier.summaries([seed_row(accuracy=float("nan"))])
+    with pytest.raises(AnalysisError, match="all of its networks diverged"):
+        module.summaries([])

@@ -12,9 +12,9 @@ import pytest
 from flax import linen as nn
 
 from experiments import build, finished, runner, sweep
-from experiments.flags import UserError
 from lth_jax import models
 from lth_jax import store as stores
+from lth_jax.analysis.measurement import AnalysisError, check_unchanged
 from lth_jax.coding.stored import read_stored
 from tests.experiments import tiny
 
@@ -47,7 +47,9 @@ def config_in(workdir, **experiment):
 def measured(run):
     machine = config_in(run.parent).machine
     machine.update(data="device")
-    return finished.open_finished(machine, run.name)
+    result = finished.open_finished(machine, run.name).result
+    check_unchanged(result)
+    return result
 
 
 def test_a_registered_network_that_is_changed_is_another_run(tmp_path, monkeypatch, capsys):
@@ -62,7 +64,7 @@ def test_a_registered_network_that_is_changed_is_another_run(tmp_path, monkeypat
     first = run()
     assert measured(first).program == json.loads((first / "identity.json").read_text())["training"]
     monkeypatch.setattr(Net, "activation", staticmethod(nn.gelu))
-    with pytest.raises(UserError, match=f"{first.name} was trained with another network"):
+    with pytest.raises(AnalysisError, match=f"{first.name} was trained with another network"):
         measured(first)
     second = run()
     monkeypatch.setitem(models.NETWORKS, "mine", functools.partial(Net, width=7))

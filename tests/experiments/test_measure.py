@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, finished, measure, runner
+from experiments import build, measure, runner
 from experiments.configs import base
 from lth_jax import report, trees
 from lth_jax import store as stores
+from lth_jax.analysis.behaviour import Instrument
 from lth_jax.coding.stored import Stored
 from lth_jax.report import behaviour
 from tests.experiments import tiny
@@ -57,8 +58,7 @@ def subject_of(model, options, data, data_options, tmp_path):
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
     loaded = build.dataset(config)
     task = build.task(experiment, loaded)
-    run = finished.Finished(None, None, experiment, task, None, loaded, "")
-    instrument = measure.Instrument(run, 8)
+    instrument = Instrument(task, 8, loaded.groups.get("test"))
     params, state = task.trainer.model.init(jax.random.key(0), task.data.test.x[:1])
     named = [trees.to_named(jax.tree.map(np.asarray, tree)) for tree in (params, state)]
     mask = {name: np.ones(leaf.shape, bool) for name, leaf in named[0].items()}

@@ -1,6 +1,7 @@
 """Structured ladders as whole runs: what they prune, what they leave, how fast it is."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 from experiments import build, checks, latency, runner, units
 from experiments.configs import units as config_file
 from experiments.flags import UserError
-from lth_jax import cli, layouts, trees
+from lth_jax import cli, layouts, lottery, trees
 from lth_jax import structure as st
 from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
@@ -192,8 +193,9 @@ def test_latency_is_measured_for_each_shape_and_the_accuracies_are_the_runs_own(
 
 
 def test_what_is_timed_is_not_timed_again(timed, monkeypatch):
-    monkeypatch.setattr(latency, "alternated", lambda *_: pytest.fail("timed twice"))
-    monkeypatch.setattr(latency, "write_report", lambda *_: "page")
+    module = sys.modules["lth_jax.analysis.latency"]
+    monkeypatch.setattr(module, "alternated", lambda *_: pytest.fail("timed twice"))
+    monkeypatch.setattr(lottery.Result, "report", lambda result: "page")
     arguments = [timed.name, "--root", str(timed.parent), "--batch", "8", "--repeats", "3"]
     assert latency.main(arguments) == 0
 

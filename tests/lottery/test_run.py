@@ -1,8 +1,12 @@
 """`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
 
+import gc
+import shutil
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -228,6 +232,18 @@ def test_a_notebook_has_a_bar_where_it_can_be_drawn(monkeypatch, widgets, live):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: widgets or None)
     display = progress.Display("run", [1], True)
     assert display._bar.disable is not live
+
+
+def test_a_ticket_keeps_the_temporary_store_of_its_result(result):
+    copy = tempfile.TemporaryDirectory()
+    shutil.copytree(result.path.parent, copy.name, dirs_exist_ok=True)
+    path = Path(copy.name) / result.path.name
+    ticket = lottery.Result(store.Store(copy.name), path, result.task, copy).ticket(1)
+    del copy
+    gc.collect()
+    np.testing.assert_array_equal(
+        *(jax.tree.leaves(one.initial)[1] for one in (ticket, result.ticket(1)))
+    )
 
 
 def test_a_ticket_that_was_read_is_shown_in_a_line(result, tmp_path):

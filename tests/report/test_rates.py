@@ -5,7 +5,6 @@ import pytest
 
 from lth_jax import store
 from lth_jax.report import rates
-from lth_jax.report.levels import RATES, read_run, write_rates
 from lth_jax.report.page import write_report
 from tests.report import synthetic
 
@@ -55,7 +54,7 @@ def test_one_replicate_has_points_without_intervals():
 def measured(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     info = synthetic.write(root, nodes=synthetic.ladder(levels=1))
-    write_rates(info.path, info.config_hash, synthetic.rates())
+    rates.write(info.path, info.config_hash, synthetic.rates())
     return store.Store(root), info
 
 
@@ -73,12 +72,13 @@ def test_a_run_whose_rates_are_known_shows_them_on_its_page(measured):
 
 def test_damaged_rates_are_named(measured, tmp_path):
     info = synthetic.write(tmp_path, nodes=[])
-    path = Path(info.path, RATES)
+    path = Path(info.path, rates.FILE)
     path.parent.mkdir(parents=True)
     path.write_text('{"rows": []}')
     with pytest.raises(store.CorruptError, match=r"frontier\.json is damaged"):
-        read_run(store.Store(tmp_path), info.path)
+        write_report(store.Store(tmp_path), info)
 
 
-def test_a_run_without_rates_has_no_such_figure(run):
-    assert run.rates == [] and rates.draw(run) == {}
+def test_a_run_without_rates_has_none(tmp_path):
+    info = synthetic.write(tmp_path, nodes=[])
+    assert rates.read(None, info.path) is None

@@ -120,7 +120,7 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
     def kernel_layouts(x: Any) -> layouts.Layouts:
         return layouts.of_linen_init(lambda key, x: init(key, x)[0], x)
 
-    return Model(init=init, apply=apply, layouts=kernel_layouts)
+    return Model(init=init, apply=apply, layouts=kernel_layouts, module=module)
 
 
 def _field(module: nn.Module, call: Call, flag: str) -> str | None:

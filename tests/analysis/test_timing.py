@@ -1,4 +1,4 @@
-from experiments.timing import alternated
+from lth_jax.analysis.timing import alternated
 
 
 def test_functions_take_turns_after_a_call_that_compiles():

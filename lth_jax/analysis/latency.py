@@ -1,0 +1,128 @@
+"""Accuracy at equal measured latency: networks without their dead units."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import structure as st
+from lth_jax import trees
+from lth_jax.analysis.arguments import AnalysisError, checked
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
+from lth_jax.analysis.timing import alternated
+from lth_jax.analysis.units import units
+from lth_jax.coding.stored import Stored
+from lth_jax.legal import whole
+from lth_jax.lottery import Result, Task
+from lth_jax.population.segment import evaluate
+
+Shape = tuple[int, ...]
+"""How many units each group keeps, group after group."""
+
+
+@checked(batch=whole(1, 1_000_000), repeats=whole(1, 1_000_000))
+def latency(run: Result, *, batch: int = 256, repeats: int = 50) -> Measurement:
+    """Seconds of a forward pass and test accuracy of each network, shrunk to its live units.
+
+    Dead units are removed, which changes no output (this is checked), and each shape that results
+    is timed in alternated rounds. A structured ticket and its controls `scratch`, `reinit` and
+    `random_units` have one shape and so one latency. An unstructured ticket has few dead units, so
+    that its latency hardly changes. Times are those of this machine.
+
+    Args:
+      run: a finished run.
+      batch: examples in a forward pass.
+      repeats: alternated rounds.
+
+    Returns:
+      Latencies, accuracies and live units of all networks that did not diverge.
+
+    Raises:
+      AnalysisError: the run has no accuracy, no network converged, or a small network computes
+        something else.
+    """
+    packages = ("analysis.latency", "analysis.timing", "structure")
+    context = RunContext(run, *packages, accuracy=True)
+    settings = {"batch": batch, "repeats": repeats}
+    measure = partial(_timed, context, **settings)
+    context.keep({"kind": "latency"}, measure, networks=context.networks, **settings)
+    return units(run)
+
+
+def _timed(context: RunContext, *, batch: int, repeats: int) -> Found:
+    shrinker = Shrinker(context.task, batch)
+    shapes: dict[Shape, Callable[[], Any]] = {}
+    networks = []
+    for one in context.converged():
+        units = shrinker.live(one)
+        shape = tuple(int(units[name].sum()) for name in shrinker.groups)
+        if shape not in shapes:
+            shapes[shape] = shrinker.shrink(one, units)
+        place = list(shapes).index(shape)
+        networks.append({**about(one), "accuracy": shrinker.accuracy(one), "shape": place})
+    if not networks:
+        raise AnalysisError(f"No network of {context.run.path.name} was trained to its end.")
+    times = alternated({str(shape): f for shape, f in shapes.items()}, repeats)
+    arrays = {"seconds": np.array([times[str(shape)] for shape in shapes])}
+    sizes = [dict(zip(shrinker.groups, shape, strict=True)) for shape in shapes]
+    return arrays, {"batch": batch, "repeats": repeats, "networks": networks, "shapes": sizes}
+
+
+class Shrinker:
+    """Removes the dead units of a run's networks, state included."""
+
+    def __init__(self, task: Task, batch: int):
+        self._model = task.trainer.model
+        rows = np.arange(batch) % len(task.data.test.y)
+        self.x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.test.x)
+        params, state = task.shapes
+        self._found = st.find_groups(self._apply, {"params": params, "state": state}, self.x)
+        self.groups = [group.name for group in self._found.groups]
+        self._masked = jax.jit(self._apply)
+        self._test = jax.jit(
+            lambda v: evaluate(task.trainer, v["params"], v["state"], task.data.test)
+        )
+
+    def _apply(self, variables: Any, x: Any) -> Any:
+        return self._model.apply(variables["params"], variables["state"], x, train=False)[0]
+
+    def variables(self, one: Stored) -> Any:
+        """The network's parameters, 0 where pruned, and its state."""
+        shapes = self._found.params
+        params = {name: np.where(one.mask[name], p, 0) for name, p in one.params.items()}
+        return {
+            "params": trees.from_named(params, shapes["params"]),
+            "state": trees.from_named(one.state, shapes["state"]),
+        }
+
+    def live(self, one: Stored) -> dict[str, np.ndarray]:
+        """The live units of each group; the first one of a group that has collapsed."""
+        shapes = self._found.params
+        whole = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), shapes["state"])
+        mask = {"params": trees.from_named(one.mask, shapes["params"]), "state": whole}
+        units = st.live_units(self._found, mask)
+        return {n: f if f.any() else np.arange(len(f)) == 0 for n, f in units.items()}
+
+    def accuracy(self, one: Stored) -> float:
+        """On the test set."""
+        return float(self._test(self.variables(one))["accuracy"])
+
+    def shrink(self, one: Stored, units: dict[str, np.ndarray]) -> Callable[[], Any]:
+        """The forward pass of the small network, after its results were compared.
+
+        Raises:
+          AnalysisError: if the small network computes something else.
+        """
+        variables = self.variables(one)
+        small, apply = st.compact(self._found, variables, units, inexact=True)
+        run = jax.jit(apply)
+        try:
+            st.check_same(
+                self._masked, lambda v, x: run(small, x), variables, self.x, tolerance=1e-3
+            )
+        except ValueError as error:
+            raise AnalysisError(f"'{one.arm}' at level {one.level}: {error}") from error
+        return partial(run, jax.device_put(small), self.x)

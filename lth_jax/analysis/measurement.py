@@ -1,0 +1,190 @@
+"""What all analyses share: a run's networks, and how measurements of them are kept and read."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lth_jax import store as stores
+from lth_jax import trees
+from lth_jax.analysis.arguments import AnalysisError
+from lth_jax.coding.stored import Named, Stored, entries, read_stored
+from lth_jax.lottery import Result, Table
+from lth_jax.lottery.stability import member_at
+from lth_jax.population import Member, Plan, train_population
+from lth_jax.population.streaming import OnHost
+from lth_jax.report.tables import flat_rows
+from lth_jax.store.analyses import add_analysis
+from lth_jax.types import Info
+
+PACKAGES = ("analysis.measurement", "data", "keys", "models", "population", "trees")
+"""Code that decides every measurement."""
+
+About = dict[str, Any]
+Found = tuple[Any, About]
+"""Arrays and further facts of a node."""
+
+
+class Measurement:
+    """What the store holds of one kind of analysis of a run.
+
+    Args:
+      room: the module of `lth_jax.report` that reads, tabulates and draws this kind.
+      run: the run.
+
+    Attributes:
+      records: what `room.read` returns, with the arrays of each network; None if there is nothing.
+    """
+
+    def __init__(self, room: Any, run: Result):
+        self._room, self.records = room, room.read(run.store, run.path)
+
+    def table(self) -> Table:
+        """One row for each arm, level and metric: means over replicates with 95 % intervals."""
+        return Table(flat_rows(self._room.rows(self.records) if self.records else []))
+
+    def figures(self) -> dict[str, Any]:
+        """The Matplotlib figures by name, as on the run's page.
+
+        Raises:
+          lth_jax.extras.MissingExtraError: Matplotlib is not installed.
+        """
+        return self._room.draw(self.records) if self.records else {}
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+class Point(NamedTuple):
+    """One network at one point: parameters, state, and the mask of its support, by leaf name."""
+
+    params: Named
+    state: Named
+    mask: Named
+
+
+class RunContext:
+    """A run under analysis.
+
+    Args:
+      run: the run.
+      *packages: the code of `lth_jax` that decides the measurement, besides `PACKAGES`.
+      accuracy: whether the run must have an accuracy, which a regression has not.
+      on_device: whether the training data must be in memory.
+      listed_with: the runs that list the measurements; this one by default.
+
+    Attributes:
+      task: what the run trained.
+      levels: the run's levels, rising.
+      arms: the run's arms, in the order of its levels.
+      networks: the nodes and rows that hold all networks, as a part of keys.
+
+    Raises:
+      AnalysisError: the run was trained with another task, or its task lacks what is required.
+    """
+
+    def __init__(
+        self,
+        run: Result,
+        *packages: str,
+        accuracy: bool = False,
+        on_device: bool = False,
+        listed_with: Sequence[Result] = (),
+    ):
+        self.run, self.task, self.root = run, run.task, run.replicate_seeds.root
+        self._listed_with, self._shapes = listed_with or [run], run.task.shapes
+        metrics = run.task.trainer.metrics
+        if accuracy and "accuracy" not in metrics:
+            named = ", ".join(metrics)
+            raise AnalysisError(f"{run.path.name} has the metrics {named}; it needs 'accuracy'.")
+        if on_device and isinstance(run.task.data.train, OnHost):
+            raise AnalysisError("`run` has training data on disk; they must be in memory.")
+        check_unchanged(run)
+        source = stores.source_fingerprint(*(f"lth_jax.{name}" for name in (*PACKAGES, *packages)))
+        basis = {"data": run.data_fingerprint, "program": run.program, "source": source}
+        self._basis = {**basis, "environment": stores.environment()}
+        listed = entries(run.path)
+        self.levels = sorted({entry["level"] for entry in listed})
+        self.arms = tuple(dict.fromkeys(arm for entry in listed for arm in entry["arms"]))
+        self.networks = [[entry["key"], entry["rows"]] for entry in listed]
+
+    def converged(self, *arms: str) -> Iterator[Stored]:
+        """The networks that did not diverge, level by level; of all arms by default."""
+        found = read_stored(self.run.store, self.run.path, arms or self.arms)
+        return (one for one in found if one.diverged_at is None)
+
+    def trees(self, params: Named, state: Named, mask: Named) -> tuple[Any, Any, Any]:
+        """Parameters, state and mask as trees like the task's."""
+        of_params, of_state = self._shapes
+        named = trees.from_named
+        return named(params, of_params), named(state, of_state), named(mask, of_params)
+
+    def member(self, point: Point, data_key: Any, replicate: int, **hyper: float) -> Member:
+        """A member of the task that stands at a point, its optimizer fresh."""
+        numbers = {**self.task.hyper, **hyper}
+        return member_at(self.task.trainer, numbers, *self.trees(*point), data_key, replicate)
+
+    def train(
+        self, members: Sequence[Member], chunk: int, on_segment: Any = None
+    ) -> tuple[Member, Info]:
+        """Trains members from the run's rewind step to its end: `chunk` at a time, 0 for all."""
+        task, size = self.task, len(members)
+        trained, _, history = train_population(
+            task.trainer,
+            trees.stack(list(members)),
+            task.data.train,
+            task.data.validation,
+            plan=Plan(min(chunk or size, size)),
+            start=self.run.rewind_step,
+            stop=task.steps,
+            on_segment=on_segment,
+        )
+        return trained, history
+
+    def keep(self, labels: About, compute: Callable[[], Found], **what: Any) -> stores.Node:
+        """Computes a measurement unless the store has it, and lists it with the run.
+
+        Args:
+          labels: what tells it from the run's others, `"kind"` among them; part of its facts.
+          compute: makes arrays and further facts.
+          **what: decides it: settings and networks, JSON-like.
+        """
+
+        def node(progress: stores.Partial) -> stores.Node:
+            del progress  # a node takes seconds to minutes
+            arrays, facts = compute()
+            return stores.Node(arrays, {**labels, **facts})
+
+        key = stores.content_key({**self._basis, **what, **labels})
+        found = self.run.store.node(key, node)
+        for run in self._listed_with:
+            add_analysis(run.path, key, labels)
+        return found
+
+
+def about(one: Stored, *further: str) -> About:
+    """Arm, level and replicate of a network, and further attributes."""
+    return {name: getattr(one, name) for name in ("arm", "level", "replicate", *further)}
+
+
+def check_unchanged(run: Result) -> None:
+    """Raises `AnalysisError` if the run was trained with another task.
+
+    Other versions, devices or flags may lower the same functions to other text. Under those, the
+    programs cannot be compared.
+    """
+    identity = stores.read_identity(run.path) or {}
+    if identity.get("data", run.data_fingerprint) != run.data_fingerprint:
+        raise AnalysisError(f"{run.path.name} was trained on other data than those of its task.")
+    trained = [_conditions(found) for found in stores.read_env(run.path)["environments"]]
+    if _conditions(stores.environment()) in trained and identity.get("training") != run.program:
+        raise AnalysisError(
+            f"{run.path.name} was trained with another network, optimizer or loss than those of "
+            "its task now; restore them, or run it again."
+        )
+
+
+def _conditions(environment: dict[str, Any]) -> str:
+    device = {name: environment["device"][name] for name in ("platform", "kind")}
+    return stores.content_key([environment["versions"], device, environment["numerics"]])

@@ -1,0 +1,210 @@
+"""Curvature of a run's networks at named points: spectra of the Hessian, and loss surfaces."""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from lth_jax import keys, landscape
+from lth_jax.analysis.arguments import (
+    EXAMPLES,
+    LEVELS,
+    NAMES,
+    AnalysisError,
+    check_known,
+    checked,
+)
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about
+from lth_jax.coding.stored import Named, Stored, rewound
+from lth_jax.legal import Legal, whole
+from lth_jax.lottery import SAME_MASK, Result
+from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
+from lth_jax.report import spectra
+from lth_jax.report.figures import spread
+from lth_jax.types import DENSE, TICKET
+
+LOG = logging.getLogger(__name__)
+
+POINTS = ("dense", "start", "dense_on_mask", "masked", "retrained")
+MODES = ("train", "evaluate")
+EDGE = 1.0  # the surface goes so many filter norms from its centre
+
+
+class Settings(NamedTuple):
+    """How a spectrum is measured; see `spectrum`."""
+
+    examples: int
+    mode: str
+    k: int
+    steps: int
+    probes: int
+    surface: int
+
+
+@checked(
+    levels=LEVELS,
+    arms=NAMES,
+    points=NAMES,
+    examples=EXAMPLES,
+    mode=Legal(f"one of: {', '.join(MODES)}", MODES.__contains__, MODES),
+    k=whole(1, 10_000),
+    steps=whole(1, 100_000),
+    probes=whole(1, 10_000),
+    surface=whole(0, 1000),
+)
+def spectrum(
+    run: Result,
+    *,
+    levels: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
+    points: Sequence[str] | None = None,
+    examples: int = 1000,
+    mode: str = "train",
+    k: int = 12,
+    steps: int = 64,
+    probes: int = 4,
+    surface: int = 25,
+) -> Measurement:
+    """Hessian spectra of the training loss on the networks' own weights, and loss surfaces.
+
+    Points: `"dense"`, the trained parent θ; of a ticket or control with mask m, `"dense_on_mask"`,
+    its parent's θ with the rows and columns of m alone; `"masked"`, θ⊙m; `"retrained"`, where its
+    own training ended; and `"start"`, where the training of a dense parent or a ticket began. A
+    subnetwork is never sharper than the whole at the same point, so no number goes without its
+    point.
+
+    The ends of the spectrum come from Lanczos iterations with bounds, its density from stochastic
+    Lanczos quadrature (Ghorbani, Krishnan and Xiao, 2019), the surface from random directions
+    normalised by filters (Li et al., 2018). A point where the loss or its curvature is not finite
+    is left out, and logged.
+
+    Args:
+      run: a finished run.
+      levels: dense and three by default.
+      arms: such as "ticket"; all by default.
+      points: all by default.
+      examples: training examples in the loss, the first ones.
+      mode: of BatchNorm and dropout. "train": each block's own statistics, and dropout from one
+        fixed key; "evaluate": running statistics, and no dropout.
+      k: eigenvalues sought at each end.
+      steps: Lanczos steps from each start at the most.
+      probes: start vectors of the density.
+      surface: points a side of the loss surface of each arm's first replicate; 0 for none.
+
+    Returns:
+      All spectra that the run has, those of earlier calls among them. `records.spectra` holds the
+      arrays.
+
+    Raises:
+      AnalysisError: the run has no such level or arm, there is no such point, or a spectrum cannot
+        be computed with these settings.
+    """
+    context = RunContext(run, "analysis.spectrum", "landscape", "lottery", on_device=True)
+    known = {"levels": context.levels, "arms": context.arms, "points": POINTS}
+    levels = levels or (0, *spread(context.levels[1:], 3))
+    arms, points = arms or context.arms, points or POINTS
+    for name, asked in {"levels": levels, "arms": arms, "points": points}.items():
+        check_known(name, asked, known[name])
+    settings = Settings(examples, mode, k, steps, probes, surface)
+    instrument = Instrument(context, settings)
+    for one, found in _networks(context, levels, arms):
+        wanted = [("spectrum", point) for point in points if point in found]
+        if surface and one.replicate == 0:
+            wanted.append(("surface", "dense" if one.arm == DENSE else "retrained"))
+        for kind, point in wanted:
+            labels = {"kind": kind, **about(one), "point": point}
+            named = ", ".join(f"{name} {value}" for name, value in labels.items())
+            look = partial(_look, getattr(instrument, kind), found[point], one.density)
+            try:
+                context.keep(labels, look, network=one.key, **settings._asdict())
+            except landscape.NotFiniteError as error:
+                LOG.warning("left out: %s: %s", named, error)
+            except ValueError as error:
+                raise AnalysisError(f"No {named}: {error}") from error
+    return Measurement(spectra, run)
+
+
+def places(
+    one: Stored, dense: Stored, start: tuple[Named, Named] | None, arms: Collection[str]
+) -> dict[str, Point]:
+    """The points of a network, by name.
+
+    Args:
+      one: the network.
+      dense: its replicate's dense parent, trained.
+      start: the parameters and the state that it was trained from, if they are known.
+      arms: those of the run; a control with the mask of another arm leaves that arm the points
+        that are the parent's.
+    """
+    found = {} if start is None else {"start": Point(*start, one.mask)}
+    end = Point(one.params, one.state, one.mask)
+    if one.arm == DENSE:
+        return found | {"dense": end}
+    if SAME_MASK.get(one.arm) in arms:
+        return {"retrained": end}
+    masked = {name: leaf * one.mask[name] for name, leaf in dense.params.items()}
+    return found | {
+        "dense_on_mask": Point(dense.params, dense.state, one.mask),
+        "masked": Point(masked, dense.state, one.mask),
+        "retrained": end,
+    }
+
+
+class Instrument:
+    """What all measurements on a run share: its loss, its examples, and two compiled programs."""
+
+    def __init__(self, context: RunContext, settings: Settings):
+        self._settings, self._root, self._trees = settings, context.root, context.trees
+        dropout = keys.stream(self._root, "curvature") if settings.mode == "train" else None
+        self._loss = training_loss(context.task.trainer, dropout)
+        self._batches = first_blocks(context.task.data.train, settings.examples)
+        mean = mean_over(self._loss, self._batches)
+        self._plane = jax.jit(
+            lambda params, state, first, second, steps: landscape.over_plane(
+                lambda p: mean(p, state), params, first, second, steps, steps
+            )
+        )
+
+    def spectrum(self, place: Point) -> Found:
+        """Both ends of the spectrum and its density: arrays and facts."""
+        settings = self._settings
+        operator = hessian_at(self._loss, *self._trees(*place), self._batches)
+        k = min(settings.k, operator.size)
+        steps = max(settings.steps, 2 * k)
+        start, probes = keys.stream(self._root, "lanczos"), keys.stream(self._root, "density")
+        ends = landscape.extremes(operator, start, k=k, steps=steps)
+        found = landscape.density(operator, probes, probes=settings.probes, steps=settings.steps)
+        numbers = ends._asdict() | found._asdict()
+        facts = ("size", "steps", "rank", "converged", "counting", "width")
+        arrays = {name: value for name, value in numbers.items() if name not in facts}
+        return arrays, {name: numbers[name] for name in facts} | {"collapsed": ends.collapsed}
+
+    def surface(self, place: Point) -> Found:
+        """The loss on a grid along two random directions, normalised filter by filter."""
+        params, state, mask = self._trees(*place)
+        first, second = (
+            landscape.filter_direction(keys.stream(self._root, "surface", i), params, mask)
+            for i in (1, 2)
+        )
+        steps = np.linspace(-EDGE, EDGE, self._settings.surface)
+        losses = self._plane(params, state, first, second, steps)
+        return {"xs": steps, "ys": steps, "loss": np.asarray(losses)}, {}
+
+
+def _look(look: Callable[[Point], Found], place: Point, density: float) -> Found:
+    arrays, facts = look(place)
+    return arrays, {"density": density, **facts}
+
+
+def _networks(
+    context: RunContext, levels: Collection[int], arms: Sequence[str]
+) -> Iterator[tuple[Stored, dict[str, Point]]]:
+    """Every converged network of some levels and arms with a converged parent, and its points."""
+    run, parents = context.run, {one.replicate: one for one in context.converged(DENSE)}
+    for one in context.converged(*arms):
+        if one.level in levels and one.replicate in parents:
+            start = rewound(run.store, run.info, one) if one.arm in (DENSE, TICKET) else None
+            yield one, places(one, parents[one.replicate], start, context.arms)

@@ -1,0 +1,109 @@
+"""Instability analysis of ladders at several rewind steps, as Frankle et al. (2020) did it."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lth_jax import landscape, trees
+from lth_jax.analysis.arguments import CHUNK, LEVELS, AnalysisError, check_known, checked
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext
+from lth_jax.coding.stored import Stored, rewound
+from lth_jax.keys import derive
+from lth_jax.legal import whole
+from lth_jax.lottery import Result
+from lth_jax.lottery.stability import between_children
+from lth_jax.report import stability as room
+from lth_jax.types import DENSE, TICKET, Batch
+
+PACKAGES = ("analysis.stability", "landscape", "lottery")
+RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
+
+
+@checked(levels=LEVELS, children=whole(2, 1000), points=whole(3, 10_000), chunk=CHUNK)
+def stability(
+    run: Result | Sequence[Result],
+    *,
+    levels: Sequence[int] | None = None,
+    children: int = 2,
+    points: int = 11,
+    chunk: int = 0,
+) -> Measurement:
+    """The error barriers between children of one network that differ in their data order alone.
+
+    At each level the network at the rewind step, under the level's mask, is trained several times
+    to the end. A start is stable if the error on the line between two children rises nowhere above
+    the mean of theirs (Frankle, Dziugaite, Roy and Carbin, 2020, "Linear mode connectivity and the
+    lottery ticket hypothesis").
+
+    Args:
+      run: a finished run, or runs of one ladder that rewind to different steps, in one store. Each
+        lists the barriers of all.
+      levels: all by default.
+      children: of each start.
+      points: α on each line, the ends included.
+      chunk: children trained at a time, which decides their last bits; 0 for all of a level.
+
+    Returns:
+      The barriers by level and rewind step.
+
+    Raises:
+      AnalysisError: a run lacks a level or has no accuracy, or the runs lie in different stores.
+    """
+    runs = [run] if isinstance(run, Result) else list(run)
+    if len({one.store.root.resolve() for one in runs}) != 1:
+        raise AnalysisError("`run` must be runs in one store; give `lottery.run` one `store`.")
+    required: Any = {"accuracy": True, "on_device": True, "listed_with": runs}
+    contexts = [RunContext(one, *PACKAGES, **required) for one in runs]
+    for context in contexts:
+        check_known("levels", levels or (), context.levels)
+    settings = {"children": children, "points": points, "chunk": chunk}
+    for context in contexts:
+        for level in levels or context.levels:
+            networks = [o for o in context.converged(DENSE, TICKET) if o.level == level]
+            labels = {"kind": "stability", "level": level, "rewind": context.run.rewind_step}
+            measure = partial(_measured, context, networks, **settings)
+            if networks:
+                context.keep(labels, measure, networks=[o.key for o in networks], **settings)
+    return Measurement(room, runs[-1])
+
+
+def _measured(
+    context: RunContext, networks: Sequence[Stored], *, children: int, points: int, chunk: int
+) -> Found:
+    run, task = context.run, context.task
+    starts = [Point(*rewound(run.store, run.info, one), one.mask) for one in networks]
+    members, _ = context.train(
+        [
+            context.member(start, derive(context.root, one.replicate, "child", i), one.replicate)
+            for one, start in zip(networks, starts, strict=True)
+            for i in range(children)
+        ],
+        chunk,
+    )
+    has_state = bool(jax.tree.leaves(members.state))
+    renewal = renewal_of(task.data.train, task.batch_size) if has_state else None
+    alphas = jnp.linspace(0.0, 1.0, points)
+    lines = jax.jit(
+        lambda m: between_children(task.trainer, m, children, task.data, alphas, renewal)
+    )(members)
+    errors = {split: 1 - np.asarray(found["accuracy"]) for split, found in lines.items()}
+    arrays = {
+        "alphas": np.asarray(alphas),
+        "alive": np.asarray(members.alive).reshape(len(starts), -1).all(axis=1),
+        **{f"{split}_error": values for split, values in errors.items()},
+        **{f"{split}_loss": np.asarray(found["loss"]) for split, found in lines.items()},
+        **{f"{s}_error_barrier": landscape.barrier(values) for s, values in errors.items()},
+    }
+    replicates = [one.replicate for one in networks]
+    return arrays, {"density": networks[0].density, "replicates": replicates}
+
+
+def renewal_of(data: Batch, size: int) -> Batch:
+    """So many batches, leaves `[RENEWAL, size, ...]`; where the data are few they come again."""
+    rows = np.arange(RENEWAL * size).reshape(RENEWAL, size) % len(jax.tree.leaves(data)[0])
+    found: Batch = trees.index(data, rows)
+    return found

@@ -1,0 +1,38 @@
+"""A task's network as it computes in testing, and its removable units."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lth_jax import keys
+from lth_jax import structure as st
+from lth_jax.population.task import Task
+
+
+def structure_of(task: Task) -> st.Structure:
+    """The removable units among the parameters of a task's network, as it computes in testing.
+
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> model = nn.Sequential([nn.Dense(3), nn.relu, nn.Dense(2)])
+    >>> task = Task(model, data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> [(group.name, group.units) for group in structure_of(task).groups]
+    [('layers_0/bias:0', 3)]
+    """
+    return st.find_groups(evaluation(task), task.shapes[0], task.example)
+
+
+def evaluation(task: Task) -> Callable[[Any, Any], Any]:
+    """`(params, x) -> outputs` of the network as it computes in testing, its state as it begins."""
+    model, state = task.trainer.model, initial_state(task)
+    return lambda params, x: model.apply(params, state, x, train=False)[0]
+
+
+def initial_state(task: Task) -> Any:
+    """The state of the network at an initialisation of its own."""
+    _, state = task.shapes
+    if not jax.tree.leaves(state):
+        return state
+    init, key = task.trainer.model.init, keys.stream(keys.from_seed(0), "state")
+    return jax.jit(lambda key, x: init(key, x)[1])(key, task.example)
