@@ -185,9 +185,9 @@ def find_groups(
     """The removable units of `apply(params, *args)`, read off its jaxpr.
 
     Every index of every axis of every value is an atom; each primitive's rule gives the atoms that
-    hang together and those that must stay; the connected components that hold parameters and nothing
-    that must stay are the units. Nothing is computed: shapes are enough. What must stay: the axes of
-    `args`, of the results (see `pin_outputs`), and whatever a primitive without a rule touches.
+    hang together and those that must stay; the connected components that hold parameters and no
+    atom that must stay are the units. Nothing is computed: shapes are enough. What must stay: the
+    axes of `args`, of the results (see `pin_outputs`), and those of primitives without a rule.
     The idea of a dependency graph of units is from DepGraph (Fang et al., 2023).
 
     Args:
