@@ -33,14 +33,15 @@ def test_every_block_runs(page, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_command_with_own_parts_runs(tmp_path, monkeypatch, capsys):
-    (code,) = [code for code in blocks(PAGES[0], "python") if code.startswith("# my_package")]
+    page = ROOT / "docs" / "own_parts.md"
+    (code,) = blocks(page, "python")
     module = tmp_path / code.partition("\n")[0].removeprefix("# ")
     module.parent.mkdir()
     module.write_text(code)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (command,) = [code for code in blocks(PAGES[0], "sh") if "my_package" in code]
+    (command,) = blocks(page, "sh")
     words = shlex.split(command.replace("\\\n", ""))
     assert words[:3] == ["python", "-m", "experiments.run"]
     monkeypatch.setattr("sys.argv", ["run.py", *words[3:]])
