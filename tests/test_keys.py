@@ -148,7 +148,6 @@ WITHIN = {
     "lth_jax/population/averaging.py": {"mean_network": "per batch"},
     "lth_jax/population/segment.py": {"train_step": "per step", "training_batch": "per step"},
     "lth_jax/population/api.py": {"_member_keys": "per member"},
-    "experiments/studies/edge_popup.py": {"_learn": "weights, scores, examples; per step"},
 }
 FILES = [
     path

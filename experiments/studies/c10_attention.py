@@ -1,24 +1,33 @@
 """C10: pruned attention is more focused."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
-from scipy import special
 
 from experiments import networks
 from experiments.configs.studies import c10
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
-from lth_jax.coding.stored import Stored
+from lth_jax.measures.attention import random_entropies
+from lth_jax.measures.claims import (
+    Control,
+    Differences,
+    Evidence,
+    Primary,
+    Protocol,
+    arm_rows,
+    draws,
+)
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
 from lth_jax.report import tidy
+from lth_jax.report.cells import LAST
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -52,34 +61,34 @@ Seen = Mapping[str, Values]
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Trains on from the dense networks with and without the cut, and looks at attention."""
-    name, last = PROTOCOL.claim, config.experiment.prune.levels
+    name = PROTOCOL.claim
     ladder = runner.ladders(name, {"plain": config})
     cut = vary(config)
     cut.experiment.model.options.top_k = config.study.top_k
-
-    def ended(arm: str, level: int) -> list[Stored]:
-        networks = [one for one in runner.networks(name, config, (arm,)) if one.level == level]
-        return sorted(networks, key=lambda one: one.replicate)
-
-    dense, tickets = ended(DENSE, 0), ended(TICKET, last)
+    dense = runner.networks(name, config, DENSE)
     starts = [
         origin._replace(params=one.params, state=one.state)
         for origin, one in zip(runner.origins(name, config), dense, strict=True)
     ]
+    once, sparse = (
+        trees.stack([one.params for one in each])
+        for each in (dense, runner.networks(name, config, TICKET, LAST))
+    )
     whole, top = (runner.retrain(name, one, starts) for one in (config, cut))
     looked = {
-        "dense": _look(runner, config, whole["params"]),
-        "dense, cut": _look(runner, cut, whole["params"]),
-        "top 4": _look(runner, cut, top["params"]),
-        "weight ticket": _look(runner, config, _stacked([one.params for one in tickets])),
+        "dense": _look(runner, config, whole.params),
+        "dense, cut": _look(runner, cut, whole.params),
+        "top 4": _look(runner, cut, top.params),
+        "weight ticket": _look(runner, config, sparse),
     }
-    before = _look(runner, config, _stacked([one.params for one in dense]))["entropy"]
     ticket, shuffle = (ladder.of("plain", arm, ACCURACY) for arm in (TICKET, "shuffle"))
-    gained = 100 * (top["results"][ACCURACY] - whole["results"][ACCURACY])
-    steps = 2 * len(starts) * config.experiment.train.steps
-    return evidence(config.study.delta, looked, before, gained, 100 * (ticket - shuffle))._replace(
-        member_steps=ladder.member_steps + steps
-    )
+    return evidence(
+        config.study.delta,
+        looked,
+        before=_look(runner, config, once)["entropy"],
+        gained=100 * (top.results[ACCURACY] - whole.results[ACCURACY]),
+        worth=100 * (ticket - shuffle),
+    )._replace(member_steps=ladder.member_steps + 2 * len(starts) * config.experiment.train.steps)
 
 
 def evidence(
@@ -94,27 +103,19 @@ def evidence(
       gained: test accuracy of TOP 4 over DENSE, in points.
       worth: that of weight tickets over shuffled masks.
     """
-
-    def less(what: str, entropy: Values, arm: str) -> Primary:
-        return Primary(what, entropy - looked[arm]["entropy"], delta, "nats")
-
-    mass = looked["top 4"][MASS] - looked["dense"][MASS]
-    ticket = "weight ticket"
+    ticket, once = "weight ticket", "dense after one training"
+    metrics = {m: {arm: seen[m] for arm, seen in looked.items()} for m in ("entropy", MASS)}
+    less = Differences(metrics["entropy"] | {once: before}, "nats", delta, "entropy, ")
     return Evidence(
         primaries=[
-            less("entropy, dense − top 4", looked["dense"]["entropy"], "top 4"),
-            less("entropy, dense cut − top 4", looked["dense, cut"]["entropy"], "top 4"),
+            less("dense", "top 4"),
+            less("dense, cut", "top 4", name="entropy, dense cut − top 4"),
         ],
-        rows=[
-            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-            for arm, seen in looked.items()
-            for metric, values in seen.items()
-            for i, value in enumerate(values)
-        ],
+        rows=[row for metric, arms in metrics.items() for row in arm_rows(metric, arms)],
         secondary=[
-            Primary(f"{MASS}, top 4 − dense", mass, 0.05, ""),
+            Differences(metrics[MASS], "", 0.05, f"{MASS}, ")("top 4", "dense"),
             Primary("test accuracy, top 4 − dense", gained, 1.0, "points"),
-            less(f"entropy, dense after one training − {ticket}", before, ticket),
+            less(once, ticket),
             Primary(f"{ticket} − shuffle, test accuracy", worth, 1.0, "points"),
         ],
         notes=(premise(worth),),
@@ -128,17 +129,12 @@ def premise(worth: Values) -> str:
     return f"The weight tickets {how} shuffled masks."
 
 
-def _stacked(trees_of: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees_of)
-
-
 def _look(runner: StudyRunner, config: ConfigDict, params: Any) -> dict[str, Values]:
     """Entropy in nats and the mass on the marked key, one number per network."""
-    module, model = networks.module(config.experiment), networks.model(config.experiment)
-    test = runner.dataset(config).test
-    x = jnp.asarray(test.x[: config.study.examples])
+    module, task = networks.module(config.experiment), runner.task(config)
+    x = jnp.asarray(task.data.test.x[: config.study.examples])
     marked = x >= config.experiment.data.options.symbols
-    like, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    like, state = task.shapes
 
     @jax.jit
     def look(named: Any) -> tuple[jax.Array, jax.Array]:
@@ -152,46 +148,24 @@ def _look(runner: StudyRunner, config: ConfigDict, params: Any) -> dict[str, Val
     return {"entropy": np.asarray(entropy), MASS: np.asarray(mass)}
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Cutting scores lowers entropy for certain; cutting random query and key weights raises it."""
-    del runner
-    rngs = [np.random.default_rng(500 + i) for i in range(config.study.control_seeds)]
-    drawn = np.array([_entropies(rng, config.study.top_k) for rng in rngs])
-    whole, cut, pruned = drawn.T
-    delta = config.study.delta
+    study = config.study
+    seeds = range(500, 500 + study.control_seeds)
+    whole, cut, pruned = draws(lambda rng: random_entropies(rng, study.top_k), seeds).T
     return [
-        Control(
-            "the largest scores of random ones (majorisation)",
-            SUPPORTED,
-            [Primary("entropy lost", whole - cut, delta, "nats")],
-        ),
-        Control(
-            "the largest fifth of random query and key weights, untrained: scores shrink",
-            REVERSED,
-            [Primary("entropy lost", whole - pruned, delta, "nats")],
-        ),
+        Control(name, expected, [Primary("entropy lost", whole - other, study.delta, "nats")])
+        for name, expected, other in (
+            ("the largest scores of random ones (majorisation)", SUPPORTED, cut),
+            (
+                "the largest fifth of random query and key weights, untrained: scores shrink",
+                REVERSED,
+                pruned,
+            ),
+        )
     ]
 
 
-def _entropies(rng: np.random.Generator, keys: int, time: int = 32, width: int = 32) -> list[float]:
-    """Of random attention: whole, its scores cut, and its kernels pruned to a fifth."""
-    x = rng.normal(size=(time, width))
-    kernels = [rng.normal(size=(width, width)) / np.sqrt(width) for _ in range(2)]
-    pruned = [np.where(np.abs(w) >= np.quantile(np.abs(w), 0.8), w, 0) for w in kernels]
-
-    def scores(query: Any, key: Any) -> Any:
-        return (x @ query) @ (x @ key).T / np.sqrt(width)
-
-    whole = scores(*kernels)
-    least = np.sort(whole, axis=1)[:, -keys][:, None]
-    cut = np.where(whole >= least, whole, -np.inf)
-    tables = (whole, cut, scores(*pruned))
-    return [float(special.entr(special.softmax(s, axis=1)).sum(1).mean()) for s in tables]
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """Entropy and the mass on the marked key, by arm."""
-    return tidy.by_arm(rows, ("entropy", MASS), "nats; share")
-
+draw = functools.partial(tidy.by_arm, metrics=("entropy", MASS), label="nats; share")
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c10.get_config, controls, gather, draw))

@@ -25,6 +25,7 @@ from lth_jax.lottery.member_table import (
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result, StoredTicket, Table
+from lth_jax.lottery.retrain import Retrained, Start, one_shot_starts, retrain, starts_of
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
@@ -59,10 +60,12 @@ __all__ = [
     "Programs",
     "Progress",
     "Result",
+    "Retrained",
     "Rewind",
     "Seeds",
     "Spec",
     "Splits",
+    "Start",
     "StoredTicket",
     "Table",
     "Task",
@@ -78,9 +81,12 @@ __all__ = [
     "methods_programs",
     "named",
     "one_shot",
+    "one_shot_starts",
+    "retrain",
     "run",
     "run_ladder",
     "sparse_training",
+    "starts_of",
     "timeline",
     "training_program",
 ]

@@ -163,6 +163,12 @@ class Task:
         """The shapes of the network's parameters and state."""
         return jax.eval_shape(self.trainer.model.init, jax.random.key(0), self.example)
 
+    def own_rows(self, replicate: int) -> slice:
+        """Which training examples a replicate sees: its share, or all."""
+        share = self.trainer.examples_per_replicate
+        first = replicate * share
+        return slice(first, first + (share or len(jax.tree.leaves(self.data.train.y)[0])))
+
     def check(self) -> None:
         """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
 

@@ -12,7 +12,7 @@ from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
-    controls = c6.controls(None, c06.get_config("smoke"))
+    controls = c6.controls(c06.get_config("smoke"))
     shift = np.mean(controls[0].primaries[0].values)
     limit = np.log2(best_step(20, 4) / best_step(20, 40))
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many

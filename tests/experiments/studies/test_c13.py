@@ -33,7 +33,7 @@ def test_the_evidence_is_whole(tmp_path):
         evidence = c.gather(runner, config)
         teachers = c.dense_only(config)
         said, amiss = c.lessons(runner, c.PROTOCOL.claim, teachers, seed=0)
-        dense = runner.networks(c.PROTOCOL.claim, teachers, ("dense",))[1]
+        dense = runner.networks(c.PROTOCOL.claim, teachers, "dense")[1]
         x, y = runner.dataset(teachers).train
         hidden = x[64:128]
         for layer in ("Dense_0", "Dense_1", "Dense_2"):

@@ -7,9 +7,9 @@ import pytest
 from experiments import build
 from experiments.configs.studies import criteria as configs
 from experiments.studies import criteria_ranking as ranking
-from experiments.studies.one_shot import mask_maker
 from lth_jax import trees
 from lth_jax.data import Dataset
+from lth_jax.lottery import Start
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
@@ -22,12 +22,14 @@ def test_every_criterion_keeps_as_many_weights(name):
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
     data = Dataset("made", split, split, split, classes=10, fingerprint="")
     task = build.task(config.experiment, data)
-    points = [
-        trees.to_named(task.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
+    keys = jax.random.split(jax.random.key(0), 2)
+    points = [trees.to_named(task.trainer.model.init(key, split.x[:1])[0]) for key in keys]
+    origins = [
+        Start(point, {}, key, replicate=i) for i, (point, key) in enumerate(zip(points, keys))
     ]
-    chosen = mask_maker(task, config, name)(points)
-    kept = sum(mask.sum(axis=(1, 2)) for mask in chosen.values() if mask.ndim == 3)
-    assert kept == pytest.approx([0.25 * 744] * 2, abs=2)
+    for start in ranking.masked_starts(task, config, name, origins, points):
+        kept = sum(mask.sum() for mask in start.mask.values() if mask.ndim == 2)
+        assert kept == pytest.approx(0.25 * 744, abs=2)
 
 
 @pytest.mark.slow

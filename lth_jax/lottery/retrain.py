@@ -1,0 +1,305 @@
+"""Training from given weights under given masks: networks that no ladder makes."""
+
+import contextlib
+import functools
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax import keys, trees
+from lth_jax.coding.stored import Named, Stored, read_stored, rewound
+from lth_jax.data.datasets import fingerprint as data_fingerprint
+from lth_jax.lottery.identity import circumstances, training_program
+from lth_jax.lottery.member_table import MemberSpec, StepRange
+from lth_jax.lottery.node_training import Assignment, train_node
+from lth_jax.lottery.programs import Programs
+from lth_jax.lottery.spec import Label
+from lth_jax.lottery.stability import member_at
+from lth_jax.population.placement import Plan, check_plan
+from lth_jax.population.planning import candidate_plans, choose_plan
+from lth_jax.population.segment import Member
+from lth_jax.population.task import Task
+from lth_jax.population.train_chunks import chunks
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.pruning.one_shot import member_masks
+from lth_jax.pruning.prune import Pruner
+from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key, find_run
+from lth_jax.types import DENSE, Key
+
+AUTO = "auto"
+
+
+class Start(NamedTuple):
+    """Where a network starts; parameters, mask and state are trees, or leaves by name.
+
+    Attributes:
+      params: the weights, which are masked when training starts.
+      mask: True = kept.
+      data_key: a typed key: decides the order of its batches, dropout and augmentation.
+      state: the model's.
+      hyper: numbers in place of the task's.
+      replicate: which replicate's share of the training data it sees.
+    """
+
+    params: Any
+    mask: Any
+    data_key: Key
+    state: Any = ()
+    hyper: Mapping[str, float] = MappingProxyType({})
+    replicate: int = 0
+
+    def reordered(self, root: Key, order: int = 1) -> "Start":
+        """The same start on another data order, by the experiment's key and a number."""
+        return self._replace(data_key=keys.derive(root, self.replicate, "child", order))
+
+
+class Retrained(NamedTuple):
+    """Trained networks, `[networks]` first in every array.
+
+    Attributes:
+      results: by metric, as of `lottery.Result`: `test_accuracy_final` and so on.
+      params: by the leaf's name (`trees.from_named` makes a tree of them).
+      state: likewise.
+    """
+
+    results: dict[str, NDArray[Any]]
+    params: Named
+    state: Named
+
+    def at(self, which: Any) -> "Retrained":
+        """One network, or some: what the index or slice selects of every array."""
+        return Retrained(*jax.tree.map(lambda leaf: leaf[which], tuple(self)))
+
+    def networks(self) -> "list[Retrained]":
+        """Each network alone."""
+        return [self.at(i) for i in range(len(next(iter(self.results.values()))))]
+
+
+def retrain(
+    task: Task,
+    starts: Sequence[Start],
+    *,
+    plan: Plan | str = AUTO,
+    store: Store | str | Path | None = None,
+    data: str | None = None,
+    save_seconds: float = SAVE_SECONDS,
+) -> Retrained:
+    """Trains networks from given weights under given masks, as one population.
+
+    With a store, finished chunks are kept under keys that cover starts, programs, data and
+    versions: the same call reads them, and continues one that was interrupted.
+
+    Args:
+      task: what they train.
+      starts: where each begins, at least one.
+      plan: how they run: a `population.Plan`, or `"auto"`, which measures some. It is part of the
+        keys: give one where a store is to find the networks again.
+      store: the folder that keeps the networks, or an open store; nothing is kept by default.
+      data: the fingerprint of the task's data, if it is known; else their bytes are read.
+      save_seconds: how much training a kill may repeat.
+
+    Raises:
+      ValueError, TypeError: an argument cannot be right; nothing has been trained.
+
+    >>> import flax.linen as nn, optax
+    >>> x = np.random.default_rng(0).normal(size=(60, 4))
+    >>> split = (x, (x[:, 0] > 0).astype(int))
+    >>> task = Task(nn.Dense(2), split, optimizer=optax.sgd(0.1), batch_size=4, steps=10)
+    >>> params = {"kernel": np.zeros((4, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    >>> masks = [{"kernel": np.arange(8).reshape(4, 2) % n == 0, "bias": True} for n in (1, 2)]
+    >>> found = retrain(
+    ...     task, [Start(params, mask, jax.random.key(0)) for mask in masks], plan=Plan(2)
+    ... )
+    >>> found.results["test_accuracy_final"].shape, found.params["kernel"][1, :, 1].tolist()
+    ((2,), [0.0, 0.0, 0.0, 0.0])
+    """
+    task.check()
+    if not starts:
+        raise ValueError("`starts` is empty; at least one network is needed.")
+    named = [_by_name(start) for start in starts]
+    chosen = _plan_for(plan, task, named)
+    hyper = sorted({*task.hyper, *(name for start in starts for name in start.hyper)})
+    common = {
+        "kind": "retrained",
+        "numbers": dict(task.hyper),
+        "program": training_program(task.trainer, task.data, hyper, keys.from_seed(0)),
+        "data": data_fingerprint(*task.data) if data is None else data,
+        "steps": task.steps,
+        "plan": chosen._asdict(),
+        "environment": circumstances(),
+    }
+    programs, found = Programs(task.trainer), []
+    with contextlib.ExitStack() as stack:
+        if store is None:
+            store = stack.enter_context(tempfile.TemporaryDirectory(prefix="lth-"))
+        shelf = store if isinstance(store, Store) else Store(store)
+        for rows in chunks(len(named), chosen.chunk):
+            chunk = [named[row] for row in dict.fromkeys(rows.tolist())]
+            key = content_key(common | {"starts": [start_fingerprint(one) for one in chunk]})
+            train = functools.partial(_train_chunk, task, programs, chosen, chunk, save_seconds)
+            node = shelf.node(key, train).arrays
+            found.append((node["results"], node["end"]["params"], node["end"]["state"]))
+    return Retrained(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *found))
+
+
+def starts_of(
+    store: Store, path: str | Path, root: Key, arms: Sequence[str], level: int
+) -> dict[str, list[Start]]:
+    """Where a run's networks began: the dense networks at the rewind step, under each arm's mask.
+
+    All arms of a replicate see its examples in one order, that of the ticket at this level.
+    Retrained as they are, dense networks at level 0 and tickets give the run's own again.
+
+    Args:
+      store: where the run's nodes lie.
+      path: the run's folder.
+      root: the experiment's key.
+      arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
+      level: of the ladder.
+
+    Returns:
+      By arm, in the order of replicates; leaves by name.
+    """
+    info = find_run(Path(path).parent, str(path))
+    networks = sorted(read_stored(store, path, (DENSE, *arms)), key=lambda one: one.replicate)
+    origin = {one.replicate: rewound(store, info, one) for one in networks if one.arm == DENSE}
+
+    def start(one: Stored) -> Start:
+        params, state = origin[one.replicate]
+        params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
+        key = keys.derive(root, one.replicate, "data", level)
+        return Start(params, one.mask, key, state, replicate=one.replicate)
+
+    def of(arm: str) -> list[Start]:
+        place = (arm, 0 if arm == DENSE else level)
+        return [start(one) for one in networks if (one.arm, one.level) == place]
+
+    return {arm: of(arm) for arm in arms}
+
+
+def one_shot_starts(
+    task: Task,
+    starts: Sequence[Start],
+    pruner: Pruner,
+    root: Key,
+    *,
+    scored: Sequence[Mapping[str, NDArray[Any]]],
+    rows: Sequence[NDArray[np.int64]],
+) -> list[Start]:
+    """The starts under masks of one shot, each by the scores of a network of its own.
+
+    Args:
+      task: what they train.
+      starts: with leaves by name.
+      pruner: without the argument `count`: from `one_shot.at_count` or `iterate`.
+      root: the experiment's key, for criteria that draw.
+      scored: for each start, the parameters that the criterion sees.
+      rows: for each batch that the criterion takes, training examples `[starts, n]`.
+
+    Raises:
+      ValueError: the scores of a network cannot decide, naming criterion and leaf.
+    """
+    like = task.shapes[0]
+    data = jax.tree.map(jnp.asarray, task.data.train)
+    chosen = member_masks(
+        pruner,
+        trees.stack([trees.from_named(dict(params), like) for params in scored]),
+        prunable=prunable_leaves(like),
+        batches=tuple(trees.index(data, some) for some in rows),
+        keys=jnp.stack([keys.derive(root, one.replicate, "one_shot") for one in starts]),
+    )
+    named = {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
+
+    def under(start: Start, mask: Named) -> Start:
+        params = {leaf: value * mask[leaf] for leaf, value in start.params.items()}
+        return start._replace(params=params, mask=mask)
+
+    return [
+        under(start, {leaf: mask[i] for leaf, mask in named.items()})
+        for i, start in enumerate(starts)
+    ]
+
+
+def start_fingerprint(start: Start) -> str:
+    """The SHA-256 of all arrays and numbers of a start whose leaves are by name."""
+    hashed = hashlib.sha256()
+    key_data = np.asarray(jax.random.key_data(start.data_key))
+    for tree in (start.params, start.mask, start.state, {"data_key": key_data}):
+        for leaf_name, leaf in sorted(tree.items()):
+            array = np.ascontiguousarray(leaf)
+            hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
+            hashed.update(array.data)
+    hashed.update(f"{sorted(start.hyper.items())}{start.replicate}".encode())
+    return hashed.hexdigest()
+
+
+def _by_name(start: Start) -> Start:
+    params, mask, state = map(trees.to_named, (start.params, start.mask, start.state))
+    whole = {name: np.broadcast_to(mask[name], np.shape(leaf)) for name, leaf in params.items()}
+    return start._replace(params=params, mask=whole, state=state)
+
+
+def _plan_for(plan: Plan | str, task: Task, starts: Sequence[Start]) -> Plan:
+    if isinstance(plan, Plan):
+        check_plan(plan)
+        return plan
+    if plan != AUTO:
+        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
+    n, members = len(starts), _members(task, starts)
+    candidates = candidate_plans([n], min(jax.local_device_count(), n))
+    train, validation = task.data.train, task.data.validation
+    chosen, _ = choose_plan(
+        task.trainer, members, train, validation, [n], candidates=candidates, steps=task.steps
+    )
+    return chosen
+
+
+def _members(task: Task, starts: Sequence[Start]) -> Member:
+    """All starts as one population, made by one program."""
+    like = task.shapes
+
+    def member(start: Start) -> tuple[Any, ...]:
+        params, mask = (trees.from_named(tree, like[0]) for tree in (start.params, start.mask))
+        numbers = {**task.hyper, **start.hyper}
+        hyper = {name: np.float32(value) for name, value in numbers.items()}
+        state = trees.from_named(start.state, like[1])
+        return hyper, params, state, mask, start.data_key, np.int32(start.replicate)
+
+    parts = trees.stack([member(start) for start in starts])
+    members: Member = jax.jit(jax.vmap(functools.partial(member_at, task.trainer)))(*parts)
+    return members
+
+
+def _train_chunk(
+    task: Task,
+    programs: Programs,
+    plan: Plan,
+    starts: Sequence[Start],
+    save_seconds: float,
+    unfinished: Partial,
+) -> Node:
+    """At most `plan.chunk` starts, trained like a chunk of a ladder."""
+    [rows] = chunks(len(starts), plan.chunk)
+    specs = [MemberSpec("", Label("retrained", i), []) for i in range(len(starts))]
+    steps = StepRange(0, task.steps, {"end": task.steps}, [])
+    return train_node(
+        programs.segment(plan),
+        programs.measure(plan),
+        trees.index(_members(task, starts), rows),
+        task.data,
+        Assignment(0, specs, steps, [None] * plan.chunk),
+        prunable=prunable_leaves(task.shapes[0]),
+        eval_every=task.trainer.eval_every,
+        serve=programs.serve,
+        partial=unfinished,
+        on_progress=lambda progress: None,
+        save_seconds=save_seconds,
+    )
