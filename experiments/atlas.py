@@ -28,10 +28,11 @@ from experiments.flags import UserError, nearest
 from experiments.legal import one_of
 from experiments.options import Options
 from experiments.studies import STUDIES, family
-from experiments.studies.judge import found, verdicts
-from experiments.studies.protocol import Evidence, Study
+from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores
+from lth_jax.measures.claims import Evidence
+from lth_jax.measures.judge import found, verdicts
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
 from lth_jax.store import files, locks, records
@@ -84,7 +85,7 @@ def _measure(
 ) -> None:
     claim, began = one.protocol.claim, time.perf_counter()
     print(f"{claim} {one.protocol.title}", flush=True)
-    known = one.controls(bench, config)
+    known = one.controls(config)
     evidence = Evidence((), ()) if size == "smoke" else one.gather(bench, config)
     if rows := [dict(row) for row in evidence.rows]:
         files.write(folder / SEEDS, parquet_bytes(rows))

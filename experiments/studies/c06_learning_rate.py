@@ -53,6 +53,7 @@ PROTOCOL = Protocol(
     two_sided=True,
 )
 CHANCE = np.log(10)  # the loss of knowing nothing of ten classes; what diverged has no less
+OCTAVES = (0.5, "octaves", True)
 CURVED = ("dense", "ticket", "shuffle")
 START, TRAINED = WHEN = ("at the start", "when trained")
 Losses = NDArray[np.float64]
@@ -112,10 +113,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
                 for arm, words in (("ticket", "ticket"), ("shuffle", "random mask"))
             ),
             *(
-                Primary(
-                    f"best rate − 2/λmax when trained, {a}", best[a] - edge, 0.5, "octaves", True
-                )
-                for a, edge in edges[TRAINED].items()
+                Primary(f"best rate − 2/λmax {TRAINED}, {arm}", best[arm] - edge, *OCTAVES)
+                for arm, edge in edges[TRAINED].items()
             ),
             Differences(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
                 "ticket", "dense"

@@ -79,7 +79,7 @@ def test_log_odds_are_those_of_the_definition():
 
 def test_accuracies_of_the_groups():
     y, groups = np.array([0, 1, 2, 3]), np.array([0, 0, 0, 1])
-    found = fairness.GroupAccuracy.of(np.array([[0, 1, 0, 3], [0, 1, 2, 0]]), y, groups)
+    found = f.GroupAccuracy.of(np.array([[0, 1, 0, 3], [0, 1, 2, 0]]), y, groups)
     np.testing.assert_allclose(found.majority, [2 / 3, 1])
     np.testing.assert_allclose(found.minority, [1, 0])
     np.testing.assert_allclose(found.gap, [-100 / 3, 100])
