@@ -10,13 +10,10 @@ also comes within 0.2 % of the bound. constriction and zstandard join in where t
 
 import argparse
 import importlib.util
-import json
 import lzma
-import os
-import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmarks.report import Row, main, row
 from lth_jax import coding
 from lth_jax.coding import codecs, entropy, values
 from lth_jax.models.adapters import from_linen
@@ -137,30 +135,22 @@ def trial(coder: Coder, mask: np.ndarray) -> Trial:
     return Trial(coder.size(code), middle - start, end - middle)
 
 
-def result(case: str, figure: float, goal: float, *, most: bool, **more: Any) -> dict[str, Any]:
-    """One row; the goal is the most, or else the least, that `figure` should be."""
-    row = {"case": case, "ours": figure, "alternatives": {}, "ratio": None, "spread": None}
-    return {**row, **more, "goal": goal, "met": bool(figure <= goal if most else figure >= goal)}
-
-
-def speed_result(
+def speed_row(
     case: str, entries: int, mine: list[float], others: dict[str, list[float]], near: list[str]
-) -> dict[str, Any]:
+) -> Row:
     """Millions of entries a second, and the ratio to the fastest near alternative."""
     rates = {name: entries / 1e6 / float(np.median(times)) for name, times in others.items()}
     pairs = [min(others[name][i] for name in near) / t for i, t in enumerate(mine)] if near else []
-    return result(
-        case,
-        entries / 1e6 / float(np.median(mine)),
-        100.0,
-        most=False,
-        alternatives=rates,
-        ratio=float(np.median(pairs)) if pairs else None,
-        spread=[min(pairs), max(pairs)] if pairs else None,
-    )
+    ours = entries / 1e6 / float(np.median(mine))
+    return row(case, ours, rates, pairs=pairs, goal=100.0, judged=ours, most=False)
 
 
-def random_masks(name: str, density: float, rounds: int) -> list[dict[str, Any]]:
+def size_row(case: str, ours: float, alternatives: dict[str, float], goal: float) -> Row:
+    """A size in parts of its bound."""
+    return row(case, ours, alternatives, goal=goal, judged=ours)
+
+
+def random_masks(name: str, density: float, rounds: int) -> list[Row]:
     """Size and speeds for a random mask."""
     side = SIDES[name]
     mask = np.random.default_rng(0).random((side, side)) < density
@@ -173,11 +163,11 @@ def random_masks(name: str, density: float, rounds: int) -> list[dict[str, Any]]
     mine = sizes.pop("ours")
     near = [key for key in sizes if sizes[key] <= BOUND]
     label = f"random mask, {name} entries, density {density}"
-    rows = [result(f"{label}: payload / nH", mine, BOUND, most=True, alternatives=sizes)]
+    rows = [size_row(f"{label}: payload / nH", mine, sizes, BOUND)]
     for part in ("encode", "decode"):
         times = {key: [getattr(t[key], part) for t in trials] for key in coders}
         rows.append(
-            speed_result(f"{label}: {part}, Mbit/s", mask.size, times.pop("ours"), times, near)
+            speed_row(f"{label}: {part}, Mbit/s", mask.size, times.pop("ours"), times, near)
         )
     return rows
 
@@ -215,7 +205,7 @@ def magnitude_ladder(rounds: int, steps: int) -> list[Any]:
     return [(mask, prunable) for mask in found[1:]]
 
 
-def trained_masks(rounds: int, steps: int) -> list[dict[str, Any]]:
+def trained_masks(rounds: int, steps: int) -> list[Row]:
     """Trained masks beside the per-layer enumerative bound."""
     rows = []
     for mask, prunable in magnitude_ladder(rounds, steps):
@@ -226,26 +216,21 @@ def trained_masks(rounds: int, steps: int) -> list[dict[str, Any]]:
             "nH global": total.entropy_global / total.enumerative,
         }
         figure = total.mask / total.enumerative
-        rows.append(result(case, figure, 1.02, most=True, alternatives=others))
+        rows.append(size_row(case, figure, others, 1.02))
     return rows
 
 
-def quantized_values() -> dict[str, Any]:
+def quantized_values() -> Row:
     """Normal values at four bits beside their entropy."""
     leaf = np.random.default_rng(0).normal(size=1_000_000).astype(np.float32)
     code, kept = values.encode(leaf, np.ones(leaf.shape, bool), coding.integers(4))
     bound = entropy.empirical_bits(kept) / 8
     others = {"packed": kept.size / 2 / bound}
-    return result(
-        "1e6 normal values at 4 bits: payload / entropy",
-        len(code) / bound,
-        1.01,
-        most=True,
-        alternatives=others,
-    )
+    case = "1e6 normal values at 4 bits: payload / entropy"
+    return size_row(case, len(code) / bound, others, 1.01)
 
 
-def large_ticket(rounds: int) -> dict[str, Any]:
+def large_ticket(rounds: int) -> Row:
     """Saving and loading a ticket of 25 million parameters at density 0.05."""
     rng = np.random.default_rng(0)
     params = {f"layer{i}": rng.normal(size=(2500, 2500)).astype(np.float32) for i in range(4)}
@@ -259,30 +244,21 @@ def large_ticket(rounds: int) -> dict[str, Any]:
             coding.save(path, mask, params, prunable=prunable)
             coding.load(path)
             seconds.append(time.perf_counter() - start)
-    return result(
-        "25e6 parameters at density 0.05, exact values: save and load, s",
-        float(np.median(seconds)),
-        5.0,
-        most=True,
-        spread=[min(seconds), max(seconds)],
-    )
+    median, spread = float(np.median(seconds)), [min(seconds), max(seconds)]
+    case = "25e6 parameters at density 0.05, exact values: save and load, s"
+    return row(case, median, goal=5.0, judged=median, spread=spread)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small masks only, under a minute")
-    quick = parser.parse_args().quick
-    rows: list[dict[str, Any]] = []
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Random masks, trained masks, values, and a whole ticket."""
+    quick = options.quick
     for name in list(SIDES)[: 1 if quick else 2]:
         for density in DENSITIES:
-            rows += random_masks(name, density, rounds=3)
-    rows += trained_masks(rounds=6 if quick else 12, steps=50 if quick else 300)
-    rows += [quantized_values(), large_ticket(rounds=1 if quick else 3)]
-    for row in rows:
-        print(f"{'met' if row['met'] else 'NOT':4} {row['ours']:12.4f}  {row['case']}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
-    print(json.dumps({"benchmark": "coding", "machine": machine, "results": rows}))
+            yield from random_masks(name, density, rounds=3)
+    yield from trained_masks(rounds=6 if quick else 12, steps=50 if quick else 300)
+    yield quantized_values()
+    yield large_ticket(rounds=1 if quick else 3)
 
 
 if __name__ == "__main__":
-    main()
+    main("coding", __doc__, measure)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 import lth_jax as lth
+from experiments.benchmarks.report import Row, row
 from lth_jax import data, models
 from lth_jax.landscape import dense_hessian
 from lth_jax.types import Batch, Key, Mask, Params
@@ -74,7 +75,7 @@ def ticket(
 
 def exact_row(
     module: Any, images: Batch, *, examples: int, density: float, rounds: int, steps: int
-) -> dict[str, Any]:
+) -> Row:
     """Trains a ticket, takes its whole spectrum on a seeded subset, and tells the seconds."""
     network = Network(module)
     params, mask = ticket(
@@ -92,21 +93,15 @@ def exact_row(
     ended = time.perf_counter()
     print(f"matrix {written - began:.1f} s, eigvalsh {ended - written:.1f} s")
     print(f"eigenvalues from {values[0]:.4g} to {values[-1]:.4g}, {(values < 0).sum()} negative")
-    return {
-        "case": f"exact spectrum of a retrained ticket, {len(matrix)} weights, "
-        f"{len(chosen)} images",
-        "ours": ended - began,
-        "alternatives": {},
-        "ratio": None,
-        "spread": None,
-        "goal": None,
-        "met": None,
-        "largest": values[:-17:-1].tolist(),
-        "smallest": values[:16].tolist(),
-    }
+    return row(
+        f"exact spectrum of a retrained ticket, {len(matrix)} weights, {len(chosen)} images, s",
+        ended - began,
+        largest=values[:-17:-1].tolist(),
+        smallest=values[:16].tolist(),
+    )
 
 
-def on_mnist(manual_dir: str, data_dir: str) -> dict[str, Any]:
+def on_mnist(manual_dir: str, data_dir: str) -> Row:
     """The row of LeNet-300-100 at 3.6 %: three rounds of 400 steps, 5,000 images."""
     mnist = data.load("mnist", data_dir=data_dir, manual_dir=manual_dir, seed=0, validation=5000)
     images = jax.tree.map(jnp.asarray, mnist.train)
