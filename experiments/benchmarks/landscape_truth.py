@@ -175,8 +175,14 @@ def row(known: Known) -> report.Row:
     """Met where ours is off by at most the tolerance, relative to the known number (or to 1)."""
     off = abs(known.ours - known.known) / max(1.0, abs(known.known))
     others = {name: float(value) for name, value in known.others.items()}
-    given = {"goal": known.tolerance, "judged": off, "known": float(known.known)}
-    return report.row(known.case, float(known.ours), others, **given)
+    return report.row(
+        known.case,
+        float(known.ours),
+        others,
+        goal=known.tolerance,
+        judged=off,
+        known=float(known.known),
+    )
 
 
 if __name__ == "__main__":

@@ -94,9 +94,8 @@ def beside_each(
     """
     rows = []
     for name, way in ways.items():
-        seconds = alternated(
-            {OURS: ours, name: way}, pairs if isinstance(pairs, int) else pairs(name)
-        )
+        rounds = pairs if isinstance(pairs, int) else pairs(name)
+        seconds = alternated({OURS: ours, name: way}, rounds)
         rows.append(beside(f"{case} beside {name}", seconds, name, goal=(goals or {}).get(name)))
     return rows
 

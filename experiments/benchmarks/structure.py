@@ -109,7 +109,7 @@ def compared(case: str, times: dict[str, list[float]]) -> Row:
     gains = [a / b for a, b in zip(times["masked"], times["compact"], strict=True)]
     medians = {name: statistics.median(values) for name, values in times.items()}
     ours = medians.pop("compact")
-    faster = {"times faster than masked": statistics.median(gains)}
+    faster: dict[str, Any] = {"times faster than masked": statistics.median(gains)}
     return row(case, ours, medians, pairs=pairs, goal=1.1, **faster)
 
 

@@ -15,7 +15,7 @@ from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery import Start, training_program
 from lth_jax.lottery.curvature import stability_edges
-from lth_jax.lottery.retrain import start_fingerprint
+from lth_jax.lottery.retraining import start_fingerprint
 from lth_jax.measures.claims import (
     Control,
     Differences,

@@ -223,7 +223,7 @@ class StudyRunner:
     ) -> dict[str, list[Start]]:
         """`lottery.starts_of` a cell that `ladders` trained, at the last level by default."""
         at = config.experiment.prune.levels if level == LAST else level
-        return starts_of(self.store, self._run(name, config), self.seeds(config).root, arms, at)
+        return starts_of(self.store, self._run(name, config), self.seeds(config), arms, at)
 
     def dataset(self, config: ConfigDict) -> datasets.Dataset:
         """The data of a config, loaded once."""

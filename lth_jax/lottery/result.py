@@ -11,14 +11,16 @@ from typing import Any, Self
 import rich.console
 import rich.table
 
-from lth_jax import coding, extras, trees
+from lth_jax import coding, extras, keys, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
+from lth_jax.lottery.retraining import Start, starts_of
+from lth_jax.lottery.spec import Seeds
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
-from lth_jax.store import Store, StoreError, files, find_run
+from lth_jax.store import Store, StoreError, files, find_run, read_config
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
 ENDINGS = ("", "_final", "_early_stop")
@@ -264,6 +266,18 @@ class Result:
         like = self._task.shapes[0]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
         return [StoredTicket(self._store, self.path, one, like) for one in by_replicate]
+
+    def starts(self, level: int, *, arm: str = TICKET) -> list[Start]:
+        """Where the networks of an arm began, by replicate: to be changed, and then retrained.
+
+        Args:
+          level: of the ladder; 0 for `arm="dense"`.
+          arm: `"ticket"`, `"dense"`, or a control that keeps the ticket's weights.
+        """
+        config = read_config(self.path)
+        root = keys.from_seed(config["seed"])
+        seeds = Seeds(root, config["replicates"], config["shared_order"])
+        return starts_of(self._store, self.path, seeds, (arm,), level)[arm]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:

@@ -21,7 +21,7 @@ from lth_jax.lottery.identity import circumstances, training_program
 from lth_jax.lottery.member_table import MemberSpec, StepRange
 from lth_jax.lottery.node_training import Assignment, train_node
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.spec import Label
+from lth_jax.lottery.spec import Label, Seeds
 from lth_jax.lottery.stability import member_at
 from lth_jax.population.placement import Plan, check_plan
 from lth_jax.population.planning import candidate_plans, choose_plan
@@ -151,17 +151,18 @@ def retrain(
 
 
 def starts_of(
-    store: Store, path: str | Path, root: Key, arms: Sequence[str], level: int
+    store: Store, path: str | Path, seeds: Seeds, arms: Sequence[str], level: int
 ) -> dict[str, list[Start]]:
     """Where a run's networks began: the dense networks at the rewind step, under each arm's mask.
 
-    All arms of a replicate see its examples in one order, that of the ticket at this level.
-    Retrained as they are, dense networks at level 0 and tickets give the run's own again.
+    All arms of a replicate see its examples in one order, that of the ticket at this level. In a
+    run that rewinds to step 0, dense networks at level 0 and tickets that are retrained as they
+    are give the run's own again.
 
     Args:
       store: where the run's nodes lie.
       path: the run's folder.
-      root: the experiment's key.
+      seeds: the run's.
       arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
       level: of the ladder.
 
@@ -175,7 +176,8 @@ def starts_of(
     def start(one: Stored) -> Start:
         params, state = origin[one.replicate]
         params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
-        key = keys.derive(root, one.replicate, "data", level)
+        own = 0 if seeds.shared_order else one.replicate
+        key = keys.derive(seeds.root, own, "data", level)
         return Start(params, one.mask, key, state, replicate=one.replicate)
 
     def of(arm: str) -> list[Start]:
