@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from lth_jax import lottery, trees
-from lth_jax.lottery import retrain as module
+from lth_jax.lottery import retraining
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.population import Plan
 from lth_jax.pruning.criteria import magnitude
@@ -17,74 +17,58 @@ from lth_jax.pruning.scopes import layerwise
 from tests.lottery.test_run import Net, X, Y, run, task
 
 PLAN = Plan(2)
+SHARED = pytest.param(True, marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["own order", "shared order"])
-def result(request):
-    return run(shared_order=request.param)
-
-
-@pytest.mark.parametrize(("arm", "level"), [("dense", 0), ("ticket", 2), ("shuffle", 1)])
-def test_networks_retrained_as_they_began_are_the_runs_own(result, arm, level):
-    starts = result.starts(level, arm=arm)
-    again = lottery.retrain(task(), starts, plan=PLAN)
-    for one, own in zip(again.networks(), result.tickets(level, arm=arm), strict=True):
-        for leaf, value in trees.to_named(own.trained).items():
+@pytest.mark.parametrize("shared_order", [False, SHARED])
+def test_networks_retrained_as_they_began_are_the_runs_own(shared_order, tmp_path, monkeypatch):
+    result = run(shared_order=shared_order, controls=("shuffle",), levels=1)
+    places = [("dense", 0), ("ticket", 1), ("shuffle", 1)]
+    starts = [one for arm, level in places for one in result.starts(level, arm=arm)]
+    own = [one for arm, level in places for one in result.tickets(level, arm=arm)]
+    again = lottery.retrain(task(), starts, plan=PLAN, store=tmp_path)
+    for one, network in zip(again.networks(), own, strict=True):
+        for leaf, value in trees.to_named(network.trained).items():
             np.testing.assert_allclose(one.params[leaf], value, atol=1e-6)
+    monkeypatch.setattr(retraining, "train_node", None)  # nothing is trained again
+    found = lottery.retrain(task(), starts, plan=PLAN, store=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, tuple(found), tuple(again))
+    with pytest.raises(TypeError, match="NoneType"):
+        lottery.retrain(task(steps=13), starts, plan=PLAN, store=tmp_path)
 
 
-def test_trees_and_named_leaves_start_alike_and_a_store_finds_them(tmp_path, monkeypatch):
-    own = task()
+@pytest.mark.parametrize("plan", [Plan(4), pytest.param("auto", marks=pytest.mark.slow)])
+def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own(plan):
+    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]))
     params, _ = own.trainer.model.init(jax.random.key(1), X[:1])
-    mask = jax.tree.map(lambda leaf: leaf > 0 if leaf.ndim > 1 else leaf == leaf, params)
+    mask = jax.tree.map(lambda leaf: leaf > 0 if leaf.ndim > 1 else True, params)
     tree = lottery.Start(params, mask, jax.random.key(2))
     named = tree._replace(params=trees.to_named(params), mask=trees.to_named(mask))
     other = tree.reordered(jax.random.key(3))
-    found = lottery.retrain(own, [tree, named, other], plan=PLAN, store=tmp_path)
-    for leaf in jax.tree.leaves(found.params):
-        np.testing.assert_array_equal(leaf[0], leaf[1])
-    assert not np.array_equal(*found.params["Dense_0/kernel"][1:])
-    assert not found.params["Dense_0/kernel"][:, ~np.asarray(mask["Dense_0"]["kernel"])].any()
-    monkeypatch.setattr(module, "train_node", None)  # nothing is trained again
-    again = lottery.retrain(task(), [tree, named, other], plan=PLAN, store=tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, tuple(found), tuple(again))
-    with pytest.raises(TypeError, match="NoneType"):
-        lottery.retrain(task(steps=13), [tree], plan=PLAN, store=tmp_path)
-
-
-def test_a_learning_rate_of_its_own_and_a_measured_plan():
-    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), steps=2)
-    params, _ = own.trainer.model.init(jax.random.key(1), X[:1])
-    mask = jax.tree.map(lambda leaf: leaf == leaf, params)
-    starts = [
-        lottery.Start(params, mask, jax.random.key(2), hyper={"learning_rate": rate})
-        for rate in (0.0, 0.1)
-    ]
-    found = lottery.retrain(own, starts).params["Dense_0/kernel"]
-    np.testing.assert_array_equal(found[0], params["Dense_0"]["kernel"])
-    assert not np.array_equal(found[0], found[1])
+    still = tree._replace(hyper={"learning_rate": 0.0})
+    found = lottery.retrain(own, [tree, named, other, still], plan=plan).params["Dense_0/kernel"]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[1], found[2])
+    kept, before = (np.asarray(part["Dense_0"]["kernel"]) for part in (mask, params))
+    assert not found[:, ~kept].any()
+    np.testing.assert_array_equal(found[3], before * kept)
 
 
 def test_masks_of_one_shot_are_each_networks_own():
     own = task()
     keys = [jax.random.key(i) for i in range(3)]
     points = [trees.to_named(own.trainer.model.init(key, X[:1])[0]) for key in keys]
-    starts = [
-        lottery.Start(p, {}, k, replicate=i)
-        for i, (p, k) in enumerate(zip(points, keys, strict=True))
-    ]
+    starts = [lottery.Start(points[i], {}, keys[i], replicate=i) for i in range(3)]
     like, scope = own.shapes[0], layerwise()
-    pruner = at_count(
-        prune(magnitude(), scope), scope.counts(like, 0.5, prunable=prunable_leaves(like))
-    )
+    count = scope.counts(like, 0.5, prunable=prunable_leaves(like))
+    pruner = at_count(prune(magnitude(), scope), count)
     root, rows = jax.random.key(0), [np.zeros((3, 2), int)]
     chosen = lottery.one_shot_starts(own, starts, pruner, root, scored=points, rows=rows)
-    alike = largest_weights(trees.stack(points), 0.5)
     masks = trees.stack([start.mask for start in chosen])
+    alike = largest_weights(trees.stack(points), 0.5)
     np.testing.assert_array_equal(member_kappas(masks, alike), 1.0)
-    assert all(
-        not start.params[leaf][~m].any() for start in chosen for leaf, m in start.mask.items()
-    )
+    for start in chosen:
+        assert not any(start.params[leaf][~kept].any() for leaf, kept in start.mask.items())
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def task(**changes):
     return lottery.Task(options.pop("model", Net()), options.pop("data", (X, Y)), **options)
 
 
-def run(folder=None, own=None, **changes):
+def run(folder=None, own=None, levels=2, **changes):
     options = {"replicates": 2, "controls": ("reinit", "shuffle"), "plan": Plan(2), **changes}
     return lottery.run(
-        own or task(), lottery.imp(levels=2), store=folder, progress=False, **options
+        own or task(), lottery.imp(levels=levels), store=folder, progress=False, **options
     )
 
 
