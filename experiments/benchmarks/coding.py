@@ -17,18 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from experiments.benchmarks.report import Row, main, row
-from lth_jax import coding
+from lth_jax import coding, lottery
 from lth_jax.coding import codecs, entropy, values
-from lth_jax.models.adapters import from_linen
 from lth_jax.models.mlp import MLP
-from lth_jax.pruning import criteria, masks, schedules, scopes
-from lth_jax.pruning.prune import prune
+from lth_jax.population import Plan
 
 DENSITIES = (0.5, 0.1, 0.02)
 SIDES = {"1e6": 1000, "25e6": 5000}
@@ -172,52 +168,24 @@ def random_masks(name: str, density: float, rounds: int) -> list[Row]:
     return rows
 
 
-def magnitude_ladder(rounds: int, steps: int) -> list[Any]:
-    """Masks of iterative magnitude pruning with rewinding: 64-300-100-10 on 8x8 digits."""
+def trained_masks(rounds: int, steps: int) -> Iterator[Row]:
+    """Masks of iterative magnitude pruning on 8x8 digits beside the per-layer enumerative bound."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    x, y = jnp.asarray(images / 16.0, jnp.float32), jnp.asarray(labels)
-    model = from_linen(MLP())
-    start, state = model.init(jax.random.key(0), x[:1])
-    prunable, optimizer = masks.prunable_leaves(start), optax.adam(1e-3)
-    scope = scopes.globally()
-    pruner = prune(criteria.magnitude(), scope)
-
-    def loss(params: Any, mask: Any) -> jax.Array:
-        logits, _ = model.apply(masks.apply_mask(mask, params), state, x, train=False)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    @jax.jit
-    def train(params: Any, mask: Any) -> Any:
-        def step(carry: Any, _: Any) -> tuple[Any, None]:
-            params, slots = carry
-            updates, slots = optimizer.update(jax.grad(loss)(params, mask), slots)
-            return (optax.apply_updates(params, updates), slots), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
-
-    found = [masks.ones_like(start)]
-    density = schedules.geometric(0.3)
+    digits = (images / 16.0).astype(np.float32), labels
+    task = lottery.Task(MLP(), digits, optimizer=optax.adam(1e-3), batch_size=128, steps=steps)
+    spec = lottery.imp(rounds, rate=0.3)
+    result = lottery.run(task, spec, replicates=1, plan=Plan(1), progress=False)
     for level in range(1, rounds + 1):
-        count = scope.counts(start, density(level), prunable=prunable)
-        found.append(pruner(train(start, found[-1]), found[-1], count, prunable=prunable))
-    return [(mask, prunable) for mask in found[1:]]
-
-
-def trained_masks(rounds: int, steps: int) -> list[Row]:
-    """Trained masks beside the per-layer enumerative bound."""
-    rows = []
-    for mask, prunable in magnitude_ladder(rounds, steps):
-        total = coding.table(coding.encode(mask, prunable=prunable)).total
+        ticket = result.ticket(level)
+        total = coding.table(coding.encode(ticket.mask, prunable=ticket.prunable)).total
         case = f"IMP mask, density {total.density:.3f}: payload / enumerative bound per layer"
         others = {
             "nH per layer": total.entropy_layers / total.enumerative,
             "nH global": total.entropy_global / total.enumerative,
         }
-        figure = total.mask / total.enumerative
-        rows.append(size_row(case, figure, others, 1.02))
-    return rows
+        yield size_row(case, total.mask / total.enumerative, others, 1.02)
 
 
 def quantized_values() -> Row:

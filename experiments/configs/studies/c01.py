@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """A hundred types, a hundred clones against fifty varied offspring, nine changes in ten.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """A hundred types, a hundred clones against fifty varied offspring, nine changes in ten."""
     common.check_size(size)
     config = ConfigDict()
     config.study = ConfigDict(

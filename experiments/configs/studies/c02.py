@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """Four hundred XOR networks of each width; random and learned masks of an MLP.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """Four hundred XOR networks of each width; random and learned masks of an MLP."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     experiment = config.experiment

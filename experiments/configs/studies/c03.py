@@ -6,11 +6,7 @@ from experiments.configs.studies import c07
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """C7's ladders to density .13, whose networks are shared with it.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """C7's ladders to density .13, whose networks are shared with it."""
     config = c07.get_config(size)
     asked = {
         "delta": 3.0,  # per cent of a mask's bytes

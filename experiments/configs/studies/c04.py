@@ -7,11 +7,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """400 digits to train on; two rounds to a quarter of the weights, about half of the units.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """400 digits to train on; two rounds to a quarter of the weights, about half of the units."""
     common.check_size(size)
     config = _structured("convnet", {"stages": ((8, 8), (16, 16)), "hidden": ()})
     config.heads = ConfigDict(

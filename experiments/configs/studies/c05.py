@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """An MLP 40-64-64-10 (7,296 weights), 400 steps, three rounds to density .25.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """An MLP 40-64-64-10 (7,296 weights), 400 steps, three rounds to density .25."""
     common.check_size(size)
     config = common.mnist1d(seeds=16)
     experiment = config.experiment

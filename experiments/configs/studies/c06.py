@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 300 steps of plain gradient descent on batches, density .047.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """4,000 examples, 300 steps of plain gradient descent on batches, density .047."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     experiment = config.experiment

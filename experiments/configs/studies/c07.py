@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 700 steps, density .13: where a pilot saw the training error rise.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """4,000 examples, 700 steps, density .13: where a pilot saw the training error rise."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     config.experiment.controls = ("reinit", "shuffle")

@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """250, 1,000 and 4,000 examples with true labels and with a fifth drawn at random, 300 steps.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """250, 1,000 and 4,000 examples with true labels and a fifth drawn at random, 300 steps."""
     common.check_size(size)
     config = common.mnist1d(seeds=32)
     experiment = config.experiment

@@ -7,11 +7,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """An MLP 64-64-64-10 on digits, one-shot tickets at a tenth of the weights.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """An MLP 64-64-64-10 on digits, one-shot tickets at a tenth of the weights."""
     common.check_size(size)
     config = base.ladder()
     experiment = config.experiment

@@ -7,11 +7,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """A Transformer of one layer and four heads on sequences of 16 tokens, one of them marked.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """A Transformer of one layer and four heads on sequences of 16 tokens, one of them marked."""
     common.check_size(size)
     config = base.ladder()
     experiment = config.experiment

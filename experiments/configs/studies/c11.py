@@ -7,11 +7,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """A tanh network of 48 units that recalls the first of eleven symbols.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """A tanh network of 48 units that recalls the first of eleven symbols."""
     common.check_size(size)
     config = base.ladder()
     experiment = config.experiment

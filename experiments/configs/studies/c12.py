@@ -11,9 +11,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
     `experiment` is what masks are carried into, and `conv` of the second pair; `plain` and
     `conv_plain` are the networks where they come from.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
     """
     common.check_size(size)
     config = common.mnist1d(seeds=24)

@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 700 steps, students of density .13.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """4,000 examples, 700 steps, students of density .13."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     config.experiment.control_levels = (4,)

@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 700 steps, five rounds; the question is asked after four, at density .13.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """4,000 examples, 700 steps, five rounds; the question is asked after four, at density .13."""
     common.check_size(size)
     config = common.mnist1d(seeds=24)
     experiment = config.experiment

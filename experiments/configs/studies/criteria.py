@@ -6,11 +6,7 @@ from experiments.configs.studies import common
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """One shot to density .05, 48 seeds; at initialisation with twice the steps.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-    """
+    """One shot to density .05, 48 seeds; at initialisation with twice the steps."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     config.experiment.train.update(steps=300)
