@@ -15,8 +15,8 @@ from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import keys, population, trees
 from lth_jax.measures import odds, xor
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -141,8 +141,8 @@ def learned_masks(runner: StudyRunner, config: ConfigDict) -> list[Primary]:
     reached = {f"width {w}": 100 * found.of(str(w), TICKET, TEST) for w in (few, many)}
     chance = 100 * _untrained(runner, name, cells[many])
     label = "untrained, learned mask: test accuracy, "
-    by_width = Differences(reached, "points", 5.0)
-    against = Differences({"learned": reached[f"width {many}"], "random mask": chance}, "points")
+    by_width = Contrasts(reached, "points", 5.0)
+    against = Contrasts({"learned": reached[f"width {many}"], "random mask": chance}, "points")
     return [
         by_width(f"width {many}", f"width {few}", name=f"{label}width {many} − {few}"),
         against(

@@ -14,15 +14,7 @@ from experiments.studies.speed import mostly_dead, time_saved
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import structure as st
 from lth_jax import trees
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.report.cells import LAST, Tuned
@@ -61,7 +53,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     values = {kind: {arm: 100 * one.of(arm, TEST) for arm in ARMS} for kind, one in tuned.items()}
     values["channels"]["scratch-B"] = 100 * _full_budget(runner, config, tuned["channels"])
     saved = {kind: _time_saved(runner, kind, kinds[kind], tuned[kind], study) for kind in kinds}
-    kept = {kind: Differences(arms, "points", 1.0, f"{kind}: ") for kind, arms in values.items()}
+    kept = {kind: Contrasts(arms, "points", 1.0, f"{kind}: ") for kind, arms in values.items()}
     return Evidence(
         primaries=[
             part

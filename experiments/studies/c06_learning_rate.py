@@ -17,8 +17,8 @@ from lth_jax.lottery import Start, training_program
 from lth_jax.lottery.curvature import stability_edges
 from lth_jax.lottery.retraining import start_fingerprint
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -92,7 +92,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     ends = {arm: trained[arm].at(members[arm]).params for arm in CURVED}
     edges = _edges(runner, config, own, ends)
     lowest = {arm: np.log(np.nanmin(each, axis=1)) for arm, each in losses.items()}
-    shift = Differences(best, "octaves", 0.5, "best rate, ", two_sided=True)
+    shift = Contrasts(best, "octaves", 0.5, "best rate, ", two_sided=True)
     at_edge = sum(int(np.isin(b, np.log2(study.rates)[[0, -1]]).sum()) for b in best.values())
     return Evidence(
         primaries=[shift("ticket", "dense", study.delta)],
@@ -116,7 +116,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
                 Primary(f"best rate − 2/λmax {TRAINED}, {arm}", best[arm] - edge, *OCTAVES)
                 for arm, edge in edges[TRAINED].items()
             ),
-            Differences(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
+            Contrasts(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
                 "ticket", "dense"
             ),
         ],

@@ -10,15 +10,7 @@ from experiments.configs.studies import c07
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, dense_only, vary
 from lth_jax.measures import simultaneous
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -69,9 +61,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         "ticket": beside.of("random labels", "ticket", "shown_loss_final"),
         "dense": beside.of("random labels, dense", "dense", "shown_loss_final"),
     }
-    ahead = Differences(test | {"stopped": stopped}, "points")
+    ahead = Contrasts(test | {"stopped": stopped}, "points")
     tested = ahead._replace(label="test accuracy, ")
-    trained = Differences(errors, "points", label="training error, ")
+    trained = Contrasts(errors, "points", label="training error, ")
     return Evidence(
         primaries=[
             trained("ticket", "dense", study.delta),
@@ -87,7 +79,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             ahead("ticket", "small"),
             ahead("ticket", "dense+", name="ticket − dense trained as long in all"),
             ahead("ticket", "stopped", name="ticket − dense stopped early"),
-            Differences(fitted, "nats", 0.1, "loss on random labels, ")("ticket", "dense"),
+            Contrasts(fitted, "nats", 0.1, "loss on random labels, ")("ticket", "dense"),
         ],
         gate=test["ticket"] - test["shuffle"],
         member_steps=tuned.member_steps + beside.member_steps,

@@ -11,8 +11,8 @@ from experiments.configs.studies import c08
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -142,7 +142,7 @@ def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
 
     def shift(noise: float, words: str = "") -> Primary:
         name = f"best density, {many:,} − {few:,} examples{words}"
-        minus = Differences(best, "octaves", study.delta)
+        minus = Contrasts(best, "octaves", study.delta)
         return minus(CELL(many, noise), CELL(few, noise), name=name)
 
     def each(name: str, values: Mapping[str, NDArray], delta: float, unit: str) -> list[Primary]:
@@ -164,7 +164,7 @@ def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
         ],
         secondary=[
             *(shift(noise, f", noise {noise:g}") for noise in noisy),
-            Differences(won, "points")(
+            Contrasts(won, "points")(
                 CELL(few, first), CELL(many, first), name=f"gain at the validated density, {asked}"
             ),
             *each("log₂ best density", best, study.delta, "octaves"),

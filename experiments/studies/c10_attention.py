@@ -16,15 +16,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
 from lth_jax.measures.attention import random_entropies
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
 from lth_jax.report import tidy
 from lth_jax.report.cells import LAST
@@ -105,7 +97,7 @@ def evidence(
     """
     ticket, once = "weight ticket", "dense after one training"
     metrics = {m: {arm: seen[m] for arm, seen in looked.items()} for m in ("entropy", MASS)}
-    less = Differences(metrics["entropy"] | {once: before}, "nats", delta, "entropy, ")
+    less = Contrasts(metrics["entropy"] | {once: before}, "nats", delta, "entropy, ")
     return Evidence(
         primaries=[
             less("dense", "top 4"),
@@ -113,7 +105,7 @@ def evidence(
         ],
         rows=[row for metric, arms in metrics.items() for row in arm_rows(metric, arms)],
         secondary=[
-            Differences(metrics[MASS], "", 0.05, f"{MASS}, ")("top 4", "dense"),
+            Contrasts(metrics[MASS], "", 0.05, f"{MASS}, ")("top 4", "dense"),
             Primary("test accuracy, top 4 − dense", gained, 1.0, "points"),
             less(once, ticket),
             Primary(f"{ticket} − shuffle, test accuracy", worth, 1.0, "points"),

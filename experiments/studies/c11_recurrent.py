@@ -12,8 +12,8 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.lottery import Start
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -90,7 +90,7 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
       radii: spectral radii of tickets and shuffled masks at their starts.
       agreed: κ of two data orders, tied and unrolled.
     """
-    ahead, same = Differences(accuracy, "points", 2.0), "shuffle, same radius"
+    ahead, same = Contrasts(accuracy, "points", 2.0), "shuffle, same radius"
     return Evidence(
         primaries=[ahead._replace(label="test accuracy, ")("ticket", "shuffle", delta)],
         rows=arm_rows("test accuracy", accuracy),
@@ -100,7 +100,7 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
             ahead("ticket", "dense"),
             *(Primary(f"spectral radius, {arm}", radii[arm], 0.1, "") for arm in radii),
             *(Primary(f"κ of two data orders, {kind}", agreed[kind], 0.05, "κ") for kind in agreed),
-            Differences(agreed, "κ", 0.05, "κ, ")("tied", "unrolled"),
+            Contrasts(agreed, "κ", 0.05, "κ, ")("tied", "unrolled"),
         ],
     )
 

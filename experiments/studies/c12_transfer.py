@@ -13,8 +13,8 @@ from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.lottery import Start
 from lth_jax.measures import simultaneous
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -69,7 +69,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     fresh = _trained(runner, name, config, masks, rates["shuffle"], new=True)
     convs, conv_steps, conv_rates = _conv(runner, config)
     pairs = dict(zip(MLPS, (into, fresh, back), strict=True)) | {"VGG to ResNet": convs}
-    gains = {pair: Differences(arms, "points", study.delta) for pair, arms in pairs.items()}
+    gains = {pair: Contrasts(arms, "points", study.delta) for pair, arms in pairs.items()}
     gain, worth = (gains[MLPS[0]](arm, "shuffle") for arm in ("transfer", "ticket"))
     ratio = f"transfer − shuffle, less {study.kept:g} (ticket − shuffle)"
     carried = {pair: gains[pair]("transfer", "shuffle").values for pair in MLPS}
@@ -159,7 +159,7 @@ def _conv(runner: StudyRunner, config: ConfigDict) -> tuple[Trained, int, dict[s
     return _trained(runner, name, residual, masks, rates["shuffle"]), steps + trained, rates
 
 
-def _kept(pair: str, minus: Differences) -> str:
+def _kept(pair: str, minus: Contrasts) -> str:
     share = fieller(*(minus(arm, "shuffle").values for arm in ("transfer", "ticket")))
     return f"{pair}: kept {share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}] of its worth."
 

@@ -23,15 +23,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.lottery import Start
 from lth_jax.measures import distillation
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.types import DENSE, TICKET
@@ -121,8 +113,8 @@ def evidence(study: ConfigDict, found: Results) -> Evidence:
     """What follows from the students of all arms."""
     test = {arm: 100 * np.asarray(found[arm][FINAL], np.float64) for arm in PROTOCOL.arms}
     losses = {arm: np.asarray(found[arm][LOST], np.float64) for arm in PROTOCOL.arms}
-    gain = Differences(test, "points", study.delta)
-    loss = Differences(losses, "nats", 0.05, "test loss, ")
+    gain = Contrasts(test, "points", study.delta)
+    loss = Contrasts(losses, "nats", 0.05, "test loss, ")
 
     def taught_gain(which: str) -> NDArray[np.float64]:
         return gain(f"{which}, taught", f"{which}, labels").values

@@ -12,15 +12,7 @@ from experiments.studies.group_accuracy import FAIR, MIXED, Predictions, mitigat
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.measures import fairness, simultaneous, two_groups
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.fairness import GroupAccuracy
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
@@ -161,8 +153,8 @@ def evidence(
     asked = f"ticket, {kept(config, study.level):.3g} %"
     gaps = {arm: one.gap for arm, one in found.items()}
     overall = {arm: one.overall(minority) for arm, one in found.items()}
-    wider = Differences(gaps, "points", study.delta)
-    loss = Differences(overall, "points", study.margin)
+    wider = Contrasts(gaps, "points", study.delta)
+    loss = Contrasts(overall, "points", study.margin)
     odds = found[asked].odds - found[DENSE].odds
 
     def both(words: str, first: str, second: str) -> list[Primary]:

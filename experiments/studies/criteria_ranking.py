@@ -18,8 +18,8 @@ from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
 from lth_jax.lottery import Start, Task, one_shot_starts
 from lth_jax.measures.claims import (
+    Contrasts,
     Control,
-    Differences,
     Evidence,
     Primary,
     Protocol,
@@ -95,7 +95,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     best = best_setting({arm: tried[rates[arm]][arm][CHOICE] for arm in before})
     found = _retrained(runner, config, rates)
     test = {arm: 100 * found[arm][TEST] for arm in every}
-    ahead = Differences({str(arm): values for arm, values in test.items()}, "points")
+    ahead = Contrasts({str(arm): values for arm, values in test.items()}, "points")
     return Evidence(
         primaries=[
             ahead(

@@ -12,15 +12,7 @@ from experiments.configs.studies import original
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, vary
 from lth_jax import landscape, trees
-from lth_jax.measures.claims import (
-    Control,
-    Differences,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import refitted_errors
 from lth_jax.measures.sign_lottery import sign_lottery
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -69,7 +61,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     stopped = {a: 100 * tuned.of(a, "test_accuracy_early_stop") for a in ("ticket", "dense")}
     steps = {arm: tuned.of(arm, "early_stop_step") for arm in ("ticket", "dense")}
     children = 2 * 2 * study.children * config.experiment.train.steps
-    ahead = Differences(accuracy, "points", study.delta)
+    ahead = Contrasts(accuracy, "points", study.delta)
     return Evidence(
         primaries=[
             ahead("ticket", "dense", margin=study.margin),
@@ -79,10 +71,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         secondary=[
             ahead("ticket", "dense", study.margin),
             *(ahead("ticket", arm) for arm in BESIDE),
-            Differences(stopped, "points")(
+            Contrasts(stopped, "points")(
                 "ticket", "dense", name="ticket − dense, both stopped early"
             ),
-            Differences(steps, "steps", 50.0, "early stop, ")("dense", "ticket"),
+            Contrasts(steps, "steps", 50.0, "early stop, ")("dense", "ticket"),
             ahead(LATE, "ticket", 1.0, name=f"rewound to step {study.late} − to 0"),
             *(
                 Primary(f"barrier between children of {a}", b, 2.0, "points")

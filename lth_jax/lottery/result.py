@@ -20,7 +20,7 @@ from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
-from lth_jax.store import Store, StoreError, files, find_run, read_config
+from lth_jax.store import RunInfo, Store, StoreError, files, find_run, read_config
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
 ENDINGS = ("", "_final", "_early_stop")
@@ -91,8 +91,9 @@ class StoredTicket:
       trained: its weights after training, 0 where the mask is False.
     """
 
-    def __init__(self, store: Store, path: Path, stored: Stored, like: Params):
-        self._store, self._path, self._stored, self._like = store, path, stored, like
+    def __init__(self, result: "Result", stored: Stored):
+        self._result, self.stored = result, stored  # a temporary folder lives as long as these
+        like = result.task.shapes[0]
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
         self.mask: Mask = trees.from_named(stored.mask, like)
@@ -106,12 +107,8 @@ class StoredTicket:
         Raises:
           store.StoreError: of a control, which may start from others.
         """
-        values, _ = rewound(self._store, self._info, self._stored)
-        return apply_mask(self.mask, trees.from_named(values, self._like))
-
-    @property
-    def _info(self) -> Any:
-        return find_run(self._path.parent, str(self._path))
+        values, _ = rewound(self._result.store, self._result.info, self.stored)
+        return apply_mask(self.mask, trees.from_named(values, self.trained))
 
     def save(
         self,
@@ -127,9 +124,8 @@ class StoredTicket:
           values: `"rewound"`, the weights that the ticket starts from, or `"trained"`.
           precision: how values are stored; exactly by default.
         """
-        data = encode_stored(
-            self._store, self._info, self._stored, values=values, precision=precision
-        )
+        store, info = self._result.store, self._result.info
+        data = encode_stored(store, info, self.stored, values=values, precision=precision)
         files.write(Path(path), data, make_folder=False)
 
     def __repr__(self) -> str:
@@ -142,6 +138,8 @@ class Result:
 
     Attributes:
       path: the run's folder.
+      store: where its networks lie.
+      task: what was trained.
     """
 
     def __init__(
@@ -151,7 +149,7 @@ class Result:
         task: Task,
         temporary: tempfile.TemporaryDirectory[str] | None = None,
     ):
-        self.path, self._store, self._task = Path(path), store, task
+        self.path, self.store, self.task = Path(path), store, task
         self._temporary = temporary  # the folder lives as long as the result
 
     @classmethod
@@ -171,7 +169,7 @@ class Result:
             raise StoreError(f"{info.run} is {info.status}; only a finished run has a result.")
         found = cls(Store(Path(path).resolve().parent), Path(path), task)
         shapes = {name: leaf.shape for name, leaf in trees.to_named(task.shapes[0]).items()}
-        one = next(read_stored(found._store, found.path, (DENSE,)))
+        one = next(read_stored(found.store, found.path, (DENSE,)))
         stored = {name: leaf.shape for name, leaf in one.params.items()}
         if stored != shapes:
             raise ValueError(
@@ -179,10 +177,15 @@ class Result:
             )
         return found
 
+    @property
+    def info(self) -> RunInfo:
+        """What the store lists of the run: its name, status and configuration's hash."""
+        return find_run(self.path.parent, str(self.path))
+
     @cached_property
     def record(self) -> RunRecord:
         """Everything that tables and figures are made of."""
-        return read_run(self._store, self.path)
+        return read_run(self.store, self.path)
 
     @property
     def metrics(self) -> list[str]:
@@ -242,7 +245,7 @@ class Result:
 
     def report(self) -> Path:
         """Writes the run's page, pictures and tables into its folder; returns the page's path."""
-        return write_report(self._store, find_run(self.path.parent, str(self.path)))
+        return write_report(self.store, self.info)
 
     def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> StoredTicket:
         """One network.
@@ -255,17 +258,15 @@ class Result:
         Raises:
           store.StoreError: there is no such network, or it diverged.
         """
-        info = find_run(self.path.parent, str(self.path))
-        one = find_stored(self._store, info, arm=arm, level=level, replicate=replicate)
-        return StoredTicket(self._store, self.path, one, self._task.shapes[0])
+        one = find_stored(self.store, self.info, arm=arm, level=level, replicate=replicate)
+        return StoredTicket(self, one)
 
     def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
         """All networks of an arm at a level, by replicate; diverged ones are left out."""
-        found: Iterator[Stored] = read_stored(self._store, self.path, (arm,))
+        found: Iterator[Stored] = read_stored(self.store, self.path, (arm,))
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
-        like = self._task.shapes[0]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
-        return [StoredTicket(self._store, self.path, one, like) for one in by_replicate]
+        return [StoredTicket(self, one) for one in by_replicate]
 
     def starts(self, level: int, *, arm: str = TICKET) -> list[Start]:
         """Where the networks of an arm began, by replicate: to be changed, and then retrained.
@@ -277,7 +278,7 @@ class Result:
         config = read_config(self.path)
         root = keys.from_seed(config["seed"])
         seeds = Seeds(root, config["replicates"], config["shared_order"])
-        return starts_of(self._store, self.path, seeds, (arm,), level)[arm]
+        return starts_of(self.store, self.path, seeds, (arm,), level)[arm]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:

@@ -103,8 +103,8 @@ class Evidence(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Differences(NamedTuple):
-    """Makes primaries of arms: the first minus the second, paired by seed.
+class Contrasts(NamedTuple):
+    """Makes primaries of the contrasts between arms: the first minus the second, paired by seed.
 
     Attributes:
       values: by arm, `[seeds]`.
@@ -113,7 +113,7 @@ class Differences(NamedTuple):
       label: what stands before the arms in a primary's name.
       two_sided: whether the sign is left open.
 
-    >>> points = Differences({"ticket": [3.0, 4.0], "dense": [2.0, 2.0]}, "points", 1.0, "test ")
+    >>> points = Contrasts({"ticket": [3.0, 4.0], "dense": [2.0, 2.0]}, "points", 1.0, "test ")
     >>> points("ticket", "dense")
     Primary(name='test ticket − dense', values=array([1., 2.]), delta=1.0, unit='points', ...)
     >>> points("ticket", "dense", margin=1.0).values.tolist()
@@ -144,7 +144,7 @@ class Differences(NamedTuple):
           name: of the primary; `"first − second"` by default.
           margin: a loss that is tolerated. It is added to the values, named, and δ is 0.
         """
-        values = np.asarray(self.values[first], float) - np.asarray(self.values[second], float)
+        values = np.subtract(self.values[first], self.values[second])
         known = name or f"{self.label}{first} − {second}"
         if margin is not None:
             known, values, delta = f"{known} + {margin:g}", values + margin, 0.0

@@ -1,8 +1,12 @@
 """`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
 
+import gc
+import shutil
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -234,3 +238,13 @@ def test_a_ticket_that_was_read_is_shown_in_a_line(result, tmp_path):
     ticket.save(tmp_path / "one.ticket")
     read = lth.load_ticket(tmp_path / "one.ticket", like=ticket.mask)
     assert repr(read) == "Ticket(4 leaves, keeps 32 of 40 prunable weights)"
+
+
+def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
+    folder = tempfile.TemporaryDirectory()
+    shutil.copytree(result.path.parent, folder.name, dirs_exist_ok=True)
+    path = Path(folder.name, result.path.name)
+    ticket = lottery.Result(store.Store(folder.name), path, result.task, folder).ticket(1)
+    del folder
+    gc.collect()
+    jax.tree.map(np.testing.assert_array_equal, ticket.initial, result.ticket(1).initial)
