@@ -22,12 +22,12 @@ from ml_collections import ConfigDict
 
 from experiments import machine as machines
 from experiments.configs import base
-from experiments.configs.studies.common import SIZES, pilot
 from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError, nearest
 from experiments.legal import one_of
 from experiments.options import Options
 from experiments.studies import STUDIES, family
+from experiments.studies.common import SIZES, pilot
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c01
+from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
@@ -43,6 +43,30 @@ PROTOCOL = Protocol(
     in_family=False,
 )
 DIFFERENCE = "log survival, varied − clones"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A hundred types, a hundred clones against fifty varied offspring, nine changes in ten."""
+    common.check_size(size)
+    config = ConfigDict()
+    config.study = ConfigDict(
+        {
+            "delta": 0.01,  # nats of survival per generation
+            "seeds": 48,
+            "families": 100_000,  # simulated for each number
+            "types": 100,
+            "clones": 100,
+            "repeats": 0.1,
+            "grid_types": (10, 100, 1000),
+            "grid_clones": (10, 100, 1000, 10_000),
+            "grid_repeats": (0.0, 0.1, 0.3, 0.6, 0.9),
+            "grid_families": 10_000,
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        config.study.grid_families = 100_000
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -120,4 +144,4 @@ draw = functools.partial(  # a map over types and repeats for each size of famil
     panel_label="Clones:",
 )
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c01.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c03
+from experiments.studies import c07_regularisation
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
@@ -42,6 +42,18 @@ PROTOCOL = Protocol(
 SAVED = "mask bytes saved"
 TEST = "test_accuracy_final"
 BITS = (8, 4, 2)
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """C7's ladders to density .13, whose networks are shared with it."""
+    config = c07_regularisation.get_config(size)
+    asked = {
+        "delta": 3.0,  # per cent of a mask's bytes
+        "control_seeds": 48,
+    }
+    shared = ("rates", "pilot_seeds", "setup")
+    config.study = ConfigDict(asked | {k: v for k, v in config.study.items() if k in shared})
+    return config
 
 
 def mask_bytes(mask: Mapping[str, NDArray]) -> dict[str, int]:
@@ -155,4 +167,4 @@ draw = functools.partial(  # what each layer's mask saves, against the density
     zero=True,
 )
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c03.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

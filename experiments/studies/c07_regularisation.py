@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c07
+from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, dense_only, vary
 from lth_jax.measures import simultaneous
@@ -36,6 +36,29 @@ PROTOCOL = Protocol(
 )
 RATE = "optimizer__learning_rate"
 LADDER, BESIDE = PROTOCOL.arms[:4], PROTOCOL.arms[4:]
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 700 steps, density .13: where a pilot saw the training error rise."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.controls = ("reinit", "shuffle")
+    config.experiment.control_levels = (4,)
+    config.study = ConfigDict(
+        {
+            "delta": 2.0,  # points of training error
+            "margin": 1.0,  # points of test accuracy that may be lost
+            "rates": (3e-3, 1e-2, 3e-2),
+            "pilot_seeds": 8,
+            "noise": 1.0,  # the memorisation arm: all labels are drawn at random
+            "small": (22, 22, 10),  # dense, with as many weights as the ticket has
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.small = (43, 14, 10)
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -137,4 +160,4 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=("train error", "test error"), label="Error (%)")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c07.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

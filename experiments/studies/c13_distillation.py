@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c13, common
+from experiments.studies import common
 from experiments.studies.distillation import (
     AMISS,
     ANSWERS,
@@ -60,6 +60,27 @@ PROTOCOL = Protocol(
 )
 FINAL, LOST = "test_accuracy_final", "test_loss_final"
 ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 700 steps, students of density .13."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.control_levels = (4,)
+    config.study = ConfigDict(
+        {
+            "delta": 1.0,  # points of test accuracy
+            "rates": (3e-3, 1e-2, 3e-2),
+            "temperatures": (1.0, 2.0, 4.0),
+            "weights": (0.5, 1.0),  # of the teacher in the loss
+            "pilot_seeds": 4,
+            "control_delta": 0.05,  # of the noise's variance
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        common.lenet(config)
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -164,4 +185,4 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=(ACCURACY, LOSS), label="")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c13.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

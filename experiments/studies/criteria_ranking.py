@@ -10,9 +10,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, scoring
-from experiments.configs.studies import common
-from experiments.configs.studies import criteria as configs
 from experiments.networks import module
+from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
@@ -60,6 +59,32 @@ PROTOCOL = Protocol(
 )
 BEFORE, AFTER = "at initialisation", "after training"
 TEST, CHOICE = "test_accuracy_final", "validation_loss_best"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """One shot to density .05, 48 seeds; at initialisation with twice the steps."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.train.update(steps=300)
+    config.experiment.prune.levels = 0  # masks are made by the study
+    config.experiment.controls = ()
+    config.study = ConfigDict(
+        {
+            "delta": 1.0,  # points of test accuracy
+            "density": 0.05,
+            "criteria": ("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+            "examples": 512,  # that a criterion sees
+            "rounds": 100,  # of SynFlow
+            "dense_rate": 3e-3,
+            "rates": (1e-2, 3e-2),
+            "pilot_seeds": 6,
+            "control_seeds": 64,
+        }
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.dense_rate = 1.2e-3
+    return config
 
 
 class Arm(NamedTuple):
@@ -221,4 +246,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, configs.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

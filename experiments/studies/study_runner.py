@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, checks, teachers
-from experiments.configs.studies import common
 from experiments.flags import UserError
+from experiments.studies import common
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from experiments.configs.studies import c01
 from experiments.studies import c01_biology as c1
 
 
 def test_the_evidence_is_whole():
-    config = c01.get_config("laptop")
+    config = c1.get_config("laptop")
     config.study.update(seeds=6, families=1000, grid_families=2000)
     config.study.grid_types = (10, 100)
     evidence = c1.gather(None, config)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c03
 from experiments.studies import c03_mask_entropy as c3
 from lth_jax.coding.entropy import (
     binary_entropy,
@@ -40,7 +39,7 @@ def test_all_layers_together_weigh_their_sum():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c03.get_config("laptop"))
+    config = tiny(c3.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2)
     with runner_in(tmp_path) as runner:
         evidence = c3.gather(runner, config)

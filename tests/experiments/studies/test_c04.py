@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c04
 from experiments.studies import c04_structured as c4
 from tests.experiments.studies.study_runs import runner_in
 
@@ -15,7 +14,7 @@ def test_half_of_the_classes_are_lost_with_their_units():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c04.get_config("laptop")
+    config = c4.get_config("laptop")
     for experiment in (config.experiment, config.heads.experiment):
         experiment.replicates = 2
         experiment.train.update(steps=4, eval_every=2, batch_size=8)

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c14
 from experiments.studies import c14_fairness as c
 from lth_jax.measures.fairness import GroupAccuracy
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_both_parts_of_the_claim():
-    config = c14.get_config()
+    config = c.get_config()
     dense, ticket = (
         GroupAccuracy(np.full(4, a), np.full(4, b)) for a, b in ((0.7, 0.6), (0.72, 0.55))
     )
@@ -21,7 +20,7 @@ def test_both_parts_of_the_claim():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c14.get_config("laptop"))
+    config = tiny(c.get_config("laptop"))
     config.experiment.data.options.minority = 0.3
     config.experiment.model.options.features = (12, 12, 2)
     config.experiment.prune.levels = 2

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from experiments import build
-from experiments.configs.studies import criteria as configs
 from experiments.studies import criteria_ranking as ranking
 from lth_jax import trees
 from lth_jax.data import Dataset
@@ -14,9 +13,9 @@ from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
-@pytest.mark.parametrize("name", configs.get_config("smoke").study.criteria)
+@pytest.mark.parametrize("name", ranking.get_config("smoke").study.criteria)
 def test_every_criterion_keeps_as_many_weights(name):
-    config = tiny(configs.get_config("laptop"))
+    config = tiny(ranking.get_config("laptop"))
     config.study.update(density=0.25, rounds=5, examples=20)
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
@@ -32,7 +31,7 @@ def test_every_criterion_keeps_as_many_weights(name):
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(configs.get_config("laptop"))
+    config = tiny(ranking.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2, examples=20, rounds=3, density=0.3)
     with runner_in(tmp_path) as runner:
         evidence = ranking.gather(runner, config)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import common
+from experiments.studies import common
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
