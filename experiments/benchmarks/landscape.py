@@ -4,9 +4,9 @@ Each product is compared with the floor of its network, a multiple of one gradie
 same minute (1.17 gradients for the MLP, 1.9 for the conv net); Lanczos with a straightforward loop
 in JAX, with matfree, and with power iteration and Lanczos as they are plainly written in PyTorch.
 The conv net's alternatives run on Flax's own layers, as people have them, in a loop on the host
-and in a scan; what they take when they are given this library's layers is told too, without a
-goal, for those layers are ours. Power iteration ends when its value no longer changes, which proves
-nothing, or when its residual is within the tolerance, which is the proof that ours gives too.
+and in a scan; rows with this library's layers have no goal, for those layers are ours. Power
+iteration ends when its value no longer changes, which proves nothing, or when its residual is
+within the tolerance, which is the proof that ours gives too.
 Figures are seconds; a ratio is the median over alternated pairs of (ours / alternative). Every
 table is measured in a process of its own: what was allocated before decides whether memory is given
 back after each use, which changes PyTorch's convolutions by a third.

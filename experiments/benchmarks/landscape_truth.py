@@ -1,4 +1,4 @@
-"""Curvature where the answer is known: ours, and what ways without a guard say.
+"""Curvature where the answer is known: ours, and that of ways without a guard.
 
 Each case has a number that is known in closed form, or from `numpy.linalg.eigvalsh` in float64; a
 row is met if ours is off by at most the goal, relative to the size of the known number (or to 1).

@@ -14,16 +14,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import keys, population, trees
 from lth_jax.measures import odds, xor
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    Row,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.intervals import clopper_pearson
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.pruning.criteria import random
@@ -132,7 +123,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     )
 
 
-def _rows(hidden: int, won: NDArray[np.int64]) -> list[Row]:
+def _rows(hidden: int, won: NDArray[np.int64]) -> list[tidy.Row]:
     masks = 10 ** odds.log10_choose(3 * hidden, 6)
     share = won / masks
     alone = float(odds.at_least_one(share.mean(), masks))
@@ -233,7 +224,7 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """The chances of some mask and of one mask against the width."""
     figure = tidy.against(
         rows, "hidden", "chance", label="Chance", x_label="Hidden units H of the XOR network"

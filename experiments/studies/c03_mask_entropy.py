@@ -16,7 +16,7 @@ from lth_jax.coding import codecs, integers
 from lth_jax.coding.entropy import break_even_density
 from lth_jax.coding.size import rate_points
 from lth_jax.coding.stored import Stored
-from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, draws
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
@@ -91,7 +91,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     )
 
 
-def _rows(one: Stored) -> list[Row]:
+def _rows(one: Stored) -> list[tidy.Row]:
     may = {name: leaf for name, leaf in one.mask.items() if one.prunable[name]}
     found = saved(may, np.random.default_rng([3, one.level, one.replicate]))
     place = {"level": one.level, "replicate": one.replicate, "density": 100 * one.density}

@@ -16,16 +16,7 @@ from lth_jax import store as stores
 from lth_jax.lottery import Start, training_program
 from lth_jax.lottery.curvature import stability_edges
 from lth_jax.lottery.retraining import start_fingerprint
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    Row,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -203,7 +194,7 @@ def _rows(
     losses: Mapping[str, Losses],
     best: Mapping[str, Losses],
     edges: Mapping[str, Mapping[str, Losses]],
-) -> list[Row]:
+) -> list[tidy.Row]:
     curves = [
         row
         for i, rate in enumerate(rates)
@@ -241,7 +232,7 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Training loss against the learning rate, and the mean of 2/λmax when trained."""
     figure = tidy.against(
         rows, "rate", "training loss", label="Training loss", x_label="Learning rate"

@@ -10,16 +10,7 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    Row,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
 from lth_jax.measures.simultaneous import by_cell
@@ -236,8 +227,8 @@ def _in_words(tuned: Mapping[int, Rates]) -> str:
 
     def words(rates: Rates) -> str:
         *levels, shuffle = rates.values()
-        told = ", ".join(f"{rate:g}" for rate in levels)
-        return f"{told} from dense to the last level, shuffle {shuffle:g}"
+        chosen = ", ".join(f"{rate:g}" for rate in levels)
+        return f"{chosen} from dense to the last level, shuffle {shuffle:g}"
 
     return "; ".join(f"{n:,} examples: {words(rates)}" for n, rates in tuned.items())
 
@@ -271,7 +262,7 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """What tickets gain over their dense parents, against the density, by examples and noise."""
     shown = [row | {"kept": 100 * row["density"]} for row in rows]
     parts = {

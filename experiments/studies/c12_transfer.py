@@ -13,16 +13,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.lottery import Start
 from lth_jax.measures import simultaneous
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    Row,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.transfer import carried_risks, fieller
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -249,7 +240,7 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Test accuracy of every arm, for every pair of networks."""
     return tidy.by_arm(rows, tidy.known(rows, "pair"), "Test accuracy (%)")
 

@@ -16,16 +16,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
 from lth_jax.lottery import Start, Task, one_shot_starts
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    Row,
-    arm_rows,
-    draws,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.optima import best_setting
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -236,7 +227,7 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Test accuracy of every criterion, at initialisation and after training, on one scale."""
     figure = tidy.by_arm(rows, (BEFORE, AFTER), "Test accuracy (%)")
     first, second = figure.axes

@@ -36,11 +36,11 @@ def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> 
     Returns:
       `(2, replicates · n, classes)`, for the n examples that each replicate sees.
     """
-    said = runner.own_logits(teachers, runner.networks(name, teachers, DENSE))
-    said = said.reshape(-1, said.shape[-1])
-    labels = np.resize(runner.dataset(teachers).train.y, len(said))  # again and again if shared
-    amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
-    return np.stack([said, amiss]).astype(np.float32)
+    logits = runner.own_logits(teachers, runner.networks(name, teachers, DENSE))
+    logits = logits.reshape(-1, logits.shape[-1])
+    labels = np.resize(runner.dataset(teachers).train.y, len(logits))  # again and again if shared
+    amiss = distillation.shuffled_answers(np.random.default_rng(seed), logits, labels)
+    return np.stack([logits, amiss]).astype(np.float32)
 
 
 def taught(
@@ -96,6 +96,6 @@ def matched(
     """How much smoothing makes labels as soft as a start's lesson is."""
     rows = runner.task(config).own_rows(one.replicate)
     labels = runner.dataset(config).train.y[rows]
-    said = answers[one.replicate * len(labels) :][: len(labels)]
-    entropy = distillation.mixed_entropy(said, labels, weight)
+    logits = answers[one.replicate * len(labels) :][: len(labels)]
+    entropy = distillation.mixed_entropy(logits, labels, weight)
     return distillation.matching_smoothing(entropy, answers.shape[-1])

@@ -107,11 +107,11 @@ def mitigated(
     def hyper(arm: str, *how: float) -> dict[str, float]:
         return dict(zip(NUMBERS, (rates.get(arm, rates[TICKET]), *how), strict=True))
 
-    asked = {
+    arms_starts = {
         name: [start._replace(hyper=hyper(arm, *how)) for start in starts[arm]]
         for name, (arm, *how) in arms.items()
     }
     task = weigh_groups(runner.task(config), runner.dataset(config).groups["train"], 2)
-    trained = runner.retrain_arms(name, config, asked, task=task)
-    steps = sum(map(len, asked.values())) * config.experiment.train.steps
+    trained = runner.retrain_arms(name, config, arms_starts, task=task)
+    steps = sum(map(len, arms_starts.values())) * config.experiment.train.steps
     return {arm: found.networks() for arm, found in trained.items()}, steps

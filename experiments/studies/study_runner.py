@@ -208,11 +208,11 @@ class StudyRunner:
         def answers(point: Any, seen: Any) -> jax.Array:
             return model.apply(*point, seen, train=False)[0]
 
-        def asked(one: Stored) -> jax.Array:
+        def own(one: Stored) -> jax.Array:
             point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
             return answers(point, x[task.own_rows(one.replicate)])
 
-        return np.stack([np.asarray(asked(one)) for one in networks])
+        return np.stack([np.asarray(own(one)) for one in networks])
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """Where the replicates of a cell that `ladders` trained began, unpruned."""
@@ -251,7 +251,7 @@ class StudyRunner:
           name: of the study, which trained ladders of such networks.
           config: network, data and training.
           starts: where each begins.
-          task: trains otherwise than the config says, with an objective of one's own, say.
+          task: in place of the config's, for example with another objective.
         """
         return retrain(
             task or self.task(config),

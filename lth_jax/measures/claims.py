@@ -1,4 +1,4 @@
-"""Claims: what is asked and by which rule it is answered, and the evidence that answers it.
+"""Claims: a question, the rule that answers it, and the evidence.
 
 A `Protocol` is fixed before the data are drawn. `Evidence` holds one number per seed for each part
 of the claim, and `Control`s are cases whose verdict is known. `measures.judge` makes verdicts.
@@ -29,7 +29,7 @@ class Protocol(NamedTuple):
       statistic: the primary number of each seed.
       rule: when the claim counts as supported.
       expects: what was expected beforehand, and why.
-      limits: what the verdict does not say.
+      limits: what the verdict leaves open.
       two_sided: whether the claim has no direction.
       in_family: whether its primary is one of those corrected together (Holm).
     """

@@ -68,8 +68,8 @@ class Results:
     @property
     def member_steps(self) -> int:
         """The training steps of all networks together."""
-        who = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
-        return sum(self._costs[cell].steps for cell, *_ in who)
+        networks = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
+        return sum(self._costs[cell].steps for cell, *_ in networks)
 
     def flops(self, cell: str) -> dict[str, float]:
         """Floating-point operations per network and arm, the search for its mask included.
