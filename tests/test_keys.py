@@ -423,7 +423,7 @@ WITHOUT = {  # they pass the key to one of those above, or to a function of the 
     "lottery.identity.arms_programs",
     "lottery.identity.methods_programs",
     "lottery.identity.training_program",
-    "lottery.retraining.one_shot_starts",
+    "lottery.starts.one_shot_starts",
     "population.api.initial",
     "lottery.initial_states.control_arm",
     "pruning.criteria.weights.random",

@@ -1,7 +1,7 @@
 """C3: what a mask weighs in real bytes, and whether training makes it lighter."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,9 +12,9 @@ from experiments.studies import c07_regularisation
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
-from lth_jax.coding import codecs, integers
+from lth_jax.coding import integers
 from lth_jax.coding.entropy import break_even_density
-from lth_jax.coding.size import rate_points
+from lth_jax.coding.size import order_saving, rate_points
 from lth_jax.coding.stored import Stored
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -56,19 +56,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
-def mask_bytes(mask: Mapping[str, NDArray]) -> dict[str, int]:
-    """What each leaf's mask takes, and all together."""
-    found = {name: len(codecs.encode(np.asarray(leaf, bool))[1]) for name, leaf in mask.items()}
-    return {**found, "all layers": sum(found.values())}
-
-
-def saved(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, float]:
-    """By how many per cent each leaf's mask is shorter than the same mask shuffled."""
-    twin = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
-    own, other = mask_bytes(mask), mask_bytes(twin)
-    return {name: 100 * (1 - own[name] / other[name]) for name in own}
-
-
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
     study, name = config.study, PROTOCOL.claim
@@ -93,7 +80,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 def _rows(one: Stored) -> list[tidy.Row]:
     may = {name: leaf for name, leaf in one.mask.items() if one.prunable[name]}
-    found = saved(may, np.random.default_rng([3, one.level, one.replicate]))
+    found = order_saving(may, np.random.default_rng([3, one.level, one.replicate]))
     place = {"level": one.level, "replicate": one.replicate, "density": 100 * one.density}
     return [
         {"arm": name, **place, "metric": SAVED, "value": value} for name, value in found.items()
@@ -140,7 +127,7 @@ def controls(config: ConfigDict) -> list[Control]:
     def control(name: str, expected: str, dense: float, thin: float, offset: int) -> Control:
         def saving(rng: np.random.Generator) -> float:
             mask = {name: _rows_of(rng, shape, dense, thin) for name, shape in shapes.items()}
-            return saved(mask, rng)["all layers"]
+            return order_saving(mask, rng)["all layers"]
 
         values = draws(saving, [[offset, seed] for seed in range(study.control_seeds)])
         return Control(name, expected, [Primary(SAVED, values, study.delta, "%")])

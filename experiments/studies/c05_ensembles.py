@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
-from lth_jax.measures import calibration, ensembles, simultaneous
+from lth_jax.measures import ensembles, simultaneous
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.ensembles import Scores
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.report.cells import rates_note
@@ -80,22 +81,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
-class Judged(NamedTuple):
-    """The scores of an ensemble.
-
-    Attributes:
-      nll: negative log-likelihood at the temperature that suits validation examples, in nats.
-      raw: the same as it stands.
-      error: on test examples, in percent.
-      diversity: what its members' differences take off their Brier scores.
-    """
-
-    nll: float
-    raw: float
-    error: float
-    diversity: float
-
-
 def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
     """The same experiment on the same examples from several starts."""
     first = config.experiment.seed
@@ -104,7 +89,7 @@ def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
 
 def judged(
     runner: StudyRunner, config: ConfigDict, arm: str, level: int, *sizes: int
-) -> list[list[Judged]]:
+) -> list[list[Scores]]:
     """The ensembles of the first so many starts, for each of some sizes, one per seed."""
     found = [
         network
@@ -119,16 +104,9 @@ def judged(
         for part in (data.validation, data.test)
     )
 
-    def one(seed: int, size: int) -> Judged:
-        held_out = ensembles.mixture(validation[:size, seed])
-        log_p, y = ensembles.mixture(test[:size, seed]), data.test.y
-        temperature = calibration.fit_temperature(held_out, data.validation.y)
-        return Judged(
-            calibration.negative_log_likelihood(log_p / temperature, y),
-            calibration.negative_log_likelihood(log_p, y),
-            100 * float(np.mean(log_p.argmax(axis=1) != y)),
-            ensembles.brier_ambiguity(test[:size, seed], y).diversity,
-        )
+    def one(seed: int, size: int) -> Scores:
+        parts = test[:size, seed], data.test.y, validation[:size, seed], data.validation.y
+        return ensembles.scores(*parts)
 
     return [[one(seed, size) for seed in range(test.shape[1])] for size in sizes]
 
@@ -150,7 +128,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         cells[cell] = vary(planned, optimizer__learning_rate=rates[cell])
         trained[cell] = runner.ladders(name, restarted(cells[cell], starts[cell]))
 
-    def of(cell: str, arm: str, level: int, size: int) -> list[Judged]:
+    def of(cell: str, arm: str, level: int, size: int) -> list[Scores]:
         return judged(runner, cells[cell], arm, level, size)[0]
 
     many, few = judged(runner, cells[DENSE], DENSE, 0, study.trained, study.dense)
@@ -187,7 +165,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def by_density(
-    study: ConfigDict, found: Mapping[str, Sequence[Judged]]
+    study: ConfigDict, found: Mapping[str, Sequence[Scores]]
 ) -> dict[str, NDArray[np.float64]]:
     """What ensembles of as many weights gain over the few dense ones: many sparse, fewer denser."""
     few = np.array([one.nll for one in found[f"{study.dense} dense"]])
@@ -195,7 +173,7 @@ def by_density(
     return {arm: 100 * (1 - np.array([one.nll for one in found[arm]]) / few) for arm in arms}
 
 
-def evidence(study: ConfigDict, found: Mapping[str, Sequence[Judged]]) -> Evidence:
+def evidence(study: ConfigDict, found: Mapping[str, Sequence[Scores]]) -> Evidence:
     """What follows from the ensembles of each arm."""
     few, many = f"{study.dense} dense", f"{study.trained} dense"
     tickets = f"{study.tickets} tickets"
@@ -213,7 +191,7 @@ def evidence(study: ConfigDict, found: Mapping[str, Sequence[Judged]]) -> Eviden
         primaries=[gain(tickets)],
         rows=[
             row
-            for metric, field in zip(METRICS, Judged._fields, strict=True)
+            for metric, field in zip(METRICS, Scores._fields, strict=True)
             for row in arm_rows(metric, {arm: of(arm, field) for arm in found})
         ],
         secondary=[

@@ -15,7 +15,7 @@ from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery import Start, training_program
 from lth_jax.lottery.curvature import stability_edges
-from lth_jax.lottery.retraining import start_fingerprint
+from lth_jax.lottery.starts import start_fingerprint
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED

@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, vary
-from lth_jax import landscape, trees
+from lth_jax.lottery.stability import error_barriers
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import refitted_errors
 from lth_jax.measures.sign_lottery import sign_lottery
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
-from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -123,20 +121,8 @@ def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.f
     starts = runner.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
     root = runner.seeds(config).root
     families = [start.reordered(root, order) for start in starts for order in (0, 1)]
-    trained = runner.retrain(PROTOCOL.claim, config, families).params
-    like, state = task.shapes
-    paired = {leaf: value.reshape(-1, 2, *value.shape[1:]) for leaf, value in trained.items()}
-    pairs, alphas = trees.from_named(paired, like), np.linspace(0, 1, study.points)
-
-    def error(params: Any) -> jax.Array:
-        return 1 - evaluate(task.trainer, params, state, task.data.test)["accuracy"]
-
-    @jax.jit
-    def errors(pair: Any) -> Any:
-        return landscape.along_line(error, trees.index(pair, 0), trees.index(pair, 1), alphas)
-
-    lines = [errors(trees.index(pairs, i)) for i in range(len(starts))]
-    return 100 * landscape.barrier(np.stack(lines))
+    trained = runner.retrain(PROTOCOL.claim, config, families)
+    return 100 * error_barriers(task, trained.params, trained.state, study.points)
 
 
 def controls(config: ConfigDict) -> list[Control]:

@@ -25,7 +25,7 @@ from lth_jax.lottery.member_table import (
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result, StoredTicket, Table
-from lth_jax.lottery.retraining import Retrained, Start, one_shot_starts, retrain, starts_of
+from lth_jax.lottery.retraining import Retrained, retrain
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
@@ -38,6 +38,7 @@ from lth_jax.lottery.spec import (
     level_sizes,
 )
 from lth_jax.lottery.specs import Spec, imp, make_ladder, one_shot, sparse_training
+from lth_jax.lottery.starts import Start, one_shot_starts, starts_of
 from lth_jax.population.task import Task
 from lth_jax.registry import import_modules
 from lth_jax.types import Splits

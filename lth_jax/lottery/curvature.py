@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lth_jax import trees
 from lth_jax.coding.stored import Named
 from lth_jax.landscape import Operator, extremes, hessian, relative_sharpness
-from lth_jax.lottery.retraining import Start
+from lth_jax.lottery.starts import Start
 from lth_jax.population.segment import Member, Trainer
 from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key, Mask, Params

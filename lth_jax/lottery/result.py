@@ -13,8 +13,8 @@ import rich.table
 
 from lth_jax import coding, extras, keys, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
-from lth_jax.lottery.retraining import Start, starts_of
 from lth_jax.lottery.spec import Seeds
+from lth_jax.lottery.starts import Start, starts_of
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report

@@ -5,13 +5,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.studies import c05_ensembles as c5
+from lth_jax.measures.ensembles import Scores
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_gains_are_shares_of_the_dense_ensembles_likelihood():
     study = ConfigDict({"dense": 2, "tickets": 8, "trained": 18, "delta": 2.0})
     nll = {"2 dense": 1.0, "8 tickets": 0.9, "8 small": 1.1, "18 dense": 0.6}
-    found = {arm: [c5.Judged(value, 2 * value, 30.0, 0.1)] * 3 for arm, value in nll.items()}
+    found = {arm: [Scores(value, 2 * value, 30.0, 0.1)] * 3 for arm, value in nll.items()}
     evidence = c5.evidence(study, found)
     np.testing.assert_allclose(evidence.primaries[0].values, 10.0)
     secondary = {part.name: part.values[0] for part in evidence.secondary}
