@@ -164,7 +164,7 @@ def error_barriers(task: Task, params: Named, state: Named, points: int) -> NDAr
         jax.tree.map(lambda leaf: leaf.reshape(-1, 2, *leaf.shape[1:]), trees.from_named(*both))
         for both in zip((dict(params), dict(state)), task.shapes, strict=True)
     )
-    alphas = jnp.linspace(0, 1, points)
+    alphas = np.linspace(0, 1, points)
 
     @jax.jit
     def errors(pair: Params, state: Any) -> Any:
