@@ -71,8 +71,8 @@ def retrain(
     Args:
       task: what they train.
       starts: where each begins, at least one.
-      plan: how they run: a `population.Plan`, or `"auto"`, which measures some. It is part of the
-        keys: give one where a store is to find the networks again.
+      plan: how they run: a `population.Plan`, or `"auto"`, which measures some, and is kept with
+        the store.
       store: the folder that keeps the networks, or an open store; nothing is kept by default.
       data: the fingerprint of the task's data, if it is known; else their bytes are read.
       save_seconds: how much training a kill may repeat.
@@ -93,10 +93,10 @@ def retrain(
     ((2,), [0.0, 0.0, 0.0, 0.0])
     """
     task.check()
-    if not starts:
-        raise ValueError("`starts` is empty; at least one network is needed.")
     named = [by_name(start) for start in starts]
-    chosen = _plan_for(plan, task, named)
+    _check(task, named)
+    folder = store.root if isinstance(store, Store) else store
+    chosen = _plan_for(plan, task, named, Path(folder) / "plans" if folder else None)
     hyper = sorted({*task.hyper, *(name for start in starts for name in start.hyper)})
     common = {
         "kind": "retrained",
@@ -121,7 +121,31 @@ def retrain(
     return Retrained(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *found))
 
 
-def _plan_for(plan: Plan | str, task: Task, starts: Sequence[Start]) -> Plan:
+def _check(task: Task, starts: Sequence[Start]) -> None:
+    """Raises unless all starts are of the task's network."""
+    if not starts:
+        raise ValueError("`starts` is empty; at least one network is needed.")
+    wanted = {name: leaf.shape for name, leaf in trees.to_named(task.shapes[0]).items()}
+    for i, start in enumerate(starts):
+        keys.check_key(start.data_key, f"starts[{i}].data_key")
+        task.check_rate(start.hyper)
+        for what in ("params", "mask"):
+            found = {name: np.shape(leaf) for name, leaf in getattr(start, what).items()}
+            if found != wanted:
+                raise ValueError(
+                    f"`starts[{i}].{what}` has leaves {found}; it must have those of the task's "
+                    f"network, {wanted}."
+                )
+        for name, leaf in start.mask.items():
+            if leaf.dtype != bool:
+                raise TypeError(
+                    f"`starts[{i}].mask` at '{name}' has dtype {leaf.dtype}; it must be boolean."
+                )
+
+
+def _plan_for(
+    plan: Plan | str, task: Task, starts: Sequence[Start], plan_cache: Path | None
+) -> Plan:
     if isinstance(plan, Plan):
         check_plan(plan)
         return plan
@@ -131,7 +155,14 @@ def _plan_for(plan: Plan | str, task: Task, starts: Sequence[Start]) -> Plan:
     candidates = candidate_plans([n], min(jax.local_device_count(), n))
     train, validation = task.data.train, task.data.validation
     chosen, _ = choose_plan(
-        task.trainer, members, train, validation, [n], candidates=candidates, steps=task.steps
+        task.trainer,
+        members,
+        train,
+        validation,
+        [n],
+        candidates=candidates,
+        steps=task.steps,
+        plan_cache=plan_cache,
     )
     return chosen
 

@@ -140,7 +140,11 @@ def start_fingerprint(start: Start) -> str:
 
 
 def by_name(start: Start) -> Start:
-    """The start with its leaves by name, and a mask of whole leaves."""
+    """The start with its leaves by name; entries of its mask are spread over whole leaves."""
     params, mask, state = map(trees.to_named, (start.params, start.mask, start.state))
-    whole = {name: np.broadcast_to(mask[name], np.shape(leaf)) for name, leaf in params.items()}
+    whole = {
+        name: np.broadcast_to(kept, np.shape(params[name])) if np.ndim(kept) == 0 else kept
+        for name, kept in mask.items()
+        if name in params
+    }
     return start._replace(params=params, mask=whole, state=state)

@@ -17,6 +17,13 @@ from lth_jax.pruning.scopes import layerwise
 from tests.lottery.test_run import Net, X, Y, run, task
 
 PLAN = Plan(2)
+KEY = jax.random.key(0)
+PARAMS = {
+    "Dense_0": {"kernel": np.ones((5, 2), np.float32), "bias": np.ones(2, np.float32)},
+    "Dense_1": {"kernel": np.ones((6, 5), np.float32), "bias": np.ones(5, np.float32)},
+}
+MASK = jax.tree.map(lambda leaf: leaf > 0, PARAMS)
+START = lottery.Start(PARAMS, MASK, KEY)
 SHARED = pytest.param(True, marks=pytest.mark.slow)
 
 
@@ -37,8 +44,7 @@ def test_networks_retrained_as_they_began_are_the_runs_own(shared_order, tmp_pat
         lottery.retrain(task(steps=13), starts, plan=PLAN, store=tmp_path)
 
 
-@pytest.mark.parametrize("plan", [Plan(4), pytest.param("auto", marks=pytest.mark.slow)])
-def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own(plan):
+def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own():
     own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]))
     params, _ = own.trainer.model.init(jax.random.key(1), X[:1])
     mask = jax.tree.map(lambda leaf: leaf > 0 if leaf.ndim > 1 else True, params)
@@ -46,12 +52,21 @@ def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own(p
     named = tree._replace(params=trees.to_named(params), mask=trees.to_named(mask))
     other = tree.reordered(jax.random.key(3))
     still = tree._replace(hyper={"learning_rate": 0.0})
-    found = lottery.retrain(own, [tree, named, other, still], plan=plan).params["Dense_0/kernel"]
+    found = lottery.retrain(own, [tree, named, other, still], plan=Plan(4)).params["Dense_0/kernel"]
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[1], found[2])
     kept, before = (np.asarray(part["Dense_0"]["kernel"]) for part in (mask, params))
     assert not found[:, ~kept].any()
     np.testing.assert_array_equal(found[3], before * kept)
+
+
+@pytest.mark.slow
+def test_a_measured_plan_is_kept_with_the_store(tmp_path, monkeypatch):
+    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]))
+    starts = [START.reordered(KEY, order) for order in range(4)]
+    found = lottery.retrain(own, starts, store=tmp_path)
+    monkeypatch.setattr(retraining, "train_node", None)
+    jax.tree.map(np.testing.assert_array_equal, found, lottery.retrain(own, starts, store=tmp_path))
 
 
 def test_masks_of_one_shot_are_each_networks_own():
@@ -72,16 +87,33 @@ def test_masks_of_one_shot_are_each_networks_own():
 
 
 @pytest.mark.parametrize(
-    ("starts", "options", "sentence"),
+    ("starts", "plan", "sentence"),
     [
-        ([], {}, "`starts` is empty"),
-        ([None], {"plan": "fast"}, "`plan` is 'fast'"),
+        ([], PLAN, "`starts` is empty"),
+        ([START], "fast", "`plan` is 'fast'"),
+        (
+            [START, START._replace(params=PARAMS["Dense_0"])],
+            PLAN,
+            r"`starts\[1\].params` has leaves",
+        ),
+        (
+            [START._replace(mask={"Dense_0": MASK["Dense_0"]})],
+            PLAN,
+            r"`starts\[0\].mask` has leaves",
+        ),
+        (
+            [START._replace(mask=PARAMS)],
+            PLAN,
+            r"`starts\[0\].mask` at 'Dense_0/bias' has dtype float32",
+        ),
+        ([START._replace(data_key=0)], PLAN, r"`starts\[0\].data_key` must be a typed"),
+        ([START._replace(hyper={"learning_rate": 1.0})], PLAN, "'learning_rate', which the task's"),
     ],
 )
-def test_mistakes_are_refused_before_any_work(starts, options, sentence):
-    some = [lottery.Start({}, {}, jax.random.key(0)) for _ in starts]
-    with pytest.raises(ValueError, match=sentence):
-        lottery.retrain(task(), some, **options)
+def test_mistakes_are_refused_before_any_work(starts, plan, sentence, monkeypatch):
+    monkeypatch.setattr(retraining, "train_node", None)
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        lottery.retrain(task(), starts, plan=plan)
 
 
 def test_rows_of_a_replicate_are_its_share():
