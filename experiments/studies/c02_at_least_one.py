@@ -58,23 +58,21 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.train.steps = 500
     experiment.prune.update(criterion="random", schedule="one_shot", levels=1)
     experiment.controls = ()
-    config.study = ConfigDict(
-        {
-            "delta": 0.3,  # rise of the chance that some mask wins
-            "factor": 100.0,  # by which the chance of one mask must at least fall
-            "seeds": 400,
-            "hidden": (2, 4, 8, 16),
-            "densities": (0.5, 0.2, 0.1, 0.05),  # of random masks that are trained
-            "margin": 1.0,  # points of test accuracy within which a random mask wins
-            "popup": {
-                "seeds": 16,
-                "widths": (16, 64, 256),
-                "density": 0.5,
-                "steps": 500,
-                "rate": 0.02,
-            },
-            "control_seeds": 200,
-        }
+    config.study = common.numbers(
+        delta=0.3,  # rise of the chance that some mask wins
+        factor=100.0,  # by which the chance of one mask must at least fall
+        seeds=400,
+        hidden=(2, 4, 8, 16),
+        densities=(0.5, 0.2, 0.1, 0.05),  # of random masks that are trained
+        margin=1.0,  # points of test accuracy within which a random mask wins
+        popup={
+            "seeds": 16,
+            "widths": (16, 64, 256),
+            "density": 0.5,
+            "steps": 500,
+            "rate": 0.02,
+        },
+        control_seeds=200,
     )
     if size == "full":
         common.lenet(config)

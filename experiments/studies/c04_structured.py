@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import units
-from experiments.configs import base
 from experiments.networks import module
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
@@ -57,17 +56,15 @@ def get_config(size: str = "laptop") -> ConfigDict:
         }
     )
     config.heads.experiment.prune.groups = ("*Attention*",)
-    config.study = ConfigDict(
-        {
-            "margin": 1.0,  # points of test accuracy that may be lost
-            "delta": 10.0,  # per cent of the time of a forward pass that must be saved
-            "rates": (3e-3, 1e-2),
-            "pilot_seeds": 4,
-            "longer": 4,  # trainings that the full budget of the small shape stands for
-            "batch": 512,  # of a timed forward pass
-            "rounds": (40, 5),  # blocks, and rounds of which the fastest counts
-            "control_seeds": 24,
-        }
+    config.study = common.numbers(
+        margin=1.0,  # points of test accuracy that may be lost
+        delta=10.0,  # per cent of the time of a forward pass that must be saved
+        rates=(3e-3, 1e-2),
+        pilot_seeds=4,
+        longer=4,  # trainings that the full budget of the small shape stands for
+        batch=512,  # of a timed forward pass
+        rounds=(40, 5),  # blocks, and rounds of which the fastest counts
+        control_seeds=24,
     )
     if size == "full":
         config.experiment.model.options.stages = ((64, 64), (128, 128))
@@ -84,9 +81,8 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def _structured(model: str, options: dict) -> ConfigDict:
-    config = base.ladder()
+    config = common.ladder(seeds=20)
     experiment = config.experiment
-    experiment.replicates, experiment.seed = 20, common.PRIMARY_SEED
     experiment.data.train_examples = 400
     experiment.model.name, experiment.model.options = model, ConfigDict(options)
     experiment.train.update(steps=200, eval_every=100, batch_size=32)

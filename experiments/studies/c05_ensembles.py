@@ -61,19 +61,17 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.train.steps = 400
     experiment.prune.update(rate=1 - 0.25 ** (1 / 3), levels=3)
     experiment.control_levels = (3,)
-    config.study = ConfigDict(
-        {
-            "delta": 2.0,  # percent of the dense ensemble's negative log-likelihood
-            "tickets": 8,
-            "dense": 2,  # as many weights as the tickets have
-            "trained": 18,  # dense networks that cost as much as the tickets and their search
-            "splits": ((2, 5), (1, 3)),  # level and number: at .40 and .63, as many weights
-            "small": (24, 24, 10),  # dense, with as many weights as a ticket
-            "wide": (98, 98, 10),  # one dense network, with as many weights as all tickets
-            "rates": (3e-3, 1e-2, 3e-2),
-            "pilot_seeds": 6,
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=2.0,  # percent of the dense ensemble's negative log-likelihood
+        tickets=8,
+        dense=2,  # as many weights as the tickets have
+        trained=18,  # dense networks that cost as much as the tickets and their search
+        splits=((2, 5), (1, 3)),  # level and number: at .40 and .63, as many weights
+        small=(24, 24, 10),  # dense, with as many weights as a ticket
+        wide=(98, 98, 10),  # one dense network, with as many weights as all tickets
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=6,
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config)

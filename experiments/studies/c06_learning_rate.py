@@ -60,14 +60,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.optimizer.update(name="sgd", learning_rate=0.5, momentum=0.0)
     experiment.prune.levels = 6
     experiment.control_levels = (6,)
-    config.study = ConfigDict(
-        {
-            "delta": 0.5,  # octaves of learning rate
-            "rates": tuple(2.0 ** (power / 2) for power in range(-5, 5)),
-            "slow": 0.125,  # the other rate at which masks are found
-            "examples": 1000,  # of a seed's own, in its Hessian
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=0.5,  # octaves of learning rate
+        rates=tuple(2.0 ** (power / 2) for power in range(-5, 5)),
+        slow=0.125,  # the other rate at which masks are found
+        examples=1000,  # of a seed's own, in its Hessian
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config)

@@ -44,16 +44,14 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config = common.mnist1d(seeds=48)
     config.experiment.controls = ("reinit", "shuffle")
     config.experiment.control_levels = (4,)
-    config.study = ConfigDict(
-        {
-            "delta": 2.0,  # points of training error
-            "margin": 1.0,  # points of test accuracy that may be lost
-            "rates": (3e-3, 1e-2, 3e-2),
-            "pilot_seeds": 8,
-            "noise": 1.0,  # the memorisation arm: all labels are drawn at random
-            "small": (22, 22, 10),  # dense, with as many weights as the ticket has
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=2.0,  # points of training error
+        margin=1.0,  # points of test accuracy that may be lost
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=8,
+        noise=1.0,  # the memorisation arm: all labels are drawn at random
+        small=(22, 22, 10),  # dense, with as many weights as the ticket has
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config)

@@ -59,17 +59,15 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.train.update(steps=300, eval_every=150)
     experiment.prune.levels = 6
     experiment.control_levels = (4,)
-    config.study = ConfigDict(
-        {
-            "delta": 1.0,  # octaves of density
-            "examples": (250, 1000, 4000),
-            "asked": (1000, 4000),  # of them, between which the best density is compared
-            "noises": (0.0, 0.2),
-            "rates": (3e-3, 1e-2, 3e-2),
-            "pilot_seeds": 4,
-            "map_seeds": 8,  # of the cells that the question is not asked of
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=1.0,  # octaves of density
+        examples=(250, 1000, 4000),
+        asked=(1000, 4000),  # of them, between which the best density is compared
+        noises=(0.0, 0.2),
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=4,
+        map_seeds=8,  # of the cells that the question is not asked of
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config, steps=5000)

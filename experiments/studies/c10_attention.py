@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import networks
-from experiments.configs import base
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
@@ -55,9 +54,8 @@ Seen = Mapping[str, Values]
 def get_config(size: str = "laptop") -> ConfigDict:
     """A Transformer of one layer and four heads on sequences of 16 tokens, one of them marked."""
     common.check_size(size)
-    config = base.ladder()
+    config = common.ladder(seeds=48)
     experiment = config.experiment
-    experiment.replicates, experiment.seed = 48, common.PRIMARY_SEED
     experiment.data.update(name="marked_recall", validation=500)
     experiment.data.options = ConfigDict(
         {"symbols": 16, "length": 16, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
@@ -71,13 +69,11 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.prune.update(scope="layerwise", rate=0.75, levels=2)
     experiment.controls = ("shuffle",)
     experiment.control_levels = (2,)
-    config.study = ConfigDict(
-        {
-            "delta": 0.1,  # nats
-            "top_k": 4,
-            "examples": 256,  # of the test set, on which attention is looked at
-            "control_seeds": 48,
-        }
+    config.study = common.numbers(
+        delta=0.1,  # nats
+        top_k=4,
+        examples=256,  # of the test set, on which attention is looked at
+        control_seeds=48,
     )
     if size == "full":
         common.longer(config, 5000, width=128, layers=4, hidden=512)

@@ -7,7 +7,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs import base
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
@@ -55,9 +54,8 @@ PROTOCOL = Protocol(
 def get_config(size: str = "laptop") -> ConfigDict:
     """A tanh network of 48 units that recalls the first of eleven symbols."""
     common.check_size(size)
-    config = base.ladder()
+    config = common.ladder(seeds=48)
     experiment = config.experiment
-    experiment.replicates, experiment.seed = 48, common.PRIMARY_SEED
     experiment.data.update(name="delayed_recall", validation=500)
     experiment.data.options = ConfigDict(
         {"symbols": 8, "delay": 10, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
@@ -69,14 +67,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.prune.update(scope="layerwise", rate=0.42, levels=3)
     experiment.controls = ("reinit", "shuffle")
     experiment.control_levels = (3,)
-    config.study = ConfigDict(
-        {
-            "delta": 2.0,  # points of test accuracy, ticket − shuffle
-            "rates": (1e-3, 3e-3, 1e-2),
-            "pilot_seeds": 4,
-            "siblings": 16,  # seeds of which masks of two data orders are compared
-            "control_seeds": 48,
-        }
+    config.study = common.numbers(
+        delta=2.0,  # points of test accuracy, ticket − shuffle
+        rates=(1e-3, 3e-3, 1e-2),
+        pilot_seeds=4,
+        siblings=16,  # seeds of which masks of two data orders are compared
+        control_seeds=48,
     )
     if size == "full":
         experiment.data.options.delay = 40

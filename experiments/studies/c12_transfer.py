@@ -62,18 +62,16 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.model.options = ConfigDict({"width": 64})
     experiment.train.update(steps=400, eval_every=200)
     experiment.control_levels = (4,)
-    config.study = ConfigDict(
-        {
-            "delta": 2.0,  # points of test accuracy, transfer − shuffle
-            "kept": 0.25,  # the share of the native mask's worth that must survive
-            "rates": (3e-3, 1e-2, 3e-2),
-            "pilot_seeds": 8,
-            "conv_rates": (1e-2, 3e-2),
-            "conv_pilot_seeds": 3,
-            "plain": {"name": "mlp", "options": {"features": (64, 64, 10)}},
-            "conv_plain": {"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=2.0,  # points of test accuracy, transfer − shuffle
+        kept=0.25,  # the share of the native mask's worth that must survive
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=8,
+        conv_rates=(1e-2, 3e-2),
+        conv_pilot_seeds=3,
+        plain={"name": "mlp", "options": {"features": (64, 64, 10)}},
+        conv_plain={"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
+        control_seeds=64,
     )
     config.conv = _second_pair(seeds=16)
     if size == "full":

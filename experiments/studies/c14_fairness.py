@@ -78,19 +78,17 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.model.options.features = (90, 90, 2)
     experiment.prune.levels = 5
     experiment.control_levels = (4,)
-    config.study = ConfigDict(
-        {
-            "delta": 2.0,  # points by which the gap grows
-            "margin": 1.0,  # points of accuracy, on the mix trained on, that may be lost
-            "level": 4,  # the question is asked there
-            "pilot_data": 8,  # the data seed that settings are chosen on
-            "rates": (3e-3, 1e-2, 3e-2),
-            "pilot_seeds": 4,
-            "sharpness": 3.0,  # of the robust loss, per nat
-            "examples": 512,  # that a mask of one shot is scored on
-            "null_seeds": 12,  # with groups of one size
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=2.0,  # points by which the gap grows
+        margin=1.0,  # points of accuracy, on the mix trained on, that may be lost
+        level=4,  # the question is asked there
+        pilot_data=8,  # the data seed that settings are chosen on
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=4,
+        sharpness=3.0,  # of the robust loss, per nat
+        examples=512,  # that a mask of one shot is scored on
+        null_seeds=12,  # with groups of one size
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config)

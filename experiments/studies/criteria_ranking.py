@@ -59,18 +59,16 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.experiment.train.update(steps=300)
     config.experiment.prune.levels = 0  # masks are made by the study
     config.experiment.controls = ()
-    config.study = ConfigDict(
-        {
-            "delta": 1.0,  # points of test accuracy
-            "density": 0.05,
-            "criteria": ("magnitude", "snip", "grasp", "synflow", "obd", "random"),
-            "examples": 512,  # that a criterion sees
-            "rounds": 100,  # of SynFlow
-            "dense_rate": 3e-3,
-            "rates": (1e-2, 3e-2),
-            "pilot_seeds": 6,
-            "control_seeds": 64,
-        }
+    config.study = common.numbers(
+        delta=1.0,  # points of test accuracy
+        density=0.05,
+        criteria=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+        examples=512,  # that a criterion sees
+        rounds=100,  # of SynFlow
+        dense_rate=3e-3,
+        rates=(1e-2, 3e-2),
+        pilot_seeds=6,
+        control_seeds=64,
     )
     if size == "full":
         common.lenet(config)
