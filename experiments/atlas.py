@@ -7,117 +7,97 @@
 A study writes its protocol's hash down before anything is drawn; what is finished is kept and never
 run again, unless `--again` asks for it. `smoke` runs the controls with known answers alone,
 `laptop` gives the verdicts on two cores, `full` needs a GPU, and MNIST's idx files and CIFAR-10's
-archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and says how many would decide
+archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and prints how many would decide
 its question. The page is `runs/atlas/<size>/index.html`.
 """
 
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import machine as machines
 from experiments.configs import base
-from experiments.configs.studies.common import SIZES, pilot
 from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError, nearest
 from experiments.legal import one_of
 from experiments.options import Options
 from experiments.studies import STUDIES, family
-from experiments.studies.judge import found, verdicts
-from experiments.studies.protocol import Evidence, Study
+from experiments.studies.common import SIZES, pilot
+from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
-from lth_jax import store as stores
+from lth_jax.measures.claims import Evidence
+from lth_jax.measures.judge import found, verdicts
+from lth_jax.report import answers
 from lth_jax.report.atlas import Chapter, write_atlas
-from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
-from lth_jax.store import files, locks, records
+from lth_jax.store import locks
 
 PILOT_SEEDS = 8
-SEEDS = "seeds.parquet"
 
 
-class Stamp(TypedDict):
-    """What is read of `protocol.json`."""
-
-    hash: str
-    size: str
-
-
-class Answer(TypedDict):
-    """What is checked of `found.json`."""
-
-    hash: str
-    seeds_sha256: str | None
-
-
-def run(size: str, claims: Sequence[str], bench: StudyRunner, *, again: bool = False) -> Path:
+def run(size: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False) -> Path:
     """Runs the studies that are not finished, and draws the atlas of all that are.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
       claims: which.
-      bench: what they train with.
+      runner: what they train with.
       again: whether to run also those that are finished.
 
     Returns:
       The page.
     """
     for claim in claims:
-        one, folder = STUDIES[claim], _folder(bench, size, claim)
+        one, folder = STUDIES[claim], _folder(runner, size, claim)
         config = one.get_config(size)
-        stamp = _stamp(one, config, size)
-        if not again and (_found(folder) or {}).get("hash") == stamp["hash"]:
+        stamp = answers.stamp_of(one.protocol, _numbers(config), size)
+        if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
             print(f"{claim} is finished already")
             continue
-        records.write(folder / "protocol.json", claim, stamp)
-        _measure(one, config, size, folder, stamp["hash"], bench)
-        draw(size, bench)
-    return draw(size, bench)
+        answers.write_stamp(folder, stamp)
+        _measure(one, config, size, folder, stamp["hash"], runner)
+        draw(size, runner)
+    return draw(size, runner)
 
 
 def _measure(
-    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, bench: StudyRunner
+    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, runner: StudyRunner
 ) -> None:
     claim, began = one.protocol.claim, time.perf_counter()
     print(f"{claim} {one.protocol.title}", flush=True)
-    known = one.controls(bench, config)
-    evidence = Evidence((), ()) if size == "smoke" else one.gather(bench, config)
-    if rows := [dict(row) for row in evidence.rows]:
-        files.write(folder / SEEDS, parquet_bytes(rows))
-        files.write(folder / "seeds.csv", csv_bytes(rows))
-    result = found(one.protocol, evidence, known) | {
-        "seeds_sha256": files.digest(folder / SEEDS) if rows else None,
-        "hash": stamped,
-        "seconds": time.perf_counter() - began,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": stores.environment(),
-        "source": stores.source_fingerprint("lth_jax", "experiments"),
-    }
-    records.write(folder / "found.json", claim, result)
+    known = one.controls(config)
+    evidence = Evidence((), ()) if size == "smoke" else one.gather(runner, config)
+    seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
+    answers.write_answer(folder, one.protocol, evidence, known, stamped, seconds, sources)
 
 
-def draw(size: str, bench: StudyRunner) -> Path:
+def _numbers(config: ConfigDict) -> dict[str, Any]:
+    """All of a study's config that decides its answer."""
+    return {name: value for name, value in config.to_dict().items() if name != "machine"}
+
+
+def draw(size: str, runner: StudyRunner) -> Path:
     """Draws the atlas of all finished studies of a size."""
-    folders = {claim: _folder(bench, size, claim) for claim in STUDIES}
-    done = {c: kept for c, f in folders.items() if (kept := _found(f))}
+    folders = {claim: _folder(runner, size, claim) for claim in STUDIES}
+    found_all = {c: answers.read_answer(folder, size) for c, folder in folders.items()}
+    done = {claim: kept for claim, kept in found_all.items() if kept}
     judged = verdicts(done, family())
     chapters = []
     for claim, result in done.items():
-        one, rows = STUDIES[claim], folders[claim] / SEEDS
+        one, rows = STUDIES[claim], answers.read_rows(folders[claim], result)
         chapters.append(
             Chapter(
                 protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
                 found=result,
                 judgement=judged[claim],
-                figure=one.draw(read_parquet(rows)) if result["seeds_sha256"] else None,
+                figure=one.draw(rows) if rows else None,
                 command=f"python -m experiments.atlas --size={size} --only={claim}",
             )
         )
-    return write_atlas(Path(bench.machine.workdir) / "atlas" / size, size, chapters)
+    return write_atlas(Path(runner.machine.workdir) / "atlas" / size, size, chapters)
 
 
 def _own_setup(config: ConfigDict) -> dict[str, str]:
@@ -125,53 +105,24 @@ def _own_setup(config: ConfigDict) -> dict[str, str]:
     return {"setup": config.study.setup} if "setup" in config.study else {}
 
 
-def plan(claim: str, size: str, bench: StudyRunner) -> str:
+def plan(claim: str, size: str, runner: StudyRunner) -> str:
     """How many seeds would decide a study, from a pilot on seeds that it will not use."""
     one = STUDIES[claim]
     config = one.get_config(size)
     if "experiment" in config:
         config = pilot(config, PILOT_SEEDS)
     config.study.seeds = PILOT_SEEDS
-    evidence = one.gather(bench, config)
+    evidence = one.gather(runner, config)
     lines = []
     for part in found(one.protocol, evidence, [])["primaries"]:
         need = part["needed"]
-        told = f"about {need} seeds" if need else "no number: its δ is a margin"
-        lines.append(f"{claim}, {part['name']}: δ = {part['delta']:g} {part['unit']}; {told}")
+        words = f"about {need} seeds" if need else "no number: its δ is a margin"
+        lines.append(f"{claim}, {part['name']}: δ = {part['delta']:g} {part['unit']}; {words}")
     return "\n".join(lines)
 
 
-def _stamp(one: Study, config: ConfigDict, size: str) -> dict[str, Any]:
-    """The protocol and its numbers as they are before the data are drawn, with their hash."""
-    content = {"protocol": one.protocol._asdict(), "config": config.to_dict(), "size": size}
-    content = {**content, "config": {k: v for k, v in content["config"].items() if k != "machine"}}
-    stamped = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**content, "hash": stores.content_key(content), "stamped": stamped}
-
-
-def _found(folder: Path) -> dict[str, Any] | None:
-    """What a study found; None if it is not finished, or damaged, which is printed."""
-    path, seeds = folder / "found.json", folder / SEEDS
-    if not path.exists():
-        return None
-    try:
-        result: Any = records.read(path, folder.name, Answer)
-        stamp = records.read(folder / "protocol.json", folder.name, Stamp)
-        if stamp["hash"] != result["hash"]:
-            raise records.damaged(folder / "protocol.json", "another one was answered")
-        if stamp["size"] != folder.parent.name:
-            raise records.damaged(folder / "protocol.json", f"it is of the size '{stamp['size']}'")
-        wanted = result["seeds_sha256"]
-        if wanted and not (seeds.is_file() and files.digest(seeds) == wanted):
-            raise records.damaged(seeds, "it is not the table that was written with the result")
-    except stores.CorruptError as error:
-        print(error)
-        return None
-    return result
-
-
-def _folder(bench: StudyRunner, size: str, claim: str) -> Path:
-    return Path(bench.machine.workdir) / "atlas" / size / claim
+def _folder(runner: StudyRunner, size: str, claim: str) -> Path:
+    return Path(runner.machine.workdir) / "atlas" / size / claim
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,12 +143,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         machines.prepare(machine)
         with locks.in_use(Path(machine.workdir), "atlas"):
             command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
-            bench = StudyRunner(machine, command, pilot=bool(arguments.action))
+            runner = StudyRunner(machine, command, pilot=bool(arguments.action))
             if not arguments.action:
-                return f"page: {run(arguments.size, claims, bench, again=arguments.again)}"
+                return f"page: {run(arguments.size, claims, runner, again=arguments.again)}"
             if arguments.action[0] != "plan" or len(arguments.action) != 2:
-                raise UserError(f"'{' '.join(arguments.action)}' is no action; say `plan CLAIM`.")
-            return plan(_claims(arguments.action[1:])[0], arguments.size, bench)
+                raise UserError(
+                    f"'{' '.join(arguments.action)}' is no action; the action is `plan CLAIM`."
+                )
+            return plan(_claims(arguments.action[1:])[0], arguments.size, runner)
 
     return exit_code(work)
 

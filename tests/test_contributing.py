@@ -20,12 +20,13 @@ import experiments.studies
 from experiments import build, checks, runner
 from experiments.fields import FIELDS, check_value
 from experiments.flags import UserError
-from experiments.studies import STUDIES, judge
+from experiments.studies import STUDIES
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax.coding import codecs
 from lth_jax.data.sources import GENERATED
 from lth_jax.lottery import CONTROLS
+from lth_jax.measures import judge
 from lth_jax.models import NETWORKS
 from lth_jax.population import LOSSES, LR_SCHEDULES, METRICS, OPTIMIZERS
 from lth_jax.pruning import masks, scopes
@@ -197,7 +198,7 @@ def test_a_study_is_judged(tmp_path):
     with added(tmp_path, "experiments/studies/coin"):
         one = STUDIES["COIN"]
         config = one.get_config("smoke")
-        judged = judge.judged(one.controls(None, config), np.random.default_rng(0))
+        judged = judge.judged(one.controls(config), np.random.default_rng(0))
         assert all(control["got"] == control["expected"] for control in judged)
         evidence = one.gather(None, config)
         assert len(evidence.rows) == 40 and one.draw(evidence.rows).axes

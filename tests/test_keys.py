@@ -148,7 +148,6 @@ WITHIN = {
     "lth_jax/population/averaging.py": {"mean_network": "per batch"},
     "lth_jax/population/segment.py": {"train_step": "per step", "training_batch": "per step"},
     "lth_jax/population/api.py": {"_member_keys": "per member"},
-    "experiments/studies/edge_popup.py": {"_learn": "weights, scores, examples; per step"},
 }
 FILES = [
     path
@@ -420,9 +419,11 @@ WITHOUT = {  # they pass the key to one of those above, or to a function of the 
     "landscape.step_size.at_named_points",
     "lottery.curvature.training_loss",
     "lottery.curvature.relative_sharpness_at",
+    "lottery.curvature.stability_edges",
     "lottery.identity.arms_programs",
     "lottery.identity.methods_programs",
     "lottery.identity.training_program",
+    "lottery.starts.one_shot_starts",
     "population.api.initial",
     "lottery.initial_states.control_arm",
     "pruning.criteria.weights.random",

@@ -10,27 +10,21 @@ also comes within 0.2 % of the bound. constriction and zstandard join in where t
 
 import argparse
 import importlib.util
-import json
 import lzma
-import os
-import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lth_jax import coding
+from experiments.benchmarks.report import Row, main, row
+from lth_jax import coding, lottery
 from lth_jax.coding import codecs, entropy, values
-from lth_jax.models.adapters import from_linen
 from lth_jax.models.mlp import MLP
-from lth_jax.pruning import criteria, masks, schedules, scopes
-from lth_jax.pruning.prune import prune
+from lth_jax.population import Plan
 
 DENSITIES = (0.5, 0.1, 0.02)
 SIDES = {"1e6": 1000, "25e6": 5000}
@@ -137,30 +131,22 @@ def trial(coder: Coder, mask: np.ndarray) -> Trial:
     return Trial(coder.size(code), middle - start, end - middle)
 
 
-def result(case: str, figure: float, goal: float, *, most: bool, **more: Any) -> dict[str, Any]:
-    """One row; the goal is the most, or else the least, that `figure` should be."""
-    row = {"case": case, "ours": figure, "alternatives": {}, "ratio": None, "spread": None}
-    return {**row, **more, "goal": goal, "met": bool(figure <= goal if most else figure >= goal)}
-
-
-def speed_result(
+def speed_row(
     case: str, entries: int, mine: list[float], others: dict[str, list[float]], near: list[str]
-) -> dict[str, Any]:
+) -> Row:
     """Millions of entries a second, and the ratio to the fastest near alternative."""
     rates = {name: entries / 1e6 / float(np.median(times)) for name, times in others.items()}
     pairs = [min(others[name][i] for name in near) / t for i, t in enumerate(mine)] if near else []
-    return result(
-        case,
-        entries / 1e6 / float(np.median(mine)),
-        100.0,
-        most=False,
-        alternatives=rates,
-        ratio=float(np.median(pairs)) if pairs else None,
-        spread=[min(pairs), max(pairs)] if pairs else None,
-    )
+    ours = entries / 1e6 / float(np.median(mine))
+    return row(case, ours, rates, pairs=pairs, goal=100.0, judged=ours, most=False)
 
 
-def random_masks(name: str, density: float, rounds: int) -> list[dict[str, Any]]:
+def size_row(case: str, ours: float, alternatives: dict[str, float], goal: float) -> Row:
+    """A size in parts of its bound."""
+    return row(case, ours, alternatives, goal=goal, judged=ours)
+
+
+def random_masks(name: str, density: float, rounds: int) -> list[Row]:
     """Size and speeds for a random mask."""
     side = SIDES[name]
     mask = np.random.default_rng(0).random((side, side)) < density
@@ -173,79 +159,46 @@ def random_masks(name: str, density: float, rounds: int) -> list[dict[str, Any]]
     mine = sizes.pop("ours")
     near = [key for key in sizes if sizes[key] <= BOUND]
     label = f"random mask, {name} entries, density {density}"
-    rows = [result(f"{label}: payload / nH", mine, BOUND, most=True, alternatives=sizes)]
+    rows = [size_row(f"{label}: payload / nH", mine, sizes, BOUND)]
     for part in ("encode", "decode"):
         times = {key: [getattr(t[key], part) for t in trials] for key in coders}
         rows.append(
-            speed_result(f"{label}: {part}, Mbit/s", mask.size, times.pop("ours"), times, near)
+            speed_row(f"{label}: {part}, Mbit/s", mask.size, times.pop("ours"), times, near)
         )
     return rows
 
 
-def magnitude_ladder(rounds: int, steps: int) -> list[Any]:
-    """Masks of iterative magnitude pruning with rewinding: 64-300-100-10 on 8x8 digits."""
+def trained_masks(rounds: int, steps: int) -> Iterator[Row]:
+    """Masks of iterative magnitude pruning on 8x8 digits beside the per-layer enumerative bound."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    x, y = jnp.asarray(images / 16.0, jnp.float32), jnp.asarray(labels)
-    model = from_linen(MLP())
-    start, state = model.init(jax.random.key(0), x[:1])
-    prunable, optimizer = masks.prunable_leaves(start), optax.adam(1e-3)
-    scope = scopes.globally()
-    pruner = prune(criteria.magnitude(), scope)
-
-    def loss(params: Any, mask: Any) -> jax.Array:
-        logits, _ = model.apply(masks.apply_mask(mask, params), state, x, train=False)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    @jax.jit
-    def train(params: Any, mask: Any) -> Any:
-        def step(carry: Any, _: Any) -> tuple[Any, None]:
-            params, slots = carry
-            updates, slots = optimizer.update(jax.grad(loss)(params, mask), slots)
-            return (optax.apply_updates(params, updates), slots), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
-
-    found = [masks.ones_like(start)]
-    density = schedules.geometric(0.3)
+    digits = (images / 16.0).astype(np.float32), labels
+    task = lottery.Task(MLP(), digits, optimizer=optax.adam(1e-3), batch_size=128, steps=steps)
+    spec = lottery.imp(rounds, rate=0.3)
+    result = lottery.run(task, spec, replicates=1, plan=Plan(1), progress=False)
     for level in range(1, rounds + 1):
-        count = scope.counts(start, density(level), prunable=prunable)
-        found.append(pruner(train(start, found[-1]), found[-1], count, prunable=prunable))
-    return [(mask, prunable) for mask in found[1:]]
-
-
-def trained_masks(rounds: int, steps: int) -> list[dict[str, Any]]:
-    """Trained masks beside the per-layer enumerative bound."""
-    rows = []
-    for mask, prunable in magnitude_ladder(rounds, steps):
-        total = coding.table(coding.encode(mask, prunable=prunable)).total
+        ticket = result.ticket(level)
+        total = coding.table(coding.encode(ticket.mask, prunable=ticket.prunable)).total
         case = f"IMP mask, density {total.density:.3f}: payload / enumerative bound per layer"
         others = {
             "nH per layer": total.entropy_layers / total.enumerative,
             "nH global": total.entropy_global / total.enumerative,
         }
-        figure = total.mask / total.enumerative
-        rows.append(result(case, figure, 1.02, most=True, alternatives=others))
-    return rows
+        yield size_row(case, total.mask / total.enumerative, others, 1.02)
 
 
-def quantized_values() -> dict[str, Any]:
+def quantized_values() -> Row:
     """Normal values at four bits beside their entropy."""
     leaf = np.random.default_rng(0).normal(size=1_000_000).astype(np.float32)
     code, kept = values.encode(leaf, np.ones(leaf.shape, bool), coding.integers(4))
     bound = entropy.empirical_bits(kept) / 8
     others = {"packed": kept.size / 2 / bound}
-    return result(
-        "1e6 normal values at 4 bits: payload / entropy",
-        len(code) / bound,
-        1.01,
-        most=True,
-        alternatives=others,
-    )
+    case = "1e6 normal values at 4 bits: payload / entropy"
+    return size_row(case, len(code) / bound, others, 1.01)
 
 
-def large_ticket(rounds: int) -> dict[str, Any]:
+def large_ticket(rounds: int) -> Row:
     """Saving and loading a ticket of 25 million parameters at density 0.05."""
     rng = np.random.default_rng(0)
     params = {f"layer{i}": rng.normal(size=(2500, 2500)).astype(np.float32) for i in range(4)}
@@ -259,30 +212,21 @@ def large_ticket(rounds: int) -> dict[str, Any]:
             coding.save(path, mask, params, prunable=prunable)
             coding.load(path)
             seconds.append(time.perf_counter() - start)
-    return result(
-        "25e6 parameters at density 0.05, exact values: save and load, s",
-        float(np.median(seconds)),
-        5.0,
-        most=True,
-        spread=[min(seconds), max(seconds)],
-    )
+    median, spread = float(np.median(seconds)), [min(seconds), max(seconds)]
+    case = "25e6 parameters at density 0.05, exact values: save and load, s"
+    return row(case, median, goal=5.0, judged=median, spread=spread)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small masks only, under a minute")
-    quick = parser.parse_args().quick
-    rows: list[dict[str, Any]] = []
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Random masks, trained masks, values, and a whole ticket."""
+    quick = options.quick
     for name in list(SIDES)[: 1 if quick else 2]:
         for density in DENSITIES:
-            rows += random_masks(name, density, rounds=3)
-    rows += trained_masks(rounds=6 if quick else 12, steps=50 if quick else 300)
-    rows += [quantized_values(), large_ticket(rounds=1 if quick else 3)]
-    for row in rows:
-        print(f"{'met' if row['met'] else 'NOT':4} {row['ours']:12.4f}  {row['case']}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
-    print(json.dumps({"benchmark": "coding", "machine": machine, "results": rows}))
+            yield from random_masks(name, density, rounds=3)
+    yield from trained_masks(rounds=6 if quick else 12, steps=50 if quick else 300)
+    yield quantized_values()
+    yield large_ticket(rounds=1 if quick else 3)
 
 
 if __name__ == "__main__":
-    main()
+    main("coding", __doc__, measure)

@@ -4,9 +4,9 @@ Each product is compared with the floor of its network, a multiple of one gradie
 same minute (1.17 gradients for the MLP, 1.9 for the conv net); Lanczos with a straightforward loop
 in JAX, with matfree, and with power iteration and Lanczos as they are plainly written in PyTorch.
 The conv net's alternatives run on Flax's own layers, as people have them, in a loop on the host
-and in a scan; what they take when they are given this library's layers is told too, without a
-goal, for those layers are ours. Power iteration ends when its value no longer changes, which proves
-nothing, or when its residual is within the tolerance, which is the proof that ours gives too.
+and in a scan; rows with this library's layers have no goal, for those layers are ours. Power
+iteration ends when its value no longer changes, which proves nothing, or when its residual is
+within the tolerance, which is the proof that ours gives too.
 Figures are seconds; a ratio is the median over alternated pairs of (ours / alternative). Every
 table is measured in a process of its own: what was allocated before decides whether memory is given
 back after each use, which changes PyTorch's convolutions by a third.
@@ -21,9 +21,7 @@ files lie in the folder.
 
 import argparse
 import itertools
-import json
 import multiprocessing
-import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -33,11 +31,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
 from experiments.benchmarks import landscape_exact, landscape_torch
-from experiments.benchmarks.prune import alternated, result
+from experiments.benchmarks.report import Row, beside_each, main
+from experiments.benchmarks.tasks import StockConvNet
 from lth_jax import models
 from lth_jax.landscape import extremes, hessian, lanczos
 from lth_jax.landscape.tridiagonal import ritz
@@ -69,26 +67,12 @@ class Case(NamedTuple):
     usual: Callable[[Any, Batch], jax.Array] | None = None
 
 
-class UsualConvNet(nn.Module):
-    """`models.ConvNet` of one convolution a stage, with the same parameters, by Flax's layers."""
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images to logits."""
-        del train
-        for width in self.widths:
-            x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
-        return nn.Dense(10)(x.reshape(len(x), -1))
-
-
 def cases(quick: bool) -> list[Case]:
     """LeNet-300-100 on 28 x 28 images and a small conv net on 16 x 16 x 3; quick, smaller ones."""
     examples, widths, side = (64, (64, 32), 8) if quick else (1000, (300, 100), 16)
     hidden = "-".join(map(str, widths))
     mlp, conv = models.MLP((*widths, 10)), models.ConvNet(((8,), (16,)), ())
-    usual = UsualConvNet((8, 16))
+    usual = StockConvNet((8, 16))
     return [
         _case(f"MLP 784-{hidden}-10", mlp, (28, 28, 1), 1.17, examples),
         _case("conv net 8-16", conv, (side, side, 3), 1.9, examples, usual),
@@ -117,22 +101,19 @@ def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (rng.normal(size=shape) * np.sqrt(2 / fans)).astype(np.float32)
 
 
-def product_rows(case: Case, pairs: int) -> list[dict]:
+def product_rows(case: Case, pairs: int) -> list[Row]:
     """One product against the floor, and against `jvp` of the gradient."""
     operator = hessian(case.loss, case.params, [case.batch])
     v = jax.random.normal(KEY, (operator.size,))
     tangent = operator.expand(v)
     gradient, plain = jax.jit(jax.grad(case.loss)), jax.jit(partial(plain_product, case.loss))
-    runs = {
-        "one gradient": alternated(
-            lambda: operator(v), lambda: gradient(case.params, case.batch), pairs
-        ),
-        "jvp of the gradient": alternated(
-            lambda: operator(v), lambda: plain(case.params, case.batch, tangent), pairs
-        ),
+    ways = {
+        "one gradient": lambda: gradient(case.params, case.batch),
+        "jvp of the gradient": lambda: plain(case.params, case.batch, tangent),
     }
-    return result(
-        f"a Hessian-vector product, {case.name}", runs, {"one gradient": 1.25 * case.floor}
+    goals = {"one gradient": 1.25 * case.floor}
+    return beside_each(
+        f"a Hessian-vector product, {case.name}", lambda: operator(v), ways, pairs, goals
     )
 
 
@@ -141,7 +122,7 @@ def plain_product(loss: Any, params: Any, batch: Batch, tangent: Any) -> Any:
     return jax.jvp(lambda p: jax.grad(loss)(p, batch), (params,), (tangent,))[1]
 
 
-def lanczos_rows(case: Case, pairs: int) -> list[dict]:
+def lanczos_rows(case: Case, pairs: int) -> list[Row]:
     """64 steps with reorthogonalisation; the alternatives are checked to be right here."""
     operator = hessian(case.loss, case.params, [case.batch])
     start = jax.random.normal(KEY, (operator.size,))
@@ -159,12 +140,12 @@ def lanczos_rows(case: Case, pairs: int) -> list[dict]:
     for name, way in ways.items():
         found = np.linalg.eigvalsh(np.asarray(way(), np.float64))[-1]
         print(f"{case.name}: λmax {top:.6g} ours, {found:.6g} by {name}", flush=True)
-    runs = {
+
+    def rounds(name: str) -> int:
         # A stock convolution in a scan takes tens of times longer on a CPU.
-        name: alternated(ours, way, 1 if case.usual and name in (SCAN, MATFREE) else pairs)
-        for name, way in ways.items()
-    }
-    return result(f"{STEPS} Lanczos steps, {case.name}", runs, goals)
+        return 1 if case.usual and name in (SCAN, MATFREE) else pairs
+
+    return beside_each(f"{STEPS} Lanczos steps, {case.name}", ours, ways, rounds, goals)
 
 
 def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str, Callable]:
@@ -228,7 +209,7 @@ def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str,
     return ways
 
 
-def top_rows(case: Case, pairs: int) -> list[dict]:
+def top_rows(case: Case, pairs: int) -> list[Row]:
     """The largest eigenvalue to 1e-3, ours with its bound, from a new start in every run.
 
     Power iteration takes as many products as its start asks for, so one start is no measure. The
@@ -251,9 +232,8 @@ def top_rows(case: Case, pairs: int) -> list[dict]:
     }
     for name, error in errors.items():
         print(f"{case.name}: λmax is off by up to {100 * error:.2g} %, {name}", flush=True)
-    runs = {name: alternated(ours, way, pairs) for name, way in ways.items()}
     goals = {name: 1 / 1.2 for name in ways if errors[name] <= TOLERANCE}
-    return result(f"λmax to {TOLERANCE:g}, {case.name}", runs, goals)
+    return beside_each(f"λmax to {TOLERANCE:g}, {case.name}", ours, ways, pairs, goals)
 
 
 def torch_ways(case: Case, *wanted: str) -> dict[str, Callable]:
@@ -266,7 +246,7 @@ TABLES = {"products": (product_rows, 5), "lanczos": (lanczos_rows, 1), "top": (t
 """What is measured, and of how many times the usual pairs."""
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[dict]:
+def rows(arguments: argparse.Namespace) -> Iterator[Row]:
     """All rows, each as soon as it is measured."""
     if arguments.full:
         yield landscape_exact.on_mnist(arguments.manual_dir, arguments.data_dir)
@@ -278,30 +258,20 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict]:
                 yield from alone.submit(measured, table, case, arguments.quick).result()
 
 
-def measured(table: str, case: int, quick: bool) -> list[dict]:
+def measured(table: str, case: int, quick: bool) -> list[Row]:
     """The rows of one table of one case, by number."""
     measure, times = TABLES[table]
     return measure(cases(quick)[case], times * (1 if quick else 9))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller networks, one pair")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The exact spectrum and its files."""
     parser.add_argument(
         "--full", action="store_true", help="the exact spectrum of a ticket instead"
     )
     parser.add_argument("--manual_dir", default="", help="MNIST's idx files, for --full")
     parser.add_argument("--data_dir", default="runs/data", help="where prepared data lie")
-    arguments = parser.parse_args()
-    results = []
-    for row in rows(arguments):
-        ratio = "" if row["ratio"] is None else f", ratio {row['ratio']:.3f}"
-        goal = "" if row["goal"] is None else f" (goal {row['goal']:.3g}: met {row['met']})"
-        print(f"{row['case']}: {row['ours']:.4f} s{ratio}{goal}", flush=True)
-        results.append(row)
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
-    print(json.dumps({"benchmark": "landscape", "machine": machine, "results": results}))
 
 
 if __name__ == "__main__":
-    main()
+    main("landscape", __doc__, rows, add_options)

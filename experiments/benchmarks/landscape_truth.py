@@ -1,4 +1,4 @@
-"""Curvature where the answer is known: ours, and what ways without a guard say.
+"""Curvature where the answer is known: ours, and that of ways without a guard.
 
 Each case has a number that is known in closed form, or from `numpy.linalg.eigvalsh` in float64; a
 row is met if ours is off by at most the goal, relative to the size of the known number (or to 1).
@@ -7,9 +7,6 @@ The alternatives are a plain Lanczos loop and, where it is installed, matfree.
     python -m experiments.benchmarks.landscape_truth [--quick]
 """
 
-import argparse
-import json
-import platform
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -18,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import report
 from lth_jax.landscape import Operator, eigenvalues, extremes, hessian, step_sizes
 
 KEY = jax.random.key(0)
@@ -173,32 +171,19 @@ def descent() -> Iterator[Known]:
 CASES = (masked_regression, deep_linear, euler, rank_ten, nothing_there, descent)
 
 
-def row(known: Known) -> dict[str, Any]:
+def row(known: Known) -> report.Row:
+    """Met where ours is off by at most the tolerance, relative to the known number (or to 1)."""
     off = abs(known.ours - known.known) / max(1.0, abs(known.known))
-    return {
-        "case": known.case,
-        "known": float(known.known),
-        "ours": float(known.ours),
-        "alternatives": {name: float(value) for name, value in known.others.items()},
-        "ratio": None,
-        "spread": None,
-        "goal": known.tolerance,
-        "met": bool(off <= known.tolerance),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the same: all of it takes seconds")
-    parser.parse_args()
-    results = [row(known) for case in CASES for known in case()]
-    for r in results:
-        others = "".join(f", {name} {value:.4g}" for name, value in r["alternatives"].items())
-        verdict = "met" if r["met"] else "NOT MET"
-        print(f"{r['case']}: known {r['known']:.6g}, ours {r['ours']:.6g}{others} ({verdict})")
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
-    print(json.dumps({"benchmark": "landscape_truth", "machine": machine, "results": results}))
+    others = {name: float(value) for name, value in known.others.items()}
+    return report.row(
+        known.case,
+        float(known.ours),
+        others,
+        goal=known.tolerance,
+        judged=off,
+        known=float(known.known),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    report.main("landscape_truth", __doc__, lambda options: (row(k) for c in CASES for k in c()))

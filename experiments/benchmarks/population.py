@@ -15,11 +15,8 @@ measured in the same rounds.
 import argparse
 import dataclasses
 import importlib.util
-import json
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,10 @@ import optax
 from jax import lax
 
 from experiments import machine as machines
+from experiments.benchmarks.report import OURS, Row, beside, main, row
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import trees
+from lth_jax.analysis.timing import alternated
 from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.population.segment import batch_rows, init_record
 from lth_jax.population.train_chunks import chunks
@@ -62,21 +61,10 @@ class Way:
 Rates = dict[str, list[float]]
 
 
-def alternated(ways: Mapping[str, Way], rounds: int) -> Rates:
-    """Member-steps per second of every way in every round, after one call that compiles."""
-
-    def rate(way: Way) -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(way.run())
-        return way.work / (time.perf_counter() - start)
-
-    for way in ways.values():
-        rate(way)
-    rates: Rates = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            rates[name].append(rate(way))
-    return rates
+def rates_of(ways: Mapping[str, Way], rounds: int) -> Rates:
+    """Member-steps per second of every way in every round."""
+    seconds = alternated({name: way.run for name, way in ways.items()}, rounds)
+    return {name: [ways[name].work / s for s in each] for name, each in seconds.items()}
 
 
 def our_way(task: Task, members: Member, plan: Plan) -> Way:
@@ -181,27 +169,12 @@ def floor_ways(task: Task, members: Member) -> dict[str, Way]:
     }
 
 
-def row(case: str, name: str, rates: Rates, goal: float | None) -> dict[str, Any]:
-    """Ours beside one alternative."""
-    ratios = [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
-    ratio = statistics.median(ratios)
-    return {
-        "case": f"{case} beside {name}",
-        "ours": statistics.median(rates["ours"]),
-        "alternatives": {name: statistics.median(rates[name])},
-        "ratio": ratio,
-        "spread": [min(ratios), max(ratios)],
-        "goal": goal,
-        "met": None if goal is None else ratio >= goal,
-    }
-
-
 def best(rates: Rates, names: Iterable[str]) -> list[float]:
     """The rates of the fastest of some ways: PyTorch's, say, at its better number of threads."""
     return rates[max(names, key=lambda name: statistics.median(rates[name]))]
 
 
-def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
+def compare(task: Task, rounds: int, quick: bool) -> list[Row]:
     """All rows of one task."""
     members = population(task, task.members)
     plans = candidate_plans([task.members], jax.local_device_count())
@@ -214,7 +187,7 @@ def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
     floors = floor_ways(task, members) if task.kind == "mlp" else {}
     measured = {plan: our_way(task, members, plan) for plan in plans}
     measured[Plan(1)] = our_way(task, members, Plan(1))
-    rates = alternated(
+    rates = rates_of(
         {
             **{str(plan): way for plan, way in measured.items()},
             **textbook_ways(task, members),
@@ -223,7 +196,7 @@ def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
         },
         rounds,
     )
-    rates["ours"] = rates[str(chosen)]
+    rates[OURS] = rates[str(chosen)]
     rates[LOOP] = rates[str(Plan(1))]
     rates[BEST] = best(rates, map(str, plans))
     for name in (ONE, STACKED):
@@ -234,16 +207,14 @@ def compare(task: Task, rounds: int, quick: bool) -> list[dict[str, Any]]:
         rates[FLOOR] = [1 / (1 / product + 1 / adam) for product, adam in pairs]
     case = f"{task.name}, {task.members} members"
     names = (NAIVE, MAP, LOOP, ONE, STACKED, FLOOR, BEST)
-    return [row(case, n, rates, GOALS[task.kind].get(n)) for n in names if n in rates]
+    return [
+        beside(f"{case} beside {name}", rates, name, goal=GOALS[task.kind].get(name), most=False)
+        for name in names
+        if name in rates
+    ]
 
 
-def plain_row(case: str, ours: Any) -> dict[str, Any]:
-    """Figures that nothing is compared with."""
-    empty = dict.fromkeys(("ratio", "spread", "goal", "met"))
-    return {"case": case, "ours": ours, "alternatives": {}, **empty}
-
-
-def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
+def curves(steps: int, rounds: int, folder: Path) -> list[Row]:
     """Cost against members and against density of the dense task, drawn and as rows."""
     lenet = task("mlp", steps)
 
@@ -268,7 +239,7 @@ def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
     for axis, (what, lines) in zip(axes, panels.items(), strict=True):
         for label, ways in lines.items():
             cost = draw(axis, label, ways, rounds)
-            rows.append(plain_row(f"ms per member-step against {what}, {label}", cost))
+            rows.append(row(f"ms per member-step against {what}, {label}", cost))
         axis.set(xlabel=what, xscale="log", ylim=(0, None))
         axis.legend()
     axes[0].set_ylabel("ms per member-step")
@@ -280,7 +251,7 @@ def curves(steps: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
 
 def draw(axis: Any, label: str, ways: Mapping[float, Way], rounds: int) -> dict[str, float]:
     """One line, median and range over the rounds; returns the medians in milliseconds."""
-    rates = alternated({str(x): way for x, way in ways.items()}, rounds)
+    rates = rates_of({str(x): way for x, way in ways.items()}, rounds)
     costs = [[1e3 / rate for rate in rates[str(x)]] for x in ways]
     middle = [statistics.median(c) for c in costs]
     axis.fill_between(list(ways), [min(c) for c in costs], [max(c) for c in costs], alpha=0.2)
@@ -288,31 +259,23 @@ def draw(axis: Any, label: str, ways: Mapping[float, Way], rounds: int) -> dict[
     return {str(x): cost for x, cost in zip(ways, middle, strict=True)}
 
 
-def main() -> None:
-    """Prints one line for each comparison, and the JSON object last."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="one task, `mlp` by default, two plans, no curves"
-    )
-    parser.add_argument("--tasks", help="which, by commas; all by default")
-    parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """The rows of each task, then the curves."""
     machines.make_cpu_devices(machines.cores())
     quick = options.quick
     kinds = (options.tasks or ("mlp" if quick else ",".join(GOALS))).split(",")
     steps, rounds = (10, 3) if quick else (50, 9)
-    results = []
     for kind in kinds:
-        results += compare(task(kind, steps if kind != "conv" else steps // 5), rounds, quick)
+        yield from compare(task(kind, steps if kind != "conv" else steps // 5), rounds, quick)
     if not quick:
-        results += curves(steps, rounds, options.figures)
-    for r in results:
-        goal = "" if r["goal"] is None else f" (goal {r['goal']:g}: met {r['met']})"
-        ratio = "" if r["ratio"] is None else f", ratio {r['ratio']:.2f}{goal}"
-        print(f"{r['case']}: {r['ours']}{ratio}")
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
-    print(json.dumps({"benchmark": "population", "machine": machine, "results": results}))
+        yield from curves(steps, rounds, options.figures)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Tasks and the folder of figures."""
+    parser.add_argument("--tasks", help="which, by commas; all, or `mlp` if quick, by default")
+    parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
 
 
 if __name__ == "__main__":
-    main()
+    main("population", __doc__, measure, add_options)

@@ -9,11 +9,7 @@ median over alternated pairs of (ours / alternative), so that a slow moment hits
 
 import argparse
 import itertools
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,43 +18,9 @@ import numpy as np
 import optax
 
 import lth_jax as lth
+from experiments.benchmarks.report import Row, beside_each, main
 
 DENSITY = 0.2
-
-
-def alternated(
-    ours: Callable[[], Any], other: Callable[[], Any], pairs: int
-) -> tuple[float, float, list[float]]:
-    """Median seconds of both, and the ratio ours / other of each pair; both are warmed up."""
-
-    def seconds(run: Callable[[], Any]) -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        return time.perf_counter() - start
-
-    seconds(ours), seconds(other)
-    timed = [(seconds(ours), seconds(other)) for _ in range(pairs)]
-    mine, theirs = zip(*timed, strict=True)
-    return statistics.median(mine), statistics.median(theirs), [a / b for a, b in timed]
-
-
-def result(case: str, runs: dict[str, tuple], goals: dict[str, float]) -> list[dict]:
-    """One row for each alternative."""
-    rows = []
-    for name, (ours, other, ratios) in runs.items():
-        ratio, goal = statistics.median(ratios), goals.get(name)
-        rows.append(
-            {
-                "case": f"{case} beside {name}",
-                "ours": ours,
-                "alternatives": {name: other},
-                "ratio": ratio,
-                "spread": [min(ratios), max(ratios)],
-                "goal": goal,
-                "met": None if goal is None else ratio <= goal,
-            }
-        )
-    return rows
 
 
 def network(weights: int) -> dict[str, jax.Array]:
@@ -118,7 +80,7 @@ def ways_to_mask(params: dict[str, jax.Array], count: int) -> dict[str, Callable
     return ways
 
 
-def mask_cases(weights: int, pairs: int) -> list[dict]:
+def mask_cases(weights: int, pairs: int) -> list[Row]:
     params = network(weights)
     prunable, scope = lth.prunable_leaves(params), lth.globally()
     count = scope.counts(params, DENSITY, prunable=prunable)
@@ -128,12 +90,10 @@ def mask_cases(weights: int, pairs: int) -> list[dict]:
     tied = jax.tree.map(lambda leaf: jnp.round(leaf, 1), params)
     for case in (params, tied):
         assert lth.count_kept(ours(case, ones), prunable) == count
-    runs = {
-        name: alternated(lambda: ours(params, ones), way, pairs)
-        for name, way in ways_to_mask(params, int(count)).items()
-    }
+    ways = ways_to_mask(params, int(count))
     goals = {"jnp.sort threshold": 1 / 15, "torch.kthvalue, threshold alone": 1.5}
-    return result(f"exact global mask, {weights / 1e6:g}M weights", runs, goals)
+    case = f"exact global mask, {weights / 1e6:g}M weights"
+    return beside_each(case, lambda: ours(params, ones), ways, pairs, goals)
 
 
 def lenet_loss(params: dict[str, list[jax.Array]], x: jax.Array, y: jax.Array) -> jax.Array:
@@ -143,7 +103,7 @@ def lenet_loss(params: dict[str, list[jax.Array]], x: jax.Array, y: jax.Array) -
     return optax.softmax_cross_entropy_with_integer_labels(x @ last + bias, y).mean()
 
 
-def adam_cases(steps: int, pairs: int) -> list[dict]:
+def adam_cases(steps: int, pairs: int) -> list[Row]:
     """Whole training steps of LeNet-300-100, batch 60, in one scan of `steps` steps."""
     widths = (784, 300, 100, 10)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -194,27 +154,25 @@ def adam_cases(steps: int, pairs: int) -> list[dict]:
             )
         ),
     }
-    rows = []
-    for name, train in owners.items():
-        runs = {"plain Adam": alternated(train, plain, pairs)}
-        rows += result(f"{name}, {steps} steps of LeNet-300-100", runs, {"plain Adam": 1.15})
-    return rows
+    return [
+        row
+        for name, train in owners.items()
+        for row in beside_each(
+            f"{name}, {steps} steps of LeNet-300-100",
+            train,
+            {"plain Adam": plain},
+            pairs,
+            {"plain Adam": 1.15},
+        )
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="4M weights, few pairs, under a minute"
-    )
-    quick = parser.parse_args().quick
-    results = mask_cases(weights=4_000_000 if quick else 25_000_000, pairs=3 if quick else 5)
-    results += adam_cases(steps=100 if quick else 300, pairs=3 if quick else 9)
-    for row in results:
-        goal = "" if row["goal"] is None else f" (goal {row['goal']:.3g}: met {row['met']})"
-        print(f"{row['case']}: {row['ours']:.4f} s, ratio {row['ratio']:.3f}{goal}")
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
-    print(json.dumps({"benchmark": "prune", "machine": machine, "results": results}))
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Masks, then training steps."""
+    quick = options.quick
+    yield from mask_cases(weights=4_000_000 if quick else 25_000_000, pairs=3 if quick else 5)
+    yield from adam_cases(steps=100 if quick else 300, pairs=3 if quick else 9)
 
 
 if __name__ == "__main__":
-    main()
+    main("prune", __doc__, measure)

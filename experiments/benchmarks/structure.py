@@ -11,24 +11,22 @@ one forward pass and one training step; and beside torch-pruning in PyTorch, whe
 import argparse
 import functools
 import importlib.util
-import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks.report import OURS, Row, beside, main, row
 from lth_jax import structure as st
 from lth_jax.analysis.timing import alternated
 from lth_jax.models import NETWORKS, ResNet, from_linen
 from lth_jax.types import Model
 
-Case = dict[str, Any]
+THEIRS = "torch-pruning"
 
 
 def shapes_of(name: str) -> tuple[Callable[..., Any], Any, jax.ShapeDtypeStruct]:
@@ -48,7 +46,7 @@ def evaluation(model: Model) -> Callable[..., Any]:
     return apply
 
 
-def analysis(name: str, repeats: int) -> Case:
+def analysis(name: str, repeats: int) -> Row:
     """Seconds of `find_groups`, beside those of tracing alone."""
     apply, variables, image = shapes_of(name)
 
@@ -64,30 +62,11 @@ def analysis(name: str, repeats: int) -> Case:
         tracing.append(seconds(lambda: jax.make_jaxpr(apply)(variables, image)))
     pairs = [a / b for a, b in zip(ours, tracing, strict=True)]
     best = min(ours)
-    return result(f"analysis {name}, s", best, {"tracing alone": min(tracing)}, pairs, 2.0, best)
+    other = {"tracing alone": min(tracing)}
+    return row(f"analysis {name}, s", best, other, pairs=pairs, goal=2.0, judged=best)
 
 
-def result(
-    case: str,
-    ours: float,
-    alternatives: dict[str, float],
-    pairs: list[float],
-    goal: float | None = None,
-    judged: float | None = None,
-) -> Case:
-    """One line of the report; the goal, if there is one, is met if `judged` is at most `goal`."""
-    return {
-        "case": case,
-        "ours": ours,
-        "alternatives": alternatives,
-        "ratio": statistics.median(pairs),
-        "spread": [min(pairs), max(pairs)],
-        "goal": goal,
-        "met": None if goal is None or judged is None else judged <= goal,
-    }
-
-
-def speed(removed: float, width: int, batch: int, repeats: int) -> list[Case]:
+def speed(removed: float, width: int, batch: int, repeats: int) -> list[Row]:
     """Forward pass and training step: compact, masked, and plain at the compact size."""
     kept = round(width * (1 - removed))
     models = {n: from_linen(ResNet(width=w)) for n, w in (("wide", width), ("plain", kept))}
@@ -124,17 +103,17 @@ def speed(removed: float, width: int, batch: int, repeats: int) -> list[Case]:
     return cases
 
 
-def compared(case: str, times: dict[str, list[float]]) -> Case:
+def compared(case: str, times: dict[str, list[float]]) -> Row:
     """Compact against plain is the goal; how much faster than masked is printed beside it."""
     pairs = [a / b for a, b in zip(times["compact"], times["plain"], strict=True)]
     gains = [a / b for a, b in zip(times["masked"], times["compact"], strict=True)]
     medians = {name: statistics.median(values) for name, values in times.items()}
     ours = medians.pop("compact")
-    line = result(case, ours, medians, pairs, 1.1, statistics.median(pairs))
-    return line | {"times faster than masked": statistics.median(gains)}
+    faster: dict[str, Any] = {"times faster than masked": statistics.median(gains)}
+    return row(case, ours, medians, pairs=pairs, goal=1.1, **faster)
 
 
-def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Case]:
+def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Row]:
     """The same network in PyTorch, where half of its channels go by torch-pruning (Fang, 2023)."""
     if importlib.util.find_spec("torch_pruning") is None:
         print("torch-pruning is not installed; nothing is compared with it.")
@@ -151,47 +130,31 @@ def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Case]:
         jax.clear_caches()  # tracing is part of it
         st.find_groups(apply, variables, x)
 
-    graphs = alternated({"ours": analyse, "theirs": theirs.analyse}, max(3, repeats // 4))
+    graphs = alternated({OURS: analyse, THEIRS: theirs.analyse}, max(3, repeats // 4))
     found = st.find_groups(apply, variables, x)
     units = {g.name: np.arange(g.units) < g.units // 2 for g in found.groups}
     small, compact = st.compact(found, variables, units)
     theirs.prune(0.5)
     passes = alternated(
-        {"ours": functools.partial(jax.jit(compact), small, x), "theirs": theirs.forward}, repeats
+        {OURS: functools.partial(jax.jit(compact), small, x), THEIRS: theirs.forward}, repeats
     )
     whole = f"ResNet-8 of width {width}"
     return [
-        beside(f"analysis of {whole}, s", graphs),
-        beside(f"forward of {whole}, 50% of the units removed, s", passes),
+        beside(f"analysis of {whole}, s", graphs, THEIRS),
+        beside(f"forward of {whole}, 50% of the units removed, s", passes, THEIRS),
     ]
 
 
-def beside(case: str, times: dict[str, list[float]]) -> Case:
-    """Ours and torch-pruning's; there is no goal."""
-    pairs = [a / b for a, b in zip(times["ours"], times["theirs"], strict=True)]
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return result(case, medians["ours"], {"torch-pruning": medians["theirs"]}, pairs)
-
-
-def main() -> None:
-    """Prints one line for each case, and the JSON object last."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, a smaller network")
-    quick = parser.parse_args().quick
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Analyses, then speed, then torch-pruning."""
+    quick = options.quick
     repeats, width, batch = (5, 16, 8) if quick else (21, 64, 32)
-    results = [
-        analysis("resnet50", 1 if quick else 3),
-        analysis("vit_base", 1 if quick else 3),
-    ]
+    for name in ("resnet50", "vit_base"):
+        yield analysis(name, 1 if quick else 3)
     for removed in (0.5, 0.75):
-        results += speed(removed, width, batch, repeats)
-    results += beside_torch_pruning(width, batch, repeats)
-    for line in results:
-        print({k: line[k] for k in ("case", "ours", "alternatives", "ratio", "met")})
-    machine = {"platform": platform.platform(), "cpus": os.cpu_count(), "jax": jax.__version__,
-               "device": jax.devices()[0].device_kind}  # fmt: skip
-    print(json.dumps({"benchmark": "structure", "machine": machine, "results": results}))
+        yield from speed(removed, width, batch, repeats)
+    yield from beside_torch_pruning(width, batch, repeats)
 
 
 if __name__ == "__main__":
-    main()
+    main("structure", __doc__, measure)

@@ -10,24 +10,22 @@ take turns.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
+from experiments.benchmarks.report import Row, main, row
 
 CONFIG = "experiments/configs/mnist1d_ladder.py:smoke"
 RATE, SEED = "experiment.optimizer.learning_rate", "experiment.seed"
-OURS, OTHERS = "sweep", "processes two at a time"
+SWEEP, OTHERS = "sweep", "processes two at a time"
 GOAL = 5.0
 
 
@@ -44,7 +42,7 @@ def ways(config: str, data: Path, rates: Sequence[float], seeds: Sequence[int]) 
             list(pool.map(lambda cell: start("experiments.run", config, data, folder, cell), cells))
 
     return {
-        OURS: lambda folder: start("experiments.sweep", config, data, folder, swept),
+        SWEEP: lambda folder: start("experiments.sweep", config, data, folder, swept),
         OTHERS: separate,
     }
 
@@ -70,53 +68,29 @@ def seconds(run: Callable[[Path], None]) -> float:
         return time.perf_counter() - began
 
 
-def result(case: str, times: dict[str, list[float]]) -> dict[str, Any]:
-    """The comparison as the benchmarks' JSON has it."""
-    ratios = [other / ours for ours, other in zip(times[OURS], times[OTHERS], strict=True)]
-    ratio = statistics.median(ratios)
-    return {
-        "case": case,
-        "ours": statistics.median(times[OURS]),
-        "alternatives": {OTHERS: statistics.median(times[OTHERS])},
-        "ratio": ratio,
-        "spread": [min(ratios), max(ratios)],
-        "goal": GOAL,
-        "met": ratio >= GOAL,
-    }
-
-
-def main() -> None:
-    """Prints the seconds of every way and round, and the JSON object last."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4 cells instead of 64")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--config", default=CONFIG)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Both ways in turns, from nothing; the data are prepared before."""
     n = 2 if options.quick else 8
     rates = [round(1e-3 * 10 ** (i / 4), 6) for i in range(n)]
-    times: dict[str, list[float]] = {name: [] for name in (OURS, OTHERS)}
-    with tempfile.TemporaryDirectory() as data:
-        found = ways(options.config, Path(data), rates, range(n))
-        seconds(
-            lambda folder: start(
-                "experiments.sweep",
-                options.config,
-                Path(data),
-                folder,
-                [
-                    f"--sweep.{SEED}=0",
-                    "--dry_run",
-                ],
-            )
-        )  # prepares the data
+    times: dict[str, list[float]] = {name: [] for name in (SWEEP, OTHERS)}
+    with tempfile.TemporaryDirectory() as folder:
+        data, only_plan = Path(folder), [f"--sweep.{SEED}=0", "--dry_run"]
+        seconds(lambda runs: start("experiments.sweep", options.config, data, runs, only_plan))
         for _ in range(options.rounds):
-            for name, run in found.items():
+            for name, run in ways(options.config, data, rates, range(n)).items():
                 times[name].append(seconds(run))
                 print(f"{name}: {times[name][-1]:.1f} s", flush=True)
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
+    pairs = [other / ours for ours, other in zip(times[SWEEP], times[OTHERS], strict=True)]
     case = f"{n * n} cells, learning rate × seed, {options.config}, seconds"
-    print(json.dumps({"benchmark": "sweep", "machine": machine, "results": [result(case, times)]}))
+    ours, others = (statistics.median(times[name]) for name in (SWEEP, OTHERS))
+    yield row(case, ours, {OTHERS: others}, pairs=pairs, goal=GOAL, most=False)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Rounds and config."""
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--config", default=CONFIG)
 
 
 if __name__ == "__main__":
-    main()
+    main("sweep", __doc__, measure, add_options)

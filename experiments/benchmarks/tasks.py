@@ -64,13 +64,15 @@ class LSTM(nn.Module):
 
 
 class StockConvNet(nn.Module):
-    """The convolutional task's network, by name and shape, with XLA's own convolution."""
+    """`models.ConvNet` of one convolution a stage, its parameters alike, by Flax's own layers."""
+
+    widths: tuple[int, ...] = (32, 32, 64)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps `(batch, height, width, channels)` to logits `(batch, 10)`."""
         del train
-        for width in (32, 32, 64):
+        for width in self.widths:
             x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
         return nn.Dense(10)(x.reshape(len(x), -1))
 

@@ -1,19 +1,22 @@
 """C1: the lottery that the hypothesis is named after, where varied offspring outlive clones."""
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c01
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
+from lth_jax.measures.families import Winners, log_mean, log_survival, simulate
 from lth_jax.measures.odds import clones_survive, varied_survive
-from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED, simultaneous
+from lth_jax.measures.simultaneous import simultaneous
+from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -42,60 +45,55 @@ PROTOCOL = Protocol(
 DIFFERENCE = "log survival, varied − clones"
 
 
-class Winners(NamedTuple):
-    """How many offspring of each family have the type that is wanted, `[families]`."""
-
-    varied: NDArray[np.int64]
-    clones: NDArray[np.int64]
-
-
-def simulate(
-    rng: np.random.Generator, types: int, clones: int, repeats: float, *, families: int
-) -> Winners:
-    """One generation of families of both kinds."""
-    stays = rng.random(families) < repeats
-    meets = rng.integers(types, size=families) == 0
-    varied = rng.binomial(clones // 2, 1 / types, families)
-    return Winners(varied, clones * (stays | meets))
-
-
-def log_survival(winners: Winners) -> float:
-    """The log share of families with a winner, varied minus clones."""
-    return float(np.log(np.mean(winners.varied > 0)) - np.log(np.mean(winners.clones > 0)))
-
-
-def log_mean(winners: Winners) -> float:
-    """The log mean number of winners, varied minus clones."""
-    return float(np.log(np.mean(winners.varied)) - np.log(np.mean(winners.clones)))
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A hundred types, a hundred clones against fifty varied offspring, nine changes in ten."""
+    common.check_size(size)
+    config = ConfigDict()
+    config.study = common.numbers(
+        delta=0.01,  # nats of survival per generation
+        seeds=48,
+        families=100_000,  # simulated for each number
+        types=100,
+        clones=100,
+        repeats=0.1,
+        grid_types=(10, 100, 1000),
+        grid_clones=(10, 100, 1000, 10_000),
+        grid_repeats=(0.0, 0.1, 0.3, 0.6, 0.9),
+        grid_families=10_000,
+        control_seeds=64,
+    )
+    if size == "full":
+        config.study.grid_families = 100_000
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The primary cell, and the map over all of them with intervals that hold at once."""
     del runner
     study = config.study
-    cells: list[tuple[Any, ...]] = list(
+    grid: list[tuple[Any, ...]] = list(
         product(study.grid_types, study.grid_clones, study.grid_repeats)
     )
-    values = np.empty((study.seeds, 1 + len(cells)))
-    for seed in range(study.seeds):
-        rng = np.random.default_rng([1, seed])
-        first = simulate(rng, study.types, study.clones, study.repeats, families=study.families)
-        others = (simulate(rng, *cell, families=study.grid_families) for cell in cells)
-        values[seed] = [log_survival(winners) for winners in (first, *others)]
-    rows: list[Row] = [
+
+    def survivals(rng: np.random.Generator) -> list[float]:
+        asked = study.types, study.clones, study.repeats
+        first = simulate(rng, *asked, families=study.families)
+        others = (simulate(rng, *cell, families=study.grid_families) for cell in grid)
+        return [log_survival(winners) for winners in (first, *others)]
+
+    values = draws(survivals, [[1, seed] for seed in range(study.seeds)])
+    rows = [
         {
-            "types": types,
-            "clones": clones,
-            "repeats": repeats,
+            **dict(zip(("types", "clones", "repeats"), cell, strict=True)),
             "replicate": seed,
             "metric": DIFFERENCE,
-            "value": float(values[seed, 1 + i]),
+            "value": float(value),
         }
-        for i, (types, clones, repeats) in enumerate(cells)
-        for seed in range(study.seeds)
+        for cell, column in zip(grid, values[:, 1:].T, strict=True)
+        for seed, value in enumerate(column)
     ]
-    told = _map_in_words(values[:, 1:], cells)
-    return Evidence([Primary(DIFFERENCE, values[:, 0], study.delta, "nats")], rows, notes=told)
+    primary = Primary(DIFFERENCE, values[:, 0], study.delta, "nats")
+    return Evidence([primary], rows, notes=_map_in_words(values[:, 1:], grid))
 
 
 def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
@@ -112,19 +110,17 @@ def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]])
     )
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Two types (ln 2, but for one family in a thousand), one (0), and the mean count (−ln 2)."""
-    del runner
     study = config.study
 
     def control(
         name: str, expected: str, measure: Callable[[Winners], float], offset: int, *cell: Any
     ) -> Control:
-        drawn = (
-            simulate(np.random.default_rng([offset, seed]), *cell, families=study.families)
-            for seed in range(study.control_seeds)
+        values = draws(
+            lambda rng: measure(simulate(rng, *cell, families=study.families)),
+            [[offset, seed] for seed in range(study.control_seeds)],
         )
-        values = np.array([measure(winners) for winners in drawn])
         return Control(name, expected, [Primary(DIFFERENCE, values, study.delta, "nats")])
 
     return [
@@ -134,19 +130,16 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """A map over types and repeats for each size of family."""
-    return tidy.grid_map(
-        rows,
-        "repeats",
-        "types",
-        DIFFERENCE,
-        label="varied − clones (nats per generation)",
-        x_label="Chance of a repeat",
-        y_label="Types",
-        panel="clones",
-        panel_label="Clones:",
-    )
+draw = functools.partial(  # a map over types and repeats for each size of family
+    tidy.grid_map,
+    x="repeats",
+    y="types",
+    metric=DIFFERENCE,
+    label="varied − clones (nats per generation)",
+    x_label="Chance of a repeat",
+    y_label="Types",
+    panel="clones",
+    panel_label="Clones:",
+)
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c01.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -9,15 +9,21 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c02
-from experiments.studies.edge_popup import search
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax import keys
+from lth_jax import keys, population, trees
 from lth_jax.measures import odds, xor
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.intervals import clopper_pearson
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.pruning.criteria import random
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.pruning.one_shot import at_count, member_masks
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scopes import layerwise
 from lth_jax.report import tidy
+from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
     claim="C2",
@@ -41,6 +47,42 @@ PROTOCOL = Protocol(
 )
 WIDE, ONE, KEPT = "some mask wins", "one mask wins", "a given mask is kept"
 ALONE = "if they were independent"
+TEST = "test_accuracy_final"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """Four hundred XOR networks of each width; random and learned masks of an MLP."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    experiment = config.experiment
+    experiment.train.steps = 500
+    experiment.prune.update(criterion="random", schedule="one_shot", levels=1)
+    experiment.controls = ()
+    config.study = common.numbers(
+        delta=0.3,  # rise of the chance that some mask wins
+        factor=100.0,  # by which the chance of one mask must at least fall
+        seeds=400,
+        hidden=(2, 4, 8, 16),
+        densities=(0.5, 0.2, 0.1, 0.05),  # of random masks that are trained
+        margin=1.0,  # points of test accuracy within which a random mask wins
+        popup={
+            "seeds": 16,
+            "widths": (16, 64, 256),
+            "density": 0.5,
+            "steps": 500,
+            "rate": 0.02,
+        },
+        control_seeds=200,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.hidden = (2, 4, 8, 16, 32, 64)
+        config.study.popup.update(widths=(16, 64, 256, 1024, 4096), steps=5000)
+        config.study.setup = (
+            "XOR as on a laptop, to width 64. " + config.study.setup.split(";")[0] + "; learned "
+            "masks of one hidden layer to width 4,096."
+        )
+    return config
 
 
 def wins(
@@ -69,69 +111,84 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """XOR at every width; then random and learned masks of an MLP on MNIST-1D."""
     study, seed = config.study, config.experiment.seed
     found = {h: wins(h, study.seeds, seed) for h in study.hidden}
-    trained, told, steps = random_masks(runner, config)
+    trained, words, steps = random_masks(runner, config)
     return Evidence(
         primaries=parts(found[study.hidden[0]], found[study.hidden[-1]], study),
         rows=[row for hidden, won in found.items() for row in _rows(hidden, won)],
         secondary=[*trained, *learned_masks(runner, config)],
         member_steps=steps,
-        notes=(*told, _given()),
+        notes=(words, _given()),
     )
 
 
-def _rows(hidden: int, won: NDArray[np.int64]) -> list[Row]:
+def _rows(hidden: int, won: NDArray[np.int64]) -> list[tidy.Row]:
     masks = 10 ** odds.log10_choose(3 * hidden, 6)
     share = won / masks
     alone = float(odds.at_least_one(share.mean(), masks))
-    seeds = [(WIDE, v, i) for i, v in enumerate(won > 0)]
-    seeds += [(ONE, v, i) for i, v in enumerate(share)]
-    exact = [(ALONE, alone, 0), (KEPT, 1 / masks, 0)]
-    return [
-        {"arm": arm, "hidden": hidden, "replicate": i, "metric": "chance", "value": float(value)}
-        for arm, value, i in seeds + exact
-    ]
+    chances: dict[str, Any] = {WIDE: won > 0, ONE: share, ALONE: [alone], KEPT: [1 / masks]}
+    return arm_rows("chance", chances, hidden=hidden)
 
 
-def random_masks(runner: StudyRunner, config: ConfigDict) -> tuple[list[Primary], list[str], int]:
+def random_masks(runner: StudyRunner, config: ConfigDict) -> tuple[list[Primary], str, int]:
     """How often a random mask, trained, comes within the margin of its dense parent."""
     study = config.study
     cells = {f"{d:g}": vary(config, prune__final=d) for d in study.densities}
     found = runner.ladders(PROTOCOL.claim, cells)
-    parts, told = [], []
+    parts, words = [], []
     for cell in cells:
-        dense, random = (
-            100 * found.of(cell, arm, "test_accuracy_final") for arm in ("dense", "ticket")
-        )
-        won = random >= dense - study.margin
+        dense, mask = (100 * found.of(cell, arm, TEST) for arm in (DENSE, TICKET))
+        won = mask >= dense - study.margin
         name = f"a random mask of density {cell} comes within a point of dense"
         parts.append(Primary(name, won.astype(float), 0.5, ""))
         _, low, high, *_ = clopper_pearson(int(won.sum()), len(won))
-        told.append(f"Density {cell}: {won.mean():.0%} of random masks win [{low:.0%}, {high:.0%}]")
-    return parts, ["; ".join(told) + " (Clopper and Pearson)."], found.member_steps
+        words.append(
+            f"Density {cell}: {won.mean():.0%} of random masks win [{low:.0%}, {high:.0%}]"
+        )
+    return parts, "; ".join(words) + " (Clopper and Pearson).", found.member_steps
 
 
 def learned_masks(runner: StudyRunner, config: ConfigDict) -> list[Primary]:
-    """What masks of networks that were never trained reach, by their width."""
-    study = config.study.popup
-    found = {
-        width: search(runner, vary(config, model__options__features=(width, 10)), study)
+    """What masks of untrained networks reach by their width, learned by edge-popup."""
+    study, name = config.study.popup, f"{PROTOCOL.claim}-popup"
+    cells = {
+        width: vary(
+            config,
+            replicates=study.seeds,
+            model__options__features=(width, 10),
+            prune__method="edge_popup",
+            prune__final=study.density,
+            train__steps=study.steps,
+            optimizer__learning_rate=study.rate,
+        )
         for width in study.widths
     }
+    found = runner.ladders(name, {str(width): cell for width, cell in cells.items()})
     few, many = study.widths[0], study.widths[-1]
+    reached = {f"width {w}": 100 * found.of(str(w), TICKET, TEST) for w in (few, many)}
+    chance = 100 * _untrained(runner, name, cells[many])
+    label = "untrained, learned mask: test accuracy, "
+    by_width = Contrasts(reached, "points", 5.0)
+    against = Contrasts({"learned": reached[f"width {many}"], "random mask": chance}, "points")
     return [
-        Primary(
-            f"untrained, learned mask: test accuracy, width {many} − {few}",
-            100 * (found[many]["learned"] - found[few]["learned"]),
-            5.0,
-            "points",
-        ),
-        Primary(
-            f"untrained, width {many}: learned − random mask",
-            100 * (found[many]["learned"] - found[many]["random"]),
-            5.0,
-            "points",
+        by_width(f"width {many}", f"width {few}", name=f"{label}width {many} − {few}"),
+        against(
+            "learned", "random mask", 5.0, name=f"untrained, width {many}: learned − random mask"
         ),
     ]
+
+
+def _untrained(runner: StudyRunner, name: str, config: ConfigDict) -> NDArray[np.float64]:
+    """The test accuracy of a cell's networks before any training, under random masks."""
+    task, origins = runner.task(config), runner.origins(name, config)
+    like, scope = task.shapes[0], layerwise()
+    prunable, root = prunable_leaves(like), runner.seeds(config).root
+    count = scope.counts(like, config.experiment.prune.final, prunable=prunable)
+    params = trees.stack([trees.from_named(one.params, like) for one in origins])
+    own = jax.numpy.stack([keys.derive(root, one.replicate, "popup") for one in origins])
+    pruner = at_count(prune(random(), scope), count)
+    masks = member_masks(pruner, params, prunable=prunable, keys=own)
+    members = population.initial(task, own, params=params, masks=masks)
+    return population.measure(task, members)["accuracy"].astype(float)
 
 
 def _given() -> str:
@@ -144,30 +201,28 @@ def _given() -> str:
     )
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Sums of subsets come within 0.01 of any target; linear networks are never XOR."""
-    del runner
     study = config.study
-    gaps = np.array([_gaps(np.random.default_rng([912, i])) for i in range(study.control_seeds)])
-    met = (gaps <= 0.01).astype(float)
-    rise = Primary("chance of a sum within 0.01", met[:, 1] - met[:, 0], study.delta, "")
-    few, many = (wins(h, study.control_seeds, 913, _linear) for h in (2, 16))
+
+    def gaps(rng: np.random.Generator) -> NDArray[np.float64]:
+        found = odds.subset_sum_gaps(rng.uniform(-1, 1, 14), rng.uniform(-0.5, 0.5))
+        return found[[0, -1]]
+
+    met = draws(gaps, [[912, i] for i in range(study.control_seeds)]) <= 0.01
+    rise = np.subtract(met[:, 1], met[:, 0], dtype=float)
+    few, many = (wins(h, study.control_seeds, 913, lambda x: x) for h in (2, 16))
     return [
-        Control("sums of 1 and of 14 numbers (Lueker, 1998)", SUPPORTED, [rise]),
+        Control(
+            "sums of 1 and of 14 numbers (Lueker, 1998)",
+            SUPPORTED,
+            [Primary("chance of a sum within 0.01", rise, study.delta, "")],
+        ),
         Control("linear networks", NOT_SUPPORTED, parts(few, many, study)[:1]),
     ]
 
 
-def _gaps(rng: np.random.Generator) -> NDArray[np.float64]:
-    gaps = odds.subset_sum_gaps(rng.uniform(-1, 1, 14), rng.uniform(-0.5, 0.5))
-    return gaps[[0, -1]]
-
-
-def _linear(x: Any) -> Any:
-    return x
-
-
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """The chances of some mask and of one mask against the width."""
     figure = tidy.against(
         rows, "hidden", "chance", label="Chance", x_label="Hidden units H of the XOR network"
@@ -176,4 +231,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c02.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -1,21 +1,22 @@
 """C3: what a mask weighs in real bytes, and whether training makes it lighter."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c03, common
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import c07_regularisation
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import trees
-from lth_jax.coding import codecs, integers
+from lth_jax.coding import integers
 from lth_jax.coding.entropy import break_even_density
-from lth_jax.coding.size import rate_points
+from lth_jax.coding.size import order_saving, rate_points
 from lth_jax.coding.stored import Stored
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
@@ -43,34 +44,33 @@ TEST = "test_accuracy_final"
 BITS = (8, 4, 2)
 
 
-def mask_bytes(mask: Mapping[str, NDArray]) -> dict[str, int]:
-    """What each leaf's mask takes, and all together."""
-    found = {name: len(codecs.encode(np.asarray(leaf, bool))[1]) for name, leaf in mask.items()}
-    return {**found, "all layers": sum(found.values())}
-
-
-def saved(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, float]:
-    """By how many per cent each leaf's mask is shorter than the same mask shuffled."""
-    twin = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
-    own, other = mask_bytes(mask), mask_bytes(twin)
-    return {name: 100 * (1 - own[name] / other[name]) for name in own}
+def get_config(size: str = "laptop") -> ConfigDict:
+    """C7's ladders to density .13, whose networks are shared with it."""
+    config = c07_regularisation.get_config(size)
+    asked = {
+        "delta": 3.0,  # per cent of a mask's bytes
+        "control_seeds": 48,
+    }
+    shared = ("rates", "pilot_seeds", "setup")
+    config.study = ConfigDict(asked | {k: v for k, v in config.study.items() if k in shared})
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
     study, name = config.study, PROTOCOL.claim
-    pilot = common.pilot(config, study.pilot_seeds)
-    tuned = runner.tuned(name, config, pilot, study.rates, PROTOCOL.arms)
+    tuned = runner.tuned(name, config, PROTOCOL.arms)
     cell = vary(config, optimizer__learning_rate=tuned.rates["ticket"])
-    networks = {arm: _networks(runner, cell, arm) for arm in ("dense", "ticket")}
-    rows = [row for one in networks["ticket"] for row in _rows(one)]
-    last = max(one.level for one in networks["ticket"])
-    tickets = [one for one in networks["ticket"] if one.level == last]
+    dense, tickets = (runner.networks(name, cell, arm) for arm in ("dense", "ticket"))
+    rows = [row for one in tickets for row in _rows(one)]
+    last = tickets[-1].level
     values = tidy.values_of(rows, arm="all layers", level=last)
     return Evidence(
         primaries=[Primary(f"{SAVED}, ticket against shuffled", values, study.delta, "%")],
         rows=rows,
-        secondary=_beside_dense(runner, config, networks["dense"], tickets),
+        secondary=_beside_dense(
+            runner, config, dense, [one for one in tickets if one.level == last]
+        ),
         gate=100 * (tuned.of("ticket", TEST) - tuned.of("shuffle", TEST)),
         member_steps=tuned.member_steps,
         flops=tuned.flops(),
@@ -78,15 +78,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     )
 
 
-def _networks(runner: StudyRunner, config: ConfigDict, arm: str) -> list[Stored]:
-    """Level by level, by replicate."""
-    found = runner.networks(PROTOCOL.claim, config, (arm,))
-    return sorted(found, key=lambda one: (one.level, one.replicate))
-
-
-def _rows(one: Stored) -> list[Row]:
+def _rows(one: Stored) -> list[tidy.Row]:
     may = {name: leaf for name, leaf in one.mask.items() if one.prunable[name]}
-    found = saved(may, np.random.default_rng([3, one.level, one.replicate]))
+    found = order_saving(may, np.random.default_rng([3, one.level, one.replicate]))
     place = {"level": one.level, "replicate": one.replicate, "density": 100 * one.density}
     return [
         {"arm": name, **place, "metric": SAVED, "value": value} for name, value in found.items()
@@ -97,27 +91,22 @@ def _beside_dense(
     runner: StudyRunner, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
 ) -> list[Primary]:
     """Bytes and accuracy of tickets and of their dense parents at few bits per value."""
-    task = runner.task(config)
+    task, precisions = runner.task(config), [integers(bits) for bits in BITS]
     test = jax.jit(lambda p, s: evaluate(task.trainer, p, s, task.data.test)["accuracy"])
     like = task.shapes
 
     def weighed(one: Stored) -> list[tuple[float, float]]:
-        points = rate_points(
-            one.mask, one.params, prunable=one.prunable, precisions=[integers(b) for b in BITS]
-        )
+        points = rate_points(one.mask, one.params, prunable=one.prunable, precisions=precisions)
         state = trees.from_named(one.state, like[1])
         return [
             (p.mask + p.values, 100 * float(test(trees.from_named(p.params, like[0]), state)))
             for p in points
         ]
 
-    by_arm = {
-        arm: np.array([weighed(one) for one in found])
-        for arm, found in (("dense", dense), ("ticket", tickets))
-    }
+    small, large = (np.array([weighed(one) for one in arm]) for arm in (tickets, dense))
     parts = []
     for ticket, parent in ((0, 0), (1, 1), (1, 2)):
-        sparse, full = by_arm["ticket"][:, ticket], by_arm["dense"][:, parent]
+        sparse, full = small[:, ticket], large[:, parent]
         names = f"ticket at {BITS[ticket]} bits, dense at {BITS[parent]}"
         parts += [
             Primary(f"{names}: bytes saved", 100 * (1 - sparse[:, 0] / full[:, 0]), 10.0, "%"),
@@ -127,27 +116,25 @@ def _beside_dense(
 
 
 def _break_even() -> str:
-    told = ", ".join(f"{break_even_density(b):.3f} at {b}" for b in (1, 2, 4, 8, 32))
-    return f"A mask without order pays below density {told} bits per value."
+    points = ", ".join(f"{break_even_density(b):.3f} at {b}" for b in (1, 2, 4, 8, 32))
+    return f"A mask without order pays below density {points} bits per value."
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Masks whose rows are of two densities, and masks without any order."""
-    del runner
-    study = config.study
-    shapes = {"first": (40, 90), "second": (90, 90), "third": (90, 10)}
+    study, shapes = config.study, {"first": (40, 90), "second": (90, 90), "third": (90, 10)}
 
-    def parts(dense: float, thin: float, offset: int) -> list[Primary]:
-        values = []
-        for seed in range(study.control_seeds):
-            rng = np.random.default_rng([offset, seed])
+    def control(name: str, expected: str, dense: float, thin: float, offset: int) -> Control:
+        def saving(rng: np.random.Generator) -> float:
             mask = {name: _rows_of(rng, shape, dense, thin) for name, shape in shapes.items()}
-            values.append(saved(mask, rng)["all layers"])
-        return [Primary(SAVED, np.array(values), study.delta, "%")]
+            return order_saving(mask, rng)["all layers"]
+
+        values = draws(saving, [[offset, seed] for seed in range(study.control_seeds)])
+        return Control(name, expected, [Primary(SAVED, values, study.delta, "%")])
 
     return [
-        Control("rows of density .24 and .02", SUPPORTED, parts(0.24, 0.02, 931)),
-        Control("no order, density .13", NOT_SUPPORTED, parts(0.13, 0.13, 932)),
+        control("rows of density .24 and .02", SUPPORTED, 0.24, 0.02, 931),
+        control("no order, density .13", NOT_SUPPORTED, 0.13, 0.13, 932),
     ]
 
 
@@ -158,16 +145,13 @@ def _rows_of(
     return rng.random(shape) < density[:, None]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """What each layer's mask saves, against the density."""
-    return tidy.against(
-        rows,
-        "density",
-        SAVED,
-        label="Mask bytes saved against shuffled (%)",
-        x_label="Weights remaining (%)",
-        zero=True,
-    )
+draw = functools.partial(  # what each layer's mask saves, against the density
+    tidy.against,
+    x="density",
+    metric=SAVED,
+    label="Mask bytes saved against shuffled (%)",
+    x_label="Weights remaining (%)",
+    zero=True,
+)
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c03.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

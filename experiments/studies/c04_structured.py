@@ -1,24 +1,23 @@
 """C4: tickets of whole units, which are small networks and not only sparse ones."""
 
-from collections.abc import Mapping, Sequence
+import functools
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import units
-from experiments.configs.studies import c04, common
 from experiments.networks import module
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.results import Tuned
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.speed import mostly_dead, time_saved
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import structure as st
 from lth_jax import trees
-from lth_jax.coding.stored import Stored
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import LAST, Tuned
 
 PROTOCOL = Protocol(
     claim="C4",
@@ -45,50 +44,86 @@ RATE, TEST = "optimizer__learning_rate", "test_accuracy_final"
 ARMS = ("dense", "ticket", "scratch", "random_units")
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """400 digits to train on; two rounds to a quarter of the weights, about half of the units."""
+    common.check_size(size)
+    config = _structured("convnet", {"stages": ((8, 8), (16, 16)), "hidden": ()})
+    config.heads = ConfigDict(
+        {
+            "experiment": _structured(
+                "vit", {"patch": 4, "width": 32, "heads": 8, "hidden": 64, "layers": 1}
+            ).experiment
+        }
+    )
+    config.heads.experiment.prune.groups = ("*Attention*",)
+    config.study = common.numbers(
+        margin=1.0,  # points of test accuracy that may be lost
+        delta=10.0,  # per cent of the time of a forward pass that must be saved
+        rates=(3e-3, 1e-2),
+        pilot_seeds=4,
+        longer=4,  # trainings that the full budget of the small shape stands for
+        batch=512,  # of a timed forward pass
+        rounds=(40, 5),  # blocks, and rounds of which the fastest counts
+        control_seeds=24,
+    )
+    if size == "full":
+        config.experiment.model.options.stages = ((64, 64), (128, 128))
+        config.heads.experiment.model.options.update(width=192, hidden=384, layers=6)
+        for experiment in (config.experiment, config.heads.experiment):
+            experiment.data.update(name="cifar10", validation=5000, train_examples=0)
+            experiment.train.update(steps=10_000, eval_every=1000, batch_size=128)
+        config.study.rates = (3e-4, 1e-3)
+        config.study.setup = (
+            "CIFAR-10: a convolutional network of 64 and 128 channels, and a ViT of six layers and "
+            "width 192; Adam, 10,000 steps; pruned and rewound as on a laptop."
+        )
+    return config
+
+
+def _structured(model: str, options: dict) -> ConfigDict:
+    config = common.ladder(seeds=20)
+    experiment = config.experiment
+    experiment.data.train_examples = 400
+    experiment.model.name, experiment.model.options = model, ConfigDict(options)
+    experiment.train.update(steps=200, eval_every=100, batch_size=32)
+    experiment.prune.update(granularity="units", scope="layerwise", rate=0.5, levels=2)
+    experiment.controls, experiment.control_levels = ("scratch", "random_units"), (2,)
+    return config
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both networks' ladders, the full-budget scratch of the convolutional one, and times."""
-    same = {"seed": config.experiment.seed, "replicates": config.experiment.replicates}
+    study, experiment = config.study, config.experiment
+    same = {"seed": experiment.seed, "replicates": experiment.replicates}
     kinds = {"channels": config, "heads": vary(config.heads, **same)}
-    tuned = {kind: _tuned(runner, kind, part, config.study) for kind, part in kinds.items()}
+    tuned = {kind: _tuned(runner, kind, part, study) for kind, part in kinds.items()}
     values = {kind: {arm: 100 * one.of(arm, TEST) for arm in ARMS} for kind, one in tuned.items()}
     values["channels"]["scratch-B"] = 100 * _full_budget(runner, config, tuned["channels"])
-    saved = {
-        kind: _time_saved(runner, kind, kinds[kind], tuned[kind], config.study) for kind in kinds
-    }
-    margin, delta = config.study.margin, config.study.delta
-    steps = config.study.longer * config.experiment.train.steps * same["replicates"]
+    saved = {kind: _time_saved(runner, kind, kinds[kind], tuned[kind], study) for kind in kinds}
+    kept = {kind: Contrasts(arms, "points", 1.0, f"{kind}: ") for kind, arms in values.items()}
     return Evidence(
         primaries=[
             part
-            for kind, of in values.items()
+            for kind, minus in kept.items()
             for part in (
-                _within(f"{kind}: test accuracy", of["ticket"] - of["dense"], margin),
-                Primary(f"{kind}: time saved", saved[kind], delta, "%"),
+                minus._replace(label=f"{kind}: test accuracy, ")(
+                    "ticket", "dense", margin=study.margin
+                ),
+                Primary(f"{kind}: time saved", saved[kind], study.delta, "%"),
             )
         ],
-        rows=[row for kind, of in values.items() for row in _rows(kind, of)],
+        rows=[row for kind, arms in values.items() for row in arm_rows(kind, arms)],
         secondary=[
-            Primary(f"{kind}: ticket − {arm}", of["ticket"] - of[arm], 1.0, "points")
-            for kind, of in values.items()
-            for arm in of
+            minus("ticket", arm)
+            for minus in kept.values()
+            for arm in minus.values
             if arm != "ticket"
         ],
-        gate=np.mean([of["ticket"] - of["random_units"] for of in values.values()], axis=0),
-        member_steps=steps + sum(one.member_steps for one in tuned.values()),
+        gate=np.mean([arms["ticket"] - arms["random_units"] for arms in values.values()], axis=0),
+        member_steps=study.longer * experiment.train.steps * experiment.replicates
+        + sum(one.member_steps for one in tuned.values()),
         notes=tuple(f"{kind.capitalize()}. {one.described()}" for kind, one in tuned.items()),
     )
-
-
-def _within(name: str, difference: NDArray[np.float64], margin: float) -> Primary:
-    return Primary(f"{name}, ticket − dense + {margin:g}", difference + margin, 0.0, "points")
-
-
-def _rows(kind: str, values: Mapping[str, NDArray]) -> list[Row]:
-    return [
-        {"arm": arm, "replicate": i, "metric": kind, "value": float(value)}
-        for arm, found in values.items()
-        for i, value in enumerate(found)
-    ]
 
 
 def _name(kind: str) -> str:
@@ -98,7 +133,7 @@ def _name(kind: str) -> str:
 def _tuned(runner: StudyRunner, kind: str, config: ConfigDict, study: ConfigDict) -> Tuned:
     """Tuned ladders; the pilot holds out other digits."""
     pilot = vary(common.pilot(config, study.pilot_seeds), data__seed=1)
-    return runner.tuned(_name(kind), config, pilot, study.rates, ARMS)
+    return runner.tuned(_name(kind), config, ARMS, pilot=pilot, rates=study.rates)
 
 
 def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
@@ -109,49 +144,38 @@ def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArr
     """
     name, cell = _name("channels"), vary(config, **{RATE: tuned.rates["ticket"]})
     task, fan = runner.task(config), units.fan_of(module(config.experiment))
-    last = config.experiment.prune.levels
-    tickets = [one for one in runner.networks(name, cell, ("ticket",)) if one.level == last]
-    tickets.sort(key=lambda one: one.replicate)
-    origins = runner.origins(name, cell)
-    model, example = task.trainer.model, task.data.train.x[:1]
-    like = task.shapes[0]
-    layouts = model.layouts(example) if model.layouts else None
-    starts = []
-    for one, own, other in zip(tickets, origins, np.roll(np.arange(len(origins)), 1), strict=True):
-        fresh, mask, may = (
+    model, like = task.trainer.model, task.shapes[0]
+    layouts = model.layouts(task.example) if model.layouts else None
+    origins, starts = runner.origins(name, cell), []
+    tickets = runner.networks(name, cell, "ticket", LAST)
+    for i, (one, own) in enumerate(zip(tickets, origins, strict=True)):
+        other, mask, may = (
             trees.from_named(named, like)
-            for named in (origins[other].params, one.mask, one.prunable)
+            for named in (origins[i - 1].params, one.mask, one.prunable)
         )
-        drawn = st.rescale(fresh, mask, may, fan, layouts=layouts)
+        drawn = st.rescale(other, mask, may, fan, layouts=layouts)
         params = {n: np.asarray(p) for n, p in trees.to_named(drawn).items()}
         starts.append(own._replace(params=params, mask=one.mask))
-    longer = vary(
-        config,
-        train__steps=config.study.longer * config.experiment.train.steps,
-        **{RATE: tuned.rates["scratch"]},
-    )
-    return runner.retrain(name, longer, starts)["results"][TEST]
+    steps = config.study.longer * config.experiment.train.steps
+    longer = vary(config, train__steps=steps, **{RATE: tuned.rates["scratch"]})
+    return runner.retrain(name, longer, starts).results[TEST]
 
 
 def _time_saved(
     runner: StudyRunner, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
 ) -> NDArray[np.float64]:
     """How much less time a ticket's forward pass takes than the dense network's, in per cent."""
-
-    def last(arm: str) -> Stored:
-        cell = vary(config, **{RATE: tuned.rates[arm]})
-        return max(runner.networks(_name(kind), cell, (arm,)), key=lambda one: one.level)
-
-    return time_saved(runner, config, last("dense"), last("ticket"), study)
+    cells = {arm: vary(config, **{RATE: tuned.rates[arm]}) for arm in ("dense", "ticket")}
+    dense, ticket = (runner.networks(_name(kind), cells[arm], arm, LAST)[0] for arm in cells)
+    return time_saved(runner, config, dense, ticket, study)
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """A network of which three quarters are dead, and one of which every unit is needed."""
-    del runner
     study = config.study
     apart, saved = mostly_dead(np.random.default_rng(941), study)
-    rngs = (np.random.default_rng([942, i]) for i in range(study.control_seeds))
-    lost = np.array([_one_unit_each(rng) for rng in rngs])
+    lost = draws(one_unit_each, [[942, i] for i in range(study.control_seeds)])
+    name = f"test accuracy, ticket − dense + {study.margin:g}"
     return [
         Control(
             "dead units cut out",
@@ -164,12 +188,12 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
         Control(
             "half the units, where each class needs one",
             NOT_SUPPORTED,
-            [_within("test accuracy", -lost, study.margin)],
+            [Primary(name, study.margin - lost, 0.0, "points")],
         ),
     ]
 
 
-def _one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
+def one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
     """Points lost by an identity network on one-hot inputs when half of its units go."""
     alive = rng.permutation(classes) < classes // 2
     labels = rng.integers(classes, size=examples)
@@ -177,9 +201,6 @@ def _one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 
     return 100 * float(np.mean(guessed != labels))
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Test accuracy of every arm, for channels and for heads."""
-    return tidy.by_arm(rows, ("channels", "heads"), "Test accuracy (%)")
+draw = functools.partial(tidy.by_arm, metrics=("channels", "heads"), label="Test accuracy (%)")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c04.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

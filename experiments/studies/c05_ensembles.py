@@ -1,20 +1,22 @@
 """C5: many sparse networks against few dense ones, at equal cost."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c05, common
-from experiments.studies import simultaneous
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
-from lth_jax.measures import calibration, ensembles
+from lth_jax.measures import ensembles, simultaneous
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.ensembles import Scores
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import rates_note
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -50,20 +52,31 @@ SEED_STEP = 10
 """From one start of a seed's networks to the next: pilot seeds stay apart."""
 
 
-class Judged(NamedTuple):
-    """What is said of an ensemble.
-
-    Attributes:
-      nll: negative log-likelihood at the temperature that suits validation examples, in nats.
-      raw: the same as it stands.
-      error: on test examples, in percent.
-      diversity: what its members' differences take off their Brier scores.
-    """
-
-    nll: float
-    raw: float
-    error: float
-    diversity: float
+def get_config(size: str = "laptop") -> ConfigDict:
+    """An MLP 40-64-64-10 (7,296 weights), 400 steps, three rounds to density .25."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=16)
+    experiment = config.experiment
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.steps = 400
+    experiment.prune.update(rate=1 - 0.25 ** (1 / 3), levels=3)
+    experiment.control_levels = (3,)
+    config.study = common.numbers(
+        delta=2.0,  # percent of the dense ensemble's negative log-likelihood
+        tickets=8,
+        dense=2,  # as many weights as the tickets have
+        trained=18,  # dense networks that cost as much as the tickets and their search
+        splits=((2, 5), (1, 3)),  # level and number: at .40 and .63, as many weights
+        small=(24, 24, 10),  # dense, with as many weights as a ticket
+        wide=(98, 98, 10),  # one dense network, with as many weights as all tickets
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=6,
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.update(small=(82, 27, 10), wide=(560, 165, 10))
+    return config
 
 
 def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
@@ -73,14 +86,13 @@ def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
 
 
 def judged(
-    runner: StudyRunner, config: ConfigDict, arm: str, level: int, sizes: Sequence[int]
-) -> list[list[Judged]]:
+    runner: StudyRunner, config: ConfigDict, arm: str, level: int, *sizes: int
+) -> list[list[Scores]]:
     """The ensembles of the first so many starts, for each of some sizes, one per seed."""
     found = [
         network
         for cell in restarted(config, max(sizes)).values()
-        for network in runner.networks(PROTOCOL.claim, cell, (arm,))
-        if network.level == level
+        for network in runner.networks(PROTOCOL.claim, cell, arm, level)
     ]
     data = runner.dataset(config)
     validation, test = (
@@ -90,17 +102,9 @@ def judged(
         for part in (data.validation, data.test)
     )
 
-    def one(seed: int, size: int) -> Judged:
-        held_out = ensembles.mixture(validation[:size, seed])
-        log_p, y = ensembles.mixture(test[:size, seed]), data.test.y
-        return Judged(
-            calibration.negative_log_likelihood(
-                log_p / calibration.fit_temperature(held_out, data.validation.y), y
-            ),
-            calibration.negative_log_likelihood(log_p, y),
-            100 * float(np.mean(log_p.argmax(axis=1) != y)),
-            ensembles.brier_ambiguity(test[:size, seed], y).diversity,
-        )
+    def one(seed: int, size: int) -> Scores:
+        parts = test[:size, seed], data.test.y, validation[:size, seed], data.validation.y
+        return ensembles.scores(*parts)
 
     return [[one(seed, size) for seed in range(test.shape[1])] for size in sizes]
 
@@ -109,33 +113,33 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ensembles of tickets, of dense networks small and large, and of shuffled masks."""
     study, name, levels = config.study, PROTOCOL.claim, config.experiment.prune.levels
     cells = {
-        "ticket": config,
-        "dense": dense_only(config),
+        TICKET: config,
+        DENSE: dense_only(config),
         "small": dense_only(config, model__options__features=tuple(study.small)),
         "wide": dense_only(config, model__options__features=tuple(study.wide)),
     }
-    starts = {"ticket": study.tickets, "dense": study.trained, "small": study.tickets, "wide": 1}
+    starts = {TICKET: study.tickets, DENSE: study.trained, "small": study.tickets, "wide": 1}
     rates, trained = {}, {}
     for cell, planned in cells.items():
-        arm, pilot = cell if cell == TICKET else DENSE, common.pilot(planned, study.pilot_seeds)
-        rates[cell] = runner.tune(name, pilot, study.rates, (arm,))[arm]
+        arm = cell if cell == TICKET else DENSE
+        rates[cell] = runner.tune(name, planned, (arm,))[arm]
         cells[cell] = vary(planned, optimizer__learning_rate=rates[cell])
         trained[cell] = runner.ladders(name, restarted(cells[cell], starts[cell]))
 
-    def of(cell: str, arm: str, level: int, *sizes: int) -> list[list[Judged]]:
-        return judged(runner, cells[cell], arm, level, sizes)
+    def of(cell: str, arm: str, level: int, size: int) -> list[Scores]:
+        return judged(runner, cells[cell], arm, level, size)[0]
 
-    many, few = of("dense", DENSE, 0, study.trained, study.dense)
+    many, few = judged(runner, cells[DENSE], DENSE, 0, study.trained, study.dense)
     found = {
         f"{study.dense} dense": few,
-        f"{study.tickets} tickets": of(TICKET, TICKET, levels, study.tickets)[0],
+        f"{study.tickets} tickets": of(TICKET, TICKET, levels, study.tickets),
         **{
-            f"{size} tickets of round {level}": of(TICKET, TICKET, level, size)[0]
+            f"{size} tickets of round {level}": of(TICKET, TICKET, level, size)
             for level, size in study.splits
         },
-        f"{study.tickets} shuffled": of(TICKET, "shuffle", levels, study.tickets)[0],
-        f"{study.tickets} small": of("small", DENSE, 0, study.tickets)[0],
-        "1 wide": of("wide", DENSE, 0, 1)[0],
+        f"{study.tickets} shuffled": of(TICKET, "shuffle", levels, study.tickets),
+        f"{study.tickets} small": of("small", DENSE, 0, study.tickets),
+        "1 wide": of("wide", DENSE, 0, 1),
         f"{study.trained} dense": many,
     }
     ticket, shuffled = (trained[TICKET].of("0", arm, ACCURACY) for arm in (TICKET, "shuffle"))
@@ -151,15 +155,15 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             "1 wide": cost["wide"][DENSE],
         },
         notes=(
-            f"Learning rates chosen on pilot seeds: {described(rates)}.",
+            rates_note(rates),
             f"Likelihood over {study.dense} dense at equal cost, in percent, all intervals at "
-            f"once: {simultaneous.described(by_density(study, found))}.",
+            f"once: {simultaneous.in_words(by_density(study, found))}.",
         ),
     )
 
 
 def by_density(
-    study: ConfigDict, found: Mapping[str, Sequence[Judged]]
+    study: ConfigDict, found: Mapping[str, Sequence[Scores]]
 ) -> dict[str, NDArray[np.float64]]:
     """What ensembles of as many weights gain over the few dense ones: many sparse, fewer denser."""
     few = np.array([one.nll for one in found[f"{study.dense} dense"]])
@@ -167,18 +171,10 @@ def by_density(
     return {arm: 100 * (1 - np.array([one.nll for one in found[arm]]) / few) for arm in arms}
 
 
-def described(rates: Mapping[str, float]) -> str:
-    """The chosen rates in words."""
-    return ", ".join(f"{cell} {rate:g}" for cell, rate in rates.items())
-
-
-def evidence(study: ConfigDict, found: Mapping[str, Sequence[Judged]]) -> Evidence:
+def evidence(study: ConfigDict, found: Mapping[str, Sequence[Scores]]) -> Evidence:
     """What follows from the ensembles of each arm."""
-    few, tickets, many = (
-        f"{study.dense} dense",
-        f"{study.tickets} tickets",
-        f"{study.trained} dense",
-    )
+    few, many = f"{study.dense} dense", f"{study.trained} dense"
+    tickets = f"{study.tickets} tickets"
 
     def of(arm: str, field: str) -> Any:
         return np.array([getattr(one, field) for one in found[arm]])
@@ -188,50 +184,39 @@ def evidence(study: ConfigDict, found: Mapping[str, Sequence[Judged]]) -> Eviden
         how = ", uncalibrated" if field == "raw" else ""
         return Primary(f"{arm} over {over}, likelihood{how}", gained, study.delta, "%")
 
+    fewer = of(few, "error") - of(tickets, "error")
     return Evidence(
         primaries=[gain(tickets)],
         rows=[
-            {"arm": arm, "replicate": i, "metric": metric, "value": value}
-            for arm, judged in found.items()
-            for i, one in enumerate(judged)
-            for metric, value in zip(METRICS, one, strict=True)
+            row
+            for metric, field in zip(METRICS, Scores._fields, strict=True)
+            for row in arm_rows(metric, {arm: of(arm, field) for arm in found})
         ],
         secondary=[
             gain(tickets, field="raw"),
-            Primary(
-                "test error, dense − tickets",
-                of(few, "error") - of(tickets, "error"),
-                1.0,
-                "points",
-            ),
+            Primary("test error, dense − tickets", fewer, 1.0, "points"),
             gain(tickets, over=many),
             *(gain(arm) for arm in found if arm not in (few, tickets)),
         ],
     )
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least squares on 40 features against the mean of two fits on 20 each: as many coefficients.
 
     With 50 examples the excess risks are 40/9 and 1.19 of the noise's variance: averaging wins;
     with 200 they are .25 and .61: its bias loses.
     """
-    del runner
+    seeds, delta = range(500, 500 + config.study.control_seeds), config.study.delta
 
     def control(n: int, expected: str) -> Control:
-        rngs = (np.random.default_rng(500 + i) for i in range(config.study.control_seeds))
-        dense, mean = np.array([ensembles.block_errors(rng, n) for rng in rngs]).T
-        gained = Primary(
-            "excess risk gained", 100 * (dense - mean) / dense, config.study.delta, "%"
-        )
+        dense, mean = draws(lambda rng: ensembles.block_errors(rng, n), seeds).T
+        gained = Primary("excess risk gained", 100 * (dense - mean) / dense, delta, "%")
         return Control(f"two halves against one fit, {n} examples", expected, [gained])
 
     return [control(50, SUPPORTED), control(200, REVERSED)]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Likelihood and test error of every ensemble."""
-    return tidy.by_arm(rows, METRICS[:1] + METRICS[2:3], "")
+draw = functools.partial(tidy.by_arm, metrics=METRICS[:1] + METRICS[2:3], label="")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c05.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

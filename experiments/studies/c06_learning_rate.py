@@ -8,12 +8,15 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c06
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.sharpness import stability_edges
-from experiments.studies.starts import Start, fingerprint
-from experiments.studies.study_runner import StudyRunner, program, vary
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
+from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax import keys
 from lth_jax import store as stores
+from lth_jax.lottery import Start, training_program
+from lth_jax.lottery.curvature import stability_edges
+from lth_jax.lottery.starts import start_fingerprint
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -41,9 +44,36 @@ PROTOCOL = Protocol(
     two_sided=True,
 )
 CHANCE = np.log(10)  # the loss of knowing nothing of ten classes; what diverged has no less
+OCTAVES = (0.5, "octaves", True)
 CURVED = ("dense", "ticket", "shuffle")
-WHEN = ("at the start", "when trained")
+START, TRAINED = WHEN = ("at the start", "when trained")
 Losses = NDArray[np.float64]
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 300 steps of plain gradient descent on batches, density .047."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    experiment = config.experiment
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.update(steps=300, eval_every=150)
+    experiment.optimizer.update(name="sgd", learning_rate=0.5, momentum=0.0)
+    experiment.prune.levels = 6
+    experiment.control_levels = (6,)
+    config.study = common.numbers(
+        delta=0.5,  # octaves of learning rate
+        rates=tuple(2.0 ** (power / 2) for power in range(-5, 5)),
+        slow=0.125,  # the other rate at which masks are found
+        examples=1000,  # of a seed's own, in its Hessian
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        experiment.optimizer.update(name="sgd", learning_rate=0.1, momentum=0.0)
+        config.study.rates = tuple(2.0 ** (power / 2) for power in range(-14, 3))
+        config.study.slow = 0.025
+        config.study.setup = config.study.setup.replace("Adam", "plain SGD at 17 rates")
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -52,76 +82,70 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     slow = vary(config, optimizer__learning_rate=study.slow, controls=())
     found = runner.ladders(name, {"found": config, "found slowly": slow})
     origins = runner.origins(name, config)
-    masks = {
-        "dense": [start.mask for start in origins],
-        "ticket": _masks(runner, config, "ticket"),
-        "shuffle": _masks(runner, config, "shuffle"),
-        "ticket found slowly": _masks(runner, slow, "ticket"),
+    begun = runner.starts(name, config, CURVED[1:]) | {
+        "dense": origins,
+        "ticket found slowly": runner.starts(name, slow, ("ticket",))["ticket"],
     }
-    starts = [
-        start._replace(mask=mask, hyper={"learning_rate": rate})
+    arms = {
+        arm: [
+            start._replace(mask=under.mask, hyper={"learning_rate": rate})
+            for start, under in zip(origins, begun[arm], strict=True)
+            for rate in study.rates
+        ]
         for arm in PROTOCOL.arms
-        for start, mask in zip(origins, masks[arm], strict=True)
-        for rate in study.rates
-    ]
-    trained = runner.retrain(name, config, starts)
-    shape = (len(PROTOCOL.arms), len(origins), len(study.rates))
-    ended = np.reshape(trained["results"]["train_loss_final"], shape).astype(float)
-    losses = dict(zip(PROTOCOL.arms, ended, strict=True))
-    best = {arm: _best_rates(study.rates, losses[arm]) for arm in PROTOCOL.arms}
-    edges = _edges(runner, config, starts, trained["params"], losses)
-    lowest = {arm: np.log(np.nanmin(losses[arm], axis=1)) for arm in PROTOCOL.arms}
-    accuracy = 100 * trained["results"]["test_accuracy_final"].astype(float)
-    reached = {arm: accuracy[_best_members(losses, arm)] for arm in PROTOCOL.arms}
+    }
+    trained = runner.retrain_arms(name, config, arms)
 
-    def shift(values: Mapping[str, Any], arm: str, other: str = "dense") -> Any:
-        return values[arm] - values[other]
+    def table(arm: str, metric: str) -> Losses:
+        return np.reshape(trained[arm].results[metric], (-1, len(study.rates))).astype(float)
 
+    losses = {arm: table(arm, "train_loss_final") for arm in arms}
+    chosen = {arm: np.nanargmin(each, axis=1) for arm, each in losses.items()}
+    seeds = np.arange(len(origins))
+    accuracy = {arm: 100 * table(arm, "test_accuracy_final")[seeds, chosen[arm]] for arm in arms}
+    best = {arm: _best_rates(study.rates, losses[arm]) for arm in arms}
+    members = {arm: seeds * len(study.rates) + chosen[arm] for arm in CURVED}
+    own = {arm: [arms[arm][i] for i in members[arm]] for arm in CURVED}
+    ends = {arm: trained[arm].at(members[arm]).params for arm in CURVED}
+    edges = _edges(runner, config, own, ends)
+    lowest = {arm: np.log(np.nanmin(each, axis=1)) for arm, each in losses.items()}
+    shift = Contrasts(best, "octaves", 0.5, "best rate, ", two_sided=True)
     at_edge = sum(int(np.isin(b, np.log2(study.rates)[[0, -1]]).sum()) for b in best.values())
     return Evidence(
-        primaries=[
-            Primary(
-                "best rate, ticket − dense", shift(best, "ticket"), study.delta, "octaves", True
-            )
-        ],
+        primaries=[shift("ticket", "dense", study.delta)],
         rows=_rows(study.rates, losses, best, edges),
         secondary=[
-            _octaves("best rate, random mask − dense", shift(best, "shuffle")),
-            _octaves("best rate, ticket − random mask", shift(best, "ticket", "shuffle")),
-            _octaves(
-                f"best rate, ticket − ticket found at {study.slow:g}",
-                shift(best, "ticket", "ticket found slowly"),
+            shift("shuffle", "dense", name="best rate, random mask − dense"),
+            shift("ticket", "shuffle", name="best rate, ticket − random mask"),
+            shift(
+                "ticket",
+                "ticket found slowly",
+                name=f"best rate, ticket − ticket found at {study.slow:g}",
             ),
             *(
-                _octaves(f"2/λmax {when}, {told} − dense", shift(edges[when], arm))
+                shift._replace(values=edges[when])(
+                    arm, "dense", name=f"2/λmax {when}, {words} − dense"
+                )
                 for when in edges
-                for arm, told in (("ticket", "ticket"), ("shuffle", "random mask"))
+                for arm, words in (("ticket", "ticket"), ("shuffle", "random mask"))
             ),
             *(
-                _octaves(f"best rate − 2/λmax when trained, {arm}", best[arm] - edge)
-                for arm, edge in edges["when trained"].items()
+                Primary(f"best rate − 2/λmax {TRAINED}, {arm}", best[arm] - edge, *OCTAVES)
+                for arm, edge in edges[TRAINED].items()
             ),
-            Primary(
-                "log training loss, ticket − dense", shift(lowest, "ticket"), 0.1, "nats", True
+            Contrasts(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
+                "ticket", "dense"
             ),
         ],
-        gate=shift(reached, "ticket", "shuffle"),
-        member_steps=found.member_steps + len(starts) * config.experiment.train.steps,
+        gate=accuracy["ticket"] - accuracy["shuffle"],
+        member_steps=found.member_steps
+        + sum(map(len, arms.values())) * config.experiment.train.steps,
         notes=(
             f"{at_edge} of {sum(map(len, best.values()))} best rates lie at an end of the grid.",
             "2/λmax when trained is no forecast: curvature adapts to the rate of its own training "
             "(Cohen et al., 2021), so the two agree near the edge of stability.",
         ),
     )
-
-
-def _octaves(name: str, values: Any) -> Primary:
-    return Primary(name, values, 0.5, "octaves", True)
-
-
-def _masks(runner: StudyRunner, config: ConfigDict, arm: str) -> list[dict[str, NDArray]]:
-    """The masks of the last level, seed by seed."""
-    return [start.mask for start in runner.starts(PROTOCOL.claim, config, (arm,))[arm]]
 
 
 def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
@@ -133,42 +157,34 @@ def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
 def _edges(
     runner: StudyRunner,
     config: ConfigDict,
-    starts: Sequence[Start],
-    params: Mapping[str, NDArray],
-    losses: Mapping[str, Losses],
+    starts: Mapping[str, Sequence[Start]],
+    ends: Mapping[str, Mapping[str, NDArray]],
 ) -> dict[str, dict[str, Losses]]:
     """log₂ of 2/λmax at the start and where the best rate of the grid ended, by arm."""
-    chosen = {arm: _best_members(losses, arm) for arm in CURVED}
+    task = runner.task(config)
+    key = keys.stream(runner.seeds(config).root, "lanczos", "edges")
 
     def compute(partial: Any) -> Node:
         del partial  # a minute or two
         found = {}
-        for arm, members in chosen.items():
-            own = [starts[i] for i in members]
+        for arm, own in starts.items():
             begun = [{k: v * one.mask[k] for k, v in one.params.items()} for one in own]
-            ended = [{k: v[i] for k, v in params.items()} for i in members]
+            ended = [{k: v[i] for k, v in ends[arm].items()} for i in range(len(own))]
             for when, points in zip(WHEN, (begun, ended), strict=True):
-                at = (runner, config, own, points, config.study.examples)
-                found[f"{when}/{arm}"] = stability_edges(*at)
+                edges = stability_edges(task, own, points, key, examples=config.study.examples)
+                found[f"{when}/{arm}"] = np.log2(edges)
         return Node(found, {})
 
     what = {
         "kind": "edges",
         **{name: config[name].to_dict() for name in ("experiment", "study")},
-        "program": program(runner.task(config)),
+        "program": training_program(task.trainer, task.data, task.hyper, keys.from_seed(0)),
         "data": runner.dataset(config).fingerprint,
-        "starts": [fingerprint(start) for start in starts],
-        "ends": stores.fingerprint(dict(params)),
+        "starts": {arm: [start_fingerprint(start) for start in own] for arm, own in starts.items()},
+        "ends": stores.fingerprint({arm: dict(params) for arm, params in ends.items()}),
     }
     arrays = runner.node(what, compute).arrays
     return {when: {arm: arrays[f"{when}/{arm}"] for arm in CURVED} for when in WHEN}
-
-
-def _best_members(losses: Mapping[str, Losses], arm: str) -> list[int]:
-    """Which networks of the whole population an arm's best rates of the grid are, seed by seed."""
-    seeds, rates = losses[arm].shape
-    first = list(losses).index(arm) * seeds
-    return [(first + i) * rates + int(np.nanargmin(row)) for i, row in enumerate(losses[arm])]
 
 
 def _rows(
@@ -176,41 +192,37 @@ def _rows(
     losses: Mapping[str, Losses],
     best: Mapping[str, Losses],
     edges: Mapping[str, Mapping[str, Losses]],
-) -> list[Row]:
+) -> list[tidy.Row]:
     curves = [
-        {"arm": arm, "replicate": i, "rate": rate, "metric": "training loss", "value": value}
-        for arm, table in losses.items()
-        for rate, column in zip(rates, np.fmin(table, CHANCE).T, strict=True)
-        for i, value in enumerate(column.tolist())
+        row
+        for i, rate in enumerate(rates)
+        for row in arm_rows(
+            "training loss",
+            {arm: np.fmin(table, CHANCE)[:, i] for arm, table in losses.items()},
+            rate=rate,
+        )
     ]
     measured = {"best rate": best, **{f"2/λmax {when}": edges[when] for when in WHEN}}
-    points = [
-        {"arm": arm, "replicate": i, "metric": metric, "value": value}
-        for metric, by_arm in measured.items()
-        for arm, values in by_arm.items()
-        for i, value in enumerate(values.tolist())
-    ]
-    return curves + points
+    return curves + [row for metric, arms in measured.items() for row in arm_rows(metric, arms)]
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Gradient descent on least squares, whose best step is 1 / (1 + features/examples).
 
     With 20 examples the best rate of 4 features is log₂(3/1.2) = 1.3 octaves above that of 40, in
     the limit of many; of 20 features it is that of 20 others.
     """
-    del runner
-    rates = np.log2(config.study.rates)
+    study, rates = config.study, np.log2(config.study.rates)
 
     def best(rng: np.random.Generator, features: int) -> float:
         x, w = rng.normal(size=(20, features)), rng.normal(size=features)
-        losses = descent_losses(x, w, config.study.rates, 50)
+        losses = descent_losses(x, w, study.rates, 50)
         return interpolated_minimum(rates, np.log(losses + 1e-300))
 
     def shift(few: int, many: int) -> list[Primary]:
-        drawn = [np.random.default_rng(600 + i) for i in range(config.study.control_seeds)]
-        values = np.array([best(rng, few) - best(rng, many) for rng in drawn])
-        return [Primary("best rate, sparse − dense", values, config.study.delta, "octaves", True)]
+        seeds = range(600, 600 + study.control_seeds)
+        values = draws(lambda rng: best(rng, few) - best(rng, many), seeds)
+        return [Primary("best rate, sparse − dense", values, study.delta, "octaves", True)]
 
     return [
         Control("4 of 40 features, 20 examples", SUPPORTED, shift(4, 40)),
@@ -218,7 +230,7 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Training loss against the learning rate, and the mean of 2/λmax when trained."""
     figure = tidy.against(
         rows, "rate", "training loss", label="Training loss", x_label="Learning rate"
@@ -226,9 +238,9 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes = figure.axes[0]
     axes.set_title("dotted: 2/λmax when trained", fontsize=9)
     for arm in CURVED:
-        edge = np.nanmean(tidy.values_of(rows, arm=arm, metric=f"2/λmax {WHEN[1]}"))
+        edge = np.nanmean(tidy.values_of(rows, arm=arm, metric=f"2/λmax {TRAINED}"))
         axes.axvline(2**edge, color=looks([arm])[arm].color, linestyle=":")
     return figure
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c06.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

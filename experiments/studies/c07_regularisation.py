@@ -1,21 +1,20 @@
 """C7: a ticket trades training error for the same test error."""
 
-from collections.abc import Sequence
-from typing import Any
+import functools
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c07, common
-from experiments.studies import simultaneous
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.results import Tuned
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, dense_only, vary
+from lth_jax.measures import simultaneous
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import Tuned
 
 PROTOCOL = Protocol(
     claim="C7",
@@ -36,90 +35,80 @@ PROTOCOL = Protocol(
     "another question.",
 )
 RATE = "optimizer__learning_rate"
+LADDER, BESIDE = PROTOCOL.arms[:4], PROTOCOL.arms[4:]
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 700 steps, density .13: where a pilot saw the training error rise."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.controls = ("reinit", "shuffle")
+    config.experiment.control_levels = (4,)
+    config.study = common.numbers(
+        delta=2.0,  # points of training error
+        margin=1.0,  # points of test accuracy that may be lost
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=8,
+        noise=1.0,  # the memorisation arm: all labels are drawn at random
+        small=(22, 22, 10),  # dense, with as many weights as the ticket has
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.small = (43, 14, 10)
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders, the small and the long dense network, and the arm of random labels."""
     study, name = config.study, PROTOCOL.claim
-    arms = ("dense", "ticket", "reinit", "shuffle")
-    tuned = runner.tuned(name, config, common.pilot(config, study.pilot_seeds), study.rates, arms)
-    rate = {arm: {RATE: tuned.rates[arm]} for arm in arms}
+    tuned = runner.tuned(name, config, LADDER)
+    noisy = {"train__label_noise": study.noise}
     others = {
         **dense_beside(config, study.small, tuned.rates["dense"]),
-        "random labels": vary(
-            config, train__label_noise=study.noise, controls=(), **rate["ticket"]
-        ),
-        "random labels, dense": dense_only(config, train__label_noise=study.noise, **rate["dense"]),
+        "random labels": vary(config, controls=(), **noisy, **{RATE: tuned.rates["ticket"]}),
+        "random labels, dense": dense_only(config, **noisy, **{RATE: tuned.rates["dense"]}),
     }
     beside = runner.ladders(name, others)
 
-    def of(arm: str, metric: str) -> Any:
-        if arm in ("small", "dense+"):
-            return beside.of(arm, "dense", metric)
-        return tuned.of(arm, metric)
+    def percent(metric: str) -> dict[str, NDArray[np.float64]]:
+        own = {arm: 100 * tuned.of(arm, metric) for arm in LADDER}
+        return own | {arm: 100 * beside.of(arm, "dense", metric) for arm in BESIDE}
 
-    def error(arm: str) -> Any:
-        return 100 - 100 * of(arm, "train_accuracy_final")
-
-    def test(arm: str, when: str = "final") -> Any:
-        return 100 * of(arm, f"test_accuracy_{when}")
-
+    errors = {arm: 100 - each for arm, each in percent("train_accuracy_final").items()}
+    test = percent("test_accuracy_final")
+    stopped = 100 * tuned.of("dense", "test_accuracy_early_stop")
     fitted = {
         "ticket": beside.of("random labels", "ticket", "shown_loss_final"),
         "dense": beside.of("random labels, dense", "dense", "shown_loss_final"),
     }
-    rows = [
-        {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-        for arm in (*arms, "small", "dense+")
-        for metric, values in (("train error", error(arm)), ("test error", 100 - test(arm)))
-        for i, value in enumerate(values)
-    ]
+    ahead = Contrasts(test | {"stopped": stopped}, "points")
+    tested = ahead._replace(label="test accuracy, ")
+    trained = Contrasts(errors, "points", label="training error, ")
     return Evidence(
         primaries=[
-            Primary(
-                "training error, ticket − dense",
-                error("ticket") - error("dense"),
-                study.delta,
-                "points",
-            ),
-            Primary(
-                f"test accuracy, ticket − dense + {study.margin:g}",
-                test("ticket") - test("dense") + study.margin,
-                0.0,
-                "points",
-            ),
+            trained("ticket", "dense", study.delta),
+            tested("ticket", "dense", margin=study.margin),
         ],
-        rows=rows,
+        rows=[
+            *arm_rows("train error", errors),
+            *arm_rows("test error", {arm: 100 - each for arm, each in test.items()}),
+        ],
         secondary=[
-            Primary("test accuracy, ticket − dense", test("ticket") - test("dense"), 1.0, "points"),
-            Primary("ticket − reinit", test("ticket") - test("reinit"), 1.0, "points"),
-            Primary("ticket − small", test("ticket") - test("small"), 1.0, "points"),
-            Primary(
-                "ticket − dense trained as long in all",
-                test("ticket") - test("dense+"),
-                1.0,
-                "points",
-            ),
-            Primary(
-                "ticket − dense stopped early",
-                test("ticket") - test("dense", "early_stop"),
-                1.0,
-                "points",
-            ),
-            Primary(
-                "loss on random labels, ticket − dense",
-                fitted["ticket"] - fitted["dense"],
-                0.1,
-                "nats",
-            ),
+            tested("ticket", "dense"),
+            ahead("ticket", "reinit"),
+            ahead("ticket", "small"),
+            ahead("ticket", "dense+", name="ticket − dense trained as long in all"),
+            ahead("ticket", "stopped", name="ticket − dense stopped early"),
+            Contrasts(fitted, "nats", 0.1, "loss on random labels, ")("ticket", "dense"),
         ],
-        gate=test("ticket") - test("shuffle"),
+        gate=test["ticket"] - test["shuffle"],
         member_steps=tuned.member_steps + beside.member_steps,
         flops=tuned.flops(),
         notes=(
             tuned.described(),
             "Ticket − dense at each density, in points, all intervals at once: "
-            f"{simultaneous.described(by_density(config, tuned))}.",
+            f"{simultaneous.in_words(by_density(config, tuned))}.",
         ),
     )
 
@@ -141,38 +130,32 @@ def by_density(config: ConfigDict, tuned: Tuned) -> dict[str, NDArray[np.float64
     }
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least squares of 60 examples with 8 features that matter of 40.
 
     On the true support the training error rises from 1 − 40/60 to 1 − 8/60 of the noise and the
     test error falls from 1 + 40/19 to 1 + 8/51 of it; on 8 features drawn at random the test error
     rises, since the signal is lost.
     """
-    del runner
-    seeds = config.study.control_seeds
-    dense, oracle, drawn = (
-        np.array(
-            [least_squares_errors(np.random.default_rng(900 + i), which) for i in range(seeds)]
-        )
-        for which in ("dense", "oracle", "random")
-    )
 
-    def parts(sparse: Any) -> list[Primary]:
-        train, test = (sparse - dense).T
-        return [
+    def errors(support: str) -> NDArray[np.float64]:
+        seeds = range(900, 900 + config.study.control_seeds)
+        return draws(lambda rng: least_squares_errors(rng, support), seeds)
+
+    def control(name: str, expected: str, support: str) -> Control:
+        train, test = (errors(support) - errors("dense")).T
+        parts = [
             Primary("training error, sparse − dense", train, 0.3, "σ²"),
             Primary("test error, dense − sparse", -test, 0.0, "σ²"),
         ]
+        return Control(name, expected, parts)
 
     return [
-        Control("least squares on the true support", SUPPORTED, parts(oracle)),
-        Control("least squares on random features", NOT_SUPPORTED, parts(drawn)),
+        control("least squares on the true support", SUPPORTED, "oracle"),
+        control("least squares on random features", NOT_SUPPORTED, "random"),
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Training and test error of every arm."""
-    return tidy.by_arm(rows, ("train error", "test error"), "Error (%)")
+draw = functools.partial(tidy.by_arm, metrics=("train error", "test error"), label="Error (%)")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c07.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -1,22 +1,22 @@
 """C8: with little data the right capacity is smaller, and a ticket is a way to find it."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c08, common
-from experiments.studies import simultaneous
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.results import Results
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import drawn_nested_errors
 from lth_jax.measures.optima import interpolated_minimum
+from lth_jax.measures.simultaneous import by_cell
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import Results
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -45,13 +45,39 @@ PROTOCOL = Protocol(
 )
 CELL = "{:d} examples, noise {:g}".format
 AT = "{:d} examples, noise {:g}, rate {:g}".format
+TEST = "test_accuracy_final"
+Rates = dict[tuple[str, int], float]
+"""The learning rate that pilot seeds like best, by arm and level."""
 
 
-class Liked(NamedTuple):
-    """The learning rates that pilot seeds like best: by level of the ladder, and of SHUFFLE."""
-
-    levels: tuple[float, ...]
-    shuffle: float
+def get_config(size: str = "laptop") -> ConfigDict:
+    """250, 1,000 and 4,000 examples with true labels and a fifth drawn at random, 300 steps."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=32)
+    experiment = config.experiment
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.update(steps=300, eval_every=150)
+    experiment.prune.levels = 6
+    experiment.control_levels = (4,)
+    config.study = common.numbers(
+        delta=1.0,  # octaves of density
+        examples=(250, 1000, 4000),
+        asked=(1000, 4000),  # of them, between which the best density is compared
+        noises=(0.0, 0.2),
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=4,
+        map_seeds=8,  # of the cells that the question is not asked of
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config, steps=5000)
+        experiment.replicates = 13  # 55,000 examples are enough for no more
+        experiment.train.share = 4000
+        config.study.noises = (0.0, 0.1, 0.2, 0.4)
+        config.study.setup = config.study.setup.replace(
+            "one training set for all seeds", "250 to 4,000 examples of its own for every seed"
+        )
+    return config
 
 
 class Ladders:
@@ -63,37 +89,50 @@ class Ladders:
       level: where SHUFFLE is.
     """
 
-    def __init__(self, found: Results, rates: Mapping[int, Liked], level: int):
+    def __init__(self, found: Results, rates: Mapping[int, Rates], level: int):
         self._found, self._rates, self._level = found, rates, level
+
+    def _of(self, n: int, noise: float, place: tuple[str, int], metric: str) -> NDArray[np.float64]:
+        return 100 * self._found.of(AT(n, noise, self._rates[n][place]), place[0], metric, place[1])
 
     def curves(self, n: int, noise: float, metric: str) -> NDArray[np.float64]:
         """A metric along each seed's ladder, dense first, in points: `[seeds, levels]`."""
-        read = [
-            self._found.of(AT(n, noise, rate), TICKET if level else DENSE, metric, level)
-            for level, rate in enumerate(self._rates[n].levels)
-        ]
-        return 100 * np.stack(read, axis=1)
+        places = [(arm, level) for arm, level in self._rates[n] if arm != "shuffle"]
+        return np.stack([self._of(n, noise, place, metric) for place in places], axis=1)
 
     def ahead(self, n: int, noise: float) -> NDArray[np.float64]:
         """Test accuracy of tickets over that of shuffled masks, in points."""
-        ticket = self.curves(n, noise, "test_accuracy_final")[:, self._level]
-        cell = AT(n, noise, self._rates[n].shuffle)
-        return ticket - 100 * self._found.of(cell, "shuffle", "test_accuracy_final", self._level)
+        ticket = self.curves(n, noise, TEST)[:, self._level]
+        return ticket - self._of(n, noise, ("shuffle", self._level), TEST)
+
+    def won(self, n: int, noise: float) -> NDArray[np.float64]:
+        """Test accuracy over the dense parent's, stopped early, at the density validated best."""
+        loss, test = (
+            self.curves(n, noise, metric)
+            for metric in ("validation_loss_best", "test_accuracy_early_stop")
+        )
+        chosen = np.argmin(loss, axis=1)
+        return test[np.arange(len(test)), chosen] - test[:, 0]
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders for every number of examples and noise, each level at the rate that suits it."""
     study, [level] = config.study, config.experiment.control_levels
     few, many = study.asked
-    tuned = {n: _liked(runner, vary(config, train__share=n)) for n in study.asked}
+    tickets = [(TICKET, i) for i in range(1, config.experiment.prune.levels + 1)]
+    places = [(DENSE, 0), *tickets, ("shuffle", level)]
+    tuned = {
+        n: runner.tune(f"{PROTOCOL.claim}-{n}", vary(config, train__share=n), places)
+        for n in study.asked
+    }
     rates = {n: tuned[few if n <= few else many] for n in study.examples}
     found = runner.ladders(PROTOCOL.claim, _cells(config, rates))
     known = evidence(config, Ladders(found, rates, level))
-    told = f"Learning rates chosen on pilot seeds: {_told(tuned)}."
-    return known._replace(member_steps=found.member_steps, notes=(told, *known.notes))
+    words = f"Learning rates chosen on pilot seeds: {_in_words(tuned)}."
+    return known._replace(member_steps=found.member_steps, notes=(words, *known.notes))
 
 
-def _cells(config: ConfigDict, rates: Mapping[int, Liked]) -> dict[str, ConfigDict]:
+def _cells(config: ConfigDict, rates: Mapping[int, Rates]) -> dict[str, ConfigDict]:
     """The ladders to train: every rate that some level likes, for every number and noise."""
     return {
         AT(n, noise, rate): vary(
@@ -105,7 +144,7 @@ def _cells(config: ConfigDict, rates: Mapping[int, Liked]) -> dict[str, ConfigDi
         )
         for n in config.study.examples
         for noise in config.study.noises
-        for rate in sorted({*rates[n].levels, rates[n].shuffle})
+        for rate in sorted(set(rates[n].values()))
     }
 
 
@@ -114,17 +153,18 @@ def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
     study = config.study
     few, many = study.asked
     first, *noisy = study.noises
-    places = {CELL(n, noise): (n, noise) for n in study.examples for noise in study.noises}
-    curves = {cell: ladders.curves(*at, "test_accuracy_final") for cell, at in places.items()}
+    cells = {CELL(n, noise): (n, noise) for n in study.examples for noise in study.noises}
+    curves = {cell: ladders.curves(*at, TEST) for cell, at in cells.items()}
     step = -np.log2(1 - config.experiment.prune.rate)
     best = {cell: -step * _best_levels(curve) for cell, curve in curves.items()}
-    won = {cell: _won(ladders, *at) for cell, at in places.items()}
-    ahead = {cell: ladders.ahead(*at) for cell, at in places.items()}
+    won = {cell: ladders.won(*at) for cell, at in cells.items()}
+    ahead = {cell: ladders.ahead(*at) for cell, at in cells.items()}
+    asked = f"{few:,} − {many:,} examples"
 
-    def shift(noise: float, told: str = "") -> Primary:
-        values = best[CELL(many, noise)] - best[CELL(few, noise)]
-        name = f"best density, {many:,} − {few:,} examples{told}"
-        return Primary(name, values, study.delta, "octaves")
+    def shift(noise: float, words: str = "") -> Primary:
+        name = f"best density, {many:,} − {few:,} examples{words}"
+        minus = Contrasts(best, "octaves", study.delta)
+        return minus(CELL(many, noise), CELL(few, noise), name=name)
 
     def each(name: str, values: Mapping[str, NDArray], delta: float, unit: str) -> list[Primary]:
         return [Primary(f"{name}, {cell}", v, delta, unit) for cell, v in values.items()]
@@ -132,26 +172,21 @@ def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
     return Evidence(
         primaries=[shift(first)],
         rows=[
-            {
-                "examples": n,
-                "noise": noise,
-                "arm": f"{n:,} examples",
-                "replicate": i,
-                "density": 2.0 ** (-step * level),
-                "metric": "ticket − dense",
-                "value": float(value - curve[0]),
-            }
-            for cell, (n, noise) in places.items()
-            for i, curve in enumerate(curves[cell])
-            for level, value in enumerate(curve)
+            row
+            for cell, (n, noise) in cells.items()
+            for level, values in enumerate(curves[cell].T)
+            for row in arm_rows(
+                "ticket − dense",
+                {f"{n:,} examples": values - curves[cell][:, 0]},
+                examples=n,
+                noise=noise,
+                density=2.0 ** (-step * level),
+            )
         ],
         secondary=[
             *(shift(noise, f", noise {noise:g}") for noise in noisy),
-            Primary(
-                f"gain at the validated density, {few:,} − {many:,} examples",
-                won[CELL(few, first)] - won[CELL(many, first)],
-                1.0,
-                "points",
+            Contrasts(won, "points")(
+                CELL(few, first), CELL(many, first), name=f"gain at the validated density, {asked}"
             ),
             *each("log₂ best density", best, study.delta, "octaves"),
             *each("gain at the validated density", won, 1.0, "points"),
@@ -166,15 +201,15 @@ def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
 
 
 def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
-    """The geometric mean of the best density in every cell, with simultaneous intervals.
+    """The best density of every cell, in words.
 
-    They pair the seeds of all cells, so those that not all cells have are left out here.
+    The intervals pair the seeds of all cells, so those that not all cells have are left out here.
     """
     seeds = min(map(len, best.values()))
-    best = {cell: values[:seeds] for cell, values in best.items()}
+    found = by_cell({cell: values[:seeds] for cell, values in best.items()})
     return "; ".join(
         f"{cell}: {2**one.estimate:.2f} [{2**one.low:.2f}, {2**one.high:.2f}]"
-        for cell, one in simultaneous.at_once(best).items()
+        for cell, one in found.items()
     )
 
 
@@ -185,32 +220,15 @@ def _seeds(config: ConfigDict, n: int, noise: float) -> int:
     return seeds if asked else min(seeds, config.study.map_seeds)
 
 
-def _liked(runner: StudyRunner, config: ConfigDict) -> Liked:
-    """The best rates by validation loss, for the number of examples that is shared out."""
-    study, [level] = config.study, config.experiment.control_levels
-    pilot = common.pilot(config, study.pilot_seeds)
-    cells = {f"{rate:g}": vary(pilot, optimizer__learning_rate=rate) for rate in study.rates}
-    found = runner.ladders(f"{PROTOCOL.claim}-{config.experiment.train.share}-pilot", cells)
-
-    def best(arm: str, at: int) -> float:
-        def loss(rate: float) -> float:
-            mean = float(np.mean(found.of(f"{rate:g}", arm, "validation_loss_best", at)))
-            return mean if np.isfinite(mean) else np.inf
-
-        return min(study.rates, key=loss)
-
-    levels = range(1, config.experiment.prune.levels + 1)
-    tickets = (best(TICKET, at) for at in levels)
-    return Liked((best(DENSE, 0), *tickets), best("shuffle", level))
-
-
-def _told(rates: Mapping[int, Liked]) -> str:
+def _in_words(tuned: Mapping[int, Rates]) -> str:
     """Which rates were chosen."""
-    return "; ".join(
-        f"{n:,} examples: {', '.join(f'{rate:g}' for rate in liked.levels)} from dense to the "
-        f"last level, shuffle {liked.shuffle:g}"
-        for n, liked in rates.items()
-    )
+
+    def words(rates: Rates) -> str:
+        *levels, shuffle = rates.values()
+        chosen = ", ".join(f"{rate:g}" for rate in levels)
+        return f"{chosen} from dense to the last level, shuffle {shuffle:g}"
+
+    return "; ".join(f"{n:,} examples: {words(rates)}" for n, rates in tuned.items())
 
 
 def _best_levels(curves: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -218,23 +236,12 @@ def _best_levels(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([interpolated_minimum(levels, -curve) for curve in curves])
 
 
-def _won(ladders: Ladders, n: int, noise: float) -> NDArray[np.float64]:
-    """Test accuracy over the dense parent's, both stopped early, at the density validated best."""
-    loss, test = (
-        ladders.curves(n, noise, metric)
-        for metric in ("validation_loss_best", "test_accuracy_early_stop")
-    )
-    chosen = np.argmin(loss, axis=1)
-    return test[np.arange(len(test)), chosen] - test[:, 0]
-
-
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least squares on the first 1, 2, 4, … 32 features, whose mean test errors are known.
 
     With weights 2/j the best number of features is 9 for 40 examples and 32 for 640; for other
     examples, as many as before, it is the same as before.
     """
-    del runner
     sizes, weights = [2**power for power in range(6)], 2 / np.arange(1, 33)
 
     def best(rng: np.random.Generator, n: int) -> float:
@@ -242,8 +249,8 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
         return interpolated_minimum(np.log2(sizes), errors)
 
     def shift(few: int, many: int) -> list[Primary]:
-        drawn = [np.random.default_rng(800 + i) for i in range(config.study.control_seeds)]
-        values = np.array([best(rng, many) - best(rng, few) for rng in drawn])
+        seeds = range(800, 800 + config.study.control_seeds)
+        values = draws(lambda rng: best(rng, many) - best(rng, few), seeds)
         name = f"best size, {many} − {few} examples"
         return [Primary(name, values, config.study.delta, "octaves")]
 
@@ -253,7 +260,7 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """What tickets gain over their dense parents, against the density, by examples and noise."""
     shown = [row | {"kept": 100 * row["density"]} for row in rows]
     parts = {
@@ -264,4 +271,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.against_each(parts, "kept", label=label, x_label=x_label)
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c08.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -1,21 +1,24 @@
 """C9: Mixup and CutMix change the ticket."""
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
-from experiments.configs.studies import c09
-from experiments.studies.agreement import at, kappa, largest, stacked
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax.keys import derive, from_seed
-from lth_jax.measures.mixing import mixed_least_squares
+from lth_jax import trees
+from lth_jax.lottery import Start
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.mixing import kappas_lost
+from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.pruning.one_shot import largest_weights
 from lth_jax.report import tidy
+from lth_jax.types import Mask
 
 PROTOCOL = Protocol(
     claim="C9",
@@ -37,6 +40,30 @@ PROTOCOL = Protocol(
     limits="Identity of masks, not their quality, which the cross-retraining shows; digits are "
     "easy, and all seeds share one data set.",
 )
+TEST = "test_accuracy_final"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """An MLP 64-64-64-10 on digits, one-shot tickets at a tenth of the weights."""
+    common.check_size(size)
+    config = common.ladder(seeds=48)
+    experiment = config.experiment
+    experiment.data.update(name="digits", validation=200)
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.update(steps=500, eval_every=250, batch_size=64)
+    experiment.optimizer.learning_rate = 3e-3
+    experiment.prune.update(scope="layerwise", rate=0.9, levels=1)
+    experiment.controls = ("shuffle",)
+    config.study = common.numbers(
+        delta=0.05,  # of Cohen's kappa
+        mixup=0.4,
+        cutmix=1.0,
+        smoothing=0.1,
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config, steps=5000)
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -50,113 +77,92 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         "mixup": vary(config, train__mixup=study.mixup),
         "cutmix": vary(config, train__cutmix=study.cutmix),
     }
-    origins = runner.origins(name, config)
-    starts = origins + [_reordered(start, config) for start in origins]
-    trained = {recipe: runner.retrain(name, one, starts) for recipe, one in recipes.items()}
+    origins, root = runner.origins(name, config), runner.seeds(config).root
+    n, starts = len(origins), origins + [start.reordered(root) for start in origins]
     kept = 1 - config.experiment.prune.rate
-    found = {recipe: largest(arrays["params"], kept) for recipe, arrays in trained.items()}
-    first = largest(stacked(origins), kept)
+    found = {
+        recipe: largest_weights(runner.retrain(name, one, starts).params, kept)
+        for recipe, one in recipes.items()
+    }
+    first = largest_weights(trees.stack([start.params for start in origins]), kept)
 
-    def agreement(recipe: str, i: int) -> float:
-        """Between a recipe and plain training on the other order."""
-        n = len(origins)
-        pairs = [(i, n + i)] if recipe == "plain" else [(i, n + i), (n + i, i)]
-        each = [kappa(at(found["plain"], a), at(found[recipe], b)) for a, b in pairs]
-        return float(np.mean(each))
+    def agreement(recipe: str) -> NDArray[np.float64]:
+        """Between plain training and a recipe on the other order, in both directions."""
+        other = trees.index(found[recipe], np.roll(np.arange(2 * n), n))
+        return member_kappas(found["plain"], other).reshape(2, n).mean(axis=0)
 
-    agreed = {r: np.array([agreement(r, i) for i in range(len(origins))]) for r in recipes}
+    agreed = {recipe: agreement(recipe) for recipe in recipes}
     lost = {recipe: agreed["plain"] - values for recipe, values in agreed.items()}
-    crossed = _crossed(runner, recipes, origins, found)
-    initial = np.array([kappa(at(first, i), at(found["plain"], i)) for i in range(len(origins))])
-    rows = [
-        {"arm": recipe, "replicate": i, "metric": "agreement", "value": float(value)}
-        for recipe, values in agreed.items()
-        for i, value in enumerate(values)
-    ]
-    n = len(starts) * len(recipes) * config.experiment.train.steps
+    initial = member_kappas(first, trees.index(found["plain"], slice(n)))
+    ticket, shuffle = (100 * ladder.of("plain", arm, TEST) for arm in ("ticket", "shuffle"))
+    mixed, delta = ("mixup", "cutmix"), study.delta
     return Evidence(
         primaries=[
-            *(Primary(f"κ lost by {r}", lost[r], study.delta, "κ") for r in ("mixup", "cutmix")),
+            *(Primary(f"κ lost by {r}", lost[r], delta, "κ") for r in mixed),
             *(
                 Primary(f"κ lost by {r} beyond longer", lost[r] - lost["longer"], 0.0, "κ")
-                for r in ("mixup", "cutmix")
+                for r in mixed
             ),
         ],
-        rows=rows,
+        rows=arm_rows("agreement", agreed),
         secondary=[
-            Primary("κ lost by training longer", lost["longer"], study.delta, "κ"),
-            Primary("κ lost by label smoothing", lost["label smoothing"], study.delta, "κ"),
-            Primary("κ of a mask with that of |w₀|", initial, study.delta, "κ"),
-            Primary("own mask − the other's, when retrained", crossed, 0.5, "points"),
+            Primary("κ lost by training longer", lost["longer"], delta, "κ"),
+            Primary("κ lost by label smoothing", lost["label smoothing"], delta, "κ"),
+            Primary("κ of a mask with that of |w₀|", initial, delta, "κ"),
+            Primary(
+                "own mask − the other's, when retrained",
+                _crossed(runner, recipes, origins, found),
+                0.5,
+                "points",
+            ),
         ],
-        gate=100
-        * (
-            ladder.of("plain", "ticket", "test_accuracy_final")
-            - ladder.of("plain", "shuffle", "test_accuracy_final")
-        ),
-        member_steps=ladder.member_steps + n,
+        gate=ticket - shuffle,
+        member_steps=ladder.member_steps
+        + len(starts) * len(recipes) * config.experiment.train.steps,
     )
 
 
-def _reordered(start: Start, config: ConfigDict) -> Start:
-    """The same start on another data order."""
-    root = from_seed(config.experiment.seed)
-    return start._replace(data_key=derive(root, start.replicate, "child", 1))
-
-
-def _crossed(runner: StudyRunner, recipes: Any, origins: Sequence[Start], found: Any) -> Any:
+def _crossed(
+    runner: StudyRunner,
+    recipes: Mapping[str, ConfigDict],
+    origins: Sequence[Start],
+    found: Mapping[str, Mask],
+) -> NDArray[np.float64]:
     """Accuracy under the mask of the recipe trained with, minus under the other's; 2 × 2."""
+    both = ("plain", "mixup")
+    starts = {
+        mask: [one._replace(mask=trees.index(found[mask], i)) for i, one in enumerate(origins)]
+        for mask in both
+    }
     gains = []
-    for recipe, other in (("plain", "mixup"), ("mixup", "plain")):
-        starts = [
-            start._replace(mask=at(found[mask], i))
-            for mask in (recipe, other)
-            for i, start in enumerate(origins)
-        ]
-        results = runner.retrain(PROTOCOL.claim, recipes[recipe], starts)["results"]
-        own, others = np.split(100 * results["test_accuracy_final"], 2)
-        gains.append(own - others)
+    for own, other in (both, both[::-1]):
+        arms = {mask: starts[mask] for mask in (own, other)}
+        trained = runner.retrain_arms(PROTOCOL.claim, recipes[own], arms)
+        accuracy = {mask: 100 * one.results[TEST] for mask, one in trained.items()}
+        gains.append(accuracy[own] - accuracy[other])
     return np.mean(gains, axis=0)
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least squares on 24 neighbouring features: Mixup keeps its minimiser, CutMix does not."""
-    del runner
-    rngs = [np.random.default_rng(700 + i) for i in range(config.study.control_seeds)]
-    lost = np.array([_lost_by_mixing(rng) for rng in rngs])
+    mixup, cutmix = draws(kappas_lost, range(700, 700 + config.study.control_seeds)).T
     return [
-        Control(
-            "Mixup in least squares shrinks all moments alike",
-            NOT_SUPPORTED,
-            [Primary("κ lost", lost[:, 0], config.study.delta, "κ")],
-        ),
-        Control(
-            "CutMix in least squares breaks the correlation of neighbours",
-            SUPPORTED,
-            [Primary("κ lost", lost[:, 1], config.study.delta, "κ")],
-        ),
+        Control(name, expected, [Primary("κ lost", lost, config.study.delta, "κ")])
+        for name, expected, lost in (
+            ("Mixup in least squares shrinks all moments alike", NOT_SUPPORTED, mixup),
+            (
+                "CutMix in least squares breaks the correlation of neighbours",
+                SUPPORTED,
+                cutmix,
+            ),
+        )
     ]
 
 
-def _lost_by_mixing(rng: np.random.Generator, n: int = 200, d: int = 24) -> list[float]:
-    """1 − κ between the quarter of the weights that plain and mixed least squares keep."""
-    noise = rng.normal(size=(n, d))
-    x = np.zeros((n, d))
-    for j in range(d):  # neighbours correlate by 0.9
-        x[:, j] = 0.9 * x[:, j - 1] + np.sqrt(0.19) * noise[:, j] if j else noise[:, j]
-    weights = rng.permutation(np.geomspace(0.1, 3, d)) * rng.choice([-1, 1], d)
-    y = x @ weights + 0.5 * rng.normal(size=n)
-    x, y = x - x.mean(axis=0), y - y.mean()
-    kept = []
-    for kind in ("plain", "mixup", "cutmix"):
-        size = np.abs(mixed_least_squares(rng, x, y, kind, rounds=200))
-        kept.append({"w": (size >= np.sort(size)[-(d // 4)])[:, None]})
-    return [1 - kappa(kept[0], other) for other in kept[1:]]
+draw = functools.partial(
+    tidy.by_arm,
+    metrics=("agreement",),
+    label="Cohen's κ with a plain ticket of another data order",
+)
 
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """How far every recipe's masks agree with those of plain training on another order."""
-    return tidy.by_arm(rows, ("agreement",), "Cohen's κ with a plain ticket of another data order")
-
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c09.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

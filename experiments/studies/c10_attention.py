@@ -1,24 +1,25 @@
 """C10: pruned attention is more focused."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
-from scipy import special
 
 from experiments import networks
-from experiments.configs.studies import c10
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
-from lth_jax.coding.stored import Stored
+from lth_jax.measures.attention import random_entropies
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
 from lth_jax.report import tidy
+from lth_jax.report.cells import LAST
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -50,36 +51,66 @@ Values = NDArray[np.float64]
 Seen = Mapping[str, Values]
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A Transformer of one layer and four heads on sequences of 16 tokens, one of them marked."""
+    common.check_size(size)
+    config = common.ladder(seeds=48)
+    experiment = config.experiment
+    experiment.data.update(name="marked_recall", validation=500)
+    experiment.data.options = ConfigDict(
+        {"symbols": 16, "length": 16, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
+    )
+    experiment.model.name = "transformer_encoder"
+    experiment.model.options = ConfigDict(
+        {"width": 32, "layers": 1, "heads": 4, "hidden": 64, "vocabulary": 32, "classes": 16}
+    )
+    experiment.train.update(steps=300, eval_every=150, batch_size=32, share=1000)
+    experiment.optimizer.learning_rate = 3e-3
+    experiment.prune.update(scope="layerwise", rate=0.75, levels=2)
+    experiment.controls = ("shuffle",)
+    experiment.control_levels = (2,)
+    config.study = common.numbers(
+        delta=0.1,  # nats
+        top_k=4,
+        examples=256,  # of the test set, on which attention is looked at
+        control_seeds=48,
+    )
+    if size == "full":
+        common.longer(config, 5000, width=128, layers=4, hidden=512)
+        config.study.setup += " Sequences stay made: there it is known where attention belongs."
+    return config
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Trains on from the dense networks with and without the cut, and looks at attention."""
-    name, last = PROTOCOL.claim, config.experiment.prune.levels
+    name = PROTOCOL.claim
     ladder = runner.ladders(name, {"plain": config})
     cut = vary(config)
     cut.experiment.model.options.top_k = config.study.top_k
-
-    def ended(arm: str, level: int) -> list[Stored]:
-        networks = [one for one in runner.networks(name, config, (arm,)) if one.level == level]
-        return sorted(networks, key=lambda one: one.replicate)
-
-    dense, tickets = ended(DENSE, 0), ended(TICKET, last)
+    dense = runner.networks(name, config, DENSE)
     starts = [
         origin._replace(params=one.params, state=one.state)
         for origin, one in zip(runner.origins(name, config), dense, strict=True)
     ]
+    once, sparse = (
+        trees.stack([one.params for one in each])
+        for each in (dense, runner.networks(name, config, TICKET, LAST))
+    )
     whole, top = (runner.retrain(name, one, starts) for one in (config, cut))
     looked = {
-        "dense": _look(runner, config, whole["params"]),
-        "dense, cut": _look(runner, cut, whole["params"]),
-        "top 4": _look(runner, cut, top["params"]),
-        "weight ticket": _look(runner, config, _stacked([one.params for one in tickets])),
+        "dense": _look(runner, config, whole.params),
+        "dense, cut": _look(runner, cut, whole.params),
+        "top 4": _look(runner, cut, top.params),
+        "weight ticket": _look(runner, config, sparse),
     }
-    before = _look(runner, config, _stacked([one.params for one in dense]))["entropy"]
     ticket, shuffle = (ladder.of("plain", arm, ACCURACY) for arm in (TICKET, "shuffle"))
-    gained = 100 * (top["results"][ACCURACY] - whole["results"][ACCURACY])
-    steps = 2 * len(starts) * config.experiment.train.steps
-    return evidence(config.study.delta, looked, before, gained, 100 * (ticket - shuffle))._replace(
-        member_steps=ladder.member_steps + steps
-    )
+    return evidence(
+        config.study.delta,
+        looked,
+        before=_look(runner, config, once)["entropy"],
+        gained=100 * (top.results[ACCURACY] - whole.results[ACCURACY]),
+        worth=100 * (ticket - shuffle),
+    )._replace(member_steps=ladder.member_steps + 2 * len(starts) * config.experiment.train.steps)
 
 
 def evidence(
@@ -94,27 +125,19 @@ def evidence(
       gained: test accuracy of TOP 4 over DENSE, in points.
       worth: that of weight tickets over shuffled masks.
     """
-
-    def less(what: str, entropy: Values, arm: str) -> Primary:
-        return Primary(what, entropy - looked[arm]["entropy"], delta, "nats")
-
-    mass = looked["top 4"][MASS] - looked["dense"][MASS]
-    ticket = "weight ticket"
+    ticket, once = "weight ticket", "dense after one training"
+    metrics = {m: {arm: seen[m] for arm, seen in looked.items()} for m in ("entropy", MASS)}
+    less = Contrasts(metrics["entropy"] | {once: before}, "nats", delta, "entropy, ")
     return Evidence(
         primaries=[
-            less("entropy, dense − top 4", looked["dense"]["entropy"], "top 4"),
-            less("entropy, dense cut − top 4", looked["dense, cut"]["entropy"], "top 4"),
+            less("dense", "top 4"),
+            less("dense, cut", "top 4", name="entropy, dense cut − top 4"),
         ],
-        rows=[
-            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-            for arm, seen in looked.items()
-            for metric, values in seen.items()
-            for i, value in enumerate(values)
-        ],
+        rows=[row for metric, arms in metrics.items() for row in arm_rows(metric, arms)],
         secondary=[
-            Primary(f"{MASS}, top 4 − dense", mass, 0.05, ""),
+            Contrasts(metrics[MASS], "", 0.05, f"{MASS}, ")("top 4", "dense"),
             Primary("test accuracy, top 4 − dense", gained, 1.0, "points"),
-            less(f"entropy, dense after one training − {ticket}", before, ticket),
+            less(once, ticket),
             Primary(f"{ticket} − shuffle, test accuracy", worth, 1.0, "points"),
         ],
         notes=(premise(worth),),
@@ -128,17 +151,12 @@ def premise(worth: Values) -> str:
     return f"The weight tickets {how} shuffled masks."
 
 
-def _stacked(trees_of: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees_of)
-
-
 def _look(runner: StudyRunner, config: ConfigDict, params: Any) -> dict[str, Values]:
     """Entropy in nats and the mass on the marked key, one number per network."""
-    module, model = networks.module(config.experiment), networks.model(config.experiment)
-    test = runner.dataset(config).test
-    x = jnp.asarray(test.x[: config.study.examples])
+    module, task = networks.module(config.experiment), runner.task(config)
+    x = jnp.asarray(task.data.test.x[: config.study.examples])
     marked = x >= config.experiment.data.options.symbols
-    like, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    like, state = task.shapes
 
     @jax.jit
     def look(named: Any) -> tuple[jax.Array, jax.Array]:
@@ -152,46 +170,24 @@ def _look(runner: StudyRunner, config: ConfigDict, params: Any) -> dict[str, Val
     return {"entropy": np.asarray(entropy), MASS: np.asarray(mass)}
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Cutting scores lowers entropy for certain; cutting random query and key weights raises it."""
-    del runner
-    rngs = [np.random.default_rng(500 + i) for i in range(config.study.control_seeds)]
-    drawn = np.array([_entropies(rng, config.study.top_k) for rng in rngs])
-    whole, cut, pruned = drawn.T
-    delta = config.study.delta
+    study = config.study
+    seeds = range(500, 500 + study.control_seeds)
+    whole, cut, pruned = draws(lambda rng: random_entropies(rng, study.top_k), seeds).T
     return [
-        Control(
-            "the largest scores of random ones (majorisation)",
-            SUPPORTED,
-            [Primary("entropy lost", whole - cut, delta, "nats")],
-        ),
-        Control(
-            "the largest fifth of random query and key weights, untrained: scores shrink",
-            REVERSED,
-            [Primary("entropy lost", whole - pruned, delta, "nats")],
-        ),
+        Control(name, expected, [Primary("entropy lost", whole - other, study.delta, "nats")])
+        for name, expected, other in (
+            ("the largest scores of random ones (majorisation)", SUPPORTED, cut),
+            (
+                "the largest fifth of random query and key weights, untrained: scores shrink",
+                REVERSED,
+                pruned,
+            ),
+        )
     ]
 
 
-def _entropies(rng: np.random.Generator, keys: int, time: int = 32, width: int = 32) -> list[float]:
-    """Of random attention: whole, its scores cut, and its kernels pruned to a fifth."""
-    x = rng.normal(size=(time, width))
-    kernels = [rng.normal(size=(width, width)) / np.sqrt(width) for _ in range(2)]
-    pruned = [np.where(np.abs(w) >= np.quantile(np.abs(w), 0.8), w, 0) for w in kernels]
+draw = functools.partial(tidy.by_arm, metrics=("entropy", MASS), label="nats; share")
 
-    def scores(query: Any, key: Any) -> Any:
-        return (x @ query) @ (x @ key).T / np.sqrt(width)
-
-    whole = scores(*kernels)
-    least = np.sort(whole, axis=1)[:, -keys][:, None]
-    cut = np.where(whole >= least, whole, -np.inf)
-    tables = (whole, cut, scores(*pruned))
-    return [float(special.entr(special.softmax(s, axis=1)).sum(1).mean()) for s in tables]
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """Entropy and the mass on the marked key, by arm."""
-    return tidy.by_arm(rows, ("entropy", MASS), "nats; share")
-
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c10.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

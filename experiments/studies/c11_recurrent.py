@@ -1,24 +1,33 @@
 """C11: recurrent networks have tickets, and sharing weights over time shapes them."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c11, common
-from experiments.studies.agreement import at, kappa, largest
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
-from lth_jax.keys import derive, from_seed
+from lth_jax.lottery import Start
+from lth_jax.measures.claims import (
+    Contrasts,
+    Control,
+    Evidence,
+    Primary,
+    Protocol,
+    arm_rows,
+)
+from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.pruning.one_shot import largest_weights
 from lth_jax.report import tidy
 
 KERNEL = "TiedLayer_0/recurrent_kernel"
+TEST = "test_accuracy_final"
 Values = NDArray[np.float64]
 ByArm = Mapping[str, Values]
 PROTOCOL = Protocol(
@@ -42,11 +51,42 @@ PROTOCOL = Protocol(
 )
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A tanh network of 48 units that recalls the first of eleven symbols."""
+    common.check_size(size)
+    config = common.ladder(seeds=48)
+    experiment = config.experiment
+    experiment.data.update(name="delayed_recall", validation=500)
+    experiment.data.options = ConfigDict(
+        {"symbols": 8, "delay": 10, "train": 48 * 1000 + 500, "test": 2000, "data_seed": 3}
+    )
+    experiment.model.name = "rnn"
+    experiment.model.options = ConfigDict({"width": 48, "vocabulary": 8, "classes": 8})
+    experiment.train.update(steps=400, eval_every=200, batch_size=64, share=1000)
+    experiment.optimizer.update(learning_rate=3e-3, clip_norm=1.0)
+    experiment.prune.update(scope="layerwise", rate=0.42, levels=3)
+    experiment.controls = ("reinit", "shuffle")
+    experiment.control_levels = (3,)
+    config.study = common.numbers(
+        delta=2.0,  # points of test accuracy, ticket − shuffle
+        rates=(1e-3, 3e-3, 1e-2),
+        pilot_seeds=4,
+        siblings=16,  # seeds of which masks of two data orders are compared
+        control_seeds=48,
+    )
+    if size == "full":
+        experiment.data.options.delay = 40
+        common.longer(config, 5000, width=256)
+        config.study.setup += (
+            " The delay is 40. Sequences stay made: only there it is known what must be remembered."
+        )
+    return config
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The ladder, shuffled twins of the tickets' radius, and the unrolled twin's masks."""
     study, name = config.study, PROTOCOL.claim
-    pilot = common.pilot(config, study.pilot_seeds)
-    rates = runner.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, config, ("ticket", "shuffle"))
     config = vary(config, optimizer__learning_rate=rates["ticket"])
     ladder = runner.ladders(name, {"tied": config})
     origins = runner.origins(name, config)
@@ -57,12 +97,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         _of_radius(start, _radius(ticket))
         for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
-    ended = runner.retrain(name, config, [*shuffled, *twins])["results"]["test_accuracy_final"]
-    accuracy = {
-        arm: 100 * ladder.of("tied", arm, "test_accuracy_final")
-        for arm in ("dense", "ticket", "reinit")
-    }
-    accuracy |= zip(PROTOCOL.arms[3:], np.split(100 * ended.astype(float), 2), strict=True)
+    arms = dict(zip(PROTOCOL.arms[3:], (shuffled, twins), strict=True))
+    ended = runner.retrain_arms(name, config, arms)
+    accuracy = {arm: 100 * ladder.of("tied", arm, TEST) for arm in PROTOCOL.arms[:3]}
+    accuracy |= {arm: 100 * one.results[TEST].astype(float) for arm, one in ended.items()}
     radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
     agreed = _agreed(runner, config, origins[: study.siblings])
     networks = 3 * len(origins) + 4 * len(agreed["tied"])  # besides those of the ladder
@@ -84,24 +122,17 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
       radii: spectral radii of tickets and shuffled masks at their starts.
       agreed: κ of two data orders, tied and unrolled.
     """
-
-    def ahead(other: str, least: float = 2.0) -> tuple[Values, float, str]:
-        return accuracy["ticket"] - accuracy[other], least, "points"
-
+    ahead, same = Contrasts(accuracy, "points", 2.0), "shuffle, same radius"
     return Evidence(
-        primaries=[Primary("test accuracy, ticket − shuffle", *ahead("shuffle", delta))],
-        rows=[
-            {"arm": arm, "replicate": i, "metric": "test accuracy", "value": float(value)}
-            for arm, values in accuracy.items()
-            for i, value in enumerate(values)
-        ],
+        primaries=[ahead._replace(label="test accuracy, ")("ticket", "shuffle", delta)],
+        rows=arm_rows("test accuracy", accuracy),
         secondary=[
-            Primary("ticket − shuffle of the same radius", *ahead("shuffle, same radius", delta)),
-            Primary("ticket − reinit", *ahead("reinit")),
-            Primary("ticket − dense", *ahead("dense")),
+            ahead("ticket", same, delta, name="ticket − shuffle of the same radius"),
+            ahead("ticket", "reinit"),
+            ahead("ticket", "dense"),
             *(Primary(f"spectral radius, {arm}", radii[arm], 0.1, "") for arm in radii),
             *(Primary(f"κ of two data orders, {kind}", agreed[kind], 0.05, "κ") for kind in agreed),
-            Primary("κ, tied − unrolled", agreed["tied"] - agreed["unrolled"], 0.05, "κ"),
+            Contrasts(agreed, "κ", 0.05, "κ, ")("tied", "unrolled"),
         ],
     )
 
@@ -115,8 +146,8 @@ def _agreed(runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]) -
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
     twins = runner.origins(name, unrolled)[: len(origins)]
     return {
-        "tied": _siblings(runner, PROTOCOL.claim, config, origins, kept),
-        "unrolled": _siblings(runner, PROTOCOL.claim, unrolled, twins, kept),
+        "tied": _siblings(runner, config, origins, kept),
+        "unrolled": _siblings(runner, unrolled, twins, kept),
     }
 
 
@@ -132,21 +163,20 @@ def _of_radius(start: Start, radius: float) -> Start:
 
 
 def _siblings(
-    runner: StudyRunner, name: str, config: ConfigDict, origins: Sequence[Start], density: float
+    runner: StudyRunner, config: ConfigDict, origins: Sequence[Start], density: float
 ) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""
-    root, n = from_seed(config.experiment.seed), len(origins)
-    other = [s._replace(data_key=derive(root, s.replicate, "child", 1)) for s in origins]
-    trained = runner.retrain(name, config, [*origins, *other])
-    found = largest(trained["params"], density)
-    return np.array([kappa(at(found, i), at(found, n + i)) for i in range(n)])
+    root = runner.seeds(config).root
+    arms = {"first": origins, "second": [start.reordered(root) for start in origins]}
+    trained = runner.retrain_arms(PROTOCOL.claim, config, arms)
+    return member_kappas(*(largest_weights(one.params, density) for one in trained.values()))
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Linear recurrences: a shift register has a ticket, weights that are all alike have none."""
-    del runner
     rngs = [np.random.default_rng(300 + i) for i in range(config.study.control_seeds)]
     register = np.array([masked_fits(rng, shift_register(12), kept=11) for rng in rngs])
+    # The same generators go on, so the second control is drawn after the first.
     even = np.array(
         [masked_fits(rng, even_recurrence(rng, 12), kept=36, noise=0.0) for rng in rngs]
     )
@@ -163,9 +193,6 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Test accuracy of every arm."""
-    return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
+draw = functools.partial(tidy.by_arm, metrics=("test accuracy",), label="Test accuracy (%)")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c11.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -1,19 +1,20 @@
 """C12: a mask found in a plain network, used in a residual one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c12, common
-from experiments.studies import simultaneous
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.configs import base
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax.measures.transfer import excess_risk, fieller
+from lth_jax.lottery import Start
+from lth_jax.measures import simultaneous
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.transfer import carried_risks, fieller
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 
@@ -45,13 +46,72 @@ BLOCK = {  # the residual network's kernels, by those of the plain one
 PILOT_SPLIT = 1  # the data seed that holds out other examples than the study's
 MLPS = ("into residual", "new init", "into plain")
 Masks = list[dict[str, NDArray]]
+Trained = dict[str, NDArray[np.float64]]
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """A residual MLP on 4,000 examples, 400 steps, density .13; and a residual conv net on digits.
+
+    `experiment` is what masks are carried into, and `conv` of the second pair; `plain` and
+    `conv_plain` are the networks where they come from.
+    """
+    common.check_size(size)
+    config = common.mnist1d(seeds=24)
+    experiment = config.experiment
+    experiment.model.name = "residual_mlp_glorot"
+    experiment.model.options = ConfigDict({"width": 64})
+    experiment.train.update(steps=400, eval_every=200)
+    experiment.control_levels = (4,)
+    config.study = common.numbers(
+        delta=2.0,  # points of test accuracy, transfer − shuffle
+        kept=0.25,  # the share of the native mask's worth that must survive
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=8,
+        conv_rates=(1e-2, 3e-2),
+        conv_pilot_seeds=3,
+        plain={"name": "mlp", "options": {"features": (64, 64, 10)}},
+        conv_plain={"name": "vgg", "options": {"stages": ((8, 8, 8),)}},
+        control_seeds=64,
+    )
+    config.conv = _second_pair(seeds=16)
+    if size == "full":
+        experiment.replicates = 48
+        experiment.model.options.width = 300
+        config.study.plain.options.features = (300, 300, 10)
+        common.on_mnist(config, "MLPs 784-300-300-10")
+        _on_cifar(config.conv)
+        config.study.conv_plain.options.stages = ((64, 64, 64),)
+        config.study.conv_rates = (3e-4, 1e-3, 3e-3)
+        config.study.setup += " The second pair: 64 channels, on CIFAR-10, with 10,000 steps."
+    return config
+
+
+def _on_cifar(experiment: ConfigDict) -> None:
+    experiment.replicates = 48
+    experiment.data.update(name="cifar10", validation=5000, train_examples=0)
+    experiment.model.options.width = 64
+    experiment.train.update(steps=10_000, eval_every=1000, batch_size=128)
+    experiment.optimizer.learning_rate = 1e-3
+
+
+def _second_pair(seeds: int) -> ConfigDict:
+    """The second pair: a residual block on 400 digits, beside as many plain convolutions."""
+    experiment = base.ladder().experiment
+    experiment.update(replicates=seeds, seed=common.PRIMARY_SEED, controls=("shuffle",))
+    experiment.data.update(validation=200, train_examples=400)
+    experiment.model.name = "resnet"
+    experiment.model.options = ConfigDict({"blocks": (1,), "width": 8})
+    experiment.train.update(steps=200, eval_every=100, batch_size=64)
+    experiment.optimizer.learning_rate = 1e-2
+    experiment.prune.update(scope="layerwise", rate=0.5, levels=3)
+    experiment.control_levels = (3,)
+    return experiment
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both pairs of networks, the masks carried over, and back again for the MLPs."""
     study, name = config.study, PROTOCOL.claim
-    pilot = common.pilot(config, study.pilot_seeds)
-    rates = runner.tune(name, pilot, study.rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, config, ("ticket", "shuffle"))
     config, plain = _pair(config, study.plain, rates)
     masks, steps = _found(runner, name, config, plain)
     turned = masks | {"ticket": masks["transfer"], "transfer": masks["ticket"]}
@@ -60,35 +120,24 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     fresh = _trained(runner, name, config, masks, rates["shuffle"], new=True)
     convs, conv_steps, conv_rates = _conv(runner, config)
     pairs = dict(zip(MLPS, (into, fresh, back), strict=True)) | {"VGG to ResNet": convs}
-    gain, worth = _gain(into, "transfer"), _gain(into, "ticket")
-    trained = 9 * len(gain) * config.experiment.train.steps
+    gains = {pair: Contrasts(arms, "points", study.delta) for pair, arms in pairs.items()}
+    gain, worth = (gains[MLPS[0]](arm, "shuffle") for arm in ("transfer", "ticket"))
+    ratio = f"transfer − shuffle, less {study.kept:g} (ticket − shuffle)"
+    carried = {pair: gains[pair]("transfer", "shuffle").values for pair in MLPS}
     return Evidence(
-        primaries=[
-            Primary("transfer − shuffle", gain, study.delta, "points"),
-            Primary(
-                f"transfer − shuffle, less {study.kept:g} (ticket − shuffle)",
-                gain - study.kept * worth,
-                0.0,
-                "points",
-            ),
-        ],
-        rows=[
-            {"pair": pair, "arm": arm, "replicate": i, "metric": pair, "value": value}
-            for pair, arms in pairs.items()
-            for arm, values in arms.items()
-            for i, value in enumerate(values.tolist())
-        ],
+        primaries=[gain, Primary(ratio, gain.values - study.kept * worth.values, 0.0, "points")],
+        rows=[row for pair, arms in pairs.items() for row in arm_rows(pair, arms, pair=pair)],
         secondary=[
-            Primary(f"{pair}: {arm} − shuffle", _gain(arms, arm), study.delta, "points")
-            for pair, arms in pairs.items()
+            minus._replace(label=f"{pair}: ")(arm, "shuffle")
+            for pair, minus in gains.items()
             for arm in ("ticket", "transfer")
         ],
-        gate=worth,
-        member_steps=steps + trained + conv_steps,
+        gate=worth.values,
+        member_steps=steps + 9 * len(gain.values) * config.experiment.train.steps + conv_steps,
         notes=(
-            *(_kept(pair, arms) for pair, arms in pairs.items()),
+            *(_kept(pair, minus) for pair, minus in gains.items()),
             "Transfer − shuffle between MLPs, in points, all intervals at once: "
-            f"{simultaneous.described({pair: _gain(pairs[pair], 'transfer') for pair in MLPS})}.",
+            f"{simultaneous.in_words(carried)}.",
             f"Learning rates: ticket {rates['ticket']:g}, shuffle {rates['shuffle']:g}; of the "
             f"convolutional pair {conv_rates['ticket']:g} and {conv_rates['shuffle']:g}.",
         ),
@@ -100,13 +149,9 @@ def _pair(
 ) -> tuple[ConfigDict, ConfigDict]:
     """The residual network and the plain one, at the rate of tickets; the plain one shuffles."""
     residual = vary(config, controls=(), **{RATE: rates["ticket"]})
-    return residual, vary(_plain(residual, network), controls=("shuffle",))
-
-
-def _plain(config: ConfigDict, network: ConfigDict) -> ConfigDict:
-    varied = vary(config, model__name=network.name)
-    varied.experiment.model.options = ConfigDict(network.options.to_dict())
-    return varied
+    plain = vary(residual, controls=("shuffle",), model__name=network.name)
+    plain.experiment.model.options = ConfigDict(network.options.to_dict())
+    return residual, plain
 
 
 def _found(
@@ -114,16 +159,13 @@ def _found(
 ) -> tuple[dict[str, Masks], int]:
     """The masks of both networks' last level, seed by seed, and the steps it took."""
     ladders = runner.ladders(name, {"residual": config, "plain": plain})
-
-    def masks(cell: ConfigDict, arm: str) -> Masks:
-        return [start.mask for start in runner.starts(name, cell, (arm,))[arm]]
-
-    own, foreign, shuffled = (
-        masks(config, "ticket"),
-        masks(plain, "ticket"),
-        masks(plain, "shuffle"),
-    )
-    return {"ticket": own, "transfer": foreign, "shuffle": shuffled}, ladders.member_steps
+    begun = {
+        "ticket": runner.starts(name, config, ("ticket",))["ticket"],
+        "transfer": runner.starts(name, plain, ("ticket",))["ticket"],
+        "shuffle": runner.starts(name, plain, ("shuffle",))["shuffle"],
+    }
+    masks = {arm: [start.mask for start in starts] for arm, starts in begun.items()}
+    return masks, ladders.member_steps
 
 
 def _trained(
@@ -134,7 +176,7 @@ def _trained(
     rate: float,
     *,
     new: bool = False,
-) -> dict[str, NDArray[np.float64]]:
+) -> Trained:
     """Test accuracy in points of every arm's masks, from the seeds' starts or each other's.
 
     Shuffled masks have a learning rate of their own.
@@ -149,71 +191,56 @@ def _trained(
         hyper = {"learning_rate": own}
         return origins[i]._replace(params=points[i].params, mask=known, hyper=hyper)
 
-    starts = [start(arm, i) for arm in masks for i in range(len(origins))]
-    accuracy = runner.retrain(name, config, starts)["results"]["test_accuracy_final"]
-    return dict(zip(masks, 100 * np.reshape(accuracy, (len(masks), -1)).astype(float), strict=True))
+    arms = {arm: [start(arm, i) for i in range(len(origins))] for arm in masks}
+    trained = runner.retrain_arms(name, config, arms)
+    return {
+        arm: 100 * one.results["test_accuracy_final"].astype(float) for arm, one in trained.items()
+    }
 
 
-def _conv(runner: StudyRunner, config: ConfigDict) -> tuple[dict[str, Any], int, dict[str, float]]:
+def _conv(runner: StudyRunner, config: ConfigDict) -> tuple[Trained, int, dict[str, float]]:
     """The pair of convolutional networks, the steps it took, and its learning rates."""
     name, study = f"{PROTOCOL.claim}-conv", config.study
     given = ConfigDict({"experiment": config.conv})
     pilot = vary(common.pilot(given, study.conv_pilot_seeds), data__seed=PILOT_SPLIT)
-    rates = runner.tune(name, pilot, study.conv_rates, ("ticket", "shuffle"))
+    rates = runner.tune(name, given, ("ticket", "shuffle"), pilot=pilot, rates=study.conv_rates)
     residual, plain = _pair(given, study.conv_plain, rates)
     masks, steps = _found(runner, name, residual, plain)
     trained = sum(map(len, masks.values())) * residual.experiment.train.steps
     return _trained(runner, name, residual, masks, rates["shuffle"]), steps + trained, rates
 
 
-def _gain(arms: Mapping[str, Any], arm: str) -> Any:
-    return arms[arm] - arms["shuffle"]
-
-
-def _kept(pair: str, arms: Mapping[str, Any]) -> str:
-    share = fieller(_gain(arms, "transfer"), _gain(arms, "ticket"))
+def _kept(pair: str, minus: Contrasts) -> str:
+    share = fieller(*(minus(arm, "shuffle").values for arm in ("transfer", "ticket")))
     return f"{pair}: kept {share.estimate:.2f} [{share.low:.2f}, {share.high:.2f}] of its worth."
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Linear layers `y = W x` and `y = x + R x`, whose optima differ by the identity.
 
-    W has 10 inputs and outputs, a fifth of it off the diagonal and half of the diagonal nonzero.
-    Its support costs the residual layer exactly 1 for each of the 5 empty places of the diagonal,
-    a shuffled one about 18, and the layer's own nothing. With its rows in another order it is as
-    good as shuffled.
+    The plain layer's support costs the residual one far less than a shuffled one; with its rows in
+    another order it is as good as shuffled (`measures.transfer.carried_risks`).
     """
-    del runner
+    seeds, kept = range(1200, 1200 + config.study.control_seeds), config.study.kept
 
-    def parts(permuted: bool) -> list[Primary]:
-        drawn = [_risks(np.random.default_rng(1200 + i), permuted) for i in range(seeds)]
-        transfer, shuffle = np.array(drawn).T
-        gain, kept = shuffle - transfer, config.study.kept
-        return [
+    def control(name: str, expected: str, permuted: bool) -> Control:
+        transfer, shuffle = draws(lambda rng: carried_risks(rng, permuted), seeds).T
+        gain = shuffle - transfer
+        parts = [
             Primary("excess risk, shuffle − transfer", gain, 5.0, "risk"),
             Primary(f"the same, less {kept:g} shuffle", gain - kept * shuffle, 0.0, "risk"),
         ]
+        return Control(name, expected, parts)
 
-    seeds = config.study.control_seeds
     return [
-        Control("the plain layer's own support", SUPPORTED, parts(permuted=False)),
-        Control("its rows in another order", NOT_SUPPORTED, parts(permuted=True)),
+        control("the plain layer's own support", SUPPORTED, permuted=False),
+        control("its rows in another order", NOT_SUPPORTED, permuted=True),
     ]
 
 
-def _risks(rng: np.random.Generator, permuted: bool) -> tuple[float, float]:
-    """What the residual layer loses by the plain one's support, and by a shuffled one."""
-    plain = rng.normal(size=(10, 10)) * (rng.random((10, 10)) < 0.2)
-    np.fill_diagonal(plain, 1.5 * rng.permutation(np.arange(10) % 2))
-    residual, support = plain - np.eye(10), plain != 0
-    carried = support[rng.permutation(10)] if permuted else support
-    shuffled = rng.permutation(support.ravel()).reshape(support.shape)
-    return excess_risk(residual, carried), excess_risk(residual, shuffled)
-
-
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Test accuracy of every arm, for every pair of networks."""
-    return tidy.by_arm(rows, tuple(tidy.known(rows, "pair")), "Test accuracy (%)")
+    return tidy.by_arm(rows, tidy.known(rows, "pair"), "Test accuracy (%)")
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c12.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -1,28 +1,29 @@
 """C13: a sparse student learns more from its dense parent than from labels alone."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c13, common
+from experiments.studies import common
 from experiments.studies.distillation import (
     AMISS,
     ANSWERS,
     RATE,
     STUDENTS,
+    Results,
     chosen_lessons,
     lessons,
     matched,
     taught,
 )
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
+from lth_jax.lottery import Start
 from lth_jax.measures import distillation
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.types import DENSE, TICKET
@@ -61,11 +62,30 @@ FINAL, LOST = "test_accuracy_final", "test_loss_final"
 ACCURACY, LOSS = "test accuracy (%)", "test loss (nats)"
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 700 steps, students of density .13."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.control_levels = (4,)
+    config.study = common.numbers(
+        delta=1.0,  # points of test accuracy
+        rates=(3e-3, 1e-2, 3e-2),
+        temperatures=(1.0, 2.0, 4.0),
+        weights=(0.5, 1.0),  # of the teacher in the loss
+        pilot_seeds=4,
+        control_delta=0.05,  # of the noise's variance
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+    return config
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Students of labels, of teachers, of smoothed labels and of answers that were shuffled."""
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
-    rates = runner.tune(name, pilot, study.rates, (DENSE, TICKET))
+    rates = runner.tune(name, config, STUDENTS, pilot=pilot)
     lesson = chosen_lessons(runner, f"{name}-pilot", pilot, study, rates)
     lesson["shuffle"] = lesson[TICKET]
     cells = {"ticket": vary(config, **{RATE: rates[TICKET]})}
@@ -86,21 +106,16 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         plain = {"learning_rate": rates[DENSE if which == DENSE else TICKET]}
         return starts[which], [plain | numbers] * len(starts[which])
 
-    found = taught(
-        runner,
-        name,
-        cells["ticket"],
-        answers,
-        {
-            **{f"{which}, labels": arm(which) for which in starts},
-            **{f"{which}, taught": arm(which, **lesson[which]) for which in starts},
-            "ticket, taught amiss": arm(TICKET, **lesson[TICKET], lesson=AMISS),
-            "ticket, smoothed": (starts[TICKET], smoothing),
-        },
-    )
+    arms = {
+        **{f"{which}, labels": arm(which) for which in starts},
+        **{f"{which}, taught": arm(which, **lesson[which]) for which in starts},
+        "ticket, taught amiss": arm(TICKET, **lesson[TICKET], lesson=AMISS),
+        "ticket, smoothed": (starts[TICKET], smoothing),
+    }
+    found = taught(runner, name, cells["ticket"], answers, arms)
     steps = config.experiment.train.steps * sum(len(r[LOST]) for r in found.values())
     flops = ladders.flops("ticket")
-    told = "; ".join(
+    chosen = "; ".join(
         f"{arm} {rates[arm]:g} for labels, "
         "weight {:g}, temperature {:g} and rate {:g} if taught".format(*lesson[arm].values())
         for arm in STUDENTS
@@ -109,37 +124,23 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         gate=100 * (ladders.of("ticket", TICKET, FINAL) - ladders.of("ticket", "shuffle", FINAL)),
         member_steps=ladders.member_steps + steps,
         flops={arm: flops[arm.split(",")[0]] for arm in found},
-        notes=(f"Chosen on pilot seeds: {told}.",),
+        notes=(f"Chosen on pilot seeds: {chosen}.",),
     )
 
 
-def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Evidence:
-    """What follows from the accuracies of all arms."""
+def evidence(study: ConfigDict, found: Results) -> Evidence:
+    """What follows from the students of all arms."""
+    test = {arm: 100 * np.asarray(found[arm][FINAL], np.float64) for arm in PROTOCOL.arms}
+    losses = {arm: np.asarray(found[arm][LOST], np.float64) for arm in PROTOCOL.arms}
+    gain = Contrasts(test, "points", study.delta)
+    loss = Contrasts(losses, "nats", 0.05, "test loss, ")
 
-    def test(arm: str) -> Any:
-        return 100 * np.asarray(found[arm][FINAL], np.float64)
-
-    def gain(first: str, second: str) -> Primary:
-        return Primary(f"{first} − {second}", test(first) - test(second), study.delta, "points")
-
-    def loss(first: str, second: str) -> Primary:
-        values = np.asarray(found[first][LOST], np.float64) - found[second][LOST]
-        return Primary(f"test loss, {first} − {second}", values, 0.05, "nats")
-
-    def taught_gain(which: str) -> Any:
-        return test(f"{which}, taught") - test(f"{which}, labels")
+    def taught_gain(which: str) -> NDArray[np.float64]:
+        return gain(f"{which}, taught", f"{which}, labels").values
 
     return Evidence(
         primaries=[gain("ticket, taught", "ticket, labels")],
-        rows=[
-            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-            for arm in PROTOCOL.arms
-            for metric, values in (
-                (ACCURACY, test(arm)),
-                (LOSS, np.asarray(found[arm][LOST])),
-            )
-            for i, value in enumerate(values)
-        ],
+        rows=[*arm_rows(ACCURACY, test), *arm_rows(LOSS, losses)],
         secondary=[
             gain("ticket, taught", "ticket, smoothed"),
             gain("ticket, taught", "ticket, taught amiss"),
@@ -158,20 +159,20 @@ def evidence(study: ConfigDict, found: Mapping[str, Mapping[str, NDArray[np.floa
     )
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least-squares students of the 8 features that matter, of 40, from 60 examples.
 
     The truth as a teacher takes their whole excess risk, 8/51; a dense least-squares fit takes
     exactly nothing; the truth about other examples hurts.
     """
-    del runner
+    study, seeds = config.study, range(1300, 1300 + config.study.control_seeds)
 
     def control(name: str, teacher: str, expected: str) -> Control:
-        rngs = (np.random.default_rng(1300 + i) for i in range(config.study.control_seeds))
-        labels, told = np.array([distillation.student_risks(rng, teacher) for rng in rngs]).T
-        gained = np.round(labels - told, 12)  # what is exactly 0 is not left to rounding
-        part = Primary("excess risk gained", gained, config.study.control_delta, "σ²")
-        return Control(name, expected, [part])
+        labels, taught = draws(lambda rng: distillation.student_risks(rng, teacher), seeds).T
+        gained = np.round(labels - taught, 12)  # what is exactly 0 is not left to rounding
+        return Control(
+            name, expected, [Primary("excess risk gained", gained, study.control_delta, "σ²")]
+        )
 
     return [
         control("least squares, taught the truth", "truth", SUPPORTED),
@@ -180,9 +181,6 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Test accuracy and loss of every student."""
-    return tidy.by_arm(rows, (ACCURACY, LOSS), "")
+draw = functools.partial(tidy.by_arm, metrics=(ACCURACY, LOSS), label="")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c13.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

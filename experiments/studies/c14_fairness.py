@@ -1,21 +1,22 @@
 """C14: whether pruning takes from the smaller group."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import c14, common
-from experiments.studies import simultaneous
-from experiments.studies.group_accuracy import FAIR, MIXED, Asked, Fared, mitigated
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
+from experiments.studies import common
+from experiments.studies.group_accuracy import FAIR, MIXED, Predictions, mitigated
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
-from lth_jax.measures import fairness, two_groups
+from lth_jax.measures import fairness, simultaneous, two_groups
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.fairness import GroupAccuracy
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import rates_note
 from lth_jax.types import DENSE, TICKET
 
 PROTOCOL = Protocol(
@@ -58,6 +59,44 @@ RATE = "optimizer__learning_rate"
 GAP, OVERALL = "gap between groups (points)", "accuracy on the mix (%)"
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 700 steps, five rounds; the question is asked after four, at density .13."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=24)
+    experiment = config.experiment
+    experiment.data.name = "grouped"
+    experiment.data.options = ConfigDict(
+        {
+            "data_seed": 7,
+            "features": 20,
+            "minority": 0.1,
+            "gap": 0.4,  # how often the rules of the groups disagree
+            "train": 98_000,
+            "test": 40_000,
+        }
+    )
+    experiment.model.options.features = (90, 90, 2)
+    experiment.prune.levels = 5
+    experiment.control_levels = (4,)
+    config.study = common.numbers(
+        delta=2.0,  # points by which the gap grows
+        margin=1.0,  # points of accuracy, on the mix trained on, that may be lost
+        level=4,  # the question is asked there
+        pilot_data=8,  # the data seed that settings are chosen on
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=4,
+        sharpness=3.0,  # of the robust loss, per nat
+        examples=512,  # that a mask of one shot is scored on
+        null_seeds=12,  # with groups of one size
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        experiment.data.options = ConfigDict({"data_seed": 7, "minority": 0.1})
+        config.study.setup += " The minority's images are turned by half a turn."
+    return config
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders with a minority, mitigated tickets, and a ladder with groups of one size."""
     study, name = config.study, PROTOCOL.claim
@@ -67,35 +106,34 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         prune__levels=study.level,
         controls=(),
     )
-    rates = runner.tune(name, pilot, study.rates, (DENSE, TICKET))
+    rates = runner.tune(name, config, (DENSE, TICKET), pilot=pilot)
     cells = cells_of(config, rates)
     ladders = {cell: runner.ladders(name, {cell: one}) for cell, one in cells.items()}
-    asked = Asked(runner, name, cells[TICKET])
-    predicted = asked.ladder() | {(DENSE, 0): Asked(runner, name, cells[DENSE]).ladder()[DENSE, 0]}
-    mended, steps = mitigated(runner, name, cells[TICKET], study, rates)
-    found = {
-        DENSE: asked.fared(predicted[DENSE, 0]),
-        **{
-            f"ticket, {kept(config, level):.3g} %": asked.fared(predicted[TICKET, level])
-            for level in range(1, config.experiment.prune.levels + 1)
-        },
-        "shuffle": asked.fared(predicted["shuffle", study.level]),
-        **{arm: asked.fared(asked.predicted(networks)) for arm, networks in mended.items()},
+    own, even = (Predictions(runner, name, cells[cell]) for cell in (TICKET, "even"))
+    dense = Predictions(runner, name, cells[DENSE]).of_arm(DENSE)
+    tickets = {
+        level: own.of_arm(TICKET, level) for level in range(1, config.experiment.prune.levels + 1)
     }
-    even = Asked(runner, name, cells["even"])
-    null = {place: even.fared(answers).gap for place, answers in even.ladder().items()}
-    data = runner.dataset(cells[TICKET])
-    minority, classes = data.groups["test"] == 1, data.classes
-    cost = ladders[TICKET].flops(TICKET)
-    told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-    return evidence(config, found, null[TICKET, study.level] - null[DENSE, 0])._replace(
+    mended, steps = mitigated(runner, name, cells[TICKET], study, rates)
+    predicted = {
+        DENSE: dense,
+        **{f"ticket, {kept(config, i):.3g} %": found for i, found in tickets.items()},
+        "shuffle": own.of_arm("shuffle", study.level),
+        **{arm: own.of(networks) for arm, networks in mended.items()},
+    }
+    found = {arm: own.accuracy(answers) for arm, answers in predicted.items()}
+    null = even.accuracy(even.of_arm(TICKET, study.level)).gap
+    widened = null - even.accuracy(even.of_arm(DENSE)).gap
+    data, cost = runner.dataset(cells[TICKET]), ladders[TICKET].flops(TICKET)
+    minority = data.groups["test"] == 1
+    return evidence(config, found, widened)._replace(
         member_steps=sum(results.member_steps for results in ladders.values()) + steps,
         flops={arm: cost[arm] for arm in (DENSE, TICKET)},
         notes=(
-            f"Learning rates chosen on pilot seeds: {told}.",
-            exemplars(predicted[DENSE, 0], predicted[TICKET, study.level], minority, classes),
+            rates_note(rates),
+            exemplars(dense, tickets[study.level], minority, data.classes),
             "Wider than dense, in points, all intervals at once: "
-            f"{simultaneous.described(widened_at(found))}.",
+            f"{simultaneous.in_words(widened_at(found))}.",
         ),
     )
 
@@ -133,14 +171,16 @@ def kept(config: ConfigDict, level: int) -> float:
     return 100 * (1 - config.experiment.prune.rate) ** level
 
 
-def widened_at(found: dict[str, Fared]) -> dict[str, NDArray[np.float64]]:
+def widened_at(found: dict[str, GroupAccuracy]) -> dict[str, NDArray[np.float64]]:
     """By how much the gap is wider than that of dense networks, at every density."""
     tickets = [arm for arm in found if arm.startswith("ticket, ") and arm.endswith("%")]
     return {arm.split(", ")[1]: found[arm].gap - found[DENSE].gap for arm in tickets}
 
 
-def evidence(config: ConfigDict, found: dict[str, Fared], widened: NDArray[np.float64]) -> Evidence:
-    """What follows from how all arms fare.
+def evidence(
+    config: ConfigDict, found: dict[str, GroupAccuracy], widened: NDArray[np.float64]
+) -> Evidence:
+    """What follows from the accuracies of all arms.
 
     Args:
       config: the study's.
@@ -149,46 +189,41 @@ def evidence(config: ConfigDict, found: dict[str, Fared], widened: NDArray[np.fl
     """
     study, minority = config.study, config.experiment.data.options.minority
     asked = f"ticket, {kept(config, study.level):.3g} %"
-    ticket, dense = found[asked], found[DENSE]
+    gaps = {arm: one.gap for arm, one in found.items()}
+    overall = {arm: one.overall(minority) for arm, one in found.items()}
+    wider = Contrasts(gaps, "points", study.delta)
+    loss = Contrasts(overall, "points", study.margin)
+    odds = found[asked].odds - found[DENSE].odds
 
-    def wider(name: str, first: Fared, second: Fared) -> Primary:
-        return Primary(f"gap, {name}", first.gap - second.gap, study.delta, "points")
-
-    def loss(name: str, first: Fared, second: Fared) -> Primary:
-        lost = first.overall(minority) - second.overall(minority)
-        return Primary(f"accuracy, {name}", lost, study.margin, "points")
+    def both(words: str, first: str, second: str) -> list[Primary]:
+        return [
+            wider(first, second, name=f"gap, {words}"),
+            loss(first, second, name=f"accuracy, {words}"),
+        ]
 
     return Evidence(
-        primaries=judged(ticket, dense, minority, study),
-        rows=[
-            {"arm": arm, "replicate": i, "metric": metric, "value": float(value)}
-            for arm, one in found.items()
-            for metric, values in ((GAP, one.gap), (OVERALL, one.overall(minority)))
-            for i, value in enumerate(values)
-        ],
+        primaries=judged(found[asked], found[DENSE], minority, study),
+        rows=[*arm_rows(GAP, gaps), *arm_rows(OVERALL, overall)],
         secondary=[
-            loss("ticket − dense", ticket, dense),
-            Primary("gap in log-odds, ticket − dense", ticket.odds - dense.odds, 0.1, ""),
-            wider("shuffle − dense", found["shuffle"], dense),
-            wider("ticket − shuffle", ticket, found["shuffle"]),
+            loss(asked, DENSE, name="accuracy, ticket − dense"),
+            Primary("gap in log-odds, ticket − dense", odds, 0.1, ""),
+            wider("shuffle", DENSE, name="gap, shuffle − dense"),
+            wider(asked, "shuffle", name="gap, ticket − shuffle"),
             Primary("gap with groups of one size, ticket − dense", widened, study.delta, "points"),
-            wider("balanced ticket − ticket", found["ticket, balanced"], ticket),
-            loss("balanced ticket − ticket", found["ticket, balanced"], ticket),
-            wider("robust ticket − ticket", found["ticket, robust"], ticket),
-            loss("robust ticket − ticket", found["ticket, robust"], ticket),
-            wider("fair scores − mixed scores", found[FAIR], found[MIXED]),
-            loss("fair scores − mixed scores", found[FAIR], found[MIXED]),
+            *both("balanced ticket − ticket", "ticket, balanced", asked),
+            *both("robust ticket − ticket", "ticket, robust", asked),
+            *both("fair scores − mixed scores", FAIR, MIXED),
             wider(
-                "balanced ticket − balanced dense",
-                found["ticket, balanced"],
-                found["dense, balanced"],
+                "ticket, balanced", "dense, balanced", name="gap, balanced ticket − balanced dense"
             ),
         ],
-        gate=ticket.overall(minority) - found["shuffle"].overall(minority),
+        gate=overall[asked] - overall["shuffle"],
     )
 
 
-def judged(sparse: Fared, dense: Fared, minority: float, study: ConfigDict) -> list[Primary]:
+def judged(
+    sparse: GroupAccuracy, dense: GroupAccuracy, minority: float, study: ConfigDict
+) -> list[Primary]:
     """The two parts of the claim."""
     spared = sparse.overall(minority) - dense.overall(minority) + study.margin
     return [
@@ -197,19 +232,18 @@ def judged(sparse: Fared, dense: Fared, minority: float, study: ConfigDict) -> l
     ]
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """A linear classifier of two Gaussian groups, each known by 20 weights of its own, is pruned.
 
     Of 40 weights 20 go. Where a tenth of the examples belongs to the second group, they are exactly
     that group's; where nine tenths do, they are the first group's. Where the groups are of one
     size, the 4 weights that go are as often of either.
     """
-    del runner
+    seeds = range(1400, 1400 + config.study.control_seeds)
 
     def control(name: str, expected: str, minority: float, **options: Any) -> Control:
-        rngs = (np.random.default_rng(1400 + i) for i in range(config.study.control_seeds))
-        drawn = [two_groups.pruned_errors(rng, minority, **options) for rng in rngs]
-        dense, sparse = (Fared(*(1 - np.array(errors)).T) for errors in zip(*drawn, strict=True))
+        errors = draws(lambda rng: two_groups.pruned_errors(rng, minority, **options), seeds)
+        dense, sparse = (GroupAccuracy(*(1 - errors[:, i]).T) for i in (0, 1))
         return Control(name, expected, judged(sparse, dense, minority, config.study))
 
     return [
@@ -219,9 +253,6 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """The gap and the overall accuracy of every arm, tickets at every density."""
-    return tidy.by_arm(rows, (GAP, OVERALL), "")
+draw = functools.partial(tidy.by_arm, metrics=(GAP, OVERALL), label="")
 
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, c14.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -9,15 +9,23 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import common
-from experiments.configs.studies import criteria as configs
-from experiments.studies.one_shot import mask_maker
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments import build, scoring
+from experiments.networks import module
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax import trees
+from lth_jax.lottery import Start, Task, one_shot_starts
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.generalization import least_squares_errors
+from lth_jax.measures.optima import best_setting
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.pruning import masks, schedules, scopes
+from lth_jax.pruning.iterative import iterate
+from lth_jax.pruning.one_shot import at_count
+from lth_jax.pruning.prune import Pruner, prune
 from lth_jax.report import tidy
+from lth_jax.report.cells import rates_note
 
 PROTOCOL = Protocol(
     claim="CRITERIA",
@@ -40,21 +48,52 @@ PROTOCOL = Protocol(
     limits="Steps are equal and FLOPs are not: the dense training costs more than both sparse ones "
     "together. One shot, one density, one small network.",
 )
-START, END = "at initialisation", "after training"
+BEFORE, AFTER = "at initialisation", "after training"
 TEST, CHOICE = "test_accuracy_final", "validation_loss_best"
 
 
+def get_config(size: str = "laptop") -> ConfigDict:
+    """One shot to density .05, 48 seeds; at initialisation with twice the steps."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    config.experiment.train.update(steps=300)
+    config.experiment.prune.levels = 0  # masks are made by the study
+    config.experiment.controls = ()
+    config.study = common.numbers(
+        delta=1.0,  # points of test accuracy
+        density=0.05,
+        criteria=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+        examples=512,  # that a criterion sees
+        rounds=100,  # of SynFlow
+        dense_rate=3e-3,
+        rates=(1e-2, 3e-2),
+        pilot_seeds=6,
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.dense_rate = 1.2e-3
+    return config
+
+
 class Arm(NamedTuple):
-    """Who is compared: `criterion`, and `when` it looks."""
+    """What is compared: `criterion`, and `when` it looks."""
 
     criterion: str
     when: str
 
+    def __str__(self) -> str:
+        return f"{self.criterion} {self.when}"
+
+
+Found = dict[Arm, Mapping[str, NDArray[np.float32]]]
+TICKET = Arm("magnitude", AFTER)
+
 
 def arms(study: ConfigDict) -> list[Arm]:
     """All pairs; what is random is drawn at initialisation only."""
-    pairs = (Arm(*pair) for pair in product(study.criteria, (START, END)))
-    return [arm for arm in pairs if arm != Arm("random", END)]
+    pairs = (Arm(*pair) for pair in product(study.criteria, (BEFORE, AFTER)))
+    return [arm for arm in pairs if arm != Arm("random", AFTER)]
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -62,46 +101,31 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     study, every = config.study, arms(config.study)
     pilot = common.pilot(config, study.pilot_seeds)
     tried = {rate: _retrained(runner, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
-    losses = {
-        arm: {rate: float(found[arm][CHOICE].mean()) for rate, found in tried.items()}
+    rates = {
+        arm: best_setting({rate: found[arm][CHOICE] for rate, found in tried.items()})
         for arm in every
     }
-    rates = {arm: min(by_rate, key=lambda rate: by_rate[rate]) for arm, by_rate in losses.items()}
-    first = [arm for arm in every if arm.when == START]
-    best = min(first, key=lambda arm: losses[arm][rates[arm]])
+    before = [arm for arm in every if arm.when == BEFORE]
+    best = best_setting({arm: tried[rates[arm]][arm][CHOICE] for arm in before})
     found = _retrained(runner, config, rates)
     test = {arm: 100 * found[arm][TEST] for arm in every}
-    ticket = test[Arm("magnitude", END)]
-    told = ", ".join(f"{a.criterion} {a.when} {rate:g}" for a, rate in rates.items())
+    ahead = Contrasts({str(arm): values for arm, values in test.items()}, "points")
     return Evidence(
         primaries=[
-            Primary(
-                f"magnitude after training − {best.criterion} at initialisation",
-                ticket - test[best],
+            ahead(
+                str(TICKET),
+                str(best),
                 study.delta,
-                "points",
+                name=f"magnitude after training − {best.criterion} at initialisation",
             )
         ],
-        rows=[
-            {"arm": arm.criterion, "metric": arm.when, "replicate": i, "value": float(value)}
-            for arm in every
-            for i, value in enumerate(test[arm])
-        ],
-        secondary=[
-            Primary(
-                f"magnitude after training − {a.criterion} {a.when}",
-                ticket - test[a],
-                1.0,
-                "points",
-            )
-            for a in every
-            if a not in (best, Arm("magnitude", END))
-        ],
+        rows=[row for arm in every for row in arm_rows(arm.when, {arm.criterion: test[arm]})],
+        secondary=[ahead(str(TICKET), str(a)) for a in every if a not in (best, TICKET)],
         member_steps=_steps(config, every),
         flops=_flops(runner, config, every),
         notes=(
             f"The pilot's best criterion at initialisation: {best.criterion}.",
-            f"Learning rates chosen on pilot seeds: {told}.",
+            rates_note({str(arm): rate for arm, rate in rates.items()}),
         ),
     )
 
@@ -110,46 +134,70 @@ def _dense(config: ConfigDict) -> ConfigDict:
     return vary(config, optimizer__learning_rate=config.study.dense_rate)
 
 
-def _retrained(
-    runner: StudyRunner, config: ConfigDict, rates: Mapping[Arm, float]
-) -> dict[Arm, dict[str, NDArray]]:
+def _retrained(runner: StudyRunner, config: ConfigDict, rates: Mapping[Arm, float]) -> Found:
     """Results of every arm's networks, by replicate."""
-    study, name = config.study, PROTOCOL.claim
-    cell = _dense(config)
+    name, cell = PROTOCOL.claim, _dense(config)
     runner.ladders(name, {"dense": cell})
     origins, task = runner.origins(name, cell), runner.task(cell)
-    dense = sorted(runner.networks(name, cell, ("dense",)), key=lambda one: one.replicate)
-    points = {START: [one.params for one in origins], END: [one.params for one in dense]}
-    make = {name: mask_maker(task, config, name) for name in study.criteria}
-    found: dict[Arm, dict[str, NDArray]] = {}
-    for when, times in ((START, 2), (END, 1)):
-        mine = [arm for arm in rates if arm.when == when]
-        starts = [
-            start
-            for arm in mine
-            for start in _starts(origins, make[arm.criterion](points[when]), rates[arm])
-        ]
+    dense = runner.networks(name, cell, "dense")
+    points = {BEFORE: [one.params for one in origins], AFTER: [one.params for one in dense]}
+    found: Found = {}
+    for when, times in ((BEFORE, 2), (AFTER, 1)):
+        starts = {
+            arm: [
+                start._replace(hyper={"learning_rate": rate})
+                for start in masked_starts(task, config, arm.criterion, origins, points[when])
+            ]
+            for arm, rate in rates.items()
+            if arm.when == when
+        }
         longer = vary(config, train__steps=times * config.experiment.train.steps)
-        results = runner.retrain(name, longer, starts)["results"]
-        for i, arm in enumerate(mine):
-            rows = slice(i * len(origins), (i + 1) * len(origins))
-            found[arm] = {metric: np.asarray(values)[rows] for metric, values in results.items()}
+        trained = runner.retrain_arms(name, longer, starts)
+        found |= {arm: one.results for arm, one in trained.items()}
     return found
 
 
-def _starts(origins: Sequence[Start], chosen: Mapping[str, NDArray], rate: float) -> list[Start]:
-    """The replicates' first weights under their masks."""
-    return [
-        one._replace(
-            mask={name: leaf[i] for name, leaf in chosen.items()}, hyper={"learning_rate": rate}
-        )
-        for i, one in enumerate(origins)
-    ]
+def masked_starts(
+    task: Task,
+    config: ConfigDict,
+    criterion: str,
+    origins: Sequence[Start],
+    points: Sequence[Mapping[str, NDArray]],
+) -> list[Start]:
+    """The replicates' first weights under masks of one shot; SynFlow's are made in rounds.
+
+    The criterion sees the weights of `points`, and the first examples of the replicate's share of
+    the training data, or of all.
+    """
+    share = config.experiment.train.share
+    rows = share * np.arange(len(origins))[:, None] + np.arange(config.study.examples)
+    return one_shot_starts(
+        task,
+        origins,
+        _pruner(task, config, criterion),
+        build.seeds(config.experiment).root,
+        scored=points,
+        rows=[rows],
+    )
+
+
+def _pruner(task: Task, config: ConfigDict, name: str) -> Pruner:
+    study, like = config.study, task.shapes[0]
+    prunable = masks.prunable_leaves(like)
+    scope = scopes.layerwise() if name == "random" else scopes.globally()
+    criterion = scoring.criterion(name, task, module(config.experiment), None)
+    pruner = prune(criterion, scope)
+    if name != "synflow":
+        return at_count(pruner, scope.counts(like, study.density, prunable=prunable))
+    schedule = schedules.exponential(study.rounds, study.density)
+    levels = range(1, study.rounds + 1)
+    counts = [scope.counts(like, schedule(level), prunable=prunable) for level in levels]
+    return iterate(pruner, trees.stack(counts))
 
 
 def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
     """Steps of all networks, the dense ones included, the pilot's not."""
-    trainings = 1 + sum(2 if arm.when == START else 1 for arm in every)
+    trainings = 1 + sum(2 if arm.when == BEFORE else 1 for arm in every)
     return trainings * config.experiment.train.steps * config.experiment.replicates
 
 
@@ -158,20 +206,15 @@ def _flops(runner: StudyRunner, config: ConfigDict, every: Sequence[Arm]) -> dic
     found = runner.ladders(PROTOCOL.claim, {"dense": _dense(config)})
     dense = found.flops("dense")["dense"]
     sparse = config.study.density * dense
-    return {
-        f"{arm.criterion} {arm.when}": 2 * sparse if arm.when == START else dense + sparse
-        for arm in every
-    }
+    return {str(arm): 2 * sparse if arm.when == BEFORE else dense + sparse for arm in every}
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """Least squares on eight of 40 features: the true ones, or two draws at random."""
-    del runner
-    seeds = range(config.study.control_seeds)
 
     def errors(which: str, offset: int) -> NDArray[np.float64]:
-        rngs = (np.random.default_rng([offset, i]) for i in seeds)
-        return np.array([least_squares_errors(rng, which)[1] for rng in rngs])
+        seeds = [[offset, i] for i in range(config.study.control_seeds)]
+        return draws(lambda rng: least_squares_errors(rng, which)[1], seeds)
 
     true, random, again = errors("oracle", 951), errors("random", 952), errors("random", 953)
     worse = Primary("test error, random − true support", random - true, 1.0, "σ²")
@@ -182,17 +225,14 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[tidy.Row]) -> Figure:
     """Test accuracy of every criterion, at initialisation and after training, on one scale."""
-    figure = tidy.by_arm(rows, (START, END), "Test accuracy (%)")
+    figure = tidy.by_arm(rows, (BEFORE, AFTER), "Test accuracy (%)")
     first, second = figure.axes
     first.sharex(second)
-    first.set_xlim(*_together(first.get_xlim(), second.get_xlim()))
+    ends = np.array([first.get_xlim(), second.get_xlim()])
+    first.set_xlim(ends.min(), ends.max())
     return figure
 
 
-def _together(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    return min(one[0], other[0]), max(one[1], other[1])
-
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, configs.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

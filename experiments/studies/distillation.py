@@ -1,33 +1,31 @@
-"""Students of dense networks: what the teachers say, and networks that train with it."""
+"""Students of dense networks: the teachers' answers, and networks that train with them."""
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax.lottery import Task
+from lth_jax.lottery import Start
 from lth_jax.measures import distillation
-from lth_jax.population import augment, losses
-from lth_jax.population.segment import Member
+from lth_jax.measures.optima import best_setting
+from lth_jax.population.teachers import with_own_teachers
 from lth_jax.types import DENSE, TICKET
 
 RATE = "optimizer__learning_rate"
 STUDENTS = (DENSE, TICKET)
-ANSWERS, AMISS = 0, 1  # what is said of the examples: as the teacher says, or wrong classes mixed
+ANSWERS, AMISS = 0, 1  # the teacher's answers, or the same with wrong classes mixed
 LESSON = ("distillation", "temperature", "learning_rate")
 Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
 """By arm: where its networks start, and what each one's numbers are."""
+Results = dict[str, dict[str, NDArray[np.float32]]]
+"""By arm and metric, one value per start."""
 
 
 def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> NDArray[np.float32]:
-    """What the dense networks of a cell say of their own examples, and the same shuffled.
+    """The logits of a cell's dense networks on their own examples, and the same shuffled.
 
     Args:
       runner: where they were trained.
@@ -38,51 +36,27 @@ def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> 
     Returns:
       `(2, replicates · n, classes)`, for the n examples that each replicate sees.
     """
-    dense = sorted(runner.networks(name, teachers, (DENSE,)), key=lambda one: one.replicate)
-    said = runner.own_logits(teachers, [one for one in dense if one.level == 0])
-    said = said.reshape(-1, said.shape[-1])
-    labels = np.resize(runner.dataset(teachers).train.y, len(said))  # again and again if shared
-    amiss = distillation.shuffled_answers(np.random.default_rng(seed), said, labels)
-    return np.stack([said, amiss]).astype(np.float32)
-
-
-def school(task: Task, answers: NDArray[np.float32]) -> Task:
-    """Trains with what teachers say, each network by the numbers in its `hyper`."""
-
-    def choose(said: jax.Array, member: Member) -> jax.Array:
-        return said[member.hyper["lesson"].astype(jnp.int32)][None]
-
-    teach = augment.taught(jnp.asarray(answers), choose)
-    apart = (
-        0 if task.trainer.examples_per_replicate else len(task.data.train.y)
-    )  # teachers of the same examples
-
-    def by_own_teacher(key: Any, batch: Any, rows: Any, member: Member) -> Any:
-        return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
-
-    steps = (augment.soft_targets(answers.shape[-1]), augment.smooth, by_own_teacher)
-    trainer = task.trainer._replace(
-        transform_batch=augment.shows(*steps), objective=losses.distillation
-    )
-    return task.replace(trainer=trainer)
+    logits = runner.own_logits(teachers, runner.networks(name, teachers, DENSE))
+    logits = logits.reshape(-1, logits.shape[-1])
+    labels = np.resize(runner.dataset(teachers).train.y, len(logits))  # again and again if shared
+    amiss = distillation.shuffled_answers(np.random.default_rng(seed), logits, labels)
+    return np.stack([logits, amiss]).astype(np.float32)
 
 
 def taught(
     runner: StudyRunner, name: str, config: ConfigDict, answers: NDArray[np.float32], arms: Arms
-) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Trains the starts of all arms together; results by arm and metric, one per start."""
-    task = school(runner.task(config), answers)
-    starts = [
-        start._replace(hyper={"distillation": 0.0, "lesson": ANSWERS, **numbers})
-        for group, each in arms.values()
-        for start, numbers in zip(group, each, strict=True)
-    ]
-    results = runner.retrain(name, config, starts, task=task)["results"]
-    ends = np.cumsum([len(group) for group, _ in arms.values()])[:-1]
-    split = {metric: np.split(values, ends) for metric, values in results.items()}
-    return {
-        arm: {metric: parts[i] for metric, parts in split.items()} for i, arm in enumerate(arms)
+) -> Results:
+    """Trains the starts of all arms together; results by arm and metric."""
+    starts = {
+        arm: [
+            start._replace(hyper={"distillation": 0.0, "lesson": ANSWERS, **numbers})
+            for start, numbers in zip(group, each, strict=True)
+        ]
+        for arm, (group, each) in arms.items()
     }
+    task = with_own_teachers(runner.task(config), answers)
+    trained = runner.retrain_arms(name, config, starts, task=task)
+    return {arm: one.results for arm, one in trained.items()}
 
 
 def chosen_lessons(
@@ -109,18 +83,19 @@ def chosen_lessons(
     }
     found = taught(runner, name, ladder, answers, arms)
 
-    def loss(arm: str, i: int) -> float:
-        mean = float(np.mean(found[f"{arm} {i}"]["validation_loss_best"]))
-        return mean if np.isfinite(mean) else np.inf
+    def best(arm: str) -> int:
+        losses = {i: found[f"{arm} {i}"]["validation_loss_best"] for i in range(len(grid))}
+        return best_setting(losses)
 
-    return {arm: grid[min(range(len(grid)), key=lambda i: loss(arm, i))] for arm in STUDENTS}
+    return {arm: grid[best(arm)] for arm in STUDENTS}
 
 
 def matched(
     runner: StudyRunner, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
 ) -> float:
     """How much smoothing makes labels as soft as a start's lesson is."""
-    labels = runner.dataset(config).train.y[runner.own_rows(config, one.replicate)]
-    said = answers[one.replicate * len(labels) :][: len(labels)]
-    entropy = distillation.mixed_entropy(said, labels, weight)
+    rows = runner.task(config).own_rows(one.replicate)
+    labels = runner.dataset(config).train.y[rows]
+    logits = answers[one.replicate * len(labels) :][: len(labels)]
+    entropy = distillation.mixed_entropy(logits, labels, weight)
     return distillation.matching_smoothing(entropy, answers.shape[-1])

@@ -1,23 +1,20 @@
 """The lottery ticket hypothesis itself, with instability and late rewinding beside it."""
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
-import jax
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.configs.studies import common, original
-from experiments.studies.protocol import STUDIES, Control, Evidence, Primary, Protocol, Row, Study
-from experiments.studies.starts import Start
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_beside, vary
-from lth_jax import landscape, trees
-from lth_jax.keys import derive
+from lth_jax.lottery.stability import error_barriers
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.generalization import refitted_errors
 from lth_jax.measures.sign_lottery import sign_lottery
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
-from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -42,95 +39,100 @@ PROTOCOL = Protocol(
     "(`mnist1d_authors.py`). Large networks need rewinding to an early step (Frankle et al., "
     "2020).",
 )
-RATE = "optimizer__learning_rate"
+RATE, TEST = "optimizer__learning_rate", "test_accuracy_final"
 LADDER, BESIDE = PROTOCOL.arms[:5], PROTOCOL.arms[5:]
+LATE = "rewound late"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """4,000 examples, 400 steps, density .22."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=48)
+    experiment = config.experiment
+    experiment.model.options.features = (64, 64, 10)
+    experiment.train.update(steps=400, eval_every=50)
+    experiment.prune.levels = 3
+    experiment.controls = ("reinit", "shuffle", "random")
+    experiment.control_levels = (3,)
+    config.study = common.numbers(
+        delta=1.0,  # points of test accuracy over each control
+        margin=1.0,  # points that may be lost against the dense network
+        small=(22, 22, 10),  # dense, with as many weights as a ticket
+        rates=(3e-3, 1e-2, 3e-2),
+        pilot_seeds=4,
+        late=50,  # the step of the other rewinding
+        children=8,  # seeds whose stability is measured
+        points=5,  # on the line between two children
+        control_seeds=64,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.update(small=(71, 22, 10), children=32, points=30, late=1000)
+    return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tuned ladders with all controls, late rewinding, and the lines between children."""
     study, name = config.study, PROTOCOL.claim
-    pilot = common.pilot(config, study.pilot_seeds)
-    tuned = runner.tuned(name, config, pilot, study.rates, LADDER)
+    tuned = runner.tuned(name, config, LADDER)
     beside = runner.ladders(name, dense_beside(config, study.small, tuned.rates["dense"]))
     at_rate = vary(config, **{RATE: tuned.rates["ticket"]})
     rewound = vary(at_rate, rewind__step=study.late, controls=())
     late = runner.ladders(name, {"late": rewound})
-    accuracy = {arm: 100 * tuned.of(arm, "test_accuracy_final") for arm in LADDER}
-    accuracy |= {arm: 100 * beside.of(arm, "dense", "test_accuracy_final") for arm in BESIDE}
-    accuracy["rewound late"] = 100 * late.of("late", "ticket", "test_accuracy_final")
+    accuracy = {arm: 100 * tuned.of(arm, TEST) for arm in LADDER}
+    accuracy |= {arm: 100 * beside.of(arm, "dense", TEST) for arm in BESIDE}
+    accuracy[LATE] = 100 * late.of("late", "ticket", TEST)
     barriers = {arm: _barriers(runner, at_rate, arm) for arm in ("dense", "ticket")}
-    sooner = tuned.of("dense", "early_stop_step") - tuned.of("ticket", "early_stop_step")
-    ahead = {arm: accuracy["ticket"] - values for arm, values in accuracy.items()}
-    stopped = [100 * tuned.of(a, "test_accuracy_early_stop") for a in ("ticket", "dense")]
+    stopped = {a: 100 * tuned.of(a, "test_accuracy_early_stop") for a in ("ticket", "dense")}
+    steps = {arm: tuned.of(arm, "early_stop_step") for arm in ("ticket", "dense")}
     children = 2 * 2 * study.children * config.experiment.train.steps
+    ahead = Contrasts(accuracy, "points", study.delta)
     return Evidence(
         primaries=[
-            _points(f"ticket − dense + {study.margin:g}", ahead["dense"] + study.margin, 0.0),
-            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in LADDER[2:]),
+            ahead("ticket", "dense", margin=study.margin),
+            *(ahead("ticket", arm) for arm in LADDER[2:]),
         ],
-        rows=[
-            {"arm": arm, "replicate": i, "metric": "test accuracy", "value": value}
-            for arm, values in accuracy.items()
-            for i, value in enumerate(values.tolist())
-        ],
+        rows=arm_rows("test accuracy", accuracy),
         secondary=[
-            _points("ticket − dense", ahead["dense"], study.margin),
-            *(_points(f"ticket − {arm}", ahead[arm], study.delta) for arm in BESIDE),
-            _points("ticket − dense, both stopped early", stopped[0] - stopped[1], 1.0),
-            Primary("early stop, dense − ticket", sooner, 50.0, "steps"),
-            _points(f"rewound to step {study.late} − to 0", -ahead["rewound late"], 1.0),
-            *(_points(f"barrier between children of {a}", b, 2.0) for a, b in barriers.items()),
+            ahead("ticket", "dense", study.margin),
+            *(ahead("ticket", arm) for arm in BESIDE),
+            Contrasts(stopped, "points")(
+                "ticket", "dense", name="ticket − dense, both stopped early"
+            ),
+            Contrasts(steps, "steps", 50.0, "early stop, ")("dense", "ticket"),
+            ahead(LATE, "ticket", 1.0, name=f"rewound to step {study.late} − to 0"),
+            *(
+                Primary(f"barrier between children of {a}", b, 2.0, "points")
+                for a, b in barriers.items()
+            ),
         ],
-        gate=ahead["shuffle"],
+        gate=accuracy["ticket"] - accuracy["shuffle"],
         member_steps=sum(run.member_steps for run in (tuned, beside, late)) + children,
         flops=tuned.flops() | {arm: beside.flops(arm)["dense"] for arm in BESIDE},
         notes=(tuned.described(),),
     )
 
 
-def _points(name: str, values: Any, delta: float) -> Primary:
-    return Primary(name, values, delta, "points")
-
-
 def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.float64]:
     """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
     study, task = config.study, runner.task(config)
     starts = runner.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
-
-    def child(start: Start, order: int) -> Start:
-        return start._replace(
-            data_key=derive(runner.seeds(config).root, start.replicate, "child", order)
-        )
-
-    families = [child(start, order) for start in starts for order in (0, 1)]
-    trained = runner.retrain(PROTOCOL.claim, config, families)["params"]
-    like, state = task.shapes
-    paired = {leaf: value.reshape(-1, 2, *value.shape[1:]) for leaf, value in trained.items()}
-    pairs, alphas = trees.from_named(paired, like), np.linspace(0, 1, study.points)
-
-    def error(params: Any) -> jax.Array:
-        return 1 - evaluate(task.trainer, params, state, task.data.test)["accuracy"]
-
-    @jax.jit
-    def errors(pair: Any) -> Any:
-        return landscape.along_line(error, trees.index(pair, 0), trees.index(pair, 1), alphas)
-
-    lines = [errors(trees.index(pairs, i)) for i in range(len(starts))]
-    return 100 * landscape.barrier(np.stack(lines))
+    root = runner.seeds(config).root
+    families = [start.reordered(root, order) for start in starts for order in (0, 1)]
+    trained = runner.retrain(PROTOCOL.claim, config, families)
+    return 100 * error_barriers(task, trained.params, trained.state, study.points)
 
 
-def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
+def controls(config: ConfigDict) -> list[Control]:
     """A lottery of signs, which only one unit in four can win, and least squares, which all win.
 
     Of 16 units that learn relu(x) the ticket keeps one with the right signs, while a redrawn or
     another unit has them one time in four. Least squares has one solution on each support: the
     ticket beats a shuffled mask, and where it starts cannot matter.
     """
-    del runner
     seeds = config.study.control_seeds
     signs = sign_lottery(np.random.default_rng(1500), seeds)
-    drawn = [_least_squares(np.random.default_rng(1501 + i)) for i in range(seeds)]
-    dense, ticket, shuffle = np.array(drawn).T
+    dense, ticket, shuffle = draws(refitted_errors, range(1501, 1501 + seeds)).T
 
     def parts(dense: Any, ticket: Any, reinit: Any, shuffle: Any) -> list[Primary]:
         return [
@@ -145,24 +147,6 @@ def controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     ]
 
 
-def _least_squares(rng: np.random.Generator) -> list[float]:
-    """Test errors of all 40 features, of the 8 largest weights' refitted, and of 8 at random."""
-    x, w = rng.normal(size=(200, 40)), np.where(np.arange(40) < 8, 1.0, 0.0)
-    y = x @ w + rng.normal(size=200)
+draw = functools.partial(tidy.by_arm, metrics=("test accuracy",), label="Test accuracy (%)")
 
-    def fitted(chosen: Any) -> NDArray[np.float64]:
-        weights = np.zeros(40)
-        weights[chosen] = np.linalg.lstsq(x[:, chosen], y, rcond=None)[0]
-        return weights
-
-    dense = fitted(np.arange(40))
-    ticket, shuffle = fitted(np.argsort(-np.abs(dense))[:8]), fitted(rng.permutation(40)[:8])
-    return [1 + float(np.sum((one - w) ** 2)) for one in (dense, ticket, shuffle)]
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """Test accuracy of every arm."""
-    return tidy.by_arm(rows, ("test accuracy",), "Test accuracy (%)")
-
-
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, original.get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -5,10 +5,9 @@ ask for the same networks share them.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,19 +16,30 @@ from numpy.typing import NDArray
 
 from experiments import build, checks, teachers
 from experiments.flags import UserError
-from experiments.studies.results import LAST, Cost, Results, Tuned
-from experiments.studies.starts import Start, fingerprint, train_starts
+from experiments.studies import common
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
-from lth_jax import keys, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Stored, read_stored, rewound
-from lth_jax.lottery import Programs, Seeds, Task, circumstances, training_program
-from lth_jax.population import Plan, cheapest, chunks, narrowed, read_plan
+from lth_jax import trees
+from lth_jax.coding.stored import Stored, read_stored
+from lth_jax.lottery import (
+    Retrained,
+    Seeds,
+    Start,
+    Task,
+    circumstances,
+    retrain,
+    starts_of,
+)
+from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.report.cells import LAST, Cost, Results, Tuned
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
-from lth_jax.types import DENSE, TICKET
+from lth_jax.types import DENSE
+
+Arm = TypeVar("Arm")
+Place = TypeVar("Place", str, tuple[str, int])
 
 
 def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
@@ -68,17 +78,6 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
         "small": vary(dense, model__options__features=tuple(small)),
         "dense+": vary(dense, train__steps=longer),
     }
-
-
-def program(task: Task, numbers: Iterable[str] = ()) -> str:
-    """The fingerprint of how networks begin, train and are evaluated.
-
-    Args:
-      task: what they train with.
-      numbers: the names of further scalars, which the task does not have.
-    """
-    names = sorted({*task.hyper, *numbers})
-    return training_program(task.trainer, task.data, names, keys.from_seed(0))
 
 
 class StudyRunner:
@@ -125,24 +124,46 @@ class StudyRunner:
         costs = {cell: self._cost(config) for cell, config in cells.items()}
         return Results(read_sweep(self.store, sweep.path).rows, costs)
 
-    def tuned(
+    def tune(
         self,
         name: str,
         config: ConfigDict,
-        pilot: ConfigDict,
-        rates: Sequence[float],
-        arms: Sequence[str],
-    ) -> Tuned:
-        """The ladders of a config, each arm at the learning rate that validation likes best.
+        places: Sequence[Place],
+        *,
+        pilot: ConfigDict | None = None,
+        rates: Sequence[float] = (),
+    ) -> dict[Place, float]:
+        """The learning rate with the best validation loss on pilot seeds, place by place.
 
         Args:
           name: of the study.
-          config: the experiment.
-          pilot: the same on seeds and data that are used for nothing else.
-          rates: candidates.
-          arms: `"dense"`, `"ticket"` and controls that the ladder has.
+          config: the experiment; its `study` has `rates` and `pilot_seeds`.
+          places: arms (`"dense"`, `"ticket"`, controls) at the last level, or `(arm, level)`.
+          pilot: with seeds and data that are used for nothing else; `common.pilot` by default.
+          rates: candidates, in place of those of the study.
+
+        Raises:
+          UserError: if every rate diverged.
         """
-        chosen = self.tune(name, pilot, rates, arms)
+        pilot = pilot or common.pilot(config, config.study.pilot_seeds)
+        named = {f"{rate:g}": rate for rate in rates or config.study.rates}
+        cells = {cell: vary(pilot, optimizer__learning_rate=r) for cell, r in named.items()}
+        found = self.ladders(f"{name}-pilot", cells, pilot=True)
+
+        def best(place: Place) -> float:
+            arm, level = (place, LAST) if isinstance(place, str) else place
+            try:
+                return named[found.best_cell(arm, level)]
+            except ValueError:
+                raise UserError(
+                    f"every learning rate of {name}'s pilot diverged for '{arm}'."
+                ) from None
+
+        return {place: best(place) for place in places}
+
+    def tuned(self, name: str, config: ConfigDict, arms: Sequence[str], **tuning: Any) -> Tuned:
+        """The ladders of a config, each arm at the learning rate that `tune` chooses."""
+        chosen = self.tune(name, config, arms, **tuning)
         cells = {
             f"{rate:g}": vary(config, optimizer__learning_rate=rate)
             for rate in sorted(set(chosen.values()))
@@ -150,93 +171,59 @@ class StudyRunner:
         return Tuned(chosen, self.ladders(name, cells))
 
     def networks(
-        self, name: str, config: ConfigDict, arms: tuple[str, ...] = (DENSE, TICKET)
+        self, name: str, config: ConfigDict, arm: str, level: int | None = None
     ) -> list[Stored]:
-        """The trained networks of a cell that `ladders` trained: level by level, seed by seed."""
-        return list(read_stored(self.store, self._run(name, config), arms))
+        """The trained networks of an arm of a cell that `ladders` trained, by level and replicate.
+
+        Args:
+          name: of the study.
+          config: of the cell.
+          arm: which.
+          level: of the ladder, `LAST` for its last; all by default.
+        """
+        found = read_stored(self.store, self._run(name, config), (arm,))
+        networks = sorted(found, key=lambda one: (one.level, one.replicate))
+        wanted = max(one.level for one in networks) if level == LAST else level
+        return [one for one in networks if wanted in (None, one.level)]
 
     def logits(
-        self, name: str, config: ConfigDict, networks: Sequence[Stored], x: NDArray
+        self, name: str, config: ConfigDict, networks: Sequence[Any], x: NDArray
     ) -> NDArray[np.float32]:
-        """What stored networks of a config answer: `(networks, n, classes)`.
+        """The logits of networks of a config: `(networks, n, classes)`.
 
         Args:
           name: of the study.
           config: what they are networks of.
-          networks: from `networks`.
+          networks: with `params` and `state`, leaves by name.
           x: inputs.
         """
         return teachers.ask(build.model(config.experiment), networks, x, name)
 
-    def origins(self, name: str, config: ConfigDict) -> list[Start]:
-        """Where the replicates of a cell that `ladders` trained began, unpruned: to be changed.
-
-        Retrained as they are they give the dense networks again.
-        """
-        info, root = self.info(name, config), keys.from_seed(config.experiment.seed)
-
-        def origin(one: Stored) -> Start:
-            params, state = rewound(self.store, info, one)
-            key = keys.derive(root, one.replicate, "data")
-            return Start(params, one.mask, state, key, replicate=one.replicate)
-
-        dense = self.networks(name, config, (DENSE,))
-        return [origin(one) for one in sorted(dense, key=lambda one: one.replicate)]
-
     def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
-        """What each network says of what its replicate sees: `(networks, n, classes)`."""
-        network, x = build.model(config.experiment), self.dataset(config).train.x
-        like = jax.eval_shape(network.init, jax.random.key(0), x[:1])
+        """The logits of each network on what its replicate sees: `(networks, n, classes)`."""
+        task = self.task(config)
+        x, model = task.data.train.x, task.trainer.model
 
         @jax.jit
         def answers(point: Any, seen: Any) -> jax.Array:
-            return network.apply(*point, seen, train=False)[0]
+            return model.apply(*point, seen, train=False)[0]
 
-        def asked(one: Stored) -> jax.Array:
-            point = tuple(map(trees.from_named, (one.params, one.state), like))
-            return answers(point, x[self.own_rows(config, one.replicate)])
+        def own(one: Stored) -> jax.Array:
+            point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
+            return answers(point, x[task.own_rows(one.replicate)])
 
-        return np.stack([np.asarray(asked(one)) for one in networks])
+        return np.stack([np.asarray(own(one)) for one in networks])
 
-    def own_rows(self, config: ConfigDict, replicate: int) -> slice:
-        """Which training examples a replicate sees: its share, or all."""
-        share = config.experiment.train.share
-        first = replicate * share
-        return slice(first, first + (share or len(self.dataset(config).train.y)))
+    def origins(self, name: str, config: ConfigDict) -> list[Start]:
+        """Where the replicates of a cell that `ladders` trained began, unpruned."""
+        return self.starts(name, config, (DENSE,), level=0)[DENSE]
 
     def starts(
         self, name: str, config: ConfigDict, arms: Sequence[str], level: int = LAST
     ) -> dict[str, list[Start]]:
-        """Where a ladder's networks began: the rewound dense network under each arm's mask.
-
-        All arms of a replicate see its examples in the same order, that of the ticket.
-
-        Args:
-          name: of the study.
-          config: of a cell that `ladders` trained, rewound to weights of the dense networks.
-          arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
-          level: of the ladder; the last by default.
-        """
-        root, info = keys.from_seed(config.experiment.seed), self.info(name, config)
-        last = config.experiment.prune.levels if level == LAST else level
-        networks = sorted(self.networks(name, config, (DENSE, *arms)), key=lambda n: n.replicate)
-        origin = {n.replicate: rewound(self.store, info, n) for n in networks if n.arm == DENSE}
-
-        def start(one: Stored) -> Start:
-            params, state = origin[one.replicate]
-            params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
-            key = keys.derive(root, one.replicate, "data", last)
-            return Start(params, one.mask, state, key, replicate=one.replicate)
-
-        def of(arm: str) -> list[Start]:
-            at = 0 if arm == DENSE else last
-            return [start(n) for n in networks if (n.arm, n.level) == (arm, at)]
-
-        return {arm: of(arm) for arm in arms}
-
-    def info(self, name: str, config: ConfigDict) -> stores.RunInfo:
-        """The run of a cell."""
-        return stores.find_run(self.machine.workdir, str(self._run(name, config)))
+        """`lottery.starts_of` a cell that `ladders` trained, at the last level by default."""
+        at = config.experiment.prune.levels if level == LAST else level
+        return starts_of(self.store, self._run(name, config), self.seeds(config), arms, at)
 
     def dataset(self, config: ConfigDict) -> datasets.Dataset:
         """The data of a config, loaded once."""
@@ -256,45 +243,41 @@ class StudyRunner:
         return build.task(config.experiment, self.dataset(config))
 
     def retrain(
+        self, name: str, config: ConfigDict, starts: Sequence[Start], *, task: Task | None = None
+    ) -> Retrained:
+        """`lottery.retrain`, by the plan that was measured for the ladders of the study.
+
+        Args:
+          name: of the study, which trained ladders of such networks.
+          config: network, data and training.
+          starts: where each begins.
+          task: in place of the config's, for example with another objective.
+        """
+        return retrain(
+            task or self.task(config),
+            starts,
+            plan=self._plan(name, config, len(starts)),
+            store=self.store,
+            data=self.dataset(config).fingerprint,
+            save_seconds=self.machine.save_seconds,
+        )
+
+    def retrain_arms(
         self,
         name: str,
         config: ConfigDict,
-        starts: Sequence[Start],
+        arms: Mapping[Arm, Sequence[Start]],
         *,
         task: Task | None = None,
-    ) -> dict[str, Any]:
-        """Trains networks from points and masks of one's own making, as one population.
-
-        Args:
-          name: of the study, which trained ladders of such networks: what was measured then says
-            how these are trained the fastest.
-          config: network, data and training.
-          starts: where each begins.
-          task: trains otherwise than the config says, with an objective of one's own, say.
-
-        Returns:
-          `{"results": {metric: [n]}, "params": {leaf: [n, …]}, "state": …}`, host arrays.
-        """
-        task, plan = task or self.task(config), self._plan(name, config, len(starts))
-        names = {name for start in starts for name in start.hyper}
-        common = {
-            "kind": "retrained",
-            "numbers": dict(task.hyper),
-            "program": program(task, names),
-            "data": self.dataset(config).fingerprint,
-            "steps": config.experiment.train.steps,
-            "plan": plan._asdict(),
+    ) -> dict[Arm, Retrained]:
+        """`retrain` for the starts of several arms together; the networks by arm."""
+        starts = [start for group in arms.values() for start in group]
+        found = self.retrain(name, config, starts, task=task)
+        ends = np.cumsum([len(group) for group in arms.values()])
+        return {
+            arm: found.at(slice(end - len(group), end))
+            for (arm, group), end in zip(arms.items(), ends, strict=True)
         }
-        programs = Programs(task.trainer)
-        found = []
-        for rows in chunks(len(starts), plan.chunk):
-            chunk = [starts[row] for row in dict.fromkeys(rows.tolist())]
-            what = common | {"starts": [fingerprint(start) for start in chunk]}
-            train = partial(train_starts, task, programs, plan, chunk, self.machine.save_seconds)
-            found.append(self.node(what, train).arrays)
-        parts = [{"results": one["results"], **one["end"]} for one in found]
-        wanted = [{k: part[k] for k in ("results", "params", "state")} for part in parts]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *wanted)
 
     def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
         """Anything else worth keeping: computed once, read ever after.
@@ -309,42 +292,6 @@ class StudyRunner:
         key = stores.content_key(whole)
         return self.store.node(key, compute)
 
-    def tune(
-        self,
-        name: str,
-        config: ConfigDict,
-        rates: Sequence[float],
-        arms: Sequence[str],
-        *,
-        metric: str = "validation_loss_best",
-        level: int = LAST,
-    ) -> dict[str, float]:
-        """The learning rate of each arm that has the best validation, on pilot seeds.
-
-        Args:
-          name: of the study.
-          config: with pilot seeds, which the study must not use again.
-          rates: candidates.
-          arms: `"dense"`, `"ticket"`, controls.
-          metric: `validation_loss_best` (smaller is better) or `validation_accuracy_final`.
-          level: of the ladder.
-        """
-        cells = {f"{rate:g}": vary(config, optimizer__learning_rate=rate) for rate in rates}
-        found = self.ladders(f"{name}-pilot", cells, pilot=True)
-        sign = -1.0 if "accuracy" in metric else 1.0
-
-        def score(arm: str, rate: float) -> float:
-            return float(np.mean(sign * found.of(f"{rate:g}", arm, metric, level)))
-
-        def best(arm: str) -> float:
-            scores = {rate: score(arm, rate) for rate in rates}
-            finite = {rate: value for rate, value in scores.items() if np.isfinite(value)}
-            if not finite:
-                raise UserError(f"every learning rate of {name}'s pilot diverged for '{arm}'.")
-            return min(finite, key=lambda rate: finite[rate])
-
-        return {arm: best(arm) for arm in arms}
-
     def _named(self, name: str, config: ConfigDict) -> ConfigDict:
         named = copy.deepcopy(config)
         named.experiment.name = name
@@ -352,13 +299,12 @@ class StudyRunner:
         return named
 
     def _cost(self, config: ConfigDict) -> Cost:
-        experiment = config.experiment
         example = jax.tree.map(lambda leaf: leaf[:1], self.dataset(config).train.x)
-        params, _ = jax.eval_shape(build.model(experiment).init, jax.random.key(0), example)
-        prunable = jax.tree.leaves(prunable_leaves(params))
-        sizes = [leaf.size for leaf in jax.tree.leaves(params)]
-        weights = sum(size for size, may in zip(sizes, prunable, strict=True) if may)
-        return Cost(experiment.train.steps, experiment.train.batch_size, weights)
+        init = build.model(config.experiment).init
+        params, _ = jax.eval_shape(init, jax.random.key(0), example)
+        sizes = jax.tree.map(lambda leaf, may: may * leaf.size, params, prunable_leaves(params))
+        train = config.experiment.train
+        return Cost(train.steps, train.batch_size, sum(jax.tree.leaves(sizes)))
 
     def _key(self, name: str, config: ConfigDict) -> str:
         return stores.content_key(self._named(name, config).experiment.to_dict())

@@ -25,6 +25,7 @@ from lth_jax.lottery.member_table import (
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result, StoredTicket
+from lth_jax.lottery.retraining import Retrained, retrain
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.run import run
 from lth_jax.lottery.spec import (
@@ -37,6 +38,7 @@ from lth_jax.lottery.spec import (
     level_sizes,
 )
 from lth_jax.lottery.specs import Spec, imp, make_ladder, one_shot, sparse_training
+from lth_jax.lottery.starts import Start, one_shot_starts, starts_of
 from lth_jax.lottery.structure import structure_of
 from lth_jax.lottery.table import Table
 from lth_jax.population.task import Task
@@ -61,10 +63,12 @@ __all__ = [
     "Programs",
     "Progress",
     "Result",
+    "Retrained",
     "Rewind",
     "Seeds",
     "Spec",
     "Splits",
+    "Start",
     "StoredTicket",
     "Table",
     "Task",
@@ -80,9 +84,12 @@ __all__ = [
     "methods_programs",
     "named",
     "one_shot",
+    "one_shot_starts",
+    "retrain",
     "run",
     "run_ladder",
     "sparse_training",
+    "starts_of",
     "structure_of",
     "timeline",
     "training_program",

@@ -5,10 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from lth_jax import trees
+from lth_jax.coding.stored import Named
 from lth_jax.landscape import Operator, extremes, hessian, relative_sharpness
+from lth_jax.lottery.starts import Start
 from lth_jax.population.segment import Member, Trainer
+from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key, Mask, Params
 
 Variables = dict[str, Any]
@@ -116,3 +121,37 @@ def mean_over(loss: Loss, batches: Sequence[Batch]) -> Callable[[Params, Any], j
         return jnp.asarray(sizes, values.dtype) @ values / sum(sizes)
 
     return mean
+
+
+def stability_edges(
+    task: Task,
+    starts: Sequence[Start],
+    points: Sequence[Named],
+    key: Key,
+    *,
+    examples: int,
+) -> NDArray[np.float64]:
+    """The largest stable step of gradient descent, `2 / λmax`, for each network, to a percent.
+
+    λmax is that of the Hessian of the training loss on the network's mask.
+
+    Args:
+      task: of a network without BatchNorm.
+      starts: whose masks, and whose training examples.
+      points: where each network stands, masked; leaves by name, like those of the masks.
+      key: for the start vector of Lanczos.
+      examples: the number of training examples, the first that each network sees.
+
+    Returns:
+      float64 `[networks]`.
+    """
+    loss, like = training_loss(task.trainer, None), task.shapes[0]
+
+    def edge(start: Start, point: Named) -> float:
+        here, mask = (trees.from_named(dict(tree), like) for tree in (point, start.mask))
+        seen = trees.index(task.data.train, task.own_rows(start.replicate))
+        operator = hessian_at(loss, here, {}, mask, first_blocks(seen, examples))
+        ends = extremes(operator, key, smallest=0, tolerance=1e-2, exact_below=0)
+        return float(2 / ends.largest[0])
+
+    return np.array([edge(*both) for both in zip(starts, points, strict=True)])

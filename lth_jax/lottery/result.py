@@ -11,6 +11,7 @@ from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, r
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.identity import training_program
 from lth_jax.lottery.spec import Experiment, Seeds
+from lth_jax.lottery.starts import Start, starts_of
 from lth_jax.lottery.table import Table, rendered
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
@@ -38,7 +39,7 @@ class StoredTicket:
     """
 
     def __init__(self, result: "Result", stored: Stored):
-        self._result, self._stored = result, stored  # a temporary store lives as long as either
+        self._result, self.stored = result, stored  # a temporary store lives as long as either
         like = result.task.shapes[0]
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
@@ -53,7 +54,7 @@ class StoredTicket:
         Raises:
           store.StoreError: of a control, which may start from others.
         """
-        values, _ = rewound(self._result.store, self._result.info, self._stored)
+        values, _ = rewound(self._result.store, self._result.info, self.stored)
         return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
@@ -71,7 +72,7 @@ class StoredTicket:
           precision: how values are stored; exactly by default.
         """
         origin = self._result.store, self._result.info
-        data = encode_stored(*origin, self._stored, values=values, precision=precision)
+        data = encode_stored(*origin, self.stored, values=values, precision=precision)
         files.write(Path(path), data, make_folder=False)
 
     def __repr__(self) -> str:
@@ -247,6 +248,15 @@ class Result:
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
         return [StoredTicket(self, one) for one in by_replicate]
+
+    def starts(self, level: int, *, arm: str = TICKET) -> list[Start]:
+        """Where the networks of an arm began, by replicate: to be changed, and then retrained.
+
+        Args:
+          level: of the ladder; 0 for `arm="dense"`.
+          arm: `"ticket"`, `"dense"`, or a control that keeps the ticket's weights.
+        """
+        return starts_of(self.store, self.path, self.replicate_seeds, (arm,), level)[arm]
 
     def _metric(self, name: str) -> str:
         for ending in ENDINGS:

@@ -12,10 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
-from lth_jax import keys
-from lth_jax.landscape import along_line, renew_state
+from lth_jax import keys, trees
+from lth_jax.coding.stored import Named
+from lth_jax.landscape import along_line, barrier, renew_state
 from lth_jax.population.segment import Member, Trainer, evaluate
+from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots, masked
 from lth_jax.types import Batch, Info, Key, Mask, Params, Splits
@@ -141,3 +145,36 @@ def between_children(
     families = jax.tree.map(lambda leaf: leaf.reshape(-1, children, *leaf.shape[1:]), members)
     found: dict[str, Info] = jax.lax.map(of_start, families)
     return found
+
+
+def error_barriers(task: Task, params: Named, state: Named, points: int) -> NDArray[np.float64]:
+    """The barrier in the test error on the line between two children of each start.
+
+    Args:
+      task: what they trained, classes.
+      params: trained children, `[2 · starts, …]`, those of one start beside each other; leaves by
+        name.
+      state: of the models, likewise; the first child's holds along the line.
+      points: on each line, the ends included.
+
+    Returns:
+      float64 `[starts]`, in [0, 1].
+    """
+    pairs, states = (
+        jax.tree.map(lambda leaf: leaf.reshape(-1, 2, *leaf.shape[1:]), trees.from_named(*both))
+        for both in zip((dict(params), dict(state)), task.shapes, strict=True)
+    )
+    alphas = np.linspace(0, 1, points)
+
+    @jax.jit
+    def errors(pair: Params, state: Any) -> Any:
+        def error(params: Params) -> jax.Array:
+            found = evaluate(task.trainer, params, trees.index(state, 0), task.data.test)
+            wrong: jax.Array = 1 - found["accuracy"]
+            return wrong
+
+        return along_line(error, trees.index(pair, 0), trees.index(pair, 1), alphas)
+
+    n = len(jax.tree.leaves(pairs)[0])
+    lines = [errors(trees.index(pairs, i), trees.index(states, i)) for i in range(n)]
+    return barrier(np.stack(lines))

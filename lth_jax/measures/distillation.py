@@ -1,8 +1,12 @@
 """What a teacher is worth to a sparse student: targets of equal entropy, and exact anchors."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
+
+from lth_jax.measures.generalization import planted_regression
 
 TEACHERS = ("truth", "dense", "stranger")
 
@@ -95,15 +99,7 @@ def expected_student_risk(n: int, k: int, weight: float = 0.0, noise: float = 1.
     return (1 - weight) ** 2 * noise * k / (n - k - 1)
 
 
-def student_risks(
-    rng: np.random.Generator,
-    teacher: str,
-    *,
-    n: int = 60,
-    features: int = 40,
-    matter: int = 8,
-    signal: float = 8.0,
-) -> tuple[float, float]:
+def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[float, float]:
     """One draw of that regression: excess risks of a student of the labels and of a teacher.
 
     Args:
@@ -112,10 +108,7 @@ def student_risks(
         the least-squares fit on all features, of which it learns exactly what the labels say, since
         a projection onto a subspace forgets one onto a larger space; `"stranger"`, the truth about
         other examples.
-      n: training examples.
-      features: all of them, standard normal.
-      matter: those with a weight, which the student has.
-      signal: squared norm of the true weights.
+      **data: of `generalization.planted_regression`; the student has the features that matter.
 
     Raises:
       ValueError: for an unknown `teacher`.
@@ -124,9 +117,8 @@ def student_risks(
     >>> labels > 0.01 and taught < 1e-12
     True
     """
-    x, w = rng.normal(size=(n, features)), np.zeros(features)
-    w[:matter] = np.sqrt(signal / matter)
-    y = x @ w + rng.normal(size=n)
+    x, w, y = planted_regression(rng, **data)
+    matter = int(np.count_nonzero(w))
     answers = {
         "truth": lambda: x @ w,
         "dense": lambda: x @ np.linalg.lstsq(x, y, rcond=None)[0],

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from lth_jax.measures import calibration
+
 Floats = NDArray[np.float64]
 
 
@@ -193,3 +195,45 @@ def _labels(labels: ArrayLike, log_p: Floats) -> NDArray[np.int64]:
     if y.shape != log_p.shape[1:2]:
         raise ValueError(f"`labels` must have shape ({log_p.shape[1]},), got {y.shape}.")
     return y
+
+
+class Scores(NamedTuple):
+    """The scores of an ensemble on test examples.
+
+    Attributes:
+      nll: negative log-likelihood at the temperature that suits held-out examples, in nats.
+      raw: the same as it stands.
+      error: in percent.
+      diversity: what its members' differences take off their Brier scores.
+    """
+
+    nll: float
+    raw: float
+    error: float
+    diversity: float
+
+
+def scores(
+    logits: ArrayLike, labels: ArrayLike, held_out: ArrayLike, held_out_labels: ArrayLike
+) -> Scores:
+    """The scores of the mean of the members' probabilities.
+
+    Args:
+      logits: on test examples, `(members, n, classes)`.
+      labels: `(n,)` integers.
+      held_out: logits on other examples, `(members, m, classes)`, for the temperature.
+      held_out_labels: `(m,)` integers.
+
+    >>> z = np.array([[[4.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.0]]])
+    >>> found = scores(z, [0, 1], z, [0, 1])
+    >>> found.error, found.nll <= found.raw
+    (50.0, True)
+    """
+    log_p, y = mixture(logits), np.asarray(labels)
+    temperature = calibration.fit_temperature(mixture(held_out), held_out_labels)
+    return Scores(
+        calibration.negative_log_likelihood(log_p / temperature, y),
+        calibration.negative_log_likelihood(log_p, y),
+        100 * float(np.mean(log_p.argmax(axis=1) != y)),
+        brier_ambiguity(logits, y).diversity,
+    )

@@ -1,7 +1,7 @@
 """Who bears the errors: confusion per group, and the gaps between groups."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,6 +118,42 @@ def log_odds(share: ArrayLike) -> NDArray[np.float64]:
     [0.0, 1.0986]
     """
     return np.asarray(special.logit(np.asarray(share, np.float64)))
+
+
+class GroupAccuracy(NamedTuple):
+    """The accuracies of networks in two groups, `[networks]` each, in [0, 1].
+
+    Attributes:
+      majority: in group 0.
+      minority: in group 1.
+
+    >>> found = GroupAccuracy.of(np.array([[0, 1, 0]]), np.array([0, 1, 1]), np.array([0, 0, 1]))
+    >>> found.gap.tolist(), found.overall(0.1).tolist()
+    ([100.0], [90.0])
+    """
+
+    majority: NDArray[np.float64]
+    minority: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> Self:
+        """Of predictions `(networks, n)`, with labels and groups (0 or 1) `(n,)`."""
+        right, first = np.asarray(predictions) == np.asarray(labels), np.asarray(groups) == 0
+        return cls(right[:, first].mean(axis=1), right[:, ~first].mean(axis=1))
+
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """Majority minus minority, in points."""
+        return 100 * (self.majority - self.minority)
+
+    @property
+    def odds(self) -> NDArray[np.float64]:
+        """The gap in log-odds."""
+        return log_odds(self.majority) - log_odds(self.minority)
+
+    def overall(self, minority: float) -> NDArray[np.float64]:
+        """Accuracy where the minority has this share of the examples, in points."""
+        return 100 * ((1 - minority) * self.majority + minority * self.minority)
 
 
 def modal(predictions: ArrayLike, *, classes: int) -> NDArray[np.int64]:

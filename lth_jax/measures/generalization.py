@@ -1,6 +1,7 @@
 """Exact anchors for what sparsity does to training and test error."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,24 +35,53 @@ def expected_errors(n: int, k: int, noise: float = 1.0) -> tuple[float, float]:
     return noise * (1 - k / n), noise * (1 + k / (n - k - 1))
 
 
-def least_squares_errors(
+class Regression(NamedTuple):
+    """Data of a linear regression: inputs `(n, features)`, true weights, targets `(n,)`."""
+
+    x: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+    def fitted(self, columns: ArrayLike) -> NDArray[np.float64]:
+        """The least-squares weights on some features, 0 elsewhere."""
+        chosen, weights = np.asarray(columns), np.zeros(len(self.weights))
+        weights[chosen] = np.linalg.lstsq(self.x[:, chosen], self.y, rcond=None)[0]
+        return weights
+
+    def test_error(self, weights: ArrayLike) -> float:
+        """The expected squared error of weights on a new example, `1 + ‖ŵ − w‖²`."""
+        return float(1 + np.sum((np.asarray(weights) - self.weights) ** 2))
+
+
+def planted_regression(
     rng: np.random.Generator,
-    which: str,
     *,
     n: int = 60,
     features: int = 40,
     matter: int = 8,
     signal: float = 8.0,
-) -> tuple[float, float]:
+) -> Regression:
+    """A draw of a regression of which the first features matter.
+
+    Args:
+      rng: source of the data.
+      n: training examples.
+      features: all features, standard normal and independent.
+      matter: how many have a weight.
+      signal: squared norm of the true weights; the noise has variance 1.
+    """
+    x, w = rng.normal(size=(n, features)), np.zeros(features)
+    w[:matter] = np.sqrt(signal / matter)
+    return Regression(x, w, x @ w + rng.normal(size=n))
+
+
+def least_squares_errors(rng: np.random.Generator, which: str, **data: Any) -> tuple[float, float]:
     """One draw of that regression: training error, and test error given the fit.
 
     Args:
       rng: source of the data and, for `"random"`, of the features.
       which: `"dense"`, all features; `"oracle"`, those that matter; `"random"`, as many drawn.
-      n: training examples.
-      features: all features, standard normal and independent.
-      matter: how many have a weight.
-      signal: squared norm of the true weights; the noise has variance 1.
+      **data: of `planted_regression`.
 
     Returns:
       Mean squared training error, and `1 + ‖ŵ − w‖²`, the expected error on a new example.
@@ -63,10 +93,8 @@ def least_squares_errors(
     >>> train < 1.5 and test >= 1
     True
     """
-    x = rng.normal(size=(n, features))
-    w = np.zeros(features)
-    w[:matter] = np.sqrt(signal / matter)
-    y = x @ w + rng.normal(size=n)
+    drawn = planted_regression(rng, **data)
+    features, matter = len(drawn.weights), int(np.count_nonzero(drawn.weights))
     chosen = {
         "dense": np.arange(features),
         "oracle": np.arange(matter),
@@ -74,11 +102,9 @@ def least_squares_errors(
     }
     if which not in chosen:
         raise ValueError(f"`which` is {which!r}; it must be one of {', '.join(chosen)}.")
-    columns = chosen[which]
-    fitted = np.zeros(features)
-    fitted[columns] = np.linalg.lstsq(x[:, columns], y, rcond=None)[0]
-    train = float(np.mean((y - x @ fitted) ** 2))
-    return train, float(1 + np.sum((fitted - w) ** 2))
+    fitted = drawn.fitted(chosen[which])
+    train = float(np.mean((drawn.y - drawn.x @ fitted) ** 2))
+    return train, drawn.test_error(fitted)
 
 
 def nested_errors(n: int, weights: ArrayLike, noise: float = 1.0) -> NDArray[np.float64]:
@@ -139,3 +165,19 @@ def drawn_nested_errors(
         return float(1 + np.sum((fitted - w) ** 2))
 
     return np.array([error(k) for k in sizes])
+
+
+def refitted_errors(rng: np.random.Generator) -> list[float]:
+    """One draw of test errors of least squares: dense, on the largest weights, on random ones.
+
+    Of 40 features 8 have a weight, 1; 200 examples, noise of variance 1. The ticket is refitted on
+    the 8 largest weights of the dense fit. It has one solution, so where it starts cannot matter.
+
+    >>> dense, ticket, shuffle = refitted_errors(np.random.default_rng(0))
+    >>> ticket < dense < shuffle
+    True
+    """
+    drawn = planted_regression(rng, n=200)
+    dense = drawn.fitted(np.arange(40))
+    supports = np.argsort(-np.abs(dense))[:8], rng.permutation(40)[:8]
+    return [drawn.test_error(w) for w in (dense, *map(drawn.fitted, supports))]

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.measures.overlap import member_kappas
+
 
 def mixup_factor(alpha: float) -> float:
     """By how much Mixup shrinks the second moments of centred data: `(α + 1) / (2α + 1)`.
@@ -85,3 +87,35 @@ def _cutmix(rng, x, y, x2, y2, share):
     inside = np.abs(place - centre[:, None]) < width[:, None] / 2
     kept = 1 - inside.mean(axis=1)
     return np.where(inside, x2, x), kept * y + (1 - kept) * y2
+
+
+def kappas_lost(rng: np.random.Generator, n: int = 200, d: int = 24) -> list[float]:
+    """1 − Cohen's κ between the quarters of the weights that plain and mixed least squares keep.
+
+    One draw of a regression on `d` features whose neighbours correlate by 0.9. Mixup leaves its
+    minimiser in place, CutMix does not.
+
+    Args:
+      rng: source of the data.
+      n: examples.
+      d: features.
+
+    Returns:
+      For Mixup and for CutMix.
+
+    >>> mixup, cutmix = kappas_lost(np.random.default_rng(0))
+    >>> mixup < cutmix
+    True
+    """
+    noise = rng.normal(size=(n, d))
+    x = np.zeros((n, d))
+    for j in range(d):
+        x[:, j] = 0.9 * x[:, j - 1] + np.sqrt(0.19) * noise[:, j] if j else noise[:, j]
+    weights = rng.permutation(np.geomspace(0.1, 3, d)) * rng.choice([-1, 1], d)
+    y = x @ weights + 0.5 * rng.normal(size=n)
+    x, y = x - x.mean(axis=0), y - y.mean()
+    kept = []
+    for kind in ("plain", "mixup", "cutmix"):
+        size = np.abs(mixed_least_squares(rng, x, y, kind, rounds=200))
+        kept.append((size >= np.sort(size)[-(d // 4)])[None, :, None])
+    return [1 - float(member_kappas({"w": kept[0]}, {"w": other})[0]) for other in kept[1:]]

@@ -1,7 +1,33 @@
 """Where a curve has its minimum, and where gradient descent on least squares has it."""
 
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Setting = TypeVar("Setting", bound=Hashable)
+
+
+def best_setting(losses: Mapping[Setting, ArrayLike]) -> Setting:
+    """The setting with the smallest mean loss over seeds; of equals the first.
+
+    Settings whose mean is not finite, as where a seed diverged, are left out.
+
+    Args:
+      losses: by setting, `[seeds]`.
+
+    Raises:
+      ValueError: if no mean is finite.
+
+    >>> best_setting({0.1: [2.0, 3.0], 0.3: [1.0, 2.0], 1.0: [0.0, np.nan]})
+    0.3
+    """
+    means = {setting: float(np.mean(np.asarray(each, float))) for setting, each in losses.items()}
+    finite = {setting: mean for setting, mean in means.items() if np.isfinite(mean)}
+    if not finite:
+        raise ValueError(f"`losses` of {', '.join(map(str, losses))} hold no finite mean.")
+    return min(finite, key=lambda setting: finite[setting])
 
 
 def interpolated_minimum(places: ArrayLike, values: ArrayLike) -> float:

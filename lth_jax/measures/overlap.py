@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from lth_jax import trees
 from lth_jax.types import Mask, Prunable
@@ -101,6 +102,28 @@ def total(parts: Iterable[Overlap]) -> Overlap:
     columns = list(zip(*parts, strict=True)) or [()] * len(Overlap._fields)
     size, first, second, both, chance = (sum(column) for column in columns)
     return Overlap(size, first, second, both, float(chance))
+
+
+def member_kappas(first: Mask, second: Mask) -> NDArray[np.float64]:
+    """Cohen's κ between two populations' masks, member by member, chance by leaf.
+
+    Leaves whose members have at least two axes count: kernels.
+
+    Args:
+      first: tree of boolean arrays `[members, ...]`.
+      second: the same of the other population.
+
+    Returns:
+      float64 `[members]`.
+
+    >>> masks = {"w": np.array([[[True, True, False]], [[False, True, True]]])}
+    >>> member_kappas(masks, {"w": masks["w"][[0, 0]]}).round(2).tolist()
+    [1.0, -0.5]
+    """
+    prunable = jax.tree.map(lambda leaf: leaf.ndim > 2, first)
+    pairs = zip(trees.unstack(first), trees.unstack(second), strict=True)
+    each = (overlaps(a, b, prunable=prunable).values() for a, b in pairs)
+    return np.array([total(leaves).kappa for leaves in each])
 
 
 def between_members(

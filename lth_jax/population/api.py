@@ -241,11 +241,7 @@ def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
             f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}. Name others "
             "in its `hyper`."
         )
-    if "learning_rate" in hyper and not task.reads_rate:
-        raise ValueError(
-            "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: give "
-            "the task a function, such as `lambda hyper: optax.adam(hyper['learning_rate'])`."
-        )
+    task.check_rate(hyper)
 
 
 def _scalars(name: str, value: Any, n: int) -> jax.Array:

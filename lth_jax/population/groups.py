@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from numpy.typing import ArrayLike
 
 from lth_jax.population.augment import Step
 from lth_jax.population.losses import cross_entropy
 from lth_jax.population.segment import Member
+from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key
 
 
@@ -78,3 +80,23 @@ def in_groups(groups: jax.Array, count: int) -> Step:
         return batch._replace(y=Grouped(batch.y, which, *numbers))
 
     return step
+
+
+def weigh_groups(task: Task, groups: ArrayLike, count: int) -> Task:
+    """The task trained with `group_robust`, each member by its own `balance` and `sharpness`.
+
+    Args:
+      task: with class labels.
+      groups: of all training examples, `(n,)` integers below `count`.
+      count: the number of groups.
+
+    Returns:
+      A task whose members need `"balance"` and `"sharpness"` in their `hyper`.
+    """
+    transform, add_groups = task.trainer.transform_batch, in_groups(jnp.asarray(groups), count)
+
+    def with_groups(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
+        return add_groups(key, transform(key, data, rows, member), rows, member)
+
+    trainer = task.trainer._replace(transform_batch=with_groups, objective=group_robust)
+    return task.replace(trainer=trainer)

@@ -169,6 +169,21 @@ class Task:
         """The shapes of the network's parameters and state."""
         return jax.eval_shape(self.trainer.model.init, jax.random.key(0), self.example)
 
+    def own_rows(self, replicate: int) -> slice:
+        """Which training examples a replicate sees: its share, or all."""
+        share = self.trainer.examples_per_replicate
+        first = replicate * share
+        return slice(first, first + (share or len(jax.tree.leaves(self.data.train.y)[0])))
+
+    def check_rate(self, hyper: Mapping[str, Any]) -> None:
+        """Raises `ValueError` if `hyper` has a learning rate that the optimizer does not read."""
+        if "learning_rate" in hyper and not self.reads_rate:
+            raise ValueError(
+                "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: "
+                "give the task a function, such as "
+                "`lambda hyper: optax.adam(hyper['learning_rate'])`."
+            )
+
     def check(self) -> None:
         """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
 

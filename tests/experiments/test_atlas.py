@@ -7,6 +7,7 @@ import pytest
 
 from experiments import atlas
 from experiments.studies import STUDIES
+from lth_jax.report import answers
 from tests.experiments.test_damage import HARMS
 
 
@@ -67,7 +68,7 @@ def test_a_damaged_study_is_named_and_run_again(smoke, capsys, harm):
 
 def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
     shutil.copytree(smoke / "atlas" / "smoke" / "C7", tmp_path / "atlas" / "laptop" / "C7")
-    assert atlas._found(tmp_path / "atlas" / "laptop" / "C7") is None
+    assert answers.read_answer(tmp_path / "atlas" / "laptop" / "C7", "laptop") is None
     assert "protocol.json is damaged: it is of the size 'smoke'" in capsys.readouterr().out
 
 

@@ -35,10 +35,10 @@ def task(**changes):
     return lottery.Task(options.pop("model", Net()), options.pop("data", (X, Y)), **options)
 
 
-def run(folder=None, own=None, **changes):
+def run(folder=None, own=None, levels=2, **changes):
     options = {"replicates": 2, "controls": ("reinit", "shuffle"), "plan": Plan(2), **changes}
     return lottery.run(
-        own or task(), lottery.imp(levels=2), store=folder, progress=False, **options
+        own or task(), lottery.imp(levels=levels), store=folder, progress=False, **options
     )
 
 
@@ -267,3 +267,13 @@ def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, resu
     assert len(list(tmp_path.glob("run-*"))) == 1  # the plan is no part of a run's identity
     by_hand = run(tmp_path / "by_hand", plan=Plan(6)).path
     assert store.read_env(by_hand)["plan"]["widths"] == [[0, 6]]
+
+
+def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
+    folder = tempfile.TemporaryDirectory()
+    shutil.copytree(result.path.parent, folder.name, dirs_exist_ok=True)
+    path = Path(folder.name, result.path.name)
+    ticket = lottery.Result(store.Store(folder.name), path, result.task, folder).ticket(1)
+    del folder
+    gc.collect()
+    jax.tree.map(np.testing.assert_array_equal, ticket.initial, result.ticket(1).initial)

@@ -1,12 +1,13 @@
 """Lines between children whose outcome is known, on a model that is a formula."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from lth_jax import trees
+from lth_jax import lottery, trees
 from lth_jax.landscape import barrier, hessian
 from lth_jax.lottery import Splits
 from lth_jax.lottery.curvature import (
@@ -16,7 +17,7 @@ from lth_jax.lottery.curvature import (
     relative_sharpness_at,
     training_loss,
 )
-from lth_jax.lottery.stability import between, between_children, member_at
+from lth_jax.lottery.stability import between, between_children, error_barriers, member_at
 from lth_jax.population import Trainer, squared_error
 from lth_jax.types import Batch, Model
 
@@ -157,3 +158,21 @@ def test_a_mean_over_unequal_blocks_counts_examples():
     assert mean_over(loss, blocks)(PARAMS, {}).item() == pytest.approx(float(whole), rel=1e-5)
     operator = hessian(loss, {"params": PARAMS, "state": {}}, blocks, leaves="params/*")
     assert operator.size == 3
+
+
+def test_error_barriers_are_those_of_the_lines_between_two_children():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)
+    task = lottery.Task(
+        nn.Dense(3), (x, x.argmax(axis=1)), optimizer=optax.sgd(0.1), batch_size=8, steps=1
+    )
+    params = {
+        "kernel": rng.normal(size=(4, 3, 3)).astype(np.float32),
+        "bias": np.zeros((4, 3), np.float32),
+    }
+    params["kernel"][3] = params["kernel"][2]  # the second pair is of one network
+    found = error_barriers(task, params, {}, 3)
+    test, (a, b) = task.data.test, params["kernel"][:2]
+    errors = [np.mean((test.x @ k).argmax(axis=1) != test.y) for k in (a, (a + b) / 2, b)]
+    expected = max(errors) - (errors[0] + errors[2]) / 2
+    np.testing.assert_allclose(found, [expected, 0.0], atol=1e-6)

@@ -75,3 +75,12 @@ def test_exemplars_are_where_the_populations_disagree():
 def test_log_odds_are_those_of_the_definition():
     share = np.array([0.1, 0.5, 0.9])
     np.testing.assert_allclose(f.log_odds(share), np.log(share / (1 - share)), atol=1e-12)
+
+
+def test_accuracies_of_the_groups():
+    y, groups = np.array([0, 1, 2, 3]), np.array([0, 0, 0, 1])
+    found = f.GroupAccuracy.of(np.array([[0, 1, 0, 3], [0, 1, 2, 0]]), y, groups)
+    np.testing.assert_allclose(found.majority, [2 / 3, 1])
+    np.testing.assert_allclose(found.minority, [1, 0])
+    np.testing.assert_allclose(found.gap, [-100 / 3, 100])
+    np.testing.assert_allclose(found.overall(0.1), [90 * 2 / 3 + 10, 90])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax.measures.intervals import Interval
+from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import (
     BELOW,
     INCONCLUSIVE,
@@ -13,7 +14,6 @@ from lth_jax.measures.verdicts import (
     all_of,
     assess,
     seeds_needed,
-    simultaneous,
     verdict,
 )
 

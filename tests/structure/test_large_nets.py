@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 
 import jax
 import pytest
@@ -34,9 +33,8 @@ def test_vit_b_16():
 
 
 @pytest.mark.slow
-def test_the_benchmark_prints_its_figures(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["structure", "--quick"])
-    benchmark.main()
+def test_the_benchmark_prints_its_figures(capsys):
+    benchmark.main("structure", benchmark.__doc__, benchmark.measure, argv=["--quick"])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["benchmark"] == "structure"
     beside = importlib.util.find_spec("torch_pruning") is not None

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c03
 from experiments.studies import c03_mask_entropy as c3
 from lth_jax.coding.entropy import (
     binary_entropy,
@@ -11,6 +10,7 @@ from lth_jax.coding.entropy import (
     enumerative_bits,
     layer_bits,
 )
+from lth_jax.coding.size import mask_bytes, order_saving
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
@@ -20,7 +20,7 @@ def test_rows_of_two_densities_save_what_their_entropies_say():
     mask = rng.random((400, 900)) < np.where(mask, 0.24, 0.02)
     apart = (binary_entropy(0.24) + binary_entropy(0.02)) / 2
     exact = 100 * (1 - apart / binary_entropy(0.13))
-    assert c3.saved({"w": mask}, rng)["w"] == pytest.approx(exact, abs=1.0)
+    assert order_saving({"w": mask}, rng)["w"] == pytest.approx(exact, abs=1.0)
 
 
 def test_a_mask_of_lenet_at_a_tenth_has_its_exact_lengths():
@@ -34,13 +34,13 @@ def test_a_mask_without_order_pays_below_the_break_even_density(bits, density):
 
 
 def test_all_layers_together_weigh_their_sum():
-    found = c3.mask_bytes({"a": np.eye(40, dtype=bool), "b": np.ones((3, 3), bool)})
+    found = mask_bytes({"a": np.eye(40, dtype=bool), "b": np.ones((3, 3), bool)})
     assert found["all layers"] == found["a"] + found["b"] and found["b"] == 0
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c03.get_config("laptop"))
+    config = tiny(c3.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2)
     with runner_in(tmp_path) as runner:
         evidence = c3.gather(runner, config)

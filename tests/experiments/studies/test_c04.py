@@ -3,19 +3,18 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c04
 from experiments.studies import c04_structured as c4
 from tests.experiments.studies.study_runs import runner_in
 
 
 def test_half_of_the_classes_are_lost_with_their_units():
-    lost = [c4._one_unit_each(np.random.default_rng(i)) for i in range(40)]
+    lost = [c4.one_unit_each(np.random.default_rng(i)) for i in range(40)]
     assert np.mean(lost) == pytest.approx(45.0, abs=5.0)  # class 0 is guessed where nothing speaks
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c04.get_config("laptop")
+    config = c4.get_config("laptop")
     for experiment in (config.experiment, config.heads.experiment):
         experiment.replicates = 2
         experiment.train.update(steps=4, eval_every=2, batch_size=8)

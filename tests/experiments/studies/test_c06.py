@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import c06
 from experiments.studies import c06_learning_rate as c6
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
@@ -12,7 +11,7 @@ from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
-    controls = c6.controls(None, c06.get_config("smoke"))
+    controls = c6.controls(c6.get_config("smoke"))
     shift = np.mean(controls[0].primaries[0].values)
     limit = np.log2(best_step(20, 4) / best_step(20, 40))
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many
@@ -20,7 +19,7 @@ def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c06.get_config("laptop"))
+    config = tiny(c6.get_config("laptop"))
     config.experiment.prune.update(levels=1)
     config.experiment.control_levels = (1,)
     config.study.update(ConfigDict({"rates": (0.05, 0.1, 0.2), "examples": 32}))

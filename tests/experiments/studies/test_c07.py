@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import c07
 from experiments.studies import c07_regularisation as c7
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c07.get_config("laptop"))
+    config = tiny(c7.get_config("laptop"))
     config.study.update(ConfigDict({"rates": (1e-2,), "pilot_seeds": 2, "small": (4, 4, 10)}))
     with runner_in(tmp_path) as runner:
         evidence = c7.gather(runner, config)

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import c08
 from experiments.studies import c08_little_data as c8
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c08.get_config("laptop"), replicates=3)
+    config = tiny(c8.get_config("laptop"), replicates=3)
     config.experiment.prune.levels = 2
     config.experiment.control_levels = (1,)
     sizes = {

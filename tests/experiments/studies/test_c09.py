@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c09
 from experiments.studies import c09_mixing as study
 from tests.experiments.studies.study_runs import runner_in
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c09.get_config("laptop")
+    config = study.get_config("laptop")
     config.experiment.replicates = 2
     config.experiment.model.options.features = (8, 10)
     config.experiment.train.update(steps=10, eval_every=10)

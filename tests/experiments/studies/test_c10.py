@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c10
 from experiments.studies import c10_attention as study
 from tests.experiments.studies.study_runs import runner_in
 
@@ -16,7 +15,7 @@ def test_masks_that_shuffled_ones_match_are_no_tickets():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c10.get_config("laptop")
+    config = study.get_config("laptop")
     config.experiment.replicates = 2
     config.experiment.model.options.update(width=8, heads=2, hidden=8)
     config.experiment.data.options.update(train=200, test=50)

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c11
 from experiments.studies import c11_recurrent as study
 from tests.experiments.studies.study_runs import runner_in
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = c11.get_config("laptop")
+    config = study.get_config("laptop")
     config.experiment.replicates = 2
     config.experiment.model.options.width = 8
     config.experiment.data.options.update(train=200, test=50, delay=3)

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import c12
 from experiments.studies import c12_transfer as c12_study
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c12.get_config("laptop"))
+    config = tiny(c12_study.get_config("laptop"))
     config.experiment.model.options = ConfigDict({"width": 12})
     config.experiment.prune.levels = 1
     config.experiment.control_levels = (1,)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c13
 from experiments.studies import c13_distillation as c
 from tests.experiments.studies.study_runs import runner_in, tiny
 
@@ -18,7 +17,7 @@ def test_the_interaction_is_a_difference_of_gains():
         arm: {"test_accuracy_final": np.full(3, value), "test_loss_final": np.ones(3)}
         for arm, value in accuracy.items()
     }
-    evidence = c.evidence(c13.get_config().study, found)
+    evidence = c.evidence(c.get_config().study, found)
     np.testing.assert_allclose(evidence.primaries[0].values, 6.0)
     secondary = {part.name: part.values[0] for part in evidence.secondary}
     assert secondary["gain of tickets − gain of dense"] == pytest.approx(4.0)
@@ -27,13 +26,13 @@ def test_the_interaction_is_a_difference_of_gains():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c13.get_config("laptop"))
+    config = tiny(c.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2, temperatures=(2.0,))
     with runner_in(tmp_path) as runner:
         evidence = c.gather(runner, config)
         teachers = c.dense_only(config)
         said, amiss = c.lessons(runner, c.PROTOCOL.claim, teachers, seed=0)
-        dense = runner.networks(c.PROTOCOL.claim, teachers, ("dense",))[1]
+        dense = runner.networks(c.PROTOCOL.claim, teachers, "dense")[1]
         x, y = runner.dataset(teachers).train
         hidden = x[64:128]
         for layer in ("Dense_0", "Dense_1", "Dense_2"):

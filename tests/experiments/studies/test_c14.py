@@ -3,25 +3,15 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import c14
 from experiments.studies import c14_fairness as c
-from experiments.studies import group_accuracy
+from lth_jax.measures.fairness import GroupAccuracy
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
-def test_accuracies_of_the_groups():
-    y, groups = np.array([0, 1, 2, 3]), np.array([0, 0, 0, 1])
-    found = group_accuracy.fared(np.array([[0, 1, 0, 3], [0, 1, 2, 0]]), y, groups)
-    np.testing.assert_allclose(found.majority, [2 / 3, 1])
-    np.testing.assert_allclose(found.minority, [1, 0])
-    np.testing.assert_allclose(found.gap, [-100 / 3, 100])
-    np.testing.assert_allclose(found.overall(0.1), [90 * 2 / 3 + 10, 90])
-
-
 def test_both_parts_of_the_claim():
-    config = c14.get_config()
+    config = c.get_config()
     dense, ticket = (
-        group_accuracy.Fared(np.full(4, a), np.full(4, b)) for a, b in ((0.7, 0.6), (0.72, 0.55))
+        GroupAccuracy(np.full(4, a), np.full(4, b)) for a, b in ((0.7, 0.6), (0.72, 0.55))
     )
     gap, overall = c.judged(ticket, dense, 0.1, config.study)
     np.testing.assert_allclose(gap.values, 7.0)
@@ -30,7 +20,7 @@ def test_both_parts_of_the_claim():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(c14.get_config("laptop"))
+    config = tiny(c.get_config("laptop"))
     config.experiment.data.options.minority = 0.3
     config.experiment.model.options.features = (12, 12, 2)
     config.experiment.prune.levels = 2

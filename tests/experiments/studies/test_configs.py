@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import checks
-from experiments.configs.studies.common import SIZES
 from experiments.studies import STUDIES
+from experiments.studies.common import SIZES
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
 from tests.thinning import sampled

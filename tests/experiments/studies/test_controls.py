@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from experiments.studies import STUDIES, judge
+from experiments.studies import STUDIES
+from lth_jax.measures import judge
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 
 POWER = 0.99
@@ -26,7 +27,7 @@ def deviations(primary, expected):
 @pytest.mark.parametrize("claim", STUDIES)
 def test_the_controls_are_judged_right_and_would_be_on_other_seeds(claim):
     one = STUDIES[claim]
-    known = one.controls(None, one.get_config("smoke"))
+    known = one.controls(one.get_config("smoke"))
     expected = {control.expected for control in known}
     assert SUPPORTED in expected and expected & {NOT_SUPPORTED, REVERSED}
     judged = judge.judged(known, np.random.default_rng(0))

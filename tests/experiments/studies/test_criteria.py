@@ -5,34 +5,33 @@ import numpy as np
 import pytest
 
 from experiments import build
-from experiments.configs.studies import criteria as configs
 from experiments.studies import criteria_ranking as ranking
-from experiments.studies.one_shot import mask_maker
 from lth_jax import trees
 from lth_jax.data import Dataset
+from lth_jax.lottery import Start
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
-@pytest.mark.parametrize("name", configs.get_config("smoke").study.criteria)
+@pytest.mark.parametrize("name", ranking.get_config("smoke").study.criteria)
 def test_every_criterion_keeps_as_many_weights(name):
-    config = tiny(configs.get_config("laptop"))
+    config = tiny(ranking.get_config("laptop"))
     config.study.update(density=0.25, rounds=5, examples=20)
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
     data = Dataset("made", split, split, split, classes=10, fingerprint="")
     task = build.task(config.experiment, data)
-    points = [
-        trees.to_named(task.trainer.model.init(jax.random.key(i), split.x[:1])[0]) for i in range(2)
-    ]
-    chosen = mask_maker(task, config, name)(points)
-    kept = sum(mask.sum(axis=(1, 2)) for mask in chosen.values() if mask.ndim == 3)
-    assert kept == pytest.approx([0.25 * 744] * 2, abs=2)
+    keys = [jax.random.key(i) for i in range(2)]
+    points = [trees.to_named(task.trainer.model.init(key, split.x[:1])[0]) for key in keys]
+    origins = [Start(points[i], {}, keys[i], replicate=i) for i in range(2)]
+    for start in ranking.masked_starts(task, config, name, origins, points):
+        kept = sum(mask.sum() for mask in start.mask.values() if mask.ndim == 2)
+        assert kept == pytest.approx(0.25 * 744, abs=2)
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(configs.get_config("laptop"))
+    config = tiny(ranking.get_config("laptop"))
     config.study.update(rates=(1e-2,), pilot_seeds=2, examples=20, rounds=3, density=0.3)
     with runner_in(tmp_path) as runner:
         evidence = ranking.gather(runner, config)

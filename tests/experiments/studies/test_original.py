@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.configs.studies import original as config_file
 from experiments.studies import original
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = tiny(config_file.get_config("laptop"))
+    config = tiny(original.get_config("laptop"))
     config.experiment.prune.levels = 1
     config.experiment.control_levels = (1,)
     changes = {"rates": (1e-2,), "pilot_seeds": 2, "late": 10, "children": 2, "points": 3}

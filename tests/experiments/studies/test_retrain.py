@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.configs.studies import common
+from experiments.studies import common
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
@@ -13,12 +13,12 @@ def test_a_retrained_dense_network_is_the_ladders(tmp_path):
     config.experiment.prune.levels = 0
     with runner_in(tmp_path) as runner:
         found = runner.ladders("study", {"only": config})
-        dense = runner.networks("study", config, arms=("dense",))
+        dense = runner.networks("study", config, "dense")
         starts = runner.origins("study", config)
         again = runner.retrain("study", config, starts)
     for i, one in enumerate(dense):
         for name, leaf in one.params.items():
-            np.testing.assert_allclose(again["params"][name][i], leaf, atol=1e-5)
+            np.testing.assert_allclose(again.params[name][i], leaf, atol=1e-5)
     for metric in ("test_accuracy_final", "train_loss_final", "validation_loss_best"):
         ladder = found.of("only", "dense", metric)
-        np.testing.assert_allclose(again["results"][metric], ladder, atol=1e-5)
+        np.testing.assert_allclose(again.results[metric], ladder, atol=1e-5)

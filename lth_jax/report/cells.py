@@ -1,4 +1,4 @@
-"""The results of ladders as studies read them: by cell, arm, level and metric."""
+"""The results of several ladders by cell, arm, level and metric, and what they cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.studies.protocol import Row
+from lth_jax.measures.optima import best_setting
+from lth_jax.report.tables import Row
 from lth_jax.types import DENSE, TICKET
 
 LAST = -1
@@ -54,11 +55,21 @@ class Results:
         found = self._values[cell, arm, 0 if arm == DENSE else chosen, metric]
         return np.array([found[replicate] for replicate in sorted(found)])
 
+    def best_cell(self, arm: str, level: int = LAST) -> str:
+        """The cell in which an arm has the smallest mean `validation_loss_best`.
+
+        Raises:
+          ValueError: if a network of the arm diverged in every cell.
+        """
+        return best_setting(
+            {cell: self.of(cell, arm, "validation_loss_best", level) for cell in self._costs}
+        )
+
     @property
     def member_steps(self) -> int:
         """The training steps of all networks together."""
-        who = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
-        return sum(self._costs[cell].steps for cell, *_ in who)
+        networks = {(r["cell"], r["arm"], r["level"], r["replicate"]) for r in self.rows}
+        return sum(self._costs[cell].steps for cell, *_ in networks)
 
     def flops(self, cell: str) -> dict[str, float]:
         """Floating-point operations per network and arm, the search for its mask included.
@@ -110,6 +121,15 @@ class Tuned(NamedTuple):
         return {arm: self.results.flops(f"{rate:g}")[arm] for arm, rate in self.rates.items()}
 
     def described(self) -> str:
-        """Which rates were chosen, in a sentence."""
-        chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in self.rates.items())
-        return f"Learning rates chosen on pilot seeds: {chosen}."
+        """`rates_note` of the rates."""
+        return rates_note(self.rates)
+
+
+def rates_note(rates: Mapping[str, float]) -> str:
+    """A sentence on chosen learning rates.
+
+    >>> rates_note({"dense": 0.01, "ticket": 0.03})
+    'Learning rates chosen on pilot seeds: dense 0.01, ticket 0.03.'
+    """
+    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    return f"Learning rates chosen on pilot seeds: {chosen}."

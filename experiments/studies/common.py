@@ -1,6 +1,7 @@
 """What the studies on MNIST-1D have in common: fresh data for every seed, seeds of their own."""
 
 import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -10,6 +11,18 @@ PRIMARY_SEED, PILOT_SEED = 1, 2
 """`experiment.seed` of what decides a question, and of what settings were chosen on."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
+
+
+def ladder(seeds: int) -> ConfigDict:
+    """A ladder on a study's primary seeds."""
+    config = base.ladder()
+    config.experiment.update(replicates=seeds, seed=PRIMARY_SEED)
+    return config
+
+
+def numbers(**values: Any) -> ConfigDict:
+    """The numbers of a study: seeds, δ, candidates."""
+    return ConfigDict(values)
 
 
 def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
@@ -22,9 +35,8 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
       seeds: replicates.
       examples: for each of them, at most 4,000.
     """
-    config = base.ladder()
+    config = ladder(seeds)
     experiment = config.experiment
-    experiment.replicates, experiment.seed = seeds, PRIMARY_SEED
     experiment.data.update(name="mnist1d", validation=2000)
     experiment.data.options = ConfigDict({"data_seed": 7, "train": 194_000, "test": 20_000})
     experiment.model.options = ConfigDict({"features": (90, 90, 10)})

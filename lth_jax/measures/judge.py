@@ -1,7 +1,7 @@
 """From evidence to a verdict: intervals, controls at α = .001, and the correction over studies.
 
-What a study found is written down once, uncorrected; the verdicts are derived from all studies of
-an atlas together, since Holm's correction looks at all primaries.
+`found` keeps what a study found, uncorrected; `verdicts` judges several studies together, since
+Holm's correction concerns all primaries.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol
 from lth_jax.measures.intervals import Interval, holm
 from lth_jax.measures.verdicts import SUPPORTED, all_of, assess, seeds_needed, verdict
 
@@ -153,12 +153,12 @@ def _judgement(name: str, why: str, adjusted: float | None, decided_by: str | No
 
 
 def _why(name: str, part: Found) -> str:
-    told = f"{part['name']}: {shown(part)}"
+    effect = f"{part['name']}: {shown(part)}"
     if name == SUPPORTED:
-        return told
+        return effect
     need = part["needed"]
     more = f"; about {need} seeds would decide" if need and need > part["seeds"] else ""
-    return f"{told}, δ = {part['delta']:g}{more if name == 'inconclusive' else ''}"
+    return f"{effect}, δ = {part['delta']:g}{more if name == 'inconclusive' else ''}"
 
 
 def shown(part: Found) -> str:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.studies import judge
-from experiments.studies.protocol import Control, Evidence, Primary, Protocol
+from lth_jax.measures import judge
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 
 PROTOCOL = Protocol("X1", *["words"] * 3, "set-up", ("a",), *["words"] * 4)

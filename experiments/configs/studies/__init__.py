@@ -1,1 +1,0 @@
-"""The numbers of each study: seeds, smallest effects that matter, grids, and what is trained."""

@@ -1,0 +1,150 @@
+"""Where networks start: those of a run, and the same under masks and orders of one's own."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax import keys, trees
+from lth_jax.coding.stored import Named, Stored, read_stored, rewound
+from lth_jax.lottery.spec import Seeds
+from lth_jax.population.task import Task
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.pruning.one_shot import member_masks
+from lth_jax.pruning.prune import Pruner
+from lth_jax.store import Store, find_run
+from lth_jax.types import DENSE, Key
+
+
+class Start(NamedTuple):
+    """Where a network starts; parameters, mask and state are trees, or leaves by name.
+
+    Attributes:
+      params: the weights, which are masked when training starts.
+      mask: True = kept.
+      data_key: a typed key: decides the order of its batches, dropout and augmentation.
+      state: the model's.
+      hyper: numbers in place of the task's.
+      replicate: which replicate's share of the training data it sees.
+    """
+
+    params: Any
+    mask: Any
+    data_key: Key
+    state: Any = ()
+    hyper: Mapping[str, float] = MappingProxyType({})
+    replicate: int = 0
+
+    def reordered(self, root: Key, order: int = 1) -> "Start":
+        """The same start on another data order, by the experiment's key and a number."""
+        return self._replace(data_key=keys.derive(root, self.replicate, "child", order))
+
+
+def starts_of(
+    store: Store, path: str | Path, seeds: Seeds, arms: Sequence[str], level: int
+) -> dict[str, list[Start]]:
+    """Where a run's networks began: the dense networks at the rewind step, under each arm's mask.
+
+    All arms of a replicate see its examples in one order, that of the ticket at this level. In a
+    run that rewinds to step 0, dense networks at level 0 and tickets that are retrained as they
+    are give the run's own again.
+
+    Args:
+      store: where the run's nodes lie.
+      path: the run's folder.
+      seeds: the run's.
+      arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
+      level: of the ladder.
+
+    Returns:
+      By arm, in the order of replicates; leaves by name.
+    """
+    info = find_run(Path(path).parent, str(path))
+    networks = sorted(read_stored(store, path, (DENSE, *arms)), key=lambda one: one.replicate)
+    origin = {one.replicate: rewound(store, info, one) for one in networks if one.arm == DENSE}
+
+    def start(one: Stored) -> Start:
+        params, state = origin[one.replicate]
+        params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
+        own = 0 if seeds.shared_order else one.replicate
+        key = keys.derive(seeds.root, own, "data", level)
+        return Start(params, one.mask, key, state, replicate=one.replicate)
+
+    def of(arm: str) -> list[Start]:
+        place = (arm, 0 if arm == DENSE else level)
+        return [start(one) for one in networks if (one.arm, one.level) == place]
+
+    return {arm: of(arm) for arm in arms}
+
+
+def one_shot_starts(
+    task: Task,
+    starts: Sequence[Start],
+    pruner: Pruner,
+    root: Key,
+    *,
+    scored: Sequence[Mapping[str, NDArray[Any]]],
+    rows: Sequence[NDArray[np.int64]],
+) -> list[Start]:
+    """The starts under masks of one shot, each by the scores of a network of its own.
+
+    Args:
+      task: what they train.
+      starts: with leaves by name.
+      pruner: without the argument `count`: from `one_shot.at_count` or `iterate`.
+      root: the experiment's key, for criteria that draw.
+      scored: for each start, the parameters that the criterion sees.
+      rows: for each batch that the criterion takes, training examples `[starts, n]`.
+
+    Raises:
+      ValueError: the scores of a network cannot decide, naming criterion and leaf.
+    """
+    like = task.shapes[0]
+    data = jax.tree.map(jnp.asarray, task.data.train)
+    chosen = member_masks(
+        pruner,
+        trees.stack([trees.from_named(dict(params), like) for params in scored]),
+        prunable=prunable_leaves(like),
+        batches=tuple(trees.index(data, some) for some in rows),
+        keys=jnp.stack([keys.derive(root, one.replicate, "one_shot") for one in starts]),
+    )
+    named = {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
+
+    def under(start: Start, mask: Named) -> Start:
+        params = {leaf: value * mask[leaf] for leaf, value in start.params.items()}
+        return start._replace(params=params, mask=mask)
+
+    return [
+        under(start, {leaf: mask[i] for leaf, mask in named.items()})
+        for i, start in enumerate(starts)
+    ]
+
+
+def start_fingerprint(start: Start) -> str:
+    """The SHA-256 of all arrays and numbers of a start whose leaves are by name."""
+    hashed = hashlib.sha256()
+    key_data = np.asarray(jax.random.key_data(start.data_key))
+    for tree in (start.params, start.mask, start.state, {"data_key": key_data}):
+        for leaf_name, leaf in sorted(tree.items()):
+            array = np.ascontiguousarray(leaf)
+            hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
+            hashed.update(array.data)
+    hashed.update(f"{sorted(start.hyper.items())}{start.replicate}".encode())
+    return hashed.hexdigest()
+
+
+def by_name(start: Start) -> Start:
+    """The start with its leaves by name; entries of its mask are spread over whole leaves."""
+    params, mask, state = map(trees.to_named, (start.params, start.mask, start.state))
+    whole = {
+        name: np.broadcast_to(kept, np.shape(params[name])) if np.ndim(kept) == 0 else kept
+        for name, kept in mask.items()
+        if name in params
+    }
+    return start._replace(params=params, mask=whole, state=state)

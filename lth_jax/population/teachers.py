@@ -1,0 +1,40 @@
+"""Distillation: a task whose members learn from the answers of a teacher each."""
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import ArrayLike
+
+from lth_jax.population import augment, losses
+from lth_jax.population.segment import Member
+from lth_jax.population.task import Task
+from lth_jax.types import Batch, Key
+
+
+def with_own_teachers(task: Task, answers: ArrayLike) -> Task:
+    """The task trained with `losses.distillation`, each replicate by a teacher of its own.
+
+    What a member learns is in its `hyper`: `"distillation"`, the teacher's weight, `"temperature"`,
+    and `"lesson"`, the index of the answers. `augment.smooth` applies before.
+
+    Args:
+      task: with class labels.
+      answers: logits `(lessons, replicates · n, classes)` for the n training examples of each
+        replicate: its share (`examples_per_replicate`), or all, replicate by replicate.
+    """
+    logits, share = jnp.asarray(answers), task.trainer.examples_per_replicate
+    # Rows of a share are those of the whole data set already.
+    apart = 0 if share else len(task.data.train.y)
+
+    def lesson(logits: jax.Array, member: Member) -> jax.Array:
+        return logits[member.hyper["lesson"].astype(jnp.int32)][None]
+
+    teach = augment.taught(logits, lesson)
+
+    def own_teacher(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+        return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
+
+    steps = (augment.soft_targets(logits.shape[-1]), augment.smooth, own_teacher)
+    trainer = task.trainer._replace(
+        transform_batch=augment.shows(*steps), objective=losses.distillation
+    )
+    return task.replace(trainer=trainer)

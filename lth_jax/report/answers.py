@@ -1,0 +1,126 @@
+"""Answers to claims on disk: the protocol, stamped before anything is drawn, and what was found.
+
+A folder holds `protocol.json`, `found.json`, and the rows as `seeds.parquet` and `seeds.csv`. An
+answer is read only if its protocol was stamped for it and no file has changed since.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lth_jax.measures.claims import Control, Evidence, Protocol, Row
+from lth_jax.measures.judge import Found, found
+from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
+from lth_jax.store import (
+    CorruptError,
+    content_key,
+    environment,
+    files,
+    records,
+    source_fingerprint,
+)
+
+PROTOCOL, FOUND, SEEDS = "protocol.json", "found.json", "seeds.parquet"
+
+
+class Stamp(TypedDict):
+    """What is read of `protocol.json`."""
+
+    hash: str
+    size: str
+
+
+class Answer(TypedDict):
+    """What is checked of `found.json`."""
+
+    hash: str
+    seeds_sha256: str | None
+
+
+def stamp_of(protocol: Protocol, numbers: Mapping[str, Any], size: str) -> dict[str, Any]:
+    """A protocol with its numbers, their hash, and the time.
+
+    Args:
+      protocol: the words.
+      numbers: seeds, δ, settings: JSON-like, all that decides the answer.
+      size: of the study.
+    """
+    content = {"protocol": protocol._asdict(), "config": dict(numbers), "size": size}
+    return {**content, "hash": content_key(content), "stamped": _now()}
+
+
+def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
+    """Writes a stamp; the folder is named after the claim."""
+    records.write(folder / PROTOCOL, folder.name, stamp)
+
+
+def write_answer(
+    folder: Path,
+    protocol: Protocol,
+    evidence: Evidence,
+    controls: Sequence[Control],
+    stamped: str,
+    seconds: float,
+    sources: Sequence[str],
+) -> None:
+    """Writes what a study found.
+
+    Args:
+      folder: with the stamp.
+      protocol: the words.
+      evidence: what was found.
+      controls: their numbers.
+      stamped: the hash of the stamp.
+      seconds: that it took.
+      sources: the packages whose code made it.
+    """
+    rows = [dict(row) for row in evidence.rows]
+    if rows:
+        files.write(folder / SEEDS, parquet_bytes(rows))
+        files.write(folder / "seeds.csv", csv_bytes(rows))
+    result = found(protocol, evidence, controls) | {
+        "seeds_sha256": files.digest(folder / SEEDS) if rows else None,
+        "hash": stamped,
+        "seconds": seconds,
+        "finished": _now(),
+        "environment": environment(),
+        "source": source_fingerprint(*sources),
+    }
+    records.write(folder / FOUND, folder.name, result)
+
+
+def read_answer(folder: Path, size: str) -> Found | None:
+    """What a study found; None if it is not finished, or damaged, which is printed.
+
+    Args:
+      folder: of the study.
+      size: that its protocol must have.
+    """
+    path, seeds = folder / FOUND, folder / SEEDS
+    if not path.exists():
+        return None
+    try:
+        result: Any = records.read(path, folder.name, Answer)
+        stamp = records.read(folder / PROTOCOL, folder.name, Stamp)
+        if stamp["hash"] != result["hash"]:
+            raise records.damaged(folder / PROTOCOL, "another one was answered")
+        if stamp["size"] != size:
+            raise records.damaged(folder / PROTOCOL, f"it is of the size '{stamp['size']}'")
+        wanted = result["seeds_sha256"]
+        if wanted and not (seeds.is_file() and files.digest(seeds) == wanted):
+            raise records.damaged(seeds, "it is not the table that was written with the result")
+    except CorruptError as error:
+        print(error)
+        return None
+    answer: Found = result
+    return answer
+
+
+def read_rows(folder: Path, answer: Found) -> list[Row]:
+    """The seed-level rows of an answer; none where it has none."""
+    return read_parquet(folder / SEEDS) if answer["seeds_sha256"] else []
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,56 @@
+"""What all benchmarks share: rows, the JSON at the end, and results that are committed."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import report
+
+FOLDER = Path(report.__file__).parent
+PROGRAMS = [p.stem for p in FOLDER.glob("*.py") if '__name__ == "__main__"' in p.read_text()]
+FIELDS = {"case", "ours", "alternatives", "ratio", "spread", "goal", "met"}
+
+
+def two_rows(options):
+    figures = {"ours": [1.0, 2.0, 3.0], "theirs": [2.0, 4.0, 3.0]}
+    yield report.beside("seconds", figures, "theirs", goal=0.6)
+    yield report.beside("rates", figures, "theirs", goal=0.6, most=False)
+
+
+def test_ratios_are_medians_of_pairs_and_goals_have_a_direction():
+    seconds, rates = two_rows(None)
+    assert seconds["ratio"] == rates["ratio"] == 0.5 and seconds["spread"] == [0.5, 1.0]
+    assert (seconds["met"], rates["met"]) == (True, False)
+    assert seconds["ours"] == 2.0 and seconds["alternatives"] == {"theirs": 3.0}
+    plain = report.row("alone", 1.0)
+    assert plain.keys() == FIELDS and plain["ratio"] is plain["met"] is None
+    judged = report.row("own goal", 3.0, pairs=[0.1], goal=2.0, judged=3.0)
+    assert judged["met"] is False
+
+
+def test_the_last_line_is_json_and_results_are_written_on_request(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    report.main("made", "Made up.", two_rows, argv=["--quick"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found.keys() == {"benchmark", "machine", "results"}
+    assert not list(tmp_path.iterdir())
+    report.main("made", "Made up.", two_rows, argv=["--commit-results"])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    written = json.loads((tmp_path / "results" / "made.json").read_text())
+    assert printed.items() <= written.items()
+    assert written["options"] == {"quick": False, "commit_results": True}
+    assert written["commit"] == report.commit() and written["date"][:2] == "20"
+    assert written["environment"]["versions"]["jax"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_benchmark_ends_by_the_shared_writer(name, monkeypatch):
+    module = importlib.import_module(f"experiments.benchmarks.{name}")
+    assert f'main("{name}", __doc__, ' in Path(module.__file__).read_text()
+    assert "json.dumps" not in Path(module.__file__).read_text()
+
+
+def test_all_benchmarks_are_found():
+    assert {"prune", "population", "structure", "coding", "landscape", "sweep"} <= {*PROGRAMS}
