@@ -4,11 +4,10 @@
 
 One process, one virtual device per core, and on each the members one after the other; with `--vmap`
 one `vmap` over all members, which is what most people write first. It uses JAX and optax alone. The
-last line is one JSON object: test accuracy by arm and level.
+last line is test accuracy by arm and level.
 """
 
 import argparse
-import json
 import os
 from typing import Any
 
@@ -135,7 +134,7 @@ def drawn(mask: Tree, key: jax.Array) -> Tree:
     ]
 
 
-def main() -> None:
+def run() -> None:
     """Climbs the ladder and prints accuracies in percent."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("data")
@@ -187,8 +186,8 @@ def main() -> None:
         by_arm = 100 * np.asarray(found).reshape(REPLICATES, len(ARMS)).mean(axis=0)
         for arm, value in zip(ARMS, by_arm, strict=True):
             table.setdefault(arm, []).append(float(value))
-    print(json.dumps(table))
+    print(table)
 
 
 if __name__ == "__main__":
-    main()
+    run()

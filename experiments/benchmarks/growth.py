@@ -1,6 +1,6 @@
 """How time and memory grow: with members, levels, cells, runs, leaves and weights.
 
-    python -m experiments.benchmarks.growth [--quick] [--full] [--axes members,runs]
+    python -m experiments.benchmarks.growth [--quick] [--full] [--axes NAMES]
 
 Each point is a process of its own, so that its peak memory is its own; its seconds leave out the
 imports. The slope is that of a line through the points with at least a tenth of the largest size,
@@ -8,16 +8,15 @@ on logarithmic axes: 1 is linear. The last line is one JSON object.
 """
 
 import argparse
+import ast
 import contextlib
 import io
-import json
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ import optax
 from flax import linen as nn
 
 from experiments import grid, sweep
+from experiments.benchmarks.report import Row, main, row
 from experiments.configs import mnist1d_ladder
 from lth_jax import lottery, population, store
 from lth_jax.pruning import criteria, masks, scopes
@@ -37,6 +37,7 @@ from lth_jax.report.figures import image
 from lth_jax.store import files
 
 GOAL = 1.1  # the steepest slope
+POINT = "--point"
 SIZES: dict[str, tuple[int, ...]] = {
     "members": (1, 4, 16, 64, 256, 1024, 4096),
     "levels": (1, 3, 10, 30, 100),
@@ -138,9 +139,9 @@ def point(axis: str, size: int) -> dict[str, float]:
 
 def measured(axis: str, size: int) -> dict[str, float]:
     """`point` in a process of its own."""
-    command = [sys.executable, "-m", "experiments.benchmarks.growth", "--point", axis, str(size)]
+    command = [sys.executable, "-m", "experiments.benchmarks.growth", POINT, axis, str(size)]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    numbers: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
+    numbers: dict[str, float] = ast.literal_eval(found.stdout.splitlines()[-1])
     print(f"{axis} {size}: {numbers['seconds']:.3g} s, {numbers['mib']:.0f} MiB", flush=True)
     return numbers
 
@@ -154,24 +155,6 @@ def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
     x, y = np.log(sizes), np.log(values)
     last = x >= x[-1] - np.log(10) - 1e-9
     return float(np.polyfit(x[last], y[last], 1)[0])
-
-
-def result(axis: str, points: dict[int, dict[str, float]]) -> dict[str, Any]:
-    """An axis as the benchmarks' JSON has it."""
-    found = {
-        what: slope(list(points), [one[what] for one in points.values()])
-        for what in ("seconds", "mib")
-    }
-    return {
-        "case": f"growth with {axis}",
-        "ours": points[max(points)]["seconds"],
-        "alternatives": {},
-        "points": {str(size): one for size, one in points.items()},
-        "ratio": found["seconds"],
-        "memory": found["mib"],
-        "goal": GOAL,
-        "met": max(found.values()) <= GOAL,
-    }
 
 
 def drawn(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
@@ -191,27 +174,37 @@ def drawn(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """Prints one line for each point, and the JSON object last."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the two smallest sizes")
-    parser.add_argument("--full", action="store_true", help="the largest sizes too")
-    parser.add_argument("--axes", default=",".join(SIZES), help="which, by commas; all by default")
-    parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--point", nargs=2, metavar=("AXIS", "SIZE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.point:
-        print(json.dumps(point(options.point[0], int(options.point[1]))))
-        return
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Every point of every axis in a process of its own; the picture last."""
     found = {}
     for axis in options.axes.split(","):
         sizes = [n for n in SIZES[axis] if options.full or n <= USUAL.get(axis, n)]
-        found[axis] = {n: measured(axis, n) for n in sizes[: QUICK if options.quick else None]}
+        points = {n: measured(axis, n) for n in sizes[: QUICK if options.quick else None]}
+        found[axis] = points
+        slopes = {
+            what: slope(list(points), [one[what] for one in points.values()])
+            for what in ("seconds", "mib")
+        }
+        yield row(
+            f"growth with {axis}",
+            points[max(points)]["seconds"],
+            goal=GOAL,
+            judged=max(slopes.values()),
+            slopes=slopes,
+            points={str(size): one for size, one in points.items()},
+        )
     drawn(found, options.figures)
-    machine = f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}"
-    results = [result(axis, points) for axis, points in found.items()]
-    print(json.dumps({"benchmark": "growth", "machine": machine, "results": results}))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Axes, the largest sizes, and the folder of the picture."""
+    parser.add_argument("--full", action="store_true", help="the largest sizes too")
+    parser.add_argument("--axes", default=",".join(SIZES), help="which, by commas; all by default")
+    parser.add_argument("--figures", type=Path, default=Path("runs/benchmarks"))
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [POINT]:
+        print(point(sys.argv[2], int(sys.argv[3])))
+    else:
+        main("growth", __doc__, measure, add_options)
