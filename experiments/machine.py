@@ -3,21 +3,15 @@
 import collections
 import functools
 import os
-import sys
-import threading
-import time
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import cluster
 from experiments.fields import check_values
 from experiments.flags import UserError
-from experiments.relay import relay
-from lth_jax import store
-
-AUTO = "auto"
+from experiments.messages import user_errors
+from lth_jax import distributed, store
 
 _HITS = "/jax/compilation_cache/cache_hits"
 _MISSES = "/jax/compilation_cache/cache_misses"
@@ -56,96 +50,23 @@ def _check_devices(machine: ConfigDict) -> None:
 
 
 def join(machine: ConfigDict) -> None:
-    """Joins the `jax.distributed` job that a config speaks of, if it does and it is not joined.
+    """Joins the `jax.distributed` job of a config, if it has one.
 
     Raises:
-      UserError: a field cannot be right, or nothing here tells of a job. Where the other processes
-        do not come within `machine.init_timeout_s` seconds, the program ends with one sentence.
+      UserError: a field cannot be right, or the environment describes no job.
     """
     check_values(machine, "machine.")
-    _check_job(machine)
-    if not machine.coordinator or jax.distributed.is_initialized():
-        return
-    job = _job(machine)
-    # Its handler of SIGTERM, in native code, would take the place of ours.
-    jax.config.update("jax_enable_preemption_service", False)
-    late = threading.Timer(machine.init_timeout_s, _give_up, [machine])
-    late.daemon = True
-    late.start()
-    try:
-        jax.distributed.initialize(
-            coordinator_address=_coordinator(job, machine.init_timeout_s),
-            num_processes=job.processes,
-            process_id=job.process,
-            # Longer than ours, which ends in one sentence.
-            initialization_timeout=machine.init_timeout_s + 60,
-            heartbeat_timeout_seconds=machine.init_timeout_s,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"`machine.coordinator` is '{machine.coordinator}': {error}") from error
-    finally:
-        late.cancel()
-
-
-def _job(machine: ConfigDict) -> cluster.Job:
-    """The job that a config, or the environment, describes.
-
-    JAX finds more of them by itself, but then connects to the coordinator directly, and aborts the
-    process where that dies.
-    """
-    if machine.coordinator == AUTO:
-        found = cluster.job(os.environ)
-        if found is None:
-            raise UserError(
-                "`machine.coordinator` is 'auto': no environment variables of Slurm or of a TPU "
-                "pod describe a job; set HOST:PORT of process 0, `machine.processes` and "
-                "`machine.process`."
+    if machine.coordinator:
+        names = {name: f"machine.{name}" for name in ("coordinator", "processes", "process")}
+        with user_errors(names):
+            distributed.join(
+                machine.coordinator,
+                machine.processes,
+                machine.process,
+                timeout=machine.init_timeout_s,
             )
-        return found
-    return cluster.Job(machine.coordinator, machine.processes, machine.process)
-
-
-def _coordinator(job: cluster.Job, patience: float) -> str:
-    """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
-    if job.process == 0:
-        return job.coordinator
-    host, _, port = job.coordinator.rpartition(":")
-
-    def end() -> None:
-        """Ends the program if the main thread has not, as it exchanged nothing with the others."""
-        time.sleep(patience / 2)
-        team = store.Team(job.process, job.processes)
-        print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
-        os._exit(2)
-
-    # gRPC uses a proxy for localhost too; JAX 0.10 warns of any such variable, so it is not added
-    # where there is none.
-    if any(name.lower().endswith("_proxy") for name in os.environ):
-        no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
-        os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")
-    return f"127.0.0.1:{relay(host.strip('[]'), int(port), end)}"
-
-
-def _check_job(machine: ConfigDict) -> None:
-    if machine.coordinator in ("", AUTO):
-        if machine.processes or machine.process:
-            raise UserError("`machine.processes` and `machine.process` need `machine.coordinator`.")
-    elif not 0 <= machine.process < machine.processes:
-        raise UserError(
-            f"`machine.process` is {machine.process}; it must be one of the "
-            f"{machine.processes} of `machine.processes`, counted from 0."
-        )
-
-
-def _give_up(machine: ConfigDict) -> None:
-    """Ends the program: JAX cannot be told to stop waiting."""
-    print(
-        f"error: the processes of the job did not all come to {machine.coordinator} within "
-        f"{machine.init_timeout_s} seconds; start them all, with one coordinator.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(2)
+    elif machine.processes or machine.process:
+        raise UserError("`machine.processes` and `machine.process` need `machine.coordinator`.")
 
 
 def cores() -> int:

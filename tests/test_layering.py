@@ -17,6 +17,7 @@ FLOORS = {
     "registry": 0,
     "store": 0,
     "text": 0,
+    "distributed": 1,
     "trees": 1,
     "layouts": 2,
     "measures": 3,

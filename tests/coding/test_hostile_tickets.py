@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import fuzz_tickets
 from lth_jax import coding
 from lth_jax.coding import codecs, container
+from tests.coding import fuzz_tickets
 
 MASK = {"a": np.arange(4000).reshape(40, 100) % 9 == 0, "b": np.ones(5, bool)}
 DATA = coding.encode(MASK, prunable={"a": True, "b": False}, provenance={"level": 1})

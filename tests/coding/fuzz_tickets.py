@@ -1,6 +1,6 @@
 """Throws damaged and forged ticket files at the reader.
 
-    python -m experiments.fuzz_tickets --cases 100000 --seed 0
+    python -m tests.coding.fuzz_tickets --cases 100000 --seed 0
 
 Whatever the bytes, reading them must give a ticket or a `TicketError`, soon and within the memory
 that `max_bytes` grants. A file whose bytes were damaged by accident must never give another ticket.

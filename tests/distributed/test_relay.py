@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from experiments.relay import relay
+from lth_jax.distributed.relay import relay
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Which process of which job this one is, by the environment variables of Slurm or of a TPU pod.
 
 JAX reads the same variables, but it connects to the coordinator directly; with the address known, a
-relay can stand between (see `experiments.relay`).
+relay can stand between (see `lth_jax.distributed.relay`).
 """
 
 import re

@@ -1,0 +1,117 @@
+"""Joins a job of several processes, and ends the program in one sentence where one is lost."""
+
+import os
+import sys
+import threading
+import time
+
+import jax
+
+from lth_jax import store
+from lth_jax.distributed import cluster
+from lth_jax.distributed.relay import relay
+
+AUTO = "auto"
+
+
+def join(
+    coordinator: str = AUTO, processes: int = 0, process: int = 0, *, timeout: int = 300
+) -> None:
+    """Joins a `jax.distributed` job; call it before JAX is used.
+
+    Every process but the first reaches the coordinator through a relay of its own, so that the loss
+    of a process is an error of the next exchange, and not an abort. Does nothing in a process that
+    has joined a job already.
+
+    Args:
+      coordinator: `HOST:PORT` of process 0, or `"auto"`: by the environment variables of Slurm or
+        of a TPU pod.
+      processes: how many there are; not with `"auto"`.
+      process: which of them this one is; not with `"auto"`.
+      timeout: seconds to wait for the others. Where they do not come, the program ends with one
+        sentence and exit code 2.
+
+    Raises:
+      ValueError: an argument cannot be right, or the environment describes no job.
+
+    >>> join("localhost:1234", processes=2, process=2)
+    Traceback (most recent call last):
+    ValueError: `process` is 2; it must be one of the 2 of `processes`, counted from 0.
+    """
+    job = _job(coordinator, processes, process)
+    if jax.distributed.is_initialized():
+        return
+    # Its handler of SIGTERM, in native code, would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    late = threading.Timer(timeout, _give_up, [job.coordinator, timeout])
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            coordinator_address=_address(job, timeout),
+            num_processes=job.processes,
+            process_id=job.process,
+            # Longer than ours, which ends in one sentence.
+            initialization_timeout=timeout + 60,
+            heartbeat_timeout_seconds=timeout,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"`coordinator` is '{coordinator}': {error}") from error
+    finally:
+        late.cancel()
+
+
+def _job(coordinator: str, processes: int, process: int) -> cluster.Job:
+    """The job of the arguments or of the environment.
+
+    JAX finds more of them by itself, but then connects to the coordinator directly, and aborts the
+    process where that dies.
+    """
+    if coordinator != AUTO:
+        if not 0 <= process < processes:
+            raise ValueError(
+                f"`process` is {process}; it must be one of the {processes} of `processes`, "
+                "counted from 0."
+            )
+        return cluster.Job(coordinator, processes, process)
+    if processes or process:
+        raise ValueError("`processes` and `process` need the address in `coordinator`.")
+    found = cluster.job(os.environ)
+    if found is None:
+        raise ValueError(
+            "`coordinator` is 'auto': no environment variables of Slurm or of a TPU pod describe a "
+            "job; set HOST:PORT of process 0, `processes` and `process`."
+        )
+    return found
+
+
+def _address(job: cluster.Job, timeout: float) -> str:
+    """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
+    if job.process == 0:
+        return job.coordinator
+    host, _, port = job.coordinator.rpartition(":")
+
+    def end() -> None:
+        """Ends the program if the main thread has not, as it exchanged nothing with the others."""
+        time.sleep(timeout / 2)
+        team = store.Team(job.process, job.processes)
+        print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    # gRPC uses a proxy for localhost too; JAX 0.10 warns of any such variable, so it is not added
+    # where there is none.
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
+        os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")
+    return f"127.0.0.1:{relay(host.strip('[]'), int(port), end)}"
+
+
+def _give_up(coordinator: str, timeout: float) -> None:
+    """Ends the program: JAX has no way to stop waiting."""
+    print(
+        f"error: the processes of the job did not all come to {coordinator} within {timeout} "
+        "seconds; start them all, with one coordinator.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
