@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         analysis,
         coding,
         data,
+        distributed,
         landscape,
         lottery,
         measures,
@@ -56,12 +57,13 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_LATER = {
-    name: (f"lth_jax.{name}", None)
-    for name in (
-        "analysis coding data landscape lottery measures models population report structure".split()
-    )
-} | {"save_ticket": ("lth_jax.coding", "save"), "load_ticket": ("lth_jax.coding", "load")}
+_PACKAGES = (
+    "analysis coding data distributed landscape lottery measures models population report structure"
+)
+_LATER = {name: (f"lth_jax.{name}", None) for name in _PACKAGES.split()} | {
+    "save_ticket": ("lth_jax.coding", "save"),
+    "load_ticket": ("lth_jax.coding", "load"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -93,6 +95,7 @@ __all__ = [
     "data",
     "density",
     "density_per_leaf",
+    "distributed",
     "effective_params",
     "erk",
     "globally",
