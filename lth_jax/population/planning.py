@@ -17,7 +17,7 @@ import jaxlib
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.population.placement import DRIVERS, Plan, free_bytes, read_plan
+from lth_jax.population.placement import DRIVERS, Plan, check_plan, free_bytes, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
 from lth_jax.population.train_chunks import compile_segment
@@ -28,6 +28,25 @@ PROBE = 0.25  # seconds that the steps of a measurement should take, beside the 
 SHARE = 0.2  # of a run's own time that measuring its plans may take
 LOST = 1.5  # how many times as slow as the best a plan is not measured again
 WASTE = 0.1  # padding above which a narrower chunk is worth measuring
+
+
+AUTO = "auto"
+
+
+def plans_for(plan: Plan | str, sizes: Sequence[int]) -> list[Plan]:
+    """The plans to measure for levels of these sizes: the given one alone, or all for `"auto"`.
+
+    Raises:
+      ValueError: `plan` is neither a possible `Plan` nor `"auto"`.
+    """
+    if isinstance(plan, Plan):
+        check_plan(plan)
+        return [plan]
+    if plan != AUTO:
+        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
+    processes = jax.process_count()
+    devices = min(jax.local_device_count(), max(sizes)) * processes
+    return candidate_plans(widths_for(sizes), devices, processes=processes)
 
 
 class Setting(NamedTuple):

@@ -113,7 +113,7 @@ def test_regression_has_a_loss_and_no_accuracy():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "`batch_size` is 0; it must be an integer of at least 1"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must lie in 1 … 2147483647, got 0"),
         ({"steps": 2.5}, ValueError, "`steps` is 2.5"),
         ({"batch_size": 100}, ValueError, "`batch_size` is 100; there are 58 training examples"),
         ({"model": Net}, TypeError, "`model` is .*; it must be a Linen module"),

@@ -90,7 +90,7 @@ def test_bad_members_are_refused(options, message):
 def test_bad_plans_are_refused():
     with pytest.raises(ValueError, match="`plan` is 'best'"):
         train(TASK, initial(TASK, 2), plan="best")
-    with pytest.raises(ValueError, match="`start` is 10"):
+    with pytest.raises(ValueError, match="`start` must lie in 0 … 9, got 10"):
         train(TASK, initial(TASK, 2), start=10, plan=Plan(2))
 
 
