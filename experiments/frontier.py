@@ -29,12 +29,13 @@ from experiments.finished import (
 from experiments.flags import UserError
 from lth_jax import coding, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Named, Stored, entries, members, prunable_leaves
+from lth_jax.coding.stored import Stored, members
 from lth_jax.lottery import Task
 from lth_jax.measures.intervals import student_t
 from lth_jax.population.segment import evaluate
 from lth_jax.report import write_report
 from lth_jax.report.levels import write_rates
+from lth_jax.schema import LevelEntry, Named, prunable_of_run, read_entries, read_entry
 from lth_jax.types import DENSE, TICKET
 
 SOURCES = (
@@ -102,13 +103,13 @@ def _seed_rows(run: Finished) -> Iterator[Row]:
         **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
-    listed = entries(run.info.path)
-    prunable = prunable_leaves(run.store, listed)
+    listed = read_entries(run.info.path)
+    prunable = prunable_of_run(run.store, listed)
     for entry in listed:
-        if {DENSE, TICKET} & set(entry["arms"]):
-            networks = {name: entry[name] for name in ("key", "rows")}
+        if {DENSE, TICKET} & set(entry.arms):
+            networks = {"key": entry.key, "rows": entry.rows}
             key = stores.content_key({**what, "networks": networks, "prunable": prunable})
-            measured = partial(_measured, run.store, networks, prunable, accuracy)
+            measured = partial(_measured, run.store, entry, prunable, accuracy)
             node = run.store.node(key, measured)
             yield from _rows_of(node)
 
@@ -127,18 +128,18 @@ def tester(task: Task) -> Accuracy:
 
 def _measured(
     store: stores.Store,
-    networks: Row,
+    entry: LevelEntry,
     prunable: dict[str, bool],
     accuracy: Accuracy,
     progress: stores.Partial,
 ) -> stores.Node:
     """All networks that a run has in a node, at all precisions."""
     del progress  # a node takes seconds
-    parent = stores.read_entry(store, networks)
-    results = parent.arrays["results"]["test_accuracy_final"]
+    parent = read_entry(store, entry)
+    results = parent.results["test_accuracy_final"]
     mine = [
         (one, float(result))
-        for one, result in zip(members(networks["key"], parent, prunable), results, strict=True)
+        for one, result in zip(members(entry.key, parent, prunable), results, strict=True)
         if one.arm in (DENSE, TICKET)
     ]
     points = np.array([measure(one, accuracy) for one, _ in mine])

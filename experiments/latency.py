@@ -33,10 +33,11 @@ from experiments.timing import alternated
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
-from lth_jax.coding.stored import Stored, entries, read_stored
+from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Task
 from lth_jax.population.segment import evaluate
 from lth_jax.report import write_report
+from lth_jax.schema import read_entries
 from lth_jax.store.analyses import add_analysis
 
 SOURCES = (
@@ -141,7 +142,7 @@ def measure(run: Finished, settings: Settings) -> str:
     what = {
         "what": "latency",
         **settings._asdict(),
-        "networks": [[entry["key"], entry["rows"]] for entry in entries(run.info.path)],
+        "networks": [[entry.key, entry.rows] for entry in read_entries(run.info.path)],
         **run.basis,
         "source": stores.source_fingerprint(*SOURCES),
     }
@@ -175,7 +176,7 @@ def _timed(run: Finished, settings: Settings, progress: stores.Partial) -> store
 
 def _converged(run: Finished, shrinker: Shrinker) -> Iterator[tuple[Stored, dict[str, np.ndarray]]]:
     """The networks that converged, the dense ones first, and their live units."""
-    arms = tuple({arm for entry in entries(run.info.path) for arm in entry["arms"]})
+    arms = tuple({arm for entry in read_entries(run.info.path) for arm in entry.arms})
     for one in read_stored(run.store, run.info.path, arms):
         if one.diverged_at is None:
             yield one, shrinker.live(one)

@@ -40,7 +40,7 @@ from experiments.flags import UserError
 from experiments.legal import whole
 from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery.curvature import (
     first_blocks,
     hessian_at,
@@ -51,6 +51,7 @@ from lth_jax.lottery.initial_states import replicate_keys
 from lth_jax.lottery.stability import member_at
 from lth_jax.population import Member, evaluate, train_population
 from lth_jax.report import write_report
+from lth_jax.schema import Named, read_entries
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET
 
@@ -100,7 +101,7 @@ def sweep(run: Finished, level: int, settings: Settings) -> str:
     if run.experiment.optimizer.name != "sgd":
         name = run.experiment.optimizer.name
         raise UserError(f"{run.info.run} was trained by '{name}'; the prediction is for 'sgd'.")
-    check_known("level", [level], sorted({e["level"] for e in entries(run.info.path)} - {0}))
+    check_known("level", [level], sorted({e.level for e in read_entries(run.info.path)} - {0}))
     identity = {
         **settings._asdict(),
         **run.basis,
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         settings = Settings(_rates(arguments.rates), arguments.examples, arguments.chunk)
         run = open_finished(machine_of(arguments), arguments.run)
-        level = arguments.level or max(entry["level"] for entry in entries(run.info.path))
+        level = arguments.level or max(entry.level for entry in read_entries(run.info.path))
         return sweep(run, level, settings)
 
     return exit_code(work)

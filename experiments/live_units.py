@@ -16,9 +16,10 @@ from experiments import units
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
-from lth_jax.coding.stored import Stored, entries, read_stored
+from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Task
 from lth_jax.pruning import masks
+from lth_jax.schema import read_entries
 from lth_jax.store.analyses import add_analysis
 
 SOURCES = (
@@ -38,7 +39,7 @@ def describe(store: stores.Store, path: str | Path, task: Task) -> None:
     """
     what = {
         "what": "units",
-        "networks": [[entry["key"], entry["rows"]] for entry in entries(path)],
+        "networks": [[entry.key, entry.rows] for entry in read_entries(path)],
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)
@@ -54,7 +55,7 @@ def _described(
 ) -> stores.Node:
     del progress  # a network takes milliseconds
     found = find()
-    arms = tuple({arm for entry in entries(path) for arm in entry["arms"]})
+    arms = tuple({arm for entry in read_entries(path) for arm in entry.arms})
     networks, alive, densities = [], [], []
     for one in read_stored(store, path, arms):
         flags, of_mask, of_paths = look(found, one)

@@ -35,10 +35,11 @@ from experiments.finished import (
 from experiments.flags import UserError
 from lth_jax import models, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Stored, entries, read_stored
+from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import planted
 from lth_jax.measures import activity, attention, calibration, fairness, recovery, spectra
 from lth_jax.report import write_report
+from lth_jax.schema import read_entries
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import Batch
 
@@ -221,7 +222,7 @@ def measure(run: Finished, examples: int) -> str:
         "what": "behaviour",
         "examples": examples,
         **run.basis,
-        "networks": [[entry["key"], entry["rows"]] for entry in entries(run.info.path)],
+        "networks": [[entry.key, entry.rows] for entry in read_entries(run.info.path)],
         "source": stores.source_fingerprint(*SOURCES),
     }
     key = stores.content_key(what)
@@ -233,7 +234,7 @@ def measure(run: Finished, examples: int) -> str:
 def _measured(run: Finished, examples: int, progress: Any) -> stores.Node:
     del progress  # a network takes a moment
     instrument = Instrument(run, examples)
-    arms = tuple({arm for entry in entries(run.info.path) for arm in entry["arms"]})
+    arms = tuple({arm for entry in read_entries(run.info.path) for arm in entry.arms})
     about, scores, confusions = [], [], []
     for one in read_stored(run.store, run.info.path, arms):
         if one.diverged_at is None:

@@ -36,11 +36,12 @@ from experiments.flags import UserError
 from experiments.legal import one_of, whole
 from lth_jax import keys, landscape, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.lottery import SAME_MASK
 from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
 from lth_jax.report import write_report
 from lth_jax.report.figures import spread
+from lth_jax.schema import Named, read_entries
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET
 
@@ -244,7 +245,7 @@ def _told(labels: Mapping[str, Any]) -> str:
 def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str, MaskedNetwork]]]:
     """Every converged network of the chosen levels and arms, and its points."""
     parents = {one.replicate: one for one in read_stored(run.store, run.info.path, (DENSE,))}
-    arms = {arm for entry in entries(run.info.path) for arm in entry["arms"]}
+    arms = {arm for entry in read_entries(run.info.path) for arm in entry.arms}
     for one in read_stored(run.store, run.info.path, tuple(chosen.arms)):
         dense = parents[one.replicate]
         if one.level in chosen.levels and {one.diverged_at, dense.diverged_at} == {None}:
@@ -254,15 +255,16 @@ def _networks(run: Finished, chosen: Chosen) -> Iterator[tuple[Stored, dict[str,
 
 def choose(run: Finished, arguments: argparse.Namespace) -> Chosen:
     """The levels, arms and points to measure: what was asked for, or a few levels and all else."""
-    manifest = entries(run.info.path)
-    levels = sorted({entry["level"] for entry in manifest})
-    arms = list(dict.fromkeys(arm for entry in manifest for arm in entry["arms"]))
+    manifest = read_entries(run.info.path)
+    levels = sorted({entry.level for entry in manifest})
+    arms = list(dict.fromkeys(arm for entry in manifest for arm in entry.arms))
     chosen = Chosen(
         levels=whole_numbers("levels", arguments.levels) or (0, *spread(levels[1:], 3)),
         arms=tuple(filter(None, arguments.arms.split(","))) or tuple(arms),
         points=tuple(filter(None, arguments.points.split(","))) or POINTS,
     )
-    for name, known in {"levels": levels, "arms": arms, "points": POINTS}.items():
+    every: dict[str, Sequence[Any]] = {"levels": levels, "arms": arms, "points": POINTS}
+    for name, known in every.items():
         check_known(name, getattr(chosen, name), known)
     return chosen
 

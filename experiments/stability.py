@@ -36,12 +36,13 @@ from experiments.options import Options
 from experiments.runner import run as run_ladder
 from lth_jax import landscape, trees
 from lth_jax import store as stores
-from lth_jax.coding.stored import Named, Stored, entries, read_stored, rewound
+from lth_jax.coding.stored import Stored, read_stored, rewound
 from lth_jax.keys import derive
 from lth_jax.lottery.stability import between_children, member_at
 from lth_jax.population import train_population
 from lth_jax.population.segment import Member
 from lth_jax.report import write_report
+from lth_jax.schema import Named, read_entries
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import DENSE, TICKET, Batch
 
@@ -84,7 +85,7 @@ def analyse(run: Finished, levels: Sequence[int], settings: Settings) -> Iterato
       UserError: if the run lacks a level.
       StoreError: if something in the store is damaged.
     """
-    there = sorted({entry["level"] for entry in entries(run.info.path)})
+    there = sorted({entry.level for entry in read_entries(run.info.path)})
     check_known("levels", levels, there)
     identity = {
         **settings._asdict(),

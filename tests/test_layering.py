@@ -18,6 +18,7 @@ FLOORS = {
     "text": 0,
     "trees": 1,
     "layouts": 2,
+    "schema": 2,
     "measures": 3,
     "models": 3,
     "data": 3,

@@ -14,13 +14,12 @@ from experiments.studies.one_shot import at_count, chooser
 from experiments.studies.starts import Start
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Task
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.measures import fairness
 from lth_jax.population.groups import group_robust, in_groups
 from lth_jax.pruning.criteria import Criterion, by_group
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import layerwise
-from lth_jax.types import DENSE, TICKET
+from lth_jax.types import DENSE, TICKET, TrainState
 
 PARTS = ("params", "state")
 

@@ -28,6 +28,7 @@ from lth_jax.lottery import Programs, Seeds, Task, circumstances, training_progr
 from lth_jax.population import Plan, cheapest, chunks, read_plan
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.sweeps import read_sweep
+from lth_jax.schema import from_node
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE, TICKET
 
@@ -291,8 +292,8 @@ class StudyRunner:
             chunk = [starts[row] for row in dict.fromkeys(rows.tolist())]
             what = common | {"starts": [fingerprint(start) for start in chunk]}
             train = partial(train_starts, task, programs, plan, chunk, self.machine.save_seconds)
-            found.append(self.node(what, train).arrays)
-        parts = [{"results": one["results"], **one["end"]} for one in found]
+            found.append(from_node(self.node(what, train)))
+        parts = [{"results": one.results, **one.points["end"]._asdict()} for one in found]
         wanted = [{k: part[k] for k in ("results", "params", "state")} for part in parts]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *wanted)
 

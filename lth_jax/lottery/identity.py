@@ -18,7 +18,6 @@ from jax.extend import core as jex
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.initial_states import Parents, control_arm, ticket_arm
 from lth_jax.lottery.node_training import measure
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.lottery.spec import Experiment, Identity, Ladder, Seeds
 from lth_jax.population.segment import (
     Member,
@@ -31,9 +30,15 @@ from lth_jax.population.segment import (
 from lth_jax.population.task import Task
 from lth_jax.store import content_key, environment, source_fingerprint
 from lth_jax.store import fingerprint as array_fingerprint
-from lth_jax.types import TICKET, Batch, Count, Key, Splits
+from lth_jax.types import TICKET, Batch, Count, Key, Splits, TrainState
 
-SOURCES = ("lth_jax.lottery", "lth_jax.population", "lth_jax.trees", "lth_jax.keys")
+SOURCES = (
+    "lth_jax.lottery",
+    "lth_jax.population",
+    "lth_jax.schema",
+    "lth_jax.trees",
+    "lth_jax.keys",
+)
 """Code whose work on the host decides numbers; all else is in the programs or in the data."""
 
 MEMBERS = 2  # programs are lowered for so many members, which shows the rules of `custom_vmap`

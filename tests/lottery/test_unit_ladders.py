@@ -25,12 +25,11 @@ from lth_jax.lottery import (
     named,
     run_ladder,
 )
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria
 from lth_jax.pruning.prune import prune
 from lth_jax.store import Store
-from lth_jax.types import Batch, Model
+from lth_jax.types import Batch, Model, TrainState
 
 HEADS, WIDTH = 4, 6
 
