@@ -12,8 +12,8 @@ from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
 from experiments.memoize_by_fields import Recorder, Remembered
 from experiments.sweep_runner import member_steps, outlook, planned
-from lth_jax import cli, store
-from lth_jax.lottery import initial_states
+from lth_jax import cli, schema, store
+from lth_jax.lottery import MemberIndex, initial_states
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
 from tests.experiments import swept, tiny
@@ -213,14 +213,13 @@ def _elsewhere(config, folder):
 def _by_arm(folder):
     """The curves and the first mask of each member of a run."""
     shelf, found = store.Store(folder.parent), {}
-    for entry in read_json(folder / "manifest.json")["nodes"]:
-        node = store.read_entry(shelf, entry)
-        history = node.arrays["history"]
-        for i, member in enumerate(node.meta["members"]):
-            found[node.meta["level"], member["arm"], member["replicate"]] = {
-                "step": history["step"].tolist(),
-                "mask": node.arrays["mask"]["Dense_0/kernel"][i],
-                **{name: history[name][:, i] for name in ("train_loss", "validation_loss")},
+    for entry in schema.read_entries(folder):
+        node = schema.read_entry(shelf, entry)
+        for i, member in enumerate(node.facts.members):
+            found[node.facts.level, member.arm, member.replicate] = {
+                "step": node.eval_steps.tolist(),
+                "mask": node.mask["Dense_0/kernel"][i],
+                **{name: node.curves[name][:, i] for name in ("train_loss", "validation_loss")},
             }
     return found
 
@@ -309,7 +308,7 @@ def test_an_outlook_adds_up(workdir):
     [group], _ = grouped(config, experiment__seed=[5, 6, 7])
     plan = planned(config.machine, group, always=True)
     [evidence] = plan["evidence"]
-    index = store.MemberIndex(store.Store(workdir))
+    index = MemberIndex(store.Store(workdir))
     found = outlook(group, plan, index)
     # 6 dense and 12 above: 8 and 12 with padding, 30 steps each
     assert found.members == found.missing == 18
