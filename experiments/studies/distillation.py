@@ -52,17 +52,19 @@ def school(task: Task, answers: NDArray[np.float32]) -> Task:
     def choose(said: jax.Array, member: Member) -> jax.Array:
         return said[member.hyper["lesson"].astype(jnp.int32)][None]
 
-    teach = augment.taught(jnp.asarray(answers), choose)
+    teach = augment.taught(choose)
     apart = (
         0 if task.trainer.examples_per_replicate else len(task.data.train.y)
     )  # teachers of the same examples
 
-    def by_own_teacher(key: Any, batch: Any, rows: Any, member: Member) -> Any:
-        return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
+    def by_own_teacher(key: Any, batch: Any, rows: Any, member: Member, constants: Any) -> Any:
+        return teach(key, batch, rows + member.hyper["replicate"] * apart, member, constants)
 
     steps = (augment.soft_targets(answers.shape[-1]), augment.smooth, by_own_teacher)
     trainer = task.trainer._replace(
-        transform_batch=augment.shows(*steps), objective=losses.distillation
+        transform_batch=augment.shows(*steps),
+        objective=losses.distillation,
+        constants={"answers": jnp.asarray(answers)},
     )
     return task.replace(trainer=trainer)
 

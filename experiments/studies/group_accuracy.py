@@ -56,13 +56,18 @@ def fared(predictions: NDArray[np.int64], y: NDArray, groups: NDArray) -> Fared:
 
 def fair(task: Task, groups: NDArray) -> Task:
     """Trains with groups that count, each network by the numbers in its `hyper`."""
-    transform, add_groups = task.trainer.transform_batch, in_groups(jnp.asarray(groups), 2)
+    transform, add_groups = task.trainer.transform_batch, in_groups(2)
 
-    def with_groups(key: Any, data: Any, rows: Any, member: Any) -> Any:
-        return add_groups(key, transform(key, data, rows, member), rows, member)
+    def with_groups(key: Any, data: Any, rows: Any, member: Any, constants: Any) -> Any:
+        batch = transform(key, data, rows, member, constants)
+        return add_groups(key, batch, rows, member, constants)
 
     return task.replace(
-        trainer=task.trainer._replace(transform_batch=with_groups, objective=group_robust)
+        trainer=task.trainer._replace(
+            transform_batch=with_groups,
+            objective=group_robust,
+            constants={**task.trainer.constants, "groups": jnp.asarray(groups)},
+        )
     )
 
 

@@ -90,6 +90,7 @@ def train_starts(
         partial=partial,
         on_progress=lambda progress: None,
         save_seconds=save_seconds,
+        constants=task.trainer.constants,
     )
 
 

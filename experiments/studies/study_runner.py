@@ -282,6 +282,7 @@ class StudyRunner:
             "kind": "retrained",
             "numbers": dict(task.hyper),
             "program": program(task, names),
+            "constants": stores.fingerprint(task.trainer.constants),
             "data": self.dataset(config).fingerprint,
             "steps": config.experiment.train.steps,
             "plan": plan._asdict(),

@@ -128,8 +128,8 @@ def training_program(
 ) -> str:
     """The fingerprint of how members begin, how they train and how they are evaluated.
 
-    Trainers whose programs are equal may train in one population: all in which their members
-    differ are arrays. Nothing is compiled.
+    Trainers whose programs are equal share what is compiled: they differ in `constants` alone, and
+    all in which their members differ are arrays. Nothing is compiled.
 
     Args:
       trainer: the static part of the training.
@@ -149,8 +149,8 @@ def training_program(
             member = member._replace(opt_state=state)
         return member, init_record(member)
 
-    def segment(*args: Any) -> Any:
-        return train_segment(trainer, *args)
+    def segment(constants: Any, *args: Any) -> Any:
+        return train_segment(trainer._replace(constants=constants), *args)
 
     def results(*args: Any) -> Any:
         return measure(trainer, *args)
@@ -161,8 +161,9 @@ def training_program(
     begins = jax.vmap(begin, in_axes=(0, 0, None)), (_keys(root), scalars, example.x)
     member, record = jax.eval_shape(begins[0], *begins[1])
     step = jax.ShapeDtypeStruct((), "int32")
-    trains = jax.vmap(segment, in_axes=(0, 0, None, None, None, None))
-    trained = (member, record, shapes.train, shapes.validation, step, step)
+    trains = jax.vmap(segment, in_axes=(None, 0, 0, None, None, None, None))
+    constants = jax.eval_shape(lambda: trainer.constants)
+    trained = (constants, member, record, shapes.train, shapes.validation, step, step)
     measures = jax.vmap(results, in_axes=(0, 0, None)), (member, record, shapes)
     return content_key(
         {
@@ -273,6 +274,7 @@ def make_experiment(
                 methods_programs(task, ladder, seeds.root) if methods is None else methods
             ),
             data=data_fingerprint(*task.data) if data is None else data,
+            constants=array_fingerprint(task.trainer.constants),
             root=[str(jax.random.key_impl(seeds.root)), array_fingerprint(seeds.root)],
             numbers={name: np.float32(v).tobytes().hex() for name, v in task.hyper.items()},
             shared_order=seeds.shared_order,

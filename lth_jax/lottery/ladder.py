@@ -92,7 +92,7 @@ def run_ladder(
     team run together, in step.
 
     Args:
-      experiments: at least one; they share trainer, data and the steps of a level.
+      experiments: at least one, with equal trainers, constants, data and steps of a level.
       store: where finished nodes are and go.
       plans: `(level, plan)` in ascending order, the first for level 0: the plan from that level
         on. More than one only where memory ran out.
@@ -216,6 +216,7 @@ class _LadderRun:
             on_progress=self.hooks.on_progress,
             on_block=self.hooks.on_block,
             save_seconds=self.save_seconds,
+            constants=task.trainer.constants,
         )
 
     def _beginning(self, plan: Plan, level: int) -> Begin:

@@ -12,6 +12,7 @@ from lth_jax import keys, trees
 from lth_jax.lottery.member_table import MemberSpec, StepRange
 from lth_jax.population.placement import Plan, map_members
 from lth_jax.population.segment import (
+    Constants,
     Member,
     Record,
     Trainer,
@@ -171,6 +172,7 @@ def train_node(
     on_progress: OnProgress,
     on_block: OnBlock = lambda: None,
     save_seconds: float = SAVE_SECONDS,
+    constants: Constants = (),
 ) -> Node:
     """Trains one chunk to its end, resuming where an earlier attempt was cut off.
 
@@ -193,6 +195,7 @@ def train_node(
         team alike.
       on_block: called between the blocks of an evaluation on streamed data; likewise.
       save_seconds: how much training a kill may repeat; 0: each segment is saved.
+      constants: those of the trainer.
     """
     timer = SaveTimer(save_seconds, partial.team)
     densities = _densities(assignment, members, prunable)
@@ -222,6 +225,7 @@ def train_node(
         ends=ends,
         on_segment=on_segment,
         blocks=serve(members, data.train, [start, *ends][:-1]),
+        constants=constants,
     )
     try:
         results, end, mask = to_host(measure_chunk(members, records, data, on_block))

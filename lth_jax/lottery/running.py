@@ -194,5 +194,6 @@ def run_identity(experiment: Experiment) -> dict[str, Any]:
         "arms": found.arms,
         "methods": found.methods,
         "data": found.data,
+        "constants": found.constants,
         "numerics": found.environment["numerics"],
     }

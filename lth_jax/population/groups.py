@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lth_jax.population.augment import Step
 from lth_jax.population.losses import cross_entropy
-from lth_jax.population.segment import Member
+from lth_jax.population.segment import Constants, Member
 from lth_jax.types import Batch, Key
 
 
@@ -59,22 +59,24 @@ def group_robust(logits: jax.Array, targets: Grouped) -> jax.Array:
     return losses * len(losses) * (targets.groups @ (q / some))
 
 
-def in_groups(groups: jax.Array, count: int) -> Step:
+def in_groups(count: int) -> Step:
     """Tells `group_robust` the groups of a batch; the last step of what a member is shown.
 
-    `hyper["balance"]` and `hyper["sharpness"]` are the member's.
+    `hyper["balance"]` and `hyper["sharpness"]` are the member's; `constants["groups"]` are the
+    groups of all training examples, `(n,)` integers below `count`.
 
     Args:
-      groups: of all training examples, `(n,)` integers below `count`.
       count: how many groups there are.
     """
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         del key
         numbers = (
             jnp.asarray(member.hyper[name], jnp.float32) for name in ("balance", "sharpness")
         )
-        which = jax.nn.one_hot(groups[rows], count, dtype=jnp.float32)
+        which = jax.nn.one_hot(constants["groups"][rows], count, dtype=jnp.float32)
         return batch._replace(y=Grouped(batch.y, which, *numbers))
 
     return step

@@ -197,7 +197,7 @@ def _fingerprint(
     one = jax.eval_shape(lambda tree: tree, one)
     records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
     segment: Any = compile_segment(trainer, Plan(1))
-    text = segment.lower(one, records, given, validation, step, step).as_text()
+    text = segment.lower(one, records, given, validation, trainer.constants, step, step).as_text()
     device = jax.devices()[0]
     return content_key(
         {
@@ -322,13 +322,13 @@ class _Probe:
         self._segment: Any = compile_segment(setting.trainer, plan)
 
     def _start(self) -> tuple[Any, ...]:
-        _, members, _, validation = self._setting
+        trainer, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = trees.index(members, rows)
         records = jax.vmap(init_record)(chunk)
         if self._train is None:
             self._train = _given(self._setting, chunk)
-        given = (chunk, records, self._train, validation, np.int32(0))
+        given = (chunk, records, self._train, validation, trainer.constants, np.int32(0))
         found: tuple[Any, ...] = jax.block_until_ready(given)
         return found
 
@@ -342,11 +342,11 @@ class _Probe:
         The segment before them is not timed: only the first of a level has its members brought to
         where the plan wants them.
         """
-        chunk, records, train, validation, step = self._start()
+        chunk, records, *shared = self._start()
         times = []
         for n in (1, *steps):
             start = self._clock()
-            done = self._segment(chunk, records, train, validation, step, np.int32(n))
+            done = self._segment(chunk, records, *shared, np.int32(n))
             chunk, records, *_ = jax.block_until_ready(done)
             times.append(self._clock() - start)
         return times[1:]

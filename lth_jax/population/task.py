@@ -57,6 +57,8 @@ class Task:
       make_model: see `Trainer`.
       eval_member: see `Trainer`.
       examples_per_replicate: see `Trainer`.
+      constants: arrays that `transform_batch` reads, by name. They are arguments of the compiled
+        programs: tasks that differ in their values alone share these.
 
     Attributes:
       trainer: the static part of the training.
@@ -101,6 +103,7 @@ class Task:
         make_model: MakeModel | None = None,
         eval_member: Any = unchanged,
         examples_per_replicate: int = 0,
+        constants: Mapping[str, Any] | None = None,
     ):
         for name, size in (("batch_size", batch_size), ("steps", steps)):
             check_integer(name, size, 1)
@@ -135,6 +138,7 @@ class Task:
             examples_per_replicate=examples_per_replicate,
             eval_member=eval_member,
             make_model=make_model,
+            constants=jax.device_put(dict(constants or {})),
         )
 
     @classmethod

@@ -9,6 +9,7 @@ from experiments import build, runner
 from experiments.flags import UserError
 from lth_jax import store as stores
 from lth_jax.coding.stored import read_stored
+from lth_jax.population.segment import training_batch
 from tests.experiments import tiny
 
 
@@ -57,7 +58,7 @@ def test_the_teachers_are_the_dense_networks_of_the_run(teacher, who):
     rows, x = np.array([5, 2]), np.asarray(task.data.train.x)
     hyper = {name: np.float32(value) for name, value in task.hyper.items()}
     member = Anybody(jax.random.key(0), {**hyper, "replicate": np.int32(1)})
-    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, rows, member)
+    batch = training_batch(task.trainer, member, task.data.train, rows, 0)
     for logits, one in zip(batch.y.logits, asked, strict=True):
         hidden = x[rows].reshape(2, -1) @ one.params["Dense_0/kernel"] + one.params["Dense_0/bias"]
         wanted = np.maximum(hidden, 0) @ one.params["Dense_1/kernel"] + one.params["Dense_1/bias"]
@@ -83,7 +84,7 @@ def test_unlabelled_examples_are_new_and_add_to_each_batch(teacher):
     assert not seen & {x.tobytes() for x in loaded.unlabelled}
     task = build.task(config.experiment, loaded)
     member = Anybody(jax.random.key(0), {**task.hyper, "replicate": 0})
-    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, np.arange(20), member)
+    batch = training_batch(task.trainer, member, task.data.train, np.arange(20), 0)
     assert batch.x.shape == (27, 8, 8, 1) and batch.y.weight.tolist() == [0.5] * 20 + [1.0] * 7
 
 

@@ -173,8 +173,8 @@ def test_cells_that_cannot_climb_together_are_refused():
         check_experiments([])
     for other, message in (
         (
-            cell._replace(task=make_setup().task),
-            r"`experiments\[1\]` has a trainer or data of its own",
+            cell._replace(identity=cell.identity._replace(constants="others")),
+            r"`experiments\[1\]` has other constants than experiments\[0\]",
         ),
         (cell_of(setup, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
         (

@@ -103,7 +103,7 @@ ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: initial(TASK, 0), ValueError, "`keys` is 0; as a number"),
+        (lambda: initial(TASK, 0), ValueError, "`keys` must lie in 1"),
         (lambda: initial(TASK, 2.0), ValueError, "`keys` is 2.0; as a number"),
         (lambda: initial(TASK, True), ValueError, "`keys` is True; as a number"),
         (lambda: initial(TASK, jax.random.key(0)), ValueError, r"`keys` has shape \(\)"),
@@ -141,8 +141,8 @@ ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
         ),
         (
             lambda: train(TASK, initial(TASK, 2), start=2.5, plan=Plan(2)),
-            ValueError,
-            "`start` is 2.5 and `steps` is 10",
+            TypeError,
+            "`start` must be an integer, got 2.5",
         ),
     ],
 )
