@@ -43,6 +43,8 @@ _NUMBERS = {
     "average_every": "train.average.every",
 }
 HYPER = (*_NUMBERS, "dropout")
+TRACED = tuple(f"experiment.{path}" for path in _NUMBERS.values())
+"""The fields of the numbers that are traced; whether they are 0 may decide the program."""
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:

@@ -243,6 +243,7 @@ def make_experiment(
     ladder: Ladder,
     *,
     data: str | None = None,
+    constants: str | None = None,
     training: str | None = None,
     arms: Mapping[str, str] | None = None,
     methods: Mapping[str, Any] | None = None,
@@ -254,6 +255,7 @@ def make_experiment(
       seeds: its seeds.
       ladder: what it does.
       data: the fingerprint of the data, if it is known; else their bytes are read.
+      constants: the fingerprint of the trainer's constants, if it is known.
       training: the result of `training_program`, if it is known.
       arms: the result of `arms_programs`, if it is known.
       methods: the result of `methods_programs`, if it is known.
@@ -274,7 +276,9 @@ def make_experiment(
                 methods_programs(task, ladder, seeds.root) if methods is None else methods
             ),
             data=data_fingerprint(*task.data) if data is None else data,
-            constants=array_fingerprint(task.trainer.constants),
+            constants=(
+                array_fingerprint(task.trainer.constants) if constants is None else constants
+            ),
             root=[str(jax.random.key_impl(seeds.root)), array_fingerprint(seeds.root)],
             numbers={name: np.float32(v).tobytes().hex() for name, v in task.hyper.items()},
             shared_order=seeds.shared_order,

@@ -104,8 +104,8 @@ ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
     ("call", "error", "message"),
     [
         (lambda: initial(TASK, 0), ValueError, "`keys` must lie in 1"),
-        (lambda: initial(TASK, 2.0), ValueError, "`keys` is 2.0; as a number"),
-        (lambda: initial(TASK, True), ValueError, "`keys` is True; as a number"),
+        (lambda: initial(TASK, 2.0), TypeError, "`keys` must be an integer, got 2.0"),
+        (lambda: initial(TASK, True), TypeError, "`keys` must be an integer, got True"),
         (lambda: initial(TASK, jax.random.key(0)), ValueError, r"`keys` has shape \(\)"),
         (
             lambda: initial(TASK, 2, hyper={"lr": 1.0}),
