@@ -221,11 +221,11 @@ def train_node(
         records,
         data.train,
         data.validation,
+        constants,
         start=start,
         ends=ends,
         on_segment=on_segment,
         blocks=serve(members, data.train, [start, *ends][:-1]),
-        constants=constants,
     )
     try:
         results, end, mask = to_host(measure_chunk(members, records, data, on_block))

@@ -92,14 +92,9 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     close = compiled(end, (True,) * 3 + (False,) * 4, (0, 1))
 
     def segment(
-        members: Member,
-        records: Record,
-        train: Any,
-        validation: Batch,
-        constants: Any,
-        step: Any,
-        n: Any,
+        members: Member, records: Record, train: Any, validation: Batch, constants: Any, *at: Any
     ) -> tuple[Member, Record, Info]:
+        step, n = at
         rows = rows_of(members, step)
         losses = []
         for i in range(n):
@@ -129,12 +124,12 @@ def train_chunk(
     records: Record,
     train: Batch,
     validation: Batch,
+    constants: Constants,
     *,
     start: int,
     ends: Sequence[int],
     on_segment: OnSegment | None = None,
     blocks: Iterable[Block | Batch] | None = None,
-    constants: Constants = (),
 ) -> tuple[Member, Record]:
     """Takes one chunk from step `start` to the last of `ends`, segment by segment.
 
@@ -144,13 +139,13 @@ def train_chunk(
       records: the chunk's records, donated.
       train: training data, resident on the device.
       validation: validation data, likewise.
+      constants: those of the trainer.
       start: the step the members stand at.
       ends: the steps at which the segments end, ascending; from `segment_ends`.
       on_segment: called as `(step, members, records, info)` after each segment, on the host; it
         must copy what it keeps, since the buffers are donated to the next segment.
       blocks: what each segment is given in the place of `train`, where that is on the host (see
         `streaming`).
-      constants: those of the trainer.
 
     Returns:
       `(members, records)` at the last end.
@@ -217,16 +212,9 @@ def train_population(
                 on_segment(step, m, r, info)
 
         records = jax.vmap(init_record)(chunk)
-        chunk_args = (segment, chunk, records, train, validation)
+        chunk_args = (segment, chunk, records, train, validation, trainer.constants)
         blocks = serve(chunk, train, [start, *ends][:-1])
-        trained = train_chunk(
-            *chunk_args,
-            start=start,
-            ends=ends,
-            on_segment=keep,
-            blocks=blocks,
-            constants=trainer.constants,
-        )
+        trained = train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)
         done.append(_together(trained) if plan.devices > 1 else trained)
         history.append(jax.tree.map(lambda *rows: np.stack(rows), *infos))
     members, records = jax.tree.map(lambda *a: jnp.concatenate(a)[:n], *done)

@@ -171,6 +171,24 @@ def test_a_memoized_function_cannot_read_other_fields():
             Memoized(read, ["train.steps"])(config)
 
 
+BRANCHES = [
+    {"train.label_noise": 0.1, "train.crop": 1, "train.flip": True, "optimizer.clip_norm": 1.0},
+    {"train.average.start": 10, "train.cutmix": 0.2, "optimizer.warmup": 3},
+    {"train.share": 50, "train.compute_dtype": "bfloat16", "control_levels": (1,)},
+    {"prune.granularity": "units", "prune.scope": "layerwise", "controls": ("random_units",)},
+    {"controls": ("refill",), "prune.biases": True, "rewind.step": 3},
+    {"prune.criterion": "wanda", "prune.examples": 20, "model.options.dropout": 0.1},
+    {"prune.criterion": "snip", "prune.examples": 20, "prune.granularity": "rows"},
+    {"prune.method": "rigl", "prune.retrain": True, "controls": ()},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", BRANCHES, ids=lambda fields: next(iter(fields)))
+def test_builders_get_all_fields_that_they_read(workdir, fields):
+    assert Sharing().job({}, config_in(workdir, **fields)).experiment.ladder.counts
+
+
 def test_traced_numbers_are_lowered_once(workdir, monkeypatch):
     lowered = []
     monkeypatch.setattr(

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, runner
 from experiments.flags import UserError
+from experiments.groups import Sharing, groups, jobs
 from lth_jax import store as stores
 from lth_jax.coding.stored import read_stored
 from lth_jax.population.segment import training_batch
@@ -70,6 +71,17 @@ class Anybody:
 
     def __init__(self, data_key, hyper):
         self.data_key, self.hyper = data_key, hyper
+
+
+@pytest.mark.slow
+def test_other_teachers_are_other_constants_of_one_program(teacher):
+    other = runner.run(config_in(teacher.parent, name="other", seed=1), [])
+    sharing = Sharing()
+    cells = [({"name": one.name}, taught(one)) for one in (teacher, other)]
+    found = groups(jobs(cells, sharing))
+    assert len(found) == 2 and len(sharing.programs) == 1
+    first, second = (group.jobs[0].experiment.identity for group in found)
+    assert first.training == second.training and first.constants != second.constants
 
 
 @pytest.mark.slow
