@@ -1,6 +1,5 @@
 """What the fields of a config must satisfy together, before anything is prepared or trained."""
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments import estimate, networks, parts, scoring, units
@@ -8,6 +7,7 @@ from experiments.estimate import levels
 from experiments.fields import check_values
 from experiments.flags import UserError, nearest
 from experiments.schedules import density
+from lth_jax import trees
 from lth_jax.data import Dataset
 
 FEWEST = 2.0**-31  # the density of one weight: counts are int32
@@ -142,9 +142,8 @@ def check_network(config: ConfigDict, loaded: Dataset) -> estimate.Estimate:
     """
     experiment = config.experiment
     found = networks.shapes(experiment, loaded)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(found.params):
+    for where, leaf in trees.to_named(found.params).items():
         if not leaf.size:
-            where = jax.tree_util.keystr(path, simple=True, separator="/")
             raise UserError(
                 f"`model.options` of '{experiment.model.name}' give '{where}' the shape "
                 f"{leaf.shape}, which holds no weight."

@@ -204,12 +204,8 @@ def one_line(error: Exception) -> str:
 
 def _parsed(argv: list[str], default: str) -> ConfigDict:
     values = flags.FlagValues()
-    given, sys.argv = sys.argv, argv  # ml_collections looks for the overrides there
-    try:
-        held = config_flags.DEFINE_config_file("config", default, flag_values=values)
-        left = values(argv)
-    finally:
-        sys.argv = given
+    held = config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
+    left = values(argv)
     if left[1:]:
         raise UserError(f"there is no argument '{left[1]}'; fields are --config.FIELD=VALUE.")
     return held.value

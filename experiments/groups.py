@@ -1,15 +1,13 @@
 """Cells become groups: those that differ only in arrays train as one population.
 
-What a field changes is not declared but looked at: each cell's network, optimizer, loss and data
-order are lowered, and cells whose programs are equal, constants included, on the same data and over
-the same steps, form a group. So learning rate, seed, weight decay, density, criterion and controls
-need no second compile, whichever of them a sweep names.
+Each cell's network, optimizer, loss and data order are lowered, once for each value of the fields
+that they are made of (`TRAINING`). Cells whose programs, constants, data and steps are equal form a
+group, and groups whose programs are equal share what is compiled. So learning rate, seed, weight
+decay, density, criterion and controls need no second compile, whichever of them a sweep names.
 """
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments import build, checks, trainers
 from experiments.estimate import Estimate
 from experiments.grid import Setting
-from experiments.memoize_by_fields import Reading, Remembered
+from experiments.memoize import Memoized
 from experiments.messages import user_errors
 from lth_jax.data import Dataset
 from lth_jax.keys import from_seed
@@ -37,7 +35,27 @@ from lth_jax.lottery import (
     training_program,
 )
 from lth_jax.population import Plan, as_splits
-from lth_jax.store import content_key
+from lth_jax.store import content_key, fingerprint
+
+DATA = (
+    *(f"experiment.{name}" for name in ("data", "replicates", "prune.examples")),
+    *(f"experiment.train.{name}" for name in ("batch_size", "share", "average.start", "distill")),
+    "machine",
+)
+"""The fields that a data set is made of."""
+TRAINING = tuple(f"experiment.{name}" for name in ("data", "model", "optimizer", "train"))
+"""The fields that a trainer is made of."""
+NETWORK = (
+    *(f"experiment.{name}" for name in ("data.name", "model", "optimizer", "train", "prune")),
+    *(f"experiment.{name}" for name in ("replicates", "controls", "control_levels")),
+    "machine",
+)
+"""The fields that decide whether a population fits the machine."""
+LADDER = (
+    *(f"experiment.{name}" for name in ("model", "prune", "rewind", "controls", "control_levels")),
+    *(f"experiment.train.{name}" for name in ("steps", "compute_dtype")),
+)
+"""The fields that a ladder is made of, beside its task."""
 
 
 class Job(NamedTuple):
@@ -82,21 +100,18 @@ class Sharing:
 
     Attributes:
       programs: what is compiled, by the key of the program of training.
-      readings: by the same keys, the fields that a program was built of.
+      parts: by the same keys, the fields that a program was made of.
     """
 
     def __init__(self) -> None:
         self.programs: dict[str, Programs] = {}
-        self.readings: dict[str, Reading] = {}
-        self._loaded = Remembered(build.dataset)
-        self._sets: dict[str, Dataset] = {}
-        self._data: dict[str, Splits] = {}
-        self._estimate = functools.cache(
-            lambda data: Remembered(partial(_check_network, self._sets[data]))
-        )
-        self._program = functools.cache(lambda data: Remembered(partial(self._make_program, data)))
-        self._ladder = functools.cache(lambda task: Remembered(partial(_ladder, self._tasks[task])))
-        self._tasks: dict[tuple[str, str], Task] = {}
+        self.parts: dict[str, dict[str, Any]] = {}
+        self._sets: dict[str, tuple[Dataset, Splits]] = {}
+        self._tasks: dict[tuple[str, ...], Task] = {}
+        self._dataset = Memoized(build.dataset, DATA)
+        self._estimate = Memoized(self._check_network, NETWORK, trainers.TRACED)
+        self._training = Memoized(self._make_training, TRAINING, trainers.TRACED)
+        self._ladder = Memoized(self._make_ladder, LADDER)
 
     def job(self, setting: Setting, config: ConfigDict) -> Job:
         """A cell.
@@ -104,41 +119,45 @@ class Sharing:
         Raises:
           UserError, ValueError, TypeError: for a field that cannot be right.
         """
-        loaded, _ = self._loaded(config)
+        loaded, experiment = self._dataset(config), config.experiment
         data = loaded.fingerprint
-        if data not in self._data:
-            self._sets[data], self._data[data] = loaded, as_splits(loaded)
+        if data not in self._sets:
+            self._sets[data] = loaded, as_splits(loaded)
         # Before a program is made of it: that may allocate.
-        least, _ = self._estimate(data)(config)
-        program, reading = self._program(data)(config)
-        self.readings.setdefault(program, reading)
-        trainer, experiment = self.programs[program].trainer, config.experiment
-        numbers, steps = trainers.hyper(experiment), experiment.train.steps
-        task = Task.from_parts(trainer, self._data[data], numbers, steps)
-        seeds = build.seeds(experiment)
-        self._tasks.setdefault((program, data), task)
-        (ladder, known), _ = self._ladder((program, data))(config)
+        least = self._estimate(config, data)
+        program, constants = self._training(config, data)
+        same = (program, constants, data)
+        ladder, known = self._ladder(config, *same)
+        numbers, seeds = trainers.hyper(experiment), build.seeds(experiment)
+        task = self._tasks[same].replace(hyper=numbers, steps=experiment.train.steps)
         check_ladder(seeds, ladder)
-        planned = make_experiment(task, seeds, ladder, data=data, training=program, **known)
+        planned = make_experiment(
+            task, seeds, ladder, data=data, constants=constants, training=program, **known
+        )
         return Job(setting, config, planned, least)
 
-    def _make_program(self, data: str, config: Any) -> str:
-        splits = self._data[data]
-        trainer = trainers.task(config.experiment, self._sets[data], splits).trainer
-        program = training_program(trainer, splits, trainers.HYPER, from_seed(0))
-        self.programs.setdefault(program, Programs(trainer))
-        return program
+    def _check_network(self, config: ConfigDict, data: str) -> Estimate:
+        return checks.check_network(config, self._sets[data][0])
 
+    def _make_training(self, config: ConfigDict, data: str) -> tuple[str, str]:
+        """The key of the program of training, and that of its constants."""
+        loaded, splits = self._sets[data]
+        task = trainers.task(config.experiment, loaded, splits)
+        program = training_program(task.trainer, splits, trainers.HYPER, from_seed(0))
+        if program not in self.programs:
+            self.programs[program] = Programs(task.trainer)
+            self.parts[program] = self._training.values(config)
+        own = task.trainer.constants
+        constants = fingerprint(own)
+        trainer = self.programs[program].trainer._replace(constants=own)
+        self._tasks.setdefault((program, constants, data), task.replace(trainer=trainer))
+        return program, constants
 
-def _check_network(loaded: Dataset, config: Any) -> Estimate:
-    return checks.check_network(config, loaded)
-
-
-def _ladder(task: Task, config: Any) -> tuple[Ladder, dict[str, Any]]:
-    ladder = build.ladder(config.experiment, task)
-    root = from_seed(0)
-    arms, methods = arms_programs(task, ladder, root), methods_programs(task, ladder, root)
-    return ladder, {"arms": arms, "methods": methods}
+    def _make_ladder(self, config: ConfigDict, *same: str) -> tuple[Ladder, dict[str, Any]]:
+        task, root = self._tasks[same], from_seed(0)
+        ladder = build.ladder(config.experiment, task)
+        arms, methods = arms_programs(task, ladder, root), methods_programs(task, ladder, root)
+        return ladder, {"arms": arms, "methods": methods}
 
 
 def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:
@@ -161,7 +180,8 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
         identity, ladder = job.experiment.identity, job.experiment.ladder
         prunable = jax.tree.leaves(ladder.prunable)
         programs = [identity.training, identity.methods_training]
-        key = content_key([*programs, identity.data, timeline(ladder), prunable])
+        data = [identity.data, identity.constants]
+        key = content_key([*programs, *data, timeline(ladder), prunable])
         found.setdefault(key, (identity.training, []))[1].append(job)
     # Who the members are is the same under any plan; only their keys are not.
     any_plan = [(0, Plan(1))]
@@ -189,8 +209,8 @@ def together(groups: Sequence[Group]) -> Estimate:
 
 def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
     """The swept fields in which the programs of a sweep differ."""
-    readings = [reading.fields for reading in sharing.readings.values()]
-    values = {name: {repr(f[name]) for f in readings if name in f} for name in swept}
+    parts = sharing.parts.values()
+    values = {name: {repr(part[name]) for part in parts if name in part} for name in swept}
     return [name for name in swept if len(values[name]) > 1]
 
 

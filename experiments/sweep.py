@@ -30,6 +30,7 @@ from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_
 from experiments.runner import configured_plan
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import store as stores
+from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
 
 MOST_CELLS = 10_000
@@ -224,7 +225,7 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     found = groups(left)
     print(_overview(all_jobs, left, found, sharing))
     _check_fits(found, machine.workdir)
-    index = stores.MemberIndex(stores.Store(machine.workdir))
+    index = MemberIndex(stores.Store(machine.workdir))
     index.refresh()
     for i, group in enumerate(found, start=1):
         ahead = outlook(machine, group, planned(machine, group, always=True), index)

@@ -12,7 +12,15 @@ from experiments.groups import Group, Job, Sharing, shown
 from experiments.messages import user_errors
 from experiments.runner import candidates
 from lth_jax import store as stores
-from lth_jax.lottery import Entry, Hooks, MemberTable, Progress, run_ladder, timeline
+from lth_jax.lottery import (
+    Hooks,
+    LevelEntry,
+    MemberIndex,
+    MemberTable,
+    Progress,
+    run_ladder,
+    timeline,
+)
 from lth_jax.lottery.member_table import plan_at
 from lth_jax.lottery.progress import Display, clock
 from lth_jax.lottery.running import (
@@ -99,7 +107,7 @@ class Worker:
         display: Display,
         stop: stores.Stop,
     ) -> Hooks:
-        entries: list[list[Entry]] = [[] for _ in group.jobs]
+        entries: list[list[LevelEntry]] = [[] for _ in group.jobs]
 
         def check() -> None:
             stop.check(self._team)
@@ -110,7 +118,7 @@ class Worker:
             if progress.step < progress.stop:
                 check()
 
-        def on_node(i: int, entry: Entry) -> None:
+        def on_node(i: int, entry: LevelEntry) -> None:
             entries[i].append(entry)
             display.done(entry.member_steps)
             check()
@@ -136,7 +144,7 @@ class Worker:
     def _finish(
         self,
         job: Job,
-        entries: Sequence[Entry],
+        entries: Sequence[LevelEntry],
         plan: dict[str, Any],
         replans: Sequence[dict[str, Any]],
     ) -> None:
@@ -207,9 +215,7 @@ class Outlook(NamedTuple):
     bytes: int | None
 
 
-def outlook(
-    machine: ConfigDict, group: Group, plan: dict[str, Any], index: stores.MemberIndex
-) -> Outlook:
+def outlook(machine: ConfigDict, group: Group, plan: dict[str, Any], index: MemberIndex) -> Outlook:
     """What a group will take, from its plan's evidence.
 
     Args:

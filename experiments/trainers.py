@@ -43,6 +43,8 @@ _NUMBERS = {
     "average_every": "train.average.every",
 }
 HYPER = (*_NUMBERS, "dropout")
+TRACED = tuple(f"experiment.{path}" for path in _NUMBERS.values())
+"""The fields of the numbers that are traced; whether they are 0 may decide the program."""
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:
@@ -82,33 +84,33 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
 def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     """What of a trainer follows from augmentation, changed targets and teachers."""
     train, shape = experiment.train, loaded.train.x.shape[1:]
+    distill = train.distill
     if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
         raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
     if shape and train.crop >= min(shape[:2]):
         raise UserError(
             f"`train.crop` is {train.crop}; it must be below the images' sides, {shape[:2]}."
         )
+    constants: dict[str, Any] = {}
     softened = [step for name, step in SOFTENED.items() if train[name]]
     steps = [augment.crop(train.crop)] if train.crop else []
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
         classes = shapes(experiment, loaded).outputs.shape[-1]
-        noise = keys.from_seed(experiment.data.seed, "data.seed")
-        steps += [augment.noisy_labels(classes, noise)] if train.label_noise else []
+        steps += [augment.noisy_labels(classes)] if train.label_noise else []
         steps += [augment.soft_targets(classes), *softened] if softened else []
+    if train.label_noise:
+        constants["noise"] = keys.from_seed(experiment.data.seed, "data.seed")
     objective: PerExample | None = losses.soft_cross_entropy if softened else None
-    if train.distill.teacher:
-        steps, objective = [*steps, _lesson(train.distill, loaded)], losses.distillation
-    return {"transform_batch": augment.shows(*steps), "objective": objective}
-
-
-def _lesson(distill: ConfigDict, loaded: data.Dataset) -> augment.Step:
-    """What the teachers say of the examples, and of more that nobody labelled."""
-    answers = {name: jnp.asarray(said) for name, said in loaded.answers.items()}
-    pool = None
-    if distill.unlabelled:
-        pool = augment.Unlabelled(jnp.asarray(loaded.unlabelled), answers["unlabelled"])
-    return augment.taught(answers["train"], CHOICES[distill.who], pool, distill.unlabelled)
+    if distill.teacher:
+        steps += [augment.taught(CHOICES[distill.who], distill.unlabelled)]
+        objective, constants["answers"] = losses.distillation, loaded.answers["train"]
+        if distill.unlabelled:
+            constants["unlabelled"] = augment.Unlabelled(
+                jnp.asarray(loaded.unlabelled), jnp.asarray(loaded.answers["unlabelled"])
+            )
+    show = augment.shows(*steps)
+    return {"transform_batch": show, "objective": objective, "constants": constants}
 
 
 def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[..., Any]]:

@@ -6,6 +6,24 @@ import jax
 import jax.numpy as jnp
 
 KeyPath = tuple[Any, ...]
+TreePath = tuple[str | int, ...]
+"""The keys from the root of a tree to a leaf: strings for names, integers for positions."""
+
+
+def path_keys(path: KeyPath) -> TreePath:
+    """JAX's key path as strings (dictionary keys, attributes) and integers (positions).
+
+    >>> [path_keys(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": [5.0]})]
+    [('a', 0)]
+    """
+
+    def plain(entry: Any) -> str | int:
+        found = next(
+            (getattr(entry, k) for k in ("key", "idx", "name") if hasattr(entry, k)), entry
+        )
+        return found if isinstance(found, int) else str(found)
+
+    return tuple(map(plain, path))
 
 
 def path_name(path: KeyPath) -> str:
@@ -17,14 +35,7 @@ def path_name(path: KeyPath) -> str:
     >>> path_name(jax.tree_util.tree_leaves_with_path({"a": [1.0, 2.0]})[1][0])
     'a/1'
     """
-    parts = []
-    for entry in path:
-        for attribute in ("key", "idx", "name"):
-            if hasattr(entry, attribute):
-                parts.append(str(getattr(entry, attribute)))
-                break
-        else:
-            parts.append(str(entry))
+    parts = list(map(str, path_keys(path)))
     if parts and parts[-1] == "value" and not isinstance(path[-1], jax.tree_util.DictKey):
         parts.pop()
     return "/".join(parts)

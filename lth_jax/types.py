@@ -42,6 +42,14 @@ class Batch(NamedTuple):
     y: Any
 
 
+class TrainState(NamedTuple):
+    """Where a network stands: its parameters, its state, and its optimizer's state."""
+
+    params: Params
+    state: Any
+    opt_state: Any
+
+
 class Splits(NamedTuple):
     """The three parts of a data set."""
 

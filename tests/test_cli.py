@@ -139,7 +139,9 @@ def test_an_exported_ticket_knows_where_it_is_from(lth, ticket):
 
 def test_a_state_that_is_left_out_is_spoken_of(lth, tmp_path):
     [dense] = synthetic.ladder(levels=0, replicates=1)
-    dense.arrays["end"]["state"] = {"batch_stats/mean": np.zeros((1, 3), np.float32)}
+    end = dense.points["end"]
+    state = {"batch_stats/mean": np.zeros((1, 3), np.float32)}
+    dense.points["end"] = end._replace(state=state)
     run = synthetic.write(tmp_path, nodes=[dense]).run
     place = ("--arm", "dense", "--level", "0", "--replicate", "0")
     code, _, err = lth("export", run, str(tmp_path / "x.ticket"), *place, root=tmp_path)

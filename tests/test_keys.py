@@ -23,7 +23,6 @@ from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import Task, controls, imp, run, stability
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.measures import recovery, xor
 from lth_jax.models import MLP
 from lth_jax.population import augment, segment
@@ -31,7 +30,7 @@ from lth_jax.population.averaging import averaged, mean_network
 from lth_jax.pruning import criteria, masks, supermask, transforms
 from lth_jax.pruning.transforms import Events
 from lth_jax.structure.regroup import shuffle_blocks
-from lth_jax.types import Batch, Key, Model
+from lth_jax.types import Batch, Key, Model, TrainState
 from tests.population.tiny import TRAIN, TRAINER, make_trainer
 
 ROOT = Path(__file__).resolve().parents[1]

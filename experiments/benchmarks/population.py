@@ -82,7 +82,7 @@ def our_way(task: Task, members: Member, plan: Plan) -> Way:
 
     def run() -> list[Any]:
         for i, (chunk, records) in enumerate(standing):
-            after = segment(chunk, records, task.data, nothing, np.int32(0), np.int32(steps))
+            after = segment(chunk, records, task.data, nothing, {}, np.int32(0), np.int32(steps))
             standing[i] = after[:2]
         return standing
 

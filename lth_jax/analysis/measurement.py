@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 from lth_jax import store as stores
 from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError
-from lth_jax.coding.stored import Named, Stored, entries, read_stored
+from lth_jax.coding.stored import Named, Stored, read_stored
 from lth_jax.lottery import Result, Table
 from lth_jax.lottery.stability import member_at
 from lth_jax.population import Member, Plan, train_population
 from lth_jax.population.streaming import OnHost
 from lth_jax.report.tables import flat_rows
+from lth_jax.schema import read_entries
 from lth_jax.store.analyses import add_analysis
 from lth_jax.types import Info
 
-PACKAGES = ("analysis.measurement", "data", "keys", "models", "population", "trees")
+PACKAGES = ("analysis.measurement", "data", "keys", "models", "population", "schema", "trees")
 """Code that decides every measurement."""
 
 About = dict[str, Any]
@@ -103,11 +104,12 @@ class RunContext:
         check_unchanged(run)
         source = stores.source_fingerprint(*(f"lth_jax.{name}" for name in (*PACKAGES, *packages)))
         basis = {"data": run.data_fingerprint, "program": run.program, "source": source}
+        basis["constants"] = stores.fingerprint(run.task.trainer.constants)
         self._basis = {**basis, "environment": stores.environment()}
-        listed = entries(run.path)
-        self.levels = sorted({entry["level"] for entry in listed})
-        self.arms = tuple(dict.fromkeys(arm for entry in listed for arm in entry["arms"]))
-        self.networks = [[entry["key"], entry["rows"]] for entry in listed]
+        listed = read_entries(run.path)
+        self.levels = sorted({entry.level for entry in listed})
+        self.arms = tuple(dict.fromkeys(arm for entry in listed for arm in entry.arms))
+        self.networks = [[entry.key, entry.rows] for entry in listed]
 
     def converged(self, *arms: str) -> Iterator[Stored]:
         """The networks that did not diverge, level by level; of all arms by default."""
@@ -177,6 +179,9 @@ def check_unchanged(run: Result) -> None:
     identity = stores.read_identity(run.path) or {}
     if identity.get("data", run.data_fingerprint) != run.data_fingerprint:
         raise AnalysisError(f"{run.path.name} was trained on other data than those of its task.")
+    constants = stores.fingerprint(run.task.trainer.constants)
+    if identity.get("constants", constants) != constants:
+        raise AnalysisError(f"{run.path.name} was trained with other constants than its task's.")
     trained = [_conditions(found) for found in stores.read_env(run.path)["environments"]]
     if _conditions(stores.environment()) in trained and identity.get("training") != run.program:
         raise AnalysisError(

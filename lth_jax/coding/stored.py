@@ -1,28 +1,30 @@
 """The networks of a run, read from the store one by one: what there is to weigh and to save."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lth_jax.coding.quantize import Precision
 from lth_jax.coding.writer import encode
+from lth_jax.schema import (
+    MemberRecord,
+    Named,
+    NodeRecord,
+    Unscored,
+    prunable_of_run,
+    read_entries,
+    read_entry,
+)
 from lth_jax.store.errors import StoreError
-from lth_jax.store.hashing import content_key
 from lth_jax.store.listing import RunInfo
-from lth_jax.store.members import read_entry
-from lth_jax.store.nodes import Node, Store
-from lth_jax.store.run_files import read_config, read_levels
+from lth_jax.store.nodes import Store
+from lth_jax.store.run_files import read_config
 from lth_jax.types import DENSE, TICKET
 
 TRAINED, REWOUND = "trained", "rewound"
 """Which values a saved ticket has: those at the end of its training, or of the rewind point."""
-
-_POINT = ("params", "state")
-
-Named = dict[str, np.ndarray]
-"""Arrays by the name of their leaf."""
 
 
 class Stored(NamedTuple):
@@ -40,7 +42,7 @@ class Stored(NamedTuple):
       params: the trained values, 0 where pruned.
       state: the model's state (BatchNorm statistics and the like).
       prunable: Python booleans.
-      unscored: why it was not trained (its `"sentence"`), if no scores made its mask.
+      unscored: why it was not trained (its `sentence`), if no scores made its mask.
     """
 
     arm: str
@@ -54,7 +56,7 @@ class Stored(NamedTuple):
     params: Named
     state: Named
     prunable: dict[str, bool]
-    unscored: dict[str, Any] | None = None
+    unscored: Unscored | None = None
 
 
 def read_stored(
@@ -70,11 +72,11 @@ def read_stored(
     Raises:
       CorruptError: if a file of the run is damaged.
     """
-    listed = entries(path)
-    may = prunable_leaves(store, listed)
+    listed = read_entries(path)
+    may = prunable_of_run(store, listed)
     for entry in listed:
-        if set(arms) & set(entry["arms"]):
-            found = members(entry["key"], read_entry(store, entry), may)
+        if set(arms) & set(entry.arms):
+            found = members(entry.key, read_entry(store, entry), may)
             yield from (one for one in found if one.arm in arms)
 
 
@@ -85,15 +87,15 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
       StoreError: if the run has no such network, or it diverged.
       CorruptError: if a file of the run is damaged.
     """
-    listed = entries(info.path)
-    levels = [e["level"] for e in listed if arm in e["arms"]]
+    listed = read_entries(info.path)
+    levels = [entry.level for entry in listed if arm in entry.arms]
     if level not in levels:
         there = f"it is at levels {sorted(set(levels))}" if levels else "there is no such arm"
         raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
-    may = prunable_leaves(store, listed)
+    may = prunable_of_run(store, listed)
     for entry in listed:
-        if entry["level"] == level and arm in entry["arms"]:
-            for one in members(entry["key"], read_entry(store, entry), may):
+        if entry.level == level and arm in entry.arms:
+            for one in members(entry.key, read_entry(store, entry), may):
                 if (one.arm, one.replicate) == (arm, replicate):
                     return _converged(one)
     raise StoreError(f"{info.run} has no replicate {replicate} of '{arm}' at level {level}.")
@@ -139,62 +141,32 @@ def encode_stored(
     )
 
 
-def prunable_leaves(store: Store, listed: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """Which leaves a run may prune, by name.
-
-    The last level says: the dense level may be shared with a run that prunes other leaves.
-
-    Args:
-      store: where the nodes lie.
-      listed: from `entries`.
-
-    Raises:
-      CorruptError: if the facts of that level cannot be read.
-    """
-    leaves = store.facts(listed[-1]["key"])["leaves"] if listed else ()
-    return {leaf["name"]: leaf["prunable"] for leaf in leaves}
-
-
-def members(key: str, node: Node, prunable: dict[str, bool]) -> list[Stored]:
+def members(key: str, node: NodeRecord, prunable: dict[str, bool]) -> list[Stored]:
     """The networks that a level's node holds.
 
     Args:
       key: the node's key.
       node: the node.
-      prunable: from `prunable_leaves`, for the run whose networks they are.
+      prunable: from `schema.prunable_of_run`, for the run whose networks they are.
     """
-    end = node.arrays["end"]
-    keys = node.meta.get("member_keys") or [
-        content_key([key, *member.values()]) for member in node.meta["members"]
-    ]
+    end = node.points["end"]
 
-    def network(i: int, member: dict[str, Any]) -> Stored:
+    def network(i: int, member: MemberRecord) -> Stored:
         return Stored(
-            **member,
-            level=node.meta["level"],
-            density=node.meta["density"],
+            **member._asdict(),
+            level=node.facts.level,
             node=key,
-            key=keys[i],
-            mask=_index(node.arrays["mask"], i),
-            params=_index(end["params"], i),
-            state=_index(end["state"], i),
+            mask=_index(node.mask, i),
+            params=_index(end.params, i),
+            state=_index(end.state, i),
             prunable=prunable,
         )
 
-    return [network(i, member) for i, member in enumerate(node.meta["members"])]
+    return [network(i, member) for i, member in enumerate(node.facts.members)]
 
 
 def _index(population: Named, i: int) -> Named:
     return {name: np.asarray(leaf[i]) for name, leaf in population.items()}
-
-
-def entries(path: str | Path) -> list[dict[str, Any]]:
-    """The levels' nodes of a run's manifest, level by level.
-
-    Raises:
-      CorruptError: if the manifest is damaged.
-    """
-    return read_levels(path)
 
 
 def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
@@ -206,13 +178,14 @@ def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
     """
     if one.arm not in (DENSE, TICKET):
         raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
-    for entry in (e for e in entries(info.path) if e["level"] == 0):
+    for entry in (e for e in read_entries(info.path) if e.level == 0):
         node = read_entry(store, entry)
-        for i, parent in enumerate(node.meta["members"]):
-            if parent["replicate"] == one.replicate:
-                point = {part: _index(node.arrays["rewound"][part], i) for part in _POINT}
-                params = {name: leaf * one.mask[name] for name, leaf in point["params"].items()}
-                return params, point["state"]
+        for i, parent in enumerate(node.facts.members):
+            if parent.replicate == one.replicate:
+                point = node.points["rewound"]
+                dense = _index(point.params, i)
+                params = {name: leaf * one.mask[name] for name, leaf in dense.items()}
+                return params, _index(point.state, i)
     raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")
 
 
@@ -220,7 +193,7 @@ def _converged(one: Stored) -> Stored:
     if one.unscored is not None:
         raise StoreError(
             f"'{one.arm}' of replicate {one.replicate} at level {one.level} was not trained: "
-            f"{one.unscored['sentence']}"
+            f"{one.unscored.sentence}"
         )
     if one.diverged_at is not None:
         raise StoreError(

@@ -16,7 +16,8 @@ from lth_jax.lottery.identity import (
     methods_programs,
     training_program,
 )
-from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
+from lth_jax.lottery.ladder import Hooks, run_ladder
+from lth_jax.lottery.member_index import MemberIndex, NodeSlot
 from lth_jax.lottery.member_table import (
     MemberTable,
     check_experiments,
@@ -43,6 +44,7 @@ from lth_jax.lottery.structure import structure_of
 from lth_jax.lottery.table import Table
 from lth_jax.population.task import Task
 from lth_jax.registry import import_modules
+from lth_jax.schema import LevelEntry
 from lth_jax.types import Splits
 
 import_modules(__name__, __path__)  # a new file needs no line here
@@ -53,13 +55,15 @@ __all__ = [
     "REGROUP_CONTROLS",
     "SAME_MASK",
     "UNIT_CONTROLS",
-    "Entry",
     "Experiment",
     "Hooks",
     "Identity",
     "Label",
     "Ladder",
+    "LevelEntry",
+    "MemberIndex",
     "MemberTable",
+    "NodeSlot",
     "Programs",
     "Progress",
     "Result",

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.registry import Registry
-from lth_jax.types import TICKET, Key, Mask, Prunable
+from lth_jax.types import TICKET, Key, Mask, Prunable, TrainState
 
 
 class Control(Protocol):

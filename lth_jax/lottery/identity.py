@@ -18,7 +18,6 @@ from jax.extend import core as jex
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.initial_states import Parents, control_arm, ticket_arm
 from lth_jax.lottery.node_training import measure
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.lottery.spec import Experiment, Identity, Ladder, Seeds
 from lth_jax.population.segment import (
     Member,
@@ -31,9 +30,15 @@ from lth_jax.population.segment import (
 from lth_jax.population.task import Task
 from lth_jax.store import content_key, environment, source_fingerprint
 from lth_jax.store import fingerprint as array_fingerprint
-from lth_jax.types import TICKET, Batch, Count, Key, Splits
+from lth_jax.types import TICKET, Batch, Count, Key, Splits, TrainState
 
-SOURCES = ("lth_jax.lottery", "lth_jax.population", "lth_jax.trees", "lth_jax.keys")
+SOURCES = (
+    "lth_jax.lottery",
+    "lth_jax.population",
+    "lth_jax.schema",
+    "lth_jax.trees",
+    "lth_jax.keys",
+)
 """Code whose work on the host decides numbers; all else is in the programs or in the data."""
 
 MEMBERS = 2  # programs are lowered for so many members, which shows the rules of `custom_vmap`
@@ -123,8 +128,8 @@ def training_program(
 ) -> str:
     """The fingerprint of how members begin, how they train and how they are evaluated.
 
-    Trainers whose programs are equal may train in one population: all in which their members
-    differ are arrays. Nothing is compiled.
+    Trainers whose programs are equal share what is compiled: they differ in `constants` alone, and
+    all in which their members differ are arrays. Nothing is compiled.
 
     Args:
       trainer: the static part of the training.
@@ -144,8 +149,8 @@ def training_program(
             member = member._replace(opt_state=state)
         return member, init_record(member)
 
-    def segment(*args: Any) -> Any:
-        return train_segment(trainer, *args)
+    def segment(constants: Any, *args: Any) -> Any:
+        return train_segment(trainer._replace(constants=constants), *args)
 
     def results(*args: Any) -> Any:
         return measure(trainer, *args)
@@ -156,8 +161,9 @@ def training_program(
     begins = jax.vmap(begin, in_axes=(0, 0, None)), (_keys(root), scalars, example.x)
     member, record = jax.eval_shape(begins[0], *begins[1])
     step = jax.ShapeDtypeStruct((), "int32")
-    trains = jax.vmap(segment, in_axes=(0, 0, None, None, None, None))
-    trained = (member, record, shapes.train, shapes.validation, step, step)
+    trains = jax.vmap(segment, in_axes=(None, 0, 0, None, None, None, None))
+    constants = jax.eval_shape(lambda: trainer.constants)
+    trained = (constants, member, record, shapes.train, shapes.validation, step, step)
     measures = jax.vmap(results, in_axes=(0, 0, None)), (member, record, shapes)
     return content_key(
         {
@@ -237,6 +243,7 @@ def make_experiment(
     ladder: Ladder,
     *,
     data: str | None = None,
+    constants: str | None = None,
     training: str | None = None,
     arms: Mapping[str, str] | None = None,
     methods: Mapping[str, Any] | None = None,
@@ -248,6 +255,7 @@ def make_experiment(
       seeds: its seeds.
       ladder: what it does.
       data: the fingerprint of the data, if it is known; else their bytes are read.
+      constants: the fingerprint of the trainer's constants, if it is known.
       training: the result of `training_program`, if it is known.
       arms: the result of `arms_programs`, if it is known.
       methods: the result of `methods_programs`, if it is known.
@@ -268,6 +276,9 @@ def make_experiment(
                 methods_programs(task, ladder, seeds.root) if methods is None else methods
             ),
             data=data_fingerprint(*task.data) if data is None else data,
+            constants=(
+                array_fingerprint(task.trainer.constants) if constants is None else constants
+            ),
             root=[str(jax.random.key_impl(seeds.root)), array_fingerprint(seeds.root)],
             numbers={name: np.float32(v).tobytes().hex() for name, v in task.hyper.items()},
             shared_order=seeds.shared_order,

@@ -12,18 +12,16 @@ from lth_jax.keys import derive
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.programs import Programs, quick_to_compile
-from lth_jax.lottery.rewind import TrainState, cursor_offsets, fill_pruned, start_point
+from lth_jax.lottery.rewind import cursor_offsets, fill_pruned, start_point
 from lth_jax.lottery.spec import Experiment, Ladder, Seeds, controls_at
 from lth_jax.population.segment import Member, Trainer, init_member, optimizer_of
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.scores import is_bad, names, reason, sentence
 from lth_jax.pruning.transforms import mask_slots
+from lth_jax.schema import Unscored
 from lth_jax.store import content_key, to_host
-from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable
-
-Unscored = dict[str, Any] | None
-"""`"criterion"`, `"leaves"` and a `"sentence"` on scores that decide no mask; else None."""
+from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable, TrainState
 
 
 class Tickets(NamedTuple):
@@ -40,7 +38,7 @@ class Tickets(NamedTuple):
     mask: Mask
     alive: Any
     points: dict[str, TrainState]
-    unscored: Sequence[Unscored]
+    unscored: Sequence[Unscored | None]
 
 
 class Parents(NamedTuple):
@@ -90,7 +88,7 @@ class InitialStates:
 
     def population(
         self, i: int, level: int, trunk: Tickets | None, parents: Tickets | None
-    ) -> tuple[Member, list[Unscored]]:
+    ) -> tuple[Member, list[Unscored | None]]:
         """All members of an experiment's level at their start, in the order of `spec.labels`.
 
         Also, member by member, whether the scores that made its mask could not decide. Such a
@@ -257,19 +255,18 @@ def control_arm(
     return _member(trainer, ticket._replace(init_key=init_key), own, start)
 
 
-def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored]:
+def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored | None]:
     """Replicate by replicate, what is wrong with the scores of its ticket, or of an ancestor."""
     if not info:
         return list(parents.unscored)
-    found: list[Unscored] = []
+    found: list[Unscored | None] = []
     for replicate, inherited in enumerate(parents.unscored):
         mine = trees.index(info, replicate)
         count = ladder.counts[level - 1]
         leaves = names(mine, count, ladder.prunable) if parents.alive[replicate] else []
         criterion = ladder.pruner.criterion
         words = sentence(criterion, leaves, reason(mine))
-        facts = {"criterion": criterion, "leaves": leaves, "sentence": words}
-        found.append(facts if leaves else inherited)
+        found.append(Unscored(criterion, leaves, words) if leaves else inherited)
     return found
 
 

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import keys, trees
-from lth_jax.lottery.initial_states import InitialStates, Tickets, Unscored
+from lth_jax.lottery.initial_states import InitialStates, Tickets
+from lth_jax.lottery.member_index import MemberIndex
 from lth_jax.lottery.member_table import (
     MemberSpec,
     MemberTable,
@@ -28,40 +29,27 @@ from lth_jax.lottery.member_table import (
 )
 from lth_jax.lottery.node_training import Assignment, OnBlock, OnProgress, train_node
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.lottery.spec import Experiment, Label
 from lth_jax.population.placement import Plan, halved
 from lth_jax.population.segment import Member
 from lth_jax.population.train_chunks import chunks
-from lth_jax.store import SAVE_SECONDS, MemberIndex, Node, Partial, Store, content_key
-from lth_jax.types import DENSE, TICKET
+from lth_jax.schema import (
+    VERSION,
+    LevelEntry,
+    NodeRecord,
+    Unscored,
+    joined,
+    read_facts,
+    read_record,
+)
+from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key
+from lth_jax.types import DENSE, TICKET, TrainState
 
 LOG = logging.getLogger(__name__)
 
-Begin = Callable[[int], tuple[Member, Member, list[Unscored]]]
+Begin = Callable[[int], tuple[Member, Member, list[Unscored | None]]]
 """`experiment -> its members` at the start of a level, on the host and as shapes, and what
 `InitialStates.population` finds about their scores."""
-
-
-class Entry(NamedTuple):
-    """A line of a run's manifest: one node, its level, and which of its members are the run's.
-
-    Attributes:
-      key: the node.
-      level: its level.
-      arms: the arms that the run has in it.
-      rows: the run's members, as places on the node's member axis.
-      member_steps: the work in them; what several cells share counts for the first.
-      place: that of the first of them among the run's members of the level, by which entries are
-        in order, whichever was found or trained first.
-    """
-
-    key: str
-    level: int
-    arms: list[str]
-    rows: list[int]
-    member_steps: int
-    place: int
 
 
 class Hooks(NamedTuple):
@@ -81,7 +69,7 @@ class Hooks(NamedTuple):
 
     on_progress: OnProgress = lambda progress: None
     on_block: OnBlock = lambda: None
-    on_node: Callable[[int, Entry], None] = lambda i, entry: None
+    on_node: Callable[[int, LevelEntry], None] = lambda i, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
 
@@ -97,7 +85,7 @@ def run_ladder(
     hooks: Hooks = SILENT,
     programs: Programs | None = None,
     save_seconds: float = SAVE_SECONDS,
-) -> list[list[Entry]]:
+) -> list[list[LevelEntry]]:
     """Trains, or reads, the ladders of all experiments, level by level as one population.
 
     Several processes may run the same experiments in one store: one trains each chunk,
@@ -105,7 +93,7 @@ def run_ladder(
     team run together, in step.
 
     Args:
-      experiments: at least one; they share trainer, data and the steps of a level.
+      experiments: at least one, with equal trainers, constants, data and steps of a level.
       store: where finished nodes are and go.
       plans: `(level, the plan from that level on)`, the first for level 0; later entries replace
         earlier ones. See `population.level_plans`.
@@ -157,7 +145,7 @@ class _LadderRun:
         self.save_seconds = save_seconds
         self.index = MemberIndex(store)
         self.initial = InitialStates(experiments, programs)
-        self.entries: list[list[Entry]] = [[] for _ in experiments]
+        self.entries: list[list[LevelEntry]] = [[] for _ in experiments]
         self.follow(plans)
 
     def follow(self, plans: Plans) -> None:
@@ -200,7 +188,7 @@ class _LadderRun:
         missing = [spec for spec in specs if self.index.find(spec.key) is None]
         grouped = [missing[i : i + plan.chunk] for i in range(0, len(missing), plan.chunk)]
         keys = [[spec.key for spec in group] for group in grouped]
-        nodes = [content_key({"members": key}) for key in keys]
+        nodes = [content_key({"members": key, "version": VERSION}) for key in keys]
         return dict(zip(nodes, grouped, strict=True))
 
     def _train(
@@ -229,16 +217,19 @@ class _LadderRun:
             on_progress=self.hooks.on_progress,
             on_block=self.hooks.on_block,
             save_seconds=self.save_seconds,
+            constants=task.trainer.constants,
         )
 
     def _beginning(self, plan: Plan, level: int) -> Begin:
         """The members of each experiment at the start of a level; the last result is kept."""
         most = max(one.seeds.replicates for one in self.experiments)
         nodes_of_one = 1 + -(-most // plan.chunk)
-        read = functools.lru_cache(maxsize=2 * nodes_of_one)(self.store.read)
+        read = functools.lru_cache(maxsize=2 * nodes_of_one)(
+            functools.partial(read_record, self.store)
+        )
 
         @functools.lru_cache(maxsize=1)
-        def begin(i: int) -> tuple[Member, Member, list[Unscored]]:
+        def begin(i: int) -> tuple[Member, Member, list[Unscored | None]]:
             trunk = self._tickets(read, i, 0) if level else None
             parents = self._tickets(read, i, level - 1) if level else None
             members, unscored = self.initial.population(i, level, trunk, parents)
@@ -252,7 +243,7 @@ class _LadderRun:
         specs: Sequence[MemberSpec],
         level: int,
         begin: Begin,
-    ) -> tuple[Member, list[Unscored]]:
+    ) -> tuple[Member, list[Unscored | None]]:
         """The members of one chunk, each taken from the experiment that makes it."""
         parts, unscored = [], []
         for i, group in itertools.groupby(specs, key=lambda spec: spec.experiments[0]):
@@ -264,29 +255,28 @@ class _LadderRun:
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return keys.from_data(jax.tree.map(jnp.array, joined), shapes), unscored
 
-    def _tickets(self, read: Callable[[str], Node], i: int, level: int) -> Tickets:
+    def _tickets(self, read: Callable[[str], NodeRecord], i: int, level: int) -> Tickets:
         """An experiment's tickets of a level, or its dense parents, read from the store."""
         arm, of_level = TICKET if level else DENSE, self.table.keys[i][level]
         replicates = range(self.experiments[i].seeds.replicates)
         mine = [of_level[Label(arm, replicate)] for replicate in replicates]
         slots = [self.index.find(key) for key in mine]
         found = itertools.groupby(filter(None, slots), key=lambda slot: slot.node)
-        return gather(
-            self.initial.like, [(read(node), [slot.row for slot in group]) for node, group in found]
-        )
+        parts = [read(node).take([slot.row for slot in group]) for node, group in found]
+        return gather(self.initial.like, parts)
 
     def _note(self, level: int, node: str) -> None:
         """Lists a node in the manifests of the experiments with members in it."""
         specs, steps = self.table.levels[level], step_range(self.experiments[0].ladder, level)
         shares: dict[int, list[tuple[int, MemberSpec]]] = {}
-        for row, key in enumerate(self.store.facts(node)["member_keys"]):
-            if key in specs and self.index.find(key) == (node, row):
-                for i in specs[key].experiments:
-                    shares.setdefault(i, []).append((row, specs[key]))
+        for row, member in enumerate(read_facts(self.store, node).members):
+            if member.key in specs and self.index.find(member.key) == (node, row):
+                for i in specs[member.key].experiments:
+                    shares.setdefault(i, []).append((row, specs[member.key]))
         for i, share in shares.items():
             order = list(self.table.keys[i][level].values())
             own = sum(spec.experiments[0] == i for _, spec in share)
-            entry = Entry(
+            entry = LevelEntry(
                 key=node,
                 level=level,
                 arms=sorted({spec.label.arm for _, spec in share}),
@@ -298,42 +288,36 @@ class _LadderRun:
             self.hooks.on_node(i, entry)
 
 
-def _warn(level: int, specs: Sequence[MemberSpec], unscored: Sequence[Unscored]) -> None:
+def _warn(level: int, specs: Sequence[MemberSpec], unscored: Sequence[Unscored | None]) -> None:
     """Logs which members of a node are not trained, and why."""
     for spec, found in zip(specs, unscored, strict=False):
         if found is not None:
             LOG.warning(
                 "Level %d, '%s' of replicate %d is not trained: %s",
-                *(level, *spec.label, found["sentence"]),
+                *(level, *spec.label, found.sentence),
             )
 
 
-def gather(like: Member, found: Sequence[tuple[Node, Sequence[int]]]) -> Tickets:
+def gather(like: Member, found: Sequence[NodeRecord]) -> Tickets:
     """One arm's replicates, collected from the nodes of a level.
 
     Args:
       like: a population as shapes, whose structure the trees get.
-      found: the nodes they are in, and their places there, replicate by replicate.
+      found: their parts of the nodes, replicate by replicate.
     """
+    whole = joined(found)
 
-    def collect(part: Callable[[Any], Any], target: Any) -> Any:
-        named = [trees.index(part(node.arrays), np.asarray(rows)) for node, rows in found]
-        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *named)
-        return trees.from_named(joined, target)
+    def point(named: TrainState) -> TrainState:
+        slots = named.opt_state  # not in the node unless a level needs it
+        return TrainState(
+            trees.from_named(named.params, like.params),
+            trees.from_named(named.state, like.state),
+            trees.from_named(slots, like.opt_state) if slots else None,
+        )
 
-    first = found[0][0].arrays
-
-    def point(name: str) -> TrainState:
-        def field(of: str) -> Any:
-            kept = first[name].get(of)  # a state that nobody wants is not in the node
-            return collect(lambda arrays: arrays[name][of], getattr(like, of)) if kept else None
-
-        return TrainState(field("params"), field("state") or {}, field("opt_state"))
-
-    facts = [node.meta["members"][row] for node, rows in found for row in rows]
     return Tickets(
-        mask=collect(lambda arrays: arrays["mask"], like.mask),
-        alive=np.array([member["diverged_at"] is None for member in facts]),
-        points={name: point(name) for name in ("end", "rewound", "scored") if name in first},
-        unscored=[member["unscored"] for member in facts],
+        mask=trees.from_named(whole.mask, like.mask),
+        alive=np.array([member.diverged_at is None for member in whole.facts.members]),
+        points={name: point(named) for name, named in whole.points.items()},
+        unscored=[member.unscored for member in whole.facts.members],
     )

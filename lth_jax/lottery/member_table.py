@@ -142,8 +142,9 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
     first = experiments[0]
     for i, one in enumerate(experiments):
         check_ladder(one.seeds, one.ladder)
-        if one.task.trainer is not first.task.trainer or one.task.data is not first.task.data:
-            raise ValueError(f"`experiments[{i}]` has a trainer or data of its own; all share one.")
+        for what in ("training", "data", "constants"):
+            if getattr(one.identity, what) != getattr(first.identity, what):
+                raise ValueError(f"`experiments[{i}]` has other {what} than experiments[0].")
         if timeline(one.ladder) != timeline(first.ladder):
             raise ValueError(
                 f"`experiments[{i}]` trains {timeline(one.ladder)}, experiments[0] "

@@ -10,9 +10,9 @@ import numpy as np
 
 from lth_jax import keys, trees
 from lth_jax.lottery.member_table import MemberSpec, StepRange
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.population.placement import Plan, map_members
 from lth_jax.population.segment import (
+    Constants,
     Member,
     Record,
     Trainer,
@@ -24,6 +24,7 @@ from lth_jax.population.segment import (
 from lth_jax.population.streaming import OnHost, Serve, compile_streamed_evaluation
 from lth_jax.population.train_chunks import Segment, segment_ends, train_chunk
 from lth_jax.pruning import masks
+from lth_jax.schema import LeafRecord, MemberRecord, NodeFacts, NodeRecord, Unscored, to_node
 from lth_jax.store import (
     SAVE_SECONDS,
     Interrupted,
@@ -33,7 +34,7 @@ from lth_jax.store import (
     is_distributed,
     to_host,
 )
-from lth_jax.types import Batch, Info, Mask, Prunable, Splits
+from lth_jax.types import Batch, Info, Mask, Prunable, Splits, TrainState
 
 
 class Progress(NamedTuple):
@@ -73,14 +74,14 @@ class Assignment(NamedTuple):
       level: which level it belongs to.
       specs: who the members are; padding members come after them and are not kept.
       steps: from where to where, and what to keep.
-      unscored: member by member, padding included, criterion, leaves and a sentence if the scores
-        behind its mask could not decide, else None. Such a member is not alive from the start.
+      unscored: member by member, padding included, set if the scores behind its mask could not
+        decide. Such a member is not alive from the start.
     """
 
     level: int
     specs: Sequence[MemberSpec]
     steps: StepRange
-    unscored: Sequence[dict[str, Any] | None]
+    unscored: Sequence[Unscored | None]
 
 
 Measured = tuple[Info, TrainState, Mask]
@@ -171,6 +172,7 @@ def train_node(
     on_progress: OnProgress,
     on_block: OnBlock = lambda: None,
     save_seconds: float = SAVE_SECONDS,
+    constants: Constants = (),
 ) -> Node:
     """Trains one chunk to its end, resuming where an earlier attempt was cut off.
 
@@ -193,6 +195,7 @@ def train_node(
         team alike.
       on_block: called between the blocks of an evaluation on streamed data; likewise.
       save_seconds: how much training a kill may repeat; 0: each segment is saved.
+      constants: those of the trainer.
     """
     timer = SaveTimer(save_seconds, partial.team)
     densities = _densities(assignment, members, prunable)
@@ -218,6 +221,7 @@ def train_node(
         records,
         data.train,
         data.validation,
+        constants,
         start=start,
         ends=ends,
         on_segment=on_segment,
@@ -229,10 +233,7 @@ def train_node(
         journal.save(assignment.steps.stop, members, records)
         raise
     journal.points["end"] = end  # of what was tested, which need not be where training stands
-    return Node(
-        _arrays(journal, mask, results),
-        _meta(journal, members._replace(mask=mask), records, prunable),
-    )
+    return to_node(_record(journal, members, records, mask, results, prunable))
 
 
 class _Journal:
@@ -306,61 +307,57 @@ class _Journal:
         tree = {
             "carry": _carried(members, records),
             "history": {name: np.stack(rows) for name, rows in self.history.items()},
-            "points": {name: _named_point(point) for name, point in self.points.items()},
+            "points": {name: _named_point(point)._asdict() for name, point in self.points.items()},
         }
         self._partial.save(step, tree, {"seconds": self.seconds})
         self._timer.saved()
 
 
-def _arrays(journal: _Journal, mask: Mask, results: Info) -> dict[str, Any]:
-    """The finished node in the store's schema, padding left out."""
-    assignment = journal.assignment
+def _record(
+    journal: _Journal,
+    members: Member,
+    records: Record,
+    mask: Mask,
+    results: Info,
+    prunable: Prunable,
+) -> NodeRecord:
+    """The finished node, padding left out."""
+    assignment, steps = journal.assignment, journal.assignment.steps
     n = len(assignment.specs)
-    history = {name: np.stack(rows)[:, :n] for name, rows in journal.history.items()}
-    kept = {name: _kept(assignment.steps, name, point) for name, point in journal.points.items()}
-    # What the loss was on what the members were shown, wrong labels and all.
-    results = results | {"shown_loss_final": history["train_loss"][-1]}
-    return {
-        "results": {name: value[:n] for name, value in results.items()},
-        "history": {"step": np.array(journal.ends, np.int32), **history},
-        "mask": _first(n, trees.to_named(mask)),
-        **_first(n, kept),
-    }
-
-
-def _meta(
-    journal: _Journal, members: Member, records: Record, prunable: Prunable
-) -> dict[str, Any]:
-    assignment, seconds = journal.assignment, journal.seconds
-    start = assignment.steps.start
-    trained = assignment.steps.stop - start
     alive, diverged = to_host((members.alive, records.diverged_at))
     # A member that was dead at its start, as the child of a diverged ticket, died there.
-    diverged = np.maximum(diverged, start)
-    densities = _densities(assignment, members, prunable)
-    leaves = zip(trees.to_named(members.mask).items(), jax.tree.leaves(prunable), strict=True)
-    return {
-        "kind": "level",
-        "level": assignment.level,
-        "density": densities[0],
-        "members": [
-            {
-                **spec.label._asdict(),
-                "diverged_at": None if alive[i] else int(diverged[i]),
-                "unscored": assignment.unscored[i],
-            }
-            for i, spec in enumerate(assignment.specs)
-        ],
-        "member_keys": [spec.key for spec in assignment.specs],
-        "densities": densities,
-        "leaves": [
-            {"name": name, "shape": list(leaf.shape[1:]), "prunable": bool(may)}
-            for (name, leaf), may in leaves
-        ],
-        "steps": trained,
-        "seconds": seconds,
-        "member_steps_per_second": trained * len(assignment.specs) / max(seconds, 1e-9),
-    }
+    diverged = np.maximum(diverged, steps.start)
+    densities = _densities(assignment, members._replace(mask=mask), prunable)
+    named = trees.to_named(mask)
+    leaves = zip(named.items(), jax.tree.leaves(prunable), strict=True)
+    # What the loss was on what the members were shown, wrong labels and all.
+    results = results | {"shown_loss_final": journal.history["train_loss"][-1]}
+    return NodeRecord(
+        facts=NodeFacts(
+            level=assignment.level,
+            members=tuple(
+                MemberRecord(
+                    key=spec.key,
+                    arm=spec.label.arm,
+                    replicate=spec.label.replicate,
+                    density=densities[i],
+                    diverged_at=None if alive[i] else int(diverged[i]),
+                    unscored=assignment.unscored[i],
+                )
+                for i, spec in enumerate(assignment.specs)
+            ),
+            leaves=tuple(
+                LeafRecord(name, tuple(leaf.shape[1:]), bool(may)) for (name, leaf), may in leaves
+            ),
+            steps=steps.stop - steps.start,
+            seconds=journal.seconds,
+        ),
+        results={name: value[:n] for name, value in results.items()},
+        eval_steps=np.array(journal.ends, np.int32),
+        curves={name: np.stack(rows)[:, :n] for name, rows in journal.history.items()},
+        mask=_first(n, named),
+        points=_first(n, {k: _kept(steps, k, point) for k, point in journal.points.items()}),
+    )
 
 
 def _densities(assignment: Assignment, members: Member, prunable: Prunable) -> list[float]:
@@ -393,14 +390,14 @@ def _due(steps: StepRange, step: int, members: Member) -> dict[str, TrainState]:
     return {name: _copy_point(members, name in steps.optimizer) for name in due}
 
 
-def _kept(steps: StepRange, name: str, point: TrainState) -> dict[str, dict[str, np.ndarray]]:
-    """The parts of a point that the node keeps: the optimizer's state only if somebody wants it."""
+def _kept(steps: StepRange, name: str, point: TrainState) -> TrainState:
+    """What the node keeps of a point: the optimizer's state only where a level needs it."""
     parts = _named_point(point)
-    return parts if name in steps.optimizer else parts | {"opt_state": {}}
+    return parts if name in steps.optimizer else parts._replace(opt_state={})
 
 
-def _named_point(point: TrainState) -> dict[str, dict[str, np.ndarray]]:
-    return {name: trees.to_named(tree) for name, tree in point._asdict().items()}
+def _named_point(point: TrainState) -> TrainState:
+    return TrainState(*map(trees.to_named, point))
 
 
 def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> TrainState:

@@ -9,8 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from lth_jax.lottery.ladder import Entry
 from lth_jax.lottery.node_training import Progress as Segment
+from lth_jax.schema import LevelEntry
 
 
 class Display:
@@ -68,7 +68,7 @@ class Display:
         )
         self._bar.update(self._task, completed=done, facts=facts)
 
-    def node(self, entry: Entry) -> None:
+    def node(self, entry: LevelEntry) -> None:
         """Counts a finished node; where there is no bar, prints a line for it."""
         self.done(entry.member_steps)
         if not self._live:

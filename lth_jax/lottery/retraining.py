@@ -21,15 +21,14 @@ from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.spec import Label
 from lth_jax.lottery.stability import member_at
 from lth_jax.lottery.starts import Start, by_name, start_fingerprint
-from lth_jax.population.placement import Plan, check_plan
-from lth_jax.population.planning import candidate_plans, choose_plan
+from lth_jax.population.placement import Plan
+from lth_jax.population.planning import AUTO, choose_plan, plans_for
 from lth_jax.population.segment import Member
 from lth_jax.population.task import Task
 from lth_jax.population.train_chunks import chunks
 from lth_jax.pruning.masks import prunable_leaves
-from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key
-
-AUTO = "auto"
+from lth_jax.schema import from_node
+from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key, fingerprint
 
 
 class Retrained(NamedTuple):
@@ -102,6 +101,7 @@ def retrain(
         "kind": "retrained",
         "numbers": dict(task.hyper),
         "program": training_program(task.trainer, task.data, hyper, keys.from_seed(0)),
+        "constants": fingerprint(task.trainer.constants),
         "data": data_fingerprint(*task.data) if data is None else data,
         "steps": task.steps,
         "plan": chosen._asdict(),
@@ -116,8 +116,9 @@ def retrain(
             chunk = [named[row] for row in dict.fromkeys(rows.tolist())]
             key = content_key(common | {"starts": [start_fingerprint(one) for one in chunk]})
             train = functools.partial(_train_chunk, task, programs, chosen, chunk, save_seconds)
-            node = shelf.node(key, train).arrays
-            found.append((node["results"], node["end"]["params"], node["end"]["state"]))
+            node = from_node(shelf.node(key, train))
+            end = node.points["end"]
+            found.append((node.results, end.params, end.state))
     return Retrained(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *found))
 
 
@@ -146,20 +147,15 @@ def _check(task: Task, starts: Sequence[Start]) -> None:
 def _plan_for(
     plan: Plan | str, task: Task, starts: Sequence[Start], plan_cache: Path | None
 ) -> Plan:
-    if isinstance(plan, Plan):
-        check_plan(plan)
-        return plan
-    if plan != AUTO:
-        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
-    n, members = len(starts), _members(task, starts)
-    candidates = candidate_plans([n], min(jax.local_device_count(), n))
-    train, validation = task.data.train, task.data.validation
+    candidates = plans_for(plan, [len(starts)])
+    if len(candidates) == 1:
+        return candidates[0]
     chosen, _ = choose_plan(
         task.trainer,
-        members,
-        train,
-        validation,
-        [n],
+        _members(task, starts),
+        task.data.train,
+        task.data.validation,
+        [len(starts)],
         candidates=candidates,
         steps=task.steps,
         plan_cache=plan_cache,
@@ -207,4 +203,5 @@ def _train_chunk(
         partial=unfinished,
         on_progress=lambda progress: None,
         save_seconds=save_seconds,
+        constants=task.trainer.constants,
     )

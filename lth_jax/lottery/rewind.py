@@ -1,11 +1,11 @@
 """What a ticket starts from: which weights, and what goes with them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lth_jax.types import Mask, Params
+from lth_jax.types import Mask, Params, TrainState
 
 WEIGHTS = ("weights", "learning_rate", "nothing")
 SOURCES = ("rewind", "keep", "fresh")
@@ -33,14 +33,6 @@ class Rewind(NamedTuple):
     optimizer: str = "fresh"
     state: str = "rewind"
     data: str = "fresh"
-
-
-class TrainState(NamedTuple):
-    """Where a network stands: its parameters, its state, and its optimizer's state."""
-
-    params: Params
-    state: Any
-    opt_state: Any
 
 
 def check_rewind(rewind: Rewind, stop: int) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery.controls import Control
@@ -15,13 +13,11 @@ from lth_jax.lottery.result import Result
 from lth_jax.lottery.running import recorded_plans, run_identity, train_run
 from lth_jax.lottery.spec import Experiment, Seeds, check_ladder, level_sizes
 from lth_jax.lottery.specs import Spec, make_ladder
-from lth_jax.population.placement import Plan, check_plan
-from lth_jax.population.planning import candidate_plans
+from lth_jax.population.placement import Plan
+from lth_jax.population.planning import AUTO, plans_for
 from lth_jax.population.task import Task
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.store import SAVE_SECONDS
-
-AUTO = "auto"
 
 
 def run(
@@ -85,7 +81,7 @@ def run(
     ladder = make_ladder(task, spec, controls, control_levels)
     check_ladder(seeds, ladder)
     experiment = make_experiment(task, seeds, ladder)
-    candidates = _candidates(experiment, plan)
+    candidates = plans_for(plan, level_sizes(seeds, ladder))
     temporary = None
     if store is None:
         temporary = tempfile.TemporaryDirectory(prefix="lth-")
@@ -113,17 +109,6 @@ def run(
         if stopped.signal == "SIGINT":  # what Ctrl-C raises in any notebook or script
             raise KeyboardInterrupt(stopped.code) from None
         raise
-
-
-def _candidates(experiment: Experiment, plan: Plan | str) -> list[Plan]:
-    if isinstance(plan, Plan):
-        check_plan(plan)
-        return [plan]
-    if plan != AUTO:
-        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
-    sizes = level_sizes(experiment.seeds, experiment.ladder)
-    devices = min(jax.local_device_count(), max(sizes)) * jax.process_count()
-    return candidate_plans([max(sizes)], devices, processes=jax.process_count())
 
 
 def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:

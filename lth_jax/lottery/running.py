@@ -10,7 +10,7 @@ import jax
 
 from lth_jax import store as stores
 from lth_jax.lottery.initial_states import InitialStates
-from lth_jax.lottery.ladder import Entry, Hooks, run_ladder
+from lth_jax.lottery.ladder import Hooks, run_ladder
 from lth_jax.lottery.member_table import Plans
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
@@ -20,6 +20,7 @@ from lth_jax.population.placement import Plan, fitted, level_plans, read_plan
 from lth_jax.population.planning import choose_plan
 from lth_jax.population.streaming import OnHost
 from lth_jax.population.task import Task
+from lth_jax.schema import LevelEntry
 from lth_jax.store import SAVE_SECONDS
 
 
@@ -127,14 +128,14 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
         if progress.step < progress.stop:
             stop.check(team)
 
-    def on_node(i: int, entry: Entry) -> None:
+    def on_node(i: int, entry: LevelEntry) -> None:
         run.add(**entry._asdict())
         display.node(entry)
         stop.check(team)
 
     def on_replan(level: int, plan: Plan) -> None:
         run.add_replan({"level": level, **plan._asdict()})
-        display.done(-sum(entry["member_steps"] for entry in run.drop(level)))
+        display.done(-sum(LevelEntry(**entry).member_steps for entry in run.drop(level=level)))
         display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
     return Hooks(on_progress, lambda: stop.check(team), on_node, on_replan)
@@ -209,5 +210,6 @@ def run_identity(experiment: Experiment) -> dict[str, Any]:
         "arms": found.arms,
         "methods": found.methods,
         "data": found.data,
+        "constants": found.constants,
         "numerics": found.environment["numerics"],
     }

@@ -76,6 +76,7 @@ class Identity(NamedTuple):
       arms: the fingerprints of the programs that make tickets and controls, by arm.
       methods: level -> the fingerprints of its method: of the training, and of the arms.
       data: the fingerprint of the data.
+      constants: that of the trainer's constants.
       root: implementation and bits of the experiment's key.
       numbers: the members' scalars, as the hexadecimal bytes of float32.
       shared_order: as of `Seeds`.
@@ -86,6 +87,7 @@ class Identity(NamedTuple):
     arms: dict[str, str]
     methods: dict[str, Any]
     data: str
+    constants: str
     root: list[str]
     numbers: dict[str, str]
     shared_order: bool
@@ -111,7 +113,7 @@ class Experiment(NamedTuple):
     """One experiment of a population; `make_experiment` makes it.
 
     Attributes:
-      task: what it trains; experiments of one population share its `trainer` and `data`.
+      task: what it trains; those of one population have equal trainers, constants and data.
       seeds: its independent seeds.
       ladder: what it does.
       identity: all else that decides its numbers.

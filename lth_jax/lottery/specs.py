@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 
+from lth_jax.data.checks import check_integer
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control, named
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.spec import Ladder
 from lth_jax.population.task import Task
 from lth_jax.pruning import criteria, scopes
+from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.masks import ones_like, prunable_leaves
 from lth_jax.pruning.methods import Builder, Method
@@ -76,13 +78,12 @@ def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: there is no such field.
+      TypeError: `levels` is not an integer, or there is no such field.
 
     >>> [round(d, 3) for d in imp(levels=3).densities]
     [0.8, 0.64, 0.512]
     """
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 0:
-        raise ValueError(f"`levels` is {levels!r}; it must be an integer of at least 0.")
+    check_integer("levels", levels, 0)
     density = geometric(rate)
     return Spec([density(i) for i in range(1, levels + 1)], rewind=_rewind(rewind), **parts)
 
@@ -101,7 +102,7 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
     >>> one_shot(0.1).densities
     [0.1]
     """
-    return Spec([_checked_density(density)], rewind=_rewind(rewind), **parts)
+    return Spec([check_fraction("density", density)], rewind=_rewind(rewind), **parts)
 
 
 def sparse_training(
@@ -127,7 +128,7 @@ def sparse_training(
     [0.1, None]
     """
     parts = {"criterion": criteria.random(), "scope": scopes.erk(), **parts}
-    densities = [_checked_density(density), *([None] if retrain else [])]
+    densities = [check_fraction("density", density), *([None] if retrain else [])]
     return Spec(densities, methods={1: method}, **parts)
 
 
@@ -193,9 +194,3 @@ def _methods(spec: Spec, steps: int, **options: Any) -> dict[int, Method]:
 
 def _rewind(rewind: int | Rewind) -> Rewind:
     return rewind if isinstance(rewind, Rewind) else Rewind(step=rewind)
-
-
-def _checked_density(density: float) -> float:
-    if not 0 < density <= 1:
-        raise ValueError(f"`density` is {density!r}; it must lie in (0, 1].")
-    return density

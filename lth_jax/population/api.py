@@ -10,8 +10,9 @@ import numpy as np
 
 from lth_jax import keys as key_streams
 from lth_jax import trees
-from lth_jax.population.placement import Plan, check_plan
-from lth_jax.population.planning import candidate_plans, choose_plan
+from lth_jax.data.checks import check_integer
+from lth_jax.population.placement import Plan
+from lth_jax.population.planning import AUTO, choose_plan, plans_for
 from lth_jax.population.segment import Member, evaluate, evaluated_member, init_member
 from lth_jax.population.task import Task
 from lth_jax.population.train_chunks import OnSegment, train_population
@@ -20,7 +21,6 @@ from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots, masked
 from lth_jax.types import Info, Key, Mask, Params
 
-AUTO = "auto"
 OFFSETS = ("schedule_offset", "data_offset", "replicate")
 """Numbers that every member has; see `segment.Member`."""
 
@@ -146,32 +146,27 @@ def train(
     """
     task.check()
     stop, n = task.steps if steps is None else steps, _population_size(task, members)
-    if not (_is_integer(start) and _is_integer(stop) and 0 <= start < stop):
-        raise ValueError(
-            f"`start` is {start!r} and `steps` is {stop!r}; they must be integers with "
-            "0 <= start < steps."
-        )
+    check_integer("steps", stop, 1)
+    check_integer("start", start, 0, stop - 1)
     train_data, validation = task.data.train, task.data.validation
-    if plan == AUTO:
-        devices = min(jax.local_device_count(), n)
-        plan, _ = choose_plan(
+    candidates = plans_for(plan, [n])
+    chosen = candidates[0]
+    if len(candidates) > 1:
+        chosen, _ = choose_plan(
             task.trainer,
             members,
             train_data,
             validation,
             [n],
-            candidates=candidate_plans([n], devices),
+            candidates=candidates,
             steps=stop - start,
         )
-    if not isinstance(plan, Plan):
-        raise ValueError(f"`plan` is {plan!r}; it must be a `Plan` or 'auto'.")
-    check_plan(plan)
     trained, _, history = train_population(
         task.trainer,
         members,
         train_data,
         validation,
-        plan=plan,
+        plan=chosen,
         stop=stop,
         start=start,
         on_segment=on_segment,
@@ -200,10 +195,7 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
 def _member_keys(keys: Any) -> Any:
     """One key for each member: those given, or so many of seed 0."""
     if isinstance(keys, numbers.Number):
-        if not _is_integer(keys) or keys < 1:  # type: ignore[operator]
-            raise ValueError(
-                f"`keys` is {keys!r}; as a number it must be an integer of at least 1."
-            )
+        check_integer("keys", keys, 1)
         return jax.random.split(key_streams.from_seed(0), int(keys))  # type: ignore[call-overload]
     key_streams.check_key(keys, "keys")
     if keys.ndim != 1 or not len(keys):
@@ -217,10 +209,6 @@ def _check_dtypes(params: Params, like: Params) -> None:
     ):
         if a.dtype != b.dtype:
             raise TypeError(f"`params` at '{name}' has dtype {a.dtype}; it must have {b.dtype}.")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _population_size(task: Task, members: Member) -> int:

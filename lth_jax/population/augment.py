@@ -1,9 +1,10 @@
 """What a member is shown of the data: augmentation, changed targets, teachers.
 
-Each function here makes a step `(key, batch, rows, member) -> batch`; `shows` chains them into a
-`Trainer.transform_batch`. What may differ between members is read from `member.hyper`, so that a
-population with different strengths is one program. Keys come from the member and the training step:
-members differ, and a member's training repeats.
+Each function here makes a step `(key, batch, rows, member, constants) -> batch`; `shows` chains
+them into a `Trainer.transform_batch`. What may differ between members is read from `member.hyper`,
+so that a population with different strengths is one program; arrays that all members share are read
+from `constants`, those of the `Trainer`. Keys come from the member and the training step: members
+differ, and a member's training repeats.
 
 Targets that are mixed or smoothed are distributions over the classes, which `soft_targets` makes
 of labels; train on them with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for
@@ -18,44 +19,46 @@ import jax.numpy as jnp
 
 from lth_jax import keys, trees
 from lth_jax.population.losses import DistillTargets
-from lth_jax.population.segment import Member, TransformBatch, take
+from lth_jax.population.segment import Constants, Member, TransformBatch, take
 from lth_jax.types import Batch, Key
 
-Step = Callable[[Key, Batch, jax.Array, Member], Batch]
+Step = Callable[[Key, Batch, jax.Array, Member, Constants], Batch]
 
 
 def shows(*steps: Step) -> TransformBatch:
     """The examples as they lie, then changed by each step in turn, each with a key of its own.
 
     >>> show = shows(soft_targets(3))
-    >>> show(jax.random.key(0), Batch(jnp.zeros((4, 2)), jnp.arange(4) % 3), jnp.array([2]), None).y
+    >>> data = Batch(jnp.zeros((4, 2)), jnp.arange(4) % 3)
+    >>> show(jax.random.key(0), data, jnp.array([2]), None, {}).y
     Array([[0., 0., 1.]], dtype=float32)
     """
 
-    def show(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
-        batch = take(key, data, rows, member)
+    def show(key: Key, data: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
+        batch = take(key, data, rows, member, constants)
         for i, step in enumerate(steps):
-            batch = step(keys.stream(key, "change", i), batch, rows, member)
+            batch = step(keys.stream(key, "change", i), batch, rows, member, constants)
         return batch
 
     return show
 
 
-def noisy_labels(classes: int, noise: Key) -> Step:
+def noisy_labels(classes: int) -> Step:
     """Replaces labels by random ones with probability `hyper["label_noise"]`.
 
     The new label is uniform over all classes, so it may be the true one (Zhang et al., 2017,
-    "Understanding deep learning requires rethinking generalization"). Which examples it meets is
-    decided by `noise`, the member's replicate and the example: a replicate's labels are the same in
-    every epoch, at every level and in every arm.
+    "Understanding deep learning requires rethinking generalization"). The key `constants["noise"]`,
+    the member's replicate and the example decide which examples get one: a replicate's labels are
+    the same in every epoch, at every level and in every arm.
 
     Args:
       classes: number of classes.
-      noise: a typed key, the same for all members.
     """
-    stream = keys.stream(noise, "label_noise")
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
+        stream = keys.stream(constants["noise"], "label_noise")
         own = jax.random.fold_in(stream, member.hyper["replicate"])
 
         def one(row: jax.Array, label: jax.Array) -> jax.Array:
@@ -72,13 +75,15 @@ def noisy_labels(classes: int, noise: Key) -> Step:
 def soft_targets(classes: int) -> Step:
     """Labels as float32 distributions over the classes, 1 on the label."""
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         return batch._replace(y=jax.nn.one_hot(batch.y, classes, dtype=jnp.float32))
 
     return step
 
 
-def smooth(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+def smooth(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
     """A step: `(1 − ε) y + ε / classes` with `ε = hyper["label_smoothing"]` (Szegedy et al., 2016).
 
     Targets must be soft.
@@ -87,7 +92,7 @@ def smooth(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
     return batch._replace(y=(1 - amount) * batch.y + amount / batch.y.shape[-1])
 
 
-def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
     """A step: `λ (x, y) + (1 − λ) (x, y)[π]`, λ ~ Beta(α, α) (Zhang et al., 2018).
 
     One λ and one permutation π per batch, as in the authors' code; `α = hyper["mixup"]`, where 0
@@ -100,7 +105,7 @@ def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
     return mixed
 
 
-def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
     """A step: a box of each image, and its share of the target, are another's (Yun et al., 2019).
 
     λ ~ Beta(α, α) with `α = hyper["cutmix"]`, where 0 stands for λ = 1. The box has sides
@@ -137,14 +142,16 @@ def crop(padding: int) -> Step:
         top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
         return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         each = jax.random.split(key, len(batch.x))
         return batch._replace(x=jax.vmap(one)(each, batch.x))
 
     return step
 
 
-def flip(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+def flip(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
     """A step: each image is mirrored left to right with probability ½."""
     mirrored = jax.random.bernoulli(key, shape=(len(batch.x), 1, 1, 1))
     return batch._replace(x=jnp.where(mirrored, batch.x[:, :, ::-1], batch.x))
@@ -175,12 +182,7 @@ def own_teacher(answers: jax.Array, member: Member) -> jax.Array:
     return answers[member.hyper["replicate"]][None]
 
 
-def taught(
-    answers: jax.Array,
-    choose: Choose = all_teachers,
-    unlabelled: Unlabelled | None = None,
-    count: int = 0,
-) -> Step:
+def taught(choose: Choose = all_teachers, unlabelled: int = 0) -> Step:
     """Adds what teachers say of the examples: targets for `losses.distillation`; the last step.
 
     Teachers do not learn, so they are asked once, before training, about the training examples as
@@ -188,22 +190,26 @@ def taught(
     teachers' weight and `hyper["temperature"]` theirs and the student's. Unlabelled examples count
     by what the teachers say alone.
 
+    `constants["answers"]` are logits `(teachers, n, …, classes)` for the n training examples,
+    `constants["unlabelled"]` an `Unlabelled`.
+
     Args:
-      answers: logits `(teachers, n, …, classes)` for the n training examples.
       choose: `(answers of a batch, member) -> answers of the member's teachers`.
-      unlabelled: further examples, of which each batch is given some drawn anew.
-      count: how many.
+      unlabelled: how many unlabelled examples each batch gets, drawn anew.
     """
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         weight = jnp.full(len(batch.y), member.hyper["distillation"], jnp.float32)
-        (x, y), said = batch, answers[:, rows]
-        if unlabelled is not None:
-            drawn = jax.random.randint(key, (count,), 0, len(unlabelled.x))
-            x = jnp.concatenate([x, unlabelled.x[drawn]])
-            y = jnp.concatenate([y, jnp.zeros((count, *y.shape[1:]), y.dtype)])
-            said = jnp.concatenate([said, unlabelled.answers[:, drawn]], axis=1)
-            weight = jnp.concatenate([weight, jnp.ones(count, jnp.float32)])
+        (x, y), said = batch, constants["answers"][:, rows]
+        if unlabelled:
+            pool: Unlabelled = constants["unlabelled"]
+            drawn = jax.random.randint(key, (unlabelled,), 0, len(pool.x))
+            x = jnp.concatenate([x, pool.x[drawn]])
+            y = jnp.concatenate([y, jnp.zeros((unlabelled, *y.shape[1:]), y.dtype)])
+            said = jnp.concatenate([said, pool.answers[:, drawn]], axis=1)
+            weight = jnp.concatenate([weight, jnp.ones(unlabelled, jnp.float32)])
         temperature = jnp.asarray(member.hyper["temperature"], jnp.float32)
         return Batch(x, DistillTargets(y, choose(said, member), weight, temperature))
 

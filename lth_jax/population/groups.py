@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from lth_jax.population.augment import Step
 from lth_jax.population.losses import cross_entropy
-from lth_jax.population.segment import Member
+from lth_jax.population.segment import Constants, Member
 from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key
 
@@ -61,22 +61,24 @@ def group_robust(logits: jax.Array, targets: Grouped) -> jax.Array:
     return losses * len(losses) * (targets.groups @ (q / some))
 
 
-def in_groups(groups: jax.Array, count: int) -> Step:
+def in_groups(count: int) -> Step:
     """Tells `group_robust` the groups of a batch; the last step of what a member is shown.
 
-    `hyper["balance"]` and `hyper["sharpness"]` are the member's.
+    `hyper["balance"]` and `hyper["sharpness"]` are the member's; `constants["groups"]` are the
+    groups of all training examples, `(n,)` integers below `count`.
 
     Args:
-      groups: of all training examples, `(n,)` integers below `count`.
       count: how many groups there are.
     """
 
-    def step(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
+    def step(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         del key
         numbers = (
             jnp.asarray(member.hyper[name], jnp.float32) for name in ("balance", "sharpness")
         )
-        which = jax.nn.one_hot(groups[rows], count, dtype=jnp.float32)
+        which = jax.nn.one_hot(constants["groups"][rows], count, dtype=jnp.float32)
         return batch._replace(y=Grouped(batch.y, which, *numbers))
 
     return step
@@ -93,10 +95,17 @@ def weigh_groups(task: Task, groups: ArrayLike, count: int) -> Task:
     Returns:
       A task whose members need `"balance"` and `"sharpness"` in their `hyper`.
     """
-    transform, add_groups = task.trainer.transform_batch, in_groups(jnp.asarray(groups), count)
+    transform, add_groups = task.trainer.transform_batch, in_groups(count)
 
-    def with_groups(key: Key, data: Batch, rows: jax.Array, member: Member) -> Batch:
-        return add_groups(key, transform(key, data, rows, member), rows, member)
+    def with_groups(
+        key: Key, data: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
+        batch = transform(key, data, rows, member, constants)
+        return add_groups(key, batch, rows, member, constants)
 
-    trainer = task.trainer._replace(transform_batch=with_groups, objective=group_robust)
+    trainer = task.trainer._replace(
+        transform_batch=with_groups,
+        objective=group_robust,
+        constants={**task.trainer.constants, "groups": jnp.asarray(groups)},
+    )
     return task.replace(trainer=trainer)

@@ -286,7 +286,7 @@ class Placed:
     device once, for as long as the same arrays are passed.
 
     Args:
-      segment: takes `(members, records, train, validation, step, n)`.
+      segment: takes `(members, records, train, validation, constants, step, n)`.
       devices: over how many devices.
     """
 
@@ -297,21 +297,21 @@ class Placed:
         self._kept: dict[str, tuple[list[Any], Any]] = {}  # what was given, and its copies
 
     def __call__(
-        self, members: Any, records: Any, train: Any, validation: Any, step: Any, n: Any
+        self, members: Any, records: Any, train: Any, validation: Any, constants: Any, *steps: Any
     ) -> Any:
         """Runs the segment."""
-        members, records = spread((members, records), self._split)
-        train = self._everywhere("train", train)
-        validation = self._everywhere("validation", validation)
-        return self._segment(members, records, train, validation, step, n)
+        carried = spread((members, records), self._split)
+        given = {"train": train, "validation": validation, "constants": constants}
+        shared = [self._everywhere(name, data) for name, data in given.items()]
+        return self._segment(*carried, *shared, *steps)
 
     def lower(
-        self, members: Any, records: Any, train: Any, validation: Any, step: Any, n: Any
+        self, members: Any, records: Any, train: Any, validation: Any, constants: Any, *steps: Any
     ) -> jax.stages.Lowered:
         """The program for arguments like these, arrays or shapes; of the `scan` driver."""
         carried = _put_or_shaped((members, records), self._split)
-        data = _put_or_shaped((train, validation), self._whole)
-        found: jax.stages.Lowered = self._segment.lower(*carried, *data, step, n)  # type: ignore[attr-defined]
+        shared = _put_or_shaped((train, validation, constants), self._whole)
+        found: jax.stages.Lowered = self._segment.lower(*carried, *shared, *steps)  # type: ignore[attr-defined]
         return found
 
     def _everywhere(self, name: str, data: Any) -> Any:

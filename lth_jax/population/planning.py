@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from lth_jax import trees
 from lth_jax.population import clocks
-from lth_jax.population.placement import DRIVERS, Plan, free_bytes, narrowed, read_plan
+from lth_jax.population.placement import (
+    DRIVERS,
+    Plan,
+    check_plan,
+    free_bytes,
+    narrowed,
+    read_plan,
+)
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
 from lth_jax.population.train_chunks import compile_segment
@@ -33,6 +40,25 @@ LOST = 1.5  # how many times as slow as the best a plan is not measured again
 WALL, CPU = 0, 1
 Times = NDArray[np.float64]
 """Seconds `(wall, cpu)`."""
+
+
+AUTO = "auto"
+
+
+def plans_for(plan: Plan | str, sizes: Sequence[int]) -> list[Plan]:
+    """The plans to measure for levels of these sizes: the given one alone, or all for `"auto"`.
+
+    Raises:
+      ValueError: `plan` is neither a possible `Plan` nor `"auto"`.
+    """
+    if isinstance(plan, Plan):
+        check_plan(plan)
+        return [plan]
+    if plan != AUTO:
+        raise ValueError(f"`plan` is {plan!r}; it must be a `population.Plan` or 'auto'.")
+    processes = jax.process_count()
+    devices = min(jax.local_device_count(), max(sizes)) * processes
+    return candidate_plans([max(sizes)], devices, processes=processes)
 
 
 class Setting(NamedTuple):
@@ -172,7 +198,7 @@ def _fingerprint(
     one = jax.eval_shape(lambda tree: tree, one)
     records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
     segment: Any = compile_segment(trainer, Plan(1))
-    text = segment.lower(one, records, given, validation, step, step).as_text()
+    text = segment.lower(one, records, given, validation, trainer.constants, step, step).as_text()
     device = jax.devices()[0]
     return content_key(
         {
@@ -305,13 +331,13 @@ class _Probe:
         self._segment: Any = compile_segment(setting.trainer, plan)
 
     def _start(self) -> tuple[Any, ...]:
-        _, members, _, validation = self._setting
+        trainer, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = trees.index(members, rows)
         records = jax.vmap(init_record)(chunk)
         if self._train is None:
             self._train = _given(self._setting, chunk)
-        given = (chunk, records, self._train, validation, np.int32(0))
+        given = (chunk, records, self._train, validation, trainer.constants, np.int32(0))
         found: tuple[Any, ...] = jax.block_until_ready(given)
         return found
 
@@ -325,11 +351,11 @@ class _Probe:
         The segment before them is not timed: only the first of a level has its members brought to
         where the plan wants them.
         """
-        chunk, records, train, validation, step = self._start()
+        chunk, records, *shared = self._start()
         times = []
         for n in (1, *steps):
             start = self._clock()
-            done = self._segment(chunk, records, train, validation, step, np.int32(n))
+            done = self._segment(chunk, records, *shared, np.int32(n))
             chunk, records, *_ = jax.block_until_ready(done)
             times.append(self._clock() - start)
         return times[1:]

@@ -5,7 +5,7 @@ Everything here is written for a single member; `population` vectorises it. A st
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,10 @@ from lth_jax.types import Batch, Count, Info, Key, Mask, Model, Params
 MakeModel = Callable[[Mapping[str, Any]], Model]
 MakeOptimizer = Callable[[Mapping[str, Any]], optax.GradientTransformationExtraArgs]
 Order = Callable[[Key, Any, int], jax.Array]
-TransformBatch = Callable[[Key, Batch, jax.Array, "Member"], Batch]
+Constants: TypeAlias = Any
+"""A pytree of arrays that `Trainer.transform_batch` reads, usually a dictionary of names."""
+
+TransformBatch = Callable[[Key, Batch, jax.Array, "Member", Constants], Batch]
 EvalMember = Callable[["Member", Batch], "Member"]
 
 
@@ -90,9 +93,11 @@ class Block(NamedTuple):
     examples: Batch
 
 
-def take(key: Key, data: Batch | Block, rows: jax.Array, member: Member) -> Batch:
+def take(
+    key: Key, data: Batch | Block, rows: jax.Array, member: Member, constants: Constants
+) -> Batch:
     """The examples `rows` of a data set in one batch; the default `Trainer.transform_batch`."""
-    del key, member
+    del key, member, constants
     if isinstance(data, Block):
         rows = jnp.searchsorted(data.rows, rows, method="scan_unrolled")
         data = data.examples
@@ -107,7 +112,10 @@ def unchanged(member: Member, train: Batch) -> Member:
 
 
 class Trainer(NamedTuple):
-    """What is the same for all members of a population, and static.
+    """What is the same for all members of a population: static but for `constants`.
+
+    The compiled programs take `constants` as an argument. So trainers that differ in nothing else
+    share their programs.
 
     Attributes:
       model: the network.
@@ -121,8 +129,8 @@ class Trainer(NamedTuple):
         steps step … step+n−1; a pure function of key and step, so resuming needs one integer.
       eval_every: the longest segment, in steps: the evaluation interval.
       eval_batch_size: evaluation runs over at most this many examples at once.
-      transform_batch: `(key, data, rows, member) -> batch`: a training batch made of a data set's
-        rows; see `augment`. `take` finds them, be they resident or in a `Block`.
+      transform_batch: `(key, data, rows, member, constants) -> batch`: a training batch made of a
+        data set's rows; see `augment`. `take` finds them, be they resident or in a `Block`.
       objective: what is minimised on a transformed batch; `loss` by default. Criteria and
         curvature use `loss`, on the data as they are.
       examples_per_replicate: how many training examples each replicate has for itself, one
@@ -132,6 +140,7 @@ class Trainer(NamedTuple):
       make_model: `hyper -> model`, the network in training, called inside the trace like
         `make_optimizer`: with a dropout rate of its own, for instance. `model` by default.
       method: how the mask lives in training (`lth_jax.pruning.methods`); None holds it fixed.
+      constants: arrays that `transform_batch` reads: teachers' answers, a table.
     """
 
     model: Model
@@ -148,6 +157,7 @@ class Trainer(NamedTuple):
     eval_member: EvalMember = unchanged
     make_model: MakeModel | None = None
     method: Method | None = None
+    constants: Constants = ()
 
 
 def optimizer_of(trainer: Trainer, member: Member, hyper: Mapping[str, Any] | None = None) -> Any:
@@ -375,7 +385,7 @@ def training_batch(
 ) -> Batch:
     """The member's training batch of a step, made of the rows of a data set."""
     key = jax.random.fold_in(keys.stream(member.data_key, "shown"), step)
-    return trainer.transform_batch(key, data, rows, member)
+    return trainer.transform_batch(key, data, rows, member, trainer.constants)
 
 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:

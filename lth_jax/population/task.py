@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from lth_jax.data import Dataset, OnDisk, from_arrays, in_order, indices
+from lth_jax.data.checks import check_integer
 from lth_jax.models import as_model
 from lth_jax.population.losses import PerExample, correct, cross_entropy
 from lth_jax.population.segment import (
@@ -56,6 +57,8 @@ class Task:
       make_model: see `Trainer`.
       eval_member: see `Trainer`.
       examples_per_replicate: see `Trainer`.
+      constants: arrays that `transform_batch` reads, by name. They are arguments of the compiled
+        programs: tasks that differ in their values alone share these.
 
     Attributes:
       trainer: the static part of the training.
@@ -100,12 +103,13 @@ class Task:
         make_model: MakeModel | None = None,
         eval_member: Any = unchanged,
         examples_per_replicate: int = 0,
+        constants: Mapping[str, Any] | None = None,
     ):
         for name, size in (("batch_size", batch_size), ("steps", steps)):
-            _check_positive(name, size)
+            check_integer(name, size, 1)
         every = max(steps // EVALUATIONS, 1) if eval_every is None else min(eval_every, steps)
-        _check_positive("eval_every", every)
-        _check_positive("eval_batch_size", eval_batch_size)
+        check_integer("eval_every", every, 1)
+        check_integer("eval_batch_size", eval_batch_size, 1)
         self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
         # A transformation has its rate inside; what reads it beside the optimizer is the caller's.
@@ -134,6 +138,7 @@ class Task:
             examples_per_replicate=examples_per_replicate,
             eval_member=eval_member,
             make_model=make_model,
+            constants=jax.device_put(dict(constants or {})),
         )
 
     @classmethod
@@ -262,8 +267,3 @@ def _as_function(optimizer: Any) -> MakeOptimizer:
         )
     found: MakeOptimizer = optimizer
     return found
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from lth_jax.population import augment, losses
-from lth_jax.population.segment import Member
+from lth_jax.population.segment import Constants, Member
 from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key
 
@@ -28,13 +28,17 @@ def with_own_teachers(task: Task, answers: ArrayLike) -> Task:
     def lesson(logits: jax.Array, member: Member) -> jax.Array:
         return logits[member.hyper["lesson"].astype(jnp.int32)][None]
 
-    teach = augment.taught(logits, lesson)
+    teach = augment.taught(lesson)
 
-    def own_teacher(key: Key, batch: Batch, rows: jax.Array, member: Member) -> Batch:
-        return teach(key, batch, rows + member.hyper["replicate"] * apart, member)
+    def own_teacher(
+        key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
+        return teach(key, batch, rows + member.hyper["replicate"] * apart, member, constants)
 
     steps = (augment.soft_targets(logits.shape[-1]), augment.smooth, own_teacher)
     trainer = task.trainer._replace(
-        transform_batch=augment.shows(*steps), objective=losses.distillation
+        transform_batch=augment.shows(*steps),
+        objective=losses.distillation,
+        constants={"answers": logits},
     )
     return task.replace(trainer=trainer)

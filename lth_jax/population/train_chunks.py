@@ -16,6 +16,7 @@ import numpy as np
 from lth_jax.population.placement import Placed, Plan, check_plan, map_members
 from lth_jax.population.segment import (
     Block,
+    Constants,
     Member,
     Record,
     Trainer,
@@ -29,7 +30,9 @@ from lth_jax.population.segment import (
 from lth_jax.population.streaming import compile_serving
 from lth_jax.types import Batch, Info
 
-Segment = Callable[[Member, Record, Batch | Block, Batch, Any, Any], tuple[Member, Record, Info]]
+Segment = Callable[
+    [Member, Record, Batch | Block, Batch, Constants, Any, Any], tuple[Member, Record, Info]
+]
 OnSegment = Callable[[int, Member, Record, Info], None]
 
 
@@ -37,13 +40,14 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The program that takes one chunk through one segment; compiled at its first call.
 
     Args:
-      trainer: the static part of the training.
+      trainer: the static part of the training; its `constants` are not used.
       plan: how the chunk runs.
 
     Returns:
-      `(members, records, train, validation, step, n) -> (members, records, info)`, where the
-      leading axis of members, records and info is `plan.chunk` and n ≤ `trainer.eval_every`
-      number of steps. Members and records are donated: do not use the ones passed in again.
+      `(members, records, train, validation, constants, step, n) -> (members, records, info)`, where
+      the leading axis of members, records and info is `plan.chunk`, `constants` are those of a
+      `Trainer`, and n ≤ `trainer.eval_every` is the number of steps. Members and records are
+      donated: do not use the ones passed in again.
     """
     check_plan(plan)
     segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)
@@ -53,19 +57,25 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 def _scan_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as one program."""
 
-    def segment(*args: Any) -> Any:
-        return train_segment(trainer, *args)
+    def segment(
+        member: Member, record: Record, train: Any, validation: Batch, constants: Any, *steps: Any
+    ) -> Any:
+        own = trainer._replace(constants=constants)
+        return train_segment(own, member, record, train, validation, *steps)
 
-    whole = map_members(segment, plan, (True, True) + (False,) * 4)
+    whole = map_members(segment, plan, (True, True) + (False,) * 5)
     return jax.jit(whole, donate_argnums=(0, 1))
 
 
 def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as a Python loop over one compiled step."""
 
-    def step_i(member: Member, rows: jax.Array, i: Any, train: Batch, step: Any) -> Any:
-        batch = training_batch(trainer, member, train, rows[i], step + i)
-        member, info = train_step(trainer, member, batch, step + i)
+    def step_i(
+        member: Member, rows: jax.Array, i: Any, train: Batch, constants: Any, step: Any
+    ) -> Any:
+        own = trainer._replace(constants=constants)
+        batch = training_batch(own, member, train, rows[i], step + i)
+        member, info = train_step(own, member, batch, step + i)
         return member, info["train_loss"]
 
     def end(*args: Any) -> Any:
@@ -78,16 +88,17 @@ def _host_segment(trainer: Trainer, plan: Plan) -> Segment:
         return jax.jit(map_members(f, plan, batched), donate_argnums=donated)
 
     rows_of = compiled(first_rows, (True, False))
-    one_step = compiled(step_i, (True, True, False, False, False), (0,))
+    one_step = compiled(step_i, (True, True, False, False, False, False), (0,))
     close = compiled(end, (True,) * 3 + (False,) * 4, (0, 1))
 
     def segment(
-        members: Member, records: Record, train: Any, validation: Batch, step: Any, n: Any
+        members: Member, records: Record, train: Any, validation: Batch, constants: Any, *at: Any
     ) -> tuple[Member, Record, Info]:
+        step, n = at
         rows = rows_of(members, step)
         losses = []
         for i in range(n):
-            members, loss = one_step(members, rows, np.int32(i), train, step)
+            members, loss = one_step(members, rows, np.int32(i), train, constants, step)
             losses.append(loss)
         losses += [jnp.zeros_like(losses[0])] * (trainer.eval_every - n)
         ended = close(members, records, jnp.stack(losses, axis=1), train, validation, step, n)
@@ -113,6 +124,7 @@ def train_chunk(
     records: Record,
     train: Batch,
     validation: Batch,
+    constants: Constants,
     *,
     start: int,
     ends: Sequence[int],
@@ -127,6 +139,7 @@ def train_chunk(
       records: the chunk's records, donated.
       train: training data, resident on the device.
       validation: validation data, likewise.
+      constants: those of the trainer.
       start: the step the members stand at.
       ends: the steps at which the segments end, ascending; from `segment_ends`.
       on_segment: called as `(step, members, records, info)` after each segment, on the host; it
@@ -140,7 +153,7 @@ def train_chunk(
     steps = itertools.pairwise([start, *ends])
     for (step, end), given in zip(steps, blocks or itertools.repeat(train)):  # noqa: B905, endless
         members, records, info = segment(
-            members, records, given, validation, np.int32(step), np.int32(end - step)
+            members, records, given, validation, constants, np.int32(step), np.int32(end - step)
         )
         if on_segment is not None:
             on_segment(end, members, records, info)
@@ -199,7 +212,7 @@ def train_population(
                 on_segment(step, m, r, info)
 
         records = jax.vmap(init_record)(chunk)
-        chunk_args = (segment, chunk, records, train, validation)
+        chunk_args = (segment, chunk, records, train, validation, trainer.constants)
         blocks = serve(chunk, train, [start, *ends][:-1])
         trained = train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)
         done.append(_together(trained) if plan.devices > 1 else trained)

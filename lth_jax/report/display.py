@@ -100,7 +100,7 @@ def unscored(run: RunRecord) -> list[str]:
     for level in run.levels:
         lost = [member.unscored for member in level.members if member.unscored is not None]
         if lost:
-            reasons = " ".join(dict.fromkeys(facts["sentence"] for facts in lost))
+            reasons = " ".join(dict.fromkeys(one.sentence for one in lost))
             whole = len(lost) == len(level.members)
             number = "no network" if whole else f"{len(lost)} of {len(level.members)} networks not"
             sentences.append(f"Level {level.level}: {number} trained. {reasons}")

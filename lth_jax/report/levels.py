@@ -1,5 +1,6 @@
 """A run read back from the store: its levels, reduced to what tables and figures show."""
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,29 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.overlap import Overlap, between_members
-from lth_jax.store.errors import CorruptError
+from lth_jax.schema import (
+    MemberRecord,
+    NodeRecord,
+    joined,
+    prunable_of_run,
+    read_entries,
+    read_entry,
+)
 from lth_jax.store.listing import RunInfo, find_run
-from lth_jax.store.members import read_entry
-from lth_jax.store.nodes import Node, Store
-from lth_jax.store.run_files import read_config, read_env, read_levels
+from lth_jax.store.nodes import Store
+from lth_jax.store.run_files import read_config, read_env
 from lth_jax.types import DENSE, TICKET
-
-
-class Member(NamedTuple):
-    """Who a network is, and what became of it.
-
-    Attributes:
-      arm: its arm.
-      replicate: its seed.
-      diverged_at: the step at which it diverged; None if it did not.
-      unscored: `"criterion"`, `"leaves"` and a `"sentence"` if the scores behind its mask could not
-        decide, so that it was not trained.
-    """
-
-    arm: str
-    replicate: int
-    diverged_at: int | None
-    unscored: dict[str, Any] | None = None
 
 
 class Level(NamedTuple):
@@ -48,12 +38,11 @@ class Level(NamedTuple):
       overlaps: `{(replicate, replicate): {prunable leaf: Overlap}}` of the tickets' masks.
       trained_steps: steps of training per member.
       seconds: time spent.
-      member_steps_per_second: speed of training.
     """
 
     level: int
     density: float
-    members: tuple[Member, ...]
+    members: tuple[MemberRecord, ...]
     results: dict[str, NDArray[Any]]
     steps: NDArray[Any]
     curves: dict[str, NDArray[Any]]
@@ -62,7 +51,6 @@ class Level(NamedTuple):
     overlaps: dict[tuple[int, int], dict[str, Overlap]]
     trained_steps: int
     seconds: float
-    member_steps_per_second: float
 
     @property
     def arms(self) -> list[str]:
@@ -106,12 +94,11 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
       CorruptError: if a file of the run is damaged, or a node does not match its hash.
     """
     path = Path(path)
-    entries = read_levels(path)
-    # The dense level may be shared with a run that prunes other leaves, so the last level decides.
-    prunable = prunable_names(store.facts(entries[-1]["key"])) if entries else None
+    entries = read_entries(path)
+    prunable = prunable_of_run(store, entries)
     levels = tuple(
         level_of([read_entry(store, entry) for entry in chunk], prunable)
-        for _, chunk in groupby(entries, key=lambda entry: entry["level"])
+        for _, chunk in groupby(entries, key=lambda entry: entry.level)
     )
     env = read_env(path)
     return RunRecord(
@@ -123,55 +110,37 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     )
 
 
-def prunable_names(meta: dict[str, Any]) -> list[str]:
-    """The names of the leaves that may be pruned, by a level's node."""
-    return [leaf["name"] for leaf in meta["leaves"] if leaf["prunable"]]
-
-
-def level_of(nodes: list[Node], prunable: list[str] | None = None) -> Level:
+def level_of(nodes: Sequence[NodeRecord], prunable: Mapping[str, bool] | None = None) -> Level:
     """Joins the chunks of one level along the member axis and reduces their masks.
 
     Args:
       nodes: the level's chunks.
-      prunable: names of the leaves that may be pruned; by default those of the chunks.
+      prunable: leaf -> whether it may be pruned; by default those of the chunks.
 
     Raises:
       CorruptError: if the chunks were not evaluated at the same steps, or hold a member twice.
     """
-    first = nodes[0].meta
-    members = tuple(
-        Member(m["arm"], m["replicate"], m["diverged_at"], m.get("unscored"))
-        for n in nodes
-        for m in n.meta["members"]
-    )
-    if len({(m.arm, m.replicate) for m in members}) < len(members):
-        raise CorruptError(f"level {first['level']} holds the same arm and replicate twice.")
-    steps = nodes[0].arrays["history"]["step"]
-    if not all(np.array_equal(n.arrays["history"]["step"], steps) for n in nodes):
-        raise CorruptError(
-            f"the chunks of level {first['level']} were evaluated at different steps."
-        )
-    curves = [{k: v for k, v in n.arrays["history"].items() if k != "step"} for n in nodes]
-    prunable = prunable_names(first) if prunable is None else prunable
-    masks = _joined([{k: n.arrays["mask"][k] for k in prunable} for n in nodes], axis=0)
+    whole = joined([one._replace(points={}) for one in nodes])
+    facts = whole.facts
+    may = facts.prunable if prunable is None else prunable
+    masks = {name: mask for name, mask in whole.mask.items() if may[name]}
     return Level(
-        level=first["level"],
-        density=first["density"],
-        members=members,
-        results=_joined([n.arrays["results"] for n in nodes], axis=0),
-        steps=np.asarray(steps),
-        curves=_joined(curves, axis=1),
+        level=facts.level,
+        density=facts.members[0].density,
+        members=facts.members,
+        results=whole.results,
+        steps=whole.eval_steps,
+        curves=whole.curves,
         leaf_sizes={k: int(np.prod(v.shape[1:])) for k, v in masks.items()},
         leaf_densities={k: v.reshape(len(v), -1).mean(axis=1) for k, v in masks.items()},
-        overlaps=_ticket_overlaps(masks, members),
-        trained_steps=first["steps"],
-        seconds=sum(n.meta["seconds"] for n in nodes),
-        member_steps_per_second=float(np.mean([n.meta["member_steps_per_second"] for n in nodes])),
+        overlaps=_ticket_overlaps(masks, facts.members),
+        trained_steps=facts.steps,
+        seconds=facts.seconds,
     )
 
 
 def _ticket_overlaps(
-    masks: dict[str, NDArray[Any]], members: tuple[Member, ...]
+    masks: dict[str, NDArray[Any]], members: tuple[MemberRecord, ...]
 ) -> dict[tuple[int, int], dict[str, Overlap]]:
     """Overlaps between the tickets of different replicates; diverged ones are left out."""
     tickets = [i for i, m in enumerate(members) if m.arm == TICKET and m.diverged_at is None]
@@ -179,7 +148,3 @@ def _ticket_overlaps(
     pairs = between_members(chosen, prunable=dict.fromkeys(chosen, True))
     replicate = [members[i].replicate for i in tickets]
     return {(replicate[i], replicate[j]): leaves for (i, j), leaves in pairs.items()}
-
-
-def _joined(trees: list[dict[str, Any]], axis: int) -> dict[str, NDArray[Any]]:
-    return {k: np.concatenate([np.asarray(t[k]) for t in trees], axis=axis) for k in trees[0]}

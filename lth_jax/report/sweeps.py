@@ -15,11 +15,11 @@ from lth_jax.report import figures, tables
 from lth_jax.report.display import HEADLINES, percent, quantity, show
 from lth_jax.report.page import escaped, filled, inlined, table_of
 from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.schema import LevelEntry, NodeRecord, read_entries, read_record
 from lth_jax.store import files
 from lth_jax.store.errors import StoreError
-from lth_jax.store.members import take_members
-from lth_jax.store.nodes import Node, Store
-from lth_jax.store.run_files import read_manifest, read_status
+from lth_jax.store.nodes import Store
+from lth_jax.store.run_files import read_status
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE, TICKET
 
@@ -77,27 +77,27 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     wanted: dict[str, list[tuple[str, Sequence[int]]]] = defaultdict(list)
     for run in settings:
         for entry in _finished_entries(store.root / run):
-            wanted[entry["key"]].append((run, entry["rows"]))
+            wanted[entry.key].append((run, entry.rows))
     rows: list[Row] = []
     for key, owners in wanted.items():
-        node = store.read(key)
+        node = read_record(store, key)
         for run, places in owners:
-            rows += _rows(settings[run] | {"run": run}, take_members(node, places))
+            rows += _rows(settings[run] | {"run": run}, node.take(places))
     return SweepRecord(path.name, settings, rows)
 
 
-def _finished_entries(run: Path) -> list[dict[str, Any]]:
+def _finished_entries(run: Path) -> list[LevelEntry]:
     if not run.is_dir() or read_status(run)["status"] != "finished":
         return []
-    return read_manifest(run)["nodes"]
+    return read_entries(run)
 
 
-def _rows(place: Row, node: Node) -> Iterator[Row]:
-    for i, member in enumerate(node.meta["members"]):
-        who = {"arm": member["arm"], "level": node.meta["level"], "replicate": member["replicate"]}
-        for metric, values in node.arrays["results"].items():
+def _rows(place: Row, node: NodeRecord) -> Iterator[Row]:
+    for i, member in enumerate(node.facts.members):
+        who = {"arm": member.arm, "level": node.facts.level, "replicate": member.replicate}
+        for metric, values in node.results.items():
             result = {"metric": metric, "value": or_none(float(values[i]))}
-            yield place | who | {"density": node.meta["density"]} | result
+            yield place | who | {"density": member.density} | result
 
 
 def cell_rows(sweep: SweepRecord) -> list[Row]:

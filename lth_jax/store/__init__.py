@@ -9,7 +9,6 @@ from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
 from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
 from lth_jax.store.listing import RunInfo, find_run, list_runs
-from lth_jax.store.members import MemberIndex, NodeSlot, read_entry, take_members
 from lth_jax.store.nodes import Node, Partial, Progress, Store
 from lth_jax.store.processes import ALONE, Team, everyone, in_company, is_distributed, lost, to_host
 from lth_jax.store.run_files import (
@@ -35,9 +34,7 @@ __all__ = [
     "CorruptError",
     "Interrupted",
     "LostProcessError",
-    "MemberIndex",
     "Node",
-    "NodeSlot",
     "Partial",
     "Progress",
     "Run",
@@ -64,7 +61,6 @@ __all__ = [
     "open_run",
     "open_sweep",
     "read_config",
-    "read_entry",
     "read_env",
     "read_identity",
     "read_manifest",
@@ -74,6 +70,5 @@ __all__ = [
     "run_folder",
     "save",
     "source_fingerprint",
-    "take_members",
     "to_host",
 ]

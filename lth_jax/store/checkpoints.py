@@ -23,8 +23,9 @@ import numpy as np
 from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
-from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, plain_path, value
+from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, value
 from lth_jax.store.processes import ALONE, Team, is_distributed
+from lth_jax.trees import path_keys
 
 FORMAT = 2
 """The version of the layout on disk; another version is refused by name."""
@@ -238,7 +239,7 @@ def _unpack(packed: dict[str, np.ndarray], entries: list[dict[str, Any]]) -> dic
 
 def _fill(like: Any, found: list[Leaf]) -> Any:
     flat, structure = jax.tree.flatten_with_path(like)
-    targets = {join(plain_path(path)): target for path, target in flat}
+    targets = {join(path_keys(path)): target for path, target in flat}
     saved = {leaf.name: value(leaf) for leaf in found}
     if odd := sorted(set(targets) ^ set(saved)):
         raise ValueError(f"`like` differs from the saved tree at '{odd[0]}'.")

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-TreePath = tuple[str | int, ...]
-"""The keys from the root of a tree to a leaf: strings for names, integers for positions."""
+from lth_jax.trees import TreePath, path_keys
 
 
 class Leaf(NamedTuple):
@@ -40,15 +39,6 @@ def join(path: TreePath) -> str:
     return "/".join(map(str, path)) or "value"
 
 
-def plain_path(path: tuple[Any, ...]) -> TreePath:
-    """JAX's key path as strings (dictionary keys, attributes) and integers (positions).
-
-    >>> [plain_path(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": [5.0]})]
-    [('a', 0)]
-    """
-    return tuple(map(_entry, path))
-
-
 def leaves(tree: Any) -> Iterator[Leaf]:
     """The leaves of a tree one by one, copied, so that donating the tree afterwards is safe.
 
@@ -61,7 +51,7 @@ def leaves(tree: Any) -> Iterator[Leaf]:
     [('b/0', ()), ('w', (2, 3))]
     """
     for path, value in jax.tree_util.tree_leaves_with_path(tree):
-        yield _leaf(plain_path(path), value)
+        yield _leaf(path_keys(path), value)
 
 
 def value(leaf: Leaf) -> np.ndarray | jax.Array:
@@ -102,7 +92,7 @@ def empties(tree: Any) -> list[tuple[TreePath, Any]]:
     """
     flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_empty)
     return [
-        (plain_path(path), {} if isinstance(item, dict) else [])
+        (path_keys(path), {} if isinstance(item, dict) else [])
         for path, item in flat
         if _is_empty(item)
     ]
@@ -110,14 +100,6 @@ def empties(tree: Any) -> list[tuple[TreePath, Any]]:
 
 def _is_empty(item: Any) -> bool:
     return isinstance(item, dict | list | tuple) and not item
-
-
-def _entry(entry: Any) -> str | int:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(entry, attribute):
-            found = getattr(entry, attribute)
-            return found if isinstance(found, int) else str(found)
-    return str(entry)
 
 
 def _leaf(path: TreePath, value: Any) -> Leaf:

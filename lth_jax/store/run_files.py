@@ -26,14 +26,9 @@ STATUSES = ("running", "finished", "failed", "interrupted")
 
 
 class Entry(TypedDict):
-    """A line of a manifest: a node, and what the run has in it (see `lottery.Entry`)."""
+    """A line of a manifest: a node, and labels whose meaning is the caller's."""
 
     key: str
-    level: NotRequired[int]
-    arms: NotRequired[list[str]]
-    rows: NotRequired[list[int]]
-    member_steps: NotRequired[int]
-    place: NotRequired[int]
 
 
 class Plans(TypedDict):
@@ -138,12 +133,6 @@ def read_manifest(path: str | Path) -> Manifest:
     found = records.read(path / MANIFEST, path.name, Manifest)
     records.check(found["nodes"], list[Entry], path / MANIFEST)
     return found
-
-
-def read_levels(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a run's manifest that are levels, in the order of levels and of members."""
-    found = [entry for entry in read_manifest(path)["nodes"] if "level" in entry]
-    return sorted(found, key=lambda entry: (entry["level"], entry.get("place", 0)))
 
 
 def write_record(path: Path, name: str, value: Any) -> None:

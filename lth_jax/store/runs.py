@@ -121,15 +121,16 @@ class Run:
         entries = {old["key"]: old for old in self.nodes} | {key: entry}
         self._list(list(entries.values()))
 
-    def drop(self, level: int) -> list[dict[str, Any]]:
-        """Removes the nodes of a level from the manifest, before the level is listed again.
+    def drop(self, **labels: Any) -> list[dict[str, Any]]:
+        """Removes the nodes that have these labels from the manifest.
 
         Returns:
           Their entries.
         """
         nodes = self.nodes
-        self._list([entry for entry in nodes if entry.get("level") != level])
-        return [entry for entry in nodes if entry.get("level") == level]
+        dropped = [entry for entry in nodes if labels.items() <= entry.items()]
+        self._list([entry for entry in nodes if entry not in dropped])
+        return dropped
 
     def restart(self) -> None:
         """Empties the manifest, before all of it is listed again; the run is no longer finished.

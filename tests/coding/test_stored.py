@@ -1,10 +1,9 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lth_jax import cli, coding, store
+from lth_jax import cli, coding, schema, store
 from lth_jax.coding import run_size, stored
 from tests.report import synthetic
 
@@ -29,8 +28,7 @@ def ticket(shelf, info):
 
 
 def node_of(shelf, info, level):
-    manifest = json.loads(Path(info.path, "manifest.json").read_text())
-    return shelf.read(manifest["nodes"][level]["key"])
+    return schema.read_entry(shelf, schema.read_entries(info.path)[level])
 
 
 def test_the_networks_of_a_run_in_order(shelf, info):
@@ -47,15 +45,16 @@ def test_the_networks_of_a_run_in_order(shelf, info):
 def test_a_stored_ticket_is_the_member_that_was_trained(shelf, info, ticket):
     node = node_of(shelf, info, 1)
     for name in synthetic.LEAVES:
-        np.testing.assert_array_equal(ticket.mask[name], node.arrays["mask"][name][1])
-        np.testing.assert_array_equal(ticket.params[name], node.arrays["end"]["params"][name][1])
+        np.testing.assert_array_equal(ticket.mask[name], node.mask[name][1])
+        np.testing.assert_array_equal(ticket.params[name], node.points["end"].params[name][1])
         assert ticket.prunable[name] and not ticket.prunable[synthetic.BIAS]
 
 
 def test_a_shared_dense_level_does_not_say_which_leaves_a_run_prunes(tmp_path):
     dense, level = synthetic.ladder(levels=1, replicates=1)
-    for leaf in dense.meta["leaves"]:  # written by a run that prunes the bias too
-        leaf["prunable"] = True
+    # Written by a run that prunes the bias too.
+    leaves = tuple(leaf._replace(prunable=True) for leaf in dense.facts.leaves)
+    dense = dense._replace(facts=dense.facts._replace(leaves=leaves))
     info = synthetic.write(tmp_path, nodes=[dense, level])
     found = list(stored.read_stored(store.Store(tmp_path), info.path))
     found.append(stored.find_stored(store.Store(tmp_path), info, arm="dense", level=0, replicate=0))
@@ -71,7 +70,7 @@ def test_a_saved_ticket_decodes_to_what_the_run_holds(shelf, info, ticket, value
     )
     expected = ticket.params
     if values == stored.REWOUND:
-        dense = node_of(shelf, info, 0).arrays["rewound"]["params"]
+        dense = node_of(shelf, info, 0).points["rewound"].params
         expected = {name: leaf[1] * ticket.mask[name] for name, leaf in dense.items()}
     for name, leaf in expected.items():
         np.testing.assert_array_equal(back.params[name], leaf)

@@ -36,6 +36,12 @@ def test_options_are_those_of_the_part_that_is_named():
     assert same.experiment.model.options.to_dict() == {"features": (16, 10), "width": 2}
 
 
+def test_the_command_line_of_the_process_is_not_read(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["other.py", "--config.experiment.seed=7"])
+    assert [parse().experiment.seed, parse("--config.experiment.seed=3").experiment.seed] == [0, 3]
+    assert sys.argv == ["other.py", "--config.experiment.seed=7"]
+
+
 def test_a_config_takes_its_argument():
     smoke = parse("--config", "experiments/configs/mnist1d_ladder.py:smoke")
     assert smoke.experiment.name == "mnist1d_smoke"

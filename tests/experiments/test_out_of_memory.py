@@ -17,7 +17,8 @@ from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder, runni
 from lth_jax.lottery.progress import Display
 from lth_jax.population import Plan
 from lth_jax.report import read_run
-from lth_jax.store import ALONE, Stop, Store, open_run, read_entry
+from lth_jax.schema import LevelEntry, read_entry
+from lth_jax.store import ALONE, Stop, Store, open_run
 from lth_jax.store.files import read_json
 from tests.experiments import swept, tiny
 from tests.lottery.test_ladder import make_ladder, make_setup
@@ -62,9 +63,9 @@ def scarce(monkeypatch):
 def labels_of(store, entries):
     """`(level, arm, replicate)` of every member that is listed, as often as it is."""
     return [
-        (entry["level"], member["arm"], member["replicate"])
+        (entry["level"], member.arm, member.replicate)
         for entry in entries
-        for member in read_entry(store, entry).meta["members"]
+        for member in read_entry(store, LevelEntry(**entry)).facts.members
     ]
 
 
@@ -73,8 +74,9 @@ def check_equal(store, entries, other_store, expected):
     labels = labels_of(store, entries)
     assert len(labels) == len(set(labels))
     for entry in entries:
-        one, other = read_entry(store, entry), read_entry(other_store, entry)
-        jax.tree.map(np.testing.assert_array_equal, one.arrays, other.arrays)
+        parts = [read_entry(shelf, LevelEntry(**entry)) for shelf in (store, other_store)]
+        arrays = [part._replace(facts=()) for part in parts]
+        jax.tree.map(np.testing.assert_array_equal, *arrays)
 
 
 class Ladders:

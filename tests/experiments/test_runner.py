@@ -10,7 +10,7 @@ import pytest
 from experiments import build, checks, runner, schedules
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
 from experiments.flags import UserError
-from lth_jax import cli
+from lth_jax import cli, schema
 from lth_jax.store import Store, is_complete
 from tests.experiments import tiny
 
@@ -111,7 +111,7 @@ def test_a_criterion_that_looks_at_data_gets_its_examples(workdir):
     masks = []
     for run in (folder, other):
         key = json.loads((run / "manifest.json").read_text())["nodes"][1]["key"]
-        masks.append(Store(workdir).read(key).arrays["mask"]["Dense_0/kernel"])
+        masks.append(schema.read_record(Store(workdir), key).mask["Dense_0/kernel"])
     assert masks[0].sum(axis=(1, 2)).tolist() != masks[1].sum(axis=(1, 2)).tolist()
 
 

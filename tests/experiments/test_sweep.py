@@ -10,10 +10,10 @@ from experiments import estimate, flags, runner, sweep
 from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
-from experiments.memoize_by_fields import Recorder, Remembered
+from experiments.memoize import Memoized
 from experiments.sweep_runner import member_steps, outlook, planned
-from lth_jax import cli, store
-from lth_jax.lottery import initial_states
+from lth_jax import cli, schema, store
+from lth_jax.lottery import MemberIndex, initial_states, training_program
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
 from tests.experiments import swept, tiny
@@ -141,34 +141,63 @@ def test_a_cell_of_another_network_has_none_of_the_options_of_the_first(workdir)
     assert first == config.experiment.model.options.to_dict() != second == {}
 
 
-def test_a_remembered_value_is_made_again_only_where_it_would_differ():
+def test_a_memoized_value_is_made_again_only_where_it_would_differ():
     calls = []
 
-    def build(config):
-        calls.append(config.train.steps)
-        return config.train.steps if config.train.loss == "mse" else config.model.to_dict()
+    def build(config, given):
+        calls.append(given)
+        return config.train.steps, config.train.rate, config.model.to_dict()
 
-    remembered = Remembered(build)
+    memoized = Memoized(build, ["train.steps", "train.rate", "model"], ["train.rate"])
     config = tiny.ConfigDict(
-        {"train": {"steps": 3, "loss": "mse"}, "model": {"width": 1}, "seed": 0}
+        {"train": {"steps": 3, "rate": 0.5, "loss": "mse"}, "model": {"width": 1}, "seed": 0}
     )
-    changes = [{}, {"seed": 1}, {"model.width": 2}, {"train.loss": "l1"}, {"train.steps": 4}]
-    for change in changes:
-        config.update_from_flattened_dict(change)
-        value, reading = remembered(config)
-        assert value == build(config) and "seed" not in reading.fields
-    assert len(calls) == len(changes) + 3
-    config.model.depth = 5  # a field more below what was read whole
-    config.train.steps = 3
-    assert remembered(config)[0] == {"width": 2, "depth": 5}
+    assert memoized(config, "a") == (3, 1.0, {"width": 1})
+    for same in ({"seed": 1}, {"train.loss": "l1"}, {"train.rate": 0.1}):
+        config.update_from_flattened_dict(same)
+        assert memoized(config, "a") is memoized(config, "a")
+    assert calls == ["a"] and config.train.rate == 0.1
+    config.model.depth = 5
+    assert memoized(config, "a") == (3, 1.0, {"width": 1, "depth": 5})
+    config.train.rate = 0.0
+    assert memoized(config, "b") == (3, 0.0, {"width": 1, "depth": 5})
+    assert calls == ["a", "a", "b"]
 
 
-def test_a_recorder_reads_through(workdir):
-    read = {}
-    recorder = Recorder(config_in(workdir), read)
-    assert recorder.experiment.prune["rate"] == 0.5
-    assert dict(recorder.experiment.data.options.items()) == {}
-    assert read == {"experiment.prune.rate": 0.5, "experiment.data.options.": []}
+def test_a_memoized_function_cannot_read_other_fields():
+    config = tiny.ConfigDict({"train": {"steps": 3, "loss": "mse"}, "seed": 0})
+    for read in (lambda part: part.seed, lambda part: part.train.loss):
+        with pytest.raises(AttributeError):
+            Memoized(read, ["train.steps"])(config)
+
+
+BRANCHES = [
+    {"train.label_noise": 0.1, "train.crop": 1, "train.flip": True, "optimizer.clip_norm": 1.0},
+    {"train.average.start": 10, "train.cutmix": 0.2, "optimizer.warmup": 3},
+    {"train.share": 50, "train.compute_dtype": "bfloat16", "control_levels": (1,)},
+    {"prune.granularity": "units", "prune.scope": "layerwise", "controls": ("random_units",)},
+    {"controls": ("refill",), "prune.biases": True, "rewind.step": 3},
+    {"prune.criterion": "wanda", "prune.examples": 20, "model.options.dropout": 0.1},
+    {"prune.criterion": "snip", "prune.examples": 20, "prune.granularity": "rows"},
+    {"prune.method": "rigl", "prune.retrain": True, "controls": ()},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", BRANCHES, ids=lambda fields: next(iter(fields)))
+def test_builders_get_all_fields_that_they_read(workdir, fields):
+    assert Sharing().job({}, config_in(workdir, **fields)).experiment.ladder.counts
+
+
+def test_traced_numbers_are_lowered_once(workdir, monkeypatch):
+    lowered = []
+    monkeypatch.setattr(
+        "experiments.groups.training_program",
+        lambda *args: lowered.append(args) or training_program(*args),
+    )
+    rates = [0.001 * (i + 1) for i in range(50)]
+    [group], _ = grouped(config_in(workdir), learning_rate=rates, weight_decay=[0.1, 0.2])
+    assert len(group.jobs) == 100 and len(lowered) == 1
 
 
 def test_a_sweep_leaves_a_run_for_each_cell(finished, workdir, capsys):
@@ -213,14 +242,13 @@ def _elsewhere(config, folder):
 def _by_arm(folder):
     """The curves and the first mask of each member of a run."""
     shelf, found = store.Store(folder.parent), {}
-    for entry in read_json(folder / "manifest.json")["nodes"]:
-        node = store.read_entry(shelf, entry)
-        history = node.arrays["history"]
-        for i, member in enumerate(node.meta["members"]):
-            found[node.meta["level"], member["arm"], member["replicate"]] = {
-                "step": history["step"].tolist(),
-                "mask": node.arrays["mask"]["Dense_0/kernel"][i],
-                **{name: history[name][:, i] for name in ("train_loss", "validation_loss")},
+    for entry in schema.read_entries(folder):
+        node = schema.read_entry(shelf, entry)
+        for i, member in enumerate(node.facts.members):
+            found[node.facts.level, member.arm, member.replicate] = {
+                "step": node.eval_steps.tolist(),
+                "mask": node.mask["Dense_0/kernel"][i],
+                **{name: node.curves[name][:, i] for name in ("train_loss", "validation_loss")},
             }
     return found
 
@@ -309,7 +337,7 @@ def test_an_outlook_adds_up(workdir):
     [group], _ = grouped(config, experiment__seed=[5, 6, 7])
     plan = planned(config.machine, group, always=True)
     [evidence] = plan["evidence"]
-    index = store.MemberIndex(store.Store(workdir))
+    index = MemberIndex(store.Store(workdir))
     found = outlook(config.machine, group, plan, index)
     # 6 dense and 12 above: 8 and 12 with padding, 30 steps each
     assert found.members == found.missing == 18

@@ -7,8 +7,10 @@ from ml_collections import ConfigDict
 
 from experiments import build, runner
 from experiments.flags import UserError
+from experiments.groups import Sharing, groups, jobs
 from lth_jax import store as stores
 from lth_jax.coding.stored import read_stored
+from lth_jax.population.segment import training_batch
 from tests.experiments import tiny
 
 
@@ -57,7 +59,7 @@ def test_the_teachers_are_the_dense_networks_of_the_run(teacher, who):
     rows, x = np.array([5, 2]), np.asarray(task.data.train.x)
     hyper = {name: np.float32(value) for name, value in task.hyper.items()}
     member = Anybody(jax.random.key(0), {**hyper, "replicate": np.int32(1)})
-    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, rows, member)
+    batch = training_batch(task.trainer, member, task.data.train, rows, 0)
     for logits, one in zip(batch.y.logits, asked, strict=True):
         hidden = x[rows].reshape(2, -1) @ one.params["Dense_0/kernel"] + one.params["Dense_0/bias"]
         wanted = np.maximum(hidden, 0) @ one.params["Dense_1/kernel"] + one.params["Dense_1/bias"]
@@ -72,6 +74,17 @@ class Anybody:
 
 
 @pytest.mark.slow
+def test_other_teachers_are_other_constants_of_one_program(teacher):
+    other = runner.run(config_in(teacher.parent, name="other", seed=1), [])
+    sharing = Sharing()
+    cells = [({"name": one.name}, taught(one)) for one in (teacher, other)]
+    found = groups(jobs(cells, sharing))
+    assert len(found) == 2 and len(sharing.programs) == 1
+    first, second = (group.jobs[0].experiment.identity for group in found)
+    assert first.training == second.training and first.constants != second.constants
+
+
+@pytest.mark.slow
 def test_unlabelled_examples_are_new_and_add_to_each_batch(teacher):
     changes = {"data.unlabelled": 800, "train.distill.unlabelled": 7}
     config = taught(teacher, **changes)
@@ -83,7 +96,7 @@ def test_unlabelled_examples_are_new_and_add_to_each_batch(teacher):
     assert not seen & {x.tobytes() for x in loaded.unlabelled}
     task = build.task(config.experiment, loaded)
     member = Anybody(jax.random.key(0), {**task.hyper, "replicate": 0})
-    batch = task.trainer.transform_batch(jax.random.key(1), task.data.train, np.arange(20), member)
+    batch = training_batch(task.trainer, member, task.data.train, np.arange(20), 0)
     assert batch.x.shape == (27, 8, 8, 1) and batch.y.weight.tolist() == [0.5] * 20 + [1.0] * 7
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from experiments import build, checks, latency, runner, units
 from experiments.configs import units as config_file
 from experiments.flags import UserError
-from lth_jax import cli, layouts, lottery, trees
+from lth_jax import cli, layouts, lottery, schema, trees
 from lth_jax import structure as st
 from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
@@ -77,7 +77,7 @@ def test_random_units_start_from_the_original_initialisation(structured):
     assert {arm for node in nodes for arm in node["arms"]} == {
         "dense", "ticket", "reinit", "random_units"
     }  # fmt: skip
-    assert store.read(nodes[0]["key"]).meta["level"] == 0
+    assert schema.read_facts(store, nodes[0]["key"]).level == 0
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from tests.lottery.test_ladder import make_ladder, make_setup
 BULK = 256 * 2**20
 
 
-def through_bulk(key, data, rows, member):
+def through_bulk(key, data, rows, member, constants):
     """`trainer.transform_batch` by way of a large array; nothing is changed."""
     batch = trees.index(data, rows)
     spread = jnp.zeros(BULK // 4).at[rows].set(batch.x.sum())

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lth_jax import trees
+from lth_jax import schema, trees
 from lth_jax.data import indices
 from lth_jax.lottery import (
     Ladder,
@@ -108,7 +108,7 @@ def climbed(model, folder, rewind):
     store = Store(folder)
     cell = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
     [entries] = run_ladder([cell], store=store, plans=[(0, Plan(2))])
-    return prunable, [store.read(entry.key) for entry in entries]
+    return prunable, [schema.read_record(store, entry.key) for entry in entries]
 
 
 STATISTICS = {"linen": "batch_stats/", "nnx": "norm/mean", "equinox": "state/",
@@ -147,17 +147,16 @@ def test_a_network_climbs(tmp_path, name, kept):
         n for n, may in zip(trees.names(prunable), jax.tree.leaves(prunable), strict=True) if may
     ]
     for node in nodes:
-        assert np.isfinite(node.arrays["results"]["test_loss_final"]).all()
-        state = node.arrays["end"]["state"]
+        assert np.isfinite(node.results["test_loss_final"]).all()
+        state = node.points["end"].state
         moved = [n for n, v in state.items() if statistics and n.startswith(statistics) and v.any()]
         assert bool(moved) == bool(state)
         kept_weights = sum(
-            node.arrays["mask"][name].sum(axis=tuple(range(1, node.arrays["mask"][name].ndim)))
-            for name in names
+            node.mask[name].sum(axis=tuple(range(1, node.mask[name].ndim))) for name in names
         )
         assert len(set(kept_weights.tolist())) == 1
         for name in names:
-            assert not node.arrays["end"]["params"][name][~node.arrays["mask"][name]].any()
+            assert not node.points["end"].params[name][~node.mask[name]].any()
     # Two replicates draw their own dropout and their own weights.
-    first, second = (trees.index(nodes[1].arrays["end"]["params"], r) for r in range(2))
+    first, second = (trees.index(nodes[1].points["end"].params, r) for r in range(2))
     assert any((first[name] != second[name]).any() for name in names)

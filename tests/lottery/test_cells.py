@@ -7,7 +7,8 @@ import pytest
 from lth_jax.lottery import Hooks, Label, MemberTable, Programs, Rewind, make_experiment, run_ladder
 from lth_jax.lottery.member_table import check_experiments, member_keys
 from lth_jax.population import Plan
-from lth_jax.store import Store, read_entry
+from lth_jax.schema import read_entry
+from lth_jax.store import Store
 from lth_jax.types import DENSE, TICKET
 from tests.lottery.test_ladder import EVERY, STOP, make_ladder, make_setup
 
@@ -50,13 +51,13 @@ def members(store, manifest):
     """`{(level, arm, replicate): (weights, mask, curves)}` of one cell."""
     found = {}
     for entry in manifest:
-        node = read_entry(store, entry._asdict())
-        for i, member in enumerate(node.meta["members"]):
-            history = {k: v[:, i] for k, v in node.arrays["history"].items() if k != "step"}
-            place = (node.meta["level"], member["arm"], member["replicate"])
+        node = read_entry(store, entry)
+        for i, member in enumerate(node.facts.members):
+            history = {name: curve[:, i] for name, curve in node.curves.items()}
+            place = (node.facts.level, member.arm, member.replicate)
             found[place] = (
-                node.arrays["end"]["params"]["Dense_0/kernel"][i],
-                node.arrays["mask"]["Dense_0/kernel"][i],
+                node.points["end"].params["Dense_0/kernel"][i],
+                node.mask["Dense_0/kernel"][i],
                 history,
             )
     return found
@@ -172,8 +173,8 @@ def test_cells_that_cannot_climb_together_are_refused():
         check_experiments([])
     for other, message in (
         (
-            cell._replace(task=make_setup().task),
-            r"`experiments\[1\]` has a trainer or data of its own",
+            cell._replace(identity=cell.identity._replace(constants="others")),
+            r"`experiments\[1\]` has other constants than experiments\[0\]",
         ),
         (cell_of(setup, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
         (

@@ -155,7 +155,7 @@ def only_in_training(params, state, x, *, key=None, train):
 def taught(table):
     """Shows the answers of a teacher, which `show` closes over."""
 
-    def show(key, data, rows, member):
+    def show(key, data, rows, member, constants):
         return Batch(data.x[rows], jnp.asarray(table)[rows].argmax(-1))
 
     return show
@@ -181,6 +181,23 @@ TRAINERS = {
         "eval_member": lambda m, train: m._replace(params=jax.tree.map(jnp.negative, m.params))
     },
 }
+
+
+def from_constants(key, data, rows, member, constants):
+    return Batch(data.x[rows], constants["table"][rows].argmax(-1))
+
+
+def test_constants_are_data_and_no_part_of_the_program():
+    def of(table):
+        trainer = small(transform_batch=from_constants, constants={"table": jnp.asarray(table)})
+        cell = make_experiment(*setup_of(trainer), ladder_of())
+        return cell.identity.training, cell.identity.constants, member_keys(cell, PLANS)[0]
+
+    (one, table, keys), (other, negative, others) = of(TABLE), of(-TABLE)
+    assert of(TABLE) == (one, table, keys)
+    assert one == other and table != negative and not {*keys.values()} & {*others.values()}
+    wider = of(np.concatenate([TABLE, TABLE], axis=1))
+    assert wider[0] != one  # shapes are part of the program
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import pytest
 from lth_jax import keys
 from lth_jax.lottery import Hooks, check_ladder, make_experiment, run_ladder
 from lth_jax.models import MLP, from_linen
+from lth_jax.schema import read_record
 from lth_jax.store import Store
-from tests.lottery.test_ladder import PLANS, by_arm, make_ladder, make_setup
+from tests.lottery.test_ladder import PLANS, by_arm, check_same_arrays, make_ladder, make_setup
 
 
 def setup_of(root):
@@ -25,12 +26,12 @@ def run(folder, root, **options):
     [entries] = run_ladder(
         [make_experiment(*setup, ladder)], store=Store(folder), plans=PLANS, **options
     )
-    return [Store(folder).read(entry.key) for entry in entries]
+    return [read_record(Store(folder), entry.key) for entry in entries]
 
 
 def same(nodes, others):
     for node, other in zip(nodes, others, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+        check_same_arrays(node, other)
 
 
 class Stopped(Exception):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lth_jax import trees
+from lth_jax import schema, trees
 from lth_jax.data import indices
 from lth_jax.keys import derive
 from lth_jax.lottery import (
@@ -84,18 +84,23 @@ def make_ladder(setup, densities=(0.5, 0.25), scope=None, **changes):
 def run(folder, setup, ladder, plans=PLANS, **options):
     store = Store(folder)
     [entries] = run_ladder([make_experiment(*setup, ladder)], store=store, plans=plans, **options)
-    return entries, [store.read(entry.key) for entry in entries]
+    return entries, [schema.read_record(store, entry.key) for entry in entries]
+
+
+def check_same_arrays(node, other):
+    parts = [one._replace(facts=()) for one in (node, other)]
+    jax.tree.map(np.testing.assert_array_equal, *parts)
 
 
 def by_arm(nodes, level):
     """`{arm: {replicate: (arrays of this member)}}` of one level."""
     found = {}
     for node in nodes:
-        if node.meta["level"] == level:
-            for i, member in enumerate(node.meta["members"]):
-                parts = {k: v for k, v in node.arrays.items() if k != "history"}
-                arm = found.setdefault(member["arm"], {})
-                arm[member["replicate"]] = trees.index(parts, i)
+        if node.facts.level == level:
+            points = {name: point._asdict() for name, point in node.points.items()}
+            parts = {"mask": node.mask, "results": node.results, **points}
+            for i, member in enumerate(node.facts.members):
+                found.setdefault(member.arm, {})[member.replicate] = trees.index(parts, i)
     return found
 
 
@@ -250,7 +255,7 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
     resumed, same = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert resumed == entries
     for node, other in zip(nodes, same, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+        check_same_arrays(node, other)
     repeated = len(told) + len(again) - 2 * (1 + 4 + 4)
     assert 0 <= repeated <= most
 
@@ -272,7 +277,7 @@ def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, se
     _, same = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert len(told) + len(again) == 2 * (1 + 4 + 4) + repeated
     for node, other in zip(trained[2], same, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, node.arrays, other.arrays)
+        check_same_arrays(node, other)
 
 
 def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_path):
@@ -290,8 +295,7 @@ def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_p
     _, nodes = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
     assert len(told) == 2 and len(told) + len(again) == 2 * (1 + 4 + 4)
     for node, other in zip(trained[2], nodes, strict=True):
-        for name, value in node.arrays["mask"].items():
-            np.testing.assert_array_equal(value, other.arrays["mask"][name])
+        jax.tree.map(np.testing.assert_array_equal, node.mask, other.mask)
 
 
 def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
@@ -340,7 +344,7 @@ def test_rewinding_to_a_later_step_takes_the_weights_from_there(tmp_path):
     rewind = Rewind(step=2, optimizer="rewind", data="rewind")
     ladder = make_ladder(setup, densities=(0.5,), controls=(), rewind=rewind)
     _, nodes = run(tmp_path, setup, ladder)
-    assert nodes[0].arrays["history"]["step"].tolist() == [2, 3, 6]
+    assert nodes[0].eval_steps.tolist() == [2, 3, 6]
     for r in range(R):
         trunk, ticket = by_arm(nodes, 0)["dense"][r], by_arm(nodes, 1)["ticket"][r]
         moved = trunk["rewound"]["params"]["Dense_0/kernel"]
@@ -389,8 +393,8 @@ def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
             assert np.isnan(members[0]["results"]["test_accuracy_final"])
             assert np.isfinite(members[1]["results"]["test_accuracy_final"])
             assert all(np.isfinite(v).all() for v in members[1]["end"]["params"].values())
-    dead = [m for node in nodes for m in node.meta["members"] if m["replicate"] == 0]
-    assert all(member["diverged_at"] == 0 for member in dead)
+    dead = [m for node in nodes for m in node.facts.members if m.replicate == 0]
+    assert all(member.diverged_at == 0 for member in dead)
 
 
 def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplog):
@@ -401,7 +405,7 @@ def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplo
         return jax.tree.map(lambda p: jnp.where(first, jnp.inf, jnp.abs(p)), params)
 
     _, nodes = run(tmp_path / "plain", setup, make_ladder(setup, densities=(), controls=()))
-    marks = nodes[0].arrays["end"]["params"]["Dense_0/bias"].sum(1)
+    marks = nodes[0].points["end"].params["Dense_0/bias"].sum(1)
     bad, good = (0, 1) if marks[0] < marks[1] else (1, 0)
     pruner = prune(overflowing, scopes.layerwise())
     _, nodes = run(tmp_path, setup, make_ladder(setup, pruner=pruner, controls=("shuffle",)))
@@ -409,10 +413,10 @@ def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplo
         for members in by_arm(nodes, level).values():
             assert np.isnan(members[bad]["results"]["test_accuracy_final"])
             assert np.isfinite(members[good]["results"]["test_accuracy_final"])
-    members = [m for n in nodes if n.meta["level"] for m in n.meta["members"]]
-    assert all((m["unscored"] is None) == (m["replicate"] == good) for m in members)
-    lost = next(m["unscored"] for m in members if m["replicate"] == bad)
-    assert lost["criterion"] == "overflowing" and "Dense_0/kernel" in lost["leaves"]
+    members = [m for n in nodes if n.facts.level for m in n.facts.members]
+    assert all((m.unscored is None) == (m.replicate == good) for m in members)
+    lost = next(m.unscored for m in members if m.replicate == bad)
+    assert lost.criterion == "overflowing" and "Dense_0/kernel" in lost.leaves
     assert "`overflowing` gives scores that are NaN or infinite at 'Dense_0/kernel'" in caplog.text
 
 

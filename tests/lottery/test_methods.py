@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from lth_jax import lottery, trees
+from lth_jax import lottery, schema, trees
 from lth_jax.lottery import Hooks, Seeds, Task, make_experiment, make_ladder, run_ladder
 from lth_jax.models import MLP
 from lth_jax.population import Plan
@@ -40,10 +40,12 @@ def nodes(folder, experiment, plan=2, **options):
     store = Store(folder)
     [entries] = run_ladder([experiment], store=store, plans=[(0, Plan(plan))], **options)
     found = {}
-    for node in [store.read(entry.key) for entry in entries]:
-        for i, member in enumerate(node.meta["members"]):
-            place = (node.meta["level"], member["arm"], member["replicate"])
-            found[place] = trees.index({k: node.arrays[k] for k in ("mask", "end", "results")}, i)
+    for node in [schema.read_record(store, entry.key) for entry in entries]:
+        end = node.points["end"]._asdict()
+        for i, member in enumerate(node.facts.members):
+            place = (node.facts.level, member.arm, member.replicate)
+            parts = {"mask": node.mask, "end": end, "results": node.results}
+            found[place] = trees.index(parts, i)
     return found
 
 

@@ -4,14 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from lth_jax.lottery.controls import named
-from lth_jax.lottery.rewind import (
-    Rewind,
-    TrainState,
-    check_rewind,
-    cursor_offsets,
-    fill_pruned,
-    start_point,
-)
+from lth_jax.lottery.rewind import Rewind, check_rewind, cursor_offsets, fill_pruned, start_point
+from lth_jax.types import TrainState
 
 REWOUND = TrainState("early weights", "early state", "early slots")
 PARENT = TrainState("final weights", "final state", "final slots")

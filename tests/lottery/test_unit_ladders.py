@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from lth_jax import schema, trees
 from lth_jax import structure as st
-from lth_jax import trees
 from lth_jax.data import indices
 from lth_jax.layouts import DENSE, Layout
 from lth_jax.lottery import (
@@ -25,12 +25,11 @@ from lth_jax.lottery import (
     named,
     run_ladder,
 )
-from lth_jax.lottery.rewind import TrainState
 from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria
 from lth_jax.pruning.prune import prune
 from lth_jax.store import Store
-from lth_jax.types import Batch, Model
+from lth_jax.types import Batch, Model, TrainState
 
 HEADS, WIDTH = 4, 6
 
@@ -108,15 +107,16 @@ def nodes(heads, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     cell = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
     [entries] = run_ladder([cell], store=store, plans=[(0, Plan(2))])
-    return [store.read(entry.key) for entry in entries]
+    return [schema.read_record(store, entry.key) for entry in entries]
 
 
 def arm(nodes, level, name):
     """Arrays of one arm at one level, replicates first."""
     for node in nodes:
-        rows = [i for i, m in enumerate(node.meta["members"]) if m["arm"] == name]
-        if node.meta["level"] == level and rows:
-            return {part: trees.index(node.arrays[part], rows) for part in ("mask", "end")}
+        rows = [i for i, member in enumerate(node.facts.members) if member.arm == name]
+        if node.facts.level == level and rows:
+            mine = node.take(rows)
+            return {"mask": mine.mask, "end": mine.points["end"]._asdict()}
     raise AssertionError(f"no {name} at {level}")
 
 

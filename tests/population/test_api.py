@@ -90,7 +90,7 @@ def test_bad_members_are_refused(options, message):
 def test_bad_plans_are_refused():
     with pytest.raises(ValueError, match="`plan` is 'best'"):
         train(TASK, initial(TASK, 2), plan="best")
-    with pytest.raises(ValueError, match="`start` is 10"):
+    with pytest.raises(ValueError, match="`start` must lie in 0 … 9, got 10"):
         train(TASK, initial(TASK, 2), start=10, plan=Plan(2))
 
 
@@ -103,9 +103,9 @@ ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: initial(TASK, 0), ValueError, "`keys` is 0; as a number"),
-        (lambda: initial(TASK, 2.0), ValueError, "`keys` is 2.0; as a number"),
-        (lambda: initial(TASK, True), ValueError, "`keys` is True; as a number"),
+        (lambda: initial(TASK, 0), ValueError, "`keys` must lie in 1"),
+        (lambda: initial(TASK, 2.0), TypeError, "`keys` must be an integer, got 2.0"),
+        (lambda: initial(TASK, True), TypeError, "`keys` must be an integer, got True"),
         (lambda: initial(TASK, jax.random.key(0)), ValueError, r"`keys` has shape \(\)"),
         (
             lambda: initial(TASK, 2, hyper={"lr": 1.0}),
@@ -141,8 +141,8 @@ ONES = {"kernel": np.ones((4, 2)), "bias": np.ones(2)}
         ),
         (
             lambda: train(TASK, initial(TASK, 2), start=2.5, plan=Plan(2)),
-            ValueError,
-            "`start` is 2.5 and `steps` is 10",
+            TypeError,
+            "`start` must be an integer, got 2.5",
         ),
     ],
 )

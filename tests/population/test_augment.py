@@ -36,9 +36,12 @@ def jitted(*steps):
 SOFT = augment.soft_targets(3)
 
 
-def show(steps, *, key=KEY, data=IMAGES, rows=None, member=None):
+CONSTANTS = {"noise": NOISE}
+
+
+def show(steps, *, key=KEY, data=IMAGES, rows=None, member=None, constants=CONSTANTS):
     rows = jnp.arange(len(data.y)) if rows is None else rows
-    return jax.device_get(jitted(*steps)(key, data, rows, member))
+    return jax.device_get(jitted(*steps)(key, data, rows, member, constants))
 
 
 def keys(n):
@@ -52,7 +55,7 @@ def test_smoothing_is_its_formula():
 
 
 def test_label_noise_meets_the_same_examples_in_every_epoch():
-    noisy = (augment.noisy_labels(10, NOISE),)
+    noisy = (augment.noisy_labels(10),)
     data = Batch(jnp.zeros((4000, 1)), jnp.zeros(4000, jnp.int32))
     member = member_with(label_noise=0.4)
     whole = show(noisy, data=data, member=member).y
@@ -149,14 +152,15 @@ def test_flips_mirror_every_second_image():
     assert 0.35 < mirrored / (30 * len(IMAGES.x)) < 0.65
 
 
+TAUGHT = augment.shows(augment.taught())
 ANSWERS = jnp.stack([5 * TRAIN.x[:, :3], -TRAIN.x[:, 3:]])  # of two linear teachers
 
 
 def test_unlabelled_examples_count_by_the_teachers_alone():
     member = member_with(distillation=0.25, temperature=2.0)
     pool = augment.Unlabelled(10 * TRAIN.x, 10 * ANSWERS)
-    steps = (augment.taught(ANSWERS, unlabelled=pool, count=4),)
-    batch = show(steps, data=TRAIN, rows=jnp.arange(8), member=member)
+    steps, constants = (augment.taught(unlabelled=4),), {"answers": ANSWERS, "unlabelled": pool}
+    batch = show(steps, data=TRAIN, rows=jnp.arange(8), member=member, constants=constants)
     assert batch.x.shape == (12, 6) and batch.y.logits.shape == (2, 12, 3)
     assert batch.y.weight.tolist() == [0.25] * 8 + [1.0] * 4
     pool = {x.tobytes() for x in np.asarray(10 * TRAIN.x)}
@@ -173,8 +177,8 @@ def test_unlabelled_examples_count_by_the_teachers_alone():
 def test_a_replicate_may_have_a_teacher_of_its_own():
     member, rows = member_with(distillation=0.25, temperature=2.0), jnp.array([3, 1])
     member = member._replace(hyper=member.hyper | {"replicate": jnp.int32(1)})
-    steps = (augment.taught(ANSWERS, augment.own_teacher),)
-    batch = show(steps, data=TRAIN, rows=rows, member=member)
+    steps, constants = (augment.taught(augment.own_teacher),), {"answers": ANSWERS}
+    batch = show(steps, data=TRAIN, rows=rows, member=member, constants=constants)
     np.testing.assert_array_equal(batch.y.logits, ANSWERS[1:, rows])
 
 
@@ -192,7 +196,8 @@ def trained(trainer, **hyper):
         jnp.copy, members._replace(hyper={**members.hyper, **numbers})
     )  # donated: every leaf needs a buffer of its own
     run = segment_of(trainer.transform_batch, trainer.objective)
-    members, _, info = run(members, records_of(members), TRAIN, VALIDATION, 0, STEPS)
+    data = TRAIN, VALIDATION, trainer.constants
+    members, _, info = run(members, records_of(members), *data, 0, STEPS)
     return members.params, info
 
 
@@ -204,13 +209,15 @@ def untaught():
 def test_strengths_of_0_train_as_if_there_were_none():
     """One program: the first member is plain, the others are not."""
     steps = (
-        augment.noisy_labels(3, NOISE),
+        augment.noisy_labels(3),
         augment.soft_targets(3),
         augment.smooth,
         augment.mixup,
     )
     changed = TRAINER._replace(
-        transform_batch=augment.shows(*steps), objective=losses.soft_cross_entropy
+        transform_batch=augment.shows(*steps),
+        objective=losses.soft_cross_entropy,
+        constants=CONSTANTS,
     )
     strengths = {k: [0.0, 0.5, 0.5] for k in ("label_noise", "label_smoothing", "mixup")}
     (params, _), (plain, _) = trained(changed, **strengths), untaught()
@@ -221,7 +228,7 @@ def test_strengths_of_0_train_as_if_there_were_none():
 
 def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     trainer = TRAINER._replace(
-        transform_batch=augment.shows(augment.taught(ANSWERS)), objective=losses.distillation
+        transform_batch=TAUGHT, objective=losses.distillation, constants={"answers": ANSWERS}
     )
     numbers = {"distillation": [0.0, 0.9, 0.9], "temperature": [1.0, 1.0, 8.0]}
     first, again, plain = trained(trainer, **numbers), trained(trainer, **numbers), untaught()
@@ -230,6 +237,24 @@ def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), alone, usual)
     kernel = first[0]["Dense_0"]["kernel"]
     assert not np.allclose(kernel[1], plain[0]["Dense_0"]["kernel"][1], atol=1e-3)
+
+
+def test_trainers_that_differ_in_constants_share_one_program():
+    """Three networks by one teacher, and by another, are as if each were closed over."""
+    numbers = {"distillation": [0.5] * 3, "temperature": [1.0] * 3}
+    found = []
+    for answers in (ANSWERS, -ANSWERS):
+        trainer = TRAINER._replace(
+            transform_batch=TAUGHT, objective=losses.distillation, constants={"answers": answers}
+        )
+        closed = TRAINER._replace(
+            transform_batch=lambda *args, said=answers: TAUGHT(*args[:-1], {"answers": said}),
+            objective=losses.distillation,
+        )
+        found.append(trained(trainer, **numbers))
+        jax.tree.map(np.testing.assert_array_equal, found[-1], trained(closed, **numbers))
+    assert segment_of(TAUGHT, losses.distillation)._cache_size() == 1
+    assert (found[0][1]["train_loss"] != found[1][1]["train_loss"]).all()
 
 
 def test_members_see_images_of_their_own():
@@ -247,7 +272,7 @@ def test_members_see_images_of_their_own():
 
 def test_strict_dtype_promotion_holds():
     steps = (
-        augment.noisy_labels(3, NOISE),
+        augment.noisy_labels(3),
         SOFT,
         augment.smooth,
         augment.mixup,
@@ -257,5 +282,5 @@ def test_strict_dtype_promotion_holds():
     )
     member = member_with(label_noise=0.1, label_smoothing=0.1, mixup=1.0, cutmix=1.0)
     with jax.numpy_dtype_promotion("strict"):
-        batch = jax.eval_shape(augment.shows(*steps), KEY, IMAGES, jnp.arange(6), member)
+        batch = jax.eval_shape(augment.shows(*steps), KEY, IMAGES, jnp.arange(6), member, CONSTANTS)
     assert batch.x.dtype == batch.y.dtype == jnp.float32

@@ -67,6 +67,7 @@ def test_strict_dtypes():
 
 def test_a_batch_is_told_the_groups_of_its_rows():
     member, rows = SimpleNamespace(hyper={"balance": 1.0, "sharpness": 0.5}), jnp.array([6, 0])
-    shown = in_groups(GROUP, 2)(None, Batch(jnp.zeros((2, 3)), LABELS[rows]), rows, member).y
+    batch = Batch(jnp.zeros((2, 3)), LABELS[rows])
+    shown = in_groups(2)(None, batch, rows, member, {"groups": GROUP}).y
     np.testing.assert_array_equal(shown.groups, [[0, 1], [1, 0]])
     assert (shown.balance, shown.sharpness) == (1.0, 0.5)

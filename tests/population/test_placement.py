@@ -22,7 +22,7 @@ def trained(plan):
     records = records_of(members)
     for step, n in ((0, 5), (5, 3)):
         members, records, info = segment(
-            members, records, TRAIN, VALIDATION, np.int32(step), np.int32(n)
+            members, records, TRAIN, VALIDATION, (), np.int32(step), np.int32(n)
         )
     return jax.tree.map(np.asarray, (members.params, members.opt_state, records, info))
 
@@ -44,7 +44,7 @@ def test_where_members_run_does_not_change_them(plan):
 def test_devices_exchange_nothing():
     segment = compile_segment(TRAINER, Plan(8, devices=8))
     members = members_of(8)
-    args = (members, records_of(members), TRAIN, VALIDATION, np.int32(0), np.int32(5))
+    args = (members, records_of(members), TRAIN, VALIDATION, (), np.int32(0), np.int32(5))
     text = segment.lower(*args).compile().as_text()
     assert not [name for name in COLLECTIVES if name in text]
     shapes = jax.eval_shape(lambda *a: a, *args)
@@ -54,7 +54,8 @@ def test_devices_exchange_nothing():
 def test_a_member_lives_on_its_device():
     segment = compile_segment(TRAINER, Plan(8, devices=8))
     members = members_of(8)
-    after, *_ = segment(members, records_of(members), TRAIN, VALIDATION, np.int32(0), np.int32(5))
+    args = (TRAIN, VALIDATION, (), np.int32(0), np.int32(5))
+    after, *_ = segment(members, records_of(members), *args)
     assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(after))
     kernel = after.params["Dense_0"]["kernel"]
     assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {1}

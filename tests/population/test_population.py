@@ -46,6 +46,7 @@ def train(members, chunk, driver="scan", stop=20, start=0):
             records,
             TRAIN,
             VALIDATION,
+            (),
             start=start,
             ends=ends,
             on_segment=lambda step, m, r, info, infos=infos: infos.append(
@@ -84,6 +85,7 @@ def test_training_in_two_parts_is_training_in_one(alone):
                 trees.index(records, rows),
                 TRAIN,
                 VALIDATION,
+                (),
                 start=10,
                 ends=[15, 20],
             )
@@ -99,7 +101,7 @@ def test_a_segment_of_any_length_is_the_same_program():
     members = trees.index(start, np.arange(2))  # buffers of its own, to be donated
     records = jax.vmap(segment.init_record)(members)
     members, _ = train_chunk(
-        segment_of(2), members, records, TRAIN, VALIDATION, start=0, ends=[2, 3, 5]
+        segment_of(2), members, records, TRAIN, VALIDATION, (), start=0, ends=[2, 3, 5]
     )
     chex.assert_trees_all_equal(members.params, whole.params)
     assert segment_of(2)._cache_size() == 1

@@ -18,7 +18,9 @@ from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, membe
 
 HOST = OnHost(*jax.tree.map(np.asarray, TRAIN))
 THREE = Plan(3)
-NOISY = TRAINER._replace(transform_batch=shows(noisy_labels(3, jax.random.key(4))))
+NOISY = TRAINER._replace(
+    transform_batch=shows(noisy_labels(3)), constants={"noise": jax.random.key(4)}
+)
 
 
 class Reads:

@@ -1,11 +1,9 @@
 """A made-up run with the shape of a real one, for tests that read and draw."""
 
-from functools import partial
-from typing import Any, NamedTuple
-
 import numpy as np
 
-from lth_jax import store
+from lth_jax import schema, store
+from lth_jax.types import TrainState
 
 ARMS = ("ticket", "reinit", "shuffle", "random")
 LEAVES = {"Dense_0/kernel": (40, 50), "Dense_1/kernel": (50, 30), "Dense_2/kernel": (30, 10)}
@@ -13,13 +11,6 @@ BIAS = "Dense_0/bias"
 # Weights fall faster in the large layers, as with a global magnitude criterion.
 SPEED = {"Dense_0/kernel": 1.15, "Dense_1/kernel": 1.0, "Dense_2/kernel": 0.5}
 DROP = {"dense": 0.0, "ticket": 0.02, "reinit": 0.06, "shuffle": 0.1, "random": 0.13}
-
-
-class Level(NamedTuple):
-    """The arrays and meta of one node."""
-
-    arrays: dict[str, Any]
-    meta: dict[str, Any]
 
 
 def ladder(*, levels=6, replicates=5, rate=0.4, evaluations=12, diverged=(), seed=0):
@@ -43,10 +34,6 @@ def ladder(*, levels=6, replicates=5, rate=0.4, evaluations=12, diverged=(), see
     return nodes
 
 
-def _given(level, _):
-    return level
-
-
 def _node(rng, level, rate, members, dead, evaluations):
     mask = {BIAS: np.ones((len(members), 50), bool)}
     for name, shape in LEAVES.items():
@@ -62,27 +49,31 @@ def _node(rng, level, rate, members, dead, evaluations):
     results, history = _numbers(rng, density, members, evaluations)
     for values in (*results.values(), *history.values()):
         values[..., dead] = np.nan
-    meta = {
-        "kind": "level",
-        "level": level,
-        "members": [
-            {"arm": arm, "replicate": replicate, "diverged_at": 300 if i in dead else None}
+    facts = schema.NodeFacts(
+        level=level,
+        members=tuple(
+            schema.MemberRecord(
+                key=store.content_key([level, arm, replicate]),
+                arm=arm,
+                replicate=replicate,
+                density=density,
+                diverged_at=300 if i in dead else None,
+            )
             for i, (arm, replicate) in enumerate(members)
-        ],
-        "leaves": [{"name": BIAS, "shape": [50], "prunable": False}]
-        + [{"name": k, "shape": list(v), "prunable": True} for k, v in LEAVES.items()],
-        "density": density,
-        "steps": 1500,
-        "seconds": 3.2 + level,
-        "member_steps_per_second": 2345.6,
-    }
+        ),
+        leaves=(
+            schema.LeafRecord(BIAS, (50,), False),
+            *(schema.LeafRecord(name, shape, True) for name, shape in LEAVES.items()),
+        ),
+        steps=1500,
+        seconds=3.2 + level,
+    )
     steps = np.linspace(125, 1500, evaluations).astype(np.int32)
     values = {k: rng.normal(size=m.shape).astype(np.float32) for k, m in mask.items()}
-    points = {"end": {"params": {k: v * mask[k] for k, v in values.items()}, "state": {}}}
+    points = {"end": TrainState({k: v * mask[k] for k, v in values.items()}, {}, {})}
     if level == 0:
-        points["rewound"] = {"params": {k: v / 2 for k, v in values.items()}, "state": {}}
-    arrays = {"results": results, "history": {"step": steps} | history, "mask": mask} | points
-    return Level(arrays, meta)
+        points["rewound"] = TrainState({k: v / 2 for k, v in values.items()}, {}, {})
+    return schema.NodeRecord(facts, results, steps, history, mask, points)
 
 
 def _numbers(rng, density, members, evaluations):
@@ -151,11 +142,13 @@ def write(root, *, nodes=None, config=None, finish=True):
     config = {"dataset": "mnist1d", "levels": 6} if config is None else config
     with store.open_run(root, name="ladder", config=config, env=store.environment()) as run:
         run.record_plan({"chunk": 20, "driver": "vmap"})
-        for level in ladder() if nodes is None else nodes:
-            key = store.content_key([config, level.meta])
-            shelf.node(key, partial(_given, level))
-            arms = sorted({member["arm"] for member in level.meta["members"]})
-            run.add(key, level=level.meta["level"], arms=arms)
+        for record in ladder() if nodes is None else nodes:
+            level, members = record.facts.level, record.facts.members
+            node = schema.to_node(record)
+            key = store.content_key([config, node.meta])
+            shelf.node(key, lambda _, node=node: node)
+            arms, rows = sorted({member.arm for member in members}), list(range(len(members)))
+            run.add(**schema.LevelEntry(key, level, arms, rows, 0, 0)._asdict())
         if finish:
             run.finish()
     return store.find_run(root, str(run.path))

@@ -3,6 +3,7 @@ import html
 import pytest
 from rich.console import Console
 
+from lth_jax import schema
 from lth_jax.report import display, page, tables
 from tests.report import synthetic
 
@@ -46,8 +47,8 @@ def test_the_console_table_says_that_nothing_is_finished(read):
 def test_loss_is_shown_where_there_is_no_accuracy(read):
     nodes = synthetic.ladder(levels=1)
     for node in nodes:
-        for name in [name for name in node.arrays["results"] if "accuracy" in name]:
-            del node.arrays["results"][name]
+        for name in [name for name in node.results if "accuracy" in name]:
+            del node.results[name]
     assert display.headline_metric(read(nodes)) == "test_loss_final"
 
 
@@ -102,8 +103,9 @@ def test_one_replicate_has_a_mean_and_no_interval(read):
 def test_a_level_without_scores_is_named(read):
     nodes = synthetic.ladder(levels=1, replicates=2)
     why = "`snip` gives scores that are all equal at 'w'; they decide no mask."
-    for member in nodes[1].meta["members"]:
-        member |= {"diverged_at": 0, "unscored": {"criterion": "snip", "sentence": why}}
-    run = read(nodes)
+    lost = {"diverged_at": 0, "unscored": schema.Unscored("snip", ["w"], why)}
+    facts = nodes[1].facts
+    facts = facts._replace(members=tuple(member._replace(**lost) for member in facts.members))
+    run = read([nodes[0], nodes[1]._replace(facts=facts)])
     assert display.unscored(run) == [f"Level 1: no network trained. {why}"]
     assert "no network trained. `snip` gives" in html.unescape(page.page(run, {}))

@@ -110,13 +110,14 @@ def test_changes_of_plan_are_kept_beside_it(tmp_path):
         assert [change["chunk"] for change in run.replans] == [4, 2]
 
 
-def test_a_level_that_is_dropped_leaves_the_manifest(tmp_path):
+def test_nodes_with_a_label_can_be_dropped(tmp_path):
     with begin(tmp_path) as run:
-        for i, level in enumerate((0, 1, 1)):
-            run.add(f"{i}" * 64, level=level)
-        assert [entry["key"][0] for entry in run.drop(1)] == ["1", "2"]
+        for i, color in enumerate(("red", "blue", "blue")):
+            run.add(f"{i}" * 64, color=color, rows=[i])
+        assert [entry["key"][0] for entry in run.drop(color="blue", rows=[1])] == ["1"]
+        assert [entry["key"][0] for entry in run.drop(color="blue")] == ["2"]
         assert [entry["key"][0] for entry in run.nodes] == ["0"]
-        assert run.drop(1) == []
+        assert run.drop(color="blue") == []
 
 
 def test_the_first_plan_stays(tmp_path):
@@ -277,7 +278,6 @@ def test_an_older_copy_of_a_manifest_is_not_the_finished_one(tmp_path, caplog):
 def test_values_of_another_type_are_refused_even_if_sealed(tmp_path):
     path = whole(tmp_path)
     for name, field, value in (
-        ("manifest.json", "nodes", [{"key": "a", "level": "0"}]),
         ("manifest.json", "nodes", [{"level": 0}]),
         ("manifest.json", "plan", 3),
         ("env.json", "replans", {}),

@@ -1,0 +1,316 @@
+"""What a node of a ladder holds: some members of one level, trained; its one reader and writer.
+
+A node is a population: every array has the member axis first, those of `curves` second. Each member
+has a key of its own, so a member that several runs have in common is trained once, whoever trains
+beside it. A run's manifest lists nodes, and which of their members are the run's (`LevelEntry`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, get_type_hints
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax.store import CorruptError, Node, Store, StoreError, read_manifest, records
+from lth_jax.store.run_files import MANIFEST
+from lth_jax.types import TrainState
+
+KIND = "level"
+VERSION = 1
+"""Of what nodes hold; to be raised when a field changes. It is part of the key of a node."""
+
+Named = dict[str, NDArray[Any]]
+"""Arrays by the name of their leaf."""
+
+
+class Unscored(NamedTuple):
+    """Why no scores made the mask of a member, which was therefore not trained.
+
+    Attributes:
+      criterion: the criterion's name.
+      leaves: where its scores decide nothing.
+      sentence: the reason, for people.
+    """
+
+    criterion: str
+    leaves: list[str]
+    sentence: str
+
+
+class MemberRecord(NamedTuple):
+    """One network of a node, and what became of it.
+
+    Attributes:
+      key: of all that decides its numbers.
+      arm: `"dense"`, `"ticket"` or the name of a control.
+      replicate: its seed.
+      density: the fraction of the prunable weights that it keeps.
+      diverged_at: the step at which it diverged; None if it did not.
+      unscored: set if it was not trained, since no scores made its mask.
+    """
+
+    key: str
+    arm: str
+    replicate: int
+    density: float
+    diverged_at: int | None = None
+    unscored: Unscored | None = None
+
+
+class LeafRecord(NamedTuple):
+    """One leaf of the network: its name, its shape, and whether it may be pruned."""
+
+    name: str
+    shape: tuple[int, ...]
+    prunable: bool
+
+
+class NodeFacts(NamedTuple):
+    """What is known of a node without its arrays.
+
+    Attributes:
+      level: its round of train-prune-rewind; 0 is dense.
+      members: its members, in the order of the member axis.
+      leaves: the leaves of the network.
+      steps: of training, for each member.
+      seconds: of training, all members together.
+    """
+
+    level: int
+    members: tuple[MemberRecord, ...]
+    leaves: tuple[LeafRecord, ...]
+    steps: int
+    seconds: float
+
+    @property
+    def prunable(self) -> dict[str, bool]:
+        """Leaf -> whether it may be pruned."""
+        return {leaf.name: leaf.prunable for leaf in self.leaves}
+
+    @property
+    def member_steps_per_second(self) -> float:
+        """The speed of training."""
+        return self.steps * len(self.members) / max(self.seconds, 1e-9)
+
+
+class NodeRecord(NamedTuple):
+    """A node, or some of its members.
+
+    Attributes:
+      facts: level, members, leaves and cost.
+      results: metric -> `[members]`; NaN where a member diverged.
+      eval_steps: the steps of the curves, int32 `[E]`.
+      curves: metric -> `[E, members]`.
+      mask: bool leaves `[members, …]`.
+      points: name -> the members there, leaves by name: `"end"`; at level 0 `"rewound"`; `"scored"`
+        where the criterion sees an earlier step. `opt_state` is empty unless a level needs it.
+    """
+
+    facts: NodeFacts
+    results: Named
+    eval_steps: NDArray[Any]
+    curves: Named
+    mask: Named
+    points: dict[str, TrainState]
+
+    def take(self, rows: Sequence[int]) -> "NodeRecord":
+        """The members at these places of the member axis; seconds are divided evenly."""
+        facts, places = self.facts, np.asarray(rows, np.intp)
+        members = tuple(facts.members[row] for row in rows)
+        seconds = facts.seconds * len(rows) / len(facts.members)
+
+        def taken(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[places], tree)
+
+        return NodeRecord(
+            facts=facts._replace(members=members, seconds=seconds),
+            results=taken(self.results),
+            eval_steps=self.eval_steps,
+            curves={name: curve[:, places] for name, curve in self.curves.items()},
+            mask=taken(self.mask),
+            points=taken(self.points),
+        )
+
+
+class LevelEntry(NamedTuple):
+    """A line of a run's manifest: one node, and which of its members are the run's.
+
+    Attributes:
+      key: the node.
+      level: its level.
+      arms: the arms that the run has in it.
+      rows: the run's members, as places on the node's member axis.
+      member_steps: the work in them; what several experiments share counts for the first.
+      place: that of the first of them among the run's members of the level, by which entries are
+        in order, whichever was found or trained first.
+    """
+
+    key: str
+    level: int
+    arms: list[str]
+    rows: list[int]
+    member_steps: int
+    place: int
+
+    @classmethod
+    def parse(cls, line: Mapping[str, Any], path: Path) -> Self:
+        """An entry as the manifest at `path` holds it; `CorruptError` if a field is not right."""
+        kinds = get_type_hints(cls)
+        problems = [records.mismatch(line.get(k), kind, f"`{k}`") for k, kind in kinds.items()]
+        for problem in filter(None, problems):
+            raise records.damaged(path, problem)
+        return cls(**{name: line[name] for name in kinds})
+
+
+def to_node(record: NodeRecord) -> Node:
+    """A record as the store keeps it."""
+    arrays = {
+        "results": record.results,
+        "history": {"step": record.eval_steps, **record.curves},
+        "mask": record.mask,
+        "points": {name: point._asdict() for name, point in record.points.items()},
+    }
+    facts = record.facts._asdict() | {
+        "members": [
+            m._asdict() | {"unscored": m.unscored and m.unscored._asdict()}
+            for m in record.facts.members
+        ],
+        "leaves": [leaf._asdict() for leaf in record.facts.leaves],
+    }
+    return Node(arrays, {"kind": KIND, "version": VERSION, **facts})
+
+
+def from_node(node: Node, name: str = "the node") -> NodeRecord:
+    """The inverse of `to_node`; like `facts_of`, it refuses what is of another version."""
+    facts, arrays = facts_of(node.meta, name), node.arrays
+    return NodeRecord(
+        facts=facts,
+        results=arrays["results"],
+        eval_steps=arrays["history"]["step"],
+        curves={k: v for k, v in arrays["history"].items() if k != "step"},
+        mask=arrays["mask"],
+        points={k: TrainState(**point) for k, point in arrays["points"].items()},
+    )
+
+
+def is_level(meta: Mapping[str, Any]) -> bool:
+    """Whether these are the facts of a node of this schema and version."""
+    return (meta.get("kind"), meta.get("version")) == (KIND, VERSION)
+
+
+def facts_of(meta: Mapping[str, Any], name: str = "the node") -> NodeFacts:
+    """The facts of a node, of its `meta`.
+
+    Args:
+      meta: as the store keeps it.
+      name: of the node, for messages.
+
+    Raises:
+      StoreError: the node is of another kind or version.
+
+    >>> facts_of({"kind": "level", "version": 0}, "aa11")
+    Traceback (most recent call last):
+    lth_jax.store.errors.StoreError: aa11 has version 0 of its fields; this program reads version 1.
+    """
+    if meta.get("kind") != KIND:
+        raise StoreError(f"{name} is of kind {meta.get('kind')!r}; a level's node is needed.")
+    if meta.get("version") != VERSION:
+        found = meta.get("version")
+        raise StoreError(
+            f"{name} has version {found} of its fields; this program reads version {VERSION}."
+        )
+
+    def member(m: dict[str, Any]) -> MemberRecord:
+        return MemberRecord(**m | {"unscored": m["unscored"] and Unscored(**m["unscored"])})
+
+    leaves = (leaf | {"shape": tuple(leaf["shape"])} for leaf in meta["leaves"])
+    return NodeFacts(
+        level=meta["level"],
+        members=tuple(map(member, meta["members"])),
+        leaves=tuple(LeafRecord(**leaf) for leaf in leaves),
+        steps=meta["steps"],
+        seconds=meta["seconds"],
+    )
+
+
+def read_facts(store: Store, key: str) -> NodeFacts:
+    """The facts of a node, without its arrays; quick.
+
+    Raises:
+      CorruptError: they are damaged. StoreError: as `facts_of`.
+    """
+    return facts_of(store.facts(key), f"node {key[:8]}")
+
+
+def read_record(store: Store, key: str) -> NodeRecord:
+    """A node.
+
+    Raises:
+      CorruptError: a file of it is damaged. StoreError: there is none, or as `facts_of`.
+    """
+    return from_node(store.read(key), f"node {key[:8]}")
+
+
+def read_entry(store: Store, entry: LevelEntry) -> NodeRecord:
+    """The members of a node that are a run's. Raises as `read_record` does."""
+    return read_record(store, entry.key).take(entry.rows)
+
+
+def read_entries(path: str | Path) -> list[LevelEntry]:
+    """The levels that a run's manifest lists, in the order of levels and of members.
+
+    Args:
+      path: the run's folder.
+
+    Raises:
+      CorruptError: the manifest is damaged.
+    """
+    file = Path(path) / MANIFEST
+    lines = [line for line in read_manifest(path)["nodes"] if "level" in line]
+    found = [LevelEntry.parse(line, file) for line in lines]
+    return sorted(found, key=lambda entry: (entry.level, entry.place))
+
+
+def prunable_of_run(store: Store, listed: Sequence[LevelEntry]) -> dict[str, bool]:
+    """Leaf -> whether a run may prune it; empty for a run without levels.
+
+    The last level decides: the dense level may be shared with a run that prunes other leaves.
+
+    Args:
+      store: where the nodes lie.
+      listed: from `read_entries`.
+    """
+    return read_facts(store, listed[-1].key).prunable if listed else {}
+
+
+def joined(nodes: Sequence[NodeRecord]) -> NodeRecord:
+    """The nodes of one level as one population.
+
+    Args:
+      nodes: at least one.
+
+    Raises:
+      CorruptError: they were evaluated at different steps, or hold a member twice.
+    """
+    first, level = nodes[0], nodes[0].facts.level
+    members = tuple(member for one in nodes for member in one.facts.members)
+    if len({(m.arm, m.replicate) for m in members}) < len(members):
+        raise CorruptError(f"level {level} holds the same arm and replicate twice.")
+    if not all(np.array_equal(one.eval_steps, first.eval_steps) for one in nodes):
+        raise CorruptError(f"the chunks of level {level} were evaluated at different steps.")
+
+    def along(axis: int, parts: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *parts)
+
+    return NodeRecord(
+        facts=first.facts._replace(
+            members=members, seconds=sum(one.facts.seconds for one in nodes)
+        ),
+        results=along(0, [one.results for one in nodes]),
+        eval_steps=first.eval_steps,
+        curves=along(1, [one.curves for one in nodes]),
+        mask=along(0, [one.mask for one in nodes]),
+        points=along(0, [one.points for one in nodes]),
+    )
