@@ -88,11 +88,16 @@ def cells(n: int) -> Callable[[], Any]:
 
 def runs(n: int) -> Callable[[], Any]:
     """Listing `n` finished runs, and finding one."""
-    root = tempfile.mkdtemp()
+    folder = tempfile.TemporaryDirectory()
     for i in range(n):
-        with store.open_run(root, name=f"run{i}", config={"i": i}, env={}) as run:
+        with store.open_run(folder.name, name=f"run{i}", config={"i": i}, env={}) as run:
             run.finish()
-    return lambda: (store.list_runs(root), store.find_run(root, f"run{n - 1}-"))
+
+    def look() -> None:
+        store.list_runs(folder.name)
+        store.find_run(folder.name, f"run{n - 1}-")
+
+    return look
 
 
 def leaves(n: int) -> Callable[[], Any]:

@@ -10,6 +10,7 @@ JSON object.
 """
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments.benchmarks.report import Row, beside, main
 from experiments.configs import mnist1d_ladder
+from lth_jax.store import files
 
 OURS, EXPERT, NAIVE = "experiments.run", "one member per core, by hand", "one vmap, by hand"
 GOALS = {"cold": 1.0, "warm": 0.8}
@@ -52,7 +54,9 @@ def prepare(folder: Path) -> Path:
         for split in ("train", "validation", "test")
         for name in ("x", "y")
     }
-    np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    files.write(folder / "data.npz", buffer.getvalue())
     return folder / "data.npz"
 
 

@@ -80,7 +80,7 @@ def is_bad(info: Info) -> jax.Array:
     >>> is_bad({"nonfinite": jnp.array([0, 2]), "undecided": jnp.array([False])}).item()
     True
     """
-    flags = jnp.concatenate([jnp.ravel(jnp.asarray(value) != 0) for value in info.values()])
+    flags = jnp.concatenate([jnp.ravel(jnp.asarray(v).astype(bool)) for v in info.values()])
     # As a reduction XLA (jax 0.10.2) computes it by scalars, anew for each leaf that it decides on:
     # the program of a pruner of 200 leaves took minutes to compile. A sort is not fused.
     return jnp.sort(flags)[-1]

@@ -46,7 +46,7 @@ GOOD = encode(LABELS)
         (b"\x00\x00\x0d\x01" + GOOD[4:], "begins with 00000d"),
         (b"\x01" + GOOD[1:], "begins with 010008"),
         (GOOD[:6], "truncated or damaged"),
-        (GOOD[:-1], "must hold .10,. bytes .* but 9 follow"),
+        (GOOD[:-1], "must hold .10,. bytes.* but 9 follow"),
         (GOOD + b"\x00", "but 11 follow"),
         (b"\x00\x00\x08\x00", "truncated or damaged"),
         (bytes([0, 0, 8, 4]) + b"\xff" * 16, "but 0 follow"),

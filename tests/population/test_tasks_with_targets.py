@@ -37,7 +37,9 @@ def shown(own, rows, **hyper):
     numbers = {name: jnp.float32(value) for name, value in hyper.items()}
     numbers["replicate"] = jnp.int32(hyper["replicate"])
     member = member._replace(hyper=member.hyper | numbers)
-    return own.trainer.transform_batch(jax.random.key(0), own.data.train, jnp.asarray(rows), member)
+    trainer, key = own.trainer, jax.random.key(0)
+    seen = own.data.train, jnp.asarray(rows), member, trainer.constants
+    return trainer.transform_batch(key, *seen)
 
 
 @pytest.mark.parametrize("share", [0, 4])

@@ -55,5 +55,5 @@ def test_scales_and_biases_stay_whatever_their_axes():
     mask = MASK | {"bias": MASK["bias"].reshape(1, 1, 1, 96)}
     scaled = st.rescale(params, mask, PRUNABLE, st.fan_in, layouts=LAYOUTS)
     np.testing.assert_array_equal(scaled["bias"], params["bias"])
-    with pytest.raises(ValueError, match="which axes of 'kernel'"):
+    with pytest.raises(ValueError, match="layout of 'kernel'"):
         st.rescale(params, mask, PRUNABLE, st.fan_in)
