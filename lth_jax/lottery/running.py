@@ -172,6 +172,7 @@ def measure_plans(
         candidates=candidates,
         steps=experiment.ladder.stop,
         plan_cache=plan_cache,
+        program=experiment.identity.training,
         team=stores.everyone(),
     )
 

@@ -139,6 +139,7 @@ def choose_plan(
     budget: float = 20.0,
     steps: int | None = None,
     plan_cache: Path | None = None,
+    program: str | None = None,
     team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures the candidate plans on the actual network, data and device; picks the cheapest.
@@ -164,6 +165,8 @@ def choose_plan(
         by the best plan so far, so that short runs are not spent on planning.
       plan_cache: a folder in which choices are kept and looked up: by the program, the kind and
         number of devices, the versions of JAX, the sizes, the steps and the candidates.
+      program: the fingerprint of how the trainer's members train, where it is known; else the
+        program is lowered for it.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
 
     Returns:
@@ -177,9 +180,8 @@ def choose_plan(
     """
     setting = Setting(trainer, members, train, validation)
     plans = list(candidates or candidate_plans([max(sizes)]))
-    path = (
-        plan_cache and plan_cache / f"plan-{_fingerprint(setting, plans, sizes, steps)[:32]}.json"
-    )
+    key = plan_cache and _fingerprint(program or _program(setting), plans, sizes, steps)
+    path = plan_cache and plan_cache / f"plan-{str(key)[:32]}.json"
     if found := team.on_leader(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
     plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
@@ -188,10 +190,8 @@ def choose_plan(
     return plan, evidence
 
 
-def _fingerprint(
-    setting: Setting, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
-) -> str:
-    """The SHA-256 of all that a choice depends on, without compiling anything."""
+def _program(setting: Setting) -> str:
+    """The SHA-256 of the text of a segment, without compiling anything."""
     trainer, members, _, validation = setting
     one = trees.index(members, slice(1))
     given = _given(setting, one)
@@ -199,10 +199,17 @@ def _fingerprint(
     records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
     segment: Any = compile_segment(trainer, Plan(1))
     text = segment.lower(one, records, given, validation, trainer.constants, step, step).as_text()
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fingerprint(
+    program: str, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
+) -> str:
+    """The SHA-256 of all that a choice depends on."""
     device = jax.devices()[0]
     return content_key(
         {
-            "program": hashlib.sha256(text.encode()).hexdigest(),
+            "program": program,
             "device": [device.device_kind, jax.local_device_count(), jax.process_count()],
             "versions": [jax.__version__, jaxlib.__version__],
             "sizes": list(sizes),

@@ -84,7 +84,7 @@ def test_a_busy_process_elsewhere_is_seen():
 def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
     def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES), steps=10):
         setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)
-        return planning._fingerprint(setting, plans, sizes, steps)
+        return planning._fingerprint(planning._program(setting), plans, sizes, steps)
 
     other = TRAINER._replace(schedule=lambda step: 0.5)
     names = [name(), name(other), name(sizes=(3,)), name(plans=tuple(CANDIDATES[:1]))]
