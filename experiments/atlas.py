@@ -5,7 +5,7 @@
     python -m experiments.atlas plan C7 [--size=laptop]
 
 A study writes its protocol's hash down before anything is drawn; what is finished is kept and never
-run again, unless `--again` asks for it. `smoke` runs the controls with known answers alone,
+run again, unless `--again` is given. `smoke` runs the controls with known answers alone,
 `laptop` gives the verdicts on two cores, `full` needs a GPU, and MNIST's idx files and CIFAR-10's
 archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and prints how many would decide
 its question. The page is `runs/atlas/<size>/index.html`.

@@ -85,15 +85,15 @@ def _check_training(experiment: ConfigDict) -> None:
             "`train.distill.teacher` answers for the examples as they lie; set "
             f"{', '.join(f'`train.{name}`' for name in changed)} to 0."
         )
-    wants, has = train.distill.unlabelled, experiment.data.unlabelled
-    if wants and not (train.distill.teacher and has):
+    needed, has = train.distill.unlabelled, experiment.data.unlabelled
+    if needed and not (train.distill.teacher and has):
         raise UserError(
-            f"`train.distill.unlabelled` is {wants}; it needs `train.distill.teacher` and "
+            f"`train.distill.unlabelled` is {needed}; it needs `train.distill.teacher` and "
             "`data.unlabelled`."
         )
-    if wants > has:
+    if needed > has:
         raise UserError(
-            f"`train.distill.unlabelled` is {wants}, more than the {has} of `data.unlabelled`."
+            f"`train.distill.unlabelled` is {needed}, more than the {has} of `data.unlabelled`."
         )
     start = train.average.start
     if start and not experiment.rewind.step < start <= train.steps:

@@ -134,7 +134,7 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
 
 
 def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
-    """Raises `UserError` for the field that asks for more memory or disk than there is.
+    """Raises `UserError` for the field that needs more memory or disk than there is.
 
     Args:
       config: the whole config.

@@ -212,7 +212,7 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--config` before its overrides, as ml_collections wants them."""
+    """The arguments with `--config` before its overrides, as ml_collections needs them."""
     first: list[str] = []
     rest: list[str] = []
     left = iter(argv[1:])
@@ -272,7 +272,7 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
 def run_main(main: Callable[[], None]) -> None:
     """Runs a program, and prints a `UserError` as one sentence.
 
-    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number when asked to stop.
+    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal.
     """
     try:
         with ending_by_signal():

@@ -4,7 +4,7 @@
         rates = h.sweep("experiment.optimizer.learning_rate", [1e-3, 1e-2])
         return h.product([rates, h.sweep("experiment.seed", range(8))])
 
-A grid knows its size before it is made, so that a product that is too large is refused at once.
+A grid has its size before it is made, so that a product that is too large is refused at once.
 """
 
 import itertools

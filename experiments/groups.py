@@ -164,7 +164,7 @@ def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[
     """The cells of a sweep.
 
     Raises:
-      UserError: for the first cell that cannot be right; the message says which.
+      UserError: for the first cell that cannot be right; the message names it.
     """
     found = []
     for setting, config in cells:

@@ -21,7 +21,7 @@ def prepare(machine: ConfigDict) -> None:
     """Checks the machine part of a config and sets JAX up for it; call it before JAX is used.
 
     Raises:
-      UserError: a field cannot be right, or devices are asked for that are not there.
+      UserError: a field cannot be right, or there are fewer devices.
     """
     join(machine)
     make_cpu_devices(machine.devices // max(machine.processes, 1) or cores())
@@ -76,9 +76,9 @@ def cores() -> int:
 
 
 def make_cpu_devices(number: int) -> None:
-    """A virtual device per core, unless JAX has started already or was told how many."""
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if told or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+    """A virtual device per core, unless JAX has started already or their number is set."""
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return
     try:
         jax.config.update("jax_num_cpu_devices", min(number, cores()))
@@ -93,7 +93,7 @@ def note_precision(compute_dtype: str) -> None:
 
 
 def devices(machine: ConfigDict, members: int) -> int:
-    """Over how many devices a population is split: those asked for, else all that have work."""
+    """Over how many devices a population is split: those of the config, else all that have work."""
     processes = jax.process_count()
     of_each = min(jax.local_device_count(), -(-members // processes))
     return machine.devices or processes * of_each
@@ -124,7 +124,7 @@ def _cache() -> Path:
 
 
 def _cpu_flags() -> str:
-    """What the CPU can do, where the system tells: a program compiled for more would crash."""
+    """What the CPU can do, where the system shows it: a program compiled for more would crash."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -38,7 +38,7 @@ class Memoized(Generic[T]):
     def __call__(self, config: ConfigDict, *given: str) -> T:
         """The value for a config; `given` is part of what is memoized."""
         values = self.values(config)
-        key = repr((values, given))  # which tells 1, 1.0 and True apart
+        key = repr((values, given))  # which distinguishes 1, 1.0 and True
         if key not in self._known:
             self._known[key] = self._function(self._part(config, values), *given)
         return self._known[key]

@@ -32,7 +32,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
 
     Raises:
       UserError: for everything the user can mend, in one sentence, before any training.
-      store.Interrupted: when a signal asked to stop; what was trained is saved.
+      store.Interrupted: after a signal; what was trained is saved.
     """
     experiment, machine = config.experiment, config.machine
     checks.check(experiment)

@@ -37,7 +37,7 @@ MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
 SHOWN = 20  # cells of a group that a dry run lists
-WIDE = 200  # columns, where no terminal says how many there are
+WIDE = 200  # columns, without a terminal
 
 Cell = tuple[h.Setting, ConfigDict]
 
@@ -153,7 +153,7 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
     """Runs, continues, or joins a sweep.
 
     Args:
-      config: whose `machine` says where and how.
+      config: whose `machine` sets where and how.
       planned_cells: from `cells`.
       command: how to run it again.
 

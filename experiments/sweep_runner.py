@@ -64,7 +64,7 @@ class Worker:
         self._store, self._pilot = stores.Store(machine.workdir, team), pilot
 
     def run(self, groups: Sequence[Group]) -> None:
-        """Trains all groups: first those that nobody is at, then what others have not finished."""
+        """Trains all groups: first those that no other worker trains, then what is left."""
         left = []
         for group in groups:
             with self._sweep.claim(f"group-{group.key[:8]}") as free:
@@ -178,12 +178,12 @@ def _with_widths(machine: ConfigDict, plan: dict[str, Any], group: Group) -> dic
 
 
 def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[str, Any]:
-    """The plan of a group and its evidence: as told, or measured.
+    """The plan of a group and its evidence: set by the config, or measured.
 
     Args:
       machine: as of a config.
       group: the group.
-      always: whether to measure also what the config says.
+      always: whether to measure also a plan of the config.
     """
     planned, most = group.jobs[0].experiment, max(sizes(group))
     plans = candidates(machine, [w for w in WIDTHS if w <= most] or [most])

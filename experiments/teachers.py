@@ -1,4 +1,4 @@
-"""Teachers: the dense networks of a finished run, asked once about the examples of another."""
+"""Teachers: the dense networks of a finished run, evaluated once on the examples of another."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import Dataset
 from lth_jax.types import DENSE, Model, Params
 
-BLOCK = 1024  # examples asked about at once
+BLOCK = 1024  # examples evaluated at once
 ALL, OWN = "all", "own"
 WHO = (ALL, OWN)
 """Which teachers a member has: all dense networks of the run, or that of its own replicate."""
 
 
 def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Dataset:
-    """The data set with what the teachers of an experiment say of its examples.
+    """The data set with the logits of an experiment's teachers on its examples.
 
     Args:
       experiment: `train.distill` names the teachers.
@@ -76,7 +76,7 @@ def ask(network: Model, members: Sequence[Stored], x: np.ndarray, run: str) -> n
       network: what they are networks of.
       members: their points.
       x: inputs `(n, …)`.
-      run: where they come from, for what is said if they do not fit.
+      run: where they come from, for the message if they do not fit.
 
     Raises:
       UserError: if they take other inputs.

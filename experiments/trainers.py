@@ -126,7 +126,7 @@ def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = N
 
     Args:
       experiment: of a config.
-      loaded: its data; with what teachers say of them.
+      loaded: its data; with the teachers' logits.
       splits: the same on the device, where they are there already.
     """
     train, network = experiment.train, model(experiment)

@@ -84,7 +84,7 @@ def csr_coder(side: int) -> Coder:
 
 
 def constriction_coder(density: float) -> Coder:
-    """A range coder that knows the density, one flip at a time."""
+    """A range coder with the true density, one flip at a time."""
     import constriction  # its submodules are attributes, and cannot be imported from
 
     queue = constriction.stream.queue

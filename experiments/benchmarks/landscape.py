@@ -212,7 +212,7 @@ def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str,
 def top_rows(case: Case, pairs: int) -> list[Row]:
     """The largest eigenvalue to 1e-3, ours with its bound, from a new start in every run.
 
-    Power iteration takes as many products as its start asks for, so one start is no measure. The
+    Power iteration takes as many products as its start needs, so one start is no measure. The
     goal is for ways that are right from all of `pairs` starts.
     """
     operator, starts = hessian(case.loss, case.params, [case.batch]), itertools.count()

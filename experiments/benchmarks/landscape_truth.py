@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 class Known(NamedTuple):
-    """A case: the known number, ours, what others say, and by how much ours may be off."""
+    """A case: the known number, ours, those of others, and by how much ours may be off."""
 
     case: str
     known: float

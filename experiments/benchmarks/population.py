@@ -5,7 +5,7 @@ LSTM (8 each), float32, Adam, each member with its own weights, mask and batches
 member-steps per second; a ratio is the median over rounds of (ours / alternative), all ways taking
 turns within a round, so that a slow moment hits all. Ours is what `choose_plan` picks.
 
-Every way goes on training what it holds, so that nobody's copies are timed. The floor of the dense
+Every way goes on training what it holds, so that no copies are timed. The floor of the dense
 task is what the machine's own matrix-product peak and one pass over Adam's memory, in cache, allow,
 measured in the same rounds.
 
@@ -122,7 +122,7 @@ def textbook_ways(task: Task, members: Member) -> dict[str, Way]:
 
 
 def torch_ways(task: Task, members: Member) -> dict[str, Way]:
-    """The same networks in PyTorch; none, and a line that says so, where it is not installed."""
+    """The same networks in PyTorch; none, with a line, where it is not installed."""
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed: no PyTorch columns", flush=True)
         return {}
@@ -170,7 +170,7 @@ def floor_ways(task: Task, members: Member) -> dict[str, Way]:
 
 
 def best(rates: Rates, names: Iterable[str]) -> list[float]:
-    """The rates of the fastest of some ways: PyTorch's, say, at its better number of threads."""
+    """The rates of the fastest of some ways: PyTorch's at its better number of threads."""
     return rates[max(names, key=lambda name: statistics.median(rates[name]))]
 
 

@@ -1,4 +1,4 @@
-"""The house's small ResNet in PyTorch, analysed and pruned by torch-pruning."""
+"""The small ResNet of this library in PyTorch, analysed and pruned by torch-pruning."""
 
 from typing import Any
 

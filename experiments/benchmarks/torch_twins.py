@@ -47,7 +47,7 @@ def transformer(w: Weights, x: Tensor, stacked: bool) -> Tensor:
 
 
 def attention(w: Weights, block: int, h: Tensor, stacked: bool) -> Tensor:
-    """Causal attention; stacked networks spell it out, since vmap knows no fused one on CPUs."""
+    """Causal attention; stacked networks spell it out, since vmap has no fused one on CPUs."""
     split = linear(w, f"Dense_{4 * block}", h).chunk(3, -1)
     q, k, v = (a.unflatten(-1, (HEADS, WIDTH // HEADS)).transpose(1, 2) for a in split)
     if stacked:

@@ -10,7 +10,7 @@
 
 What to expect of the dense networks: recall, addition and the planted task can be solved without an
 error. Of the table, who follows the majority's rule alone has 97 % (`1 - minority * gap`), and who
-tells the groups apart 100 %. On the digits, scikit-learn's `SVC()` reaches 98.9 % of this test set,
+separates the groups 100 %. On the digits, scikit-learn's `SVC()` reaches 98.9 % of this test set,
 trained on these 1,137 examples, and on 5,000 images of MNIST 95.5 % (mean of three draws). On the
 text, n-grams of interpolated counts need 4.75, 3.74, 2.86 and 2.47 bits per character with 0, 1, 2
 and 3 characters of context (Python 3.11's help; the same windows).

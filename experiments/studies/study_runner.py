@@ -1,7 +1,7 @@
 """What studies measure with: ladders, retrained populations and anything else, through the store.
 
 Everything finished is kept and found again, so a study that was cut off goes on, and studies that
-ask for the same networks share them.
+use the same networks share them.
 """
 
 import copy
@@ -81,7 +81,7 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
 
 
 class StudyRunner:
-    """Trains and keeps what studies ask for.
+    """Trains and keeps what studies need.
 
     Args:
       machine: as of a config.

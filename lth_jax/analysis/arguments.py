@@ -17,7 +17,7 @@ NAMES = several(Legal("a name", lambda value: isinstance(value, str)), "differen
 
 
 class AnalysisError(ValueError):
-    """What was asked for cannot be measured."""
+    """A run or an argument does not allow the measurement."""
 
 
 def checked(**options: Legal) -> Callable[[F], F]:
@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_known(name: str, asked: Iterable[Any], known: Collection[Any]) -> None:
-    """Raises `AnalysisError` unless the run has all that is asked for.
+    """Raises `AnalysisError` unless the run has all of these.
 
     >>> check_known("levels", [7], [0, 1])
     Traceback (most recent call last):

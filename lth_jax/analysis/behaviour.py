@@ -204,12 +204,12 @@ class Instrument:
         if getattr(self._module, "causal", False):
             time = next(iter(found.values())).shape[-1]
             visible = np.tril(np.ones((time, time), bool))
-        speaks = {f"{layer}/out/kernel": p.shape[1] for layer, p in found.items()}
+        widths = {f"{layer}/out/kernel": p.shape[1] for layer, p in found.items()}
 
         def loss(params: Any, batch: Batch) -> jax.Array:
             return self._loss(params, subject.state, batch)
 
-        importance = attention.head_importance(loss, subject.params, self._batch, speaks)
+        importance = attention.head_importance(loss, subject.params, self._batch, widths)
         for layer, p in found.items():
             entropy = attention.attention_entropy(p, visible)
             matters = importance[f"{layer}/out/kernel"]

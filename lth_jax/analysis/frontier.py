@@ -126,7 +126,7 @@ def summaries(seeds: Sequence[Row]) -> list[Row]:
     """One row per arm, level and precision: means over the replicates that did not diverge.
 
     `mean`, `low` and `high` are the accuracy's, with a 95 % Student interval; `file_bytes` and its
-    parts are means, with the ends of the file's interval; `frontier` says that no other row has a
+    parts are means, with the ends of the file's interval; `frontier`: no other row has a
     smaller mean file and at least this mean accuracy; `values` are the accuracies.
 
     Args:

@@ -148,7 +148,7 @@ class RunContext:
         """Computes a measurement unless the store has it, and lists it with the run.
 
         Args:
-          labels: what tells it from the run's others, `"kind"` among them; part of its facts.
+          labels: what distinguishes it from the others, `"kind"` among them; part of its facts.
           compute: makes arrays and further facts.
           **what: decides it: settings and networks, JSON-like.
         """

@@ -23,7 +23,7 @@ Loss = Callable[[Variables, Batch], jax.Array]
 """`(place, batch) -> mean loss over the batch`."""
 
 BLOCK = 500
-"""Examples that are linearised together, unless the caller says otherwise."""
+"""Examples that are linearised together, by default."""
 
 
 def training_loss(trainer: Trainer, key: Key | None) -> Loss:

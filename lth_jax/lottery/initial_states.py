@@ -183,7 +183,7 @@ def arms(
       count: what the level keeps.
       parents: what the ticket descends from.
       dense: the replicate's own network at step 0, with this level's keys and hyperparameters.
-      redrawn: a network from another key, for the controls that want one.
+      redrawn: a network from another key, for the controls that need one.
     """
     mask, point, ticket, info = ticket_arm(trainer, ladder, kept, count, parents, dense)
     members = [ticket]

@@ -164,7 +164,7 @@ class _LadderRun:
             self._note(level, node)
         todo = self._missing(plan, specs.values())
         begin = self._beginning(plan, level)
-        # First what nobody else is at; then what others had, should they not have finished it.
+        # First nodes that no other process trains; then those that others left unfinished.
         for wait in (False, True):
             for node in list(todo):
                 compute = functools.partial(self._train, plan, level, todo[node], begin)

@@ -43,7 +43,7 @@ class MemberIndex:
     def add(self, node: str) -> None:
         """Takes in one finished node; one whose facts cannot be read is reported in the log.
 
-        Nodes of other kinds, or of another version, hold no member that could be asked for.
+        Nodes of other kinds, or of another version, hold no member of a ladder.
         """
         self._nodes.add(node)
         try:

@@ -38,7 +38,7 @@ from lth_jax.types import Batch, Info, Mask, Prunable, Splits, TrainState
 
 
 class Progress(NamedTuple):
-    """What is told after each segment: where the chunk stands and what it cost.
+    """The state after each segment: where the chunk stands and what it cost.
 
     Attributes:
       level: the level it belongs to.

@@ -1,4 +1,4 @@
-"""The programs of a population: each compiled once, whoever asks for it."""
+"""The programs of a population: each compiled once."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ def _here(plan: Plan) -> Plan:
 def quick_to_compile() -> dict[str, Any] | None:
     """Compiler options for programs that run once a level.
 
-    On a CPU compiling them costs more than running them, so LLVM is asked not to optimise: three
+    On a CPU compiling them costs more than running them, so LLVM does not optimise them: three
     times faster to compile.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

@@ -158,7 +158,7 @@ def flip(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Con
 
 
 class Unlabelled(NamedTuple):
-    """Examples that nobody labelled, and what teachers say of them.
+    """Examples without labels, and the teachers' logits of them.
 
     Attributes:
       x: inputs `(m, …)`.
@@ -183,12 +183,12 @@ def own_teacher(answers: jax.Array, member: Member) -> jax.Array:
 
 
 def taught(choose: Choose = all_teachers, unlabelled: int = 0) -> Step:
-    """Adds what teachers say of the examples: targets for `losses.distillation`; the last step.
+    """Adds the teachers' logits of the examples: targets for `losses.distillation`; the last step.
 
-    Teachers do not learn, so they are asked once, before training, about the training examples as
+    Teachers do not learn, so they are evaluated once, before training, on the training examples as
     they lie: no step before this one may change the inputs. `hyper["distillation"]` is the
     teachers' weight and `hyper["temperature"]` theirs and the student's. Unlabelled examples count
-    by what the teachers say alone.
+    by the teachers' logits alone.
 
     `constants["answers"]` are logits `(teachers, n, …, classes)` for the n training examples,
     `constants["unlabelled"]` an `Unlabelled`.
@@ -202,16 +202,16 @@ def taught(choose: Choose = all_teachers, unlabelled: int = 0) -> Step:
         key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants
     ) -> Batch:
         weight = jnp.full(len(batch.y), member.hyper["distillation"], jnp.float32)
-        (x, y), said = batch, constants["answers"][:, rows]
+        (x, y), logits = batch, constants["answers"][:, rows]
         if unlabelled:
             pool: Unlabelled = constants["unlabelled"]
             drawn = jax.random.randint(key, (unlabelled,), 0, len(pool.x))
             x = jnp.concatenate([x, pool.x[drawn]])
             y = jnp.concatenate([y, jnp.zeros((unlabelled, *y.shape[1:]), y.dtype)])
-            said = jnp.concatenate([said, pool.answers[:, drawn]], axis=1)
+            logits = jnp.concatenate([logits, pool.answers[:, drawn]], axis=1)
             weight = jnp.concatenate([weight, jnp.ones(unlabelled, jnp.float32)])
         temperature = jnp.asarray(member.hyper["temperature"], jnp.float32)
-        return Batch(x, DistillTargets(y, choose(said, member), weight, temperature))
+        return Batch(x, DistillTargets(y, choose(logits, member), weight, temperature))
 
     return step
 

@@ -30,7 +30,7 @@ def now() -> NDArray[np.float64]:
 
 
 def load() -> Load | None:
-    """What other processes have used so far; None where the system does not say (it is not Linux).
+    """What other processes have used so far; None where it is unknown (not on Linux).
 
     >>> STAT.exists() == (load() is not None)
     True

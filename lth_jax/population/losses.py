@@ -73,7 +73,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 class DistillTargets(NamedTuple):
-    """Targets with what teachers say, of which `distillation` makes a loss.
+    """Targets with the teachers' logits, of which `distillation` makes a loss.
 
     Attributes:
       labels: `(n, …)` integers, or distributions `(n, …, classes)`.

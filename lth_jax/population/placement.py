@@ -163,7 +163,7 @@ def halved(plan: Plan) -> Plan | None:
 
 
 def map_members(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> Callable[..., Any]:
-    """A function of one member as a function of a whole chunk, as the plan says.
+    """A function of one member as a function of a whole chunk, by the plan.
 
     Args:
       f: pure; takes and returns pytrees.
@@ -239,7 +239,7 @@ def population_mesh(devices: int) -> Mesh:
 
 
 def spread(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays where `sharding` wants them, be it in several processes.
+    """Puts arrays where `sharding` has them, in one process or several.
 
     There each process must hold all of every array, or the array must lie there already.
     """
@@ -261,7 +261,7 @@ def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def free_bytes() -> int | None:
-    """The memory that a program may take on one device; None where nobody says.
+    """The memory that a program may take on one device; None where it is unknown.
 
     On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
     the system calls available.
@@ -324,7 +324,7 @@ class Placed:
 
 
 def _put_or_shaped(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays where `sharding` wants them; shapes with it."""
+    """Arrays placed by `sharding`; shapes with it."""
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -239,7 +239,7 @@ def _recall(path: Path) -> dict[str, Any] | None:
 def program_bytes(compiled: jax.stages.Compiled) -> int | None:
     """The memory of a compiled program on one device: arguments, results, all that lies between.
 
-    None where the backend does not say.
+    None where the backend does not report it.
     """
     memory: Any = compiled.memory_analysis()
     if memory is None:
@@ -349,14 +349,14 @@ class _Probe:
         return found
 
     def bytes(self) -> int | None:
-        """What the compiler says of the program, which is compiled but not run."""
+        """The memory of the program, which is compiled but not run."""
         return program_bytes(self._segment.lower(*self._start(), np.int32(1)).compile())
 
     def seconds(self, *steps: int) -> list[Times]:
         """The times of segments of so many steps, on copies of the members that lie in place.
 
         The segment before them is not timed: only the first of a level has its members brought to
-        where the plan wants them.
+        where the plan places them.
         """
         chunk, records, *shared = self._start()
         times = []

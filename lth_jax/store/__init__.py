@@ -1,6 +1,6 @@
 """Results that survive kills: content-addressed nodes, the runs that list them, checkpoints.
 
-The store knows arrays, JSON and processes; what they mean is the business of its callers.
+The store holds arrays, JSON and processes; their meaning is in the packages above.
 """
 
 from lth_jax.store.checkpoints import Checkpoint, restore, save

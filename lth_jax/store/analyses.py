@@ -20,7 +20,7 @@ LOCK = "analyses.lock"
 
 
 class Labels(TypedDict):
-    """What tells a node from the others; the kind, and more that depends on it."""
+    """What distinguishes a node from the others: its kind, and labels that depend on it."""
 
     kind: str
 
@@ -46,7 +46,7 @@ def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     Args:
       path: the run's folder.
       key: the node's key.
-      labels: what tells the node from the others, as JSON's types; `"kind"` among them.
+      labels: what distinguishes the node from the others, as JSON's types; `"kind"` among them.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

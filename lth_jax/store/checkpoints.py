@@ -1,6 +1,6 @@
 """Trees of arrays as folders on disk: written whole or not at all, checked whenever read.
 
-This is the only module that knows Orbax. A checkpoint is a folder of `meta.json` (the tree's
+This is the only module that uses Orbax. A checkpoint is a folder of `meta.json` (the tree's
 structure and the caller's own facts), `arrays/` (Orbax) and `sha256` (one line per file).
 """
 
@@ -87,7 +87,7 @@ def save(
         "empty": [{"path": list(path), "value": item} for path, item in empties(tree)],
         "meta": plain(meta or {}, name="meta"),
     }
-    # Orbax refuses arrays without entries; their dtype and shape say all there is to know.
+    # Orbax refuses arrays without entries; their dtype and shape are all of them.
     arrays = {leaf.name: leaf.array for leaf in found if leaf.array.size}
     text = json.dumps(description, indent=1)
     _write(path, text, _pack(arrays) if packed else arrays, not packed, team)
@@ -303,7 +303,7 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _os_error(error: Exception) -> OSError:
-    """What the operating system said, which TensorStore hides in the text of a `ValueError`."""
+    """The error of the operating system, which TensorStore hides in the text of a `ValueError`."""
     if isinstance(error, OSError) and error.errno:
         return error
     if code := re.search(r"os_error_code='(\d+)'", str(error)):

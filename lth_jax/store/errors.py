@@ -2,7 +2,7 @@
 
 
 class StoreError(Exception):
-    """The store cannot do what was asked: unwritable, full, held elsewhere, or another format."""
+    """The store cannot be read or written: unwritable, full, held elsewhere, or another format."""
 
 
 class CorruptError(StoreError):

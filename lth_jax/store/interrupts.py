@@ -14,7 +14,7 @@ _MOMENT = 0.01  # seconds
 
 
 class Interrupted(SystemExit):
-    """The process was asked to stop and did.
+    """The process stopped at a signal.
 
     Its exit code is 128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT.
 
@@ -32,7 +32,7 @@ class Interrupted(SystemExit):
 
 
 class Stop:
-    """Whether, and by which signal, the process was asked to stop."""
+    """Whether a signal to stop came, and which."""
 
     def __init__(self) -> None:
         self.signum: int | None = None

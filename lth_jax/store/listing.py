@@ -32,7 +32,7 @@ class RunInfo(NamedTuple):
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
     """All runs below `root`, oldest first; one whose files are damaged is a line like the others.
 
-    A run that says it is running but is held by no process was killed: it is `interrupted`.
+    A run whose status is `running`, held by no process, was killed: it is `interrupted`.
 
     Args:
       root: the folder of all runs.

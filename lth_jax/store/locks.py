@@ -24,7 +24,7 @@ def hold(path: Path, *, what: str, wait: bool = True) -> Iterator[None]:
     Args:
       path: the lock file; made if it is not there.
       what: what the lock protects, for messages.
-      wait: whether to wait (and say so in the log) while another process holds it.
+      wait: whether to wait (with a line in the log) while another process holds it.
 
     Raises:
       StoreError: another process holds it and `wait` is false, or the file cannot be made.
@@ -47,7 +47,7 @@ def hold(path: Path, *, what: str, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def try_hold(path: Path) -> Iterator[bool]:
-    """Holds a lock if it is free at this moment; says whether it does."""
+    """Holds a lock if it is free at this moment; yields whether it does."""
     lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

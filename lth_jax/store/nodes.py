@@ -126,7 +126,7 @@ class Store:
 
     Args:
       root: the store's folder; made when something is first written. Leftovers of killed writers
-        in it are removed, unless somebody is writing there at this moment.
+        in it are removed, unless a process is writing there at this moment.
       team: the processes that compute nodes here together, each calling the same methods with the
         same arguments; all see the folder.
 

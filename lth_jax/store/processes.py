@@ -1,4 +1,4 @@
-"""The processes of one `jax.distributed` job: what they tell each other, and who writes.
+"""The processes of one `jax.distributed` job: what they exchange, and which one writes.
 
 All processes of a job run one program in step. What depends on the outside world (which files are
 there, what a clock says, whether a signal came) must be the same in all of them, so it is asked
@@ -42,7 +42,7 @@ class Team:
         return self.index == 0
 
     def gather(self, text: str) -> list[str]:
-        """What each process says, in their order; all must call it together.
+        """The text of each process, in their order; all must call it together.
 
         Raises:
           LostProcessError: one of them is gone.
@@ -54,11 +54,11 @@ class Team:
             return [text]
         from jax.experimental import multihost_utils
 
-        said = np.frombuffer(text.encode(), np.uint8)
+        own = np.frombuffer(text.encode(), np.uint8)
         with in_company(self):
-            sizes = multihost_utils.process_allgather(np.int32(said.size))
+            sizes = multihost_utils.process_allgather(np.int32(own.size))
             padded = np.zeros(max(sizes.max(), 1), np.uint8)
-            padded[: said.size] = said
+            padded[: own.size] = own
             rows = multihost_utils.process_allgather(padded)
         return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
@@ -74,10 +74,10 @@ class Team:
         if self.count == 1:
             return make()
         if not self.first:
-            told = json.loads(self.gather("")[0])
-            if "error" in told:
-                raise StoreError(told["error"])
-            return told["value"]
+            found = json.loads(self.gather("")[0])
+            if "error" in found:
+                raise StoreError(found["error"])
+            return found["value"]
         try:
             value = make()
             text = json.dumps({"value": plain(value, name="value")})

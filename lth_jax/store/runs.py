@@ -42,7 +42,7 @@ T = TypeVar("T")
 class Run:
     """A run that this process, or its team, holds; made by `open_run`.
 
-    Of a team all processes call the same methods; process 0 writes and tells the others.
+    Of a team all processes call the same methods; process 0 writes and sends results to the others.
 
     Attributes:
       path: the run's folder.
@@ -199,7 +199,7 @@ def is_complete(
     """Whether a run is finished, and every node that it lists is there and whole.
 
     What is damaged is named in the log; the run has to be opened and trained again, which makes it
-    again. A run that is not finished is no damage, and not a word is said of it.
+    again. A run that is not finished is no damage, and is not logged.
 
     Args:
       store: where the nodes lie.
@@ -323,7 +323,7 @@ def _mark_if_abandoned(run: Run) -> None:
 
 
 def repair_run(store: Store, path: str | Path) -> None:
-    """Makes files of a run again of its other files, as far as they tell.
+    """Makes files of a run again of its other files, as far as they suffice.
 
     Status and plan can be made again. A manifest cannot: it is begun anew, and the next run of the
     same command finds the nodes in the store. A run that is not complete is no longer finished.
@@ -333,7 +333,7 @@ def repair_run(store: Store, path: str | Path) -> None:
       path: the run's folder.
 
     Raises:
-      StoreError: the run is running, or no file tells which configuration it is of.
+      StoreError: the run is running, or no file holds the hash of its configuration.
     """
     path = Path(path)
     with locks.hold(path / "lock", what=f"Run {path.name}", wait=False):
@@ -361,7 +361,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
     if (path / CONFIG).exists() and (kept := _intact(read_config, path)) is not None:
         # Both have the hash in the folder's name, of which there are only so many.
         if content_key([kept, found]) != content_key([config, identity]):
-            raise StoreError(f"{path} holds another configuration than the one asked for.")
+            raise StoreError(f"{path} holds another configuration than the given one.")
     else:
         write_config(path, config)
     _prepare_plan(path, content_key(config), plain(env, name="env"))

@@ -54,7 +54,7 @@ class Sweep:
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What is recorded under a name, as JSON holds it: a dictionary.
 
-        The first worker that asks makes and records it; others wait for it and read. A worker of
+        The first worker makes and records it; others wait for it and read. A worker of
         several processes makes it in all of them, and records what process 0 made.
         """
         path = self.path / f"{name}.json"
@@ -119,7 +119,7 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
     found = Sweep(Path(root) / "sweeps" / f"{name}-{content_key(config)[:8]}", team)
     team.on_leader(lambda: _mend(found.path))
     if content_key(found.once("config", lambda: config)) != content_key(config):
-        raise StoreError(f"{found.path / CONFIG} holds another sweep than the one asked for.")
+        raise StoreError(f"{found.path / CONFIG} holds another sweep than the given one.")
     team.check_sees(found.path / CONFIG)
     return found
 

@@ -127,7 +127,7 @@ def verify_rest(store: Store) -> Iterator[Problem]:
         yield from verify_node(store, key)
     for folder in sorted(store.root.glob("partial/*")):
         with locks.try_hold(store.root / "locks" / f"{folder.name}.lock") as free:
-            if free:  # nobody is writing there
+            if free:  # no process is writing there
                 yield from itertools.chain.from_iterable(map(_step, folder.glob("[0-9]*")))
     for folder in sorted(store.root.glob("sweeps/*")):
         yield from _sweep(folder)
