@@ -14,7 +14,7 @@ from experiments.flags import UserError
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
-from lth_jax.lottery import Experiment, Result, check_ladder, level_sizes
+from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
 from lth_jax.population import DRIVERS, Plan, candidate_plans
 from lth_jax.report import level_table, write_report
@@ -57,6 +57,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             done = run.is_complete(store)
             if not done:
                 sizes = level_sizes(planned.seeds, planned.ladder)
+                programs = Programs(planned.task.trainer)
                 with user_errors():
                     choices = candidates(machine, [max(sizes)])
                     plans = recorded_plans(
@@ -65,12 +66,14 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                         choices,
                         machines.plan_cache(machine),
                         narrow=not machine.chunk,
+                        programs=programs,
                     )
                 train_run(
                     planned,
                     run,
                     store,
                     plans,
+                    programs=programs,
                     progress=machine.progress,
                     save_seconds=machine.save_seconds,
                     note=machines.compilations,

@@ -17,6 +17,7 @@ from lth_jax.lottery import (
     LevelEntry,
     MemberIndex,
     MemberTable,
+    Programs,
     Progress,
     run_ladder,
     timeline,
@@ -76,7 +77,9 @@ class Worker:
             self._climb(group)
 
     def _climb(self, group: Group) -> None:
-        plan = self._sweep.once(f"plan-{group.program[:8]}", partial(planned, self._machine, group))
+        programs = self._sharing.programs[group.program]
+        measure = partial(planned, self._machine, group, programs)
+        plan = self._sweep.once(f"plan-{group.program[:8]}", measure)
         name = f"group-{group.key[:8]}"
         replans = self._sweep.records(f"replans-{name}")
         title = f"{self._sweep.path.name} {name}"
@@ -94,7 +97,7 @@ class Worker:
                 store=self._store,
                 plans=plans,
                 hooks=self._hooks(group, plan, replans, name, display, stop),
-                programs=self._sharing.programs[group.program],
+                programs=programs,
                 save_seconds=self._machine.save_seconds,
             )
 
@@ -177,12 +180,15 @@ def _with_widths(machine: ConfigDict, plan: dict[str, Any], group: Group) -> dic
     return with_widths(plan, [] if machine.chunk else sizes(group))
 
 
-def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[str, Any]:
+def planned(
+    machine: ConfigDict, group: Group, programs: Programs | None = None, *, always: bool = False
+) -> dict[str, Any]:
     """The plan of a group and its evidence: set by the config, or measured.
 
     Args:
       machine: as of a config.
       group: the group.
+      programs: those that will train.
       always: whether to measure also a plan of the config.
     """
     planned, most = group.jobs[0].experiment, max(sizes(group))
@@ -192,7 +198,7 @@ def planned(machine: ConfigDict, group: Group, *, always: bool = False) -> dict[
     if measured:
         with user_errors():
             plan, evidence = measure_plans(
-                planned, sizes(group), plans, machines.plan_cache(machine)
+                planned, sizes(group), plans, machines.plan_cache(machine), programs
             )
     return {**plan._asdict(), "evidence": evidence, "data": data_placement(planned.task)}
 

@@ -9,6 +9,7 @@ from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.identity import make_experiment
+from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result
 from lth_jax.lottery.running import recorded_plans, run_identity, train_run
 from lth_jax.lottery.spec import Experiment, Seeds, check_ladder, level_sizes
@@ -98,11 +99,23 @@ def run(
         ) as held:
             shelf = stores.Store(store, team)
             if not held.is_complete(shelf):
+                programs = Programs(task.trainer)
                 plans = recorded_plans(
-                    experiment, held, candidates, Path(store) / "plans", narrow=plan == AUTO
+                    experiment,
+                    held,
+                    candidates,
+                    Path(store) / "plans",
+                    narrow=plan == AUTO,
+                    programs=programs,
                 )
                 train_run(
-                    experiment, held, shelf, plans, progress=progress, save_seconds=save_seconds
+                    experiment,
+                    held,
+                    shelf,
+                    plans,
+                    programs=programs,
+                    progress=progress,
+                    save_seconds=save_seconds,
                 )
             return Result.of(shelf, held.path, experiment, temporary)
     except stores.Interrupted as stopped:

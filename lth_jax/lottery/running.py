@@ -31,6 +31,7 @@ def recorded_plans(
     plan_cache: Path | None = None,
     *,
     narrow: bool = True,
+    programs: Programs | None = None,
 ) -> Plans:
     """The plan of a run, chosen and recorded at its first start, and its later changes.
 
@@ -40,6 +41,7 @@ def recorded_plans(
       candidates: plans to measure; a single one is not measured.
       plan_cache: a folder in which choices of plans are kept for later runs.
       narrow: whether smaller levels have narrower chunks.
+      programs: those that will train.
 
     Raises:
       ValueError: no plan fits the devices or the memory.
@@ -48,7 +50,7 @@ def recorded_plans(
         plan, evidence = candidates[0], list[dict[str, Any]]()
         sizes = level_sizes(experiment.seeds, experiment.ladder)
         if len(candidates) > 1:
-            plan, evidence = measure_plans(experiment, sizes, candidates, plan_cache)
+            plan, evidence = measure_plans(experiment, sizes, candidates, plan_cache, programs)
         record = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
         run.record_plan(with_widths(record, sizes if narrow else []))
     plans = read_plans(run.plan, run.replans)
@@ -75,6 +77,7 @@ def train_run(
     store: stores.Store,
     plans: Plans,
     *,
+    programs: Programs | None = None,
     progress: bool = True,
     save_seconds: float = SAVE_SECONDS,
     note: Callable[[], str] | None = None,
@@ -86,6 +89,7 @@ def train_run(
       run: from `store.open_run`.
       store: where nodes are and go.
       plans: from `recorded_plans`.
+      programs: those of the trainer, where they are shared.
       progress: whether to show a progress bar.
       save_seconds: how much training a kill may repeat.
       note: a sentence for the end, after the number of members and the time.
@@ -104,7 +108,12 @@ def train_run(
         with _stop_on_signals() as stop:
             hooks = _hooks(run, display, stop, store.team)
             run_ladder(
-                [experiment], store=store, plans=plans, hooks=hooks, save_seconds=save_seconds
+                [experiment],
+                store=store,
+                plans=plans,
+                hooks=hooks,
+                programs=programs,
+                save_seconds=save_seconds,
             )
         more = f"; {note()}" if note else ""
         display.say(f"{sum(sizes)} members in {display.spent()}{more}")
@@ -159,10 +168,12 @@ def measure_plans(
     sizes: Sequence[int],
     candidates: Sequence[Plan],
     plan_cache: Path | None = None,
+    programs: Programs | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """The cheapest plan for levels of these sizes, measured on an experiment's dense networks."""
     task = experiment.task
-    members = InitialStates([experiment], Programs(task.trainer)).dense()
+    programs = programs or Programs(task.trainer)
+    members = InitialStates([experiment], programs).dense()
     return choose_plan(
         task.trainer,
         members,
@@ -173,6 +184,7 @@ def measure_plans(
         steps=experiment.ladder.stop,
         plan_cache=plan_cache,
         program=experiment.identity.training,
+        segments=lambda plan: programs.segment(plan, None),  # as a ladder calls the cache
         team=stores.everyone(),
     )
 

@@ -6,6 +6,7 @@ a CPU, and a vmapped one 5 times slower than members one after the other; on a G
 network leaves the chip idle.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from lth_jax.population.placement import (
 )
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import compile_serving
-from lth_jax.population.train_chunks import compile_segment
+from lth_jax.population.train_chunks import Segment, compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
 
@@ -140,6 +141,7 @@ def choose_plan(
     steps: int | None = None,
     plan_cache: Path | None = None,
     program: str | None = None,
+    segments: Callable[[Plan], Segment] | None = None,
     team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures the candidate plans on the actual network, data and device; picks the cheapest.
@@ -167,6 +169,8 @@ def choose_plan(
         number of devices, the versions of JAX, the sizes, the steps and the candidates.
       program: the fingerprint of how the trainer's members train, where it is known; else the
         program is lowered for it.
+      segments: `plan -> segment`, of the programs that will train, so that each is compiled once;
+        `compile_segment` of the trainer by default.
       team: the processes that measure together; the clock, memory and folder of process 0 decide.
 
     Returns:
@@ -184,7 +188,8 @@ def choose_plan(
     path = plan_cache and plan_cache / f"plan-{str(key)[:32]}.json"
     if found := team.on_leader(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
-    plan, evidence = _measure(setting, plans, sizes, repeats, budget, steps, team)
+    segments = segments or functools.partial(compile_segment, trainer)
+    plan, evidence = _measure(setting, segments, plans, sizes, repeats, budget, steps, team)
     if path and team.first and not any(row["crowded"] for row in evidence):
         records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
@@ -258,6 +263,7 @@ def _fits(plan: Plan, needed: int | None, free: int | None) -> bool:
 
 def _measure(
     setting: Setting,
+    segments: Callable[[Plan], Segment],
     plans: Sequence[Plan],
     sizes: Sequence[int],
     repeats: int,
@@ -280,7 +286,7 @@ def _measure(
     for plan in plans:
         if len(probes) > 1 and (clock() - began)[WALL] > budget:
             break
-        probe = _Probe(setting, plan, clock)
+        probe = _Probe(setting, plan, segments(plan), clock)
         # The host's step holds what the scan holds, and is several programs: see the scan's figure.
         alike = needed.get(plan._replace(driver="scan"))
         needed[plan] = probe.bytes() if plan.driver == "scan" else alike
@@ -289,8 +295,8 @@ def _measure(
             steps = steps if probes else probe.enough()
             probes[plan], fastest[plan] = probe, probe.segment(steps)
             if whole:
-                segments = whole / setting.trainer.eval_every
-                budget = min(budget, SHARE * segments * min(map(cost, probes)))
+                intervals = whole / setting.trainer.eval_every
+                budget = min(budget, SHARE * intervals * min(map(cost, probes)))
     if not probes:
         least = min(n for n in needed.values() if n is not None)
         raise ValueError(
@@ -332,10 +338,10 @@ def _given(setting: Setting, chunk: Member) -> Batch | Block:
 class _Probe:
     """A plan's segment, and what it takes: bytes on a device, seconds by a few real steps."""
 
-    def __init__(self, setting: Setting, plan: Plan, clock: Callable[[], Times]):
+    def __init__(self, setting: Setting, plan: Plan, segment: Segment, clock: Callable[[], Times]):
         self._setting, self._plan, self._clock = setting, plan, clock
         self._train: Batch | Block | None = None
-        self._segment: Any = compile_segment(setting.trainer, plan)
+        self._segment: Any = segment
 
     def _start(self) -> tuple[Any, ...]:
         trainer, members, _, validation = self._setting

@@ -16,7 +16,7 @@ import pytest
 
 import lth_jax as lth
 from lth_jax import coding, lottery, store
-from lth_jax.lottery import running
+from lth_jax.lottery import programs, running
 from lth_jax.population import Plan
 
 RNG = np.random.default_rng(0)
@@ -277,3 +277,18 @@ def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
     del folder
     gc.collect()
     jax.tree.map(np.testing.assert_array_equal, ticket.initial, result.ticket(1).initial)
+
+
+def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
+    """What the planner measured is what trains."""
+    compiled = []
+    compile_segment = programs.compile_segment
+    monkeypatch.setattr(
+        programs, "compile_segment", lambda *args: compiled.append(args) or compile_segment(*args)
+    )
+    run(tmp_path, plan="auto", controls=())
+    [folder] = tmp_path.glob("run-*")
+    chosen = store.read_env(folder)["plan"]
+    assert chosen["widths"] == [[0, chosen["chunk"]]] and len(chosen["evidence"]) > 1
+    plans = [plan for _, plan in compiled]
+    assert len(set(plans)) == len(plans) == len(chosen["evidence"])

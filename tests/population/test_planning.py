@@ -123,11 +123,13 @@ def test_a_segment_is_foretold_from_a_few_of_its_steps():
             return [10 * (validation + step * n) * ONCE for n in steps]
 
     trainer = TRAINER._replace(eval_every=most)
-    probe = Known(planning.Setting(trainer, members_of(1), TRAIN, VALIDATION), Plan(1), None)
+    setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)
+    probe = Known(setting, Plan(1), None, None)
     steps = probe.enough()
     assert planning.PROBE / step < steps < 5 * planning.PROBE / step  # and not the validation's
     assert probe.segment(steps) == pytest.approx(validation + step * most)  # wall and CPU
-    one = Known(probe._setting._replace(trainer=TRAINER._replace(eval_every=1)), Plan(1), None)
+    once = setting._replace(trainer=TRAINER._replace(eval_every=1))
+    one = Known(once, Plan(1), None, None)
     assert one.enough() == 1 and one.segment(1) == pytest.approx(validation + step)
 
 
