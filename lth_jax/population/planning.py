@@ -124,7 +124,9 @@ def cheapest(evidence: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Pla
     >>> cheapest([narrow, wide], [64]).chunk, cheapest([narrow, wide], [72]).chunk
     (64, 8)
     """
-    seconds = {read_plan(row): row["ms_per_member_step"] * row["chunk"] for row in evidence}
+    crowded = any(row.get("crowded") for row in evidence)
+    time = "cpu_ms_per_member_step" if crowded else "ms_per_member_step"
+    seconds = {read_plan(row): row[time] * row["chunk"] for row in evidence}
     return min(seconds, key=lambda plan: population_cost(plan, seconds[plan], sizes))
 
 
