@@ -1,42 +1,11 @@
 """The laboratory for the Lottery Ticket Hypothesis in JAX and Flax.
 
-The pruning transforms work on any pytree and are imported at once. All else (`lth.structure`,
-`lth.landscape`, `lth.coding`, `lth.lottery`, …) is imported when it is first used.
+Every public name is imported when it is first used, so that `import lth_jax` and the command `lth`
+start at once.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-from lth_jax import layouts
-from lth_jax.pruning import criteria, granularity, methods, schedules, supermask, transforms
-from lth_jax.pruning.criteria import magnitude, random
-from lth_jax.pruning.iterative import iterate
-from lth_jax.pruning.masks import (
-    apply_mask,
-    collapsed,
-    count_kept,
-    density,
-    density_per_leaf,
-    ones_like,
-    prunable_leaves,
-    shuffle,
-    shuffle_globally,
-)
-from lth_jax.pruning.prune import prune
-from lth_jax.pruning.scopes import erk, globally, layerwise, per_leaf
-from lth_jax.pruning.summary import summary
-from lth_jax.pruning.transforms import (
-    Events,
-    effective_params,
-    gradual,
-    mask_slots,
-    mask_updates,
-    masked,
-    rigl,
-    sparse_evolution,
-    static_sparse,
-    straight_through,
-)
 
 if TYPE_CHECKING:
     from lth_jax import (
@@ -45,6 +14,7 @@ if TYPE_CHECKING:
         data,
         distributed,
         landscape,
+        layouts,
         lottery,
         measures,
         models,
@@ -54,13 +24,62 @@ if TYPE_CHECKING:
     )
     from lth_jax.coding import load as load_ticket
     from lth_jax.coding import save as save_ticket
+    from lth_jax.pruning import criteria, granularity, methods, schedules, supermask, transforms
+    from lth_jax.pruning.criteria import magnitude, random
+    from lth_jax.pruning.iterative import iterate
+    from lth_jax.pruning.masks import (
+        apply_mask,
+        collapsed,
+        count_kept,
+        density,
+        density_per_leaf,
+        ones_like,
+        prunable_leaves,
+        shuffle,
+        shuffle_globally,
+    )
+    from lth_jax.pruning.prune import prune
+    from lth_jax.pruning.scopes import erk, globally, layerwise, per_leaf
+    from lth_jax.pruning.summary import summary
+    from lth_jax.pruning.transforms import (
+        Events,
+        effective_params,
+        gradual,
+        mask_slots,
+        mask_updates,
+        masked,
+        rigl,
+        sparse_evolution,
+        static_sparse,
+        straight_through,
+    )
 
     __version__: str
 
 _PACKAGES = (
-    "analysis coding data distributed landscape lottery measures models population report structure"
+    "analysis coding data distributed landscape layouts lottery measures models population report "
+    "structure"
 )
-_LATER = {name: (f"lth_jax.{name}", None) for name in _PACKAGES.split()} | {
+_PRUNING = {
+    "criteria": "magnitude random",
+    "iterative": "iterate",
+    "masks": "apply_mask collapsed count_kept density density_per_leaf ones_like prunable_leaves "
+    "shuffle shuffle_globally",
+    "prune": "prune",
+    "scopes": "erk globally layerwise per_leaf",
+    "summary": "summary",
+    "transforms": "Events effective_params gradual mask_slots mask_updates masked rigl "
+    "sparse_evolution static_sparse straight_through",
+}
+_MODULES = "criteria granularity methods schedules supermask transforms"
+_LATER: dict[str, tuple[str, str | None]] = {
+    **{name: (f"lth_jax.{name}", None) for name in _PACKAGES.split()},
+    **{name: (f"lth_jax.pruning.{name}", None) for name in _MODULES.split()},
+    **{
+        name: (f"lth_jax.pruning.{module}", name)
+        for module, names in _PRUNING.items()
+        for name in names.split()
+    },
     "save_ticket": ("lth_jax.coding", "save"),
     "load_ticket": ("lth_jax.coding", "load"),
 }
@@ -76,7 +95,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'lth_jax' has no attribute '{name}'")
     module, attribute = _LATER[name]
     found = importlib.import_module(module)
-    return found if attribute is None else getattr(found, attribute)
+    globals()[name] = found if attribute is None else getattr(found, attribute)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -30,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after `lth`; those of the process by default.
     """
     arguments = _parser().parse_args(argv)
-    from lth_jax.extras import MissingExtraError
-    from lth_jax.store import Interrupted, StoreError, interruptible
+    try:
+        from lth_jax.extras import MissingExtraError
+        from lth_jax.store import Interrupted, StoreError, interruptible
+    except KeyboardInterrupt:
+        print("lth: stopped by SIGINT.", file=sys.stderr)
+        return 130
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without '±' gets a question mark

@@ -289,3 +289,26 @@ def test_a_signal_ends_any_command_with_one_sentence(lth, monkeypatch, command, 
     code, out, err = lth(command, *["x"] * COMMANDS[command])
     assert (code, out, err) == (128 + signum, "", f"lth: stopped by {signum.name}.\n")
     assert signal.getsignal(signum) is before
+
+
+def test_a_signal_during_the_imports_ends_with_one_sentence():
+    code = """
+import signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lth_jax.store":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from lth_jax.cli import main
+sys.exit(main(["ls"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "lth: stopped by SIGINT.\n")
+
+
+def test_the_command_starts_without_jax():
+    code = "import sys, lth_jax.cli; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
