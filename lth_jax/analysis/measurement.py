@@ -191,5 +191,6 @@ def check_unchanged(run: Result) -> None:
 
 
 def _conditions(environment: dict[str, Any]) -> str:
-    device = {name: environment["device"][name] for name in ("platform", "kind")}
-    return stores.content_key([environment["versions"], device, environment["numerics"]])
+    device = environment.get("device", {})
+    kind = {name: device.get(name) for name in ("platform", "kind")}
+    return stores.content_key([environment.get("versions"), kind, environment.get("numerics")])

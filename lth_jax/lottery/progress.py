@@ -43,8 +43,7 @@ class Display:
         self._task = self._bar.add_task(title, total=self._total, facts="compiling")
 
     def __enter__(self) -> Self:
-        if not self._bar.disable:
-            self.say(self._title)
+        self.say(self._title)
         self._bar.start()
         return self
 
