@@ -322,8 +322,9 @@ class Example(NamedTuple):
     hyper: dict
 
 
-def shown(step):
-    return lambda key: step(key, IMAGES, jnp.arange(2), Example(NUMBERS | {"replicate": 0}))
+def shown(step, batch=IMAGES, constants=lambda key: ()):
+    member = Example(NUMBERS | {"replicate": 0})
+    return lambda key: step(key, batch, jnp.arange(2), member, constants(key))
 
 
 def along(iterate):
@@ -391,7 +392,9 @@ KEYED = {
     ),
     "pruning.transforms.dynamic.sparse_evolution": evolved,
     "structure.regroup.shuffle_blocks": lambda key: shuffle_blocks(key, HALF, PRUNABLE),
-    "population.augment.noisy_labels": lambda key: augment.noisy_labels(3, key) and 0,
+    "population.augment.noisy_labels": shown(
+        augment.noisy_labels(3), IMAGES._replace(y=jnp.arange(2)), lambda key: {"noise": key}
+    ),
     "population.augment.smooth": shown(augment.smooth),
     "population.augment.mixup": shown(augment.mixup),
     "population.augment.cutmix": shown(augment.cutmix),
