@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.util
 import itertools
+import logging
 import os
 import sys
 import warnings
@@ -282,6 +283,17 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
+def _silence_late_reports() -> None:
+    """Ignores what Orbax 0.12 and TensorStore report of a save that a signal has cut off.
+
+    A coroutine may not have begun, and an event loop may learn of a write that failed, since the
+    unfinished folder is gone, while the interpreter exits.
+    """
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    logging.disable()
+    sys.unraisablehook = lambda unraisable: None
+
+
 @contextlib.contextmanager
 def ending_by_signal() -> Iterator[None]:
     """Within the block a signal, or the loss of another process, ends the program in one sentence.
@@ -296,8 +308,7 @@ def ending_by_signal() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(2)
     except Interrupted as stop:
-        # A coroutine of Orbax's (0.12) that the signal met before its first step.
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        _silence_late_reports()
         print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
         if jax.distributed.is_initialized() and not stop.agreed:
             os._exit(stop.code)
