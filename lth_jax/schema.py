@@ -1,8 +1,8 @@
 """What a node of a ladder holds: some members of one level, trained; its one reader and writer.
 
 A node is a population: every array has the member axis first, those of `curves` second. Each member
-has a key of its own, so a member that several runs have in common is trained once, whoever trains
-beside it. A run's manifest lists nodes, and which of their members are the run's (`LevelEntry`).
+has a key of its own, so a member that several runs have in common is trained once, in whichever
+population. A run's manifest lists nodes, and which of their members are the run's (`LevelEntry`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class LeafRecord(NamedTuple):
 
 
 class NodeFacts(NamedTuple):
-    """What is known of a node without its arrays.
+    """The facts of a node: all of it but the arrays.
 
     Attributes:
       level: its round of train-prune-rewind; 0 is dense.

@@ -172,7 +172,7 @@ def run() -> None:
 
     origin = draw(keys)
     mask = jax.tree.map(jnp.ones_like, origin)
-    # On the host: XLA:CPU (jaxlib 0.10.2) may wait for ever in collectives between virtual devices.
+    # On the host: XLA:CPU (jaxlib 0.10.2) may deadlock in collectives between virtual devices.
     params, found, _ = jax.device_get(train(*map(padded, (origin, mask, keys))))
     params = jax.tree.map(lambda leaf: leaf[:REPLICATES], params)
     table = {"dense": [float(100 * found[:REPLICATES].mean())]}

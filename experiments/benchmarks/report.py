@@ -113,7 +113,7 @@ def main(
       name: of its module.
       doc: the module's documentation, whose first line `--help` shows.
       measure: `options -> rows`.
-      add_options: adds options to the parser, besides `--quick` and `--commit-results`.
+      add_options: adds options to the parser, in addition to `--quick` and `--commit-results`.
       argv: the command line, `sys.argv` by default.
     """
     parser = argparse.ArgumentParser(

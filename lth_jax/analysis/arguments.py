@@ -57,13 +57,13 @@ def _plain(value: Any) -> Any:
     return tuple(np.asarray(value).tolist()) if isinstance(value, np.ndarray | range) else value
 
 
-def check_known(name: str, asked: Iterable[Any], known: Collection[Any]) -> None:
+def check_known(name: str, given: Iterable[Any], known: Collection[Any]) -> None:
     """Raises `AnalysisError` unless the run has all of these.
 
     >>> check_known("levels", [7], [0, 1])
     Traceback (most recent call last):
     lth_jax.analysis.arguments.AnalysisError: `levels` is 7; the run has 0, 1.
     """
-    for one in asked:
+    for one in given:
         if one not in known:
             raise AnalysisError(f"`{name}` is {one}; the run has {', '.join(map(str, known))}.")

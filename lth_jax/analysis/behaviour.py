@@ -18,7 +18,7 @@ from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Result, Task
 from lth_jax.measures import activity, attention, calibration, fairness, recovery, spectra
-from lth_jax.report import behaviour as room
+from lth_jax.report import behaviour as reports
 from lth_jax.types import Batch, Mask
 
 RELU_AFTER_EACH = (models.MLP, models.ConvNet, models.VGG)
@@ -67,7 +67,7 @@ def behaviour(
         planted=None if planted is None else stores.fingerprint(planted),
         networks=context.networks,
     )
-    return Measurement(room, run)
+    return Measurement(reports, run)
 
 
 def _measured(context: RunContext, instrument: "Instrument") -> Found:

@@ -24,7 +24,7 @@ from lth_jax.lottery.curvature import (
 from lth_jax.lottery.initial_states import replicate_keys
 from lth_jax.population import Member, evaluate
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.report import learning_rates as room
+from lth_jax.report import learning_rates as reports
 from lth_jax.types import DENSE, TICKET
 
 ARMS = (DENSE, TICKET, "random")
@@ -95,7 +95,7 @@ def learning_rates(
             points = [Point(*starts[one.replicate], one.mask) for one in mine]
             measure = partial(_measured, context, mine, points, **settings)
             context.keep(labels, measure, networks=[one.key for one in mine], **settings)
-    return Measurement(room, run)
+    return Measurement(reports, run)
 
 
 def _measured(

@@ -28,19 +28,19 @@ class Measurement:
     """What the store holds of one kind of analysis of a run.
 
     Args:
-      room: the module of `lth_jax.report` that reads, tabulates and draws this kind.
+      reports: the module of `lth_jax.report` that reads, tabulates and draws this kind.
       run: the run.
 
     Attributes:
-      records: what `room.read` returns, with the arrays of each network; None if there is nothing.
+      records: what `reports.read` returns, with the arrays of each network; None before the first.
     """
 
-    def __init__(self, room: Any, run: Result):
-        self._room, self.records = room, room.read(run.store, run.path)
+    def __init__(self, reports: Any, run: Result):
+        self._reports, self.records = reports, reports.read(run.store, run.path)
 
     def table(self) -> Table:
         """One row for each arm, level and metric: means over replicates with 95 % intervals."""
-        return Table(flat_rows(self._room.rows(self.records) if self.records else []))
+        return Table(flat_rows(self._reports.rows(self.records) if self.records else []))
 
     def figures(self) -> dict[str, Any]:
         """The Matplotlib figures by name, as on the run's page.
@@ -48,7 +48,7 @@ class Measurement:
         Raises:
           lth_jax.extras.MissingExtraError: Matplotlib is not installed.
         """
-        return self._room.draw(self.records) if self.records else {}
+        return self._reports.draw(self.records) if self.records else {}
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -70,7 +70,7 @@ class RunContext:
 
     Args:
       run: the run.
-      *packages: the code of `lth_jax` that decides the measurement, besides `PACKAGES`.
+      *packages: modules of `lth_jax` whose code decides the measurement, in addition to `PACKAGES`.
       accuracy: whether the run must have an accuracy, which a regression has not.
       on_device: whether the training data must be in memory.
       listed_with: the runs that list the measurements; this one by default.

@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 POINTS = ("dense", "start", "dense_on_mask", "masked", "retrained")
 MODES = ("train", "evaluate")
-EDGE = 1.0  # the surface goes so many filter norms from its centre
+EDGE = 1.0  # filter norms from the centre of the surface to its edge
 
 
 class Settings(NamedTuple):
@@ -106,8 +106,8 @@ def spectrum(
     known = {"levels": context.levels, "arms": context.arms, "points": POINTS}
     levels = levels or (0, *spread(context.levels[1:], 3))
     arms, points = arms or context.arms, points or POINTS
-    for name, asked in {"levels": levels, "arms": arms, "points": points}.items():
-        check_known(name, asked, known[name])
+    for name, given in {"levels": levels, "arms": arms, "points": points}.items():
+        check_known(name, given, known[name])
     settings = Settings(examples, mode, k, steps, probes, surface)
     instrument = Instrument(context, settings)
     for one, found in _networks(context, levels, arms):

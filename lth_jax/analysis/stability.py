@@ -16,7 +16,7 @@ from lth_jax.keys import derive
 from lth_jax.legal import whole
 from lth_jax.lottery import Result
 from lth_jax.lottery.stability import between_children
-from lth_jax.report import stability as room
+from lth_jax.report import stability as reports
 from lth_jax.types import DENSE, TICKET, Batch
 
 PACKAGES = ("analysis.stability", "landscape", "lottery")
@@ -68,7 +68,7 @@ def stability(
             measure = partial(_measured, context, networks, **settings)
             if networks:
                 context.keep(labels, measure, networks=[o.key for o in networks], **settings)
-    return Measurement(room, runs[-1])
+    return Measurement(reports, runs[-1])
 
 
 def _measured(

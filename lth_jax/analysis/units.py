@@ -13,7 +13,7 @@ from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Result
 from lth_jax.lottery.structure import structure_of
 from lth_jax.pruning import masks
-from lth_jax.report import units as room
+from lth_jax.report import units as reports
 
 
 @checked()
@@ -31,7 +31,7 @@ def units(run: Result) -> Measurement:
     """
     context = RunContext(run, "analysis.units", "lottery.structure", "pruning", "structure")
     context.keep({"kind": "units"}, partial(_described, context), networks=context.networks)
-    return Measurement(room, run)
+    return Measurement(reports, run)
 
 
 def _described(context: RunContext) -> Found:

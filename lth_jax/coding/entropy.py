@@ -127,7 +127,7 @@ def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
 
 
 def empirical_bits(values: np.ndarray) -> float:
-    """n·H of the values' own frequencies: the rate of a code to which they are given, in bits.
+    """n·H of the values' own frequencies: the length in bits of a code that need not store them.
 
     Args:
       values: an array of anything that can be compared; quantised values are meant.

@@ -285,8 +285,12 @@ def order_saving(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[
       rng: source of the permutations.
 
     Returns:
-      By leaf, and `"all layers"` together.
+      By leaf, and `"all layers"` together; 0 for a mask that takes no bytes, as one that is all
+      True.
+
+    >>> order_saving({"a": np.ones((3, 3), bool)}, np.random.default_rng(0))
+    {'a': 0.0, 'all layers': 0.0}
     """
     twin = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
     own, other = mask_bytes(mask), mask_bytes(twin)
-    return {name: 100 * (1 - own[name] / other[name]) for name in own}
+    return {name: 100 * (1 - own[name] / other[name]) if other[name] else 0.0 for name in own}

@@ -1,4 +1,4 @@
-"""Checks of arguments that several files of this room share."""
+"""Checks of arguments that several files of this package share."""
 
 import numbers
 import operator

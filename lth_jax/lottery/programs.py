@@ -1,16 +1,15 @@
 """The programs of a population: each compiled once."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from lth_jax.lottery.node_training import compile_measure
+from lth_jax.lottery.node_training import Measured, compile_measure
 from lth_jax.population.placement import Plan, fitted
 from lth_jax.population.segment import Trainer
 from lth_jax.population.streaming import compile_serving
-from lth_jax.population.train_chunks import compile_segment
+from lth_jax.population.train_chunks import Segment, compile_segment
 from lth_jax.pruning.methods import Method
 
 
@@ -22,8 +21,6 @@ class Programs:
 
     Attributes:
       trainer: the same.
-      segment: `(plan, method) -> segment`, of any chunk (see `compile_segment`).
-      measure: `(plan, method) -> results` of a trained chunk (see `compile_measure`).
       serve: the training data of each segment (see `compile_serving`).
 
     A plan that was made for other devices than are there runs on these (see `fitted`).
@@ -31,14 +28,24 @@ class Programs:
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.segment = functools.cache(
-            lambda plan, method=None: compile_segment(self.trainer_of(method), _here(plan))
-        )
-        self.measure = functools.cache(
-            lambda plan, method=None: compile_measure(self.trainer_of(method), _here(plan))
-        )
+        self._segments: dict[tuple[Plan, Method | None], Segment] = {}
+        self._measures: dict[tuple[Plan, Method | None], Callable[..., Measured]] = {}
         self.serve = compile_serving(trainer)
         self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def segment(self, plan: Plan, method: Method | None = None) -> Segment:
+        """The segment of any chunk (see `compile_segment`)."""
+        if (plan, method) not in self._segments:
+            made = compile_segment(self.trainer_of(method), _here(plan))
+            self._segments[plan, method] = made
+        return self._segments[plan, method]
+
+    def measure(self, plan: Plan, method: Method | None = None) -> Callable[..., Measured]:
+        """The results of a trained chunk (see `compile_measure`)."""
+        if (plan, method) not in self._measures:
+            made = compile_measure(self.trainer_of(method), _here(plan))
+            self._measures[plan, method] = made
+        return self._measures[plan, method]
 
     def trainer_of(self, method: Method | None) -> Trainer:
         """The trainer of the levels with this method."""

@@ -22,7 +22,7 @@ from lth_jax.lottery.spec import Label
 from lth_jax.lottery.stability import member_at
 from lth_jax.lottery.starts import Start, by_name, start_fingerprint
 from lth_jax.population.placement import Plan
-from lth_jax.population.planning import AUTO, choose_plan, plans_for
+from lth_jax.population.planning import AUTO, plan_for_level
 from lth_jax.population.segment import Member
 from lth_jax.population.task import Task
 from lth_jax.population.train_chunks import chunks
@@ -95,19 +95,32 @@ def retrain(
     named = [by_name(start) for start in starts]
     _check(task, named)
     folder = store.root if isinstance(store, Store) else store
-    chosen = _plan_for(plan, task, named, Path(folder) / "plans" if folder else None)
     hyper = sorted({*task.hyper, *(name for start in starts for name in start.hyper)})
+    program = training_program(task.trainer, task.data, hyper, keys.from_seed(0))
+    programs = Programs(task.trainer)
+    chosen = plan_for_level(
+        plan,
+        len(named),
+        task.trainer,
+        functools.partial(_members, task, named),
+        task.data.train,
+        task.data.validation,
+        steps=task.steps,
+        plan_cache=Path(folder) / "plans" if folder else None,
+        program=program,
+        segments=programs.segment,
+    )
     common = {
         "kind": "retrained",
         "numbers": dict(task.hyper),
-        "program": training_program(task.trainer, task.data, hyper, keys.from_seed(0)),
+        "program": program,
         "constants": fingerprint(task.trainer.constants),
         "data": data_fingerprint(*task.data) if data is None else data,
         "steps": task.steps,
         "plan": chosen._asdict(),
         "environment": circumstances(),
     }
-    programs, found = Programs(task.trainer), []
+    found = []
     with contextlib.ExitStack() as stack:
         if store is None:
             store = stack.enter_context(tempfile.TemporaryDirectory(prefix="lth-"))
@@ -142,25 +155,6 @@ def _check(task: Task, starts: Sequence[Start]) -> None:
                 raise TypeError(
                     f"`starts[{i}].mask` at '{name}' has dtype {leaf.dtype}; it must be boolean."
                 )
-
-
-def _plan_for(
-    plan: Plan | str, task: Task, starts: Sequence[Start], plan_cache: Path | None
-) -> Plan:
-    candidates = plans_for(plan, [len(starts)])
-    if len(candidates) == 1:
-        return candidates[0]
-    chosen, _ = choose_plan(
-        task.trainer,
-        _members(task, starts),
-        task.data.train,
-        task.data.validation,
-        [len(starts)],
-        candidates=candidates,
-        steps=task.steps,
-        plan_cache=plan_cache,
-    )
-    return chosen
 
 
 def _members(task: Task, starts: Sequence[Start]) -> Member:

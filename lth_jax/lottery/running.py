@@ -184,7 +184,7 @@ def measure_plans(
         steps=experiment.ladder.stop,
         plan_cache=plan_cache,
         program=experiment.identity.training,
-        segments=lambda plan: programs.segment(plan, None),  # as a ladder calls the cache
+        segments=programs.segment,
         team=stores.everyone(),
     )
 

@@ -201,8 +201,8 @@ class Scores(NamedTuple):
     """The scores of an ensemble on test examples.
 
     Attributes:
-      nll: negative log-likelihood at the temperature that suits held-out examples, in nats.
-      raw: the same as it stands.
+      nll: negative log-likelihood in nats, at the temperature fitted to held-out examples.
+      raw: the same at temperature 1.
       error: in percent.
       diversity: what its members' differences take off their Brier scores.
     """

@@ -12,7 +12,7 @@ from lth_jax import keys as key_streams
 from lth_jax import trees
 from lth_jax.data.checks import check_integer
 from lth_jax.population.placement import Plan
-from lth_jax.population.planning import AUTO, choose_plan, plans_for
+from lth_jax.population.planning import AUTO, plan_for_level
 from lth_jax.population.segment import Member, evaluate, evaluated_member, init_member
 from lth_jax.population.task import Task
 from lth_jax.population.train_chunks import OnSegment, train_population
@@ -149,18 +149,8 @@ def train(
     check_integer("steps", stop, 1)
     check_integer("start", start, 0, stop - 1)
     train_data, validation = task.data.train, task.data.validation
-    candidates = plans_for(plan, [n])
-    chosen = candidates[0]
-    if len(candidates) > 1:
-        chosen, _ = choose_plan(
-            task.trainer,
-            members,
-            train_data,
-            validation,
-            [n],
-            candidates=candidates,
-            steps=stop - start,
-        )
+    given = n, task.trainer, lambda: members, train_data, validation
+    chosen = plan_for_level(plan, *given, steps=stop - start)
     trained, _, history = train_population(
         task.trainer,
         members,

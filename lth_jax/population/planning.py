@@ -28,7 +28,7 @@ from lth_jax.population.placement import (
     read_plan,
 )
 from lth_jax.population.segment import Block, Member, Trainer, init_record
-from lth_jax.population.streaming import compile_serving
+from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.train_chunks import Segment, compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
@@ -60,6 +60,36 @@ def plans_for(plan: Plan | str, sizes: Sequence[int]) -> list[Plan]:
     processes = jax.process_count()
     devices = min(jax.local_device_count(), max(sizes)) * processes
     return candidate_plans([max(sizes)], devices, processes=processes)
+
+
+def plan_for_level(
+    plan: Plan | str,
+    size: int,
+    trainer: Trainer,
+    members: Callable[[], Member],
+    train: Batch,
+    validation: Batch,
+    **options: Any,
+) -> Plan:
+    """The given plan, or for `"auto"` the cheapest for one level of so many members.
+
+    Args:
+      plan: a `Plan`, or `"auto"`.
+      size: how many members will train.
+      trainer: the static part.
+      members: makes them; called only where plans are measured.
+      train: training data.
+      validation: validation data.
+      **options: of `choose_plan`.
+
+    Raises:
+      ValueError: `plan` is neither, or no plan fits the free memory.
+    """
+    plans = plans_for(plan, [size])
+    if len(plans) == 1:
+        return plans[0]
+    given = trainer, members(), train, validation, [size]
+    return choose_plan(*given, candidates=plans, **options)[0]
 
 
 class Setting(NamedTuple):
@@ -186,7 +216,8 @@ def choose_plan(
     """
     setting = Setting(trainer, members, train, validation)
     plans = list(candidates or candidate_plans([max(sizes)]))
-    key = plan_cache and _fingerprint(program or _program(setting), plans, sizes, steps)
+    streamed = isinstance(train, OnHost)
+    key = plan_cache and _fingerprint([program or _program(setting), streamed], plans, sizes, steps)
     path = plan_cache and plan_cache / f"plan-{str(key)[:32]}.json"
     if found := team.on_leader(lambda: path and _recall(path)):
         return Plan(**found["plan"]), found["evidence"]
@@ -210,7 +241,7 @@ def _program(setting: Setting) -> str:
 
 
 def _fingerprint(
-    program: str, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
+    program: Any, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
 ) -> str:
     """The SHA-256 of all that a choice depends on."""
     device = jax.devices()[0]

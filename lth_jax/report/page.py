@@ -43,7 +43,7 @@ CAPTIONS: dict[str, str] = {
     "mask_overlap": "How far the tickets of two replicates agree: mean and range over pairs.",
     "curves": "Mean and 95 % band over replicates; the dense parent is dashed.",
     "test": "Mean and 95 % band over replicates; the dense parent is the dashed line.",
-} | {name: text for room in MEASURED.values() for name, text in room.CAPTIONS.items()}
+} | {name: text for kind in MEASURED.values() for name, text in kind.CAPTIONS.items()}
 
 
 def write_report(store: Store, run: Run | RunInfo) -> Path:
@@ -68,10 +68,10 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"
     drawn, data = figures.draw(record), _data(record)
-    for name, room in MEASURED.items():
-        if (found := room.read(store, run.path)) is not None:
-            drawn |= room.draw(found)
-            data[name] = tables.flat_rows(room.rows(found))
+    for name, kind in MEASURED.items():
+        if (found := kind.read(store, run.path)) is not None:
+            drawn |= kind.draw(found)
+            data[name] = tables.flat_rows(kind.rows(found))
     pictures = {
         f"figures/{name}.{kind}": picture
         for name, figure in drawn.items()
@@ -111,9 +111,9 @@ def page(run: RunRecord, files: dict[str, bytes]) -> str:
 
 
 def filled(name: str, **parts: str) -> str:
-    """One of the room's pages with these parts and the style that all share."""
-    room = resources.files("lth_jax.report")
-    template, style = (room.joinpath(f).read_text(encoding="utf-8") for f in (name, "style.css"))
+    """A page's template with these parts and the style that all share."""
+    folder = resources.files("lth_jax.report")
+    template, style = (folder.joinpath(f).read_text(encoding="utf-8") for f in (name, "style.css"))
     return Template(template).substitute(parts, style=style)
 
 

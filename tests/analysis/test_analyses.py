@@ -54,7 +54,7 @@ def run(spec, store=None):
 @pytest.fixture(scope="module")
 def result():
     """A run without a store of the caller's."""
-    return run(lottery.imp(levels=1))
+    return run(lottery.imp(levels=1, rate=0.9))  # so few weights that units die
 
 
 def trained(result, **changes):
@@ -71,8 +71,7 @@ def check(analyse, result):
     table = measured.table()
     assert COLUMNS.get(analyse.__name__, {"metric"}) <= set(table[0]), analyse.__name__
     assert {"mean", "low", "high", "replicates"} <= set(table[0])
-    assert measured.figures() or analyse is analysis.units  # all units are alive here
-    assert "<table>" in measured._repr_html_()
+    assert measured.figures() and "<table>" in measured._repr_html_()
     return table
 
 

@@ -41,6 +41,12 @@ def blank_pictures(monkeypatch):
     monkeypatch.setattr(figures, "image", lambda figure, kind: b"<svg/>")  # which takes the longest
 
 
+@pytest.fixture(autouse=True)
+def reports_of_this_process(monkeypatch):
+    """The command, which ends its process, runs within this one."""
+    monkeypatch.setattr(flags, "_silence_late_reports", lambda: None)
+
+
 def config(root, **changed):
     config = config_in(root)
     config.machine.update(save_seconds=0.0, **changed)
@@ -280,6 +286,7 @@ def test_a_damaged_report_is_drawn_again(killed, tmp_path):
     shutil.copytree(reference.parent, root)
     assert command(config(root)) == (0, "")  # the page names its folder
     whole = {path: path.read_bytes() for path in (folder / "report").rglob("*") if path.is_file()}
+    assert {path.suffix for path in whole} == {".html", ".svg", ".png", ".csv", ".parquet"}
     assert len(whole) > 25
     for harm in HARMS:
         for path, other in zip(whole, [*list(whole)[1:], next(iter(whole))], strict=True):
