@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from flax import linen as nn
+from matplotlib import ticker
 
 from experiments import grid, sweep
 from experiments.benchmarks.report import Row, main, row
@@ -33,7 +34,7 @@ from experiments.configs import mnist1d_ladder
 from lth_jax import lottery, population, store
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
-from lth_jax.report.figures import image
+from lth_jax.report.figures import images, style
 from lth_jax.store import files
 
 GOAL = 1.1  # the steepest slope
@@ -162,20 +163,27 @@ def slope(sizes: Sequence[int], values: Sequence[float]) -> float:
     return float(np.polyfit(x[last], y[last], 1)[0])
 
 
+@style()
 def drawn(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
-    """One picture: seconds and memory against each size."""
+    """One picture: seconds and memory against each size. Dashed: linear growth."""
     figure, panes = plt.subplots(
         2, len(found), figsize=(2.6 * len(found), 4.4), layout="constrained", squeeze=False
     )
     for (axis, points), column in zip(found.items(), panes.T, strict=True):
-        for axes, what, label in zip(
-            column, ("seconds", "mib"), ("seconds", "peak MiB"), strict=True
-        ):
-            axes.plot(list(points), [one[what] for one in points.values()], "o-")
-            axes.set(xscale="log", yscale="log", ylabel=label)
+        sizes = np.array(list(points))
+        for axes, what in zip(column, ("seconds", "mib"), strict=True):
+            values = np.array([one[what] for one in points.values()])
+            axes.plot(sizes, values[-1] * sizes / sizes[-1], "--", color="#666666", linewidth=0.9)
+            axes.plot(sizes, values, "o-")
+            # A decade at the least, so that noise does not look like growth.
+            axes.set(xscale="log", yscale="log", ylim=(values.min() / 3, values.max() * 3))
+            axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
         column[1].set_xlabel(axis)
-    for kind in ("png", "svg"):
-        files.write(folder / f"growth.{kind}", image(figure, kind))
+    panes[0, 0].set_ylabel("seconds")
+    panes[1, 0].set_ylabel("peak memory, MiB")
+    for kind, picture in images(figure).items():
+        files.write(folder / f"growth.{kind}", picture)
     plt.close(figure)
 
 
