@@ -20,7 +20,7 @@ from lth_jax.lottery import Hooks, make_experiment, run_ladder
 from lth_jax.lottery.programs import Programs
 from lth_jax.population import Plan
 from lth_jax.store import Store
-from tests.lottery.test_ladder import make_ladder, make_setup
+from tests.lottery.test_ladder import STOP, make_ladder, make_setup
 
 BULK = 256 * 2**20
 
@@ -42,7 +42,9 @@ def allow(further):
 
 def main(folder):
     setup = make_setup()
-    setup = setup.with_trainer(transform_batch=through_bulk)
+    # One segment for each chunk: XLA:CPU may free a program's memory shortly after its results are
+    # ready, and a segment that followed at once could meet the memory of the one before.
+    setup = setup.with_trainer(transform_batch=through_bulk, eval_every=STOP)
     cell = make_experiment(*setup, make_ladder(setup, densities=(0.5,), controls=()))
     programs = Programs(setup.task.trainer)
 
