@@ -11,7 +11,7 @@ from lth_jax.pruning import masks, scopes, transforms
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.transforms import Events
 from tests.pruning.optax_list import ALL, NEEDS, PER_EXAMPLE, builders
-from tests.thinning import thinned
+from tests.thinning import sampled, thinned
 
 # No two leaves share their last axes, so a slot is recognised by its shape alone.
 PARAMS = {
@@ -182,9 +182,10 @@ def test_masks_of_the_caller(name):
     assert largest_pruned(still, params) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(SPARSE))
-@pytest.mark.parametrize("name", WORKING)
+PAIRS = [(name, kind) for name in WORKING for kind in sorted(SPARSE)]
+
+
+@pytest.mark.parametrize(("name", "kind"), sampled(PAIRS, 3))
 def test_masks_in_the_state(name, kind):
     if name in PER_EXAMPLE and kind == "rigl":
         return  # refused; tested above
