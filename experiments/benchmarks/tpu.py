@@ -58,7 +58,11 @@ def shapes_of(one: Task, members: int) -> tuple[Any, ...]:
 
 def compiled(one: Task, members: int, chips: Sequence[Any]) -> jax.stages.Compiled:
     """A segment of so many members over these chips."""
-    with mock.patch.object(jax, "devices", lambda: list(chips)):
+    processes = len({chip.process_index for chip in chips})
+    with (
+        mock.patch.object(jax, "devices", lambda: list(chips)),
+        mock.patch.object(jax, "process_count", lambda: processes),
+    ):
         segment: Any = compile_segment(one.trainer, Plan(members, devices=len(chips)))
         return segment.lower(*shapes_of(one, members)).compile()
 
