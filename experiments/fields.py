@@ -110,6 +110,12 @@ _TABLE = (
         one_of(trainers.COMPUTE_DTYPES),
         "of the network's operations; parameters stay float32",
     ),
+    Field(
+        "train.matmul_precision",
+        one_of(trainers.MATMUL_PRECISIONS),
+        "of products of float32 matrices on accelerators: default is TF32 on GPUs and bfloat16 on "
+        "TPUs, highest keeps all bits",
+    ),
     Field("train.crop", AT_LEAST_0, "images: pixels of padding for random crops; 0: none"),
     Field("train.flip", FLAG, "images: every second one is mirrored left to right"),
     Field("train.label_noise", SHARE, "share of the labels that are drawn at random"),

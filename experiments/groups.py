@@ -53,7 +53,7 @@ NETWORK = (
 """The fields that decide whether a population fits the machine."""
 LADDER = (
     *(f"experiment.{name}" for name in ("model", "prune", "rewind", "controls", "control_levels")),
-    *(f"experiment.train.{name}" for name in ("steps", "compute_dtype")),
+    *(f"experiment.train.{name}" for name in ("steps", "compute_dtype", "matmul_precision")),
 )
 """The fields that a ladder is made of, beside its task."""
 

@@ -25,8 +25,13 @@ _LINEN = ("name", "parent")  # attributes that every Linen module has
 
 
 def model(experiment: ConfigDict) -> Model:
-    """The network as two functions, computing in the config's dtype."""
-    return models.compute_in(models.as_model(module(experiment)), experiment.train.compute_dtype)
+    """The network as two functions, computing in the config's dtype and precision."""
+    return _computing(models.as_model(module(experiment)), experiment)
+
+
+def _computing(network: Model, experiment: ConfigDict) -> Model:
+    full = experiment.train.matmul_precision == "highest"
+    return models.compute_in(network, experiment.train.compute_dtype, full_precision=full)
 
 
 def dropout(experiment: ConfigDict) -> float:
@@ -43,10 +48,10 @@ def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], M
     """The network by a member's numbers; None where they do not change it."""
     if not dropout(experiment):
         return None
-    whole, dtype = module(experiment), experiment.train.compute_dtype
+    whole = module(experiment)
 
     def make(hyper: Mapping[str, Any]) -> Model:
-        return models.compute_in(models.from_linen(whole.clone(dropout=hyper["dropout"])), dtype)
+        return _computing(models.from_linen(whole.clone(dropout=hyper["dropout"])), experiment)
 
     return make
 

@@ -22,6 +22,7 @@ from lth_jax.population.task import Task
 from lth_jax.types import Splits
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+MATMUL_PRECISIONS = ("default", "highest")
 SOFTENED: dict[str, augment.Step] = {
     "label_smoothing": augment.smooth,
     "mixup": augment.mixup,

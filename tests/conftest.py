@@ -12,10 +12,19 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests import lowering
+
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
+def pytest_addoption(parser):
+    text = "lower each program that a test runs for CUDA and TPU as well; no hardware is needed"
+    parser.addoption("--accelerators", action="store_true", help=text)
+
+
 def pytest_configure(config):
+    if config.getoption("accelerators"):
+        lowering.install([])
     os.environ["XLA_FLAGS"] = f"{FAST_COMPILE} {os.environ.get('XLA_FLAGS', '')}"
     folder = config.cache.mkdir("xla")
     for name, value in {

@@ -35,6 +35,7 @@ def ladder() -> ConfigDict:
                 "loss": "cross_entropy",
                 "metrics": (),
                 "compute_dtype": "float32",
+                "matmul_precision": "default",
                 "crop": 0,
                 "flip": False,
                 "label_noise": 0.0,

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from lth_jax.types import Key, Model, Params
 
 
-def compute_in(model: Model, dtype: DTypeLike) -> Model:
+def compute_in(model: Model, dtype: DTypeLike, *, full_precision: bool = False) -> Model:
     """The model computing in `dtype`, its parameters, state and outputs in the types they had.
 
     `f(θ, s, x) ↦ f(cast(θ), s, cast(x))`, with the outputs in float32: so losses, gradients,
@@ -17,9 +17,14 @@ def compute_in(model: Model, dtype: DTypeLike) -> Model:
     (Micikevicius et al., 2018, "Mixed precision training"; bfloat16 has float32's range, so no loss
     scaling is needed). It pays on accelerators; XLA's CPU backend is slower in bfloat16.
 
+    Accelerators multiply float32 matrices with fewer bits by default: NVIDIA GPUs in TF32, TPUs in
+    bfloat16. With `full_precision` products of the network and of its gradients keep all bits of
+    float32. On CPUs it changes nothing.
+
     Args:
       model: any model.
-      dtype: a floating type; float32 gives the model back.
+      dtype: a floating type.
+      full_precision: whether products of float32 matrices keep all bits.
 
     Raises:
       ValueError: `dtype` is not floating.
@@ -30,9 +35,14 @@ def compute_in(model: Model, dtype: DTypeLike) -> Model:
     >>> params, state = model.init(jax.random.key(0), x)
     >>> params["Dense_0"]["kernel"].dtype, model.apply(params, state, x, train=False)[0].dtype
     (dtype('float32'), dtype('float32'))
+    >>> full = compute_in(from_linen(MLP((4, 2))), "float32", full_precision=True)
+    >>> "HIGHEST" in str(jax.make_jaxpr(lambda x: full.apply(params, state, x, train=False))(x))
+    True
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"`dtype` must be a floating type, got {jnp.dtype(dtype).name}.")
+    if full_precision:
+        model = model._replace(apply=jax.default_matmul_precision("float32")(model.apply))
     if jnp.dtype(dtype) == jnp.float32:
         return model
 

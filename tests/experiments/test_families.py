@@ -133,6 +133,21 @@ def test_bad_strengths_are_refused(train, message):
         experiment_with(**train)
 
 
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_products_of_a_step_have_the_precision_of_the_config(precision):
+    trainer = trainers.task(experiment_with(matmul_precision=precision), IMAGES).trainer
+    examples = jax.tree.map(jnp.asarray, IMAGES.train)
+    key = jax.random.key(0)
+    member = jax.eval_shape(
+        lambda key: init_member(trainer, key, key, {"learning_rate": 0.1}, examples.x[:1]), key
+    )
+    step = jax.jit(lambda member: train_step(trainer, member, examples, 0))
+    text = step.trace(member).lower(lowering_platforms=("cuda", "tpu")).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    full = ["[HIGHEST, HIGHEST]" in line for line in products]
+    assert len(full) > 3 and all(full) == any(full) == (precision == "highest")
+
+
 def test_crops_need_images():
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
         trainers.task(experiment_with(cutmix=1.0), made((5,)))

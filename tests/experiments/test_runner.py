@@ -145,6 +145,7 @@ def test_a_damaged_node_is_named_and_made_again(workdir, caplog):
         ({"data.seed": 2**70}, "`data.seed` is 1180591620717411303424; it must be an integer in"),
         ({"model.name": "mlpp"}, "did you mean 'mlp'"),
         ({"train.compute_dtype": "bfloat61"}, "did you mean 'bfloat16'"),
+        ({"train.matmul_precision": "high"}, "did you mean 'highest'"),
         ({"optimizer.name": "adm"}, "did you mean 'adam'"),
         ({"prune.criterion": "magnitud"}, "did you mean 'magnitude'"),
         ({"prune.criterion": "snip"}, "set `prune.examples`"),
