@@ -1,4 +1,4 @@
-"""What a granularity is, and the finest one: single weights."""
+"""The type `Granularity`, and the finest one: single weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ Reduction = Callable[..., jax.Array]
 
 
 class Units(NamedTuple):
-    """What competes: trees of one structure.
+    """Units and their scores: trees of one structure.
 
     Attributes:
-      scores: the score of each unit; leaves that are not prunable as they came.
+      scores: the score of each unit; leaves that are not prunable are unchanged.
       mask: which units are alive.
       sizes: per leaf the number of weights in each unit: one number, or an array like the scores.
       prunable: static Python booleans.
@@ -37,9 +37,8 @@ class Granularity(NamedTuple):
 
     Attributes:
       to_units: `(scores, mask, *, prunable, layouts=None) -> Units`.
-      to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`; never keeps what `mask`
-        does not.
-      name: for people.
+      to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`, a subset of `mask`.
+      name: for error messages and reprs.
     """
 
     to_units: Callable[..., Units]
