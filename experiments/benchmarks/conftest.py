@@ -1,4 +1,4 @@
-"""Where PyTorch is not installed, what is written in it is not collected."""
+"""Skips the collection of PyTorch modules if PyTorch is not installed."""
 
 import importlib.util
 

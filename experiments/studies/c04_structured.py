@@ -1,4 +1,4 @@
-"""C4: tickets of whole units, which are small networks and not only sparse ones."""
+"""C4: tickets of whole units, which are small networks."""
 
 import functools
 
@@ -61,7 +61,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         delta=10.0,  # per cent of the time of a forward pass that must be saved
         rates=(3e-3, 1e-2),
         pilot_seeds=4,
-        longer=4,  # trainings that the full budget of the small shape stands for
+        longer=4,  # number of trainings that make up the full budget of the small shape
         batch=512,  # of a timed forward pass
         rounds=(40, 5),  # blocks, and rounds of which the fastest counts
         control_seeds=24,
@@ -137,10 +137,9 @@ def _tuned(runner: StudyRunner, kind: str, config: ConfigDict, study: ConfigDict
 
 
 def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
-    """Scratch-B (Liu et al., 2019): the tickets' shapes, newly drawn, with all the compute.
+    """Scratch-B (Liu et al., 2019): the tickets' shapes, newly initialised, with the full budget.
 
-    Every ticket's shape gets the weights that another replicate's dense network began with, as a
-    network of that size would have them.
+    Initial weights are those of another replicate's dense network, rescaled to the small shape.
     """
     name, cell = _name("channels"), vary(config, **{RATE: tuned.rates["ticket"]})
     task, fan = runner.task(config), units.fan_of(module(config.experiment))
@@ -164,14 +163,14 @@ def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArr
 def _time_saved(
     runner: StudyRunner, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
 ) -> NDArray[np.float64]:
-    """How much less time a ticket's forward pass takes than the dense network's, in per cent."""
+    """The time saved by a ticket's forward pass compared with the dense network, in per cent."""
     cells = {arm: vary(config, **{RATE: tuned.rates[arm]}) for arm in ("dense", "ticket")}
     dense, ticket = (runner.networks(_name(kind), cells[arm], arm, LAST)[0] for arm in cells)
     return time_saved(runner, config, dense, ticket, study)
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """A network of which three quarters are dead, and one of which every unit is needed."""
+    """A network with three quarters of dead units, and one that needs every unit."""
     study = config.study
     apart, saved = mostly_dead(np.random.default_rng(941), study)
     lost = draws(one_unit_each, [[942, i] for i in range(study.control_seeds)])

@@ -1,4 +1,4 @@
-"""How much faster a network is without its dead units."""
+"""Speed-up of networks without dead units."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,13 +21,13 @@ from lth_jax.coding.stored import Stored
 def time_saved(
     runner: StudyRunner, config: ConfigDict, dense: Stored, ticket: Stored, study: ConfigDict
 ) -> NDArray[np.float64]:
-    """By how many per cent a small network's forward pass is shorter than its dense parent's.
+    """The time that a compacted network's forward pass saves, in per cent of the dense one.
 
     Args:
-      runner: keeps what is measured.
+      runner: stores the results.
       config: of both.
       dense: one network.
-      ticket: the other, whose dead units are cut out; results are compared first.
+      ticket: the other, without its dead units.
       study: `batch` examples in a pass; `rounds`, blocks and rounds in each.
 
     Returns:
@@ -35,7 +35,7 @@ def time_saved(
     """
 
     def compute(partial: Any) -> stores.Node:
-        del partial  # rounds that were interrupted are worth nothing
+        del partial  # interrupted rounds are discarded
         shrinker = Shrinker(runner.task(config), study.batch)
         slow, fast = (shrinker.shrink(one, shrinker.live(one)) for one in (dense, ticket))
         return stores.Node({"saved": saved(slow, fast, study.rounds)}, {})
@@ -52,7 +52,7 @@ def time_saved(
 def saved(
     slow: Callable[[], Any], fast: Callable[[], Any], rounds: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Per cent of the time saved, per block of alternated rounds, of which the fastest counts."""
+    """Per cent of time saved, per block of alternated rounds, by the fastest round of each."""
     times = alternated({"slow": slow, "fast": fast}, rounds[0] * rounds[1])
     least = {name: np.reshape(found, rounds).min(axis=1) for name, found in times.items()}
     return 100 * (1 - least["fast"] / least["slow"])
@@ -61,7 +61,7 @@ def saved(
 def mostly_dead(
     rng: np.random.Generator, study: ConfigDict, width: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What cutting dead units out of an MLP changes (per batch), and the time it saves."""
+    """The change of an MLP's outputs without dead units (per batch), and the time saved."""
     sizes = (64, width, width, 10)
     params = {
         f"w{i}": jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)

@@ -1,11 +1,9 @@
-"""The lottery itself: ladders of train-prune-rewind, their tickets and the tickets' controls."""
+"""Lottery ticket experiments: levels of train, prune and rewind, with tickets and controls."""
 
 from lth_jax.lottery.controls import (
     CONTROLS,
-    REFILL_CONTROLS,
-    REGROUP_CONTROLS,
     SAME_MASK,
-    UNIT_CONTROLS,
+    STRUCTURED_CONTROLS,
     named,
 )
 from lth_jax.lottery.identity import (
@@ -51,10 +49,8 @@ import_modules(__name__, __path__)  # a new file needs no line here
 
 __all__ = [
     "CONTROLS",
-    "REFILL_CONTROLS",
-    "REGROUP_CONTROLS",
     "SAME_MASK",
-    "UNIT_CONTROLS",
+    "STRUCTURED_CONTROLS",
     "Experiment",
     "Hooks",
     "Identity",

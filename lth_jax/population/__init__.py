@@ -1,4 +1,4 @@
-"""Training whole populations: a step, a segment, a chunk, and the plan they run by."""
+"""Training of populations: tasks, members, steps, segments, chunks, and plans."""
 
 from lth_jax.population.api import initial, measure, train
 from lth_jax.population.averaging import average_of, averaged, mean_network

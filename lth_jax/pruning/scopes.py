@@ -32,6 +32,7 @@ from lth_jax.pruning.checks import (
 )
 from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.topk import largest
+from lth_jax.registry import Registry
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 
@@ -67,6 +68,10 @@ class Scope(NamedTuple):
 
 def _no_counts(*args: Any, **kwargs: Any) -> Count:
     raise TypeError("`Scope.selection` has no `counts`; use those of its scope.")
+
+
+SCOPES: Registry[Callable[..., Scope]] = Registry("scope")
+"""Builders of scopes by name; configs use these names. Arguments have defaults."""
 
 
 @shared
@@ -405,3 +410,7 @@ def _weight(mask: jax.Array, sizes: Any) -> int:
     if np.ndim(sizes) == 0:
         return mask.size * int(sizes)
     return int(np.broadcast_to(sizes, mask.shape).sum(dtype=np.int64))
+
+
+for _scope in (globally, layerwise, erk):
+    SCOPES.register(_scope.__name__, _scope)

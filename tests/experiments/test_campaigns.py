@@ -16,7 +16,7 @@ import time
 import pytest
 
 from experiments import flags, runner, sweep
-from experiments import grid as h
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.population import read_plan
 from lth_jax.report import figures

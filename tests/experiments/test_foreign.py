@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import frontier, latency, measure, runner, spectrum, sweep, units
-from experiments import grid as h
 from experiments.flags import UserError
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax.models import as_model

@@ -4,9 +4,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, checks, runner, sweep
-from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.report import read_run
 from tests.experiments import own, tiny

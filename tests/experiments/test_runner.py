@@ -11,6 +11,7 @@ from experiments import build, checks, runner, schedules
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
 from experiments.flags import UserError
 from lth_jax import cli, schema
+from lth_jax.pruning import scopes
 from lth_jax.store import Store, is_complete
 from tests.experiments import tiny
 
@@ -205,7 +206,7 @@ def test_the_levels_of_lenet_have_the_densities_of_the_paper():
     params, _ = jax.eval_shape(
         build.model(experiment).init, jax.random.key(0), np.zeros((1, 28, 28, 1))
     )
-    scope = schedules.SCOPES["layerwise"](experiment.prune)
+    scope = scopes.layerwise()
     prunable = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     kept = [
         sum(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import estimate, flags, runner, sweep
-from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
 from experiments.memoize import Memoized
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, schema, store
+from lth_jax import grid as h
 from lth_jax.lottery import MemberIndex, initial_states, training_program
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json

@@ -11,7 +11,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.population import Plan, compile_serving, evaluate, streaming, train_population
-from lth_jax.population.augment import noisy_labels, shows
+from lth_jax.population.augment import chain, noisy_labels
 from lth_jax.population.segment import batch_rows
 from lth_jax.population.streaming import OnHost, compile_streamed_evaluation
 from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, members_of
@@ -19,7 +19,7 @@ from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, membe
 HOST = OnHost(*jax.tree.map(np.asarray, TRAIN))
 THREE = Plan(3)
 NOISY = TRAINER._replace(
-    transform_batch=shows(noisy_labels(3)), constants={"noise": jax.random.key(4)}
+    transform_batch=chain(noisy_labels(3)), constants={"noise": jax.random.key(4)}
 )
 
 

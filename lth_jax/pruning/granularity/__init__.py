@@ -20,9 +20,18 @@ from lth_jax.pruning.granularity.boxes import (
 )
 from lth_jax.pruning.granularity.groups import groups
 from lth_jax.pruning.granularity.pattern import n_m
-from lth_jax.pruning.granularity.units import Granularity, Reduction, Units, l1, l2, weights
+from lth_jax.pruning.granularity.units import (
+    GRANULARITIES,
+    Granularity,
+    Reduction,
+    Units,
+    l1,
+    l2,
+    weights,
+)
 
 __all__ = [
+    "GRANULARITIES",
     "Granularity",
     "Reduction",
     "Units",

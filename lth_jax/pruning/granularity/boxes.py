@@ -12,7 +12,7 @@ from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, require, resolve
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.compiled import shared
-from lth_jax.pruning.granularity.units import Granularity, Reduction, Units
+from lth_jax.pruning.granularity.units import GRANULARITIES, Granularity, Reduction, Units
 from lth_jax.types import Mask, Prunable, Scores
 
 
@@ -239,3 +239,7 @@ def _grouped(name: str, boxes: Callable[[Leaf], Boxes], reduction: Reduction) ->
         return map_leaves(leaf_mask, leaves, unit_mask, mask)
 
     return Granularity(to_units, to_leaves, name)
+
+
+for _granularity in (rows, columns, kernels):
+    GRANULARITIES.register(_granularity.__name__, _granularity)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, from_layers, resolve, to_layers
+from lth_jax.registry import Registry
 from lth_jax.types import Mask, Prunable, Scores
 
 Reduction = Callable[..., jax.Array]
@@ -104,3 +105,8 @@ def _stacks(mask: Mask, layouts: Layouts | None) -> dict[str, Layout]:
 
 weights = Granularity(_weights_to_units, _weights_to_leaves, "weights")
 """Every weight is a unit of its own."""
+
+GRANULARITIES: Registry[Granularity | Callable[..., Granularity]] = Registry("granularity")
+"""Granularities, or builders `reduction -> Granularity`, by name; configs use these names."""
+
+GRANULARITIES.register("weights", weights)
