@@ -55,7 +55,7 @@ def run(size: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = 
         config = one.get_config(size)
         stamp = answers.stamp_of(one.protocol, _numbers(config), size)
         if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
-            print(f"{claim} is finished already")
+            print(f"{claim} is already finished")
             continue
         answers.write_stamp(folder, stamp)
         _measure(one, config, size, folder, stamp["hash"], runner)

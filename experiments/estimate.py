@@ -5,7 +5,6 @@ rejected that would fit.
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from experiments.flags import UserError
 from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
 from lth_jax.store.garbage import size_of
 
@@ -198,29 +198,6 @@ def _refuse_above(
 def size(tree: Any) -> int:
     """The bytes of all leaves of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def free_disk(workdir: str) -> int | None:
-    """The free bytes of the disk of a folder; None if unknown."""
-    path = Path(workdir).absolute()
-    there = next((one for one in (path, *path.parents) if one.exists()), None)
-    try:
-        return shutil.disk_usage(there).free if there else None
-    except OSError:
-        return None
-
-
-def in_units(number: int) -> str:
-    """A number of bytes with a binary unit.
-
-    >>> in_units(10), in_units(1536), in_units(3 << 40)
-    ('10 B', '1.5 KiB', '3 TiB')
-    """
-    power = min(int(math.log2(max(number, 1))) // 10, len(_UNITS) - 1)
-    return f"{number / 1024**power:.3g} {_UNITS[power]}"
-
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
 
 
 def describe(plan: Estimate, machine: Mapping[str, Any]) -> str:

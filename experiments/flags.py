@@ -79,10 +79,7 @@ def _no_words(name: str, text: str) -> None:
 
 
 def parse(
-    argv: Sequence[str],
-    default: str,
-    explain: Explain = _no_words,
-    further: Sequence[str] = (),
+    argv: Sequence[str], default: str, explain: Explain = _no_words, further: Sequence[str] = ()
 ) -> ConfigDict:
     """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 

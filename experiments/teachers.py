@@ -1,24 +1,18 @@
 """Teachers: dense networks of a finished run, evaluated on the examples of another run."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import networks
 from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import Dataset
-from lth_jax.types import DENSE, Model, Params
+from lth_jax.lottery import logits_of
+from lth_jax.types import DENSE
 
-BLOCK = 1024  # examples per evaluation
 ALL, OWN = "all", "own"
 WHO = (ALL, OWN)
 """The teachers of a member: all dense networks of the run, or that of the same replicate."""
@@ -51,7 +45,11 @@ def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Datas
     inputs = {"train": loaded.train.x}
     if distill.unlabelled:
         inputs["unlabelled"] = loaded.unlabelled
-    answers = {name: ask(network, members, x, info.run) for name, x in inputs.items()}
+    try:
+        answers = {name: logits_of(network, members, x) for name, x in inputs.items()}
+    except ValueError as error:
+        shape = loaded.train.x.shape[1:]
+        raise UserError(f"The teachers of {info.run} do not accept inputs {shape}.") from error
     wanted = (*loaded.train.y.shape, loaded.classes)
     if answers["train"].shape[1:] != wanted:
         got = answers["train"].shape[1:]
@@ -69,34 +67,3 @@ def _dense(info: stores.RunInfo) -> list[Stored]:
             f"The dense networks {diverged} of {info.run} diverged; they cannot be teachers."
         )
     return members
-
-
-def ask(network: Model, members: Sequence[Stored], x: np.ndarray, run: str) -> np.ndarray:
-    """The logits `(members, n, …, classes)` of stored networks in test mode.
-
-    Args:
-      network: their architecture.
-      members: their parameters and states.
-      x: inputs `(n, …)`.
-      run: the name of their run, for error messages.
-
-    Raises:
-      UserError: the networks have other inputs.
-    """
-    like = jax.eval_shape(network.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
-    try:
-        points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in members]
-        trees.check_same_structure("params", points[0][0], "the network", like[0])
-    except ValueError as error:
-        raise UserError(f"The teachers of {run} do not accept inputs {x.shape[1:]}.") from error
-    population = trees.stack(points)
-
-    @jax.jit
-    def answers(x: jax.Array) -> jax.Array:
-        def one(point: tuple[Params, Any]) -> jax.Array:
-            return network.apply(*point, x, train=False)[0]
-
-        return jax.lax.map(one, population)
-
-    blocks = [answers(x[first : first + BLOCK]) for first in range(0, len(x), BLOCK)]
-    return np.concatenate(blocks, axis=1)

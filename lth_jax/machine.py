@@ -1,8 +1,10 @@
-"""Setup of JAX on this machine: virtual CPU devices, and a cache of compiled programs."""
+"""This machine: virtual CPU devices, a cache of compiled programs, free disk space."""
 
 import collections
 import functools
+import math
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -68,3 +70,26 @@ def _events() -> collections.Counter[str]:
     counter: collections.Counter[str] = collections.Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counter.update([event]))
     return counter
+
+
+def free_disk(folder: str) -> int | None:
+    """The free bytes of the disk of a folder; None if unknown."""
+    path = Path(folder).absolute()
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    try:
+        return shutil.disk_usage(there).free if there else None
+    except OSError:
+        return None
+
+
+def in_units(number: int) -> str:
+    """A number of bytes with a binary unit.
+
+    >>> in_units(10), in_units(1536), in_units(3 << 40)
+    ('10 B', '1.5 KiB', '3 TiB')
+    """
+    power = min(int(math.log2(max(number, 1))) // 10, len(_UNITS) - 1)
+    return f"{number / 1024**power:.3g} {_UNITS[power]}"
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")

@@ -99,10 +99,7 @@ def rank_ten() -> Iterator[Known]:
     for steps in (32, 64):
         ours = extremes(operator, KEY, steps=steps, tolerance=0.0, exact_below=0)
         others = {name: way(operator, steps) for name, way in unguarded().items()}
-        for end, known, mine in (
-            ("λmax", 449.0, ours.largest[0]),
-            ("λmin", 0.0, ours.smallest[0]),
-        ):
+        for end, known, mine in (("λmax", 449.0, ours.largest[0]), ("λmin", 0.0, ours.smallest[0])):
             theirs = {name: found[0 if end == "λmin" else -1] for name, found in others.items()}
             yield Known(f"rank 10, {steps} steps: {end}", known, mine, theirs, 1e-2)
 

@@ -113,10 +113,7 @@ def textbook_ways(task: Task, members: Member) -> dict[str, Way]:
     vmapped = jax.jit(jax.vmap(lambda m: textbook(stock, m)))
     mapped = jax.jit(lambda ms: lax.map(lambda m: textbook(task, m), ms))
     work = members.alive.shape[0] * task.trainer.eval_every
-    return {
-        NAIVE: Way(lambda: vmapped(members), work),
-        MAP: Way(lambda: mapped(members), work),
-    }
+    return {NAIVE: Way(lambda: vmapped(members), work), MAP: Way(lambda: mapped(members), work)}
 
 
 def torch_ways(task: Task, members: Member) -> dict[str, Way]:

@@ -146,12 +146,7 @@ def adam_cases(steps: int, pairs: int) -> list[Row]:
             lth.gradual(adam, pruner, counts, lth.Events(begin=never), prunable=prunable)
         ),
         "RigL, between events": training(
-            lth.rigl(
-                adam,
-                lambda p: mask,
-                lth.Events(begin=never),
-                prunable=prunable,
-            )
+            lth.rigl(adam, lambda p: mask, lth.Events(begin=never), prunable=prunable)
         ),
     }
     return [

@@ -114,7 +114,7 @@ def compared(case: str, times: dict[str, list[float]]) -> Row:
 
 
 def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Row]:
-    """The same network in PyTorch, with half of its channels removed by torch-pruning (Fang, 2023)."""
+    """The same network in PyTorch without half of its channels, by torch-pruning (Fang, 2023)."""
     if importlib.util.find_spec("torch_pruning") is None:
         print("torch-pruning is not installed; nothing is compared with it.")
         return []

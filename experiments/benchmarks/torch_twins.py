@@ -84,12 +84,7 @@ def norm(w: Weights, i: int, x: Tensor) -> Tensor:
     return F.layer_norm(x, (WIDTH,), scale, bias, 1e-6)
 
 
-FORWARD: dict[str, Forward] = {
-    "mlp": mlp,
-    "conv": conv,
-    "transformer": transformer,
-    "lstm": lstm,
-}
+FORWARD: dict[str, Forward] = {"mlp": mlp, "conv": conv, "transformer": transformer, "lstm": lstm}
 
 
 def loss_of(kind: str, w: Weights, x: Tensor, y: Tensor, stacked: bool) -> Tensor:

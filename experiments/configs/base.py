@@ -47,10 +47,7 @@ def ladder() -> ConfigDict:
                     "temperature": 2.0,
                     "unlabelled": 0,
                 },
-                "average": {
-                    "start": 0,
-                    "every": 1,
-                },
+                "average": {"start": 0, "every": 1},
             },
             "optimizer": {
                 "name": "adam",

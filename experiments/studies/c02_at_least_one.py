@@ -65,13 +65,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         hidden=(2, 4, 8, 16),
         densities=(0.5, 0.2, 0.1, 0.05),  # of random masks that are trained
         margin=1.0,  # points of test accuracy within which a random mask wins
-        popup={
-            "seeds": 16,
-            "widths": (16, 64, 256),
-            "density": 0.5,
-            "steps": 500,
-            "rate": 0.02,
-        },
+        popup={"seeds": 16, "widths": (16, 64, 256), "density": 0.5, "steps": 500, "rate": 0.02},
         control_seeds=200,
     )
     if size == "full":

@@ -1,6 +1,7 @@
 """C4: tickets of whole units, which are small networks."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,10 +11,13 @@ from experiments import units
 from experiments.networks import module
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.speed import mostly_dead, time_saved
 from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
+from lth_jax.analysis.dead_units import mostly_dead
+from lth_jax.analysis.latency import Shrinker
+from lth_jax.analysis.timing import time_saved
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -166,13 +170,31 @@ def _time_saved(
     """The time saved by a ticket's forward pass compared with the dense network, in per cent."""
     cells = {arm: vary(config, **{RATE: tuned.rates[arm]}) for arm in ("dense", "ticket")}
     dense, ticket = (runner.networks(_name(kind), cells[arm], arm, LAST)[0] for arm in cells)
-    return time_saved(runner, config, dense, ticket, study)
+
+    def compute(partial: Any) -> stores.Node:
+        del partial  # interrupted rounds are discarded
+        shrinker = Shrinker(runner.task(config), study.batch)
+        slow, fast = (shrinker.shrink(one, shrinker.live(one)) for one in (dense, ticket))
+        return stores.Node({"saved": time_saved(slow, fast, study.rounds)}, {})
+
+    what = {
+        "kind": "time saved",
+        "networks": [dense.key, ticket.key],
+        "settings": [study.batch, list(study.rounds)],
+        "environment": stores.environment(),
+    }
+    return runner.node(what, compute).arrays["saved"]
 
 
 def controls(config: ConfigDict) -> list[Control]:
     """A network with three quarters of dead units, and one that needs every unit."""
     study = config.study
-    apart, saved = mostly_dead(np.random.default_rng(941), study)
+    apart, saved = mostly_dead(
+        np.random.default_rng(941),
+        batch=study.batch,
+        rounds=study.rounds,
+        scales=study.control_seeds,
+    )
     lost = draws(one_unit_each, [[942, i] for i in range(study.control_seeds)])
     name = f"test accuracy, ticket − dense + {study.margin:g}"
     return [

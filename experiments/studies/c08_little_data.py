@@ -106,7 +106,7 @@ class Ladders:
         return ticket - self._of(n, noise, ("shuffle", self._level), TEST)
 
     def won(self, n: int, noise: float) -> NDArray[np.float64]:
-        """Test accuracy minus that of the dense network, early-stopped, at the best validated density."""
+        """Test accuracy minus that of the dense network, early-stopped, at the best density."""
         loss, test = (
             self.curves(n, noise, metric)
             for metric in ("validation_loss_best", "test_accuracy_early_stop")

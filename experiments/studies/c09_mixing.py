@@ -150,19 +150,13 @@ def controls(config: ConfigDict) -> list[Control]:
         Control(name, expected, [Primary("κ lost", lost, config.study.delta, "κ")])
         for name, expected, lost in (
             ("Mixup in least squares shrinks all moments alike", NOT_SUPPORTED, mixup),
-            (
-                "CutMix in least squares breaks the correlation of neighbours",
-                SUPPORTED,
-                cutmix,
-            ),
+            ("CutMix in least squares breaks the correlation of neighbours", SUPPORTED, cutmix),
         )
     ]
 
 
 draw = functools.partial(
-    tidy.by_arm,
-    metrics=("agreement",),
-    label="Cohen's κ with a plain ticket of another data order",
+    tidy.by_arm, metrics=("agreement",), label="Cohen's κ with a plain ticket of another data order"
 )
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

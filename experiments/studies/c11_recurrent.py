@@ -11,14 +11,7 @@ from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.lottery import Start
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius

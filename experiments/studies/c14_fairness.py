@@ -152,10 +152,7 @@ def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDic
 
 
 def exemplars(
-    dense: NDArray[np.int64],
-    ticket: NDArray[np.int64],
-    minority: NDArray[np.bool_],
-    classes: int,
+    dense: NDArray[np.int64], ticket: NDArray[np.int64], minority: NDArray[np.bool_], classes: int
 ) -> str:
     """The groups of the examples on which the two populations differ, as text."""
     pies = fairness.pruning_identified(dense, ticket, classes=classes)

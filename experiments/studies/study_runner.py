@@ -13,13 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build, checks, teachers
+from experiments import build, checks
 from experiments.flags import UserError
 from experiments.studies import common
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import (
     Retrained,
@@ -27,6 +26,8 @@ from lth_jax.lottery import (
     Start,
     Task,
     circumstances,
+    logits_of,
+    own_logits,
     retrain,
     starts_of,
 )
@@ -196,22 +197,11 @@ class StudyRunner:
           networks: with `params` and `state`, leaves by name.
           x: inputs.
         """
-        return teachers.ask(build.model(config.experiment), networks, x, name)
+        return logits_of(build.model(config.experiment), networks, x)
 
     def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
         """The logits of each network on its replicate's training data: `(networks, n, classes)`."""
-        task = self.task(config)
-        x, model = task.data.train.x, task.trainer.model
-
-        @jax.jit
-        def answers(point: Any, seen: Any) -> jax.Array:
-            return model.apply(*point, seen, train=False)[0]
-
-        def own(one: Stored) -> jax.Array:
-            point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
-            return answers(point, x[task.own_rows(one.replicate)])
-
-        return np.stack([np.asarray(own(one)) for one in networks])
+        return own_logits(self.task(config), networks)
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """The dense starts of the replicates of a cell that `ladders` trained."""

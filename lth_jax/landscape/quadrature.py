@@ -1,4 +1,4 @@
-"""The spectral density of a curvature matrix, on the weights of its support alone."""
+"""The spectral density of a curvature matrix on its support."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from lth_jax.measures.spectra import broadened
 from lth_jax.types import Key
 
 POINTS = 512
-"""Points of a spectral density, by default."""
+"""Default number of points of a spectral density."""
 
 
 class Density(NamedTuple):
@@ -25,7 +25,7 @@ class Density(NamedTuple):
       mean: float64 `[m]`, the density there, the mean over probes.
       low: float64 `[m]`, lower end of Student's interval over probes, at least 0.
       high: float64 `[m]`, upper end; both NaN with a single probe.
-      width: the standard deviation of the Gaussian that stands for each eigenvalue.
+      width: the standard deviation of the Gaussian of each eigenvalue.
       nodes: float64 `[probes, steps]`, the Ritz values of each probe.
       weights: float64 `[probes, steps]`, their quadrature weights; rows sum to 1.
       size: rows of the matrix; `size · mean` counts eigenvalues.
@@ -60,20 +60,19 @@ def density(
 ) -> Density:
     """The spectral density by stochastic Lanczos quadrature (Ubaru, Chen & Saad, 2017).
 
-    `φ(x) = 1/size Σ_i N(x; λ_i, width²)`, estimated as the mean over probes of
-    `Σ_j τ_j N(x; θ_j, width²)` with the Ritz values `θ` and weights `τ` of random signs on the
-    support. The interval is that of the probes; it leaves out the quadrature's own error,
-    which `steps` makes small.
+    `φ(x) = 1/size Σ_i N(x; λ_i, width²)`, estimated as the mean over probes of `Σ_j τ_j N(x; θ_j,
+    width²)` with the Ritz values `θ` and weights `τ` of random signs on the support. The interval
+    is over probes; it excludes the error of the quadrature, which decreases with `steps`.
 
     Args:
       operator: the matrix.
       key: for the probes.
       probes: random start vectors; at least 2 for an interval.
-      steps: at most so many Lanczos steps for each.
-      points: where to evaluate, `[m]`; by default 512 from end to end.
+      steps: maximal number of Lanczos steps per probe.
+      points: points of evaluation `[m]`; by default 512 over the range of the spectrum.
       width: the Gaussian's standard deviation; by default 1 % of the range of Ritz values.
-      confidence: of the interval.
-      memory: bytes that one Lanczos basis may take.
+      confidence: confidence level of the interval.
+      memory: maximal bytes of a Lanczos basis.
       driver: as in `extremes`.
 
     Raises:

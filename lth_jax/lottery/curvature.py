@@ -124,12 +124,7 @@ def mean_over(loss: Loss, batches: Sequence[Batch]) -> Callable[[Params, Any], j
 
 
 def stability_edges(
-    task: Task,
-    starts: Sequence[Start],
-    points: Sequence[Named],
-    key: Key,
-    *,
-    examples: int,
+    task: Task, starts: Sequence[Start], points: Sequence[Named], key: Key, *, examples: int
 ) -> NDArray[np.float64]:
     """The largest stable step size of gradient descent, `2 / λmax`, of each network, to a percent.
 

@@ -193,12 +193,7 @@ class _LadderRun:
         return dict(zip(nodes, grouped, strict=True))
 
     def _train(
-        self,
-        plan: Plan,
-        level: int,
-        specs: list[MemberSpec],
-        begin: Begin,
-        partial: Partial,
+        self, plan: Plan, level: int, specs: list[MemberSpec], begin: Begin, partial: Partial
     ) -> Node:
         task, _, ladder, _ = self.experiments[0]
         method = ladder.methods.get(level)
@@ -240,10 +235,7 @@ class _LadderRun:
         return begin
 
     def _chunk(
-        self,
-        specs: Sequence[MemberSpec],
-        level: int,
-        begin: Begin,
+        self, specs: Sequence[MemberSpec], level: int, begin: Begin
     ) -> tuple[Member, list[Unscored | None]]:
         """The initial members of one chunk, each from the first of its experiments."""
         parts, unscored = [], []

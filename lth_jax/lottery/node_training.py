@@ -423,7 +423,4 @@ def _restored(
     like = _changing(members, records)
     loaded = jax.tree.map(jnp.asarray, trees.from_named(named, like))
     params, state, opt_state, alive, records = keys.from_data(loaded, like)
-    return (
-        members._replace(params=params, state=state, opt_state=opt_state, alive=alive),
-        records,
-    )
+    return (members._replace(params=params, state=state, opt_state=opt_state, alive=alive), records)

@@ -58,11 +58,7 @@ class StoredTicket:
         return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
-        self,
-        path: str | Path,
-        *,
-        values: str = REWOUND,
-        precision: coding.Precision | None = None,
+        self, path: str | Path, *, values: str = REWOUND, precision: coding.Precision | None = None
     ) -> None:
         """Writes the ticket to a file; `lth_jax.load_ticket` reads it.
 

@@ -1,4 +1,4 @@
-"""Mixed precision: networks that compute in a narrow type and keep their parameters in float32."""
+"""Mixed precision: networks that compute in a narrow type with float32 parameters."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from lth_jax.types import Key, Model, Params
 
 
 def compute_in(model: Model, dtype: DTypeLike) -> Model:
-    """The model computing in `dtype`, its parameters, state and outputs in the types they had.
+    """The model, computing in `dtype`; parameters, state and outputs keep their types.
 
-    `f(θ, s, x) ↦ f(cast(θ), s, cast(x))`, with the outputs in float32: so losses, gradients,
-    optimizer and statistics are float32 and only the network's own arithmetic is narrow
-    (Micikevicius et al., 2018, "Mixed precision training"; bfloat16 has float32's range, so no loss
-    scaling is needed). It pays on accelerators; XLA's CPU backend is slower in bfloat16.
+    `f(θ, s, x) ↦ f(cast(θ), s, cast(x))`, with the outputs in float32. So losses, gradients,
+    optimizer and statistics are float32, and only the network's arithmetic is narrow (Micikevicius
+    et al., 2018, "Mixed precision training"; bfloat16 has float32's range, so no loss scaling is
+    needed). It is faster on accelerators; XLA's CPU backend is slower in bfloat16.
 
     Args:
       model: any model.
-      dtype: a floating type; float32 gives the model back.
+      dtype: a floating type; float32 returns the model itself.
 
     Raises:
-      ValueError: `dtype` is not floating.
+      ValueError: if `dtype` is not floating.
 
     >>> from lth_jax.models import MLP, from_linen
     >>> model = compute_in(from_linen(MLP((4, 2))), jnp.bfloat16)

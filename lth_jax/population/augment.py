@@ -119,8 +119,7 @@ def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: C
     inside = _box(by_place, _share(by_chance, member.hyper["cutmix"]), batch.x.shape[1:3])
     kept = 1 - jnp.mean(inside, dtype=jnp.float32)
     return Batch(
-        x=jnp.where(inside[None, :, :, None], other.x, batch.x),
-        y=_mix(kept, batch.y, other.y),
+        x=jnp.where(inside[None, :, :, None], other.x, batch.x), y=_mix(kept, batch.y, other.y)
     )
 
 

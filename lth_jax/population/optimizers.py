@@ -22,8 +22,7 @@ LR_SCHEDULES: Registry[Callable[[int], optax.Schedule]] = Registry("learning-rat
 OPTIMIZERS.register(
     "sgd",
     lambda h: optax.chain(
-        optax.add_decayed_weights(h["weight_decay"]),
-        optax.sgd(h["learning_rate"], h["momentum"]),
+        optax.add_decayed_weights(h["weight_decay"]), optax.sgd(h["learning_rate"], h["momentum"])
     ),
 )
 OPTIMIZERS.register("adam", lambda h: optax.adam(h["learning_rate"]))

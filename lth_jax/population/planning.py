@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 
 from lth_jax import trees
 from lth_jax.population import clocks
-from lth_jax.population.placement import (
-    DRIVERS,
-    Plan,
-    check_plan,
-    free_bytes,
-    narrowed,
-    read_plan,
-)
+from lth_jax.population.placement import DRIVERS, Plan, check_plan, free_bytes, narrowed, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.train_chunks import Segment, compile_segment

@@ -17,14 +17,7 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.population.placement import Plan, free_bytes, map_members
-from lth_jax.population.segment import (
-    Block,
-    Member,
-    Trainer,
-    metric_sums,
-    rows_of,
-    unchanged,
-)
+from lth_jax.population.segment import Block, Member, Trainer, metric_sums, rows_of, unchanged
 from lth_jax.store import to_host
 from lth_jax.types import Batch, Info, Key
 

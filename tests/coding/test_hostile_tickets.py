@@ -57,8 +57,8 @@ def forged(**changes):
     [
         ({"version": 2}, "version 2; this library reads versions up to 1"),
         ({"leaves": [{}]}, "no str 'name'"),
-        ({"values": "elsewhere"}, "'elsewhere', which is none of"),
-        ({"values": "initializer"}, "'initializer', which is none of"),
+        ({"values": "elsewhere"}, "'elsewhere', which is not one of"),
+        ({"values": "initializer"}, "'initializer', which is not one of"),
         ({"extra": 1}, "SHA-256"),
         ({"leaf": {"shape": [2**20, 2**20]}}, "`max_bytes` allows"),
         ({"leaf": {"shape": [-1, 4]}}, "not the shape"),

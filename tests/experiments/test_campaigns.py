@@ -30,7 +30,7 @@ __all__ = ["undisturbed"]  # a fixture
 REPORT = ("figures/test_loss_final.svg", "data/seeds.csv", "index.html")
 """The files of a report that stand for all of their kind."""
 
-FULL = ("No space left on device", "cannot hold the data: Not enough disk space.")
+FULL = ("No space left on device", "cannot store the data: Not enough disk space.")
 METRICS = ("test_accuracy_final", "test_loss_final", "early_stop_step")
 
 pytestmark = pytest.mark.slow

@@ -89,7 +89,7 @@ def test_a_regression_is_measured_without_accuracy(tmp_path, capsys):
 
 def test_criteria_that_look_into_layers_need_linen(tmp_path):
     config = config_of(tmp_path, "nnx", **{"prune.criterion": "wanda", "prune.examples": 8})
-    with pytest.raises(UserError, match="they are known for Linen modules alone"):
+    with pytest.raises(UserError, match="available for Linen modules only"):
         runner.run(config, ["python"])
 
 

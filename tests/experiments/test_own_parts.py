@@ -134,4 +134,4 @@ def test_methods_are_swept_and_cells_of_one_method_are_one_population(tmp_path):
     assert sorted(len(group.jobs) for group in found) == [2, 2]
     sweep.run_sweep(config, cells, ["python"])
     for _, cell in cells:
-        assert runner.run(cell, ["python"]).is_dir()  # each is finished already
+        assert runner.run(cell, ["python"]).is_dir()  # each is already finished

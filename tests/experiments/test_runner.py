@@ -75,7 +75,7 @@ def test_the_rows_are_those_of_the_seeds(finished, capsys):
 def test_a_finished_run_is_shown_not_trained(finished, capsys):
     before = (finished / "metrics.jsonl").read_text()
     assert runner.run(config_in(finished.parent), COMMAND) == finished
-    assert "is finished already" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
     assert (finished / "metrics.jsonl").read_text() == before
 
 

@@ -402,8 +402,8 @@ def test_fields_may_be_named_by_their_ends():
         (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
         (["--sweep.machine.chunk=1,2"], "is 'machine.chunk'; there is no such name"),
         (["--sweep.experiment.seed="], "has no values"),
-        (["--sweep.experiment.seed=a"], "holds one int"),
-        (["--sweep.shuffle=maybe"], "holds one bool"),
+        (["--sweep.experiment.seed=a"], "must be one int"),
+        (["--sweep.shuffle=maybe"], "must be one bool"),
         (["--sweep.lr=0.1", "--sweep.learning_rate=1"], "learning_rate' is set twice"),
         (["--sweep.lr=0.1,nan"], "cell learning_rate=nan: .* must be a number in"),
         (["--sweep.lr=0.1,-0.5"], "cell learning_rate=-0.5: .* must be a number in"),
@@ -412,7 +412,7 @@ def test_fields_may_be_named_by_their_ends():
         (
             [f"--sweep.{name}=" + ",".join(map(str, range(1, 101))) for name in ("steps", "wd")]
             + ["--sweep.levels=" + ",".join(map(str, range(1, 101)))],
-            "1,000,000 cells; at most 10,000 are allowed, unless --max_cells says more",
+            "1,000,000 cells; at most 10,000 are allowed, unless --max_cells raises",
         ),
     ],
 )

@@ -214,13 +214,13 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
         ({"prune.reduction": "median"}, "`prune.reduction`"),
         ({"prune.unit_multiple": 0}, "`prune.unit_multiple` is 0"),
         ({"prune.granularity": "units", "prune.scope": "erk"}, "`prune.scope` is 'erk'"),
-        ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` are of weights"),
+        ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` apply to weights"),
         ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),
         ({"controls": ("random_units",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("refill",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("regroup",)}, "`controls`"),
         ({"controls": ("scratch",)}, "`controls`"),
-        ({"prune.criterion": "wanda"}, "which looks at data"),
+        ({"prune.criterion": "wanda"}, "which needs data"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_work(changes, message):
@@ -231,7 +231,7 @@ def test_what_does_not_go_together_is_refused_before_work(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prune.groups": ("Conv_*",)}, "fits no group"),
+        ({"prune.groups": ("Conv_*",)}, "matches no group"),
         ({"prune.criterion": "norm_scales"}, "without a leaf that fits"),
         ({"model.options": ConfigDict({"features": (10,)}), "prune.groups": ()}, "no unit"),
     ],

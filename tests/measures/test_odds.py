@@ -33,10 +33,6 @@ def test_at_least_one_is_exact_for_tiny_chances():
 def test_biology_by_its_exact_values():
     assert odds.clones_survive(1000, 0.0) == pytest.approx(0.001)
     assert odds.varied_survive(1000, 500) == pytest.approx(1 - 0.999**500)
-    even = odds.break_even_repeats([10, 100], [5, 50])
-    assert odds.clones_survive([10, 100], even) == pytest.approx(
-        odds.varied_survive([10, 100], [5, 50])
-    )
 
 
 def test_families_survive_as_often_as_when_simulated():

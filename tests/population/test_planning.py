@@ -100,7 +100,9 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
     monkeypatch.setattr(planning, "free_bytes", lambda: 99)
-    with pytest.raises(ValueError, match="`members` fit no memory: the smallest of 3") as caught:
+    with pytest.raises(
+        ValueError, match="`members` do not fit in memory: the smallest of 3"
+    ) as caught:
         choose()
     assert "\n" not in str(caught.value)
 

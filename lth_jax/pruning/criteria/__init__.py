@@ -27,7 +27,7 @@ from lth_jax.pruning.criteria.weights import (
 )
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "CRITERIA",

@@ -1,4 +1,4 @@
-"""Evaluation of a traced function in block floating point: arrays with an exponent of their own.
+"""Evaluation of a traced function in block floating point: arrays with separate exponents.
 
 Every floating-point array is held as `value · 2^exponent` with one integer exponent for the whole
 array, chosen so that the largest finite magnitude of `value` lies in [½, 1). A product of hundreds

@@ -8,13 +8,7 @@ import jax.numpy as jnp
 
 from lth_jax.pruning.checks import check_params
 from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion, named
-from lth_jax.pruning.criteria._scaled import (
-    Scaled,
-    aligned,
-    evaluate,
-    scaled,
-    times_power,
-)
+from lth_jax.pruning.criteria._scaled import Scaled, aligned, evaluate, scaled, times_power
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Mask, Params, Scores
 

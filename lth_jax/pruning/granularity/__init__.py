@@ -10,14 +10,7 @@ stacked layers. All granularities except `weights` and `groups` reshape a kernel
 window, inputs, outputs)`. Each stacked layer has its own units.
 """
 
-from lth_jax.pruning.granularity.boxes import (
-    blocks,
-    columns,
-    heads,
-    kernels,
-    output_channels,
-    rows,
-)
+from lth_jax.pruning.granularity.boxes import blocks, columns, heads, kernels, output_channels, rows
 from lth_jax.pruning.granularity.groups import groups
 from lth_jax.pruning.granularity.pattern import n_m
 from lth_jax.pruning.granularity.units import (

@@ -104,7 +104,7 @@ def _stacks(mask: Mask, layouts: Layouts | None) -> dict[str, Layout]:
 
 
 weights = Granularity(_weights_to_units, _weights_to_leaves, "weights")
-"""Every weight is a unit of its own."""
+"""Every weight is a separate unit."""
 
 GRANULARITIES: Registry[Granularity | Callable[..., Granularity]] = Registry("granularity")
 """Granularities, or builders `reduction -> Granularity`, by name; configs use these names."""

@@ -34,7 +34,7 @@ from lth_jax.pruning.methods.static import static
 from lth_jax.pruning.methods.supermasks import edge_popup, supermask
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "METHODS",
