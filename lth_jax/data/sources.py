@@ -59,10 +59,6 @@ def _hint(value: str, known: Iterable[str]) -> str:
     return f"; did you mean '{nearest[0]}'?" if nearest else "."
 
 
-def _digits(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(Source("digits", standard.digits), data_dir)
-
-
 def _mnist1d(
     data_dir: Path,
     manual_dir: Path | None,
@@ -82,10 +78,6 @@ def _mnist1d(
     options: dict[str, Any] = {"data_seed": data_seed, "train": train, "test": test}
     options |= {"minority": minority} if minority else {}
     return _from_recipe(data_dir, "mnist1d", standard.mnist1d, options)
-
-
-def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(Source("mnist_5k", standard.mnist_5k), data_dir)
 
 
 def _mnist(
@@ -108,14 +100,6 @@ def _fashion_mnist(data_dir: Path, manual_dir: Path | None) -> Path:
     if manual_dir is None and _DEBIAN_FASHION_MNIST.is_dir():
         manual_dir = _DEBIAN_FASHION_MNIST
     return _from_idx("fashion_mnist", data_dir, manual_dir)
-
-
-def _cifar10(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive("cifar10", cifar.CIFAR10, data_dir, manual_dir)
-
-
-def _cifar100(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive("cifar100", cifar.CIFAR100, data_dir, manual_dir)
 
 
 def _text(
@@ -222,13 +206,13 @@ NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
 """All data sets."""
 
 for _name, _source in {
-    "digits": _digits,
+    "digits": lambda data_dir, _: prepare(Source("digits", standard.digits), data_dir),
     "mnist1d": _mnist1d,
-    "mnist_5k": _mnist_5k,
+    "mnist_5k": lambda data_dir, _: prepare(Source("mnist_5k", standard.mnist_5k), data_dir),
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
+    "cifar10": partial(_from_archive, "cifar10", cifar.CIFAR10),
+    "cifar100": partial(_from_archive, "cifar100", cifar.CIFAR100),
     "text": _text,
     "csv": _csv,
 }.items():

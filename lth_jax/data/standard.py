@@ -22,14 +22,6 @@ def digits() -> Made:
     return _split(images, found.target, train=1437)
 
 
-def stock_mnist1d(data_seed: int) -> Made:
-    """MNIST-1D with its authors' settings and any seed (Greydanus, 2020).
-
-    Ten 1-D templates, shifted, scaled, sheared and noisy: 4000 for training, 1000 for testing.
-    """
-    return _mnist1d(data_seed)
-
-
 def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Made:
     """MNIST-1D of any size, from its authors' generator with their settings.
 
@@ -40,7 +32,7 @@ def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Mad
       minority: the probability of group 1, whose signals are turned upside down; every second test
         example belongs to it. No groups if 0.
     """
-    made = _mnist1d(data_seed, num_samples=train + test)
+    made = stock_mnist1d(data_seed, num_samples=train + test)
     x = np.concatenate([made.train.x, made.test.x])
     y = np.concatenate([made.train.y, made.test.y])
     if not minority:
@@ -52,8 +44,11 @@ def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Mad
     return Made(seen, unseen, classes=10, groups=2)
 
 
-def _mnist1d(seed: int, **settings: int) -> Made:
-    """Data of the authors' generator with their settings except these."""
+def stock_mnist1d(seed: int, **settings: int) -> Made:
+    """MNIST-1D with its authors' settings except these and any seed (Greydanus, 2020).
+
+    Ten 1-D templates, shifted, scaled, sheared and noisy: 4000 for training, 1000 for testing.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
     args = get_dataset_args()

@@ -100,7 +100,9 @@ def density(
         found.append(ritz(run(operator, start, fresh, steps=steps).found))
     nodes, weights = (np.stack([getattr(r, part) for r in found]) for part in ("values", "weights"))
     width = width or _default_width(nodes)
-    at = _default_points(nodes, width) if points is None else np.asarray(points, np.float64)
+    if points is None:
+        points = np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, POINTS)
+    at = np.asarray(points, np.float64)
     curves = np.stack([broadened(n, w, at, width) for n, w in zip(nodes, weights, strict=True)])
     intervals = [student_t(column, confidence=confidence) for column in curves.T]
     low = np.maximum([interval.low for interval in intervals], 0)  # a density is never negative
@@ -111,7 +113,3 @@ def density(
 def _default_width(nodes: NDArray[np.float64]) -> float:
     """1 % of the range; for a single eigenvalue, of its size; for the zero matrix, of 1."""
     return 0.01 * float(np.ptp(nodes) or np.abs(nodes).max() or 1.0)
-
-
-def _default_points(nodes: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    return np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, POINTS)

@@ -1,5 +1,6 @@
 """Mixed precision: networks that compute in a narrow type with float32 parameters."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,22 +37,18 @@ def compute_in(model: Model, dtype: DTypeLike) -> Model:
     if jnp.dtype(dtype) == jnp.float32:
         return model
 
-    def narrow(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: _from_float32(leaf, dtype), tree)
+    narrow = partial(_cast, source=jnp.float32, target=dtype)
 
     def apply(
         params: Params, state: Any, x: Any, *, key: Key | None = None, train: bool
     ) -> tuple[Any, Any]:
         out, after = model.apply(narrow(params), state, narrow(x), key=key, train=train)
-        out = jax.tree.map(lambda leaf: _to_float32(leaf, dtype), out)
-        return out, jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        return _cast(out, dtype, jnp.float32), after
 
     return model._replace(apply=apply)
 
 
-def _from_float32(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
-
-
-def _to_float32(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return leaf.astype(jnp.float32) if leaf.dtype == dtype else leaf
+def _cast(tree: Any, source: DTypeLike, target: DTypeLike) -> Any:
+    """Converts the leaves of one type to another."""
+    return jax.tree.map(lambda x: x.astype(target) if x.dtype == source else x, tree)

@@ -129,7 +129,7 @@ def test_blobs_that_do_not_follow_each_other_are_refused(entry):
         coding.decode(raw(json.dumps(header).encode(), b"x"))
 
 
-def test_the_path_is_told(tmp_path):
+def test_the_error_names_the_path(tmp_path):
     path = tmp_path / "broken.ticket"
     path.write_bytes(DATA[:-1])
     for read in (coding.load, coding.inspect, lambda p: coding.load_leaf(p, "a")):

@@ -1,4 +1,4 @@
-"""Columns of CSV files: what is missing or does not fit is refused, or the user chooses."""
+"""Columns of CSV files: missing or unfit entries are refused, or treated as the user chooses."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ def majority_rule(made):
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.2, 1.0])
-def test_the_majority_rule_errs_in_the_minority_as_often_as_the_gap_says(gap):
+def test_the_majority_rule_errs_in_the_minority_at_the_rate_of_the_gap(gap):
     made = tabular.grouped(gap=gap, minority=0.3, train=20_000, test=20_000)
     x, y, group = made.test
     wrong = (x[:, :-1] @ majority_rule(made) > 0) != y

@@ -22,7 +22,7 @@ def test_bytes_are_their_own_numbers():
     assert bytes(made.train.x.ravel().tolist()) == WORDS.encode()[: 5 * 18]
 
 
-def test_the_standard_library_speaks_english():
+def test_the_standard_library_is_english():
     assert text.standard_library().count(b" the ") > 1000
 
 

@@ -18,7 +18,7 @@ def smoke(tmp_path_factory):
     return root
 
 
-def test_the_controls_hold_and_the_page_says_so(smoke):
+def test_the_controls_hold_and_are_on_the_page(smoke):
     folder = smoke / "atlas" / "smoke"
     told = json.loads((folder / "atlas.json").read_text())
     assert [one["verdict"] for one in told["studies"]] == ["controls hold"]

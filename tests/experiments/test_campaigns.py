@@ -116,7 +116,7 @@ def test_kills_before_every_kind_of_change(killed, capsys):
 
 
 def same_plan(run, other):
-    """Whether two runs divide their work alike, so that they have the same bits."""
+    """Whether two runs have the same plan, so that they have the same bits."""
     return read_plan(stores.read_env(run)["plan"]) == read_plan(stores.read_env(other)["plan"])
 
 
@@ -245,7 +245,7 @@ READERS = ("ls --json", "show {run} --json", "verify", "du")
 
 
 def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
-    """One run twice, a sweep that shares its networks, another run, and who looks at them."""
+    """A run started twice, a sweep that shares its networks, another run, and readers."""
     data, reference = undisturbed
     wait, swept = "--config.machine.wait=True", "--config.experiment.name=swept"
     writers = [

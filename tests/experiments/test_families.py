@@ -95,7 +95,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     assert numbers.items() <= trainers.hyper(experiment).items()
 
 
-def test_a_member_drops_as_often_as_its_own_number_says():
+def test_a_member_drops_at_its_own_rate():
     def stepped(built, own):
         experiment = base.ladder().experiment
         experiment.model.options = ConfigDict({"features": (16, 10), "dropout": built})

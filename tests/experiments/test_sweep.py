@@ -1,4 +1,4 @@
-"""Sweeps in this process: what is swept, what shares a program, and what a sweep leaves behind."""
+"""Sweeps in this process: cells, shared programs, and the files of a sweep."""
 
 import json
 from pathlib import Path
@@ -301,7 +301,7 @@ def _same(one, other):
     return all(one[name] == other[name] for name in ("run", "arm", "level"))
 
 
-def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(finished, workdir, capsys):
+def test_a_dry_run_prints_the_cost_and_writes_nothing(finished, workdir, capsys):
     before = {path for path in workdir.rglob("*") if path.is_file()}
     config = config_in(workdir)
     config.machine.chunk = 4

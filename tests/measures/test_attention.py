@@ -1,4 +1,4 @@
-"""Entropies of known rows, and importances against removal and against gates by hand."""
+"""Entropies of known rows, and importances against removal and explicit gates."""
 
 import jax
 import jax.numpy as jnp

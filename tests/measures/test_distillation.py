@@ -52,7 +52,7 @@ def test_the_dense_fit_teaches_what_the_labels_do():
     assert taught == pytest.approx(labels, rel=1e-9)
 
 
-def test_the_truth_teaches_everything_and_a_stranger_nothing():
+def test_the_true_function_is_the_best_teacher_and_an_unrelated_one_harms():
     assert d.student_risks(np.random.default_rng(3), "truth")[1] == pytest.approx(0, abs=1e-20)
     labels, taught = d.student_risks(np.random.default_rng(3), "stranger")
     assert taught > labels

@@ -1,4 +1,4 @@
-"""Confusion per group by counting, and what is read off it."""
+"""Confusion matrices per group against counts, and measures of them."""
 
 import numpy as np
 import pytest

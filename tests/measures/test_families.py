@@ -1,4 +1,4 @@
-"""Simulated families live as the closed forms say."""
+"""Simulated families survive as often as the closed forms predict."""
 
 import numpy as np
 import pytest

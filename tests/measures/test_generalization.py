@@ -1,4 +1,4 @@
-"""The closed forms of least squares beside draws of it."""
+"""Draws of least squares against closed forms."""
 
 import numpy as np
 import pytest

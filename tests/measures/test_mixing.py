@@ -1,4 +1,4 @@
-"""Mixup keeps the minimiser of centred least squares; CutMix does not."""
+"""Mixup preserves the minimiser of centred least squares; CutMix changes it."""
 
 import numpy as np
 import pytest

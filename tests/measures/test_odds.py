@@ -15,7 +15,7 @@ def test_counts_of_masks_are_binomial_coefficients(n, k):
 
 
 @pytest.mark.parametrize(("n", "k", "s"), [(10, 5, 2), (100, 20, 20), (1000, 100, 7)])
-def test_a_given_subnetwork_is_kept_as_often_as_counting_says(n, k, s):
+def test_the_probability_of_keeping_a_subnetwork_agrees_with_counting(n, k, s):
     exact = Fraction(math.comb(n - s, k - s), math.comb(n, k))
     assert odds.log10_kept(n, k, s) == pytest.approx(math.log10(exact), abs=1e-9)
 

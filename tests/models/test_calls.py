@@ -273,7 +273,7 @@ def test_other_name_errors_are_not_hidden():
 
 
 class Counter(eqx.Module):
-    """Counts batches, or keeps a value of each example."""
+    """Counts batches, or stores a value of each example."""
 
     index: eqx.nn.StateIndex
     steps: jax.Array

@@ -83,7 +83,7 @@ OWN = augment.soft_targets(6)
 
 
 def test_mixup_mixes_inputs_and_targets_alike():
-    """Targets are one-hot of the example's number, so they tell share and partner."""
+    """Targets are one-hot of the example's number, so they determine share and partner."""
     for key in keys(5):
         batch = show((OWN, augment.mixup), key=key, data=IDENTITY, member=member_with(mixup=1.0))
         own, partner = shares(batch.y)
@@ -192,7 +192,7 @@ def segment_of(trainer_show, objective):
 
 
 def trained(trainer, **hyper):
-    """Three members through one program, in which `hyper` gives each a number of its own."""
+    """Three members trained by one program, each with another number in `hyper`."""
     members = members_of(3)
     numbers = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
     members = jax.tree.map(

@@ -65,7 +65,7 @@ def test_strict_dtypes():
         )
 
 
-def test_a_batch_is_told_the_groups_of_its_rows():
+def test_a_batch_has_the_groups_of_its_rows():
     member, rows = SimpleNamespace(hyper={"balance": 1.0, "sharpness": 0.5}), jnp.array([6, 0])
     batch = Batch(jnp.zeros((2, 3)), LABELS[rows])
     shown = add_groups(2)(None, batch, rows, member, {"groups": GROUP}).y

@@ -24,7 +24,7 @@ NOISY = TRAINER._replace(
 
 
 class Reads:
-    """A leaf that tells which of its rows were read."""
+    """A leaf that records which of its rows were read."""
 
     def __init__(self, array):
         self.array, self.rows = array, []
