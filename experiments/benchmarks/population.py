@@ -121,18 +121,20 @@ def torch_ways(task: Task, members: Member) -> dict[str, Way]:
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed: no PyTorch columns", flush=True)
         return {}
-    from experiments.benchmarks import torch_twins
+    from experiments.benchmarks import torch_networks
 
     rows = np.asarray(jax.vmap(lambda m: batch_rows(task.trainer, m, 0))(members))
-    torch_twins.check(task, members, rows)
+    torch_networks.check(task, members, rows)
     some = jax.tree.map(lambda a: a[:2], members)
-    alone = torch_twins.one_by_one(task, some, rows[:2])
-    together = torch_twins.stacked(task, members, rows)
+    alone = torch_networks.one_by_one(task, some, rows[:2])
+    together = torch_networks.stacked(task, members, rows)
     steps = task.trainer.eval_every
     ways = {}
-    for n in torch_twins.thread_counts():
-        ways[f"{ONE}, {n} threads"] = Way(torch_twins.threaded(alone, n), 2 * steps)
-        ways[f"{STACKED}, {n} threads"] = Way(torch_twins.threaded(together, n), len(rows) * steps)
+    for n in torch_networks.thread_counts():
+        ways[f"{ONE}, {n} threads"] = Way(torch_networks.threaded(alone, n), 2 * steps)
+        ways[f"{STACKED}, {n} threads"] = Way(
+            torch_networks.threaded(together, n), len(rows) * steps
+        )
     return ways
 
 

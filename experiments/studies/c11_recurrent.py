@@ -86,11 +86,11 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     begun = runner.starts(name, config, ("ticket", "shuffle"))
     hyper = {"learning_rate": rates["shuffle"]}
     shuffled = [start._replace(hyper=hyper) for start in begun["shuffle"]]
-    twins = [
+    scaled = [
         _of_radius(start, _radius(ticket))
         for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
-    arms = dict(zip(PROTOCOL.arms[3:], (shuffled, twins), strict=True))
+    arms = dict(zip(PROTOCOL.arms[3:], (shuffled, scaled), strict=True))
     ended = runner.retrain_arms(name, config, arms)
     accuracy = {arm: 100 * ladder.of("tied", arm, TEST) for arm in PROTOCOL.arms[:3]}
     accuracy |= {arm: 100 * one.results[TEST].astype(float) for arm, one in ended.items()}
@@ -137,10 +137,10 @@ def _agreed(runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]) -
     unrolled.experiment.model.options.tied = False
     runner.ladders(name, {"untied": unrolled})
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
-    twins = runner.origins(name, unrolled)[: len(origins)]
+    starts = runner.origins(name, unrolled)[: len(origins)]
     return {
-        "tied": _siblings(runner, config, origins, kept),
-        "unrolled": _siblings(runner, unrolled, twins, kept),
+        "tied": _agreement(runner, config, origins, kept),
+        "unrolled": _agreement(runner, unrolled, starts, kept),
     }
 
 
@@ -155,7 +155,7 @@ def _of_radius(start: Start, radius: float) -> Start:
     return start._replace(params={**start.params, KERNEL: start.params[KERNEL] * factor})
 
 
-def _siblings(
+def _agreement(
     runner: StudyRunner, config: ConfigDict, origins: Sequence[Start], density: float
 ) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""

@@ -205,7 +205,7 @@ GENERATED: Registry[Callable[..., Made]] = Registry("data set")
 NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
 """All data sets."""
 
-for _name, _source in {
+_SOURCES: dict[str, Callable[..., Path]] = {
     "digits": lambda data_dir, _: prepare(Source("digits", standard.digits), data_dir),
     "mnist1d": _mnist1d,
     "mnist_5k": lambda data_dir, _: prepare(Source("mnist_5k", standard.mnist_5k), data_dir),
@@ -215,7 +215,8 @@ for _name, _source in {
     "cifar100": partial(_from_archive, "cifar100", cifar.CIFAR100),
     "text": _text,
     "csv": _csv,
-}.items():
+}
+for _name, _source in _SOURCES.items():
     SOURCES.register(_name, _source)
 
 for _made in (

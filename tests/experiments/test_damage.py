@@ -94,7 +94,7 @@ def files_of(run):
     return [path.relative_to(run.parent) for path in found]
 
 
-def twin(root, run, name):
+def copied(root, run, name):
     """The file of the other run that stands where this one does in its own."""
     store, other = stores.Store(root), other_run(run)
     pairs = {run: other}
@@ -113,7 +113,7 @@ def flip(path, root, run, name):
 
 
 def swap(path, root, run, name):
-    theirs = twin(root, run, name)
+    theirs = copied(root, run, name)
     if theirs.exists():
         mine = path.read_bytes()
         path.write_bytes(theirs.read_bytes())
