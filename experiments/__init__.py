@@ -1,7 +1,7 @@
-"""Configs become functions here and nowhere else.
+"""Commands, configs, studies and benchmarks.
 
-A program of this package (`python -m experiments.run`) imports JAX and more for seconds before its
-first line runs. Until then, and when it has ended, a signal ends it with one sentence.
+A program of this package (`python -m experiments.run`) takes seconds to import JAX. During the
+import and after its end, a signal ends it with one message.
 """
 
 import os
@@ -18,6 +18,6 @@ def _end(signum: int, frame: FrameType | None) -> None:
     os._exit(128 + signum)
 
 
-if sys.argv[:1] == ["-m"]:  # Python's mark while it looks for the module of `-m experiments.NAME`
+if sys.argv[:1] == ["-m"]:  # Python sets this while it imports the module of `-m experiments.NAME`
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _end)

@@ -1,14 +1,14 @@
-"""Runs the studies of the article's claims and draws their atlas.
+"""Runs the studies of the article's claims and writes the atlas page.
 
     python -m experiments.atlas [--size=smoke|laptop|full] [--only=C5,C9] [--again] [--root=runs]
                                 [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
 
-A study writes its protocol's hash down before anything is drawn; what is finished is kept and never
-run again, unless `--again` is given. `smoke` runs the controls with known answers alone,
-`laptop` gives the verdicts on two cores, `full` needs a GPU, and MNIST's idx files and CIFAR-10's
-archive in `--manual_dir`. `plan` runs a study on a few pilot seeds and prints how many would decide
-its question. The page is `runs/atlas/<size>/index.html`.
+Each study records the hash of its protocol before it starts. Finished studies are not run again
+unless `--again` is given. `smoke` runs only the controls with known answers; `laptop` gives the
+verdicts on two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
+`plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs. The
+page is `runs/atlas/<size>/index.html`.
 """
 
 import sys
@@ -22,13 +22,13 @@ from ml_collections import ConfigDict
 from experiments import machine as machines
 from experiments.configs import base
 from experiments.finished import add_folders, exit_code
-from experiments.flags import UserError, nearest
-from experiments.legal import one_of
+from experiments.flags import UserError
 from experiments.options import Options
 from experiments.studies import STUDIES, family
 from experiments.studies.common import SIZES, pilot
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Evidence
 from lth_jax.measures.judge import found, verdicts
 from lth_jax.report import answers
@@ -39,23 +39,23 @@ PILOT_SEEDS = 8
 
 
 def run(size: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False) -> Path:
-    """Runs the studies that are not finished, and draws the atlas of all that are.
+    """Runs the unfinished studies and writes the atlas of all finished ones.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
-      claims: which.
-      runner: what they train with.
-      again: whether to run also those that are finished.
+      claims: the claims to run.
+      runner: trains the networks of the studies.
+      again: whether to run finished studies again.
 
     Returns:
-      The page.
+      The path of the page.
     """
     for claim in claims:
         one, folder = STUDIES[claim], _folder(runner, size, claim)
         config = one.get_config(size)
         stamp = answers.stamp_of(one.protocol, _numbers(config), size)
         if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
-            print(f"{claim} is finished already")
+            print(f"{claim} is already finished")
             continue
         answers.write_stamp(folder, stamp)
         _measure(one, config, size, folder, stamp["hash"], runner)
@@ -75,12 +75,12 @@ def _measure(
 
 
 def _numbers(config: ConfigDict) -> dict[str, Any]:
-    """All of a study's config that decides its answer."""
+    """The part of a study's config that affects its answer."""
     return {name: value for name, value in config.to_dict().items() if name != "machine"}
 
 
 def draw(size: str, runner: StudyRunner) -> Path:
-    """Draws the atlas of all finished studies of a size."""
+    """Writes the atlas of all finished studies of a size."""
     folders = {claim: _folder(runner, size, claim) for claim in STUDIES}
     found_all = {c: answers.read_answer(folder, size) for c, folder in folders.items()}
     done = {claim: kept for claim, kept in found_all.items() if kept}
@@ -101,12 +101,12 @@ def draw(size: str, runner: StudyRunner) -> Path:
 
 
 def _own_setup(config: ConfigDict) -> dict[str, str]:
-    """What a size has been given in place of the protocol's set-up, where it differs."""
+    """The set-up of this size, if it differs from the protocol's."""
     return {"setup": config.study.setup} if "setup" in config.study else {}
 
 
 def plan(claim: str, size: str, runner: StudyRunner) -> str:
-    """How many seeds would decide a study, from a pilot on seeds that it will not use."""
+    """The number of seeds that a study needs, from a pilot on other seeds."""
     one = STUDIES[claim]
     config = one.get_config(size)
     if "experiment" in config:
@@ -116,7 +116,7 @@ def plan(claim: str, size: str, runner: StudyRunner) -> str:
     lines = []
     for part in found(one.protocol, evidence, [])["primaries"]:
         need = part["needed"]
-        words = f"about {need} seeds" if need else "no number: its δ is a margin"
+        words = f"about {need} seeds" if need else "no number of seeds: its δ is a margin"
         lines.append(f"{claim}, {part['name']}: δ = {part['delta']:g} {part['unit']}; {words}")
     return "\n".join(lines)
 
@@ -126,12 +126,17 @@ def _folder(runner: StudyRunner, size: str, claim: str) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 2 for what the user can mend."""
+    """Runs the command and returns its exit code: 2 for errors of the user."""
     parser = Options("experiments.atlas", str(__doc__))
-    parser.add_argument("action", nargs="*", metavar="plan CLAIM", help="how many seeds it takes")
-    parser.option("size", one_of(SIZES), "laptop", "of the studies")
+    parser.add_argument(
+        "action",
+        nargs="*",
+        metavar="plan CLAIM",
+        help="print the number of seeds that a study needs",
+    )
+    parser.option("size", one_of(SIZES), "laptop", "size of the studies")
     parser.add_argument("--only", default="", help="such as C5,C9; all by default")
-    parser.add_argument("--again", action="store_true", help="run what is finished, too")
+    parser.add_argument("--again", action="store_true", help="run finished studies again")
     add_folders(parser)
 
     def work() -> str:
@@ -148,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return f"page: {run(arguments.size, claims, runner, again=arguments.again)}"
             if arguments.action[0] != "plan" or len(arguments.action) != 2:
                 raise UserError(
-                    f"'{' '.join(arguments.action)}' is no action; the action is `plan CLAIM`."
+                    f"'{' '.join(arguments.action)}' is not an action; the action is `plan CLAIM`."
                 )
             return plan(_claims(arguments.action[1:])[0], arguments.size, runner)
 

@@ -1,5 +1,6 @@
-"""A config becomes functions."""
+"""Builds data, tasks, ladders and experiments from configs."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,13 @@ from ml_collections import ConfigDict
 from experiments import checks, networks, parts, scoring, teachers, units
 from experiments.flags import UserError
 from experiments.messages import DATA, by_fields, user_errors
-from experiments.networks import model as model  # part of what a config becomes
-from experiments.schedules import SCOPES, densities
+from experiments.networks import model as model  # re-exported
+from experiments.schedules import densities
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
 from lth_jax.lottery import (
-    REFILL_CONTROLS,
+    STRUCTURED_CONTROLS,
     Experiment,
     Ladder,
     Seeds,
@@ -29,20 +30,20 @@ from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
-from lth_jax.pruning.granularity import Granularity
+from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
 from lth_jax.store import run_folder
 from lth_jax.types import Prunable
 
 
 def _most_bytes(config: ConfigDict) -> int | None:
-    """Above how many bytes training inputs stay on disk; None if they must be on the device."""
+    """The size in bytes above which training inputs stay on disk; None: always on the device."""
     train, where = config.experiment.train, config.machine.data_placement
     at_once = train.share or train.average.start or train.distill.teacher
     if where == "host" and at_once:
         raise UserError(
             "`machine.data_placement` is 'host', but `train.share`, `train.average` and "
-            "`train.distill` look at all training data at once; they need 'device'."
+            "`train.distill` use all training data at once; they need 'device'."
         )
     if at_once or where == "device":
         return None
@@ -51,7 +52,7 @@ def _most_bytes(config: ConfigDict) -> int | None:
 
 
 def dataset(config: ConfigDict) -> data.Dataset:
-    """Loads the data set of a config, and checks what depends on its size."""
+    """Loads the data set of a config, and checks the fields that depend on its size."""
     experiment, machine = config.experiment, config.machine
     most_bytes, options = _most_bytes(config), experiment.data.options.to_dict()
     with user_errors(DATA, options=options, under="data.options"):
@@ -75,7 +76,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
 
 
 def own_data(name: str, **options: Any) -> data.Dataset:
-    """A user's own data set: what their function returns for `data.options`.
+    """A user-defined data set: the result of a function of `data.options`.
 
     The function returns `(x, y)`, `{"train": (x, y), "test": (x, y)}`, or a TFDS builder.
     """
@@ -93,9 +94,9 @@ def seeds(experiment: ConfigDict) -> Seeds:
 
 
 def ladder(experiment: ConfigDict, task: Task) -> Ladder:
-    """What the experiment does: counts per level, pruner, rewinding, controls, methods."""
-    # What a criterion draws is the same for all seeds; network and steps are this experiment's,
-    # though a sweep may train cells of other dropout rates, or of other steps, with one trainer.
+    """The levels of an experiment: counts, pruner, rewinding, controls, methods."""
+    # In a sweep, cells with other dropout rates or steps may share the trainer: use the network and
+    # steps of this experiment.
     own = task.trainer._replace(model=model(experiment))
     task = task.replace(trainer=own, steps=experiment.train.steps)
     options, (params, _) = experiment.prune, task.shapes
@@ -120,12 +121,12 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     except LevelError as error:
         reason = by_fields(error.reason).replace("`density`", "density")
         raise UserError(
-            f"`prune.levels` includes level {error.level}, which cannot be: {reason}"
+            f"`prune.levels` includes level {error.level}, which is impossible: {reason}"
         ) from error
 
 
 def _method(options: ConfigDict) -> Builder | None:
-    """The builder of the method of all levels but the retrained; None for a fixed mask."""
+    """The builder of the sparse training method; None for a fixed mask."""
     if options.method == "static":
         return None
     make = parts.choose("prune.method", options.method, METHODS)
@@ -138,13 +139,13 @@ def _method(options: ConfigDict) -> Builder | None:
 
 
 def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
-    """The network's units where the ladder removes or refills them, else None."""
+    """The network's units if pruning or controls need them, else None."""
     if experiment.prune.granularity == units.UNITS:
         found = units.chosen(structure_of(task), experiment.prune)
         units.check_multiple(experiment.prune.unit_multiple, found)
         return found
-    refills = set(experiment.controls) & set(REFILL_CONTROLS)
-    return structure_of(task) if refills else None
+    chosen = (STRUCTURED_CONTROLS.get(name) for name in experiment.controls)
+    return structure_of(task) if any(c and c.needs_units for c in chosen) else None
 
 
 def _what_competes(
@@ -152,35 +153,25 @@ def _what_competes(
 ) -> tuple[scopes.Scope, Granularity, Prunable]:
     reduction = units.REDUCTIONS[options.reduction]
     if options.granularity == units.UNITS and found is not None:
-        scope = units.SCOPES[options.scope](found, multiple=options.unit_multiple)
+        scope = units.UNIT_SCOPES[options.scope](found, multiple=options.unit_multiple)
         return scope, st.granularity(found, reduction), st.prunable(found)
     everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
     prunable = masks.prunable_leaves(params, everything)
-    return _scope(options), _granularity(options, reduction), prunable
-
-
-def _scope(options: ConfigDict) -> scopes.Scope:
-    if parts.is_own(options.scope):
-        return parts.made("prune.scope", options.scope, scopes.Scope)
-    return SCOPES[options.scope](options)
-
-
-def _granularity(options: ConfigDict, reduction: Any) -> Granularity:
-    name = options.granularity
-    if parts.is_own(name):
-        return parts.made("prune.granularity", name, Granularity, reduction=reduction)
-    return units.GRANULARITIES[name](reduction)
+    made = functools.partial(parts.made, minimum=options.minimum, reduction=reduction)
+    scope = made("prune.scope", options.scope, scopes.Scope, scopes.SCOPES)
+    granularity = made("prune.granularity", options.granularity, Granularity, GRANULARITIES)
+    return scope, granularity, prunable
 
 
 def _controls(names: Sequence[str], table: Mapping[str, Control]) -> dict[str, Control]:
-    """The controls of a config, built-in and own; an own one is named after its function."""
+    """The controls of a config by name; user-defined ones have the name of their function."""
     own = {name: parts.load("controls", name) for name in names if parts.is_own(name)}
     made = {name: own.get(name) or named([name], table)[name] for name in names}
     return {name.rpartition(":")[2]: control for name, control in made.items()}
 
 
 def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
-    """The experiment with all that decides its numbers.
+    """The experiment of a config, with its identity.
 
     Args:
       config: the `experiment` part of a config.

@@ -1,23 +1,24 @@
-"""What the fields of a config must satisfy together, before anything is prepared or trained."""
+"""Consistency checks between the fields of a config."""
 
 from ml_collections import ConfigDict
 
 from experiments import estimate, networks, parts, scoring, units
 from experiments.estimate import levels
 from experiments.fields import check_values
-from experiments.flags import UserError, nearest
+from experiments.flags import UserError
 from experiments.schedules import density
 from lth_jax import trees
 from lth_jax.data import Dataset
+from lth_jax.legal import nearest
 
 FEWEST = 2.0**-31  # the density of one weight: counts are int32
 
 
 def check(experiment: ConfigDict) -> None:
-    """Raises `UserError` for the first field of an experiment that cannot be right.
+    """Raises `UserError` for the first invalid field of an experiment.
 
-    What depends on the data is checked by `check_examples` and `check_network`; everything else
-    here, before anything is prepared or trained.
+    Runs before anything is prepared or trained; `check_examples` and `check_network` check the
+    fields that depend on the data.
     """
     check_values(experiment)
     networks.check_options(experiment)
@@ -31,8 +32,8 @@ def _check_pruning(experiment: ConfigDict) -> None:
     pruning = experiment.prune
     if scoring.needs_examples(pruning.criterion) and not pruning.examples:
         raise UserError(
-            f"`prune.criterion` is '{pruning.criterion}', which looks at data; "
-            "set `prune.examples` to how many training examples it may see."
+            f"`prune.criterion` is '{pruning.criterion}', which needs data; "
+            "set `prune.examples` to the number of training examples for it."
         )
     known = units.control_names(pruning.granularity)
     for name in experiment.controls:
@@ -82,7 +83,7 @@ def _check_training(experiment: ConfigDict) -> None:
         )
     if train.distill.teacher and any(train[name] for name in changed):
         raise UserError(
-            "`train.distill.teacher` answers for the examples as they lie; set "
+            "`train.distill.teacher` needs unchanged examples; set "
             f"{', '.join(f'`train.{name}`' for name in changed)} to 0."
         )
     needed, has = train.distill.unlabelled, experiment.data.unlabelled
@@ -106,11 +107,11 @@ def _check_training(experiment: ConfigDict) -> None:
 
 
 def check_examples(experiment: ConfigDict, examples: int) -> None:
-    """Raises `UserError` for a field that asks for more training examples than there are.
+    """Raises `UserError` for a field that needs more training examples than there are.
 
     Args:
       experiment: the experiment.
-      examples: how many training examples there are.
+      examples: number of training examples.
     """
     share, replicates = experiment.train.share, experiment.replicates
     if share * replicates > examples:
@@ -127,18 +128,18 @@ def check_examples(experiment: ConfigDict, examples: int) -> None:
 
 
 def check_network(config: ConfigDict, loaded: Dataset) -> estimate.Estimate:
-    """Checks a config's network on its data, and whether its population fits this machine.
+    """Checks a config's network on its data, and that its population fits this machine.
 
     Args:
       config: the whole config.
       loaded: its data.
 
     Returns:
-      What the population takes at the least.
+      Lower bounds of the population's memory and disk space.
 
     Raises:
-      UserError: if the network does not take the inputs, has a leaf without entries or too few
-        outputs, or if its members need more memory or disk than there is.
+      UserError: the network does not accept the inputs, has an empty leaf or too few outputs, or
+        its members need more memory or disk space than is free.
     """
     experiment = config.experiment
     found = networks.shapes(experiment, loaded)

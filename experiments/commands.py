@@ -1,4 +1,4 @@
-"""Commands with a config: how their lines are read, and what `--help` prints."""
+"""Command lines with a config, and their `--help`."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from experiments import flags, parts
 from experiments.configs import base
 from experiments.fields import FIELDS, OPEN, Field, leaves
-from experiments.legal import shown
-from experiments.networks import attributes
+from lth_jax.legal import shown
+from lth_jax.models.options import options_of
 
 DEFAULT = "experiments/configs/mnist1d_ladder.py"
 DRY_RUN = "--dry_run"
@@ -21,17 +21,17 @@ WIDTH = 100
 def config_of(
     argv: Sequence[str], default: str, description: str, further: Sequence[str] = ()
 ) -> ConfigDict:
-    """The config of a command line, or its help.
+    """The config of a command line; prints help for `--help`.
 
     Args:
       argv: the program's name and its arguments.
-      default: the config file where none is given.
-      description: what the command does and its other arguments, for `--help`.
-      further: names of those other arguments.
+      default: the default config file.
+      description: text for `--help`.
+      further: names of further arguments.
 
     Raises:
       UserError: see `flags.parse`.
-      SystemExit: with code 0, after `--help` is printed.
+      SystemExit: with code 0, after `--help`.
     """
     rest = [argument for argument in argv if argument not in HELP]
     config = flags.parse(rest, default, not_legal, further)
@@ -42,7 +42,7 @@ def config_of(
 
 
 def not_legal(path: str, text: str) -> str | None:
-    """The sentence for a text that is no value of a field; None for fields of free names.
+    """The error message for an invalid text of a field; None for fields with free names.
 
     >>> not_legal("experiment.train.steps", "many")
     "`train.steps` is 'many'; it must be an integer in 1 … 2147483647."
@@ -52,10 +52,10 @@ def not_legal(path: str, text: str) -> str | None:
 
 
 def fields_help(config: ConfigDict, file: str) -> str:
-    """Every field with its value in a config file, its meaning and its legal values.
+    """Every field with its value in a config file, its help and its legal values.
 
     Args:
-      config: the config of the file, overrides included.
+      config: the config, overrides included.
       file: as given by `--config`.
     """
     lines = [
@@ -71,7 +71,7 @@ def fields_help(config: ConfigDict, file: str) -> str:
 
 
 def _entry(field: Field, value: Any, default: Any) -> list[str]:
-    """The lines of a field; one that holds fields of free names shows those."""
+    """The lines of a field, including nested fields with free names."""
     inside = list(flags.fields(value)) if field.name in OPEN else []
     names = [(f"{field.path}.{name}", one) for name, one in inside] or [(field.path, value)]
     lines = [f"--config.{name}={one}" for name, one in names]
@@ -80,11 +80,11 @@ def _entry(field: Field, value: Any, default: Any) -> list[str]:
 
 
 def _attributes(network: str) -> list[str]:
-    """The lines of what `model.options` may hold."""
+    """The lines of the options of a network."""
     if parts.is_own(network):
         return [f"`model.options` are the arguments of '{network}'."]
     head = f"`model.options` of '{network}', --config.experiment.model.options.NAME=VALUE:"
-    return [head, *(f"    {name}: {one.words}" for name, one in attributes(network).items())]
+    return [head, *(f"    {name}: {one.words}" for name, one in options_of(network).items())]
 
 
 def _indented(text: str) -> list[str]:

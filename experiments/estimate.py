@@ -1,11 +1,10 @@
-"""What an experiment takes at the least: members, memory and disk, by arithmetic alone.
+"""Lower bounds of the members, memory and disk space of an experiment.
 
-Every figure is a lower bound, so that nothing is refused that would fit: activations, copies and
-what compiled programs need besides are left out.
+Activations, copies and temporaries of compiled programs are not counted, so that nothing is
+rejected that would fit.
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,26 +16,27 @@ from experiments.flags import UserError
 from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
 from lth_jax.store.garbage import size_of
 
-BOOKKEEPING = 1024  # bytes of the host for each member: its label, its key, its entry in a manifest
-EVALUATION = 64  # bytes of the host for each evaluation: its step and its place in the history
-METRIC_BYTES = 16  # of each member at each evaluation: loss and accuracy, training and validation
+BOOKKEEPING = 1024  # host bytes per member: label, key, entry in a manifest
+EVALUATION = 64  # host bytes per evaluation: step and entry in the history
+METRIC_BYTES = 16  # per member and evaluation: loss and accuracy, training and validation
 FLOAT = 4
 
 
 class Estimate(NamedTuple):
-    """What an experiment takes at the least.
+    """Lower bounds for an experiment.
 
     Attributes:
-      members: networks that it trains.
-      widest: members of its largest level, which are made together.
-      chunk: members that train at a time on each device; 1 where it is measured.
+      members: number of networks.
+      widest: members of its largest level, which are initialised together.
+      chunk: members that train at a time on each device; 1 if it is to be measured.
       member: bytes of a member.
-      training: bytes of a member with its record, its gradient and the order of its batches.
+      training: bytes of a member with record, gradient and batch order.
       store: bytes of all members in the store.
-      stored: bytes of one member in the store, by its level.
+      stored: bytes of one member in the store, by level.
     """
 
     members: int
@@ -49,12 +49,12 @@ class Estimate(NamedTuple):
 
     @property
     def device(self) -> int:
-        """Bytes on one device: a level when it is made, or a chunk when it trains."""
+        """Bytes on one device: a level at initialisation, or a chunk in training."""
         return max(self.widest * self.member, self.chunk * self.training)
 
 
 def levels(prune: ConfigDict) -> int:
-    """How many levels an experiment has above the dense networks.
+    """The number of levels after the dense networks.
 
     >>> from experiments.configs import base
     >>> levels(base.ladder().experiment.prune)
@@ -64,7 +64,7 @@ def levels(prune: ConfigDict) -> int:
 
 
 def arms(experiment: ConfigDict, level: int) -> int:
-    """How many arms a level has.
+    """The number of arms of a level.
 
     >>> from experiments.configs import base
     >>> [arms(base.ladder().experiment, level) for level in range(3)]
@@ -75,7 +75,7 @@ def arms(experiment: ConfigDict, level: int) -> int:
 
 
 def members(experiment: ConfigDict) -> int:
-    """How many networks an experiment trains, all levels together.
+    """The number of networks of an experiment.
 
     >>> from experiments.configs import base
     >>> members(base.ladder().experiment)  # 5 replicates, 10 levels, 3 controls
@@ -87,7 +87,7 @@ def members(experiment: ConfigDict) -> int:
 
 
 def check_members(experiment: ConfigDict) -> None:
-    """Raises `UserError` if memory cannot even hold the names and histories of all members."""
+    """Raises `UserError` if labels and histories of all members exceed the host's memory."""
     free, whose = host_free_bytes(), "this machine's memory"
     count, replicates = members(experiment), experiment.replicates
     depth = experiment.prune.levels
@@ -101,7 +101,7 @@ def check_members(experiment: ConfigDict) -> None:
 
 
 def estimate(config: ConfigDict, found: Shapes) -> Estimate:
-    """What an experiment takes at the least.
+    """Lower bounds for an experiment.
 
     Args:
       config: the whole config.
@@ -134,7 +134,7 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
 
 
 def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
-    """Raises `UserError` for the field that needs more memory or disk than there is.
+    """Raises `UserError` for a field that needs more memory or disk space than is free.
 
     Args:
       config: the whole config.
@@ -163,12 +163,12 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
 
 
 def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
-    """Raises `UserError` if all cells of a sweep need more memory or disk than there is.
+    """Raises `UserError` if the cells of a sweep need more memory or disk space than is free.
 
     Args:
-      plan: what they take together.
+      plan: the lower bounds of all cells.
       workdir: folder of all runs.
-      cells: how many they are.
+      cells: the number of cells.
     """
     needed, what = BOOKKEEPING * plan.members, f"the {plan.members:,} members of all cells"
     cells_of = ("--sweep.FIELD", f"a grid of {cells:,} cells")
@@ -179,7 +179,7 @@ def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
 def _check_disk(plan: Estimate, workdir: str, field: str, value: Any) -> None:
     disk = free_disk(workdir)
     if disk is not None and plan.store > disk:
-        held = disk + size_of(Path(workdir))  # some of the members may be there already
+        held = disk + size_of(Path(workdir))  # some members may be stored already
         what = f"{plan.members:,} members in the store"
         _refuse_above(held, plan.store, field, value, what, f"the disk of '{workdir}'")
 
@@ -200,35 +200,12 @@ def size(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def free_disk(workdir: str) -> int | None:
-    """The bytes that are free where a folder is, or would be; None where the system hides it."""
-    path = Path(workdir).absolute()
-    there = next((one for one in (path, *path.parents) if one.exists()), None)
-    try:
-        return shutil.disk_usage(there).free if there else None
-    except OSError:
-        return None
-
-
-def in_units(number: int) -> str:
-    """Bytes in the unit that suits them.
-
-    >>> in_units(10), in_units(1536), in_units(3 << 40)
-    ('10 B', '1.5 KiB', '3 TiB')
-    """
-    power = min(int(math.log2(max(number, 1))) // 10, len(_UNITS) - 1)
-    return f"{number / 1024**power:.3g} {_UNITS[power]}"
-
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
-
-
 def describe(plan: Estimate, machine: Mapping[str, Any]) -> str:
-    """An estimate in one line, beside what is free.
+    """An estimate and the free memory and disk space, in one line.
 
     Args:
       plan: from `estimate`.
-      machine: as of a config.
+      machine: the `machine` part of a config.
     """
     memory, disk = free_bytes(), free_disk(machine["workdir"])
     return (

@@ -1,4 +1,4 @@
-"""Commands that measure a finished run: its config becomes a `Result`, options become arguments."""
+"""Commands that analyse a finished run."""
 
 import argparse
 import contextlib
@@ -25,9 +25,9 @@ class Finished(NamedTuple):
     """A finished run.
 
     Attributes:
-      result: the run, with the task of its config.
-      experiment: its config, as the config file made it.
-      loaded: its data set, as arrays of the host.
+      result: the result, with the task of its config.
+      experiment: its config.
+      loaded: its data set, as host arrays.
     """
 
     result: Result
@@ -36,15 +36,15 @@ class Finished(NamedTuple):
 
 
 def open_finished(machine: ConfigDict, name: str) -> Finished:
-    """Opens a run that is finished.
+    """Opens a finished run.
 
     Args:
       machine: `workdir`, `data_dir` and `manual_dir`, as in a config.
       name: the run: its folder, its name, or a unique beginning of it.
 
     Raises:
-      UserError: if the run is not finished, or its data cannot be loaded.
-      StoreError: if there is no such run, or something in it is damaged.
+      UserError: the run is not finished, or its data cannot be loaded.
+      StoreError: the run does not exist or is damaged.
     """
     info = stores.find_run(machine.workdir, name)
     if info.status != "finished":
@@ -64,17 +64,17 @@ def run_analysis(
     *,
     further: Callable[[Finished], dict[str, Any]] = lambda run: {},
 ) -> int:
-    """Measures a run as a command, draws its page, and prints the page's path.
+    """The command of an analysis: analyses a run, writes its report, and prints the path.
 
     Args:
-      module: what `python -m` runs.
-      description: for `--help`, before that of the analysis.
+      module: the module for `python -m`.
+      description: text for `--help`, before that of the analysis.
       measure: an analysis of `lth_jax.analysis`; its settings are the options.
       argv: the arguments of the command line.
-      further: checks a run, and returns arguments that its config decides.
+      further: checks a run, and returns arguments that depend on its config.
 
     Returns:
-      The exit code: 2 for what the user can mend.
+      The exit code: 2 for errors of the user.
     """
     about, _, _ = (getdoc(measure) or "").partition("\nArgs:")
     parser = Options(module, f"{description}\n{about}")
@@ -93,7 +93,7 @@ def run_analysis(
 
 
 def add_folders(parser: Options) -> None:
-    """Adds `--root`, `--data_dir` and `--manual_dir`: the fields of a machine."""
+    """Adds the options `--root`, `--data_dir` and `--manual_dir`."""
     for name, field in (
         ("root", "workdir"),
         ("data_dir", "data_dir"),
@@ -104,7 +104,7 @@ def add_folders(parser: Options) -> None:
 
 
 def machine_of(arguments: argparse.Namespace) -> ConfigDict:
-    """The `machine` part of a config, as the command line sets it."""
+    """The `machine` part of a config, with the options of the command line."""
     machine = base.ladder().machine
     machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
     machine.manual_dir, machine.data_placement = arguments.manual_dir, "device"
@@ -113,7 +113,7 @@ def machine_of(arguments: argparse.Namespace) -> ConfigDict:
 
 @contextlib.contextmanager
 def naming_options(names: Sequence[str]) -> Iterator[None]:
-    """Within the block an `AnalysisError` is a `UserError` that names options, not arguments."""
+    """Context in which an `AnalysisError` becomes a `UserError` that names options."""
     try:
         yield
     except AnalysisError as error:
@@ -122,7 +122,7 @@ def naming_options(names: Sequence[str]) -> Iterator[None]:
 
 
 def exit_code(work: Callable[[], Any]) -> int:
-    """Prints what `work` returns; 2 and one sentence for what the user can mend."""
+    """Prints the result of `work` and returns 0; for errors of the user, prints a message: 2."""
     try:
         with ending_by_signal():
             print(work())

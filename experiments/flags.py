@@ -1,8 +1,7 @@
-"""The command line as a config: absl flags over ml_collections, with errors people can read."""
+"""Configs from the command line, by absl flags and ml_collections, with readable errors."""
 
 import ast
 import contextlib
-import difflib
 import functools
 import importlib.util
 import itertools
@@ -21,49 +20,24 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import STOPPED
 from experiments.configs import base
+from lth_jax.legal import nearest
 from lth_jax.store import Interrupted, LostProcessError, interruptible, read_config
 
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
-"""What every command with a config takes."""
+"""The arguments of every command with a config."""
 FREE = ("options", "layer_rates", "method_options")
-"""Parts of a config whose fields have free names."""
+"""Parts of a config with arbitrary field names."""
 PARTS = {
     "experiment.data.options": "experiment.data.name",
     "experiment.model.options": "experiment.model.name",
     "experiment.prune.method_options": "experiment.prune.method",
 }
-"""Options, and the field that names the part that they are of."""
-MANY = 12  # names above which several may be near
+"""Fields with options, and the field that names the part to which they belong."""
 
 
 class UserError(Exception):
-    """What the user can mend: printed as one sentence, exit code 2."""
-
-
-def nearest(kind: str, name: str, known: Collection[str]) -> str:
-    """A sentence that names a wrong name and lists all right ones, the nearest first.
-
-    >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
-    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
-    """
-    close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
-    hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
-    ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
-    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked)}."
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names with commas, the empty one in a word.
-
-    >>> listed(["", "host"])
-    'empty, host'
-    """
-    return ", ".join(name or "empty" for name in names)
-
-
-def _likeness(a: str, b: str) -> float:
-    return difflib.SequenceMatcher(None, b, a).ratio()
+    """An error of the user: printed as one message, exit code 2."""
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -76,7 +50,7 @@ def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def saved_config(folder: str | Path) -> ConfigDict:
-    """The experiment of a run, as its config file made it: lists are tuples again.
+    """The experiment config of a run, with tuples instead of lists.
 
     Raises:
       CorruptError: see `store.read_config`.
@@ -91,7 +65,7 @@ def saved_config(folder: str | Path) -> ConfigDict:
 
 
 def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
-    """A config with the defaults of the fields that came after it was saved."""
+    """Adds the defaults of fields that are newer than the saved config."""
     for name, value in defaults.items():
         if name not in saved:
             saved[name] = value
@@ -101,27 +75,23 @@ def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:
 
 
 def _no_words(name: str, text: str) -> None:
-    """Leaves the sentence to the parser."""
+    """No message: that of the parser is used."""
 
 
 def parse(
-    argv: Sequence[str],
-    default: str,
-    explain: Explain = _no_words,
-    further: Sequence[str] = (),
+    argv: Sequence[str], default: str, explain: Explain = _no_words, further: Sequence[str] = ()
 ) -> ConfigDict:
     """The config of a command line: `--config=FILE[:ARGUMENT]` and `--config.FIELD=VALUE`.
 
     Args:
       argv: the program's name and its arguments.
-      default: the config file where none is given.
-      explain: `(field, text) -> sentence` for a text that is no value of the field; None where the
-        parser's own sentence will do.
-      further: other arguments that the command takes, for the list of names.
+      default: the default config file.
+      explain: `(field, text) -> message` for an invalid text, or None for the parser's message.
+      further: further arguments of the command, for suggestions.
 
     Raises:
-      UserError: for a file that cannot be loaded, an unknown field, a value of the wrong type, or
-        an argument that is none of these.
+      UserError: a file cannot be loaded, a field or argument is unknown, or a value has the wrong
+        type.
     """
     try:
         known, given = dict(fields(_load(argv, default))), dict(_overrides(argv))
@@ -149,23 +119,23 @@ def parse(
 
 
 def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:
-    """Whether a field is an option that the config file does not set for this part."""
+    """Whether a field is an option that the config file does not set."""
     path, _, option = name.rpartition(".")
     return path in PARTS and bool(option) and (path in renamed or name not in known)
 
 
 def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """The options in `PARTS` that are of another part than the file's.
+    """The options in `PARTS` whose part differs from that of the file.
 
     Args:
       known: the fields of the file.
-      given: fields that are set, and their values.
+      given: values of the fields that are set.
     """
     return [path for path, name in PARTS.items() if given.get(name, known[name]) != known[name]]
 
 
 def drop_options(config: ConfigDict, renamed: Iterable[str]) -> None:
-    """Empties options in place: those of the file are of the file's part."""
+    """Clears options in place: those of the file belong to another part."""
     for path in renamed:
         _parent(config, path)[path.rpartition(".")[2]] = ConfigDict()
 
@@ -175,7 +145,7 @@ def _parent(config: ConfigDict, path: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    """A literal of Python, or the text itself.
+    """A Python literal, or the text itself.
 
     >>> _value("(3, 4)"), _value("true"), _value("wide")
     ((3, 4), True, 'wide')
@@ -186,20 +156,20 @@ def _value(text: str) -> Any:
 
 
 def _without(argv: Sequence[str], names: Collection[str]) -> list[str]:
-    """The arguments without the overrides of these fields."""
+    """The arguments without overrides of these fields."""
     left, kept = iter(argv), []
     for argument in left:
         name, given, _ = argument.lstrip("-").removeprefix("config.").partition("=")
         if argument.startswith(("-config.", "--config.")) and name in names:
             if not given:
-                next(left, None)  # the value is an argument of its own
+                next(left, None)  # the value is the next argument
             continue
         kept.append(argument)
     return kept
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error on one line."""
+    """An error's message on one line."""
     return " ".join(str(error).split())
 
 
@@ -208,12 +178,12 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     held = config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
     left = values(argv)
     if left[1:]:
-        raise UserError(f"there is no argument '{left[1]}'; fields are --config.FIELD=VALUE.")
+        raise UserError(f"'{left[1]}' is not an argument; set fields by --config.FIELD=VALUE.")
     return held.value
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--config` before its overrides, as ml_collections needs them."""
+    """The arguments with `--config` before its overrides, as ml_collections requires."""
     first: list[str] = []
     rest: list[str] = []
     left = iter(argv[1:])
@@ -236,7 +206,7 @@ def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _load(argv: Sequence[str], default: str) -> ConfigDict:
-    """The config before its overrides: what `get_config()` of the file returns."""
+    """The config before overrides, returned by `get_config()` of the file."""
     argument = given_config(argv, default).partition(":")[2]
     return config_module(argv, default).get_config(*([argument] if argument else []))
 
@@ -256,7 +226,7 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
     """The config file of a command line, as a module.
 
     Raises:
-      UserError: if there is no such Python file.
+      UserError: the file does not exist or is not a Python file.
     """
     given = given_config(argv, default)
     path = given.partition(":")[0]
@@ -271,7 +241,7 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Runs a program, and prints a `UserError` as one sentence.
+    """Runs a program; prints a `UserError` as one message.
 
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal.
     """
@@ -284,10 +254,10 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _silence_late_reports() -> None:
-    """Ignores what Orbax 0.12 and TensorStore report of a save that a signal has cut off.
+    """Suppresses reports of Orbax 0.12 and TensorStore about a save interrupted by a signal.
 
-    A coroutine may not have begun, and an event loop may learn of a write that failed, since the
-    unfinished folder is gone, while the interpreter exits.
+    While the interpreter exits, a coroutine may never have started, and a write may fail because
+    the unfinished folder was removed.
     """
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     logging.disable()
@@ -296,10 +266,10 @@ def _silence_late_reports() -> None:
 
 @contextlib.contextmanager
 def ending_by_signal() -> Iterator[None]:
-    """Within the block a signal, or the loss of another process, ends the program in one sentence.
+    """Context in which a signal, or the loss of another process, ends the program with a message.
 
-    Where other processes of a job are lost or left behind, the program exits at once: an orderly
-    exit of JAX waits for them.
+    If other processes of a job are lost or still running, the program exits at once, because JAX's
+    normal exit would wait for them.
     """
     try:
         with interruptible():

@@ -1,4 +1,4 @@
-"""Bytes on disk against accuracy: a finished run's tickets and dense parents.
+"""Accuracy against file size, for the tickets and dense networks of a finished run.
 
 python -m experiments.frontier RUN [--root runs]
 """

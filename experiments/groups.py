@@ -1,9 +1,9 @@
-"""Cells become groups: those that differ only in arrays train as one population.
+"""Groups cells of a sweep: cells that differ only in arrays train as one population.
 
-Each cell's network, optimizer, loss and data order are lowered, once for each value of the fields
-that they are made of (`TRAINING`). Cells whose programs, constants, data and steps are equal form a
-group, and groups whose programs are equal share what is compiled. So learning rate, seed, weight
-decay, density, criterion and controls need no second compile, whichever of them a sweep names.
+The training program of a cell is lowered once for each value of the fields in `TRAINING`. Cells
+with equal programs, constants, data and steps form a group, and groups with equal programs share
+compiled code. A sweep over learning rate, seed, weight decay, density, criterion or controls
+therefore compiles once.
 """
 
 import math
@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks, trainers
 from experiments.estimate import Estimate
-from experiments.grid import Setting
 from experiments.memoize import Memoized
 from experiments.messages import user_errors
 from lth_jax.data import Dataset
+from lth_jax.grid import Setting
 from lth_jax.keys import from_seed
 from lth_jax.lottery import (
     Experiment,
@@ -42,30 +42,30 @@ DATA = (
     *(f"experiment.train.{name}" for name in ("batch_size", "share", "average.start", "distill")),
     "machine",
 )
-"""The fields that a data set is made of."""
+"""The fields on which a data set depends."""
 TRAINING = tuple(f"experiment.{name}" for name in ("data", "model", "optimizer", "train"))
-"""The fields that a trainer is made of."""
+"""The fields on which a trainer depends."""
 NETWORK = (
     *(f"experiment.{name}" for name in ("data.name", "model", "optimizer", "train", "prune")),
     *(f"experiment.{name}" for name in ("replicates", "controls", "control_levels")),
     "machine",
 )
-"""The fields that decide whether a population fits the machine."""
+"""The fields that determine whether a population fits the machine."""
 LADDER = (
     *(f"experiment.{name}" for name in ("model", "prune", "rewind", "controls", "control_levels")),
     *(f"experiment.train.{name}" for name in ("steps", "compute_dtype", "matmul_precision")),
 )
-"""The fields that a ladder is made of, beside its task."""
+"""The fields on which a ladder depends, besides its task."""
 
 
 class Job(NamedTuple):
     """One cell of a sweep.
 
     Attributes:
-      setting: what is set in it.
+      setting: its values of the swept fields.
       config: its whole config.
-      experiment: with all that decides its numbers.
-      estimate: what it takes at the least.
+      experiment: its experiment, with identity.
+      estimate: a lower bound of its memory and disk space.
     """
 
     setting: Setting
@@ -75,7 +75,7 @@ class Job(NamedTuple):
 
     @property
     def run(self) -> str:
-        """The folder of its run."""
+        """The name of its run folder."""
         return build.run_name(self.config.experiment, self.experiment)
 
 
@@ -83,10 +83,10 @@ class Group(NamedTuple):
     """Jobs that train as one population.
 
     Attributes:
-      key: of all that its members have in common.
-      program: the key of the program of their training; groups may share it.
+      key: covers everything that its members share.
+      program: the key of their training program, which groups may share.
       jobs: the jobs.
-      members: who their members are, under any plan.
+      members: their members; the keys are those of an arbitrary plan.
     """
 
     key: str
@@ -96,11 +96,11 @@ class Group(NamedTuple):
 
 
 class Sharing:
-    """Builds cells, sharing between them all that is made of fields in which they agree.
+    """Builds jobs; shares data, programs and ladders between cells with equal fields.
 
     Attributes:
-      programs: what is compiled, by the key of the program of training.
-      parts: by the same keys, the fields that a program was made of.
+      programs: the compiled programs by the key of the training program.
+      parts: by the same keys, the fields of a program.
     """
 
     def __init__(self) -> None:
@@ -114,16 +114,16 @@ class Sharing:
         self._ladder = Memoized(self._make_ladder, LADDER)
 
     def job(self, setting: Setting, config: ConfigDict) -> Job:
-        """A cell.
+        """The job of a cell.
 
         Raises:
-          UserError, ValueError, TypeError: for a field that cannot be right.
+          UserError, ValueError, TypeError: a field is invalid.
         """
         loaded, experiment = self._dataset(config), config.experiment
         data = loaded.fingerprint
         if data not in self._sets:
             self._sets[data] = loaded, as_splits(loaded)
-        # Before a program is made of it: that may allocate.
+        # Before the program is lowered, which may allocate memory.
         least = self._estimate(config, data)
         program, constants = self._training(config, data)
         same = (program, constants, data)
@@ -140,7 +140,7 @@ class Sharing:
         return checks.check_network(config, self._sets[data][0])
 
     def _make_training(self, config: ConfigDict, data: str) -> tuple[str, str]:
-        """The key of the program of training, and that of its constants."""
+        """The keys of the training program and of its constants."""
         loaded, splits = self._sets[data]
         task = trainers.task(config.experiment, loaded, splits)
         program = training_program(task.trainer, splits, trainers.HYPER, from_seed(0))
@@ -161,10 +161,10 @@ class Sharing:
 
 
 def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:
-    """The cells of a sweep.
+    """The jobs of a sweep.
 
     Raises:
-      UserError: for the first cell that cannot be right; the message names it.
+      UserError: a cell is invalid; the message names it.
     """
     found = []
     for setting, config in cells:
@@ -174,7 +174,7 @@ def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[
 
 
 def groups(jobs: Iterable[Job]) -> list[Group]:
-    """The cells of a sweep, grouped into populations."""
+    """Groups jobs into populations."""
     found: dict[str, tuple[str, list[Job]]] = {}
     for job in jobs:
         identity, ladder = job.experiment.identity, job.experiment.ladder
@@ -183,7 +183,7 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
         data = [identity.data, identity.constants]
         key = content_key([*programs, *data, timeline(ladder), prunable])
         found.setdefault(key, (identity.training, []))[1].append(job)
-    # Who the members are is the same under any plan; only their keys are not.
+    # The members are the same under any plan; only their keys differ.
     any_plan = [(0, Plan(1))]
     return [
         Group(key, program, jobs, MemberTable([job.experiment for job in jobs], any_plan))
@@ -192,9 +192,9 @@ def groups(jobs: Iterable[Job]) -> list[Group]:
 
 
 def together(groups: Sequence[Group]) -> Estimate:
-    """What all cells of a sweep take at the least, one after the other.
+    """The lower bounds of all cells of a sweep, which run one after the other.
 
-    Memory is that of the largest cell, disk that of all members; a member that cells share counts
+    Memory is that of the largest cell; disk space is that of all members, shared members counted
     once.
     """
     members, stored = 0, 0.0
@@ -215,12 +215,12 @@ def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
 
 
 def shown_cell(setting: Setting) -> str:
-    """The beginning of a message about one cell of a sweep; empty outside of one."""
+    """A prefix for messages about a cell of a sweep; empty for a single experiment."""
     return f"cell {shown(setting)}: " if setting else ""
 
 
 def shown(setting: Setting) -> str:
-    """A setting for people: the last word of each field, and its value.
+    """A setting as text: the last part of each field, and its value.
 
     >>> shown({"experiment.optimizer.learning_rate": 0.1, "experiment.seed": 2})
     'learning_rate=0.1, seed=2'

@@ -1,4 +1,4 @@
-"""Accuracy at equal measured latency: a finished run's networks without their dead units.
+"""Accuracy against measured latency, for a finished run's networks without dead units.
 
 python -m experiments.latency RUN [--batch 256] [--repeats 50]
 """

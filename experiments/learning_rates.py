@@ -1,4 +1,4 @@
-"""Learning rates predicted from curvature, beside those that training likes best.
+"""Compares learning rates predicted from curvature with the best ones in training.
 
     python -m experiments.learning_rates RUN [--rates 0.05,0.1,0.2] [--level 3] [--chunk 16]
 

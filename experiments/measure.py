@@ -1,4 +1,4 @@
-"""How the networks of a finished run behave on its test set, beyond their accuracy.
+"""Behaviour of a finished run's networks on its test set, beyond accuracy.
 
 python -m experiments.measure RUN [--examples 1000]
 """
@@ -13,7 +13,7 @@ from lth_jax.data import planted
 
 
 def known(run: Finished) -> dict[str, Any]:
-    """The groups of a run's test examples, and the mask of the ticket planted in its data."""
+    """The groups of a run's test examples, and the mask of the planted ticket, if any."""
     data, mask = run.experiment.data, None
     if data.name == "planted" and run.experiment.model.name == "mlp":
         options = {k: v for k, v in data.options.items() if k not in ("train", "test")}

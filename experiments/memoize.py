@@ -1,4 +1,4 @@
-"""Functions of some fields of a config, called once for each value of these fields."""
+"""Memoised functions of some fields of a config."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,14 +14,13 @@ T = TypeVar("T")
 class Memoized(Generic[T]):
     """A function of some fields of a config, called once for each of their values.
 
-    The function gets a config that has no other fields, so it cannot depend on another: reading one
-    raises `AttributeError`.
+    The function gets a config without the other fields; reading one raises `AttributeError`.
 
     Args:
       function: `(config, *given) -> value`.
       names: dotted names of fields, or of parts with all their fields.
-      traced: names of numbers in them that are arrays of the compiled programs. The function gets 0
-        or 1 in their place: it may depend on whether they are 0, not on their value.
+      traced: names of numbers that are traced in the compiled programs. The function gets 0 or 1
+        instead: it may depend on whether they are 0, not on their value.
 
     >>> half = Memoized(lambda config: [config.train.steps // 2], ["train.steps"])
     >>> a, b = (ConfigDict({"train": {"steps": 6, "loss": loss}}) for loss in ("mse", "l1"))
@@ -36,9 +35,9 @@ class Memoized(Generic[T]):
         self._known: dict[str, T] = {}
 
     def __call__(self, config: ConfigDict, *given: str) -> T:
-        """The value for a config; `given` is part of what is memoized."""
+        """The value for a config; `given` are further arguments, part of the key."""
         values = self.values(config)
-        key = repr((values, given))  # which distinguishes 1, 1.0 and True
+        key = repr((values, given))  # distinguishes 1, 1.0 and True
         if key not in self._known:
             self._known[key] = self._function(self._part(config, values), *given)
         return self._known[key]

@@ -1,4 +1,4 @@
-"""Errors of the library as sentences that name the fields of a config."""
+"""Translates error messages of the library from arguments to config fields."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ LIBRARY: Mapping[str, str] = {
     "driver": "machine.driver",
     "share": "train.share",
 }
-"""Arguments of the library, and the fields that set them."""
+"""Arguments of the library and the corresponding fields."""
 DATA: Mapping[str, str] = {
     "name": "data.name",
     "seed": "data.seed",
@@ -44,7 +44,7 @@ def by_fields(
     options: Collection[str] = (),
     under: str = "",
 ) -> str:
-    r"""A message of the library on one line, with the names of fields in place of arguments.
+    r"""A message of the library on one line, with field names instead of argument names.
 
     Args:
       message: with arguments in backticks.
@@ -70,13 +70,13 @@ def user_errors(
     under: str = "",
     prefix: str = "",
 ) -> Iterator[None]:
-    """Within the block an error of the library about its arguments is a `UserError`.
+    """Context in which an error of the library about arguments becomes a `UserError`.
 
     Args:
-      names: as of `by_fields`, like `options` and `under`.
+      names: as in `by_fields`, like `options` and `under`.
       options: further arguments.
       under: the field that holds them.
-      prefix: before the message.
+      prefix: text before the message.
     """
     try:
         yield

@@ -9,19 +9,16 @@ from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from experiments import parts
-from experiments.flags import UserError, nearest
-from experiments.legal import FLAG, shown
+from experiments.flags import UserError
 from experiments.messages import by_fields
 from lth_jax import data, models
-from lth_jax.legal import Legal, real, whole
+from lth_jax.legal import nearest, shown
 from lth_jax.models.adapters.calls import parameters_of
+from lth_jax.models.options import options_of
 from lth_jax.types import Model
 
-MAY_BE_0 = ("layers", "blocks")
-MAY_BE_EMPTY = ("hidden", "stages")
 _SIZES = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, FlaxError)
-"""What a wrong size makes Python, JAX or Flax raise, whichever meets it first."""
-_LINEN = ("name", "parent")  # attributes that every Linen module has
+"""Errors that Python, JAX or Flax raise for wrong sizes."""
 
 
 def model(experiment: ConfigDict) -> Model:
@@ -35,9 +32,9 @@ def _computing(network: Model, experiment: ConfigDict) -> Model:
 
 
 def dropout(experiment: ConfigDict) -> float:
-    """The chance for an entry to be dropped; 0 for a network that drops none.
+    """The dropout rate; 0 without dropout.
 
-    A user's own network keeps its own.
+    For user-defined networks it is 0: they handle dropout themselves.
     """
     if parts.is_own(experiment.model.name):
         return 0.0
@@ -45,7 +42,7 @@ def dropout(experiment: ConfigDict) -> float:
 
 
 def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Model] | None:
-    """The network by a member's numbers; None where they do not change it."""
+    """`hyper -> network` with a traced dropout rate; None without dropout."""
     if not dropout(experiment):
         return None
     whole = module(experiment)
@@ -57,14 +54,14 @@ def model_in_training(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], M
 
 
 def module(experiment: ConfigDict) -> Any:
-    """The network as `models.as_model` takes it: a Linen module if it is a built-in one.
+    """The network as an argument of `models.as_model`; built-in networks are Linen modules.
 
-    A user's own network is a class or function of `model.options`. It returns a Linen module, a
-    transformed Haiku function or a `Model`. With a further argument `rngs` it returns an NNX
-    module, with `key` an Equinox module.
+    A user-defined network is a class or function of `model.options`. It returns a Linen module, a
+    transformed Haiku function or a `Model`; with a further argument `rngs` an NNX module, with
+    `key` an Equinox module.
 
     Raises:
-      UserError: if its options cannot be right.
+      UserError: an option is invalid.
     """
     name, options = experiment.model.name, experiment.model.options.to_dict()
     if parts.is_own(name):
@@ -87,24 +84,13 @@ def _own_module(name: str, options: dict[str, Any]) -> Any:
     return network
 
 
-def attributes(name: str) -> dict[str, Legal]:
-    """The options of a network, which are the attributes of its Linen module, and their values.
-
-    Values are like the default: sizes of at least 1 (numbers of layers may be 0), tuples of them, a
-    chance, a flag, or a function.
-    """
-    plain = models.NETWORKS[name]()
-    known = [one for one in type(plain).__dataclass_fields__ if one not in _LINEN]
-    return {option: _legal(option, getattr(plain, option)) for option in known}
-
-
 def check_options(experiment: ConfigDict) -> None:
-    """Raises `UserError` for the first option that the network has not, or whose value is wrong."""
+    """Raises `UserError` for the first unknown option or illegal value."""
     name = experiment.model.name
     if parts.is_own(name):
         _own_module(name, experiment.model.options.to_dict())
         return
-    known = attributes(name)
+    known = options_of(name)
     for option, value in experiment.model.options.to_dict().items():
         if option not in known:
             raise UserError(nearest(f"a field of `model.options` of '{name}'", option, known))
@@ -114,46 +100,13 @@ def check_options(experiment: ConfigDict) -> None:
             )
 
 
-def _legal(option: str, default: Any) -> Legal:
-    """Values like a default."""
-    least = 0 if option in MAY_BE_0 else 1
-    if isinstance(default, bool):
-        return FLAG
-    if isinstance(default, float):
-        return real(0, 1, below=True)
-    if type(default) in (tuple, list):
-        fewest = 0 if option in MAY_BE_EMPTY else 1
-        return Legal(
-            f"a tuple of {'' if fewest == 0 else 'one or more '}integers of at least {least}",
-            lambda value: _are_sizes(least, value) and len(value) >= fewest,
-        )
-    if default is None:
-        size = whole(1)
-        return Legal(f"None, or {size.words}", lambda value: value is None or size.holds(value))
-    if isinstance(default, int):
-        return whole(least)
-    if callable(default):
-        return Legal("a function", callable)
-    kind = type(default)
-    return Legal(f"of type {kind.__name__}", lambda value: isinstance(value, kind))
-
-
-def _are_sizes(least: int, value: Any) -> bool:
-    """Whether these are sizes, or tuples of them (stages of layers)."""
-    one = whole(least)
-    return isinstance(value, tuple | list) and all(
-        _are_sizes(least, part) if isinstance(part, tuple | list) else one.holds(part)
-        for part in value
-    )
-
-
 class Shapes(NamedTuple):
-    """What a network is on some data, as shapes.
+    """The shapes of a network on a data set.
 
     Attributes:
-      params: its parameters.
-      state: what it carries but does not train.
-      outputs: of one example.
+      params: shapes of its parameters.
+      state: shapes of its state.
+      outputs: shape of its outputs for one example.
     """
 
     params: Any
@@ -165,7 +118,7 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
     """The shapes of a config's network on its data; allocates nothing.
 
     Raises:
-      UserError: if the network does not take these inputs, or its outputs do not fit the labels.
+      UserError: the network does not accept these inputs, or its outputs do not fit the labels.
     """
     network, name = model(experiment), experiment.model.name
     x = loaded.train.x
@@ -182,9 +135,9 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
         reason = by_fields(str(error), options=options, under="model.options")
         first = reason.partition(". ")[0].rstrip(".")
         raise UserError(
-            f"`model.options` of '{name}' do not suit inputs {example.shape[1:]}: {first}."
+            f"`model.options` of '{name}' do not fit inputs {example.shape[1:]}: {first}."
         ) from error
-    if not loaded.classes:  # targets that are no classes: the loss decides what fits
+    if not loaded.classes:  # for other targets than classes, the loss checks the outputs
         return found
     wanted = (*loaded.train.y.shape[1:], loaded.classes)
     got = found.outputs.shape[1:]

@@ -1,4 +1,4 @@
-"""Options of commands without a config: each with legal values, and mistakes in one sentence."""
+"""Option parser of commands without a config."""
 
 import argparse
 import contextlib
@@ -7,17 +7,16 @@ from collections.abc import Callable
 from inspect import getdoc
 from typing import Any, NoReturn
 
-from experiments.flags import UserError, nearest
-from experiments.legal import shown
-from lth_jax.legal import Legal
+from experiments.flags import UserError
+from lth_jax.legal import Legal, nearest, shown
 
 
 class Options(argparse.ArgumentParser):
-    """A parser whose mistakes are one sentence, and whose help names the legal values.
+    """An argument parser with one-line errors and help that lists legal values.
 
     Args:
-      module: what `python -m` runs.
-      description: for `--help`.
+      module: the module for `python -m`.
+      description: text for `--help`.
     """
 
     def __init__(self, module: str, description: str):
@@ -28,7 +27,7 @@ class Options(argparse.ArgumentParser):
         )
 
     def option(self, name: str, legal: Legal, default: Any, help: str) -> None:
-        """Adds `--name`, whose values have the type of the default; several have commas."""
+        """Adds `--name`, with values of the type of the default; tuples are separated by commas."""
         many = default is None or isinstance(default, tuple)
         usual = "" if default is None else f"; default {default!r}"
         kind = several if many else type(default)
@@ -36,7 +35,7 @@ class Options(argparse.ArgumentParser):
         self.add_argument(f"--{name}", type=reader(legal, kind), default=default, help=words)
 
     def settings(self, analysis: Any) -> tuple[str, ...]:
-        """Adds an option for each setting of an analysis; its docstring describes them."""
+        """Adds an option for each setting of an analysis, with help from its docstring."""
         about = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", getdoc(analysis) or "", re.M))
         for name, legal in analysis.options.items():
             help = " ".join(about[name].split()).rstrip(".")
@@ -44,7 +43,7 @@ class Options(argparse.ArgumentParser):
         return tuple(analysis.options)
 
     def error(self, message: str) -> NoReturn:
-        """Raises `UserError` with one sentence."""
+        """Raises `UserError` with one line."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             known = [name for action in self._actions for name in action.option_strings]
@@ -55,7 +54,7 @@ class Options(argparse.ArgumentParser):
 
 
 def several(text: str) -> tuple[Any, ...]:
-    """Values with commas between them: integers, numbers or names.
+    """Integers, numbers or names separated by commas.
 
     >>> several("3,0.1,ticket")
     (3, 0.1, 'ticket')
@@ -71,11 +70,11 @@ def _one(text: str) -> Any:
 
 
 def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """What reads the text of an option.
+    """The function that parses the text of an option.
 
     Args:
-      legal: its values.
-      kind: makes a value of text.
+      legal: its legal values.
+      kind: converts text to a value.
 
     >>> from lth_jax.legal import whole
     >>> reader(whole(1), int)("3")

@@ -1,7 +1,7 @@
-"""Parts of an experiment by name: a built-in one, or the user's own as `package.module:name`.
+"""Parts of an experiment by name: built-in, or user-defined as `package.module:name`.
 
-The module is imported as Python would import it from the current folder. What its functions compute
-is in the key of a run, so a function that is changed under its name makes another run.
+Modules are imported from the current folder or the Python path. The key of a run covers what their
+functions compute, so a changed function starts a new run.
 """
 
 import functools
@@ -11,14 +11,14 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from experiments.flags import UserError, listed
-from lth_jax.legal import Legal
+from experiments.flags import UserError
+from lth_jax.legal import Legal, listed
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
 
 
 def is_own(name: Any) -> bool:
-    """Whether a name is that of a user's part.
+    """Whether a name is that of a user-defined part.
 
     >>> is_own("my_package.nets:MyNet"), is_own("mlp")
     (True, False)
@@ -36,10 +36,10 @@ def part_of(names: Collection[str]) -> Legal:
 
 
 def load(field: str, name: str) -> Any:
-    """The user's part of this name.
+    """Imports a user-defined part.
 
     Args:
-      field: of the config, for messages.
+      field: field of the config, for messages.
       name: `package.module:name`.
 
     Raises:
@@ -56,23 +56,24 @@ def load(field: str, name: str) -> Any:
 
 
 def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The built-in part of a name, or the user's."""
+    """The built-in or user-defined part of a name."""
     return load(field, name) if is_own(name) else table[name]
 
 
-def made(field: str, name: str, kind: type, **given: Any) -> Any:
-    """The user's part, made by calling it with those of the given arguments that it takes.
+def made(field: str, name: str, kind: type, table: Mapping[str, Any], **given: Any) -> Any:
+    """A part of a given type: the part of this name, or the result of calling it.
 
     Args:
-      field: of the config, for messages.
-      name: `package.module:name`: a function that returns the part, or the part itself.
-      kind: of the part.
-      **given: arguments on offer.
+      field: field of the config, for messages.
+      name: a name in `table`, or `package.module:name`.
+      kind: the type of the part.
+      table: the built-in parts, or functions that return them.
+      **given: arguments; the function gets those that it takes.
 
     Raises:
-      UserError: it makes something else.
+      UserError: the result has another type.
     """
-    found = load(field, name)
+    found = choose(field, name, table)
     if isinstance(found, type) or not isinstance(found, kind):
         found = call(field, name, found, **given)
     if not isinstance(found, kind):
@@ -84,10 +85,10 @@ def made(field: str, name: str, kind: type, **given: Any) -> Any:
 
 
 def call(field: str, name: str, function: Any, **given: Any) -> Any:
-    """A function's value for those of the given arguments that it takes.
+    """Calls a function with those of the given arguments that it takes.
 
     Raises:
-      UserError: it cannot be called with these, or raises `TypeError` or `ValueError`.
+      UserError: the function cannot be called with these, or raises `TypeError` or `ValueError`.
     """
     try:
         parameters = inspect.signature(function).parameters

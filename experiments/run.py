@@ -4,8 +4,8 @@ r"""Runs one experiment from one config.
     python -m experiments.run --config=experiments/configs/mnist1d_ladder.py:smoke \
         --config.experiment.replicates=8
 
-Running the same command again continues where it was cut off, or shows the finished result.
-`--dry_run` prints what the experiment would take and trains nothing; `--help` lists all fields.
+The same command continues an interrupted run, or shows the finished result. `--dry_run` prints
+members, memory and time without training; `--help` lists all fields.
 """
 
 import sys

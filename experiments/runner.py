@@ -1,4 +1,4 @@
-"""Runs one experiment: opens its run folder, trains its ladder, and draws its report."""
+"""Runs one experiment: opens its run folder, trains its ladder, and writes its report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +16,24 @@ from lth_jax import analysis
 from lth_jax import store as stores
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
+from lth_jax.machine import compilations
 from lth_jax.population import DRIVERS, Plan, candidate_plans
 from lth_jax.report import level_table, write_report
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
-    """Runs, continues, or only shows the experiment of a config.
+    """Runs, continues, or shows the experiment of a config.
 
     Args:
-      config: `experiment` decides the numbers, `machine` where and how they are made.
-      command: how to run it again, for the report.
+      config: `experiment` determines the results, `machine` where and how they are computed.
+      command: the command line, for the report.
 
     Returns:
       The run's folder.
 
     Raises:
-      UserError: for everything the user can mend, in one sentence, before any training.
-      store.Interrupted: after a signal; what was trained is saved.
+      UserError: a field is invalid or the environment does not allow the run; before any training.
+        store.Interrupted: after a signal; progress is saved.
     """
     experiment, machine = config.experiment, config.machine
     checks.check(experiment)
@@ -76,7 +77,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                     programs=programs,
                     progress=machine.progress,
                     save_seconds=machine.save_seconds,
-                    note=machines.compilations,
+                    note=compilations,
                 )
             team.on_leader(lambda: _show(machine, run.path, planned, done))
             return run.path
@@ -95,9 +96,9 @@ def _experiment(config: ConfigDict) -> Experiment:
 
 
 def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) -> None:
-    """Writes the page of a finished run, and prints its table."""
+    """Writes the report of a finished run, and prints its table."""
     if was_done:
-        print(f"{path.name} is finished already; here is its result.")
+        print(f"{path.name} is already finished; its result:")
     store = stores.Store(machine.workdir)
     result = Result.of(store, path, planned)
     analysis.units(result)
@@ -107,12 +108,12 @@ def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) 
 
 
 def configured_plan(machine: ConfigDict) -> dict[str, Any]:
-    """The fields of a config that decide the plan."""
+    """The fields of a config that set the plan."""
     return {name: machine[name] for name in ("chunk", "driver", "devices")}
 
 
 def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
-    """The plans to measure for chunks of these widths; the one that a config sets, if it does."""
+    """The candidate plans for chunks of these widths, or the plan that the config sets."""
     if machine.chunk and machine.driver:
         return [Plan(machine.chunk, machine.driver, machine.devices or jax.process_count())]
     drivers = [machine.driver] if machine.driver else DRIVERS

@@ -1,6 +1,5 @@
-"""Densities of a config's levels: which schedule, over what scores compete, and layers' rates."""
+"""Densities of the levels of a config."""
 
-from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -8,15 +7,9 @@ from ml_collections import ConfigDict
 from experiments import parts
 from lth_jax.pruning import schedules, scopes
 
-SCOPES: dict[str, Callable[[ConfigDict], scopes.Scope]] = {
-    "globally": lambda prune: scopes.globally(prune.minimum),
-    "layerwise": lambda prune: scopes.layerwise(),
-    "erk": lambda prune: scopes.erk(),
-}
-
 
 def density(prune: ConfigDict, level: int) -> float:
-    """The density of a level, where layers have no rates of their own."""
+    """The density of a level without `prune.layer_rates`."""
     found = parts.choose("prune.schedule", prune.schedule, schedules.SCHEDULES)
     if not parts.is_own(prune.schedule):
         given = {name: prune[name] for name in ("rate", "levels", "final")}
@@ -25,7 +18,7 @@ def density(prune: ConfigDict, level: int) -> float:
 
 
 def densities(experiment: ConfigDict, params: Any) -> list[Any]:
-    """The density of each level from 1 on: a number, or a tree where layers have rates."""
+    """The density of each level from 1 on: a number, or a tree with `prune.layer_rates`."""
     options = experiment.prune
     own = {pattern: schedules.geometric(rate) for pattern, rate in options.layer_rates.items()}
     levels = range(1, options.levels + 1)

@@ -1,4 +1,4 @@
-"""Criteria of a config: what they look at, and where they get it."""
+"""Criteria of a config and their inputs."""
 
 import inspect
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from lth_jax.types import Batch, Key
 
 
 def takes(name: str) -> set[str]:
-    """The arguments from which a criterion is made: of `loss`, `forward`, `inputs` and so on.
+    """The arguments of a criterion's builder, such as `loss`, `forward` and `inputs`.
 
     >>> takes("snip"), takes("magnitude")
     ({'loss'}, set())
@@ -34,23 +34,23 @@ def needs_examples(name: str) -> bool:
 
 
 def criterion(name: str, task: Task, module: Any, found: st.Structure | None) -> criteria.Criterion:
-    """The criterion of this name: a key of `criteria.CRITERIA`, or a user's own.
+    """The criterion of this name: a key of `criteria.CRITERIA`, or user-defined.
 
-    A user's own is a criterion, or a function that makes one from the same arguments as the
-    builders of `criteria.CRITERIA`.
+    A user-defined one is a criterion, or a builder with the arguments of those in
+    `criteria.CRITERIA`.
 
     Args:
-      name: of the criterion.
-      task: what the experiment trains with.
+      name: name of the criterion.
+      task: the task of the experiment.
       module: its network, of any framework.
-      found: the network's units, where they are pruned.
+      found: the network's units, if they are pruned.
     """
     make, taken = parts.choose("prune.criterion", name, criteria.CRITERIA), takes(name)
     if {"mask", "params"} <= taken:
         return make
     if "inputs" in taken:
         _check_inputs(name, task)
-    offered: dict[str, Callable[[], Any]] = {  # made on demand: some draw an initialisation
+    offered: dict[str, Callable[[], Any]] = {  # lazily: some draw an initialisation
         "loss": lambda: _score_loss(task),
         "forward": lambda: evaluation(task),
         "example": lambda: task.example,
@@ -62,15 +62,15 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
 
 
 def stream(purpose: str) -> Key:
-    """The key of what criteria and structures draw: the same for all seeds of an experiment.
+    """The key of criteria and structures, the same for all seeds of an experiment.
 
-    Made when it is needed: a key at import would start JAX before `jax.distributed`.
+    A function, because a key at import would start JAX before `jax.distributed`.
     """
     return keys.stream(keys.from_seed(0), purpose)
 
 
 def _score_loss(task: Task) -> Callable[[Any, Batch], jax.Array]:
-    """The loss that criteria differentiate: as in training, so BatchNorm sees its own batch."""
+    """The loss for criteria, in training mode: BatchNorm uses batch statistics."""
     state, dropout = initial_state(task), stream("score")
 
     def loss(params: Any, batch: Batch) -> jax.Array:
@@ -85,17 +85,17 @@ def _check_inputs(name: str, task: Task) -> None:
     unseen = [leaf for leaf in trees.names(params) if "recurrent_kernel" in leaf]
     if unseen:
         raise UserError(
-            f"`prune.criterion` is '{name}', which looks at what each weight reads, but what "
-            f"'{unseen[0]}' reads inside its loop over time cannot be seen."
+            f"`prune.criterion` is '{name}', which needs the inputs of each weight, but those of "
+            f"'{unseen[0]}' inside its loop over time cannot be recorded."
         )
 
 
 def _inputs(name: str, module: Any, task: Task) -> Any:
-    """What the weights of the network read in training: `criteria.linen_inputs`."""
+    """The inputs of the network's weights in training mode: `criteria.linen_inputs`."""
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"`prune.criterion` is '{name}', which needs the inputs of each layer; they are known "
-            "for Linen modules alone, and `model.name` is of another framework."
+            f"`prune.criterion` is '{name}', which needs the inputs of each layer; these are "
+            "available for Linen modules only, and `model.name` is of another framework."
         )
     state, dropout = initial_state(task), stream("score")
 
@@ -107,5 +107,5 @@ def _inputs(name: str, module: Any, task: Task) -> Any:
 
 
 def batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:
-    """The training examples that a criterion sees; None for none."""
+    """The training examples for a criterion; None without examples."""
     return (jax.tree.map(lambda a: a[:examples], train),) if examples else None

@@ -2,7 +2,7 @@
 
     python -m experiments.spectrum RUN [--levels 0,3,7] [--points masked,retrained] [--arms ticket]
 
-`lth spectrum RUN` shows what is there.
+`lth spectrum RUN` shows the results.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""Instability analysis of a ladder at several rewind steps, as Frankle et al. (2020) did it.
+"""Instability analysis of a ladder at several rewind steps (Frankle et al., 2020).
 
     python -m experiments.stability --config=experiments/configs/stability.py
         [--rewind 0,20,100,400] [--levels 0,2,4] [--children 2] [--points 11] [--chunk 0]
 
-For each rewind step the ladder of the config is run with that rewinding (or found finished), then
-analysed by `lth_jax.analysis.stability`. A command that was cut off continues; the picture is on
-the page of each of the runs.
+For each rewind step the ladder of the config is run, unless it is finished, and then analysed by
+`lth_jax.analysis.stability`. An interrupted command continues. The report of each run shows the
+figure.
 """
 
 import copy
@@ -30,7 +30,7 @@ STEPS = Legal("different steps, such as 0,20", lambda value: value and LEVELS.ho
 
 
 def analyse_all(config: ConfigDict, steps: Sequence[int], **settings: Any) -> Path:
-    """Runs the ladder at every rewind step and analyses all; returns the page of the last run."""
+    """Runs and analyses the ladder at every rewind step; returns the page of the last run."""
     runs = []
     for step in steps:
         cell = _rewound(config, step)
@@ -60,7 +60,7 @@ def main() -> None:
     settings = {name: getattr(arguments, name) for name in names}
     with naming_options(names):
         check_known("levels", settings["levels"] or (), range(config.experiment.prune.levels + 1))
-        for step in arguments.rewind:  # all of them before the first is trained
+        for step in arguments.rewind:  # check all before training
             checks.check(_rewound(config, step).experiment)
         print(f"page: {analyse_all(config, arguments.rewind, **settings)}")
 

@@ -1,14 +1,13 @@
-r"""Runs a grid of experiments, as populations: cells that differ in numbers train side by side.
+r"""Runs a grid of experiments; cells that differ only in numbers train as one population.
 
     python -m experiments.sweep --config=experiments/configs/mnist1d_ladder.py:smoke \
         --sweep.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
 
 `--sweep.FIELD=VALUE,VALUE` is a product on top of what `get_sweep(h)` of the config file returns,
 if it has one (see `experiments.grid`); a field may be named by the end of its name. `--dry_run`
-prints what would run and what it would take; `--max_cells` raises the limit on cells; `--help`
-lists all fields. The same command
-again, or beside this one, shares the work. Each cell becomes a run of its own; the sweep's page
-and tables are in `sweeps/` of the workdir.
+prints the plan with memory and time; `--max_cells` raises the limit on cells; `--help` lists all
+fields. The same command continues the sweep; run concurrently, it shares the work. Each cell
+becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.
 """
 
 import copy
@@ -22,13 +21,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments import checks, estimate, flags
-from experiments import grid as h
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
 from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields, together
 from experiments.runner import configured_plan
 from experiments.sweep_runner import Worker, describe, outlook, planned
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
@@ -36,7 +35,7 @@ from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
-SHOWN = 20  # cells of a group that a dry run lists
+SHOWN = 20  # cells of a group listed by a dry run
 WIDE = 200  # columns, without a terminal
 
 Cell = tuple[h.Setting, ConfigDict]
@@ -46,7 +45,7 @@ def parse_grid(arguments: Sequence[str], config: ConfigDict) -> h.Grid:
     """Reads `--sweep.FIELD=VALUE,VALUE` arguments, each value as the type of its field.
 
     Raises:
-      UserError: for an unknown or ambiguous field, no values, or a value of the wrong type.
+      UserError: a field is unknown or ambiguous, has no values, or a value has the wrong type.
     """
     known = swept_fields(config)
     grids = []
@@ -61,15 +60,15 @@ def parse_grid(arguments: Sequence[str], config: ConfigDict) -> h.Grid:
 
 
 def swept_fields(config: ConfigDict) -> dict[str, Any]:
-    """The fields that a sweep may set: those that decide the numbers."""
+    """The fields that a sweep may set."""
     return {n: value for n, value in flags.fields(config) if n.startswith("experiment.")}
 
 
 def full_name(name: str, known: dict[str, Any]) -> str:
-    """The field that `name` ends, or whose last word's initials it is.
+    """The field whose dotted name ends with `name`, or whose last word has these initials.
 
     Raises:
-      UserError: if there is no such field, or more than one.
+      UserError: no field matches, or several do.
 
     >>> known = {"experiment.seed": 0, "experiment.optimizer.learning_rate": 0.1}
     >>> full_name("seed", known), full_name("lr", known)
@@ -101,22 +100,22 @@ def _as_type(name: str, text: str, like: Any) -> Any:
         except ValueError:
             pass
     kind = type(like).__name__
-    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; the field holds one {kind}.")
+    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; it must be one {kind}.")
 
 
 def cells(config: ConfigDict, grid: h.Grid, most: int = MOST_CELLS) -> Iterator[Cell]:
-    """Every cell of a grid: what is set, by full names, and the config with it.
+    """The cells of a grid: the setting by full names, and the config.
 
     Raises:
-      UserError: if the grid has no cells, or more than `most`, before any is made; for a cell
-        that is given twice, an unknown field, or a value that cannot be right.
+      UserError: the grid has no cells or more than `most`, a cell occurs twice, a field is unknown,
+        or a value is invalid.
     """
     if not grid.size:
         raise UserError(f"nothing to sweep; give {PREFIX}FIELD=VALUE,VALUE.")
     if grid.size > most:
         raise UserError(
             f"the sweep has {grid.size:,} cells; at most {most:,} are allowed, "
-            f"unless {LIMIT} says more."
+            f"unless {LIMIT} raises the limit."
         )
     known, seen = swept_fields(config), set()
     for setting in _settings(grid, known):
@@ -155,10 +154,10 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
     Args:
       config: whose `machine` sets where and how.
       planned_cells: from `cells`.
-      command: how to run it again.
+      command: the command line, for the report.
 
     Returns:
-      The sweep's page.
+      The path of the sweep's page.
     """
     machine, team = config.machine, stores.everyone()
     with stores.in_company(team):
@@ -167,7 +166,7 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
 
 
 def _show(machine: ConfigDict, path: Path) -> str:
-    """Writes the page of a finished sweep, and prints its table."""
+    """Writes the report of a finished sweep, and prints its table."""
     store = stores.Store(machine.workdir)
     page = write_sweep_report(store, path)
     found = read_sweep(store, path)
@@ -184,19 +183,19 @@ def train_cells(
     *,
     pilot: bool = False,
 ) -> stores.Sweep:
-    """Trains the cells that are not finished, as populations; each becomes a run of its own.
+    """Trains the unfinished cells as populations; each cell becomes a run.
 
-    A finished cell whose files or nodes are damaged is not finished.
+    Cells with damaged files or nodes count as unfinished.
 
     Args:
-      machine: where and how.
-      name: of the sweep's folder.
-      planned_cells: what is set in each cell, and its whole config.
-      command: how to run it again.
-      pilot: whether the runs only serve to set up others; `lth ls` leaves them out.
+      machine: the `machine` part of a config.
+      name: the name of the sweep's folder.
+      planned_cells: the setting and the whole config of each cell.
+      command: the command line, for the report.
+      pilot: whether the runs are pilots of others, which `lth ls` omits.
 
     Returns:
-      The sweep, finished; `report.sweeps.read_sweep` reads its cells.
+      The finished sweep; `report.sweeps.read_sweep` reads its cells.
     """
     environment, team = stores.environment(), stores.everyone()
     sharing = Sharing()
@@ -217,7 +216,7 @@ def train_cells(
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
-    """Prints what a sweep would train, and what it would take; trains and records nothing."""
+    """Prints the plan of a sweep with memory and time; trains and records nothing."""
     sharing, machine = Sharing(), config.machine
     all_jobs = jobs(planned_cells, sharing)
     finished = _finished(machine.workdir, all_jobs)
@@ -239,7 +238,7 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
 
 
 def _check_fits(found: Sequence[Group], workdir: str) -> None:
-    """Raises `UserError` if all cells together need more memory or disk than there is."""
+    """Raises `UserError` if all cells together need more memory or disk space than is free."""
     if found:
         cells = sum(len(group.jobs) for group in found)
         estimate.check_fits_together(together(found), workdir, cells)
@@ -248,7 +247,7 @@ def _check_fits(found: Sequence[Group], workdir: str) -> None:
 def _overview(
     all_jobs: Sequence[Job], left: Sequence[Job], found: Sequence[Group], sharing: Sharing
 ) -> str:
-    """How the cells of a sweep hang together, in one or two lines."""
+    """A summary of cells, groups and programs, in one or two lines."""
     swept = list(dict.fromkeys(name for job in all_jobs for name in job.setting))
     static = static_fields(sharing, swept)
     programs = len({group.program for group in found})
@@ -260,14 +259,14 @@ def _overview(
 
 
 def _finished(workdir: str, all_jobs: Sequence[Job]) -> list[bool]:
-    """Which cells are finished, with all their nodes; one that cells share is looked at once."""
+    """The finished cells, with all their nodes; shared nodes are checked once."""
     store, root = stores.Store(workdir), Path(workdir)
     problem = functools.cache(store.problem)
     return [stores.is_complete(store, root / job.run, problem=problem) for job in all_jobs]
 
 
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
-    """What the config file sweeps, and the command line on top of it."""
+    """The product of the config file's sweep and that of the command line."""
     swept = [argument for argument in argv if argument.startswith(PREFIX)]
     make = flags.config_module(argv, DEFAULT).__dict__.get("get_sweep")
     if not swept and make is None:

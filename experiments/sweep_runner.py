@@ -1,4 +1,4 @@
-"""Runs the groups of a sweep, alone or beside other workers on the same folder."""
+"""Runs the groups of a sweep, alone or concurrently with other workers on the same folder."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,20 +34,19 @@ from lth_jax.lottery.running import (
 from lth_jax.population import Plan, read_plan
 
 WIDTHS = (16, 64)
-"""The chunks that are measured for large populations: wide enough to be fast, and narrow enough
-that a level is several of them, which workers share and a kill cannot lose together."""
+"""Candidate chunk sizes for large populations: a level has several chunks, which workers share."""
 
 
 class Worker:
-    """One process, or a team of them in step, at work on a sweep.
+    """A process, or a team of processes, that runs a sweep.
 
     Args:
-      machine: as of a config.
-      sharing: what the groups were built with.
+      machine: the `machine` part of a config.
+      sharing: built the groups.
       sweep: the folder of the sweep.
-      environment: as of `store.environment`, with the command.
+      environment: from `store.environment`, with the command.
       team: the processes.
-      pilot: whether the runs only serve to set up others.
+      pilot: whether the runs are pilots of others.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Worker:
         self._store, self._pilot = stores.Store(machine.workdir, team), pilot
 
     def run(self, groups: Sequence[Group]) -> None:
-        """Trains all groups: first those that no other worker trains, then what is left."""
+        """Trains all groups: first those that no other worker trains, then the rest."""
         left = []
         for group in groups:
             with self._sweep.claim(f"group-{group.key[:8]}") as free:
@@ -136,7 +135,7 @@ class Worker:
             display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
         def on_level(level: int) -> None:
-            # Not before: where memory runs out, members of every cell are trained again.
+            # Only now: after running out of memory, members of every cell are trained again.
             for job, keys, listed in zip(group.jobs, group.members.keys, entries, strict=True):
                 if len(keys) == level + 1:
                     self._finish(job, listed, plan, replans)
@@ -151,7 +150,7 @@ class Worker:
         plan: dict[str, Any],
         replans: Sequence[dict[str, Any]],
     ) -> None:
-        """Leaves a cell as a finished run of its own."""
+        """Records a cell as a finished run."""
         experiment = job.config.experiment
         with stores.open_run(
             self._machine.workdir,
@@ -163,7 +162,7 @@ class Worker:
             team=self._team,
             pilot=self._pilot,
         ) as run:
-            if run.is_complete(self._store):  # another worker's, or that of another sweep
+            if run.is_complete(self._store):  # finished by another worker or sweep
                 return
             if run.plan is None:
                 run.record_plan(plan)
@@ -176,20 +175,20 @@ class Worker:
 
 
 def _with_widths(machine: ConfigDict, plan: dict[str, Any], group: Group) -> dict[str, Any]:
-    """The record of a plan with the widths of a group's levels; a width set by hand stays."""
+    """The record of a plan with the chunks of a group's levels; a configured chunk is kept."""
     return with_widths(plan, [] if machine.chunk else sizes(group))
 
 
 def planned(
     machine: ConfigDict, group: Group, programs: Programs | None = None, *, always: bool = False
 ) -> dict[str, Any]:
-    """The plan of a group and its evidence: set by the config, or measured.
+    """The plan of a group and its evidence: configured, or measured.
 
     Args:
-      machine: as of a config.
+      machine: the `machine` part of a config.
       group: the group.
-      programs: those that will train.
-      always: whether to measure also a plan of the config.
+      programs: the programs that will train.
+      always: whether to measure a configured plan too.
     """
     planned, most = group.jobs[0].experiment, max(sizes(group))
     plans = candidates(machine, [w for w in WIDTHS if w <= most] or [most])
@@ -204,14 +203,14 @@ def planned(
 
 
 class Outlook(NamedTuple):
-    """What a group will take.
+    """The expected cost of a group.
 
     Attributes:
-      members: the networks it has, each once.
-      missing: those of them that are in no store yet.
-      plan: how it will run.
-      seconds: of training what is missing, by what was measured, padding included.
-      bytes: the memory of its compiled program; None where it is not one program.
+      members: number of networks, without duplicates.
+      missing: number of networks that are not in the store.
+      plan: its plan.
+      seconds: expected seconds for training the missing ones, padding included.
+      bytes: the memory of its compiled program; None for the host driver.
     """
 
     members: int
@@ -222,13 +221,13 @@ class Outlook(NamedTuple):
 
 
 def outlook(machine: ConfigDict, group: Group, plan: dict[str, Any], index: MemberIndex) -> Outlook:
-    """What a group will take, from its plan's evidence.
+    """The expected cost of a group, from its plan's evidence.
 
     Args:
-      machine: as of a config.
+      machine: the `machine` part of a config.
       group: the group.
-      plan: from `planned`, measured.
-      index: of the store.
+      plan: a measured plan from `planned`.
+      index: index of the store.
     """
     chosen = read_plan(plan)
     plans = read_plans(_with_widths(machine, plan, group), [])
@@ -258,12 +257,12 @@ def describe(found: Outlook, group: Group) -> str:
 
 
 def sizes(group: Group) -> list[int]:
-    """How many members each level of a group has."""
+    """The number of members of each level of a group."""
     return [len(level) for level in group.members.levels]
 
 
 def member_steps(group: Group) -> list[int]:
-    """The steps of all members of a group together, level by level."""
+    """The steps of all members of a group, by level."""
     return [size * length for size, length in zip(sizes(group), _lengths(group), strict=True)]
 
 
@@ -275,7 +274,7 @@ def _lengths(group: Group) -> list[int]:
 
 
 def _record(progress: Progress) -> dict[str, Any]:
-    """A line of the metrics of a group."""
+    """One line of the metrics of a group."""
     n = len(progress.specs)
     return {
         "level": progress.level,

@@ -1,41 +1,35 @@
-"""Teachers: the dense networks of a finished run, evaluated once on the examples of another."""
+"""Teachers: dense networks of a finished run, evaluated on the examples of another run."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import networks
 from experiments.flags import UserError, saved_config
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import Dataset
-from lth_jax.types import DENSE, Model, Params
+from lth_jax.lottery import logits_of
+from lth_jax.types import DENSE
 
-BLOCK = 1024  # examples evaluated at once
 ALL, OWN = "all", "own"
 WHO = (ALL, OWN)
-"""Which teachers a member has: all dense networks of the run, or that of its own replicate."""
+"""The teachers of a member: all dense networks of the run, or that of the same replicate."""
 
 
 def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Dataset:
-    """The data set with the logits of an experiment's teachers on its examples.
+    """Adds the logits of an experiment's teachers to its data set.
 
     Args:
       experiment: `train.distill` names the teachers.
-      workdir: where the run that they come from lies.
+      workdir: the folder of the teachers' run.
       loaded: the data.
 
     Raises:
-      UserError: if the run is not finished, a network of it diverged, there are too few of them, or
-        they take other inputs or have other outputs.
-      StoreError: if there is no such run, or something in it is damaged.
+      UserError: the run is not finished, one of its networks diverged, there are too few, or they
+        have other inputs or outputs.
+      StoreError: the run does not exist or is damaged.
     """
     distill = experiment.train.distill
     info = stores.find_run(workdir, distill.teacher)
@@ -51,11 +45,15 @@ def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Datas
     inputs = {"train": loaded.train.x}
     if distill.unlabelled:
         inputs["unlabelled"] = loaded.unlabelled
-    answers = {name: ask(network, members, x, info.run) for name, x in inputs.items()}
+    try:
+        answers = {name: logits_of(network, members, x) for name, x in inputs.items()}
+    except ValueError as error:
+        shape = loaded.train.x.shape[1:]
+        raise UserError(f"The teachers of {info.run} do not accept inputs {shape}.") from error
     wanted = (*loaded.train.y.shape, loaded.classes)
     if answers["train"].shape[1:] != wanted:
         got = answers["train"].shape[1:]
-        raise UserError(f"The teachers of {info.run} answer with {got}, not {wanted}.")
+        raise UserError(f"The teachers of {info.run} have outputs {got}; they must be {wanted}.")
     origin = [loaded.fingerprint, *(one.key for one in members)]
     return dataclasses.replace(loaded, answers=answers, fingerprint=stores.content_key(origin))
 
@@ -65,36 +63,7 @@ def _dense(info: stores.RunInfo) -> list[Stored]:
     members = list(read_stored(store, info.path, (DENSE,)))
     diverged = [one.replicate for one in members if one.diverged_at is not None]
     if diverged:
-        raise UserError(f"The dense networks {diverged} of {info.run} diverged; they cannot teach.")
+        raise UserError(
+            f"The dense networks {diverged} of {info.run} diverged; they cannot be teachers."
+        )
     return members
-
-
-def ask(network: Model, members: Sequence[Stored], x: np.ndarray, run: str) -> np.ndarray:
-    """The logits `(members, n, …, classes)` of stored networks, outside of training.
-
-    Args:
-      network: what they are networks of.
-      members: their points.
-      x: inputs `(n, …)`.
-      run: where they come from, for the message if they do not fit.
-
-    Raises:
-      UserError: if they take other inputs.
-    """
-    like = jax.eval_shape(network.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
-    try:
-        points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in members]
-        trees.check_same_structure("params", points[0][0], "the network", like[0])
-    except ValueError as error:
-        raise UserError(f"The teachers of {run} do not take inputs {x.shape[1:]}.") from error
-    population = trees.stack(points)
-
-    @jax.jit
-    def answers(x: jax.Array) -> jax.Array:
-        def one(point: tuple[Params, Any]) -> jax.Array:
-            return network.apply(*point, x, train=False)[0]
-
-        return jax.lax.map(one, population)
-
-    blocks = [answers(x[first : first + BLOCK]) for first in range(0, len(x), BLOCK)]
-    return np.concatenate(blocks, axis=1)

@@ -1,4 +1,4 @@
-"""The training of a config: optimizer, loss, what is shown, and the numbers that are traced."""
+"""The training task of a config: optimizer, loss, augmentation and traced hyperparameters."""
 
 import functools
 import operator
@@ -45,11 +45,11 @@ _NUMBERS = {
 }
 HYPER = (*_NUMBERS, "dropout")
 TRACED = tuple(f"experiment.{path}" for path in _NUMBERS.values())
-"""The fields of the numbers that are traced; whether they are 0 may decide the program."""
+"""The fields of traced hyperparameters; the program may depend on whether they are 0."""
 
 
 def hyper(experiment: ConfigDict) -> dict[str, float]:
-    """The numbers that are traced: members may differ in them."""
+    """The traced hyperparameters, in which members may differ."""
 
     def number(path: str) -> float:
         return float(functools.reduce(operator.getitem, path.split("."), experiment))
@@ -59,7 +59,7 @@ def hyper(experiment: ConfigDict) -> dict[str, float]:
 
 
 def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]:
-    """`hyper -> optax transformation`, before any mask."""
+    """`hyper -> optax transformation`, without mask."""
     base = parts.choose("optimizer.name", experiment.optimizer.name, OPTIMIZERS)
     clips = experiment.optimizer.clip_norm > 0
 
@@ -73,7 +73,7 @@ def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]
 
 
 def learning_rate(experiment: ConfigDict) -> optax.Schedule:
-    """The learning rate over the steps of a level, as a factor on its peak."""
+    """The learning rate over the steps of a level, relative to its peak."""
     warmup = experiment.optimizer.warmup
     make = parts.choose("optimizer.schedule", experiment.optimizer.schedule, LR_SCHEDULES)
     after = make(experiment.train.steps - warmup)
@@ -83,7 +83,7 @@ def learning_rate(experiment: ConfigDict) -> optax.Schedule:
 
 
 def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
-    """What of a trainer follows from augmentation, changed targets and teachers."""
+    """The fields of a trainer that depend on augmentation, changed targets and teachers."""
     train, shape = experiment.train, loaded.train.x.shape[1:]
     distill = train.distill
     if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
@@ -104,18 +104,18 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
         constants["noise"] = keys.from_seed(experiment.data.seed, "data.seed")
     objective: PerExample | None = losses.soft_cross_entropy if softened else None
     if distill.teacher:
-        steps += [augment.taught(CHOICES[distill.who], distill.unlabelled)]
+        steps += [augment.with_teachers(CHOICES[distill.who], distill.unlabelled)]
         objective, constants["answers"] = losses.distillation, loaded.answers["train"]
         if distill.unlabelled:
             constants["unlabelled"] = augment.Unlabelled(
                 jnp.asarray(loaded.unlabelled), jnp.asarray(loaded.answers["unlabelled"])
             )
-    show = augment.shows(*steps)
+    show = augment.chain(*steps)
     return {"transform_batch": show, "objective": objective, "constants": constants}
 
 
 def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[..., Any]]:
-    """The metrics of a config by name; those that suit the targets where it names none."""
+    """The metrics of a config by name, with defaults for classes and sequences."""
     if not names and loaded.classes:
         names = ("accuracy", "bits") if loaded.train.y.ndim > 1 else ("accuracy",)
     found = {name: parts.choose("train.metrics", name, METRICS) for name in names}
@@ -123,12 +123,12 @@ def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[.
 
 
 def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
-    """What the experiment trains.
+    """The task of an experiment.
 
     Args:
-      experiment: of a config.
-      loaded: its data; with the teachers' logits.
-      splits: the same on the device, where they are there already.
+      experiment: the `experiment` part of a config.
+      loaded: its data, including the teachers' logits.
+      splits: the data on the device, if already placed.
     """
     train, network = experiment.train, model(experiment)
     averages = train.average.start > 0

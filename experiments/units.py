@@ -1,4 +1,4 @@
-"""Units of a config's network: what may be removed together, and how that is chosen."""
+"""Pruning of whole units by a config: scopes, controls, and the choice of groups."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +11,7 @@ from experiments.flags import UserError
 from lth_jax import models
 from lth_jax import structure as st
 from lth_jax.layouts import Layout
-from lth_jax.lottery import (
-    CONTROLS,
-    REFILL_CONTROLS,
-    REGROUP_CONTROLS,
-    UNIT_CONTROLS,
-)
+from lth_jax.lottery import CONTROLS, STRUCTURED_CONTROLS
 from lth_jax.lottery.controls import Control
 from lth_jax.models.layers import Initialization
 from lth_jax.pruning import granularity as g
@@ -24,15 +19,12 @@ from lth_jax.pruning.scopes import Scope
 
 UNITS = "units"
 REDUCTIONS: dict[str, g.Reduction] = {"sum": jnp.sum, "mean": jnp.mean, "max": jnp.max, "l2": g.l2}
-GRANULARITIES: dict[str, Callable[[g.Reduction], g.Granularity]] = {
-    "weights": lambda reduction: g.weights,
-    "rows": g.rows,
-    "columns": g.columns,
-    "kernels": g.kernels,
+UNIT_SCOPES: dict[str, Callable[..., Scope]] = {
+    "layerwise": st.by_group,
+    "globally": st.across_groups,
 }
-SCOPES: dict[str, Callable[..., Scope]] = {"layerwise": st.by_group, "globally": st.across_groups}
 ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
-"""Leaves that are drawn alike at every size; `embeddings` are Haiku's."""
+"""Leaves whose initial variance does not depend on the size; `embeddings` are of Haiku."""
 FANS: dict[Initialization, st.Fan] = {
     models.glorot_normal: st.fan_average,
     models.he_normal: st.fan_in,
@@ -42,29 +34,29 @@ FANS: dict[Initialization, st.Fan] = {
 
 def control_names(granularity: str) -> tuple[str, ...]:
     """The controls that tickets of a granularity can have."""
-    further = {UNITS: (*UNIT_CONTROLS,), "weights": (*REFILL_CONTROLS, *REGROUP_CONTROLS)}
-    return (*CONTROLS, *further.get(granularity, ()))
+    further = (name for name, c in STRUCTURED_CONTROLS.items() if c.granularity == granularity)
+    return (*CONTROLS, *further)
 
 
 def check(options: ConfigDict) -> None:
-    """Raises `UserError` for options of pruning that do not go together with its granularity."""
+    """Raises `UserError` for pruning options that do not fit the granularity."""
     if options.granularity != UNITS:
         if "structure" in scoring.takes(options.criterion):
             raise UserError(
                 f"`prune.criterion={options.criterion}` needs `prune.granularity=units`."
             )
         return
-    if options.scope not in SCOPES:
-        raise UserError(f"`prune.scope` is '{options.scope}'; units have {sorted(SCOPES)}.")
+    if options.scope not in UNIT_SCOPES:
+        raise UserError(f"`prune.scope` is '{options.scope}'; units have {sorted(UNIT_SCOPES)}.")
     if options.layer_rates or options.minimum or options.biases:
         raise UserError(
-            "`prune.layer_rates`, `prune.minimum` and `prune.biases` are of weights; units take "
-            "their biases along, and no group is emptied."
+            "`prune.layer_rates`, `prune.minimum` and `prune.biases` apply to weights; units "
+            "include their biases, and no group is emptied."
         )
 
 
 def check_multiple(multiple: int, found: st.Structure) -> None:
-    """Raises `UserError` if no group has as many units as each is to keep a multiple of."""
+    """Raises `UserError` if `multiple` exceeds the number of units of every group."""
     largest = max(group.units for group in found.groups)
     if multiple > largest:
         raise UserError(
@@ -73,21 +65,17 @@ def check_multiple(multiple: int, found: st.Structure) -> None:
 
 
 def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Control]:
-    """All controls by name; without the network's units, those that do without."""
-    table = CONTROLS | REGROUP_CONTROLS
-    if structure is None:
-        return table
+    """All controls by name; without the network's units, those that do not need them."""
     fan = fan_of(module)
-    return table | {
-        name: make(structure, fan) for name, make in (UNIT_CONTROLS | REFILL_CONTROLS).items()
-    }
+    usable = (c for c in STRUCTURED_CONTROLS.items() if structure or not c[1].needs_units)
+    return CONTROLS | {name: control.build(structure, fan) for name, control in usable}
 
 
 def fan_of(module: Any) -> st.Fan:
-    """What the initial variance of each leaf of a network is inverse to.
+    """The fan of each leaf: the initial variance is inverse to it.
 
-    Kernels of a network without `initialization`, so of any framework, count by their inputs: so do
-    the default initialisers of Flax, Equinox and Haiku.
+    For networks without `initialization`, of any framework, the fan of a kernel is its fan-in, as
+    in the default initialisers of Flax, Equinox and Haiku.
     """
     of_kernels = FANS.get(getattr(module, "initialization", None), st.fan_in)  # type: ignore[arg-type]
 
@@ -108,8 +96,8 @@ def chosen(structure: st.Structure, options: ConfigDict) -> st.Structure:
       options: the `prune` part of an experiment.
 
     Raises:
-      ValueError: if a pattern fits no group, no group is left, or one of them cannot be removed
-        without changing what the others compute.
+      ValueError: a pattern matches no group, no group is left, or the network without some units of
+        a group differs from the masked one.
     """
     found = structure.only(*options.groups)
     if not found.groups:

@@ -1,21 +1,26 @@
-"""Legal values of arguments and options: what a value may be, as a check and in words."""
+"""Legal values of arguments and options, as checks with descriptions."""
 
-from collections.abc import Callable, Collection
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+PRINTED = r"[^\x00-\x1f\x7f]*"
+SHOWN = 60  # characters of a value in a message
+MANY = 12  # above this number of names, suggest up to three
 MOST = 2**31 - 1  # steps, rows and counts are int32
 LARGEST, TINIEST = (float(x) for x in (np.finfo(np.float32).max, np.finfo(np.float32).tiny))
 
 
 class Legal(NamedTuple):
-    """Which values a field may have.
+    """The legal values of a field.
 
     Attributes:
-      words: after "it must be".
+      words: description, used after "it must be".
       holds: `value -> bool`.
-      names: the legal names, where values are names.
+      names: the legal names, if values are names.
     """
 
     words: str
@@ -67,3 +72,72 @@ def several(each: Legal, words: str) -> Legal:
         )
 
     return Legal(words, holds, each.names)
+
+
+def one_of(names: Collection[str]) -> Legal:
+    """One of some names; a registry as `names` may grow later."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and value in names
+
+    return Legal(f"one of: {listed(names)}", holds, names)
+
+
+def text(words: str, pattern: str = PRINTED, longest: int = 4096) -> Legal:
+    """Strings that match a pattern."""
+
+    def holds(value: Any) -> bool:
+        fits = isinstance(value, str) and len(value) <= longest
+        return fits and bool(re.fullmatch(pattern, value, re.ASCII | re.DOTALL))
+
+    return Legal(words, holds)
+
+
+def mapping(words: str, each: Callable[[Any], bool]) -> Legal:
+    """Mappings from names to values of one kind."""
+
+    def holds(value: Any) -> bool:
+        return hasattr(value, "items") and all(
+            isinstance(name, str) and each(entry) for name, entry in value.items()
+        )
+
+    return Legal(words, holds)
+
+
+FLAG = Legal("True or False", lambda value: isinstance(value, bool))
+
+
+def shown(value: Any, *, quoted: bool = True) -> str:
+    r"""The `repr` of a value, shortened for messages.
+
+    >>> shown("a\nb"), shown(10), shown("x" * 100)[-4:]
+    ("'a\\nb'", '10', 'xxx…')
+    """
+    plain = value.to_dict() if hasattr(value, "to_dict") else value
+    written = repr(plain) if quoted else repr(plain)[1:-1]
+    return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
+
+
+def nearest(kind: str, name: str, known: Collection[str]) -> str:
+    """An error message for an unknown name that lists the known ones, nearest first.
+
+    >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
+    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
+    """
+    close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
+    hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
+    ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
+    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names separated by commas; the empty one as "empty".
+
+    >>> listed(["", "host"])
+    'empty, host'
+    """
+    return ", ".join(name or "empty" for name in names)
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, b, a).ratio()

@@ -1,4 +1,4 @@
-"""What all tests share: eight virtual CPU devices, and one cache of compiled programs.
+"""Shared by all tests: eight virtual CPU devices, and one cache of compiled programs.
 
 Tests of many files compile the same small programs; the cache, which also serves the processes
 that tests start, keeps the suite within its minutes. It lies in pytest's own cache folder. Tiny

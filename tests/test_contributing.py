@@ -1,4 +1,4 @@
-"""Does what CONTRIBUTING.md says: each of its files is added, found by name, tried, and removed."""
+"""Follows CONTRIBUTING.md: adds each of its files, finds it by name, tries it, and removes it."""
 
 import contextlib
 import importlib

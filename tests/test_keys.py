@@ -81,7 +81,7 @@ def test_a_purpose_must_be_listed():
         keys.stream(jax.random.key(0), "noize")
 
 
-def test_labels_are_told_apart():
+def test_labels_are_distinguished():
     key = jax.random.key(0)
     labels = [(), (1,), ("1",), (1, 1), ("1, 1",), ("11",), (11,)]
     assert len({*numbers(jnp.stack([keys.stream(key, "control", *x) for x in labels]))}) == 7

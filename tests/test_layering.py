@@ -1,4 +1,4 @@
-"""Imports point down only: each room may import from floors below its own."""
+"""Imports point down only: each package may import from lower layers."""
 
 import ast
 import subprocess
@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lth_jax"
-FLOORS = {
+LAYERS = {
     "types": 0,
     "extras": 0,
     "keys": 0,
+    "grid": 0,
     "legal": 0,
     "registry": 0,
     "text": 0,
@@ -20,6 +21,7 @@ FLOORS = {
     "distributed": 2,
     "store": 1,
     "layouts": 2,
+    "machine": 2,
     "schema": 2,
     "measures": 3,
     "models": 3,
@@ -62,27 +64,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {module_name(path) for path in FILES}
 
 
-def room(name: str) -> str | None:
+def package_of(name: str) -> str | None:
     parts = name.split(".")
     return parts[1] if parts[0] == "lth_jax" and len(parts) > 1 else None
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_down(path):
-    here = room(module_name(path))
+    here = package_of(module_name(path))
     if here is None:
-        return  # the package's own __init__ re-exports; what it may bring is tested below
+        return  # the package's own __init__ re-exports; its imports are tested below
     for name in imports(path) & MODULES:
-        there = room(name)
+        there = package_of(name)
         if there is None or there == here:
             continue
-        assert FLOORS[there] < FLOORS[here], (
-            f"{module_name(path)} (floor {FLOORS[here]}) imports {name}"
+        assert LAYERS[there] < LAYERS[here], (
+            f"{module_name(path)} (layer {LAYERS[here]}) imports {name}"
         )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_the_library_never_sees_a_config(path):
+def test_the_library_does_not_depend_on_configs(path):
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & set(FORBIDDEN)
 

@@ -184,7 +184,7 @@ def test_names_resolve_only_what_they_leave_no_doubt_about(name, shape, known):
     [
         (lambda p: layouts.resolve(p, {"b": DENSE}), "names the leaf 'b', but the leaves are"),
         (lambda p: layouts.resolve(p, {"w": conv(2)}), r"has 4 axes, but the leaf has shape \(2,"),
-        (lambda p: layouts.by_name(p, {"x*": DENSE}), "'x\\*', which fits no leaf"),
+        (lambda p: layouts.by_name(p, {"x*": DENSE}), "'x\\*', which matches none of the leaves"),
         (lambda p: Layout((0,), (2,)), "every axis from 0 to 1 once"),
         (lambda p: Layout((0,), (1,), heads=(3,)), "`heads` is"),
     ],

@@ -1,4 +1,4 @@
-"""The record of a node: what is written is read, and nothing else is."""
+"""The record of a node: what is written is read, and other content is refused."""
 
 import ast
 import re

@@ -1,1 +1,1 @@
-"""Benchmarks: one per promise of speed, each beside its alternatives in the same run."""
+"""Benchmarks of speed and size, each measured together with alternatives."""

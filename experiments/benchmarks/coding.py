@@ -1,11 +1,11 @@
-"""What masks and values weigh beside their bounds, and how fast they are coded.
+"""Sizes of coded masks and values compared with their bounds, and coding speed.
 
     python -m experiments.benchmarks.coding [--quick]
 
-Sizes are in parts of the bound (n·H of the mask's own density, or the entropy of the values);
-headers are apart. Speeds are in millions of mask entries a second, each code measured in turn with
-its alternatives; `ratio` is the median over these rounds of ours over the fastest alternative that
-also comes within 0.2 % of the bound. constriction and zstandard join in where they are installed.
+Sizes are relative to the bound (n·H of the mask's density, or the entropy of the values), without
+headers. Speeds are in millions of mask entries per second, measured in alternated rounds; `ratio`
+is the median over rounds of ours over the fastest alternative within 0.2 % of the bound.
+constriction and zstandard are compared if installed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BOUND = 1.002  # the goal for sizes; only codes that reach it are compared for s
 
 
 class Coder(NamedTuple):
-    """A code for matrices of booleans: code, length in bytes, and the way back (in any shape)."""
+    """A code for boolean matrices: encode, length in bytes, and decode (in any shape)."""
 
     encode: Callable[[np.ndarray], Any]
     size: Callable[[Any], int]
@@ -40,7 +40,7 @@ class Coder(NamedTuple):
 
 
 def ours(shape: tuple[int, int], kept: int) -> Coder:
-    """The shortest of the library's codes, the choice included."""
+    """The shortest of the library's codes, including the choice."""
     return Coder(
         codecs.encode,
         lambda code: len(code[1]),
@@ -102,7 +102,7 @@ def constriction_coder(density: float) -> Coder:
 
 
 def alternatives(side: int, density: float) -> dict[str, Coder]:
-    """All that are installed."""
+    """The installed alternatives."""
     found = {"packbits+lzma": packed(lzma.compress, lzma.decompress), "csr": csr_coder(side)}
     if importlib.util.find_spec("zstandard"):
         found["packbits+zstd-19"] = zstandard_coder()
@@ -120,21 +120,21 @@ class Trial(NamedTuple):
 
 
 def trial(coder: Coder, mask: np.ndarray) -> Trial:
-    """Codes and decodes once; raises if the mask does not come back."""
+    """Encodes and decodes once; raises if the result differs."""
     start = time.perf_counter()
     code = coder.encode(mask)
     middle = time.perf_counter()
     found = coder.decode(code)
     end = time.perf_counter()
     if not np.array_equal(found.ravel(), mask.ravel()):
-        raise RuntimeError("a mask did not come back")
+        raise RuntimeError("a decoded mask differs")
     return Trial(coder.size(code), middle - start, end - middle)
 
 
 def speed_row(
     case: str, entries: int, mine: list[float], others: dict[str, list[float]], near: list[str]
 ) -> Row:
-    """Millions of entries a second, and the ratio to the fastest near alternative."""
+    """Millions of entries per second, and the ratio to the fastest alternative near the bound."""
     rates = {name: entries / 1e6 / float(np.median(times)) for name, times in others.items()}
     pairs = [min(others[name][i] for name in near) / t for i, t in enumerate(mine)] if near else []
     ours = entries / 1e6 / float(np.median(mine))
@@ -142,7 +142,7 @@ def speed_row(
 
 
 def size_row(case: str, ours: float, alternatives: dict[str, float], goal: float) -> Row:
-    """A size in parts of its bound."""
+    """A size relative to its bound."""
     return row(case, ours, alternatives, goal=goal, judged=ours)
 
 
@@ -152,7 +152,7 @@ def random_masks(name: str, density: float, rounds: int) -> list[Row]:
     mask = np.random.default_rng(0).random((side, side)) < density
     kept = int(mask.sum())
     coders = {"ours": ours(mask.shape, kept), **alternatives(side, density)}
-    trial(coders["ours"], mask)  # the first pass pays for memory and tables
+    trial(coders["ours"], mask)  # warm-up: memory and tables
     trials = [{key: trial(coder, mask) for key, coder in coders.items()} for _ in range(rounds)]
     bound = entropy.layer_bits([(mask.size, kept)]) / 8
     sizes = {key: trials[0][key].size / bound for key in coders}
@@ -169,7 +169,7 @@ def random_masks(name: str, density: float, rounds: int) -> list[Row]:
 
 
 def trained_masks(rounds: int, steps: int) -> Iterator[Row]:
-    """Masks of iterative magnitude pruning on 8x8 digits beside the per-layer enumerative bound."""
+    """Masks of iterative magnitude pruning on 8x8 digits and the enumerative bound per layer."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -189,7 +189,7 @@ def trained_masks(rounds: int, steps: int) -> Iterator[Row]:
 
 
 def quantized_values() -> Row:
-    """Normal values at four bits beside their entropy."""
+    """Normal values at four bits, compared with their entropy."""
     leaf = np.random.default_rng(0).normal(size=1_000_000).astype(np.float32)
     code, kept = values.encode(leaf, np.ones(leaf.shape, bool), coding.integers(4))
     bound = entropy.empirical_bits(kept) / 8

@@ -1,9 +1,9 @@
-"""Where PyTorch is not installed, what is written in it is not collected."""
+"""Skips the collection of PyTorch modules if PyTorch is not installed."""
 
 import importlib.util
 
-TWINS = {"torch_twins.py": ["torch"], "torch_pruned.py": ["torch", "torch_pruning"]}
+NEEDS = {"torch_networks.py": ["torch"], "torch_pruned.py": ["torch", "torch_pruning"]}
 
 collect_ignore = [
-    file for file, needs in TWINS.items() if not all(map(importlib.util.find_spec, needs))
+    file for file, needs in NEEDS.items() if not all(map(importlib.util.find_spec, needs))
 ]

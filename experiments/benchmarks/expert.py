@@ -1,10 +1,10 @@
-"""The main job as a JAX user would write it by hand: the same ladder, no store, no report.
+"""The main job written by hand in JAX: the same ladder without store and report.
 
     python -m experiments.benchmarks.expert DATA.npz [--vmap] [--smoke]
 
-One process, one virtual device per core, and on each the members one after the other; with `--vmap`
-one `vmap` over all members, which is what most people write first. It uses JAX and optax alone. The
-last line is test accuracy by arm and level.
+One process with one virtual device per core; each device trains its members one after the other.
+With `--vmap`, one `vmap` over all members. Uses only JAX and optax. The last line is the test
+accuracy by arm and level.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def masked(tree: Tree, mask: Tree) -> Tree:
 
 
 def make_train(data: dict[str, jax.Array], steps: int, every: int):
-    """`(params, mask, key) -> (params, test accuracy)` of one member, validated on the way."""
+    """`(params, mask, key) -> (params, test accuracy)` of one member, with validation."""
     optimizer = optax.adam(LEARNING_RATE)
     x, y = data["train_x"], data["train_y"]
     epoch = len(x) // BATCH
@@ -105,7 +105,7 @@ def over_members(train, vmap: bool):
 
 
 def pruned(params: Tree, mask: Tree, kept: float) -> Tree:
-    """Keeps the largest share `kept` of what is left of all weights; biases stay."""
+    """Keeps the fraction `kept` of largest magnitude of the remaining weights; biases are kept."""
     scores = [jnp.where(m["w"] > 0, jnp.abs(p["w"]), -1) for p, m in zip(params, mask, strict=True)]
     left = sum(m["w"].sum() for m in mask)
     ranked = jnp.sort(jnp.concatenate([s.ravel() for s in scores]))
@@ -125,7 +125,7 @@ def shuffled(mask: Tree, key: jax.Array) -> Tree:
 
 
 def drawn(mask: Tree, key: jax.Array) -> Tree:
-    """A random mask of the whole network with as many weights."""
+    """A random mask of the whole network with the same number of weights."""
     shapes = [m["w"].shape for m in mask]
     flat = jax.random.permutation(key, jnp.concatenate([m["w"].ravel() for m in mask]))
     parts = jnp.split(flat, np.cumsum([np.prod(shape) for shape in shapes])[:-1])
@@ -135,7 +135,7 @@ def drawn(mask: Tree, key: jax.Array) -> Tree:
 
 
 def run() -> None:
-    """Climbs the ladder and prints accuracies in percent."""
+    """Runs the ladder and prints accuracies in percent."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--vmap", action="store_true")

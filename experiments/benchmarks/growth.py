@@ -1,10 +1,10 @@
-"""How time and memory grow: with members, levels, cells, runs, leaves and weights.
+"""Growth of time and memory with members, levels, cells, runs, leaves and weights.
 
     python -m experiments.benchmarks.growth [--quick] [--full] [--axes NAMES]
 
-Each point is a process of its own, so that its peak memory is its own; its seconds leave out the
-imports. The slope is that of a line through the points with at least a tenth of the largest size,
-on logarithmic axes: 1 is linear. The last line is one JSON object.
+Each point runs in a separate process, whose peak memory is measured; seconds exclude imports. The
+slope is that of a line through the points with at least a tenth of the largest size, on logarithmic
+axes: 1 is linear. The last line is one JSON object.
 """
 
 import argparse
@@ -28,10 +28,10 @@ import optax
 from flax import linen as nn
 from matplotlib import ticker
 
-from experiments import grid, sweep
+from experiments import sweep
 from experiments.benchmarks.report import Row, main, row
 from experiments.configs import mnist1d_ladder
-from lth_jax import lottery, population, store
+from lth_jax import grid, lottery, population, store
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.report.figures import images, style
@@ -75,7 +75,7 @@ def levels(n: int) -> Callable[[], Any]:
 
 
 def cells(n: int) -> Callable[[], Any]:
-    """The dry run of a sweep over `n` seeds: planned and measured, not trained."""
+    """The dry run of a sweep over `n` seeds."""
     config = mnist1d_ladder.get_config("smoke")
 
     def plan() -> None:
@@ -88,7 +88,7 @@ def cells(n: int) -> Callable[[], Any]:
 
 
 def runs(n: int) -> Callable[[], Any]:
-    """Listing `n` finished runs, and finding one."""
+    """Lists `n` finished runs, and finds one."""
     folder = tempfile.TemporaryDirectory()
     for i in range(n):
         with store.open_run(folder.name, name=f"run{i}", config={"i": i}, env={}) as run:
@@ -144,7 +144,7 @@ def point(axis: str, size: int) -> dict[str, float]:
 
 
 def measured(axis: str, size: int) -> dict[str, float]:
-    """`point` in a process of its own."""
+    """`point` in a separate process."""
     command = [sys.executable, "-m", "experiments.benchmarks.growth", POINT, axis, str(size)]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     numbers: dict[str, float] = ast.literal_eval(found.stdout.splitlines()[-1])
@@ -175,7 +175,7 @@ def drawn(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
             values = np.array([one[what] for one in points.values()])
             axes.plot(sizes, values[-1] * sizes / sizes[-1], "--", color="#666666", linewidth=0.9)
             axes.plot(sizes, values, "o-")
-            # A decade at the least, so that noise does not look like growth.
+            # At least a decade, so that noise does not look like growth.
             axes.set(xscale="log", yscale="log", ylim=(values.min() / 3, values.max() * 3))
             axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(ticker.NullFormatter())
@@ -188,7 +188,7 @@ def drawn(found: dict[str, dict[int, dict[str, float]]], folder: Path) -> None:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Every point of every axis in a process of its own; the picture last."""
+    """All points of all axes, each in a separate process; then the figure."""
     found = {}
     for axis in options.axes.split(","):
         sizes = [n for n in SIZES[axis] if options.full or n <= USUAL.get(axis, n)]

@@ -1,12 +1,12 @@
-"""The main job from command to page, beside the same ladder written by hand in JAX.
+"""The main job from command to report, compared with the same ladder written by hand in JAX.
 
     python -m experiments.benchmarks.job [--quick] [--rounds N] [--vmap]
 
-Every way is a process of its own, from its command to its end; ours ends with the report. Cold: no
-compiled programs and no measured plans. Warm: both as an earlier run left them, the store empty.
-The script by hand runs as it is, and warm also with JAX's cache of compiled programs switched on.
-The data are prepared before. Ways take turns; a ratio is the median over rounds of ours / the
-other. The last line is one JSON object.
+Every way is a separate process, measured from start to end; ours includes the report. Cold: no
+cached programs and plans. Warm: cached programs and plans of an earlier run, with an empty store.
+The handwritten script runs unchanged, and warm also with JAX's compilation cache. Data are prepared
+before. Rounds alternate; a ratio is the median over rounds of ours / the other. The last line is
+one JSON object.
 """
 
 import argparse
@@ -31,11 +31,11 @@ OURS = "experiments.run"
 EXPERT, CACHED = "one member per core, by hand", "one member per core, by hand, cached"
 NAIVE = "one vmap, by hand"
 GOALS = {"cold": 1.0, "warm": 0.8}
-"""The most that our time may be of the expert's."""
+"""The largest allowed ratio of our time to that of the handwritten script."""
 
 
 def commands(data: Path, size: str) -> dict[str, list[str]]:
-    """What each way runs; ours takes a folder for its store in addition."""
+    """The command of each way; ours also takes a folder for its store."""
     config = "experiments/configs/mnist1d_ladder.py" + (":smoke" if size == "smoke" else "")
     expert = ["experiments.benchmarks.expert", str(data), *(["--smoke"] if size == "smoke" else [])]
     machine = [f"--config.machine.data_dir={data.parent}", "--config.machine.progress=False"]
@@ -48,7 +48,7 @@ def commands(data: Path, size: str) -> dict[str, list[str]]:
 
 
 def prepare(folder: Path) -> Path:
-    """Prepares the data for all ways: ours in `folder`, and the same arrays in one file."""
+    """Prepares the data in `folder` for ours, and as one file for the others."""
     config = mnist1d_ladder.get_config()
     config.machine.data_dir = str(folder)
     loaded = build.dataset(ConfigDict(config))
@@ -64,7 +64,7 @@ def prepare(folder: Path) -> Path:
 
 
 def seconds(name: str, command: list[str], cache: Path) -> float:
-    """How long a process takes, with the compiled programs of a folder."""
+    """Seconds of a process, with the compilation cache of a folder."""
     env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     if name == CACHED:
         env["JAX_COMPILATION_CACHE_DIR"] = str(cache / "jax")
@@ -97,7 +97,7 @@ def measured(size: str, rounds: int, names: Sequence[str]) -> dict[str, dict[str
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Our job beside each script, cold and warm."""
+    """Our job and each script, cold and warm."""
     size = "smoke" if options.quick else "default"
     names = [OURS, EXPERT, CACHED, *([NAIVE] if options.vmap else [])]
     found = measured(size, 1 if options.quick else options.rounds, names)
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Rounds, and a third way."""
+    """Rounds, and the script with one vmap."""
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--vmap", action="store_true", help="also beside one vmap over all members")
 

@@ -1,22 +1,19 @@
-"""What curvature costs: products, Lanczos and whole spectra, beside the usual ways.
+"""Cost of Hessian-vector products, Lanczos and whole spectra, compared with the usual ways.
 
-Each product is compared with the floor of its network, a multiple of one gradient measured in the
-same minute (1.17 gradients for the MLP, 1.9 for the conv net); Lanczos with a straightforward loop
-in JAX, with matfree, and with power iteration and Lanczos as they are plainly written in PyTorch.
-The conv net's alternatives run on Flax's own layers, as people have them, in a loop on the host
-and in a scan; rows with this library's layers have no goal, for those layers are ours. Power
-iteration ends when its value no longer changes, which proves nothing, or when its residual is
-within the tolerance, which is the proof that ours gives too.
-Figures are seconds; a ratio is the median over alternated pairs of (ours / alternative). Every
-table is measured in a process of its own: what was allocated before decides whether memory is given
-back after each use, which changes PyTorch's convolutions by a third.
+Each product is compared with a lower bound for its network, a multiple of the time of one gradient
+(1.17 gradients for the MLP, 1.9 for the conv net). Lanczos is compared with a plain loop in JAX,
+with matfree, and with power iteration and Lanczos in PyTorch. The alternatives for the conv net use
+Flax's layers, in a loop on the host and in a scan; rows with this library's layers have no goal.
+Power iteration ends when its value no longer changes, which is no guarantee, or when its residual
+is within the tolerance, which bounds the error as ours does. Values are seconds; a ratio is the
+median over alternated pairs of (ours / alternative). Every table is measured in a separate process,
+because earlier allocations change the time of PyTorch's convolutions by a third.
 
     python -m experiments.benchmarks.landscape [--quick]
     python -m experiments.benchmarks.landscape --full --manual_dir FOLDER [--data_dir FOLDER]
 
-`--full` instead trains LeNet-300-100, prunes it to 3.6 % of its weights in three rounds, each
-rewound and trained again, and takes the ticket's exact spectrum on 5,000 images of MNIST, whose idx
-files lie in the folder.
+`--full` instead prunes LeNet-300-100 to 3.6 % of its weights in three rounds with rewinding, and
+computes the ticket's exact spectrum on 5,000 images of MNIST, whose idx files are in the folder.
 """
 
 import argparse
@@ -48,15 +45,15 @@ SCAN, HOST, MATFREE = "a straightforward scan", "a loop on the host", "matfree"
 
 
 class Case(NamedTuple):
-    """A network at a point, with a batch.
+    """A network with parameters and a batch.
 
     Attributes:
       name: for the tables.
-      params: the point.
+      params: its parameters.
       loss: `(params, batch) -> mean cross-entropy`.
       batch: the examples.
-      floor: a product's cost in gradients at the least.
-      usual: `loss` by Flax's own layers, where they are others.
+      floor: lower bound of a product's cost in gradients.
+      usual: `loss` with Flax's layers, if they differ.
     """
 
     name: str
@@ -68,7 +65,7 @@ class Case(NamedTuple):
 
 
 def cases(quick: bool) -> list[Case]:
-    """LeNet-300-100 on 28 x 28 images and a small conv net on 16 x 16 x 3; quick, smaller ones."""
+    """LeNet-300-100 on 28 x 28 images and a small conv net on 16 x 16 x 3; smaller if quick."""
     examples, widths, side = (64, (64, 32), 8) if quick else (1000, (300, 100), 16)
     hidden = "-".join(map(str, widths))
     mlp, conv = models.MLP((*widths, 10)), models.ConvNet(((8,), (16,)), ())
@@ -96,13 +93,13 @@ def _case(name, module, shape, floor, examples, usual=None) -> Case:
 
 
 def _glorot(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal weights by numpy: compiling the usual initializers takes longer than the rest."""
+    """Normal weights by numpy: compiling initializers would take longer than the rest."""
     fans = np.prod(shape[:-1]) + shape[-1]
     return (rng.normal(size=shape) * np.sqrt(2 / fans)).astype(np.float32)
 
 
 def product_rows(case: Case, pairs: int) -> list[Row]:
-    """One product against the floor, and against `jvp` of the gradient."""
+    """One product compared with one gradient, and with `jvp` of the gradient."""
     operator = hessian(case.loss, case.params, [case.batch])
     v = jax.random.normal(KEY, (operator.size,))
     tangent = operator.expand(v)
@@ -118,12 +115,12 @@ def product_rows(case: Case, pairs: int) -> list[Row]:
 
 
 def plain_product(loss: Any, params: Any, batch: Batch, tangent: Any) -> Any:
-    """Forward over reverse, all of it anew for each vector."""
+    """Forward over reverse, without sharing work between vectors."""
     return jax.jvp(lambda p: jax.grad(loss)(p, batch), (params,), (tangent,))[1]
 
 
 def lanczos_rows(case: Case, pairs: int) -> list[Row]:
-    """64 steps with reorthogonalisation; the alternatives are checked to be right here."""
+    """64 steps with reorthogonalisation; prints the largest eigenvalue of each way."""
     operator = hessian(case.loss, case.params, [case.batch])
     start = jax.random.normal(KEY, (operator.size,))
     run = lanczos.driver(operator, start)
@@ -142,7 +139,7 @@ def lanczos_rows(case: Case, pairs: int) -> list[Row]:
         print(f"{case.name}: λmax {top:.6g} ours, {found:.6g} by {name}", flush=True)
 
     def rounds(name: str) -> int:
-        # A stock convolution in a scan takes tens of times longer on a CPU.
+        # XLA's convolution in a scan takes tens of times longer on a CPU.
         return 1 if case.usual and name in (SCAN, MATFREE) else pairs
 
     return beside_each(f"{STEPS} Lanczos steps, {case.name}", ours, ways, rounds, goals)
@@ -160,7 +157,7 @@ def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str,
 
     @jax.jit
     def straightforward(start, *at):
-        """One scan; two passes against the whole basis."""
+        """One scan; two passes over the whole basis."""
 
         def body(carry, i):
             basis, q = carry
@@ -184,7 +181,7 @@ def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str,
         return w
 
     def on_host() -> np.ndarray:
-        """A product and two passes against the basis dispatched at each step."""
+        """Dispatches a product and two passes over the basis at each step."""
         basis, matrix = jnp.zeros((STEPS, start.size)), np.zeros((STEPS, STEPS))
         q = start / jnp.linalg.norm(start)
         for i in range(STEPS):
@@ -210,10 +207,10 @@ def ways_to_tridiagonalise(loss: Any, case: Case, start: jax.Array) -> dict[str,
 
 
 def top_rows(case: Case, pairs: int) -> list[Row]:
-    """The largest eigenvalue to 1e-3, ours with its bound, from a new start in every run.
+    """The largest eigenvalue to 1e-3 (ours with a bound), from a new start vector in every run.
 
-    Power iteration takes as many products as its start needs, so one start is no measure. The
-    goal is for ways that are right from all of `pairs` starts.
+    The cost of power iteration depends on the start vector. The goal applies to ways that are
+    accurate from all of `pairs` starts.
     """
     operator, starts = hessian(case.loss, case.params, [case.batch]), itertools.count()
     few = jax.tree.map(lambda leaf: leaf[: len(leaf) // 16], case.batch)
@@ -237,13 +234,13 @@ def top_rows(case: Case, pairs: int) -> list[Row]:
 
 
 def torch_ways(case: Case, *wanted: str) -> dict[str, Callable]:
-    """Those of PyTorch's ways that are wanted, as far as there are any."""
+    """The given ways in PyTorch, if installed."""
     ways = landscape_torch.ways(case.params, case.batch, steps=STEPS, tolerance=TOLERANCE)
     return {name: way for name, way in ways.items() if name in wanted}
 
 
 TABLES = {"products": (product_rows, 5), "lanczos": (lanczos_rows, 1), "top": (top_rows, 3)}
-"""What is measured, and of how many times the usual pairs."""
+"""The tables, and a factor for their number of pairs."""
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -259,7 +256,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def measured(table: str, case: int, quick: bool) -> list[Row]:
-    """The rows of one table of one case, by number."""
+    """The rows of one table of a case."""
     measure, times = TABLES[table]
     return measure(cases(quick)[case], times * (1 if quick else 9))
 
@@ -270,7 +267,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--full", action="store_true", help="the exact spectrum of a ticket instead"
     )
     parser.add_argument("--manual_dir", default="", help="MNIST's idx files, for --full")
-    parser.add_argument("--data_dir", default="runs/data", help="where prepared data lie")
+    parser.add_argument("--data_dir", default="runs/data", help="folder of prepared data")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The exact spectrum of a trained ticket: every eigenvalue on its support, none estimated.
+"""The exact spectrum of a trained ticket: all eigenvalues on its support.
 
-For `python -m experiments.benchmarks.landscape --full`, which takes a LeNet-300-100 of 3.6 % of its
-weights on 5,000 images of MNIST.
+For `python -m experiments.benchmarks.landscape --full`, which uses a LeNet-300-100 with 3.6 % of
+its weights on 5,000 images of MNIST.
 """
 
 import time
@@ -17,9 +17,9 @@ from lth_jax.landscape import dense_hessian
 from lth_jax.population import Plan
 from lth_jax.types import Batch, Params
 
-RATE = 1.2e-3  # Adam's, of Frankle & Carbin (2019) for this network
+RATE = 1.2e-3  # learning rate of Frankle & Carbin (2019) for this network
 BATCH = 60
-BLOCK = 1000  # images computed together
+BLOCK = 1000  # images per batch
 
 
 def ticket(
@@ -46,7 +46,7 @@ def mean_loss(task: lottery.Task) -> Any:
 def exact_row(
     module: Any, images: Any, *, examples: int, density: float, rounds: int, steps: int
 ) -> Row:
-    """Trains a ticket, and measures the seconds of its whole spectrum on a seeded subset."""
+    """Trains a ticket, and measures the seconds of its whole spectrum on a random subset."""
     task, found = ticket(module, images, density=density, rounds=rounds, steps=steps)
     train = task.data.train
     chosen = np.random.default_rng(0).permutation(len(train.y))[:examples]

@@ -1,4 +1,4 @@
-"""Power iteration and Lanczos as people write them in PyTorch, on a network's twin."""
+"""Power iteration and Lanczos in PyTorch, on the same network."""
 
 import itertools
 from collections.abc import Callable
@@ -16,11 +16,11 @@ LANCZOS = "Lanczos in PyTorch"
 def ways(params: Any, batch: Batch, *, steps: int, tolerance: float) -> dict[str, Callable]:
     """`() -> λmax` by power iteration, by its value and by its residual; `() -> T` by Lanczos.
 
-    The gradient's graph is made once, before anything is timed; every run has a start of its own.
-    Nothing where torch is not there.
+    The gradient's graph is built once, before timing; every run has a new start vector. Empty if
+    PyTorch is not installed.
 
     Args:
-      params: of an MLP or a conv net whose layers stand in the order of their names.
+      params: parameters of an MLP or conv net whose layers are ordered by name.
       batch: the examples.
       steps: of Lanczos.
       tolerance: of power iteration, relative to the value.

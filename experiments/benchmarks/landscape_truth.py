@@ -1,8 +1,8 @@
-"""Curvature where the answer is known: ours, and that of ways without a guard.
+"""Accuracy of curvature where the exact result is known, with unguarded alternatives.
 
-Each case has a number that is known in closed form, or from `numpy.linalg.eigvalsh` in float64; a
-row is met if ours is off by at most the goal, relative to the size of the known number (or to 1).
-The alternatives are a plain Lanczos loop and, where it is installed, matfree.
+Each case has a number known in closed form, or from `numpy.linalg.eigvalsh` in float64. A row is
+met if our error is at most the goal, relative to the magnitude of the known number (or to 1). The
+alternatives are a plain Lanczos loop and, if installed, matfree.
 
     python -m experiments.benchmarks.landscape_truth [--quick]
 """
@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 
 class Known(NamedTuple):
-    """A case: the known number, ours, those of others, and by how much ours may be off."""
+    """A case: the known number, ours, those of others, and the tolerance."""
 
     case: str
     known: float
@@ -89,7 +89,7 @@ def euler() -> Iterator[Known]:
 
 
 def rank_ten() -> Iterator[Known]:
-    """Ten of 100 weights matter, as where a layer has collapsed; the range is [0, 449]."""
+    """A Hessian of rank 10 for 100 weights, as after layer collapse, with range [0, 449]."""
     curvatures = np.concatenate([np.linspace(20, 449, 10), np.zeros(90)]).astype(np.float32)
 
     def quadratic(w: Any, batch: Any) -> jax.Array:
@@ -99,16 +99,13 @@ def rank_ten() -> Iterator[Known]:
     for steps in (32, 64):
         ours = extremes(operator, KEY, steps=steps, tolerance=0.0, exact_below=0)
         others = {name: way(operator, steps) for name, way in unguarded().items()}
-        for end, known, mine in (
-            ("λmax", 449.0, ours.largest[0]),
-            ("λmin", 0.0, ours.smallest[0]),
-        ):
+        for end, known, mine in (("λmax", 449.0, ours.largest[0]), ("λmin", 0.0, ours.smallest[0])):
             theirs = {name: found[0 if end == "λmin" else -1] for name, found in others.items()}
             yield Known(f"rank 10, {steps} steps: {end}", known, mine, theirs, 1e-2)
 
 
 def unguarded() -> dict[str, Callable[[Operator, int], np.ndarray]]:
-    """`(operator, steps) -> Ritz values`, with no guard against an exhausted space."""
+    """`(operator, steps) -> Ritz values`, without a guard against an exhausted Krylov space."""
 
     def plain(operator: Operator, steps: int) -> np.ndarray:
         q, before, coupling = jax.random.normal(KEY, (operator.size,)), 0.0, 0.0
@@ -172,7 +169,7 @@ CASES = (masked_regression, deep_linear, euler, rank_ten, nothing_there, descent
 
 
 def row(known: Known) -> report.Row:
-    """Met where ours is off by at most the tolerance, relative to the known number (or to 1)."""
+    """Met if our error is at most the tolerance, relative to the known number (or to 1)."""
     off = abs(known.ours - known.known) / max(1.0, abs(known.known))
     others = {name: float(value) for name, value in known.others.items()}
     return report.row(

@@ -1,13 +1,12 @@
-"""How fast a population trains, beside every other way to train the same networks.
+"""Training speed of a population, compared with other ways to train the same networks.
 
 Four tasks: LeNet-300-100 (16 members), three convolutional layers, a small Transformer and a small
-LSTM (8 each), float32, Adam, each member with its own weights, mask and batches. Figures are
-member-steps per second; a ratio is the median over rounds of (ours / alternative), all ways taking
-turns within a round, so that a slow moment hits all. Ours is what `choose_plan` picks.
+LSTM (8 each), float32, Adam, each member with its own weights, mask and batches. Values are
+member-steps per second; a ratio is the median over rounds of (ours / alternative), where each round
+runs all ways. Ours is the plan of `choose_plan`.
 
-Every way goes on training what it holds, so that no copies are timed. The floor of the dense
-task is what the machine's own matrix-product peak and one pass over Adam's memory, in cache, allow,
-measured in the same rounds.
+Every call continues training, so that no copies are timed. The bound of the dense task is computed
+from the measured peak of matrix products and one pass over Adam's memory in cache.
 
     python -m experiments.benchmarks.population [--quick] [--tasks mlp,conv] [--figures FOLDER]
 """
@@ -27,10 +26,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments import machine as machines
 from experiments.benchmarks.report import OURS, Row, beside, main, row
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
-from lth_jax import trees
+from lth_jax import machine, trees
 from lth_jax.analysis.timing import alternated
 from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.population.segment import batch_rows, init_record
@@ -52,7 +50,7 @@ GOALS: dict[str, dict[str, float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way to train: what to call, and how many member-steps a call takes."""
+    """One way to train: a function, and the member-steps of a call."""
 
     run: Callable[[], Any]
     work: float
@@ -68,7 +66,7 @@ def rates_of(ways: Mapping[str, Way], rounds: int) -> Rates:
 
 
 def our_way(task: Task, members: Member, plan: Plan) -> Way:
-    """The population in chunks of a plan; each call trains on from where the last one ended."""
+    """The population in chunks of a plan; each call continues training."""
     segment = compile_segment(task.trainer, plan)
     n, steps = members.alive.shape[0], task.trainer.eval_every
     nothing = trees.index(task.data, slice(0))
@@ -90,7 +88,7 @@ def our_way(task: Task, members: Member, plan: Plan) -> Way:
 
 
 def textbook(task: Task, member: Member) -> Any:
-    """A member's training as most would write it: the mask in the forward pass, plain Adam."""
+    """A member's textbook training: the mask in the forward pass, plain Adam."""
     rows = batch_rows(task.trainer, member, 0)
     adam = optax.adam(RATE)
 
@@ -110,41 +108,40 @@ def textbook(task: Task, member: Member) -> Any:
 
 
 def textbook_ways(task: Task, members: Member) -> dict[str, Way]:
-    """`jit(vmap(scan))` and `lax.map`; the convolutions of the former are XLA's own."""
+    """`jit(vmap(scan))` and `lax.map`; the former uses XLA's convolutions."""
     stock = task._replace(trainer=task.trainer._replace(model=task.stock))
     vmapped = jax.jit(jax.vmap(lambda m: textbook(stock, m)))
     mapped = jax.jit(lambda ms: lax.map(lambda m: textbook(task, m), ms))
     work = members.alive.shape[0] * task.trainer.eval_every
-    return {
-        NAIVE: Way(lambda: vmapped(members), work),
-        MAP: Way(lambda: mapped(members), work),
-    }
+    return {NAIVE: Way(lambda: vmapped(members), work), MAP: Way(lambda: mapped(members), work)}
 
 
 def torch_ways(task: Task, members: Member) -> dict[str, Way]:
-    """The same networks in PyTorch; none, with a line, where it is not installed."""
+    """The same networks in PyTorch, if installed."""
     if importlib.util.find_spec("torch") is None:
         print("torch is not installed: no PyTorch columns", flush=True)
         return {}
-    from experiments.benchmarks import torch_twins
+    from experiments.benchmarks import torch_networks
 
     rows = np.asarray(jax.vmap(lambda m: batch_rows(task.trainer, m, 0))(members))
-    torch_twins.check(task, members, rows)
+    torch_networks.check(task, members, rows)
     some = jax.tree.map(lambda a: a[:2], members)
-    alone = torch_twins.one_by_one(task, some, rows[:2])
-    together = torch_twins.stacked(task, members, rows)
+    alone = torch_networks.one_by_one(task, some, rows[:2])
+    together = torch_networks.stacked(task, members, rows)
     steps = task.trainer.eval_every
     ways = {}
-    for n in torch_twins.thread_counts():
-        ways[f"{ONE}, {n} threads"] = Way(torch_twins.threaded(alone, n), 2 * steps)
-        ways[f"{STACKED}, {n} threads"] = Way(torch_twins.threaded(together, n), len(rows) * steps)
+    for n in torch_networks.thread_counts():
+        ways[f"{ONE}, {n} threads"] = Way(torch_networks.threaded(alone, n), 2 * steps)
+        ways[f"{STACKED}, {n} threads"] = Way(
+            torch_networks.threaded(together, n), len(rows) * steps
+        )
     return ways
 
 
 def floor_ways(task: Task, members: Member) -> dict[str, Way]:
-    """Large matrix products alone, and passes over one member's arrays of Adam alone, in cache.
+    """Large matrix products only, and passes over one member's Adam arrays in cache only.
 
-    The first's work is counted in member-steps' worth of multiplications, so that both are rates.
+    The former are counted in the multiplications of a member-step, so that both are rates.
     """
     side, repeats = 1024, 4
     a = jnp.ones((side, side))
@@ -170,7 +167,7 @@ def floor_ways(task: Task, members: Member) -> dict[str, Way]:
 
 
 def best(rates: Rates, names: Iterable[str]) -> list[float]:
-    """The rates of the fastest of some ways: PyTorch's at its better number of threads."""
+    """The rates of the fastest of some ways."""
     return rates[max(names, key=lambda name: statistics.median(rates[name]))]
 
 
@@ -215,7 +212,7 @@ def compare(task: Task, rounds: int, quick: bool) -> list[Row]:
 
 
 def curves(steps: int, rounds: int, folder: Path) -> list[Row]:
-    """Cost against members and against density of the dense task, drawn and as rows."""
+    """Cost of the dense task against members and density, as figure and rows."""
     lenet = task("mlp", steps)
 
     def by_members(n: int, devices: int, vmapped: int | None) -> Way:
@@ -261,7 +258,7 @@ def draw(axis: Any, label: str, ways: Mapping[float, Way], rounds: int) -> dict[
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     """The rows of each task, then the curves."""
-    machines.make_cpu_devices(machines.cores())
+    machine.make_cpu_devices(machine.cores())
     quick = options.quick
     kinds = (options.tasks or ("mlp" if quick else ",".join(GOALS))).split(",")
     steps, rounds = (10, 3) if quick else (50, 9)

@@ -1,8 +1,8 @@
-"""What an exact mask costs, and what masking costs a training step.
+"""Cost of an exact mask, and of masking in a training step.
 
-Global magnitude at density 0.2 on a tree of 25M float32 weights, beside the usual ways to do it,
-and one step of masked Adam on LeNet-300-100 beside plain Adam. Figures are seconds; a ratio is the
-median over alternated pairs of (ours / alternative), so that a slow moment hits both.
+Global magnitude at density 0.2 on a tree of 25M float32 weights is compared with the usual ways,
+and a step of masked Adam on LeNet-300-100 with plain Adam. Values are seconds; a ratio is the
+median over alternated pairs of (ours / alternative).
 
     python -m experiments.benchmarks.prune [--quick]
 """
@@ -24,7 +24,7 @@ DENSITY = 0.2
 
 
 def network(weights: int) -> dict[str, jax.Array]:
-    """Leaves of unequal sizes, as a convolutional network has them."""
+    """Leaves of unequal sizes, as in a convolutional network."""
     shapes = {"a": (3, 3, 512, 512), "b": (4096, 1000), "c": (1, 1, 1024, 2048), "d": (2048, 64)}
     left = weights - sum(int(np.prod(shape)) for shape in shapes.values())
     shapes["e"] = (max(left, 1000) // 1000, 1000)
@@ -37,7 +37,7 @@ def flat_magnitudes(params: dict[str, jax.Array]) -> jax.Array:
 
 
 def ways_to_mask(params: dict[str, jax.Array], count: int) -> dict[str, Callable[[], Any]]:
-    """The alternatives. None but ours keeps exactly `count` under ties and masks in one program."""
+    """The alternatives; none keeps exactly `count` under ties and masks in one program."""
     size = sum(leaf.size for leaf in params.values())
 
     @jax.jit
@@ -138,7 +138,7 @@ def adam_cases(steps: int, pairs: int) -> list[Row]:
 
     adam = optax.adam(1.2e-3)
     plain = training(adam)
-    never = 10 * steps  # the events lie beyond the measured steps: what do they cost in between?
+    never = 10 * steps  # no event within the measured steps
     owners = {
         "masked Adam": training(lth.masked(adam), mask=mask),
         "static sparse": training(lth.static_sparse(adam, lambda p: mask)),
@@ -146,12 +146,7 @@ def adam_cases(steps: int, pairs: int) -> list[Row]:
             lth.gradual(adam, pruner, counts, lth.Events(begin=never), prunable=prunable)
         ),
         "RigL, between events": training(
-            lth.rigl(
-                adam,
-                lambda p: mask,
-                lth.Events(begin=never),
-                prunable=prunable,
-            )
+            lth.rigl(adam, lambda p: mask, lth.Events(begin=never), prunable=prunable)
         ),
     }
     return [

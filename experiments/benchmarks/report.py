@@ -1,4 +1,4 @@
-"""What all benchmarks share: rows with ratios, options, and the JSON that they end with."""
+"""Shared parts of benchmarks: rows with ratios, options, and the final JSON."""
 
 import argparse
 import json
@@ -40,9 +40,9 @@ def row(
       ours: our figure.
       alternatives: the figures of others.
       pairs: ours over the alternative, in alternated pairs.
-      goal: what the judged figure should be.
-      judged: the figure that the goal is about; the median of the pairs by default.
-      most: whether the goal is the most that it may be, or else the least.
+      goal: goal for the judged value.
+      judged: the value that the goal applies to; the median of the pairs by default.
+      most: whether the goal is an upper bound, else a lower one.
       **more: further fields.
 
     >>> found = row("a step", 1.0, {"other": 2.0}, pairs=[0.4, 0.5, 0.6], goal=1.0)
@@ -62,7 +62,7 @@ def row(
 def beside(
     case: str, figures: Mapping[str, Sequence[float]], other: str, ours: str = OURS, **options: Any
 ) -> Row:
-    """The row of two ways that took turns, by the medians of their figures.
+    """The row of two alternated ways, by the medians of their values.
 
     Args:
       case: what was measured.
@@ -83,14 +83,14 @@ def beside_each(
     pairs: int | Callable[[str], int],
     goals: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Seconds of our way beside each alternative, in alternated pairs.
+    """Seconds of our way and of each alternative, in alternated pairs.
 
     Args:
       case: what is measured.
       ours: our way.
       ways: the alternatives by name.
-      pairs: how many, or how many for an alternative.
-      goals: the most that ratios may be, by alternative.
+      pairs: the number of pairs, or a function of the alternative that returns it.
+      goals: upper bounds of ratios by alternative.
     """
     rows = []
     for name, way in ways.items():
@@ -107,10 +107,10 @@ def main(
     add_options: Callable[[argparse.ArgumentParser], Any] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Runs a benchmark: a line for each row as it comes, and one JSON object last.
+    """Runs a benchmark: prints a line for each row, and one JSON object last.
 
     Args:
-      name: of its module.
+      name: name of its module.
       doc: the module's documentation, whose first line `--help` shows.
       measure: `options -> rows`.
       add_options: adds options to the parser, in addition to `--quick` and `--commit-results`.
@@ -158,7 +158,7 @@ def machine() -> str:
 
 
 def circumstances(options: argparse.Namespace) -> dict[str, Any]:
-    """When, with what and by which options a benchmark ran: what a committed result adds."""
+    """Date, commit, environment and options of a benchmark, for committed results."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -168,7 +168,7 @@ def circumstances(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the code, `-dirty` where files differ from it; None outside a clone."""
+    """The commit of the code, with `-dirty` if files differ; None outside a clone."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

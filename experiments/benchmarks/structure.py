@@ -1,11 +1,11 @@
-"""How long it takes to find removable units, and what a network gains by losing them.
+"""Time to find removable units, and speed of compacted networks.
 
     python -m experiments.benchmarks.structure [--quick]
 
-Analysis: seconds of `find_groups` on the shapes of ResNet-50 and ViT-B/16, tracing included.
-Speed: a compacted ResNet beside the masked one and beside a plain network built at that size, for
-one forward pass and one training step; and beside torch-pruning in PyTorch, where that is installed
-(`pip install torch-pruning`). Ratios are medians of alternated pairs.
+Analysis: seconds of `find_groups` on the shapes of ResNet-50 and ViT-B/16, tracing included. Speed:
+a compacted ResNet compared with the masked one and with a plain network of that size, for one
+forward pass and one training step; and with torch-pruning in PyTorch, if installed (`pip install
+torch-pruning`). Ratios are medians of alternated pairs.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def evaluation(model: Model) -> Callable[..., Any]:
 
 
 def analysis(name: str, repeats: int) -> Row:
-    """Seconds of `find_groups`, beside those of tracing alone."""
+    """Seconds of `find_groups`, and of tracing alone."""
     apply, variables, image = shapes_of(name)
 
     def seconds(f: Callable[[], Any]) -> float:
@@ -104,7 +104,7 @@ def speed(removed: float, width: int, batch: int, repeats: int) -> list[Row]:
 
 
 def compared(case: str, times: dict[str, list[float]]) -> Row:
-    """Compact against plain is the goal; how much faster than masked is printed beside it."""
+    """Rows of compact against plain (with a goal) and against masked."""
     pairs = [a / b for a, b in zip(times["compact"], times["plain"], strict=True)]
     gains = [a / b for a, b in zip(times["masked"], times["compact"], strict=True)]
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -114,7 +114,7 @@ def compared(case: str, times: dict[str, list[float]]) -> Row:
 
 
 def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Row]:
-    """The same network in PyTorch, where half of its channels go by torch-pruning (Fang, 2023)."""
+    """The same network in PyTorch without half of its channels, by torch-pruning (Fang, 2023)."""
     if importlib.util.find_spec("torch_pruning") is None:
         print("torch-pruning is not installed; nothing is compared with it.")
         return []
@@ -127,7 +127,7 @@ def beside_torch_pruning(width: int, batch: int, repeats: int) -> list[Row]:
     theirs = torch_pruned.Network(width, batch)
 
     def analyse() -> None:
-        jax.clear_caches()  # tracing is part of it
+        jax.clear_caches()  # includes tracing
         st.find_groups(apply, variables, x)
 
     graphs = alternated({OURS: analyse, THEIRS: theirs.analyse}, max(3, repeats // 4))

@@ -1,12 +1,11 @@
-"""A sweep over learning rate × seed, end to end, beside the same cells as processes of their own.
+"""A sweep over learning rate × seed, compared with one process per cell.
 
     python -m experiments.benchmarks.sweep [--quick] [--rounds N] [--config FILE[:SIZE]]
 
-Each way starts with no store and no compiled programs; the data are prepared before. The separate
-processes run two at a time, which is the fastest on two cores, and share one cache of compiled
-programs, which the first of them fill. Both ways write the same runs; only the separate ones draw a
-page for each. The last line is one JSON object; ratios are medians over rounds in which the ways
-take turns.
+Each way starts with an empty store and no compiled programs; data are prepared before. The separate
+processes run two at a time, the fastest on two cores, and share a compilation cache. Both ways
+write the same runs; the separate processes also write a report for each. The last line is one JSON
+object; ratios are medians over rounds in which the ways take turns.
 """
 
 import argparse
@@ -30,7 +29,7 @@ GOAL = 5.0
 
 
 def ways(config: str, data: Path, rates: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
-    """Every way to run the cells, as functions of a folder that is empty."""
+    """The ways to run the cells, as functions of an empty folder."""
     cells = [[f"--config.{RATE}={r}", f"--config.{SEED}={s}"] for r in rates for s in seeds]
     swept = [
         f"--sweep.{name}={','.join(map(str, values))}"
@@ -48,7 +47,7 @@ def ways(config: str, data: Path, rates: Sequence[float], seeds: Sequence[int]) 
 
 
 def start(program: str, config: str, data: Path, folder: Path, more: Sequence[str]) -> None:
-    """Runs a program in a process of its own, with its store and its cache in `folder`."""
+    """Runs a program in a separate process, with store and cache in `folder`."""
     machine = {"workdir": folder / "runs", "data_dir": data, "progress": False}
     given = [f"--config.machine.{name}={value}" for name, value in machine.items()]
     replicates = "--config.experiment.replicates=1"
@@ -61,7 +60,7 @@ def start(program: str, config: str, data: Path, folder: Path, more: Sequence[st
 
 
 def seconds(run: Callable[[Path], None]) -> float:
-    """How long a way takes from nothing."""
+    """Seconds of a way from an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run(Path(folder))
@@ -69,7 +68,7 @@ def seconds(run: Callable[[Path], None]) -> float:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Both ways in turns, from nothing; the data are prepared before."""
+    """Alternates both ways, each from an empty folder."""
     n = 2 if options.quick else 8
     rates = [round(1e-3 * 10 ** (i / 4), 6) for i in range(n)]
     times: dict[str, list[float]] = {name: [] for name in (SWEEP, OTHERS)}

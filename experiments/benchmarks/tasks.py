@@ -1,7 +1,7 @@
-"""The four training tasks that populations are timed on: networks, data and masks.
+"""The four training tasks of the population benchmark: networks, data and masks.
 
-Every task gives the same network to every contestant: `params` are Linen's, `mask` keeps a fifth of
-each kernel, and each member has its own weights and its own batches.
+All ways train the same networks: Linen parameters, masks that keep a fifth of each kernel, and
+separate weights and batches for each member.
 """
 
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class LSTM(nn.Module):
 
 
 class StockConvNet(nn.Module):
-    """`models.ConvNet` of one convolution a stage, its parameters alike, by Flax's own layers."""
+    """`models.ConvNet` with one convolution per stage and the same parameters, by Flax's layers."""
 
     widths: tuple[int, ...] = (32, 32, 64)
 
@@ -81,10 +81,10 @@ class Task(NamedTuple):
     """One network to train.
 
     Attributes:
-      name: what it is called in the report.
-      kind: `mlp`, `conv`, `transformer` or `lstm`: which twin the other framework trains.
-      trainer: the static part, by our engine.
-      stock: the network as a Flax user writes it, without this project's convolution.
+      name: its name in the report.
+      kind: `mlp`, `conv`, `transformer` or `lstm`: selects the PyTorch version.
+      trainer: the static part of the training.
+      stock: the network with Flax's layers, without this library's convolution.
       data: training examples.
       batch: examples per step.
       members: networks in the population.

@@ -1,8 +1,7 @@
-"""The fields that every ladder has, with their defaults; each config file sets what it means to.
+"""The fields of all configs, with defaults.
 
-What each field means, and its legal values: `experiments.fields`, which
-`python -m experiments.run --help` prints. `experiment` decides the numbers and is hashed whole;
-`machine` decides where and how to run.
+`python -m experiments.run --help` prints their meaning and legal values (`experiments.fields`).
+`experiment` determines the results and is hashed; `machine` sets where and how to run.
 """
 
 from ml_collections import ConfigDict
@@ -49,10 +48,7 @@ def ladder() -> ConfigDict:
                     "temperature": 2.0,
                     "unlabelled": 0,
                 },
-                "average": {
-                    "start": 0,
-                    "every": 1,
-                },
+                "average": {"start": 0, "every": 1},
             },
             "optimizer": {
                 "name": "adam",

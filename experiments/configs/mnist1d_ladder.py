@@ -29,7 +29,9 @@ def get_config(size: str = "default") -> ConfigDict:
         experiment.model.options.width = 32
         experiment.train.update(steps=100, eval_every=100)
         experiment.prune.update(rate=0.6, levels=2)
-        config.machine.update(chunk=20, driver="scan")  # measuring would take longer than the job
+        config.machine.update(
+            chunk=20, driver="scan"
+        )  # measuring plans would take longer than training
     elif size != "default":
         raise ValueError(f"`size` is {size!r}; it must be 'default' or 'smoke'.")
     return config

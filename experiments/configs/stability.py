@@ -1,4 +1,4 @@
-"""Instability analysis on MNIST-1D: from which step on is a network stable to its data order?
+"""Instability analysis on MNIST-1D: from which step on is training stable to the data order?
 
 For `python -m experiments.stability`, which runs this ladder at several rewind steps.
 `stability.py` takes minutes on two cores, `stability.py:smoke` seconds.
@@ -32,7 +32,9 @@ def get_config(size: str = "default") -> ConfigDict:
         experiment.model.options.width = 32
         experiment.train.update(steps=100, eval_every=50)
         experiment.prune.update(rate=0.6, levels=1)
-        config.machine.update(chunk=3, driver="scan")  # measuring would take longer than the job
+        config.machine.update(
+            chunk=3, driver="scan"
+        )  # measuring plans would take longer than training
     elif size != "default":
         raise ValueError(f"`size` is {size!r}; it must be 'default' or 'smoke'.")
     return config

@@ -1,19 +1,18 @@
-"""Tickets of whole units: structured ladders that end in smaller, faster networks.
+"""Structured pruning of whole units, which gives smaller and faster networks.
 
-Weights remaining are counted as everywhere, so these ladders meet unstructured ones at the same
-densities. The controls have the ticket's own shape: its mask on newly drawn weights ("reinit"),
-newly drawn as a network of that small shape would be ("scratch", Liu et al., 2019), and as many
-units of each layer drawn at random, from the original initialisation ("random_units").
-`python -m experiments.latency RUN` measures the networks they shrink to.
+Densities count weights, so these ladders are comparable with unstructured ones. The controls have
+the shape of the ticket: its mask on newly initialised weights ("reinit"), weights initialised for
+the small shape ("scratch", Liu et al., 2019), and the same number of random units of each layer
+with the original initialisation ("random_units"). `python -m experiments.latency RUN` measures the
+compacted networks.
 
 Sizes:
-  * `units.py` or `units.py:hidden`: hidden units of an MLP 64-256-128-10 on digits;
-  * `units.py:channels`: channels of a small convolutional network;
-  * `units.py:resnet`: channels of a residual network by BatchNorm's scales, in multiples of 2;
-  * `units.py:heads`: heads of attention of a small Vision Transformer;
-  * `units.py:refill`, `units.py:regroup`: an unstructured ladder of the first network, each ticket
-    with its refilled twin (whole units) or its regrouped twin (dense blocks), and the twin's
-    controls (Chen et al., 2022, "Coarsening the granularity").
+  * `units.py` or `units.py:hidden`: hidden units of an MLP 64-256-128-10 on digits; *
+  `units.py:channels`: channels of a small convolutional network; * `units.py:resnet`: channels of a
+  residual network by BatchNorm's scales, in multiples of 2; * `units.py:heads`: heads of attention
+  of a small Vision Transformer; * `units.py:refill`, `units.py:regroup`: an unstructured ladder of
+  the first network, where each ticket is also refilled (whole units) or regrouped (dense blocks),
+  with controls (Chen et al., 2022, "Coarsening the granularity").
 """
 
 from collections.abc import Callable
@@ -80,7 +79,7 @@ def _regroup(experiment: ConfigDict) -> None:
 
 
 def _shorten(experiment: ConfigDict) -> None:
-    """What convolutions and attention can do in minutes on two cores."""
+    """Shortens the training for convolutions and attention, which then take minutes."""
     experiment.replicates = 3
     experiment.train.update(steps=200, batch_size=32)
     experiment.prune.levels = 4

@@ -1,4 +1,4 @@
-"""C1: the lottery that the hypothesis is named after, where varied offspring outlive clones."""
+"""C1: the lottery model of biology, where varied offspring survive more often than clones."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """The primary cell, and the map over all of them with intervals that hold at once."""
+    """The primary cell, and a map over all cells with simultaneous intervals."""
     del runner
     study = config.study
     grid: list[tuple[Any, ...]] = list(
@@ -97,7 +97,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
-    """Who is safer where, and how far the simulation is from the closed forms."""
+    """Which families are safer in which cells, and the agreement with closed forms."""
     bands = simultaneous(values, rng=np.random.default_rng(1))
     varied, clones = sum(b.low > 0 for b in bands), sum(b.high < 0 for b in bands)
     types, size, repeats = np.array(cells).T
@@ -111,7 +111,7 @@ def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]])
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """Two types (ln 2, but for one family in a thousand), one (0), and the mean count (−ln 2)."""
+    """Two types (ln 2 up to one family in a thousand), one (0), and the mean count (−ln 2)."""
     study = config.study
 
     def control(

@@ -1,4 +1,4 @@
-"""C2: each ticket is unlikely to win, and yet some ticket does."""
+"""C2: a given ticket is unlikely to win, but some ticket wins."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,13 +65,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         hidden=(2, 4, 8, 16),
         densities=(0.5, 0.2, 0.1, 0.05),  # of random masks that are trained
         margin=1.0,  # points of test accuracy within which a random mask wins
-        popup={
-            "seeds": 16,
-            "widths": (16, 64, 256),
-            "density": 0.5,
-            "steps": 500,
-            "rate": 0.02,
-        },
+        popup={"seeds": 16, "widths": (16, 64, 256), "density": 0.5, "steps": 500, "rate": 0.02},
         control_seeds=200,
     )
     if size == "full":
@@ -88,7 +82,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 def wins(
     hidden: int, seeds: int, seed: int, activation: Callable[[Any], Any] = jax.nn.relu
 ) -> NDArray[np.int64]:
-    """How many masks of six weights win in each of some networks."""
+    """The number of winning masks of six weights in each network."""
     key = keys.stream(keys.from_seed(seed), "xor", hidden)
     weights = xor.draw(key, seeds, hidden)
     won = xor.solved(xor.pairs(weights), activation=activation)
@@ -130,7 +124,7 @@ def _rows(hidden: int, won: NDArray[np.int64]) -> list[tidy.Row]:
 
 
 def random_masks(runner: StudyRunner, config: ConfigDict) -> tuple[list[Primary], str, int]:
-    """How often a random mask, trained, comes within the margin of its dense parent."""
+    """How often a trained random mask is within the margin of its dense network."""
     study = config.study
     cells = {f"{d:g}": vary(config, prune__final=d) for d in study.densities}
     found = runner.ladders(PROTOCOL.claim, cells)
@@ -148,7 +142,7 @@ def random_masks(runner: StudyRunner, config: ConfigDict) -> tuple[list[Primary]
 
 
 def learned_masks(runner: StudyRunner, config: ConfigDict) -> list[Primary]:
-    """What masks of untrained networks reach by their width, learned by edge-popup."""
+    """Accuracy of masks of untrained networks by width, learned by edge-popup."""
     study, name = config.study.popup, f"{PROTOCOL.claim}-popup"
     cells = {
         width: vary(

@@ -1,4 +1,4 @@
-"""C3: what a mask weighs in real bytes, and whether training makes it lighter."""
+"""C3: the size of masks in bytes, and whether training reduces it."""
 
 import functools
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ BITS = (8, 4, 2)
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """C7's ladders to density .13, whose networks are shared with it."""
+    """The ladders of C7 to density .13; the networks are shared."""
     config = c07_regularisation.get_config(size)
     asked = {
         "delta": 3.0,  # per cent of a mask's bytes
@@ -57,7 +57,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Tuned ladders, the code lengths of their masks, and quantised networks beside them."""
+    """Tuned ladders, the code lengths of their masks, and quantised networks."""
     study, name = config.study, PROTOCOL.claim
     tuned = runner.tuned(name, config, PROTOCOL.arms)
     cell = vary(config, optimizer__learning_rate=tuned.rates["ticket"])
@@ -90,7 +90,7 @@ def _rows(one: Stored) -> list[tidy.Row]:
 def _beside_dense(
     runner: StudyRunner, config: ConfigDict, dense: Sequence[Stored], tickets: Sequence[Stored]
 ) -> list[Primary]:
-    """Bytes and accuracy of tickets and of their dense parents at few bits per value."""
+    """Bytes and accuracy of tickets and dense networks at few bits per value."""
     task, precisions = runner.task(config), [integers(bits) for bits in BITS]
     test = jax.jit(lambda p, s: evaluate(task.trainer, p, s, task.data.test)["accuracy"])
     like = task.shapes
@@ -121,7 +121,7 @@ def _break_even() -> str:
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """Masks whose rows are of two densities, and masks without any order."""
+    """Masks whose rows have two densities, and random masks."""
     study, shapes = config.study, {"first": (40, 90), "second": (90, 90), "third": (90, 10)}
 
     def control(name: str, expected: str, dense: float, thin: float, offset: int) -> Control:

@@ -1,6 +1,7 @@
-"""C4: tickets of whole units, which are small networks and not only sparse ones."""
+"""C4: tickets of whole units, which are small networks."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,10 +11,13 @@ from experiments import units
 from experiments.networks import module
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.speed import mostly_dead, time_saved
 from experiments.studies.study_runner import StudyRunner, vary
+from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax import trees
+from lth_jax.analysis.dead_units import mostly_dead
+from lth_jax.analysis.latency import Shrinker
+from lth_jax.analysis.timing import time_saved
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -61,7 +65,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         delta=10.0,  # per cent of the time of a forward pass that must be saved
         rates=(3e-3, 1e-2),
         pilot_seeds=4,
-        longer=4,  # trainings that the full budget of the small shape stands for
+        longer=4,  # number of trainings that make up the full budget of the small shape
         batch=512,  # of a timed forward pass
         rounds=(40, 5),  # blocks, and rounds of which the fastest counts
         control_seeds=24,
@@ -137,10 +141,9 @@ def _tuned(runner: StudyRunner, kind: str, config: ConfigDict, study: ConfigDict
 
 
 def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArray[np.float64]:
-    """Scratch-B (Liu et al., 2019): the tickets' shapes, newly drawn, with all the compute.
+    """Scratch-B (Liu et al., 2019): the tickets' shapes, newly initialised, with the full budget.
 
-    Every ticket's shape gets the weights that another replicate's dense network began with, as a
-    network of that size would have them.
+    Initial weights are those of another replicate's dense network, rescaled to the small shape.
     """
     name, cell = _name("channels"), vary(config, **{RATE: tuned.rates["ticket"]})
     task, fan = runner.task(config), units.fan_of(module(config.experiment))
@@ -164,16 +167,34 @@ def _full_budget(runner: StudyRunner, config: ConfigDict, tuned: Tuned) -> NDArr
 def _time_saved(
     runner: StudyRunner, kind: str, config: ConfigDict, tuned: Tuned, study: ConfigDict
 ) -> NDArray[np.float64]:
-    """How much less time a ticket's forward pass takes than the dense network's, in per cent."""
+    """The time saved by a ticket's forward pass compared with the dense network, in per cent."""
     cells = {arm: vary(config, **{RATE: tuned.rates[arm]}) for arm in ("dense", "ticket")}
     dense, ticket = (runner.networks(_name(kind), cells[arm], arm, LAST)[0] for arm in cells)
-    return time_saved(runner, config, dense, ticket, study)
+
+    def compute(partial: Any) -> stores.Node:
+        del partial  # interrupted rounds are discarded
+        shrinker = Shrinker(runner.task(config), study.batch)
+        slow, fast = (shrinker.shrink(one, shrinker.live(one)) for one in (dense, ticket))
+        return stores.Node({"saved": time_saved(slow, fast, study.rounds)}, {})
+
+    what = {
+        "kind": "time saved",
+        "networks": [dense.key, ticket.key],
+        "settings": [study.batch, list(study.rounds)],
+        "environment": stores.environment(),
+    }
+    return runner.node(what, compute).arrays["saved"]
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """A network of which three quarters are dead, and one of which every unit is needed."""
+    """A network with three quarters of dead units, and one that needs every unit."""
     study = config.study
-    apart, saved = mostly_dead(np.random.default_rng(941), study)
+    apart, saved = mostly_dead(
+        np.random.default_rng(941),
+        batch=study.batch,
+        rounds=study.rounds,
+        scales=study.control_seeds,
+    )
     lost = draws(one_unit_each, [[942, i] for i in range(study.control_seeds)])
     name = f"test accuracy, ticket − dense + {study.margin:g}"
     return [

@@ -49,7 +49,7 @@ METRICS = (
     "diversity (Brier score)",
 )
 SEED_STEP = 10
-"""From one start of a seed's networks to the next: pilot seeds stay apart."""
+"""Seed offset between the starts of a seed's networks; leaves room for pilot seeds."""
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -88,7 +88,7 @@ def restarted(config: ConfigDict, starts: int) -> dict[str, ConfigDict]:
 def judged(
     runner: StudyRunner, config: ConfigDict, arm: str, level: int, *sizes: int
 ) -> list[list[Scores]]:
-    """The ensembles of the first so many starts, for each of some sizes, one per seed."""
+    """The ensembles of the first starts, for each size, one per seed."""
     found = [
         network
         for cell in restarted(config, max(sizes)).values()
@@ -165,14 +165,14 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def by_density(
     study: ConfigDict, found: Mapping[str, Sequence[Scores]]
 ) -> dict[str, NDArray[np.float64]]:
-    """What ensembles of as many weights gain over the few dense ones: many sparse, fewer denser."""
+    """The gain of ensembles with equal numbers of weights over few dense networks."""
     few = np.array([one.nll for one in found[f"{study.dense} dense"]])
     arms = [arm for arm in found if "tickets" in arm]
     return {arm: 100 * (1 - np.array([one.nll for one in found[arm]]) / few) for arm in arms}
 
 
 def evidence(study: ConfigDict, found: Mapping[str, Sequence[Scores]]) -> Evidence:
-    """What follows from the ensembles of each arm."""
+    """The evidence from the ensembles of each arm."""
     few, many = f"{study.dense} dense", f"{study.trained} dense"
     tickets = f"{study.tickets} tickets"
 
@@ -204,8 +204,8 @@ def evidence(study: ConfigDict, found: Mapping[str, Sequence[Scores]]) -> Eviden
 def controls(config: ConfigDict) -> list[Control]:
     """Least squares on 40 features against the mean of two fits on 20 each: as many coefficients.
 
-    With 50 examples the excess risks are 40/9 and 1.19 of the noise's variance: averaging wins;
-    with 200 they are .25 and .61: its bias loses.
+    With 50 examples the excess risks are 40/9 and 1.19 of the noise's variance: averaging is
+    better; with 200 they are .25 and .61: its bias is worse.
     """
     seeds, delta = range(500, 500 + config.study.control_seeds), config.study.delta
 

@@ -1,4 +1,4 @@
-"""C6: a mask changes the curvature, and with it the learning rate that suits."""
+"""C6: a mask changes the curvature and the best learning rate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ PROTOCOL = Protocol(
     "BatchNorm rescale the steps and may hide the shift.",
     two_sided=True,
 )
-CHANCE = np.log(10)  # the loss of knowing nothing of ten classes; what diverged has no less
+CHANCE = np.log(10)  # the loss of a uniform prediction over ten classes; used for diverged networks
 OCTAVES = (0.5, "octaves", True)
 CURVED = ("dense", "ticket", "shuffle")
 START, TRAINED = WHEN = ("at the start", "when trained")
@@ -61,10 +61,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.prune.levels = 6
     experiment.control_levels = (6,)
     config.study = common.numbers(
-        delta=0.5,  # octaves of learning rate
+        delta=0.5,  # in log₂ of the learning rate
         rates=tuple(2.0 ** (power / 2) for power in range(-5, 5)),
-        slow=0.125,  # the other rate at which masks are found
-        examples=1000,  # of a seed's own, in its Hessian
+        slow=0.125,  # the other learning rate of the masks
+        examples=1000,  # examples of a seed in its Hessian
         control_seeds=64,
     )
     if size == "full":
@@ -160,7 +160,7 @@ def _edges(
     starts: Mapping[str, Sequence[Start]],
     ends: Mapping[str, Mapping[str, NDArray]],
 ) -> dict[str, dict[str, Losses]]:
-    """log₂ of 2/λmax at the start and where the best rate of the grid ended, by arm."""
+    """log₂ of 2/λmax at the start and after training at the best rate, by arm."""
     task = runner.task(config)
     key = keys.stream(runner.seeds(config).root, "lanczos", "edges")
 
@@ -209,8 +209,8 @@ def _rows(
 def controls(config: ConfigDict) -> list[Control]:
     """Gradient descent on least squares, whose best step is 1 / (1 + features/examples).
 
-    With 20 examples the best rate of 4 features is log₂(3/1.2) = 1.3 octaves above that of 40, in
-    the limit of many; of 20 features it is that of 20 others.
+    With 20 examples the best rate of 4 features is a factor 3/1.2 (log₂ 1.3) above that of 40, in
+    the limit of many; that of 20 features equals that of 20 others.
     """
     study, rates = config.study, np.log2(config.study.rates)
 

@@ -39,7 +39,7 @@ LADDER, BESIDE = PROTOCOL.arms[:4], PROTOCOL.arms[4:]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 700 steps, density .13: where a pilot saw the training error rise."""
+    """4,000 examples, 700 steps, density .13, where the training error rises in a pilot."""
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     config.experiment.controls = ("reinit", "shuffle")
@@ -114,7 +114,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def by_density(config: ConfigDict, tuned: Tuned) -> dict[str, NDArray[np.float64]]:
-    """What tickets add to training error and test accuracy, at every level of the ladder."""
+    """Differences of training error and test accuracy at every level of the ladder."""
 
     def added(metric: str, level: int) -> NDArray[np.float64]:
         return 100 * (tuned.of("ticket", metric, level) - tuned.of("dense", metric))
@@ -134,8 +134,8 @@ def controls(config: ConfigDict) -> list[Control]:
     """Least squares of 60 examples with 8 features that matter of 40.
 
     On the true support the training error rises from 1 − 40/60 to 1 − 8/60 of the noise and the
-    test error falls from 1 + 40/19 to 1 + 8/51 of it; on 8 features drawn at random the test error
-    rises, since the signal is lost.
+    test error falls from 1 + 40/19 to 1 + 8/51 of it. On 8 random features the test error rises,
+    since the signal is lost.
     """
 
     def errors(support: str) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""C8: with little data the right capacity is smaller, and a ticket is a way to find it."""
+"""C8: with little data the best capacity is smaller, and pruning finds it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,7 +47,7 @@ CELL = "{:d} examples, noise {:g}".format
 AT = "{:d} examples, noise {:g}, rate {:g}".format
 TEST = "test_accuracy_final"
 Rates = dict[tuple[str, int], float]
-"""The learning rate that pilot seeds like best, by arm and level."""
+"""The best learning rate of pilot seeds, by arm and level."""
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -60,18 +60,18 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.prune.levels = 6
     experiment.control_levels = (4,)
     config.study = common.numbers(
-        delta=1.0,  # octaves of density
+        delta=1.0,  # in log₂ of the density
         examples=(250, 1000, 4000),
-        asked=(1000, 4000),  # of them, between which the best density is compared
+        asked=(1000, 4000),  # numbers of examples between which the best density is compared
         noises=(0.0, 0.2),
         rates=(3e-3, 1e-2, 3e-2),
         pilot_seeds=4,
-        map_seeds=8,  # of the cells that the question is not asked of
+        map_seeds=8,  # seeds of cells outside the question
         control_seeds=64,
     )
     if size == "full":
         common.lenet(config, steps=5000)
-        experiment.replicates = 13  # 55,000 examples are enough for no more
+        experiment.replicates = 13  # limited by the 55,000 examples
         experiment.train.share = 4000
         config.study.noises = (0.0, 0.1, 0.2, 0.4)
         config.study.setup = config.study.setup.replace(
@@ -81,7 +81,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 class Ladders:
-    """All ladders of the study, read at the learning rate that suits each level.
+    """All ladders of the study, each level at its best learning rate.
 
     Args:
       found: cells by number, noise and rate.
@@ -106,7 +106,7 @@ class Ladders:
         return ticket - self._of(n, noise, ("shuffle", self._level), TEST)
 
     def won(self, n: int, noise: float) -> NDArray[np.float64]:
-        """Test accuracy over the dense parent's, stopped early, at the density validated best."""
+        """Test accuracy minus that of the dense network, early-stopped, at the best density."""
         loss, test = (
             self.curves(n, noise, metric)
             for metric in ("validation_loss_best", "test_accuracy_early_stop")
@@ -116,7 +116,7 @@ class Ladders:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Ladders for every number of examples and noise, each level at the rate that suits it."""
+    """Ladders for every number of examples and noise, each level at its best rate."""
     study, [level] = config.study, config.experiment.control_levels
     few, many = study.asked
     tickets = [(TICKET, i) for i in range(1, config.experiment.prune.levels + 1)]
@@ -133,7 +133,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def _cells(config: ConfigDict, rates: Mapping[int, Rates]) -> dict[str, ConfigDict]:
-    """The ladders to train: every rate that some level likes, for every number and noise."""
+    """The ladders to train: each rate that is best for some level, for every number and noise."""
     return {
         AT(n, noise, rate): vary(
             config,
@@ -149,7 +149,7 @@ def _cells(config: ConfigDict, rates: Mapping[int, Rates]) -> dict[str, ConfigDi
 
 
 def evidence(config: ConfigDict, ladders: Ladders) -> Evidence:
-    """What follows from the ladders of all cells."""
+    """The evidence from the ladders of all cells."""
     study = config.study
     few, many = study.asked
     first, *noisy = study.noises
@@ -214,14 +214,14 @@ def _map(best: Mapping[str, NDArray[np.float64]]) -> str:
 
 
 def _seeds(config: ConfigDict, n: int, noise: float) -> int:
-    """All for the cells that the question is asked of, fewer for the rest of the map."""
+    """The number of seeds: all for the cells of the question, fewer for other cells."""
     seeds: int = config.experiment.replicates
     asked = n in config.study.asked and noise == config.study.noises[0]
     return seeds if asked else min(seeds, config.study.map_seeds)
 
 
 def _in_words(tuned: Mapping[int, Rates]) -> str:
-    """Which rates were chosen."""
+    """The chosen rates, as text."""
 
     def words(rates: Rates) -> str:
         *levels, shuffle = rates.values()
@@ -239,8 +239,8 @@ def _best_levels(curves: NDArray[np.float64]) -> NDArray[np.float64]:
 def controls(config: ConfigDict) -> list[Control]:
     """Least squares on the first 1, 2, 4, … 32 features, whose mean test errors are known.
 
-    With weights 2/j the best number of features is 9 for 40 examples and 32 for 640; for other
-    examples, as many as before, it is the same as before.
+    With weights 2/j the best number of features is 9 for 40 examples and 32 for 640; for another
+    sample of the same size it is the same.
     """
     sizes, weights = [2**power for power in range(6)], 2 / np.arange(1, 33)
 
@@ -261,7 +261,7 @@ def controls(config: ConfigDict) -> list[Control]:
 
 
 def draw(rows: Sequence[tidy.Row]) -> Figure:
-    """What tickets gain over their dense parents, against the density, by examples and noise."""
+    """The gain of tickets over dense networks against density, by examples and noise."""
     shown = [row | {"kept": 100 * row["density"]} for row in rows]
     parts = {
         f"label noise {noise:g}": [row for row in shown if row["noise"] == noise]

@@ -67,7 +67,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Trains every recipe on two data orders from every initialisation, and compares masks."""
+    """Trains every recipe on two data orders from each initialisation, and compares masks."""
     study, name = config.study, PROTOCOL.claim
     ladder = runner.ladders(name, {"plain": config})
     recipes = {
@@ -87,7 +87,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     first = largest_weights(trees.stack([start.params for start in origins]), kept)
 
     def agreement(recipe: str) -> NDArray[np.float64]:
-        """Between plain training and a recipe on the other order, in both directions."""
+        """Agreement of plain training and a recipe on the other order, in both directions."""
         other = trees.index(found[recipe], np.roll(np.arange(2 * n), n))
         return member_kappas(found["plain"], other).reshape(2, n).mean(axis=0)
 
@@ -128,7 +128,7 @@ def _crossed(
     origins: Sequence[Start],
     found: Mapping[str, Mask],
 ) -> NDArray[np.float64]:
-    """Accuracy under the mask of the recipe trained with, minus under the other's; 2 × 2."""
+    """Accuracy with the mask of the same recipe minus that with the other's; 2 × 2."""
     both = ("plain", "mixup")
     starts = {
         mask: [one._replace(mask=trees.index(found[mask], i)) for i, one in enumerate(origins)]
@@ -150,19 +150,13 @@ def controls(config: ConfigDict) -> list[Control]:
         Control(name, expected, [Primary("κ lost", lost, config.study.delta, "κ")])
         for name, expected, lost in (
             ("Mixup in least squares shrinks all moments alike", NOT_SUPPORTED, mixup),
-            (
-                "CutMix in least squares breaks the correlation of neighbours",
-                SUPPORTED,
-                cutmix,
-            ),
+            ("CutMix in least squares breaks the correlation of neighbours", SUPPORTED, cutmix),
         )
     ]
 
 
 draw = functools.partial(
-    tidy.by_arm,
-    metrics=("agreement",),
-    label="Cohen's κ with a plain ticket of another data order",
+    tidy.by_arm, metrics=("agreement",), label="Cohen's κ with a plain ticket of another data order"
 )
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

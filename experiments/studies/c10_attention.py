@@ -72,7 +72,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.study = common.numbers(
         delta=0.1,  # nats
         top_k=4,
-        examples=256,  # of the test set, on which attention is looked at
+        examples=256,  # examples of the test set for attention
         control_seeds=48,
     )
     if size == "full":
@@ -82,7 +82,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Trains on from the dense networks with and without the cut, and looks at attention."""
+    """Continues the dense networks with and without pruned scores, and measures attention."""
     name = PROTOCOL.claim
     ladder = runner.ladders(name, {"plain": config})
     cut = vary(config)
@@ -116,7 +116,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def evidence(
     delta: float, looked: Mapping[str, Seen], before: Values, gained: Values, worth: Values
 ) -> Evidence:
-    """What follows from the attention of every arm.
+    """The evidence from the attention of every arm.
 
     Args:
       delta: the smallest entropy that matters, in nats.
@@ -145,7 +145,7 @@ def evidence(
 
 
 def premise(worth: Values) -> str:
-    """Whether there are weight tickets to speak of; scores are pruned without any."""
+    """The premise that weight tickets exist; pruned scores do not need it."""
     low = assess(worth, rng=np.random.default_rng(10))[0].low
     how = "are tickets: they beat" if low > 0 else "say nothing about tickets: they do not beat"
     return f"The weight tickets {how} shuffled masks."

@@ -11,14 +11,7 @@ from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
 from lth_jax.lottery import Start
-from lth_jax.measures.claims import (
-    Contrasts,
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-)
+from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.registers import even_recurrence, masked_fits, shift_register
 from lth_jax.measures.spectra import spectral_radius
@@ -71,7 +64,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         delta=2.0,  # points of test accuracy, ticket − shuffle
         rates=(1e-3, 3e-3, 1e-2),
         pilot_seeds=4,
-        siblings=16,  # seeds of which masks of two data orders are compared
+        siblings=16,  # seeds for the comparison of masks between data orders
         control_seeds=48,
     )
     if size == "full":
@@ -84,7 +77,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """The ladder, shuffled twins of the tickets' radius, and the unrolled twin's masks."""
+    """The ladder, shuffled masks with the tickets' radius, and masks of the unrolled network."""
     study, name = config.study, PROTOCOL.claim
     rates = runner.tune(name, config, ("ticket", "shuffle"))
     config = vary(config, optimizer__learning_rate=rates["ticket"])
@@ -93,17 +86,17 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     begun = runner.starts(name, config, ("ticket", "shuffle"))
     hyper = {"learning_rate": rates["shuffle"]}
     shuffled = [start._replace(hyper=hyper) for start in begun["shuffle"]]
-    twins = [
+    scaled = [
         _of_radius(start, _radius(ticket))
         for start, ticket in zip(shuffled, begun["ticket"], strict=True)
     ]
-    arms = dict(zip(PROTOCOL.arms[3:], (shuffled, twins), strict=True))
+    arms = dict(zip(PROTOCOL.arms[3:], (shuffled, scaled), strict=True))
     ended = runner.retrain_arms(name, config, arms)
     accuracy = {arm: 100 * ladder.of("tied", arm, TEST) for arm in PROTOCOL.arms[:3]}
     accuracy |= {arm: 100 * one.results[TEST].astype(float) for arm, one in ended.items()}
     radii = {arm: np.array([_radius(start) for start in starts]) for arm, starts in begun.items()}
     agreed = _agreed(runner, config, origins[: study.siblings])
-    networks = 3 * len(origins) + 4 * len(agreed["tied"])  # besides those of the ladder
+    networks = 3 * len(origins) + 4 * len(agreed["tied"])  # in addition to those of the ladder
     return evidence(study.delta, accuracy, radii, agreed)._replace(
         member_steps=ladder.member_steps + networks * config.experiment.train.steps,
         notes=(
@@ -114,7 +107,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evidence:
-    """What follows from the networks of every arm.
+    """The evidence from the networks of every arm.
 
     Args:
       delta: the smallest difference that matters, in points.
@@ -138,16 +131,16 @@ def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evid
 
 
 def _agreed(runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]) -> dict[str, Values]:
-    """κ of two data orders in the tied network, and in its unrolled twin from its own starts."""
+    """κ of two data orders in the tied network, and in the unrolled network from its own starts."""
     name = f"{PROTOCOL.claim}-untied"
     unrolled = dense_only(config)
     unrolled.experiment.model.options.tied = False
     runner.ladders(name, {"untied": unrolled})
     kept = (1 - config.experiment.prune.rate) ** config.experiment.prune.levels
-    twins = runner.origins(name, unrolled)[: len(origins)]
+    starts = runner.origins(name, unrolled)[: len(origins)]
     return {
-        "tied": _siblings(runner, config, origins, kept),
-        "unrolled": _siblings(runner, unrolled, twins, kept),
+        "tied": _agreement(runner, config, origins, kept),
+        "unrolled": _agreement(runner, unrolled, starts, kept),
     }
 
 
@@ -162,7 +155,7 @@ def _of_radius(start: Start, radius: float) -> Start:
     return start._replace(params={**start.params, KERNEL: start.params[KERNEL] * factor})
 
 
-def _siblings(
+def _agreement(
     runner: StudyRunner, config: ConfigDict, origins: Sequence[Start], density: float
 ) -> Values:
     """κ between the one-shot masks of two data orders, per initialisation."""
@@ -173,10 +166,10 @@ def _siblings(
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """Linear recurrences: a shift register has a ticket, weights that are all alike have none."""
+    """Linear recurrences: a shift register has a ticket, equal weights have none."""
     rngs = [np.random.default_rng(300 + i) for i in range(config.study.control_seeds)]
     register = np.array([masked_fits(rng, shift_register(12), kept=11) for rng in rngs])
-    # The same generators go on, so the second control is drawn after the first.
+    # The generators are shared, so the second control must be drawn after the first.
     even = np.array(
         [masked_fits(rng, even_recurrence(rng, 12), kept=36, noise=0.0) for rng in rngs]
     )

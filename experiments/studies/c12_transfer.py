@@ -39,11 +39,11 @@ PROTOCOL = Protocol(
     "both arms, in a run before, transfer led by 7.6 points, at .03 by 10.2.",
 )
 RATE = "optimizer__learning_rate"
-BLOCK = {  # the residual network's kernels, by those of the plain one
+BLOCK = {  # kernels of the residual network and the plain one
     "Conv_1/kernel": "ResidualBlock_0/Conv_0/kernel",
     "Conv_2/kernel": "ResidualBlock_0/Conv_1/kernel",
 }
-PILOT_SPLIT = 1  # the data seed that holds out other examples than the study's
+PILOT_SPLIT = 1  # a data seed with other validation examples than the study
 MLPS = ("into residual", "new init", "into plain")
 Masks = list[dict[str, NDArray]]
 Trained = dict[str, NDArray[np.float64]]
@@ -52,8 +52,8 @@ Trained = dict[str, NDArray[np.float64]]
 def get_config(size: str = "laptop") -> ConfigDict:
     """A residual MLP on 4,000 examples, 400 steps, density .13; and a residual conv net on digits.
 
-    `experiment` is what masks are carried into, and `conv` of the second pair; `plain` and
-    `conv_plain` are the networks where they come from.
+    Masks are transferred from `plain` to `experiment`, and in the second pair from `conv_plain` to
+    `conv`.
     """
     common.check_size(size)
     config = common.mnist1d(seeds=24)
@@ -64,7 +64,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.control_levels = (4,)
     config.study = common.numbers(
         delta=2.0,  # points of test accuracy, transfer − shuffle
-        kept=0.25,  # the share of the native mask's worth that must survive
+        kept=0.25,  # fraction of the native mask's gain that must be retained
         rates=(3e-3, 1e-2, 3e-2),
         pilot_seeds=8,
         conv_rates=(1e-2, 3e-2),
@@ -95,7 +95,7 @@ def _on_cifar(experiment: ConfigDict) -> None:
 
 
 def _second_pair(seeds: int) -> ConfigDict:
-    """The second pair: a residual block on 400 digits, beside as many plain convolutions."""
+    """The second pair: a residual block on 400 digits, and a plain network of the same depth."""
     experiment = base.ladder().experiment
     experiment.update(replicates=seeds, seed=common.PRIMARY_SEED, controls=("shuffle",))
     experiment.data.update(validation=200, train_examples=400)
@@ -109,7 +109,7 @@ def _second_pair(seeds: int) -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Both pairs of networks, the masks carried over, and back again for the MLPs."""
+    """Both pairs of networks with transferred masks; for the MLPs also in reverse."""
     study, name = config.study, PROTOCOL.claim
     rates = runner.tune(name, config, ("ticket", "shuffle"))
     config, plain = _pair(config, study.plain, rates)
@@ -147,7 +147,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def _pair(
     config: ConfigDict, network: ConfigDict, rates: Mapping[str, float]
 ) -> tuple[ConfigDict, ConfigDict]:
-    """The residual network and the plain one, at the rate of tickets; the plain one shuffles."""
+    """The residual and the plain network at the rate of tickets; the plain one has shuffles."""
     residual = vary(config, controls=(), **{RATE: rates["ticket"]})
     plain = vary(residual, controls=("shuffle",), model__name=network.name)
     plain.experiment.model.options = ConfigDict(network.options.to_dict())
@@ -157,7 +157,7 @@ def _pair(
 def _found(
     runner: StudyRunner, name: str, config: ConfigDict, plain: ConfigDict
 ) -> tuple[dict[str, Masks], int]:
-    """The masks of both networks' last level, seed by seed, and the steps it took."""
+    """The masks of both networks' last level by seed, and the number of steps."""
     ladders = runner.ladders(name, {"residual": config, "plain": plain})
     begun = {
         "ticket": runner.starts(name, config, ("ticket",))["ticket"],
@@ -177,9 +177,9 @@ def _trained(
     *,
     new: bool = False,
 ) -> Trained:
-    """Test accuracy in points of every arm's masks, from the seeds' starts or each other's.
+    """Test accuracy in points of every arm's masks, from the same or another seed's start.
 
-    Shuffled masks have a learning rate of their own.
+    Shuffled masks have a separate learning rate.
     """
     origins = runner.origins(name, config)
     points = origins[1:] + origins[:1] if new else origins
@@ -199,7 +199,7 @@ def _trained(
 
 
 def _conv(runner: StudyRunner, config: ConfigDict) -> tuple[Trained, int, dict[str, float]]:
-    """The pair of convolutional networks, the steps it took, and its learning rates."""
+    """The pair of convolutional networks, the number of steps, and the learning rates."""
     name, study = f"{PROTOCOL.claim}-conv", config.study
     given = ConfigDict({"experiment": config.conv})
     pilot = vary(common.pilot(given, study.conv_pilot_seeds), data__seed=PILOT_SPLIT)
@@ -218,8 +218,8 @@ def _kept(pair: str, minus: Contrasts) -> str:
 def controls(config: ConfigDict) -> list[Control]:
     """Linear layers `y = W x` and `y = x + R x`, whose optima differ by the identity.
 
-    The plain layer's support costs the residual one far less than a shuffled one; with its rows in
-    another order it is as good as shuffled (`measures.transfer.carried_risks`).
+    The plain layer's support costs the residual layer far less than a shuffled one; with permuted
+    rows it is no better than shuffled (`measures.transfer.carried_risks`).
     """
     seeds, kept = range(1200, 1200 + config.study.control_seeds), config.study.kept
 

@@ -71,9 +71,9 @@ def get_config(size: str = "laptop") -> ConfigDict:
         delta=1.0,  # points of test accuracy
         rates=(3e-3, 1e-2, 3e-2),
         temperatures=(1.0, 2.0, 4.0),
-        weights=(0.5, 1.0),  # of the teacher in the loss
+        weights=(0.5, 1.0),  # weights of the teacher in the loss
         pilot_seeds=4,
-        control_delta=0.05,  # of the noise's variance
+        control_delta=0.05,  # in units of the noise's variance
         control_seeds=64,
     )
     if size == "full":
@@ -82,7 +82,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Students of labels, of teachers, of smoothed labels and of answers that were shuffled."""
+    """Students of labels, teachers, smoothed labels and shuffled logits."""
     study, name = config.study, PROTOCOL.claim
     pilot = vary(common.pilot(config, study.pilot_seeds), controls=())
     rates = runner.tune(name, config, STUDENTS, pilot=pilot)
@@ -129,7 +129,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def evidence(study: ConfigDict, found: Results) -> Evidence:
-    """What follows from the students of all arms."""
+    """The evidence from the students of all arms."""
     test = {arm: 100 * np.asarray(found[arm][FINAL], np.float64) for arm in PROTOCOL.arms}
     losses = {arm: np.asarray(found[arm][LOST], np.float64) for arm in PROTOCOL.arms}
     gain = Contrasts(test, "points", study.delta)
@@ -162,14 +162,14 @@ def evidence(study: ConfigDict, found: Results) -> Evidence:
 def controls(config: ConfigDict) -> list[Control]:
     """Least-squares students of the 8 features that matter, of 40, from 60 examples.
 
-    The truth as a teacher takes their whole excess risk, 8/51; a dense least-squares fit takes
-    exactly nothing; the truth about other examples hurts.
+    The true function as a teacher removes the whole excess risk, 8/51; a dense least-squares fit
+    removes exactly nothing; the truth about other examples increases it.
     """
     study, seeds = config.study, range(1300, 1300 + config.study.control_seeds)
 
     def control(name: str, teacher: str, expected: str) -> Control:
         labels, taught = draws(lambda rng: distillation.student_risks(rng, teacher), seeds).T
-        gained = np.round(labels - taught, 12)  # what is exactly 0 is not left to rounding
+        gained = np.round(labels - taught, 12)  # exactly 0, without rounding errors
         return Control(
             name, expected, [Primary("excess risk gained", gained, study.control_delta, "σ²")]
         )

@@ -1,4 +1,4 @@
-"""C14: whether pruning takes from the smaller group."""
+"""C14: whether pruning costs the smaller group more accuracy."""
 
 import functools
 from typing import Any
@@ -60,7 +60,7 @@ GAP, OVERALL = "gap between groups (points)", "accuracy on the mix (%)"
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 700 steps, five rounds; the question is asked after four, at density .13."""
+    """4,000 examples, 700 steps, five rounds; the question is about the fourth, density .13."""
     common.check_size(size)
     config = common.mnist1d(seeds=24)
     experiment = config.experiment
@@ -70,7 +70,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
             "data_seed": 7,
             "features": 20,
             "minority": 0.1,
-            "gap": 0.4,  # how often the rules of the groups disagree
+            "gap": 0.4,  # fraction of inputs on which the rules of the groups differ
             "train": 98_000,
             "test": 40_000,
         }
@@ -81,12 +81,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.study = common.numbers(
         delta=2.0,  # points by which the gap grows
         margin=1.0,  # points of accuracy, on the mix trained on, that may be lost
-        level=4,  # the question is asked there
-        pilot_data=8,  # the data seed that settings are chosen on
+        level=4,  # level of the question
+        pilot_data=8,  # data seed of the pilot
         rates=(3e-3, 1e-2, 3e-2),
         pilot_seeds=4,
         sharpness=3.0,  # of the robust loss, per nat
-        examples=512,  # that a mask of one shot is scored on
+        examples=512,  # examples for scoring one-shot masks
         null_seeds=12,  # with groups of one size
         control_seeds=64,
     )
@@ -98,7 +98,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Ladders with a minority, mitigated tickets, and a ladder with groups of one size."""
+    """Ladders with a minority, mitigated tickets, and a ladder with equal groups."""
     study, name = config.study, PROTOCOL.claim
     pilot = vary(
         common.pilot(config, study.pilot_seeds),
@@ -139,7 +139,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDict]:
-    """The ladder, the dense networks at their own rate, and a ladder with groups of one size."""
+    """The ladder, the dense networks at their best rate, and a ladder with equal groups."""
     sparse, study = vary(config, **{RATE: rates[TICKET]}), config.study
     of_one_size = {"data__options__minority": 0.5, "replicates": study.null_seeds}
     return {
@@ -152,12 +152,9 @@ def cells_of(config: ConfigDict, rates: dict[str, float]) -> dict[str, ConfigDic
 
 
 def exemplars(
-    dense: NDArray[np.int64],
-    ticket: NDArray[np.int64],
-    minority: NDArray[np.bool_],
-    classes: int,
+    dense: NDArray[np.int64], ticket: NDArray[np.int64], minority: NDArray[np.bool_], classes: int
 ) -> str:
-    """Whom the examples belong to on which the two populations disagree, in a sentence."""
+    """The groups of the examples on which the two populations differ, as text."""
     pies = fairness.pruning_identified(dense, ticket, classes=classes)
     return (
         f"Dense networks and tickets, by their most frequent answers, disagree on "
@@ -167,12 +164,12 @@ def exemplars(
 
 
 def kept(config: ConfigDict, level: int) -> float:
-    """The weights that a level leaves, in percent."""
+    """The weights kept at a level, in percent."""
     return 100 * (1 - config.experiment.prune.rate) ** level
 
 
 def widened_at(found: dict[str, GroupAccuracy]) -> dict[str, NDArray[np.float64]]:
-    """By how much the gap is wider than that of dense networks, at every density."""
+    """The increase of the gap over that of dense networks, at every density."""
     tickets = [arm for arm in found if arm.startswith("ticket, ") and arm.endswith("%")]
     return {arm.split(", ")[1]: found[arm].gap - found[DENSE].gap for arm in tickets}
 
@@ -180,12 +177,12 @@ def widened_at(found: dict[str, GroupAccuracy]) -> dict[str, NDArray[np.float64]
 def evidence(
     config: ConfigDict, found: dict[str, GroupAccuracy], widened: NDArray[np.float64]
 ) -> Evidence:
-    """What follows from the accuracies of all arms.
+    """The evidence from the accuracies of all arms.
 
     Args:
       config: the study's.
       found: by arm.
-      widened: by how much tickets widen the gap between groups of one size.
+      widened: the increase of the gap between equal groups.
     """
     study, minority = config.study, config.experiment.data.options.minority
     asked = f"ticket, {kept(config, study.level):.3g} %"
@@ -233,11 +230,11 @@ def judged(
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """A linear classifier of two Gaussian groups, each known by 20 weights of its own, is pruned.
+    """Prunes a linear classifier of two Gaussian groups, each predicted by 20 separate weights.
 
-    Of 40 weights 20 go. Where a tenth of the examples belongs to the second group, they are exactly
-    that group's; where nine tenths do, they are the first group's. Where the groups are of one
-    size, the 4 weights that go are as often of either.
+    20 of 40 weights are removed. If a tenth of the examples belongs to the second group, these are
+    exactly the weights of that group; if nine tenths do, those of the first. With equal groups, 4
+    weights are removed, equally often from either.
     """
     seeds = range(1400, 1400 + config.study.control_seeds)
 

@@ -1,4 +1,4 @@
-"""What the studies on MNIST-1D have in common: fresh data for every seed, seeds of their own."""
+"""Shared configs of studies: MNIST-1D with separate data for every seed, MNIST, pilots."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 
 PRIMARY_SEED, PILOT_SEED = 1, 2
-"""`experiment.seed` of what decides a question, and of what settings were chosen on."""
+"""`experiment.seed` of the primary results, and of pilots that choose settings."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
 
@@ -21,19 +21,19 @@ def ladder(seeds: int) -> ConfigDict:
 
 
 def numbers(**values: Any) -> ConfigDict:
-    """The numbers of a study: seeds, δ, candidates."""
+    """The `study` part of a config: seeds, δ, candidates."""
     return ConfigDict(values)
 
 
 def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
     """A ladder of an MLP 40-90-90-10 (12,600 weights) on MNIST-1D.
 
-    Every replicate has `examples` training examples that no other has, 2,000 validation examples
-    decide settings, and 20,000 test examples that nothing was chosen on measure.
+    Every replicate has `examples` separate training examples. 2,000 validation examples choose
+    settings; 20,000 test examples are used for results only.
 
     Args:
       seeds: replicates.
-      examples: for each of them, at most 4,000.
+      examples: training examples of each, at most 4,000.
     """
     config = ladder(seeds)
     experiment = config.experiment
@@ -48,10 +48,10 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 
 
 def lenet(config: ConfigDict, steps: int = 20_000) -> None:
-    """Makes a study on small data one of LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
+    """Changes a study to LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
 
     Args:
-      config: of the study, changed in place.
+      config: config of the study, changed in place.
       steps: of each training; the paper has 50,000.
     """
     config.experiment.model.options = ConfigDict({"features": (300, 100, 10)})
@@ -59,14 +59,14 @@ def lenet(config: ConfigDict, steps: int = 20_000) -> None:
 
 
 def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
-    """Makes a study on small data one of MNIST, with Adam at the rates that suit it.
+    """Changes a study to MNIST, with Adam at suitable rates.
 
-    All seeds share the 55,000 training examples; 5,000 decide settings and 10,000 test. The four
-    idx files of MNIST are the user's.
+    All seeds share the 55,000 training examples; 5,000 examples validate and 10,000 test. The user
+    provides the four idx files of MNIST.
 
     Args:
-      config: of the study, changed in place.
-      network: what it is called in the set-up.
+      config: config of the study, changed in place.
+      network: its name in the set-up.
       steps: of each training.
     """
     experiment = config.experiment
@@ -83,10 +83,10 @@ def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
 
 
 def longer(config: ConfigDict, steps: int, **options: object) -> None:
-    """Makes a study one of more steps, and of a larger network where options are given.
+    """Changes a study to more steps, and to a larger network if options are given.
 
     Args:
-      config: of the study, changed in place.
+      config: config of the study, changed in place.
       steps: of each training.
       **options: of the model.
     """
@@ -99,16 +99,16 @@ def longer(config: ConfigDict, steps: int, **options: object) -> None:
 
 
 def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
-    """The same experiment on pilot seeds and pilot data, which no study's verdict sees."""
+    """The same experiment on pilot seeds and pilot data, which are not used for verdicts."""
     varied = copy.deepcopy(config)
     varied.experiment.update(seed=PILOT_SEED, replicates=seeds)
     data, share = varied.experiment.data, varied.experiment.train.share
-    if "train" in data.options:  # what is made can be made anew
+    if "train" in data.options:  # generated data sets
         data.options.update(data_seed=8, train=seeds * share + data.validation, test=2000)
     return varied
 
 
 def check_size(size: str) -> None:
-    """Raises `ValueError` for a size that there is not."""
+    """Raises `ValueError` for an unknown size."""
     if size not in SIZES:
         raise ValueError(f"`size` is {size!r}; it must be one of {', '.join(SIZES)}.")

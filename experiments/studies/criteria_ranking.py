@@ -1,4 +1,4 @@
-"""CRITERIA: which weights to keep, judged before or after training, on equal budgets."""
+"""CRITERIA: pruning criteria before and after training, at equal budgets."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -57,14 +57,14 @@ def get_config(size: str = "laptop") -> ConfigDict:
     common.check_size(size)
     config = common.mnist1d(seeds=48)
     config.experiment.train.update(steps=300)
-    config.experiment.prune.levels = 0  # masks are made by the study
+    config.experiment.prune.levels = 0  # the study makes the masks
     config.experiment.controls = ()
     config.study = common.numbers(
         delta=1.0,  # points of test accuracy
         density=0.05,
         criteria=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
-        examples=512,  # that a criterion sees
-        rounds=100,  # of SynFlow
+        examples=512,  # examples for a criterion
+        rounds=100,  # rounds of SynFlow
         dense_rate=3e-3,
         rates=(1e-2, 3e-2),
         pilot_seeds=6,
@@ -77,7 +77,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 class Arm(NamedTuple):
-    """What is compared: `criterion`, and `when` it looks."""
+    """A criterion, and when it is applied."""
 
     criterion: str
     when: str
@@ -91,13 +91,13 @@ TICKET = Arm("magnitude", AFTER)
 
 
 def arms(study: ConfigDict) -> list[Arm]:
-    """All pairs; what is random is drawn at initialisation only."""
+    """All pairs; random criteria only at initialisation."""
     pairs = (Arm(*pair) for pair in product(study.criteria, (BEFORE, AFTER)))
     return [arm for arm in pairs if arm != Arm("random", AFTER)]
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Rates and the best criterion from a pilot; then all arms on seeds of their own."""
+    """Rates and the best criterion from a pilot; then all arms on separate seeds."""
     study, every = config.study, arms(config.study)
     pilot = common.pilot(config, study.pilot_seeds)
     tried = {rate: _retrained(runner, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
@@ -164,10 +164,9 @@ def masked_starts(
     origins: Sequence[Start],
     points: Sequence[Mapping[str, NDArray]],
 ) -> list[Start]:
-    """The replicates' first weights under masks of one shot; SynFlow's are made in rounds.
+    """The replicates' initial weights under one-shot masks; SynFlow prunes in rounds.
 
-    The criterion sees the weights of `points`, and the first examples of the replicate's share of
-    the training data, or of all.
+    The criterion uses the weights of `points`, and the first training examples of the replicate.
     """
     share = config.experiment.train.share
     rows = share * np.arange(len(origins))[:, None] + np.arange(config.study.examples)
@@ -196,13 +195,13 @@ def _pruner(task: Task, config: ConfigDict, name: str) -> Pruner:
 
 
 def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
-    """Steps of all networks, the dense ones included, the pilot's not."""
+    """Steps of all networks, including dense ones, without the pilot."""
     trainings = 1 + sum(2 if arm.when == BEFORE else 1 for arm in every)
     return trainings * config.experiment.train.steps * config.experiment.replicates
 
 
 def _flops(runner: StudyRunner, config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
-    """Per network, the dense training counted where a criterion needs it."""
+    """FLOPs per network, including dense training if the criterion needs it."""
     found = runner.ladders(PROTOCOL.claim, {"dense": _dense(config)})
     dense = found.flops("dense")["dense"]
     sparse = config.study.density * dense

@@ -1,4 +1,4 @@
-"""Students of dense networks: the teachers' answers, and networks that train with them."""
+"""Distillation from dense networks: teachers' logits, and training of students."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from lth_jax.types import DENSE, TICKET
 
 RATE = "optimizer__learning_rate"
 STUDENTS = (DENSE, TICKET)
-ANSWERS, AMISS = 0, 1  # the teacher's answers, or the same with wrong classes mixed
+ANSWERS, AMISS = 0, 1  # the teacher's logits, or those with permuted wrong classes
 LESSON = ("distillation", "temperature", "learning_rate")
 Arms = Mapping[str, tuple[Sequence[Start], Sequence[Mapping[str, float]]]]
-"""By arm: where its networks start, and what each one's numbers are."""
+"""By arm: the starts and hyperparameters of its networks."""
 Results = dict[str, dict[str, NDArray[np.float32]]]
 """By arm and metric, one value per start."""
 
@@ -28,17 +28,17 @@ def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> 
     """The logits of a cell's dense networks on their own examples, and the same shuffled.
 
     Args:
-      runner: where they were trained.
+      runner: trained the networks.
       name: of the study.
       teachers: the cell.
       seed: of the shuffling.
 
     Returns:
-      `(2, replicates · n, classes)`, for the n examples that each replicate sees.
+      `(2, replicates · n, classes)`, for the n training examples of each replicate.
     """
     logits = runner.own_logits(teachers, runner.networks(name, teachers, DENSE))
     logits = logits.reshape(-1, logits.shape[-1])
-    labels = np.resize(runner.dataset(teachers).train.y, len(logits))  # again and again if shared
+    labels = np.resize(runner.dataset(teachers).train.y, len(logits))  # repeated if shared
     amiss = distillation.shuffled_answers(np.random.default_rng(seed), logits, labels)
     return np.stack([logits, amiss]).astype(np.float32)
 
@@ -62,7 +62,7 @@ def taught(
 def chosen_lessons(
     runner: StudyRunner, name: str, pilot: ConfigDict, study: ConfigDict, rates: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """The teacher's weight, its temperature and the rate that suit pilot students, by their arm.
+    """The best teacher's weight, temperature and learning rate of pilot students, by arm.
 
     Args:
       runner: where the pilot's ladders were trained.
@@ -93,7 +93,7 @@ def chosen_lessons(
 def matched(
     runner: StudyRunner, config: ConfigDict, answers: NDArray[np.float32], one: Start, weight: float
 ) -> float:
-    """How much smoothing makes labels as soft as a start's lesson is."""
+    """The label smoothing with the same target entropy as a start's teacher."""
     rows = runner.task(config).own_rows(one.replicate)
     labels = runner.dataset(config).train.y[rows]
     logits = answers[one.replicate * len(labels) :][: len(labels)]

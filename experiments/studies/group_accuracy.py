@@ -1,4 +1,4 @@
-"""How networks fare in two groups, and networks that train with groups that count."""
+"""Accuracy in two groups, and group-robust training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,12 +39,12 @@ class Predictions:
         self._x, self._y, self._groups = data.test.x, data.test.y, data.groups["test"]
 
     def of(self, networks: Sequence[Any]) -> NDArray[np.int64]:
-        """Of some networks: `(networks, n)`."""
+        """The predictions of networks: `(networks, n)`."""
         logits = self._runner.logits(self._name, self._config, networks, self._x)
         return np.asarray(logits.argmax(axis=-1))
 
     def of_arm(self, arm: str, level: int = 0) -> NDArray[np.int64]:
-        """Of an arm of the cell's ladder, seed by seed."""
+        """The predictions of an arm of the cell's ladder, by seed."""
         return self.of(self._runner.networks(self._name, self._config, arm, level))
 
     def accuracy(self, predictions: NDArray[np.int64]) -> GroupAccuracy:
@@ -55,10 +55,10 @@ class Predictions:
 def scored(
     runner: StudyRunner, name: str, config: ConfigDict, study: ConfigDict
 ) -> dict[str, list[Start]]:
-    """Starts under masks of one shot, by Fisher scores of the trained dense networks.
+    """Starts under one-shot masks, by Fisher scores of the trained dense networks.
 
-    `MIXED` has the scores of a network's first examples, `FAIR` those in which as many of each
-    group count alike. Layers keep as many weights as the tickets'.
+    `MIXED` scores the first examples, `FAIR` equally many of each group with equal weights. Layers
+    keep as many weights as those of the tickets.
     """
     task, groups = runner.task(config), runner.dataset(config).groups["train"]
     dense = runner.networks(name, config, DENSE)
@@ -89,14 +89,14 @@ def mitigated(
     study: ConfigDict,
     rates: Mapping[str, float],
 ) -> tuple[dict[str, list[Retrained]], int]:
-    """Networks trained again from the same starts with groups that count; the steps it took.
+    """Networks retrained from the same starts with group weights, and the number of steps.
 
-    Groups count in the loss of the balanced and robust ones, and in the scores of which masks are
-    made of the fairly scored ones.
+    Balanced and robust arms weight groups in the loss; fairly scored ones in the scores of the
+    masks.
     """
     starts = runner.starts(name, config, (DENSE, TICKET), level=study.level)
     starts |= scored(runner, name, config, study)
-    arms = {  # whose starts, and how the groups count in the loss
+    arms = {  # starts, balance and sharpness
         "ticket, balanced": (TICKET, 1.0, 0.0),
         "ticket, robust": (TICKET, 1.0, study.sharpness),
         "dense, balanced": (DENSE, 1.0, 0.0),

@@ -1,4 +1,4 @@
-"""The lottery ticket hypothesis itself, with instability and late rewinding beside it."""
+"""The lottery ticket hypothesis, with instability and late rewinding."""
 
 import functools
 from typing import Any
@@ -57,12 +57,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.study = common.numbers(
         delta=1.0,  # points of test accuracy over each control
         margin=1.0,  # points that may be lost against the dense network
-        small=(22, 22, 10),  # dense, with as many weights as a ticket
+        small=(22, 22, 10),  # dense networks with as many weights as a ticket
         rates=(3e-3, 1e-2, 3e-2),
         pilot_seeds=4,
-        late=50,  # the step of the other rewinding
-        children=8,  # seeds whose stability is measured
-        points=5,  # on the line between two children
+        late=50,  # step of late rewinding
+        children=8,  # seeds for the stability analysis
+        points=5,  # points on the line between two children
         control_seeds=64,
     )
     if size == "full":
@@ -124,11 +124,11 @@ def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.f
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """A lottery of signs, which only one unit in four can win, and least squares, which all win.
+    """A lottery of signs, which one unit in four wins, and least squares, which all win.
 
-    Of 16 units that learn relu(x) the ticket keeps one with the right signs, while a redrawn or
-    another unit has them one time in four. Least squares has one solution on each support: the
-    ticket beats a shuffled mask, and where it starts cannot matter.
+    Of 16 units that learn relu(x) the ticket keeps one with the right signs; a redrawn or another
+    unit has them with probability 1/4. Least squares has a unique solution on each support: the
+    ticket is better than a shuffled mask, and the initial weights do not matter.
     """
     seeds = config.study.control_seeds
     signs = sign_lottery(np.random.default_rng(1500), seeds)

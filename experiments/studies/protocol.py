@@ -1,4 +1,4 @@
-"""What a study is: a question with its rule, its numbers, and the code that answers it."""
+"""The type of a study: protocol, numbers and code."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,15 +11,15 @@ from lth_jax.registry import Registry
 
 
 class Study(NamedTuple):
-    """A protocol with its numbers and the code that answers it.
+    """A pre-registered protocol with the code that answers its question.
 
     Attributes:
-      protocol: the words.
-      get_config: `size -> ConfigDict`: `study` (seeds, δ, grids) and what it trains, for a size of
+      protocol: the texts.
+      get_config: `size -> ConfigDict`: `study` (seeds, δ, grids) and the experiment, for a size of
         `"smoke"`, `"laptop"` or `"full"`.
       controls: `config -> [Control, …]`.
       gather: `(runner, config) -> Evidence`.
-      draw: `rows -> Figure`: the picture that decides, from the tidy rows alone.
+      draw: `rows -> Figure`: the figure, from the tidy rows.
     """
 
     protocol: Protocol

@@ -1,7 +1,6 @@
-"""What studies measure with: ladders, retrained populations and anything else, through the store.
+"""Trains ladders and populations for studies, and stores the results.
 
-Everything finished is kept and found again, so a study that was cut off goes on, and studies that
-use the same networks share them.
+Finished results are stored and reused: an interrupted study continues, and studies share networks.
 """
 
 import copy
@@ -14,13 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build, checks, teachers
+from experiments import build, checks
 from experiments.flags import UserError
 from experiments.studies import common
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
-from lth_jax import trees
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import (
     Retrained,
@@ -28,6 +26,8 @@ from lth_jax.lottery import (
     Start,
     Task,
     circumstances,
+    logits_of,
+    own_logits,
     retrain,
     starts_of,
 )
@@ -57,15 +57,15 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
 
 
 def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy of a ladder's config that trains its dense networks alone, with `vary`'s changes."""
+    """A copy of a config that trains only its dense networks, with the changes of `vary`."""
     return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
 
 
 def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[str, ConfigDict]:
-    """Dense networks as small as a ladder's tickets, and others trained as long as all its levels.
+    """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
 
     Args:
-      config: the ladder's.
+      config: config of the ladder.
       small: widths of an MLP with as many weights as a ticket.
       rate: the learning rate of both.
 
@@ -81,15 +81,15 @@ def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[
 
 
 class StudyRunner:
-    """Trains and keeps what studies need.
+    """Trains networks for studies and stores them.
 
     Args:
-      machine: as of a config.
-      command: how the atlas was called.
-      pilot: whether all that is trained only serves to set up something else.
+      machine: the `machine` part of a config.
+      command: the command line, for reports.
+      pilot: whether all runs are pilots.
 
     Attributes:
-      store: where everything lies.
+      store: holds all results.
     """
 
     def __init__(self, machine: ConfigDict, command: Sequence[str] = (), *, pilot: bool = False):
@@ -102,12 +102,12 @@ class StudyRunner:
     def ladders(
         self, name: str, cells: Mapping[str, ConfigDict], *, pilot: bool = False
     ) -> Results:
-        """Trains the ladders of all cells, as populations, or finds them.
+        """Trains the ladders of all cells as populations, or reads them.
 
         Args:
           name: of the study.
           cells: configs by name; `experiment.name` is set to the study's.
-          pilot: whether they only serve to choose a setting; `lth ls` leaves them out.
+          pilot: whether they are pilots, which `lth ls` omits.
         """
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
@@ -133,17 +133,17 @@ class StudyRunner:
         pilot: ConfigDict | None = None,
         rates: Sequence[float] = (),
     ) -> dict[Place, float]:
-        """The learning rate with the best validation loss on pilot seeds, place by place.
+        """The learning rate with the best validation loss on pilot seeds, for each place.
 
         Args:
           name: of the study.
           config: the experiment; its `study` has `rates` and `pilot_seeds`.
           places: arms (`"dense"`, `"ticket"`, controls) at the last level, or `(arm, level)`.
-          pilot: with seeds and data that are used for nothing else; `common.pilot` by default.
-          rates: candidates, in place of those of the study.
+          pilot: the experiment on pilot seeds and data; `common.pilot` by default.
+          rates: candidates; those of the study by default.
 
         Raises:
-          UserError: if every rate diverged.
+          UserError: every rate diverged.
         """
         pilot = pilot or common.pilot(config, config.study.pilot_seeds)
         named = {f"{rate:g}": rate for rate in rates or config.study.rates}
@@ -178,8 +178,8 @@ class StudyRunner:
         Args:
           name: of the study.
           config: of the cell.
-          arm: which.
-          level: of the ladder, `LAST` for its last; all by default.
+          arm: the arm.
+          level: its level, `LAST` for the last; all by default.
         """
         found = read_stored(self.store, self._run(name, config), (arm,))
         networks = sorted(found, key=lambda one: (one.level, one.replicate))
@@ -193,29 +193,18 @@ class StudyRunner:
 
         Args:
           name: of the study.
-          config: what they are networks of.
+          config: their config.
           networks: with `params` and `state`, leaves by name.
           x: inputs.
         """
-        return teachers.ask(build.model(config.experiment), networks, x, name)
+        return logits_of(build.model(config.experiment), networks, x)
 
     def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
-        """The logits of each network on what its replicate sees: `(networks, n, classes)`."""
-        task = self.task(config)
-        x, model = task.data.train.x, task.trainer.model
-
-        @jax.jit
-        def answers(point: Any, seen: Any) -> jax.Array:
-            return model.apply(*point, seen, train=False)[0]
-
-        def own(one: Stored) -> jax.Array:
-            point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
-            return answers(point, x[task.own_rows(one.replicate)])
-
-        return np.stack([np.asarray(own(one)) for one in networks])
+        """The logits of each network on its replicate's training data: `(networks, n, classes)`."""
+        return own_logits(self.task(config), networks)
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
-        """Where the replicates of a cell that `ladders` trained began, unpruned."""
+        """The dense starts of the replicates of a cell that `ladders` trained."""
         return self.starts(name, config, (DENSE,), level=0)[DENSE]
 
     def starts(
@@ -226,7 +215,7 @@ class StudyRunner:
         return starts_of(self.store, self._run(name, config), self.seeds(config), arms, at)
 
     def dataset(self, config: ConfigDict) -> datasets.Dataset:
-        """The data of a config, loaded once."""
+        """The data set of a config, loaded once."""
         experiment = config.experiment
         key = stores.content_key([experiment.data.to_dict(), experiment.train.batch_size])
         if key not in self._datasets:
@@ -239,19 +228,19 @@ class StudyRunner:
         return build.seeds(config.experiment)
 
     def task(self, config: ConfigDict) -> Task:
-        """What a config trains with."""
+        """The task of a config."""
         return build.task(config.experiment, self.dataset(config))
 
     def retrain(
         self, name: str, config: ConfigDict, starts: Sequence[Start], *, task: Task | None = None
     ) -> Retrained:
-        """`lottery.retrain`, by the plan that was measured for the ladders of the study.
+        """`lottery.retrain` with the plan that was measured for the ladders of the study.
 
         Args:
           name: of the study, which trained ladders of such networks.
           config: network, data and training.
-          starts: where each begins.
-          task: in place of the config's, for example with another objective.
+          starts: the starts.
+          task: replaces the config's task, for example with another objective.
         """
         return retrain(
             task or self.task(config),
@@ -280,10 +269,10 @@ class StudyRunner:
         }
 
     def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
-        """Anything else worth keeping: computed once, read ever after.
+        """A stored result of another kind: computed once, then read.
 
         Args:
-          what: JSON-like; all that decides the result besides the sources, versions, kind of
+          what: JSON-like; everything that determines the result, besides sources, versions, kind of
             device and numeric flags.
           compute: `partial -> Node`; a host `{"name": array}` tree and facts.
         """
@@ -314,7 +303,7 @@ class StudyRunner:
         return self._runs[self._key(name, config)]
 
     def _plan(self, name: str, config: ConfigDict, size: int) -> Plan:
-        """The plan of a population, by what was measured for the study's ladders."""
+        """The plan of a population, from the measurements for the study's ladders."""
         plan = self._plans[name, config.experiment.model.name]
         best = cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
         return narrowed(best, size)

@@ -1,8 +1,8 @@
-"""Analyses of finished runs: what is measured of the networks in a store.
+"""Analyses of finished runs: measurements of the networks in a store.
 
-Each takes a `lottery.Result`, from `lottery.run` or `Result.open`, keeps what it measures in the
-run's store, and returns it as a `Measurement`. The same call finds it there again, and
-`Result.report` draws it on the run's page. All raise `store.StoreError` if the store is damaged.
+Each takes a `lottery.Result`, from `lottery.run` or `Result.open`, saves its measurement in the
+run's store, and returns it as a `Measurement`. Repeated calls read it from the store, and
+`Result.report` shows it on the run's page. All raise `store.StoreError` if the store is damaged.
 
 >>> import flax.linen as nn, numpy as np, optax
 >>> from lth_jax import lottery

@@ -1,4 +1,4 @@
-"""Arguments of analyses: checked before any work, and listed for command lines."""
+"""Arguments of analyses, checked before any work and listed for command lines."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable
@@ -17,16 +17,16 @@ NAMES = several(Legal("a name", lambda value: isinstance(value, str)), "differen
 
 
 class AnalysisError(ValueError):
-    """A run or an argument does not allow the measurement."""
+    """A run or an argument does not permit the measurement."""
 
 
 def checked(**options: Legal) -> Callable[[F], F]:
-    """Decorates an analysis: settings that are not legal raise before any work.
+    """Decorates an analysis, so that illegal settings raise before any work.
 
-    The decorated function has the attribute `options`, from which command lines are made.
+    The attribute `options` of the decorated function defines its command line.
 
     Args:
-      **options: the legal values of its keyword arguments; a default is always legal.
+      **options: the legal values of the keyword arguments; a default is always legal.
 
     >>> @checked(k=whole(1, 9))
     ... def analysis(run, *, k=3):
@@ -53,12 +53,12 @@ def checked(**options: Legal) -> Callable[[F], F]:
 
 
 def _plain(value: Any) -> Any:
-    """A sequence of another kind as a tuple of Python's numbers."""
+    """Converts other sequences to tuples of Python's numbers."""
     return tuple(np.asarray(value).tolist()) if isinstance(value, np.ndarray | range) else value
 
 
 def check_known(name: str, given: Iterable[Any], known: Collection[Any]) -> None:
-    """Raises `AnalysisError` unless the run has all of these.
+    """Raises `AnalysisError` unless all given values are known.
 
     >>> check_known("levels", [7], [0, 1])
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""How a run's networks behave on its test set, beyond their accuracy."""
+"""The behaviour of a run's networks on its test set, beyond their accuracy."""
 
 import functools
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from lth_jax.report import behaviour as reports
 from lth_jax.types import Batch, Mask
 
 RELU_AFTER_EACH = (models.MLP, models.ConvNet, models.VGG)
-MOST_CLASSES = 32  # of which a table of confusions can still be read
-DRAWS = 100  # of random masks, for what chance recovers
+MOST_CLASSES = 32  # in a readable table of confusions
+DRAWS = 100  # of random masks, for the recovery by chance
 PLANTED = ("Dense_0/kernel", "Dense_1/kernel")
 Scores = dict[str, float]
 
@@ -36,26 +36,26 @@ def behaviour(
     groups: ArrayLike | None = None,
     planted: Mask | None = None,
 ) -> Measurement:
-    """What each network of a run does on test examples.
+    """Measures the behaviour of a run's networks on test examples.
 
     Of a classifier: the expected calibration error, the negative log-likelihood, the Brier score,
-    and counts of what is taken for what, group by group where examples have groups. Of all: the
-    norm of the gradient that passes the mask. Of some: the units that are never on (MLPs, plain
-    convolutional networks and VGGs, where a ReLU follows each layer), the entropy and importance of
-    attention heads, the spectral radius of recurrent matrices, and how much of a planted ticket the
-    mask holds, beside chance.
+    and confusion matrices, per group if examples have groups. Of all: the norm of the masked
+    gradient. Of some: the units that are never active (MLPs, plain convolutional networks and VGGs,
+    in which a ReLU follows each layer), the entropy and importance of attention heads, the spectral
+    radius of recurrent matrices, and the fraction of a planted ticket in the mask, compared with
+    chance.
 
     Args:
       run: a finished run.
-      examples: test examples to look at, the first ones.
-      groups: `(n,)`, to which group each test example belongs; one group by default.
+      examples: number of test examples, from the first.
+      groups: `(n,)`, the group of each test example; one group by default.
       planted: the mask of a planted ticket: `Dense_0` and `Dense_1`, as of `data.planted.teacher`.
 
     Returns:
       The scores of all networks that did not diverge; `records.scores` holds the arrays.
 
     Raises:
-      AnalysisError: no network was trained to its end, or an argument does not fit the run.
+      AnalysisError: if all networks diverged, or an argument does not fit the run.
     """
     context = RunContext(run, "analysis.behaviour", "measures")
     instrument = Instrument(run.task, examples, groups, planted)
@@ -105,11 +105,11 @@ class Subject(NamedTuple):
 
 
 class Instrument:
-    """What is measured on every network of a task; arguments are those of `behaviour`.
+    """Measures every network of a task; arguments are those of `behaviour`.
 
     Attributes:
       groups: the group of each of these examples.
-      classes: the number of classes; 0 where the targets are no classes.
+      classes: the number of classes; 0 if the targets are not classes.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Instrument:
 
     @property
     def confuses(self) -> bool:
-        """Whether there are so few classes that a table of confusions can be read."""
+        """Whether there are few enough classes for a readable table of confusions."""
         return 0 < self.classes <= MOST_CLASSES
 
     def _loss(self, params: Any, state: Any, batch: Batch) -> jax.Array:
@@ -225,7 +225,7 @@ class Instrument:
         find = partial(models.attention_probabilities, self._module)
         try:
             return bool(jax.eval_shape(find, *self._like, self._batch.x))
-        except (TypeError, ValueError):  # its call has no `train`, or it sows none
+        except (TypeError, ValueError):  # the call has no `train`, or sows none
             return False
 
     def _count_classes(self) -> int:

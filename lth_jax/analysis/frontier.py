@@ -1,4 +1,4 @@
-"""Bytes on disk against accuracy: tickets and dense parents at every precision."""
+"""Bytes on disk and accuracy of tickets and dense parents, at every precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ from lth_jax.report.tables import interval_cells, summary_cells
 from lth_jax.types import DENSE, TICKET
 
 MOST_DRIFT = 0.01
-"""By how much an accuracy measured here may differ from the run's own: an argmax at a tie."""
+"""The largest difference of an accuracy from the run's own, from an argmax at a tie."""
 
 
 PRECISIONS = {
@@ -28,7 +28,7 @@ PRECISIONS = {
     **{(f"int{bits}", "tensor"): coding.integers(bits) for bits in (8, 4, 3, 2)},
     **{(f"int{bits}", "channel"): coding.integers(bits, -1) for bits in (4, 3, 2)},
 }
-"""By the type of the values, and what shares a scale: a whole tensor or a channel."""
+"""Types of values, with a scale for each whole tensor or each channel."""
 
 PLACE = ("arm", "level", "density", "precision", "scales")
 QUANTITIES = ("mask_bytes", "values_bytes", "file_bytes", "accuracy")
@@ -39,21 +39,21 @@ Row = dict[str, Any]
 
 @checked()
 def frontier(run: Result) -> Measurement:
-    """The size of `.ticket` files against the accuracy of what they decode to.
+    """Measures the size of `.ticket` files and the accuracy of the decoded networks.
 
-    Each dense network and each ticket is written at every precision, read back, and tested as it
-    was read. A network's state (BatchNorm statistics) is kept exactly in the file.
+    Each dense network and each ticket is written at every precision, read back, and tested. A
+    network's state (BatchNorm statistics) is stored exactly in the file.
 
     Args:
       run: a finished run.
 
     Returns:
       Mean bytes and accuracies with 95 % intervals, by arm, level and precision; `frontier` marks
-      the rows that no other row beats in both.
+      the rows that no other row dominates.
 
     Raises:
-      AnalysisError: the run has no accuracy, all of its networks diverged, or their accuracies are
-        not those that the run found.
+      AnalysisError: if the run has no accuracy, all networks diverged, or their accuracies differ
+        from the run's.
     """
     context = RunContext(run, "analysis.frontier", "coding", accuracy=True)
     rates.write(run.path, run.info.config_hash, summaries(list(_seed_rows(context))))
@@ -99,13 +99,13 @@ def _measured(one: Stored, own: float, accuracy: Accuracy) -> Found:
     if abs(own - found) > MOST_DRIFT:
         raise AnalysisError(
             f"the run found a test accuracy of {own:.4f} for '{one.arm}' {one.replicate} at "
-            f"level {one.level}, this machine {found:.4f}; its data or its code have changed."
+            f"level {one.level}, this machine found {found:.4f}; the data or the code have changed."
         )
     return dict(zip(QUANTITIES, points.T, strict=True)), {}
 
 
 def measure(one: Stored, accuracy: Accuracy) -> list[tuple[float, ...]]:
-    """The `QUANTITIES` at each of `PRECISIONS`; a state is kept exactly and counted."""
+    """The `QUANTITIES` at each of `PRECISIONS`; a state is stored exactly and counted."""
     mask = one.mask | {name: np.ones(leaf.shape, bool) for name, leaf in one.state.items()}
     points = coding.rate_points(
         mask,
@@ -117,7 +117,7 @@ def measure(one: Stored, accuracy: Accuracy) -> list[tuple[float, ...]]:
 
 
 def _split(joined: Named, params: Named) -> tuple[Named, Named]:
-    """Parameters and state, which were written side by side."""
+    """Splits parameters from state, which are stored together."""
     state = {name: leaf for name, leaf in joined.items() if name not in params}
     return {name: joined[name] for name in params}, state
 
@@ -125,9 +125,9 @@ def _split(joined: Named, params: Named) -> tuple[Named, Named]:
 def summaries(seeds: Sequence[Row]) -> list[Row]:
     """One row per arm, level and precision: means over the replicates that did not diverge.
 
-    `mean`, `low` and `high` are the accuracy's, with a 95 % Student interval; `file_bytes` and its
-    parts are means, with the ends of the file's interval; `frontier`: no other row has a
-    smaller mean file and at least this mean accuracy; `values` are the accuracies.
+    `mean`, `low` and `high` are the mean accuracy and its 95 % Student interval; `file_bytes` and
+    its parts are means, with the interval of the file's size; `frontier`: no other row has a
+    smaller mean file and at least the same mean accuracy; `values` are the accuracies.
 
     Args:
       seeds: one row per network and precision.

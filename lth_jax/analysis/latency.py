@@ -1,4 +1,4 @@
-"""Accuracy at equal measured latency: networks without their dead units."""
+"""Accuracy at equal measured latency, for networks without their dead units."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,29 +20,29 @@ from lth_jax.lottery import Result, Task
 from lth_jax.population.segment import evaluate
 
 Shape = tuple[int, ...]
-"""How many units each group keeps, group after group."""
+"""The number of units that each group keeps."""
 
 
 @checked(batch=whole(1, 1_000_000), repeats=whole(1, 1_000_000))
 def latency(run: Result, *, batch: int = 256, repeats: int = 50) -> Measurement:
-    """Seconds of a forward pass and test accuracy of each network, shrunk to its live units.
+    """Measures the forward pass and test accuracy of each network, shrunk to its live units.
 
-    Dead units are removed, which changes no output (this is checked), and each shape that results
-    is timed in alternated rounds. A structured ticket and its controls `scratch`, `reinit` and
-    `random_units` have one shape and so one latency. An unstructured ticket has few dead units, so
-    that its latency hardly changes. Times are those of this machine.
+    Dead units are removed, which changes no output (this is checked), and each resulting shape is
+    timed in alternated rounds. A structured ticket and its controls `scratch`, `reinit` and
+    `random_units` have the same shape, so the same latency. An unstructured ticket has few dead
+    units, so its latency hardly changes. Times are those of this machine.
 
     Args:
       run: a finished run.
-      batch: examples in a forward pass.
-      repeats: alternated rounds.
+      batch: number of examples in a forward pass.
+      repeats: number of alternated rounds.
 
     Returns:
       Latencies, accuracies and live units of all networks that did not diverge.
 
     Raises:
-      AnalysisError: the run has no accuracy, no network converged, or a small network computes
-        something else.
+      AnalysisError: if the run has no accuracy, all networks diverged, or a small network has other
+        outputs.
     """
     packages = ("analysis.latency", "analysis.timing", "structure")
     context = RunContext(run, *packages, accuracy=True)
@@ -99,7 +99,7 @@ class Shrinker:
         }
 
     def live(self, one: Stored) -> dict[str, np.ndarray]:
-        """The live units of each group; the first one of a group that has collapsed."""
+        """The live units of each group; the first unit of a group without any."""
         shapes = self._found.params
         whole = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), shapes["state"])
         mask = {"params": trees.from_named(one.mask, shapes["params"]), "state": whole}
@@ -107,14 +107,14 @@ class Shrinker:
         return {n: f if f.any() else np.arange(len(f)) == 0 for n, f in units.items()}
 
     def accuracy(self, one: Stored) -> float:
-        """On the test set."""
+        """The accuracy on the test set."""
         return float(self._test(self.variables(one))["accuracy"])
 
     def shrink(self, one: Stored, units: dict[str, np.ndarray]) -> Callable[[], Any]:
-        """The forward pass of the small network, after its results were compared.
+        """The forward pass of the small network, whose outputs have been compared.
 
         Raises:
-          AnalysisError: if the small network computes something else.
+          AnalysisError: if the small network has other outputs.
         """
         variables = self.variables(one)
         small, apply = st.compact(self._found, variables, units, inexact=True)

@@ -1,4 +1,4 @@
-"""Learning rates predicted from curvature, beside those that training likes best."""
+"""Learning rates predicted from curvature, compared with the best in training."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,12 +15,7 @@ from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext
 from lth_jax.coding.stored import Named, Stored, read_stored, rewound
 from lth_jax.legal import real, several, whole
 from lth_jax.lottery import Result
-from lth_jax.lottery.curvature import (
-    first_blocks,
-    hessian_at,
-    relative_sharpness_at,
-    training_loss,
-)
+from lth_jax.lottery.curvature import first_blocks, hessian_at, relative_sharpness_at, training_loss
 from lth_jax.lottery.initial_states import replicate_keys
 from lth_jax.population import Member, evaluate
 from lth_jax.pruning.masks import apply_mask
@@ -48,31 +43,31 @@ def learning_rates(
     examples: int = 1000,
     chunk: int = 0,
 ) -> Measurement:
-    """Trains one level's networks at every learning rate, beside the rates that curvature predicts.
+    """Trains the networks of a level at every learning rate, and predicts rates from curvature.
 
-    The dense parents, the tickets and the random masks of a level are trained again from the
-    rewind point, all replicates and rates of an arm as one population. With batches of the whole
-    training set and an optimizer that is `optax.sgd` this is gradient descent, of which the
-    predictions hold.
+    The dense parents, tickets and random masks of a level are trained again from the rewind point,
+    with all replicates and rates of an arm as one population. The predictions hold for gradient
+    descent: batches of the whole training set, and `optax.sgd`.
 
-    Predicted at the points `start` and `trained`, the latter where the run's own training ended:
-    the edge of stability, 2/λmax, and, where the curvature is positive definite, the step of
-    fastest convergence, 2/(λmin + λmax). Measured: the training loss and the test accuracy at the
-    end, and λmax·η/2 after every evaluation interval (Cohen et al., 2021). Where a curvature is not
-    finite there is NaN, and the node holds the reason, under `unmeasured`.
+    Predicted at the points `start` and `trained`, where the run's training ended: the edge of
+    stability, 2/λmax, and, where the curvature is positive definite, the step of fastest
+    convergence, 2/(λmin + λmax). Measured: the training loss and the test accuracy at the end, and
+    λmax·η/2 after every evaluation interval (Cohen et al., 2021). Results of non-finite curvature
+    are NaN; the node gives the reason under `unmeasured`.
 
     Args:
       run: a finished run, whose task has an optimizer that reads `hyper["learning_rate"]`.
-      rates: the learning rates; octaves from 1/32 to 8 by default.
-      level: of the tickets and random masks; 0 for the last. Dense parents are always there.
-      examples: training examples in the curvature, the first ones.
-      chunk: members trained at a time, which decides their last bits; 0 for all of an arm.
+      rates: the learning rates; by default powers of 2 from 1/32 to 8.
+      level: the level of the tickets and random masks; 0 for the last. Dense parents are always
+        included.
+      examples: number of training examples in the curvature, from the first.
+      chunk: number of members trained at a time, which affects the last bits; 0 for all of an arm.
 
     Returns:
       The sweep of this level.
 
     Raises:
-      AnalysisError: the run lacks the level or has no accuracy, or its optimizer does not read the
+      AnalysisError: if the run lacks the level or an accuracy, or its optimizer does not read the
         rate.
     """
     if not run.task.reads_rate:
@@ -155,11 +150,11 @@ def _measured(
 def _in_order(
     watched: Sequence[Sequence[tuple[float, str]]], segments: int, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What was watched chunk by chunk, as numbers and reasons `[segments, replicates, rates]`."""
+    """Observations from chunks as numbers and reasons, `[segments, replicates, rates]`."""
 
     def ordered(values: np.ndarray) -> np.ndarray:
         by_chunk = values.reshape(-1, segments, values.shape[1])
-        members = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last one is padded
+        members = np.concatenate(by_chunk, axis=1)[:, : np.prod(shape)]  # the last chunk is padded
         return members.reshape(segments, *shape)
 
     numbers = np.array([[number for number, _ in row] for row in watched])
@@ -168,7 +163,7 @@ def _in_order(
 
 
 def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Training loss and test accuracy at the end, `[replicates, rates]`; NaN where it diverged."""
+    """Training loss and test accuracy at the end, `[replicates, rates]`; NaN if diverged."""
 
     def one(member: Member) -> dict[str, jax.Array]:
         train, test = (
@@ -183,7 +178,7 @@ def _results(task: Any, members: Member, shape: tuple[int, int]) -> dict[str, np
 
 
 class Gauge:
-    """Measures curvature of the training loss; all networks share its programs."""
+    """Measures curvature of the training loss, with compiled programs shared by all networks."""
 
     def __init__(self, context: RunContext, examples: int):
         root, task = context.root, context.task
@@ -192,7 +187,7 @@ class Gauge:
         self._key, self._trees = keys.stream(root, "lanczos", "learning_rates"), context.trees
 
     def relative_sharpness(self, members: Member) -> list[tuple[float, str]]:
-        """`λmax·η/2` of every member of a population, or NaN and why it cannot be had."""
+        """`λmax·η/2` of every member of a population, or NaN and the reason."""
         at = (self._batches, self._key)
         return [
             _or_reason(partial(relative_sharpness_at, self._loss, member, *at), math.nan)
@@ -200,7 +195,7 @@ class Gauge:
         ]
 
     def predictions(self, points: Sequence[Point]) -> list[tuple[landscape.StepSizes, str]]:
-        """The step sizes at each point, or NaN and why they cannot be had."""
+        """The step sizes at each point, or NaN and the reason."""
         return [_or_reason(partial(self._step_sizes, *point), NO_STEP_SIZES) for point in points]
 
     def _step_sizes(self, *point: Named) -> landscape.StepSizes:
@@ -210,7 +205,7 @@ class Gauge:
 
 
 def _or_reason(measure: Callable[[], T], otherwise: T) -> tuple[T, str]:
-    """A measurement, or what stands for it and the reason where curvature is not finite."""
+    """A measurement or, if curvature is not finite, a substitute and the reason."""
     try:
         return measure(), ""
     except landscape.NotFiniteError as error:

@@ -1,4 +1,4 @@
-"""What all analyses share: a run's networks, and how measurements of them are kept and read."""
+"""Shared by all analyses: the networks of a run, and how measurements are stored and read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from lth_jax.store.analyses import add_analysis
 from lth_jax.types import Info
 
 PACKAGES = ("analysis.measurement", "data", "keys", "models", "population", "schema", "trees")
-"""Code that decides every measurement."""
+"""Code that determines every measurement."""
 
 About = dict[str, Any]
 Found = tuple[Any, About]
@@ -25,14 +25,14 @@ Found = tuple[Any, About]
 
 
 class Measurement:
-    """What the store holds of one kind of analysis of a run.
+    """All stored measurements of one kind of a run.
 
     Args:
-      reports: the module of `lth_jax.report` that reads, tabulates and draws this kind.
+      reports: the module of `lth_jax.report` that reads, tabulates and plots this kind.
       run: the run.
 
     Attributes:
-      records: what `reports.read` returns, with the arrays of each network; None before the first.
+      records: the result of `reports.read`, with the arrays of each network; None before the first.
     """
 
     def __init__(self, reports: Any, run: Result):
@@ -43,10 +43,10 @@ class Measurement:
         return Table(flat_rows(self._reports.rows(self.records) if self.records else []))
 
     def figures(self) -> dict[str, Any]:
-        """The Matplotlib figures by name, as on the run's page.
+        """The Matplotlib figures of the run's page, by name.
 
         Raises:
-          lth_jax.extras.MissingExtraError: Matplotlib is not installed.
+          lth_jax.extras.MissingExtraError: if Matplotlib is not installed.
         """
         return self._reports.draw(self.records) if self.records else {}
 
@@ -70,19 +70,19 @@ class RunContext:
 
     Args:
       run: the run.
-      *packages: modules of `lth_jax` whose code decides the measurement, in addition to `PACKAGES`.
-      accuracy: whether the run must have an accuracy, which a regression has not.
+      *packages: modules of `lth_jax` whose code determines the measurement, besides `PACKAGES`.
+      accuracy: whether the run must have an accuracy; regressions have none.
       on_device: whether the training data must be in memory.
-      listed_with: the runs that list the measurements; this one by default.
+      listed_with: the runs that list the measurement; this one by default.
 
     Attributes:
-      task: what the run trained.
-      levels: the run's levels, rising.
-      arms: the run's arms, in the order of its levels.
-      networks: the nodes and rows that hold all networks, as a part of keys.
+      task: the run's task.
+      levels: the run's levels in rising order.
+      arms: the run's arms in the order of its levels.
+      networks: the nodes and rows of all networks, as a part of keys.
 
     Raises:
-      AnalysisError: the run was trained with another task, or its task lacks what is required.
+      AnalysisError: if the run was trained with another task, or its task lacks a requirement.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RunContext:
         return named(params, of_params), named(state, of_state), named(mask, of_params)
 
     def member(self, point: Point, data_key: Any, replicate: int, **hyper: float) -> Member:
-        """A member of the task that stands at a point, its optimizer fresh."""
+        """A member of the task at a point, with a new optimizer state."""
         numbers = {**self.task.hyper, **hyper}
         return member_at(self.task.trainer, numbers, *self.trees(*point), data_key, replicate)
 
@@ -145,12 +145,12 @@ class RunContext:
         return trained, history
 
     def keep(self, labels: About, compute: Callable[[], Found], **what: Any) -> stores.Node:
-        """Computes a measurement unless the store has it, and lists it with the run.
+        """Computes a measurement unless it is in the store, and lists it with the run.
 
         Args:
-          labels: what distinguishes it from the others, `"kind"` among them; part of its facts.
-          compute: makes arrays and further facts.
-          **what: decides it: settings and networks, JSON-like.
+          labels: facts that distinguish it from the others, including `"kind"`.
+          compute: returns arrays and further facts.
+          **what: settings and networks that determine it, JSON-like.
         """
 
         def node(progress: stores.Partial) -> stores.Node:
@@ -173,20 +173,20 @@ def about(one: Stored, *further: str) -> About:
 def check_unchanged(run: Result) -> None:
     """Raises `AnalysisError` if the run was trained with another task.
 
-    Other versions, devices or flags may lower the same functions to other text. Under those, the
-    programs cannot be compared.
+    Programs are compared only under the same versions, devices and flags, because others may lower
+    the same functions to different text.
     """
     identity = stores.read_identity(run.path) or {}
     if identity.get("data", run.data_fingerprint) != run.data_fingerprint:
-        raise AnalysisError(f"{run.path.name} was trained on other data than those of its task.")
+        raise AnalysisError(f"{run.path.name} was trained on data that differ from its task's.")
     constants = stores.fingerprint(run.task.trainer.constants)
     if identity.get("constants", constants) != constants:
-        raise AnalysisError(f"{run.path.name} was trained with other constants than its task's.")
+        raise AnalysisError(f"{run.path.name} was trained with other constants than its task.")
     trained = [_conditions(found) for found in stores.read_env(run.path)["environments"]]
     if _conditions(stores.environment()) in trained and identity.get("training") != run.program:
         raise AnalysisError(
-            f"{run.path.name} was trained with another network, optimizer or loss than those of "
-            "its task now; restore them, or run it again."
+            f"{run.path.name} was trained with another network, optimizer or loss than its "
+            "task; restore them, or run it again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Curvature of a run's networks at named points: spectra of the Hessian, and loss surfaces."""
+"""Curvature of a run's networks at named points: Hessian spectra and loss surfaces."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,14 +9,7 @@ import jax
 import numpy as np
 
 from lth_jax import keys, landscape
-from lth_jax.analysis.arguments import (
-    EXAMPLES,
-    LEVELS,
-    NAMES,
-    AnalysisError,
-    check_known,
-    checked,
-)
+from lth_jax.analysis.arguments import EXAMPLES, LEVELS, NAMES, AnalysisError, check_known, checked
 from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about
 from lth_jax.coding.stored import Named, Stored, rewound
 from lth_jax.legal import Legal, whole
@@ -30,11 +23,11 @@ LOG = logging.getLogger(__name__)
 
 POINTS = ("dense", "start", "dense_on_mask", "masked", "retrained")
 MODES = ("train", "evaluate")
-EDGE = 1.0  # filter norms from the centre of the surface to its edge
+EDGE = 1.0  # from the centre of the surface to its edge, in filter norms
 
 
 class Settings(NamedTuple):
-    """How a spectrum is measured; see `spectrum`."""
+    """Settings of the measurement of a spectrum; see `spectrum`."""
 
     examples: int
     mode: str
@@ -68,39 +61,38 @@ def spectrum(
     probes: int = 4,
     surface: int = 25,
 ) -> Measurement:
-    """Hessian spectra of the training loss on the networks' own weights, and loss surfaces.
+    """Measures Hessian spectra of the training loss on networks' own weights, and loss surfaces.
 
     Points: `"dense"`, the trained parent θ; of a ticket or control with mask m, `"dense_on_mask"`,
-    its parent's θ with the rows and columns of m alone; `"masked"`, θ⊙m; `"retrained"`, where its
-    own training ended; and `"start"`, where the training of a dense parent or a ticket began. A
-    subnetwork is never sharper than the whole at the same point, so no number goes without its
+    its parent's θ with only the rows and columns of m; `"masked"`, θ⊙m; `"retrained"`, where its
+    own training ended; and `"start"`, where the training of a dense parent or a ticket began. At
+    the same point a subnetwork is never sharper than the whole network, so every number states its
     point.
 
-    The ends of the spectrum come from Lanczos iterations with bounds, its density from stochastic
-    Lanczos quadrature (Ghorbani, Krishnan and Xiao, 2019), the surface from random directions
-    normalised by filters (Li et al., 2018). A point where the loss or its curvature is not finite
-    is left out, and logged.
+    The ends of the spectrum are computed with Lanczos iterations and bounds, its density with
+    stochastic Lanczos quadrature (Ghorbani, Krishnan and Xiao, 2019), and the surface along random
+    filter-normalised directions (Li et al., 2018). A point with a non-finite loss or curvature is
+    omitted and logged.
 
     Args:
       run: a finished run.
-      levels: dense and three by default.
+      levels: by default 0 and three others.
       arms: such as "ticket"; all by default.
       points: all by default.
-      examples: training examples in the loss, the first ones.
-      mode: of BatchNorm and dropout. "train": each block's own statistics, and dropout from one
-        fixed key; "evaluate": running statistics, and no dropout.
-      k: eigenvalues sought at each end.
-      steps: Lanczos steps from each start at the most.
-      probes: start vectors of the density.
-      surface: points a side of the loss surface of each arm's first replicate; 0 for none.
+      examples: number of training examples in the loss, from the first.
+      mode: mode of BatchNorm and dropout. "train": the statistics of each block, and dropout with
+        one fixed key; "evaluate": running statistics, and no dropout.
+      k: number of eigenvalues at each end.
+      steps: largest number of Lanczos steps from each start.
+      probes: number of start vectors of the density.
+      surface: points per side of the loss surface of each arm's first replicate; 0 for none.
 
     Returns:
-      All spectra that the run has, those of earlier calls among them. `records.spectra` holds the
-      arrays.
+      All spectra of the run, including those of earlier calls. `records.spectra` holds the arrays.
 
     Raises:
-      AnalysisError: the run has no such level or arm, there is no such point, or a spectrum cannot
-        be computed with these settings.
+      AnalysisError: if a level, an arm or a point does not exist, or a spectrum cannot be computed
+        with these settings.
     """
     context = RunContext(run, "analysis.spectrum", "landscape", "lottery", on_device=True)
     known = {"levels": context.levels, "arms": context.arms, "points": POINTS}
@@ -121,7 +113,7 @@ def spectrum(
             try:
                 context.keep(labels, look, network=one.key, **settings._asdict())
             except landscape.NotFiniteError as error:
-                LOG.warning("left out: %s: %s", named, error)
+                LOG.warning("omitted: %s: %s", named, error)
             except ValueError as error:
                 raise AnalysisError(f"No {named}: {error}") from error
     return Measurement(spectra, run)
@@ -135,9 +127,9 @@ def places(
     Args:
       one: the network.
       dense: its replicate's dense parent, trained.
-      start: the parameters and the state that it was trained from, if they are known.
-      arms: those of the run; a control with the mask of another arm leaves that arm the points
-        that are the parent's.
+      start: the parameters and state from which it was trained, if known.
+      arms: the run's arms. The parent's points under a mask are listed only for the arm of the
+        mask, not for controls that share it.
     """
     found = {} if start is None else {"start": Point(*start, one.mask)}
     end = Point(one.params, one.state, one.mask)
@@ -154,7 +146,7 @@ def places(
 
 
 class Instrument:
-    """What all measurements on a run share: its loss, its examples, and two compiled programs."""
+    """Shared by all measurements on a run: loss, examples, and two compiled programs."""
 
     def __init__(self, context: RunContext, settings: Settings):
         self._settings, self._root, self._trees = settings, context.root, context.trees
@@ -183,7 +175,7 @@ class Instrument:
         return arrays, {name: numbers[name] for name in facts} | {"collapsed": ends.collapsed}
 
     def surface(self, place: Point) -> Found:
-        """The loss on a grid along two random directions, normalised filter by filter."""
+        """The loss on a grid along two random filter-normalised directions."""
         params, state, mask = self._trees(*place)
         first, second = (
             landscape.filter_direction(keys.stream(self._root, "surface", i), params, mask)
@@ -202,7 +194,7 @@ def _look(look: Callable[[Point], Found], place: Point, density: float) -> Found
 def _networks(
     context: RunContext, levels: Collection[int], arms: Sequence[str]
 ) -> Iterator[tuple[Stored, dict[str, Point]]]:
-    """Every converged network of some levels and arms with a converged parent, and its points."""
+    """Yields the converged networks of levels and arms whose parent converged, with points."""
     run, parents = context.run, {one.replicate: one for one in context.converged(DENSE)}
     for one in context.converged(*arms):
         if one.level in levels and one.replicate in parents:

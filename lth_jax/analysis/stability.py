@@ -1,4 +1,4 @@
-"""Instability analysis of ladders at several rewind steps, as Frankle et al. (2020) did it."""
+"""Instability analysis of ladders at several rewind steps, after Frankle et al. (2020)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ from lth_jax.report import stability as reports
 from lth_jax.types import DENSE, TICKET, Batch
 
 PACKAGES = ("analysis.stability", "landscape", "lottery")
-RENEWAL = 100  # batches shown to a network between two others, if it has BatchNorm
+RENEWAL = 100  # batches for the BatchNorm statistics of a network between two others
 
 
 @checked(levels=LEVELS, children=whole(2, 1000), points=whole(3, 10_000), chunk=CHUNK)
@@ -32,26 +32,27 @@ def stability(
     points: int = 11,
     chunk: int = 0,
 ) -> Measurement:
-    """The error barriers between children of one network that differ in their data order alone.
+    """Measures error barriers between children of one network that differ only in data order.
 
     At each level the network at the rewind step, under the level's mask, is trained several times
-    to the end. A start is stable if the error on the line between two children rises nowhere above
-    the mean of theirs (Frankle, Dziugaite, Roy and Carbin, 2020, "Linear mode connectivity and the
+    to the end. A start is stable if the error on the line between two children nowhere exceeds the
+    mean of theirs (Frankle, Dziugaite, Roy and Carbin, 2020, "Linear mode connectivity and the
     lottery ticket hypothesis").
 
     Args:
-      run: a finished run, or runs of one ladder that rewind to different steps, in one store. Each
+      run: a finished run, or runs of one ladder with different rewind steps, in one store. Each
         lists the barriers of all.
-      levels: all by default.
-      children: of each start.
-      points: α on each line, the ends included.
-      chunk: children trained at a time, which decides their last bits; 0 for all of a level.
+      levels: the levels; all by default.
+      children: number of children of each start.
+      points: number of values of α on each line, including the ends.
+      chunk: number of children trained at a time, which affects the last bits; 0 for all of a
+        level.
 
     Returns:
       The barriers by level and rewind step.
 
     Raises:
-      AnalysisError: a run lacks a level or has no accuracy, or the runs lie in different stores.
+      AnalysisError: if a run lacks a level or an accuracy, or the runs are in different stores.
     """
     runs = [run] if isinstance(run, Result) else list(run)
     if len({one.store.root.resolve() for one in runs}) != 1:
@@ -103,7 +104,7 @@ def _measured(
 
 
 def renewal_of(data: Batch, size: int) -> Batch:
-    """So many batches, leaves `[RENEWAL, size, ...]`; where the data are few they come again."""
+    """Batches as leaves `[RENEWAL, size, ...]`; small data are repeated."""
     rows = np.arange(RENEWAL * size).reshape(RENEWAL, size) % len(jax.tree.leaves(data)[0])
     found: Batch = trees.index(data, rows)
     return found

@@ -1,4 +1,4 @@
-"""Live units of a run's networks, and the weights that lie on a live path."""
+"""Live units of a run's networks, and the weights on live paths."""
 
 from functools import partial
 
@@ -18,16 +18,16 @@ from lth_jax.report import units as reports
 
 @checked()
 def units(run: Result) -> Measurement:
-    """Which units of each network are alive, and its effective density.
+    """Determines the live units and the effective density of each network.
 
     A unit whose outgoing weights are all masked is dead, and so are the weights into it. The
-    effective density counts the weights on live paths alone (Vysogorets and Kempe, 2023).
+    effective density counts only the weights on live paths (Vysogorets and Kempe, 2023).
 
     Args:
       run: a finished run.
 
     Returns:
-      Live units and effective densities; latencies too, where they have been measured.
+      Live units and effective densities; latencies too, if they have been measured.
     """
     context = RunContext(run, "analysis.units", "lottery.structure", "pruning", "structure")
     context.keep({"kind": "units"}, partial(_described, context), networks=context.networks)

@@ -1,4 +1,4 @@
-"""What a ticket costs in bits, and the file that holds it."""
+"""Compression of tickets: codes, theoretical bounds, and the ticket file."""
 
 from lth_jax.coding.errors import TicketError as TicketError
 from lth_jax.coding.quantize import Precision as Precision
@@ -19,4 +19,4 @@ from lth_jax.coding.writer import Initializer as Initializer
 from lth_jax.coding.writer import encode as encode
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts

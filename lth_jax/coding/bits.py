@@ -1,4 +1,4 @@
-"""Bits in arrays: integers of given widths, variable-length integers, and a reader that checks."""
+"""Bit arrays: packed integers, variable-length integers, and a checked reader."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from lth_jax.coding.errors import TicketError
 
 
 def pack(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Writes integers one after the other, each in its own number of bits, low bit first.
+    """Concatenates integers of given bit widths, low bit first.
 
     Args:
       values: int64, `0 <= values[i] < 2**widths[i]`.
@@ -25,8 +25,8 @@ def pack(values: np.ndarray, widths: np.ndarray) -> np.ndarray:
     starts = ends - widths
     words = starts >> 5
     shifted = values << (starts & 31)  # below 2**63
-    # Values are disjoint in bits, so those that begin in one 32-bit word combine by "or"; what
-    # spills over belongs to the next word. No word is skipped by values at most 32 bits wide.
+    # Values occupy disjoint bits, so those that begin in one 32-bit word combine by "or"; overflow
+    # bits belong to the next word. Every word has a value, since widths are at most 32.
     first = np.flatnonzero(np.concatenate([np.ones(1, bool), words[1:] != words[:-1]]))
     combined = np.bitwise_or.reduceat(shifted, first)
     out = np.zeros(words[-1] + 2, "<u4")
@@ -73,7 +73,7 @@ def unpack(bits: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(bits: np.ndarray) -> bytes:
-    r"""Eight bits to a byte, low bit first, zeros at the end.
+    r"""Packs eight bits into each byte, low bit first; the last byte is padded with zeros.
 
     >>> to_bytes(np.array([1, 0, 1], np.uint8))
     b'\x05'
@@ -82,7 +82,7 @@ def to_bytes(bits: np.ndarray) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    r"""A non-negative integer in bytes of seven bits, low ones first; the top bit means "more".
+    r"""Encodes a non-negative integer seven bits per byte, low bits first; the top bit continues.
 
     >>> varint(300)
     b'\xac\x02'
@@ -95,7 +95,7 @@ def varint(value: int) -> bytes:
 
 
 class Reader:
-    """Reads a blob from its beginning; reading more than there is raises `TicketError`.
+    """Reads a blob from its beginning; reading past its end raises `TicketError`.
 
     >>> reader = Reader(varint(300) + b"rest")
     >>> reader.varint(), reader.rest()
@@ -136,11 +136,11 @@ class Reader:
         return value
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """The remaining bytes."""
         return self.take(len(self._blob) - self._at)
 
     def end(self) -> None:
-        """Raises unless everything was read."""
+        """Raises unless all bytes were read."""
         left = len(self._blob) - self._at
         if left:
             raise TicketError(f"a code has {left} bytes after its end")

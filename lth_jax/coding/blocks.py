@@ -1,9 +1,9 @@
-"""Masks whose rows and columns differ in density: a matrix cut into blocks.
+"""A code for masks whose rows and columns differ in density: block densities.
 
-Trained masks empty whole rows (border pixels, dead units). Rows fall into at most eight classes of
-similar density, and so do columns; each block of the two has a density of its own, and the classes
-travel as side information. Σ nᵦH(kᵦ/nᵦ) ≤ n·H(k/n), and the cut pays where the difference is
-more than the side information takes.
+Trained masks empty whole rows (border pixels, dead units). Rows and columns are divided into at
+most eight classes of similar density; each block of a row class and a column class has its own
+density, and the classes are stored as side information. Σ nᵦH(kᵦ/nᵦ) ≤ n·H(k/n); the code is
+shorter if the difference exceeds the side information.
 """
 
 from typing import NamedTuple
@@ -20,12 +20,12 @@ _OVERHEAD_BITS = 32.0  # one lane's state, the end mark, lengths of the side inf
 
 
 class Blocks(NamedTuple):
-    """A matrix cut into classes of rows × classes of columns.
+    """Classes of the rows and columns of a matrix.
 
     Attributes:
       rows: int[m], the class of each row.
       columns: int[n], the class of each column.
-      kept: int64[row classes, column classes], how many entries of each block are kept.
+      kept: int64[row classes, column classes], the number of kept entries of each block.
     """
 
     rows: np.ndarray
@@ -34,7 +34,7 @@ class Blocks(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """Where the rows (or columns) go when those of a class are put together."""
+    """The positions of rows (or columns) sorted by class."""
 
     members: np.ndarray
     starts: np.ndarray
@@ -47,7 +47,7 @@ def _axis(classes: np.ndarray, number: int) -> _Axis:
 
 
 def _rank(classes: np.ndarray, axis: _Axis) -> np.ndarray:
-    """The place of each row among those of its class."""
+    """The rank of each row within its class."""
     rank = np.empty(classes.size, np.int64)
     rank[axis.members] = np.arange(classes.size) - np.repeat(axis.starts, axis.counts)
     return rank
@@ -75,7 +75,7 @@ def column_counts(matrix: np.ndarray) -> np.ndarray:
 
 
 def _classify(counts: np.ndarray) -> np.ndarray:
-    """Classes of similar counts with about equally many rows; equal counts share a class."""
+    """Classes of similar counts and about equal size; equal counts share a class."""
     edges = np.quantile(counts, np.arange(1, _MAX_CLASSES) / _MAX_CLASSES, method="lower")
     return np.searchsorted(np.unique(edges), counts, side="left")
 
@@ -87,7 +87,7 @@ def _sizes(blocks: Blocks) -> np.ndarray:
 
 
 def _bits(blocks: Blocks) -> float:
-    """What a code by these blocks takes, side information included."""
+    """The length of the code in bits, side information included."""
     sizes = np.maximum(_sizes(blocks), 1)
     classes = zip(blocks[:2], blocks.kept.shape, strict=True)
     side = sum(symbols.estimate(c, number) for c, number in classes)
@@ -103,9 +103,10 @@ def _cut(matrix: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Blocks:
 
 
 def find(matrix: np.ndarray) -> tuple[float, Blocks | None]:
-    """The cut with the shortest code and that code's bits; `(inf, None)` if one density is better.
+    """The blocks with the shortest code and its bits; `(inf, None)` if one density is better.
 
-    Rows alone and columns alone are judged by their counts; both together, if one of them pays.
+    Evaluates rows alone and columns alone by their counts; both together, if one of them is
+    shorter.
 
     >>> matrix = np.repeat([True, False], 64)[:, None] & np.ones(64, bool)
     >>> find(matrix)[1].kept.tolist()
@@ -151,7 +152,7 @@ def decode(code: bytes, shape: tuple[int, int]) -> np.ndarray:
     """The inverse of `encode`: a boolean matrix of this shape.
 
     Raises:
-      TicketError: if the code is not one that `encode` writes for this shape.
+      TicketError: the code is not a result of `encode` for this shape.
     """
     reader = bits_.Reader(code)
     blocks = _read(reader, shape)

@@ -1,8 +1,8 @@
-"""Codes for masks, and the shortest of them for a given mask.
+"""Codes for masks, and the choice of the shortest.
 
-Every code is a `Codec`: `plan` counts the bits that it would take and can write them,
-`decode` reads them back. A code never holds the leaf's shape or how many entries are kept; the
-ticket file does. Decoding uses integers only.
+Every code is a `Codec`: `plan` computes its length and can write it, `decode` reads it. Shape and
+number of kept entries are not part of the code; the ticket file stores them. Decoding uses integers
+only.
 """
 
 import math
@@ -20,17 +20,17 @@ from lth_jax.coding.errors import TicketError
 from lth_jax.registry import Registry
 
 _MAX_ENUMERATED = 1 << 14
-_MAX_WORK = 1 << 23  # entries × bits: a step of big integers for each entry
+_MAX_WORK = 1 << 23  # limit on entries × bits: each entry takes a big-integer operation
 _STREAM_BITS = 28.0  # one lane's state, the end mark, a count, whole bytes
-_GROUPS = (2, 4, 8)  # the M of the N:M masks that are looked for
+_GROUPS = (2, 4, 8)  # the M of N:M masks
 
 
 class Plan(NamedTuple):
-    """What a code would take for one mask.
+    """The length of a code for one mask, and its writer.
 
     Attributes:
-      bits: the length of the code, to within a few bytes; inf where the code does not apply.
-      write: gives the code.
+      bits: the length of the code, to within a few bytes; inf if the code does not apply.
+      write: returns the code.
     """
 
     bits: float
@@ -42,7 +42,7 @@ class Codec(NamedTuple):
 
     Attributes:
       plan: `(mask, kept) -> Plan`; `mask` is a boolean array with `kept` entries True.
-      decode: `(code, shape, kept) -> mask`; raises `TicketError` for what `plan` never writes.
+      decode: `(code, shape, kept) -> mask`; raises `TicketError` for invalid codes.
     """
 
     plan: Callable[[np.ndarray, int], Plan]
@@ -79,7 +79,7 @@ def _packbits_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarr
 
 
 def _rarer(mask: np.ndarray, kept: int) -> np.ndarray:
-    """The positions of the kept entries, or of the pruned ones where these are fewer."""
+    """The positions of the kept entries, or of the pruned ones if these are fewer."""
     flat = mask.ravel()
     return np.flatnonzero(~flat if 2 * kept > mask.size else flat)
 
@@ -98,7 +98,7 @@ def _fewer(size: int, kept: int) -> int:
 
 
 def _enumerative_plan(mask: np.ndarray, kept: int) -> Plan:
-    """The mask's number among all with as many entries kept (Cover 1973)."""
+    """The index of the mask among all with the same number of kept entries (Cover 1973)."""
     few = _fewer(mask.size, kept)
     bits = enumerative_bits([(mask.size, few)])
     if mask.size > _MAX_ENUMERATED or mask.size * bits > _MAX_WORK:
@@ -118,7 +118,7 @@ def _enumerative_write(positions: np.ndarray, size: int) -> bytes:
 
 
 def _rank(positions: list[int], size: int) -> int:
-    """Σ C(pᵢ, i) over the positions p₁ < p₂ < …: the number of this choice among all."""
+    """Σ C(pᵢ, i) over the positions p₁ < p₂ < …: the index of this combination."""
     rank, left = 0, len(positions)
     choices = math.comb(size, left)
     for place in range(size - 1, -1, -1):
@@ -151,7 +151,7 @@ def _unrank(rank: int, size: int, left: int) -> list[int]:
 def _enumerative_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray:
     size = math.prod(shape)
     few = _fewer(size, kept)
-    # Lengths first: the binomials of a forged size would take for ever.
+    # Check lengths first: binomials of a forged size would take too long.
     cheap = size <= _MAX_ENUMERATED and 8 * size * (len(code) - 1) <= _MAX_WORK
     if not cheap or few > 8 * len(code) or len(code) != _enumerative_length(size, few):
         raise TicketError(f"{len(code)} bytes cannot name a mask of {size} entries, {kept} kept")
@@ -162,11 +162,11 @@ def _enumerative_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.nd
 
 
 def _rice_plan(mask: np.ndarray, kept: int) -> Plan:
-    """Golomb-Rice codes of the gaps: high part in unary, `width` low bits as they are (1966)."""
+    """Golomb-Rice codes of the gaps: the high part in unary, `width` low bits unchanged (1966)."""
     few = _fewer(mask.size, kept)
     if not few:
         return _IMPOSSIBLE
-    # Near the best for a geometric law: 2**width about ln 2 of the mean gap.
+    # Nearly optimal for geometric gaps: 2**width is about ln 2 times the mean gap.
     width = max((7 * mask.size // (10 * few)).bit_length() - 1, 0)
     bits = few * (width + 1.0) + (mask.size - few) / 2**width + 24
     return Plan(bits, lambda: _rice_write(_rarer(mask, kept), width))
@@ -202,7 +202,7 @@ def _rice_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray:
 
 
 def _gaps_plan(mask: np.ndarray, kept: int) -> Plan:
-    """The gaps at their entropy under one density: see `gaps`."""
+    """Entropy-coded gaps with one density; see `gaps`."""
     if kept in (0, mask.size):
         return _IMPOSSIBLE
     bits = mask.size * float(binary_entropy(kept / mask.size)) + _STREAM_BITS
@@ -238,7 +238,7 @@ def _blocks_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.ndarray
 
 
 def _patterns(group: int, kept: int) -> np.ndarray:
-    """All patterns of `group` bits with `kept` ones, as integers, rising."""
+    """All patterns of `group` bits with `kept` ones, as ascending integers."""
     return np.sort([sum(1 << i for i in c) for c in combinations(range(group), kept)])
 
 
@@ -254,7 +254,7 @@ def _find_groups(mask: np.ndarray, kept: int) -> tuple[int, int, int] | None:
             if mask.shape[axis] % group or kept * group % mask.size:
                 continue
             each = kept * group // mask.size
-            # A look at the first groups spares most masks the pass over all.
+            # Checking the first groups avoids a full pass for most masks.
             if (lines[..., :group].sum(-1) == each).all() and (
                 lines.reshape(-1, group).sum(-1) == each
             ).all():
@@ -310,14 +310,14 @@ def encode(mask: np.ndarray, codec: str | None = None) -> tuple[str, bytes]:
 
     Args:
       mask: bool[...].
-      codec: a name in `CODECS`; the one that promises to be the shortest where left out.
+      codec: a name in `CODECS`; the shortest by `plan` by default.
 
     Returns:
       (the codec's name, the code).
 
     Raises:
       TypeError: if `mask` is not boolean.
-      ValueError: if `codec` is unknown or does not apply to this mask.
+      ValueError: `codec` is unknown or does not apply to this mask.
 
     >>> encode(np.ones((3, 3), bool))
     ('constant', b'')
@@ -348,14 +348,14 @@ def decode(codec: str, code: bytes, shape: tuple[int, ...], kept: int) -> np.nda
       bool[shape].
 
     Raises:
-      TicketError: if these bytes are not the code of such a mask.
+      TicketError: the bytes are not the code of such a mask.
 
     >>> decode(*encode(np.array([True, False, True])), shape=(3,), kept=2).tolist()
     [True, False, True]
     """
     if codec not in CODECS:
-        raise TicketError(f"a mask is coded by {codec!r}, which this library does not have")
-    if 0 in shape:  # any code for it is empty; its other axes may be too long to work with
+        raise TicketError(f"a mask is coded by {codec!r}, which is unknown")
+    if 0 in shape:  # its code is empty; its other axes may be too long to process
         codec = "constant"
     mask = CODECS[codec].decode(code, shape, kept)
     if np.count_nonzero(mask) != kept:

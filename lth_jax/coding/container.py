@@ -1,8 +1,8 @@
-"""The outer file: a safetensors container, written and read with nothing but JSON.
+"""The outer format: a safetensors container, read and written with JSON only.
 
 Eight bytes give the length of a JSON header; the header names byte ranges ("tensors") of what
-follows. Any safetensors reader opens the file; this one reads what this one writes and
-refuses everything else, because a file may come from anywhere.
+follows. Any safetensors reader can open the file. This reader accepts only files in the form of
+this writer, because files may come from untrusted sources.
 """
 
 import json
@@ -14,13 +14,13 @@ from lth_jax.coding.errors import TicketError
 
 METADATA = "lth_jax.ticket"
 _MAX_HEADER = 64 * 2**20
-_MAX_DEPTH = 100  # far from the recursion limit of any JSON parser
+_MAX_DEPTH = 100  # well below the recursion limit of JSON parsers
 _MAX_INTEGER_BITS = 14_284  # 4300 digits, which Python parses by default
 _LENGTH = struct.Struct("<Q")
 
 
 class Blob(NamedTuple):
-    """Where one blob lies: bytes `start:stop` of the file."""
+    """The range of a blob: bytes `start:stop` of the file."""
 
     start: int
     stop: int
@@ -31,7 +31,7 @@ class Container(NamedTuple):
 
     Attributes:
       manifest: the JSON value that was given to `write`.
-      blobs: where each blob lies.
+      blobs: the range of each blob.
       size: the bytes of the whole file.
     """
 
@@ -50,7 +50,7 @@ def canonical_json(value: Any) -> str:
 
 
 def check_json(value: Any, path: str = "") -> None:
-    """Raises `TicketError` unless `read` gives `value` back as it is, tuples as lists.
+    """Raises `TicketError` unless `read` returns `value` unchanged (tuples as lists).
 
     >>> check_json({"level": {1: 2}})
     Traceback (most recent call last):
@@ -94,11 +94,7 @@ def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {METADATA: canonical_json(manifest)}}
     end = 0
     for name, blob in blobs.items():
-        header[name] = {
-            "dtype": "U8",
-            "shape": [len(blob)],
-            "data_offsets": [end, end + len(blob)],
-        }
+        header[name] = {"dtype": "U8", "shape": [len(blob)], "data_offsets": [end, end + len(blob)]}
         end += len(blob)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data to eight bytes
@@ -107,10 +103,10 @@ def write(manifest: Any, blobs: dict[str, bytes]) -> bytes:
 
 
 def header_size(start: bytes, size: int) -> int:
-    """How many bytes come before the blobs, from a file's first eight bytes and its size.
+    """The number of bytes before the blobs, from a file's first eight bytes and size.
 
     Raises:
-      TicketError: if the file is too short for that, or the header longer than 64 MiB.
+      TicketError: the file is too short, or the header longer than 64 MiB.
     """
     if len(start) < _LENGTH.size:
         raise TicketError(f"a file of {size} bytes is too short for a ticket")
@@ -134,7 +130,7 @@ def read(head: bytes, size: int) -> Container:
       size: how many bytes the whole file has.
 
     Raises:
-      TicketError: if this is not what `write` writes.
+      TicketError: the header is not in the form of `write`.
     """
     start = header_size(head, size)
     header = _parse(head[_LENGTH.size : start])
@@ -188,7 +184,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    """1e999 is JSON, but no number that could be written again."""
+    """Rejects numbers such as 1e999, which are JSON but overflow."""
     value = float(text)
     return value if math.isfinite(value) else _refuse(text[:80])
 

@@ -1,4 +1,4 @@
-"""Size tables as people read them."""
+"""Size tables as text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ _RUN = {
 
 
 def file_tables(sizes: SizeTable) -> list[Table]:
-    """The tables of one ticket in bytes: its masks beside their bounds, and its values.
+    """The size tables of one ticket, in bytes: its masks with their bounds, and its values.
 
     >>> import numpy as np
     >>> from lth_jax.coding import encode, table
@@ -62,7 +62,7 @@ def _values(sizes: SizeTable) -> Table:
 
 
 def file_summary(sizes: SizeTable) -> str:
-    """What the table leaves out: the file, its header, the bound over all leaves, and dense.
+    """What the table omits: the file, its header, the bound over all leaves, and the dense size.
 
     >>> import numpy as np
     >>> from lth_jax.coding import encode, table
@@ -99,7 +99,7 @@ def run_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def run_summary(rows: Sequence[dict[str, Any]]) -> str:
-    """What the table of a run leaves out: dense networks without a code.
+    """What the table of a run omits: dense networks without a code.
 
     >>> run_summary([{"metric": f"dense_{b}_bytes", "mean": float(b)} for b in DENSE_BITS])
     'dense at 32 bits 32, 16 bits 16, 8 bits 8, 4 bits 4'
@@ -119,14 +119,14 @@ def _new(title: str, header: Sequence[str]) -> Table:
     table.title_justify = "left"
     for name in header:
         if name in ("leaf", "code", "shape"):
-            table.add_column(name, overflow="fold")  # where it is narrow, letters make room
+            table.add_column(name, overflow="fold")  # shortened if the terminal is narrow
         else:
             table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
 def _bytes(size: float) -> str:
-    """Tenths of a byte below a thousand, if there are any.
+    """Formats a number of bytes, with tenths below a thousand if they are not zero.
 
     >>> _bytes(12345.6), _bytes(4.5), _bytes(4.0)
     ('12,346', '4.5', '4')

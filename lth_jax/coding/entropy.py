@@ -1,9 +1,9 @@
-r"""What a mask and its values weigh in theory: entropies and code lengths, in bits.
+r"""Theoretical sizes of masks and values: entropies and code lengths, in bits.
 
-All are lengths relative to a model, and none is "the" entropy of one given mask. n·H(k/n) and its
-sums are the rate of independent coin flips whose probability is known; `enumerative_bits` is what
-naming one of all masks with these counts takes; `kt_bits` needs nothing in advance.
-Pure functions of counts and arrays, in float64 on the host.
+All lengths are relative to a model; a single mask has no entropy. n·H(k/n) and its sums are the
+rates of independent entries with known probability; `enumerative_bits` is the length of an index
+among all masks with these counts; `kt_bits` needs no known counts. Pure functions of counts and
+arrays, in float64 on the host.
 """
 
 import math
@@ -45,7 +45,7 @@ def _check(counts: Counts) -> list[tuple[int, int]]:
 
 
 def layer_bits(counts: Counts) -> float:
-    """Σ nₗ·H(kₗ/nₗ): independent entries, every layer with its own known density.
+    """Σ nₗ·H(kₗ/nₗ): independent entries with a known density per layer.
 
     >>> round(layer_bits([(1000, 500), (1000, 0)]), 6)
     1000.0
@@ -54,9 +54,9 @@ def layer_bits(counts: Counts) -> float:
 
 
 def global_bits(counts: Counts) -> float:
-    """n·H(k/n) with n = Σ nₗ, k = Σ kₗ: one known density everywhere.
+    """n·H(k/n) with n = Σ nₗ, k = Σ kₗ: one known density for all layers.
 
-    Never less than `layer_bits`, because H is concave.
+    At least `layer_bits`, because H is concave.
 
     >>> round(global_bits([(1000, 500), (1000, 0)]), 1)
     1622.6
@@ -66,7 +66,7 @@ def global_bits(counts: Counts) -> float:
 
 
 def enumerative_bits(counts: Counts) -> float:
-    """Σ log2 C(nₗ, kₗ): naming one of all masks with these counts (Cover 1973).
+    """Σ log2 C(nₗ, kₗ): the index of a mask among all with these counts (Cover 1973).
 
     >>> round(enumerative_bits([(4, 2)]), 6) == round(math.log2(6), 6)
     True
@@ -78,7 +78,7 @@ def enumerative_bits(counts: Counts) -> float:
 
 
 def kt_bits(counts: Counts) -> float:
-    """Σ of the Krichevsky-Trofimov code lengths: adaptive, nothing known in advance (1981).
+    """Σ of the Krichevsky-Trofimov code lengths: adaptive, without known counts (1981).
 
     −log2 [Γ(k+½) Γ(n−k+½) / (π Γ(n+1))] for each layer: at most ½ log2(n) + 1 bits over n·H(k/n).
 
@@ -98,9 +98,9 @@ def _matrix(mask: np.ndarray) -> np.ndarray:
 
 
 def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
-    """The code of a mask whose rows (or columns) have a known density each, and what names these.
+    """The code length of a mask with a known density per row (or column), and side information.
 
-    The mask is seen as a matrix: its last axis are the columns, all others together the rows.
+    The mask is reshaped to a matrix: the last axis are the columns, all others the rows.
 
     Args:
       mask: bool[...].
@@ -127,10 +127,10 @@ def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
 
 
 def empirical_bits(values: np.ndarray) -> float:
-    """n·H of the values' own frequencies: the length in bits of a code that need not store them.
+    """n·H of the values' own frequencies: the code length with known frequencies.
 
     Args:
-      values: an array of anything that can be compared; quantised values are meant.
+      values: an array of comparable values, such as quantised values.
 
     >>> empirical_bits(np.array([1, 1, 2, 2]))
     4.0
@@ -140,13 +140,13 @@ def empirical_bits(values: np.ndarray) -> float:
 
 
 def break_even_density(bits: float) -> float:
-    """The density ρ in (0, 1) at which mask and survivors weigh as much as the dense layer.
+    """The density ρ in (0, 1) at which mask and kept values are as large as the dense layer.
 
-    Solves H(ρ) = b(1−ρ) for b bits a value: dropping weights saves b(1−ρ) bits per entry
-    and the mask costs H(ρ). Below this density a pruned layer is the smaller one.
+    Solves H(ρ) = b(1−ρ) for b bits a value: pruning saves b(1−ρ) bits per entry and the mask costs
+    H(ρ). Below this density the pruned layer is smaller.
 
     Args:
-      bits: b > 0, what one value takes.
+      bits: b > 0, the bits of a value.
 
     Raises:
       ValueError: if `bits` is not positive and finite.
@@ -160,7 +160,7 @@ def break_even_density(bits: float) -> float:
     def excess(log_sparsity: float) -> float:
         s = math.exp(log_sparsity)
         kept = -math.log1p(-s) * (1 - s) / s  # (1−s) ln(1/(1−s)) / s, stable for small s
-        return (kept - log_sparsity) / math.log(2) - bits  # H(s)/s − b, which falls as s grows
+        return (kept - log_sparsity) / math.log(2) - bits  # H(s)/s − b, decreasing in s
 
     low, high = -(bits + 2) * math.log(2), math.log1p(-1e-16)
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""What is wrong with a ticket file."""
+"""Errors of ticket files."""
 
 
 class TicketError(ValueError):

@@ -1,10 +1,9 @@
-"""Which entries are kept, as gaps: the geometric law coded at its entropy.
+"""A code for kept positions: entropy-coded geometric gaps.
 
 Where entries are kept independently with probability p, the number of pruned ones before the next
-kept one is geometric, and coding the gaps with that law costs n·H(p) bits. A gap is split: its high
-part is coded with a table that n and k alone determine, and so takes no bytes; its low bits
-are nearly uniform and travel as they are. Several blocks of entries, each with a density of its
-own, share one stream.
+kept one is geometric, and coding the gaps with that law costs n·H(p) bits. Each gap is split. Its
+high part is coded with a table that n and k determine, so it is not stored; its low bits are nearly
+uniform and stored unchanged. Several blocks of entries with separate densities share one stream.
 """
 
 from itertools import pairwise
@@ -20,7 +19,7 @@ _ONE = 1 << 32
 
 
 class _Model(NamedTuple):
-    """How the gaps of each block are coded; every array has one row per block."""
+    """The model of the gaps; every array has one row per block."""
 
     tables: np.ndarray
     shifts: np.ndarray
@@ -28,9 +27,9 @@ class _Model(NamedTuple):
 
 
 def _geometric(size: int, kept: int) -> tuple[int, list[int]]:
-    """How many low bits travel plainly, and the weights of what the high part can be.
+    """The number of uncoded low bits, and the weights of the values of the high part.
 
-    The last weight is that of the escape: "as much as the table holds, and more to come".
+    The last weight is that of the escape symbol: the table's size, with more to follow.
     """
     if kept == 0:
         return 0, [1]
@@ -57,7 +56,7 @@ def _model(sizes: np.ndarray, kept: np.ndarray) -> _Model:
 
 
 def _spread(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`np.repeat(column, counts)`, without a copy where there is one block only."""
+    """`np.repeat(column, counts)`, without a copy for a single block."""
     if len(column) == 1:
         return np.broadcast_to(column, (int(counts[0]),))
     return np.repeat(column, counts)
@@ -75,12 +74,12 @@ def _totals(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def encode(positions: np.ndarray, sizes: np.ndarray, kept: np.ndarray) -> bytes:
-    """Codes which entries are kept of blocks that lie one after the other.
+    """Encodes the kept positions of consecutive blocks.
 
     Args:
-      positions: int64[Σ kept], strictly rising, counted over all blocks together.
+      positions: int64[Σ kept], strictly ascending, counted over all blocks.
       sizes: int64[blocks], the entries of each block.
-      kept: int64[blocks], how many of them are kept.
+      kept: int64[blocks], the number of kept entries of each.
 
     Returns:
       About `Σ sizes·H(kept / sizes)` bits and three bytes, in whole bytes.
@@ -113,7 +112,7 @@ def decode(code: bytes, sizes: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """
     tables, shifts, escapes = _model(sizes, kept)
     reader = bits_.Reader(code)
-    # An escape passes a whole table of entries, so the size of a block bounds their number.
+    # Each escape skips a whole table of entries, so the size of a block bounds their number.
     most = np.where(kept > 0, sizes // (np.maximum(escapes, 1) << shifts), 0)
     counts = kept + np.array([reader.varint(int(limit)) for limit in most], np.int64)
     shift = _spread(shifts, kept)
@@ -128,7 +127,7 @@ def decode(code: bytes, sizes: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def _add_up(gaps: np.ndarray, sizes: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The positions with these gaps, each block counting from its own start."""
+    """The positions from gaps; each block counts from its start."""
     reach = _totals(gaps + 1, kept)
     if (reach > sizes).any():
         raise TicketError("a mask's code keeps entries beyond the end of its leaf")

@@ -1,4 +1,4 @@
-"""The manifest of a ticket: typed, and checked before anything is decoded."""
+"""The manifest of a ticket: typed records, checked before decoding."""
 
 import hashlib
 import math
@@ -14,11 +14,11 @@ from lth_jax.coding.quantize import Precision
 from lth_jax.coding.values import DTYPES
 
 VERSION = 1
-"""Files of this version and of all before it stay readable by every later release."""
+"""Every later release reads files of this and all earlier versions."""
 
 EMBEDDED, INITIALIZER, NONE = "embedded", "initializer", "none"
 MASK, VALUES = "mask:", "values:"
-"""What the name of a leaf's blob begins with."""
+"""Prefixes of blob names."""
 
 _SOURCES = (EMBEDDED, INITIALIZER, NONE)
 _MAX_LEAVES = 1 << 16
@@ -36,10 +36,10 @@ class Leaf(NamedTuple):
       name: the path of the leaf, as `trees.path_name` writes it.
       shape: its shape.
       dtype: the name of its dtype.
-      prunable: may it ever be pruned?
-      kept: how many of its entries the mask keeps.
+      prunable: whether it may be pruned.
+      kept: the number of kept entries.
       codec: the code of its mask, a name in `codecs.CODECS`.
-      precision: how its values are written.
+      precision: the precision of its values.
       sha256: of its mask, packed to bits, followed by its kept values.
     """
 
@@ -54,15 +54,15 @@ class Leaf(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many entries the leaf has."""
+        """The number of entries."""
         return math.prod(self.shape)
 
 
 class InitialKey(NamedTuple):
-    """Which initialiser makes the values, and the key that it gets.
+    """The initialiser of the values, and its key.
 
     Attributes:
-      name: what its author calls the initialiser.
+      name: the name of the initialiser, chosen by the author.
       implementation: the key's generator, as `jax.random.key_impl` names it.
       data: the key's words.
     """
@@ -77,10 +77,10 @@ class Manifest(NamedTuple):
 
     Attributes:
       version: of the format.
-      values: where values come from: "embedded", "initializer" or "none" (a mask only).
-      initializer: for values from an initialiser.
+      values: source of the values: "embedded", "initializer" or "none" (a mask only).
+      initializer: the initialiser, if it is the source.
       leaves: all leaves, in the order of the tree that was saved.
-      provenance: its origin, given when it was saved; any JSON object.
+      provenance: its origin, any JSON object.
     """
 
     version: int
@@ -91,9 +91,9 @@ class Manifest(NamedTuple):
 
 
 def is_name(name: str) -> bool:
-    """Can a leaf be called so? Printable parts joined by `/`, none of them `.`, `..` or empty.
+    """Whether a leaf name is valid: printable parts joined by `/`, none of them `.`, `..` or empty.
 
-    The empty name is that of a tree that is a single array.
+    The empty name is that of a single array.
 
     >>> is_name("Dense_0/kernel"), is_name("../../etc/passwd")
     (True, False)
@@ -104,16 +104,16 @@ def is_name(name: str) -> bool:
 
 
 def check_count(leaves: int) -> None:
-    """Raises `TicketError` for more leaves than a ticket can have.
+    """Raises `TicketError` for too many leaves.
 
-    This check and those below hold for what is written and for what is read.
+    This check and those below apply to writing and reading.
     """
     if leaves > _MAX_LEAVES:
         raise TicketError(f"it has {leaves} leaves; at most {_MAX_LEAVES} are allowed")
 
 
 def check_nesting(names: Iterable[str]) -> None:
-    """Raises `TicketError` if a leaf lies inside another one, as `a/b` does beside `a`."""
+    """Raises `TicketError` if a leaf is nested in another one, as `a/b` in `a`."""
     known = set(names)
     for name in sorted(known):
         parts = name.split("/")
@@ -123,7 +123,7 @@ def check_nesting(names: Iterable[str]) -> None:
 
 
 def check_shape(shape: tuple[Any, ...]) -> None:
-    """Raises `TicketError` for what is not the shape of an array that numpy can make.
+    """Raises `TicketError` for a shape that numpy does not support.
 
     numpy counts the entries without the axes of length 0, so an empty array can be too large.
     """
@@ -155,7 +155,7 @@ def check_initial_key(key: InitialKey) -> None:
 
 
 def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
-    """SHA-256 of a mask, packed to bits, and of the values that it keeps, if there are any."""
+    """SHA-256 of a mask, packed to bits, and of the kept values, if any."""
     found = hashlib.sha256(np.packbits(mask, bitorder="little").tobytes())
     if kept is not None:
         found.update(kept.tobytes())
@@ -163,7 +163,7 @@ def leaf_sha256(mask: np.ndarray, kept: np.ndarray | None) -> str:
 
 
 def digest(manifest: Manifest) -> str:
-    """SHA-256 of a whole manifest; the leaves' own digests are part of that."""
+    """SHA-256 of a manifest, including the digests of its leaves."""
     return hashlib.sha256(canonical_json(_to_json(manifest)).encode()).hexdigest()
 
 
@@ -177,19 +177,19 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
-    """The JSON object that `from_json` reads, its own digest included."""
+    """The JSON object for `from_json`, including its digest."""
     return {**_to_json(manifest), "sha256": digest(manifest)}
 
 
 def from_json(value: Any, max_bytes: int) -> Manifest:
-    """Reads and checks a manifest; nothing of the size that it claims is allocated before.
+    """Reads and checks a manifest, before memory of the claimed sizes is allocated.
 
     Args:
       value: the parsed JSON.
-      max_bytes: what all masks and values together may take once decoded.
+      max_bytes: maximal bytes of all decoded masks and values.
 
     Raises:
-      TicketError: if anything is not as this library writes it.
+      TicketError: the manifest is invalid.
     """
     version = _field(value, "version", int)
     if version != VERSION:
@@ -205,7 +205,7 @@ def from_json(value: Any, max_bytes: int) -> Manifest:
     values = _field(value, "values", str)
     key = value.get("initializer")
     if values not in _SOURCES or (key is None) == (values == INITIALIZER):
-        raise TicketError(f"its values come from {values[:80]!r}, which is none of {_SOURCES}")
+        raise TicketError(f"its values come from {values[:80]!r}, which is not one of {_SOURCES}")
     provenance = _field(value, "provenance", dict)
     initializer = None if key is None else _initial_key(key)
     manifest = Manifest(version, values, initializer, leaves, provenance)
@@ -216,7 +216,7 @@ def from_json(value: Any, max_bytes: int) -> Manifest:
 
 def _field(entry: Any, name: str, kind: type) -> Any:
     found = entry.get(name) if isinstance(entry, dict) else None
-    if type(found) is not kind:  # not isinstance: true is no integer here
+    if type(found) is not kind:  # not isinstance: True must not count as an integer
         raise TicketError(f"its header has no {kind.__name__} {name!r} where one is needed")
     return found
 

@@ -1,4 +1,4 @@
-"""Lower precision for the values that survive: symmetric integers with a scale, and bfloat16.
+"""Quantisation of kept values: symmetric integers with scales, and bfloat16.
 
 Codes are symmetric around 0, so a pruned weight is code 0 and decodes to exactly 0.
 """
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 
 class Precision(NamedTuple):
-    """How values are written; made by `exact`, `bfloat16` and `integers`.
+    """The precision of stored values; made by `exact`, `bfloat16` and `integers`.
 
     Attributes:
       kind: "exact", "bfloat16" or "integers".
       bits: the bits of an integer code; 0 for the other kinds.
-      channel_axis: the axis whose every index has a scale of its own; None for one scale.
+      channel_axis: the axis with one scale per index; None for a single scale.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Precision(NamedTuple):
 
 
 class Quantized(NamedTuple):
-    """Integer codes and what to multiply them by.
+    """Integer codes and scales.
 
     Attributes:
       codes: int8, |code| ≤ 2**(bits−1) − 1.
@@ -37,7 +37,7 @@ class Quantized(NamedTuple):
 
 
 def exact() -> Precision:
-    """Every value as it is, bit for bit.
+    """Stores every value unchanged, bit for bit.
 
     >>> exact().kind
     'exact'
@@ -46,7 +46,7 @@ def exact() -> Precision:
 
 
 def bfloat16() -> Precision:
-    """Every value rounded to bfloat16, to nearest and ties to even.
+    """Rounds every value to the nearest bfloat16, ties to even.
 
     >>> bfloat16().kind
     'bfloat16'
@@ -59,8 +59,8 @@ def integers(bits: int, channel_axis: int | None = None) -> Precision:
 
     Args:
       bits: 2 to 8.
-      channel_axis: the axis whose every index has a scale of its own (-1: the last, a kernel's
-        outputs in Flax); one scale for all where left out.
+      channel_axis: the axis with one scale per index (-1: the last, a kernel's outputs in Flax); a
+        single scale by default.
 
     Raises:
       ValueError: if `bits` is not 2 to 8.
@@ -85,13 +85,13 @@ def _index(name: str, value: Any) -> int:
 def quantize(x: jax.Array, bits: int, *, channel_axis: int | None = None) -> Quantized:
     """Rounds to symmetric integer codes: scale = max|x| / (2**(bits−1) − 1), code = round(x/scale).
 
-    Pure and traceable; computed in float32. Zeros have code 0 at any scale, so pruned weights,
-    which are 0, neither change nor move the scale.
+    Pure and traceable; computed in float32. Zeros have code 0 at any scale, so pruned weights stay
+    0 and do not affect the scale.
 
     Args:
       x: finite floats.
       bits: 2 to 8.
-      channel_axis: the axis whose every index has a scale of its own; one scale where left out.
+      channel_axis: the axis with one scale per index; a single scale by default.
 
     Returns:
       Codes and scale, with |x − code·scale| ≤ scale/2 up to float32 rounding. A channel that is all
@@ -117,7 +117,7 @@ def quantize(x: jax.Array, bits: int, *, channel_axis: int | None = None) -> Qua
 
 
 def dequantize(quantized: Quantized) -> jax.Array:
-    """The product code · scale in float32: one rounding, so the same on any machine.
+    """The product code · scale in float32: one rounding, so the same result on any machine.
 
     >>> dequantize(Quantized(jnp.array([2], jnp.int8), jnp.array([0.5]))).tolist()
     [1.0]

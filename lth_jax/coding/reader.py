@@ -1,4 +1,4 @@
-"""From the bytes of a ticket to trees: everything is checked before it is believed."""
+"""Decodes tickets, with checks of all inputs."""
 
 import math
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from lth_jax.coding.manifest import InitialKey, Leaf, Manifest
 from lth_jax.types import Key, Mask, Params, Prunable
 
 MAX_BYTES = 1 << 32
-"""What a ticket may take once decoded, by default: 4 GiB."""
+"""Default limit of decoded bytes: 4 GiB."""
 
 
 class Ticket(NamedTuple):
-    """A decoded ticket; all arrays are numpy's, in the dtypes that were saved.
+    """A decoded ticket, with numpy arrays in the saved dtypes.
 
     Attributes:
       mask: bool leaves.
       params: the kept values, exactly 0 where pruned; None if the file holds a mask only.
       prunable: Python booleans.
-      manifest: the file's description of itself.
+      manifest: the file's manifest.
     """
 
     mask: Mask
@@ -59,11 +59,11 @@ class LeafArrays(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """A file's header, without decoding anything.
+    """A file's header, without decoded arrays.
 
     Attributes:
-      manifest: leaves, provenance, where the values come from.
-      blobs: where each blob lies in the file, by name.
+      manifest: leaves, provenance and source of the values.
+      blobs: the range of each blob in the file, by name.
       header_bytes: the bytes before the first blob.
       file_bytes: the bytes of the whole file.
     """
@@ -79,13 +79,13 @@ class Contents(NamedTuple):
         return stop - start
 
     def value_bytes(self, name: str) -> int:
-        """The bytes of a leaf's values, 0 where the file holds none."""
+        """The bytes of a leaf's values, 0 if the file has none."""
         start, stop = self.blobs.get(manifest_.VALUES + name, (0, 0))
         return stop - start
 
 
 Read = Callable[[container.Blob], bytes]
-"""Gives the bytes of a blob, from memory or from a file."""
+"""Returns the bytes of a blob, from memory or from a file."""
 
 
 def from_memory(data: bytes) -> Read:
@@ -98,7 +98,7 @@ def from_memory(data: bytes) -> Read:
 
 
 def open_header(head: bytes, size: int, max_bytes: int) -> Contents:
-    """Checks the header of a file of `size` bytes; `head` must reach to its first blob.
+    """Checks the header of a file of `size` bytes; `head` must extend to its first blob.
 
     Raises:
       TicketError: naming what is wrong.
@@ -128,18 +128,18 @@ def decode(
     Args:
       data: the bytes of the file.
       like: a tree with the leaves' names, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`;
-        leaves that are not floating-point give no dtype), which gives the trees their structure: an
-        `nnx.State`, a list. Nested dictionaries, as Linen has them, where left out.
-      init: `key -> params`, for a ticket whose values are those of an initialiser.
-      max_bytes: what masks and values together may take once decoded.
+        dtypes that are not floating-point are ignored), whose structure the result has, such as an
+        `nnx.State`. Nested dictionaries by default, as in Linen.
+      init: `key -> params`, for a ticket with values of an initialiser.
+      max_bytes: maximal bytes of decoded masks and values.
 
     Returns:
-      The ticket. Its arrays are numpy's; `jax.device_put` takes them to a device.
+      The ticket, with numpy arrays.
 
     Raises:
-      TicketError: if the file is damaged, forged or unknown, or `init` gives other values than
-        those that were hashed.
-      ValueError: if `like` does not fit, or `init` is needed and missing.
+      TicketError: the file is damaged, forged or unknown, or `init` gives other values than the
+        saved ones.
+      ValueError: `like` does not fit, or `init` is needed and missing.
 
     >>> from lth_jax.coding.writer import encode
     >>> data = encode([np.array([True, False])], [np.array([2.0, 3.0])], prunable=[True])
@@ -164,7 +164,7 @@ def decode(
 def decode_leaf(
     leaf: Leaf, contents: Contents, read: Read, made: dict[str, np.ndarray] | None = None
 ) -> LeafArrays:
-    """Decodes one leaf and compares it with its hash; `made` holds the values of an initialiser.
+    """Decodes one leaf and verifies its hash; `made` holds the values of an initialiser.
 
     Raises:
       TicketError: naming the leaf and what is wrong with it.
@@ -178,7 +178,7 @@ def decode_leaf(
     except MemoryError:
         raise TicketError(f"at leaf '{leaf.name}': there is not enough memory for it") from None
     if contents.manifest.values == manifest_.INITIALIZER and made is None:
-        return LeafArrays(mask, None)  # its hash covers values that are not here
+        return LeafArrays(mask, None)  # its hash covers values that are not in the file
     if manifest_.leaf_sha256(mask, kept) != leaf.sha256:
         what = "the initialiser gives other values than" if made else "it does not decode to"
         raise TicketError(f"at leaf '{leaf.name}': {what} those that were saved (SHA-256)")
@@ -186,11 +186,7 @@ def decode_leaf(
 
 
 def _kept(
-    leaf: Leaf,
-    mask: np.ndarray,
-    contents: Contents,
-    read: Read,
-    made: dict[str, np.ndarray] | None,
+    leaf: Leaf, mask: np.ndarray, contents: Contents, read: Read, made: dict[str, np.ndarray] | None
 ) -> np.ndarray | None:
     if made is not None:
         return made[leaf.name][mask]
@@ -209,7 +205,7 @@ def _dense(mask: np.ndarray, kept: np.ndarray) -> np.ndarray:
 def _initial_values(
     manifest: Manifest, init: Callable[[Key], Params] | None
 ) -> dict[str, np.ndarray] | None:
-    """What the ticket's initialiser gives, by leaf; None if values do not come from one."""
+    """The values of the ticket's initialiser, by leaf; None without an initialiser."""
     if manifest.initializer is None:
         return None
     if init is None:
@@ -226,7 +222,7 @@ def _initial_values(
 
 
 def restore_key(key: InitialKey) -> Key:
-    """The typed key that was stored; `TicketError` if its words are not one key of its kind."""
+    """The stored typed key; `TicketError` if its words are not a valid key."""
     try:
         return jax.random.wrap_key_data(jnp.array(key.data, jnp.uint32), impl=key.implementation)
     except (TypeError, ValueError) as error:
@@ -234,7 +230,7 @@ def restore_key(key: InitialKey) -> Key:
 
 
 def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
-    """Makes a tree of leaves by name."""
+    """A function from leaves by name to a tree."""
     if like is None:
         manifest_.check_nesting(leaf.name for leaf in manifest.leaves)
         return _nest
@@ -251,7 +247,7 @@ def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:
             raise ValueError(
                 f"`like` has shape {np.shape(leaf)} at '{name}', the ticket {shapes[name]}."
             )
-        dtype = getattr(leaf, "dtype", np.dtype(bool))  # of a mask, or not known
+        dtype = getattr(leaf, "dtype", np.dtype(bool))  # of a mask, or unknown
         if jnp.issubdtype(dtype, jnp.floating) and dtype != dtypes[name]:
             raise ValueError(
                 f"`like` has dtype {dtype} at '{name}', the ticket {dtypes[name]}; convert its "

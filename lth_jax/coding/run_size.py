@@ -1,4 +1,4 @@
-"""What the tickets of a run take, level by level, as real bytes, bounds, and dense beside them."""
+"""Sizes of a run's tickets by level: file bytes, bounds, and dense sizes."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -13,13 +13,13 @@ from lth_jax.measures.intervals import student_t
 from lth_jax.store.nodes import Store
 
 PRECISIONS = {"float32": exact(), "bfloat16": bfloat16(), "int8": integers(8), "int4": integers(4)}
-"""At which precisions a run's tickets are weighed, one scale for each leaf."""
+"""The precisions of size measurements, with one scale per leaf."""
 
 Row = dict[str, Any]
 
 
 def stored_sizes(one: Stored) -> dict[str, float]:
-    """What one network takes, in bytes, by the name of the quantity.
+    """The sizes of one network in bytes, by name of the quantity.
 
     `mask`; its bounds `mask_entropy_global`, `mask_entropy_layers`, `mask_enumerative` and
     `mask_adaptive` (see `entropy`); at each of `PRECISIONS` `values_<precision>` and
@@ -46,11 +46,11 @@ def stored_sizes(one: Stored) -> dict[str, float]:
 def size_rows(store: Store, path: str | Path) -> list[Row]:
     """One row per level and quantity of `stored_sizes`: the mean over replicates, in bytes.
 
-    Level 0 holds the dense parents, coded as tickets are. Intervals are 95 % Student intervals;
-    networks that diverged are left out.
+    Level 0 holds the dense networks, coded like tickets. Intervals are 95 % Student intervals;
+    diverged networks are excluded.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The size table: what a ticket takes, leaf by leaf, beside what it could and what dense takes."""
+"""The size table of a ticket: actual, theoretical and dense sizes by leaf."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from lth_jax.coding.quantize import Precision
 from lth_jax.types import Mask, Params, Prunable
 
 DENSE_BITS = (32, 16, 8, 4)
-"""The bits per value at which dense networks are weighed."""
+"""The bits per value of dense sizes."""
 
 
 class LeafSize(NamedTuple):
@@ -23,18 +23,18 @@ class LeafSize(NamedTuple):
       name: of the leaf.
       shape: of the leaf.
       dtype: of its values.
-      prunable: may it be pruned?
+      prunable: whether it may be pruned.
       kept: how many entries are kept.
       density: kept / size.
       codec: the code of its mask.
-      mask: what the mask takes in the file.
+      mask: the size of the mask in the file.
       entropy: n·H(k/n).
       enumerative: log2 C(n, k).
-      adaptive: the Krichevsky-Trofimov code length, nothing known in advance.
+      adaptive: the Krichevsky-Trofimov code length, without known counts.
       by_rows: with a density per row, side information included.
       by_columns: with a density per column, side information included.
-      values: what the values take in the file.
-      values_entropy: the entropy of the kept values' own frequencies.
+      values: the size of the values in the file.
+      values_entropy: the empirical entropy of the kept values.
     """
 
     name: str
@@ -70,9 +70,9 @@ class TotalSize(NamedTuple):
       enumerative: Σ log2 C(nₗ, kₗ).
       adaptive: Σ of the Krichevsky-Trofimov code lengths.
       dense: by bits per value, all entries of all leaves without a mask.
-      bits_per_value: what a kept value takes in the file; 0 without values.
-      break_even_density: below which mask and values at that precision beat dense; None without
-        values.
+      bits_per_value: bits of a kept value in the file; 0 without values.
+      break_even_density: density below which mask and values at that precision are smaller than
+        dense; None without values.
     """
 
     kept: int
@@ -92,22 +92,22 @@ class TotalSize(NamedTuple):
 
 
 class SizeTable(NamedTuple):
-    """What a ticket takes."""
+    """The sizes of a ticket."""
 
     leaves: list[LeafSize]
     total: TotalSize
 
 
 def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
-    """The size table of a ticket: of a file's bytes, or of what `encode` gives for a run's arrays.
+    """The size table of a ticket: from the bytes of a file or of `encode`.
 
     Args:
       data: the bytes of a ticket file.
       max_bytes: what masks and values together may take once decoded.
 
     Returns:
-      Real bytes beside the bounds of `entropy`, which are relative to their models. Bounds are of
-      the mask only, `dense` of values only.
+      Actual bytes, and the bounds of `entropy`, which are relative to their models. Bounds are for
+      the mask only, `dense` for values only.
 
     Raises:
       TicketError: if the bytes are not a readable ticket.
@@ -173,14 +173,14 @@ def _total(leaves: list[LeafSize], contents: reader.Contents) -> TotalSize:
 
 
 class RatePoint(NamedTuple):
-    """One ticket at one precision: its bytes, and what to measure the accuracy of.
+    """A ticket at one precision: its bytes and decoded parameters.
 
     Attributes:
       precision: how the values are stored.
       mask: bytes of all masks.
       values: bytes of all values.
       file: bytes of the file.
-      params: what the file decodes to, in the structure that was given.
+      params: the decoded parameters, in the given structure.
     """
 
     precision: Precision
@@ -195,16 +195,16 @@ def rate_points(
 ) -> list[RatePoint]:
     """The rates of a rate-accuracy frontier: a ticket stored at several precisions.
 
-    The dense network's points are those of a mask that is all True.
+    For points of the dense network, pass a mask that is all True.
 
     Args:
       mask: bool leaves.
       params: the values.
       prunable: Python booleans.
-      precisions: how to store the values of prunable leaves.
+      precisions: precisions of the values of prunable leaves.
 
     Returns:
-      A point for each precision; the caller evaluates its `params`.
+      A point for each precision, for evaluation by the caller.
 
     >>> from lth_jax.coding.quantize import exact, integers
     >>> mask, params = {"w": np.ones(9, bool)}, {"w": np.linspace(-1, 1, 9, dtype=np.float32)}
@@ -231,7 +231,7 @@ class Lengths(NamedTuple):
 
 
 def lengths(data: bytes) -> Lengths:
-    """How a ticket's bytes divide, from its header alone.
+    """The bytes of masks, values and file, from the header.
 
     Raises:
       TicketError: if the bytes are not a readable ticket.
@@ -247,7 +247,7 @@ def lengths(data: bytes) -> Lengths:
 
 
 def frontier(rates: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
-    """Which points no other point beats: none takes fewer bytes and is at least as accurate.
+    """The Pareto-optimal points: no other point is smaller and at least as accurate.
 
     Args:
       rates: float[n], bytes or bits.
@@ -276,21 +276,20 @@ def mask_bytes(mask: Mapping[str, ArrayLike]) -> dict[str, int]:
 
 
 def order_saving(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, float]:
-    """By how many per cent each leaf's mask is shorter than the same mask shuffled.
+    """The size saved by each leaf's mask compared with the shuffled mask, in per cent.
 
-    What a mask saves is its order: a shuffled one has none.
+    It measures the structure of the mask beyond its density.
 
     Args:
       mask: boolean leaves by name.
       rng: source of the permutations.
 
     Returns:
-      By leaf, and `"all layers"` together; 0 for a mask that takes no bytes, as one that is all
-      True.
+      By leaf, and `"all layers"` together; 0 for a mask of size 0, such as one that is all True.
 
     >>> order_saving({"a": np.ones((3, 3), bool)}, np.random.default_rng(0))
     {'a': 0.0, 'all layers': 0.0}
     """
-    twin = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
-    own, other = mask_bytes(mask), mask_bytes(twin)
+    drawn = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
+    own, other = mask_bytes(mask), mask_bytes(drawn)
     return {name: 100 * (1 - own[name] / other[name]) if other[name] else 0.0 for name in own}

@@ -1,4 +1,4 @@
-"""The networks of a run, read from the store one by one: what there is to weigh and to save."""
+"""The stored networks of a run, read one by one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,25 +24,25 @@ from lth_jax.store.run_files import read_config
 from lth_jax.types import DENSE, TICKET
 
 TRAINED, REWOUND = "trained", "rewound"
-"""Which values a saved ticket has: those at the end of its training, or of the rewind point."""
+"""The values of a saved ticket: after training, or at the rewind point."""
 
 
 class Stored(NamedTuple):
-    """One network of a run, as it stood at the end of its training.
+    """One trained network of a run.
 
     Attributes:
       arm: "dense", "ticket" or the name of a control.
-      level: its round of train-prune-rewind; 0 is dense.
-      replicate: its seed.
+      level: its pruning level; 0 is dense.
+      replicate: the index of its seed.
       density: fraction of the prunable weights kept.
       diverged_at: the step at which it diverged; None if it did not.
       node: the key of the node that holds it.
-      key: its own: the same for all runs that have it in common, whoever trained beside it.
+      key: the key of the member, the same in all runs that share it.
       mask: bool leaves.
       params: the trained values, 0 where pruned.
       state: the model's state (BatchNorm statistics and the like).
       prunable: Python booleans.
-      unscored: why it was not trained (its `sentence`), if no scores made its mask.
+      unscored: set if it was not trained because the scores of its mask were invalid.
     """
 
     arm: str
@@ -65,9 +65,9 @@ def read_stored(
     """All networks of some arms of a run, level by level; one node is in memory at a time.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
-      arms: which arms.
+      arms: the arms.
 
     Raises:
       CorruptError: if a file of the run is damaged.
@@ -84,7 +84,7 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
     """One network of a run.
 
     Raises:
-      StoreError: if the run has no such network, or it diverged.
+      StoreError: the run has no such network, or it diverged.
       CorruptError: if a file of the run is damaged.
     """
     listed = read_entries(info.path)
@@ -109,18 +109,18 @@ def encode_stored(
     values: str = TRAINED,
     precision: Precision | None = None,
 ) -> bytes:
-    """The ticket file of a network of a run, its origin in the file's provenance.
+    """The ticket file of a stored network, with its origin as provenance.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       info: the run.
       one: from `find_stored`.
-      values: `TRAINED`, or `REWOUND`: what the dense parent held at the rewind point, under the
-        ticket's mask. The model's state is no part of a ticket.
-      precision: how values are written; exactly where left out.
+      values: `TRAINED`, or `REWOUND`: the dense network's values at the rewind point under the
+        ticket's mask. The model's state is not part of a ticket.
+      precision: precision of the values; exact by default.
 
     Raises:
-      StoreError: if rewound values are asked for of a control, which may start from others.
+      StoreError: rewound values are requested for a control, which may start from others.
     """
     params = one.params if values == TRAINED else rewound(store, info, one)[0]
     prune = read_config(info.path).get("prune", {})
@@ -142,12 +142,12 @@ def encode_stored(
 
 
 def members(key: str, node: NodeRecord, prunable: dict[str, bool]) -> list[Stored]:
-    """The networks that a level's node holds.
+    """The networks in a level's node.
 
     Args:
       key: the node's key.
       node: the node.
-      prunable: from `schema.prunable_of_run`, for the run whose networks they are.
+      prunable: from `schema.prunable_of_run` of the run.
     """
     end = node.points["end"]
 
@@ -170,10 +170,10 @@ def _index(population: Named, i: int) -> Named:
 
 
 def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
-    """Where a network was rewound to: its parent's parameters there on its mask, and the state.
+    """The rewound parameters of a network under its mask, and the model's state.
 
     Raises:
-      StoreError: if `one` is a control, which may start from other values, or has no parent.
+      StoreError: `one` is a control, which may start from other values, or has no dense parent.
       CorruptError: if a file of the run is damaged.
     """
     if one.arm not in (DENSE, TICKET):
@@ -198,6 +198,6 @@ def _converged(one: Stored) -> Stored:
     if one.diverged_at is not None:
         raise StoreError(
             f"'{one.arm}' of replicate {one.replicate} at level {one.level} diverged at step "
-            f"{one.diverged_at}; it has no values worth saving."
+            f"{one.diverged_at}; it has no finite values."
         )
     return one

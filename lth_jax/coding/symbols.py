@@ -1,4 +1,4 @@
-"""Small integers as bytes: with their own frequencies, or in equally many bits each."""
+"""Codes for small integers: with their frequencies, or with a fixed width."""
 
 import numpy as np
 
@@ -15,13 +15,13 @@ def _plain_width(alphabet: int) -> int:
 
 
 def _coded_bits(counts: np.ndarray) -> float:
-    """What coding symbols with these counts takes, the table of their frequencies included."""
+    """The code length for these counts, including the table of frequencies."""
     table = counts.size * (tans.TABLE_BITS + 1)
     return tans.cost(counts, tans.normalize(counts)) + table + _OVERHEAD_BITS
 
 
 def estimate(symbols: np.ndarray, alphabet: int) -> float:
-    """How many bits `encode` will take, to within a few bytes.
+    """The number of bits that `encode` takes, to within a few bytes.
 
     >>> estimate(np.arange(1000) % 4, 4)
     2008.0
@@ -36,10 +36,10 @@ def encode(symbols: np.ndarray, alphabet: int) -> bytes:
 
     Args:
       symbols: integers, one axis.
-      alphabet: what all symbols lie below.
+      alphabet: the number of symbols.
 
     Returns:
-      Bytes from which `decode` reads them back, given how many they are.
+      The code; `decode` needs the number of symbols too.
 
     >>> decode(encode(np.array([3, 1, 2]), 4), 3, 4).tolist()
     [3, 1, 2]
@@ -71,7 +71,7 @@ def decode(code: bytes, count: int, alphabet: int) -> np.ndarray:
 
 
 def _write_plain(symbols: np.ndarray, width: int) -> bytes:
-    if width == 8:  # whole bytes need no packing, and the planes of dense values are long
+    if width == 8:  # whole bytes need no packing
         return symbols.astype(np.uint8).tobytes()
     return bits_.to_bytes(bits_.pack_fixed(symbols, width))
 

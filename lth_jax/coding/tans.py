@@ -1,15 +1,15 @@
-r"""Table-based asymmetric numeral systems in many lanes at once, for numpy.
+r"""Table-based asymmetric numeral systems (tANS), vectorised over lanes for numpy.
 
 A symbol with frequency f out of L = 2**13 costs log2(L/f) bits. The coder's state x ∈ [L, 2L)
-takes a symbol by shifting out its low bits until x ∈ [f, 2f), and looking the next state up
-(Duda 2013, "Asymmetric numeral systems"). The bits form a stack: the decoder pops what the encoder
-pushed last, so it meets the symbols in their own order.
+encodes a symbol by shifting out its low bits until x ∈ [f, 2f), and looking up the next state (Duda
+2013, "Asymmetric numeral systems"). The bits form a stack: the decoder pops what the encoder pushed
+last, so it reads the symbols in order.
 
-To be fast in numpy the symbols are dealt to many lanes that step together. A lane would cost 13
-bits for its first state; here it costs nothing, because the lanes *widen*: the encoder begins with
-one lane, and whenever there are enough bits on the stack it pops the first states of new lanes
-from there. The decoder, walking back, ends those lanes and pushes their states. All arithmetic is
-on integers, so a stream decodes to the same symbols on any machine.
+For speed in numpy, symbols are distributed over many lanes that step together. A lane would cost 13
+bits for its first state. Here it costs nothing, because the number of lanes grows: the encoder
+begins with one lane, and pops the first states of new lanes from the stack once it has enough bits.
+The decoder closes those lanes and pushes their states. All arithmetic is on integers, so a stream
+decodes to the same symbols on any machine.
 """
 
 from typing import NamedTuple
@@ -22,18 +22,18 @@ from lth_jax.coding.errors import TicketError
 TABLE_BITS = 13
 TABLE_SIZE = 1 << TABLE_BITS
 MAX_ALPHABET = 256
-# All that follows but the chunk shapes the streams: to change it is to change the file's version.
+# Changing any of these constants except the chunk changes the file format and its version.
 _STRIDE = (TABLE_SIZE >> 1) + (TABLE_SIZE >> 3) + 3  # odd: visits every slot once
 _WIDENING = 4
 _MAX_LANES = 4096
 _SYMBOLS_PER_LANE = 64  # a lane takes about 1/20 bit, since its first state is drawn uniformly
-_CHUNK = 1 << 17  # symbols at a time while encoding, so that what is in between stays in cache
+_CHUNK = 1 << 17  # symbols per encoding step; intermediates stay in the cache
 _MAX_STEPS = 1 << 9
 _FLOOR_LOG2 = np.repeat(np.arange(TABLE_BITS + 1), 1 << np.arange(TABLE_BITS + 1))
 
 
 class Phase(NamedTuple):
-    """Symbols `start:stop` are coded by this many lanes."""
+    """The number of lanes for the symbols `start:stop`."""
 
     lanes: int
     start: int
@@ -41,7 +41,7 @@ class Phase(NamedTuple):
 
 
 class _Encoder(NamedTuple):
-    """By symbol of each table, what gives the width and the slot; by slot, the next state."""
+    """Tables of the encoder: width and slot by symbol; next state by slot."""
 
     to_width: np.ndarray
     to_slot: np.ndarray
@@ -49,7 +49,7 @@ class _Encoder(NamedTuple):
 
 
 class _Decoder(NamedTuple):
-    """By slot of each table: its symbol, how many bits to pop, and what to add them to."""
+    """Tables of the decoder by slot: symbol, number of bits to pop, and base state."""
 
     symbol: np.ndarray
     width: np.ndarray
@@ -57,7 +57,7 @@ class _Decoder(NamedTuple):
 
 
 def normalize(weights: np.ndarray) -> np.ndarray:
-    """Integer frequencies that sum to 2**13, at least 1 wherever the weight is positive.
+    """Integer frequencies with sum 2**13, at least 1 for each positive weight.
 
     Args:
       weights: int64[alphabet], non-negative, below 2**51, not all zero, at most 256 of them.
@@ -80,7 +80,7 @@ def normalize(weights: np.ndarray) -> np.ndarray:
 
 
 def cost(counts: np.ndarray, frequencies: np.ndarray) -> float:
-    """The bits that symbols with these counts take: `Σ countₛ log2(2**13 / frequencyₛ)`.
+    """The code length in bits for these counts: `Σ countₛ log2(2**13 / frequencyₛ)`.
 
     >>> cost(np.array([4, 4]), np.array([4096, 4096]))
     8.0
@@ -125,7 +125,7 @@ def _decode_tables(tables: np.ndarray) -> _Decoder:
 
 
 def _phases(count: int, steps: int) -> list[Phase]:
-    """How `count` symbols are dealt to lanes, in the decoder's order: the widest first."""
+    """The phases of `count` symbols, in the decoder's order: most lanes first."""
     lanes, left, phases = 1, count, []
     while left:
         wider = lanes * _WIDENING
@@ -138,10 +138,11 @@ def _phases(count: int, steps: int) -> list[Phase]:
 
 
 def _steps(tables: np.ndarray, uses: np.ndarray) -> int:
-    """After how many steps a phase has pushed the states of its successor's new lanes.
+    """The number of steps after which a phase has pushed enough bits for the new lanes.
 
-    On average a step pushes the entropy of the tables; a quarter more steps make up for chance.
-    Logarithms are linear between powers of two, in parts of 256, so that all is done in integers.
+    On average a step pushes the entropy of the tables; a quarter more steps are added for
+    fluctuations. Logarithms are interpolated linearly between powers of two in units of 1/256, for
+    integer arithmetic.
     """
     some = np.maximum(tables, 1)
     floor = _FLOOR_LOG2[some - 1]
@@ -153,7 +154,7 @@ def _steps(tables: np.ndarray, uses: np.ndarray) -> int:
 
 
 def _uses(tables: np.ndarray, contexts: np.ndarray | None, count: int) -> np.ndarray:
-    """How many symbols each table codes."""
+    """The number of symbols of each table."""
     if contexts is None:
         return np.array([count], np.int64)
     return np.bincount(contexts, minlength=len(tables))
@@ -165,13 +166,13 @@ def encode(
     contexts: np.ndarray | None = None,
     raw: np.ndarray | None = None,
 ) -> bytes:
-    """Codes symbols, each with the table of its context.
+    """Encodes symbols, each with the table of its context.
 
     Args:
       symbols: int[n], symbol i has a positive frequency in its table.
       tables: int64[contexts, alphabet], frequencies that sum to 2**13 in every row.
-      contexts: int[n], the row of `tables` for each symbol; all 0 where left out.
-      raw: uint8[m] of zeros and ones that travel along at one bit each.
+      contexts: int[n], the row of `tables` for each symbol; all 0 by default.
+      raw: uint8[m] of zeros and ones that are stored uncoded.
 
     Returns:
       The stream: about `Σ log2(2**13 / f) + m + 13` bits, in whole bytes.
@@ -191,12 +192,12 @@ def encode(
         pushed = _encode_phase(x, index[phase.start : phase.stop], coder)
         stack = np.concatenate([stack, *pushed])
     top = bits_.pack_fixed(x - TABLE_SIZE, TABLE_BITS)
-    end = np.ones(1, np.uint8)  # the highest one marks where the stack ends within its last byte
+    end = np.ones(1, np.uint8)  # the highest one marks the end of the stack within its last byte
     return bits_.to_bytes(np.concatenate([stack, top, end]))
 
 
 def _open_lanes(x: np.ndarray, stack: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pops the first states of new lanes; a stack that is too short rests on zeros."""
+    """Pops the first states of new lanes; a short stack is padded with zeros."""
     needed = (lanes - x.size) * TABLE_BITS
     missing = max(needed - stack.size, 0)
     stack = np.concatenate([np.zeros(missing, np.uint8), stack])
@@ -238,7 +239,7 @@ def decode(
     The stream is all that the reader has left.
 
     Raises:
-      TicketError: if the stream is not one that `encode` writes with these arguments.
+      TicketError: the stream is not a result of `encode` with these arguments.
 
     >>> table = np.array([[2048, 6144]])
     >>> stream = bits_.Reader(encode(np.array([0, 1, 1]), table))
@@ -282,11 +283,7 @@ def _close_lanes(x: np.ndarray, stack: np.ndarray, lanes: int) -> tuple[np.ndarr
 
 
 def _decode_phase(
-    x: np.ndarray,
-    stack: np.ndarray,
-    visited: np.ndarray,
-    offsets: np.ndarray,
-    coder: _Decoder,
+    x: np.ndarray, stack: np.ndarray, visited: np.ndarray, offsets: np.ndarray, coder: _Decoder
 ) -> np.ndarray:
     """Steps all lanes from the first symbol to the last; fills `visited` with table slots."""
     packed = np.packbits(stack, bitorder="little").astype(np.int64)

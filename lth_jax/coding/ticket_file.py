@@ -1,11 +1,11 @@
-"""The `.ticket` file: a mask, its values or what makes them, and where they come from.
+"""The `.ticket` file: a mask, its values or their initialiser, and provenance.
 
 A ticket is a safetensors container with one blob of bytes for every mask and every leaf of values,
-and a manifest in its header. Reading one takes numpy and JSON, executes nothing, and verifies
-the SHA-256 of all that it decodes to. Values may be left to an initialiser and a key: a ticket at
-initialisation is a key and a mask, and takes hardly more than the mask.
+and a manifest in its header. Reading one needs only numpy and JSON, executes no code, and verifies
+the SHA-256 of all decoded arrays. Values may be given by an initialiser and a key: a ticket at
+initialisation is a key and a mask.
 
-The format, version 1 (what is written by it stays readable by every later release):
+The format, version 1 (every later release reads it):
 
 - Eight bytes, little-endian: the length of the JSON header. The header. The blobs, without holes,
   each a one-dimensional "U8" tensor of the header, in the order `mask:NAME` for all leaves, then
@@ -39,7 +39,7 @@ PathLike = str | os.PathLike[str]
 
 @contextmanager
 def naming(path: PathLike) -> Iterator[None]:
-    """Puts the path before what is wrong with the file."""
+    """Context that adds the path to a `TicketError`."""
     try:
         yield
     except TicketError as error:
@@ -49,11 +49,11 @@ def naming(path: PathLike) -> Iterator[None]:
 def save(
     path: PathLike, mask: Mask, params: Params | None = None, *, prunable: Prunable, **options: Any
 ) -> None:
-    """Writes a ticket to a file, which appears whole or not at all.
+    """Writes a ticket to a file atomically.
 
     Args:
       path: of the file; its folder must exist.
-      mask: as in `encode`, like all that follows.
+      mask: as in `encode`, like the further arguments.
       params: a tree like `mask` whose kept values are stored, or None for a mask alone.
       prunable: a tree like `mask` of Python booleans.
       **options: `precision`, `initializer` and `provenance`.
@@ -82,7 +82,7 @@ def load(
     init: Callable[[Key], Params] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Ticket:
-    """Reads a whole ticket from a file: `reader.decode`, whose arguments these are.
+    """Reads a ticket from a file; arguments as in `reader.decode`.
 
     Raises:
       TicketError: naming the file and what is wrong with it.
@@ -115,11 +115,11 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
 
 
 def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafArrays:
-    """Reads one leaf, and of the file no more than its header and that leaf's bytes.
+    """Reads one leaf; of the file only the header and that leaf's bytes.
 
     Raises:
       TicketError: naming the file and what is wrong with it.
-      ValueError: if the ticket has no leaf of that name.
+      ValueError: the ticket has no leaf of that name.
 
     >>> import tempfile
     >>> import numpy as np

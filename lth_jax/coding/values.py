@@ -1,7 +1,7 @@
-"""Kept values as bytes: in byte planes at their entropy, exact or at lower precision.
+"""Codes for kept values: entropy-coded byte planes, exact or at lower precision.
 
-The bytes of a number differ in how predictable they are: a float's sign and exponent are, its low
-mantissa is not. Each byte's plane is coded for itself, so that exact values shrink as well.
+The bytes of a float differ in predictability: sign and exponent are compressible, the low mantissa
+is not. Each byte plane is coded separately, so that exact values are compressed too.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ DTYPES: dict[str, np.dtype] = {name: np.dtype(name).newbyteorder("<") for name i
 
 
 class Coded(NamedTuple):
-    """A leaf's kept values as bytes, and the values that these decode to."""
+    """The code of a leaf's kept values, and the decoded values."""
 
     code: bytes
     kept: np.ndarray
@@ -58,7 +58,7 @@ def _scales(shape: tuple[int, ...], precision: Precision) -> tuple[int, ...]:
 
 
 def _multiply(codes: np.ndarray, scale: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Kept codes times their scales: one float32 rounding, the same on any machine."""
+    """Kept codes times their scales: a single float32 rounding, the same on any machine."""
     return codes.astype("<f4") * np.broadcast_to(scale, mask.shape)[mask]
 
 
@@ -91,10 +91,10 @@ def encode(leaf: np.ndarray, mask: np.ndarray, precision: Precision) -> Coded:
     Args:
       leaf: an array whose dtype is one of `DTYPES`; finite unless `precision` is exact.
       mask: bool, shaped like `leaf`.
-      precision: how to write the values.
+      precision: precision of the values.
 
     Returns:
-      The code, and the kept values that it decodes to, in the order of the leaf.
+      The code, and the decoded kept values in the order of the leaf.
 
     >>> leaf = np.array([0.5, 3.0, -0.25], np.float32)
     >>> encode(leaf, leaf < 1, Precision("exact")).kept.tolist()
@@ -109,7 +109,7 @@ def encode(leaf: np.ndarray, mask: np.ndarray, precision: Precision) -> Coded:
     return Coded(_encode_planes(kept), kept)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what a forged file overflows, its hash refuses
+@np.errstate(over="ignore", invalid="ignore")  # overflow in a forged file fails the hash check
 def decode(code: bytes, mask: np.ndarray, dtype: np.dtype, precision: Precision) -> np.ndarray:
     """The inverse of `encode`: the kept values, one axis.
 

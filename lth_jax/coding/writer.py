@@ -1,4 +1,4 @@
-"""From trees to the bytes of a ticket."""
+"""Encodes tickets."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from lth_jax.coding.quantize import Precision, exact
 from lth_jax.coding.reader import restore_key
 from lth_jax.types import Key, Mask, Params, Prunable
 
-_ANY_AXES = 1 << 16  # whether a leaf has the axis is checked leaf by leaf
+_ANY_AXES = 1 << 16  # the axis is checked for each leaf
 
 
 class Initializer(NamedTuple):
-    """Values that are not stored but made again: `init(key)`.
+    """Values that are recomputed instead of stored: `init(key)`.
 
     Attributes:
-      name: what to call the function, so that a reader can find it.
+      name: the name of the function, for readers of the file.
       init: `key -> params`.
       key: one key.
     """
@@ -35,7 +35,7 @@ class Initializer(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """One leaf of the trees that are to be written."""
+    """One leaf of the trees to write."""
 
     name: str
     mask: np.ndarray
@@ -44,7 +44,7 @@ class _Input(NamedTuple):
 
 
 class _Output(NamedTuple):
-    """One leaf as it stands in the file."""
+    """One leaf of the file."""
 
     entry: Leaf
     mask_code: bytes
@@ -62,28 +62,28 @@ def encode(
 ) -> bytes:
     """The bytes of a ticket file.
 
-    Each mask gets the shortest of the codes in `codecs`; values are coded by `values`.
+    Masks have the shortest code in `codecs`; values are coded by `values`.
 
     Args:
       mask: bool leaves, all True where not prunable.
       params: a tree like `mask` whose kept values are stored. Without it and without
         `initializer` the file holds a mask only.
       prunable: a tree like `mask` of Python booleans.
-      precision: how the values of prunable floating-point leaves are stored; exactly where left
-        out. All other leaves are few, and are stored exactly in any case.
-      initializer: what makes the values, in place of `params`. The file then holds the key, and
-        hashes of the values, since initialisers may change with versions.
+      precision: precision of prunable floating-point leaves, exact by default. Other leaves are
+        stored exactly.
+      initializer: replaces `params`. The file then holds the key and hashes of the values, since
+        initialisers may change between versions.
       provenance: the ticket's origin (config hash, level, criterion): a dictionary that JSON can
         hold, with at most 100 levels of nesting.
 
     Returns:
-      The whole file, which `decode` reads: what it refuses is refused here.
+      The file, which `decode` can read.
 
     Raises:
-      ValueError: if trees do not match, `mask` prunes what is not prunable, values to be rounded
-        are not finite, or an argument exceeds what a ticket can hold: 65,536 leaves, 32 axes,
-        names of 1024 printable characters, no leaf inside another, one key, 64 MiB of header.
-      TypeError: if a dtype cannot be stored, or `provenance` is no dictionary.
+      ValueError: trees do not match, `mask` prunes leaves that are not prunable, values to be
+        rounded are not finite, or an argument exceeds the limits of tickets: 65,536 leaves, 32
+        axes, names of 1024 printable characters, no nested leaves, one key, 64 MiB of header.
+      TypeError: a dtype cannot be stored, or `provenance` is not a dictionary.
 
     >>> from lth_jax.coding.reader import decode
     >>> mask = {"kernel": np.arange(6).reshape(2, 3) > 2}
@@ -117,7 +117,7 @@ def encode(
 
 @contextmanager
 def _readable(argument: str) -> Iterator[None]:
-    """Turns what the reader would refuse into an error that names the argument."""
+    """Context that turns errors of the reader's checks into errors that name the argument."""
     try:
         yield
     except TicketError as error:
@@ -142,7 +142,7 @@ def _made(params: Params | None, initializer: Initializer | None) -> Params | No
 
 
 def _initial_key(initializer: Initializer) -> InitialKey:
-    """The initialiser's key as words, from which exactly this key can be made again."""
+    """The initialiser's key as words, from which the same key can be restored."""
     try:
         words = np.asarray(jax.random.key_data(initializer.key))
         kind = str(jax.random.key_impl(initializer.key))

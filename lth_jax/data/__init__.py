@@ -1,4 +1,4 @@
-"""Data as arrays in memory, prepared once through TFDS, and the order in which they are seen."""
+"""Data sets as arrays in memory, prepared once with TFDS, and the order of examples in training."""
 
 from lth_jax.data.arrays import from_arrays
 from lth_jax.data.datasets import Dataset, dataset_of, load
@@ -6,6 +6,6 @@ from lth_jax.data.on_disk import OnDisk
 from lth_jax.data.order import in_order, indices
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = ["Dataset", "OnDisk", "dataset_of", "from_arrays", "in_order", "indices", "load"]

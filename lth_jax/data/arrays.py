@@ -1,4 +1,4 @@
-"""A user's own arrays as training, validation and test data."""
+"""Splits a user's arrays into training, validation and test data."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,23 +16,23 @@ NAMES = ("train", "validation", "test")
 
 
 def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: int = 0) -> Splits:
-    """Inputs and targets as three splits, on the device.
+    """Splits inputs and targets into training, validation and test data on the device.
 
     Args:
-      data: `(x, y)`, which is split at random; or `{"train": (x, y), "test": (x, y)}`, with
-        `"validation"` or not, in which case it is taken from the training examples. `x` and `y` are
-        arrays, or pytrees of arrays, with the examples along the first axis.
-      validation: the fraction of the training examples that is held out for validation.
-      test: the fraction of all examples that is held out for testing, of `(x, y)` alone.
-      seed: of the split, in [0, 2³²).
+      data: `(x, y)`, which is split at random, or `{"train": (x, y), "test": (x, y)}`. Without a
+        `"validation"` split, validation examples are taken from the training examples. `x` and `y`
+        are arrays or pytrees of arrays with the examples along the first axis.
+      validation: fraction of the training examples that is held out for validation.
+      test: fraction of all examples that is held out for testing; only for `(x, y)`.
+      seed: seed of the split, in [0, 2³²).
 
     Returns:
       The splits; floats as float32 and integers as int32, unless JAX is in x64 mode.
 
     Raises:
-      ValueError: a split is empty, has parts of different lengths, or is not known.
-      TypeError: `data` is neither a pair nor a mapping of pairs, or holds something other than
-        arrays of numbers.
+      ValueError: if a split is empty, has parts of different lengths, or has an unknown name.
+      TypeError: if `data` is neither a pair nor a mapping of pairs, or contains anything but arrays
+        of numbers.
 
     >>> x, y = np.zeros((100, 4)), np.arange(100) % 2
     >>> [len(split.y) for split in from_arrays((x, y))]
@@ -48,7 +48,7 @@ def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: 
 
 
 def train_and_test(data: Any, *, test: float = 0.2, seed: int = 0) -> dict[str, Batch]:
-    """The splits of a user's data on the host, by name; arguments and errors as of `from_arrays`.
+    """Training and test data on the host, by name; arguments and errors as in `from_arrays`.
 
     Floats become float32, integers int32.
     """
@@ -69,10 +69,10 @@ def train_and_test(data: Any, *, test: float = 0.2, seed: int = 0) -> dict[str, 
 
 
 def _pair(name: str, pair: Any) -> Batch:
-    """Inputs and targets of one length."""
+    """Checks that inputs and targets have one length."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         kind = type(pair).__name__
-        raise TypeError(f"`{name}` must be a pair `(x, y)` of arrays, but is of type {kind}.")
+        raise TypeError(f"`{name}` must be a pair `(x, y)` of arrays, got the type {kind}.")
     batch = Batch(*(jax.tree.map(partial(_array, name), part) for part in pair))
     lengths = {len(leaf) for leaf in jax.tree.leaves(batch)}
     if len(lengths) != 1 or 0 in lengths:
@@ -85,7 +85,7 @@ def _pair(name: str, pair: Any) -> Batch:
 
 
 def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, Batch]:
-    """A random part of the examples, and the others before it."""
+    """Splits the examples at random: the others first, then a fraction of them."""
     size = len(jax.tree.leaves(batch)[0])
     held_out = int(size * fraction)
     if not 0 < held_out < size:
@@ -99,7 +99,7 @@ def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, 
 
 
 def _array(name: str, leaf: Any) -> np.ndarray:
-    """An array of the dtype that JAX has for it."""
+    """The array with JAX's dtype for it."""
     array = np.asarray(leaf)
     if not array.ndim:
         raise TypeError(

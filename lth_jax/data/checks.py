@@ -1,4 +1,4 @@
-"""Checks of arguments that several files of this package share."""
+"""Checks of arguments, shared by the modules of this package."""
 
 import numbers
 import operator
@@ -10,12 +10,12 @@ def check_integer(name: str, value: Any, low: int, high: int = 2**31 - 1) -> Non
 
     Args:
       name: the argument's name, for the message.
-      value: what was given.
-      low: the least value allowed.
-      high: the greatest value allowed.
+      value: the argument.
+      low: the smallest allowed value.
+      high: the largest allowed value.
 
     Raises:
-      TypeError: if it is not an integer (booleans are not).
+      TypeError: if it is not an integer; booleans are refused.
       ValueError: if it is out of range.
 
     >>> check_integer("validation", -1, 0)
@@ -36,7 +36,7 @@ def check_real(name: str, value: Any, low: float, high: float) -> None:
     """Raises unless `value` is a real number in `[low, high]`.
 
     Raises:
-      TypeError: if it is not a number (booleans are not).
+      TypeError: if it is not a number; booleans are refused.
       ValueError: if it is out of range or not finite.
 
     >>> check_real("gap", 2.0, 0.0, 1.0)
@@ -45,5 +45,5 @@ def check_real(name: str, value: Any, low: float, high: float) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
-    if not low <= float(value) <= high:  # false for NaN too
+    if not low <= float(value) <= high:  # also false for NaN
         raise ValueError(f"`{name}` must lie in [{low}, {high}], got {value}.")

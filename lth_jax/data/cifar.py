@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as their authors hand them out (Krizhevsky, 2009).
+"""Reads CIFAR-10 and CIFAR-100 in their authors' formats (Krizhevsky, 2009).
 
-The archive as downloaded (`.tar.gz`) or the folder unpacked from it, in the binary version or the
-Python version. The pickles of the latter are read with everything but arrays refused.
+It reads the downloaded archive (`.tar.gz`) or the unpacked folder, of the binary or the Python
+version. The pickles of the Python version may contain only arrays and plain values.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ _DAMAGE = (
     *(RecursionError, TypeError, ValueError, pickle.PickleError, struct.error, tarfile.TarError),
     zlib.error,
 )
-"""What pickle, tarfile, zlib and NumPy raise for damaged bytes (found by damaging all versions)."""
+"""Errors of pickle, tarfile, zlib and NumPy for damaged bytes, found by damaging all versions."""
 
 
 class Layout(NamedTuple):
-    """How one of the two data sets lies in its archives.
+    """The structure of the archives of one of the two data sets.
 
     Attributes:
       binary: the binary version's folder.
       python: the Python version's folder.
-      train: files of the training split, without their endings.
+      train: files of the training split, without file extensions.
       test: files of the test split.
-      labels: bytes of labels before an image in the binary version; the last counts.
-      key: what the labels are called in the Python version.
+      labels: number of label bytes before an image in the binary version; the last one is used.
+      key: name of the labels in the Python version.
       classes: number of classes.
     """
 
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
     @property
     def archives(self) -> tuple[str, str]:
-        """The names under which the archives are handed out."""
+        """The file names of the archives."""
         stem = self.python.removesuffix("-batches-py").removesuffix("-python")
         return f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz"
 
@@ -75,18 +75,18 @@ CIFAR100 = Layout(
 
 
 def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, NDArray]:
-    """The images and labels of one split.
+    """Reads the images and labels of one split.
 
     Args:
-      manual_dir: the folder that holds an archive or its folder.
+      manual_dir: the folder with an archive or its unpacked folder.
       layout: `CIFAR10` or `CIFAR100`.
       split: `"train"` or `"test"`.
 
     Returns:
-      uint8 images `(n, 32, 32, 3)` and int32 labels `(n,)`, the fine ones of CIFAR-100.
+      uint8 images `(n, 32, 32, 3)` and int32 labels `(n,)`, the fine labels for CIFAR-100.
 
     Raises:
-      ValueError: if nothing is there, or a file is missing or damaged.
+      ValueError: if there is no archive, or a file is missing or damaged.
     """
     path, is_binary = _find(Path(manual_dir), layout)
     folder = layout.binary if is_binary else layout.python
@@ -99,7 +99,7 @@ def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, N
         images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     except _DAMAGE as error:
         raise ValueError(
-            f"'{path}' is damaged or not of the format of its name: {error}."
+            f"'{path}' is damaged or does not have the format of its name: {error}."
         ) from error
     if (
         not len(labels)
@@ -111,10 +111,10 @@ def read_split(manual_dir: Path, layout: Layout, split: str) -> tuple[NDArray, N
 
 
 def digest(manual_dir: Path, layout: Layout) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of what `read_split` reads.
+    """Twelve hexadecimal digits of the SHA-256 of the files that `read_split` reads.
 
     Raises:
-      ValueError: if nothing is there, or it cannot be read.
+      ValueError: if there is no archive, or it cannot be read.
     """
     path, _ = _find(Path(manual_dir), layout)
     hashed = hashlib.sha256()
@@ -128,7 +128,7 @@ def digest(manual_dir: Path, layout: Layout) -> str:
 
 
 def _find(manual_dir: Path, layout: Layout) -> tuple[Path, bool]:
-    """An archive or its folder, and whether it is of the binary version."""
+    """Finds an archive or its folder, and whether it is the binary version."""
     binary, python = layout.archives
     places = ((layout.binary, True), (binary, True), (layout.python, False), (python, False))
     for name, is_binary in places:
@@ -157,7 +157,7 @@ def _from_pickle(raw: bytes, layout: Layout) -> tuple[NDArray, NDArray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads arrays and plain values; whatever else a pickle loads could run code."""
+    """Unpickles only arrays and plain values, because other pickles could run code."""
 
     _ALLOWED = frozenset(
         (f"numpy{core}", name)

@@ -1,7 +1,7 @@
-"""The columns of a CSV file: each holds numbers or categories, inferred once or declared.
+"""The columns of a CSV file: numbers or categories, inferred or declared.
 
-Nothing is guessed: an entry that does not fit its column, or is missing, is refused by its row,
-column and value, unless the caller chose what becomes of it.
+An entry that does not fit its column, or is missing, raises an error with its row, column and
+value, unless the caller has chosen how to treat it.
 """
 
 import csv
@@ -19,8 +19,8 @@ MARKERS = ("", "NA", "N/A", "NaN", "null", "None", "?")
 NUMBER, CATEGORY = "number", "category"
 
 FEWEST_ROWS = 5
-_MOST_VALUES = 100  # of a column of categories that is not declared
-_LARGEST = 1e150  # whose square, needed for the standard deviation, is finite
+_MOST_VALUES = 100  # of an undeclared column of categories
+_LARGEST = 1e150  # with a finite square, for the standard deviation
 _MOST_BYTES = 1 << 32  # of a one-hot matrix
 
 
@@ -28,9 +28,9 @@ class Column(NamedTuple):
     """One column of a table.
 
     Attributes:
-      name: its name.
-      entries: the text of each row, without spaces around it.
-      missing: which entries are missing.
+      name: the column's name.
+      entries: the text in each row, without surrounding spaces.
+      missing: the missing entries.
       rows: the number of each row in the file; the first below the names is 1.
     """
 
@@ -40,12 +40,12 @@ class Column(NamedTuple):
     rows: NDArray[np.int64]
 
     def part(self, rows: NDArray[np.bool_]) -> "Column":
-        """The rows that are True."""
+        """The column with only the rows that are True."""
         kept = [entry for entry, keep in zip(self.entries, rows, strict=True) if keep]
         return Column(self.name, kept, self.missing[rows], self.rows[rows])
 
     def at(self, i: int) -> str:
-        """Where an entry stands and what it is, for messages."""
+        """The position and value of an entry, for messages."""
         return f"row {self.rows[i]}, column '{self.name}': {self.entries[i][:40]!r}"
 
     @property
@@ -55,14 +55,14 @@ class Column(NamedTuple):
 
 
 def read(raw: bytes, markers: Collection[str] = MARKERS) -> dict[str, Column]:
-    r"""The columns of a CSV file by name.
+    r"""Reads the columns of a CSV file by name.
 
     Args:
-      raw: UTF-8; the first row holds the names.
-      markers: the entries that are missing, in upper or lower case.
+      raw: the file's bytes in UTF-8; the first row contains the names.
+      markers: texts of missing entries, in upper or lower case.
 
     Raises:
-      ValueError: if this is no table of 5 rows or more with as many entries as names in each.
+      ValueError: if there are fewer than 5 rows, or a row does not have one entry per name.
 
     >>> read(b"a,b\n1,x\n2,NA\n3,x\n4,y\n5,y\n")["b"].missing.tolist()
     [False, True, False, False, False]
@@ -73,11 +73,11 @@ def read(raw: bytes, markers: Collection[str] = MARKERS) -> dict[str, Column]:
         raise ValueError(f"the CSV file cannot be read: {error}.") from error
     if len(lines) <= FEWEST_ROWS:
         raise ValueError(
-            f"the CSV file must hold names and {FEWEST_ROWS} rows or more, got {len(lines)} lines."
+            f"the CSV file must have names and {FEWEST_ROWS} rows or more, got {len(lines)} lines."
         )
     names, *rows = lines
     if len(set(names)) < len(names):
-        raise ValueError(f"the CSV file's columns must have names of their own, got {names}.")
+        raise ValueError(f"the CSV file's columns must have distinct names, got {names}.")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
             raise ValueError(
@@ -95,22 +95,22 @@ def read(raw: bytes, markers: Collection[str] = MARKERS) -> dict[str, Column]:
 
 
 def kind_of(column: Column, declared: str | None = None) -> str:
-    """Whether a column holds numbers or categories.
+    """Determines whether a column contains numbers or categories.
 
-    A column is what all its entries are: numbers, or no numbers. One that mixes both, or holds an
-    infinity or a number above 1e150, is refused, unless it is declared to hold categories.
+    All entries must be numbers, or none. A column with both, with an infinity or with a number
+    above 1e150 is refused, unless it is declared as categories.
 
     Args:
-      column: at least one entry is there.
+      column: a column; at least one entry must not be missing.
       declared: `NUMBER` or `CATEGORY`, or None to infer it.
 
     Raises:
-      ValueError: naming the row, the column and the entry that does not fit.
+      ValueError: with the row, the column and the entry that does not fit.
     """
     numbers = [_number(entry) for entry in column.entries]
     there = np.flatnonzero(~column.missing).tolist()
     if not there:
-        raise ValueError(f"column '{column.name}' of the CSV file has no entry at all.")
+        raise ValueError(f"column '{column.name}' of the CSV file has no entries.")
     if declared == CATEGORY:
         return CATEGORY
     texts = [i for i in there if numbers[i] is None]
@@ -125,7 +125,7 @@ def kind_of(column: Column, declared: str | None = None) -> str:
         )
     for i in there:
         value = numbers[i]
-        if value is None or not abs(value) <= _LARGEST:  # false for NaN too
+        if value is None or not abs(value) <= _LARGEST:  # also false for NaN
             wrong = "is not a number" if value is None else "is not a finite number up to 1e150"
             why = (
                 "`numbers` declares"
@@ -141,26 +141,26 @@ def kind_of(column: Column, declared: str | None = None) -> str:
 
 def _number(entry: str) -> float | None:
     try:
-        return None if "_" in entry else float(entry)  # Python takes 1_000 for a number
+        return None if "_" in entry else float(entry)  # Python reads 1_000 as a number
     except ValueError:
         return None
 
 
 def numbers_of(column: Column) -> NDArray[np.float64]:
-    """The entries of a column of numbers; NaN where they are missing."""
+    """The entries of a column of numbers, NaN where missing."""
     pairs = zip(column.entries, column.missing, strict=True)
     return np.array([np.nan if gone else float(entry) for entry, gone in pairs])
 
 
 def codes_of(column: Column) -> tuple[NDArray[np.int32], int]:
-    """Which of a column's distinct values each entry is, and how many there are.
+    """Numbers a column's distinct values; returns the number of each entry, and of values.
 
-    Values are in the order of numbers if all are, else of text. A missing entry is one more value,
-    the last.
+    The values are in numerical order if all are numbers, else in text order. Missing entries count
+    as one more value, the last.
     """
     present = column.present
     numeric = all(_number(entry) is not None and np.isfinite(float(entry)) for entry in present)
-    # Decimals are exact, where float would merge large integers.
+    # Decimals are exact; floats would merge large integers.
     value_of: Callable[[str], Any] = Decimal if numeric else str
     order = {value: i for i, value in enumerate(sorted({value_of(entry) for entry in present}))}
     pairs = zip(column.entries, column.missing, strict=True)
@@ -169,29 +169,29 @@ def codes_of(column: Column) -> tuple[NDArray[np.int32], int]:
 
 
 def one_hot(column: Column, *, declared: bool) -> NDArray[np.float64]:
-    """A column of categories as `(n, values)`.
+    """One-hot encodes a column of categories: `(n, values)`.
 
     Raises:
-      ValueError: if there are many values and the column is not declared to hold categories, or
-        the matrix takes more than 4 GiB.
+      ValueError: if the column has many values and is not declared as categories, or the matrix
+        exceeds 4 GiB.
     """
     codes, values = codes_of(column)
     if not declared and values > most_values(len(codes)):
         raise ValueError(
-            f"column '{column.name}' takes {values} values in {len(codes)} rows, each of which "
+            f"column '{column.name}' has {values} values in {len(codes)} rows, each of which "
             f"would become an input (such as {column.present[0][:40]!r}); leave it out of "
             "`columns`, or name it in `categories`."
         )
     if 8 * values * len(codes) > _MOST_BYTES:
         raise ValueError(
-            f"column '{column.name}' takes {values} values in {len(codes)} rows, whose one-hot "
+            f"column '{column.name}' has {values} values in {len(codes)} rows, whose one-hot "
             "code exceeds 4 GiB; leave it out of `columns`."
         )
     return (codes[:, None] == np.arange(values)).astype(np.float64)
 
 
 def most_values(rows: int) -> int:
-    """Above how many values a column of categories must be declared.
+    """The largest number of values of an undeclared column of categories.
 
     >>> most_values(8), most_values(60), most_values(10_000)
     (10, 30, 100)
@@ -200,26 +200,26 @@ def most_values(rows: int) -> int:
 
 
 def labels_of(column: Column, what: str, *, declared: bool) -> tuple[NDArray[np.int32], int]:
-    """Classes or groups: `codes_of` a column whose values are few.
+    """Classes or groups: `codes_of` for a column with few values.
 
     Args:
       column: the column.
       what: "target" or "group", for messages.
-      declared: whether the column is declared to hold categories.
+      declared: whether the column is declared as categories.
 
     Raises:
-      ValueError: if the values are as many as those of a continuous quantity or a name are, and
-        not declared.
+      ValueError: if the column has as many values as a continuous quantity or a name, and is not
+        declared.
     """
     kind = kind_of(column, CATEGORY if declared else None)
     codes, values = codes_of(column)
     most, rows = most_values(len(codes)), len(codes)
     if kind == NUMBER and any(float(entry) % 1 for entry in column.present):
-        most = min(most, rows // 2)  # fractions that hardly repeat
+        most = min(most, rows // 2)  # fractions with few repetitions
     if not declared and values > most:
         raise ValueError(
-            f"the {what} '{column.name}' takes {values} values in {rows} rows, as a continuous "
-            f"quantity or a name does; name it in `categories` if each is a {what} of its own."
+            f"the {what} '{column.name}' has {values} values in {rows} rows, like a continuous "
+            f"quantity or a name; name it in `categories` if each is a separate {what}."
         )
     return codes, values
 
@@ -227,28 +227,28 @@ def labels_of(column: Column, what: str, *, declared: bool) -> tuple[NDArray[np.
 def select(
     table: dict[str, Column], names: Sequence[str], labels: Collection[str], missing: str
 ) -> dict[str, Column]:
-    """Some columns of a table, with the rows and the missing entries that are allowed.
+    """Selects columns of a table, and its rows by the treatment of missing entries.
 
     Args:
       table: all columns.
-      names: which ones.
-      labels: those among them whose missing entries cannot be filled in.
-      missing: "refuse"; "drop" to leave out rows with a missing entry in these columns; "mean" or
-        "category", which leave them to be filled in.
+      names: names of the selected columns.
+      labels: the columns among them whose missing entries cannot be filled in.
+      missing: "refuse"; "drop" to omit rows with a missing entry in these columns; "mean" or
+        "category" to keep them for filling in.
 
     Raises:
-      ValueError: naming the first missing entry that is not allowed; or if fewer than 5 rows stay.
+      ValueError: with the first missing entry that is not allowed, or if fewer than 5 rows remain.
     """
     for name in names:
         if name not in table:
-            raise ValueError(f"the CSV file must hold a column '{name}', it has {list(table)}.")
+            raise ValueError(f"the CSV file must have a column '{name}', it has {list(table)}.")
     found = {name: table[name] for name in names}
     if missing == "drop":
         whole = ~np.any([column.missing for column in found.values()], axis=0)
         if whole.sum() < FEWEST_ROWS:
             raise ValueError(
                 f"`missing` is 'drop', which leaves {whole.sum()} of the CSV file's {len(whole)} "
-                f"rows; {FEWEST_ROWS} are needed."
+                f"rows; {FEWEST_ROWS} are required."
             )
         return {name: column.part(whole) for name, column in found.items()}
     for name, column in found.items():
@@ -262,6 +262,6 @@ def select(
 
 
 _CHOICES = (
-    "`missing` to 'drop' (the row), 'mean' (of the column) or 'category' (one of its own), or "
+    "`missing` to 'drop' (the row), 'mean' (of the column) or 'category' (a separate one), or "
     "`markers` to what marks a missing entry."
 )

@@ -26,18 +26,18 @@ class Dataset:
     """A data set in memory.
 
     Attributes:
-      name: what it was loaded as.
-      train: examples to train on; float32 inputs `(n, …)` or int32 tokens `(n, time)`, arrays or
-        `OnDisk`; int32 labels `(n,)`, or `(n, time)` where every step has one.
-      validation: examples held out of the training split.
-      test: the test split, whole.
+      name: the name by which it was loaded.
+      train: training examples; float32 inputs `(n, …)` or int32 tokens `(n, time)`, arrays or
+        `OnDisk`; int32 labels `(n,)`, or `(n, time)` with one per step.
+      validation: examples held out from the training split.
+      test: the whole test split.
       classes: the number of classes, or of symbols.
-      fingerprint: hexadecimal SHA-256 of all arrays: equal data, equal fingerprint.
+      fingerprint: hexadecimal SHA-256 of all arrays, equal for equal data.
       groups: the group of every example, int32 `(n,)`, by split ("train", "validation", "test");
-        empty where examples belong to none.
+        empty without groups.
       unlabelled: inputs of further training examples, or None.
-      answers: the teachers' logits `(teachers, n, …, classes)` of "train" and, where there
-        are any, of "unlabelled" examples; empty without teachers.
+      answers: the teachers' logits `(teachers, n, …, classes)` of "train" and, if there are any,
+        "unlabelled" examples; empty without teachers.
     """
 
     name: str
@@ -63,7 +63,7 @@ def load(
     most_bytes: int | None = None,
     **options: Any,
 ) -> Dataset:
-    """Loads a data set, preparing it through TFDS the first time; never uses a network.
+    """Loads a data set, and prepares it with TFDS the first time; never uses a network.
 
     | name | inputs | train / test | from |
     |---|---|---|---|
@@ -81,32 +81,33 @@ def load(
     | `diabetes` | standardised, two groups | 80 % / 20 % | scikit-learn |
     | `csv` | standardised, one-hot | 80 % / 20 % | option `file` |
 
-    The options of what is generated are the arguments of the function named; those of `text` and
-    `csv` besides the file, those of `data.text.windows` and `data.tabular.from_csv`. MNIST-1D has
-    two groups if a share `minority` of its training signals, and half of its test signals, is to
-    be turned upside down; so has MNIST, whose images are then turned by half a turn (`data_seed`
-    draws which).
+    The options of generated data are the arguments of the named function; `text` and `csv` take the
+    file and the arguments of `data.text.windows` and `data.tabular.from_csv`. MNIST-1D has two
+    groups if a fraction `minority` of its training signals and half of its test signals are to be
+    turned upside down. So has MNIST, whose images are then rotated by half a turn (`data_seed`
+    selects them).
 
-    A copy that TFDS prepared elsewhere (with `file_format='array_record'`) is read for `mnist`,
-    `fashion_mnist`, `cifar10` and `cifar100` when it lies in `data_dir`.
+    A copy in `data_dir` that TFDS prepared (with `file_format='array_record'`) is read for `mnist`,
+    `fashion_mnist`, `cifar10` and `cifar100` too.
 
     Args:
       name: one of the names above.
-      data_dir: root folder of prepared data, made if needed.
-      manual_dir: folder with the files that only their user has: the four idx files of MNIST or
-        Fashion-MNIST, gzipped or not (Fashion-MNIST is also found where Debian's package puts it),
-        or CIFAR's archives, needed the first time; and what the option `file` names.
-      seed: decides which training examples are held out, and which are left if `train_examples`
-        is smaller. The examples that stay keep their order.
-      validation: how many examples of the training split to hold out; may be 0.
-      train_examples: how many of the others to train on; all by default.
-      unlabelled: of how many of those that are then left to keep the inputs alone.
-      most_bytes: training inputs of more bytes stay on disk (`OnDisk`), where only the rows that
-        are asked for are read; None if any are to be read. All else is in memory.
-      **options: what the data set itself leaves open; see the table.
+      data_dir: root folder of prepared data, created if necessary.
+      manual_dir: folder with files that the user provides: the four idx files of MNIST or
+        Fashion-MNIST, gzipped or not (Fashion-MNIST is also found in the folder of Debian's
+        package), or CIFAR's archives, both read only the first time; and the file of the option
+        `file`.
+      seed: selects the training examples that are held out, and those that remain if
+        `train_examples` is smaller. Remaining examples keep their order.
+      validation: number of training examples to hold out; may be 0.
+      train_examples: number of the others to train on; all by default.
+      unlabelled: number of the remaining examples whose inputs are kept without labels.
+      most_bytes: training inputs of more bytes stay on disk (`OnDisk`), from which only indexed
+        rows are read; None to read all. Everything else is in memory.
+      **options: the data set's own options; see the table.
 
     Returns:
-      The arrays, with their fingerprint, which is the same wherever they are.
+      The arrays and their fingerprint, the same in memory and on disk.
 
     Raises:
       ValueError: if a name or option is unknown, a number out of range, a folder unwritable, or a
@@ -138,22 +139,22 @@ def dataset_of(
     train_examples: int | None = None,
     unlabelled: int = 0,
 ) -> Dataset:
-    """A data set of a user's own arrays.
+    """Makes a data set of a user's arrays.
 
     Args:
-      name: of the data set.
-      arrays: `(x, y)`, of which a random fifth becomes the test split; `{"train": (x, y), "test":
-        (x, y)}`; or a TFDS builder with the splits "train" and "test" and `supervised_keys`.
-      seed: as of `load`, like `validation`, `train_examples` and `unlabelled`.
-      validation: as of `load`.
-      train_examples: as of `load`.
-      unlabelled: as of `load`.
+      name: name of the data set.
+      arrays: `(x, y)`, of which a random fifth is the test split; `{"train": (x, y), "test": (x,
+        y)}`; or a TFDS builder with the splits "train" and "test" and `supervised_keys`.
+      seed: see `load`.
+      validation: see `load`.
+      train_examples: see `load`.
+      unlabelled: see `load`.
 
     Returns:
-      The data set. Integer targets are classes, `max + 1` of them; for others `classes` is 0.
+      The data set. Integer targets are `max + 1` classes; for other targets `classes` is 0.
 
     Raises:
-      ValueError, TypeError: the arrays cannot be right.
+      ValueError, TypeError: if the arrays are not legal.
 
     >>> x, y = np.ones((50, 3)), np.arange(50) % 2
     >>> found = dataset_of("own", (x, y), seed=0, validation=10)
@@ -171,7 +172,7 @@ def dataset_of(
     y = parts["train"].y
     integers = isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer)
     if integers and min(int(part.y.min()) for part in parts.values()) < 0:
-        raise ValueError("integer targets are classes, which count from 0; a target is below 0.")
+        raise ValueError("integer targets are classes, counted from 0, but a target is negative.")
     classes = 1 + max(int(part.y.max()) for part in parts.values()) if integers else 0
     whole, test = (prepare.Split(parts[part], None) for part in ("train", "test"))
     return _dataset(name, whole, test, classes, seed, validation, train_examples, unlabelled)
@@ -211,7 +212,7 @@ def _dataset(
 def _read(
     name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any], most: int | None
 ) -> tuple[Any, Any, int]:
-    """The training split, the test split and the number of classes."""
+    """Reads the training split, the test split and the number of classes."""
     with needed_by(f"Data set '{name}'"):
         folder = sources.find(name, data_dir, manual_dir, options)
         train, classes = prepare.read(folder, "train", most_bytes=most)
@@ -222,7 +223,7 @@ def _read(
 def _hold_out(
     whole: Any, seed: int, validation: int, train_examples: int | None, unlabelled: int
 ) -> tuple[Any, Any, Any]:
-    """Splits into examples to train on, validation, and unlabelled, of the given sizes."""
+    """Splits the training split into training, validation and unlabelled examples."""
     size = len(whole.data.y)
     left = size - validation - unlabelled
     if left < 1:
@@ -232,7 +233,7 @@ def _hold_out(
         )
     if train_examples is not None and train_examples > left:
         raise ValueError(
-            f"`train_examples` must be at most {left}, what {validation} validation and "
+            f"`train_examples` must be at most {left}, which {validation} validation and "
             f"{unlabelled} unlabelled examples leave of {size}, got {train_examples}."
         )
     order = np.random.default_rng(seed).permutation(size)
@@ -243,7 +244,7 @@ def _hold_out(
 
 
 def _part(leaf: Any, rows: np.ndarray) -> Any:
-    """Rows of a leaf, which stay on disk if they are there."""
+    """Rows of a leaf, on disk if the leaf is."""
     return leaf.part(rows) if isinstance(leaf, OnDisk) else leaf[rows]
 
 

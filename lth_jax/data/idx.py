@@ -1,4 +1,4 @@
-"""The idx format in which MNIST and Fashion-MNIST are handed out (LeCun, Cortes and Burges)."""
+"""Reads the idx format of MNIST and Fashion-MNIST (LeCun, Cortes and Burges)."""
 
 import gzip
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIZE = (28, 28)  # pixels of an image of MNIST and of the data sets in its format
+SIZE = (28, 28)  # pixels of an image of MNIST and Fashion-MNIST
 _UBYTE = 0x08
 _NAMES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -18,10 +18,10 @@ _NAMES = {
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads an idx file of unsigned bytes, gzipped when its name ends in `.gz`.
+    """Reads an idx file of unsigned bytes, gzipped if its name ends in `.gz`.
 
     The layout is two zero bytes, the type (8 = unsigned byte), the number of dimensions, one
-    big-endian uint32 per dimension, then the data in C order and nothing after them.
+    big-endian uint32 per dimension, then the data in C order.
 
     Args:
       path: the file.
@@ -30,8 +30,8 @@ def read_idx(path: Path) -> np.ndarray:
       uint8 array of the file's shape.
 
     Raises:
-      ValueError: if the file is missing, not gzip where it should be, of another type, shorter or
-        longer than in its header.
+      ValueError: if the file is missing, not gzip despite its name, of another type, or of another
+        length than its header states.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "labels"
@@ -71,10 +71,10 @@ def _stored(path: Path) -> bytes:
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of one split, checked against each other.
+    """Reads the images and labels of one split, and checks that they match.
 
     Args:
-      folder: holds the four files under their usual names, gzipped or not.
+      folder: the folder with the four files under their usual names, gzipped or not.
       split: 'train' or 'test'.
 
     Returns:
@@ -100,7 +100,7 @@ def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def digest(folder: Path) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of the four files as they lie there.
+    """Twelve hexadecimal digits of the SHA-256 of the four files.
 
     Raises:
       ValueError: if a file is missing or cannot be read.

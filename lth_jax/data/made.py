@@ -1,4 +1,4 @@
-"""What every maker of data returns, and the one way to split what has no test set of its own."""
+"""The result of every maker of data, and the split of data without a test set."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from lth_jax.keys import check_seed
 
 
 class Examples(NamedTuple):
-    """Inputs, targets and, where examples belong to groups, the group of each.
+    """Inputs, targets and, if there are groups, the group of each example.
 
     Attributes:
       x: `(n, …)`; float32, uint8 (pixels) or int32 (tokens).
-      y: int `(n,)` classes, or `(n, time)`, one for each step of a sequence.
+      y: int `(n,)` classes, or `(n, time)`, one per step of a sequence.
       group: int `(n,)`, or None.
     """
 
@@ -24,13 +24,13 @@ class Examples(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A data set as it is made.
+    """A data set from a maker.
 
     Attributes:
-      train: examples to train on.
-      test: examples to test on.
+      train: training examples.
+      test: test examples.
       classes: number of classes, or of symbols.
-      groups: number of groups; 0 where examples have none.
+      groups: number of groups; 0 without groups.
     """
 
     train: Examples
@@ -40,14 +40,14 @@ class Made(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Data that a function makes, and what they are kept as.
+    """A function that makes data, and the name and version under which they are stored.
 
     Attributes:
       name: the data set's name.
       make: makes the data.
-      config: the name of this version of files, seed or options; "" if there is only one.
-      description: of the configuration.
-      version: of the maker, `major.minor.patch`.
+      config: the name of these files, seed or options; "" if there is only one.
+      description: description of the configuration.
+      version: version of the maker, `major.minor.patch`.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Source(NamedTuple):
 
 
 def split(whole: Examples, *, test: int, seed: int = 0) -> tuple[Examples, Examples]:
-    """Splits examples by a permutation that the seed decides: the last `test` of it are the test.
+    """Splits examples by a seeded permutation, whose last `test` entries are the test examples.
 
     >>> kept, held_out = split(Examples(np.arange(5.0), np.arange(5)), test=2)
     >>> sorted([*kept.y.tolist(), *held_out.y.tolist()]), len(held_out.y)

@@ -1,4 +1,4 @@
-"""Examples that stay on disk: read by their rows, through TFDS's random access."""
+"""Examples on disk, read by row with TFDS's random access."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +7,20 @@ import numpy as np
 
 
 class OnDisk:
-    """One feature of prepared examples as an array of which only the indexed rows are read.
+    """One feature of prepared examples as an array on disk; reads only the indexed rows.
 
-    `leaf[rows]`, where rows are an integer array or a slice, gives a NumPy array, the same one that
-    the whole feature in memory would give. Threads may read at once.
+    `leaf[rows]`, with an integer array or a slice, returns the same NumPy array as the feature in
+    memory would. Threads may read concurrently.
 
     Args:
-      source: random access to the examples: `source.__getitems__(rows)` gives dictionaries.
-      name: the feature.
-      rows: which of the examples these are, in order.
-      convert: what makes the values of an array of what is stored.
+      source: random access to the examples: `source.__getitems__(rows)` returns dictionaries.
+      name: name of the feature.
+      rows: the rows of these examples, in order.
+      convert: maps a stored array to its values.
 
     Attributes:
-      shape: of the whole.
-      dtype: of what is read.
+      shape: the whole array's shape.
+      dtype: the dtype of the values.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class OnDisk:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the whole, were it in memory."""
+        """The size of the whole array in memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def part(self, rows: np.ndarray) -> "OnDisk":
-        """These rows, which stay on disk too."""
+        """These rows, also on disk."""
         return OnDisk(self._source, self._name, self._rows[rows], self._convert)

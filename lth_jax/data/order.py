@@ -1,10 +1,9 @@
-"""Which examples a step sees: a pure function of a key and the step number.
+"""The examples of a step: a pure function of a key and the step number.
 
-Nothing is carried from step to step, so training resumes anywhere and two members that hold the
-same key see the same batches. An epoch is one pass over the data in an order of its own; the
-`size % batch_size` examples that no full batch is left for are dropped, other ones each epoch.
-
-`indices` and `in_order` take the same arguments, so either serves as an order.
+There is no state between steps, so training can resume at any step, and members with the same key
+see the same batches. An epoch is one pass over the data in a new order. It drops `size %
+batch_size` examples, different ones in each epoch, so that all batches are full. `indices` and
+`in_order` take the same arguments, so that either can be the order.
 """
 
 import math
@@ -15,24 +14,24 @@ import jax.numpy as jnp
 
 from lth_jax.data.checks import check_integer
 
-_DOUBLE_ROUNDS = 6  # with 4, pairs in sets of 5 or 9 examples are measurably not uniform
+_DOUBLE_ROUNDS = 6  # with 4, pairs in sets of 5 or 9 examples are measurably non-uniform
 
 
 def indices(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: int) -> jax.Array:
     """Batches of consecutive epochs, each a pseudo-random permutation of `range(size)`.
 
-    Step `t` lies in epoch `t // (size // batch_size)`, whose permutation is drawn by
-    `fold_in(key, epoch)`. The permutation is a keyed bijection that is evaluated only where it is
-    needed, so the cost is O(steps · batch_size) whatever the size: a Feistel network on the
-    a × b ≥ size lattice, walked on until it lands below `size` (Black and Rogaway, "Ciphers with
-    arbitrary finite domains", 2002). It is statistically, not cryptographically, random.
+    Step `t` is in epoch `t // (size // batch_size)`, whose permutation depends on `fold_in(key,
+    epoch)`. The permutation is a keyed bijection that is evaluated only at the required positions,
+    at the cost O(steps · batch_size) for any size: a Feistel network on an a × b ≥ size lattice,
+    iterated until the result is below `size` (Black and Rogaway, "Ciphers with arbitrary finite
+    domains", 2002). It is statistically, not cryptographically, random.
 
     Args:
       key: a typed key; may be batched by `vmap`.
       step: the first step, an integer below 2³¹ − steps; may be traced.
-      steps: how many steps.
+      steps: number of steps.
       batch_size: examples per step.
-      size: examples in the data set, below 2³¹.
+      size: number of examples in the data set, below 2³¹.
 
     Returns:
       int32 of shape `(steps, batch_size)`: the examples of steps `step`, …, `step + steps − 1`.
@@ -54,10 +53,10 @@ def indices(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: int
 
 
 def in_order(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: int) -> jax.Array:
-    """Batches in the order in which the data lie, the same every epoch; `key` is not used.
+    """Batches in the order of the data, the same in every epoch; `key` is not used.
 
-    This is how the authors of MNIST-1D train (Greydanus, 2020). Arguments, result and errors are
-    those of `indices`.
+    The authors of MNIST-1D train this way (Greydanus, 2020). Arguments, result and errors are those
+    of `indices`.
 
     >>> in_order(jax.random.key(0), 1, steps=2, batch_size=2, size=5).tolist()
     [[2, 3], [0, 1]]
@@ -68,7 +67,7 @@ def in_order(key: jax.Array, step: Any, *, steps: int, batch_size: int, size: in
 
 
 def _cursor(step: Any, steps: int, batch_size: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """The epoch of each step and the positions of its batch within that epoch."""
+    """The epoch of each step, and the positions of its batch in that epoch."""
     _check(step, steps, batch_size, size)
     step = jnp.asarray(step, jnp.int32) + jnp.arange(steps, dtype=jnp.int32)
     epoch, batch = jnp.divmod(step, jnp.int32(size // batch_size))
@@ -86,7 +85,7 @@ def _check(step: Any, steps: int, batch_size: int, size: int) -> None:
 
 
 def _permute(key: jax.Array, position: jax.Array, size: int) -> jax.Array:
-    """Where a keyed bijection of `range(size)` sends each position."""
+    """Maps each position by a keyed bijection of `range(size)`."""
     b = math.isqrt(size - 1) + 1
     a = -(-size // b)
     round_keys = jax.random.bits(key, (_DOUBLE_ROUNDS, 2), jnp.uint32)
@@ -102,7 +101,7 @@ def _permute(key: jax.Array, position: jax.Array, size: int) -> jax.Array:
 
 
 def _feistel(round_keys: jax.Array, x: jax.Array, a: int, b: int) -> jax.Array:
-    """A keyed bijection of `range(a · b)`: two coordinates shift each other in turn."""
+    """A keyed bijection of `range(a · b)`: two coordinates alternately shift each other."""
 
     def double_round(
         halves: tuple[jax.Array, jax.Array], key: jax.Array

@@ -1,4 +1,4 @@
-"""A ticket that is known to be there: a sparse teacher labels the data, and its mask is at hand."""
+"""Data with a known ticket: a sparse teacher labels them, and its mask is available."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from lth_jax.keys import check_seed
 
 
 class Teacher(NamedTuple):
-    """A sparse ReLU network that classifies without error what it labelled.
+    """A sparse ReLU network that classifies the data without error, because it labelled them.
 
     Attributes:
-      params: `{"Dense_0": {"kernel", "bias"}, …}`, float32, as `models.MLP` names them; exactly 0
-        where not kept.
+      params: `{"Dense_0": {"kernel", "bias"}, …}`, float32, named as in `models.MLP`; exactly 0
+        where pruned.
       mask: booleans of the same structure: the planted ticket; biases are all True.
     """
 
@@ -31,20 +31,20 @@ def teacher(
     density: float = 0.2,
     data_seed: int = 0,
 ) -> Teacher:
-    """The teacher of `planted`: two layers in which every weight that is kept matters.
+    """Makes the teacher of `planted`: two layers in which every kept weight matters.
 
-    `z = W₂ᵀ relu(W₁ᵀ x) + b`. Each hidden unit reads as many inputs as the next, chosen by chance,
-    and feeds as many classes; each class has, as nearly as possible, as many units.
-    Weights have random signs and sizes uniform on `[½, 3/2] · √(2 / fan-in)`; b makes the classes'
-    logits equal on average over standard normal inputs.
+    `z = W₂ᵀ relu(W₁ᵀ x) + b`. Each hidden unit has the same number of random inputs and of classes;
+    the classes have, as nearly as possible, equally many units. Weights have random signs and
+    magnitudes uniform on `[½, 3/2] · √(2 / fan-in)`; b makes the classes' mean logits equal over
+    standard normal inputs.
 
     Args:
-      inputs: features of an example.
-      hidden: hidden units.
-      classes: classes.
-      density: the fraction of the inputs that a unit reads, and of the classes that it feeds,
-        rounded to whole numbers, at least 1.
-      data_seed: decides weights and mask.
+      inputs: number of features.
+      hidden: number of hidden units.
+      classes: number of classes.
+      density: fraction of the inputs, and of the classes, to which a unit is connected; both
+        numbers are rounded, and at least 1.
+      data_seed: seed of weights and mask.
 
     >>> t = teacher(inputs=10, hidden=10, density=0.3)
     >>> int(t.mask["Dense_0"]["kernel"].sum())
@@ -61,7 +61,7 @@ def teacher(
     turns = (np.arange(hidden)[:, None] * feeds + rng.permutation(classes)) % classes
     masks = (ranks < reads, turns < feeds)
     first, second = (_weights(rng, mask) for mask in masks)
-    # E relu(w·x) = |w| / √(2π) for standard normal x.
+    # E relu(w·x) = |w| / √(2π) for standard normal x
     mean = np.linalg.norm(first, axis=0) / np.sqrt(2 * np.pi) @ second
     kernels, biases = (first, second), (np.zeros(hidden), -mean)
     return Teacher(
@@ -91,19 +91,19 @@ def planted(
     test: int = 1000,
     data_seed: int = 0,
 ) -> Made:
-    """Standard normal inputs `(inputs,)`, labelled by `teacher` of the same arguments.
+    """Standard normal inputs `(inputs,)`, labelled by `teacher` with the same arguments.
 
-    The teacher is right on all of them: the optimum is accuracy 1, and a network that attains it
-    is known, mask and all.
+    The teacher is right on all of them, so accuracy 1 is possible, and weights and mask of a
+    network that attains it are known.
 
     Args:
       inputs: see `teacher`.
       hidden: see `teacher`.
       classes: see `teacher`.
       density: see `teacher`.
-      train: examples to train on.
-      test: examples to test on.
-      data_seed: decides the teacher and the examples.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of the teacher and the examples.
 
     >>> planted(train=3, test=2).train.x.shape
     (3, 20)

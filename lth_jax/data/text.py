@@ -1,4 +1,4 @@
-"""Text as windows of symbols, of which each predicts the next."""
+"""Text as windows of symbols; the target of each symbol is the next one."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ TEST_FRACTION = 0.1  # the last part of the text
 
 
 def standard_library() -> bytes:
-    """Python's language reference as its documentation holds it: English, about 0.5 MB.
+    """Python's language reference, from its documentation: English, about 0.5 MB.
 
-    It differs between versions of Python, so what is made of it is kept under its hash.
+    It differs between versions of Python, so data made from it are stored under its hash.
     """
     from pydoc_data.topics import topics
 
@@ -22,19 +22,19 @@ def standard_library() -> bytes:
 def windows(
     raw: bytes, *, window: int = 64, unit: str = "characters", limit: int | None = None
 ) -> Made:
-    """Cuts a text into windows that do not overlap; targets are the inputs moved by one.
+    """Cuts a text into windows that do not overlap; targets are the inputs shifted by one.
 
-    The last tenth of the windows is the test. A character's number is its place among all that
-    occur, sorted by code point; a byte is its own.
+    The last tenth of the windows is the test split. A character's number is its rank among all that
+    occur, sorted by code point; a byte is its own number.
 
     Args:
       raw: the text, UTF-8 if `unit` is `"characters"`.
-      window: symbols that are predicted at once.
+      window: symbols per window.
       unit: `"characters"` or `"bytes"`.
-      limit: symbols of the text to use, from its beginning; all by default.
+      limit: number of symbols to use, from the beginning; all by default.
 
     Returns:
-      int32 inputs and targets `(n, window)`; the number of classes is that of symbols.
+      int32 inputs and targets `(n, window)`; the classes are the symbols.
 
     Raises:
       ValueError: if a number is out of range, or the text is too short or not UTF-8.
@@ -52,7 +52,7 @@ def windows(
     n = (len(symbols) - 1) // window
     if n < 10:
         raise ValueError(
-            f"the text must fill 10 windows of {window} symbols and one more, it has "
+            f"the text must have symbols for 10 windows of {window} and one more, it has "
             f"{len(symbols)} symbols."
         )
     x, y = (symbols[at : at + n * window].reshape(n, window) for at in (0, 1))

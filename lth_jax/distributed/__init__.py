@@ -1,4 +1,4 @@
-"""Joining a `jax.distributed` job whose failures end in one sentence."""
+"""Joins a `jax.distributed` job, with one-sentence messages for its failures."""
 
 from lth_jax.distributed.cluster import Job, job
 from lth_jax.distributed.joining import join

@@ -1,7 +1,7 @@
-"""Which process of which job this one is, by the environment variables of Slurm or of a TPU pod.
+"""The job and the process number, from the environment variables of Slurm or a TPU pod.
 
-JAX reads the same variables, but it connects to the coordinator directly; with the address known, a
-relay can stand between (see `lth_jax.distributed.relay`).
+JAX reads the same variables, but connects to the coordinator directly. Here the address is
+returned, so that a relay can be used (see `lth_jax.distributed.relay`).
 """
 
 import re
@@ -16,8 +16,8 @@ class Job(NamedTuple):
 
     Attributes:
       coordinator: `HOST:PORT` of process 0.
-      processes: how many there are.
-      process: which of them this one is.
+      processes: number of processes.
+      process: number of this process.
     """
 
     coordinator: str
@@ -26,7 +26,7 @@ class Job(NamedTuple):
 
 
 def job(environ: Mapping[str, str]) -> Job | None:
-    """The job of the environment variables; None outside of Slurm and of TPU pods.
+    """The job in the environment variables; None outside of Slurm and TPU pods.
 
     >>> job({"TPU_WORKER_HOSTNAMES": "tpu-0,tpu-1", "TPU_WORKER_ID": "1"})
     Job(coordinator='tpu-0:8476', processes=2, process=1)
@@ -35,7 +35,7 @@ def job(environ: Mapping[str, str]) -> Job | None:
 
 
 def _tpu(environ: Mapping[str, str]) -> Job | None:
-    """The job of a TPU pod, whose workers have these variables in Kubernetes."""
+    """The job of a TPU pod, from the variables of its workers in Kubernetes."""
     hosts = [host for host in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host]
     process = environ.get("TPU_WORKER_ID", "")
     if not hosts or not process.isdigit() or int(process) >= len(hosts):
@@ -45,9 +45,9 @@ def _tpu(environ: Mapping[str, str]) -> Job | None:
 
 
 def _slurm(environ: Mapping[str, str]) -> Job | None:
-    """The job of a process that `srun` started, unless MPI starts the processes.
+    """The job of a process that `srun` started, except under MPI.
 
-    The port is that of `JAX_COORDINATOR_PORT`, or depends on the number of the Slurm job.
+    The port is `JAX_COORDINATOR_PORT`, or derived from the number of the Slurm job.
 
     >>> variables = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[003-009],big1"}
     >>> _slurm(variables | {"SLURM_NTASKS": "8", "SLURM_PROCID": "2"})

@@ -1,4 +1,4 @@
-"""Joins a job of several processes, and ends the program in one sentence where one is lost."""
+"""Joins a job of several processes, and exits with one sentence if one is lost."""
 
 import os
 import sys
@@ -19,20 +19,20 @@ def join(
 ) -> None:
     """Joins a `jax.distributed` job; call it before JAX is used.
 
-    Every process but the first reaches the coordinator through a relay of its own, so that the loss
-    of a process is an error of the next exchange, and not an abort. Does nothing in a process that
-    has joined a job already.
+    Every process but the first connects to the coordinator through its own relay, so that the loss
+    of a process is an error of the next exchange, and not an abort. Does nothing if the process has
+    already joined a job.
 
     Args:
-      coordinator: `HOST:PORT` of process 0, or `"auto"`: by the environment variables of Slurm or
-        of a TPU pod.
-      processes: how many there are; not with `"auto"`.
-      process: which of them this one is; not with `"auto"`.
-      timeout: seconds to wait for the others. Where they do not come, the program ends with one
-        sentence and exit code 2.
+      coordinator: `HOST:PORT` of process 0, or `"auto"` to read the environment variables of Slurm
+        or a TPU pod.
+      processes: number of processes; not with `"auto"`.
+      process: number of this process; not with `"auto"`.
+      timeout: seconds to wait for the others. If they do not join, the program exits with one
+        sentence and code 2.
 
     Raises:
-      ValueError: an argument cannot be right, or the environment describes no job.
+      ValueError: if an argument is not legal, or the environment describes no job.
 
     >>> join("localhost:1234", processes=2, process=2)
     Traceback (most recent call last):
@@ -41,7 +41,7 @@ def join(
     job = _job(coordinator, processes, process)
     if jax.distributed.is_initialized():
         return
-    # Its handler of SIGTERM, in native code, would take the place of ours.
+    # Its native handler of SIGTERM would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     late = threading.Timer(timeout, _give_up, [job.coordinator, timeout])
     late.daemon = True
@@ -51,7 +51,7 @@ def join(
             coordinator_address=_address(job, timeout),
             num_processes=job.processes,
             process_id=job.process,
-            # Longer than ours, which ends in one sentence.
+            # Longer than ours, which exits with one sentence.
             initialization_timeout=timeout + 60,
             heartbeat_timeout_seconds=timeout,
         )
@@ -62,10 +62,10 @@ def join(
 
 
 def _job(coordinator: str, processes: int, process: int) -> cluster.Job:
-    """The job of the arguments or of the environment.
+    """The job in the arguments or the environment.
 
-    JAX finds more of them by itself, but then connects to the coordinator directly, and aborts the
-    process where that dies.
+    JAX recognises more environments, but connects to the coordinator directly, and aborts the
+    process if that dies.
     """
     if coordinator != AUTO:
         if not 0 <= process < processes:
@@ -86,20 +86,20 @@ def _job(coordinator: str, processes: int, process: int) -> cluster.Job:
 
 
 def _address(job: cluster.Job, timeout: float) -> str:
-    """Where this process finds the coordinator: by a relay, unless it is the coordinator."""
+    """The address at which this process connects: a relay's, unless it is the coordinator."""
     if job.process == 0:
         return job.coordinator
     host, _, port = job.coordinator.rpartition(":")
 
     def end() -> None:
-        """Ends the program if the main thread has not, as it exchanged nothing with the others."""
+        """Exits if the main thread has not, because it had no exchange with the other processes."""
         time.sleep(timeout / 2)
         team = store.Team(job.process, job.processes)
         print(f"error: {store.lost(team, 'process 0 is gone')}", file=sys.stderr, flush=True)
         os._exit(2)
 
-    # gRPC uses a proxy for localhost too; JAX 0.10 warns of any such variable, so it is not added
-    # where there is none.
+    # gRPC uses a proxy for localhost too. JAX 0.10 warns of any such variable, so it is only
+    # extended, not added.
     if any(name.lower().endswith("_proxy") for name in os.environ):
         no_proxy = "no_grpc_proxy" if "no_grpc_proxy" in os.environ else "no_proxy"
         os.environ[no_proxy] = f"{os.environ.get(no_proxy, '')},127.0.0.1".strip(",")
@@ -107,7 +107,7 @@ def _address(job: cluster.Job, timeout: float) -> str:
 
 
 def _give_up(coordinator: str, timeout: float) -> None:
-    """Ends the program: JAX has no way to stop waiting."""
+    """Exits, because JAX cannot stop waiting."""
     print(
         f"error: the processes of the job did not all come to {coordinator} within {timeout} "
         "seconds; start them all, with one coordinator.",

@@ -1,4 +1,4 @@
-"""The landscape of a ticket: curvature, step sizes and connectivity at named points."""
+"""Loss landscape: curvature, step sizes and connectivity."""
 
 from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.connectivity import (
@@ -20,19 +20,8 @@ from lth_jax.landscape.operators import (
     monte_carlo_fisher,
 )
 from lth_jax.landscape.quadrature import Density, density
-from lth_jax.landscape.step_size import (
-    StepSizes,
-    at_named_points,
-    relative_sharpness,
-    step_sizes,
-)
-from lth_jax.landscape.traces import (
-    Estimate,
-    diagonal,
-    frobenius_norm,
-    hutch_plus_plus,
-    trace,
-)
+from lth_jax.landscape.step_size import StepSizes, at_named_points, relative_sharpness, step_sizes
+from lth_jax.landscape.traces import Estimate, diagonal, frobenius_norm, hutch_plus_plus, trace
 
 __all__ = [
     "Density",

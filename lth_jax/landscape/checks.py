@@ -1,4 +1,4 @@
-"""Checks of the arguments of curvature functions, each with one sentence for the user."""
+"""Checks of the arguments of curvature functions."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +11,7 @@ from lth_jax.types import Mask, Params
 
 
 class NotFiniteError(ValueError):
-    """A loss or a product with its curvature is NaN or infinite at the point given.
+    """A loss or a curvature product is NaN or infinite at the given point.
 
     >>> issubclass(NotFiniteError, ValueError)
     True
@@ -24,11 +24,11 @@ def check_params(params: Params, name: str = "params", *, leaves: str = "*") -> 
     Args:
       params: the tree.
       name: of the argument.
-      leaves: which leaves are chosen, a pattern as in `fnmatch`.
+      leaves: pattern of leaf names, as in `fnmatch`.
 
     Raises:
       ValueError: there is no array.
-      TypeError: a leaf is not floating-point.
+      TypeError: a chosen leaf is not floating-point.
 
     >>> check_params({"n": jnp.arange(2)})
     Traceback (most recent call last):

@@ -1,8 +1,8 @@
-"""Losses along lines and over planes between networks, and the barriers they show.
+"""Losses along lines and over planes between networks, and error barriers.
 
-Every function takes `evaluate(params) -> a number or a tree of numbers`, most often mean losses
-and error rates over a data set, and evaluates it on a whole grid in one program. A network with
-BatchNorm needs statistics of its own at each point (Jordan et al., 2023); `evaluate` makes them:
+Every function takes `evaluate(params) -> a number or a tree of numbers`, most often mean losses and
+error rates over a data set, and evaluates it on a whole grid in one program. A network with
+BatchNorm needs separate statistics at each point (Jordan et al., 2023), which `evaluate` computes:
 
     evaluate = lambda p: loss(p, renew_state(model.apply, p, state, batches), test_batch)
 """
@@ -33,20 +33,19 @@ def along_line(
 ) -> Any:
     """`evaluate((1 − α) first + α second)` for every α.
 
-    Pure, one program for the whole grid; under `jax.vmap` it takes many pairs at once. Two
-    networks that share a mask stay on it.
+    Pure; one program for the whole grid; `jax.vmap` maps it over pairs. If both networks have the
+    same mask, so have all points.
 
     Args:
-      evaluate: what to measure.
+      evaluate: the function to evaluate.
       first: the parameters at α = 0.
       second: those at α = 1, a tree of the same structure.
       alphas: `[m]`.
-      align: `(first, second) -> second` in another order of its units, the same function, so
-        that the line is not one between permuted copies (Entezari et al., 2022). Called outside
-        any trace of this function's own.
+      align: `(first, second) -> second` with permuted units, so that the line does not connect
+        permuted copies (Entezari et al., 2022). Called outside the trace.
 
     Returns:
-      What `evaluate` returns, every leaf with a new first axis `[m]`.
+      The result of `evaluate`, every leaf with a new first axis `[m]`.
 
     Raises:
       TypeError: if a leaf is not floating-point.
@@ -65,7 +64,7 @@ def along_line(
 
 
 def mix(first: Params, second: Params, alpha: ArrayLike) -> Params:
-    """`(1 − α) first + α second`, exactly the ends at 0 and 1 where both are finite.
+    """`(1 − α) first + α second`, exact at 0 and 1 if both are finite.
 
     >>> mix({"w": jnp.zeros(1)}, {"w": jnp.full(1, 4.0)}, 0.25)["w"].tolist()
     [1.0]
@@ -100,9 +99,9 @@ def barrier(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def barrier_above_chord(values: ArrayLike, alphas: ArrayLike) -> NDArray[np.float64]:
-    """The barrier over the straight line: `max_α E(α) − (1 − α) E(0) − α E(1)`.
+    """The barrier above the chord: `max_α E(α) − (1 − α) E(0) − α E(1)`.
 
-    Entezari et al. (2022), Ainsworth et al. (2023). Zero for a convex `E`, however unlike the ends.
+    Entezari et al. (2022), Ainsworth et al. (2023). Zero for a convex `E`.
 
     Args:
       values: `[..., m]`, along the line.
@@ -128,25 +127,20 @@ def barrier_above_chord(values: ArrayLike, alphas: ArrayLike) -> NDArray[np.floa
 
 
 def over_plane(
-    evaluate: Evaluate,
-    params: Params,
-    first: Params,
-    second: Params,
-    xs: ArrayLike,
-    ys: ArrayLike,
+    evaluate: Evaluate, params: Params, first: Params, second: Params, xs: ArrayLike, ys: ArrayLike
 ) -> Any:
-    """`evaluate(params + x first + y second)` for every pair: a loss surface, as numbers.
+    """`evaluate(params + x first + y second)` for every pair of x and y: a loss surface.
 
     Args:
-      evaluate: what to measure.
+      evaluate: the function to evaluate.
       params: the centre.
       first: a direction, a tree like `params`; see `filter_direction`.
-      second: another.
+      second: a second direction.
       xs: `[m]`, steps along the first.
       ys: `[n]`, steps along the second.
 
     Returns:
-      What `evaluate` returns, every leaf with new first axes `[m, n]`.
+      The result of `evaluate`, every leaf with new first axes `[m, n]`.
 
     Raises:
       TypeError: if a leaf is not floating-point.
@@ -171,17 +165,17 @@ def over_plane(
 
 
 def filter_direction(key: Key, params: Params, mask: Mask | None = None) -> Params:
-    """A random direction whose filters are as long as those of `params` (Li et al., 2018).
+    """A random direction with the filter norms of `params` (Li et al., 2018).
 
     Normal entries, 0 off the mask; then each filter, a slice along the last axis as Flax orders
-    kernels, is scaled to the norm of the same filter of the (masked) parameters. So a step of 1
-    means the same for networks that are rescaled copies of each other. Leaves of fewer than two
-    axes, biases and normalisation, stay 0.
+    kernels, is scaled to the norm of the same filter of the (masked) parameters. Steps are
+    therefore comparable between rescaled copies of a network. Leaves of fewer than two axes, biases
+    and normalisation, stay 0.
 
     Args:
       key: for the entries.
       params: the parameters.
-      mask: boolean tree like `params`; everything by default.
+      mask: boolean tree like `params`; by default all True.
 
     Raises:
       TypeError: if a leaf of `params` is not floating-point or one of `mask` not boolean.
@@ -216,17 +210,17 @@ def renew_state(
     *,
     key: Key | None = None,
 ) -> Any:
-    """A model's state, BatchNorm statistics above all, after training passes at fixed `params`.
+    """A model's state (BatchNorm statistics) after passes in training mode at fixed `params`.
 
-    With running averages of momentum ρ a share `ρⁿ` of the old statistics is left after n batches:
-    show it enough of them.
+    With momentum ρ, a fraction `ρⁿ` of the old statistics remains after n batches, so pass enough
+    batches.
 
     Args:
       apply: `Model.apply`.
-      params: the point.
-      state: where the averages start.
-      batches: shown once each, in order.
-      key: feeds dropout, where there is any; one stream for each batch.
+      params: the parameters.
+      state: the initial state.
+      batches: used once each, in order.
+      key: key for dropout, if any; folded with the index of the batch.
 
     >>> apply = lambda p, s, x, *, key, train: (x, 0.5 * s + 0.5 * x.mean())
     >>> batches = [Batch(jnp.ones(4), None)] * 2

@@ -1,14 +1,14 @@
-"""The two ends of a spectrum by Lanczos, with a bound on each value and a count of equal ones.
+"""Extreme eigenvalues by Lanczos, with error bounds and multiplicities.
 
-Everything counts the weights of the support only: a matrix on a mask has `|mask|` eigenvalues and
-none of the zeros that rows of pruned weights would add.
+Matrices are restricted to the support: a matrix on a mask has `|mask|` eigenvalues, without the
+zeros of pruned rows.
 
-Of equal eigenvalues the Krylov space of one start vector holds a single eigenvector. So where more
-than one value is wanted, the Ritz vectors found are locked, and Lanczos begins again from a random
-vector in their orthogonal complement. What it finds beyond the k-th value is locked too. It ends
-when it could hardly have missed more: a random unit vector in n dimensions has a squared component
-below `π p² / 2n` along a given direction with probability at most p, and `hidden_share` bounds the
-component along any eigenvector beyond the k-th value.
+Of equal eigenvalues, the Krylov space of one start vector contains a single eigenvector. If more
+than one value is requested, the Ritz vectors found are therefore locked, and Lanczos restarts from
+a random vector in their orthogonal complement. Values beyond the k-th are locked too. The search
+ends when a missed eigenvalue is unlikely: a random unit vector in n dimensions has a squared
+component below `π p² / 2n` along a given direction with probability at most p, and `hidden_share`
+bounds the component along any eigenvector beyond the k-th value.
 """
 
 from typing import Any, NamedTuple
@@ -26,39 +26,40 @@ from lth_jax.text import brief
 from lth_jax.types import Key
 
 EXACT_BELOW = 256
-"""Up to this size `extremes` writes the matrix out: as many products as a long Lanczos run."""
+"""Up to this size `extremes` uses the dense matrix: as many products as a long Lanczos run."""
 
 LONGER = 3.0
-"""How many times as long as its random part the gradient is where a pilot begins: it saves a step,
-and what a pilot misses costs no more than steps after it."""
+"""Length of the gradient relative to the random part in the start vector of a pilot.
+
+It saves a step; a direction that a pilot misses costs only further steps.
+"""
 
 BESIDE = 0.03
-"""The random share of a start that a pilot found."""
+"""The random part of a start vector from a pilot."""
 
 LOCK = 0.5
-"""Ritz vectors are locked at this fraction of the tolerance, since each start after them adds their
-residuals to its own."""
+"""Fraction of the tolerance for locking Ritz vectors: later starts add their residuals."""
 
 MISS = 1e-4
-"""The probability that a count misses an eigenvalue, at most."""
+"""Upper bound of the probability that a count misses an eigenvalue."""
 
 
 class Extremes(NamedTuple):
-    """The two ends of a spectrum, each with bounds.
+    """The extreme eigenvalues of a matrix, with error bounds.
 
     Attributes:
-      largest: float64 `[k]`, falling.
-      smallest: float64 `[k]` or as many as `k` names, rising.
+      largest: float64 `[k]`, descending.
+      smallest: float64 `[smallest]`, ascending.
       largest_bounds: float64 `[k]`; an eigenvalue lies within this distance of the value.
       smallest_bounds: float64 `[k]`; likewise.
       size: rows of the matrix, the weights of the support.
-      steps: Lanczos steps from the start vector; 0 where the matrix was written out.
-      rank: steps that the start vector carried before its Krylov space was exhausted, at most
-        `steps`; None where the matrix was written out.
-      converged: whether every bound is within the tolerance, and, of an end of more than one value,
-        no other eigenvalue lies beyond the last of them by more than the tolerance: equal
-        eigenvalues are all there, as often as they occur.
-      counting: further Lanczos steps, from starts in the complement of the eigenvectors found.
+      steps: Lanczos steps from the start vector; 0 for a dense matrix.
+      rank: dimension of the start vector's Krylov space, at most `steps`; None for a dense matrix.
+      converged: whether every bound is within the tolerance, and, for more than one value at an
+        end, no other eigenvalue lies beyond the last by more than the tolerance: equal eigenvalues
+        are listed with their multiplicity.
+      counting: further Lanczos steps, from start vectors in the complement of the eigenvectors
+        found.
     """
 
     largest: NDArray[np.float64]
@@ -94,38 +95,36 @@ def extremes(
     memory: int = lanczos.MEMORY,
     driver: lanczos.Driver | None = None,
 ) -> Extremes:
-    """The `k` largest eigenvalues and as many of the smallest, with a bound on each.
+    """The `k` largest and `smallest` smallest eigenvalues, with error bounds.
 
-    Lanczos until every bound is below `tolerance` times the spectral norm. Where more than one
-    value is wanted, further starts count equal eigenvalues (see the module's docstring; van
-    Dorsselaer, Hochstenbach & van der Vorst, 2000): at a probability of 1e-4 at most, `converged`
-    is True although an eigenvalue is missing. Matrices of at most `exact_below` rows are written
-    out. `converged` is False if the steps did not suffice for either; the bounds are right in any
-    case.
+    Lanczos runs until every bound is below `tolerance` times the spectral norm. If more than one
+    value is requested, further start vectors count equal eigenvalues (see the module's docstring;
+    van Dorsselaer, Hochstenbach & van der Vorst, 2000): with probability at most 1e-4, `converged`
+    is True although an eigenvalue is missing. Matrices of at most `exact_below` rows are computed
+    densely. `converged` is False if the steps did not suffice; the bounds hold in any case.
 
-    The start vector is half random and half the operator's gradient, which saves some steps to the
-    largest; a `pilot`, the same matrix for a sixteenth of the examples, saves one or two more
-    where products are dear.
+    The start vector is half random and half the operator's gradient, which saves some steps for the
+    largest; a `pilot`, for example the same matrix for a sixteenth of the examples, saves one or
+    two more expensive products.
 
     Args:
       operator: the matrix.
-      key: for the random vectors.
-      k: how many of the largest.
-      smallest: how many of the smallest; `k` by default, 0 where they are not wanted.
-      steps: at most so many Lanczos steps from each start; `k + smallest` are the fewest that can
-        converge.
-      tolerance: of the bounds, relative to the largest absolute eigenvalue found.
-      pilot: a matrix near `operator` and cheaper to multiply by: the iteration begins where a few
-        steps with it end, and a little beside, lest a direction be missed.
-      exact_below: write the matrix out up to this size; 0 for never.
-      memory: bytes that the Lanczos basis may take, with `k + smallest` eigenvectors beside it
-        where more than one is wanted.
+      key: key of the random vectors.
+      k: number of largest eigenvalues.
+      smallest: number of smallest eigenvalues; `k` by default.
+      steps: maximal number of Lanczos steps from each start vector, at least `k + smallest`.
+      tolerance: tolerance of the bounds, relative to the largest absolute eigenvalue found.
+      pilot: an approximation of `operator` with cheaper products: a few steps with it give the
+        start vector, to which a random part is added.
+      exact_below: largest size for the dense matrix; 0 for never.
+      memory: maximal bytes of the Lanczos basis, plus `k + smallest` eigenvectors if more than one
+        is requested.
       driver: `lanczos.blocked`, `lanczos.iterate` or `lanczos.compiled`; `lanczos.driver` chooses
         when None.
 
     Raises:
-      ValueError: if `k` is not in [1, size] or `smallest` not in [0, size], a product is not
-        finite, `pilot` is of another size, or the basis of `steps` vectors exceeds `memory`.
+      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], a product is not finite,
+        `pilot` has another size, or the basis of `steps` vectors exceeds `memory`.
 
     >>> from lth_jax.landscape import dense_hessian, hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0, 5.0]))
@@ -168,7 +167,7 @@ def extremes(
 
 
 class _Locked(NamedTuple):
-    """Eigenvalues found, with bounds, and their vectors: orthonormal rows, then rows of 0."""
+    """Locked eigenvalues with bounds and vectors: orthonormal rows, then rows of 0."""
 
     values: NDArray[np.float64]
     bounds: NDArray[np.float64]
@@ -176,14 +175,15 @@ class _Locked(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is locked and what a start added to it.
+    """Locked eigenvalues, and Ritz values of a start vector.
 
     Attributes:
       values: the locked ones, then the Ritz values.
       bounds: likewise.
-      chosen: of the wanted ones at both ends, their places in `values`.
-      held: how many of the first places are locked.
-      share: logarithm of what the start may have along an eigenvector beyond the ends.
+      chosen: positions in `values` of the requested eigenvalues at both ends.
+      held: number of locked values.
+      share: logarithm of the largest squared component of the start vector along an eigenvector
+        beyond the ends.
     """
 
     values: NDArray[np.float64]
@@ -194,17 +194,17 @@ class _Known(NamedTuple):
 
     @property
     def new(self) -> NDArray[np.intp]:
-        """The places of the wanted Ritz values."""
+        """The positions of the requested Ritz values."""
         return self.chosen[self.chosen >= self.held]
 
     @property
     def worst(self) -> float:
-        """The largest bound of the wanted Ritz values, in units of the largest absolute value."""
+        """The largest bound of the requested Ritz values over the largest absolute value."""
         return _relative(self.values, self.bounds[self.new])
 
 
 def _search(run, operator, start, key, steps, locked, wanted, tolerance, pilot=None):
-    """Lanczos from one start, until the wanted values are found or none is left to find."""
+    """Lanczos from one start vector, until the requested values have converged."""
 
     def left(found: Tridiagonal) -> int:
         return _left(found, locked, operator.size, wanted, tolerance)
@@ -215,7 +215,7 @@ def _search(run, operator, start, key, steps, locked, wanted, tolerance, pilot=N
 
 
 def _counted(run, operator, key, steps, locked, wanted, tolerance):
-    """Further starts, each orthogonal to what is locked, until one finds nothing beyond the ends.
+    """Restarts orthogonally to the locked vectors, until nothing is found beyond the ends.
 
     Returns `(locked, settled, steps)`.
     """
@@ -239,10 +239,9 @@ def _counted(run, operator, key, steps, locked, wanted, tolerance):
 
 
 def _merge(found: Tridiagonal, locked: _Locked, wanted: tuple[int, int], tolerance: float):
-    """What is known with the Ritz values of a start.
+    """Merges locked values with the Ritz values of a start vector.
 
-    A Ritz value takes a locked one's place only if it lies beyond it by more than the tolerance:
-    one that equals the k-th changes nothing.
+    A Ritz value replaces a locked one only if it lies beyond it by more than the tolerance.
     """
     more, held = ritz(found), len(locked.values)
     values = np.concatenate([locked.values, more.values])
@@ -264,7 +263,7 @@ def _merge(found: Tridiagonal, locked: _Locked, wanted: tuple[int, int], toleran
 def _left(
     found: Tridiagonal, locked: _Locked, size: int, wanted: tuple[int, int], tolerance: float
 ) -> int:
-    """How many more steps it takes at the rate of the last two; 0 when settled."""
+    """The number of further steps, extrapolated from the last two checks; 0 when converged."""
     held = len(locked.values)
     missing = min(sum(wanted), size) - held - found.steps
     if missing > 0:
@@ -279,7 +278,7 @@ def _left(
 
 
 def _steps_to(goal: float, before: float, now: float) -> int:
-    """How many steps more until a falling number is at its goal, from the last two steps."""
+    """The number of steps until a decreasing number reaches a goal, extrapolated."""
     if now <= goal:
         return 0
     if not (np.isfinite([goal, before, now]).all() and now < before):
@@ -288,7 +287,7 @@ def _steps_to(goal: float, before: float, now: float) -> int:
 
 
 def _rare(dimensions: int) -> float:
-    """Logarithm of a squared component so small that a random unit vector rarely has it."""
+    """Logarithm of the squared component below which a random unit vector rarely is."""
     return float(np.log(np.pi * MISS**2 / (2 * dimensions)))
 
 
@@ -299,29 +298,27 @@ def _relative(values: NDArray[np.float64], bounds: NDArray[np.float64]) -> float
 
 def _nothing(operator: Operator, rows: int) -> _Locked:
     none = np.zeros(0)
-    # Zeros rather than None before anything is locked: all starts share one program.
+    # Zeros instead of None before anything is locked, so that all starts share one program.
     vectors = jnp.zeros((rows, operator.size), operator.dtype) if rows else None
     return _Locked(none, none, vectors)
 
 
 def _lock(operator: Operator, locked: _Locked, known: _Known, krylov: lanczos.Krylov) -> _Locked:
-    """The wanted values and their vectors; what fell out of the ends is dropped."""
+    """The requested values and their vectors; others are dropped."""
     assert locked.vectors is not None
     held, new = known.held, known.new
     weights = np.zeros((len(locked.vectors), krylov.found.steps))
     weights[: len(new)] = eigh(krylov.found)[1].T[new - held]
     fresh = krylov.combine(weights)
     bounds = known.bounds.copy()
-    if held:  # the bounds of T do not include what the locked vectors' residuals add
+    if held:  # add the residuals of the locked vectors, which the bounds of T do not include
         rounding = krylov.found.steps * float(jnp.finfo(fresh.dtype).eps * krylov.found.scale)
         for row, place in enumerate(new):
             residual = _residual(operator(fresh[row]), fresh[row], known.values[place])
             bounds[place] = float(residual) + rounding
     rows = np.full(len(weights), -1)
     rows[: len(known.chosen)] = np.where(
-        known.chosen < held,
-        known.chosen,
-        len(weights) + np.searchsorted(new, known.chosen),
+        known.chosen < held, known.chosen, len(weights) + np.searchsorted(new, known.chosen)
     )
     vectors = _select(locked.vectors, fresh, rows)
     return _Locked(known.values[known.chosen], bounds[known.chosen], vectors)
@@ -334,7 +331,7 @@ def _residual(product, v, value):
 
 @jax.jit
 def _select(first, second, rows):
-    """Rows of two matrices one above the other; 0 for −1."""
+    """Rows of two stacked matrices; zeros for −1."""
     taken = jnp.concatenate([first, second])[rows]
     return jnp.where(rows[:, None] >= 0, taken, jnp.zeros_like(taken))
 
@@ -354,7 +351,7 @@ def _ends(values: Any, bounds: Any, wanted: tuple[int, int]) -> tuple[Any, Any, 
 
 @jax.jit
 def _start(gradient: jax.Array, key: Key, longer: float = 1.0) -> jax.Array:
-    """Random numbers and the gradient, so many times as long."""
+    """A random vector plus the gradient scaled to `longer` times its length."""
     drawn = jax.random.normal(key, gradient.shape, gradient.dtype)
     length = jnp.linalg.norm(gradient)
     share = jnp.where(length > 0, longer * jnp.linalg.norm(drawn) / length, 0.0)
@@ -362,7 +359,7 @@ def _start(gradient: jax.Array, key: Key, longer: float = 1.0) -> jax.Array:
 
 
 def _near(pilot: Operator, key: Key, wanted: tuple[int, int]) -> jax.Array:
-    """Where a few steps with a cheaper matrix lead, and a little of where they began."""
+    """The result of a few steps with a cheaper matrix, plus a part of their start vector."""
     first, fresh = jax.random.split(key)
     start, (largest, smallest) = _start(pilot.gradient, first, LONGER), wanted
     steps = min(lanczos.CHECK + largest + smallest - 2, pilot.size)

@@ -1,9 +1,9 @@
-"""Curvature matrices written out, and their whole spectra.
+"""Dense curvature matrices and their full spectra.
 
-`dense_hessian` is `jax.hessian` on the weights that a mask keeps, by blocks of columns where the
-matrix is large. `jax.hessian(f)` is `jax.jacfwd(jax.grad(f))`, and `dense` of an operator, on which
-`eigenvalues` and `extremes(exact_below=...)` rest, is `jax.jacfwd` of its product by the same
-blocks: the operator of a Hessian is that gradient, linearised once for all columns.
+`dense_hessian` is `jax.hessian` on the weights that a mask keeps, in blocks of columns if the
+matrix is large. `dense`, which `eigenvalues` and `extremes(exact_below=...)` use, applies
+`jax.jacfwd` to an operator's product in the same blocks: the operator of a Hessian is the gradient,
+linearised once for all columns.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from lth_jax.landscape.operators import Batches, Loss, Operator
 from lth_jax.types import Mask, Params
 
 EXACT_LIMIT = 10_000
-"""Beyond this size no matrix is written out: 20 bytes an entry with `eigh`'s own are then 2 GB."""
+"""The largest size of dense matrices: 2 GB at 20 bytes per entry, including `eigh`."""
 
 CHUNK = 64
 """Columns computed at once."""
@@ -45,10 +45,10 @@ def dense_hessian(
 ) -> NDArray[np.float64]:
     """The Hessian `∂²L/∂w²` of the mean loss, by `jax.hessian` over the ravelled kept weights.
 
-    All columns at once if `chunk` allows, else by blocks of `chunk` columns: then memory grows with
-    `chunk · size(params)` and not with its square. Each block computes the gradient anew, one batch
-    at a time, so this takes less memory than `dense(hessian(...))`, which keeps what all batches
-    need, and, with 64 columns in a block, one or two percent more operations.
+    All columns at once if `chunk` allows, else in blocks of `chunk` columns, which need memory
+    proportional to `chunk · size(params)`. Each block recomputes the gradient, one batch at a time.
+    Compared with `dense(hessian(...))`, which stores the linearisation of all batches, this needs
+    less memory and, with 64 columns per block, one or two percent more operations.
 
     Args:
       loss: as in `hessian`.
@@ -57,7 +57,7 @@ def dense_hessian(
       mask: as in `hessian`.
       leaves: as in `hessian`.
       chunk: columns computed at once.
-      limit: refuse more kept weights than this.
+      limit: the largest number of kept weights.
 
     Returns:
       float64 `[size, size]`, made symmetric as `(A + Aᵀ)/2`; rows and columns are the kept weights
@@ -113,7 +113,7 @@ def dense(
     Args:
       operator: the matrix.
       chunk: columns computed at once; memory on the device grows with it.
-      limit: refuse beyond this size.
+      limit: the largest size.
 
     Raises:
       ValueError: if the matrix is larger than `limit` or not finite, or `chunk` below 1.
@@ -131,7 +131,7 @@ def dense(
 def eigenvalues(
     operator: Operator, *, chunk: int = CHUNK, limit: int = EXACT_LIMIT
 ) -> NDArray[np.float64]:
-    """All eigenvalues in rising order, float64 `[size]`, from the matrix written out.
+    """All eigenvalues in ascending order, float64 `[size]`, from the dense matrix.
 
     Args:
       operator: as in `dense`.
@@ -156,7 +156,7 @@ def _check_size(name: str, size: int, chunk: int, limit: int) -> None:
     if size > limit:
         raise ValueError(
             f"{name} has {size} rows, more than `limit` {limit}: "
-            "ask for its ends or its density instead."
+            "compute its extremes or its density instead."
         )
 
 
@@ -167,7 +167,7 @@ def _by_blocks(
     chunk = min(chunk, size)
     matrix = np.empty((size, size))
     for first in range(0, size, chunk):
-        # The last block is moved back rather than cut: one shape, one program.
+        # The last block overlaps instead of being shorter, so that all blocks share one program.
         first = min(first, size - chunk)
         matrix[first : first + chunk] = columns(first, chunk)
     return matrix

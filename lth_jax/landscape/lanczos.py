@@ -1,12 +1,11 @@
-"""Lanczos tridiagonalisation that stays right when the Krylov space is exhausted.
+"""Lanczos tridiagonalisation that is robust to exhausted Krylov spaces.
 
-`A Q = Q T + r eᵀ` with orthonormal rows of the basis kept so by two full passes of
-reorthogonalisation ("twice is enough", Giraud et al., 2005). A start vector reaches only as many
-dimensions as it has distinct eigenvalues in it: a layer that has collapsed, or a loss of low rank,
-uses them up, and what is left then is rounding noise, which naive versions normalise into false
-eigenvalues of any size. Here a coupling below `BREAKDOWN` rounding errors of the largest product
-seen is dropped, its size remembered for the bounds, and the iteration goes on from a fresh
-direction.
+`A Q = Q T + r eᵀ` with an orthonormal basis, by two full passes of reorthogonalisation ("twice is
+enough", Giraud et al., 2005). The Krylov space of a start vector has as many dimensions as distinct
+eigenvalues occur in it. After layer collapse, or for a loss of low rank, it is soon exhausted; the
+remainder is rounding noise, which naive versions normalise into spurious eigenvalues of any size.
+Here a coupling below `BREAKDOWN` rounding errors of the largest product is dropped and recorded for
+the bounds, and the iteration continues from a new random direction.
 """
 
 from collections import Counter
@@ -24,38 +23,41 @@ from lth_jax.landscape.tridiagonal import Tridiagonal, eigh
 from lth_jax.types import Key
 
 BREAKDOWN = 84
-"""A coupling of at most so many rounding errors of the largest `‖A q‖` is noise, not a direction:
-1e-5 of it in float32, 2e-14 in float64."""
+"""A coupling of at most this many rounding errors of the largest `‖A q‖` is noise.
+
+This is 1e-5 of it in float32, 2e-14 in float64.
+"""
 
 BLOCK, EARLY = 16, 4
-"""So many rows of the basis at the least stand in one array, and where `blocked` may stop early:
-after few steps mostly, of which each passes over the rows of its block not yet written too."""
+"""The smallest number of basis rows per array, and that of the first blocks in `blocked`.
+
+`blocked` often stops early, and each step also passes over unwritten rows of its block.
+"""
 
 ROOM = 2**22
-"""More rows stand in one array as long as it is no larger than this, in bytes: it stays in the
-cache meanwhile."""
+"""An array holds more rows up to this size in bytes, which fits in the cache."""
 
 CHECK = 5
-"""The drivers on the host check for the first time after so many steps."""
+"""The number of steps before the first check of the host drivers."""
 
 LONG = 1000
-"""A product of more operations than this is not compiled again with the loop around it."""
+"""A product of more operations than this is not compiled together with the loop."""
 
 MEMORY = 2 * 1024**3
-"""What a basis may take by default, in bytes."""
+"""The default memory limit of a basis in bytes."""
 
 Matvec = Callable[[jax.Array], jax.Array]
 """`v -> A v` for a symmetric matrix `A` and vectors `[size]`."""
 
 Driver = Callable[..., "Krylov"]
-"""`(matvec, start, key, *, steps, left, check, beside) -> Krylov`: how the iteration is run."""
+"""`(matvec, start, key, *, steps, left, check, beside) -> Krylov`: runs the iteration."""
 
 Left = Callable[[Tridiagonal], int]
 """`found -> n`: stop if n is 0, else check again n steps later."""
 
 
 class Krylov(NamedTuple):
-    """What a driver returns.
+    """The result of a driver.
 
     Attributes:
       found: the tridiagonal matrix `T`, as arrays of numpy.
@@ -83,7 +85,7 @@ class Krylov(NamedTuple):
 
 
 def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
-    """The memory that the basis of `steps` vectors `[size]` takes, in bytes.
+    """The memory of a basis of `steps` vectors `[size]`, in bytes.
 
     >>> basis_bytes(25_000_000, 64)
     6400000000
@@ -94,7 +96,7 @@ def basis_bytes(size: int, steps: int, dtype: Any = jnp.float32) -> int:
 def check_steps(steps: int, size: int, *, dtype: Any, memory: int, beside: int = 0) -> None:
     """Raises `ValueError` unless `steps` fit the matrix and their basis fits `memory` bytes.
 
-    `beside` counts further vectors that are held together with the basis.
+    `beside` is the number of further vectors in memory.
     """
     if not 1 <= steps <= size:
         raise ValueError(f"`steps` must lie in [1, {size}], the size of the matrix, got {steps}.")
@@ -109,7 +111,7 @@ def check_steps(steps: int, size: int, *, dtype: Any, memory: int, beside: int =
 
 
 def allowed_steps(operator: Any, steps: int, memory: int, beside: int = 0) -> int:
-    """`steps`, at most the size of the operator, once `check_steps` has passed them."""
+    """`steps` limited to the size of the operator, and checked by `check_steps`."""
     steps = min(steps, operator.size)
     check_steps(steps, operator.size, dtype=operator.dtype, memory=memory, beside=beside)
     return steps
@@ -125,17 +127,18 @@ def iterate(
     check: int = CHECK,
     beside: jax.Array | None = None,
 ) -> Krylov:
-    """Lanczos as a loop on the host, one product at a time; it may stop early.
+    """Lanczos as a host loop, one product at a time; can stop early.
 
-    On a CPU this is the way for products that XLA runs slower inside loops than outside, as it does
-    its own convolutions, and for those that take long to compile.
+    On a CPU this is best for products that XLA runs slower inside loops, such as its convolutions,
+    and for those that take long to compile.
 
     Args:
       matvec: the product, compiled by the caller; an `Operator` is.
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
-      steps: at most so many, 1 to `size`.
-      left: called after `check` steps, and again after as many as it returns; never by default.
+      steps: maximal number of steps, 1 to `size`.
+      left: called after `check` steps, and again after the number of steps that it returns; not
+        called by default.
       check: at least 1.
       beside: `[rows, size]`, orthonormal or 0: the iteration is that of `P A P` with `P` the
         projection orthogonal to these rows.
@@ -159,11 +162,11 @@ def blocked(
     check: int = CHECK,
     beside: jax.Array | None = None,
 ) -> Krylov:
-    """Lanczos as a loop on the host over compiled loops of a few steps; it may stop early.
+    """Lanczos as a host loop over compiled loops of a few steps; can stop early.
 
-    Inside a loop XLA computes once what does not depend on the vector, such as the patches of a
-    convolution's inputs. Finished blocks of the basis are arguments of one program for any number
-    of them, and those not yet there are skipped.
+    Inside a loop XLA computes loop invariants once, such as the patches of a convolution's inputs.
+    One program serves any number of finished basis blocks, which are arguments; missing blocks are
+    skipped.
 
     Args:
       matvec: a pytree that can be called, such as an `Operator`; those of equal shapes share one
@@ -188,17 +191,17 @@ def blocked(
 def leading(
     matvec: Any, start: jax.Array, key: Key, *, steps: int, largest: int = 1, smallest: int = 0
 ) -> jax.Array:
-    """The sum of the Ritz vectors at the ends after a few steps, `[size]`.
+    """The sum of the extreme Ritz vectors after a few steps, `[size]`.
 
-    A start for a matrix near this one that costs more to multiply by.
+    A start vector for a similar matrix with more expensive products.
 
     Args:
       matvec: as in `blocked`.
       start: as in `iterate`.
       key: as in `iterate`.
-      steps: how many, 1 to `size`.
-      largest: how many Ritz vectors of the upper end, at most `steps`.
-      smallest: how many of the lower end, at most `steps`.
+      steps: number of steps, 1 to `size`.
+      largest: number of Ritz vectors of largest values, at most `steps`.
+      smallest: number of Ritz vectors of smallest values, at most `steps`.
 
     Raises:
       NotFiniteError: if a product was not.
@@ -217,14 +220,14 @@ def leading(
 def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagonal:
     """Lanczos as one traced loop of a fixed number of steps, for `jax.jit` and `jax.vmap`.
 
-    The same iteration as `iterate` with the basis in one array; for a GPU or TPU, where
-    each dispatch from the host costs.
+    The same iteration as `iterate` with the basis in one array; for GPUs and TPUs, where each
+    dispatch from the host is expensive.
 
     Args:
       matvec: the product, traced once.
       start: `[size]`, not zero; normalised here.
       key: for fresh directions after a breakdown.
-      steps: how many, 1 to `size`.
+      steps: number of steps, 1 to `size`.
 
     >>> from lth_jax.landscape.tridiagonal import ritz
     >>> matrix = jnp.diag(jnp.array([1.0, 2.0, 5.0]))
@@ -262,10 +265,10 @@ def compiled(
 
 
 def driver(matvec: Any, like: Any = None) -> Driver:
-    """The driver that suits a product and JAX's default backend.
+    """Chooses the driver for a product on JAX's default backend.
 
-    `compiled` on accelerators. On a CPU `blocked`, but `iterate` for products with one of XLA's own
-    convolutions, tens of times slower inside its loops, or of more than `LONG` operations.
+    `compiled` on accelerators. On a CPU `blocked`, or `iterate` for products with one of XLA's
+    convolutions (tens of times slower inside loops) or of more than `LONG` operations.
 
     Args:
       matvec: as in `blocked`.
@@ -291,7 +294,7 @@ def _product(matvec, v):
 
 @lru_cache(maxsize=64)
 def _primitives(jaxpr: Any) -> Counter[str]:
-    """How often each primitive occurs, inside of others too."""
+    """The number of occurrences of each primitive, including nested ones."""
     found = Counter(equation.primitive.name for equation in jaxpr.eqns)
     for equation in jaxpr.eqns:
         for value in jax.tree.leaves(list(equation.params.values())):
@@ -302,28 +305,28 @@ def _primitives(jaxpr: Any) -> Counter[str]:
 
 
 def _driven(some_steps, matvec, start, key, steps, left, check, beside):
-    """The loop on the host: so many steps of a block at a time as may go unasked."""
+    """The host loop: runs steps of a block until the next check."""
     q, scale = _first(beside, start), jnp.zeros((), start.dtype)
     least = BLOCK if left is None else EARLY
     last = _empty(steps, q, least)
     others = -(-steps // len(last)) - 1
     full: list[jax.Array] = []
     rows: list[Any] = []
-    done, ask = 0, steps if left is None else min(check, steps)
+    done, target = 0, steps if left is None else min(check, steps)
     while done < steps:
         first = done % len(last)
-        count = min(ask - done, len(last) - first)
+        count = min(target - done, len(last) - first)
         fresh = jax.random.fold_in(key, done)
         last, q, scale, table = some_steps(
             matvec, beside, full, others, last, first, count, q, scale, fresh
         )
         rows += table
         done += count
-        if left is not None and done == ask < steps:
+        if left is not None and done == target < steps:
             more = left(_gather(rows, scale))
             if not more:
                 break
-            ask = min(ask + more, steps)
+            target = min(target + more, steps)
         if first + count == len(last) and done < steps:
             full.append(last)
             last = _empty(steps, q, least)
@@ -343,7 +346,7 @@ def _one_by_one(matvec, beside, full, others, last, first, count, q, scale, key)
 
 
 def _together(matvec, beside, full, others, last, first, count, q, scale, key):
-    """Steps in one compiled loop, which is given as many blocks as there will be `others`."""
+    """Steps in one compiled loop, with `others` blocks as arguments."""
     missing = others - len(full)
     blocks = [*full, *[full[-1] if full else jnp.zeros_like(last)] * missing]
     last, q, scale, table = _some_steps(
@@ -385,8 +388,8 @@ _some_steps = jax.jit(_loop, donate_argnums=4)
 def _advance(beside, full, used, last, i, q, product, scale):
     """One step, from `q` and its product to the next vector and a row of `T`.
 
-    `q` joins the basis at row `i` of `last`. What the basis leaves of the product comes next,
-    normalised, unless it is noise: `broken`. The row is `(diagonal, coupling, dropped)`.
+    `q` is written to row `i` of `last`. The next vector is the normalised orthogonal part of the
+    product, unless it is noise (`broken`). The row is `(diagonal, coupling, dropped)`.
     """
     last = last.at[i].set(q)
     scale = jnp.maximum(scale, jnp.linalg.norm(product))
@@ -414,10 +417,10 @@ def _first(beside, start):
 
 
 def _orthogonalize(beside, full, used, last, w):
-    """`w` without its part in the basis; two passes, since one leaves rounding errors of its own.
+    """The part of `w` orthogonal to the basis, by two passes for accuracy.
 
-    The basis is the first `used` of the `full` blocks, or all, and `last`, whose rows not yet
-    written are zero and take nothing away; the same holds for the rows of `beside`, if given.
+    The basis consists of the first `used` of the `full` blocks (or all), and `last`, whose
+    unwritten rows are zero; rows of `beside` are included, if given.
     """
     for _ in range(2):
         if beside is not None:
@@ -442,12 +445,12 @@ def _add_rows(total, weights, block):
 
 @jax.jit
 def _normalize(w):
-    # At the last step of a full basis nothing is left to be orthogonal to.
+    # At the last step of a full basis the orthogonal complement is empty.
     return w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
 
 
 def _empty(steps, like, least=BLOCK):
-    """An unwritten block: of as many as `steps` need, all of one height."""
+    """An empty block; all blocks for `steps` have the same height."""
     most = max(least, ROOM // basis_bytes(like.size, 1, like.dtype))
     blocks = -(-steps // most)
     return jnp.zeros((-(-steps // blocks), like.size), like.dtype)

@@ -1,9 +1,9 @@
 """Matrix products in full precision.
 
 Accelerators multiply float32 matrices in fewer bits by default: TF32 on NVIDIA GPUs (10 bits),
-bfloat16 passes on TPUs. That is enough for training, but an error of 1e-3 in each product is as
-large as the default tolerance of eigenvalues, and hides when a Krylov space is exhausted. On a CPU
-the request changes nothing.
+bfloat16 passes on TPUs. That is enough for training, but an error of 1e-3 in each product equals
+the default tolerance of eigenvalues, and masks the exhaustion of a Krylov space. On a CPU there is
+no difference.
 """
 
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def full_precision() -> AbstractContextManager[None]:
-    """Within it, traced products of float32 take all bits, unless they set another precision.
+    """A context in which traced float32 products use full precision, unless they set another.
 
     >>> with full_precision():
     ...     jaxpr = jax.make_jaxpr(jnp.matmul)(jnp.ones((1, 1)), jnp.ones((1, 1)))

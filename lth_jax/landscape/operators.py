@@ -1,13 +1,13 @@
-"""Curvature matrices known by their products, on the weights that a mask keeps.
+"""Curvature matrices as linear operators, restricted to the weights that a mask keeps.
 
-A matrix is built once at a point: the gradient is linearised there, batch by batch, and each
-product then costs little more than a gradient. What is kept for that is every batch's
-intermediate values, so the memory of an operator is that of one backward pass over all batches.
+The gradient is linearised once, batch by batch; each product then costs little more than a
+gradient. The operator stores the intermediate values of all batches, so its memory is that of one
+backward pass over all batches.
 
-The point is taken as it stands: a mask picks rows and columns and zeroes no weight. Since a
-principal submatrix never has a larger top eigenvalue than the whole (Cauchy interlacing), what a
-ticket gains or loses in sharpness comes from its point, and that is for the caller to name.
-BatchNorm's mode is likewise named where the loss is written.
+The parameters are not masked: a mask selects rows and columns only. Since a principal submatrix
+never has a larger top eigenvalue than the whole matrix (Cauchy interlacing), differences in
+sharpness come from the parameters, which the caller chooses. The loss function determines the mode
+of BatchNorm.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,17 +33,17 @@ Batches = Iterable[Any]
 class Operator(NamedTuple):
     """A symmetric matrix `A` on a support of `size` weights: `operator(v)` is `A v`.
 
-    A pytree, so it passes through `jax.jit`; operators of one loss and of equal shapes share one
-    compiled program, whatever their masks. Such operators also stack (`trees.stack`), and
-    `jax.vmap` over the stack takes a whole population at once.
+    It is a pytree, so it can be an argument of `jax.jit`; operators of one loss and equal shapes
+    share a compiled program for all masks. Such operators can be stacked (`trees.stack`) and mapped
+    by `jax.vmap`.
 
     Attributes:
-      params: the point at which the curvature is taken.
+      params: the parameters at which the curvature is computed.
       parts: one linear function on trees like `params` for each batch.
       weights: each batch's share of all examples, scalars.
-      places: tree of int32 like `params`: where in a vector each weight stands; `size` outside the
-        support.
-      kept: int32 `[size]`, the support's places in the ravelled parameters.
+      places: tree of int32 like `params`: the position of each weight in vectors; `size` outside
+        the support.
+      kept: int32 `[size]`, the positions of the support in the ravelled parameters.
       gradient: `[size]`, the gradient of the mean loss on the support, which tends to lie near the
         top eigenvectors (Gur-Ari, Roberts & Dyer, 2018).
     """
@@ -96,18 +96,17 @@ def hessian(
 ) -> Operator:
     """The Hessian `∂²L/∂w²` of the mean loss over all batches, on the support of a mask.
 
-    Forward over reverse, linearised once (Pearlmutter, 1994). Batches may differ in size; each
-    counts by its examples.
+    Forward over reverse, linearised once (Pearlmutter, 1994). Batches may differ in size; they are
+    weighted by their number of examples.
 
     Args:
-      loss: `loss(params, batch) -> scalar`, the mean over the batch; one function object for all
-        calls that should share a compiled program.
-      params: the point, a tree of arrays.
-      batches: trees of arrays with the examples along the first axis; read once.
-      mask: concrete boolean tree like `params`, True = in the support; everything by default.
-      leaves: only leaves whose names match this pattern, as in `fnmatch`: `"Dense_0/*"`. The other
-        leaves may have any dtype: those that are not floating-point are constants, and None in the
-        operator's trees.
+      loss: `loss(params, batch) -> scalar`, the mean over the batch; pass the same function object
+        in calls that should share a compiled program.
+      params: the parameters, a tree of arrays.
+      batches: trees of arrays with the examples along the first axis; iterated once.
+      mask: concrete boolean tree like `params`, True = in the support; by default all True.
+      leaves: pattern of leaf names, as in `fnmatch`: `"Dense_0/*"`. Other leaves are constants of
+        any dtype; those that are not floating-point are None in the operator's trees.
 
     Raises:
       TypeError: if a chosen leaf of `params` is not floating-point or one of `mask` not boolean.
@@ -153,7 +152,7 @@ def empirical_fisher(
 ) -> Operator:
     """The empirical Fisher matrix `1/N Σ_n g_n g_nᵀ`, `g_n` the gradient of example n.
 
-    Each example is shown to `loss` as a batch of one. With the labels of the data this is not the
+    `loss` is evaluated on batches of one example. With the labels of the data this is not the
     Fisher matrix (Kunstner et al., 2019); see `monte_carlo_fisher`.
 
     The arguments, and what is raised, are those of `hessian`.
@@ -180,9 +179,9 @@ def monte_carlo_fisher(
     The empirical Fisher matrix of the drawn labels, which is unbiased for
     `1/N Σ_n E_{y ~ p(y|x_n)} g_n g_nᵀ` when `loss` is the negative log-likelihood (Martens, 2020).
 
-    `draw(key, params, batch)` is the batch with labels from the model in the data's place, its
-    examples repeated if several are wanted for each; `key` is folded with the batch's number. The
-    other arguments, and what is raised, are those of `hessian`.
+    `draw(key, params, batch)` is the batch with labels drawn from the model, with repeated examples
+    for several draws each; `key` is folded with the index of the batch. The other arguments, and
+    what is raised, are those of `hessian`.
 
     >>> loss = lambda w, y: jnp.mean(0.5 * (y - w[0]) ** 2)  # y ~ N(w, 1): the Fisher matrix is 1
     >>> draw = lambda key, w, y: w[0] + jax.random.normal(key, (4000,))
@@ -248,7 +247,7 @@ def _with(function, constants):
 
 
 def _linearize(field, params):
-    """The value that `field` returns beside its vector, the vector, and its derivative."""
+    """The auxiliary value of `field`, its vector, and the linearised function."""
     vector, part, value = jax.linearize(field, params, has_aux=True)
     return value, vector, part
 

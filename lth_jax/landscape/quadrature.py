@@ -1,4 +1,4 @@
-"""The spectral density of a curvature matrix, on the weights of its support alone."""
+"""The spectral density of a curvature matrix on its support."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from lth_jax.measures.spectra import broadened
 from lth_jax.types import Key
 
 POINTS = 512
-"""Points of a spectral density, by default."""
+"""Default number of points of a spectral density."""
 
 
 class Density(NamedTuple):
@@ -25,7 +25,7 @@ class Density(NamedTuple):
       mean: float64 `[m]`, the density there, the mean over probes.
       low: float64 `[m]`, lower end of Student's interval over probes, at least 0.
       high: float64 `[m]`, upper end; both NaN with a single probe.
-      width: the standard deviation of the Gaussian that stands for each eigenvalue.
+      width: the standard deviation of the Gaussian of each eigenvalue.
       nodes: float64 `[probes, steps]`, the Ritz values of each probe.
       weights: float64 `[probes, steps]`, their quadrature weights; rows sum to 1.
       size: rows of the matrix; `size · mean` counts eigenvalues.
@@ -60,20 +60,19 @@ def density(
 ) -> Density:
     """The spectral density by stochastic Lanczos quadrature (Ubaru, Chen & Saad, 2017).
 
-    `φ(x) = 1/size Σ_i N(x; λ_i, width²)`, estimated as the mean over probes of
-    `Σ_j τ_j N(x; θ_j, width²)` with the Ritz values `θ` and weights `τ` of random signs on the
-    support. The interval is that of the probes; it leaves out the quadrature's own error,
-    which `steps` makes small.
+    `φ(x) = 1/size Σ_i N(x; λ_i, width²)`, estimated as the mean over probes of `Σ_j τ_j N(x; θ_j,
+    width²)` with the Ritz values `θ` and weights `τ` of random signs on the support. The interval
+    is over probes; it excludes the error of the quadrature, which decreases with `steps`.
 
     Args:
       operator: the matrix.
       key: for the probes.
       probes: random start vectors; at least 2 for an interval.
-      steps: at most so many Lanczos steps for each.
-      points: where to evaluate, `[m]`; by default 512 from end to end.
+      steps: maximal number of Lanczos steps per probe.
+      points: points of evaluation `[m]`; by default 512 over the range of the spectrum.
       width: the Gaussian's standard deviation; by default 1 % of the range of Ritz values.
-      confidence: of the interval.
-      memory: bytes that one Lanczos basis may take.
+      confidence: confidence level of the interval.
+      memory: maximal bytes of a Lanczos basis.
       driver: as in `extremes`.
 
     Raises:
@@ -101,7 +100,9 @@ def density(
         found.append(ritz(run(operator, start, fresh, steps=steps).found))
     nodes, weights = (np.stack([getattr(r, part) for r in found]) for part in ("values", "weights"))
     width = width or _default_width(nodes)
-    at = _default_points(nodes, width) if points is None else np.asarray(points, np.float64)
+    if points is None:
+        points = np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, POINTS)
+    at = np.asarray(points, np.float64)
     curves = np.stack([broadened(n, w, at, width) for n, w in zip(nodes, weights, strict=True)])
     intervals = [student_t(column, confidence=confidence) for column in curves.T]
     low = np.maximum([interval.low for interval in intervals], 0)  # a density is never negative
@@ -112,7 +113,3 @@ def density(
 def _default_width(nodes: NDArray[np.float64]) -> float:
     """1 % of the range; for a single eigenvalue, of its size; for the zero matrix, of 1."""
     return 0.01 * float(np.ptp(nodes) or np.abs(nodes).max() or 1.0)
-
-
-def _default_points(nodes: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    return np.linspace(nodes.min() - 4 * width, nodes.max() + 4 * width, POINTS)

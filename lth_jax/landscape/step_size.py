@@ -1,7 +1,7 @@
-"""Step sizes that a spectrum allows, by the point at which it was taken.
+"""Stable step sizes from a spectrum.
 
-A subnetwork is never sharper than the whole at the same point (Cauchy interlacing), so a
-comparison of sharpness is one of points: `at_named_points` takes them all and names them.
+At the same parameters, a subnetwork is never sharper than the whole network (Cauchy interlacing).
+Sharpness is therefore compared between parameters: `at_named_points` measures at all of them.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from lth_jax.types import Key, Mask, Params
 
 
 class StepSizes(NamedTuple):
-    """Step sizes of gradient descent on the quadratic with the spectrum's two ends.
+    """Step sizes of gradient descent on a quadratic with these extreme eigenvalues.
 
     Attributes:
       edge: `2/λmax`; gradient descent diverges above. Infinite without positive curvature.
-      best: `2/(λmin + λmax)`, of fastest worst-case convergence; NaN unless `definite`.
-      rate: `(κ − 1)/(κ + 1)` with `κ = λmax/λmin`, the factor by which the error then shrinks in
-        a step; NaN unless `definite`.
-      definite: whether `λmin` is positive beyond its bound and the bounds have converged. Where it
-        is False there is no best step: the quadratic falls without end, or is flat.
+      best: `2/(λmin + λmax)`, with the fastest worst-case convergence; NaN unless `definite`.
+      rate: `(κ − 1)/(κ + 1)` with `κ = λmax/λmin`, the factor of the error per step; NaN unless
+        `definite`.
+      definite: whether `λmin` exceeds its error bound and the bounds have converged. Otherwise
+        there is no best step: the quadratic is unbounded below or flat.
     """
 
     edge: float
@@ -76,14 +76,14 @@ def at_named_points(
     retrained: Params | None = None,
     measure: Callable[[Operator, Key], Any] = extremes,
 ) -> dict[str, Any]:
-    """The same measurement at every point that "the ticket" may mean.
+    """The same measurement at the dense, masked and retrained parameters.
 
     Args:
       build: `(params, mask) -> Operator`, for example
         `lambda p, m: hessian(loss, p, batches, mask=m)`.
       params: the dense network's parameters θ.
       mask: the ticket's mask m.
-      key: for the measurement; the same at each point.
+      key: key of the measurement, the same at each point.
       retrained: the ticket's parameters after training with m.
       measure: `(operator, key) -> result`.
 
@@ -93,7 +93,8 @@ def at_named_points(
       of "dense"; only "masked" and "retrained" can be sharper than "dense".
 
     Raises:
-      ValueError: if the trees differ in structure, or `retrained` has a weight off the mask.
+      ValueError: the trees differ in structure, or `retrained` has nonzero weights outside the
+        mask.
       TypeError: if a leaf of `mask` is not boolean.
 
     >>> from lth_jax.landscape.operators import hessian

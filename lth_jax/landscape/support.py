@@ -1,4 +1,4 @@
-"""The weights that a curvature matrix has rows for: vectors of them, and trees of all weights."""
+"""The support of a curvature matrix: conversion between vectors and trees of weights."""
 
 from fnmatch import fnmatchcase
 from functools import partial
@@ -24,7 +24,7 @@ def vector_dtype(params: Params) -> Any:
 
 
 def split(tree: Any, like: Params) -> tuple[Any, Any]:
-    """The leaves of a tree where `like` is floating-point, and the others; None in their places.
+    """Splits a tree where `like` is floating-point: two trees, filled with None.
 
     >>> split({"w": 1, "n": 2}, {"w": jnp.ones(1), "n": jnp.arange(1)})
     ({'n': None, 'w': 1}, {'n': 2, 'w': None})
@@ -41,25 +41,25 @@ def split(tree: Any, like: Params) -> tuple[Any, Any]:
 
 
 def merge(first: Any, second: Any) -> Any:
-    """The tree that `split` took apart."""
+    """The inverse of `split`."""
     return jax.tree.map(
         lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None
     )
 
 
 def find(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Array]:
-    """Where each weight stands in a vector, and where each entry of one stands among the weights.
+    """The position of each weight in vectors, and of each vector entry among the weights.
 
     Both directions are gathers: XLA's scatter is serial on a CPU.
 
     Args:
       params: a tree of arrays.
-      mask: concrete boolean tree like `params`; None for everything.
-      pattern: of the names of leaves, as in `fnmatch`.
+      mask: concrete boolean tree like `params`; None for all True.
+      pattern: pattern of leaf names, as in `fnmatch`.
 
     Returns:
       `(places, kept)`: int32 tree like `params`, with the number of kept weights outside the
-      support; int32 `[size]`, places in the ravelled parameters.
+      support; int32 `[size]`, positions in the ravelled parameters.
 
     Raises:
       TypeError: if a leaf of `mask` is not boolean.
@@ -96,7 +96,7 @@ def find(params: Params, mask: Mask | None, pattern: str) -> tuple[Any, jax.Arra
 @jax.jit
 def expand(v: jax.Array, places: Any, params: Params) -> Params:
     """The tree like `params` that holds `v` on the support and 0 elsewhere."""
-    if v.size == trees.size(params):  # nothing is left out: a gather would only copy
+    if v.size == trees.size(params):  # full support: a gather would only copy
         return unravel(v, params)
 
     def leaf(at: jax.Array, p: jax.Array) -> jax.Array:
@@ -115,9 +115,8 @@ def contract(tree: Params, kept: jax.Array, dtype: Any) -> jax.Array:
 def ravel(tree: Params, dtype: Any) -> jax.Array:
     """All entries as one vector.
 
-    Each leaf is written to where it belongs. Of a concatenation XLA:CPU makes every entry anew in
-    whatever reads it, looking up each time which piece it is from: that took more than a quarter
-    of a Lanczos step.
+    Each leaf is written in place. XLA:CPU (jax 0.10) fuses a concatenation into its users and
+    recomputes the source of every entry, which took more than a quarter of a Lanczos step.
     """
     joined, first = jnp.zeros(trees.size(tree), dtype), 0
     for leaf in jax.tree.leaves(tree):

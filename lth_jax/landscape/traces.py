@@ -1,4 +1,4 @@
-"""Trace, diagonal and Frobenius norm of a matrix from its products, each with a standard error."""
+"""Stochastic estimates of trace, diagonal and Frobenius norm, with standard errors."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: float64, a number or `[size]`.
       error: float64, its standard error over probes; NaN with a single one.
-      products: how many products with the matrix it took.
+      products: number of products with the matrix.
     """
 
     value: Any
@@ -39,8 +39,8 @@ def trace(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
 
     Args:
       operator: the matrix.
-      key: for the probes.
-      probes: how many products to spend.
+      key: key of the probes.
+      probes: number of products.
 
     Raises:
       ValueError: if `probes` is below 1, or a product not finite.
@@ -56,12 +56,11 @@ def trace(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
 def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
     """The trace by Hutch++ (Meyer, Musco, Musco & Woodruff, 2021).
 
-    With an orthonormal basis `Q` of `A S` for random signs `S`, the trace is `tr(Qᵀ A Q)`, taken
-    exactly, and Hutchinson's estimate on what `Q` leaves. For a spectrum with a few large
-    eigenvalues the error falls as 1/probes rather than its square root. A third of the products
-    each go to the sketch, to `Q`, and to the rest; the error is that of the rest.
-
-    Takes what `trace` does.
+    With an orthonormal basis `Q` of `A S` for random signs `S`, the estimate is `tr(Qᵀ A Q)`,
+    computed exactly, plus Hutchinson's estimate on the complement of `Q`. For a spectrum with a few
+    large eigenvalues the error decreases as 1/probes instead of its square root. A third of the
+    products each is used for the sketch, for `Q`, and for the complement; the standard error is
+    that of the complement. Arguments are those of `trace`.
 
     Raises:
       ValueError: if `probes` is below 3, or a product not finite.
@@ -93,7 +92,7 @@ def diagonal(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
     Bekas, Kokiopoulou & Saad (2007). Unbiased; entry i has variance `Σ_{j≠i} A_ij² / probes`.
     `operator.expand` makes a tree of it.
 
-    Takes and raises what `trace` does.
+    Arguments and errors are those of `trace`.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0]))
@@ -109,7 +108,7 @@ def frobenius_norm(operator: Operator, key: Key, *, probes: int = 32) -> Estimat
     The mean is unbiased for the square; the root's standard error is that of the square over twice
     the root (delta method), and its bias is of that order squared.
 
-    Takes and raises what `trace` does.
+    Arguments and errors are those of `trace`.
 
     >>> from lth_jax.landscape.operators import hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([3.0, 4.0]))

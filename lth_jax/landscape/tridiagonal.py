@@ -1,4 +1,4 @@
-"""What a tridiagonal matrix implies for its matrix: Ritz values, bounds, and what it may miss."""
+"""Ritz values, error bounds and missed components from a Lanczos tridiagonal matrix."""
 
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ class Tridiagonal(NamedTuple):
 
     Attributes:
       diagonal: `[k]`.
-      coupling: `[k]`; the last one leads out of the space, and one that broke down is 0.
-      dropped: `[k]`, what stood in the place of a coupling that broke down; 0 elsewhere.
-      scale: the largest `‖A q‖` seen, a lower bound on the spectral norm.
+      coupling: `[k]`; the last one is that of the residual, and one at a breakdown is 0.
+      dropped: `[k]`, the dropped coupling at a breakdown; 0 elsewhere.
+      scale: the largest `‖A q‖`, a lower bound on the spectral norm.
     """
 
     diagonal: Any
@@ -25,26 +25,26 @@ class Tridiagonal(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """The number of steps, the dimension of the space searched."""
+        """The number of steps."""
         return len(self.diagonal)
 
     def first(self, steps: int) -> "Tridiagonal":
-        """What was known after so many steps."""
+        """The matrix after the first `steps` steps."""
         diagonal, coupling, dropped, scale = self
         return Tridiagonal(diagonal[:steps], coupling[:steps], dropped[:steps], scale)
 
     @property
     def rank(self) -> int:
-        """The Krylov rank: how many steps the start vector alone carried, at most `steps`.
+        """The dimension of the start vector's Krylov space, at most `steps`.
 
-        Rounding can carry it a step beyond the exact rank; the Ritz values stay right.
+        With rounding it may exceed the exact rank by a step; the Ritz values remain correct.
         """
         broken = np.flatnonzero(np.asarray(self.coupling) == 0)
         return int(broken[0]) + 1 if broken.size else self.steps
 
 
 class Ritz(NamedTuple):
-    """Approximate eigenvalues, in rising order.
+    """Approximate eigenvalues in ascending order.
 
     Attributes:
       values: float64 `[k]`.
@@ -61,15 +61,14 @@ class Ritz(NamedTuple):
 def ritz(found: Tridiagonal) -> Ritz:
     """The eigenvalues of `T`, with residual bounds (Paige, 1971).
 
-    The Ritz vector `Qᵀ s` of an eigenvector `s` of `T` leaves the residual
-    `|coupling[-1] s[-1]|`. Every dropped coupling `d[i]` adds what it would have carried out of
-    `q[i]`, `d[i] |s[i]|`, and what it would have brought back from the directions after it,
-    together `(Σ d[i]² Σ_{j>i} s[j]²)^½`. With `k · eps · scale` for the rounding of the products,
-    the sum bounds the distance to an eigenvalue of `A`. A bound holds for some eigenvalue: one
-    that the start vector has no part in is not seen.
+    The Ritz vector `Qᵀ s` of an eigenvector `s` of `T` leaves the residual `|coupling[-1] s[-1]|`.
+    Every dropped coupling `d[i]` adds `d[i] |s[i]|` for the direction `q[i]`, and together `(Σ
+    d[i]² Σ_{j>i} s[j]²)^½` for the later directions. With `k · eps · scale` for the rounding of the
+    products, the sum bounds the distance to an eigenvalue of `A`. Eigenvalues without a component
+    in the start vector are not found.
 
     Raises:
-      NotFiniteError: if a product was not.
+      NotFiniteError: a product was not finite.
 
     >>> found = Tridiagonal(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2), np.array(3.0))
     >>> ritz(found).values.tolist()
@@ -86,7 +85,7 @@ def ritz(found: Tridiagonal) -> Ritz:
 
 
 def hidden_share(found: Tridiagonal, beyond: float) -> float:
-    """The natural logarithm of how much of a start vector may lie in eigenvectors above `beyond`.
+    """The log of the largest squared component of a start vector along eigenvectors above `beyond`.
 
     Let `p_j` be the polynomials with `q_j = p_j(A) q_0`, orthonormal under the measure that has the
     start vector's squared components as weights at the eigenvalues. An eigenvector with eigenvalue
@@ -98,20 +97,22 @@ def hidden_share(found: Tridiagonal, beyond: float) -> float:
     eigenvalues of symmetric matrices with the Lanczos method", with the last polynomial alone.
 
     Args:
-      found: from a start vector in the space that is searched. After a breakdown the blocks of `T`
-        are of further start vectors, each orthogonal to all before; the smallest share counts.
+      found: from Lanczos. After a breakdown, the blocks of `T` belong to further start vectors,
+        each orthogonal to all before; the smallest component is returned.
       beyond: a number.
 
     Returns:
       0 if each block has a Ritz value at or above `beyond`; −inf if a start vector exhausted its
-      Krylov space below: it has no part in any such eigenvector.
+      Krylov space below it.
 
     >>> found = Tridiagonal(np.array([1.0]), np.array([0.1]), np.array([0.0]), np.array(1.0))
     >>> round(np.exp(-hidden_share(found, 2.0)))  # 1 + ((2.0 - 1.0) / 0.1)²
     101
     """
-    least = total = growth = 0.0  # of the block: logarithms of the sum, and of p_j
-    inverse = 0.0  # coupling² / pivot of the row before; infinite once a pivot was not positive
+    least = total = growth = 0.0  # per block: logarithms of the sum and of p_j
+    inverse = (
+        0.0  # coupling² / pivot of the previous row; infinite after a pivot that is not positive
+    )
     for diagonal, coupling in zip(*_parts(found), strict=True):
         pivot = beyond - diagonal - inverse
         if coupling == 0:
@@ -129,7 +130,7 @@ def hidden_share(found: Tridiagonal, beyond: float) -> float:
 
 
 def eigh(found: Tridiagonal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The eigenvalues of `T` in rising order, and its eigenvectors as columns."""
+    """The eigenvalues of `T` in ascending order, and its eigenvectors as columns."""
     diagonal, coupling = _parts(found)
     if not (np.isfinite(diagonal).all() and np.isfinite(coupling).all()):
         raise NotFiniteError(

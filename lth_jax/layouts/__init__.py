@@ -1,13 +1,13 @@
-"""Layouts: which axes of a kernel are inputs, outputs, window, heads and stacked layers.
+"""Layouts: the axes of a kernel for inputs, outputs, window, heads and stacked layers.
 
 The shape of a kernel does not show what its axes mean: `(32, 4, 8)` is a one-dimensional
 convolution in Flax, the query projection of an attention layer, or a stack of 32 dense layers. A
-layout states it. Granularities, layerwise scopes, criteria and initializers that depend on the
-meaning of axes take a mapping from leaf names (`trees.names`) to layouts.
+layout states the meaning. Granularities, layerwise scopes, criteria and initializers that depend on
+it take a mapping from leaf names (`trees.names`) to layouts.
 
-`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` read layouts off the types of the layers;
-`by_name` takes them from the user. Without a layout, only leaves whose name and number of axes
-leave no choice are resolved (`resolve`); for all others, what needs a layout raises an error.
+`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` determine layouts from the types of the layers;
+`by_name` takes them from the user. Without a layout, `resolve` determines only leaves whose name
+and number of axes are unambiguous. For other leaves, functions that need a layout raise an error.
 """
 
 from lth_jax.layouts.layout import (
@@ -22,14 +22,7 @@ from lth_jax.layouts.layout import (
     resolve,
     to_layers,
 )
-from lth_jax.layouts.modules import (
-    of_equinox,
-    of_haiku,
-    of_linen,
-    of_linen_init,
-    of_nnx,
-    register,
-)
+from lth_jax.layouts.modules import of_equinox, of_haiku, of_linen, of_linen_init, of_nnx, register
 
 __all__ = [
     "DENSE",

@@ -1,4 +1,4 @@
-"""The meaning of a kernel's axes, and how it is resolved for a tree of parameters."""
+"""The meaning of a kernel's axes, and its resolution for a tree of parameters."""
 
 import fnmatch
 import math
@@ -15,15 +15,15 @@ from lth_jax import trees
 
 @dataclass(frozen=True, repr=False)
 class Layout:
-    """The meaning of each axis of a kernel; every axis stands in exactly one of the first four.
+    """The meaning of each axis of a kernel; every axis is in exactly one of the first four fields.
 
     Attributes:
       inputs: axes that the layer sums over.
       outputs: axes that appear in the layer's output.
       window: the spatial axes of a convolution kernel.
-      stacked: axes of independent layers, as `nn.scan`, `nnx.vmap` or `eqx.filter_vmap` make them;
-        each index is a layer of its own.
-      heads: attention heads; these axes stand in `inputs` or `outputs` too.
+      stacked: axes of independent layers, from `nn.scan`, `nnx.vmap` or `eqx.filter_vmap`; each
+        index is a separate layer.
+      heads: axes of attention heads, which are also in `inputs` or `outputs`.
 
     >>> Layout(inputs=(0,), outputs=(1, 2), heads=(1,)).fan_in((64, 4, 16))
     64
@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """All axes: stacked, window, inputs, outputs."""
+        """All axes in the order stacked, window, inputs, outputs."""
         return (*self.stacked, *self.window, *self.inputs, *self.outputs)
 
     def fan_in(self, shape: tuple[int, ...]) -> int:
@@ -59,7 +59,7 @@ class Layout:
         return math.prod(shape[axis] for axis in (*self.inputs, *self.window))
 
     def layers(self, shape: tuple[int, ...]) -> int:
-        """The number of stacked layers, 1 without any."""
+        """The number of stacked layers; 1 without a stack."""
         return math.prod(shape[axis] for axis in self.stacked)
 
     def with_stack(self, axis: int) -> "Layout":
@@ -75,7 +75,7 @@ class Layout:
         return Layout(inputs, outputs, window, tuple(sorted((axis, *stacked))), heads)
 
     def to_matrix(self, leaf: jax.Array) -> jax.Array:
-        """The leaf as `(layers, window, inputs, outputs)`, each a product of its axes.
+        """Reshapes the leaf to `(layers, window, inputs, outputs)`, each a product of its axes.
 
         >>> Layout((0,), (1, 2)).to_matrix(jnp.zeros((8, 4, 2))).shape
         (1, 1, 8, 8)
@@ -97,7 +97,7 @@ class Layout:
 
 
 def to_layers(leaf: jax.Array, layout: Layout) -> jax.Array:
-    """The leaf as `(layers, *other axes)`.
+    """Reshapes the leaf to `(layers, *other axes)`.
 
     >>> to_layers(jnp.zeros((2, 3, 4)), Layout((0,), (2,), stacked=(1,))).shape
     (3, 2, 4)
@@ -115,10 +115,10 @@ def from_layers(layers: jax.Array, layout: Layout, shape: tuple[int, ...]) -> ja
 
 
 def map_layers(f: Callable[..., Any], layout: Layout | None, *leaves: jax.Array) -> Any:
-    """`f` of leaves, or of each layer of a stack.
+    """Maps `f` over the layers of stacked leaves; others are one layer.
 
-    Results shaped like a layer go back to where the layers were; others are stacked along a new
-    first axis.
+    Results with the shape of a layer are put back in place of the layers; others are stacked along
+    a new first axis.
 
     >>> layout, leaf = Layout((1,), (2,), stacked=(0,)), jnp.array([[[1.0, 3.0]], [[2.0, 2.0]]])
     >>> map_layers(jnp.sum, layout, leaf).tolist()
@@ -137,7 +137,7 @@ def map_layers(f: Callable[..., Any], layout: Layout | None, *leaves: jax.Array)
 
 
 Layouts = Mapping[str, Layout]
-"""Leaf name, as in `trees.names`, to layout; a leaf that is absent has none."""
+"""Leaf name, as in `trees.names`, to layout; absent leaves have none."""
 
 DENSE = Layout(inputs=(0,), outputs=(1,))
 """A dense kernel `(inputs, outputs)` of Flax or Haiku; an embedding `(entries, features)`."""
@@ -156,20 +156,19 @@ _TWO_AXES = re.compile(r"(?:|.*_)kernel(?:_\d+)?|w|embeddings?|positions|pos(?:i
 
 
 def resolve(params: Any, layouts: Layouts | None = None) -> dict[str, Layout]:
-    """The layouts that are known: those given, else what a leaf's name leaves no doubt about.
+    """The known layouts: the given ones, else those that a leaf's name determines.
 
     A leaf of two axes called `kernel`, `*_kernel` or `w` is `(inputs, outputs)` in Flax, Haiku and
-    Keras, and an `embedding` is `(entries, features)`. No other leaf is resolved by its name: in
-    Equinox and PyTorch a `weight` is `(outputs, inputs)`, and three axes or more have several
-    readings.
+    Keras, and an `embedding` is `(entries, features)`. Other names are ambiguous: in Equinox and
+    PyTorch a `weight` is `(outputs, inputs)`, and three axes or more have several meanings.
 
     Args:
       params: tree of arrays.
       layouts: leaf name to layout.
 
     Raises:
-      ValueError: `layouts` names a leaf that `params` does not have, or a layout of another number
-        of axes than the leaf.
+      ValueError: if `layouts` has a leaf that `params` does not have, or a layout with another
+        number of axes than its leaf.
 
     >>> resolve({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
     {'kernel': Layout(inputs=(0,), outputs=(1,))}
@@ -197,13 +196,13 @@ def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -
     """The layout of a leaf.
 
     Args:
-      layouts: from `resolve`.
-      name: of the leaf.
-      shape: of the leaf, for the message.
-      purpose: what needs the layout, for the message.
+      layouts: result of `resolve`.
+      name: name of the leaf.
+      shape: shape of the leaf, for the message.
+      purpose: the use of the layout, for the message.
 
     Raises:
-      ValueError: the layout is not known.
+      ValueError: if the layout is not known.
     """
     if name not in layouts:
         raise ValueError(
@@ -215,14 +214,15 @@ def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -
 
 
 def by_name(params: Any, rules: Mapping[str, Layout]) -> dict[str, Layout]:
-    """Layouts from patterns of leaf names, the first that fits.
+    """Layouts from patterns of leaf names; the first matching pattern counts.
 
     Args:
       params: tree of arrays.
       rules: shell-style pattern (`*`, `?`, `[...]`) to layout.
 
     Raises:
-      ValueError: a pattern fits no leaf, or a layout has another number of axes than its leaf.
+      ValueError: if a pattern matches no leaf, or a layout has another number of axes than its
+        leaf.
 
     >>> params = {"query": {"kernel": jnp.zeros((8, 2, 4)), "bias": jnp.zeros((2, 4))}}
     >>> by_name(params, {"*/kernel": Layout((0,), (1, 2), heads=(1,))})["query/kernel"].inputs
@@ -232,7 +232,7 @@ def by_name(params: Any, rules: Mapping[str, Layout]) -> dict[str, Layout]:
     for pattern in rules:
         if not fnmatch.filter(names, pattern):
             raise ValueError(
-                f"`rules` has the pattern {pattern!r}, which fits no leaf; the leaves are {names}."
+                f"`rules` has the pattern {pattern!r}, which matches none of the leaves {names}."
             )
     found = {}
     for name in names:

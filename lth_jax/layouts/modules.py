@@ -1,6 +1,6 @@
-"""Layouts by the types of layers: Linen, NNX, Equinox, Haiku.
+"""Layouts from the types of layers, for Linen, NNX, Equinox and Haiku.
 
-The frameworks are imported inside the functions, so that the transforms alone do not load them.
+The frameworks are imported inside the functions, so that the transforms do not load them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,18 +13,18 @@ from lth_jax import trees
 from lth_jax.layouts.layout import DENSE, Layout, conv
 
 Describe = Callable[[Any], dict[str, tuple[Layout, tuple[int, ...]]]]
-"""`layer -> {parameter name: (layout, shape)}` of one layer outside of any stack."""
+"""`layer -> {parameter name: (layout, shape)}` of one layer without a stack."""
 
 _TYPES: dict[type, Describe] = {}
 
 
 def register(layer: type, describe: Describe) -> None:
-    """Registers the layouts of a layer type of your own, for `of_linen` and its siblings.
+    """Registers the layouts of a user's layer type, for `of_linen`, `of_nnx` and the others.
 
     Args:
       layer: a class of Flax, Equinox or Haiku modules; subclasses are covered.
-      describe: `layer -> {parameter name: (layout, shape)}`, where the shape is that of the layer
-        outside of any stack (a shape with more axes then shows a stack).
+      describe: `layer -> {parameter name: (layout, shape)}`, with the shape without a stack (a
+        shape with more axes then indicates a stack).
 
     Example:
       >>> class Scale: width = 3
@@ -43,7 +43,7 @@ def _described(layer: Any, known: Mapping[type, Describe]) -> dict[str, tuple[La
 def _in_stack(layout: Layout, inner: tuple[int, ...], outer: tuple[int, ...]) -> Layout | None:
     """The layout of a leaf of shape `outer` that stacks kernels of shape `inner`.
 
-    None where several places of the stacked axes fit, or none.
+    None if there is no position of the stacked axes, or several.
     """
     found: set[tuple[int, ...]] = set()
 
@@ -86,7 +86,7 @@ def _axes(*counts: int) -> list[tuple[int, ...]]:
 
 
 def _general(inputs: int, outputs: int, batch: int = 0) -> Layout:
-    """A kernel `(*batch, *inputs, *outputs)`; of two axes on one side the first counts heads."""
+    """A kernel `(*batch, *inputs, *outputs)`; the first of two axes on one side is heads."""
     stacked, reads, makes = _axes(batch, inputs, outputs)
     heads = reads[:1] if inputs == 2 and outputs == 1 else ()
     heads = makes[:1] if outputs == 2 and inputs == 1 else heads
@@ -94,14 +94,14 @@ def _general(inputs: int, outputs: int, batch: int = 0) -> Layout:
 
 
 def _einsum(equation: str, shape: tuple[int, ...]) -> Layout | None:
-    """The kernel of `einsum(equation, x, kernel)`: its outputs are the indices that remain."""
+    """The kernel of `einsum(equation, x, kernel)`: its outputs are the remaining indices."""
     operands, _, result = equation.replace(" ", "").partition("->")
     kernel = operands.split(",")[-1].replace("...", "")
     if len(kernel) != len(shape) or not result:
         return None
     x = operands.split(",")[0]
     outputs = tuple(i for i, index in enumerate(kernel) if index in result and index not in x)
-    # An index in all three operands makes a layer of its own for each of its values.
+    # Each value of an index in all three operands is a separate layer.
     stacked = tuple(i for i, index in enumerate(kernel) if index in result and index in x)
     inputs = tuple(i for i, index in enumerate(kernel) if index not in result)
     return Layout(inputs, outputs, stacked=stacked)
@@ -113,16 +113,16 @@ def _flax_conv(shape: tuple[int, ...], transposed: bool = False) -> Layout:
 
 
 def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
-    """The layouts of a Linen module's kernels, by the types of its layers.
+    """The layouts of a Linen module's kernels, from the types of its layers.
 
-    Abstract evaluation of `module.init`; nothing is computed. Layers inside `nn.scan`, `nn.vmap`
-    and `nn.remat` are found, stacked axes from the difference of shapes. A leaf is left out if its
+    Evaluates `module.init` abstractly, without computing. Layers inside `nn.scan`, `nn.vmap` and
+    `nn.remat` are found, and stacked axes from the difference of shapes. A leaf is omitted if its
     layer's type is not known (see `register`), or if more than one axis could be the stacked one.
 
     Args:
       module: an unbound Linen module.
-      *args: of its call; arrays or `jax.ShapeDtypeStruct`.
-      **kwargs: of its call, static.
+      *args: arguments of its call; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: static keywords of its call.
 
     Returns:
       Leaf name in the `params` collection to layout.
@@ -140,10 +140,10 @@ def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
 
 
 def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
-    """The layouts of what a function initialises with Linen modules; see `of_linen`.
+    """The layouts of a function that initialises Linen modules; see `of_linen`.
 
     Args:
-      init: `(key, *args) -> params`, the `params` collection of the modules that it runs.
+      init: `(key, *args) -> params`, the `params` collection of its modules.
       *args: arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
@@ -161,7 +161,7 @@ def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
         if described:
             held = layer.scope.variables().get("params", {})
             shapes = {name: leaf.shape for name, leaf in held.items() if hasattr(leaf, "shape")}
-            # The shape seen here, inside any lifted transform, is that of one layer.
+            # Inside a lifted transform, the shape is that of one layer.
             seen["/".join(layer.scope.path)] = {
                 name: (layout, shapes[name])
                 for name, (layout, _) in described.items()
@@ -204,18 +204,17 @@ def _linen_types() -> dict[type, Describe]:
         nn.Einsum: named("kernel", lambda layer: _einsum(layer.einsum_str or "", layer.shape)),
         nn.Conv: named("kernel", lambda layer: conv(window(layer))),
         nn.ConvTranspose: named(
-            "kernel",
-            lambda layer: _flax_conv((1,) * (window(layer) + 2), layer.transpose_kernel),
+            "kernel", lambda layer: _flax_conv((1,) * (window(layer) + 2), layer.transpose_kernel)
         ),
     }
 
 
 def of_nnx(module: Any) -> dict[str, Layout]:
-    """The layouts of an NNX module's kernels, by the types of its layers.
+    """The layouts of an NNX module's kernels, from the types of its layers.
 
-    The shapes that the layers' attributes imply show which axes are stacked, as `nnx.vmap` makes
-    them. A leaf is left out if its layer's type is not known (see `register`), or if more than one
-    axis could be the stacked one.
+    Stacked axes, as of `nnx.vmap`, are found from the shapes that the layers' attributes imply. A
+    leaf is omitted if its layer's type is not known (see `register`), or if more than one axis
+    could be the stacked one.
 
     Args:
       module: an NNX module, also an abstract one (`nnx.eval_shape`).
@@ -259,9 +258,9 @@ def _present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[La
 
 
 def of_equinox(module: Any) -> dict[str, Layout]:
-    """The layouts of an Equinox module's kernels, by the types of its layers.
+    """The layouts of an Equinox module's kernels, from the types of its layers.
 
-    Equinox keeps `(outputs, inputs, *window)`. Stacked axes, as `eqx.filter_vmap` makes them, are
+    Equinox's kernels are `(outputs, inputs, *window)`. Stacked axes, as of `eqx.filter_vmap`, are
     found from the shapes that the layers' attributes imply.
 
     Args:
@@ -311,7 +310,7 @@ def of_equinox(module: Any) -> dict[str, Layout]:
     layers = (
         (trees.path_name(path), _described(node, known)) for path, node in nodes if is_layer(node)
     )
-    # Not `eqx.filter(module, eqx.is_inexact_array)`, which leaves out `jax.ShapeDtypeStruct`.
+    # Not `eqx.filter(module, eqx.is_inexact_array)`, which drops `jax.ShapeDtypeStruct`.
     inexact = jax.tree.map(
         lambda leaf: (
             leaf if jnp.issubdtype(getattr(leaf, "dtype", jnp.int32), jnp.inexact) else None
@@ -322,14 +321,14 @@ def of_equinox(module: Any) -> dict[str, Layout]:
 
 
 def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Layout]:
-    """The layouts of a Haiku network's kernels, by the types of its layers.
+    """The layouts of a Haiku network's kernels, from the types of its layers.
 
-    Abstract evaluation of `init`; nothing is computed.
+    Evaluates `init` abstractly, without computing.
 
     Args:
-      init: of the transformed network, `(key, *args) -> params` or `-> (params, state)`.
-      *args: of its call; arrays or `jax.ShapeDtypeStruct`.
-      **kwargs: of its call, static.
+      init: the transformed network's `init`, `(key, *args) -> params` or `-> (params, state)`.
+      *args: arguments of its call; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: static keywords of its call.
 
     Returns:
       Leaf name, `module name/w`, to layout.
@@ -351,7 +350,7 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
         out = call(*call_args, **call_kwargs)
         described = _described(context.module, known)
         if described and context.method_name == "__call__":
-            # The shape seen here, inside any `hk.layer_stack`, is that of one layer.
+            # Inside `hk.layer_stack`, the shape is that of one layer.
             held = {name.rpartition("/")[2]: p for name, p in context.module.params_dict().items()}
             seen[context.module.module_name] = {
                 name: (layout, held[name].shape)
@@ -366,7 +365,7 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
         return out[0] if isinstance(out, tuple) else out
 
     params = jax.eval_shape(start, jax.eval_shape(lambda: jax.random.key(0)), *args)
-    # `hk.layer_stack` initialises a layer under the layer's own name, without that of the stack.
+    # `hk.layer_stack` initialises a layer under its own name, without that of the stack.
     layers = (
         (whole, seen[own])
         for whole in params

@@ -1,13 +1,6 @@
-"""The lottery itself: ladders of train-prune-rewind, their tickets and the tickets' controls."""
+"""Lottery ticket experiments: levels of train, prune and rewind, with tickets and controls."""
 
-from lth_jax.lottery.controls import (
-    CONTROLS,
-    REFILL_CONTROLS,
-    REGROUP_CONTROLS,
-    SAME_MASK,
-    UNIT_CONTROLS,
-    named,
-)
+from lth_jax.lottery.controls import CONTROLS, SAME_MASK, STRUCTURED_CONTROLS, named
 from lth_jax.lottery.identity import (
     arms_programs,
     circumstances,
@@ -17,12 +10,9 @@ from lth_jax.lottery.identity import (
     training_program,
 )
 from lth_jax.lottery.ladder import Hooks, run_ladder
+from lth_jax.lottery.logits import logits_of, own_logits
 from lth_jax.lottery.member_index import MemberIndex, NodeSlot
-from lth_jax.lottery.member_table import (
-    MemberTable,
-    check_experiments,
-    timeline,
-)
+from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result, StoredTicket
@@ -47,14 +37,12 @@ from lth_jax.registry import import_modules
 from lth_jax.schema import LevelEntry
 from lth_jax.types import Splits
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "CONTROLS",
-    "REFILL_CONTROLS",
-    "REGROUP_CONTROLS",
     "SAME_MASK",
-    "UNIT_CONTROLS",
+    "STRUCTURED_CONTROLS",
     "Experiment",
     "Hooks",
     "Identity",
@@ -83,12 +71,14 @@ __all__ = [
     "fingerprint",
     "imp",
     "level_sizes",
+    "logits_of",
     "make_experiment",
     "make_ladder",
     "methods_programs",
     "named",
     "one_shot",
     "one_shot_starts",
+    "own_logits",
     "retrain",
     "run",
     "run_ladder",

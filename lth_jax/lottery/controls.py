@@ -1,13 +1,13 @@
-"""A ticket's twins, each with one thing broken on purpose.
+"""Controls: variants of a ticket that differ from it in one respect.
 
 A control is a pure function `control(mask, dense, fresh, *, key, prunable, layouts=None) ->
-(mask, point)` of its ticket's mask, the point the ticket starts from before its mask, and a newly
-drawn network. It sees the ticket's data order and schedule, keeps the exact number of weights, and
-is trained beside the ticket as a further member.
+(mask, state)` of the ticket's mask, the unmasked state that the ticket starts from, and the state
+of a newly initialised network. It keeps the number of weights, and trains as a further member with
+the data order and the schedule of the ticket.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
@@ -17,7 +17,7 @@ from lth_jax.types import TICKET, Key, Mask, Prunable, TrainState
 
 
 class Control(Protocol):
-    """How a control is called; the point it returns is masked by the ladder."""
+    """The signature of a control; the ladder masks the state that it returns."""
 
     def __call__(
         self,
@@ -29,11 +29,11 @@ class Control(Protocol):
         prunable: Prunable,
         layouts: Layouts | None = None,
     ) -> tuple[Mask, TrainState]:
-        """Returns the control's mask and the point it starts from."""
+        """Returns the control's mask and the state that it starts from."""
 
 
 def reinit(mask: Mask, dense: TrainState, fresh: TrainState, **_: Any) -> tuple[Mask, TrainState]:
-    """The ticket's mask on newly drawn weights: is the initialisation what wins?
+    """The ticket's mask on newly initialised weights: does the initialisation matter?
 
     (Frankle and Carbin 2019, "random reinitialisation".)
     """
@@ -47,29 +47,28 @@ def layerwise_shuffle(
     *,
     key: Key,
     prunable: Prunable,
-    layouts: Layouts | None = None,
+    **options: Any,
 ) -> tuple[Mask, TrainState]:
-    """The ticket's weights with its mask permuted within each layer: is the position what wins?
+    """The ticket's weights with its mask permuted within each layer: do the positions matter?
 
     Each layer keeps its number of weights (Frankle et al. 2021, "Missing the Mark").
     """
-    del fresh
-    return shuffle(key, mask, prunable=prunable, layouts=layouts), dense
+    return shuffle(key, mask, prunable=prunable, **options), dense
 
 
 def random_mask(
     mask: Mask, dense: TrainState, fresh: TrainState, *, key: Key, prunable: Prunable, **_: Any
 ) -> tuple[Mask, TrainState]:
-    """The ticket's weights under a mask drawn at random over the whole network.
+    """The ticket's weights under a random mask over the whole network.
 
-    The total number of weights is kept, the numbers per layer are not: is anything in the mask
-    better than chance, its layer proportions included?
+    The total number of weights is kept, the numbers per layer are not: is the mask better than
+    chance, including its densities per layer?
     """
     return shuffle_globally(key, mask, prunable=prunable), dense
 
 
 CONTROLS: Registry[Control] = Registry("control")
-"""Controls of any ticket by name, and so those of configs."""
+"""Controls of any ticket by name; configs use these names."""
 
 CONTROLS.register("reinit", reinit)
 CONTROLS.register("shuffle", layerwise_shuffle)
@@ -77,37 +76,31 @@ CONTROLS.register("random", random_mask)
 
 
 def scratch(fan: st.Fan) -> Control:
-    """The ticket's shape from scratch: newly drawn as a network of that small shape would be.
+    """The ticket's shape, initialised like a dense network of this smaller shape.
 
     For tickets of whole units. `reinit` draws every kernel with the fan of the wide network, which
-    is too small a deviation for the few inputs that are left; here it is that of the small one
-    (Liu et al. 2019, "Rethinking the value of network pruning", Scratch-E: as many steps as the
-    ticket).
+    gives too small a standard deviation for the remaining inputs; here the fan is that of the small
+    network (Liu et al. 2019, "Rethinking the value of network pruning", Scratch-E: as many steps as
+    the ticket).
 
     Args:
-      fan: what the initializer's variance is inverse to: `structure.fan_in` or `fan_average`.
+      fan: the variance of the initializer is inverse to it: `structure.fan_in` or `fan_average`.
     """
 
     def control(
-        mask: Mask,
-        dense: TrainState,
-        fresh: TrainState,
-        *,
-        key: Key,
-        prunable: Prunable,
-        layouts: Layouts | None = None,
+        mask: Mask, dense: TrainState, fresh: TrainState, **inputs: Any
     ) -> tuple[Mask, TrainState]:
-        del dense, key
-        params = st.rescale(fresh.params, mask, prunable, fan, layouts=layouts)
+        layouts = inputs.get("layouts")
+        params = st.rescale(fresh.params, mask, inputs["prunable"], fan, layouts=layouts)
         return mask, fresh._replace(params=params)
 
     return control
 
 
 def random_units(structure: st.Structure) -> Control:
-    """The ticket's weights under as many units of each group, drawn at random: the same shape.
+    """The ticket's weights under the same number of random units of each group.
 
-    For tickets of whole units: is the choice of the units what wins?
+    For tickets of whole units: does the choice of the units matter?
     """
 
     def control(
@@ -119,26 +112,25 @@ def random_units(structure: st.Structure) -> Control:
 
 
 def coarsened(coarsen: Callable[..., Mask], then: Control | None = None) -> Control:
-    """The ticket's weights under a structured mask made from its own: its twin on hardware.
+    """The ticket's weights under a structured mask derived from the ticket's mask.
 
     Args:
       coarsen: `(mask, prunable, *, layouts) -> mask`: `structure.refill` of a network's units, or
         `structure.regroup`, after IMP-Refill and IMP-Regroup (Chen et al. 2022).
-      then: what to break in the twin: a control of it.
+      then: a control that is applied to the coarsened ticket.
     """
 
     def control(
         mask: Mask, dense: TrainState, fresh: TrainState, **inputs: Any
     ) -> tuple[Mask, TrainState]:
-        twin = coarsen(mask, inputs["prunable"], layouts=inputs.get("layouts"))
-        return then(twin, dense, fresh, **inputs) if then else (twin, dense)
+        coarse = coarsen(mask, inputs["prunable"], layouts=inputs.get("layouts"))
+        return then(coarse, dense, fresh, **inputs) if then else (coarse, dense)
 
     return control
 
 
 def _refilled(structure: st.Structure, then: Control | None = None) -> Control:
-    def coarsen(mask: Mask, prunable: Prunable, *, layouts: Layouts | None) -> Mask:
-        del layouts  # the structure names the axes
+    def coarsen(mask: Mask, prunable: Prunable, **_: Any) -> Mask:
         return st.refill(structure, mask, prunable)
 
     return coarsened(coarsen, then)
@@ -151,36 +143,51 @@ def _random_blocks(
     *,
     key: Key,
     prunable: Prunable,
-    layouts: Layouts | None = None,
+    **options: Any,
 ) -> tuple[Mask, TrainState]:
     """The ticket's weights under blocks of the same sizes in other rows and columns."""
-    del fresh
-    return st.shuffle_blocks(key, mask, prunable, layouts=layouts), dense
+    return st.shuffle_blocks(key, mask, prunable, **options), dense
 
 
-UnitControl = Callable[[st.Structure, st.Fan], Control]
-"""Makes a control from a network's units and the fan that its initializers read."""
+class StructuredControl(NamedTuple):
+    """A control that depends on a network's structure.
 
-UNIT_CONTROLS: dict[str, UnitControl] = {
-    "scratch": lambda structure, fan: scratch(fan),
-    "random_units": lambda structure, fan: random_units(structure),
-}
-"""Further controls of tickets that are whole units."""
+    Attributes:
+      build: `(structure, fan) -> control` for a network's units and the fan of its initializers.
+      granularity: the tickets that can have it: `"units"`, or `"weights"`.
+      needs_units: whether `build` uses `structure`.
+    """
 
-REFILL_CONTROLS: dict[str, UnitControl] = {
-    "refill": lambda structure, fan: _refilled(structure),
-    "refill_reinit": lambda structure, fan: _refilled(structure, reinit),
-    "refill_scratch": lambda structure, fan: _refilled(structure, scratch(fan)),
-    "refill_random": lambda structure, fan: _refilled(structure, random_units(structure)),
-}
-"""The refilled twin of unstructured tickets, and the twin's own controls."""
+    build: Callable[[Any, st.Fan], Control]
+    granularity: str = "weights"
+    needs_units: bool = True
 
-REGROUP_CONTROLS: dict[str, Control] = {
-    "regroup": coarsened(st.regroup),
-    "regroup_reinit": coarsened(st.regroup, reinit),
-    "regroup_random": coarsened(st.regroup, _random_blocks),
-}
-"""The regrouped twin of unstructured tickets, and the twin's own controls."""
+
+STRUCTURED_CONTROLS: Registry[StructuredControl] = Registry("control")
+"""Controls that depend on a network's structure, by name; configs use these names.
+
+`refill` and `regroup` are the structured versions of an unstructured ticket; the other names that
+begin so are controls of these.
+"""
+
+for _name, _control in {
+    "scratch": StructuredControl(lambda structure, fan: scratch(fan), "units"),
+    "random_units": StructuredControl(lambda structure, fan: random_units(structure), "units"),
+    "refill": StructuredControl(lambda structure, fan: _refilled(structure)),
+    "refill_reinit": StructuredControl(lambda structure, fan: _refilled(structure, reinit)),
+    "refill_scratch": StructuredControl(lambda structure, fan: _refilled(structure, scratch(fan))),
+    "refill_random": StructuredControl(
+        lambda structure, fan: _refilled(structure, random_units(structure))
+    ),
+    "regroup": StructuredControl(lambda *_: coarsened(st.regroup), needs_units=False),
+    "regroup_reinit": StructuredControl(
+        lambda *_: coarsened(st.regroup, reinit), needs_units=False
+    ),
+    "regroup_random": StructuredControl(
+        lambda *_: coarsened(st.regroup, _random_blocks), needs_units=False
+    ),
+}.items():
+    STRUCTURED_CONTROLS.register(_name, _control)
 
 SAME_MASK = {
     "reinit": TICKET,
@@ -189,19 +196,18 @@ SAME_MASK = {
     "refill_scratch": "refill",
     "regroup_reinit": "regroup",
 }
-"""Controls that have another arm's mask and other weights, and that arm."""
+"""Controls with the mask of another arm and other weights, and this arm."""
 
 
 def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict[str, Control]:
     """The controls of these names, in this order.
 
     Args:
-      names: the arms trained beside each ticket.
-      table: what there is: `CONTROLS`, `REGROUP_CONTROLS`, and those made from `UNIT_CONTROLS` or
-        `REFILL_CONTROLS`.
+      names: names of controls.
+      table: the available controls: `CONTROLS`, and those built from `STRUCTURED_CONTROLS`.
 
     Raises:
-      ValueError: if a control is unknown or named twice.
+      ValueError: a name is unknown or occurs twice.
 
     >>> list(named(["shuffle", "reinit"]))
     ['shuffle', 'reinit']

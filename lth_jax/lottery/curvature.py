@@ -1,4 +1,4 @@
-"""The curvature of the loss that a population trains on, at any of its members' points."""
+"""The curvature of a population's training loss at the parameters of its members."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ from lth_jax.population.task import Task
 from lth_jax.types import Batch, Key, Mask, Params
 
 Variables = dict[str, Any]
-"""Where a network stands: its `"params"` and its `"state"`."""
+"""The variables of a network: its `"params"` and its `"state"`."""
 
 Loss = Callable[[Variables, Batch], jax.Array]
-"""`(place, batch) -> mean loss over the batch`."""
+"""`(variables, batch) -> mean loss over the batch`."""
 
 BLOCK = 500
-"""Examples that are linearised together, by default."""
+"""Default number of examples that are linearised together."""
 
 
 def training_loss(trainer: Trainer, key: Key | None) -> Loss:
@@ -31,9 +31,9 @@ def training_loss(trainer: Trainer, key: Key | None) -> Loss:
 
     Args:
       trainer: the network and its loss.
-      key: names the mode. A key: as in training, BatchNorm by the batch's own statistics and
-        dropout drawn from this key, the same for every batch. None: as in testing, BatchNorm by
-        the state's running statistics and no dropout.
+      key: selects the mode. A key: training mode, with BatchNorm by batch statistics and dropout
+        drawn from this key, the same for every batch. None: test mode, with BatchNorm by running
+        statistics and no dropout.
 
     Returns:
       One function for all networks of the trainer, so that their operators share a program.
@@ -51,7 +51,7 @@ def training_loss(trainer: Trainer, key: Key | None) -> Loss:
 def hessian_at(
     loss: Loss, params: Params, state: Any, mask: Mask, batches: Sequence[Batch]
 ) -> Operator:
-    """The Hessian in the parameters alone, on the support of a mask, at the point as it stands.
+    """The Hessian with respect to the parameters, restricted to the support of a mask.
 
     Args:
       loss: from `training_loss`.
@@ -70,10 +70,10 @@ def hessian_at(
 
 
 def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], key: Key) -> float:
-    """`λmax · η / 2` where a member stands, `λmax` to a percent, `η` its peak learning rate.
+    """`λmax · η / 2` at a member's parameters: `λmax` to a percent, `η` its peak learning rate.
 
-    In the `on_segment` of `train_population` it tracks how training nears the edge of stability,
-    1 for gradient descent (Cohen et al., 2021); members of one trainer share its programs.
+    Gradient descent is at the edge of stability where this is 1 (Cohen et al., 2021). Call it in
+    `on_segment` of `train_population` to track it; members of one trainer share its programs.
 
     Args:
       loss: from `training_loss`.
@@ -85,7 +85,7 @@ def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], 
       The number; NaN if the member has diverged.
 
     Raises:
-      NotFiniteError: if the loss or its curvature is not finite where a live member stands.
+      NotFiniteError: the loss or its curvature is not finite at the parameters of a live member.
     """
     if not member.alive:
         return float("nan")
@@ -95,7 +95,7 @@ def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], 
 
 
 def first_blocks(data: Batch, examples: int, *, block: int = BLOCK) -> list[Batch]:
-    """The first `examples` of a data set (or all) in blocks, of which the last may be smaller.
+    """The first `examples` of a data set (or all) in blocks; the last may be smaller.
 
     >>> [len(b.y) for b in first_blocks(Batch(jnp.ones((9, 2)), jnp.ones(9)), 7, block=4)]
     [4, 3]
@@ -124,23 +124,18 @@ def mean_over(loss: Loss, batches: Sequence[Batch]) -> Callable[[Params, Any], j
 
 
 def stability_edges(
-    task: Task,
-    starts: Sequence[Start],
-    points: Sequence[Named],
-    key: Key,
-    *,
-    examples: int,
+    task: Task, starts: Sequence[Start], points: Sequence[Named], key: Key, *, examples: int
 ) -> NDArray[np.float64]:
-    """The largest stable step of gradient descent, `2 / λmax`, for each network, to a percent.
+    """The largest stable step size of gradient descent, `2 / λmax`, of each network, to a percent.
 
     λmax is that of the Hessian of the training loss on the network's mask.
 
     Args:
-      task: of a network without BatchNorm.
-      starts: whose masks, and whose training examples.
-      points: where each network stands, masked; leaves by name, like those of the masks.
+      task: its network has no BatchNorm.
+      starts: the networks' masks and replicates.
+      points: the networks' masked parameters, leaves by name.
       key: for the start vector of Lanczos.
-      examples: the number of training examples, the first that each network sees.
+      examples: the number of training examples; the first ones of each network are used.
 
     Returns:
       float64 `[networks]`.

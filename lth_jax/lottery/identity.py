@@ -1,8 +1,7 @@
-"""What decides an experiment's numbers, as fingerprints: programs, constants, data, flags.
+"""Fingerprints of everything that determines an experiment's numbers.
 
-A program is known by what it computes: the StableHLO that it lowers to and the bytes of every
-constant that it closes over. So a changed function, or a changed array inside one, is another
-program without a name being given to the change.
+The fingerprint of a program covers its StableHLO and the bytes of every constant that it closes
+over. A changed function, or a changed array inside one, therefore gives another fingerprint.
 """
 
 import functools
@@ -39,17 +38,17 @@ SOURCES = (
     "lth_jax.trees",
     "lth_jax.keys",
 )
-"""Code whose work on the host decides numbers; all else is in the programs or in the data."""
+"""Modules whose host code affects numbers; the programs and the data cover all else."""
 
-MEMBERS = 2  # programs are lowered for so many members, which shows the rules of `custom_vmap`
+MEMBERS = 2  # of lowered programs; more than one, so that the rules of `custom_vmap` apply
 
 
 def fingerprint(f: Callable[..., Any], *args: Any) -> str:
     """The SHA-256 of what a function computes from arguments of these shapes.
 
-    It covers the StableHLO that the function lowers to on the default backend, the bytes of every
-    constant that it closes over, and the names, shapes and dtypes of its arguments and results. It
-    is the same in every process and for every source that lowers to the same program.
+    It covers the StableHLO of the function on the default backend, the bytes of every constant that
+    it closes over, and the names, shapes and dtypes of its arguments and results. It is the same in
+    every process and for every source code that lowers to the same program.
 
     StableHLO alone is not enough: with `jax_use_simplified_jaxpr_constants` JAX 0.10 hoists
     constants above 32 bytes out of the text, and `jit` drops arguments that are not used.
@@ -59,8 +58,8 @@ def fingerprint(f: Callable[..., Any], *args: Any) -> str:
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s; their values do not matter.
 
     Raises:
-      ValueError: the function calls back to Python (`jax.pure_callback`, `jax.io_callback`), and
-        what is computed there is not in the program. `jax.debug` may be used.
+      ValueError: the function calls back to Python (`jax.pure_callback`, `jax.io_callback`), whose
+        code is not in the program. `jax.debug` is allowed.
 
     >>> x = jax.ShapeDtypeStruct((3,), "float32")
     >>> ones = fingerprint(lambda x: x + np.ones(3), x)
@@ -117,32 +116,31 @@ def _check_on_device(eqn: Any) -> None:
     function = getattr(callback, "callback_func", callback)
     if not str(getattr(function, "__module__", "")).startswith(("jax.", "jaxlib.")):
         raise ValueError(
-            f"`jax.{eqn.primitive.name}` calls {function!r} on the host. What it computes is not "
-            "in the program, so no key can cover it; express it in JAX, or compute it beforehand "
-            "and close over the result."
+            f"`jax.{eqn.primitive.name}` calls {function!r} on the host, which no fingerprint "
+            "covers; express it in JAX, or compute it beforehand and close over the result."
         )
 
 
 def training_program(
     trainer: Trainer, data: Splits, hyper: Iterable[str], root: Key, count: Count = ()
 ) -> str:
-    """The fingerprint of how members begin, how they train and how they are evaluated.
+    """The fingerprint of the initialisation, training and evaluation of members.
 
-    Trainers whose programs are equal share what is compiled: they differ in `constants` alone, and
-    all in which their members differ are arrays. Nothing is compiled.
+    Trainers with equal fingerprints share compiled programs: they differ only in `constants` and in
+    the arrays of their members. Nothing is compiled here.
 
     Args:
       trainer: the static part of the training.
       data: train, validation and test, as arrays or shapes; their values do not matter.
       hyper: the names of the members' scalars.
-      root: a key like those of the members.
-      count: what a member with a method keeps; its structure matters, its values do not.
+      root: a key of the implementation that the members use.
+      count: final count of a member with a method; only its structure matters.
     """
 
     def begin(key: Any, hyper: Any, example: Any) -> Any:
         member = init_member(trainer, key, key, hyper, example)
         if trainer.method is not None:
-            # Its value is no part of the program: members differ in it.
+            # Members differ in its value, which is not part of the program.
             zeros = jax.tree.map(lambda k: jnp.zeros(jnp.shape(k), jnp.int32), count)
             member = member._replace(count=zeros)
             state = optimizer_of(trainer, member).init(member.params)
@@ -177,16 +175,16 @@ def training_program(
 def arms_programs(
     task: Task, ladder: Ladder, root: Key, level: int | None = None
 ) -> dict[str, str]:
-    """The fingerprints of how tickets are made of their parents, and controls of tickets, by arm.
+    """The fingerprints of the programs that build tickets and controls, by arm.
 
-    They cover the criterion, the batches that it sees, scope and granularity, rewinding, and the
-    controls. Nothing is compiled. A ladder without levels has none.
+    They cover the criterion, its batches, scope, granularity, rewinding, and the controls. Nothing
+    is compiled. Empty for a ladder without levels.
 
     Args:
       task: what is trained.
-      ladder: what is done.
-      root: a key like the experiment's.
-      level: the level, where it has a method or keeps its mask; None for the others.
+      ladder: the levels.
+      root: a key of the implementation that the experiment uses.
+      level: the level, if it has a method or keeps its mask; else None.
     """
     if not ladder.counts:
         return {}
@@ -222,7 +220,7 @@ def arms_programs(
 
 
 def methods_programs(task: Task, ladder: Ladder, root: Key) -> dict[str, Any]:
-    """By level, the fingerprints of levels with a method or a kept mask: training, and arms."""
+    """The fingerprints of training and arms, for each level with a method or a kept mask."""
 
     def of(level: int) -> dict[str, Any]:
         found: dict[str, Any] = {"arms": arms_programs(task, ladder, root, level)}
@@ -248,17 +246,17 @@ def make_experiment(
     arms: Mapping[str, str] | None = None,
     methods: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """An experiment with its identity, which is found by lowering its functions.
+    """An experiment with its identity, computed by lowering its functions.
 
     Args:
       task: what it trains.
       seeds: its seeds.
-      ladder: what it does.
-      data: the fingerprint of the data, if it is known; else their bytes are read.
-      constants: the fingerprint of the trainer's constants, if it is known.
-      training: the result of `training_program`, if it is known.
-      arms: the result of `arms_programs`, if it is known.
-      methods: the result of `methods_programs`, if it is known.
+      ladder: its levels.
+      data: the fingerprint of the data; computed from their bytes by default.
+      constants: the fingerprint of the trainer's constants; computed by default.
+      training: the result of `training_program`; computed by default.
+      arms: the result of `arms_programs`; computed by default.
+      methods: the result of `methods_programs`; computed by default.
 
     Raises:
       ValueError: if a function calls back to Python (see `fingerprint`).
@@ -288,7 +286,7 @@ def make_experiment(
 
 
 def circumstances() -> dict[str, Any]:
-    """Versions, kind of device, numeric flags and host code that decide a population's numbers.
+    """Versions, kind of device, numeric flags and host code, which affect a population's numbers.
 
     The number of devices is part of a plan.
     """
@@ -307,7 +305,7 @@ def _keys(root: Key) -> Any:
 
 
 def _shapes(data: Splits) -> Splits:
-    """The shapes of data, wherever they lie."""
+    """The shapes of data on the host or on devices."""
 
     def shape(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

@@ -1,4 +1,4 @@
-"""Where the members of a level begin: dense parents, tickets, and the tickets' controls."""
+"""The initial members of a level: dense networks, tickets and controls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,14 +25,14 @@ from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable, Trai
 
 
 class Tickets(NamedTuple):
-    """What the next level needs of the tickets of a level; replicates along the first axis.
+    """The tickets of a level, as inputs of the next; replicates along the first axis.
 
     Attributes:
       mask: their masks.
       alive: False for those that diverged.
-      points: where they stood, by name: `"end"`; at level 0 `"rewound"`; `"scored"` if the
-        criterion looks before the end.
-      unscored: whose scores, or an ancestor's, could not decide.
+      points: training states by name: `"end"`; at level 0 `"rewound"`; `"scored"` if the criterion
+        uses an earlier step than the end.
+      unscored: set where the scores of the ticket or of an ancestor were invalid.
     """
 
     mask: Mask
@@ -42,7 +42,7 @@ class Tickets(NamedTuple):
 
 
 class Parents(NamedTuple):
-    """What a replicate's arms descend from; in a population every leaf has its axis first."""
+    """The inputs from which a replicate's arms are built; a population's leaves are stacked."""
 
     mask: Mask
     alive: jax.Array
@@ -54,14 +54,14 @@ class Parents(NamedTuple):
 
 
 class InitialStates:
-    """Makes the members of a population of experiments at the start of a level.
+    """Builds the initial members of each level for a population of experiments.
 
     Args:
       experiments: the experiments, which share trainer and data.
-      programs: of their trainer.
+      programs: the programs of their trainer.
 
     Attributes:
-      like: the dense members of an experiment as shapes, for reading trees back from nodes.
+      like: the shapes of an experiment's dense members, for reading trees from nodes.
     """
 
     def __init__(self, experiments: Sequence[Experiment], programs: Programs):
@@ -79,7 +79,7 @@ class InitialStates:
         self.like = jax.eval_shape(self._dense, keys, keys, _replicates(seeds), _hyper(task))
 
     def dense(self, i: int = 0, init: str = "init", data_level: int = 0, level: int = 0) -> Member:
-        """An experiment's dense members at step 0, one per replicate, their keys by purpose."""
+        """An experiment's dense members at step 0, one per replicate."""
         task, seeds, *_ = self._experiments[i]
         init_keys = replicate_keys(seeds, init, level)
         data_keys = replicate_keys(seeds, "data", data_level)
@@ -89,10 +89,10 @@ class InitialStates:
     def population(
         self, i: int, level: int, trunk: Tickets | None, parents: Tickets | None
     ) -> tuple[Member, list[Unscored | None]]:
-        """All members of an experiment's level at their start, in the order of `spec.labels`.
+        """The initial members of an experiment's level, in the order of `spec.labels`.
 
-        Also, member by member, whether the scores that made its mask could not decide. Such a
-        member is not alive and has the mask of its parent.
+        Also returns, for each member, whether the scores of its mask were invalid. Such a member is
+        not alive and has the mask of its parent.
         """
         experiment = self._experiments[i]
         seeds, ladder = experiment.seeds, experiment.ladder
@@ -123,7 +123,7 @@ class InitialStates:
         )
         trainer = self._programs.trainer_of(ladder.methods.get(level))
         kept, made = ladder.counts[level - 1] is None, experiment.identity.arms_at(level)
-        # Experiments whose tickets and controls are made alike share the program.
+        # Experiments that build tickets and controls in the same way share the program.
         key = content_key(
             [seeds.replicates, kept, made[TICKET], [[name, made[name]] for name in names]]
         )
@@ -136,7 +136,7 @@ class InitialStates:
 
 
 def _count_at(ladder: Ladder, level: int) -> Count:
-    """What a level keeps; where it keeps the mask of the level before, the last count."""
+    """The count of a level; the last earlier one for a level that keeps its mask."""
     return [count for count in ladder.counts[:level] if count is not None][-1]
 
 
@@ -170,20 +170,19 @@ def arms(
     dense: Member,
     redrawn: Member,
 ) -> tuple[list[Member], Info]:
-    """A replicate's ticket and its controls, in this order, at the start of a level.
+    """The initial ticket and controls of a replicate, in this order.
 
-    If its scores cannot decide, none of them is alive: a control is made of the ticket's mask.
-    Also returned is which scores these are, as by `Pruner.with_info`.
+    If the scores are invalid, none of them is alive. Also returns the info of `Pruner.with_info`.
 
     Args:
-      trainer: what to train with.
-      ladder: what to do.
-      kept: whether the level keeps the mask of the level before.
+      trainer: the trainer of the level.
+      ladder: the levels.
+      kept: whether the level keeps the previous mask.
       names: the controls.
-      count: what the level keeps.
-      parents: what the ticket descends from.
-      dense: the replicate's own network at step 0, with this level's keys and hyperparameters.
-      redrawn: a network from another key, for the controls that need one.
+      count: the count of the level.
+      parents: the inputs of the ticket.
+      dense: the replicate's dense network at step 0, with this level's keys and hyperparameters.
+      redrawn: a newly initialised network, for controls.
     """
     mask, point, ticket, info = ticket_arm(trainer, ladder, kept, count, parents, dense)
     members = [ticket]
@@ -197,15 +196,15 @@ def arms(
 def ticket_arm(
     trainer: Trainer, ladder: Ladder, kept: bool, count: Count, parents: Parents, dense: Member
 ) -> tuple[Mask, TrainState, Member, Info]:
-    """A replicate's ticket: its mask, its start before the mask, the member, the pruner's info.
+    """The ticket of a replicate: mask, unmasked initial state, member, and the pruner's info.
 
-    A method that starts dense begins with the parent's mask. The arguments are those of `arms`.
+    With a method that starts dense, the mask is that of the parent. Arguments as in `arms`.
     """
     rewound = parents.rewound
     if kept or (trainer.method is not None and trainer.method.starts_dense):
         mask, info = parents.mask, Info()
     else:
-        # No NaN in the scores of members that are not alive.
+        # Members that are not alive have NaN weights; they must not give NaN scores.
         scored = trees.where(parents.alive, parents.scored, rewound.params)
         mask, info = ladder.pruner.with_info(
             scored,
@@ -237,18 +236,18 @@ def control_arm(
     redrawn: Member,
     key: Key,
 ) -> Member:
-    """A replicate's control.
+    """A control of a replicate.
 
     Args:
-      trainer: what to train with.
-      control: what is broken.
+      trainer: the trainer of the level.
+      control: builds mask and initial state.
       prunable: which leaves may be pruned.
       layouts: the meaning of the kernels' axes.
-      mask: the ticket's.
-      point: where the ticket starts, before its mask.
+      mask: the ticket's mask.
+      point: the ticket's unmasked initial state.
       ticket: the ticket.
-      redrawn: a network from another key.
-      key: the control's.
+      redrawn: a newly initialised network.
+      key: the control's key.
     """
     own, start = control(mask, point, _point(redrawn), key=key, prunable=prunable, layouts=layouts)
     init_key = ticket.init_key if start is point else redrawn.init_key
@@ -256,7 +255,7 @@ def control_arm(
 
 
 def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[Unscored | None]:
-    """Replicate by replicate, what is wrong with the scores of its ticket, or of an ancestor."""
+    """For each replicate, why the scores of its ticket or of an ancestor are invalid."""
     if not info:
         return list(parents.unscored)
     found: list[Unscored | None] = []
@@ -273,7 +272,7 @@ def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[
 def _all_arms(
     trainer: Trainer, ladder: Ladder, kept: bool, names: Sequence[str], *args: Any
 ) -> tuple[Member, Info]:
-    """`arms` of all replicates, stacked arm after arm; the info replicate by replicate."""
+    """`arms` of all replicates, concatenated by arm; the info is stacked by replicate."""
     members, info = jax.vmap(
         lambda *a: arms(trainer, ladder, kept, names, *a), in_axes=(None, 0, 0, 0)
     )(*args)
@@ -281,10 +280,10 @@ def _all_arms(
 
 
 def _member(trainer: Trainer, base: Member, mask: Mask, point: TrainState) -> Member:
-    """`base` at `point`, with the mask put onto its parameters and the optimizer's slots."""
+    """`base` with the state `point`, with parameters and optimizer slots masked."""
     member = base._replace(mask=mask, params=apply_mask(mask, point.params), state=point.state)
     optimizer = optimizer_of(trainer, member)
-    if trainer.method is not None:  # its state is its own, and always new
+    if trainer.method is not None:  # its state is always initialised anew
         return member._replace(opt_state=optimizer.init(member.params))
     return member._replace(opt_state=mask_slots(optimizer, point.opt_state, mask))
 

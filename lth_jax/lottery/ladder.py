@@ -1,9 +1,9 @@
-"""Iterative pruning: train, prune, rewind, again, with each ticket's controls beside it.
+"""Iterative pruning: rounds of train, prune and rewind, with controls for each ticket.
 
-Level 0 holds one dense parent per replicate, shared by all levels above. Each further level prunes
-the tickets of the level before, builds their controls, and trains all of them, of all experiments,
-as one population. A chunk of a level is a node of the store; a member that a node of the store
-holds already is read, not trained.
+Level 0 holds one dense network per replicate, shared by all other levels. Each further level prunes
+the tickets of the previous level, builds their controls, and trains the members of all experiments
+as one population. A node of the store holds a chunk of a level. Members that are in the store
+already are read, not trained.
 """
 
 import functools
@@ -48,23 +48,25 @@ from lth_jax.types import DENSE, TICKET, TrainState
 LOG = logging.getLogger(__name__)
 
 Begin = Callable[[int], tuple[Member, Member, list[Unscored | None]]]
-"""`experiment -> its members` at the start of a level, on the host and as shapes, and what
-`InitialStates.population` finds about their scores."""
+"""`experiment -> (members on the host, their shapes, unscored)` at the start of a level.
+
+See `InitialStates.population`.
+"""
 
 
 class Hooks(NamedTuple):
-    """Callbacks of a ladder; any of them may raise to stop it.
+    """Callbacks of `run_ladder`; any of them may raise to stop it.
 
     Attributes:
-      on_progress: after each segment. If it raises `store.Interrupted` (in all processes of the
-        team alike), the unfinished node is saved first, and nothing is trained twice.
-      on_block: after each block of an evaluation on streamed data; likewise.
-      on_node: `(i, entry)` for each node, found or trained, and each experiment with members in
-        it.
-      on_replan: `(level, plan)` when memory ran out and a level starts again at a smaller chunk.
-        It must record the plan and drop the entries of that level before it returns: `on_node` is
-        called for all members of the level again, since under another plan they are others.
-      on_level: `(level)` when a level is complete and cannot start again.
+      on_progress: called after each segment. If it raises `store.Interrupted` (in all processes of
+        the team), the unfinished node is saved first, and nothing is trained twice.
+      on_block: called after each block of an evaluation on streamed data; may raise likewise.
+      on_node: `(i, entry)`, called for each node, read or trained, and each experiment `i` with
+        members in it.
+      on_replan: `(level, plan)`, called when a level restarts with a smaller chunk after running
+        out of memory. It must record the plan and drop the entries of that level: member keys
+        depend on the plan, so `on_node` is called again for all members of the level.
+      on_level: `(level)`, called when a level is complete and will not restart.
     """
 
     on_progress: OnProgress = lambda progress: None
@@ -88,25 +90,24 @@ def run_ladder(
 ) -> list[list[LevelEntry]]:
     """Trains, or reads, the ladders of all experiments, level by level as one population.
 
-    Several processes may run the same experiments in one store: one trains each chunk,
-    and that of a process that was killed is taken over by another. The processes of the store's
-    team run together, in step.
+    Several processes may run the same experiments in one store. One process trains each chunk;
+    another takes over if it is killed. The processes of the store's team train each chunk together.
 
     Args:
       experiments: at least one, with equal trainers, constants, data and steps of a level.
-      store: where finished nodes are and go.
+      store: holds the finished nodes.
       plans: `(level, the plan from that level on)`, the first for level 0; later entries replace
         earlier ones. See `population.level_plans`.
-      hooks: callbacks.
-      programs: those of the trainer, where other ladders share them.
-      save_seconds: how much training a kill may repeat (or one segment, where that is longer); 0:
-        each segment is saved.
+      hooks: the callbacks.
+      programs: the programs of the trainer, to share them between ladders.
+      save_seconds: seconds of training that a kill may repeat, or one segment if that is longer; 0
+        saves each segment.
 
     Returns:
-      The manifest of each experiment: its part of every node, in order.
+      The manifest of each experiment: its entries for all nodes, in order.
 
     Raises:
-      ValueError: for experiments that cannot run together, before anything is trained.
+      ValueError: the experiments cannot run as one population; nothing has been trained.
     """
     check_experiments(experiments)
     programs = programs or Programs(experiments[0].task.trainer)
@@ -119,7 +120,7 @@ def run_ladder(
                 break
             except jax.errors.JaxRuntimeError as error:
                 smaller = halved(plan)
-                alone = store.team.count == 1  # of several processes others may have had enough
+                alone = store.team.count == 1  # other processes may not have run out of memory
                 if "RESOURCE_EXHAUSTED" not in str(error) or smaller is None or not alone:
                     raise
                 ladder_run.restart(level, smaller)
@@ -129,7 +130,7 @@ def run_ladder(
 
 
 class _LadderRun:
-    """One call of `run_ladder`: its members, where finished ones are, and how others begin."""
+    """One call of `run_ladder`: its members, the index of finished ones, and initial states."""
 
     def __init__(
         self,
@@ -149,11 +150,11 @@ class _LadderRun:
         self.follow(plans)
 
     def follow(self, plans: Plans) -> None:
-        """Goes on by other plans: members of the levels that they change are others."""
+        """Sets the plans and the member keys, which depend on them."""
         self.plans, self.table = plans, MemberTable(self.experiments, plans)
 
     def restart(self, level: int, plan: Plan) -> None:
-        """Forgets what was listed of a level, whose members from now on are those of this plan."""
+        """Drops the entries of a level and replans it."""
         self.entries = [[e for e in listed if e.level != level] for listed in self.entries]
         self.follow([*self.plans, (level, plan)])
 
@@ -164,7 +165,7 @@ class _LadderRun:
             self._note(level, node)
         todo = self._missing(plan, specs.values())
         begin = self._beginning(plan, level)
-        # First nodes that no other process trains; then those that others left unfinished.
+        # First the nodes that no other process trains; then wait for the others.
         for wait in (False, True):
             for node in list(todo):
                 compute = functools.partial(self._train, plan, level, todo[node], begin)
@@ -174,7 +175,7 @@ class _LadderRun:
                     self._note(level, node)
 
     def _found(self, specs: Any) -> list[str]:
-        """The nodes that hold members of a level; those that are damaged are removed first."""
+        """The nodes that hold members of a level; damaged ones are removed first."""
         while True:
             self.index.refresh()
             slots = [slot for key in specs if (slot := self.index.find(key))]
@@ -184,7 +185,7 @@ class _LadderRun:
             self.index.forget()
 
     def _missing(self, plan: Plan, specs: Any) -> dict[str, list[MemberSpec]]:
-        """The nodes to be trained, and who is in them."""
+        """The nodes to train, and their members."""
         missing = [spec for spec in specs if self.index.find(spec.key) is None]
         grouped = [missing[i : i + plan.chunk] for i in range(0, len(missing), plan.chunk)]
         keys = [[spec.key for spec in group] for group in grouped]
@@ -192,12 +193,7 @@ class _LadderRun:
         return dict(zip(nodes, grouped, strict=True))
 
     def _train(
-        self,
-        plan: Plan,
-        level: int,
-        specs: list[MemberSpec],
-        begin: Begin,
-        partial: Partial,
+        self, plan: Plan, level: int, specs: list[MemberSpec], begin: Begin, partial: Partial
     ) -> Node:
         task, _, ladder, _ = self.experiments[0]
         method = ladder.methods.get(level)
@@ -221,7 +217,7 @@ class _LadderRun:
         )
 
     def _beginning(self, plan: Plan, level: int) -> Begin:
-        """The members of each experiment at the start of a level; the last result is kept."""
+        """The initial members of each experiment at a level; the last result is cached."""
         most = max(one.seeds.replicates for one in self.experiments)
         nodes_of_one = 1 + -(-most // plan.chunk)
         read = functools.lru_cache(maxsize=2 * nodes_of_one)(
@@ -239,12 +235,9 @@ class _LadderRun:
         return begin
 
     def _chunk(
-        self,
-        specs: Sequence[MemberSpec],
-        level: int,
-        begin: Begin,
+        self, specs: Sequence[MemberSpec], level: int, begin: Begin
     ) -> tuple[Member, list[Unscored | None]]:
-        """The members of one chunk, each taken from the experiment that makes it."""
+        """The initial members of one chunk, each from the first of its experiments."""
         parts, unscored = [], []
         for i, group in itertools.groupby(specs, key=lambda spec: spec.experiments[0]):
             order = list(self.table.keys[i][level].values())
@@ -256,7 +249,7 @@ class _LadderRun:
         return keys.from_data(jax.tree.map(jnp.array, joined), shapes), unscored
 
     def _tickets(self, read: Callable[[str], NodeRecord], i: int, level: int) -> Tickets:
-        """An experiment's tickets of a level, or its dense parents, read from the store."""
+        """An experiment's tickets of a level, or its dense networks, read from the store."""
         arm, of_level = TICKET if level else DENSE, self.table.keys[i][level]
         replicates = range(self.experiments[i].seeds.replicates)
         mine = [of_level[Label(arm, replicate)] for replicate in replicates]
@@ -266,7 +259,7 @@ class _LadderRun:
         return gather(self.initial.like, parts)
 
     def _note(self, level: int, node: str) -> None:
-        """Lists a node in the manifests of the experiments with members in it."""
+        """Adds a node to the manifests of the experiments with members in it."""
         specs, steps = self.table.levels[level], step_range(self.experiments[0].ladder, level)
         shares: dict[int, list[tuple[int, MemberSpec]]] = {}
         for row, member in enumerate(read_facts(self.store, node).members):
@@ -289,7 +282,7 @@ class _LadderRun:
 
 
 def _warn(level: int, specs: Sequence[MemberSpec], unscored: Sequence[Unscored | None]) -> None:
-    """Logs which members of a node are not trained, and why."""
+    """Logs the members of a node that are not trained, with the reason."""
     for spec, found in zip(specs, unscored, strict=False):
         if found is not None:
             LOG.warning(
@@ -299,16 +292,16 @@ def _warn(level: int, specs: Sequence[MemberSpec], unscored: Sequence[Unscored |
 
 
 def gather(like: Member, found: Sequence[NodeRecord]) -> Tickets:
-    """One arm's replicates, collected from the nodes of a level.
+    """The replicates of one arm, collected from the nodes of a level.
 
     Args:
-      like: a population as shapes, whose structure the trees get.
-      found: their parts of the nodes, replicate by replicate.
+      like: the shapes of a population, for the structure of the trees.
+      found: the rows of the nodes, in the order of replicates.
     """
     whole = joined(found)
 
     def point(named: TrainState) -> TrainState:
-        slots = named.opt_state  # not in the node unless a level needs it
+        slots = named.opt_state  # only in nodes that a later level rewinds to
         return TrainState(
             trees.from_named(named.params, like.params),
             trees.from_named(named.state, like.state),

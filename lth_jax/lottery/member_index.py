@@ -1,4 +1,4 @@
-"""Which node of a store holds which member."""
+"""Index from member keys to nodes of a store."""
 
 import logging
 from typing import NamedTuple
@@ -10,17 +10,17 @@ LOG = logging.getLogger(__name__)
 
 
 class NodeSlot(NamedTuple):
-    """Where a member is: its node, and its place on the node's member axis."""
+    """The location of a member: node, and row on its member axis."""
 
     node: str
     row: int
 
 
 class MemberIndex:
-    """Which node of a store holds which member.
+    """Index from member keys to nodes of a store.
 
     Args:
-      store: the store; read at `refresh`, so that nodes of other processes are seen.
+      store: the store; `refresh` also adds the nodes of other processes.
 
     >>> import tempfile
     >>> index = MemberIndex(Store(tempfile.mkdtemp()))
@@ -35,13 +35,13 @@ class MemberIndex:
         self._slots: dict[str, NodeSlot] = {}
 
     def refresh(self) -> None:
-        """Takes in the nodes that were finished since the last time."""
+        """Adds the nodes that were finished since the last call."""
         for node in self._store.keys():
             if node not in self._nodes:
                 self.add(node)
 
     def add(self, node: str) -> None:
-        """Takes in one finished node; one whose facts cannot be read is reported in the log.
+        """Adds one finished node; logs a warning if its facts cannot be read.
 
         Nodes of other kinds, or of another version, hold no member of a ladder.
         """
@@ -49,17 +49,17 @@ class MemberIndex:
         try:
             meta = self._store.facts(node)
         except CorruptError as error:
-            LOG.warning("Node %s is left aside: %s", node[:8], error)
+            LOG.warning("Node %s is skipped: %s", node[:8], error)
             return
         if schema.is_level(meta):
             for row, member in enumerate(schema.facts_of(meta).members):
                 self._slots.setdefault(member.key, NodeSlot(node, row))
 
     def forget(self) -> None:
-        """Forgets all nodes, after some were removed; `refresh` takes in those that are there."""
+        """Removes all nodes from the index; `refresh` adds the existing ones again."""
         self._nodes.clear()
         self._slots.clear()
 
     def find(self, key: str) -> NodeSlot | None:
-        """Where a member is; None if no finished node holds it."""
+        """The location of a member; None if no finished node holds it."""
         return self._slots.get(key)

@@ -1,9 +1,9 @@
 """The members of a population of experiments, and the key of each.
 
-Experiments whose members train under one program run as one population. A member's key is made of
-all that decides its bits, its parents and the plan included (which decides the width it is
-vectorised in), and of nothing else: neither its experiment nor the members beside it. So a member
-that experiments or runs of one plan have in common is trained once.
+Experiments whose members train under one program run as one population. A member's key covers
+everything that determines its bits, including its parents and the plan (which sets the vectorised
+width). It does not depend on the experiment or on the other members of its chunk, so a member that
+several experiments or runs share is trained once.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from lth_jax.types import DENSE, TICKET
 
 
 class StepRange(NamedTuple):
-    """The steps that a level trains, and what it keeps on the way.
+    """The steps that a level trains, and the states that it keeps.
 
     Attributes:
-      start: the step the members stand at.
+      start: the step at which the level starts.
       stop: the step to train to.
-      snapshots: names of the points to keep, and their steps.
-      optimizer: the names of the points that keep the optimizer's state too.
+      snapshots: names and steps of the states to keep.
+      optimizer: the names of the states that include the optimizer's state.
     """
 
     start: int
@@ -36,7 +36,7 @@ class StepRange(NamedTuple):
 
 
 class MemberSpec(NamedTuple):
-    """A member of a level: its key, its label, and its experiments; the first makes it."""
+    """A member of a level: key, label, and experiments, of which the first builds it."""
 
     key: str
     label: Label
@@ -111,15 +111,15 @@ def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
 
 
 class MemberTable:
-    """All members of a population of experiments, each once.
+    """All members of a population of experiments, without duplicates.
 
     Args:
       experiments: the experiments.
-      plans: how they run.
+      plans: their plans by level.
 
     Attributes:
-      keys: by experiment and level, the key of each member.
-      levels: by level, the members, each once, in the order of the experiments.
+      keys: by experiment and level: the key of each member.
+      levels: by level: the members by key, without duplicates, in the order of the experiments.
     """
 
     def __init__(self, experiments: Sequence[Experiment], plans: Plans):
@@ -152,11 +152,11 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
             )
         if one.ladder.prunable != first.ladder.prunable:
             raise ValueError(f"`experiments[{i}]` has other prunable leaves than experiments[0].")
-        # Of the same programs, though built anew where the ladders differ in other things.
+        # Equal programs; the objects may differ if the ladders differ elsewhere.
         if one.identity.methods_training != first.identity.methods_training:
             raise ValueError(f"`experiments[{i}]` has other methods than experiments[0].")
 
 
 def timeline(ladder: Ladder) -> tuple[StepRange, StepRange]:
-    """The steps of a ladder: those of level 0, and those of each level above."""
+    """The step ranges of level 0 and of each further level."""
     return step_range(ladder, 0), step_range(ladder, 1)

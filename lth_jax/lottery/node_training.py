@@ -1,4 +1,4 @@
-"""One node of the ladder: one chunk of one level, trained, measured and written down."""
+"""One node of a ladder: trains, evaluates and records one chunk of a level."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,18 +38,18 @@ from lth_jax.types import Batch, Info, Mask, Prunable, Splits, TrainState
 
 
 class Progress(NamedTuple):
-    """The state after each segment: where the chunk stands and what it cost.
+    """Progress of a chunk after a segment.
 
     Attributes:
       level: the level it belongs to.
-      densities: kept weights over prunable weights, member by member.
+      densities: fraction of prunable weights kept, for each member.
       specs: its members, without padding.
-      start: the step the level began at.
-      before: the step this segment began at.
-      step: the step it has reached.
-      stop: the step it goes to; when it is reached, the node is still to be written.
+      start: the first step of the level.
+      before: the first step of this segment.
+      step: the current step.
+      stop: the last step; once reached, the node still has to be written.
       seconds: spent on the node so far, earlier attempts included.
-      info: what the segment reported, member by member, padding last.
+      info: the segment's metrics for each member, padding last.
     """
 
     level: int
@@ -68,14 +68,14 @@ OnBlock = Callable[[], None]
 
 
 class Assignment(NamedTuple):
-    """What a node is to train.
+    """The work of a node.
 
     Attributes:
-      level: which level it belongs to.
-      specs: who the members are; padding members come after them and are not kept.
-      steps: from where to where, and what to keep.
-      unscored: member by member, padding included, set if the scores behind its mask could not
-        decide. Such a member is not alive from the start.
+      level: its level.
+      specs: its members; padding members follow them and are dropped.
+      steps: the steps to train, and the states to keep.
+      unscored: for each member, padding included: set if the scores of its mask were invalid. Such
+        a member is not alive from the start.
     """
 
     level: int
@@ -85,15 +85,15 @@ class Assignment(NamedTuple):
 
 
 Measured = tuple[Info, TrainState, Mask]
-"""Results by name, the tested network, and its mask."""
+"""Results by name, the evaluated network, and its mask."""
 
 
 def measure(trainer: Trainer, member: Member, record: Record, data: Splits) -> Measured:
-    """All results of one trained member, and the tested network and mask: those at the end.
+    """All results of one trained member, with the evaluated network and mask.
 
-    `test_*_final` and `train_*_final` at the last step, `test_*_early_stop` at the parameters of
-    the smallest validation loss, `validation_loss_best`, at `early_stop_step`; NaN for what a
-    diverged member does not have.
+    `test_*_final` and `train_*_final` are evaluated at the last step; `test_*_early_stop` at
+    `early_stop_step`, the step of the smallest validation loss, `validation_loss_best`. Missing
+    results of a diverged member are NaN.
     """
     member = evaluated_member(trainer, member, data.train)
     final = evaluate(trainer, member.params, member.state, data.test)
@@ -120,11 +120,11 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Splits) -> M
 
 
 def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
-    """`measure` for a whole chunk, as one compiled program; training data may be on the host.
+    """`measure` of a whole chunk, as one compiled program; training data may be on the host.
 
     Returns:
       `(members, records, data, on_block) -> measured`; `on_block()` is called after each block of
-      training data that is read from the host.
+      training data read from the host.
     """
 
     def run(member: Member, record: Record, data: Splits) -> Measured:
@@ -153,7 +153,7 @@ def compile_measure(trainer: Trainer, plan: Plan) -> Callable[..., Measured]:
 
 
 def no_rows(data: Batch) -> Batch:
-    """None of the examples."""
+    """An empty batch."""
     batch: Batch = jax.tree.map(lambda leaf: leaf[np.arange(0)], data)
     return batch
 
@@ -174,28 +174,28 @@ def train_node(
     save_seconds: float = SAVE_SECONDS,
     constants: Constants = (),
 ) -> Node:
-    """Trains one chunk to its end, resuming where an earlier attempt was cut off.
+    """Trains one chunk to its end, resuming an interrupted attempt.
 
-    All that changes is saved by time (`SaveTimer`): a kill repeats at most `save_seconds` of
-    training, or one segment where that is longer. `Interrupted`, raised by `on_progress` or
-    `on_block`, repeats nothing: the state is saved before it leaves. The resumed numbers are the
-    uninterrupted ones bit for bit.
+    The training state is saved by time (`SaveTimer`): after a kill, at most `save_seconds` of
+    training are repeated, or one segment if that is longer. After `Interrupted`, raised by
+    `on_progress` or `on_block`, nothing is repeated: the state is saved before the exception
+    propagates. Results of resumed and uninterrupted training are equal bit for bit.
 
     Args:
-      segment: the compiled program, whose width is that of `members`.
+      segment: the compiled program; its width is that of `members`.
       measure_chunk: from `compile_measure`.
-      members: the chunk at its start, padding included.
+      members: the initial chunk, padding included.
       data: train, validation and test.
-      assignment: what this node is.
+      assignment: the work of the node.
       prunable: which leaves may be pruned, for the record.
       eval_every: steps per segment.
       serve: from `compile_serving`.
-      partial: where the unfinished node is kept.
+      partial: holds the unfinished node.
       on_progress: called after each segment. It may raise `Interrupted`, in all processes of the
-        team alike.
-      on_block: called between the blocks of an evaluation on streamed data; likewise.
-      save_seconds: how much training a kill may repeat; 0: each segment is saved.
-      constants: those of the trainer.
+        team.
+      on_block: called between the blocks of an evaluation on streamed data; may raise likewise.
+      save_seconds: seconds of training that a kill may repeat; 0 saves each segment.
+      constants: the constants of the trainer.
     """
     timer = SaveTimer(save_seconds, partial.team)
     densities = _densities(assignment, members, prunable)
@@ -232,12 +232,12 @@ def train_node(
     except Interrupted:
         journal.save(assignment.steps.stop, members, records)
         raise
-    journal.points["end"] = end  # of what was tested, which need not be where training stands
+    journal.points["end"] = end  # the evaluated network, which may differ from the trained one
     return to_node(_record(journal, members, records, mask, results, prunable))
 
 
 class _Journal:
-    """What a node's training has seen so far, and its copy in the store."""
+    """Metrics and snapshots of a node's training, and their checkpoint in the store."""
 
     def __init__(
         self,
@@ -257,11 +257,11 @@ class _Journal:
 
     @property
     def seconds(self) -> float:
-        """Spent on the node so far, earlier attempts included."""
+        """Time spent on the node so far, earlier attempts included."""
         return self._spent + time.perf_counter() - self._began
 
     def resume(self, members: Member, records: Record) -> tuple[int, Member, Record]:
-        """Where to go on: the latest saved segment, or the start."""
+        """The state of the latest saved segment, or the initial one."""
         steps = self.assignment.steps
         start = steps.start
         if (saved := self._partial.load()) is not None:
@@ -293,7 +293,7 @@ class _Journal:
         )
 
     def save_if_due(self, progress: Progress, members: Member, records: Record) -> bool:
-        """Saves if it is time to, but not after the last segment; returns whether it did."""
+        """Saves if due and not after the last segment; returns whether it saved."""
         following = min((end for end in self.ends if end > progress.step), default=None)
         if following is None:
             return False
@@ -303,7 +303,7 @@ class _Journal:
         return due
 
     def save(self, step: int, members: Member, records: Record) -> None:
-        """Saves all that changes, as it is after `step` steps."""
+        """Saves the training state after `step` steps."""
         tree = {
             "carry": _carried(members, records),
             "history": {name: np.stack(rows) for name, rows in self.history.items()},
@@ -321,16 +321,16 @@ def _record(
     results: Info,
     prunable: Prunable,
 ) -> NodeRecord:
-    """The finished node, padding left out."""
+    """The record of the finished node, without padding."""
     assignment, steps = journal.assignment, journal.assignment.steps
     n = len(assignment.specs)
     alive, diverged = to_host((members.alive, records.diverged_at))
-    # A member that was dead at its start, as the child of a diverged ticket, died there.
+    # A member that was not alive at its start (child of a diverged ticket) diverged there.
     diverged = np.maximum(diverged, steps.start)
     densities = _densities(assignment, members._replace(mask=mask), prunable)
     named = trees.to_named(mask)
     leaves = zip(named.items(), jax.tree.leaves(prunable), strict=True)
-    # What the loss was on what the members were shown, wrong labels and all.
+    # The loss on the transformed training batches, wrong labels included.
     results = results | {"shown_loss_final": journal.history["train_loss"][-1]}
     return NodeRecord(
         facts=NodeFacts(
@@ -374,9 +374,9 @@ def _first(n: int, tree: Any) -> Any:
 
 
 def _copy_point(members: Member, optimizer: bool) -> TrainState:
-    """A copy, safe from the donation of the buffers to the next segment.
+    """A copy of the state, whose buffers are donated to the next segment.
 
-    It lies on the host, or, where members live in several processes, on their devices.
+    It is on the host, or on the devices if the members are distributed over processes.
     """
     point = TrainState(members.params, members.state, members.opt_state if optimizer else {})
     copied: TrainState = jax.tree.map(
@@ -391,7 +391,7 @@ def _due(steps: StepRange, step: int, members: Member) -> dict[str, TrainState]:
 
 
 def _kept(steps: StepRange, name: str, point: TrainState) -> TrainState:
-    """What the node keeps of a point: the optimizer's state only where a level needs it."""
+    """The part of a state that the node keeps; the optimizer's state only if a level needs it."""
     parts = _named_point(point)
     return parts if name in steps.optimizer else parts._replace(opt_state={})
 
@@ -409,7 +409,7 @@ def _point(members: Member, named: dict[str, dict[str, np.ndarray]]) -> TrainSta
 
 
 def _carried(members: Member, records: Record) -> dict[str, jax.Array]:
-    """All that a segment changes; keys, masks and hyperparameters are made anew on resuming."""
+    """The arrays that a segment changes; all others are rebuilt on resuming."""
     return trees.to_named(keys.to_data(_changing(members, records)))
 
 
@@ -423,7 +423,4 @@ def _restored(
     like = _changing(members, records)
     loaded = jax.tree.map(jnp.asarray, trees.from_named(named, like))
     params, state, opt_state, alive, records = keys.from_data(loaded, like)
-    return (
-        members._replace(params=params, state=state, opt_state=opt_state, alive=alive),
-        records,
-    )
+    return (members._replace(params=params, state=state, opt_state=opt_state, alive=alive), records)

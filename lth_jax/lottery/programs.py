@@ -1,4 +1,4 @@
-"""The programs of a population: each compiled once."""
+"""Cache of a population's compiled programs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from lth_jax.pruning.methods import Method
 
 
 class Programs:
-    """The compiled programs of one trainer; several ladders with it may share them.
+    """The compiled programs of one trainer, which several ladders may share.
 
     Args:
       trainer: the static part of the training.
 
     Attributes:
-      trainer: the same.
-      serve: the training data of each segment (see `compile_serving`).
+      trainer: the trainer.
+      serve: yields the training data of each segment (see `compile_serving`).
 
-    A plan that was made for other devices than are there runs on these (see `fitted`).
+    A plan for other devices is adapted to the available ones (see `fitted`).
     """
 
     def __init__(self, trainer: Trainer):
@@ -34,28 +34,29 @@ class Programs:
         self._compiled: dict[str, Callable[..., Any]] = {}
 
     def segment(self, plan: Plan, method: Method | None = None) -> Segment:
-        """The segment of any chunk (see `compile_segment`)."""
+        """The compiled segment of a plan (see `compile_segment`)."""
         if (plan, method) not in self._segments:
             made = compile_segment(self.trainer_of(method), _here(plan))
             self._segments[plan, method] = made
         return self._segments[plan, method]
 
     def measure(self, plan: Plan, method: Method | None = None) -> Callable[..., Measured]:
-        """The results of a trained chunk (see `compile_measure`)."""
+        """The compiled evaluation of a trained chunk (see `compile_measure`)."""
         if (plan, method) not in self._measures:
             made = compile_measure(self.trainer_of(method), _here(plan))
             self._measures[plan, method] = made
         return self._measures[plan, method]
 
     def trainer_of(self, method: Method | None) -> Trainer:
-        """The trainer of the levels with this method."""
+        """The trainer with this method."""
         return self.trainer._replace(method=method)
 
     def once(self, key: str, f: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
-        """`f` compiled for arguments like these; compiled once for each key.
+        """`f` compiled for arguments of these shapes; compiled once for each key.
 
         Args:
-          key: of all that `f` computes (see `lottery.identity.fingerprint`), shapes included.
+          key: covers everything that `f` computes (see `lottery.identity.fingerprint`), and the
+            shapes.
           f: the function.
           args: its arguments.
         """
@@ -72,7 +73,7 @@ def _here(plan: Plan) -> Plan:
 def quick_to_compile() -> dict[str, Any] | None:
     """Compiler options for programs that run once a level.
 
-    On a CPU compiling them costs more than running them, so LLVM does not optimise them: three
-    times faster to compile.
+    On a CPU they take longer to compile than to run. Without LLVM's optimisations they compile
+    three times faster.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

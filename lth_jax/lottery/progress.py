@@ -17,9 +17,9 @@ class Display:
     """A progress bar on a terminal or in a notebook; elsewhere a line per finished node.
 
     Args:
-      title: what is being run.
+      title: the name of the run.
       work: member-steps of each level.
-      shown: False for silence.
+      shown: False to print nothing.
     """
 
     def __init__(self, title: str, work: Sequence[int], shown: bool):
@@ -33,7 +33,7 @@ class Display:
         self._console = Console(stderr=True, quiet=not shown)
         self._live = self._console.is_terminal or (self._console.is_jupyter and widgets)
         self._bar = Progress(
-            BarColumn(bar_width=None),  # what the facts leave of the line
+            BarColumn(bar_width=None),  # takes the rest of the line
             TextColumn("{task.percentage:>3.0f}% {task.fields[facts]}"),
             console=self._console,
             expand=True,
@@ -56,7 +56,7 @@ class Display:
         self._bar.stop()
 
     def advance(self, segment: Segment) -> None:
-        """Counts a finished segment and shows where the ladder stands."""
+        """Adds a finished segment and updates the bar."""
         members = len(segment.specs)
         self._trained += (segment.step - segment.before) * members
         done = self._finished + (segment.step - segment.start) * members
@@ -68,7 +68,7 @@ class Display:
         self._bar.update(self._task, completed=done, facts=facts)
 
     def node(self, entry: LevelEntry) -> None:
-        """Counts a finished node; where there is no bar, prints a line for it."""
+        """Adds a finished node; prints a line if there is no bar."""
         self.done(entry.member_steps)
         if not self._live:
             arms = ", ".join(entry.arms)
@@ -78,21 +78,21 @@ class Display:
             )
 
     def done(self, member_steps: int) -> None:
-        """Counts finished work."""
+        """Adds finished work."""
         self._finished += member_steps
         self._bar.update(self._task, completed=self._finished)
 
     def say(self, text: str) -> None:
-        """Prints a line without disturbing the bar."""
+        """Prints a line above the bar."""
         self._console.print(text, highlight=False)
 
     def spent(self) -> str:
-        """The time since the start, for people."""
+        """The time since the start, as text."""
         return clock(time.perf_counter() - self._began)
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, hours where there are any.
+    """Seconds as `m:ss`, or `h:mm:ss` from one hour on.
 
     >>> clock(75), clock(3675)
     ('1:15', '1:01:15')

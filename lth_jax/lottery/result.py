@@ -26,20 +26,20 @@ ENDINGS = ("", "_final", "_early_stop")
 
 
 class StoredTicket:
-    """One network of a run: its mask, the weights it starts from, and its trained weights.
+    """One network of a run: mask, initial weights and trained weights.
 
     Attributes:
       arm: `"ticket"`, `"dense"`, or the name of a control.
-      level: its level.
-      replicate: its seed.
-      density: the fraction of the prunable weights that it keeps.
+      level: its pruning level.
+      replicate: the index of its seed.
+      density: fraction of prunable weights kept.
       mask: boolean tree like the parameters.
       prunable: tree of Python booleans.
-      trained: its weights after training, 0 where the mask is False.
+      trained: weights after training, 0 where the mask is False.
     """
 
     def __init__(self, result: "Result", stored: Stored):
-        self._result, self.stored = result, stored  # a temporary store lives as long as either
+        self._result, self.stored = result, stored  # keeps a temporary store alive
         like = result.task.shapes[0]
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
@@ -49,27 +49,23 @@ class StoredTicket:
 
     @property
     def initial(self) -> Params:
-        """The weights that the ticket starts from: the dense parent's at the rewind step, masked.
+        """The initial weights: those of the dense network at the rewind step, masked.
 
         Raises:
-          store.StoreError: of a control, which may start from others.
+          store.StoreError: the network is a control, which may start from other weights.
         """
         values, _ = rewound(self._result.store, self._result.info, self.stored)
         return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
-        self,
-        path: str | Path,
-        *,
-        values: str = REWOUND,
-        precision: coding.Precision | None = None,
+        self, path: str | Path, *, values: str = REWOUND, precision: coding.Precision | None = None
     ) -> None:
-        """Writes the ticket as a file that `lth_jax.load_ticket` reads.
+        """Writes the ticket to a file; `lth_jax.load_ticket` reads it.
 
         Args:
           path: the file, usually `NAME.ticket`.
-          values: `"rewound"`, the weights that the ticket starts from, or `"trained"`.
-          precision: how values are stored; exactly by default.
+          values: `"rewound"`, the initial weights of the ticket, or `"trained"`.
+          precision: precision of the stored values; exact by default.
         """
         origin = self._result.store, self._result.info
         data = encode_stored(*origin, self.stored, values=values, precision=precision)
@@ -100,27 +96,27 @@ class Result:
         program: str | None = None,
     ):
         self.path, self.store, self.task = Path(path), store, task
-        self._temporary = temporary  # the folder lives as long as the result
+        self._temporary = temporary  # keeps a temporary folder alive
         self._data, self._program = data, program
 
     @classmethod
     def of(cls, store: Store, path: Path, experiment: Experiment, temporary: Folder = None) -> Self:
-        """The result of an experiment that was trained into a run."""
+        """The result of an experiment's finished run."""
         data, program = experiment.identity.data, experiment.identity.training
         return cls(store, path, experiment.task, temporary, data=data, program=program)
 
     @classmethod
     def open(cls, path: str | Path, task: Task, *, data: str | None = None) -> Self:
-        """The result of a run that `lottery.run` has finished, in this process or another.
+        """The result of a finished run of `lottery.run`.
 
         Args:
           path: the run's folder, `Result.path`.
-          task: what it trained; the shapes of the network's parameters are read.
-          data: the fingerprint of the task's data, where it is known; computed when it is needed.
+          task: the task of the run; the shapes of the network's parameters are checked.
+          data: the fingerprint of the task's data; computed when needed by default.
 
         Raises:
-          store.StoreError: there is no run, it is not finished, or it is damaged.
-          ValueError: the task has another network.
+          store.StoreError: the run does not exist, is not finished, or is damaged. ValueError: the
+          task has another network.
         """
         info = find_run(Path(path).parent, str(path))
         if info.status != "finished":
@@ -159,13 +155,13 @@ class Result:
 
     @cached_property
     def program(self) -> str:
-        """The fingerprint of how the task's members begin, train and are evaluated."""
+        """The fingerprint of the task's training program."""
         task, root = self.task, self.replicate_seeds.root
         return self._program or training_program(task.trainer, task.data, task.hyper, root)
 
     @cached_property
     def record(self) -> RunRecord:
-        """Everything that tables and figures are made of."""
+        """The record of the run, from which tables and figures are made."""
         return read_run(self.store, self.path)
 
     @property
@@ -177,7 +173,7 @@ class Result:
         """Means over replicates with 95 % intervals, by arm, level and metric.
 
         Args:
-          metric: one of `metrics`, or its beginning, as `"test_accuracy"`; all by default.
+          metric: one of `metrics`, or its beginning, such as `"test_accuracy"`; all by default.
 
         Raises:
           ValueError: there is no such metric.
@@ -200,7 +196,7 @@ class Result:
         """Ticket minus dense, and ticket minus each control, paired by replicate, with intervals.
 
         Args:
-          metric: as of `table`; the test accuracy by default.
+          metric: as in `table`; the test accuracy by default.
         """
         chosen = self._metric(metric) if metric else headline_metric(self.record)
         return Table(rows_of.difference_rows(self.record, chosen) if chosen else [])
@@ -213,7 +209,7 @@ class Result:
         """A metric against density, all arms, as a Matplotlib figure.
 
         Args:
-          metric: as of `table`; the test accuracy by default.
+          metric: as in `table`; the test accuracy by default.
 
         Raises:
           lth_jax.extras.MissingExtraError: Matplotlib is not installed.
@@ -225,35 +221,35 @@ class Result:
             return figures.against_density(self.record, chosen)
 
     def report(self) -> Path:
-        """Writes the run's page, pictures and tables into its folder; returns the page's path."""
+        """Writes the run's report page, figures and tables; returns the path of the page."""
         return write_report(self.store, self.info)
 
     def ticket(self, level: int, replicate: int = 0, *, arm: str = TICKET) -> StoredTicket:
         """One network.
 
         Args:
-          level: its level; 0 is the dense network (`arm="dense"`).
-          replicate: its seed.
+          level: its level; 0 for the dense network (`arm="dense"`).
+          replicate: the index of its seed.
           arm: `"ticket"`, `"dense"`, or the name of a control.
 
         Raises:
-          store.StoreError: there is no such network, or it diverged.
+          store.StoreError: the network does not exist, or it diverged.
         """
         one = find_stored(self.store, self.info, arm=arm, level=level, replicate=replicate)
         return StoredTicket(self, one)
 
     def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
-        """All networks of an arm at a level, by replicate; diverged ones are left out."""
+        """All networks of an arm at a level that did not diverge, in the order of replicates."""
         found = read_stored(self.store, self.path, (arm,))
         chosen = [one for one in found if one.level == level and one.diverged_at is None]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
         return [StoredTicket(self, one) for one in by_replicate]
 
     def starts(self, level: int, *, arm: str = TICKET) -> list[Start]:
-        """Where the networks of an arm began, by replicate: to be changed, and then retrained.
+        """The starts of an arm's networks, in the order of replicates, for `retrain`.
 
         Args:
-          level: of the ladder; 0 for `arm="dense"`.
+          level: pruning level; 0 for `arm="dense"`.
           arm: `"ticket"`, `"dense"`, or a control that keeps the ticket's weights.
         """
         return starts_of(self.store, self.path, self.replicate_seeds, (arm,), level)[arm]

@@ -1,4 +1,4 @@
-"""Training from given weights under given masks: networks that no ladder makes."""
+"""Training of networks from given weights and masks."""
 
 import contextlib
 import functools
@@ -32,12 +32,12 @@ from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key, finge
 
 
 class Retrained(NamedTuple):
-    """Trained networks, `[networks]` first in every array.
+    """Trained networks; every array has the network axis first.
 
     Attributes:
-      results: by metric, as of `lottery.Result`: `test_accuracy_final` and so on.
-      params: by the leaf's name (`trees.from_named` makes a tree of them).
-      state: likewise.
+      results: by metric, with the names of `lottery.Result`: `test_accuracy_final` and so on.
+      params: by leaf name (`trees.from_named` converts them to a tree).
+      state: the models' states, by leaf name.
     """
 
     results: dict[str, NDArray[Any]]
@@ -45,11 +45,11 @@ class Retrained(NamedTuple):
     state: Named
 
     def at(self, which: Any) -> "Retrained":
-        """One network, or some: what the index or slice selects of every array."""
+        """The networks that an index or slice selects."""
         return Retrained(*jax.tree.map(lambda leaf: leaf[which], tuple(self)))
 
     def networks(self) -> "list[Retrained]":
-        """Each network alone."""
+        """The networks as a list."""
         return [self.at(i) for i in range(len(next(iter(self.results.values()))))]
 
 
@@ -62,22 +62,21 @@ def retrain(
     data: str | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Retrained:
-    """Trains networks from given weights under given masks, as one population.
+    """Trains networks from given weights and masks, as one population.
 
-    With a store, finished chunks are kept under keys that cover starts, programs, data and
-    versions: the same call reads them, and continues one that was interrupted.
+    A store keeps finished chunks under keys that cover starts, programs, data and versions. The
+    same call reads them, or continues an interrupted one.
 
     Args:
-      task: what they train.
-      starts: where each begins, at least one.
-      plan: how they run: a `population.Plan`, or `"auto"`, which measures some, and is kept with
-        the store.
-      store: the folder that keeps the networks, or an open store; nothing is kept by default.
-      data: the fingerprint of the task's data, if it is known; else their bytes are read.
-      save_seconds: how much training a kill may repeat.
+      task: the training task.
+      starts: the initial networks, at least one.
+      plan: a `population.Plan`, or `"auto"` to measure candidates; the store keeps the choice.
+      store: a folder or an open store for the networks; nothing is kept by default.
+      data: the fingerprint of the task's data; computed from their bytes by default.
+      save_seconds: seconds of training that a kill may repeat.
 
     Raises:
-      ValueError, TypeError: an argument cannot be right; nothing has been trained.
+      ValueError, TypeError: an argument is invalid; nothing has been trained.
 
     >>> import flax.linen as nn, optax
     >>> x = np.random.default_rng(0).normal(size=(60, 4))
@@ -136,7 +135,7 @@ def retrain(
 
 
 def _check(task: Task, starts: Sequence[Start]) -> None:
-    """Raises unless all starts are of the task's network."""
+    """Raises unless all starts fit the task's network."""
     if not starts:
         raise ValueError("`starts` is empty; at least one network is needed.")
     wanted = {name: leaf.shape for name, leaf in trees.to_named(task.shapes[0]).items()}
@@ -158,7 +157,7 @@ def _check(task: Task, starts: Sequence[Start]) -> None:
 
 
 def _members(task: Task, starts: Sequence[Start]) -> Member:
-    """All starts as one population, made by one program."""
+    """All starts as one population."""
     like = task.shapes
 
     def member(start: Start) -> tuple[Any, ...]:
@@ -181,7 +180,7 @@ def _train_chunk(
     save_seconds: float,
     unfinished: Partial,
 ) -> Node:
-    """At most `plan.chunk` starts, trained like a chunk of a ladder."""
+    """Trains at most `plan.chunk` starts like a chunk of a ladder."""
     [rows] = chunks(len(starts), plan.chunk)
     specs = [MemberSpec("", Label("retrained", i), []) for i in range(len(starts))]
     steps = StepRange(0, task.steps, {"end": task.steps}, [])

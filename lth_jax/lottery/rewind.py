@@ -1,4 +1,4 @@
-"""What a ticket starts from: which weights, and what goes with them."""
+"""Rewinding: the weights, optimizer state and data order from which a level starts."""
 
 from typing import NamedTuple
 
@@ -12,20 +12,20 @@ SOURCES = ("rewind", "keep", "fresh")
 
 
 class Rewind(NamedTuple):
-    """What is set back before a level is trained, and to when (Renda et al., 2020).
+    """What is rewound before a level is trained, and to which step (Renda et al., 2020).
 
     Attributes:
       what: `"weights"`: weights and learning rate return to `step` (lottery ticket rewinding,
-        Frankle and Carbin 2019; Frankle et al. 2020). `"learning_rate"`: the weights stay as
-        trained, the schedule returns to `step`. `"nothing"`: the weights stay and the learning
-        rate stays at its last value (fine-tuning).
+        Frankle and Carbin 2019; Frankle et al. 2020). `"learning_rate"`: the trained weights are
+        kept, and the schedule returns to `step`. `"nothing"`: the trained weights and the last
+        learning rate are kept (fine-tuning).
       step: the rewind point; every level trains from it to the end of the schedule.
-      optimizer: the optimizer's state: that of the rewind point (`"rewind"`), as the parent level
-        left it (`"keep"`), or `"fresh"`.
-      state: the model's state (BatchNorm statistics): likewise.
-      data: the data cursor. `"fresh"`: an order of this level's own, from `step`. `"rewind"`: the
-        order of level 0, from `step`: the level sees the batches its parent saw. `"keep"`: the
-        order of level 0, continued after the parent's last batch.
+      optimizer: the optimizer's state: that at the rewind point (`"rewind"`), that at the end of
+        the previous level (`"keep"`), or `"fresh"`.
+      state: the model's state (BatchNorm statistics), with the same choices.
+      data: the data order. `"fresh"`: a new order for each level, from `step`. `"rewind"`: the
+        order of level 0, from `step`, so that all levels use the same batches. `"keep"`: the order
+        of level 0, continued after the last batch of the previous level.
     """
 
     what: str = "weights"
@@ -36,7 +36,7 @@ class Rewind(NamedTuple):
 
 
 def check_rewind(rewind: Rewind, stop: int) -> None:
-    """Raises `ValueError` unless the rewind can be carried out in trainings of `stop` steps."""
+    """Raises `ValueError` unless the rewind is valid for trainings of `stop` steps."""
     if rewind.what not in WEIGHTS:
         raise ValueError(f"`rewind.what` is {rewind.what!r}; it must be one of {WEIGHTS}.")
     for name in ("optimizer", "state", "data"):
@@ -53,13 +53,13 @@ def check_rewind(rewind: Rewind, stop: int) -> None:
 def start_point(
     rewind: Rewind, rewound: TrainState, parent: TrainState, fresh: TrainState
 ) -> TrainState:
-    """The point a level starts from, before any mask.
+    """The unmasked state from which a level starts.
 
     Args:
-      rewind: what to set back.
-      rewound: level 0 at the rewind step, dense.
-      parent: the ticket of the level before, at its end.
-      fresh: the state and optimizer state of a new network.
+      rewind: what to rewind.
+      rewound: the dense state of level 0 at the rewind step.
+      parent: the final state of the previous level's ticket.
+      fresh: the state of a newly initialised network.
     """
     sources = {"rewind": rewound, "keep": parent, "fresh": fresh}
     return TrainState(
@@ -70,16 +70,16 @@ def start_point(
 
 
 def fill_pruned(params: Params, mask: Mask, reserve: Params) -> Params:
-    """`params` where the mask keeps them, `reserve` elsewhere: values for weights once pruned.
+    """`params` where kept, `reserve` elsewhere.
 
-    A control that moves the mask needs a weight at every place; where the parent has none, the
-    rewind point's is used.
+    A control that changes the mask needs a value for every weight; pruned ones get that of the
+    rewind point.
     """
     return jax.tree.map(jnp.where, mask, params, reserve)
 
 
 def cursor_offsets(rewind: Rewind, stop: int, level: int) -> dict[str, int]:
-    """How far a level's schedule and data cursor run ahead of its step counter.
+    """The offsets of a level's schedule and data order from its step counter.
 
     >>> cursor_offsets(Rewind("nothing", step=10, data="keep"), stop=100, level=2)
     {'schedule_offset': 90, 'data_offset': 180}

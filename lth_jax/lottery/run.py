@@ -1,4 +1,4 @@
-"""`run`: a task and a spec become a result, kept in a store."""
+"""`run`: trains the levels of a spec on a task and returns the result."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -36,36 +36,35 @@ def run(
     progress: bool = True,
     save_seconds: float = SAVE_SECONDS,
 ) -> Result:
-    """Trains the ladder of a spec on a task: dense networks, tickets, and the tickets' controls.
+    """Trains the levels of a spec on a task: dense networks, tickets and controls.
 
-    All members of a level train as one population. The run's key covers everything that decides its
-    numbers: the programs, with every array that they close over, the data, seeds and versions. So
-    the same call continues a run that was interrupted, or reads a finished one, and a changed
-    function is another run.
+    All members of a level train as one population. The run's key covers everything that determines
+    its numbers: the programs with every array that they close over, the data, seeds and versions.
+    The same call therefore continues an interrupted run or reads a finished one, and a changed
+    function starts a new run.
 
     Args:
-      task: what is trained.
-      spec: what is done, from `imp`, `one_shot` or `sparse_training`.
+      task: network, data and training.
+      spec: the pruning levels, from `imp`, `one_shot` or `sparse_training`.
       replicates: the number of independent seeds.
-      seed: of all random numbers, in [0, 2³²).
-      controls: the controls trained beside each ticket: names in `lottery.CONTROLS`, or
-        controls by name.
+      seed: seed of all random numbers, in [0, 2³²).
+      controls: the controls trained for each ticket: names in `lottery.CONTROLS`, or a mapping of
+        names to controls.
       control_levels: the levels at which controls are trained; None for all.
-      shared_order: whether all replicates see the same batches; else each has its own.
-      store: the folder that keeps the run; a temporary one, removed with the result, by default.
-      name: of the run, in the store and in the report.
-      plan: how the population runs: a `population.Plan`, or `"auto"`, which measures some.
+      shared_order: whether all replicates use the same batches.
+      store: the folder for the run; by default a temporary one, removed with the result.
+      name: name of the run in the store and in the report.
+      plan: how the population runs: a `population.Plan`, or `"auto"` to measure candidates.
       progress: whether to show a progress bar.
-      save_seconds: how much training a kill may repeat.
+      save_seconds: seconds of training that a kill may repeat.
 
     Returns:
-      The result: tables with intervals, figures, and tickets.
+      The result, with tables, figures and tickets.
 
     Raises:
-      ValueError, TypeError: an argument cannot be right; nothing has been trained.
-      store.StoreError: another process holds the run, or the store is damaged.
-      KeyboardInterrupt, store.Interrupted: Ctrl-C or SIGTERM came. What was trained is saved, and
-        the same call continues.
+      ValueError, TypeError: an argument is invalid; nothing has been trained. store.StoreError:
+      another process holds the run, or the store is damaged. KeyboardInterrupt, store.Interrupted:
+      after Ctrl-C or SIGTERM. Progress is saved, and the same call continues.
 
     >>> import flax.linen as nn, numpy as np, optax
     >>> from lth_jax.lottery import imp
@@ -119,13 +118,13 @@ def run(
                 )
             return Result.of(shelf, held.path, experiment, temporary)
     except stores.Interrupted as stopped:
-        if stopped.signal == "SIGINT":  # what Ctrl-C raises in any notebook or script
+        if stopped.signal == "SIGINT":  # as Ctrl-C does in any notebook or script
             raise KeyboardInterrupt(stopped.code) from None
         raise
 
 
 def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
-    """What the report shows of an experiment; the identity decides which run it is."""
+    """The description of an experiment for the report; not part of the run's identity."""
     task, ladder = experiment.task, experiment.ladder
     methods = {str(level): method.name for level, method in ladder.methods.items()}
     described = {

@@ -1,4 +1,4 @@
-"""One experiment as a run of the store: its plan, its progress, its manifest."""
+"""Trains one experiment as a run of the store: plan, progress and manifest."""
 
 import contextlib
 import threading
@@ -33,15 +33,15 @@ def recorded_plans(
     narrow: bool = True,
     programs: Programs | None = None,
 ) -> Plans:
-    """The plan of a run, chosen and recorded at its first start, and its later changes.
+    """The plans of a run: chosen and recorded at the first start, with later changes.
 
     Args:
-      experiment: what to train.
+      experiment: the experiment.
       run: from `store.open_run`.
       candidates: plans to measure; a single one is not measured.
-      plan_cache: a folder in which choices of plans are kept for later runs.
-      narrow: whether smaller levels have narrower chunks.
-      programs: those that will train.
+      plan_cache: a folder that caches choices of plans for later runs.
+      narrow: whether smaller levels use smaller chunks.
+      programs: the programs that will train.
 
     Raises:
       ValueError: no plan fits the devices or the memory.
@@ -59,13 +59,13 @@ def recorded_plans(
 
 
 def with_widths(record: Mapping[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
-    """The record of a plan with `[level, the chunk from that level on]` for its levels' sizes."""
+    """The record of a plan with `[level, chunk from that level on]` for levels of these sizes."""
     plans = level_plans(read_plan(record), sizes) or [(0, read_plan(record))]
     return {**record, "widths": [[level, plan.chunk] for level, plan in plans]}
 
 
 def read_plans(record: Mapping[str, Any], replans: Sequence[Mapping[str, Any]]) -> Plans:
-    """The plan of each level, from a record of `with_widths` and the changes made to it."""
+    """The plans by level, from a record of `with_widths` and later changes."""
     plan = read_plan(record)
     widths = [(level, plan._replace(chunk=chunk)) for level, chunk in record["widths"]]
     return [*widths, *((change["level"], read_plan(change)) for change in replans)]
@@ -82,20 +82,20 @@ def train_run(
     save_seconds: float = SAVE_SECONDS,
     note: Callable[[], str] | None = None,
 ) -> None:
-    """Trains an experiment to its end, in a run that this process holds, and marks it finished.
+    """Trains an experiment in a run that this process holds, and marks the run finished.
 
     Args:
-      experiment: what to train.
+      experiment: the experiment.
       run: from `store.open_run`.
-      store: where nodes are and go.
+      store: holds the nodes.
       plans: from `recorded_plans`.
-      programs: those of the trainer, where they are shared.
+      programs: the programs of the trainer, if shared.
       progress: whether to show a progress bar.
-      save_seconds: how much training a kill may repeat.
-      note: a sentence for the end, after the number of members and the time.
+      save_seconds: seconds of training that a kill may repeat.
+      note: text for the final line, after the number of members and the time.
 
     Raises:
-      store.Interrupted: a signal came; what was trained is saved.
+      store.Interrupted: a signal arrived; progress is saved.
     """
     seeds, ladder = experiment.seeds, experiment.ladder
     sizes = level_sizes(seeds, ladder)
@@ -122,7 +122,7 @@ def train_run(
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Iterator[stores.Stop]:
-    """`store.on_signals` in the main thread, which alone gets signals; else a stop without them."""
+    """`store.on_signals` in the main thread; in others, which get no signals, a plain `Stop`."""
     if threading.current_thread() is not threading.main_thread():
         yield stores.Stop()
         return
@@ -151,7 +151,7 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
 
 
 def _record(progress: Progress) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
+    """One line of metrics.jsonl."""
     n = len(progress.specs)
     return {
         "level": progress.level,
@@ -170,7 +170,7 @@ def measure_plans(
     plan_cache: Path | None = None,
     programs: Programs | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """The cheapest plan for levels of these sizes, measured on an experiment's dense networks."""
+    """The fastest plan for levels of these sizes, measured on an experiment's dense networks."""
     task = experiment.task
     programs = programs or Programs(task.trainer)
     members = InitialStates([experiment], programs).dense()
@@ -190,10 +190,10 @@ def measure_plans(
 
 
 def device_notes(plans: Plans) -> list[str]:
-    """A sentence for each plan that was made for devices which are not there.
+    """A message for each plan that was made for other devices.
 
     Raises:
-      ValueError: a plan cannot run on those that are.
+      ValueError: a plan cannot run on the available devices.
     """
     notes = []
     for level, plan in plans:
@@ -207,15 +207,15 @@ def device_notes(plans: Plans) -> list[str]:
 
 
 def data_placement(task: Task) -> str:
-    """Where the training data lie: `"host"` or `"device"`."""
+    """The placement of the training data: `"host"` or `"device"`."""
     return "host" if isinstance(task.data.train, OnHost) else "device"
 
 
 def run_identity(experiment: Experiment) -> dict[str, Any]:
-    """What decides a run's numbers in addition to its config: programs, data, numeric flags.
+    """The part of a run's identity that its config does not cover: programs, data, numeric flags.
 
-    Versions, devices and the library's own code are left out: a run may go on after an upgrade or
-    on another machine, and its new nodes have keys of their own.
+    Versions, devices and the library's code are excluded: a run may continue after an upgrade or on
+    another machine, where its new nodes get other keys.
     """
     found = experiment.identity
     return {

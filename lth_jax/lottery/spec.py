@@ -1,4 +1,4 @@
-"""What an experiment is: a task, its seeds, and what its ladder does."""
+"""The description of an experiment: task, seeds, ladder and identity."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,8 +27,7 @@ class Seeds(NamedTuple):
     Attributes:
       root: the experiment's key: typed, of any implementation.
       replicates: the number of independent seeds.
-      shared_order: whether all replicates have one data key, and so the same batches, changed in
-        the same ways; else each has its own.
+      shared_order: whether all replicates share one data key, and so batches and augmentation.
     """
 
     root: Key
@@ -37,22 +36,22 @@ class Seeds(NamedTuple):
 
 
 class Ladder(NamedTuple):
-    """What an experiment does: levels of train, prune and rewind.
+    """The levels of train, prune and rewind of an experiment.
 
     Attributes:
-      counts: how many weights each level from 1 on keeps, as its scope counts them (int32); empty
-        for dense networks alone. None keeps the mask of the level before.
+      counts: the count of each level from 1 on (int32, from the scope); empty for dense networks
+        alone. None keeps the previous mask.
       pruner: from `lth_jax.prune`.
       prunable: which leaves may be pruned.
-      rewind: what is set back between levels.
-      controls: the arms trained beside each ticket, by name (`controls.named`).
+      rewind: what is rewound between levels.
+      controls: the controls of each ticket by name (`controls.named`).
       stop: the steps of one training.
-      score_step: the step at which the criterion sees the parameters; at most `stop`.
+      score_step: the step whose parameters the criterion scores; at most `stop`.
       control_levels: the levels at which controls are trained; None for all.
-      batches: what a criterion that needs data gets.
+      batches: the batches of a criterion that needs data.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for granularities, scopes and
         controls that need it.
-      methods: level -> how its members' masks live in training; fixed where a level has none.
+      methods: level -> method; levels without one train with fixed masks.
     """
 
     counts: Sequence[Count | None]
@@ -69,17 +68,17 @@ class Ladder(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What decides an experiment's numbers, except its plan and its ladder; JSON-like.
+    """Everything that determines an experiment's numbers, except plan and ladder; JSON-like.
 
     Attributes:
-      training: the fingerprint of the programs that begin, train and evaluate members.
-      arms: the fingerprints of the programs that make tickets and controls, by arm.
-      methods: level -> the fingerprints of its method: of the training, and of the arms.
+      training: the fingerprint of the programs that initialise, train and evaluate members.
+      arms: the fingerprints of the programs that build tickets and controls, by arm.
+      methods: level -> the fingerprints of its training and arms.
       data: the fingerprint of the data.
-      constants: that of the trainer's constants.
+      constants: the fingerprint of the trainer's constants.
       root: implementation and bits of the experiment's key.
       numbers: the members' scalars, as the hexadecimal bytes of float32.
-      shared_order: as of `Seeds`.
+      shared_order: as in `Seeds`.
       environment: versions, kind of device, numeric flags and host code.
     """
 
@@ -95,28 +94,28 @@ class Identity(NamedTuple):
 
     @property
     def trunk(self) -> str:
-        """The SHA-256 of all but arms and methods: what level 0 depends on."""
+        """The SHA-256 of the parts that level 0 depends on: all except arms and methods."""
         return content_key(self._replace(arms={}, methods={}))
 
     @property
     def methods_training(self) -> dict[str, str]:
-        """Level -> the fingerprint of the training by its method."""
+        """Level -> the fingerprint of its training with a method."""
         return {i: own["training"] for i, own in self.methods.items() if "training" in own}
 
     def arms_at(self, level: int) -> dict[str, str]:
-        """The fingerprints of how a level's members are made, by arm."""
+        """The fingerprints of the programs that build a level's members, by arm."""
         own = self.methods.get(str(level))
         return dict(own["arms"]) if own else self.arms
 
 
 class Experiment(NamedTuple):
-    """One experiment of a population; `make_experiment` makes it.
+    """One experiment of a population, made by `make_experiment`.
 
     Attributes:
-      task: what it trains; those of one population have equal trainers, constants and data.
+      task: its task; experiments of one population have equal trainers, constants and data.
       seeds: its independent seeds.
-      ladder: what it does.
-      identity: all else that decides its numbers.
+      ladder: its levels.
+      identity: everything else that determines its numbers.
     """
 
     task: Task
@@ -126,11 +125,11 @@ class Experiment(NamedTuple):
 
 
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:
-    """Raises unless the ladder can run, before anything is trained.
+    """Raises unless the ladder can run.
 
     Raises:
-      TypeError: if `seeds.root` is not a typed key.
-      ValueError: if anything else is wrong.
+      TypeError: `seeds.root` is not a typed key.
+      ValueError: another field is invalid.
     """
     check_key(seeds.root, "root")
     if seeds.replicates < 1:
@@ -167,7 +166,7 @@ def level_sizes(seeds: Seeds, ladder: Ladder) -> list[int]:
 
 
 def labels(seeds: Seeds, ladder: Ladder, level: int) -> list[Label]:
-    """The members of a level: arm by arm, the tickets first."""
+    """The labels of a level's members, by arm; tickets first."""
     arms = [DENSE] if level == 0 else [TICKET, *controls_at(ladder, level)]
     return [Label(arm, replicate) for arm in arms for replicate in range(seeds.replicates)]
 

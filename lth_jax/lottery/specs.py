@@ -1,4 +1,4 @@
-"""What a ladder does, by a few arguments: iterative pruning, one shot, sparse training."""
+"""Specs of experiments: iterative pruning, one-shot pruning, sparse training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,33 +23,33 @@ from lth_jax.types import Prunable
 
 
 class LevelError(ValueError):
-    """The count of a level cannot be.
+    """The density of a level is impossible.
 
     Attributes:
       level: the level.
-      reason: a sentence.
+      reason: the reason, a sentence.
     """
 
     def __init__(self, level: int, reason: str):
-        super().__init__(f"Level {level} cannot be: {reason}")
+        super().__init__(f"Level {level} is impossible: {reason}")
         self.level, self.reason = level, reason
 
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What a ladder does at each level; from `imp`, `one_shot` or `sparse_training`.
+    """The pruning levels of an experiment; made by `imp`, `one_shot` or `sparse_training`.
 
     Attributes:
       densities: the density of each level from 1 on: a number, a tree of numbers, or None, which
-        keeps the mask of the level before.
+        keeps the previous mask.
       criterion: scores the weights (`lth_jax.criteria`).
       scope: over what scores compete (`lth_jax.globally`, …).
-      granularity: what is removed together (`lth_jax.granularity`).
-      rewind: what is set back between levels.
-      score_step: the step at which the criterion sees the parameters; None for the last.
+      granularity: which weights are removed together (`lth_jax.granularity`).
+      rewind: what is rewound between levels.
+      score_step: the step whose parameters the criterion scores; None for the last.
       batches: training examples for a criterion that needs them, a sequence of batches.
       prunable: which leaves may be pruned, a tree of booleans; kernels by default.
-      layouts: the meaning of the kernels' axes; those that the model's framework gives by default.
+      layouts: the meaning of the kernels' axes; by default derived from the model's framework.
       methods: level -> function of `prunable`, `layouts`, `scope` and `steps` that makes a method.
     """
 
@@ -66,7 +66,7 @@ class Spec:
 
 
 def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
-    """Iterative magnitude pruning (Frankle and Carbin, 2019): train, prune, rewind, again.
+    """Iterative magnitude pruning (Frankle and Carbin, 2019): rounds of train, prune, rewind.
 
     Level i keeps the fraction `(1 − rate)^i` of the prunable weights.
 
@@ -108,20 +108,20 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
 def sparse_training(
     method: Builder, density: float, *, retrain: bool = False, **parts: Any
 ) -> Spec:
-    """Training with a mask that moves, from the initial weights, beside the dense networks.
+    """Sparse training from the initial weights, in addition to dense networks.
 
-    Level 1 trains by the method. It starts with a random mask of exactly `density`, or dense where
-    the method does so, and the mask of its end is a ticket like any other.
+    Level 1 trains with the method. It starts from a random mask of exactly `density`, or dense if
+    the method starts dense. The final mask is a ticket.
 
     Args:
       method: makes the method, for instance `lth_jax.methods.rigl` or
         `functools.partial(methods.rigl, fraction=0.5)`; called with `prunable`, `layouts`, `scope`
         and `steps`.
-      density: the fraction of the prunable weights that is kept in the end.
-      retrain: whether level 2 trains the initial weights again, under the final mask held fixed: is
-        the mask a winning ticket?
-      **parts: further fields of `Spec`. `criterion` makes the mask that level 1 starts with,
-        `criteria.random()` by default; `scope` is `erk()` by default.
+      density: the final density of the prunable weights.
+      retrain: whether level 2 trains the initial weights again under the fixed final mask, to test
+        whether it is a winning ticket.
+      **parts: further fields of `Spec`. `criterion`, `criteria.random()` by default, determines the
+        initial mask of level 1; `scope` is `erk()` by default.
 
     >>> from lth_jax.pruning import methods
     >>> sparse_training(methods.METHODS["rigl"], 0.1, retrain=True).densities
@@ -141,13 +141,13 @@ def make_ladder(
     """The ladder of a spec on a task: counts, pruner, methods and controls for its parameters.
 
     Args:
-      task: what is trained.
-      spec: what to do.
-      controls: names in `lottery.CONTROLS`, or controls by name.
+      task: network, data and training.
+      spec: the levels.
+      controls: names in `lottery.CONTROLS`, or a mapping of names to controls.
       control_levels: the levels at which controls are trained; None for all.
 
     Raises:
-      LevelError: a level cannot have its density.
+      LevelError: the density of a level is impossible.
       ValueError: the spec does not fit the parameters.
     """
     params, _ = task.shapes
@@ -156,7 +156,7 @@ def make_ladder(
     if layouts is None:
         layouts = find(task.example) if find else {}
     options: dict[str, Any] = {"prunable": prunable, "layouts": layouts}
-    # Axes whose meaning is not known are an error now, not after the dense networks have trained.
+    # Raises for axes without a layout now, not after the dense networks have trained.
     mask = jax.eval_shape(ones_like, params)
     jax.eval_shape(lambda p, m: spec.granularity.to_units(p, m, **options).scores, params, mask)
     return Ladder(
@@ -187,7 +187,7 @@ def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options
 
 
 def _methods(spec: Spec, steps: int, **options: Any) -> dict[int, Method]:
-    """The methods by level; levels with one builder share the method, and so its program."""
+    """The methods by level; levels with the same builder share method and program."""
     made = {make: make(scope=spec.scope, steps=steps, **options) for make in spec.methods.values()}
     return {level: made[make] for level, make in spec.methods.items()}
 

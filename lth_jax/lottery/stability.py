@@ -1,7 +1,7 @@
-"""Instability analysis: does a network's outcome depend on the order of its data?
+"""Instability analysis: does the result of training depend on the order of the data?
 
-Children of one start are trained on different data orders; where the error on the line between two
-of them rises nowhere above their own, the start is stable to the noise of stochastic gradient
+Children of one start are trained on different data orders. If the error on the line between two of
+them is nowhere higher than at the ends, the start is stable to the noise of stochastic gradient
 descent (Frankle, Dziugaite, Roy & Carbin, 2020, "Linear mode connectivity and the lottery ticket
 hypothesis"). The children of all replicates train as one population.
 """
@@ -34,16 +34,16 @@ def member_at(
     data_key: Key,
     replicate: Any = 0,
 ) -> Member:
-    """A member that stands at a given point under a mask, its optimizer fresh.
+    """A member with given parameters and mask and a newly initialised optimizer.
 
     Args:
       trainer: the static part.
       hyper: the member's scalars; must hold `learning_rate`.
-      params: the point, masked here.
-      state: the model's state there.
+      params: the parameters; the mask is applied.
+      state: the model's state.
       mask: boolean tree like `params`.
-      data_key: a typed key; decides the order of its batches, its dropout and its augmentation.
-      replicate: which of the experiment's seeds it belongs to.
+      data_key: a typed key for data order, dropout and augmentation.
+      replicate: the index of its seed.
 
     Raises:
       TypeError: if `data_key` is not a typed key.
@@ -57,7 +57,7 @@ def member_at(
         state=state,
         opt_state=mask_slots(optimizer, optimizer.init(params), mask),
         mask=mask,
-        init_key=data_key,  # nothing is drawn any more
+        init_key=data_key,  # not used: nothing is initialised
         data_key=data_key,
         hyper=scalars | {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()},
         alive=jnp.array(True),
@@ -72,7 +72,7 @@ def between(
     alphas: jax.Array,
     renewal: Batch | None = None,
 ) -> dict[str, Info]:
-    """All metrics along the line between two members of one mask.
+    """All metrics along the line between two members with the same mask.
 
     Args:
       trainer: the static part.
@@ -80,9 +80,9 @@ def between(
       second: the member at α = 1.
       data: evaluated on `train` and `test`.
       alphas: `[m]`, from 0 to 1.
-      renewal: batches that give each point BatchNorm statistics of its own, where the model has a
-        state (Jordan et al., 2023), leaves `[batches, size, ...]`; enough of them that the first
-        member's are forgotten. The first member's statistics everywhere if None.
+      renewal: batches for recomputing the BatchNorm statistics at each point (Jordan et al., 2023),
+        leaves `[batches, size, ...]`; enough that the initial statistics have no influence. If
+        None, the first member's statistics are used everywhere.
 
     Returns:
       `{"train": {metric: float32[m]}, "test": …}`.
@@ -98,7 +98,7 @@ def between(
 
 
 def _renewed(trainer: Trainer, params: Params, member: Member, renewal: Batch) -> Any:
-    """The state after all batches, in one loop: written out, they would take long to compile."""
+    """The state after all batches, in one loop: unrolled, it would take long to compile."""
     stream = keys.stream(member.data_key, "line")
 
     def show(state: Any, at: tuple[jax.Array, Batch]) -> tuple[Any, None]:
@@ -118,10 +118,10 @@ def between_children(
     alphas: jax.Array,
     renewal: Batch | None = None,
 ) -> dict[str, Info]:
-    """`between` for every pair of children of every start.
+    """`between` for every pair of children of each start.
 
-    `members` is a population with the `children` of one start beside each other; the other
-    arguments are those of `between`.
+    `members` is a population in which the `children` of a start are adjacent; the other arguments
+    are those of `between`.
 
     Returns:
       `{"train": {metric: float32[starts, pairs, m]}, "test": …}`, pairs in the order of
@@ -148,14 +148,13 @@ def between_children(
 
 
 def error_barriers(task: Task, params: Named, state: Named, points: int) -> NDArray[np.float64]:
-    """The barrier in the test error on the line between two children of each start.
+    """The error barrier on the line between two children of each start, on test data.
 
     Args:
-      task: what they trained, classes.
-      params: trained children, `[2 · starts, …]`, those of one start beside each other; leaves by
-        name.
-      state: of the models, likewise; the first child's holds along the line.
-      points: on each line, the ends included.
+      task: their task, a classification.
+      params: trained children, `[2 · starts, …]`, those of one start adjacent; leaves by name.
+      state: their model states, likewise; the first child's is used along the line.
+      points: number of points on each line, the ends included.
 
     Returns:
       float64 `[starts]`, in [0, 1].

@@ -1,4 +1,4 @@
-"""Where networks start: those of a run, and the same under masks and orders of one's own."""
+"""Starts of networks: those of a run, also with other masks and data orders."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ from lth_jax.types import DENSE, Key
 
 
 class Start(NamedTuple):
-    """Where a network starts; parameters, mask and state are trees, or leaves by name.
+    """The start of a network; parameters, mask and state are trees, or leaves by name.
 
     Attributes:
-      params: the weights, which are masked when training starts.
+      params: the weights; the mask is applied when training starts.
       mask: True = kept.
-      data_key: a typed key: decides the order of its batches, dropout and augmentation.
-      state: the model's.
-      hyper: numbers in place of the task's.
-      replicate: which replicate's share of the training data it sees.
+      data_key: a typed key for data order, dropout and augmentation.
+      state: the model's state.
+      hyper: hyperparameters that replace those of the task.
+      replicate: the replicate whose share of the training data is used.
     """
 
     params: Any
@@ -42,25 +42,24 @@ class Start(NamedTuple):
     replicate: int = 0
 
     def reordered(self, root: Key, order: int = 1) -> "Start":
-        """The same start on another data order, by the experiment's key and a number."""
+        """The same start with another data order, drawn from the experiment's key and a number."""
         return self._replace(data_key=keys.derive(root, self.replicate, "child", order))
 
 
 def starts_of(
     store: Store, path: str | Path, seeds: Seeds, arms: Sequence[str], level: int
 ) -> dict[str, list[Start]]:
-    """Where a run's networks began: the dense networks at the rewind step, under each arm's mask.
+    """The starts of a run's networks: the dense weights at the rewind step under each arm's mask.
 
-    All arms of a replicate see its examples in one order, that of the ticket at this level. In a
-    run that rewinds to step 0, dense networks at level 0 and tickets that are retrained as they
-    are give the run's own again.
+    All arms of a replicate use the data order of the ticket at this level. In a run that rewinds to
+    step 0, retraining the starts of level 0 and of tickets reproduces the run's networks.
 
     Args:
-      store: where the run's nodes lie.
+      store: holds the run's nodes.
       path: the run's folder.
-      seeds: the run's.
+      seeds: the run's seeds.
       arms: `"dense"`, `"ticket"`, and controls that keep the ticket's weights.
-      level: of the ladder.
+      level: pruning level.
 
     Returns:
       By arm, in the order of replicates; leaves by name.
@@ -92,18 +91,18 @@ def one_shot_starts(
     scored: Sequence[Mapping[str, NDArray[Any]]],
     rows: Sequence[NDArray[np.int64]],
 ) -> list[Start]:
-    """The starts under masks of one shot, each by the scores of a network of its own.
+    """The starts under one-shot masks, each from the scores of a given network.
 
     Args:
-      task: what they train.
-      starts: with leaves by name.
+      task: the training task.
+      starts: starts with leaves by name.
       pruner: without the argument `count`: from `one_shot.at_count` or `iterate`.
       root: the experiment's key, for criteria that draw.
-      scored: for each start, the parameters that the criterion sees.
-      rows: for each batch that the criterion takes, training examples `[starts, n]`.
+      scored: for each start, the parameters that the criterion scores.
+      rows: for each batch of the criterion, indices of training examples `[starts, n]`.
 
     Raises:
-      ValueError: the scores of a network cannot decide, naming criterion and leaf.
+      ValueError: the scores of a network are invalid; the message names criterion and leaf.
     """
     like = task.shapes[0]
     data = jax.tree.map(jnp.asarray, task.data.train)
@@ -127,7 +126,7 @@ def one_shot_starts(
 
 
 def start_fingerprint(start: Start) -> str:
-    """The SHA-256 of all arrays and numbers of a start whose leaves are by name."""
+    """The SHA-256 of all arrays and numbers of a start with leaves by name."""
     hashed = hashlib.sha256()
     key_data = np.asarray(jax.random.key_data(start.data_key))
     for tree in (start.params, start.mask, start.state, {"data_key": key_data}):
@@ -140,7 +139,7 @@ def start_fingerprint(start: Start) -> str:
 
 
 def by_name(start: Start) -> Start:
-    """The start with its leaves by name; entries of its mask are spread over whole leaves."""
+    """The start with leaves by name; scalar entries of the mask are broadcast to their leaves."""
     params, mask, state = map(trees.to_named, (start.params, start.mask, start.state))
     whole = {
         name: np.broadcast_to(kept, np.shape(params[name])) if np.ndim(kept) == 0 else kept

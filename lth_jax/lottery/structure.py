@@ -1,4 +1,4 @@
-"""A task's network as it computes in testing, and its removable units."""
+"""A task's network in test mode, and its removable units."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from lth_jax.population.task import Task
 
 
 def structure_of(task: Task) -> st.Structure:
-    """The removable units among the parameters of a task's network, as it computes in testing.
+    """The removable units of a task's network in test mode.
 
     >>> import flax.linen as nn, numpy as np, optax
     >>> data = np.zeros((40, 4)), np.arange(40) % 2
@@ -24,13 +24,13 @@ def structure_of(task: Task) -> st.Structure:
 
 
 def evaluation(task: Task) -> Callable[[Any, Any], Any]:
-    """`(params, x) -> outputs` of the network as it computes in testing, its state as it begins."""
+    """`(params, x) -> outputs` of the network in test mode, with its initial state."""
     model, state = task.trainer.model, initial_state(task)
     return lambda params, x: model.apply(params, state, x, train=False)[0]
 
 
 def initial_state(task: Task) -> Any:
-    """The state of the network at an initialisation of its own."""
+    """The initial state of the network."""
     _, state = task.shapes
     if not jax.tree.leaves(state):
         return state

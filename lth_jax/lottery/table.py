@@ -1,4 +1,4 @@
-"""Rows of a result, shown as a table."""
+"""Tables of results."""
 
 import io
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from lth_jax import extras
 
 
 class Table(Sequence[dict[str, Any]]):
-    """Rows of a result; shown as a table, in notebooks as HTML.
+    """A sequence of rows; printed as a table, in notebooks as HTML.
 
     Args:
       rows: dictionaries with the same keys.

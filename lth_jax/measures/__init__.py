@@ -1,1 +1,1 @@
-"""What is measured on results, masks and networks: intervals, overlaps, other plain numbers."""
+"""Measures of results, masks and networks: intervals, tests, overlaps and others."""

@@ -1,4 +1,4 @@
-"""What moves in a network: units that are ever on, and layers that gradients reach."""
+"""Activity of a network: dead units, and gradient norms per layer."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,14 @@ from lth_jax.types import Mask, Params
 
 
 def dead_units(outputs: Mapping[str, jax.Array], threshold: float = 0.0) -> dict[str, jax.Array]:
-    """Which units of each layer are never above the threshold, on any example or position.
+    """The units of each layer that never exceed the threshold, on any example or position.
 
-    A ReLU unit that is never on passes no gradient either. Outputs before and after the ReLU give
-    the same answer. Of several batches: `dead_first & dead_second`.
+    Such a ReLU unit passes no gradient. Outputs before and after the ReLU give the same result. Of
+    several batches: `dead_first & dead_second`.
 
     Args:
       outputs: `{layer: (batch, ..., units)}`, as from `models.layer_outputs`.
-      threshold: what a unit has to exceed to be on.
+      threshold: the threshold of active units.
 
     Returns:
       `{layer: bool[units]}`; the mean of each is the fraction of dead units.
@@ -33,7 +33,7 @@ def dead_units(outputs: Mapping[str, jax.Array], threshold: float = 0.0) -> dict
 
 
 def gradient_flow(gradients: Params, mask: Mask | None = None) -> dict[str, float]:
-    """The norm of the gradient of each leaf that gets past the mask, `‖g ∘ m‖₂`.
+    """The norm of the masked gradient of each leaf, `‖g ∘ m‖₂`.
 
     The sum of their squares is the rate at which a small step of gradient descent lowers the loss.
 

@@ -1,4 +1,4 @@
-"""How attention spreads, and which heads a network needs."""
+"""Entropy of attention, and importance of heads."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,23 +16,23 @@ from lth_jax.types import Batch, Params
 def attention_entropy(
     probabilities: ArrayLike, visible: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """The entropy of each head's attention, as a fraction of what its visible keys allow.
+    """The entropy of each head's attention, relative to its maximum.
 
-    `-Σ_k p_k log p_k / log n`, with n the number of keys that the query may see, as a mean over
-    examples and queries: 1 where all visible keys weigh alike, 0 where one has all the weight.
-    Queries that see a single key have no choice and are left out.
+    `-Σ_k p_k log p_k / log n`, with n the number of visible keys of the query, averaged over
+    examples and queries: 1 for uniform attention, 0 if one key has all the weight. Queries with a
+    single visible key are excluded.
 
     Args:
       probabilities: `(..., heads, queries, keys)`, rows of sum 1, as from
         `models.attention_probabilities`.
-      visible: booleans that broadcast to `probabilities`, True where a query may see a key: for a
-        causal network `np.tril(np.ones((queries, keys), bool))`. None: all see all.
+      visible: booleans that broadcast to `probabilities`, True if a query attends to a key: for a
+        causal network `np.tril(np.ones((queries, keys), bool))`. None: all True.
 
     Returns:
-      float64 `[heads]`; NaN if no query has a choice.
+      float64 `[heads]`; NaN if no query has several visible keys.
 
     Raises:
-      ValueError: if a row has another sum than 1, or weight lies on keys that are not visible.
+      ValueError: the sum of a row is not 1, or a key that is not visible has weight.
 
     >>> causal = np.tril(np.ones((3, 3), bool))
     >>> even = causal / causal.sum(1, keepdims=True)
@@ -60,14 +60,14 @@ def attention_entropy(
 def random_entropies(
     rng: np.random.Generator, top_k: int, time: int = 32, width: int = 32
 ) -> list[float]:
-    """Mean entropies of one draw of random attention, in nats: whole, cut, and pruned.
+    """Mean entropies in nats of random attention: full, with top-k scores, with pruned kernels.
 
-    Cutting all but the largest scores of a query lowers its entropy (majorisation); pruning the
-    query and key kernels to their largest fifth shrinks the scores, and so raises it.
+    Keeping only the largest scores of a query lowers its entropy (majorisation). Pruning the query
+    and key kernels to their largest fifth shrinks the scores and raises it.
 
     Args:
       rng: source of inputs and kernels.
-      top_k: the number of scores that the cut keeps of each query.
+      top_k: the number of scores kept per query.
       time: queries and keys.
       width: of inputs and kernels.
 
@@ -89,16 +89,13 @@ def random_entropies(
 
 
 def head_importance(
-    loss: Callable[[Params, Any], jax.Array],
-    params: Params,
-    batch: Batch,
-    heads: Mapping[str, int],
+    loss: Callable[[Params, Any], jax.Array], params: Params, batch: Batch, heads: Mapping[str, int]
 ) -> dict[str, jax.Array]:
     """How much the loss depends on each attention head: `mean over examples of |∂ℓ/∂ξ_h|`.
 
-    ξ_h = 1 is a factor on what head h says, so to first order the loss of an example changes by
-    that much when the head is removed. A head speaks through its own rows of the output kernel
-    alone, so the factor is put there, and any network serves.
+    ξ_h = 1 is a factor on the output of head h. To first order, the loss of an example changes by
+    that much when the head is removed. The output of a head passes through its rows of the output
+    kernel, so the factor is applied there, for any network.
 
     Source: Michel, Levy and Neubig (2019), "Are sixteen heads really better than one?", eq. 2.
 
@@ -106,15 +103,14 @@ def head_importance(
       loss: `(params, batch) -> scalar`, the mean over the batch.
       params: the network's parameters.
       batch: examples along the first axis; their gradients are taken all at once.
-      heads: `{leaf name: number of heads}` of the output kernels, whose first axes hold the heads
-        one after the other: `(heads · d, width)` as in `models.Transformer`, or
-        `(heads, d, width)` as in flax.
+      heads: `{leaf name: number of heads}` of the output kernels, whose first axes are the heads:
+        `(heads · d, width)` as in `models.Transformer`, or `(heads, d, width)` as in flax.
 
     Returns:
       `{leaf name: [heads]}`, never negative.
 
     Raises:
-      ValueError: if a name is no leaf, or the heads do not divide its rows.
+      ValueError: a name is not a leaf, or the heads do not divide its rows.
 
     >>> loss = lambda p, x: jnp.mean(x @ p["out"])
     >>> x = jnp.array([[1.0, 2.0], [3.0, -4.0]])
@@ -124,7 +120,7 @@ def head_importance(
     named = trees.to_named(params)
     for name, count in heads.items():
         if name not in named:
-            raise ValueError(f"`heads` names '{name}', which is none of {sorted(named)}.")
+            raise ValueError(f"`heads` names '{name}', which is not one of {sorted(named)}.")
         if named[name].shape[0] % count:
             raise ValueError(
                 f"`heads` says {count} for '{name}', but that does not divide its "

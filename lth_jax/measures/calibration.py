@@ -1,4 +1,4 @@
-"""Whether a classifier's probabilities can be believed, in float64 on the host.
+"""Calibration of a classifier's probabilities, in float64 on the host.
 
 All functions take logits `(n, classes)`; for probabilities p (of an ensemble, say) pass `log p`.
 """
@@ -16,7 +16,7 @@ class Reliability(NamedTuple):
     Attributes:
       counts: int64 `[bins]`, predictions in each bin.
       confidence: float64 `[bins]`, their mean confidence; NaN in an empty bin.
-      accuracy: float64 `[bins]`, the fraction of them that is right; NaN likewise.
+      accuracy: float64 `[bins]`, the fraction of correct ones; NaN in an empty bin.
     """
 
     counts: NDArray[np.int64]
@@ -57,7 +57,7 @@ def reliability(logits: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> Reli
 def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> float:
     """`Σ_b (n_b / n) |accuracy_b - confidence_b|` over the bins of `reliability`, in [0, 1].
 
-    Its value depends on the number of bins, and it is biased upwards where bins hold few.
+    Its value depends on the number of bins, and it is biased upwards for bins with few predictions.
 
     Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and Weinberger (2017), eq. 3.
 
@@ -92,7 +92,7 @@ def brier_score(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature T > 0 at which `softmax(logits / T)` has the least negative log-likelihood.
+    """The temperature T > 0 that minimises the negative log-likelihood of `softmax(logits / T)`.
 
     Fitted on held-out examples, it makes the likelihoods of models with different confidence
     comparable (Guo et al., 2017; Ashukha et al., 2020, for ensembles, whose `logits` are then the

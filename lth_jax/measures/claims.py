@@ -1,7 +1,7 @@
-"""Claims: a question, the rule that answers it, and the evidence.
+"""Claims: question, decision rule and evidence.
 
 A `Protocol` is fixed before the data are drawn. `Evidence` holds one number per seed for each part
-of the claim, and `Control`s are cases whose verdict is known. `measures.judge` makes verdicts.
+of the claim, and `Control`s are cases with known verdicts. `measures.judge` computes verdicts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Row = dict[str, Any]
-"""One line of a tidy table: `metric`, `value` (None where a network diverged), and what names it:
-`arm`, `replicate`, and so on."""
+"""A row of a tidy table: `metric`, `value` (None if diverged), and keys such as `arm`."""
 
 
 class Protocol(NamedTuple):
-    """A question with its rule.
+    """A question with its decision rule.
 
     Attributes:
       claim: its short name, `"C7"`.
@@ -25,13 +24,13 @@ class Protocol(NamedTuple):
       says: the claim.
       question: what is tested.
       setup: data, network and training, in two lines.
-      arms: what is compared.
+      arms: the compared arms.
       statistic: the primary number of each seed.
       rule: when the claim counts as supported.
-      expects: what was expected beforehand, and why.
-      limits: what the verdict leaves open.
+      expects: the expected result, with reasons.
+      limits: limits of the verdict.
       two_sided: whether the claim has no direction.
-      in_family: whether its primary is one of those corrected together (Holm).
+      in_family: whether its primary is in the family for Holm's correction.
     """
 
     claim: str
@@ -49,14 +48,14 @@ class Protocol(NamedTuple):
 
 
 class Primary(NamedTuple):
-    """One part of a claim, or a further number beside it.
+    """One part of a claim, or a secondary result.
 
     Attributes:
-      name: what the number is.
+      name: the name of the number.
       values: float64 `[seeds]`, NaN for a seed without one.
       delta: the smallest effect that matters.
       unit: of values and delta.
-      two_sided: whether the sign is left open.
+      two_sided: whether either sign of the effect counts.
     """
 
     name: str
@@ -67,12 +66,12 @@ class Primary(NamedTuple):
 
 
 class Control(NamedTuple):
-    """A case whose answer is known, judged by the rule of the study at α = .001.
+    """A case with a known answer, tested by the rule of the study at α = .001.
 
     Attributes:
-      name: what it is, and why the answer is known.
-      expected: the verdict that it must get.
-      primaries: its numbers, on seeds of its own.
+      name: description, with the reason of the known answer.
+      expected: the expected verdict.
+      primaries: its numbers, on separate seeds.
     """
 
     name: str
@@ -81,17 +80,17 @@ class Control(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a study found.
+    """The results of a study.
 
     Attributes:
       primaries: the parts of the claim; all must hold. The first is the headline.
       rows: seed-level results, tidy.
-      secondary: further numbers per seed, shown with intervals that nothing corrects.
-      gate: TICKET − SHUFFLE per seed, where the study is about tickets: without an effect there,
-        the setting has no ticket to ask about.
+      secondary: further numbers per seed, shown with uncorrected intervals.
+      gate: TICKET − SHUFFLE per seed, for studies of tickets: without an effect, the setting has no
+        winning tickets.
       member_steps: training steps of all networks together.
-      flops: of the arms, by name, the search for the ticket counted.
-      notes: sentences about what was found on the way (chosen learning rates and the like).
+      flops: FLOPs of the arms by name, including the search for the ticket.
+      notes: further notes, such as chosen learning rates.
     """
 
     primaries: Sequence[Primary]
@@ -104,14 +103,14 @@ class Evidence(NamedTuple):
 
 
 class Contrasts(NamedTuple):
-    """Makes primaries of the contrasts between arms: the first minus the second, paired by seed.
+    """Makes primaries from contrasts between arms: first minus second, paired by seed.
 
     Attributes:
       values: by arm, `[seeds]`.
       unit: of the values.
       delta: the smallest effect that matters, unless a call gives another.
-      label: what stands before the arms in a primary's name.
-      two_sided: whether the sign is left open.
+      label: prefix of a primary's name.
+      two_sided: whether either sign of the effect counts.
 
     >>> points = Contrasts({"ticket": [3.0, 4.0], "dense": [2.0, 2.0]}, "points", 1.0, "test ")
     >>> points("ticket", "dense")
@@ -142,7 +141,7 @@ class Contrasts(NamedTuple):
           second: the arm that is subtracted.
           delta: the smallest effect that matters.
           name: of the primary; `"first − second"` by default.
-          margin: a loss that is tolerated. It is added to the values, named, and δ is 0.
+          margin: a tolerated loss, which is added to the values and to the name; δ is then 0.
         """
         values = np.subtract(self.values[first], self.values[second])
         known = name or f"{self.label}{first} − {second}"
@@ -171,7 +170,7 @@ def arm_rows(metric: str, values: Mapping[str, ArrayLike], **fields: Any) -> lis
 
 
 def draws(draw: Callable[[np.random.Generator], Any], seeds: Iterable[Any]) -> NDArray[Any]:
-    """What a function draws from each of some seeds, stacked: of controls that are simulated.
+    """The stacked results of a function for each seed, for simulated controls.
 
     Args:
       draw: `rng -> number or numbers`.

@@ -1,4 +1,4 @@
-"""What a teacher is worth to a sparse student: targets of equal entropy, and exact anchors."""
+"""Distillation: label smoothing of equal entropy, and exact results for least squares."""
 
 from typing import Any
 
@@ -30,16 +30,16 @@ def mixed_entropy(logits: ArrayLike, labels: ArrayLike, weight: float) -> float:
 def matching_smoothing(entropy: float, classes: int) -> float:
     """The ε at which smoothed labels `(1 − ε) y + ε / C` have a given entropy.
 
-    A teacher's answers are also smoother labels (Yuan et al., 2020, "Revisiting knowledge
-    distillation via label smoothing regularization"); this much smoothing is as smooth, and knows
-    nothing of the example.
+    A teacher's predictions also act as smoothed labels (Yuan et al., 2020, "Revisiting knowledge
+    distillation via label smoothing regularization"); this smoothing has the same entropy without
+    information about the example.
 
     Args:
       entropy: in nats, from 0 to `log classes`.
       classes: C, at least 2.
 
     Raises:
-      ValueError: if there is no such ε.
+      ValueError: no such ε exists.
 
     >>> f"{matching_smoothing(0.5623351446, 2):.4f}"
     '0.5000'
@@ -57,9 +57,9 @@ def matching_smoothing(entropy: float, classes: int) -> float:
 def shuffled_answers(
     rng: np.random.Generator, logits: ArrayLike, labels: ArrayLike
 ) -> NDArray[np.float64]:
-    """A teacher's logits with those of the wrong classes permuted, anew for each example.
+    """A teacher's logits with those of the wrong classes permuted for each example.
 
-    Its confidence in every label stays; what it knows of which mistakes are near is lost.
+    This keeps the confidence in the label and removes the information about similar classes.
 
     Args:
       rng: source of the permutations.
@@ -76,39 +76,19 @@ def shuffled_answers(
     return answers
 
 
-def expected_student_risk(n: int, k: int, weight: float = 0.0, noise: float = 1.0) -> float:
-    """Excess risk of least squares on the k features that matter, if the truth teaches too.
-
-    With targets `(1 − w) y + w E[y | x]` the noise shrinks by `1 − w`, so the risk is
-    `(1 − w)² σ² k / (n − k − 1)` for Gaussian features (inverse Wishart).
-
-    Args:
-      n: training examples, more than k + 1.
-      k: weights of the student.
-      weight: w, of the teacher.
-      noise: σ².
-
-    Raises:
-      ValueError: unless `n > k + 1`.
-
-    >>> f"{expected_student_risk(60, 8):.4f} {expected_student_risk(60, 8, weight=0.5):.4f}"
-    '0.1569 0.0392'
-    """
-    if n <= k + 1:
-        raise ValueError(f"`n` is {n}; it must be above `k` + 1 = {k + 1}.")
-    return (1 - weight) ** 2 * noise * k / (n - k - 1)
-
-
 def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[float, float]:
-    """One draw of that regression: excess risks of a student of the labels and of a teacher.
+    """Excess risks of a student of the labels and of one of a teacher, in a random regression.
+
+    With targets `(1 − w) y + w E[y | x]` the noise shrinks by `1 − w`, so the expected risk of k
+    features is `(1 − w)² σ² k / (n − k − 1)` for Gaussian features (inverse Wishart).
 
     Args:
       rng: source of the data; noise has variance 1.
-      teacher: `"truth"`, `E[y | x]`, of which the student learns the weights exactly; `"dense"`,
-        the least-squares fit on all features, of which it learns exactly what the labels say, since
-        a projection onto a subspace forgets one onto a larger space; `"stranger"`, the truth about
-        other examples.
-      **data: of `generalization.planted_regression`; the student has the features that matter.
+      teacher: `"truth"`, `E[y | x]`, from which the student recovers the weights exactly;
+        `"dense"`, the least-squares fit on all features, which gives exactly the same student as
+        the labels, since a projection onto a subspace of a larger space absorbs it; `"stranger"`,
+        the truth about other examples.
+      **data: of `generalization.planted_regression`; the student has the relevant features.
 
     Raises:
       ValueError: for an unknown `teacher`.

@@ -1,4 +1,4 @@
-"""Who bears the errors: confusion per group, and the gaps between groups."""
+"""Errors by group: confusion matrices, and gaps between groups."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -9,7 +9,7 @@ from scipy import special
 
 
 def confusion(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> NDArray[np.int64]:
-    """How often each class was taken for each: `counts[label, prediction]`.
+    """The confusion matrix `counts[label, prediction]`.
 
     Args:
       predictions: `(n,)` integers.
@@ -45,7 +45,7 @@ def confusion_per_group(
     Args:
       predictions: `(n,)` integers.
       labels: `(n,)` integers.
-      groups: `(n,)`, to which group each example belongs: integers or strings.
+      groups: `(n,)`, the group of each example: integers or strings.
       classes: number of classes.
 
     Returns:
@@ -79,25 +79,8 @@ def accuracy(counts: ArrayLike) -> float:
     return float(np.trace(counts) / counts.sum()) if counts.sum() else float("nan")
 
 
-def recalls(counts: ArrayLike) -> NDArray[np.float64]:
-    """The fraction of each class that is recognised, `counts[c, c] / Σ_j counts[c, j]`.
-
-    Of two classes, entry 1 is the true-positive rate, and one less entry 0 the false-positive
-    rate: equal between groups, they are equalised odds (Hardt, Price and Srebro, 2016).
-
-    Returns:
-      float64 `[classes]`; NaN where a class does not occur.
-
-    >>> recalls([[3, 1], [0, 4]]).tolist()
-    [0.75, 1.0]
-    """
-    counts = np.asarray(counts, np.float64)
-    totals = counts.sum(axis=1)
-    return np.divide(np.diag(counts), totals, out=np.full(len(counts), np.nan), where=totals > 0)
-
-
 def gap(values: Mapping[Any, float]) -> float:
-    """The largest difference between two groups; NaN values (empty groups) are left out.
+    """The largest difference between two groups; NaN values (empty groups) are ignored.
 
     Raises:
       ValueError: if no group has a value.
@@ -112,7 +95,7 @@ def gap(values: Mapping[Any, float]) -> float:
 
 
 def log_odds(share: ArrayLike) -> NDArray[np.float64]:
-    """`log (p / (1 − p))`: differences of it do not shrink near 0 and 1, as those of p do.
+    """The log-odds `log (p / (1 − p))`, whose differences do not shrink near 0 and 1.
 
     >>> log_odds([0.5, 0.75]).round(4).tolist()
     [0.0, 1.0986]
@@ -152,12 +135,12 @@ class GroupAccuracy(NamedTuple):
         return log_odds(self.majority) - log_odds(self.minority)
 
     def overall(self, minority: float) -> NDArray[np.float64]:
-        """Accuracy where the minority has this share of the examples, in points."""
+        """Accuracy for a given fraction of the minority, in points."""
         return 100 * ((1 - minority) * self.majority + minority * self.minority)
 
 
 def modal(predictions: ArrayLike, *, classes: int) -> NDArray[np.int64]:
-    """The most frequent of several networks' predictions for each example; of equals the smallest.
+    """The most frequent prediction of several networks for each example; ties: the smallest.
 
     Args:
       predictions: `(networks, n)` integers in `[0, classes)`.

@@ -1,8 +1,8 @@
-"""Families in an environment that may change: varied offspring against clones of one parent.
+"""Simulation of families in a changing environment: varied offspring and clones.
 
-In each generation one of several types is wanted. Clones have the type that the last environment
-wanted; varied offspring have a type at random each, and are half as many, the twofold cost of sex
-(Williams, 1975, "Sex and evolution"). `measures.odds` has the chances in closed form.
+In each generation one of several types survives. Clones have the type of the last environment;
+varied offspring have random types and are half as many, the twofold cost of sex (Williams, 1975,
+"Sex and evolution"). `measures.odds` has the chances in closed form.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Winners(NamedTuple):
-    """How many offspring of each family have the type that is wanted, int64 `[families]`."""
+    """The number of surviving offspring of each family, int64 `[families]`."""
 
     varied: NDArray[np.int64]
     clones: NDArray[np.int64]
@@ -27,7 +27,7 @@ def simulate(
       rng: source of environments and offspring.
       types: the number of types, M.
       clones: the size of a family of clones; varied families have half of it.
-      repeats: the chance that the environment stays as it was.
+      repeats: the probability that the environment does not change.
       families: the number of families of each kind.
 
     >>> winners = simulate(np.random.default_rng(0), 1, 4, 0.0, families=2)
@@ -41,7 +41,7 @@ def simulate(
 
 
 def log_survival(winners: Winners) -> float:
-    """The log share of families with a winner, varied minus clones."""
+    """The log of the fraction of families with a survivor, varied minus clones."""
     return float(np.log(np.mean(winners.varied > 0)) - np.log(np.mean(winners.clones > 0)))
 
 

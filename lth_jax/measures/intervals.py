@@ -1,7 +1,7 @@
 """Confidence intervals and tests for a handful of replicates, in float64 on the host.
 
 One value per replicate (an independent seed of the whole experiment). Values that are not finite
-belong to replicates that diverged: they are left out and counted, never averaged in silence.
+belong to diverged replicates: they are excluded and counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ class Interval(NamedTuple):
 
     Attributes:
       estimate: the point estimate; NaN without a single finite value.
-      low: lower end; NaN where the values are too few to say (one value has no spread).
+      low: lower end; NaN if there are too few values.
       high: upper end; NaN likewise.
-      replicates: how many finite values went in.
-      missing: how many values were left out because they are NaN or infinite.
+      replicates: number of finite values.
+      missing: number of values that are NaN or infinite.
     """
 
     estimate: float
@@ -66,13 +66,13 @@ def paired_difference(
 ) -> Interval:
     """The mean of `first − second` over pairs, with the interval of the differences.
 
-    A pair in which either value is missing is left out as a whole. Other intervals are passed as
-    functions: `interval=lambda d: bootstrap_t(d, rng=rng)`.
+    Pairs with a missing value are excluded. Other intervals are passed as functions:
+    `interval=lambda d: bootstrap_t(d, rng=rng)`.
 
     Args:
       first: one number per replicate, shape `[n]`.
       second: the same replicates in the same order, shape `[n]`.
-      interval: what turns the differences into an interval.
+      interval: function from the differences to an interval.
 
     Raises:
       ValueError: if the two are not one-dimensional and of one length.
@@ -92,23 +92,19 @@ def paired_difference(
 
 
 def bootstrap_t(
-    values: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-    resamples: int = 9999,
+    values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 9999
 ) -> Interval:
     """The mean with the studentised bootstrap interval (Efron, 1981; Hall, 1988).
 
-    With `t* = (x̄* − x̄) / se*` over resamples drawn with replacement, the interval is
-    `[x̄ − t*₍1−α/2₎ se, x̄ − t*₍α/2₎ se]`. A resample without spread counts as an infinite `t*`,
-    so very few values can give an infinite interval, which is what they allow to say.
+    With `t* = (x̄* − x̄) / se*` over resamples drawn with replacement, the interval is `[x̄ −
+    t*₍1−α/2₎ se, x̄ − t*₍α/2₎ se]`. A resample without spread counts as an infinite `t*`, so very
+    few values can give an infinite interval.
 
     Args:
       values: one number per replicate, shape `[n]`.
       rng: source of the resamples.
       confidence: coverage, in (0, 1).
-      resamples: how many to draw.
+      resamples: the number of resamples.
 
     Raises:
       ValueError: if `values` is not one-dimensional, `confidence` not in (0, 1), or `resamples`
@@ -155,7 +151,7 @@ def sign_flip_test(
       values: one number (often a paired difference) per replicate, shape `[n]`.
       center: the hypothesis.
       rng: source of the sign vectors, needed beyond `EXACT_LIMIT` values.
-      resamples: how many to draw then.
+      resamples: the number of draws in that case.
 
     Returns:
       The p-value in (0, 1]; 1 without a single finite value.
@@ -191,7 +187,7 @@ def sign_flip_interval(
       values: one number (often a paired difference) per replicate, shape `[n]`.
       confidence: coverage, in (0, 1).
       rng: source of the subsets, needed beyond `EXACT_LIMIT` values.
-      resamples: how many to draw then.
+      resamples: the number of draws in that case.
 
     Raises:
       ValueError: if `values` is not one-dimensional, `confidence` not in (0, 1), or `rng` is
@@ -219,8 +215,8 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     distributions; coverage is at least `confidence` for every true proportion.
 
     Args:
-      successes: how often it happened, 0 to `trials`.
-      trials: how often it was tried, at least 1.
+      successes: number of successes, 0 to `trials`.
+      trials: number of trials, at least 1.
       confidence: coverage, in (0, 1).
 
     Raises:
@@ -243,8 +239,8 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """p-values adjusted for testing all of them (Holm, 1979).
 
-    `p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎)` in rising order; rejecting where
-    `p̃ ≤ α` keeps the chance of any false rejection at most α, whatever the dependence.
+    `p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎)` in rising order; rejecting if `p̃ ≤ α`
+    bounds the probability of any false rejection by α, for any dependence.
 
     Args:
       p_values: shape `[m]`, each in [0, 1].

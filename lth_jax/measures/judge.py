@@ -1,7 +1,7 @@
-"""From evidence to a verdict: intervals, controls at α = .001, and the correction over studies.
+"""Verdicts from evidence: intervals, controls at α = .001, and correction over studies.
 
-`found` keeps what a study found, uncorrected; `verdicts` judges several studies together, since
-Holm's correction concerns all primaries.
+`found` summarises a study without correction; `verdicts` computes the verdicts of several studies
+together, since Holm's correction applies to all primaries.
 """
 
 import math
@@ -21,11 +21,11 @@ NO_TICKET = "premise not met"
 HOLD = "controls hold"
 
 Found = dict[str, Any]
-"""What a study found, as JSON holds it."""
+"""The JSON-like results of a study."""
 
 
 def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -> Found:
-    """A study's numbers with intervals, and what its controls gave; no verdict on the claim yet."""
+    """A study's numbers with intervals, and the verdicts of its controls."""
     rng = np.random.default_rng(zlib.crc32(protocol.claim.encode()))
     return {
         "primaries": [_numbers(part, rng) for part in evidence.primaries],
@@ -39,7 +39,7 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
 
 
 def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]:
-    """Each control with the verdict it got at α = .001 and the one it had to get."""
+    """The verdict of each control at α = .001, and the expected one."""
     return [
         {
             "name": control.name,
@@ -89,7 +89,7 @@ def _gate(values: Any, rng: np.random.Generator) -> Found:
 
 
 def _needed(values: Any, delta: float) -> int | None:
-    """The seeds that would decide; None where the spread does not say."""
+    """The number of seeds needed; None if the spread is unknown."""
     if delta <= 0 or np.isfinite(values).sum() < 2:
         return None
     return seeds_needed(values, delta)
@@ -100,19 +100,19 @@ def verdicts(all_found: Mapping[str, Found], family: Sequence[str]) -> dict[str,
 
     Args:
       all_found: from `found`, by claim.
-      family: the claims whose primaries are corrected together, those without evidence too: they
-        count as not significant, which is the strictest for the others.
+      family: the claims whose primaries are corrected together. Claims without evidence count as
+        not significant, which is conservative for the others.
 
     Returns:
       By claim: `verdict`, `why` (one sentence), `adjusted_p`, and `decided_by`, the name of the
-      primary that the verdict rests on: of several the weakest.
+      primary that determines the verdict: the weakest of several.
     """
     raw = {claim: _claim_p(one) for claim, one in all_found.items()}
     adjusted = holm([raw.get(claim, 1.0) for claim in family])
     corrected = raw | dict(zip(family, adjusted.tolist(), strict=True))
     judged = {claim: _verdict(one, corrected[claim]) for claim, one in all_found.items()}
     for claim in set(judged) - set(family):
-        judged[claim]["adjusted_p"] = None  # its p is as it was
+        judged[claim]["adjusted_p"] = None  # its p is unchanged
     return judged
 
 
@@ -126,13 +126,13 @@ def _verdict(one: Found, adjusted: float) -> Found:
     if wrong:
         return _judgement(VOID, f"a control with a known answer failed: {'; '.join(wrong)}", None)
     if one["gate"] is not None and not one["gate"]["met"]:
-        why = "tickets do not beat masks drawn at random here, so there is none to ask about"
+        why = "tickets do not beat masks drawn at random here, so the question does not apply"
         return _judgement(NO_TICKET, why, adjusted)
     if not one["primaries"]:
         return _judgement(HOLD, "every control with a known answer was judged right", None)
     parts = []
     for part in one["primaries"]:
-        # The correction multiplies the claim's p; each part is judged with the same factor.
+        # The correction multiplies the claim's p; each part is tested with the same factor.
         p = min(1.0, adjusted * part["p"] / max(_claim_p(one), 1e-12))
         interval = _interval(part)
         parts.append(verdict(interval, p, part["delta"], two_sided=part["two_sided"]))

@@ -1,30 +1,9 @@
-"""What mixing examples does to least squares: Mixup leaves its minimiser, CutMix moves it."""
+"""Least squares on mixed examples: Mixup preserves the minimiser, CutMix changes it."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.overlap import member_kappas
-
-
-def mixup_factor(alpha: float) -> float:
-    """By how much Mixup shrinks the second moments of centred data: `(α + 1) / (2α + 1)`.
-
-    With λ ~ Beta(α, α) and two independent examples, `E[(λu + (1−λ)u')(λv + (1−λ)v')] =
-    E[λ² + (1−λ)²] E[uv]` for centred u and v. Inputs and targets shrink alike, so the minimiser of
-    a centred linear least-squares problem stays where it is, and so does its magnitude mask.
-
-    Args:
-      alpha: the Beta distribution's parameter (Zhang et al., 2018), above 0.
-
-    Raises:
-      ValueError: if `alpha` is not above 0.
-
-    >>> round(mixup_factor(0.4), 4), mixup_factor(1.0)
-    (0.7778, 0.6666666666666666)
-    """
-    if alpha <= 0:
-        raise ValueError(f"`alpha` is {alpha}; it must be above 0.")
-    return (alpha + 1) / (2 * alpha + 1)
 
 
 def mixed_least_squares(
@@ -36,7 +15,7 @@ def mixed_least_squares(
     alpha: float = 1.0,
     rounds: int = 200,
 ) -> NDArray[np.float64]:
-    """The least-squares weights on mixed examples, their moments summed over many rounds.
+    """The least-squares weights on mixed examples, with moments summed over rounds.
 
     Args:
       rng: source of λ, partners and boxes.
@@ -46,7 +25,7 @@ def mixed_least_squares(
         neighbouring features is the partner's, and so is its share of the target (Yun et al.,
         2019, for a signal of one dimension).
       alpha: λ ~ Beta(α, α), one for each example.
-      rounds: how often every example is mixed.
+      rounds: number of mixed copies of every example.
 
     Returns:
       float64 `[d]`.
@@ -92,8 +71,8 @@ def _cutmix(rng, x, y, x2, y2, share):
 def kappas_lost(rng: np.random.Generator, n: int = 200, d: int = 24) -> list[float]:
     """1 − Cohen's κ between the quarters of the weights that plain and mixed least squares keep.
 
-    One draw of a regression on `d` features whose neighbours correlate by 0.9. Mixup leaves its
-    minimiser in place, CutMix does not.
+    One draw of a regression on `d` features whose neighbours correlate by 0.9. Mixup preserves the
+    minimiser, CutMix does not.
 
     Args:
       rng: source of the data.

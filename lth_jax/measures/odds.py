@@ -1,6 +1,6 @@
-"""Chances of lotteries: that one given ticket is drawn, that some ticket wins, that a family lives.
+"""Probabilities of lotteries: a given ticket is drawn, some ticket wins, a family survives.
 
-Counts of subnetworks do not fit into floats, so they are logarithms; float64 on the host.
+Counts of subnetworks exceed the range of floats, so logarithms are used; float64 on the host.
 """
 
 import math
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def log10_choose(n: int, k: int) -> float:
-    """log₁₀ C(n, k): how many masks keep `k` of `n` weights.
+    """log₁₀ C(n, k): the number of masks that keep `k` of `n` weights.
 
     Raises:
       ValueError: unless `0 ≤ k ≤ n`.
@@ -25,13 +25,13 @@ def log10_choose(n: int, k: int) -> float:
 
 
 def log10_kept(n: int, k: int, s: int) -> float:
-    """log₁₀ of the chance that `k` of `n` weights drawn at random include `s` given ones.
+    """log₁₀ of the probability that `k` random weights of `n` include `s` given ones.
 
     It is C(n−s, k−s) / C(n, k), about (k/n)ˢ where `s` is small (hypergeometric).
 
     Args:
       n: weights of the network.
-      k: weights that stay.
+      k: number of kept weights.
       s: weights of the subnetwork that must be among them.
 
     Raises:
@@ -46,13 +46,13 @@ def log10_kept(n: int, k: int, s: int) -> float:
 
 
 def at_least_one(p: ArrayLike, draws: ArrayLike) -> NDArray[np.float64]:
-    """The chance that at least one of `draws` independent tickets wins: `1 − (1 − p)^draws`.
+    """The probability that at least one of `draws` independent tickets wins: `1 − (1 − p)^draws`.
 
     Computed as `−expm1(draws · log1p(−p))`, exact for tiny `p` and huge `draws`.
 
     Args:
-      p: that one of them wins, in [0, 1].
-      draws: how many there are, at least 0.
+      p: probability that one of them wins, in [0, 1].
+      draws: number of tickets, at least 0.
 
     Raises:
       ValueError: if a number is out of its range.
@@ -69,11 +69,11 @@ def at_least_one(p: ArrayLike, draws: ArrayLike) -> NDArray[np.float64]:
 
 
 def clones_survive(types: ArrayLike, repeats: ArrayLike) -> NDArray[np.float64]:
-    """The chance that a family of clones holds the type that the next environment wants.
+    """The probability that a family of clones survives the next environment.
 
-    The parent has the type that the last environment wanted, and so have all its offspring. The
-    environment stays with probability r, else it wants one of M types at random: `r + (1 − r)/M`,
-    however many clones there are (after Williams, 1975).
+    All clones have the type of the last environment. The environment stays with probability r, else
+    a random one of M types survives: `r + (1 − r)/M`, for any number of clones (after Williams,
+    1975).
 
     Args:
       types: M.
@@ -87,11 +87,11 @@ def clones_survive(types: ArrayLike, repeats: ArrayLike) -> NDArray[np.float64]:
 
 
 def varied_survive(types: ArrayLike, offspring: ArrayLike) -> NDArray[np.float64]:
-    """The same for offspring that each have a type of their own at random: `1 − (1 − 1/M)ᵏ`.
+    """The same for offspring with independent random types: `1 − (1 − 1/M)ᵏ`.
 
     Args:
       types: M.
-      offspring: k; half as many as there would be clones, where sex costs twofold.
+      offspring: k; half the number of clones, for the twofold cost of sex.
 
     >>> varied_survive(1000, 500).round(3).item()
     0.394
@@ -99,36 +99,22 @@ def varied_survive(types: ArrayLike, offspring: ArrayLike) -> NDArray[np.float64
     return at_least_one(1 / np.asarray(types, np.float64), offspring)
 
 
-def break_even_repeats(types: ArrayLike, offspring: ArrayLike) -> NDArray[np.float64]:
-    """How often the environment must repeat for clones to be as safe: `(P − 1/M)/(1 − 1/M)`.
-
-    Args:
-      types: M, above 1.
-      offspring: of the varied family, whose chance is P.
-
-    >>> break_even_repeats(1000, 500).round(3).item()
-    0.393
-    """
-    one = 1 / np.asarray(types, np.float64)
-    return (varied_survive(types, offspring) - one) / (1 - one)
-
-
 def subset_sum_gaps(values: ArrayLike, target: float) -> NDArray[np.float64]:
-    """How close the sums of subsets come to a target, as numbers are added one by one.
+    """The distance of the nearest subset sum to a target, as numbers are added one by one.
 
-    A few random numbers approximate any target by the sum of some of them (Lueker, 1998), which is
-    why a wide random network holds a subnetwork close to any small one (Pensia et al., 2020). All
-    2ⁿ subsets are looked at.
+    A few random numbers approximate any target by the sum of some of them (Lueker, 1998), so a wide
+    random network contains a subnetwork close to any small one (Pensia et al., 2020). All 2ⁿ
+    subsets are enumerated.
 
     Args:
       values: `[n]`, at most 24 of them.
-      target: what is to be met.
+      target: the target sum.
 
     Returns:
       `[n]`: entry i is the smallest `|Σ subset − target|` over the subsets of the first i + 1.
 
     Raises:
-      ValueError: if there are more than 24 values.
+      ValueError: there are more than 24 values.
 
     >>> subset_sum_gaps([1.0, 2.0, 4.0], 6.5).tolist()
     [5.5, 3.5, 0.5]

@@ -1,4 +1,4 @@
-"""Where a curve has its minimum, and where gradient descent on least squares has it."""
+"""Minima of sampled curves, and the best step size of gradient descent on least squares."""
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -10,9 +10,9 @@ Setting = TypeVar("Setting", bound=Hashable)
 
 
 def best_setting(losses: Mapping[Setting, ArrayLike]) -> Setting:
-    """The setting with the smallest mean loss over seeds; of equals the first.
+    """The setting with the smallest mean loss over seeds; ties: the first.
 
-    Settings whose mean is not finite, as where a seed diverged, are left out.
+    Settings without a finite mean, for example because a seed diverged, are excluded.
 
     Args:
       losses: by setting, `[seeds]`.
@@ -38,14 +38,14 @@ def interpolated_minimum(places: ArrayLike, values: ArrayLike) -> float:
 
         x + h/2 · (a − c) / (a − 2b + c)
 
-    which lies within `h/2` of `x`; at an end of the grid the end itself.
+    which is within `h/2` of `x`; at an end of the grid, the end itself.
 
     Args:
-      places: `[m]`, rising in even steps.
-      values: `[m]`; what is not finite counts as larger than all others.
+      places: `[m]`, ascending in even steps.
+      values: `[m]`; values that are not finite count as largest.
 
     Returns:
-      The place; NaN where no value is finite.
+      The position; NaN if no value is finite.
 
     Raises:
       ValueError: if the shapes differ or the places do not rise in even steps.

@@ -1,8 +1,7 @@
-"""How much masks agree: intersection over union and Cohen's kappa, beside what chance gives.
+"""Overlap of masks: intersection over union and Cohen's kappa, with chance levels.
 
-Two masks of densities `a` and `b` share about `a·b` of the weights even when both were drawn
-blindly, so an overlap says something only beside its chance level. Chance here keeps each leaf's
-own density: it is the overlap of masks shuffled within their leaves.
+Two random masks of densities `a` and `b` share about `a·b` of the weights, so an overlap must be
+compared with its chance level: the overlap of masks shuffled within their leaves.
 """
 
 from collections.abc import Iterable
@@ -18,15 +17,15 @@ from lth_jax.types import Mask, Prunable
 
 
 class Overlap(NamedTuple):
-    """How two masks meet on the weights of one leaf, or of several together.
+    """The overlap of two masks on the weights of one leaf, or of several together.
 
     Attributes:
       size: the number of weights.
-      first: how many the first mask keeps.
-      second: how many the second mask keeps.
-      both: how many both keep.
-      chance: how many both would keep if each leaf's kept weights were placed at random,
-        `Σ first · second / size` over leaves.
+      first: number of weights that the first mask keeps.
+      second: number of weights that the second mask keeps.
+      both: number of weights that both keep.
+      chance: expected number that both keep if kept weights are placed at random in each leaf, `Σ
+        first · second / size` over leaves.
     """
 
     size: int
@@ -37,7 +36,7 @@ class Overlap(NamedTuple):
 
     @property
     def iou(self) -> float:
-        """Intersection over union (Jaccard, 1901), in [0, 1]; NaN where both masks are empty."""
+        """Intersection over union (Jaccard, 1901), in [0, 1]; NaN if both masks are empty."""
         return _ratio(self.both, self.first + self.second - self.both)
 
     @property
@@ -52,8 +51,8 @@ class Overlap(NamedTuple):
     def kappa(self) -> float:
         """Agreement beyond chance, `(p_observed − p_chance) / (1 − p_chance)` (Cohen, 1960).
 
-        1 for equal masks, about 0 for independent ones; NaN where chance alone gives full
-        agreement (both masks full, or both empty).
+        1 for equal masks, about 0 for independent ones; NaN if chance gives full agreement (both
+        masks full, or both empty).
         """
         return _ratio(2 * (self.both - self.chance), self.first + self.second - 2 * self.chance)
 
@@ -64,7 +63,7 @@ def overlaps(first: Mask, second: Mask, *, prunable: Prunable) -> dict[str, Over
     Args:
       first: tree of boolean arrays.
       second: tree of boolean arrays of the same structure and shapes.
-      prunable: static tree of booleans; leaves marked False are left out.
+      prunable: static tree of booleans; leaves marked False are excluded.
 
     Returns:
       One `Overlap` per prunable leaf, by the leaf's name; `total` joins them into one.
@@ -94,7 +93,7 @@ def overlaps(first: Mask, second: Mask, *, prunable: Prunable) -> dict[str, Over
 
 
 def total(parts: Iterable[Overlap]) -> Overlap:
-    """The overlap over several leaves together: every count is summed.
+    """The overlap over several leaves: the sum of all counts.
 
     >>> total([Overlap(4, 2, 2, 1, 1.0), Overlap(4, 2, 2, 2, 1.0)])
     Overlap(size=8, first=4, second=4, both=3, chance=2.0)
@@ -107,7 +106,7 @@ def total(parts: Iterable[Overlap]) -> Overlap:
 def member_kappas(first: Mask, second: Mask) -> NDArray[np.float64]:
     """Cohen's κ between two populations' masks, member by member, chance by leaf.
 
-    Leaves whose members have at least two axes count: kernels.
+    Only leaves whose members have at least two axes (kernels) are used.
 
     Args:
       first: tree of boolean arrays `[members, ...]`.

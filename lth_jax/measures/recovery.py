@@ -1,4 +1,4 @@
-"""How much of a planted ticket was found, whatever the order of the hidden units."""
+"""Recovery of a planted ticket, up to permutations of hidden units."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,22 +7,22 @@ from lth_jax.keys import check_seed
 
 
 def recovered(found: tuple[ArrayLike, ArrayLike], planted: tuple[ArrayLike, ArrayLike]) -> float:
-    """The share of the planted weights that a found mask keeps, under the best match of units.
+    """The fraction of planted weights that a found mask keeps, under the best matching of units.
 
-    `max_π Σᵢⱼ Fᵢπ₍ⱼ₎ Pᵢⱼ / Σ P` over both layers at once, where π gives each planted hidden unit a
-    found one of its own: hidden units can be permuted without changing what a network computes. The
-    best π is found exactly (Kuhn, 1955). Chance is the same figure for `found` shuffled within each
-    layer (`chance`): also random masks match well when they keep much.
+    `max_π Σᵢⱼ Fᵢπ₍ⱼ₎ Pᵢⱼ / Σ P` over both layers together, where π assigns a different found hidden
+    unit to each planted one: permutations of hidden units do not change the function of a network.
+    The best π is computed exactly (Kuhn, 1955). The chance level is the value for `found` shuffled
+    within each layer (`chance`).
 
     Args:
       found: the masks of both layers, `(inputs, hidden)` and `(hidden, classes)`.
-      planted: likewise, of as many hidden units or fewer.
+      planted: the planted masks, with at most as many hidden units.
 
     Returns:
-      A share in [0, 1].
+      A fraction in [0, 1].
 
     Raises:
-      ValueError: if the shapes do not fit, or nothing is planted.
+      ValueError: the shapes do not fit, or no weight is planted.
 
     >>> first, second = np.eye(3, dtype=bool), np.eye(3, dtype=bool)
     >>> recovered((first[:, ::-1], second[::-1]), (first, second))
@@ -48,7 +48,7 @@ def chance(
     seed: int,
     draws: int = 100,
 ) -> np.ndarray:
-    """`recovered` of masks that keep as much of each layer at random: float64 `[draws]`.
+    """`recovered` of random masks with the same density in each layer: float64 `[draws]`.
 
     >>> masks = np.ones((4, 3), bool), np.ones((3, 2), bool)
     >>> chance(masks, masks, seed=0, draws=2).tolist()
@@ -66,7 +66,7 @@ def chance(
 
 
 def _stacked(name: str, masks: tuple[ArrayLike, ArrayLike]) -> np.ndarray:
-    """One column per hidden unit: what it reads, then what reads it."""
+    """One column per hidden unit: its incoming, then its outgoing weights."""
     first, second = (np.asarray(mask) for mask in masks)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[0]:
         raise ValueError(

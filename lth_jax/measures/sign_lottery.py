@@ -1,13 +1,13 @@
-"""A lottery whose winners are known: units that must start with the right signs.
+"""A lottery with known winners: units that must start with the right signs.
 
-A network `f(x) = Σⱼ vⱼ relu(aⱼ x)` of one input learns `relu(x)` from x ~ N(0, 1). Units with
-`a > 0` act on positive inputs alone and the others on negative ones, so
+A network `f(x) = Σⱼ vⱼ relu(aⱼ x)` of one input learns `relu(x)` from x ~ N(0, 1). Units with `a >
+0` are active on positive inputs and the others on negative ones, so
 
     L = ((Σ_{a>0} a v − 1)² + (Σ_{a<0} a v)²) / 4
 
 Gradient flow from `|a| = |v|` keeps both signs (Du, Hu & Lee, 2018, on balanced layers): only units
-that start with `a > 0` and `v > 0` can learn, and one of them is enough. A lone unit with drawn
-signs has them with probability 1/4; else its loss stays 1/4.
+that start with `a > 0` and `v > 0` can learn, and one of them is enough. A single unit with random
+signs has them with probability 1/4; else its loss remains 1/4.
 """
 
 from typing import NamedTuple
@@ -23,9 +23,9 @@ class Lottery(NamedTuple):
 
     Attributes:
       dense: all units.
-      ticket: the one with the largest `|a v|` after training, from where it started.
-      reinit: the same one from signs drawn anew.
-      shuffle: one at random, from where it started.
+      ticket: the unit with the largest `|a v|` after training, from its initial weights.
+      reinit: the same unit with newly drawn signs.
+      shuffle: a random unit, from its initial weights.
     """
 
     dense: Floats
@@ -35,7 +35,7 @@ class Lottery(NamedTuple):
 
 
 def sign_lottery(rng: np.random.Generator, seeds: int, units: int = 16) -> Lottery:
-    """Draws networks, trains and prunes them to a unit each, and trains that with its controls.
+    """Draws networks, trains and prunes each to one unit, and trains it with its controls.
 
     Args:
       rng: source of the signs and sizes.
@@ -83,7 +83,7 @@ def _trained(a: Floats, v: Floats, *, rate: float = 0.2, steps: int = 300) -> tu
 
 
 def _excess(a: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """What the network's slope is above its target, on positive and on negative inputs."""
+    """The network's slope minus its target, on positive and on negative inputs."""
     ahead = np.sum(a * v, axis=1, where=a > 0, keepdims=True) - 1
     return ahead, np.sum(a * v, axis=1, where=a < 0, keepdims=True)
 

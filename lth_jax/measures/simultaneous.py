@@ -1,4 +1,4 @@
-"""Intervals for the cells of a map that hold for all of them at once."""
+"""Simultaneous intervals for the cells of a map."""
 
 from collections.abc import Mapping
 
@@ -9,23 +9,19 @@ from lth_jax.measures.intervals import Interval
 
 
 def simultaneous(
-    values: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-    resamples: int = 9999,
+    values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 9999
 ) -> list[Interval]:
-    """Intervals for the cells of a map that hold for all of them at once (max-T).
+    """Simultaneous intervals for the cells of a map (max-T).
 
     The half-width of a cell is its standard error times the quantile of `max |t*|` over the cells,
-    where `t*` are t-statistics of resampled seeds (Westfall & Young, 1993): the seeds are resampled
-    whole, so the correlation between cells is kept.
+    where `t*` are t-statistics of resampled seeds (Westfall & Young, 1993): whole seeds are
+    resampled, which preserves the correlation between cells.
 
     Args:
-      values: `[seeds, cells]`; a seed with a value that is not finite is left out.
+      values: `[seeds, cells]`; seeds with a value that is not finite are excluded.
       rng: source of the resamples.
-      confidence: with which probability all intervals cover.
-      resamples: how many to draw.
+      confidence: the simultaneous coverage.
+      resamples: number of resamples.
 
     Raises:
       ValueError: if `values` is not two-dimensional.
@@ -58,7 +54,7 @@ def simultaneous(
 
 
 def by_cell(cells: Mapping[str, ArrayLike]) -> dict[str, Interval]:
-    """`simultaneous` for named cells, from a fixed seed.
+    """`simultaneous` for named cells, with a fixed seed.
 
     Args:
       cells: one value per seed, the same seeds in each.

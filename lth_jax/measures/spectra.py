@@ -1,4 +1,4 @@
-"""Eigenvalues as people look at them: a smooth density, outliers beyond a bulk, a radius."""
+"""Summaries of spectra: smoothed density, outliers, spectral radius."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +12,8 @@ def broadened(
     Args:
       values: `[k]`, eigenvalues.
       weights: `[k]`, their weights; with sum 1 the density has integral 1.
-      points: `[m]`, where to evaluate it.
-      width: the standard deviation of the Gaussian that stands for each eigenvalue.
+      points: `[m]`, points of evaluation.
+      width: the standard deviation of the Gaussian of each eigenvalue.
 
     Returns:
       float64 `[m]`.
@@ -27,14 +27,14 @@ def broadened(
 
 
 def outliers(largest: ArrayLike) -> int:
-    """How many of the largest eigenvalues stand apart: those above the widest relative gap.
+    """The number of outliers: the largest eigenvalues above the widest relative gap.
 
     The `i` at which `λ_i/λ_{i+1}` is greatest, among the positive ones. A classifier of C classes
-    has C − 1 outliers as a rule (Sagun et al., 2018; Papyan, 2019). Some gap is always widest, so
-    the count means something only where that gap is wide.
+    typically has C − 1 outliers (Sagun et al., 2018; Papyan, 2019). A widest gap always exists, so
+    the count is meaningful only if it is wide.
 
     Args:
-      largest: `[k]`, falling.
+      largest: `[k]`, descending.
 
     Returns:
       The count, 1 to k − 1; 0 if fewer than two are positive.
@@ -50,8 +50,8 @@ def outliers(largest: ArrayLike) -> int:
 def spectral_radius(kernel: ArrayLike, gates: int = 1) -> NDArray[np.float64]:
     """The largest absolute eigenvalue of each gate's recurrent matrix, `max_i |λ_i(U_g)|`.
 
-    Where the state stays small, a tanh network's memory fades if the radius is below one and can
-    explode if it is above (Pascanu, Mikolov and Bengio, 2013).
+    For small states, gradients of a tanh network vanish if the radius is below one and can explode
+    if it is above (Pascanu, Mikolov and Bengio, 2013).
 
     Args:
       kernel: `(..., width, gates · width)`, the gates' square blocks side by side.
@@ -61,7 +61,7 @@ def spectral_radius(kernel: ArrayLike, gates: int = 1) -> NDArray[np.float64]:
       float64 `[..., gates]`.
 
     Raises:
-      ValueError: if the kernel is not made of so many square blocks.
+      ValueError: the kernel does not consist of `gates` square blocks.
 
     >>> spectral_radius([[0.0, 2.0], [-2.0, 0.0]]).round(6).tolist()
     [2.0]

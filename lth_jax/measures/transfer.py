@@ -1,4 +1,4 @@
-"""How much of a mask's worth survives in another network."""
+"""Transfer of masks between networks: retained fraction of their gain."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,11 +60,11 @@ def _ratio(a: float, b: float) -> float:
 
 
 def excess_risk(weights: ArrayLike, mask: ArrayLike) -> float:
-    """What a linear model loses by a mask, after the best training on it: `Σ w² (1 − m)`.
+    """The excess risk of a linear model trained under a mask: `Σ w² (1 − m)`.
 
-    For inputs from N(0, I) the best weights on any support are those of the unmasked optimum, and
-    the squared error grows by the squares of the others. A plain layer `y = W x` and a residual
-    one `y = x + R x` have the optima `W*` and `R* = W* − I`: their supports differ on the diagonal
+    For inputs from N(0, I) the best weights on a support are those of the unmasked optimum, and the
+    squared error increases by the squares of the others. A plain layer `y = W x` and a residual one
+    `y = x + R x` have the optima `W*` and `R* = W* − I`: their supports differ on the diagonal
     alone, and `W*`'s mask costs the residual model 1 for each `i` with `W*ᵢᵢ = 0`.
 
     Args:
@@ -85,16 +85,16 @@ def excess_risk(weights: ArrayLike, mask: ArrayLike) -> float:
 
 
 def carried_risks(rng: np.random.Generator, permuted: bool) -> tuple[float, float]:
-    """One draw of `excess_risk` in a residual layer: on a plain layer's support, and shuffled.
+    """An example of `excess_risk` in a residual layer: a plain layer's support, and it shuffled.
 
     The plain optimum is 10 by 10, a fifth of it off the diagonal and half of the diagonal nonzero.
-    Its support costs the residual layer 1 for each of the 5 empty places of the diagonal, a
-    shuffled one about 18.
+    Its support costs the residual layer 1 for each of the 5 zeros of the diagonal, a shuffled one
+    about 18.
 
     Args:
       rng: source of the optimum and of the shuffling.
-      permuted: whether the rows of the plain support are put in another order first, which makes it
-        as bad as a shuffled one.
+      permuted: whether the rows of the plain support are permuted, which makes it equal to a
+        shuffled one.
 
     >>> carried_risks(np.random.default_rng(0), permuted=False)[0]
     5.0

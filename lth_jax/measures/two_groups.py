@@ -1,4 +1,4 @@
-"""A linear classifier of two groups whose errors are known: what pruning does to the smaller."""
+"""A linear classifier of two groups with known errors, before and after pruning."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,11 @@ class Errors(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """By how much the minority fares worse."""
+        """The error of the minority minus that of the majority."""
         return self.minority - self.majority
 
     def overall(self, minority: float) -> float:
-        """The error where group 1 has this probability."""
+        """The overall error for a given probability of group 1."""
         return (1 - minority) * self.majority + minority * self.minority
 
 
@@ -45,32 +45,6 @@ def group_errors(weights: ArrayLike, means: ArrayLike) -> Errors:
     return Errors(float(found[0]), float(found[1]))
 
 
-def expected_errors(minority: float, strength: float) -> tuple[Errors, Errors]:
-    """Errors before and after pruning half of the weights, with ever more examples.
-
-    Each group is told apart by features of its own, `|μ_g| = m`. The mean of `y x` is
-    `((1 − π) μ₀, π μ₁)`, so for π < ½ magnitude pruning to one half removes all of the minority's
-    weights and nothing else:
-
-        before: Φ(−(1 − π) m / r) and Φ(−π m / r), r² = (1 − π)² + π²;   after: Φ(−m) and ½.
-
-    Args:
-      minority: π, in (0, ½).
-      strength: m.
-
-    Raises:
-      ValueError: unless `0 < minority < 0.5`.
-
-    >>> [[round(e, 4) for e in errors] for errors in expected_errors(0.1, 2.0)]
-    [[0.0234, 0.4126], [0.0228, 0.5]]
-    """
-    if not 0 < minority < 0.5:
-        raise ValueError(f"`minority` is {minority}; it must lie between 0 and 0.5.")
-    shares = np.array([1 - minority, minority])
-    before = special.ndtr(-strength * shares / np.linalg.norm(shares))
-    return Errors(*before.tolist()), Errors(float(special.ndtr(-strength)), 0.5)
-
-
 def pruned_errors(
     rng: np.random.Generator,
     minority: float,
@@ -80,17 +54,18 @@ def pruned_errors(
     keep: int = 20,
     n: int = 1000,
 ) -> tuple[Errors, Errors]:
-    """One draw of that classifier from n examples: its errors, and those of its largest weights.
+    """A random classifier from n examples: its errors, and those of its largest weights.
 
-    The classifier is the mean of `y x`, of which the drawn number of minority examples and normal
-    noise of variance 1/n are all there is to draw.
+    The classifier is the mean of `y x`, which is determined by the random number of minority
+    examples and normal noise of variance 1/n. Each group has separate features, so for a small
+    minority magnitude pruning to one half removes exactly its weights.
 
     Args:
       rng: source of the examples.
       minority: π, the probability of group 1.
       strength: norm of both groups' means.
-      features: half of them for each group, all alike.
-      keep: weights that are left, those of largest magnitude.
+      features: half of them for each group, of equal strength.
+      keep: number of kept weights, those of largest magnitude.
       n: training examples.
 
     >>> before, after = pruned_errors(np.random.default_rng(0), 0.1)

@@ -1,7 +1,7 @@
-"""Verdicts on a claim from one number per seed: the rule is fixed before the data are drawn.
+"""Verdicts on a claim from one number per seed, by a rule fixed beforehand.
 
-A claim says that an effect is above 0 (or, two-sided, that there is one), and a study says
-beforehand which effect δ would matter. Five verdicts follow from the interval and the p-value:
+A claim states that an effect is above 0 (or, two-sided, not 0); δ is the smallest effect that
+matters. The interval and the p-value give five verdicts:
 
 | verdict | when |
 |---|---|
@@ -11,8 +11,8 @@ beforehand which effect δ would matter. Five verdicts follow from the interval 
 | not supported | the interval lies below δ: an effect that matters is excluded |
 | inconclusive | none of these: more seeds could decide |
 
-A claim about a margin (δ = 0: the values contain the margin already) is supported, not supported or
-inconclusive: what falls short of a margin is no effect in the other direction.
+With a margin, which is part of the values, δ is 0. The verdict is then supported, not supported or
+inconclusive: missing a margin is not an effect in the other direction.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,10 @@ BELOW = "real but below δ"
 REVERSED = "reversed"
 NOT_SUPPORTED = "not supported"
 INCONCLUSIVE = "inconclusive"
-VERDICTS = (SUPPORTED, BELOW, REVERSED, NOT_SUPPORTED, INCONCLUSIVE)
 
 
 class Assessed(NamedTuple):
-    """What a handful of values say about an effect, before any correction for multiplicity.
+    """An effect with interval and p-value, without correction for multiplicity.
 
     Attributes:
       interval: their mean, with the interval of the effects that are not rejected.
@@ -48,7 +47,7 @@ def assess(values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0
     """The mean of one value per seed with its sign-flip interval and p-value.
 
     Args:
-      values: `[seeds]`; those that are not finite are left out and counted.
+      values: `[seeds]`; values that are not finite are excluded and counted.
       rng: source of the sign vectors.
       confidence: of the interval.
 
@@ -68,10 +67,10 @@ def verdict(
     Args:
       interval: of the effect, at confidence 1 − `alpha`.
       p: two-sided and corrected for multiplicity.
-      delta: the smallest effect that matters; 0 for a claim that an effect is above a margin that
-        the values contain already.
+      delta: the smallest effect that matters; 0 for a claim with a margin that is part of the
+        values.
       alpha: significance.
-      two_sided: whether the claim has no direction; then nothing is reversed.
+      two_sided: whether the claim has no direction; the verdict is then never reversed.
 
     Raises:
       ValueError: if `delta` is negative.
@@ -96,10 +95,10 @@ def verdict(
 
 
 def all_of(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim that says several things at once (an intersection–union test).
+    """The verdict on a claim with several parts (an intersection–union test).
 
-    Supported only where every part is; where one part fails the claim fails, and with the firmest
-    of the failures; each part may be tested at the full α (Berger, 1982).
+    Supported only if every part is; otherwise the verdict is the strongest of the failures. Each
+    part is tested at the full α (Berger, 1982).
 
     >>> all_of(["supported", "real but below δ"]), all_of(["supported", "inconclusive"])
     ('real but below δ', 'inconclusive')
@@ -113,7 +112,7 @@ def all_of(verdicts: Sequence[str]) -> str:
 def seeds_needed(
     values: ArrayLike, delta: float, *, power: float = 0.8, alpha: float = 0.05, ratio: float = 1.5
 ) -> int:
-    """How many seeds decide a question, from the spread of a pilot.
+    """The number of seeds that a question needs, from the spread of a pilot.
 
     With `s` the pilot's standard deviation and `z` normal quantiles, the largest of
 
@@ -124,10 +123,10 @@ def seeds_needed(
     Args:
       values: one number per pilot seed, at least two.
       delta: the smallest effect that matters, above 0.
-      power: with which probability the question is to be decided.
+      power: the probability of a decision.
       alpha: significance, after any correction.
-      ratio: the true effect to plan for, in δ, above 1: at an effect of δ itself half of all
-        studies estimate less than δ, whatever their size.
+      ratio: the true effect to plan for, in δ, above 1: at an effect of exactly δ, half of all
+        studies estimate less than δ, for any size.
 
     Raises:
       ValueError: for fewer than two finite values, or numbers out of range.

@@ -1,12 +1,12 @@
-"""XOR: a task so small that all subnetworks which can solve it are known.
+"""XOR: a task for which all subnetworks that can solve it are known.
 
-The network is `f(x) = Σᵢ vᵢ σ(wᵢ · x)` with two inputs, H hidden units, no biases and σ a ReLU:
-3H weights. A subnetwork of six weights can be XOR exactly if it is two whole hidden units. For
-`f(1,1) − f(1,0) − f(0,1) = −2` is needed, and a unit with one input adds 0 to it; a whole unit adds
+The network is `f(x) = Σᵢ vᵢ σ(wᵢ · x)` with two inputs, H hidden units, no biases and σ a ReLU: 3H
+weights. A subnetwork of six weights can be XOR exactly if it is two whole hidden units. For `f(1,1)
+− f(1,0) − f(0,1) = −2` is needed, and a unit with one input adds 0 to it; a whole unit adds
 something below 0 only with inputs a > 0 > b, `−v·min(a, |b|)`. Three units of two weights thus give
 0. One whole unit and one of two weights give `f(1,0) = v·a ≥ 2` and `f(0,1) = 0` before the second
-adds to one of them, which leaves the other wrong. So of C(3H, 6) masks C(H, 2) can win, 6 of 924 at
-H = 4, and whether one does depends on where its weights start.
+is added to one of them, so the other is wrong. Of C(3H, 6) masks, C(H, 2) can therefore win (6 of
+924 at H = 4), depending on their initial weights.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import numpy as np
 
 INPUTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 TARGETS = (1.0, 1.0, 0.0)
-"""XOR without (0, 0), where a network without biases is right whatever its weights."""
+"""XOR without (0, 0), where a network without biases is always correct."""
 
 
 class Weights(NamedTuple):
@@ -40,7 +40,7 @@ def draw(key: jax.Array, networks: int, hidden: int, *, scale: float = 0.5) -> W
 
     Args:
       key: a typed PRNG key.
-      networks: how many.
+      networks: the number of networks.
       hidden: H.
       scale: standard deviation.
 
@@ -70,22 +70,6 @@ def pairs(weights: Weights) -> Weights:
     return Weights(weights.first[:, chosen], weights.second[:, chosen])
 
 
-def six_of(hidden: int) -> Weights:
-    """All masks that keep six of the 3H weights.
-
-    Returns:
-      Bool arrays `[C(3H, 6), …]`.
-
-    >>> six_of(4).second.shape
-    (924, 4)
-    """
-    kept = np.array(list(combinations(range(3 * hidden), 6)))
-    mask = np.zeros((len(kept), 3 * hidden), bool)
-    np.put_along_axis(mask, kept, True, axis=1)
-    first, second = mask[:, : 2 * hidden], mask[:, 2 * hidden :]
-    return Weights(jnp.asarray(first.reshape(-1, hidden, 2)), jnp.asarray(second))
-
-
 @partial(jax.jit, static_argnames=("activation", "steps"))
 def solved(
     weights: Weights,
@@ -96,15 +80,15 @@ def solved(
     rate: float = 0.1,
     tolerance: float = 0.1,
 ) -> jax.Array:
-    """Which networks are XOR after full-batch gradient descent on half the squared errors.
+    """Whether networks compute XOR after full-batch gradient descent on half the squared errors.
 
     Args:
-      weights: where they start, along any leading axes.
-      mask: what is kept of them; all where left out.
+      weights: initial weights, with any leading axes.
+      mask: mask of the weights; all True by default.
       activation: σ.
       steps: of gradient descent.
       rate: learning rate.
-      tolerance: the largest error of an output.
+      tolerance: the largest allowed error of an output.
 
     Returns:
       Bool, shaped like the leading axes.

@@ -1,22 +1,10 @@
-"""Networks by arguments alone, and the adapters that make any network a `Model`."""
+"""Networks configured by arguments, and the adapters that turn any network into a `Model`."""
 
-from lth_jax.models.adapters import (
-    as_model,
-    from_equinox,
-    from_haiku,
-    from_linen,
-    from_nnx,
-)
+from lth_jax.models.adapters import as_model, from_equinox, from_haiku, from_linen, from_nnx
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.models.inspection import attention_probabilities, layer_outputs
-from lth_jax.models.layers import (
-    batch_norm,
-    fan_in_uniform,
-    glorot_normal,
-    group_norm,
-    he_normal,
-)
+from lth_jax.models.layers import batch_norm, fan_in_uniform, glorot_normal, group_norm, he_normal
 from lth_jax.models.mlp import MLP, ResidualMLP
 from lth_jax.models.networks import NETWORKS
 from lth_jax.models.precision import compute_in
@@ -28,7 +16,7 @@ from lth_jax.models.vision_transformer import Mixer, VisionTransformer
 from lth_jax.models.wide_resnet import WideResNet
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "MLP",

@@ -10,22 +10,21 @@ from lth_jax.models.mlp import flatten
 
 
 class ConvNet(nn.Module):
-    """3-wide convolutions with ReLU in stages that end in 2-wide max pooling, then dense layers.
+    """Stages of 3-wide convolutions with ReLU and 2-wide max pooling, then dense layers.
 
     The Conv-2, Conv-4 and Conv-6 of Frankle and Carbin (2019), scaled-down VGGs, all have
-    `hidden=(256, 256)`; their `stages` are `[(64, 64)]`, `[(64, 64), (128, 128)]` and
-    `[(64, 64), (128, 128), (256, 256)]`: 4.3, 2.4 and 2.3 million weights on CIFAR-10 (the paper
-    prints 1.7 for the last; its convolutions' 1.1 million agree). `networks.NETWORKS` has them as
-    `conv2`, `conv4` and `conv6`; the defaults are much smaller.
-    Inputs have shape `(batch, *space, channels)` with any number of spatial axes: images
-    `(28, 28, 1)`, signals `(40, 1)`.
+    `hidden=(256, 256)`; their `stages` are `[(64, 64)]`, `[(64, 64), (128, 128)]` and `[(64, 64),
+    (128, 128), (256, 256)]`: 4.3, 2.4 and 2.3 million weights on CIFAR-10 (the paper states 1.7 for
+    the last, but the same 1.1 million in its convolutions). They are `conv2`, `conv4` and `conv6`
+    of `networks.NETWORKS`; the defaults are much smaller. Inputs have shape `(batch, *space,
+    channels)` with any number of spatial axes: images `(28, 28, 1)`, signals `(40, 1)`.
 
     Attributes:
       stages: widths of the convolutions in each stage.
       hidden: widths of the dense hidden layers.
       classes: number of outputs.
       initialization: how kernels and biases are drawn.
-      dropout: chance for a dense hidden unit to be dropped while training.
+      dropout: probability of dropping a dense hidden unit in training.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(ConvNet([(4,), (8,)], hidden=(), classes=3))

@@ -1,14 +1,13 @@
-"""A convolution that is fast on every platform, inside loops too, and differentiable to any order.
+"""A convolution that is fast on every platform, also in loops, and differentiable to any order.
 
-XLA's CPU backend runs a convolution fast in one layout only, and inside a `lax.scan` it folds the
-transposes of a gradient into layouts that are not it: a step is then tens of times slower than
-the same step alone. And a `vmap` over kernels makes a grouped convolution, slow on CPUs as well.
-
-A convolution is bilinear in inputs and kernel; so are its two gradients, and the gradients of
-each of the three are the other two. Three primitives thus close under differentiation, forward,
-reverse and mixed. Each takes `(batch, *space, channels)` and `(*space, channels / groups,
-features)`, with an axis of members before both or neither, and is lowered by platform: on CPUs in
-the fast layout, members one after the other; elsewhere as XLA's own convolution under `vmap`.
+XLA's CPU backend is fast for one layout only. Inside a `lax.scan` it folds the transposes of a
+gradient into other layouts, and a step is tens of times slower than outside the loop. A `vmap` over
+kernels becomes a grouped convolution, which is also slow on CPUs. A convolution is bilinear in
+inputs and kernel. Its two gradients are bilinear too, and the gradients of each of the three are
+the other two. So three primitives are closed under differentiation, forward, reverse and mixed.
+Each takes `(batch, *space, channels)` and `(*space, channels / groups, features)`, with an axis of
+members first in both or neither. The lowering depends on the platform: on CPUs the fast layout, one
+member after the other; elsewhere XLA's own convolution under `vmap`.
 """
 
 import math
@@ -24,17 +23,19 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike, DTypeLike
 
 FEW_CHANNELS = 4
-"""Up to so many input channels a matrix product of patches beats the direct form on CPUs."""
+"""Up to this number of input channels a matrix product of patches is faster on CPUs."""
 
 LANES = 4
-"""Rows of patches are filled up to a multiple of so many numbers: products with rows of 27 take up
-to twice as long as with rows of 28."""
+"""Rows of patches are padded to a multiple of this length.
+
+Products with rows of 27 take up to twice as long as with rows of 28.
+"""
 
 
 class Geometry(NamedTuple):
-    """All that a convolution is besides its operands; the one static parameter of the primitives.
+    """The static parameter of the primitives: all of a convolution but its operands.
 
-    Channels and batch sizes are read off the operands, so these may shrink under one geometry.
+    Channels and batch sizes are read from the operands, so one geometry serves several sizes.
 
     Attributes:
       inputs: spatial shape of the inputs.
@@ -42,9 +43,9 @@ class Geometry(NamedTuple):
       outputs: spatial shape of the outputs.
       strides: step of the window, per spatial axis.
       padding: zeros before and after, per spatial axis; negative ones crop.
-      input_dilation: distance between input cells, per spatial axis.
-      kernel_dilation: distance between kernel cells, per spatial axis.
-      groups: into how many groups the channels fall.
+      input_dilation: distance between input positions, per spatial axis.
+      kernel_dilation: distance between kernel positions, per spatial axis.
+      groups: number of groups of channels.
       precision: as `lax.conv_general_dilated` takes it.
     """
 
@@ -73,12 +74,12 @@ def conv_general_dilated(
     preferred_element_type: DTypeLike | None = None,
     out_sharding: Any = None,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, the same numbers to rounding, fast inside loops on CPUs.
+    """Equal to `jax.lax.conv_general_dilated` up to rounding, and fast in loops on CPUs.
 
     `y[n, p, o] = Σ_{k, i} x[n, p · strides + k · rhs_dilation - padding, i] w[k, i, o]`
 
-    Flax's layers take it as `conv_general_dilated=`. Arguments, layouts and errors are those of
-    the stock function. What the primitives do not cover is passed on to it unchanged: grouped
+    Flax's layers accept it as `conv_general_dilated=`. Arguments, layouts and errors are those of
+    JAX's function. Cases that the primitives do not cover are passed to it unchanged: grouped
     batches, an output type other than the operands', types that are not floating, empty arrays,
     explicit shardings.
 
@@ -102,7 +103,7 @@ def conv_general_dilated(
         out_sharding=out_sharding,
     )
     x, w = jnp.asarray(lhs), jnp.asarray(rhs)
-    out = jax.eval_shape(stock, x, w)  # raises whatever the stock function would
+    out = jax.eval_shape(stock, x, w)  # raises the errors of JAX's function
     explicit = out_sharding is not None or any(any(jax.typeof(a).sharding.spec) for a in (x, w))
     if batch_group_count > 1 or explicit or not _covered(x, w, out):
         return stock(x, w)
@@ -150,7 +151,7 @@ def _explicit_padding(
 
 
 def _reach(cells: Sequence[int], distances: Sequence[int]) -> list[int]:
-    """How far so many cells reach at such distances, per axis."""
+    """The extent of this many positions at these distances, per axis."""
     return [(n - 1) * d + 1 for n, d in zip(cells, distances, strict=True)]
 
 
@@ -169,7 +170,7 @@ def _varying_axes(x: jax.Array) -> frozenset[str]:
     return kind.mat.varying if hasattr(kind, "mat") else kind.vma
 
 
-# What every primitive computes: XLA's own forms, which the platforms but the CPU get.
+# What every primitive computes: XLA's own forms, used on all platforms but the CPU.
 
 
 def _stock_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -197,7 +198,7 @@ def _stock_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> ja
     return jax.linear_transpose(lambda w: _stock_conv(x, w, geometry), like)(g)[0]
 
 
-# Shapes of the results, in terms of the operands'.
+# Shapes of the results, from those of the operands.
 
 
 def _members(shape: tuple[int, ...], geometry: Geometry) -> tuple[int, ...]:
@@ -231,10 +232,10 @@ def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _cpu_direct(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """XLA's convolution, safe from its CPU backend's error where it crops one side, pads another.
+    """XLA's convolution, without its CPU backend's error for cropping one side and padding another.
 
-    Padding by (-2, 1) gave wrong numbers in jax 0.10.2; gradients come upon such padding
-    even where the convolution itself has none.
+    Padding by (-2, 1) gave wrong numbers in jax 0.10.2; gradients can need such padding where the
+    convolution itself does not.
     """
     if any(side < 0 for sides in geometry.padding for side in sides):
         x = _padded(x, geometry)
@@ -249,7 +250,7 @@ def _padded(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """The transposed convolution: `g`, spread out by the strides, meets the flipped kernel."""
+    """The transposed convolution: `g`, dilated by the strides, with the flipped kernel."""
     *kernel, i, o = w.shape
     groups = geometry.groups
     flipped = jnp.flip(w, tuple(range(len(kernel)))).reshape(*kernel, i, groups, o // groups)
@@ -266,7 +267,7 @@ def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.A
 
 
 def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
-    """The correlation of inputs and outputs' gradient, with the batch in the channels' place."""
+    """The correlation of the inputs with the outputs' gradient; the batch acts as channels."""
     if _few_channels(x, geometry):
         shape = _kernel_shape(x.shape, g.shape, geometry)
         gradient = _over_rows(_patches(x, geometry), g.reshape(-1, g.shape[-1]), geometry)
@@ -287,7 +288,7 @@ def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.
 
 
 def _reaches(geometry: Geometry) -> tuple[list[int], list[int], list[int]]:
-    """How far inputs, kernel and outputs reach on the grid that all three lie on."""
+    """The extents of inputs, kernel and outputs on their common grid."""
     return (
         _reach(geometry.inputs, geometry.input_dilation),
         _reach(geometry.kernel, geometry.kernel_dilation),
@@ -300,10 +301,10 @@ def _few_channels(x: jax.Array, geometry: Geometry) -> bool:
 
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """Every window as a row, zeros after it: `(batch · outputs, kernel · channels and zeros)`.
+    """Every window as a row padded with zeros: `(batch · outputs, kernel · channels + zeros)`.
 
-    An axis at a time, the last first, so that each copy moves longer runs than the one before: half
-    the time of gathering every cell by itself.
+    Works axis by axis, the last first, so that each copy moves longer runs than the previous one:
+    half the time of gathering every position separately.
     """
     cells = _padded(x, geometry)
     reach = _reach(geometry.outputs, geometry.strides)
@@ -321,9 +322,9 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _over_rows(patches: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
-    """`patchesᵀ g`, the narrower one first: half the time where that is `g`.
+    """`patchesᵀ g` with the narrower operand first, which halves the time if that is `g`.
 
-    The barrier keeps XLA from turning it round again.
+    The barrier keeps XLA from swapping them back.
     """
     if g.shape[-1] >= patches.shape[-1]:
         return _product(patches.T, g, geometry)
@@ -331,7 +332,7 @@ def _over_rows(patches: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Arra
 
 
 def _product(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
-    """The matrix product, summed in float32 at least, as convolutions do."""
+    """The matrix product, accumulated in float32 or wider, as in convolutions."""
     wide = a.dtype if a.dtype.itemsize >= 4 else jnp.float32
     out = jnp.matmul(a, b, precision=geometry.precision, preferred_element_type=wide)
     return out.astype(a.dtype)
@@ -343,10 +344,10 @@ def _product(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
 def _primitive(
     name: str, shape: Callable, stock: Callable, cpu: Callable, free: tuple[tuple[int, int], ...]
 ) -> Primitive:
-    """A bilinear primitive: its shape rule, its lowerings and its batching rule.
+    """Makes a bilinear primitive with its shape rule, lowerings and batching rule.
 
-    `free` holds, for the first and the second operand, which of its axes the other operand does
-    not share and where it comes out: a batch of that operand alone can be folded into it.
+    `free` gives, for each operand, the axis that the other operand does not share and its position
+    in the result. If only that operand has a batch axis, it is folded into this axis.
     """
     p = Primitive(name)
     p.def_impl(jax.jit(p.bind, static_argnames="geometry"))
@@ -406,7 +407,7 @@ def _fold(
     free: tuple[int, int],
     geometry: Geometry,
 ) -> tuple[jax.Array, int]:
-    """One operand has a batch axis: it joins the free axis of that operand, and leaves it after."""
+    """Folds the batch axis of one operand into its free axis, and unfolds it in the result."""
     other = operands[1 - which]
     rank = len(geometry.kernel) + 2
     into, out_of = (other.ndim - rank + position % rank for position in free)

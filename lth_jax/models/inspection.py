@@ -1,4 +1,4 @@
-"""What a Linen network computes on its way to the output, as functions beside the `Model` seam."""
+"""Intermediate values of Linen networks, outside of the `Model` interface."""
 
 from typing import Any
 
@@ -9,24 +9,23 @@ from lth_jax import trees
 from lth_jax.types import Params
 
 INTERMEDIATES = "intermediates"
-"""The collection into which Linen sows and captures."""
+"""The collection in which Linen stores sown and captured values."""
 
 
 def attention_probabilities(
     module: nn.Module, params: Params, state: Any, x: Any
 ) -> dict[str, jax.Array]:
-    """The attention probabilities of every layer of a network, outside of training.
+    """The attention probabilities of every layer of a network, in evaluation.
 
     Args:
-      module: a network made of `transformer.Attention`, or of anything that sows its
-        probabilities as `probabilities`.
+      module: a network of `transformer.Attention` layers, or of others that sow `probabilities`.
       params: its parameters, as from `Model.init`.
       state: its other collections, as from `Model.init`.
       x: a batch of inputs.
 
     Returns:
-      `{name of the attention layer: (batch, heads, queries, keys)}`, layers in order of their
-      names; each row over the keys has sum 1.
+      `{name of the attention layer: (batch, heads, queries, keys)}`, ordered by name; the sum over
+      the keys is 1.
 
     Raises:
       ValueError: if the network sows no probabilities.
@@ -64,19 +63,19 @@ def layer_outputs(
     x: Any,
     layers: tuple[type[nn.Module], ...] = (nn.Dense, nn.Conv),
 ) -> dict[str, jax.Array]:
-    """What the layers of some classes compute, outside of training.
+    """The outputs of the layers of some classes, in evaluation.
 
     Args:
       module: a network whose call takes `train`.
       params: its parameters, as from `Model.init`.
       state: its other collections, as from `Model.init`.
       x: a batch of inputs.
-      layers: classes of layers; those that ReLUs follow show which units are dead (with BatchNorm
-        in between, `(nn.BatchNorm,)`).
+      layers: classes of layers. Those before a ReLU show which units are dead (with BatchNorm in
+        between, `(nn.BatchNorm,)`).
 
     Returns:
-      `{name of the layer: (batch, ..., units)}`, in order of the names; of a layer that is called
-      several times the first output.
+      `{name of the layer: (batch, ..., units)}`, ordered by name; the first output of a layer that
+      is called several times.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> from lth_jax.models.mlp import MLP

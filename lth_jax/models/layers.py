@@ -1,4 +1,4 @@
-"""Initializations, and the few layers that all networks here are made of."""
+"""Initializations, and the layers of which all networks here consist."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ Norm = Callable[..., jax.Array]
 
 
 class Initialization(NamedTuple):
-    """How a layer's kernel and bias are drawn.
+    """The distributions of a layer's initial kernel and bias.
 
     Attributes:
-      kernel: an initializer that reads the fan-in off the kernel's shape.
-      bias: `fan_in -> initializer`; a bias's own shape does not give its layer's fan-in.
+      kernel: an initializer, which reads the fan-in from the kernel's shape.
+      bias: `fan_in -> initializer`, because the bias's shape does not give the fan-in.
     """
 
     kernel: Initializer
@@ -57,7 +57,7 @@ Source: He, Zhang, Ren and Sun (2015)."""
 fan_in_uniform = Initialization(
     nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _uniform_bias
 )
-"""Kernels and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch's layers do unasked.
+"""Kernels and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default.
 
 Source: LeCun, Bottou, Orr and Müller (1998), as in `torch.nn.Linear` and `torch.nn.Conv2d`."""
 
@@ -71,7 +71,7 @@ def dense(
 
 
 def read_sequence(x: jax.Array, vocabulary: int | None, width: int) -> jax.Array:
-    """A sequence as vectors: tokens through a `nn.Embed` of the calling module, numbers as rows.
+    """A sequence as vectors: tokens by a `nn.Embed` of the calling module, numbers as rows.
 
     Args:
       x: integers `(batch, time)`, or floats `(batch, time, ...)`.
@@ -105,8 +105,8 @@ def conv(
 ) -> jax.Array:
     """Adds a `nn.Conv` to the calling compact module, over as many axes as the input has.
 
-    `(batch, *space, n) -> (batch, *⌈space / stride⌉, features)` for odd `kernel_size`, which is
-    padded alike on both sides, as the papers do (XLA's 'SAME' is lopsided under strides).
+    `(batch, *space, n) -> (batch, *⌈space / stride⌉, features)` for odd `kernel_size`, with equal
+    padding on both sides, as in the papers (XLA's 'SAME' is asymmetric under strides).
 
     Raises:
       ValueError: if `x` has no spatial axis between batch and channels.
@@ -128,13 +128,13 @@ def conv(
 
 
 class Dropout(nn.Module):
-    """`x · b / (1 − p)` with b ~ Bernoulli(1 − p) per entry while training, and `x` outside.
+    """`x · b / (1 − p)` with b ~ Bernoulli(1 − p) per entry in training, and `x` in evaluation.
 
-    As `nn.Dropout`, bit for bit, but p may also be traced, so that networks of one population can
-    have different ones under one compile. Source: Srivastava et al. (2014).
+    Equal to `nn.Dropout` bit for bit, but p may be traced, so that networks with different p can
+    share one compiled program. Source: Srivastava et al. (2014).
 
     Attributes:
-      rate: p, in [0, 1); the Python number 0 draws nothing.
+      rate: p, in [0, 1); the Python number 0 draws no random numbers.
 
     >>> x, key = jnp.ones(1000), jax.random.key(0)
     >>> half = jax.jit(lambda p: Dropout(p).apply({}, x, train=True, rngs={"dropout": key}))(0.5)
@@ -146,7 +146,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Drops entries of `x`, of any shape, if it is to `train`."""
+        """Drops entries of `x`, of any shape, in training."""
         if not train or (isinstance(self.rate, float | int) and self.rate == 0):
             return x
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
@@ -156,17 +156,17 @@ class Dropout(nn.Module):
 def batch_norm(x: jax.Array, *, train: bool) -> jax.Array:
     """Adds a `nn.BatchNorm` (momentum 0.9) to the calling compact module; a `Norm`.
 
-    `γ (x - μ) / sqrt(σ² + ε) + β` per channel, with the batch's own μ and σ² while training and
-    their running means outside. Source: Ioffe and Szegedy (2015).
+    `γ (x - μ) / sqrt(σ² + ε) + β` per channel, with μ and σ² of the batch in training and their
+    running means in evaluation. Source: Ioffe and Szegedy (2015).
     """
     return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
 
 def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
-    """Adds a `nn.GroupNorm` to the calling compact module; a `Norm` that keeps no statistics.
+    """Adds a `nn.GroupNorm` to the calling compact module; a `Norm` without running statistics.
 
-    Mean and variance are those of each example's groups of 16 channels (of all, where there are
-    fewer), the same in training and outside. Source: Wu and He (2018), table 3.
+    Mean and variance are those of each example's groups of 16 channels (of all, if there are
+    fewer), in training and evaluation alike. Source: Wu and He (2018), table 3.
 
     Raises:
       ValueError: if there are more than 16 channels and no multiple of 16.
@@ -181,9 +181,9 @@ def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """The maxima of windows of two cells: `(batch, *space, n) -> (batch, *⌊space / 2⌋, n)`.
 
-    One axis after the other, as maxima of two strided slices: a gradient step takes XLA's CPU
-    backend less than a tenth of the time of `nn.max_pool`. Where two cells share the maximum the
-    first has its gradient.
+    Works axis by axis with the maxima of two strided slices: on CPUs a gradient step takes less
+    than a tenth of the time of `nn.max_pool`. If both cells hold the maximum, the first gets the
+    gradient.
 
     >>> max_pool(jnp.arange(5.0).reshape(1, 5, 1)).ravel().tolist()
     [1.0, 3.0]
@@ -196,10 +196,10 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`max(a, b)`; its gradient never compares an operand with the maximum.
+    """`max(a, b)`, whose gradient does not compare an operand with the maximum.
 
-    JAX's own does, and where XLA computes the operands again for that and rounds them otherwise,
-    none is equal and the gradient is lost (seen on CPUs without optimisation, jax 0.10.2).
+    JAX's own gradient does. If XLA recomputes the operands for it with other rounding, neither is
+    equal to the maximum and the gradient is lost (seen on CPUs without optimisation, jax 0.10.2).
     """
     return jnp.maximum(a, b)
 

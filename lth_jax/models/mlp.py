@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: the plain one (LeNet-300-100 is a setting) and a residual one."""
+"""Multilayer perceptrons: a plain one, such as LeNet-300-100, and a residual one."""
 
 from collections.abc import Sequence
 
@@ -25,18 +25,18 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron: `h ← φ(h W + b)` for all but the last layer, which stays linear.
+    """A multilayer perceptron: `h ← φ(h W + b)` in all layers but the last, which is linear.
 
-    The defaults are LeNet-300-100 for ten classes with Gaussian Glorot kernels, the dense
-    network of LeCun et al. (1998) as Frankle and Carbin (2019) train it: 266,200 weights and
-    410 biases on 28x28 images. Inputs of shape `(batch, ...)` are flattened; the output has
-    shape `(batch, features[-1])`.
+    The defaults are LeNet-300-100 for ten classes with Gaussian Glorot kernels, the network of
+    LeCun et al. (1998) as trained by Frankle and Carbin (2019): 266,200 weights and 410 biases on
+    28x28 images. Inputs of shape `(batch, ...)` are flattened; the output has shape `(batch,
+    features[-1])`.
 
     Attributes:
-      features: width of every layer, the output last.
+      features: width of every layer, including the output.
       activation: φ.
       initialization: how kernels and biases are drawn.
-      dropout: chance for a hidden unit to be dropped while training.
+      dropout: probability of dropping a hidden unit in training.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(MLP((8, 3)))
@@ -91,7 +91,7 @@ class ResidualMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `(batch, ...)` to logits `(batch, classes)`; the same in training and outside."""
+        """Maps `(batch, ...)` to logits `(batch, classes)`, the same in training and evaluation."""
         del train
         h = self.activation(dense(flatten(x), self.width, self.initialization))
         for _ in range(self.blocks):

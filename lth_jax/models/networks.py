@@ -1,4 +1,4 @@
-"""All networks by name: families with small defaults, and the sizes that the literature uses."""
+"""All networks by name: families with small defaults, and the sizes of the literature."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -59,12 +59,12 @@ _SIZES: Mapping[str, Callable[..., Any]] = {
     ),
 }
 NETWORKS: Registry[Callable[..., Any]] = Registry("network")
-"""What makes the Linen module of each name; further keywords override what the name sets.
+"""The function that makes the Linen module of each name; keywords override its defaults.
 
-Sizes of the CIFAR kind have ten classes, those of the ImageNet kind a thousand. All are Linen
-modules, because commands also read their inside: the inputs of layers (`wanda`), attention, or a
-module of other widths (refilled controls). Networks of other frameworks go into the same runs as
-`Task(model, …)`, or by config as `package.module:name`.
+CIFAR sizes have ten classes, ImageNet sizes a thousand. All are Linen modules, because some
+commands need their inputs of layers (`wanda`), their attention, or a module of other widths
+(refilled controls). Networks of other frameworks are used in the same runs as `Task(model, …)`, or
+in a config as `package.module:name`.
 
 >>> NETWORKS["resnet20"](classes=100).blocks
 (3, 3, 3)

@@ -1,5 +1,6 @@
-"""Mixed precision: networks that compute in a narrow type and keep their parameters in float32."""
+"""Mixed precision: networks that compute in a narrow type with float32 parameters."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,15 +11,15 @@ from lth_jax.types import Key, Model, Params
 
 
 def compute_in(model: Model, dtype: DTypeLike, *, full_precision: bool = False) -> Model:
-    """The model computing in `dtype`, its parameters, state and outputs in the types they had.
+    """The model, computing in `dtype`; parameters, state and outputs keep their types.
 
-    `f(θ, s, x) ↦ f(cast(θ), s, cast(x))`, with the outputs in float32: so losses, gradients,
-    optimizer and statistics are float32 and only the network's own arithmetic is narrow
-    (Micikevicius et al., 2018, "Mixed precision training"; bfloat16 has float32's range, so no loss
-    scaling is needed). It pays on accelerators; XLA's CPU backend is slower in bfloat16.
+    `f(θ, s, x) ↦ f(cast(θ), s, cast(x))`, with the outputs in float32. So losses, gradients,
+    optimizer and statistics are float32, and only the network's arithmetic is narrow (Micikevicius
+    et al., 2018, "Mixed precision training"; bfloat16 has float32's range, so no loss scaling is
+    needed). It is faster on accelerators; XLA's CPU backend is slower in bfloat16.
 
     Accelerators multiply float32 matrices with fewer bits by default: NVIDIA GPUs in TF32, TPUs in
-    bfloat16. With `full_precision` products of the network and of its gradients keep all bits of
+    bfloat16. With `full_precision`, products in the network and in its gradients keep all bits of
     float32. On CPUs it changes nothing.
 
     Args:
@@ -27,7 +28,7 @@ def compute_in(model: Model, dtype: DTypeLike, *, full_precision: bool = False) 
       full_precision: whether products of float32 matrices keep all bits.
 
     Raises:
-      ValueError: `dtype` is not floating.
+      ValueError: if `dtype` is not floating.
 
     >>> from lth_jax.models import MLP, from_linen
     >>> model = compute_in(from_linen(MLP((4, 2))), jnp.bfloat16)
@@ -46,22 +47,18 @@ def compute_in(model: Model, dtype: DTypeLike, *, full_precision: bool = False) 
     if jnp.dtype(dtype) == jnp.float32:
         return model
 
-    def narrow(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: _from_float32(leaf, dtype), tree)
+    narrow = partial(_cast, source=jnp.float32, target=dtype)
 
     def apply(
         params: Params, state: Any, x: Any, *, key: Key | None = None, train: bool
     ) -> tuple[Any, Any]:
         out, after = model.apply(narrow(params), state, narrow(x), key=key, train=train)
-        out = jax.tree.map(lambda leaf: _to_float32(leaf, dtype), out)
-        return out, jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        return _cast(out, dtype, jnp.float32), after
 
     return model._replace(apply=apply)
 
 
-def _from_float32(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
-
-
-def _to_float32(leaf: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return leaf.astype(jnp.float32) if leaf.dtype == dtype else leaf
+def _cast(tree: Any, source: DTypeLike, target: DTypeLike) -> Any:
+    """Converts the leaves of one type to another."""
+    return jax.tree.map(lambda x: x.astype(target) if x.dtype == source else x, tree)

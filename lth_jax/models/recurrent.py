@@ -1,4 +1,4 @@
-"""Recurrent networks, their weights shared by all time steps or each step with its own."""
+"""Recurrent networks whose time steps share their weights, or have separate ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +16,13 @@ State = tuple[jax.Array, ...]
 
 
 class Cell(NamedTuple):
-    """One step of a recurrent network, apart from its weights.
+    """One step of a recurrent network, without its weights.
 
     Attributes:
-      gates: how many pre-activations of the width of the state it takes.
-      states: how many vectors it carries; the first, h, is its output.
-      step: `(a, b, state) -> state`, with the pre-activations that come from the input,
-        `a = x W + c`, and from the last step, `b = h U`, both `(batch, gates · width)`.
+      gates: number of pre-activations, each of the width of the state.
+      states: number of carried vectors; the first, h, is the output.
+      step: `(a, b, state) -> state`, with the pre-activations from the input, `a = x W + c`, and
+        from the last step, `b = h U`, both `(batch, gates · width)`.
     """
 
     gates: int
@@ -57,19 +57,20 @@ gru_cell = Cell(3, 1, _gru_step)
 """`r, z = σ(x W + h U + c)`, `n = tanh(x W + r ∘ (h U) + c)`, `h' = (1 - z) ∘ n + z ∘ h`.
 
 The columns of the kernels are those of r, z and n. Source: Cho et al. (2014), with the reset gate
-after the product, as cuDNN has it."""
+after the product, as in cuDNN."""
 
 lstm_cell = Cell(4, 2, _lstm_step)
 """`i, f, g, o = x W + h U + c`; `c' = σ(f + 1) ∘ c + σ(i) ∘ tanh(g)`, `h' = σ(o) ∘ tanh(c')`.
 
 The columns of the kernels are those of i, f, g and o. Source: Hochreiter and Schmidhuber (1997);
-Gers et al. (2000); the added one keeps memory open at the start (Jozefowicz et al., 2015)."""
+Gers et al. (2000); the added 1 keeps the forget gate open at the start (Jozefowicz et al.,
+2015)."""
 
 
 def orthogonal_gates(gates: int) -> Callable[..., jax.Array]:
-    """An initializer of recurrent kernels `(width, gates · width)`: each gate's block orthogonal.
+    """Initializer of recurrent kernels `(width, gates · width)`: an orthogonal block per gate.
 
-    So every block starts with spectral radius 1. Source: Saxe et al. (2014).
+    So each block has spectral radius 1. Source: Saxe et al. (2014).
 
     >>> kernel = orthogonal_gates(2)(jax.random.key(0), (3, 6))
     >>> jnp.allclose(kernel[:, 3:] @ kernel[:, 3:].T, jnp.eye(3), atol=1e-5).item()
@@ -77,8 +78,8 @@ def orthogonal_gates(gates: int) -> Callable[..., jax.Array]:
     """
 
     def init(key: Key, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-        # One after the other: batches of decompositions, several in one program, can wait for each
-        # other for ever on a CPU (jaxlib 0.10.2).
+        # One after the other: several batched decompositions in one program can deadlock on a CPU
+        # (jaxlib 0.10.2).
         @jax.custom_batching.sequential_vmap
         def block(key: Key) -> jax.Array:
             return nn.initializers.orthogonal()(key, (shape[0],) * 2, dtype)
@@ -90,12 +91,13 @@ def orthogonal_gates(gates: int) -> Callable[..., jax.Array]:
 
 
 class TiedLayer(nn.Module):
-    """A layer whose weights are those of all steps: one scan over time.
+    """A layer with the same weights in all steps: a scan over time.
 
     Attributes:
-      cell: what happens in a step.
+      cell: the computation of a step.
       width: size of the state.
-      initialization: how input kernel and bias are drawn; the recurrent kernel is orthogonal.
+      initialization: distributions of the input kernel and bias; the recurrent kernel is
+        orthogonal.
     """
 
     cell: Cell
@@ -118,22 +120,13 @@ class TiedLayer(nn.Module):
         return lax.scan(step, start, inputs.swapaxes(0, 1))[1].swapaxes(0, 1)
 
 
-class UntiedLayer(nn.Module):
-    """The twin of `TiedLayer` that is unrolled, each step with weights of its own.
+class UntiedLayer(TiedLayer):
+    """`TiedLayer` unrolled, with separate weights in each step.
 
-    With the same weights in all steps the two compute the same. The first step has no recurrent
-    kernel, for there is nothing yet that it could act on. The loop is a Python loop: compiling
-    takes longer with every step, and sequences must be as long as the example given to `init`.
-
-    Attributes:
-      cell: what happens in a step.
-      width: size of the state.
-      initialization: how input kernels and biases are drawn; recurrent kernels are orthogonal.
+    With equal weights in all steps the two layers compute the same. The first step has no recurrent
+    kernel, because the initial state is zero. The loop is a Python loop: the compile time grows
+    with the number of steps, and sequences must be as long as the example given to `init`.
     """
-
-    cell: Cell
-    width: int
-    initialization: Initialization = fan_in_uniform
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -153,7 +146,7 @@ class UntiedLayer(nn.Module):
 
 
 class RecurrentNet(nn.Module):
-    """Recurrent layers over a sequence, then a dense layer on the last state or on all of them.
+    """Recurrent layers over a sequence, then a dense layer on the last state or on all states.
 
     Tokens are integers `(batch, time)` and are embedded; numbers are floats `(batch, time, ...)`
     whose further axes are flattened: `(batch, time)` is one number per step, an image
@@ -166,9 +159,9 @@ class RecurrentNet(nn.Module):
       classes: number of outputs, the size of the vocabulary for a language model.
       vocabulary: number of tokens; None if the inputs are numbers.
       tied: whether all steps share their weights.
-      every_step: logits at every step rather than after the last one.
-      initialization: how input and output kernels and biases are drawn.
-      dropout: rate at which a layer's outputs are dropped while training.
+      every_step: logits at every step instead of after the last one.
+      initialization: distributions of input and output kernels and biases.
+      dropout: probability of dropping an output of a layer in training.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(RecurrentNet(gru_cell, width=4, classes=7, vocabulary=7))

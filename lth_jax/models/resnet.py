@@ -10,7 +10,7 @@ from lth_jax.models.layers import Dropout, Initialization, Norm, batch_norm, con
 
 
 class ResidualBlock(nn.Module):
-    """`y = φ(x' + N(conv(D(φ(N(conv(x))))))`: two convolutions beside a shortcut `x'`.
+    """`y = φ(x' + N(conv(D(φ(N(conv(x))))))`: two convolutions and a shortcut `x'`.
 
     φ is ReLU, N the normalisation, D dropout (as in Zagoruyko and Komodakis, 2016). Where the
     shape changes, the shortcut is `x' = N(conv(x))` with a 1-wide kernel; elsewhere `x' = x`.
@@ -18,8 +18,8 @@ class ResidualBlock(nn.Module):
     Attributes:
       width: channels that come out.
       stride: step of the first convolution, and of the shortcut.
-      initialization: how kernels are drawn.
-      dropout: chance for a cell between the convolutions to be dropped while training.
+      initialization: distribution of the kernels.
+      dropout: probability of dropping a value between the convolutions in training.
       norm: N.
     """
 
@@ -42,25 +42,13 @@ class ResidualBlock(nn.Module):
         return nn.relu(x + h)
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(ResidualBlock):
     """A residual block of a 1-wide, a 3-wide and a 1-wide convolution, four times as wide outside.
 
-    As `ResidualBlock`, with dropout before the last convolution. The 3-wide convolution takes the
-    step, as in today's implementations ("v1.5"); in He et al. (2016) the first one does.
-
-    Attributes:
-      width: channels of the inner convolutions; `4 width` come out.
-      stride: step of the 3-wide convolution, and of the shortcut.
-      initialization: how kernels are drawn.
-      dropout: chance for a cell before the last convolution to be dropped while training.
-      norm: the normalisation.
+    The fields are those of `ResidualBlock`, but `4 width` channels come out, dropout is before the
+    last convolution, and the 3-wide convolution has the stride, as in today's implementations
+    ("v1.5"); in He et al. (2016) the first one has it.
     """
-
-    width: int
-    stride: int = 1
-    initialization: Initialization = he_normal
-    dropout: float = 0.0
-    norm: Norm = batch_norm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -81,9 +69,9 @@ class ResNet(nn.Module):
 
     Each stage is twice as wide and half as large as the one before. The defaults are ResNet-8 at
     half width. `ResNet(blocks=(3, 3, 3), width=16)` is ResNet-20 as in the literature on lottery
-    tickets (projection shortcuts; He et al. pad with zeros), 0.27 million weights; in general
-    three stages of n blocks have depth `6 n + 2`. With `large_images=True` the first convolution
-    is 7-wide with step 2, and 3-wide max pooling with step 2 follows it: `blocks=(2, 2, 2, 2),
+    tickets (projection shortcuts; He et al. use zero padding), 0.27 million weights; in general
+    three stages of n blocks have depth `6 n + 2`. With `large_images=True` the first convolution is
+    7-wide with step 2, and 3-wide max pooling with step 2 follows it: `blocks=(2, 2, 2, 2),
     width=64` is ResNet-18, and `blocks=(3, 4, 6, 3), width=64, bottleneck=True` ResNet-50. Inputs
     have shape `(batch, *space, channels)` with any number of spatial axes. `state` holds the
     running BatchNorm statistics.
@@ -95,10 +83,10 @@ class ResNet(nn.Module):
       blocks: number of residual blocks in each stage.
       width: channels of the first stage (inside its blocks, where these are bottlenecks).
       classes: number of outputs.
-      initialization: how kernels and the output layer's bias are drawn.
-      dropout: chance for a cell inside a block to be dropped while training.
+      initialization: distributions of the kernels and the output layer's bias.
+      dropout: probability of dropping a value inside a block in training.
       bottleneck: blocks of three convolutions instead of two.
-      large_images: whether the first layers shrink the image to a quarter.
+      large_images: whether the first layers reduce the image's sides to a quarter.
       norm: the normalisation after each convolution.
 
     >>> from lth_jax.models.adapters import from_linen

@@ -1,4 +1,4 @@
-"""Transformers over sequences: encoders and causal decoders, whose attention can be looked at."""
+"""Transformers over sequences: encoders and causal decoders, whose attention can be inspected."""
 
 import math
 
@@ -18,13 +18,13 @@ class Attention(nn.Module):
 
     Source: Vaswani et al. (2017), "Attention is all you need", section 3.2.
 
-    With `top_k` given, each query attends to that many keys alone, those of its largest scores
-    (Zhao et al., 2019, "Explicit sparse Transformer"); ties are all kept.
+    With `top_k`, each query attends only to the keys of its `top_k` largest scores (Zhao et al.,
+    2019, "Explicit sparse Transformer"); all ties are kept.
 
     Attributes:
       heads: number of heads; it divides the width of the input.
-      initialization: how kernels and biases are drawn.
-      top_k: to how many keys a query attends; None: to all that it sees.
+      initialization: distributions of kernels and biases.
+      top_k: number of keys to which a query attends; None: all that the mask permits.
     """
 
     heads: int
@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
         Args:
           x: the sequence.
-          mask: booleans `(queries, keys)`, True where a query sees a key; None if all see all.
+          mask: booleans `(queries, keys)`, True where a query may attend to a key; None for all.
 
         Raises:
           ValueError: if `heads` does not divide the width, or `top_k` is below 1.
@@ -71,9 +71,9 @@ class TransformerBlock(nn.Module):
     Attributes:
       heads: number of attention heads.
       hidden: width of the perceptron's hidden layer.
-      initialization: how kernels and biases are drawn.
-      dropout: chance for an entry of what is added to be dropped while training.
-      top_k: as of `Attention`.
+      initialization: distributions of kernels and biases.
+      dropout: probability of dropping an entry of an added term in training.
+      top_k: see `Attention`.
     """
 
     heads: int
@@ -95,10 +95,10 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """Blocks over a sequence of tokens or of vectors, then LayerNorm and a dense layer.
 
-    With `causal=True` no position sees a later one: a decoder, whose last position has read
-    everything; without, an encoder, whose mean over positions is read. `every_step=True` gives
-    logits at all positions (language models). Positions are learned, so sequences must be as long
-    as the example given to `init`; other inputs are as for `recurrent.RecurrentNet`.
+    With `causal=True` no position attends to a later one: a decoder, read at its last position.
+    Otherwise it is an encoder, read as the mean over positions. `every_step=True` gives logits at
+    all positions (language models). Positions are learned, so sequences must be as long as the
+    example given to `init`; other inputs are as for `recurrent.RecurrentNet`.
 
     Source: Vaswani et al. (2017); Radford et al. (2019) for the order of the parts and the
     positions.
@@ -110,11 +110,11 @@ class Transformer(nn.Module):
       hidden: width of the perceptrons' hidden layer.
       classes: number of outputs, the size of the vocabulary for a language model.
       vocabulary: number of tokens; None if the inputs are numbers.
-      causal: whether later positions are hidden.
-      every_step: logits at every position rather than for the whole sequence.
-      initialization: how kernels and biases are drawn.
-      dropout: chance for an entry to be dropped, after the embedding and in the blocks.
-      top_k: to how many keys a query of any layer attends; None: to all that it sees.
+      causal: whether later positions are masked.
+      every_step: logits at every position instead of for the whole sequence.
+      initialization: distributions of kernels and biases.
+      dropout: probability of dropping an entry in training, after the embedding and in the blocks.
+      top_k: number of keys to which a query attends; None: all that the mask permits.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(Transformer(width=8, hidden=16, classes=7, vocabulary=7, layers=1))

@@ -18,19 +18,19 @@ from lth_jax.models.layers import (
 
 
 class VGG(nn.Module):
-    """3-wide convolutions, each with a normalisation and ReLU, in stages with pooling in between.
+    """Stages of 3-wide convolutions, each with a normalisation and ReLU, with pooling in between.
 
-    2-wide max pooling between the stages, the mean over space, and one dense layer: the form that
-    Frankle et al. (2020) and others give Simonyan and Zisserman's (2015) networks on CIFAR-10,
-    where three dense layers would hold most of the weights. The defaults are a small one;
-    `networks.NETWORKS` has `vgg11`, `vgg16` and `vgg19`: 9.2, 14.7 and 20.0 million weights.
-    Inputs have shape `(batch, *space, channels)` with any number of spatial axes.
+    The stages are separated by 2-wide max pooling and followed by the mean over space and one dense
+    layer. Frankle et al. (2020) and others use this form of Simonyan and Zisserman's (2015)
+    networks on CIFAR-10, where three dense layers would have most of the weights. The defaults are
+    a small one; `networks.NETWORKS` has `vgg11`, `vgg16` and `vgg19`: 9.2, 14.7 and 20.0 million
+    weights. Inputs have shape `(batch, *space, channels)` with any number of spatial axes.
 
     Attributes:
       stages: widths of the convolutions in each stage.
       classes: number of outputs.
-      initialization: how kernels and the output layer's bias are drawn.
-      dropout: chance for a feature to be dropped before the dense layer while training.
+      initialization: distributions of the kernels and the output layer's bias.
+      dropout: probability of dropping a feature before the dense layer in training.
       norm: the normalisation after each convolution.
 
     >>> from lth_jax.models.adapters import from_linen

@@ -1,4 +1,4 @@
-"""Networks that read an image as a sequence of patches: Vision Transformer and MLP-Mixer."""
+"""Networks on sequences of image patches: Vision Transformer and MLP-Mixer."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def patches(x: jax.Array, size: int) -> jax.Array:
     A dense layer on them is a convolution whose windows do not overlap.
 
     Raises:
-      ValueError: if `x` is no batch of images, or `size` does not divide their sides.
+      ValueError: if `x` is not a batch of images, or `size` does not divide their sides.
 
     >>> patches(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, 1].tolist()
     [2.0, 3.0, 6.0, 7.0]
@@ -30,11 +30,11 @@ def patches(x: jax.Array, size: int) -> jax.Array:
 
 
 class VisionTransformer(nn.Module):
-    """ViT: patches through a dense layer, a class token before them, positions, blocks, dense.
+    """ViT: dense layer on patches, class token in front, positions, blocks, dense layer.
 
-    The logits are read off the class token after a last LayerNorm. The defaults are much smaller
-    than the papers' sizes, of which `networks.NETWORKS` has `vit_tiny` (5.7 million parameters),
-    `vit_small` and `vit_base`.
+    The logits are computed from the class token after a last LayerNorm. The defaults are much
+    smaller than the papers' sizes, of which `networks.NETWORKS` has `vit_tiny` (5.7 million
+    parameters), `vit_small` and `vit_base`.
 
     Source: Dosovitskiy et al. (2021), "An image is worth 16x16 words"; Touvron et al. (2021) for
     the tiny and the small size.
@@ -46,8 +46,8 @@ class VisionTransformer(nn.Module):
       heads: number of attention heads in each.
       hidden: width of the perceptrons' hidden layer.
       classes: number of outputs.
-      initialization: how kernels and biases are drawn.
-      dropout: chance for an entry to be dropped, after the positions and in the blocks.
+      initialization: distributions of kernels and biases.
+      dropout: probability of dropping an entry in training, after the positions and in the blocks.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(VisionTransformer(patch=4, width=8, heads=2, hidden=16, layers=1))
@@ -87,8 +87,8 @@ class MixerBlock(nn.Module):
     Attributes:
       patch_hidden: hidden width of P, over the patches.
       hidden: hidden width of P', over the channels.
-      initialization: how kernels and biases are drawn.
-      dropout: chance for an entry of what is added to be dropped while training.
+      initialization: distributions of kernels and biases.
+      dropout: probability of dropping an entry of an added term in training.
     """
 
     patch_hidden: int
@@ -110,7 +110,7 @@ class MixerBlock(nn.Module):
 
 
 class Mixer(nn.Module):
-    """MLP-Mixer: patches through a dense layer, mixer blocks, the mean over patches, dense.
+    """MLP-Mixer: dense layer on patches, mixer blocks, mean over patches, dense layer.
 
     `networks.NETWORKS` has `mixer_small` (patches of 16, 18.5 million parameters); the defaults
     are much smaller.
@@ -124,8 +124,8 @@ class Mixer(nn.Module):
       patch_hidden: hidden width of the perceptrons over patches.
       hidden: hidden width of the perceptrons over channels.
       classes: number of outputs.
-      initialization: how kernels and biases are drawn.
-      dropout: chance for an entry that a block adds to be dropped while training.
+      initialization: distributions of kernels and biases.
+      dropout: probability of dropping an entry of an added term in training.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> model = from_linen(Mixer(patch=4, width=8, layers=1))

@@ -1,4 +1,4 @@
-"""Wide residual networks, whose blocks normalise first."""
+"""Wide residual networks with pre-activation blocks."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,27 +7,15 @@ import jax
 from flax import linen as nn
 
 from lth_jax.models.layers import Dropout, Initialization, Norm, batch_norm, conv, dense, he_normal
+from lth_jax.models.resnet import ResidualBlock
 
 
-class PreActivationBlock(nn.Module):
+class PreActivationBlock(ResidualBlock):
     """`y = x' + conv(D(φ(N(conv(a)))))` with `a = φ(N(x))`: normalised before each convolution.
 
     Where the shape changes, the shortcut is `x' = conv(a)` with a 1-wide kernel; elsewhere
-    `x' = x`. φ is ReLU, N the normalisation, D dropout.
-
-    Attributes:
-      width: channels that come out.
-      stride: step of the first convolution, and of the shortcut.
-      initialization: how kernels are drawn.
-      dropout: chance for a cell between the convolutions to be dropped while training.
-      norm: N.
+    `x' = x`. φ is ReLU, N the normalisation, D dropout. The fields are those of `ResidualBlock`.
     """
-
-    width: int
-    stride: int = 1
-    initialization: Initialization = he_normal
-    dropout: float = 0.0
-    norm: Norm = batch_norm
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -59,8 +47,8 @@ class WideResNet(nn.Module):
       width: channels of the first convolution.
       widening: k.
       classes: number of outputs.
-      initialization: how kernels and the output layer's bias are drawn.
-      dropout: chance for a cell inside a block to be dropped while training.
+      initialization: distributions of the kernels and the output layer's bias.
+      dropout: probability of dropping a value inside a block in training.
       norm: the normalisation before each convolution.
 
     >>> from lth_jax.models.adapters import from_linen

@@ -1,4 +1,4 @@
-"""Training whole populations: a step, a segment, a chunk, and the plan they run by."""
+"""Training of populations: tasks, members, steps, segments, chunks, and plans."""
 
 from lth_jax.population.api import initial, measure, train
 from lth_jax.population.averaging import average_of, averaged, mean_network
@@ -42,7 +42,7 @@ from lth_jax.population.task import Task, as_splits
 from lth_jax.population.train_chunks import chunks, compile_segment, train_chunk, train_population
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "DRIVERS",

@@ -1,4 +1,4 @@
-"""Populations in a few lines: members that differ in seeds, masks or numbers, trained together."""
+"""Populations of members that differ in seeds, masks or hyperparameters, trained together."""
 
 import numbers
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from lth_jax.pruning.transforms import mask_slots, masked
 from lth_jax.types import Info, Key, Mask, Params
 
 OFFSETS = ("schedule_offset", "data_offset", "replicate")
-"""Numbers that every member has; see `segment.Member`."""
+"""The hyperparameters that every member has; see `segment.Member`."""
 
 
 def initial(
@@ -37,16 +37,15 @@ def initial(
     """The members of a population before training.
 
     Args:
-      task: what they train on.
-      keys: `[n]` typed keys, one for each member, which decide its initial weights and its data
-        order; or n, for keys of seed 0.
-      hyper: numbers that differ between members, `{name: [n]}` or scalars, of those that the
-        task's `hyper` has; the others are the task's.
+      task: network, data and training.
+      keys: `[n]` typed keys, one per member, for initial weights and data order; or n, for keys
+        derived from seed 0.
+      hyper: hyperparameters that replace those of the task, `{name: [n]}` or scalars.
       masks: a tree like the parameters with boolean leaves, one mask for all, or stacked, `[n, …]`.
-        Members start from weights that are 0 where the mask is False.
-      params: initial weights in place of those that the keys decide, one tree for all, or stacked.
-      data_keys: `[n]` keys that decide the data order, dropout and augmentation, in place of
-        `keys`; equal keys give members the same batches.
+        Initial weights are 0 where the mask is False.
+      params: initial weights, one tree for all, or stacked; drawn from `keys` by default.
+      data_keys: `[n]` keys for data order, dropout and augmentation; derived from `keys` by
+        default. Members with equal keys get the same batches.
 
     Returns:
       The members; every leaf has the member axis first.
@@ -121,21 +120,21 @@ def train(
     """Trains a population under one compiled program.
 
     Args:
-      task: what the members train on.
-      members: from `initial`, or from here, at step `start`.
+      task: network, data and training.
+      members: from `initial`, or from an earlier call that ended at step `start`.
       steps: the step to train to; the task's by default.
-      start: the step the members stand at.
-      plan: how they run: a `Plan`, or `"auto"`, which measures some on the members.
-      on_segment: called as `(step, members, records, info)` after each evaluation interval, chunk
-        after chunk: with the first `plan.chunk` members to their last step, then with the next.
+      start: the current step of the members.
+      plan: a `Plan`, or `"auto"` to measure candidates on the members.
+      on_segment: called as `(step, members, records, info)` after each evaluation interval. Chunks
+        train one after the other: first `plan.chunk` members to their last step, then the next.
 
     Returns:
       `(members, history)`. History holds `"step"`, int32 `[E]`, and `"train_loss"` and
       `"validation_<metric>"`, float32 `[E, n]`, NaN from where a member diverged.
 
     Raises:
-      ValueError: the plan does not fit, the steps are out of range, or the members are not a
-        population of the task's network.
+      ValueError: the plan is invalid, the steps are out of range, or the members do not fit the
+        task's network.
 
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
@@ -183,7 +182,7 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
 
 
 def _member_keys(keys: Any) -> Any:
-    """One key for each member: those given, or so many of seed 0."""
+    """One key per member: those given, or that number of keys from seed 0."""
     if isinstance(keys, numbers.Number):
         check_integer("keys", keys, 1)
         return jax.random.split(key_streams.from_seed(0), int(keys))  # type: ignore[call-overload]
@@ -202,7 +201,7 @@ def _check_dtypes(params: Params, like: Params) -> None:
 
 
 def _population_size(task: Task, members: Member) -> int:
-    """The number of members, or a `ValueError` if they are not members of the task's network."""
+    """The number of members; raises `ValueError` unless they fit the task's network."""
     if not jnp.ndim(members.alive):
         raise ValueError("`members` is one member; it must be a population, as from `initial`.")
     n = len(members.alive)
@@ -212,12 +211,12 @@ def _population_size(task: Task, members: Member) -> int:
 
 
 def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for a number that nothing in the task's training reads."""
+    """Raises `ValueError` for a hyperparameter that the task does not have."""
     unknown = [name for name in hyper if name not in {*task.hyper, *OFFSETS}]
     if unknown:
         raise ValueError(
-            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}. Name others "
-            "in its `hyper`."
+            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}; add others "
+            "to its `hyper`."
         )
     task.check_rate(hyper)
 
@@ -236,7 +235,7 @@ def _scalars(name: str, value: Any, n: int) -> jax.Array:
 
 
 def _stacked(name: str, tree: Any, like: Any, n: int) -> Any:
-    """A tree for each member: stacked already, or one for all."""
+    """A stacked tree: the given one, or one for all members broadcast."""
     one = trees.index(like, 0)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
     if shapes == [leaf.shape for leaf in jax.tree.leaves(one)]:

@@ -1,14 +1,14 @@
-"""What a member is shown of the data: augmentation, changed targets, teachers.
+"""Transformations of training batches: augmentation, changed targets, teachers' logits.
 
-Each function here makes a step `(key, batch, rows, member, constants) -> batch`; `shows` chains
-them into a `Trainer.transform_batch`. What may differ between members is read from `member.hyper`,
-so that a population with different strengths is one program; arrays that all members share are read
-from `constants`, those of the `Trainer`. Keys come from the member and the training step: members
-differ, and a member's training repeats.
+A step is a function `(key, batch, rows, member, constants) -> batch`; `chain` composes steps into a
+`Trainer.transform_batch`. Strengths are read from `member.hyper`, so that one program serves a
+population of different strengths. Arrays that all members share are read from `constants`, those of
+the `Trainer`. Keys derive from the member's data key and the training step, so training is
+reproducible.
 
-Targets that are mixed or smoothed are distributions over the classes, which `soft_targets` makes
-of labels; train on them with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for
-crops and CutMix, anything of one float dtype otherwise.
+Mixed or smoothed targets are distributions over the classes: apply `soft_targets` first, and train
+with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for crops and CutMix, anything of
+one float dtype otherwise.
 """
 
 from collections.abc import Callable
@@ -25,22 +25,24 @@ from lth_jax.types import Batch, Key
 Step = Callable[[Key, Batch, jax.Array, Member, Constants], Batch]
 
 
-def shows(*steps: Step) -> TransformBatch:
-    """The examples as they lie, then changed by each step in turn, each with a key of its own.
+def chain(*steps: Step) -> TransformBatch:
+    """A `transform_batch` that takes the examples and applies the steps, each with its own key.
 
-    >>> show = shows(soft_targets(3))
+    >>> transform = chain(soft_targets(3))
     >>> data = Batch(jnp.zeros((4, 2)), jnp.arange(4) % 3)
-    >>> show(jax.random.key(0), data, jnp.array([2]), None, {}).y
+    >>> transform(jax.random.key(0), data, jnp.array([2]), None, {}).y
     Array([[0., 0., 1.]], dtype=float32)
     """
 
-    def show(key: Key, data: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
+    def transform(
+        key: Key, data: Batch, rows: jax.Array, member: Member, constants: Constants
+    ) -> Batch:
         batch = take(key, data, rows, member, constants)
         for i, step in enumerate(steps):
             batch = step(keys.stream(key, "change", i), batch, rows, member, constants)
         return batch
 
-    return show
+    return transform
 
 
 def noisy_labels(classes: int) -> Step:
@@ -48,8 +50,8 @@ def noisy_labels(classes: int) -> Step:
 
     The new label is uniform over all classes, so it may be the true one (Zhang et al., 2017,
     "Understanding deep learning requires rethinking generalization"). The key `constants["noise"]`,
-    the member's replicate and the example decide which examples get one: a replicate's labels are
-    the same in every epoch, at every level and in every arm.
+    the member's replicate and the example determine which examples get one: a replicate's labels
+    are the same in every epoch, level and arm.
 
     Args:
       classes: number of classes.
@@ -95,8 +97,8 @@ def smooth(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: C
 def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
     """A step: `λ (x, y) + (1 − λ) (x, y)[π]`, λ ~ Beta(α, α) (Zhang et al., 2018).
 
-    One λ and one permutation π per batch, as in the authors' code; `α = hyper["mixup"]`, where 0
-    stands for λ = 1. Targets must be soft.
+    One λ and one permutation π per batch, as in the authors' code; `α = hyper["mixup"]`, and λ = 1
+    for α = 0. Targets must be soft.
     """
     by_chance, by_order = jax.random.split(key)
     share = _share(by_chance, member.hyper["mixup"])
@@ -106,19 +108,18 @@ def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Co
 
 
 def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Constants) -> Batch:
-    """A step: a box of each image, and its share of the target, are another's (Yun et al., 2019).
+    """A step: replaces a box of each image and its share of the target (Yun et al., 2019).
 
-    λ ~ Beta(α, α) with `α = hyper["cutmix"]`, where 0 stands for λ = 1. The box has sides
-    `√(1 − λ)` of the image's, rounded down, and a uniform centre; what lies outside the image is
-    cut off, and λ becomes the share that was not replaced. Targets must be soft.
+    λ ~ Beta(α, α) with `α = hyper["cutmix"]`, and λ = 1 for α = 0. The sides of the box are `√(1 −
+    λ)` times those of the image, rounded down; its centre is uniform. The box is clipped to the
+    image, and λ becomes the fraction that was not replaced. Targets must be soft.
     """
     by_chance, by_order, by_place = jax.random.split(key, 3)
     other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
     inside = _box(by_place, _share(by_chance, member.hyper["cutmix"]), batch.x.shape[1:3])
     kept = 1 - jnp.mean(inside, dtype=jnp.float32)
     return Batch(
-        x=jnp.where(inside[None, :, :, None], other.x, batch.x),
-        y=_mix(kept, batch.y, other.y),
+        x=jnp.where(inside[None, :, :, None], other.x, batch.x), y=_mix(kept, batch.y, other.y)
     )
 
 
@@ -158,7 +159,7 @@ def flip(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Con
 
 
 class Unlabelled(NamedTuple):
-    """Examples without labels, and the teachers' logits of them.
+    """Unlabelled examples and the teachers' logits for them.
 
     Attributes:
       x: inputs `(m, …)`.
@@ -173,29 +174,29 @@ Choose = Callable[[jax.Array, Member], jax.Array]
 
 
 def all_teachers(answers: jax.Array, member: Member) -> jax.Array:
-    """The answers of all: the teachers of every member."""
+    """The logits of all teachers, for every member."""
     return answers
 
 
 def own_teacher(answers: jax.Array, member: Member) -> jax.Array:
-    """The answers of one teacher alone, that of the member's replicate."""
+    """The logits of one teacher, that of the member's replicate."""
     return answers[member.hyper["replicate"]][None]
 
 
-def taught(choose: Choose = all_teachers, unlabelled: int = 0) -> Step:
-    """Adds the teachers' logits of the examples: targets for `losses.distillation`; the last step.
+def with_teachers(choose: Choose = all_teachers, unlabelled: int = 0) -> Step:
+    """Adds the teachers' logits to the targets, for `losses.distillation`; must be the last step.
 
-    Teachers do not learn, so they are evaluated once, before training, on the training examples as
-    they lie: no step before this one may change the inputs. `hyper["distillation"]` is the
-    teachers' weight and `hyper["temperature"]` theirs and the student's. Unlabelled examples count
-    by the teachers' logits alone.
+    Teachers are evaluated once, before training, on the unchanged training examples: no earlier
+    step may change the inputs. `hyper["distillation"]` is the weight of the teachers' term, and
+    `hyper["temperature"]` the temperature of teachers and student. The loss of unlabelled examples
+    is the teachers' term alone.
 
     `constants["answers"]` are logits `(teachers, n, …, classes)` for the n training examples,
     `constants["unlabelled"]` an `Unlabelled`.
 
     Args:
-      choose: `(answers of a batch, member) -> answers of the member's teachers`.
-      unlabelled: how many unlabelled examples each batch gets, drawn anew.
+      choose: `(logits of all teachers, member) -> logits of the member's teachers`, for a batch.
+      unlabelled: number of random unlabelled examples added to each batch.
     """
 
     def step(
@@ -230,7 +231,7 @@ def _mix(share: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _box(key: Key, share: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Booleans `(h, w)`: True in a box of `1 − share` of the image, less what is cut off."""
+    """Booleans `(h, w)`: True in a box of `1 − share` of the image, clipped to it."""
     sides = []
     for axis_key, size in zip(jax.random.split(key), shape, strict=True):
         side = jnp.floor(jnp.sqrt(1 - share) * size).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the mean of the weights along the last part of training."""
+"""Stochastic weight averaging: the mean of the weights over the last part of training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ class AveragedState(NamedTuple):
     """The state of `averaged`.
 
     Attributes:
-      average: the mean of the weights so far, float as they are; the latest ones until it begins.
-      terms: how many weights it is the mean of (int32); 0 before there is an update.
+      average: the mean of the weights so far, in their dtypes; the latest weights before averaging
+        starts.
+      terms: number of averaged weights (int32); 0 before the first update.
       inner: the inner optimizer's state.
     """
 
@@ -30,22 +31,22 @@ class AveragedState(NamedTuple):
 def averaged(
     inner: optax.GradientTransformation, *, start: Any, every: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Keeps the mean of the weights after every `every`-th update from `start` on.
+    """Averages the weights after every `every`-th update from `start` on.
 
-    The updates are the inner optimizer's own: only the mean is added, which `average_of` reads
-    (Izmailov et al., 2018, "Averaging weights leads to wider optima"). BatchNorm's statistics
-    belong to the weights they were seen with; `mean_network` renews them. Weights that are pruned
-    stay 0 in the mean as long as the mask does not change.
+    Updates are those of the inner optimizer; `average_of` reads the mean (Izmailov et al., 2018,
+    "Averaging weights leads to wider optima"). BatchNorm statistics do not fit the mean weights;
+    `mean_network` recomputes them. Pruned weights are 0 in the mean as long as the mask does not
+    change.
 
     Args:
-      inner: the optimizer, mask and all.
-      start: the first update whose weights count, from 1 on; may be traced. Until then the mean is
-        the latest weights.
-      every: updates between two that count; may be traced.
+      inner: the optimizer, including the mask.
+      start: the first averaged update, counted from 1; may be traced. Before it, the mean is the
+        latest weights.
+      every: number of updates between averaged weights; may be traced.
 
     Returns:
-      A transformation whose `update` takes the number of updates before this one as `step`: where
-      training is set back, the mean begins anew.
+      A transformation whose `update` takes `step`, the number of earlier updates. If training is
+      rewound before `start`, the mean restarts.
 
     >>> tx = averaged(optax.sgd(1.0), start=2, every=1)
     >>> w = jnp.float32(0.0)
@@ -86,10 +87,10 @@ def averaged(
 
 
 def average_of(opt_state: Any) -> Params:
-    """The mean weights in an optimizer's state, wherever `averaged` stands in it.
+    """The mean weights in an optimizer's state that contains a state of `averaged`.
 
     Raises:
-      ValueError: if it is not there, or there more than once.
+      ValueError: it contains none, or several.
 
     >>> tx = averaged(optax.adam(0.1), start=1, every=1)
     >>> average_of(tx.init(jnp.ones(2))).tolist()
@@ -103,14 +104,14 @@ def average_of(opt_state: Any) -> Params:
 
 
 def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Member]:
-    """A `Trainer.eval_member`: the member with its mean weights, and a state that belongs to them.
+    """A `Trainer.eval_member`: the member with its mean weights and recomputed model state.
 
-    The optimizer's state must hold one of `averaged`. BatchNorm's statistics are renewed by one
-    pass over the training data in training mode, begun from the member's own.
+    The optimizer's state must contain one of `averaged`. BatchNorm statistics are recomputed by one
+    pass over the training data in training mode, starting from the member's statistics.
 
     Args:
       model: the network.
-      batch_size: examples per batch of that pass; what is left over is not shown.
+      batch_size: examples per batch of that pass; a remainder is not used.
     """
 
     def averaged_member(member: Member, train: Batch) -> Member:

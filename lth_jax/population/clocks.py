@@ -1,4 +1,4 @@
-"""Wall time, CPU time, and whether other processes compete for the cores."""
+"""Wall time, CPU time, and detection of other processes that use the cores."""
 
 import os
 import time
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 STAT = Path("/proc/stat")
-CROWDED = 0.1  # the share of all CPU time that others may use, or that must be idle
+CROWDED = 0.1  # fraction of all CPU time
 
 
 class Load(NamedTuple):
-    """CPU seconds since the machine started, of all its cores.
+    """CPU seconds of all cores since the machine started.
 
     Attributes:
-      others: used by other processes, or taken by the host of a virtual machine.
+      others: used by other processes, or by the host of a virtual machine.
       idle: used by none.
     """
 
@@ -30,7 +30,7 @@ def now() -> NDArray[np.float64]:
 
 
 def load() -> Load | None:
-    """What other processes have used so far; None where it is unknown (not on Linux).
+    """The CPU time used so far; None if unknown (not on Linux).
 
     >>> STAT.exists() == (load() is not None)
     True
@@ -40,16 +40,16 @@ def load() -> Load | None:
     except (OSError, ValueError):
         return None
     user, nice, system, idle, waiting, *rest = (t / os.sysconf("SC_CLK_TCK") for t in ticks)
-    own = sum(os.times()[:4])  # with its finished children
+    own = sum(os.times()[:4])  # includes finished child processes
     return Load(user + nice + system + sum(rest) - own, idle + waiting)
 
 
 def crowded(before: Load | None, after: Load | None, seconds: float) -> bool:
-    """Whether other processes took cores from this one: they ran, and few cores were idle.
+    """Whether other processes competed for the cores: they ran, and few cores were idle.
 
     Args:
       before: from `load`.
-      after: from `load`, so many seconds later.
+      after: from `load`, `seconds` later.
       seconds: wall time between the two.
 
     >>> crowded(Load(0.0, 0.0), Load(0.5 * os.cpu_count(), 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Training that looks after groups: losses that weigh groups and not examples."""
+"""Group-robust training: losses that weight groups of examples."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ from lth_jax.types import Batch, Key
 
 
 class Grouped(NamedTuple):
-    """Targets with the group of each, of which `group_robust` makes a loss.
+    """Targets of `group_robust`.
 
     Attributes:
       labels: `(n,)` integers.
       groups: `(n, groups)`, one-hot, float32.
-      balance: scalar in [0, 1]: 0 weighs examples alike, 1 weighs groups alike.
-      sharpness: scalar, at least 0: how much more the worse groups count.
+      balance: scalar in [0, 1]: 0 gives examples equal weights, 1 groups.
+      sharpness: scalar, at least 0; larger values give groups of higher loss more weight.
     """
 
     labels: jax.Array
@@ -33,14 +33,14 @@ def group_robust(logits: jax.Array, targets: Grouped) -> jax.Array:
     """Cross-entropy whose mean over the batch is `Σ_g q_g L_g`, a weighted mean of groups.
 
     `L_g` is the mean loss of group g and `q_g ∝ n_g^(1 − balance) exp(sharpness · L_g)` over the
-    groups that occur. With balance 0 and sharpness 0 it is the plain mean, with balance 1 groups
-    count alike (reweighting), and with growing sharpness the worst group alone counts: group
-    distributionally robust optimisation (Sagawa et al., 2020), its weights those of this batch
-    instead of a running product. No gradient flows through `q`.
+    groups in the batch. Balance 0 and sharpness 0 give the plain mean; balance 1 gives groups equal
+    weights (reweighting). As sharpness grows, the loss tends to that of the worst group: group
+    distributionally robust optimisation (Sagawa et al., 2020), with weights of the batch instead of
+    a running product. No gradient flows through `q`.
 
     Args:
       logits: `(n, classes)`.
-      targets: labels, groups, and how groups count.
+      targets: labels, groups, balance and sharpness.
 
     Returns:
       float32 `(n,)`.
@@ -61,14 +61,14 @@ def group_robust(logits: jax.Array, targets: Grouped) -> jax.Array:
     return losses * len(losses) * (targets.groups @ (q / some))
 
 
-def in_groups(count: int) -> Step:
-    """Tells `group_robust` the groups of a batch; the last step of what a member is shown.
+def add_groups(count: int) -> Step:
+    """Adds the groups of a batch to the targets, for `group_robust`; must be the last step.
 
-    `hyper["balance"]` and `hyper["sharpness"]` are the member's; `constants["groups"]` are the
-    groups of all training examples, `(n,)` integers below `count`.
+    Reads `hyper["balance"]`, `hyper["sharpness"]` and `constants["groups"]`, the groups of all
+    training examples, `(n,)` integers below `count`.
 
     Args:
-      count: how many groups there are.
+      count: the number of groups.
     """
 
     def step(
@@ -85,23 +85,23 @@ def in_groups(count: int) -> Step:
 
 
 def weigh_groups(task: Task, groups: ArrayLike, count: int) -> Task:
-    """The task trained with `group_robust`, each member by its own `balance` and `sharpness`.
+    """The task trained with `group_robust`; members may differ in balance and sharpness.
 
     Args:
       task: with class labels.
-      groups: of all training examples, `(n,)` integers below `count`.
+      groups: groups of all training examples, `(n,)` integers below `count`.
       count: the number of groups.
 
     Returns:
       A task whose members need `"balance"` and `"sharpness"` in their `hyper`.
     """
-    transform, add_groups = task.trainer.transform_batch, in_groups(count)
+    transform, add = task.trainer.transform_batch, add_groups(count)
 
     def with_groups(
         key: Key, data: Batch, rows: jax.Array, member: Member, constants: Constants
     ) -> Batch:
         batch = transform(key, data, rows, member, constants)
-        return add_groups(key, batch, rows, member, constants)
+        return add(key, batch, rows, member, constants)
 
     trainer = task.trainer._replace(
         transform_batch=with_groups,

@@ -1,6 +1,6 @@
-"""Per-example losses and metrics, `(outputs, targets) -> float32[n]`; callers take the means.
+"""Per-example losses and metrics, `(outputs, targets) -> float32[n]`, not averaged over examples.
 
-Where every step of a sequence has a target, an example's figure is the mean over its steps.
+For sequences with a target at each step, the value of an example is the mean over its steps.
 """
 
 import math
@@ -16,10 +16,10 @@ PerExample = Callable[[Any, Any], jax.Array]
 """`(outputs, targets) -> float[n]`, one value for each example."""
 
 LOSSES: Registry[PerExample] = Registry("loss")
-"""Losses by name, those of configs."""
+"""Losses by name; configs use these names."""
 
 METRICS: Registry[PerExample] = Registry("metric")
-"""Measures of trained networks by name, those of configs."""
+"""Metrics by name; configs use these names."""
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """`cross_entropy` in bits: per character, where the targets are characters.
+    """`cross_entropy` in bits; bits per character if the targets are characters.
 
     >>> bits(jnp.zeros((1, 3, 4)), jnp.zeros((1, 3), int)).tolist()
     [2.0]
@@ -56,11 +56,11 @@ def bits(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """The cross-entropy to distributions over the classes, `−Σⱼ tᵢⱼ log softmax(zᵢ)ⱼ`, in nats.
+    """Cross-entropy with distributions as targets, `−Σⱼ tᵢⱼ log softmax(zᵢ)ⱼ`, in nats.
 
     Args:
       logits: `(n, …, classes)`, any float dtype.
-      targets: of the same shape; non-negative, summing to 1.
+      targets: same shape; non-negative, with sum 1 over the classes.
 
     Returns:
       float32 `(n,)`.
@@ -73,12 +73,12 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 class DistillTargets(NamedTuple):
-    """Targets with the teachers' logits, of which `distillation` makes a loss.
+    """Targets of `distillation`: labels and the teachers' logits.
 
     Attributes:
       labels: `(n, …)` integers, or distributions `(n, …, classes)`.
-      logits: the teachers', `(teachers, n, …, classes)`.
-      weight: `(n,)`, the teachers' share of the loss in [0, 1]; 1 where there is no label.
+      logits: logits of the teachers, `(teachers, n, …, classes)`.
+      weight: `(n,)`, the weight of the teachers' term in [0, 1]; 1 for unlabelled examples.
       temperature: scalar, above 0.
     """
 
@@ -89,7 +89,7 @@ class DistillTargets(NamedTuple):
 
 
 def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
-    """Learning from labels and teachers (Hinton, Vinyals and Dean, 2015).
+    """The distillation loss from labels and teachers (Hinton, Vinyals and Dean, 2015).
 
     `(1 − w) CE(y, z) + w T² KL(p_T ‖ softmax(z / T))`, where `p_T` is the mean of the teachers'
     `softmax(v / T)`. With `w = 0` it is the cross-entropy; with T → ∞ the second term tends to
@@ -97,7 +97,7 @@ def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
 
     Args:
       logits: `(n, …, classes)`, any float dtype.
-      taught: labels, teachers and how much each counts.
+      taught: labels, teachers' logits, weight and temperature.
 
     Returns:
       float32 `(n,)`.
@@ -148,7 +148,7 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def check_labels(logits: jax.Array, labels: jax.Array) -> None:
-    """Raises unless labels are one integer where the logits are a vector; reads no values."""
+    """Raises unless there is one integer label for each vector of logits; reads no values."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f"`labels` have dtype {labels.dtype}; they must be integers, one for each vector of "

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name, those of configs."""
+"""Optimizers and learning-rate schedules by name; configs use these names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,18 +12,17 @@ OPTIMIZERS: Registry[Callable[[Mapping[str, Any]], optax.GradientTransformation]
 )
 """`hyper -> optax transformation`, called inside the trace, before any mask.
 
-`hyper` holds a member's numbers, which may be traced: `learning_rate`, its schedule applied,
-`weight_decay` and `momentum`.
+`hyper` holds a member's hyperparameters, which may be traced: `learning_rate` (with the schedule
+applied), `weight_decay` and `momentum`.
 """
 
 LR_SCHEDULES: Registry[Callable[[int], optax.Schedule]] = Registry("learning-rate schedule")
-"""`steps -> schedule`; the schedule maps a step to a factor on the peak of the learning rate."""
+"""`steps -> schedule`; the schedule maps a step to a factor of the peak learning rate."""
 
 OPTIMIZERS.register(
     "sgd",
     lambda h: optax.chain(
-        optax.add_decayed_weights(h["weight_decay"]),
-        optax.sgd(h["learning_rate"], h["momentum"]),
+        optax.add_decayed_weights(h["weight_decay"]), optax.sgd(h["learning_rate"], h["momentum"])
     ),
 )
 OPTIMIZERS.register("adam", lambda h: optax.adam(h["learning_rate"]))

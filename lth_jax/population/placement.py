@@ -1,9 +1,9 @@
-"""Where a population's members run: together, one after the other, and on which devices.
+"""Placement of a population's members: vectorised, one after the other, and over devices.
 
-The member axis is only ever split: no device needs anything of another, so the programs hold no
-collectives. The devices may belong to several processes (`jax.distributed`), as many to each. On a
-CPU a virtual device per core (`jax_num_cpu_devices`) trains one member on each, which beats all
-cores together on the small matrix products of one member.
+Devices are split along the member axis only, so the programs contain no collectives. The devices
+may belong to several processes (`jax.distributed`), the same number to each. On a CPU, one virtual
+device per core (`jax_num_cpu_devices`) with one member each is faster than all cores sharing the
+small matrix products of one member.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +21,19 @@ from lth_jax.store import is_distributed
 
 AXIS = "members"
 DRIVERS = ("scan", "host")
-PADDING = 0.1  # the share of a chunk's members that may be padding
+PADDING = 0.1  # allowed fraction of padding in a chunk
 
 
 class Plan(NamedTuple):
     """How a population runs.
 
     Attributes:
-      chunk: members that one call trains.
-      driver: `scan`, the steps of a segment in a loop inside the program, or `host`, a Python loop
-        over a compiled step.
-      devices: over how many devices a chunk is split; must divide it.
-      vmapped: how many of a device's members are vectorised together, the others following one
-        after the other inside the program; None for all.
+      chunk: number of members that train at a time.
+      driver: `scan`, a loop over the steps of a segment inside the program, or `host`, a Python
+        loop over a compiled step.
+      devices: number of devices over which a chunk is split; must divide it.
+      vmapped: number of members of a device that are vectorised together; such groups run one after
+        the other inside the program. None for all.
     """
 
     chunk: int
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
 
 def read_plan(record: Mapping[str, Any]) -> Plan:
-    """The plan in a record that may hold more.
+    """The plan in a record, which may have further fields.
 
     >>> read_plan({**Plan(8, "host")._asdict(), "evidence": []})
     Plan(chunk=8, driver='host', devices=1, vmapped=None)
@@ -80,18 +80,18 @@ def check_plan(plan: Plan) -> None:
 
 
 def fitted(plan: Plan, devices: int, processes: int = 1) -> Plan:
-    """A plan on the devices that are there, where it was made for others.
+    """The plan, adapted to the available devices if it was made for others.
 
-    As many members as before are vectorised together, which is what their last bits depend on; such
-    groups follow one after the other where there are fewer devices.
+    The number of members vectorised together, which affects their last bits, is unchanged. With
+    fewer devices, more such groups run one after the other.
 
     Args:
-      plan: as it was recorded.
-      devices: how many there are.
-      processes: to how many processes they belong, as many to each.
+      plan: the recorded plan.
+      devices: the number of available devices.
+      processes: the number of processes to which they belong, the same number to each.
 
     Raises:
-      ValueError: the groups cannot be divided evenly over several processes.
+      ValueError: the groups cannot be divided evenly over the processes.
 
     >>> fitted(Plan(8, devices=4), 2)
     Plan(chunk=8, driver='scan', devices=2, vmapped=2)
@@ -110,10 +110,10 @@ def fitted(plan: Plan, devices: int, processes: int = 1) -> Plan:
 
 
 def narrowed(plan: Plan, members: int) -> Plan:
-    """The plan with a chunk no wider than a level of `members` needs, which fit one chunk.
+    """The plan with a chunk no larger than a level of `members` needs.
 
-    Unchanged where padding costs less than a tenth, and for larger levels, so that populations of
-    different sizes have chunks, and with them members, in common.
+    Unchanged if padding costs less than a tenth, and for levels of several chunks, so that
+    populations of different sizes share chunks and members.
 
     >>> narrowed(Plan(20, devices=2, vmapped=1), 5).chunk, narrowed(Plan(20), 45).chunk
     (6, 20)
@@ -124,7 +124,7 @@ def narrowed(plan: Plan, members: int) -> Plan:
 
 
 def level_plans(plan: Plan, sizes: Sequence[int]) -> list[tuple[int, Plan]]:
-    """The plan of each level of these sizes, as `(level, the plan from that level on)`.
+    """The plans for levels of these sizes, as `(level, plan from that level on)`.
 
     >>> [(level, one.chunk) for level, one in level_plans(Plan(20), [5, 20, 20])]
     [(0, 5), (1, 20)]
@@ -134,7 +134,7 @@ def level_plans(plan: Plan, sizes: Sequence[int]) -> list[tuple[int, Plan]]:
 
 
 def check_devices(devices: int) -> None:
-    """Raises `ValueError` unless there are so many devices, as many of each process.
+    """Raises `ValueError` unless that many devices exist, the same number in each process.
 
     >>> check_devices(4096)
     Traceback (most recent call last):
@@ -148,7 +148,7 @@ def check_devices(devices: int) -> None:
 
 
 def halved(plan: Plan) -> Plan | None:
-    """Half as many members per device, for when memory ran out; None where there is but one.
+    """The plan with half as many members per device; None if there is only one.
 
     >>> halved(Plan(12, devices=2)), halved(Plan(2, devices=2))
     (Plan(chunk=6, driver='scan', devices=2, vmapped=None), None)
@@ -163,11 +163,11 @@ def halved(plan: Plan) -> Plan | None:
 
 
 def map_members(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> Callable[..., Any]:
-    """A function of one member as a function of a whole chunk, by the plan.
+    """Maps a function of one member over a whole chunk, by the plan.
 
     Args:
       f: pure; takes and returns pytrees.
-      plan: how.
+      plan: the plan.
       batched: for each argument of `f`, whether it has a member axis (first in every leaf) or is
         shared by all members.
 
@@ -183,7 +183,7 @@ def map_members(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> C
 def over_members(f: Callable[..., Any], chunk: int, batched: Sequence[bool]) -> Callable[..., Any]:
     """Vectorises `f` over the member axis of the arguments marked in `batched`.
 
-    A chunk of 1 is not vmapped but squeezed: a vmapped convolution of one member is still the
+    A chunk of 1 is not vmapped but squeezed: a vmapped convolution of one member would still be a
     slow grouped one.
     """
     if chunk > 1:
@@ -197,7 +197,7 @@ def over_members(f: Callable[..., Any], chunk: int, batched: Sequence[bool]) -> 
 
 
 def _in_turn(f: Callable[..., Any], groups: int, batched: Sequence[bool]) -> Callable[..., Any]:
-    """`f` on one group of the members after the other, in one loop."""
+    """Maps `f` over groups of the members, in one loop."""
     if groups == 1:
         return f
 
@@ -218,19 +218,19 @@ def _in_turn(f: Callable[..., Any], groups: int, batched: Sequence[bool]) -> Cal
 def _over_devices(
     f: Callable[..., Any], devices: int, batched: Sequence[bool]
 ) -> Callable[..., Any]:
-    """`f` on every device's share of the members."""
+    """Maps `f` over devices, each with its share of the members."""
     if devices == 1:
         return f
     specs = tuple(P(AXIS) if b else P() for b in batched)
-    # Not checked for replication: nothing is replicated in the results, and constants in loops
-    # (losses that start at 0) would all have to be cast.
+    # No check for replication: no result is replicated, and constants in loops (such as losses that
+    # start at 0) would need casts.
     return jax.shard_map(
         f, mesh=population_mesh(devices), in_specs=specs, out_specs=P(AXIS), check_vma=False
     )
 
 
 def population_mesh(devices: int) -> Mesh:
-    """Devices as a mesh of one axis, `"members"`: of each process the first, process by process."""
+    """A mesh of one axis, `"members"`, of the first devices of each process, ordered by process."""
     processes = range(jax.process_count())
     of_each = [[d for d in jax.devices() if d.process_index == process] for process in processes]
     share = devices // len(processes)
@@ -239,9 +239,9 @@ def population_mesh(devices: int) -> Mesh:
 
 
 def spread(tree: Any, sharding: NamedSharding) -> Any:
-    """Puts arrays where `sharding` has them, in one process or several.
+    """Places arrays by `sharding`, in one process or several.
 
-    There each process must hold all of every array, or the array must lie there already.
+    With several processes, each must hold the whole array, or the array must be placed already.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -261,10 +261,10 @@ def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def free_bytes() -> int | None:
-    """The memory that a program may take on one device; None where it is unknown.
+    """The free memory of one device in bytes; None if unknown.
 
-    On accelerators the allocator's limit less what is in use. Virtual devices of a CPU share what
-    the system calls available.
+    On accelerators, the allocator's limit minus the bytes in use. Virtual devices of a CPU share
+    the available memory of the system.
     """
     if stats := jax.local_devices()[0].memory_stats():
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
@@ -272,7 +272,7 @@ def free_bytes() -> int | None:
 
 
 def host_free_bytes() -> int | None:
-    """The memory of the host that Linux calls available; None on other systems."""
+    """`MemAvailable` of the host in bytes; None on systems other than Linux."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
@@ -280,21 +280,21 @@ def host_free_bytes() -> int | None:
 
 
 class Placed:
-    """A segment whose arguments are put onto the plan's devices before it is called.
+    """A segment that places its arguments on the plan's devices.
 
-    Members are split and stay where they are from the second call on; a data set is copied to every
-    device once, for as long as the same arrays are passed.
+    Members are split over the devices; outputs of one call need no transfer in the next. A data set
+    is copied to every device once, as long as the same arrays are passed.
 
     Args:
       segment: takes `(members, records, train, validation, constants, step, n)`.
-      devices: over how many devices.
+      devices: the number of devices.
     """
 
     def __init__(self, segment: Callable[..., Any], devices: int):
         mesh = population_mesh(devices)
         self._segment = segment
         self._split, self._whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
-        self._kept: dict[str, tuple[list[Any], Any]] = {}  # what was given, and its copies
+        self._kept: dict[str, tuple[list[Any], Any]] = {}  # arguments and their copies
 
     def __call__(
         self, members: Any, records: Any, train: Any, validation: Any, constants: Any, *steps: Any
@@ -308,7 +308,7 @@ class Placed:
     def lower(
         self, members: Any, records: Any, train: Any, validation: Any, constants: Any, *steps: Any
     ) -> jax.stages.Lowered:
-        """The program for arguments like these, arrays or shapes; of the `scan` driver."""
+        """The program of the `scan` driver for these arguments, arrays or shapes."""
         carried = _put_or_shaped((members, records), self._split)
         shared = _put_or_shaped((train, validation, constants), self._whole)
         found: jax.stages.Lowered = self._segment.lower(*carried, *shared, *steps)  # type: ignore[attr-defined]
@@ -324,7 +324,7 @@ class Placed:
 
 
 def _put_or_shaped(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays placed by `sharding`; shapes with it."""
+    """Places arrays by `sharding`; adds it to shapes."""
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -1,9 +1,9 @@
-"""Which plan is the fastest that fits: memory from the compiled programs, speed from measuring.
+"""Choice of the fastest plan that fits in memory, by compiling and timing candidates.
 
-How many members to vectorise, on how many devices, and what should drive the steps depends on the
-network, the data and the machine: a stock convolution in a scan is 40 times slower than outside on
-a CPU, and a vmapped one 5 times slower than members one after the other; on a GPU one small
-network leaves the chip idle.
+The best number of members to vectorise, number of devices, and driver depend on the network, the
+data and the machine. On a CPU, a convolution of XLA is 40 times slower inside a scan than outside,
+and 5 times slower vmapped than one member after the other. On a GPU, one small network leaves the
+chip idle.
 """
 
 import functools
@@ -19,23 +19,16 @@ from numpy.typing import NDArray
 
 from lth_jax import trees
 from lth_jax.population import clocks
-from lth_jax.population.placement import (
-    DRIVERS,
-    Plan,
-    check_plan,
-    free_bytes,
-    narrowed,
-    read_plan,
-)
+from lth_jax.population.placement import DRIVERS, Plan, check_plan, free_bytes, narrowed, read_plan
 from lth_jax.population.segment import Block, Member, Trainer, init_record
 from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.train_chunks import Segment, compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
 
-PROBE = 0.25  # seconds that the steps of a measurement should take, beside the validation
-SHARE = 0.2  # of a run's own time that measuring its plans may take
-LOST = 1.5  # how many times as slow as the best a plan is not measured again
+PROBE = 0.25  # minimal seconds of the measured steps, without validation
+SHARE = 0.2  # fraction of a run's time that measuring plans may take
+LOST = 1.5  # a plan slower than the best by this factor is not measured again
 
 
 WALL, CPU = 0, 1
@@ -47,10 +40,10 @@ AUTO = "auto"
 
 
 def plans_for(plan: Plan | str, sizes: Sequence[int]) -> list[Plan]:
-    """The plans to measure for levels of these sizes: the given one alone, or all for `"auto"`.
+    """The candidate plans for levels of these sizes: the given one, or all for `"auto"`.
 
     Raises:
-      ValueError: `plan` is neither a possible `Plan` nor `"auto"`.
+      ValueError: `plan` is neither a valid `Plan` nor `"auto"`.
     """
     if isinstance(plan, Plan):
         check_plan(plan)
@@ -71,19 +64,19 @@ def plan_for_level(
     validation: Batch,
     **options: Any,
 ) -> Plan:
-    """The given plan, or for `"auto"` the cheapest for one level of so many members.
+    """The given plan, or for `"auto"` the fastest for one level of `size` members.
 
     Args:
       plan: a `Plan`, or `"auto"`.
-      size: how many members will train.
+      size: number of members.
       trainer: the static part.
-      members: makes them; called only where plans are measured.
+      members: returns the members; called only if plans are measured.
       train: training data.
       validation: validation data.
-      **options: of `choose_plan`.
+      **options: options of `choose_plan`.
 
     Raises:
-      ValueError: `plan` is neither, or no plan fits the free memory.
+      ValueError: `plan` is invalid, or no plan fits in the free memory.
     """
     plans = plans_for(plan, [size])
     if len(plans) == 1:
@@ -93,7 +86,7 @@ def plan_for_level(
 
 
 class Setting(NamedTuple):
-    """What plans are compared on: a trainer, some members, and the data."""
+    """The inputs of measurements: trainer, members and data."""
 
     trainer: Trainer
     members: Member
@@ -104,10 +97,10 @@ class Setting(NamedTuple):
 def candidate_plans(
     widths: Iterable[int], devices: int = 1, drivers: Sequence[str] = DRIVERS, processes: int = 1
 ) -> list[Plan]:
-    """The plans worth measuring: widths, vectorised or one after the other, by both drivers.
+    """Candidate plans: widths, vectorised or one after the other, with both drivers.
 
-    With several devices every width is rounded up to a multiple of them, and the widest is also
-    tried on a single one of each process, where all cores of a CPU share each operation.
+    With several devices every width is rounded up to a multiple of them. The largest width is also
+    tried on one device of each process, where all cores of a CPU share each operation.
 
     >>> for plan in candidate_plans([8], drivers=["scan"]):
     ...     print(plan)
@@ -119,7 +112,7 @@ def candidate_plans(
     def over(n: int, width: int) -> tuple[int, int]:
         return -(-width // n) * n, n
 
-    # The widest first: measuring may end before the last.
+    # Widest first: measuring may end before the last.
     first, *others = [over(devices, width) for width in (widest, *narrower)]
     placed = dict.fromkeys([first, over(processes, widest), *others])
     plans = [
@@ -133,7 +126,7 @@ def candidate_plans(
 
 
 def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]) -> float:
-    """Seconds for one segment of every level, padding included; each level as `narrowed` has it.
+    """Seconds for one segment of every level, padding included, with `narrowed` plans.
 
     >>> population_cost(Plan(4), 2.0, [4, 6, 2])
     7.0
@@ -143,11 +136,11 @@ def population_cost(plan: Plan, seconds_per_segment: float, sizes: Sequence[int]
 
 
 def cheapest(evidence: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> Plan:
-    """The cheapest of plans that were measured, for levels of any sizes.
+    """The fastest of the measured plans, for levels of these sizes.
 
     Args:
       evidence: from `choose_plan`, at least one row.
-      sizes: how many members each level will have.
+      sizes: number of members of each level.
 
     >>> narrow = {**Plan(8)._asdict(), "ms_per_member_step": 3.0}
     >>> wide = {**Plan(64)._asdict(), "ms_per_member_step": 2.0}
@@ -176,34 +169,32 @@ def choose_plan(
     segments: Callable[[Plan], Segment] | None = None,
     team: Team = ALONE,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """Measures the candidate plans on the actual network, data and device; picks the cheapest.
+    """Measures candidate plans on the given network, data and device, and returns the fastest.
 
-    A plan whose compiled program needs more memory than is free is no candidate. Each of the
-    others runs real steps on copies of the given members, as many as take the first plan a quarter
-    of a second, in turn, for `repeats` rounds, fewer where it is half as slow again as the best so
-    far; its figure is the smallest time that a segment with its validation would take. The cost
-    counts padding. Where other processes use the cores, CPU time decides in place of wall time, on
-    CPUs, and the choice is not kept.
+    Plans whose compiled program needs more than the free memory are excluded. The others run
+    training steps on copies of the members in turn, for `repeats` rounds; plans slower than the
+    best by half are measured once. The number of steps is such that the first plan takes a quarter
+    of a second. The result of a plan is its smallest time for a segment with validation. The cost
+    includes padding. On CPUs, if other processes use the cores, CPU time is compared instead of
+    wall time, and the choice is not cached.
 
     Args:
       trainer: the static part.
       members: at least one member; repeated to fill the wider candidates.
       train: training data.
       validation: validation data.
-      sizes: how many members each level of the run will have.
+      sizes: number of members of each level of the run.
       candidates: plans to compare; `candidate_plans([max(sizes)])` by default.
       repeats: rounds of measurement.
-      budget: seconds; once they are spent no further candidate is added to the first two, but
-        every plan that was measured counts.
-      steps: of a level. With them the budget is at most a fifth of what the run itself will take
-        by the best plan so far, so that short runs are not spent on planning.
-      plan_cache: a folder in which choices are kept and looked up: by the program, the kind and
-        number of devices, the versions of JAX, the sizes, the steps and the candidates.
-      program: the fingerprint of how the trainer's members train, where it is known; else the
-        program is lowered for it.
-      segments: `plan -> segment`, of the programs that will train, so that each is compiled once;
-        `compile_segment` of the trainer by default.
-      team: the processes that measure together; the clock, memory and folder of process 0 decide.
+      budget: seconds after which no further candidate is added to the first two.
+      steps: steps of a level. If given, the budget is at most a fifth of the time that the run
+        takes with the best plan so far.
+      plan_cache: a folder that caches choices, by program, kind and number of devices, versions of
+        JAX, sizes, steps and candidates.
+      program: the fingerprint of the training program; computed by lowering it by default.
+      segments: `plan -> compiled segment`, to share compiled programs with the training;
+        `compile_segment` by default.
+      team: the processes that measure together; clock, memory and folder are those of process 0.
 
     Returns:
       The plan, and the evidence: one dict per measured candidate: the plan's fields,
@@ -229,7 +220,7 @@ def choose_plan(
 
 
 def _program(setting: Setting) -> str:
-    """The SHA-256 of the text of a segment, without compiling anything."""
+    """The SHA-256 of the lowered text of a segment; compiles nothing."""
     trainer, members, _, validation = setting
     one = trees.index(members, slice(1))
     given = _given(setting, one)
@@ -243,7 +234,7 @@ def _program(setting: Setting) -> str:
 def _fingerprint(
     program: Any, plans: Sequence[Plan], sizes: Sequence[int], steps: int | None
 ) -> str:
-    """The SHA-256 of all that a choice depends on."""
+    """The SHA-256 of everything that a choice depends on."""
     device = jax.devices()[0]
     return content_key(
         {
@@ -251,21 +242,21 @@ def _fingerprint(
             "device": [device.device_kind, jax.local_device_count(), jax.process_count()],
             "versions": [jax.__version__, jaxlib.__version__],
             "sizes": list(sizes),
-            "steps": steps,  # a long run measures plans that a short one leaves out
+            "steps": steps,  # short runs measure fewer plans
             "candidates": [plan._asdict() for plan in plans],
         }
     )
 
 
 class Learnt(TypedDict):
-    """A choice that is kept for later processes."""
+    """A cached choice of a plan."""
 
     plan: dict[str, Any]
     evidence: list[dict[str, Any]]
 
 
 def _recall(path: Path) -> dict[str, Any] | None:
-    """What an earlier process plan_cache; None if there is nothing, or nothing readable."""
+    """The cached choice; None if there is none that can be read."""
     try:
         found = records.read(path, path.stem, Learnt)
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]
@@ -275,9 +266,9 @@ def _recall(path: Path) -> dict[str, Any] | None:
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """The memory of a compiled program on one device: arguments, results, all that lies between.
+    """The memory of a compiled program on one device: arguments, results and temporaries.
 
-    None where the backend does not report it.
+    None if the backend does not report it.
     """
     memory: Any = compiled.memory_analysis()
     if memory is None:
@@ -310,7 +301,7 @@ def _measure(
     before, began, free = clocks.load(), clock(), team.on_leader(free_bytes)
     probes: dict[Plan, _Probe] = {}
     needed: dict[Plan, int | None] = {}
-    fastest: dict[Plan, Times] = {}  # of a segment
+    fastest: dict[Plan, Times] = {}  # times of a segment
     steps = 1
 
     def cost(plan: Plan, time: int = WALL) -> float:
@@ -320,7 +311,7 @@ def _measure(
         if len(probes) > 1 and (clock() - began)[WALL] > budget:
             break
         probe = _Probe(setting, plan, segments(plan), clock)
-        # The host's step holds what the scan holds, and is several programs: see the scan's figure.
+        # The host driver consists of several programs; it needs as much as the scan.
         alike = needed.get(plan._replace(driver="scan"))
         needed[plan] = probe.bytes() if plan.driver == "scan" else alike
         if _fits(plan, needed[plan], free):
@@ -333,7 +324,7 @@ def _measure(
     if not probes:
         least = min(n for n in needed.values() if n is not None)
         raise ValueError(
-            f"`members` fit no memory: the smallest of {len(needed)} plans needs "
+            f"`members` do not fit in memory: the smallest of {len(needed)} plans needs "
             f"{least / 2**20:,.0f} MiB on a device, and {(free or 0) / 2**20:,.0f} MiB are free."
         )
     for _ in range(repeats - 1):
@@ -363,13 +354,13 @@ def _measure(
 
 
 def _given(setting: Setting, chunk: Member) -> Batch | Block:
-    """What the first segment of a chunk is given of the training data."""
+    """The training data of the first segment of a chunk."""
     [given] = compile_serving(setting.trainer)(chunk, setting.train, [0])
     return given
 
 
 class _Probe:
-    """A plan's segment, and what it takes: bytes on a device, seconds by a few real steps."""
+    """Measures a plan's segment: bytes on a device, and seconds by a few training steps."""
 
     def __init__(self, setting: Setting, plan: Plan, segment: Segment, clock: Callable[[], Times]):
         self._setting, self._plan, self._clock = setting, plan, clock
@@ -388,14 +379,13 @@ class _Probe:
         return found
 
     def bytes(self) -> int | None:
-        """The memory of the program, which is compiled but not run."""
+        """The memory of the program; compiles it without running it."""
         return program_bytes(self._segment.lower(*self._start(), np.int32(1)).compile())
 
     def seconds(self, *steps: int) -> list[Times]:
-        """The times of segments of so many steps, on copies of the members that lie in place.
+        """The times of segments of these numbers of steps, on copies of the members.
 
-        The segment before them is not timed: only the first of a level has its members brought to
-        where the plan places them.
+        A first segment is not timed: it includes the transfer of the members to the plan's devices.
         """
         chunk, records, *shared = self._start()
         times = []
@@ -407,7 +397,7 @@ class _Probe:
         return times[1:]
 
     def enough(self) -> int:
-        """How many steps take long enough to be measured beside the validation after them."""
+        """The number of steps that take at least `PROBE` seconds."""
         most, steps = self._setting.trainer.eval_every, 1
         while steps < most:
             steps = min(4 * steps, most)
@@ -417,7 +407,7 @@ class _Probe:
         return steps
 
     def segment(self, steps: int) -> Times:
-        """The times of a whole segment with its validation, from one step's and so many steps'."""
+        """The times of a whole segment with validation, extrapolated from 1 and `steps` steps."""
         more = self._setting.trainer.eval_every - 1
         one, several = self.seconds(1, steps)
         whole: Times = one + np.maximum(several - one, 0.0) / max(steps - 1, 1) * more

@@ -1,7 +1,7 @@
-"""One member's training: a step, a segment of steps with its validation, and evaluation.
+"""Training of one member: a step, a segment of steps with validation, and evaluation.
 
-Everything here is written for a single member; `population` vectorises it. A step returns
-`(state, info)`: the state is carried, the info is logged and forgotten.
+All functions take a single member; `placement.map_members` vectorises them. A step returns `(state,
+info)`: the state is carried, the info is logged.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,19 +33,19 @@ class Member(NamedTuple):
     """One network of a population; in a population every leaf has the member axis first.
 
     Attributes:
-      params: kept masked: exactly 0 where `mask` is False.
-      state: what the model carries but does not train (BatchNorm statistics).
-      opt_state: the optimizer's.
-      mask: boolean leaves like `params`, True = kept; of a method that moves its mask, the one that
-        the member started with.
-      init_key: the key its initialisation was drawn from, threefry2x32.
-      data_key: decides the order of its batches, its dropout and its augmentation, threefry2x32.
-      count: how many weights `Trainer.method` keeps in the end; `()` without a method.
-      hyper: scalars that may differ between members. `learning_rate` is the peak;
-        `schedule_offset` and `data_offset` shift the learning-rate schedule and the data cursor
-        against the step; `replicate` is which of the experiment's seeds it belongs to; the rest is
-        the optimizer's, or what it is shown is made with.
-      alive: False once its loss was not finite; from then on its parameters and state stay.
+      params: parameters, exactly 0 where `mask` is False.
+      state: the model's state that is not trained (BatchNorm statistics).
+      opt_state: the optimizer's state.
+      mask: boolean leaves like `params`, True = kept; with a method that changes its mask, the
+        initial one.
+      init_key: the key of its initialisation, threefry2x32.
+      data_key: the key of data order, dropout and augmentation, threefry2x32.
+      count: the final number of weights for `Trainer.method`; `()` without a method.
+      hyper: scalars that may differ between members. `learning_rate` is the peak; `schedule_offset`
+        and `data_offset` are added to the step for the learning-rate schedule and the data order;
+        `replicate` is the index of its seed; further ones are for the optimizer, the model or
+        `transform_batch`.
+      alive: False once its loss was not finite; parameters and state then no longer change.
     """
 
     params: Params
@@ -64,11 +64,11 @@ class Member(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a member's training leaves behind besides its state.
+    """Best validation result and divergence of a member.
 
     Attributes:
       best_loss: the smallest validation loss so far, float32.
-      best_step: the step at which it was seen (the early-stop step), int32.
+      best_step: the step of that loss (the early-stop step), int32.
       best_params: the parameters there.
       best_state: the model state there.
       diverged_at: the first step whose loss was not finite, int32; -1 if there is none.
@@ -82,11 +82,11 @@ class Record(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some examples of a data set that lies elsewhere; see `streaming`.
+    """Some examples of a data set on the host; see `streaming`.
 
     Attributes:
-      rows: which they are, int32, ascending.
-      examples: they.
+      rows: their indices, int32, ascending.
+      examples: the examples.
     """
 
     rows: jax.Array
@@ -112,35 +112,36 @@ def unchanged(member: Member, train: Batch) -> Member:
 
 
 class Trainer(NamedTuple):
-    """What is the same for all members of a population: static but for `constants`.
+    """Everything that the members of a population have in common; static except for `constants`.
 
-    The compiled programs take `constants` as an argument. So trainers that differ in nothing else
-    share their programs.
+    Compiled programs take `constants` as an argument, so trainers that differ only in them share
+    programs.
 
     Attributes:
       model: the network.
-      make_optimizer: `hyper -> optax transformation`, called inside the trace, so that the
-        numbers in `hyper` may be traced. It is put under the mask by `optimizer_of`.
+      make_optimizer: `hyper -> optax transformation`, called inside the trace, so that
+        hyperparameters may be traced. `optimizer_of` adds the mask.
       loss: per-example training loss `(outputs, targets) -> (n,)`.
-      metrics: per-example measures by name, evaluated on validation and test data; must hold
-        `"loss"`, which decides the early-stop step.
+      metrics: per-example metrics by name, evaluated on validation and test data; must contain
+        `"loss"`, which determines the early-stop step.
       schedule: `step -> factor` on the peak learning rate (an optax schedule of peak 1).
-      order: `(key, step, n) -> int32[n, batch]`: which training examples make the batches of
-        steps step … step+n−1; a pure function of key and step, so resuming needs one integer.
-      eval_every: the longest segment, in steps: the evaluation interval.
+      order: `(key, step, n) -> int32[n, batch]`: the indices of the training examples in the
+        batches of steps step … step+n−1; a pure function of key and step, so resuming needs only
+        the step.
+      eval_every: the evaluation interval in steps, which is the longest segment.
       eval_batch_size: evaluation runs over at most this many examples at once.
-      transform_batch: `(key, data, rows, member, constants) -> batch`: a training batch made of a
-        data set's rows; see `augment`. `take` finds them, be they resident or in a `Block`.
-      objective: what is minimised on a transformed batch; `loss` by default. Criteria and
-        curvature use `loss`, on the data as they are.
-      examples_per_replicate: how many training examples each replicate has for itself, one
-        replicate after the other; all see all of them if 0. `order` draws from so many.
-      eval_member: `(member, training data) -> member`, which is validated, tested, stored and
-        pruned in the place of the member: its mean weights, for instance.
-      make_model: `hyper -> model`, the network in training, called inside the trace like
-        `make_optimizer`: with a dropout rate of its own, for instance. `model` by default.
-      method: how the mask lives in training (`lth_jax.pruning.methods`); None holds it fixed.
-      constants: arrays that `transform_batch` reads: teachers' answers, a table.
+      transform_batch: `(key, data, rows, member, constants) -> batch`: makes a training batch from
+        rows of a data set; see `augment`. `take` selects the rows, from resident data or a `Block`.
+      objective: the loss minimised on transformed batches; `loss` by default. Criteria and
+        curvature use `loss` on untransformed data.
+      examples_per_replicate: if above 0, each replicate trains on its own share of this many
+        consecutive training examples, and `order` draws from that number; if 0, on all.
+      eval_member: `(member, training data) -> member` that is validated, tested, stored and pruned
+        instead, for example with mean weights.
+      make_model: `hyper -> model` for training, called inside the trace, for example with a traced
+        dropout rate; `model` by default.
+      method: the sparse training method (`lth_jax.pruning.methods`); None for a fixed mask.
+      constants: arrays for `transform_batch`, such as teachers' logits.
     """
 
     model: Model
@@ -161,12 +162,12 @@ class Trainer(NamedTuple):
 
 
 def optimizer_of(trainer: Trainer, member: Member, hyper: Mapping[str, Any] | None = None) -> Any:
-    """A member's optimizer on its subnetwork, by the trainer's method.
+    """A member's optimizer under its mask or the trainer's method.
 
     Args:
       trainer: the static part.
       member: one member; its mask, count and data key are read.
-      hyper: in the place of the member's.
+      hyper: replaces the hyperparameters of the member.
     """
     inner = trainer.make_optimizer(member.hyper if hyper is None else hyper)
     if trainer.method is None:
@@ -187,16 +188,16 @@ def init_member(
 
     Args:
       trainer: the static part.
-      init_key: a typed key; decides the initial parameters and nothing else.
-      data_key: a typed key; decides batch order, dropout and augmentation and nothing else.
-      hyper: the member's scalars; must hold `learning_rate`.
+      init_key: a typed key for the initial parameters only.
+      data_key: a typed key for data order, dropout and augmentation only.
+      hyper: the member's scalars; must contain `learning_rate`.
       example: inputs of any batch size, for their shape.
-      replicate: which of the experiment's seeds it belongs to, int32.
+      replicate: the index of its seed, int32.
 
     Raises:
       TypeError: if a key is not a typed key.
     """
-    # Any other implementation would draw other numbers in a population than alone.
+    # Other key implementations draw other numbers under vmap than for a single member.
     init_key = keys.as_threefry(init_key, "init_key")
     data_key = keys.as_threefry(data_key, "data_key")
     params, state = trainer.model.init(init_key, example)
@@ -219,21 +220,21 @@ def init_member(
 
 
 def init_record(member: Member) -> Record:
-    """The record of a member that has not been evaluated yet."""
+    """The initial record of a member."""
     return Record(
         best_loss=jnp.float32(jnp.inf),
         best_step=jnp.int32(-1),
-        best_params=jax.tree.map(jnp.copy, member.params),  # its own buffers: both are donated
+        best_params=jax.tree.map(jnp.copy, member.params),  # separate buffers: both are donated
         best_state=jax.tree.map(jnp.copy, member.state),
         diverged_at=jnp.int32(-1),
     )
 
 
 def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tuple[Member, Info]:
-    """One optimizer step on one batch; a member whose loss is not finite is frozen.
+    """One optimizer step on one batch; a member whose loss is not finite no longer changes.
 
     The gradient is taken at the masked parameters and masked by the optimizer, so pruned weights
-    and their optimizer slots stay exactly 0 (contract 6).
+    and their optimizer slots are exactly 0.
 
     Args:
       trainer: the static part.
@@ -261,7 +262,7 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     alive = member.alive & jnp.isfinite(loss)
     factor = jnp.asarray(trainer.schedule(step + member.hyper["schedule_offset"]), jnp.float32)
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
-    # The state of a method has its own mask, and counts from the start of the level.
+    # The state of a method holds its own mask and step.
     given = {"mask": member.mask, "step": step} if trainer.method is None else {}
     updates, opt_state = optimizer_of(trainer, member, hyper).update(
         grads, member.opt_state, member.params, **given
@@ -277,7 +278,7 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     """Means of all metrics over a data set, in blocks of `trainer.eval_batch_size` examples.
 
     Returns:
-      `{metric: float32}`; NaN where there are no examples.
+      `{metric: float32}`; NaN without examples.
     """
     n = len(jax.tree.leaves(data)[0])
     if n == 0:
@@ -302,10 +303,10 @@ def metric_sums(trainer: Trainer, params: Params, state: Any, part: Batch) -> In
 
 
 def evaluated_member(trainer: Trainer, member: Member, train: Batch) -> Member:
-    """The member as it is evaluated and stored.
+    """The member that is evaluated and stored.
 
-    Its parameters and mask are those of `Trainer.method`, changed by `Trainer.eval_member` on the
-    training examples of its replicate.
+    `Trainer.method` gives its final parameters and mask; `Trainer.eval_member` is then applied with
+    the training examples of its replicate.
     """
     if trainer.method is not None:
         params, mask = trainer.method.final(member.params, member.opt_state)
@@ -316,10 +317,10 @@ def evaluated_member(trainer: Trainer, member: Member, train: Batch) -> Member:
 def observe(
     trainer: Trainer, member: Member, record: Record, validation: Batch, step: Any
 ) -> tuple[Record, Info]:
-    """Validates a member, as it is tested, after `step` steps and keeps its best parameters so far.
+    """Validates a member after `step` steps and updates its best parameters.
 
     Returns:
-      `(record, {"validation_<metric>": float32})`; metrics of a frozen member are NaN.
+      `(record, {"validation_<metric>": float32})`; metrics of a diverged member are NaN.
     """
     metrics = evaluate(trainer, member.params, member.state, validation)
     better = member.alive & (metrics["loss"] < record.best_loss)
@@ -331,8 +332,8 @@ def observe(
     return record, {k: jnp.where(member.alive, v, jnp.nan) for k, v in info.items()}
 
 
-def note_divergence(record: Record, losses: jax.Array, step: Any) -> Record:
-    """Writes down the first step of a segment whose loss was not finite, unless one is known."""
+def record_divergence(record: Record, losses: jax.Array, step: Any) -> Record:
+    """Records the first step whose loss was not finite, unless one is recorded already."""
     bad = ~jnp.isfinite(losses)
     first = jnp.asarray(step, jnp.int32) + jnp.argmax(bad).astype(jnp.int32)
     fresh = jnp.any(bad) & (record.diverged_at < 0)
@@ -350,17 +351,17 @@ def train_segment(
 ) -> tuple[Member, Record, Info]:
     """Trains one member for `n` steps from `step` and validates it once.
 
-    One loop in one program; events (pruning, checkpoints, logging) happen between segments and
-    cost nothing inside. `step` and `n` are shared by all members, so they must not be batched;
-    both may be traced, so that one program serves segments of any length.
+    One loop in one program; pruning, checkpoints and logging happen between segments. `step` and
+    `n` are shared by all members, so they must not be batched. Both may be traced, so that one
+    program serves segments of any length.
 
     Args:
       trainer: the static part.
       member: one member, no member axis.
       record: its record.
-      train: training data, or a block with those that the segment sees.
+      train: training data, or a block with the examples of the segment.
       validation: validation data.
-      step: the step the member stands at, int32.
+      step: the current step of the member, int32.
       n: steps to train, int32, 1 … `trainer.eval_every`.
 
     Returns:
@@ -383,18 +384,18 @@ def train_segment(
 def training_batch(
     trainer: Trainer, member: Member, data: Batch, rows: jax.Array, step: Any
 ) -> Batch:
-    """The member's training batch of a step, made of the rows of a data set."""
+    """The member's training batch at a step, from rows of a data set."""
     key = jax.random.fold_in(keys.stream(member.data_key, "shown"), step)
     return trainer.transform_batch(key, data, rows, member, trainer.constants)
 
 
 def batch_rows(trainer: Trainer, member: Member, step: Any) -> jax.Array:
-    """Which examples the member sees in the segment that begins at `step`: int32[steps, batch]."""
+    """The example indices of the segment that begins at `step`: int32[steps, batch]."""
     return rows_of(trainer, member.data_key, member.hyper, step)
 
 
 def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any) -> jax.Array:
-    """`batch_rows` of any member with this data key, `data_offset` and `replicate`."""
+    """`batch_rows` for a data key and the hyperparameters `data_offset` and `replicate`."""
     rows = trainer.order(
         keys.stream(data_key, "order"), step + hyper["data_offset"], trainer.eval_every
     )
@@ -403,7 +404,7 @@ def rows_of(trainer: Trainer, data_key: Key, hyper: Mapping[str, Any], step: Any
 
 
 def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
-    """The training examples that the member sees: its share, or all."""
+    """The training examples of the member: its share, or all."""
     if not trainer.examples_per_replicate:
         return data
     first = member.hyper["replicate"] * trainer.examples_per_replicate
@@ -423,8 +424,8 @@ def close_segment(
     step: Any,
     n: Any,
 ) -> tuple[Member, Record, Info]:
-    """Ends the segment of `n` steps that began at `step`; `losses` are 0 beyond its last step."""
-    record = note_divergence(record, losses, step)
+    """Validates at the end of a segment of `n` steps; `losses` are 0 beyond its last step."""
+    record = record_divergence(record, losses, step)
     record, info = observe(
         trainer, evaluated_member(trainer, member, train), record, validation, step + n
     )
@@ -432,5 +433,5 @@ def close_segment(
 
 
 def masked_start(member: Member) -> Member:
-    """The member with its mask put onto its parameters, as every training starts."""
+    """The member with masked parameters."""
     return member._replace(params=apply_mask(member.mask, member.params))

@@ -1,8 +1,8 @@
-"""Training data that stay on the host: each segment is given the examples that it will see.
+"""Streaming of training data from the host: each segment gets a block with its examples.
 
-Which examples those are is a pure function of the members' data keys and of the step at which the
-segment begins, so resuming needs one integer, and the numbers are those of data that are resident
-on the device, bit for bit. While one segment trains, a thread reads the examples of the next.
+The examples of a segment are a pure function of the members' data keys and of its first step, so
+resuming needs only the step. Results are equal, bit for bit, to those of data on the device. While
+one segment trains, a thread reads the examples of the next.
 """
 
 import concurrent.futures
@@ -17,14 +17,7 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.population.placement import Plan, free_bytes, map_members
-from lth_jax.population.segment import (
-    Block,
-    Member,
-    Trainer,
-    metric_sums,
-    rows_of,
-    unchanged,
-)
+from lth_jax.population.segment import Block, Member, Trainer, metric_sums, rows_of, unchanged
 from lth_jax.store import to_host
 from lth_jax.types import Batch, Info, Key
 
@@ -32,9 +25,9 @@ _NO_ROW = np.iinfo(np.int32).max
 
 
 class OnHost(Batch):
-    """A data set that is not put on the device.
+    """A data set that stays on the host.
 
-    Its leaves are NumPy arrays, or give some when they are indexed by rows: `leaf[rows]`.
+    Its leaves are NumPy arrays, or objects for which `leaf[rows]` is one.
     """
 
 
@@ -42,16 +35,16 @@ Serve = Callable[[Member, Batch, Sequence[int]], Iterable[Batch | Block]]
 
 
 def compile_serving(trainer: Trainer) -> Serve:
-    """What each segment of a chunk's training is given of the training data.
+    """Makes the iterator over the training data of a chunk's segments.
 
     Args:
       trainer: the static part.
 
     Returns:
-      `(members, train, starts) -> one for each of the segments that begin at the steps starts`:
-      resident data as they are; of data `OnHost`, the examples that the members see, read while
-      the segment before trains. For the latter it raises `ValueError` if the trainer looks at all
-      data at once, or if the examples of two segments do not fit the device.
+      `(members, train, starts) -> iterator`, with one item for each segment, which begin at the
+      steps `starts`: resident data unchanged, or for data `OnHost` a block of the members'
+      examples, read while the previous segment trains. For the latter it raises `ValueError` if the
+      trainer uses all data at once, or if the examples of two segments do not fit on the device.
     """
 
     @jax.jit
@@ -73,7 +66,7 @@ def compile_serving(trainer: Trainer) -> Serve:
         _check_fits(train, size)
 
         def reading(start: int) -> Callable[[], Block]:
-            # Asked of the device before it is given the next segment, behind which it would wait.
+            # Computed before the next segment is dispatched, which would delay it.
             rows = rows_at((keys, scalars), np.int32(start))
             return lambda: _block(train, np.unique(rows), size)
 
@@ -83,7 +76,7 @@ def compile_serving(trainer: Trainer) -> Serve:
 
 
 def _ahead(tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
-    """The results of tasks, each worked on while the caller is busy with the one before."""
+    """The results of tasks; each task runs while the caller uses the previous result."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         ready: concurrent.futures.Future[Any] | None = None
         for task in tasks:
@@ -96,7 +89,7 @@ def _ahead(tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
 
 
 def _orders(members: Member) -> tuple[Key, dict[str, np.ndarray]]:
-    """The data orders of a chunk, each once: members that share one need its examples once."""
+    """The distinct data orders of a chunk; members that share one share its examples."""
     scalars = {name: members.hyper[name] for name in ("data_offset", "replicate")}
     keys, scalars = to_host((jax.random.key_data(members.data_key), scalars))
     table = np.column_stack([keys.reshape(len(keys), -1), *scalars.values()])
@@ -106,12 +99,12 @@ def _orders(members: Member) -> tuple[Key, dict[str, np.ndarray]]:
 
 
 def _power_of_2(n: int) -> int:
-    """The smallest that is not below n, so that chunks of any mixture need few programs."""
+    """The smallest power of 2 that is at least n, so that few block sizes occur."""
     return 1 << (n - 1).bit_length()
 
 
 def _block(train: OnHost, rows: np.ndarray, size: int) -> Block:
-    """These examples on the device, padded to `size`."""
+    """The examples `rows` on the device, padded to `size`."""
 
     def padded(leaf: Any) -> np.ndarray:
         read = leaf[rows]
@@ -124,7 +117,7 @@ def _block(train: OnHost, rows: np.ndarray, size: int) -> Block:
 
 def _check_fits(train: OnHost, size: int) -> None:
     example = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape[1:])) for leaf in train)
-    needed, free = 2 * size * example, free_bytes()  # one is trained on, one is read
+    needed, free = 2 * size * example, free_bytes()  # one block in use, one being read
     if free is not None and needed > free:
         raise ValueError(
             f"`steps` of a segment see {size} examples, of which two segments take "
@@ -136,7 +129,7 @@ def _check_fits(train: OnHost, size: int) -> None:
 def compile_streamed_evaluation(
     trainer: Trainer, plan: Plan
 ) -> Callable[..., dict[str, jax.Array]]:
-    """`evaluate` of a chunk's members on data on the host, read block by block.
+    """`evaluate` of a chunk's members on host data, read block by block.
 
     Returns:
       `(members, data, on_block) -> means`; `on_block()` is called after each block.

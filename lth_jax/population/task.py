@@ -1,4 +1,4 @@
-"""A task: a network, its data, and how it is trained."""
+"""A task: network, data and training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -24,41 +24,40 @@ from lth_jax.population.streaming import OnHost
 from lth_jax.pruning.transforms import masked
 from lth_jax.types import Model, Splits
 
-EVALUATIONS = 20  # of a training, unless `eval_every` is given
+EVALUATIONS = 20  # evaluations of a training by default
 
 
 class Task:
-    """What a population trains: a network, data, and everything that its members have in common.
+    """The training task of a population: network, data, loss, optimizer and schedule.
 
-    Members may differ in their masks, keys and in the numbers of `hyper`, which are traced: one
-    compiled program trains them all.
+    Members may differ in masks, keys and the hyperparameters in `hyper`. These are traced, so one
+    compiled program trains all members.
 
     Args:
       model: the network: a Linen module; a transformed Haiku function; a function of `rngs` that
         makes an NNX module; a function of `key` that makes an Equinox module; or a `Model`.
       data: `(x, y)`, `{"train": (x, y), "validation": …, "test": …}` (see `data.from_arrays`), a
         `data.Dataset`, or `Splits` of arrays on the device.
-      optimizer: an optax transformation, or `hyper -> transformation`. It gets no mask: the task
-        puts it under one.
+      optimizer: an optax transformation, or `hyper -> transformation`. The task adds the mask.
       batch_size: training examples per step.
       steps: steps of one training.
       loss: per-example training loss `(outputs, targets) -> (n,)`.
-      metrics: per-example measures by name, `(outputs, targets) -> (n,)`; accuracy by default where
+      metrics: per-example metrics by name, `(outputs, targets) -> (n,)`; accuracy by default if
         `loss` is `cross_entropy`. The loss is added as `"loss"`.
-      hyper: numbers that members may differ in, for `optimizer`, `make_model` and
-        `transform_batch`; with `"learning_rate"`, which `schedule` multiplies.
+      hyper: hyperparameters in which members may differ, for `optimizer`, `make_model` and
+        `transform_batch`; `schedule` multiplies `"learning_rate"`.
       schedule: `step -> factor` on the learning rate in `hyper`.
       eval_every: steps between evaluations on the validation data; a twentieth of `steps` by
         default.
       eval_batch_size: evaluation runs over at most this many examples at once.
-      shuffle: whether each epoch has an order of its own; else the order of the data.
+      shuffle: whether each epoch has a new random order; else the order of the data.
       transform_batch: see `Trainer`.
       objective: see `Trainer`.
       make_model: see `Trainer`.
       eval_member: see `Trainer`.
       examples_per_replicate: see `Trainer`.
-      constants: arrays that `transform_batch` reads, by name. They are arguments of the compiled
-        programs: tasks that differ in their values alone share these.
+      constants: arrays for `transform_batch`, by name. They are arguments of the compiled programs,
+        which tasks that differ only in these values share.
 
     Attributes:
       trainer: the static part of the training.
@@ -68,7 +67,7 @@ class Task:
       reads_rate: whether the optimizer may read `hyper["learning_rate"]`.
 
     Raises:
-      TypeError, ValueError: an argument cannot be right; nothing has been trained.
+      TypeError, ValueError: an argument is invalid; nothing has been trained.
 
     >>> import flax.linen as nn, numpy as np
     >>> x, y = np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3
@@ -112,7 +111,7 @@ class Task:
         check_integer("eval_batch_size", eval_batch_size, 1)
         self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
-        # A transformation has its rate inside; what reads it beside the optimizer is the caller's.
+        # A transformation has a fixed learning rate.
         self.reads_rate = not isinstance(optimizer, optax.GradientTransformation)
         self._checked = False
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
@@ -145,7 +144,7 @@ class Task:
     def from_parts(
         cls, trainer: Trainer, data: Splits, hyper: Mapping[str, float], steps: int
     ) -> Self:
-        """A task of a `Trainer`, splits on the device, the traced numbers and the steps."""
+        """A task from a `Trainer`, splits on the device, hyperparameters and steps."""
         task = cls.__new__(cls)
         task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
         task.name, task.reads_rate, task._checked = "Model", True, False
@@ -175,13 +174,13 @@ class Task:
         return jax.eval_shape(self.trainer.model.init, jax.random.key(0), self.example)
 
     def own_rows(self, replicate: int) -> slice:
-        """Which training examples a replicate sees: its share, or all."""
+        """The slice of training examples of a replicate: its share, or all."""
         share = self.trainer.examples_per_replicate
         first = replicate * share
         return slice(first, first + (share or len(jax.tree.leaves(self.data.train.y)[0])))
 
     def check_rate(self, hyper: Mapping[str, Any]) -> None:
-        """Raises `ValueError` if `hyper` has a learning rate that the optimizer does not read."""
+        """Raises `ValueError` if `hyper` has a learning rate that the optimizer ignores."""
         if "learning_rate" in hyper and not self.reads_rate:
             raise ValueError(
                 "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: "
@@ -190,7 +189,7 @@ class Task:
             )
 
     def check(self) -> None:
-        """Raises unless network, data, losses and optimizer fit each other; nothing is computed.
+        """Raises unless network, data, losses and optimizer fit together; traces only.
 
         Raises:
           ValueError: the loss or a metric does not return one value per example, a class label is
@@ -242,10 +241,10 @@ class Task:
 
 
 def as_splits(data: Any) -> Splits:
-    """A data set as splits on the device, but for training data that stay on disk.
+    """Converts a data set to splits on the device; training data on disk stay on the host.
 
     Args:
-      data: `Splits`, a `data.Dataset`, or whatever `data.from_arrays` takes.
+      data: `Splits`, a `data.Dataset`, or an argument of `data.from_arrays`.
     """
     if isinstance(data, Splits):
         return data

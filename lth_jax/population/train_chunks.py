@@ -1,8 +1,7 @@
-"""Many members at once: one compiled program, run in chunks of one recorded width.
+"""Training of populations in chunks of a fixed width by one compiled program.
 
-A member's bits depend on the plan it was trained by (how many were vectorised together, and on
-which devices), so a plan is chosen once, recorded, and used for every level; the last chunk is
-padded to the width.
+A member's bits depend on the plan (number of vectorised members, devices), so a plan is chosen
+once, recorded, and used for every level. The last chunk is padded to the width.
 """
 
 import itertools
@@ -37,17 +36,17 @@ OnSegment = Callable[[int, Member, Record, Info], None]
 
 
 def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
-    """The program that takes one chunk through one segment; compiled at its first call.
+    """The program that trains one chunk for one segment; compiled at its first call.
 
     Args:
       trainer: the static part of the training; its `constants` are not used.
-      plan: how the chunk runs.
+      plan: the plan.
 
     Returns:
       `(members, records, train, validation, constants, step, n) -> (members, records, info)`, where
       the leading axis of members, records and info is `plan.chunk`, `constants` are those of a
       `Trainer`, and n ≤ `trainer.eval_every` is the number of steps. Members and records are
-      donated: do not use the ones passed in again.
+      donated.
     """
     check_plan(plan)
     segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)
@@ -131,27 +130,26 @@ def train_chunk(
     on_segment: OnSegment | None = None,
     blocks: Iterable[Block | Batch] | None = None,
 ) -> tuple[Member, Record]:
-    """Takes one chunk from step `start` to the last of `ends`, segment by segment.
+    """Trains one chunk from step `start` to the last of `ends`, segment by segment.
 
     Args:
       segment: from `compile_segment`; its width is the members' leading axis.
       members: the chunk, donated.
       records: the chunk's records, donated.
-      train: training data, resident on the device.
+      train: training data on the device.
       validation: validation data, likewise.
-      constants: those of the trainer.
-      start: the step the members stand at.
+      constants: constants of the trainer.
+      start: the current step of the members.
       ends: the steps at which the segments end, ascending; from `segment_ends`.
-      on_segment: called as `(step, members, records, info)` after each segment, on the host; it
-        must copy what it keeps, since the buffers are donated to the next segment.
-      blocks: what each segment is given in the place of `train`, where that is on the host (see
-        `streaming`).
+      on_segment: called as `(step, members, records, info)` after each segment, on the host. It
+        must copy arrays that it keeps, since the buffers are donated to the next segment.
+      blocks: the training data of each segment, if `train` is on the host (see `streaming`).
 
     Returns:
       `(members, records)` at the last end.
     """
     steps = itertools.pairwise([start, *ends])
-    for (step, end), given in zip(steps, blocks or itertools.repeat(train)):  # noqa: B905, endless
+    for (step, end), given in zip(steps, blocks or itertools.repeat(train)):  # noqa: B905, infinite
         members, records, info = segment(
             members, records, given, validation, constants, np.int32(step), np.int32(end - step)
         )
@@ -161,7 +159,7 @@ def train_chunk(
 
 
 def chunks(n: int, width: int) -> Iterator[np.ndarray]:
-    """Member indices chunk by chunk, the last one padded by repeating its last member.
+    """Member indices of each chunk; the last chunk is padded by repeating its last member.
 
     >>> [c.tolist() for c in chunks(5, 2)]
     [[0, 1], [2, 3], [4, 4]]
@@ -181,16 +179,16 @@ def train_population(
     start: int = 0,
     on_segment: OnSegment | None = None,
 ) -> tuple[Member, Record, Info]:
-    """Trains any number of members under one compiled program, chunk after chunk.
+    """Trains any number of members by one compiled program, chunk after chunk.
 
     Args:
       trainer: the static part.
       members: a population; every leaf has the member axis first.
       train: training data shared by all members, resident or `streaming.OnHost`.
       validation: validation data shared by all members.
-      plan: from `choose_plan`, or chosen by hand.
+      plan: the plan, for example from `choose_plan`.
       stop: the step to train to.
-      start: the step the members stand at.
+      start: the current step of the members.
       on_segment: see `train_chunk`.
 
     Returns:
@@ -223,10 +221,10 @@ def train_population(
 
 
 def _together(trained: Any) -> Any:
-    """A chunk by way of the host, bound to no device.
+    """A trained chunk copied through the host, not committed to devices.
 
-    To join or index what is split over several devices takes collectives, in which the virtual
-    devices of a busy CPU can miss each other until XLA ends the process.
+    Concatenating or indexing distributed arrays uses collectives. On the virtual devices of a busy
+    CPU these can time out, and XLA then terminates the process.
     """
 
     def one(leaf: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-"""Pruning: parameters to masks, for anybody's pytree."""
+"""Pruning: masks from parameters, for any pytree."""

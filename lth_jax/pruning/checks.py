@@ -125,7 +125,7 @@ def check_finite(scores: Scores, mask: Mask, prunable: Prunable) -> None:
     }
     if not named:
         return
-    with jax.ensure_compile_time_eval():  # concrete arrays, though inside a trace perhaps
+    with jax.ensure_compile_time_eval():  # the arrays are concrete even inside a trace
         bad = _nonfinite(named)
     for name in named:
         if bad[name]:

@@ -1,7 +1,7 @@
-"""Functions that compile when they are called outside of a trace, and builders that share results.
+"""Functions that are compiled when called outside a trace, and builders that share results.
 
-Called operation by operation, a selection compiles dozens of small programs and traces its loops
-anew at each call. `compiled` runs it as one program, which `jax.jit` keeps.
+Executed operation by operation, a selection compiles dozens of small programs and traces its loops
+at each call. `compiled` runs it as one program, which `jax.jit` caches.
 """
 
 import contextlib
@@ -40,15 +40,15 @@ class _Static(NamedTuple):
 def compiled(f: Callable[P, T], *, count: bool = False) -> Callable[P, T]:
     """`f` as one compiled program for each structure, shape, dtype and static argument.
 
-    Under a trace, and for what `jax.jit` cannot take (arguments that are no arrays, functions that
-    read values), `f` runs as it is. So it does after any error, so that errors name values.
+    `f` runs uncompiled inside a trace, for arguments that are not arrays, and after an error of the
+    compiled call, so that the error message shows concrete values.
 
     As in `jax.jit`, what `f` closes over is read when it is traced.
 
     Args:
       f: pure function of pytrees; arguments named in `STATIC` are static and hashable.
-      count: whether `f` has an argument `count` whose concrete values it checks. They are checked
-        whenever one exceeds all that have passed: the allowed counts are an interval from 0.
+      count: whether `f` checks the concrete values of an argument `count`. The allowed counts are
+        an interval from 0, so only a count above all earlier ones is checked.
 
     >>> f = compiled(lambda x, prunable: x + 1 if prunable else x)
     >>> f(np.float32(1), True).item(), f(np.float32(1), prunable=False).item()
@@ -83,7 +83,7 @@ def compiled(f: Callable[P, T], *, count: bool = False) -> Callable[P, T]:
             arrays["count"] = jax.tree.map(_as_array, arrays.get("count"))
         if len(args) > len(names) or not all(map(_is_array, jax.tree.leaves(arrays))):
             return f(*args, **kwargs)
-        # After an error `f` raises it again, naming concrete values, or none if it reads values.
+        # After an error, `f` below raises it with concrete values, or succeeds if it reads values.
         with contextlib.suppress(Exception):
             static = _Static.of({name: named[name] for name in named.keys() & STATIC})
             if count:
@@ -98,8 +98,8 @@ def compiled(f: Callable[P, T], *, count: bool = False) -> Callable[P, T]:
 def shared(builder: Callable[P, T]) -> Callable[P, T]:
     """A builder that returns one object for equal, hashable arguments.
 
-    So a pruner that is built again from equal parts has its programs already. What it returns
-    lasts, with its arguments: they must be small.
+    A pruner that is built again from equal parts reuses its compiled programs. The cache keeps
+    results and arguments in memory, so they must be small.
 
     >>> build = shared(lambda rate: lambda w: rate * w)
     >>> build(0.5) is build(0.5), build(1) is build(1.0)
@@ -115,22 +115,22 @@ def shared(builder: Callable[P, T]) -> Callable[P, T]:
             return builder(*args, **kwargs)
         made = kept(*args, **kwargs)  # type: ignore[arg-type]
         with contextlib.suppress(TypeError):  # tuples have no weak references
-            _LASTING.add(made)
+            _SHARED.add(made)
         return made
 
     return build
 
 
-_LASTING: weakref.WeakSet[Any] = weakref.WeakSet()
+_SHARED: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def lasts(thing: Any) -> bool:
-    """Whether a `shared` builder holds this object; others may close over data, and are not held.
+def is_shared(thing: Any) -> bool:
+    """Whether a `shared` builder made this object; others may close over data and are not cached.
 
-    >>> lasts(shared(lambda rate: lambda w: rate * w)(0.5)), lasts(lambda params, mask: params)
+    >>> is_shared(shared(lambda rate: lambda w: rate * w)(0.5)), is_shared(lambda params: params)
     (True, False)
     """
-    return thing in _LASTING
+    return thing in _SHARED
 
 
 def _is_array(leaf: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Rare work inside a frequent step that costs nothing when it does not happen, under vmap too."""
+"""Conditional work in a training step that costs nothing at other steps, also under vmap."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
       condition: boolean scalar.
       event: pure function that returns a tree like `state`; it must not close over batched values.
       state: tree of arrays.
-      *operands: what else the event needs.
+      *operands: further arguments of the event.
 
     >>> double = lambda x, by: x * by
     >>> f = jax.vmap(lambda c, x: when(c, double, x, 2))

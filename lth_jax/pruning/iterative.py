@@ -1,4 +1,4 @@
-"""Pruning in rounds without training in between, as SynFlow and iterative SNIP do."""
+"""Pruning in several rounds without training between them, as in SynFlow and iterative SNIP."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ import jax
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores
-from lth_jax.pruning.compiled import compiled, lasts, shared
+from lth_jax.pruning.compiled import compiled, is_shared, shared
 from lth_jax.pruning.prune import Pruner
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 
 def iterate(pruner: Pruner, counts: Count) -> Pruner:
-    """A pruner's rounds, each scored on the mask that the last one left (one `jax.lax.scan`).
+    """A pruner in several rounds, each scored under the mask of the last (one `jax.lax.scan`).
 
     SynFlow (Tanaka et al. 2020, algorithm 1) takes `levels = 100` rounds of exponentially falling
     density:
@@ -30,8 +30,8 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
 
     Returns:
       A `Pruner` without the argument `count`: `(params, mask, *, prunable, layouts=None, key=None,
-      batches=None, initial=None) -> mask`. Round `i` gets the key `fold_in(key, i)`. Its info is
-      that of all rounds together; a round whose scores cannot decide leaves the mask as it is.
+      batches=None, initial=None) -> mask`. Round `i` gets the key `fold_in(key, i)`. The info
+      covers all rounds; a round with invalid scores does not change the mask.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,7 +42,7 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
       >>> rounds(params, mask, prunable={"w": True})["w"].tolist()
       [False, False, True, True]
     """
-    rounds = _shared_rounds(pruner) if lasts(pruner) else _rounds(pruner)
+    rounds = _shared_rounds(pruner) if is_shared(pruner) else _rounds(pruner)
 
     def with_info(params: Params, mask: Mask, **inputs: Any) -> tuple[Mask, Info]:
         return rounds(params, mask, counts, **inputs)

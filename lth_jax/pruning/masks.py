@@ -19,11 +19,11 @@ def prunable_leaves(
 ) -> Prunable:
     """Which leaves may be pruned.
 
-    By default every leaf of two axes or more but those that act entry by entry: biases, scales,
-    offsets and gains, the parameters of normalisation layers, and layer scales, whatever their
-    shape. These are recognised by their own name, by a layer of `Norm` in its class or its name, by
-    a bias of the same shape beside them, or by all axes but one having length 1. A leaf called
-    `kernel` or `w` is always prunable.
+    By default every leaf of two axes or more except elementwise parameters of any shape: biases,
+    scales, offsets, gains, layer scales, and the parameters of normalisation layers. These are
+    recognised by their name, by a layer with `Norm` in its class or name, by a bias of the same
+    shape in the same layer, or by having only one axis longer than 1. A leaf called `kernel` or `w`
+    is always prunable.
 
     Args:
       params: tree of floating-point arrays.
@@ -79,7 +79,7 @@ def _kernel_predicate(params: Params) -> Callable[[str, jax.Array], bool]:
 
 
 def _in_norm_layers(params: Params) -> Iterator[str]:
-    """The names of the leaves inside containers whose class is called a norm (Equinox, NNX)."""
+    """The names of the leaves in containers with "norm" in their class name (Equinox, NNX)."""
 
     def is_norm(node: Any) -> bool:
         return "norm" in type(node).__name__.lower() and not hasattr(node, "dtype")
@@ -92,7 +92,7 @@ def _in_norm_layers(params: Params) -> Iterator[str]:
 
 @compiled
 def ones_like(params: Params) -> Mask:
-    """The mask that keeps everything.
+    """The mask that keeps all weights.
 
     Raises:
       TypeError: a leaf is not an array.
@@ -156,7 +156,7 @@ def density_per_leaf(
 ) -> dict[str, jax.Array]:
     """The fraction kept of each prunable leaf, by its name (float32).
 
-    A scalar, or a vector with one entry per layer where `layouts` shows a stack.
+    A scalar, or a vector with one entry per layer where `layouts` declares stacked layers.
 
     >>> mask = {"a": jnp.array([True, False]), "b": jnp.array([True])}
     >>> {k: v.item() for k, v in density_per_leaf(mask, {"a": True, "b": False}).items()}
@@ -185,7 +185,7 @@ def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:
 
 
 def collapsed(mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None) -> list[str]:
-    """The names of the prunable leaves of which nothing is kept: layer collapse.
+    """The names of the prunable leaves that keep no weight (layer collapse).
 
     A layer of a stack is named `leaf[index]`. Reads values, so call it outside of `jax.jit`.
 
@@ -203,7 +203,7 @@ def collapsed(mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None)
 
 @compiled
 def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None = None) -> Mask:
-    """Permutes the mask of each prunable layer within itself: the layerwise shuffle control.
+    """Permutes the mask within each prunable layer: the layerwise shuffle control.
 
     The count of every layer is preserved exactly; which weights are kept is uniform and
     independent between layers (Frankle et al., 2021, "Pruning Neural Networks at Initialization").

@@ -1,4 +1,4 @@
-"""Masks of one shot, for many networks at once."""
+"""One-shot masks of many networks."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from lth_jax.types import Batch, Count, Info, Key, Mask, Params, Prunable
 
 
 def at_count(pruner: Pruner, count: Count) -> Pruner:
-    """The pruner at one count, without the argument `count`; `iterate` is its like for rounds.
+    """The pruner at a fixed count, without the argument `count`; for several rounds see `iterate`.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.pruning import criteria, prune, scopes
@@ -37,20 +37,20 @@ def member_masks(
     batches: tuple[Batch, ...] | None = None,
     keys: Key | None = None,
 ) -> Mask:
-    """The masks that a pruner gives to each of many dense networks.
+    """The masks of many dense networks by one pruner.
 
     Args:
       pruner: without the argument `count`: from `at_count` or `iterate`.
       params: `[networks, …]`.
       prunable: static tree of Python booleans.
-      batches: what the criterion of each network sees, leaves `[networks, n, …]`.
+      batches: the batches of the criterion for each network, leaves `[networks, n, …]`.
       keys: `[networks]`, for a criterion that draws.
 
     Returns:
       Boolean leaves `[networks, …]`.
 
     Raises:
-      ValueError: the scores of a network cannot decide, naming criterion and leaf.
+      ValueError: the scores of a network are invalid; the message names criterion and leaf.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.pruning import criteria, prune, scopes

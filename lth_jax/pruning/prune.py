@@ -1,4 +1,4 @@
-"""One pruner from its three parts: what is scored, over what scores compete, what goes together."""
+"""Pruners, composed from a criterion, a scope and a granularity."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores as checked
 from lth_jax.pruning.checks import check_mask, check_params, check_scores
-from lth_jax.pruning.compiled import compiled, lasts, shared
+from lth_jax.pruning.compiled import compiled, is_shared, shared
 from lth_jax.pruning.criteria import Criterion
 from lth_jax.pruning.criteria._inputs import name_of
 from lth_jax.pruning.granularity import Granularity, weights
@@ -22,19 +22,20 @@ from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pruner:
-    """Makes masks from scores; as `prune` and `iterate` return it.
+    """A function from parameters and mask to a sparser mask; made by `prune` and `iterate`.
 
-    Called, it returns the mask, and raises `ValueError` where scores cannot decide and values can
-    be read. Under `jax.jit` and `jax.vmap` they cannot: a member whose scores are NaN, infinite, or
-    all equal where they decide keeps the mask it had. `with_info` also returns which they are.
+    Scores are invalid if they are NaN, infinite, or all equal among the weights that compete. A
+    call outside a trace then raises `ValueError`. Under `jax.jit` and `jax.vmap` values cannot be
+    read, and a member with invalid scores keeps its mask. `with_info` also returns which scores are
+    invalid.
 
     Attributes:
       criterion: the name of the criterion.
       with_info: `(params, mask, count, *, prunable, layouts=None, key=None, batches=None,
         initial=None) -> (mask, info)`; of `iterate` without `count`. `info` holds `"nonfinite"`,
         int32 `[prunable leaves]`, the number of live scores that are NaN or infinite;
-        `"nonfinite_units"`, int32, that of units; `"undecided"`, bool `[pools]`, whether all scores
-        of a pool are equal.
+        `"nonfinite_units"`, int32, the same for units; `"undecided"`, bool `[pools]`, whether all
+        scores of a pool are equal.
       counts: the counts, where `with_info` takes none; only their structure is read.
       parts: the names of scope and granularity.
     """
@@ -54,7 +55,7 @@ class Pruner:
         """The new mask.
 
         Raises:
-          ValueError: where scores cannot decide, naming criterion and leaf.
+          ValueError: scores are invalid; the message names criterion and leaf.
         """
         new, info = self.with_info(params, mask, *count, prunable=prunable, **inputs)
         structure = self.counts if self.counts is not None else count[0]
@@ -66,31 +67,31 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     """Composes a pruner: `scope.select(granularity(criterion(params, mask)), count)`.
 
     The pruner is pure: it can be jitted (close over `prunable`, which is static) and vmapped, with
-    keys and counts that differ between members. Its new mask is contained in the old one and keeps
-    exactly `count` weights (for units of several weights: the fewest best units that together hold
-    `count` or more).
+    keys and counts that differ between members. The new mask is a subset of the old one and keeps
+    exactly `count` weights (for units of several weights: the smallest number of best units that
+    together hold at least `count`).
 
-    Called outside of a trace it compiles itself, once for each structure, shape, dtype, `prunable`
-    and `layouts`. As in `jax.jit`, what the criterion closes over is read at the first such call;
-    what changes from call to call belongs in `batches`, `key` or `initial`. A criterion that reads
-    values (`float(...)`, `np.asarray(...)`) runs uncompiled.
+    A call outside a trace is compiled, once for each structure, shape, dtype, `prunable` and
+    `layouts`. As in `jax.jit`, values that the criterion closes over are read at the first call
+    only; pass inputs that change as `batches`, `key` or `initial`. A criterion that reads values
+    (`float(...)`, `np.asarray(...)`) runs uncompiled.
 
     Args:
       criterion: scores every weight; higher = keep.
       scope: over what scores compete; `scope.counts` makes the `count` from a density.
-      granularity: what is removed together; single weights by default.
+      granularity: which weights are removed together; single weights by default.
 
     Returns:
       `(params, mask, count, *, prunable, layouts=None, key=None, batches=None, initial=None) ->
       mask`, a `Pruner`. `layouts` (`lth_jax.layouts`, static like `prunable`) gives the meaning of
-      the kernels' axes; `key`, `batches` and `initial` reach the criterion as they are. Raises
+      the kernels' axes; `key`, `batches` and `initial` are passed to the criterion. Raises
       `TypeError` for leaves that are not floating-point and for a count that is no whole number,
       `ValueError` for a mask or scores of another structure, for a count that does not fit the
       scope, for a kernel without the layout that the granularity needs, and, where values can be
       read, for live scores that are NaN, infinite, or all equal while some of them are to be kept.
 
     Raises:
-      TypeError: a part is of another kind, for instance a builder that was not called.
+      TypeError: a part has the wrong type, for instance a builder that was not called.
 
     >>> import jax, jax.numpy as jnp
     >>> from lth_jax.pruning import masks, scopes
@@ -106,7 +107,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     {'nonfinite': [0], 'undecided': [False]}
     """
     _check_parts(criterion, scope, granularity)
-    build = _shared_pruner if lasts(criterion) else _pruner
+    build = _shared_pruner if is_shared(criterion) else _pruner
     return build(criterion, scope.selection, granularity)
 
 
@@ -128,13 +129,13 @@ def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pru
         check_scores(scores, mask)
         units = granularity.to_units(scores, mask, prunable=prunable, layouts=layouts)
         options = {"prunable": units.prunable, "sizes": units.sizes, "layers": units.layers}
-        # `select` refuses what is not finite where it can read it; here that is for `info`.
+        # `select` raises for concrete scores that are not finite; here `info` reports them.
         finite = jax.tree.map(
             lambda s: jnp.where(jnp.isfinite(s), s, jnp.zeros_like(s)), units.scores
         )
         kept = scope.select(finite, units.mask, count, **options)
         if all(np.ndim(size) == 0 and size == 1 for size in jax.tree.leaves(units.sizes)):
-            # A pattern, as n:m, has made its choice by the scores of all live weights.
+            # A pattern such as n:m depends on the scores of all live weights.
             live = weights.to_units(scores, mask, prunable=prunable, layouts=layouts)
             info = scope.inspect(live.scores, live.mask, count, **options)
         else:
@@ -152,7 +153,7 @@ _shared_pruner = shared(_pruner)
 
 
 def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:
-    """Raises `TypeError` for parts of another kind; for one, a builder that was not called."""
+    """Raises `TypeError` for parts of the wrong type, such as a builder that was not called."""
     try:
         inspect.signature(criterion).bind(None, None, key=None, batches=None, initial=None)
     except TypeError as error:

@@ -1,9 +1,8 @@
-"""Schedules: which density at which level.
+"""Schedules: the density at each level.
 
 A schedule is a host function `level -> density`: level 0 is dense (density 1), densities never
-rise, and a schedule with a last level stays at its final density after it. "Level" is whatever the
-caller counts: rounds of train-prune-rewind, pruning events inside one training, or iterations of a
-pruning before training.
+increase, and a schedule with a last level stays at its final density. A level can be a round of
+train-prune-rewind, a pruning event in one training, or an iteration of pruning before training.
 """
 
 import math
@@ -23,10 +22,10 @@ Schedule = Callable[[int], float]
 """`level -> density`."""
 
 SCHEDULES: Registry[Callable[..., Schedule]] = Registry("schedule")
-"""Schedules by name, and so those of configs.
+"""Schedules by name; configs use these names.
 
-Each is made from those of `rate`, the fraction removed at each level; `levels`, how many there are;
-and `final`, the density of the last, that it takes.
+A builder takes any of `rate`, the fraction removed at each level; `levels`, the number of levels;
+and `final`, the density of the last.
 """
 
 
@@ -44,9 +43,9 @@ def one_shot(final: float) -> Schedule:
 
 
 def geometric(rate: float) -> Schedule:
-    """The same fraction `rate` of what is left is removed at each level: (1 − rate)^level.
+    """Removes the fraction `rate` of the remaining weights at each level: (1 − rate)^level.
 
-    The schedule of Frankle & Carbin (2019); rate 0.2 is theirs.
+    The schedule of Frankle & Carbin (2019), who use rate 0.2.
 
     Raises:
       ValueError: `rate` outside (0, 1).
@@ -60,7 +59,7 @@ def geometric(rate: float) -> Schedule:
 
 
 def linear(levels: int, final: float) -> Schedule:
-    """The same number of weights is removed at each level: 1 − (1 − final)·level/levels.
+    """Removes the same number of weights at each level: 1 − (1 − final)·level/levels.
 
     Raises:
       ValueError: `levels` below 1 or `final` outside (0, 1].
@@ -119,12 +118,12 @@ class EarlyBird(NamedTuple):
 
 
 def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -> EarlyBird:
-    """Detects the epoch from which on the mask hardly changes any more.
+    """Detects the epoch after which the mask hardly changes.
 
-    After each epoch give it the mask that pruning at that epoch would make. The ticket is drawn
+    After each epoch, pass the mask that pruning at that epoch gives to `update`. `found` is True
     when the last `window` distances between masks of consecutive epochs (Hamming, over the number
     of prunable weights) are all below `threshold`: You et al. (2020), "Drawing early-bird tickets",
-    algorithm 1, with their values as defaults.
+    algorithm 1, with the paper's values as defaults.
 
     Args:
       prunable: static tree of Python booleans.

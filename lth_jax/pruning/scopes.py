@@ -1,11 +1,11 @@
-"""Scopes: over what scores compete.
+"""Scopes: which weights compete with each other.
 
 A scope is a pair of functions. `counts` runs once on the host and turns a density into whole
-numbers; `select` runs anywhere (`jax.jit`, `jax.vmap`, sharded) and keeps exactly so many, so
-counts may be traced and the members of a population may differ in density under one program.
+numbers; `select` keeps exactly that number of weights under `jax.jit`, `jax.vmap` and sharding.
+Counts may be traced, so one program serves a population whose members differ in density.
 
-Whole numbers are made by rounding half up, and at least 1: no count is ever silently 0. A stack of
-layers, where `layouts` shows one, is so many layers with counts and choices of their own.
+Counts are rounded half up and are at least 1. Each stacked layer that `layouts` declares has its
+own count and selection.
 """
 
 import fnmatch
@@ -32,24 +32,24 @@ from lth_jax.pruning.checks import (
 )
 from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.topk import largest
+from lth_jax.registry import Registry
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 
 class Scope(NamedTuple):
-    """Over what scores compete, as two pure functions.
+    """Which weights compete with each other, as two pure functions.
 
     Attributes:
       counts: `(params, density, *, prunable, layouts=None) -> count`, on the host: how many weights
         to keep, an int32 scalar, or a tree of them, one per leaf (a vector, one per layer, where
         the leaf stacks layers).
       select: `(scores, mask, count, *, prunable, sizes=None, layers=None) -> mask`: keeps exactly
-        `count` of the live weights (all that live if fewer do), best scores first, ties by
-        position, never what `mask` does not keep. With `sizes` (per leaf, the size of each entry)
-        the fewest best entries whose sizes sum to `count` or more. `layers` is, per leaf, the
-        number of stacked layers along the first axis (`Units.layers`).
-      inspect: arguments as of `select` -> info: which of these scores cannot decide, as
-        `scores.inspect` finds it.
-      name: for people.
+        `count` of the live weights (all of them if there are fewer), best scores first, ties by
+        position; the result is a subset of `mask`. With `sizes` (per leaf, the size of each entry)
+        it keeps the smallest number of best entries whose sizes sum to at least `count`. `layers`
+        is, per leaf, the number of stacked layers along the first axis (`Units.layers`).
+      inspect: arguments of `select` -> info: which scores are invalid; see `scores.inspect`.
+      name: for error messages and reprs.
     """
 
     counts: Callable[..., Count]
@@ -59,7 +59,7 @@ class Scope(NamedTuple):
 
     @property
     def selection(self) -> "Scope":
-        """Without `counts`: what programs depend on, so that equal selections share them."""
+        """The scope without `counts`: scopes with equal selections share compiled programs."""
         return self._replace(counts=_no_counts)
 
     def __repr__(self) -> str:
@@ -70,14 +70,18 @@ def _no_counts(*args: Any, **kwargs: Any) -> Count:
     raise TypeError("`Scope.selection` has no `counts`; use those of its scope.")
 
 
+SCOPES: Registry[Callable[..., Scope]] = Registry("scope")
+"""Builders of scopes by name; configs use these names. Arguments have defaults."""
+
+
 @shared
 def globally(minimum: int | float = 0) -> Scope:
     """All prunable weights compete with each other.
 
     Args:
-      minimum: the least that each prunable layer keeps, so that none collapses: a number of weights
-        (an integer), or a density (a float in [0, 1]). 0, the default, allows collapse, which
-        `masks.collapsed` reports. A layer with fewer live weights keeps those it has.
+      minimum: the smallest number of weights (an integer) or density (a float in [0, 1]) that each
+        prunable layer keeps. The default 0 allows layer collapse, which `masks.collapsed` reports.
+        A layer with fewer live weights keeps them all.
 
     Raises:
       ValueError: `minimum` is negative or, as a density, above 1. From `counts`: the minima
@@ -152,11 +156,10 @@ def layerwise() -> Scope:
 def erk() -> Scope:
     """Layerwise with the Erdős–Rényi-kernel densities of Evci et al. (2020, RigL), section 3.
 
-    The density of a layer of `i` inputs, `o` outputs and window `(w₁, …)` is
-    min(1, ε·(i + o + Σwⱼ) / (i·o·Πwⱼ)): wide layers become sparser. ε is such that the counts of
-    all prunable layers sum to the requested density of the whole; the sum is exact (largest
-    remainders are rounded up), and every layer keeps at least 1. A leaf of three axes or more needs
-    a layout.
+    The density of a layer of `i` inputs, `o` outputs and window `(w₁, …)` is min(1, ε·(i + o + Σwⱼ)
+    / (i·o·Πwⱼ)): wide layers become sparser. ε is chosen such that the counts of all prunable
+    layers sum exactly to the requested density (largest remainders are rounded up). Every layer
+    keeps at least 1 weight. A leaf of three axes or more needs a layout.
 
     Raises:
       ValueError: (from `counts`) the density keeps fewer weights than there are prunable layers, or
@@ -171,10 +174,10 @@ def erk() -> Scope:
 
 
 def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
-    """A tree of numbers, one per leaf: that of the first pattern that fits its name, or `default`.
+    """A tree of numbers, one per leaf: that of the first pattern that matches, or `default`.
 
-    For rates and densities that differ by layer; for a predicate instead of patterns use
-    `trees.map_named`. Frankle & Carbin (2019) prune the output layer at half the rate:
+    For rates and densities that differ between layers. Frankle & Carbin (2019) prune the output
+    layer at half the rate:
 
     >>> params = {"hidden": {"kernel": jnp.zeros((4, 4))}, "output": {"kernel": jnp.zeros((4, 2))}}
     >>> level = 2
@@ -183,11 +186,11 @@ def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
 
     Args:
       params: the tree whose leaves' names are matched.
-      default: the number of a leaf that fits no pattern.
+      default: the number of a leaf that matches no pattern.
       rules: shell-style pattern (`*`, `?`, `[...]`) to number.
 
     Raises:
-      ValueError: a pattern that fits no leaf.
+      ValueError: a pattern matches no leaf.
     """
     for pattern in rules:
         if not fnmatch.filter(trees.names(params), pattern):
@@ -204,7 +207,7 @@ def per_leaf(params: Params, default: float, rules: Mapping[str, float]) -> Any:
 
 
 class _Pool(NamedTuple):
-    """The prunable layers as lists, and the way back to a mask."""
+    """The prunable layers as lists, and the inverse map to a mask."""
 
     scores: list[jax.Array]
     live: list[jax.Array]
@@ -268,7 +271,7 @@ def _select_per_leaf(
 
 
 def _outside(select: Callable[..., Mask]) -> Callable[..., Mask]:
-    """`select`, compiled outside of a trace, after what it refuses by values is refused."""
+    """`select` with checked arguments, compiled when called outside a trace."""
     program = compiled(select, count=True)
 
     def checked(
@@ -326,9 +329,9 @@ def _counts_erk(
 
 
 def _perimeter(name: str, shape: tuple[int, ...], known: Layouts) -> int:
-    """`inputs + outputs + Σ window`: what ERK divides by a layer's number of weights."""
+    """`inputs + outputs + Σ window`, the numerator of the ERK density."""
     if len(shape) <= 2 and name not in known:
-        return sum(shape)  # the same whichever axis is which
+        return sum(shape)  # the same for either order of the axes
     layout = require(known, name, shape, "The scope `erk`")
     _, _, inputs, outputs = layout.matrix_shape(shape)
     return inputs + outputs + sum(shape[axis] for axis in layout.window)
@@ -351,7 +354,7 @@ def _apportion(amounts: np.ndarray, total: int) -> list[int]:
     whole = np.maximum(np.floor(amounts + 1e-9), 1).astype(np.int64)
     order = np.argsort(whole - amounts, kind="stable")
     whole[order[: max(total - whole.sum(), 0)]] += 1
-    while whole.sum() > total:  # what the ones at 1 took too much
+    while whole.sum() > total:  # layers at the minimum of 1 may take more than their share
         whole[np.argmax(whole)] -= 1
     return [int(number) for number in whole]
 
@@ -371,14 +374,14 @@ def _depths(params: Params, prunable: Prunable, layouts: Layouts | None) -> list
 
 
 def _layer_sizes(params: Params, prunable: Prunable, layouts: Layouts | None) -> list[int]:
-    """The number of weights in each prunable layer; no total may exceed what int32 can count."""
+    """The number of weights in each prunable layer; the total must fit int32."""
     check_params(params)
     depths = _depths(params, prunable, layouts)
     leaves = zip(jax.tree.leaves(params), depths, strict=True)
     sizes = [p.size // depth for p, depth in leaves for _ in range(depth)]
     if sum(sizes) > np.iinfo(np.int32).max:
         raise ValueError(
-            f"`params` has {sum(sizes)} prunable weights; int32 counts end at 2³¹ − 1."
+            f"`params` has {sum(sizes)} prunable weights, but counts are int32: at most 2³¹ − 1."
         )
     return sizes
 
@@ -407,3 +410,7 @@ def _weight(mask: jax.Array, sizes: Any) -> int:
     if np.ndim(sizes) == 0:
         return mask.size * int(sizes)
     return int(np.broadcast_to(sizes, mask.shape).sum(dtype=np.int64))
+
+
+for _scope in (globally, layerwise, erk):
+    SCOPES.register(_scope.__name__, _scope)

@@ -1,7 +1,7 @@
-"""Scores that cannot decide: those that are not finite, and those that are all equal.
+"""Detection of invalid scores: those that are not finite, and those that are all equal.
 
-A mask made of such scores is one by position. `inspect` finds them by reductions, under `jax.jit`
-and `jax.vmap` too, and returns arrays; `names` and `check` read these on the host.
+Such scores would give a mask that depends only on positions. `inspect` finds them by reductions,
+also under `jax.jit` and `jax.vmap`, and returns arrays; `names` and `check` read them on the host.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ def inspect(
     sizes: Any = None,
     layers: Any = None,
 ) -> Info:
-    """Looks for live scores that are not finite, and for pools in which position would decide.
+    """Finds live scores that are not finite, and pools whose live scores are all equal.
 
     Args:
       scores: tree of floating-point arrays.
-      mask: what is alive; scores of pruned entries carry no meaning.
+      mask: True = alive; scores of pruned entries are ignored.
       count: one number where all prunable leaves compete, or a tree of them, one per leaf (or a
         vector, one per layer).
       prunable: static tree of Python booleans.
@@ -39,7 +39,7 @@ def inspect(
     Returns:
       `"nonfinite"`: int32 `[prunable leaves]`, the number of live scores that are NaN or infinite;
       `"undecided"`: bool `[pools]`, whether all live scores of a pool are equal while the count
-      keeps some of them and not all. Scores that only tie at the threshold are decided.
+      keeps some of them and not all. Ties at the threshold alone are valid.
 
     >>> info = inspect({"w": jnp.ones(3)}, {"w": jnp.ones(3, bool)}, 2, prunable={"w": True})
     >>> info["nonfinite"].tolist(), info["undecided"].tolist()
@@ -75,19 +75,19 @@ def inspect(
 
 
 def is_bad(info: Info) -> jax.Array:
-    """Whether scores cannot decide (boolean scalar): anything in an `inspect` result is set.
+    """Whether scores are invalid (boolean scalar): any entry of an `inspect` result is set.
 
     >>> is_bad({"nonfinite": jnp.array([0, 2]), "undecided": jnp.array([False])}).item()
     True
     """
     flags = jnp.concatenate([jnp.ravel(jnp.asarray(v).astype(bool)) for v in info.values()])
-    # As a reduction XLA (jax 0.10.2) computes it by scalars, anew for each leaf that it decides on:
-    # the program of a pruner of 200 leaves took minutes to compile. A sort is not fused.
+    # XLA (jax 0.10.2) fuses a reduction into each leaf that uses it, as scalar operations: the
+    # program of a pruner of 200 leaves took minutes to compile. A sort is not fused.
     return jnp.sort(flags)[-1]
 
 
 def unless_bad(info: Info, new: Any, old: Any) -> Any:
-    """`new`, or `old` where scores cannot decide.
+    """`new`, or `old` where scores are invalid.
 
     >>> info = {"nonfinite": jnp.array([1]), "undecided": jnp.array([False])}
     >>> unless_bad(info, {"w": jnp.array([True, False])}, {"w": jnp.ones(2, bool)})["w"].tolist()
@@ -97,7 +97,7 @@ def unless_bad(info: Info, new: Any, old: Any) -> Any:
 
 
 def over_rounds(infos: Info) -> Info:
-    """The infos of several prunings, stacked along a first axis, as one.
+    """Joins the infos of several rounds, stacked along a first axis.
 
     >>> over_rounds({"nonfinite": jnp.array([[1], [2]])})["nonfinite"].tolist()
     [3]
@@ -110,11 +110,11 @@ def over_rounds(infos: Info) -> Info:
 
 
 def names(info: Info, count: Count, prunable: Prunable) -> list[str]:
-    """The leaves (or groups of units) whose scores cannot decide; reads values.
+    """The leaves (or groups of units) with invalid scores; reads values.
 
     Args:
       info: of one pruning, as numbers.
-      count: what was to be kept; its structure names the pools.
+      count: the requested count; its structure names the pools.
       prunable: static tree of Python booleans.
 
     >>> info = {"nonfinite": np.array([0, 2]), "undecided": np.array([False])}
@@ -130,7 +130,7 @@ def names(info: Info, count: Count, prunable: Prunable) -> list[str]:
         every = not same_structure(count, prunable)  # groups of units, all of which compete
         used = (pool for name, k in named if every or name in leaves for pool in _pools(name, k))
         pools = [[pool] for pool in used]
-    # Sums of finite scores over a unit may overflow; which leaf is to blame is not known.
+    # Sums of finite scores over a unit may overflow; the leaf cannot be determined.
     everywhere = bool(np.any(info.get("nonfinite_units", 0)) and not found)
     found |= set(leaves if everywhere else [])
     found |= {n for pool, bad in zip(pools, info["undecided"], strict=True) if bad for n in pool}
@@ -138,7 +138,7 @@ def names(info: Info, count: Count, prunable: Prunable) -> list[str]:
 
 
 def check(info: Info, criterion: str, count: Count, prunable: Prunable) -> None:
-    """Raises where scores cannot decide, if values can be read: not under `jit` or `vmap`.
+    """Raises for invalid scores, if values can be read: not under `jit` or `vmap`.
 
     Raises:
       ValueError: naming the criterion and the leaves.
@@ -157,13 +157,13 @@ def check(info: Info, criterion: str, count: Count, prunable: Prunable) -> None:
 
 
 def reason(info: Info) -> str:
-    """What is wrong with scores, in words; reads values."""
+    """The reason why scores are invalid, for messages; reads values."""
     finite = not any(np.any(info[key]) for key in info if key.startswith("nonfinite"))
     return "all equal" if finite else "NaN or infinite"
 
 
 def sentence(criterion: str, leaves: Sequence[str], what: str) -> str:
-    """The sentence for errors and reports; at most three leaves are named.
+    """The message for errors and reports; names at most three leaves.
 
     >>> sentence("snip", ["a", "b", "c", "d"], "all equal")
     "`snip` gives scores that are all equal at 'a', 'b', 'c' and 1 more; they decide no mask."
@@ -185,7 +185,7 @@ def _used(tree: Any, prunable: Prunable) -> list[str]:
 
 
 def _rows(leaf: Any, depth: int) -> Any:
-    """One row per layer; a size that is the same for all entries as it is."""
+    """One row per layer; a size common to all entries is unchanged."""
     return leaf if jnp.ndim(leaf) == 0 and not hasattr(leaf, "reshape") else leaf.reshape(depth, -1)
 
 

@@ -1,4 +1,4 @@
-"""What a mask keeps, as a table by leaf."""
+"""The weights that a mask keeps, as a table by leaf."""
 
 import html
 import math
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def total(self) -> SummaryRow:
-        """The prunable leaves together: what densities and counts are about."""
+        """The sum of the prunable leaves, to which densities and counts refer."""
         return self._sum("prunable", [row for row in self.rows if row.prunable])
 
     def __iter__(self) -> Iterator[SummaryRow]:
@@ -101,8 +101,8 @@ def summary(
 
     Args:
       params: tree of floating-point arrays, or of `jax.ShapeDtypeStruct`.
-      mask: boolean leaves like the parameters; keeps everything where left out.
-      prunable: static tree of Python booleans; `prunable_leaves(params)` where left out.
+      mask: boolean leaves like the parameters; by default all True.
+      prunable: static tree of Python booleans; `prunable_leaves(params)` by default.
 
     Raises:
       ValueError: `mask` or `prunable` has another structure or another shape somewhere.

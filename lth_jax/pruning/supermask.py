@@ -1,17 +1,16 @@
-"""Supermasks: masks learned on weights that stay as they were drawn.
+"""Supermasks: learned masks of frozen random weights.
 
-The weights are frozen and a tree of *mask scores* is trained in their place. Each step turns these
-into a *soft mask*, a tree of floats shaped like the parameters: 0 or 1 in value, with the gradient
-of something smooth (a straight-through estimator, Bengio et al. 2013). `effective` makes the
-network's parameters from it:
+A tree of *mask scores* is trained instead of the weights. Each step computes a *soft mask* from the
+scores: a tree of floats shaped like the parameters with values 0 or 1 and the gradient of a smooth
+function (a straight-through estimator, Bengio et al. 2013). `effective` computes the network's
+parameters from it:
 
     def loss(mask_scores, params, batch, key):
         soft = supermask.bernoulli(key, mask_scores, prunable=prunable)
         return task_loss(supermask.effective(params, soft), batch)
 
-These are latent-weight methods: the network is `effective(params, soft)`, the gradients of the mask
-scores are not to be masked, and `harden` gives the boolean mask to keep. Trained mask scores can
-also be pruned to an exact count like any scores, by a scope's `select`.
+The network uses `effective(params, soft)`. Do not mask the gradients of the mask scores. `harden`
+gives the final boolean mask. A scope's `select` prunes trained mask scores to an exact count.
 """
 
 import math
@@ -36,7 +35,7 @@ from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 Axes = int | Sequence[int]
 
 MaskScores = Any
-"""A tree of floats shaped like the parameters: what a supermask trains."""
+"""A tree of floats shaped like the parameters: the trained variables of a supermask."""
 
 SoftMask = Any
 """A tree of floats shaped like the parameters, 1 where not prunable; differentiable."""
@@ -52,22 +51,23 @@ def edge_popup(
 ) -> SoftMask:
     """Edge-popup (Ramanujan et al. 2020): 1 for the `count` scores of largest magnitude, else 0.
 
-    The gradient goes straight through to `|s|`, kept or not: `∂L/∂s = sign(s) · ∂L/∂m`. The
-    selection is the scope's own, hence exact; the authors' is layerwise, at one density.
+    The gradient passes straight through to `|s|` of all scores: `∂L/∂s = sign(s) · ∂L/∂m`. The
+    scope selects, so the count is exact; the authors select layerwise, with one density for all
+    layers.
 
     Args:
       mask_scores: tree of floats.
       count: from `scope.counts`; may be traced.
       scope: over what the scores compete.
       prunable: static tree of booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
 
     Returns:
-      A soft mask. Where the scores cannot decide, that is where one is not finite or all of a
-      pool are equal, it is NaN, so that the loss reports it.
+      A soft mask. It is NaN where scores are invalid (not finite, or all equal in a pool), so that
+      the loss becomes NaN.
 
     Raises:
-      ValueError: where the scores cannot decide and values can be read.
+      ValueError: the scores are invalid, and values can be read.
 
     Example:
       >>> from lth_jax.pruning import scopes
@@ -114,8 +114,8 @@ _edge_popup = compiled(_edge_popup_with_info, count=True)
 def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
     """A random mask, 1 with probability `σ(s)` (Zhou et al. 2019).
 
-    The gradient goes straight through to the probability: `∂L/∂s = σ'(s) · ∂L/∂m`. The authors draw
-    anew in every step, and evaluate on draws too (the mean of ten).
+    The gradient passes straight through to the probability: `∂L/∂s = σ'(s) · ∂L/∂m`. The authors
+    draw a new mask in every step, and evaluate the mean of ten draws.
 
     Args:
       key: a typed PRNG key; each leaf folds its position into it.
@@ -140,7 +140,7 @@ def bernoulli(key: Key, mask_scores: MaskScores, *, prunable: Prunable) -> SoftM
 
 
 def threshold(mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
-    """1 where `σ(s) > ½`: the rounded, deterministic companion of `bernoulli`, of equal gradient.
+    """1 where `σ(s) > ½`: a deterministic variant of `bernoulli` with the same gradient.
 
     Example:
       >>> threshold({"w": jnp.array([0.2, -0.1])}, prunable={"w": True})["w"].tolist()
@@ -152,10 +152,10 @@ def threshold(mask_scores: MaskScores, *, prunable: Prunable) -> SoftMask:
 
 
 def rescale(soft: SoftMask, *, layouts: Layouts | None = None) -> SoftMask:
-    """Dynamic weight rescaling (Zhou et al. 2019): each layer's mask over its mean, `m n / Σm`.
+    """Dynamic weight rescaling (Zhou et al. 2019): a layer's mask over its mean, `m n / Σm`.
 
-    What is kept of a layer then carries the weight of the whole. A layer with nothing kept stays 0.
-    A leaf is one layer, unless `layouts` shows a stack.
+    The sum of a layer's mask then equals its size. An empty layer stays 0. A leaf is one layer,
+    unless `layouts` declares stacked layers.
 
     Example:
       >>> rescale({"w": jnp.array([1.0, 0.0, 1.0, 0.0])})["w"].tolist()
@@ -171,7 +171,7 @@ def rescale(soft: SoftMask, *, layouts: Layouts | None = None) -> SoftMask:
 
 
 def effective(params: Params, soft: SoftMask) -> Params:
-    """The network that a supermask method trains: `params ⊙ soft`, in the dtypes of `params`.
+    """The parameters that the network uses: `params ⊙ soft`, in the dtypes of `params`.
 
     Example:
       >>> effective({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 1.0])})["w"].tolist()
@@ -193,11 +193,11 @@ def harden(soft: SoftMask) -> Mask:
 def init_scores(
     key: Key, params: Params, *, prunable: Prunable, layouts: Layouts | None = None
 ) -> MaskScores:
-    """Mask scores for edge-popup: uniform on ±1/√fan_in, as its authors draw them.
+    """Initial mask scores of edge-popup: uniform on ±1/√fan_in, as in the paper.
 
     Leaves that are not prunable get zeros.
 
-    Zhou et al. 2019 start all scores at one number instead, 0 for a probability of ½.
+    Zhou et al. 2019 initialise all scores to 0, a probability of ½.
 
     Args:
       key: a typed PRNG key; each leaf folds its position into it.
@@ -241,8 +241,8 @@ def kaiming_normal(
     """Normal weights of standard deviation `√(2 / (k · fan_in))` (Ramanujan et al. 2020).
 
     Args:
-      density: the fraction `k` that the supermask will keep: the rescaling by `√(1/k)` makes up for
-        what is masked. 1 leaves it out (He et al. 2015). May be traced.
+      density: the fraction `k` that the supermask will keep: the factor `√(1/k)` compensates for
+        masked weights. 1 gives the initializer of He et al. 2015. May be traced.
       out_axis: the axis or axes of the outputs; the fan-in is the product of the axes that are
         neither in `out_axis` nor in `batch_axis`. Linen and NNX pass attention kernels to their
         initializers as `(inputs, outputs)`, for which the defaults are right.
@@ -261,7 +261,7 @@ def kaiming_normal(
 def signed_constant(
     density: Any = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
 ) -> initializers.Initializer:
-    """Weights of one size and random sign, `±√(2 / (k · fan_in))` (Ramanujan et al. 2020).
+    """Weights of random sign and magnitude `√(2 / (k · fan_in))` (Ramanujan et al. 2020).
 
     Args:
       density: the fraction `k` that the supermask will keep, as in `kaiming_normal`.

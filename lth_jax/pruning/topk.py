@@ -1,10 +1,10 @@
 """Exact selection of the best entries of many arrays at once, without sorting.
 
-Scores become integers that order as they do; the threshold is found digit by digit from the top,
-each digit by one pass over the data that counts three candidates at once; entries that tie at the
-threshold are taken by position. The cost does not depend on the counts, which may be traced, so one
-program serves a population whose members differ in density. The arrays are laid out as rows of one
-matrix, so that the program's size does not grow with their number.
+Scores are mapped to integers of the same order. The threshold is found digit by digit from the top;
+one pass over the data per digit counts three candidates. Ties at the threshold are broken by
+position. The cost does not depend on the counts, which may be traced, so one program serves a
+population whose members differ in density. The arrays are packed as rows of one matrix, so that the
+program's size does not grow with their number.
 """
 
 import itertools
@@ -28,7 +28,7 @@ def largest(
     sizes: Sequence[int | np.ndarray] | None = None,
     pooled: bool = True,
 ) -> list[jax.Array]:
-    """The fewest best live entries whose sizes sum to the count or more.
+    """The smallest number of best live entries whose sizes sum to at least the count.
 
     With sizes of 1 (the default) exactly `min(count, Σ live)` entries are kept. Entries are ordered
     by score; equal scores (−0 and +0 are equal) by position: earlier array first, then row-major.
@@ -155,7 +155,7 @@ def _thresholds(
 
     start = jnp.full(counts.shape, jnp.iinfo(integer).min, integer)
     found = jax.lax.fori_loop(0, bits // _DIGIT, find_digit, start)
-    return jnp.maximum(found, jnp.iinfo(integer).min + 1)  # what is not live is never reached
+    return jnp.maximum(found, jnp.iinfo(integer).min + 1)  # pruned entries are never kept
 
 
 def _row_totals(chosen: Sequence[jax.Array], units: np.ndarray) -> Sequence[jax.Array]:

@@ -1,4 +1,4 @@
-"""Structured tickets: the removable units of any JAX function, removed exactly."""
+"""Structured pruning: finds the removable units of any JAX function and removes them exactly."""
 
 from lth_jax.registry import import_modules
 from lth_jax.structure.coarsen import random_units, refill
@@ -13,16 +13,9 @@ from lth_jax.structure.rescale import Fan, fan_average, fan_in, rescale
 from lth_jax.structure.rules import register
 from lth_jax.structure.scorers import norm_scales
 from lth_jax.structure.symmetry import align, match, match_across, permute, transplant
-from lth_jax.structure.units import (
-    expand,
-    granularity,
-    members,
-    prunable,
-    score_units,
-    units_of,
-)
+from lth_jax.structure.units import expand, granularity, members, prunable, score_units, units_of
 
-import_modules(__name__, __path__)  # rules register themselves; a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its rules
 
 __all__ = [
     "Fan",

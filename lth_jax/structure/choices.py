@@ -1,4 +1,4 @@
-"""Which factor of each reshaped axis is removable: walks through a graph until all choices work."""
+"""Chooses the removable factor of each reshaped axis by repeated walks through the graph."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ def settle(
     prefer: Prefer = major,
     flow: bool = True,
 ) -> tuple[Links, Solution]:
-    """Walks through a graph until no factor of a reshaped axis was chosen in vain.
+    """Repeats the walk through a graph until every chosen factor is removable.
 
-    A choice is in vain if no index of an input or a result can go by it: all must stay, or all go
-    together. Each walk starts afresh and gives up some of the factors that the last one chose in
-    vain (see `_to_blame`), so it ends.
+    A choice is useless if it allows no index of an input or result to be removed: all are pinned,
+    or all are tied together. Each walk starts from the beginning and excludes some of the useless
+    choices of the last one (see `_to_exclude`), so the loop ends.
     """
     given_up: defaultdict[Site, set[int]] = defaultdict(set)
     while True:
@@ -30,15 +30,15 @@ def settle(
         outs = walk(links, block, ins)
         finish(links, outs)
         solution = links.solve()
-        vain = _vain(links, solution, [*ins, *outs])
-        if not vain:
+        useless = _useless(links, solution, [*ins, *outs])
+        if not useless:
             return links, solution
-        for site in _to_blame(links, solution, vain):
+        for site in _to_exclude(links, solution, useless):
             given_up[site].add(links.choices[site].factor)
 
 
-def _vain(links: Links, solution: Solution, ends: Sequence[Axes]) -> list[Site]:
-    """The sites by whose choice no index of `ends` can go, in the order of the graph."""
+def _useless(links: Links, solution: Solution, ends: Sequence[Axes]) -> list[Site]:
+    """The sites whose choice allows no index of `ends` to be removed, in the order of the graph."""
     held = [solution.component[atoms] for axes in ends for atoms in axes]
     useful = np.zeros(len(solution.is_pinned()), bool)
     useful[np.concatenate([*held, np.zeros(0, int)])] = True
@@ -51,14 +51,14 @@ def _vain(links: Links, solution: Solution, ends: Sequence[Axes]) -> list[Site]:
     return [site for site, choice in links.choices.items() if not works(choice.atoms)]
 
 
-def _to_blame(links: Links, solution: Solution, vain: Sequence[Site]) -> list[Site]:
-    """Those of the vain choices that cannot work whatever the other vain ones are.
+def _to_exclude(links: Links, solution: Solution, useless: Sequence[Site]) -> list[Site]:
+    """The useless choices that stay useless without the other useless ones.
 
-    With all vain choices undone, one side of such a choice still must stay or go all together.
-    Where there is none, the choices spoil each other, and the last one of each component is given
-    up. Not all combinations are tried.
+    Without all useless choices, one side of such a choice is still pinned or tied together. If
+    there is none, the choices exclude each other, and the last one of each component is excluded.
+    Not all combinations are tried.
     """
-    undone = links.solve(without=set(vain))
+    undone = links.solve(without=set(useless))
     stuck = undone.is_pinned()[undone.component]
 
     def fails(site: Site) -> bool:
@@ -66,8 +66,8 @@ def _to_blame(links: Links, solution: Solution, vain: Sequence[Site]) -> list[Si
         together = (undone.component[atoms] == undone.component[atoms[0]]).all()
         return bool(together) or any(stuck[a].all() for a in (atoms, *links.sides(site)))
 
-    blamed = [site for site in vain if fails(site)]
+    blamed = [site for site in useless if fails(site)]
     if blamed:
         return blamed
-    last = {int(solution.component[links.choices[site].atoms[0]]): site for site in vain}
+    last = {int(solution.component[links.choices[site].atoms[0]]): site for site in useless}
     return list(last.values())

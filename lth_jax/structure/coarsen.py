@@ -1,4 +1,4 @@
-"""Unit masks made from other masks: refilled ones, and random ones of the same shape."""
+"""Unit masks derived from other masks: refilled, and random with the same shape."""
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,23 @@ from lth_jax.structure.units import expand, score_units, units_of
 from lth_jax.types import Key, Mask, Prunable
 
 _STEPS = 1024
-"""How finely the units' share is searched for."""
+"""Resolution of the search for the exponent."""
 
 
 @compiled_with
 def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
-    """A mask of whole units made from a mask of weights: the fullest units, filled up again.
+    """A mask of whole units from a mask of weights: keeps the units with most kept weights.
 
-    IMP-Refill (Chen et al., 2022, "Coarsening the granularity"): within each group the units that
-    hold the most weights of the ticket get all their weights back, the others lose theirs. A group
-    whose weights have density d keeps the share d^t of its units, with the one t for all groups at
-    which as many weights as possible are left, but no more than the ticket has; none is emptied.
-
+    IMP-Refill (Chen et al., 2022, "Coarsening the granularity"): within each group, the units with
+    the most kept weights regain all their weights, and the others are removed. A group whose
+    weights have density d keeps the fraction d^t of its units, with the same t for all groups, such
+    that as many weights as possible are kept, but no more than in the ticket. No group is emptied.
     Pure, so it can be vmapped.
 
     Args:
       structure: from `find_groups`.
       mask: a ticket's mask of single weights.
-      prunable: which leaves count and are masked; the others stay all True.
+      prunable: which leaves are counted and masked; the others are all True.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
@@ -45,8 +44,7 @@ def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
     )
     held = score_units(structure, counted)
     whole = score_units(
-        structure,
-        jax.tree.map(lambda m, use: jnp.full(m.shape, float(use)), mask, prunable),
+        structure, jax.tree.map(lambda m, use: jnp.full(m.shape, float(use)), mask, prunable)
     )
     density = {name: held[name].sum() / whole[name].sum() for name in held}
 
@@ -71,13 +69,13 @@ def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
 
 @compiled_with
 def random_units(structure: Structure, key: Key, mask: Mask, prunable: Prunable) -> Mask:
-    """As many units of each group as a mask of units keeps, drawn at random: the same shape.
+    """Random units, the same number of each group as in a mask of units.
 
     Args:
       structure: from `find_groups`.
       key: a typed key.
-      mask: a mask of whole units, as the pruner of units or `refill` makes it.
-      prunable: which leaves are masked; the others stay all True.
+      mask: a mask of whole units, from a pruner of units or `refill`.
+      prunable: which leaves are masked; the others are all True.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((4, 1)), "w": jnp.ones((3, 4))}

@@ -15,14 +15,14 @@ from lth_jax.structure.rules import Shrunk, register, same, walk
 
 
 def _shards(op: Op, spec: Any, d: int) -> int:
-    """Over how many devices a partition spec spreads axis `d`."""
+    """The number of devices over which a partition spec splits axis `d`."""
     entry = spec[d] if d < len(spec) else None
     names = entry if isinstance(entry, tuple) else (entry,)
     return math.prod(op.params["mesh"].shape[name] for name in names if name is not None)
 
 
 def _one_shard(links: Links, atoms: Atoms, shards: int) -> Atoms:
-    """The axis that each of several devices holds a part of: they lose the same indices of it."""
+    """The local axis of a split axis: all devices lose the same local indices."""
     rows = atoms.reshape(shards, -1)
     links.tie(np.broadcast_to(rows[:1], rows.shape), rows)
     return links.with_content(rows[0], links.content(rows).max(axis=0))
@@ -59,7 +59,7 @@ register("shard_map", link=_shard_map, run=_run_shard_map)
 
 
 def _reduced(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Entry by entry over the devices; axes given by number are reduced as well."""
+    """An elementwise reduction over devices; axes given by number are reduced too."""
     gone = [axis for axis in op.params["axes"] if isinstance(axis, int)]
     for axes in ins:
         for d in gone:
@@ -86,7 +86,7 @@ def _reduce_scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _all_to_all(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Each device sends a part of one axis to each other and joins what comes along another."""
+    """Each device sends parts of one axis to the others and concatenates along another."""
     split, joined = op.params["split_axis"], op.params["concat_axis"]
     size, out = _group_size(op), list(ins[0])
     out[split] = _one_shard(links, out[split], size)
@@ -95,7 +95,7 @@ def _all_to_all(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _group_size(op: Op) -> int:
-    """How many devices take part in a collective."""
+    """The number of devices of a collective."""
     groups, names = op.params["axis_index_groups"], op.params["axis_name"]
     if groups is not None:
         return len(groups[0])

@@ -1,4 +1,4 @@
-"""Smaller parameters, and the same program run on them."""
+"""Compaction: smaller parameters, and the same program on them."""
 
 import dataclasses
 import functools
@@ -19,26 +19,26 @@ from lth_jax.structure.rules import RULES, pick, pick_kept
 from lth_jax.structure.sharding import abstract, fitted
 
 UnitMask = Mapping[str, Any]
-"""For each group by name, bool `[units]`, True = kept; a group that is absent is kept whole."""
+"""Group name → bool `[units]`, True = kept; absent groups are kept whole."""
 
 
 class Smaller:
-    """A program some of whose atoms are gone; what the rules' `run` sees as `Shrunk`."""
+    """A program without some of its atoms; implements `Shrunk` for the `run` of rules."""
 
     def __init__(self, labels: dict[Value, Axes], left: np.ndarray, prefer: Prefer):
-        """Takes the atoms of all values and bool `[atoms]`: which are left."""
+        """Takes the atoms of all values and bool `[atoms]`, True = kept."""
         self._labels, self._left, self._prefer = labels, left, prefer
 
     def kept(self, value: Value) -> list[np.ndarray]:
-        """Which indices of each axis of a value are left."""
+        """The kept indices of each axis of a value."""
         return [self._left[atoms] for atoms in self._labels[value]]
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """The shape that a value has now."""
+        """The reduced shape of a value."""
         return tuple(int(flags.sum()) for flags in self.kept(value))
 
     def block(self, block: Block, args: Sequence[Any]) -> list[Any]:
-        """Runs a program on smaller arguments."""
+        """Runs a program on reduced arguments."""
         env = dict(zip(block.ins, args, strict=True))
 
         def value(v: Value) -> Any:
@@ -52,7 +52,7 @@ class Smaller:
     def derived(
         self, f: Callable[..., Any], ins: Sequence[Value], outs: Sequence[Value]
     ) -> Callable[..., list[Any]]:
-        """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
+        """Compacts a function: from reduced `ins` to reduced `outs`."""
         block, _ = trace(f, *(abstract(v.aval) for v in ins))
         smaller = shrink(
             block, [self.kept(v) for v in ins], self._prefer, [self.kept(v) for v in outs]
@@ -84,17 +84,16 @@ def shrink(
     prefer: Prefer,
     outs: Sequence[Sequence[np.ndarray]] = (),
 ) -> Smaller:
-    """A program whose inputs have lost known indices.
+    """Compacts a program for inputs without some indices.
 
     Args:
       block: the program at its original size.
-      kept: for each input, for each axis, bool: which indices are left.
+      kept: bool for each axis of each input, True = kept.
       prefer: as in `find_groups`.
-      outs: the same for each result, where it is known: results may be constants, which lose
-        indices with nothing.
+      outs: the same for each result, if known: results may be constants, which are tied to nothing.
 
     Raises:
-      ValueError: if the program ties a lost index to one that is kept.
+      ValueError: the program ties a removed index to a kept one.
     """
 
     def pin(links: Links, values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]) -> None:
@@ -122,21 +121,21 @@ def shrink(
 def _pairs(
     values: Sequence[Axes], flags: Sequence[Sequence[np.ndarray]]
 ) -> Iterator[tuple[Atoms, np.ndarray]]:
-    """The atoms of each axis with its flags, for the values that have some."""
+    """The atoms and flags of each axis, for values with flags."""
     for axes, of_value in zip(values, flags, strict=False):
         yield from zip(axes, of_value, strict=True)
 
 
 def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
-    """The unit mask as host arrays, after checking it against the groups.
+    """The unit mask as host arrays, checked against the groups.
 
     Raises:
-      ValueError: if a name or a length is not that of a group, or a group is left empty.
+      ValueError: a name or length does not fit a group, or a group would be empty.
     """
     names = [group.name for group in structure.groups]
     unknown = sorted(set(units) - set(names))
     if unknown:
-        raise ValueError(f"`units` names {unknown}, which are no groups; the groups are {names}")
+        raise ValueError(f"`units` names {unknown}, which are not groups; the groups are {names}")
     checked = {}
     for name, flags in units.items():
         flags, group = np.asarray(flags), structure[name]
@@ -155,15 +154,15 @@ def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
 
 
 def take(structure: Structure, params: Any, units: UnitMask) -> Any:
-    """The parameters without the removed units' slices.
+    """The parameters without the slices of removed units.
 
-    Any tree of the structure of the parameters will do (optimizer slots, masks). With equal
-    numbers kept, the results for several members stack into a population.
+    Also works for other trees of this structure (optimizer slots, masks). Results with equal
+    numbers of kept units can be stacked to a population.
 
     Args:
       structure: from `find_groups`.
-      params: a pytree of the structure and shapes that were analysed.
-      units: for each group by name, bool `[units]`; absent groups are kept whole.
+      params: a pytree of the analysed structure and shapes.
+      units: group name → bool `[units]`; absent groups are kept whole.
 
     Returns:
       A pytree of smaller arrays.
@@ -197,29 +196,29 @@ def _kept_of_leaves(structure: Structure, units: Mapping[str, np.ndarray]) -> di
 def compact(
     structure: Structure, params: Any, units: UnitMask, *, inexact: bool = False
 ) -> tuple[Any, Callable[..., Any]]:
-    """Smaller parameters, and a function that computes with them what the masked network does.
+    """Smaller parameters, and a function that computes the masked network from them.
 
-    The function runs the very operations of the original, with shapes rewritten, so constants
-    that came from a width (LayerNorm's divisor, attention's scale) keep their old value, and
-    `apply(smaller, x) = original(masked, x)`; so its gradients are the masked network's at the
-    survivors. Functions with derivatives of their own keep them. It can be jitted,
-    differentiated, vmapped and exported. On an explicit mesh it is traced again for the shardings
-    of its arguments; a mesh axis that does not divide a smaller axis no longer shards it.
+    The function runs the operations of the original with changed shapes. Constants that depend on a
+    width (LayerNorm's divisor, attention's scale) keep their value, so `apply(smaller, x) =
+    original(masked, x)`, and gradients equal those of the masked network at kept weights. Custom
+    derivatives are kept. The function can be jitted, differentiated, vmapped and exported. On an
+    explicit mesh it is traced again for the shardings of its arguments; a mesh axis that does not
+    divide a smaller axis no longer shards it.
 
     Args:
       structure: from `find_groups`.
-      params: the parameters; the slices of removed units are dropped, whatever they hold.
-      units: for each group by name, bool `[units]`, True = kept; absent groups are kept whole.
-      inexact: allow removing units of groups that are not `exact`, where the masked network
-        computes something else (a softmax over experts still counts the masked ones).
+      params: the parameters; the slices of removed units are dropped, whatever their values.
+      units: group name → bool `[units]`, True = kept; absent groups are kept whole.
+      inexact: whether to allow removing units of groups that are not `exact`, for which the masked
+        network differs (a softmax over experts includes masked ones).
 
     Returns:
       `(smaller, apply)` with `apply(smaller, *args)`; `args` may have other batch sizes than
       those analysed.
 
     Raises:
-      ValueError: if `units` does not fit the groups, empties one, or touches one that is not
-        exact; or if `params` does not fit the structure.
+      ValueError: `units` does not fit the groups, empties one, or removes units of one that is not
+        exact; or `params` does not fit the structure.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> def mlp(p, x):
@@ -259,7 +258,7 @@ def _left(structure: Structure, units: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
-    """The compact function: the graph as analysed, or traced again for other types or meshes."""
+    """The compact function: of the analysed graph, or traced again for other dtypes or meshes."""
     leaves = len(program.block.ins)
     count = leaves - len(jax.tree.leaves(program.in_tree.children()[1:]))
     kept = [smaller.kept(v) for v in program.block.ins]

@@ -1,9 +1,9 @@
-"""Who is tied to whom: every index of every axis is an atom, and atoms are tied, pinned, added up.
+"""Constraints between indices: every index of every axis is an atom; atoms are tied or pinned.
 
-Atoms are integers. Two axes that must lose the same indices share atoms or have them tied; an
-atom that must stay is pinned with a reason. Beside each atom stands what its slice holds once the
-slices of the parameters that belong to it are zero (`ZERO`, `FINITE`, `WILD`), which is what
-decides whether removing an index is the same as masking it.
+Atoms are integers. Axes that must lose the same indices share atoms or have tied atoms. An atom
+that cannot be removed is pinned, with a reason. Each atom also has the content of its slice when
+the parameters' slices of the unit are zero (`ZERO`, `FINITE`, `WILD`), which determines whether
+removing an index is equivalent to masking it.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -21,10 +21,10 @@ Axes = list[np.ndarray]
 """The atoms of a value: one array for each of its axes."""
 
 ZERO, FINITE, WILD = 0, 1, 2
-"""What a slice holds once its unit is masked: exact zeros, finite numbers, perhaps inf or nan."""
+"""The content of a masked unit's slice: exact zeros, finite numbers, or possibly inf or NaN."""
 
 Prefer = Callable[[tuple[int, ...]], Sequence[int]]
-"""Sizes of the factors of one axis -> the positions of these factors, best first."""
+"""Sizes of the factors of one axis -> positions of these factors, preferred first."""
 
 
 def major(sizes: tuple[int, ...]) -> Sequence[int]:
@@ -46,7 +46,7 @@ def minor(sizes: tuple[int, ...]) -> Sequence[int]:
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """What `x * y` holds: zero if either is, unless the other may be infinite.
+    """The content of `x * y`: zero if either is, unless the other may be infinite.
 
     >>> product(np.array([ZERO, ZERO, FINITE]), np.array([FINITE, WILD, FINITE])).tolist()
     [0, 2, 1]
@@ -60,9 +60,9 @@ class Solution(NamedTuple):
 
     Attributes:
       component: int `[atoms]`, the component of each atom.
-      pinned: reasons why a component must stay, by component.
-      inexact: reasons why removing a component is not the same as masking it.
-      ordered: reasons why the members of a component cannot change places with another's.
+      pinned: reasons why a component cannot be removed, by component.
+      inexact: reasons why removing a component differs from masking it.
+      ordered: reasons why a component cannot be permuted with others.
     """
 
     component: np.ndarray
@@ -71,33 +71,33 @@ class Solution(NamedTuple):
     ordered: dict[int, tuple[str, ...]]
 
     def is_pinned(self) -> np.ndarray:
-        """Bool `[components]`: which must stay."""
+        """Bool `[components]`, True = pinned."""
         flags = np.zeros(self.component.max(initial=-1) + 1, bool)
         flags[list(self.pinned)] = True
         return flags
 
 
 class Site(NamedTuple):
-    """A place where one of several factors of an axis is chosen to be removable."""
+    """A place in the graph where one factor of an axis is chosen to be removable."""
 
     op: Op
     place: Hashable
 
 
 class Choice(NamedTuple):
-    """Which factor was chosen at a site, and the atoms of its indices."""
+    """The factor chosen at a site, and the atoms of its indices."""
 
     factor: int
     atoms: Atoms
 
 
 class Links:
-    """Collects ties, pins and sums while the rules walk through a graph.
+    """Collects ties, pins and sums during the walk through a graph.
 
     Attributes:
-      labels: the atoms of every value met so far.
-      unknown: names of the primitives that have no rule.
-      choices: for each site of the graph the factor that was chosen there.
+      labels: the atoms of every value visited so far.
+      unknown: names of primitives without a rule.
+      choices: site → chosen factor.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class Links:
         given_up: Mapping[Site, set[int]] | None = None,
         flow: bool = True,
     ):
-        """Starts empty.
+        """Initialises without constraints.
 
         Args:
-          prefer: the order in which the factors of a reshaped axis are tried.
-          given_up: the factors that earlier walks have found to be pinned, by place.
-          flow: whether results of products are known to be zero where an operand is; without it
-            only parameters (and what is computed from them elementwise) are.
+          prefer: the order of preference for the factors of a reshaped axis.
+          given_up: site → factors that earlier walks excluded.
+          flow: whether zeros propagate through products; else only through elementwise operations
+            on parameters.
         """
         self.labels: dict[Value, Axes] = {}
         self.unknown: set[str] = set()
@@ -126,7 +126,7 @@ class Links:
         self._notes: dict[str, list[tuple[Atoms, str]]] = {"sum": [], "order": []}
 
     def fresh(self, n: int, content: np.ndarray | int = FINITE) -> Atoms:
-        """`n` new atoms, tied to nothing, whose slices hold `content` once masked."""
+        """`n` new atoms without ties, with this content."""
         start, self._size = self._size, self._size + n
         while self._size > len(self._content):
             self._content = np.concatenate([self._content, np.zeros_like(self._content)])
@@ -135,47 +135,47 @@ class Links:
         return np.arange(start, self._size)
 
     def stuck(self, n: int, reason: str) -> Atoms:
-        """An axis of length `n` of which nothing may be removed, for the given reason."""
+        """The atoms of an axis of length `n`, all pinned for the given reason."""
         return np.repeat(self.pin(self.fresh(1), reason), n)
 
     def tie(self, a: Atoms, b: Atoms, site: Site | None = None) -> None:
-        """`a[i]` and `b[i]` can only be removed together, perhaps only by the choice at a site."""
+        """Ties `a[i]` to `b[i]`, possibly as a result of the choice at a site."""
         if a is b or np.array_equal(a, b):
             return
         self._ties.append((np.ravel(a), np.ravel(b), site))
 
     def pin(self, atoms: Atoms, reason: str, site: Site | None = None) -> Atoms:
-        """`atoms` must stay, perhaps only by the choice at a site; returns them."""
+        """Pins `atoms`, possibly as a result of the choice at a site; returns them."""
         if atoms.size:
             self._stuck[atoms] = True
             self._pins.append((np.ravel(atoms), reason, site))
         return atoms
 
     def order(self, atoms: Atoms, reason: str) -> Atoms:
-        """The places of `atoms` carry a meaning of their own; returns them."""
+        """Marks that the order of `atoms` matters; returns them."""
         self._notes["order"].append((np.ravel(atoms), reason))
         return atoms
 
     def content(self, atoms: Atoms) -> np.ndarray:
-        """What the slices of `atoms` hold once masked."""
+        """The content of the slices of `atoms` when masked."""
         return self._content[atoms]
 
     def declare(self, atoms: Atoms, content: np.ndarray | int) -> None:
-        """States what the slices of `atoms` hold once masked."""
+        """Sets the content of the slices of `atoms` when masked."""
         self._content[atoms] = content
 
     def add_up(self, atoms: Atoms, content: np.ndarray | int, reason: str) -> None:
-        """The program combines the slices of `atoms`, which hold `content` once masked.
+        """Records that the program combines the slices of `atoms`, of this content when masked.
 
-        Leaving out a slice is the same as masking it if and only if it holds zeros and the
-        combination is a sum; so everything else is noted as inexact.
+        Removing a slice is equivalent to masking it if and only if it is zero and the combination
+        is a sum; other cases are recorded as inexact.
         """
         loose = atoms[np.broadcast_to(np.asarray(content) != ZERO, atoms.shape)]
         if loose.size:
             self._notes["sum"].append((loose, reason))
 
     def with_content(self, atoms: Atoms, content: np.ndarray | int) -> Atoms:
-        """`atoms` themselves if they hold `content`, else new ones tied to them that do."""
+        """`atoms` if they have this content, else new ones tied to them."""
         if np.array_equal(self.content(atoms), np.broadcast_to(content, atoms.shape)):
             return atoms
         new = self.fresh(len(atoms), content)
@@ -184,18 +184,17 @@ class Links:
         return new
 
     def after_sum(self, atoms: Atoms) -> Atoms:
-        """A free axis of a sum of products; its zeros are forgotten unless they may flow."""
+        """The atoms of a free axis of a sum of products; zero content is dropped unless `flow`."""
         return atoms if self._flow else self.with_content(atoms, FINITE)
 
     def is_stuck(self, atoms: Atoms) -> bool:
-        """Whether all of `atoms` were pinned themselves, not only through what they are tied to."""
+        """Whether all of `atoms` are pinned directly, not only through ties."""
         return bool(self._stuck[atoms].all())
 
     def choose(self, site: Site, options: Sequence[Atoms]) -> int | None:
-        """Which one of the factors of an axis may lose indices; None if none can.
+        """Chooses the factor of an axis that may lose indices; None if all are pinned.
 
-        A factor that is pinned is no choice. One that turns out to lead nowhere is given up in a
-        later walk through the graph.
+        Pinned factors are skipped. Useless choices are excluded in a later walk through the graph.
         """
         banned = self._given_up.get(site, set())
         for k in self._prefer(tuple(len(atoms) for atoms in options)):
@@ -205,14 +204,14 @@ class Links:
         return None
 
     def sides(self, site: Site) -> list[Atoms]:
-        """The atoms on both sides of the ties that the choice at a site has made."""
+        """The atoms on both sides of the ties of a choice."""
         return [side for a, b, where in self._ties if where == site for side in (a, b)]
 
     def solve(self, without: Collection[Site] = ()) -> Solution:
-        """The components of everything tied so far.
+        """The components of all ties so far.
 
         Args:
-          without: sites whose choices are left out.
+          without: sites whose choices are ignored.
         """
         ties = [(a, b) for a, b, site in self._ties if site not in without]
         pins = [(atoms, reason) for atoms, reason, site in self._pins if site not in without]

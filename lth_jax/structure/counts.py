@@ -1,8 +1,8 @@
-"""How many units each group keeps: per group or over all, in multiples, and never none.
+"""Counts and scopes of units: per group or over all groups, in multiples, at least one.
 
-Both scopes take a density of *weights*, as every scope does, so that a ladder of units and a
-ladder of weights meet at the same densities. A weight between two groups is kept only if both its
-units are, so halving the units of a layer's two sides leaves a quarter of its weights.
+Both scopes take a density of *weights*, like every scope, so that structured and unstructured
+ladders have the same densities. A weight between two groups is kept only if both units are kept:
+halving the units on both sides of a layer keeps a quarter of its weights.
 """
 
 import bisect
@@ -26,17 +26,17 @@ from lth_jax.structure.units import prunable as prunable_leaves
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 UnitCounts = Mapping[str, Any]
-"""For each group by name, how many units it keeps; possibly traced."""
+"""Group name → number of kept units; may be traced."""
 
 
 def kept_weights(structure: Structure, counts: UnitCounts, prunable: Prunable) -> Any:
-    """How many prunable weights are left when each group keeps so many units.
+    """The number of prunable weights that are kept for given numbers of kept units.
 
-    `Σ_leaves Π_axes (length − indices of units that go)`, whichever units these are.
+    `Σ_leaves Π_axes (length − indices of removed units)`, independent of which units are removed.
 
     Args:
       structure: from `find_groups`.
-      counts: for each group by name, on the host or traced; absent groups are kept whole.
+      counts: group name → count, on the host or traced; absent groups are kept whole.
       prunable: which leaves count.
 
     >>> from lth_jax.structure.groups import find_groups
@@ -50,7 +50,7 @@ def kept_weights(structure: Structure, counts: UnitCounts, prunable: Prunable) -
 
 
 _Cuts = tuple[tuple[tuple[int, ...], tuple[tuple[int, str, int], ...]], ...]
-"""For each prunable leaf its shape, and each slot's axis, group and indices of a unit."""
+"""For each prunable leaf its shape, and for each slot axis, group and indices per unit."""
 
 
 def _cuts(structure: Structure, prunable: Prunable) -> _Cuts:
@@ -65,7 +65,7 @@ def _cuts(structure: Structure, prunable: Prunable) -> _Cuts:
 
 
 def _left(cuts: _Cuts, gone: UnitCounts) -> Any:
-    """The weights that are left when so many units of each group go."""
+    """The number of kept weights, given the number of removed units of each group."""
     total: Any = 0
     for shape, slots in cuts:
         sizes: list[Any] = list(shape)
@@ -78,18 +78,18 @@ def _left(cuts: _Cuts, gone: UnitCounts) -> Any:
 def unit_counts(
     structure: Structure, fraction: float | Mapping[str, float], *, multiple: int = 1
 ) -> dict[str, np.int32]:
-    """How many units each group keeps, on the host: rounded to a multiple, never none.
+    """The number of units that each group keeps (host), rounded to a multiple, at least one.
 
-    `multiple · max(1, round(fraction · units / multiple))`, and never more than there are.
+    `multiple · max(1, round(fraction · units / multiple))`, at most `units`.
 
     Args:
       structure: from `find_groups`.
-      fraction: of the units, in (0, 1]: one for all groups or one for each by name (absent groups
+      fraction: fraction of units in (0, 1]: one for all groups, or a mapping by name (absent groups
         are kept whole).
-      multiple: what hardware likes: 8, 16, 128.
+      multiple: a multiple that suits the hardware, such as 8, 16, 128.
 
     Raises:
-      ValueError: if a fraction or the multiple is out of range, or a name is no group's.
+      ValueError: a fraction or the multiple is out of range, or a name is not that of a group.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((20, 1)), "w": jnp.ones((3, 20))}
@@ -102,7 +102,7 @@ def unit_counts(
     each = fraction if isinstance(fraction, Mapping) else dict.fromkeys(names, fraction)
     for name, value in each.items():
         if name not in names:
-            raise ValueError(f"`fraction` names '{name}', which is no group; there are {names}")
+            raise ValueError(f"`fraction` names '{name}', which is not a group; there are {names}")
         if not 0 < value <= 1:
             raise ValueError(f"`fraction` at '{name}' must be in (0, 1], but it is {value}")
     return {
@@ -129,8 +129,8 @@ def most_within(measure: Callable[[Any], Any], limit: Any, top: int) -> jax.Arra
     Pure: `limit` may be traced.
 
     Args:
-      measure: grows with n.
-      limit: what the measure may reach.
+      measure: increasing function of n.
+      limit: upper bound of the measure.
       top: static.
 
     >>> most_within(lambda n: n * n, 30, 9).item()
@@ -148,17 +148,17 @@ def most_within(measure: Callable[[Any], Any], limit: Any, top: int) -> jax.Arra
 
 
 def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
-    """A scope in which the units of each group compete among themselves.
+    """A scope in which the units of each group compete with each other.
 
     `counts` gives each group the same fraction of its units, the largest that keeps no more than
-    the density of the weights; a mapping of group names to fractions of units is taken as it is.
+    the density of the weights. A mapping of group names to fractions of units is used directly.
 
     Args:
       structure: from `find_groups`; its pruner needs `granularity(structure)`.
-      multiple: what counts are multiples of, wherever a group has that many units.
+      multiple: counts are multiples of it in groups that have that many units.
 
     Raises:
-      ValueError: if `multiple` is below 1; from `counts`, for a density outside (0, 1].
+      ValueError: `multiple` is below 1; from `counts`, the density is outside (0, 1].
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((8, 1)), "w": jnp.ones((3, 8))}
@@ -197,7 +197,7 @@ def _units(structure: Structure) -> _Units:
     return tuple((group.name, group.units) for group in structure.groups)
 
 
-@shared  # equal groups, found again, have the same pruners
+@shared  # equal groups share their pruners
 def _each_group(units: _Units) -> tuple[Callable[..., Mask], Callable[..., Info]]:
     def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
         del of_leaves
@@ -214,17 +214,17 @@ def _each_group(units: _Units) -> tuple[Callable[..., Mask], Callable[..., Info]
 def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     """A scope in which all units compete.
 
-    `select` ranks all live units and takes as many of the best as keep no more than `count`
-    weights, after each group's number is rounded to the multiple. No group is emptied: at the
-    least it keeps one multiple.
+    `select` ranks all live units and keeps as many of the best as hold no more than `count`
+    weights, after rounding each group's number to the multiple. Each group keeps at least one
+    multiple.
 
     Args:
       structure: from `find_groups`; its pruner needs `granularity(structure)` and the leaves of
         `prunable(structure)`. Scores must be comparable between groups.
-      multiple: what counts are multiples of, wherever a group has that many units.
+      multiple: counts are multiples of it in groups that have that many units.
 
     Raises:
-      ValueError: if `multiple` is below 1; from `counts`, for a density outside (0, 1].
+      ValueError: `multiple` is below 1; from `counts`, the density is outside (0, 1].
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2)), "c": jnp.ones((2, 1))}
@@ -268,7 +268,7 @@ def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]
 
 
 def _split(units: _Units, values: jax.Array) -> dict[str, jax.Array]:
-    """A vector over all units, group after group, as one array for each group by name."""
+    """Splits a vector over all units into one array per group, by name."""
     ends = np.cumsum([number for _, number in units])[:-1]
     return dict(zip((name for name, _ in units), jnp.split(values, ends), strict=True))
 
@@ -276,7 +276,7 @@ def _split(units: _Units, values: jax.Array) -> dict[str, jax.Array]:
 def _best_of_each(
     units: _Units, scores: jax.Array, mask: jax.Array, counts: UnitCounts
 ) -> jax.Array:
-    """The best live units of each group, as a vector over all units; ties go to the earlier."""
+    """The best live units of each group, as a vector over all units; ties by position."""
     every = {name: True for name, _ in units}
     kept = layerwise().select(
         _split(units, scores), _split(units, mask), dict(counts), prunable=every

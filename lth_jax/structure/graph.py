@@ -1,4 +1,4 @@
-"""A function as a graph of values and operations, read off its jaxpr."""
+"""A function as a graph of values and operations, from its jaxpr."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-# Calls that only group operations: the graph looks through them.
+# Calls that only group operations: the graph inlines them.
 TRANSPARENT = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -19,7 +19,7 @@ TRANSPARENT = {
     "call": "call_jaxpr",
     "composite": "jaxpr",
 }
-# Operations that run other jaxprs in their own way: the graph keeps these as blocks.
+# Operations that run inner jaxprs: the graph keeps these as blocks.
 _NESTED = {
     "custom_jvp_call": ("call_jaxpr",),
     "custom_vjp_call": ("call_jaxpr",),
@@ -35,7 +35,7 @@ _FOLD_LIMIT = 4096
 
 @dataclass(eq=False, frozen=True)
 class Value:
-    """One array of the program: its type, and its content where that is known in advance.
+    """One array of the program: its type, and its value if it is a constant.
 
     Attributes:
       aval: shape and dtype.
@@ -57,7 +57,7 @@ class Op:
 
     Attributes:
       context: the settings under which it was traced (mesh, compute type, metadata). An operation
-        inside `auto_axes` has another mesh than the code around it.
+        inside `auto_axes` has another mesh than its surroundings.
     """
 
     primitive: jex.Primitive
@@ -73,7 +73,7 @@ class Op:
         return self.primitive.name
 
     def bind(self, *args: Any, **changes: Any) -> list[Any]:
-        """Runs the primitive on `args` in its context, with some of its parameters changed."""
+        """Runs the primitive on `args` in its context, with changed parameters."""
         params = self.primitive.get_bind_params({**self.params, **changes})
         with self.context.manager:
             out = self.primitive.bind(*args, **params)
@@ -89,10 +89,10 @@ class Block(NamedTuple):
 
 
 def read(closed: jex.ClosedJaxpr) -> Block:
-    """The graph of a jaxpr: calls inlined, small integer arithmetic on constants carried out.
+    """The graph of a jaxpr, with inlined calls and folded integer constants.
 
-    Indices are often literals that pass through a few operations (`x[:, -1]`); folding these is
-    which entries are read, for the rules of slices and gathers.
+    Indices are often literals after a few operations (`x[:, -1]`); the rules of slices and gathers
+    need their values.
     """
     ins = tuple(Value(v.aval) for v in closed.jaxpr.invars)
     ops: list[Op] = []
@@ -166,8 +166,8 @@ def trace(f: Callable[..., Any], *args: Any) -> tuple[Block, Any]:
       of `f` as `jax.ShapeDtypeStruct`s.
 
     Raises:
-      ValueError: if `f` cannot be traced because its control flow or its shapes depend on the
-        values of its arguments.
+      ValueError: `f` cannot be traced because its control flow or shapes depend on the values of
+        its arguments.
 
     >>> block, out = trace(lambda x: 2 * x, jax.ShapeDtypeStruct((3,), "float32"))
     >>> [op.name for op in block.ops], out.shape

@@ -1,4 +1,4 @@
-"""The removable units of any JAX function: which slices of which leaves go together."""
+"""Finds the removable units of any JAX function: slices of leaves that are removed together."""
 
 import dataclasses
 import fnmatch
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class Slot(NamedTuple):
-    """Where the units of a group live in one axis of one leaf.
+    """The slices of a group's units along one axis of one leaf.
 
     Attributes:
       leaf: the name of the leaf.
-      axis: the axis along which the units are cut.
-      indices: int `[units, k]`, the k indices that belong to each unit.
+      axis: the axis of the units.
+      indices: int `[units, k]`, the k indices of each unit.
     """
 
     leaf: str
@@ -40,13 +40,13 @@ class Slot(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Units that are alike: the same number of indices of the same axes of the same leaves.
+    """Equal units: the same number of indices of the same axes of the same leaves.
 
     Attributes:
       name: `leaf:axis` of its first slot.
-      slots: where the units live.
-      inexact: reasons why a smaller network differs from the masked one; empty if it does not.
-      ordered: reasons why units cannot change places; empty if they can.
+      slots: the slices of the units.
+      inexact: reasons why the compacted network differs from the masked one; empty if it does not.
+      ordered: reasons why units cannot be permuted; empty if they can.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Group(NamedTuple):
 
     @property
     def units(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return len(self.slots[0].indices)
 
     @property
     def exact(self) -> bool:
-        """Whether the network without some units computes what the masked network computes."""
+        """Whether the network without some units equals the masked network."""
         return not self.inexact
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class Group(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A function's graph with the component of every index of every value."""
+    """A function's graph, with the component of each index of each value."""
 
     apply: Callable[..., Any]
     prefer: Prefer
@@ -85,16 +85,16 @@ class Program(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Structure:
-    """What `find_groups` found.
+    """The result of `find_groups`.
 
     Attributes:
       groups: the removable units.
-      pinned: for each leaf, for each axis, the reasons why indices of it are in no group; empty
-        if and only if all are in one.
-      unused: names of the leaves that the function does not read.
-      unknown: names of the primitives without a rule; what they touch is pinned.
+      pinned: for each axis of each leaf, the reasons why indices are in no group; empty if and only
+        if all are in one.
+      unused: names of leaves that the function does not use.
+      unknown: names of primitives without a rule; their operands and results are pinned.
       params: the parameters' shapes and dtypes.
-      program: the function's graph, for `compact` and its kin.
+      program: the function's graph, for `compact` and other functions.
       components: for each group, the component of each of its units.
       is_pinned: bool for each component.
     """
@@ -115,19 +115,19 @@ class Structure:
         return {n: leaf.shape for n, leaf in zip(trees.names(self.params), leaves, strict=True)}
 
     def only(self, *patterns: str) -> "Structure":
-        """The same network of which only some groups may lose units.
+        """The structure restricted to some groups.
 
         Args:
-          *patterns: shell-style patterns of group names; a group that fits one of them stays.
+          *patterns: shell-style patterns; groups whose name matches one are kept.
 
         Raises:
-          ValueError: if a pattern fits no group.
+          ValueError: a pattern matches no group.
         """
         names = [group.name for group in self.groups]
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
-                    f"`patterns` has {pattern!r}, which fits no group; the groups are {names}."
+                    f"`patterns` has {pattern!r}, which matches no group; the groups are {names}."
                 )
         stays = [any(fnmatch.fnmatchcase(name, p) for p in patterns) for name in names]
         return dataclasses.replace(
@@ -161,7 +161,7 @@ class Structure:
 def compiled_with(
     f: Callable[Concatenate[Structure, P], T],
 ) -> Callable[Concatenate[Structure, P], T]:
-    """`f(structure, …)`, compiled outside of a trace; programs last as long as the structure."""
+    """`f(structure, …)`, compiled outside a trace; the structure holds the compiled programs."""
 
     @functools.wraps(f)
     def call(structure: Structure, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -182,30 +182,30 @@ def find_groups(
     pin: Callable[[str, int], bool] | None = None,
     prefer: Prefer = major,
 ) -> Structure:
-    """The removable units of `apply(params, *args)`, read off its jaxpr.
+    """Finds the removable units of `apply(params, *args)` from its jaxpr.
 
-    Every index of every axis of every value is an atom; each primitive's rule gives the atoms that
-    hang together and those that must stay; the connected components that hold parameters and no
-    atom that must stay are the units. Nothing is computed: shapes are enough. What must stay: the
-    axes of `args`, of the results (see `pin_outputs`), and those of primitives without a rule.
-    The idea of a dependency graph of units is from DepGraph (Fang et al., 2023).
+    Every index of every axis of every value is an atom. The rule of each primitive ties atoms that
+    must be removed together and pins atoms that cannot be removed. The units are the connected
+    components that contain parameters and no pinned atom. Pinned are the axes of `args`, of the
+    results (see `pin_outputs`), and of primitives without a rule. Only shapes are needed; nothing
+    is computed. The dependency graph of units is from DepGraph (Fang et al., 2023).
 
     Args:
       apply: a jittable function `(params, *args) -> out`.
-      params: a pytree of arrays or `jax.ShapeDtypeStruct`s, all that may lose slices (BatchNorm
-        statistics too, where they are an input).
-      *args: pytrees of arrays or `jax.ShapeDtypeStruct`s: the data.
+      params: a pytree of arrays or `jax.ShapeDtypeStruct`s, all arrays that may lose slices
+        (including BatchNorm statistics, if they are an input).
+      *args: pytrees of arrays or `jax.ShapeDtypeStruct`s: the inputs.
       pin_outputs: whether results keep their shape: a bool, or a prefix tree of bools for `out`
-        (`(True, False)` where `out` is logits and new BatchNorm statistics).
-      pin: `(leaf name, axis) -> bool`, True for further axes that must stay.
-      prefer: which factor of a reshaped axis is removable, `major` (whole heads) or `minor` (the
-        same features of all heads), or any function of the factors' sizes.
+        (`(True, False)` for logits and new BatchNorm statistics).
+      pin: `(leaf name, axis) -> bool`, True for further axes to pin.
+      prefer: which factor of a reshaped axis is removable: `major` (whole heads), `minor` (the same
+        features of all heads), or a function of the factors' sizes.
 
     Returns:
-      The groups, and for every axis of which some index is in no group the reasons for that.
+      The groups, and the reasons why other indices are in no group.
 
     Raises:
-      ValueError: if `apply` is not jittable, or does not read `params`.
+      ValueError: `apply` is not jittable, or does not use `params`.
 
     >>> import jax.numpy as jnp
     >>> def mlp(p, x):
@@ -258,7 +258,7 @@ def _start(
     pin: Callable[[str, int], bool] | None,
     links: Links,
 ) -> list[Axes]:
-    """The atoms of the inputs: parameters, which may lose slices, then data, which may not."""
+    """The atoms of the inputs: parameters, then data, whose atoms are pinned."""
     ins = [[links.fresh(n) for n in value.shape] for value in block.ins]
     for name, axes in zip(names, ins, strict=False):
         _enter(links, name, axes, name in unused, pin)
@@ -295,7 +295,7 @@ def _unused(block: Block, names: list[str]) -> tuple[str, ...]:
 
 
 def _enter(links: Links, name: str, axes: Axes, unused: bool, pin: Any) -> None:
-    """The slices of a parameter are zero once masked; some may not go."""
+    """The atoms of a parameter, of zero content; some are pinned."""
     for axis, atoms in enumerate(axes):
         links.declare(atoms, 0)
         if unused:
@@ -310,18 +310,18 @@ def _pin_axes(links: Links, axes: Axes, reason: str) -> None:
 
 
 def _reasons(axes: Axes, solution: Solution, alone: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    """For each axis of a leaf why indices of it are in no group.
+    """For each axis of a leaf, the reasons why indices are in no group.
 
     Args:
       axes: the atoms of the leaf.
       solution: the components of all atoms.
-      alone: bool for each component: free, and in no group.
+      alone: bool `[components]`: not pinned, and in no group.
     """
     return tuple(_why_not(solution.component[atoms], solution, alone) for atoms in axes)
 
 
 def _why_not(components: np.ndarray, solution: Solution, alone: np.ndarray) -> tuple[str, ...]:
-    """Reasons of what is pinned, and of what is free but would leave nothing behind."""
+    """Reasons of pinned components, and of free ones whose removal would empty a leaf."""
     if not components.size:
         return ("an axis without indices",)
     found = _noted(solution.pinned, components)
@@ -340,7 +340,7 @@ def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[s
 
 
 class _Axis(NamedTuple):
-    """One axis of a leaf with its indices sorted by component."""
+    """One axis of a leaf, with indices sorted by component."""
 
     leaf: str
     axis: int
@@ -356,7 +356,7 @@ class _Axis(NamedTuple):
         return cls(leaf, axis, order, found, first, counts)
 
     def slot(self, members: np.ndarray, count: int) -> Slot:
-        """The indices of components that have `count` of them each."""
+        """The indices of components with `count` indices each."""
         start = self.first[np.searchsorted(self.found, members)]
         return Slot(self.leaf, self.axis, self.order[start[:, None] + np.arange(count)])
 
@@ -364,7 +364,7 @@ class _Axis(NamedTuple):
 def _collect(
     leaves: dict[str, Axes], solution: Solution
 ) -> tuple[tuple[Group, ...], tuple[np.ndarray, ...]]:
-    """Components of parameters that need not stay, the alike ones together."""
+    """The components of parameters that are not pinned; equal ones are grouped."""
     free = ~solution.is_pinned()
     axes = [
         _Axis.of(name, d, solution.component[atoms])
@@ -388,12 +388,9 @@ def _collect(
 
 
 def _group(
-    axes: list[_Axis],
-    where: tuple[tuple[int, int], ...],
-    members: np.ndarray,
-    solution: Solution,
+    axes: list[_Axis], where: tuple[tuple[int, int], ...], members: np.ndarray, solution: Solution
 ) -> tuple[Group, np.ndarray]:
-    """The units of one kind, in the order of their first indices, and their components."""
+    """A group: its units in the order of their first indices, and their components."""
     first, count = where[0]
     members = members[np.argsort(axes[first].slot(members, count).indices[:, 0])]
     slots = tuple(axes[k].slot(members, n) for k, n in where)
@@ -402,7 +399,7 @@ def _group(
 
 
 def _renamed(groups: list[Group]) -> tuple[Group, ...]:
-    """Groups that begin in the same axis get a number behind the name."""
+    """Appends a number to the names of groups that begin in the same axis."""
     seen: defaultdict[str, int] = defaultdict(int)
     out = []
     for group in groups:

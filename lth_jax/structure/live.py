@@ -1,4 +1,4 @@
-"""Dead units of unstructured tickets, and the density that is left without them."""
+"""Dead units of unstructured tickets, and the density without them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,26 +19,26 @@ from lth_jax.types import Mask, Prunable
 def live_units(
     structure: Structure, mask: Mask, *, constant_inputs: bool = False
 ) -> dict[str, np.ndarray]:
-    """Which units of a masked network matter, whatever its weights are.
+    """The units of a masked network that can affect its results.
 
-    A unit is dead if every sum over it multiplies it by masked weights only: no path leads from
-    it to a result. The weights into it are then dead too, which may kill units before it, so the
+    A unit is dead if every sum over it multiplies it by masked weights only: no path leads from it
+    to a result. The weights into it are then dead too, so that earlier units may be dead; the
     search is repeated until nothing changes. Removing dead units is exact for outputs and
-    gradients. Units that live or die together (on one residual stream) live if one reader is left;
-    recurrent units that feed only each other are kept.
+    gradients. Tied units (of a residual stream) are live if one of them is used. Recurrent units
+    that feed only each other count as live.
 
     Args:
       structure: from `find_groups`.
-      mask: bool leaves shaped like the parameters (concrete); whatever is True may be nonzero.
-      constant_inputs: whether units that hold 0 for every input, because all weights and biases
-        into them are masked, are dead as well.
+      mask: bool leaves shaped like the parameters (concrete); True entries may be nonzero.
+      constant_inputs: whether units that are 0 for every input, because all weights and biases into
+        them are masked, are dead too.
 
     Returns:
-      For each group by name, bool `[units]`, True = live, ready for `compact`. A group that is
-      all False has collapsed.
+      Group name → bool `[units]`, True = live, as `compact` takes it. A group that is all False has
+      collapsed.
 
     Raises:
-      ValueError: if `mask` does not fit the analysed parameters.
+      ValueError: `mask` does not fit the analysed parameters.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -64,7 +64,7 @@ def live_units(
 def _summed_units(
     structure: Structure, mask: list[np.ndarray], flow: bool
 ) -> dict[str, np.ndarray]:
-    """Units that some sum multiplies by what is not known to be zero."""
+    """The units that some sum multiplies by possibly nonzero values."""
     program = structure.program
 
     def start(links: Links) -> list[Axes]:
@@ -77,7 +77,7 @@ def _summed_units(
         return ins
 
     def pin_again(links: Links, labels: list[Axes], values: Sequence[Value]) -> None:
-        """What had to stay still has to, so the same factors of reshaped axes are found."""
+        """Pins the same atoms as before, so that the same factors of reshaped axes are chosen."""
         for axes, value in zip(labels, values, strict=True):
             for atoms, before in zip(axes, program.labels[value], strict=True):
                 links.pin(atoms[structure.is_pinned[program.component[before]]], "pinned")
@@ -97,7 +97,7 @@ def _is_summed(slot: Any, leaves: dict[str, Axes], solution: Solution) -> np.nda
 
 
 def live_mask(structure: Structure, mask: Mask, *, constant_inputs: bool = False) -> Mask:
-    """The mask without the weights of dead units: only what lies on a live path of units.
+    """The mask without the weights of dead units.
 
     Args:
       structure: from `find_groups`.
@@ -111,15 +111,15 @@ def live_mask(structure: Structure, mask: Mask, *, constant_inputs: bool = False
 def effective_density(
     structure: Structure, mask: Mask, prunable: Prunable, *, constant_inputs: bool = False
 ) -> float:
-    """The density of the weights on live paths: what is left when dead units are counted out.
+    """The density of the mask without the weights of dead units.
 
-    Never above the density of the mask (Vysogorets & Kempe, 2023, count single connections; here
-    whole units are followed).
+    It is at most the density of the mask. (Vysogorets & Kempe, 2023, remove single connections;
+    here whole units.)
 
     Args:
       structure: from `find_groups`.
       mask: bool leaves shaped like the parameters.
-      prunable: which leaves count.
+      prunable: which leaves are counted.
       constant_inputs: as in `live_units`.
 
     >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""Modules of compact size: NNX modules refitted, Linen modules rebuilt, both compared.
+"""Modules of compact size: refitted NNX modules, rebuilt Linen modules, and their checks.
 
-A module computes with its own widths: LayerNorm divides by the new width, attention scales with
-the new head size. The compact function of `compact` keeps the old numbers, so it is the reference
-that every rebuilt module has to meet.
+A module uses its own widths: LayerNorm divides by the new width, and attention scales with the new
+head size. The function from `compact` keeps the old constants, so it is the reference for rebuilt
+modules.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def refit(module: M, params: Any) -> M:
-    """A copy of an NNX module with smaller parameters, and with attributes that fit them.
+    """A copy of an NNX module with smaller parameters and fitting attributes.
 
     NNX keeps widths as attributes (`features`, `num_groups`, `num_heads`); those of Linear,
-    LinearGeneral, Conv, Embed, BatchNorm, LayerNorm, RMSNorm, GroupNorm and MultiHeadAttention
-    are read off the new kernels. What else depends on a width (√head_dim) changes with it: hold
-    the result against the compact function with `check_same`.
+    LinearGeneral, Conv, Embed, BatchNorm, LayerNorm, RMSNorm, GroupNorm and MultiHeadAttention are
+    set from the new kernels. Other quantities that depend on a width (√head_dim) change too:
+    compare the result with the compact function by `check_same`.
 
     Args:
-      module: the module whose state was analysed.
-      params: smaller state, in the structure that `nnx.split` gave (pure or not).
+      module: the analysed module.
+      params: smaller state, in the structure of `nnx.split` (pure or not).
 
     Raises:
-      ValueError: if a module with a leaf of another shape is of a kind not listed.
+      ValueError: a module with changed shapes has another type.
 
     >>> model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
     >>> small = {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}
@@ -49,7 +49,7 @@ def refit(module: M, params: Any) -> M:
 
 
 def _widths(part: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's own variables."""
+    """The shapes of a module's variables."""
     return {k: jnp.shape(v[...]) for k, v in vars(part).items() if isinstance(v, nnx.Variable)}
 
 
@@ -58,8 +58,8 @@ def _fit(part: nnx.Module, name: str) -> None:
         if isinstance(part, kind):
             return fit(part)
     raise ValueError(
-        f"`module` has at '{name}' a {type(part).__name__} whose attributes cannot be read off "
-        "its smaller parameters; build it again, or use the compact function"
+        f"`module` has at '{name}' a {type(part).__name__} whose attributes cannot be derived from "
+        "its smaller parameters; rebuild it, or use the compact function"
     )
 
 
@@ -76,7 +76,7 @@ def _fit_conv(part: Any) -> None:
     groups = part.feature_group_count
     fan_in, out = part.kernel.shape[-2:]
     per_group = part.in_features // groups
-    # Either whole groups are gone (the fan-in is what it was), or channels of every group.
+    # Removes whole groups (the fan-in is unchanged), or channels of every group.
     if fan_in == per_group and groups > 1:
         part.feature_group_count = groups * out // part.out_features
     part.in_features = fan_in * part.feature_group_count
@@ -117,14 +117,14 @@ _FITS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
 
 
 def check_fits(init: Callable[..., Any], params: Any, *args: Any) -> None:
-    """Raises unless a module's own parameters have the shapes of the smaller ones.
+    """Raises unless a module's parameters have the shapes of the smaller ones.
 
-    For Linen modules built again from a new config: nothing is computed.
+    For Linen modules rebuilt with new widths. Nothing is computed.
 
     Args:
-      init: `module.init`, or anything `(*args) -> variables`.
-      params: the smaller parameters, in the structure of what `init` returns.
-      *args: what `init` takes: a key and example inputs.
+      init: `module.init`, or another function `(*args) -> variables`.
+      params: the smaller parameters, in the structure of the result of `init`.
+      *args: arguments of `init`: a key and example inputs.
 
     Raises:
       ValueError: at the first leaf that differs, with both shapes.
@@ -140,7 +140,7 @@ def check_fits(init: Callable[..., Any], params: Any, *args: Any) -> None:
 def check_same(
     reference: Callable[..., Any], rebuilt: Callable[..., Any], *args: Any, tolerance: float = 1e-5
 ) -> float:
-    """The largest difference between two functions' results; raises if it is no rounding error.
+    """The largest difference between two functions' results; raises above a tolerance.
 
     Args:
       reference: `(*args) -> out`, the compact function or the masked network.
@@ -152,7 +152,7 @@ def check_same(
       The largest relative difference.
 
     Raises:
-      ValueError: if a result differs by more: a width enters the module's formula.
+      ValueError: a result differs by more, because the module's formula uses a width.
 
     >>> check_same(lambda x: 2 * x, lambda x: x + x, jnp.ones(3))
     0.0

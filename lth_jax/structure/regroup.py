@@ -1,4 +1,4 @@
-"""Masks of dense blocks made from masks of weights, by putting rows and columns in a new order."""
+"""Masks of dense blocks from masks of weights, by grouping rows and columns."""
 
 import jax
 import jax.numpy as jnp
@@ -13,28 +13,25 @@ from lth_jax.types import Key, Mask, Prunable
 def regroup(
     mask: Mask, prunable: Prunable, *, height: int = 16, layouts: Layouts | None = None
 ) -> Mask:
-    """A mask of dense blocks that holds as many of a ticket's weights as possible.
+    """A mask of dense blocks that contains as many of a ticket's weights as possible.
 
     IMP-Regroup (Chen et al., 2022, "Coarsening the granularity"): each kernel is a matrix with a
-    row for each output. Rows that read similar inputs go into groups of `height`: the fullest row
-    that is left, and the rows nearest to it by the Jaccard similarity of their supports. A group
-    with some of its columns is a dense block, whatever lay between its weights; over all groups
-    the columns that hold most of the ticket's weights are taken, while the kernel keeps no more
-    weights than the ticket has there. Weights outside the blocks are pruned. No kernel is emptied:
-    one column of one group stays.
-
-    Where the paper cuts rows into groups by partitioning a hypergraph and tunes two thresholds,
-    this is greedy and keeps the ticket's weight count. Pure, so it can be vmapped.
+    row for each output. Rows are grouped greedily into groups of `height`: the remaining row with
+    the most weights, and the rows of highest Jaccard similarity to its support. A group with some
+    of its columns is a dense block. Over all groups, the columns with most of the ticket's weights
+    are kept, while the kernel keeps no more weights than in the ticket. Weights outside the blocks
+    are pruned. At least one column of one group is kept. The paper partitions a hypergraph and
+    tunes two thresholds instead. Pure, so it can be vmapped.
 
     Args:
       mask: a ticket's mask of single weights.
-      prunable: which leaves are regrouped; the others stay as they are.
+      prunable: which leaves are regrouped; the others are unchanged.
       height: rows of a block, at least 1; a kernel of fewer outputs is one group.
-      layouts: the meaning of the kernels' axes (`lth_jax.layouts`); each layer of a stack is a
-        matrix of its own.
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`); each stacked layer is a
+        separate matrix.
 
     Raises:
-      ValueError: if `height` is below 1, or the layout of a prunable leaf is not known.
+      ValueError: `height` is below 1, or a prunable leaf has no layout.
 
     >>> mask = {"w": jnp.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 0, 0]], bool)}
     >>> regroup(mask, {"w": True}, height=2)["w"].astype(int).tolist()
@@ -59,12 +56,12 @@ def regroup(
 def shuffle_blocks(
     key: Key, mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None
 ) -> Mask:
-    """The blocks of a mask in other places: rows and columns of each kernel in a random order.
+    """Permutes rows and columns of each kernel's mask at random, which moves the blocks.
 
     Args:
       key: a typed key.
       mask: from `regroup`.
-      prunable: which leaves are shuffled; the others stay as they are.
+      prunable: which leaves are shuffled; the others are unchanged.
       layouts: as in `regroup`.
 
     >>> mask = {"w": jnp.eye(4, dtype=bool)}
@@ -103,7 +100,7 @@ def _matrices_back(matrices: jax.Array, layout: Layout, shape: tuple[int, ...]) 
 
 
 def _blocks(support: jax.Array, height: int) -> jax.Array:
-    """The dense blocks of one matrix: the columns of each group that hold most."""
+    """The dense blocks of one matrix: the columns of each group with most weights."""
     group = _groups(support, min(height, len(support)))
     number = -(-len(support) // height)
     held = jax.ops.segment_sum(support.astype(jnp.float32), group, number)
@@ -116,7 +113,7 @@ def _blocks(support: jax.Array, height: int) -> jax.Array:
 
 
 def _groups(support: jax.Array, height: int) -> jax.Array:
-    """For each row of a matrix its group: int32 `[rows]`."""
+    """The group of each row of a matrix: int32 `[rows]`."""
     rows = support.astype(jnp.float32)
     sizes = rows.sum(1)
 

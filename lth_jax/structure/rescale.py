@@ -1,4 +1,4 @@
-"""The initialisation of a wide network as that of the small network inside it."""
+"""Rescales the initialisation of a wide network to that of a smaller one inside it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ def fan_in(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
     """The inputs of each output: for LeCun's, He's and PyTorch's initialisations.
 
     Args:
-      name: of the leaf; all count as kernels.
+      name: name of the leaf; ignored.
       layout: the meaning of its axes.
-      sizes: of its axes.
+      sizes: sizes of its axes.
 
     >>> from lth_jax.layouts import conv
     >>> fan_in("kernel", conv(2), (3, 3, 8, 16))
@@ -57,22 +57,22 @@ def _product(sizes: Sequence[Any], axes: Sequence[int]) -> Any:
 def rescale(
     params: Params, mask: Mask, prunable: Prunable, fan: Fan, *, layouts: Layouts | None = None
 ) -> Params:
-    """Newly drawn parameters with the deviations that they would have in the network that is left.
+    """Rescales newly drawn parameters to the standard deviations of the smaller network.
 
     A leaf drawn with variance c / fan(wide sizes) is multiplied by √(fan(wide) / fan(kept)), so
-    that what the mask keeps of it has variance c / fan(kept sizes). Biases and scales stay as they
-    were drawn: leaves without a layout of which at most one axis is longer than 1.
+    that its kept part has variance c / fan(kept sizes). Biases and scales, which are leaves without
+    a layout with at most one axis longer than 1, are unchanged.
 
     Args:
-      params: at their initialisation.
-      mask: of whole units: a kernel keeps all of some indices of each axis.
+      params: newly drawn parameters.
+      mask: a mask of whole units.
       prunable: which leaves are masked.
-      fan: `fan_in`, `fan_average`, or any function of a leaf's name, layout and sizes; 1 for
-        leaves that are drawn alike at every size.
+      fan: `fan_in`, `fan_average`, or any function of a leaf's name, layout and sizes; 1 for leaves
+        whose variance does not depend on the size.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`).
 
     Raises:
-      ValueError: the layout of a masked leaf with two axes longer than 1 is not known.
+      ValueError: a masked leaf with two axes longer than 1 has no layout.
 
     >>> params, half = {"w": jnp.ones((4, 2))}, {"w": jnp.array([[1, 1], [0, 0]] * 2, bool)}
     >>> rescale(params, half, {"w": True}, fan_in)["w"][0].round(3).tolist()

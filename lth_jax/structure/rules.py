@@ -1,8 +1,8 @@
-"""What each primitive does to its axes: the registry, the walk, and the elementwise rules.
+"""Rules of primitives: registry, walk through a graph, and elementwise rules.
 
-A rule gives two things of a primitive: how the indices of its operands and results hang
-together (`link`), and how to run it once some of them are gone (`run`). A primitive without a
-rule pins all axes it touches and is named in the report, so what is found is always safe.
+A rule has two functions: `link` relates the indices of operands and results, and `run` runs the
+primitive without some of them. A primitive without a rule pins all axes of its operands and results
+and is reported, so the result is always safe.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ from lth_jax.structure.sharding import explicit, fitted
 
 
 class Shrunk(Protocol):
-    """The program with indices removed, as a rule sees it."""
+    """The interface of a compacted program for rules."""
 
     def kept(self, value: Value) -> list[np.ndarray]:
-        """Which indices of each axis of a value are left: one bool array for each axis."""
+        """The kept indices of a value: one bool array for each axis."""
         ...
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """The shape that a value has now."""
+        """The reduced shape of a value."""
         ...
 
     def block(self, block: Block, args: Sequence[Any]) -> list[Any]:
-        """Runs an inner program on smaller arguments."""
+        """Runs an inner program on reduced arguments."""
         ...
 
     def derived(
         self, f: Callable[..., Any], ins: Sequence[Value], outs: Sequence[Value]
     ) -> Callable[..., list[Any]]:
-        """A function of the original `ins`, to run on smaller ones and give smaller `outs`."""
+        """Compacts a function: from reduced `ins` to reduced `outs`."""
         ...
 
 
@@ -43,11 +43,12 @@ Content = Callable[[Op, list[np.ndarray]], np.ndarray]
 
 
 class Rule(NamedTuple):
-    """How one primitive treats its axes.
+    """The rule of a primitive.
 
     Attributes:
-      link: `(links, op, ins) -> outs`, the atoms of the results from those of the operands.
-      run: `(shrunk, op, args) -> results`, the same operation on smaller operands.
+      link: `(links, op, ins) -> outs`, computes the atoms of the results from those of the
+        operands.
+      run: `(shrunk, op, args) -> results`, runs the operation on reduced operands.
     """
 
     link: Link
@@ -64,14 +65,15 @@ RULES: dict[str, Rule] = {}
 
 
 def register(*names: str, link: Link, run: Run = unchanged) -> None:
-    """Gives the primitives of these names their rule; the door for primitives of your own.
+    """Registers a rule for primitives, also for user-defined ones.
 
     Args:
       *names: names of primitives (`primitive.name`).
-      link: `(links, op, ins) -> outs`. `ins` holds for each operand a list with one array of
-        atoms for each axis; `outs` likewise for each result. Atoms that stand on two axes, or
-        that are tied by `links.tie`, are removed together; `links.pin` keeps atoms.
-      run: `(shrunk, op, args) -> results`; by default the primitive is bound as it was.
+      link: `(links, op, ins) -> outs`. `ins` holds for each operand a list with one array of atoms
+        for each axis; `outs` likewise for each result. Atoms shared by two axes, or tied by
+        `links.tie`, are removed together; `links.pin` pins atoms.
+      run: `(shrunk, op, args) -> results`; by default the primitive is bound with unchanged
+        parameters.
 
     >>> register("my_negation", link=elementwise(keep))
     >>> del RULES["my_negation"]
@@ -80,7 +82,7 @@ def register(*names: str, link: Link, run: Run = unchanged) -> None:
 
 
 def walk(links: Links, block: Block, ins: Sequence[Axes]) -> list[Axes]:
-    """Labels all values of a block from the atoms of its inputs; returns those of its outputs."""
+    """Computes the atoms of all values of a block from those of its inputs; returns the outputs."""
     links.labels.update(zip(block.ins, ins, strict=True))
     for op in block.ops:
         rule = RULES.get(op.name)
@@ -90,7 +92,7 @@ def walk(links: Links, block: Block, ins: Sequence[Axes]) -> list[Axes]:
 
 
 def axes_of(links: Links, values: Sequence[Value]) -> list[Axes]:
-    """The atoms of values; those of constants are made when they are first met."""
+    """The atoms of values; those of constants are created at first use."""
     for value in values:
         if value not in links.labels:
             links.labels[value] = _constant_axes(links, value)
@@ -115,7 +117,7 @@ def _constant_axis(links: Links, array: np.ndarray) -> Atoms:
 
 
 def refuse(reason: str) -> Link:
-    """The link of a primitive whose operands and results must stay as they are."""
+    """The link of a primitive that pins its operands and results."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         for axes in ins:
@@ -132,11 +134,10 @@ def _pin_everything(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def elementwise(content: Content) -> Link:
-    """The link of an operation that works entry by entry, with scalars and axes of one repeated.
+    """The link of an elementwise operation, with broadcast scalars and axes of length 1.
 
     Args:
-      content: `(op, contents) -> content`, what the result's slices hold once masked, from what
-        the operands' do.
+      content: `(op, contents) -> content`, the content of the result from those of the operands.
     """
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -154,7 +155,7 @@ def _aligned(links: Links, op: Op, content: Content, ins: list[Axes], d: int, n:
         if atoms is None and len(axes) == rank:
             links.pin(axes[d], f"`{op.name}` repeats an axis of one")
     there = [atoms for atoms in across if atoms is not None]
-    if not there:  # only scalars and axes of one meet here
+    if not there:  # only scalars and axes of length 1
         return links.fresh(n)
     for atoms in there[1:]:
         links.tie(there[0], atoms)
@@ -167,7 +168,7 @@ def _aligned(links: Links, op: Op, content: Content, ins: list[Axes], d: int, n:
 
 
 def scalar_content(value: Value, n: int) -> np.ndarray:
-    """What a repeated scalar adds to every one of `n` slices."""
+    """The content of a broadcast scalar in each of `n` slices."""
     known = value.constant is not None and isinstance(value.aval.dtype, np.dtype)
     held = ZERO if known and not np.any(value.constant) else FINITE
     return np.full(n, held, np.int8)
@@ -210,7 +211,7 @@ def divided(op: Op, held: list[np.ndarray]) -> np.ndarray:
 
 
 def extreme(harmless: Callable[[np.ndarray], Any]) -> Content:
-    """The larger or smaller of two: a constant bound that 0 does not cross leaves 0 alone."""
+    """Maximum or minimum: a constant bound that 0 satisfies preserves zeros."""
 
     def content(op: Op, held: list[np.ndarray]) -> np.ndarray:
         return np.max([_bound(v, h, harmless) for v, h in zip(op.ins, held, strict=True)], axis=0)
@@ -247,18 +248,18 @@ def _power(op: Op, held: list[np.ndarray]) -> np.ndarray:
 
 
 def _undefined(op: Op, held: list[np.ndarray]) -> np.ndarray:
-    """A function of several arguments that may have no value where one of them is 0."""
+    """A function of several arguments that may be undefined where one of them is 0."""
     worst = np.max(held, axis=0)
     return np.where(np.min(held, axis=0) == ZERO, WILD, worst)
 
 
 def same(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """The link of a primitive each of whose results is shaped as its operand, zero where it is."""
+    """The link of a primitive whose results have the shapes and zeros of its operands."""
     return ins
 
 
 def _second(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """The result is the second operand, once the first is there."""
+    """The result is the second operand."""
     return ins[1:]
 
 
@@ -302,7 +303,7 @@ register("dce_sink", link=_nothing)
 
 
 def pick(x: Any, axis: int, places: np.ndarray) -> Any:
-    """`x[..., places, ...]` along one axis for increasing `places`, as a slice where that does.
+    """`x[..., places, ...]` along one axis for increasing `places`, as a slice if possible.
 
     >>> pick(np.arange(6), 0, np.array([1, 3, 5])).tolist()
     [1, 3, 5]
@@ -311,7 +312,7 @@ def pick(x: Any, axis: int, places: np.ndarray) -> Any:
         return x
     before = (slice(None),) * axis
     if (sharding := explicit(x)) is not None:
-        # On explicit meshes slices of sharded axes are ambiguous and `take` is refused (0.10.2).
+        # On explicit meshes slices of sharded axes are ambiguous and `take` fails (jax 0.10.2).
         shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
         return x.at[*before, places].get(out_sharding=fitted(sharding, shape))
     steps = np.unique(np.diff(places))
@@ -322,7 +323,7 @@ def pick(x: Any, axis: int, places: np.ndarray) -> Any:
 
 
 def pick_kept(x: Any, kept: Sequence[np.ndarray]) -> Any:
-    """The entries of a full-size array whose indices are kept on every axis."""
+    """The kept entries of a full-size array."""
     for axis, flags in enumerate(kept):
         if not flags.all():
             x = pick(x, axis, np.flatnonzero(flags))

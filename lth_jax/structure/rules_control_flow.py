@@ -38,7 +38,7 @@ register("remat2", "checkpoint", link=_link_block, run=_run_remat)
 def _repeat(
     links: Links, carry: list[Axes], body: Callable[[list[Axes]], list[Axes]]
 ) -> tuple[list[Axes], list[Axes]]:
-    """Walks through a loop's body until what the carry holds when masked no longer changes.
+    """Repeats the walk through a loop's body until the content of the carry no longer changes.
 
     Returns the atoms of the carry and those of all results of the body.
     """
@@ -65,9 +65,9 @@ def _repeat(
 
 
 def _scan_parts(op: Op) -> tuple[int, int]:
-    """Where the carry begins and ends among a scan's operands: constants, carry, sequences.
+    """The first and last position of the carry among a scan's operands (constants, carry, xs).
 
-    Read off the ranks, since the parameters that hold them differ between versions of JAX.
+    Derived from ranks, because the names of the parameters differ between versions of JAX.
     """
     body = op.blocks[0]
     outs = zip(op.outs, body.outs, strict=True)
@@ -138,7 +138,7 @@ def _cond(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _meet(links: Links, results: Sequence[Axes]) -> Axes:
-    """One result of all branches: tied, and zero where it is in every branch."""
+    """A result of all branches: tied, and zero if it is in every branch."""
     out: Axes = []
     for across in zip(*results, strict=True):
         for atoms in across[1:]:
@@ -158,7 +158,7 @@ def _run_cond(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 register("cond", link=_cond, run=_run_cond)
 
 
-# --- derivatives of one's own
+# --- custom derivatives
 
 
 def _is_float(x: Any) -> bool:
@@ -166,7 +166,7 @@ def _is_float(x: Any) -> bool:
 
 
 def _is_given(tangent: Any) -> bool:
-    """Whether a tangent or cotangent is an array of numbers and not known to be zero."""
+    """Whether a tangent or cotangent is a floating-point array, not a symbolic zero."""
     return not isinstance(tangent, SymbolicZero) and _is_float(tangent)
 
 
@@ -177,7 +177,7 @@ def _no_tangent(x: Any) -> np.ndarray:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Differentiated:
-    """Which operands of a function are differentiated: a residual known while tracing."""
+    """The differentiated operands of a function, as a static residual."""
 
     places: tuple[int, ...]
 
@@ -195,11 +195,11 @@ def _at(op: Op, args: Sequence[Any], places: Sequence[int]) -> Callable[..., tup
 
 
 def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """A function with the same body and, made smaller in the same way, the same rule.
+    """A function with the compacted body and the compacted custom JVP rule.
 
-    Inlining the body instead would change gradients: relu's own rule gives 0 at 0, that of its
-    body gives 1/2. Only what is differentiated is differentiated in the rule: some rules refuse
-    the rest.
+    Inlining the body would change gradients: relu's custom rule gives 0 at 0, its body gives 1/2.
+    The rule is called with tangents of the differentiated operands only, because some rules reject
+    others.
     """
     floats = [k for k, v in enumerate(op.outs) if _is_float(v.aval)]
 
@@ -227,7 +227,7 @@ def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 def _run_custom_vjp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """The same with a rule for the way back, which computes what it needs afresh."""
+    """The same for a custom VJP rule, which recomputes its residuals."""
 
     @jax.custom_vjp
     def call(*xs: Any) -> tuple[Any, ...]:

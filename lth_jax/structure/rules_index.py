@@ -1,4 +1,4 @@
-"""Rules of the primitives that look entries up, write them, or make them from nothing."""
+"""Rules of primitives that read or write at indices, or generate entries."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from lth_jax.structure.graph import Op, Value
 from lth_jax.structure.rules import Shrunk, pick_kept, register
 from lth_jax.structure.rules_shape import joined
 
-# --- pieces whose place is computed
+# --- slices at computed positions
 
 
 def _start(op: Op, d: int, first: int, size: int, window: int) -> int | None:
-    """Where a window of an axis begins, kept inside as XLA does, or None if it depends on data."""
+    """The first index of a window, clamped as in XLA, or None if it depends on data."""
     if window == size:
         return 0
     known = op.ins[first + d].constant
@@ -34,7 +34,7 @@ def _dynamic_slice(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _moved_starts(shrunk: Shrunk, op: Op, args: Sequence[Any], first: int, part: Value) -> list:
-    """The start indices where the indices before a window of known place may be gone."""
+    """The start indices after removing indices before a window at a static position."""
     starts = list(args[first:])
     for d, (flags, n) in enumerate(zip(shrunk.kept(op.ins[0]), part.shape, strict=True)):
         place = _start(op, d, first, len(flags), n)
@@ -74,7 +74,7 @@ register("dynamic_update_slice", link=_dynamic_update, run=_run_dynamic_update)
 
 
 def _known_rows(op: Op) -> tuple[int, np.ndarray] | None:
-    """`(axis, indices)` if a gather reads known indices of one axis (`x[:, [2, 0]]`)."""
+    """`(axis, indices)` if a gather reads static indices of one axis (`x[:, [2, 0]]`)."""
     dims, indices = op.params["dimension_numbers"], op.ins[1].constant
     plain = len(dims.collapsed_slice_dims) == 1 and not dims.operand_batching_dims
     if indices is None or not plain or tuple(dims.start_index_map) != dims.collapsed_slice_dims:
@@ -85,11 +85,11 @@ def _known_rows(op: Op) -> tuple[int, np.ndarray] | None:
 
 
 def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Windows of full size keep their axes; axes that are looked up by data must stay."""
+    """Axes with full-size windows keep their atoms; axes indexed by data are pinned."""
     dims, sizes, known = op.params["dimension_numbers"], op.params["slice_sizes"], _known_rows(op)
     operand, indices = ins[:2]
     fill = op.params["fill_value"]
-    # What stands where an index lies outside. NaN, the default, marks an error in the indices.
+    # The value for out-of-bounds indices. NaN, the default, marks an error in the indices.
     if fill is not None and fill != 0 and not np.isnan(fill):
         operand = [links.with_content(atoms, FINITE) for atoms in operand]
     windows = iter(dims.offset_dims)
@@ -110,7 +110,7 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     free = [d for d in range(len(op.outs[0].shape)) if d not in dims.offset_dims]
     beside = dict(zip(dims.start_indices_batching_dims, dims.operand_batching_dims, strict=True))
     for k, (d, atoms) in enumerate(zip(free, indices[:-1], strict=True)):
-        # A batching axis reads zeros of its own slice of the operand, others any of its entries.
+        # A batching axis reads zeros of its slice of the operand, others any of its entries.
         held = links.content(operand[beside[k]]) if k in beside else FINITE
         out[d] = links.with_content(atoms, held)
     if known is not None:
@@ -134,7 +134,7 @@ def _run_gather(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 def _scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Windows of full size are tied to the operand's axes; axes written by data must stay."""
+    """Axes with full-size windows are tied to the operand's; axes written by data are pinned."""
     dims = op.params["dimension_numbers"]
     operand, indices, updates = ins
     windows = iter(dims.update_window_dims)
@@ -166,7 +166,7 @@ register("scatter", "scatter-add", "scatter-min", "scatter-max", "scatter-mul", 
          link=_scatter)  # fmt: skip
 
 
-# --- entries made from nothing
+# --- generated entries
 
 
 def _iota(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -194,12 +194,12 @@ def _key(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _run_whole(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """Makes all entries and keeps the survivors', so that each sees the number it saw before."""
+    """Generates all entries and selects the kept ones, so that their values do not change."""
     return [pick_kept(x, shrunk.kept(v)) for x, v in zip(op.bind(*args), op.outs, strict=True)]
 
 
 def _generate(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """A new state, which must stay, and random numbers."""
+    """A new state, which is pinned, and random numbers."""
     _, drawn = _random(links, op, ins)
     return [[links.stuck(n, "a random key") for n in op.outs[0].shape], drawn]
 

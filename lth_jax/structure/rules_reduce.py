@@ -1,4 +1,4 @@
-"""Rules of the primitives that combine entries: products, convolutions, reductions, windows."""
+"""Rules of primitives that combine entries: products, convolutions, reductions, windows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from lth_jax.structure.rules import Link, Shrunk, register
 
 
 def contract(links: Links, op: Op, left: Atoms, right: Atoms, site: Site | None = None) -> None:
-    """`Σᵢ leftᵢ rightᵢ`: the two axes are tied, and the sum is exact where a factor is zero."""
+    """`Σᵢ leftᵢ rightᵢ`: ties the two axes; the sum is exact if a factor is zero."""
     links.tie(left, right, site)
     held = product(links.content(left), links.content(right))
     links.add_up(left, held, f"`{op.name}` sums over units that are not zero when masked")
@@ -36,7 +36,7 @@ def _product(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
 
 
 def _side_by_side(links: Links, left: Atoms, right: Atoms) -> Atoms:
-    """A batch axis: tied, and zero where either side is."""
+    """A batch axis: tied, and zero if either side is."""
     links.tie(left, right)
     held = product(links.content(left), links.content(right))
     return links.with_content(right if links.is_stuck(right) else left, held)
@@ -46,7 +46,7 @@ register("dot_general", link=_dot_general)
 
 
 def _ragged_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """A product for each group of rows: features are units; rows and groups must stay."""
+    """A product for each group of rows: features are removable; rows and groups are pinned."""
     dims = op.params["ragged_dot_dimension_numbers"]
     (lc, rc), (lb, rb) = dims.dot_dimension_numbers
     left, right, *sizes = ins
@@ -61,7 +61,7 @@ def _ragged_dot(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     gone = (*rc, *rb, *dims.rhs_group_dimensions)
     free += [right[d] for d in range(len(right)) if d not in gone]
     out = [links.after_sum(atoms) for atoms in (*batch, *free)]
-    made = len(op.outs[0].shape) - len(out)  # a product for each group, where rows are summed over
+    made = len(op.outs[0].shape) - len(out)  # one product per group, if rows are contracted
     groups = [links.stuck(n, f"the groups of `{op.name}`") for n in op.outs[0].shape[:made]]
     return [[*groups, *out]]
 
@@ -75,7 +75,7 @@ def _scaled_matmul(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _scaled(links: Links, op: Op, ins: list[Axes], dims: Any) -> list[Axes]:
-    """`(left · scale) (right · scale)`, where a scale belongs to a block of a contracted axis."""
+    """`(left · scale) (right · scale)`, with one scale per block of a contracted axis."""
     for operand, scale, contracted in zip(ins[:2], ins[2:4], dims[0], strict=True):
         for d, (a, b) in enumerate(zip(operand, scale, strict=True)):
             if d in contracted:
@@ -95,7 +95,7 @@ register("scaled_matmul", "scaled_matmul_wrapper", link=_scaled_matmul)
 
 
 class _Layout(NamedTuple):
-    """Which axes of a convolution are what; `members` holds one axis more of each, or nothing."""
+    """The axes of a convolution by meaning; `members` are the member axes, or empty."""
 
     batch: tuple[int, int]
     features: tuple[int, int]
@@ -122,7 +122,7 @@ def _stock_layout(op: Op) -> _Layout:
 
 
 def _own_layout(op: Op) -> _Layout:
-    """That of `lth_jax.models.convolution`: channels last, members first where there are any."""
+    """The layout of `lth_jax.models.convolution`: channels last, members first if any."""
     geometry = op.params["geometry"]
     rank = len(geometry.kernel) + 2
     first = len(op.ins[0].shape) - rank
@@ -134,9 +134,9 @@ def _own_layout(op: Op) -> _Layout:
 
 
 def _convolution(layout_of: Callable[[Op], _Layout]) -> Link:
-    """The link of a convolution: channels are units; the window and its space must stay.
+    """The link of a convolution: channels are removable; window and spatial axes are pinned.
 
-    In a grouped convolution either whole groups go or, from every group, the same channels.
+    A grouped convolution loses whole groups, or the same channels of every group.
     """
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -191,7 +191,7 @@ def _same_in_every_group(
 
 
 def _groups_left(layout: _Layout, args: Sequence[Any]) -> int:
-    """Either whole groups are gone, or channels of every group."""
+    """The number of remaining groups: whole groups are removed, or channels of every group."""
     return args[0].shape[layout.features[0]] // args[1].shape[layout.fan_in]
 
 
@@ -212,7 +212,7 @@ register(conv_p.name, link=_convolution(_own_layout), run=_run_own)
 
 
 def _reduce(neutral: bool) -> Link:
-    """The link of a reduction; `neutral`: entries that are zero do not change the result."""
+    """The link of a reduction; `neutral`: zero entries do not change the result."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         gone = op.params["axes"]
@@ -237,7 +237,7 @@ register("argmax", "argmin", link=_arg_reduce)
 
 
 def _reduce_by(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """A reduction of several arrays by any function of scalars."""
+    """A reduction of several arrays by an arbitrary scalar function."""
     gone, arrays = op.params["dimensions"], ins[: len(op.outs)]
     out: Axes = []
     for d, across in enumerate(zip(*arrays, strict=True)):
@@ -257,7 +257,7 @@ register("reduce", link=_reduce_by)
 
 
 def _cumulative(neutral: bool) -> Link:
-    """The link of a running result; `neutral`: slices of zeros stay slices of zeros."""
+    """The link of a cumulative operation; `neutral`: zero slices remain zero."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         links.pin(ins[0][op.params["axis"]], f"`{op.name}` runs along it")
@@ -301,9 +301,9 @@ register("approx_top_k", link=_top_k("reduction_dimension"))
 
 
 def _window(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Axes that a window leaves alone keep their indices; the others must stay.
+    """Axes with a window of 1 keep their atoms; the others are pinned.
 
-    A window may run over several arrays at once, and write what it finds into one of them.
+    A windowed operation may have several operands, and scatter into one of them.
     """
     window, reason = op.params["window_dimensions"], f"the space of `{op.name}`"
     arrays = [axes for axes in ins if len(axes) == len(window)]
@@ -323,7 +323,7 @@ def _window(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     return [out] * len(op.outs)
 
 
-# Windows of zeros give zeros; what an arbitrary function of scalars gives is not known.
+# Windows of zeros give zeros, except for arbitrary scalar functions.
 _KNOWN_WINDOWS = (
     "reduce_window_max", "reduce_window_min", "reduce_window_sum", "select_and_gather_add",
     "select_and_scatter_add",

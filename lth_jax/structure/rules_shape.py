@@ -1,4 +1,4 @@
-"""Rules of the primitives that rearrange axes and their pieces: reshape, slice, concatenate."""
+"""Rules of primitives that rearrange axes: reshape, slice, concatenate."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -61,7 +61,7 @@ register("rev", link=_reverse)
 
 
 def _factors(old: Sizes, new: Sizes) -> Iterator[tuple[list[int], list[int]]]:
-    """The smallest runs of axes (those of one left out) with equal products on both sides."""
+    """The smallest runs of axes (without axes of length 1) with equal products on both sides."""
     a = [d for d, n in enumerate(old) if n != 1]
     b = [d for d, n in enumerate(new) if n != 1]
     while a:
@@ -97,10 +97,10 @@ def _reshape(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 def _rearranged(
     links: Links, op: Op, where: tuple[list[int], list[int]], axes: list[Atoms]
 ) -> list[Atoms]:
-    """Axes of equal products: each old axis is split, and the parts are merged to new ones.
+    """Axes with equal products: splits each old axis, and merges the parts to new axes.
 
-    `(16, 6) -> (4, 24)` splits 16 into `(4, 4)` and merges the second 4 with 6. Where no common
-    factors divide both shapes, as in `(6, 4) -> (4, 6)`, all is merged and split again.
+    `(16, 6) -> (4, 24)` splits 16 into `(4, 4)` and merges the second 4 with 6. Without common
+    factors, as in `(6, 4) -> (4, 6)`, all axes are merged and split again.
     """
     left, right = where
     sizes = [[op.ins[0].shape[d] for d in left], [op.outs[0].shape[d] for d in right]]
@@ -119,14 +119,14 @@ def _rearranged(
 
 
 def _common_cuts(old: Sizes, new: Sizes) -> list[int] | None:
-    """The sizes of the coarsest factors of which both shapes are made, or None."""
+    """The sizes of the coarsest common factors of both shapes, or None."""
     ends = sorted({*np.cumprod(old).tolist(), *np.cumprod(new).tolist()})
     pairs = list(zip([1, *ends], ends, strict=False))
     return None if any(b % a for a, b in pairs) else [b // a for a, b in pairs]
 
 
 def _within(cuts: Sizes, sizes: Sizes) -> Iterator[list[int]]:
-    """For each axis the factors that it is made of."""
+    """The factors of each axis."""
     rest = iter(cuts)
     for n in sizes:
         inner = [next(rest)]
@@ -143,7 +143,7 @@ def _places(sizes: Sizes, k: int) -> np.ndarray:
 
 
 def _merge(links: Links, op: Op, where: int, axes: list[Atoms]) -> Atoms:
-    """Several axes become one: the indices of one factor may go, with all entries they hold."""
+    """Merges several axes: the indices of one factor may be removed."""
     if len(axes) == 1:
         return axes[0]
     sizes, site = [len(atoms) for atoms in axes], Site(op, ("merge", where))
@@ -160,7 +160,7 @@ def _merge(links: Links, op: Op, where: int, axes: list[Atoms]) -> Atoms:
 
 
 def _share_atoms(links: Links, axes: list[Atoms]) -> bool:
-    """Whether two factors are the same units, so that neither can go alone; pins them."""
+    """Whether two factors share atoms, so that neither can be removed alone; pins them."""
     free = [atoms for atoms in axes if not links.is_stuck(atoms)]
     together = np.concatenate([np.unique(atoms) for atoms in free] or [np.zeros(0, int)])
     shared = len(np.unique(together)) < len(together)
@@ -171,7 +171,7 @@ def _share_atoms(links: Links, axes: list[Atoms]) -> bool:
 
 
 def _stays(links: Links, reason: str, axes: list[Atoms], sizes: Sizes) -> Atoms:
-    """A merged axis that must stay, with the reasons of a factor that must stay if there is one."""
+    """A pinned merged axis, with the reasons of a pinned factor, if any."""
     for atoms in axes:
         if not links.is_stuck(atoms):
             links.pin(atoms, reason)
@@ -179,7 +179,7 @@ def _stays(links: Links, reason: str, axes: list[Atoms], sizes: Sizes) -> Atoms:
 
 
 def _split_axis(links: Links, op: Op, where: int, flat: Atoms, sizes: Sizes) -> list[Atoms]:
-    """One axis becomes several: the indices of one factor may go."""
+    """Splits an axis: the indices of one factor may be removed."""
     if len(sizes) == 1:
         return [flat]
     if links.is_stuck(flat):
@@ -222,7 +222,7 @@ def _concatenate(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
-    """Axes that run side by side: tied, and zero where all of them are."""
+    """Corresponding axes: tied, and zero if all of them are."""
     for atoms in pieces[1:]:
         links.tie(pieces[0], atoms)
     return links.with_content(pieces[0], np.max([links.content(p) for p in pieces], axis=0))
@@ -262,7 +262,7 @@ def _slice(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _run_slice(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """Reads the kept ones among the indices that were read, wherever they stand now."""
+    """Reads the kept indices of the slice at their new positions."""
     (x,) = args
     for d, (flags, r) in enumerate(zip(shrunk.kept(op.ins[0]), _ranges(op), strict=True)):
         now = np.cumsum(flags) - 1

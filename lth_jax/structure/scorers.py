@@ -1,4 +1,4 @@
-"""Criteria that look at units rather than weights."""
+"""Criteria of units."""
 
 import fnmatch
 
@@ -11,17 +11,17 @@ from lth_jax.structure.groups import Structure
 
 
 def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
-    """|γ| of the normalisation that a unit passes through; every other weight scores 0.
+    """|γ| of the normalisation layers of a unit; other weights score 0.
 
     With `granularity(structure)` a unit's score is the sum of the |γ| among its slices: network
-    slimming (Liu et al., 2017), which trains with an L1 penalty on γ; without one it still ranks.
+    slimming (Liu et al., 2017), which also trains with an L1 penalty on γ.
 
     Args:
       structure: from `find_groups`.
-      pattern: which leaves hold scales, shell-style; Flax calls them `scale`.
+      pattern: shell-style pattern of the names of scales; `scale` in Flax.
 
     Raises:
-      ValueError: if a group has no such leaf, so that its units could not be distinguished.
+      ValueError: a group has no such leaf.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"scale": jnp.array([2.0, -3.0]), "v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
@@ -34,7 +34,7 @@ def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
         if not any(fnmatch.fnmatchcase(slot.leaf, pattern) for slot in group.slots):
             raise ValueError(
                 f"`structure` has the group '{group.name}' without a leaf that fits {pattern!r}; "
-                "leave it out with `Structure.only`, or use another criterion."
+                "exclude it by `Structure.only`, or use another criterion."
             )
 
     def criterion(params, mask, *, key=None, batches=None, initial=None):

@@ -1,4 +1,4 @@
-"""Types of arrays under meshes, and shardings of arrays that have lost indices."""
+"""Abstract values of arrays on meshes, and shardings of reduced arrays."""
 
 import itertools
 import math
@@ -11,9 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def abstract(aval: Any, shape: Sequence[int] | None = None) -> Any:
-    """The type of an array, perhaps in another shape, as `jax.make_jaxpr` takes it.
+    """The abstract value of an array, possibly with another shape, for `jax.make_jaxpr`.
 
-    The sharding stays where the program depends on it: on explicit meshes and in `shard_map`.
+    The sharding is kept if the program depends on it: on explicit meshes and in `shard_map`.
 
     >>> abstract(jax.typeof(np.zeros((2, 3), "float32")), (2, 5))
     ShapeDtypeStruct(shape=(2, 5), dtype=float32)
@@ -26,7 +26,7 @@ def abstract(aval: Any, shape: Sequence[int] | None = None) -> Any:
 
 
 def fitted(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
-    """The sharding without the mesh axes that do not divide the shape any more.
+    """The sharding without mesh axes that do not divide the shape.
 
     >>> mesh = jax.sharding.AbstractMesh((2, 2), ("x", "y"))
     >>> tuple(fitted(NamedSharding(mesh, PartitionSpec("x", "y")), (3, 4)).spec)

@@ -1,6 +1,6 @@
-"""Rules of the primitives that mix all entries of some axes: Fourier transforms, linear algebra.
+"""Rules of primitives that mix all entries of some axes: Fourier transforms, linear algebra.
 
-The axes that they do not touch pass; the others must stay.
+The mixed axes are pinned; the others keep their atoms.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ register("fft", link=_fft)
 
 
 def _by_matrix(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    """Functions of matrices, with a batch of them along the axes before."""
+    """Functions of matrices with leading batch axes."""
     rank = len(ins[0]) - 2
     batch = _side_by_side(links, [axes[:rank] for axes in ins], [])
     _mixed(links, op, [atoms for axes in ins for atoms in axes[rank:]])
@@ -30,9 +30,9 @@ def _by_matrix(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _solve(rank: int) -> Link:
-    """`a⁻¹ b` or `b a⁻¹`, linear in b; `rank`: how many axes an `a` has (2, or 1 for bands).
+    """`a⁻¹ b` or `b a⁻¹`, linear in b; `rank`: number of axes of `a` (2, or 1 for bands).
 
-    Each column of b (or row, where a stands on the right) is a problem of its own.
+    Each column of b (or row, with a on the right) is a separate problem.
     """
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -57,7 +57,7 @@ def _made(links: Links, op: Op, shape: tuple[int, ...]) -> Axes:
 
 
 def _side_by_side(links: Links, matrices: list[Axes], linear: list[Axes]) -> Axes:
-    """Axes of a batch: tied; without a solution where a matrix is zero, else linear in the rest."""
+    """Batch axes: tied; undefined if a matrix is zero, else linear in the other operands."""
     out = []
     for across in zip(*matrices, *linear, strict=True):
         for atoms in across[1:]:
@@ -90,7 +90,7 @@ def _permutation(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 register("lu_pivots_to_permutation", link=_permutation)
 
-# --- primitives of which nothing can go
+# --- primitives that pin everything
 
 _TRANSFERS = (
     "all_gather", "all_gather_reduced", "all_to_all", "pbroadcast", "ppermute", "psum",
@@ -123,7 +123,7 @@ REFUSED = {
         ["after_all", "axis_index", "create_token", "platform_index"], "makes what has no axes"
     ),
 }
-"""Primitives whose operands and results must stay as they are, and why."""
+"""Primitives whose operands and results are pinned, with the reason."""
 
 for _name, _reason in REFUSED.items():
     register(_name, link=refuse(f"`{_name}` {_reason}"))

@@ -1,4 +1,4 @@
-"""Units that can change places, and the order in which two networks agree best."""
+"""Permutations of units, and matching of the units of two networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,22 +12,22 @@ from lth_jax.structure.groups import Group, Slot, Structure
 from lth_jax.types import Params
 
 Orders = dict[str, np.ndarray]
-"""For each group by name, int `[units]`: which old unit stands at each place."""
+"""Group name → int `[units]`: the old unit at each position."""
 
 
 def permute(structure: Structure, params: Params, orders: Mapping[str, Any]) -> Params:
-    """The parameters with the units of each group in another order; the function stays the same.
+    """Permutes the units of each group; the function does not change.
 
-    Any tree of the structure of the parameters will do: masks and optimizer slots move along.
+    Also works for other trees of this structure, such as masks and optimizer slots.
 
     Args:
       structure: from `find_groups`.
       params: a pytree of the analysed structure and shapes.
-      orders: for each group by name, int `[units]`, a permutation; absent groups stay.
+      orders: group name → int `[units]`, a permutation; absent groups are unchanged.
 
     Raises:
-      ValueError: if an order is no permutation of the group's units, or the places of the units
-        carry a meaning (`Group.ordered`).
+      ValueError: an order is not a permutation of the group's units, or the order of the units
+        matters (`Group.ordered`).
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -49,23 +49,23 @@ def _check_order(group: Group, order: Any) -> np.ndarray:
         )
     if group.ordered:
         raise ValueError(
-            f"`orders` at '{group.name}' moves units whose places matter: {group.ordered[0]}"
+            f"`orders` at '{group.name}' permutes units whose order matters: {group.ordered[0]}"
         )
     return places
 
 
 def match(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Orders:
-    """The order of the units of `params` in which its weights agree best with `target`'s.
+    """The permutation of the units of `params` that agrees best with `target`.
 
-    Weight matching (Ainsworth, Hayase & Srinivasa, 2023, Git Re-Basin): maximises
-    `Σ ⟨target, permute(params, orders)⟩` by one linear assignment for each group in turn, the
-    others held, until no group gains. A local optimum; on the host, in float64.
+    Weight matching (Ainsworth, Hayase & Srinivasa, 2023, Git Re-Basin): maximises `Σ ⟨target,
+    permute(params, orders)⟩` by one linear assignment per group in turn, until no group improves.
+    The result is a local optimum; computed on the host in float64.
 
     Args:
-      structure: from `find_groups`; groups whose units cannot change places are left alone.
-      target: the parameters to come near.
-      params: the parameters to reorder.
-      sweeps: at most so many rounds over all groups.
+      structure: from `find_groups`; groups whose units cannot be permuted are skipped.
+      target: the reference parameters.
+      params: the parameters to permute.
+      sweeps: maximal number of rounds over all groups.
 
     Returns:
       `orders` for `permute`.
@@ -81,9 +81,9 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
 
 
 def align(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Params:
-    """The parameters with their units in the order in which they agree best with `target`'s.
+    """Permutes the units of `params` to agree best with `target`.
 
-    `permute` by `match`: the same function. With the structure bound it is the `align` of
+    `permute` with the result of `match`. With a bound structure, it can be the `align` of
     `landscape.along_line`.
 
     Args:
@@ -103,16 +103,16 @@ def align(structure: Structure, target: Params, params: Params, *, sweeps: int =
 
 
 def transplant(large: Structure, params: Params, small: Structure, orders: Orders) -> Params:
-    """The chosen units of one network in the shapes of another of fewer units.
+    """Copies chosen units of a network into the shapes of a smaller one.
 
     Args:
-      large: the network that gives.
+      large: the structure of the source network.
       params: its parameters.
-      small: the network that takes, with leaves of the same names and groups in the same places.
-      orders: from `match_across`; absent groups give their first units.
+      small: the structure of the target network, with the same leaf names and group positions.
+      orders: from `match_across`; of absent groups the first units are used.
 
     Raises:
-      ValueError: if the networks do not fit.
+      ValueError: the networks do not fit.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -130,26 +130,26 @@ def transplant(large: Structure, params: Params, small: Structure, orders: Order
 def match_across(
     large: Structure, params: Params, small: Structure, target: Params, *, sweeps: int = 100
 ) -> Orders:
-    """For each unit of a network the unit of a wider one that resembles it most, each but once.
+    """Matches each unit of a network to a different unit of a wider network.
 
-    `match` between networks of different widths: maximises
-    `Σ ⟨target, transplant(large, params, small, orders)⟩` by one rectangular linear assignment for
-    each group in turn, from the first units of each group. A local optimum; on the host, float64.
+    `match` between networks of different widths: maximises `Σ ⟨target, transplant(large, params,
+    small, orders)⟩` by one rectangular linear assignment per group in turn, starting with the first
+    units of each group. The result is a local optimum; computed on the host in float64.
 
     Args:
-      large: the network whose units are chosen.
+      large: the structure of the wider network.
       params: its parameters.
-      small: a network with leaves of the same names, groups in the same places, and no group of
-        more units.
+      small: the structure of a network with the same leaf names and group positions, and no larger
+        group.
       target: its parameters.
-      sweeps: at most so many rounds over all groups.
+      sweeps: maximal number of rounds over all groups.
 
     Returns:
-      `orders` for `transplant`: for each group by name, int `[units of small]`. Groups whose units
-      cannot change places are left out.
+      `orders` for `transplant`: group name → int `[units of small]`, without groups whose units
+      cannot be permuted.
 
     Raises:
-      ValueError: if the networks do not fit.
+      ValueError: the networks do not fit.
     """
     _check_fits(large, small)
     goal, source = _host(target), _host(params)
@@ -172,7 +172,7 @@ def match_across(
 
 
 def _check_fits(large: Structure, small: Structure) -> None:
-    """Raises unless the leaves have the same names and the groups the same places."""
+    """Raises unless leaf names and group positions are equal."""
 
     def places(group: Group) -> list[tuple[str, int, int]]:
         return [(slot.leaf, slot.axis, slot.indices.shape[1]) for slot in group.slots]
@@ -195,7 +195,7 @@ def _check_fits(large: Structure, small: Structure) -> None:
 
 
 def _places(large: Structure, small: Structure, orders: Orders) -> dict[str, dict[int, np.ndarray]]:
-    """Leaf name → axis → which indices of the large network stand at those of the small one."""
+    """Leaf name → axis → indices of the large network for those of the small one."""
     where = {
         name: {axis: np.arange(length) for axis, length in enumerate(shape)}
         for name, shape in large.shapes.items()
@@ -232,7 +232,7 @@ def _agreement(a: Params, b: Params) -> float:
 def _similarity(
     large: Structure, params: Params, small: Structure, target: Params, orders: Orders, group: Group
 ) -> np.ndarray:
-    """What unit v of the large network adds in the place of unit u: `[units, wider units]`."""
+    """The gain of unit v of the large network as unit u: `[units, wider units]`."""
     wide, narrow = trees.to_named(params), trees.to_named(target)
     where = _places(large, small, orders)
     total = np.zeros((group.units, large[group.name].units))

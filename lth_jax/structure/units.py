@@ -1,4 +1,4 @@
-"""Units and leaf masks: from one to the other, and the scores of units from those of weights."""
+"""Conversion between unit masks and leaf masks, and scores of units."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,12 +15,12 @@ from lth_jax.structure.groups import Group, Slot, Structure, compiled_with
 from lth_jax.types import Mask, Prunable, Scores
 
 UnitScores = dict[str, jax.Array]
-"""For each group by name, float `[units]`; higher = keep."""
+"""Group name → float `[units]`; higher = keep."""
 
 
 @compiled_with
 def expand(structure: Structure, units: UnitMask) -> Mask:
-    """The leaf mask of a unit mask: an entry is kept if all units that own it are.
+    """The leaf mask of a unit mask: an entry is kept if all units that contain it are kept.
 
     Pure, so it can be vmapped over the unit masks of a population.
 
@@ -30,7 +30,7 @@ def expand(structure: Structure, units: UnitMask) -> Mask:
 
     Returns:
       A tree of bools shaped like the parameters. All leaves of a removed unit lose its slices,
-      biases and BatchNorm's too: `prunable` names the leaves concerned.
+      including biases and BatchNorm; `prunable` gives these leaves.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
@@ -53,13 +53,13 @@ def expand(structure: Structure, units: UnitMask) -> Mask:
 
 
 def _spread(structure: Structure, slot: Slot, flags: Any) -> jax.Array:
-    """Bool along the slot's axis: the flag of the unit that each index belongs to."""
+    """Bool along the slot's axis: the flag of each index's unit."""
     owner = _owners(structure, [(slot, 0)])
     return jnp.append(jnp.asarray(flags), True)[owner]
 
 
 def _owners(structure: Structure, slots: Iterable[tuple[Slot, int]]) -> np.ndarray:
-    """Int `[n]`: along an axis, the number of the unit of each index (from an offset), or -1."""
+    """Int `[n]`: the unit number of each index of an axis (plus an offset), or -1."""
     pairs = list(slots)
     leaf, axis = pairs[0][0].leaf, pairs[0][0].axis
     owner = np.full(structure.shapes[leaf][axis], -1)
@@ -72,7 +72,7 @@ def _owners(structure: Structure, slots: Iterable[tuple[Slot, int]]) -> np.ndarr
 def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
     """The unit mask of a leaf mask: a unit is kept unless one of its slices is empty.
 
-    The inverse of `expand` wherever no layer is empty. Pure, so it can be vmapped.
+    The inverse of `expand` if no layer is empty. Pure, so it can be vmapped.
 
     Args:
       structure: from `find_groups`.
@@ -98,10 +98,9 @@ def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
 
 
 def prunable(structure: Structure) -> Prunable:
-    """The leaves that lose entries when units go: True if some axis is wholly made of units.
+    """The leaves with an axis whose indices all belong to units.
 
-    The leaves for which a mask at the granularity of units is defined; pass it as `prunable` to
-    the pruner, so that biases go with their units.
+    Pass it as `prunable` to a pruner of units, so that biases are removed with their units.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"b": jnp.ones(1), "v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
@@ -115,9 +114,9 @@ def prunable(structure: Structure) -> Prunable:
 
 
 def members(structure: Structure) -> dict[str, dict[int, np.ndarray]]:
-    """Leaf name → axis → the number of the unit of each index, −1 for none.
+    """Leaf name → axis → unit number of each index, or −1.
 
-    Units are numbered through all groups in their order.
+    Units are numbered consecutively over all groups.
     """
     slots: dict[str, dict[int, list[tuple[Slot, int]]]] = {}
     offset = 0
@@ -132,16 +131,15 @@ def members(structure: Structure) -> dict[str, dict[int, np.ndarray]]:
 
 
 def granularity(structure: Structure, reduction: Reduction = jnp.sum) -> Granularity:
-    """Units as a granularity of the pruner: whole channels, heads, hidden units compete.
+    """A granularity of units for pruners: whole channels, heads or hidden units.
 
-    Masks are those of ordinary leaves, so structured tickets go through the same ladder, controls
-    and populations. Use it with the leaves of `prunable(structure)`, and with a scope of units:
-    `by_group` or `across_groups`.
+    Masks have the shapes of the leaves, so ladders, controls and populations work as for single
+    weights. Use it with `prunable(structure)` and a scope of units, `by_group` or `across_groups`.
 
     Args:
       structure: from `find_groups`.
-      reduction: `(scores, axis, keepdims)` over each slice of a unit, as `jnp.sum`, `jnp.mean` or
-        `lth_jax.pruning.granularity.l2`; the slices' values are added.
+      reduction: `(scores, axis, keepdims)` over each slice of a unit, such as `jnp.sum`, `jnp.mean`
+        or `lth_jax.pruning.granularity.l2`; the results for slices are added.
     """
     return grouped(members(structure), reduction)
 
@@ -156,7 +154,7 @@ def score_units(
 
     Args:
       structure: from `find_groups`.
-      scores: float leaves shaped like the parameters, as every criterion returns them.
+      scores: float leaves shaped like the parameters, from a criterion.
       reduce: called as `reduce(entries, axis=-1, where=counted)` with entries
         float `[units, entries]`.
 
@@ -188,10 +186,10 @@ def _score_group(
 
 
 def _not_in(earlier: list[Slot], slot: Slot, shape: tuple[int, ...]) -> np.ndarray:
-    """Bool `[units, k, ...]`: entries of a slot's slices that no earlier slot of the unit holds."""
+    """Bool `[units, k, ...]`: entries of a slot's slices in no earlier slot of the unit."""
     new = np.ones(shape, bool)
     for other in earlier:
-        # In `rows` the slot's own axis comes first, after the axis of units.
+        # In `rows` the slot's axis comes first, after the axis of units.
         place = other.axis + 1 if other.axis > slot.axis else other.axis + 2
         mine = (np.arange(shape[place])[None, :, None] == other.indices[:, None, :]).any(-1)
         spread = [shape[0] if d == 0 else shape[place] if d == place else 1

@@ -140,7 +140,7 @@ def test_another_task_than_the_runs_is_refused(result):
     assert Result.open(result.path, task()).program == result.program
     for own, message in (
         (task(model=Net()), "trained with another network, optimizer or loss"),
-        (task(data=(X + 1, Y)), "trained on other data"),
+        (task(data=(X + 1, Y)), "trained on data that differ"),
     ):
         with pytest.raises(AnalysisError, match=message):
             analysis.units(Result.open(result.path, own))

@@ -1,4 +1,4 @@
-"""Throws damaged and forged ticket files at the reader.
+"""Tests the reader with damaged and forged ticket files.
 
     python -m tests.coding.fuzz_tickets --cases 100000 --seed 0
 
@@ -122,7 +122,7 @@ def _sign(about: Any) -> Any:
 
 
 def forge(rng: Rng, data: bytes) -> bytes:
-    """Changes what the header says and signs it anew, so that only later checks can object."""
+    """Changes the header and renews its hash, so that only later checks can detect it."""
     opened = container.read(data, len(data))
     about = opened.manifest
     for _ in range(rng.integers(1, 4)):
@@ -156,7 +156,7 @@ def _same(one: coding.Ticket, other: coding.Ticket) -> bool:
 
 
 def outcome(data: bytes, original: coding.Ticket | None, init: Any) -> str:
-    """What reading gives: "refused", "same" or "another"; any other exception passes through."""
+    """The result of reading: "refused", "same" or "another"; any other exception passes through."""
     try:
         found = coding.decode(data, init=init, max_bytes=MAX_BYTES)
         coding.table(data, max_bytes=MAX_BYTES)

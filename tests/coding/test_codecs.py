@@ -25,7 +25,7 @@ def structured(seed, shape, spread):
 
 
 def n_of_m(seed, shape, kept, group, axis):
-    """Every `group` neighbours along `axis` keep exactly `kept`."""
+    """Each group of `group` neighbours along `axis` keeps exactly `kept`."""
     moved = [n for i, n in enumerate(shape) if i != axis] + [shape[axis]]
     pattern = np.tile(np.arange(group) < kept, (math.prod(moved) // group, 1))
     groups = np.random.default_rng(seed).permuted(pattern, axis=1)

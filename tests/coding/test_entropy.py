@@ -36,7 +36,7 @@ def test_enumerative_bits_count_the_masks(pair):
 
 
 def test_kt_bits_are_the_adaptive_product():
-    """Feeding the bits one by one to (ones + 1/2) / (seen + 1) gives the same length."""
+    """The length is that of coding the bits one by one with (ones + 1/2) / (seen + 1)."""
     sequence = [1, 0, 0, 1, 0, 0, 0, 1, 1, 0]
     length, counts = 0.0, [0, 0]
     for bit in sequence:

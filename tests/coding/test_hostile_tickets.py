@@ -57,8 +57,8 @@ def forged(**changes):
     [
         ({"version": 2}, "version 2; this library reads versions up to 1"),
         ({"leaves": [{}]}, "no str 'name'"),
-        ({"values": "elsewhere"}, "'elsewhere', which is none of"),
-        ({"values": "initializer"}, "'initializer', which is none of"),
+        ({"values": "elsewhere"}, "'elsewhere', which is not one of"),
+        ({"values": "initializer"}, "'initializer', which is not one of"),
         ({"extra": 1}, "SHA-256"),
         ({"leaf": {"shape": [2**20, 2**20]}}, "`max_bytes` allows"),
         ({"leaf": {"shape": [-1, 4]}}, "not the shape"),
@@ -129,7 +129,7 @@ def test_blobs_that_do_not_follow_each_other_are_refused(entry):
         coding.decode(raw(json.dumps(header).encode(), b"x"))
 
 
-def test_the_path_is_told(tmp_path):
+def test_the_error_names_the_path(tmp_path):
     path = tmp_path / "broken.ticket"
     path.write_bytes(DATA[:-1])
     for read in (coding.load, coding.inspect, lambda p: coding.load_leaf(p, "a")):

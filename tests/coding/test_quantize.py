@@ -81,7 +81,7 @@ PRECISIONS = [exact(), bfloat16(), integers(8), integers(4, -1), integers(2, 0)]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
-def test_values_decode_to_what_encode_says(precision):
+def test_values_decode_to_those_that_encode_returns(precision):
     code, kept = values.encode(KERNEL, MASK, precision)
     found = values.decode(code, MASK, KERNEL.dtype, precision)
     assert found.dtype == kept.dtype == np.float32

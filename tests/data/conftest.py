@@ -1,4 +1,4 @@
-"""One folder of prepared data for all tests of this room, made with the network shut."""
+"""One folder of prepared data for all tests of this folder, made without a network."""
 
 import socket
 

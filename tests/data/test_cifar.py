@@ -74,7 +74,7 @@ def test_a_pickle_that_could_run_code_is_refused(tmp_path):
     folder = write(tmp_path, cifar.CIFAR10, False)
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": Call()}))
     with pytest.raises(
-        ValueError, match=r"damaged or not of the format of its name: it loads '.*print"
+        ValueError, match=r"damaged or does not have the format of its name: it loads '.*print"
     ):
         cifar.read_split(tmp_path, cifar.CIFAR10, "test")
 

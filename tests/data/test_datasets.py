@@ -154,7 +154,9 @@ def test_other_files_under_the_same_names_are_not_mixed_up(tmp_path, images):
     first = data.load("mnist", manual_dir=idx_files(tmp_path / "a", images, LABELS), **asked)
     second = data.load("mnist", manual_dir=idx_files(tmp_path / "b", 255 - images, LABELS), **asked)
     assert first.fingerprint != second.fingerprint
-    with pytest.raises(ValueError, match=r"must hold one copy of 'mnist', found .* and .*: give a"):
+    with pytest.raises(
+        ValueError, match=r"must contain one copy of 'mnist', found .* and .*: give a"
+    ):
         data.load("mnist", **asked)
 
 
@@ -216,7 +218,7 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
     [
         ({"name": "minst"}, ValueError, "`name` must be one of digits, .*; did you mean 'mnist'?"),
         ({"name": "xyz"}, ValueError, "`name` must be one of digits, .* got 'xyz'.$"),
-        ({"data_sed": 1}, ValueError, "`data_sed` is no option of 'digits', which takes none"),
+        ({"data_sed": 1}, ValueError, "`data_sed` is not an option of 'digits', which takes none"),
         ({"name": "mnist1d", "data_sed": 1}, ValueError, "did you mean 'data_seed'?"),
         ({"name": "mnist1d", "data_seed": -1}, ValueError, "`data_seed` is -1; a seed lies"),
         ({"name": "mnist1d", "data_seed": "a"}, TypeError, "`data_seed` must be an integer"),
@@ -257,7 +259,7 @@ def test_bad_arguments_are_refused(data_dir, wrong, error, message):
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_an_unwritable_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match=r"`data_dir` .* cannot hold the data: .*denied"):
+    with pytest.raises(ValueError, match=r"`data_dir` .* cannot store the data: .*denied"):
         data.load("digits", data_dir=tmp_path, seed=0, validation=0)
 
 

@@ -6,7 +6,7 @@ from lth_jax.data import planted
 from lth_jax.models import MLP, from_linen
 
 
-def test_the_teacher_is_right_everywhere_as_a_network_of_the_house():
+def test_the_teacher_is_right_everywhere_as_an_mlp():
     """It is the optimum: parameters that `models.MLP` can hold, without one error."""
     options = {"inputs": 9, "hidden": 12, "classes": 3, "density": 0.25, "data_seed": 4}
     made, teacher = planted.planted(train=500, test=100, **options), planted.teacher(**options)
@@ -27,7 +27,7 @@ def test_the_planted_mask_is_where_the_teacher_is_not_zero():
 
 
 def test_no_planted_weight_is_idle():
-    """Every unit reads and speaks, every class hears, and no weight is nearly 0."""
+    """Every unit has inputs and outputs, every class has inputs, and no weight is nearly 0."""
     params, mask = planted.teacher(inputs=12, hidden=9, classes=4, density=0.25, data_seed=1)
     first, second = (mask[name]["kernel"] for name in ("Dense_0", "Dense_1"))
     assert set(first.sum(axis=0)) == {3} and set(second.sum(axis=1)) == {1}

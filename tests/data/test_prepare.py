@@ -232,7 +232,7 @@ def test_files_that_need_tensorflow_are_refused(made):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"`data_dir` '.*file' cannot hold the data: .*directory"):
+    with pytest.raises(ValueError, match=r"`data_dir` '.*file' cannot store the data: .*directory"):
         prepare.prepare(TINY, tmp_path / "file")
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "_rows", full)
         with pytest.raises(
-            ValueError, match=r"`data_dir` .* cannot hold the data: .*No space left"
+            ValueError, match=r"`data_dir` .* cannot store the data: .*No space left"
         ):
             prepare.prepare(TINY, tmp_path)
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
@@ -265,7 +265,7 @@ def test_a_write_that_the_system_refuses_is_one_sentence(tmp_path, limit):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(ValueError, match=r"`data_dir` '.*' cannot hold the data: .*too large"):
+        with pytest.raises(ValueError, match=r"`data_dir` '.*' cannot store the data: .*too large"):
             prepare.prepare(Source("large", large), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -280,7 +280,7 @@ def test_a_seal_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare.files, "seal", full)
-        with pytest.raises(ValueError, match=r"cannot hold the data: .*No space left"):
+        with pytest.raises(ValueError, match=r"cannot store the data: .*No space left"):
             prepare.prepare(TINY, tmp_path)
     assert not [path for path in (tmp_path / "tiny").iterdir() if path.is_dir()]
 

@@ -79,9 +79,9 @@ def test_the_description_tells_the_options_and_the_hash_of_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("copy", {"lenght": 3}, "`lenght` is no option of 'copy', .*; did you mean 'length'?"),
+        ("copy", {"lenght": 3}, "`lenght` is not an option of 'copy', .*; did you mean 'length'?"),
         ("copy", {"length": 0}, "`length` must lie in 1"),
-        ("iris", {"train": 3}, "`train` is no option of 'iris', which takes none"),
+        ("iris", {"train": 3}, "`train` is not an option of 'iris', which takes none"),
         ("text", {"file": "nowhere"}, "`file` 'nowhere' cannot be read"),
     ],
 )

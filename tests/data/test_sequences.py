@@ -42,7 +42,7 @@ def test_marked_recall_asks_for_the_one_marked_symbol():
     assert set(np.argmax(marked, axis=1)) == set(range(6))
 
 
-def test_markov_moves_as_its_chain_says_and_costs_its_entropy_rate():
+def test_markov_follows_its_chain_and_costs_its_entropy_rate():
     chain = sequences.transitions(states=3, concentration=0.5, data_seed=1)
     made = sequences.markov(states=3, length=50, concentration=0.5, train=2000, test=1, data_seed=1)
     x, y, _ = made.train

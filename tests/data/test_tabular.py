@@ -20,7 +20,7 @@ def majority_rule(made):
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.2, 1.0])
-def test_the_majority_rule_errs_in_the_minority_as_often_as_the_gap_says(gap):
+def test_the_majority_rule_errs_in_the_minority_at_the_rate_of_the_gap(gap):
     made = tabular.grouped(gap=gap, minority=0.3, train=20_000, test=20_000)
     x, y, group = made.test
     wrong = (x[:, :-1] @ majority_rule(made) > 0) != y
@@ -80,13 +80,17 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers():
 @pytest.mark.parametrize(
     ("raw", "asked", "message"),
     [
-        (CSV, {"target": "wage"}, "must hold a column 'wage', it has .'age', 'city'"),
-        (CSV, {"target": "sex", "columns": ["sex"]}, "`columns` must not hold the target, 'sex'"),
-        (CSV, {"target": "age", "group": "race"}, "must hold a column 'race'"),
+        (CSV, {"target": "wage"}, "must have a column 'wage', it has .'age', 'city'"),
+        (
+            CSV,
+            {"target": "sex", "columns": ["sex"]},
+            "`columns` must not contain the target, 'sex'",
+        ),
+        (CSV, {"target": "age", "group": "race"}, "must have a column 'race'"),
         (CSV + b"70,Rome,m\n", {"target": "sex"}, "row 6 of the CSV file must fill 4 columns"),
         (CSV + b"70,,m,low\n", {"target": "sex"}, "row 6, column 'city': '' is missing"),
         (CSV[:40], {"target": "sex"}, "5 rows or more"),
-        (CSV.replace(b"sex", b"age"), {"target": "city"}, "names of their own"),
+        (CSV.replace(b"sex", b"age"), {"target": "city"}, "distinct names"),
         (b"\xff" + CSV, {"target": "sex"}, "cannot be read"),
         (CSV.replace(b"high", b"low"), {"target": "income"}, "two values or more, got 1"),
     ],

@@ -22,14 +22,14 @@ def test_bytes_are_their_own_numbers():
     assert bytes(made.train.x.ravel().tolist()) == WORDS.encode()[: 5 * 18]
 
 
-def test_the_standard_library_speaks_english():
+def test_the_standard_library_is_english():
     assert text.standard_library().count(b" the ") > 1000
 
 
 @pytest.mark.parametrize(
     ("raw", "asked", "message"),
     [
-        (b"short", {}, "must fill 10 windows of 64 symbols and one more, it has 5"),
+        (b"short", {}, "must have symbols for 10 windows of 64 and one more, it has 5"),
         (b"\xff" * 999, {"window": 3}, "must be UTF-8 for `unit='characters'`"),
         (b"a" * 999, {"unit": "words"}, "`unit` must be one of bytes, characters, got 'words'"),
         (b"a" * 999, {"limit": 0}, "`limit` must lie in 1"),

@@ -21,7 +21,7 @@ def joined():
                 yield near, far, lost
 
 
-def test_both_ends_hear_each_other(joined):
+def test_data_pass_in_both_directions(joined):
     near, far, lost = joined
     for one, other in ((near, far), (far, near)):
         one.sendall(b"x" * 100_000)

@@ -1,4 +1,4 @@
-"""Fills a small disk, and runs one command again and again as it gets room bit by bit.
+"""Fills a small disk, and repeats a command while more and more space is freed.
 
     unshare -rm sh -c 'mount -t tmpfs -o size=16m none FOLDER; python small_disk.py FOLDER'
 

@@ -18,7 +18,7 @@ def smoke(tmp_path_factory):
     return root
 
 
-def test_the_controls_hold_and_the_page_says_so(smoke):
+def test_the_controls_hold_and_are_on_the_page(smoke):
     folder = smoke / "atlas" / "smoke"
     told = json.loads((folder / "atlas.json").read_text())
     assert [one["verdict"] for one in told["studies"]] == ["controls hold"]
@@ -38,7 +38,7 @@ def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
     assert stamp["hash"] == found["hash"] and stamp["stamped"] <= found["finished"]
     assert stamp["protocol"]["rule"] == STUDIES["C7"].protocol.rule
     assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
-    assert "C7 is finished already" in capsys.readouterr().out
+    assert "C7 is already finished" in capsys.readouterr().out
     assert json.loads((folder / "found.json").read_text()) == found
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_study_is_named_and_run_again(smoke, capsys, harm):
         capsys.readouterr()
         assert atlas.main(["--size=smoke", "--only=C7", f"--root={smoke}"]) == 0
         out = capsys.readouterr().out
-        assert "finished already" not in out
+        assert "already finished" not in out
         assert f"{path} is " in out or (harm, name) == ("deleted", "found.json")  # as if never run
         assert results(folder) == right
 
@@ -77,8 +77,8 @@ def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
     [
         (["--size=laptob"], "`--size` is 'laptob'; it must be one of"),
         (["--only=C77"], "did you mean 'C7'"),
-        (["plan"], "'plan' is no action"),
-        (["draw", "C7"], "'draw C7' is no action"),
+        (["plan"], "'plan' is not an action"),
+        (["draw", "C7"], "'draw C7' is not an action"),
         (["plan", "Q1"], "a study"),
     ],
 )

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from experiments import flags, runner, sweep
-from experiments import grid as h
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.population import read_plan
 from lth_jax.report import figures
@@ -30,7 +30,7 @@ __all__ = ["undisturbed"]  # a fixture
 REPORT = ("figures/test_loss_final.svg", "data/seeds.csv", "index.html")
 """The files of a report that stand for all of their kind."""
 
-FULL = ("No space left on device", "cannot hold the data: Not enough disk space.")
+FULL = ("No space left on device", "cannot store the data: Not enough disk space.")
 METRICS = ("test_accuracy_final", "test_loss_final", "early_stop_step")
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def test_kills_before_every_kind_of_change(killed, capsys):
 
 
 def same_plan(run, other):
-    """Whether two runs divide their work alike, so that they have the same bits."""
+    """Whether two runs have the same plan, so that they have the same bits."""
     return read_plan(stores.read_env(run)["plan"]) == read_plan(stores.read_env(other)["plan"])
 
 
@@ -245,7 +245,7 @@ READERS = ("ls --json", "show {run} --json", "verify", "du")
 
 
 def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
-    """One run twice, a sweep that shares its networks, another run, and who looks at them."""
+    """A run started twice, a sweep that shares its networks, another run, and readers."""
     data, reference = undisturbed
     wait, swept = "--config.machine.wait=True", "--config.experiment.name=swept"
     writers = [

@@ -164,7 +164,7 @@ def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, m
     before = {entry["key"] for entry in analyses(run, "spectrum")}
     command = [run.name, "--root", str(run.parent), *options, "--points=masked"]
     assert spectrum.main(command) == 0
-    words = "left out: kind spectrum, arm ticket, level 1, replicate 0, point masked: a product"
+    words = "omitted: kind spectrum, arm ticket, level 1, replicate 0, point masked: a product"
     assert words in caplog.text
     fresh = [e for e in analyses(run, "spectrum") if e["key"] not in before]
     assert [entry["labels"]["replicate"] for entry in fresh] == [1]

@@ -37,7 +37,7 @@ def no_page():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run, beside another one of other seeds."""
+    """A finished run, and another one with other seeds."""
     root = tmp_path_factory.mktemp("finished") / "runs"
     runner.run(config_in(root, seed=1), ["python"])
     return runner.run(config_in(root), ["python"])
@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory, finished):
-    """The same, cut off in the midst of level 1, beside another one that was."""
+    """The same, interrupted during level 1, and another one."""
     root = tmp_path_factory.mktemp("half") / "runs"
     for seed in (1, 0):
         calls = []
@@ -94,7 +94,7 @@ def files_of(run):
     return [path.relative_to(run.parent) for path in found]
 
 
-def twin(root, run, name):
+def copied(root, run, name):
     """The file of the other run that stands where this one does in its own."""
     store, other = stores.Store(root), other_run(run)
     pairs = {run: other}
@@ -113,7 +113,7 @@ def flip(path, root, run, name):
 
 
 def swap(path, root, run, name):
-    theirs = twin(root, run, name)
+    theirs = copied(root, run, name)
     if theirs.exists():
         mine = path.read_bytes()
         path.write_bytes(theirs.read_bytes())
@@ -142,7 +142,7 @@ def rows(run, capsys):
 
 
 def check_harms(run, harms, tmp_path, capsys, right, data):
-    """Damages a copy of a run by `(file, harm)`, looks at it, and runs it again."""
+    """Damages a copy of a run by `(file, harm)`, reads it, and runs it again."""
     root = tmp_path / "runs"
     shutil.copytree(run.parent, root, ignore=shutil.ignore_patterns("data"))
     harmed = root / run.name

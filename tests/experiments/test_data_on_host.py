@@ -1,4 +1,4 @@
-"""Where a run reads its training data: told, or by memory; its numbers do not depend on it."""
+"""The placement of training data, set or automatic; the numbers do not depend on it."""
 
 import pytest
 
@@ -36,7 +36,9 @@ def task_of(config):
         ("host", 10**9, "host"),
     ],
 )
-def test_data_are_where_they_fit_or_where_the_config_says(folder, monkeypatch, where, free, found):
+def test_data_are_where_they_fit_or_where_the_config_places_them(
+    folder, monkeypatch, where, free, found
+):
     monkeypatch.setattr(build, "free_bytes", lambda: free)
     task = task_of(config_in(folder, where))
     assert running.data_placement(task) == found

@@ -95,7 +95,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     assert numbers.items() <= trainers.hyper(experiment).items()
 
 
-def test_a_member_drops_as_often_as_its_own_number_says():
+def test_a_member_drops_at_its_own_rate():
     def stepped(built, own):
         experiment = base.ladder().experiment
         experiment.model.options = ConfigDict({"features": (16, 10), "dropout": built})
@@ -168,7 +168,7 @@ def test_wanda_refuses_what_it_cannot_see(tmp_path):
     experiment.data.options.update(train=1000, test=10)
     experiment.prune.update(criterion="wanda", examples=8)
     task = build.task(experiment, build.dataset(config))
-    with pytest.raises(UserError, match=r"'wanda', .* 'TiedLayer_0/recurrent_kernel' reads"):
+    with pytest.raises(UserError, match=r"'wanda', .* 'TiedLayer_0/recurrent_kernel' inside"):
         build.ladder(experiment, task)
 
 

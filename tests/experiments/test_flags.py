@@ -58,7 +58,7 @@ def test_a_config_takes_its_argument():
         (["--config=nope.py"], "there is no file 'nope.py'"),
         (["--config=experiments/configs/mnist1d_ladder.py:big"], "`size` is 'big'"),
         (["--conifg=x"], "conifg"),
-        (["extra"], "there is no argument 'extra'"),
+        (["extra"], "'extra' is not an argument"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message):

@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import frontier, latency, measure, runner, spectrum, sweep, units
-from experiments import grid as h
 from experiments.flags import UserError
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import structure as st
 from lth_jax.models import as_model
@@ -89,7 +89,7 @@ def test_a_regression_is_measured_without_accuracy(tmp_path, capsys):
 
 def test_criteria_that_look_into_layers_need_linen(tmp_path):
     config = config_of(tmp_path, "nnx", **{"prune.criterion": "wanda", "prune.examples": 8})
-    with pytest.raises(UserError, match="they are known for Linen modules alone"):
+    with pytest.raises(UserError, match="available for Linen modules only"):
         runner.run(config, ["python"])
 
 

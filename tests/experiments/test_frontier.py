@@ -162,6 +162,6 @@ def test_one_network_has_no_interval():
     assert row["low"] is row["high"] is row["file_bytes_low"] is None
 
 
-def test_a_run_of_which_nothing_converged_says_so():
+def test_a_run_without_converged_networks_is_refused():
     with pytest.raises(AnalysisError, match="all of its networks diverged"):
         module.summaries([])

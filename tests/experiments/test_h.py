@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import grid as h
+from lth_jax import grid as h
 
 
 def test_grids_nest():

@@ -70,11 +70,11 @@ def test_a_registered_network_that_is_changed_is_another_run(tmp_path, monkeypat
     monkeypatch.setitem(models.NETWORKS, "mine", functools.partial(Net, width=7))
     third = run()
     assert len({first, second, third}) == 3
-    assert "is finished already" not in capsys.readouterr().out
+    assert "is already finished" not in capsys.readouterr().out
     monkeypatch.setitem(models.NETWORKS, "mine", Net)
     monkeypatch.setattr(Net, "activation", staticmethod(nn.relu))
     assert run() == first
-    assert f"{first.name} is finished already" in capsys.readouterr().out
+    assert f"{first.name} is already finished" in capsys.readouterr().out
     assert {info.status for info in stores.list_runs(tmp_path)} == {"finished"}
 
 

@@ -158,7 +158,7 @@ def test_signals_at_any_moment_are_one_sentence(tmp_path, undisturbed, seed):
 
 
 @pytest.mark.slow
-def test_the_second_of_two_processes_says_so_and_harms_nothing(tmp_path, undisturbed):
+def test_the_second_of_two_processes_is_refused_and_harms_nothing(tmp_path, undisturbed):
     data, reference = undisturbed
     first = start(tmp_path, data)
     wait_for(first, lambda: segments(tmp_path) >= 1)

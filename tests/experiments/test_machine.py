@@ -1,4 +1,4 @@
-"""The machine part of a config: devices that are there, and what is kept for the next run."""
+"""The machine part of a config: available devices, and caches for the next run."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def test_a_population_uses_the_devices_it_has_members_for():
     assert machine.devices(machine_of(devices=2), members=100) == 2
 
 
-def test_a_plan_that_is_told_is_the_only_candidate():
+def test_a_configured_plan_is_the_only_candidate():
     assert runner.candidates(machine_of(), [5]) == [Plan(2)]
     assert runner.candidates(machine_of(devices=2), [5]) == [Plan(2, devices=2)]
     measured = runner.candidates(machine_of(chunk=0, driver="scan"), [5])
@@ -71,7 +71,7 @@ def test_processes_that_cannot_be_are_one_sentence():
     machine.join(machine_of())
 
 
-def test_a_plan_for_other_devices_is_told_and_runs():
+def test_a_plan_for_other_devices_is_reported_and_runs():
     assert running.device_notes([(0, Plan(8, devices=8))]) == []
     [note] = running.device_notes([(0, Plan(8)), (2, Plan(16, devices=16))])
     assert note.startswith(

@@ -97,7 +97,7 @@ def test_recurrent_matrices_begin_orthogonal(tmp_path):
     np.testing.assert_allclose(radii, [1.0, 1.0, 1.0], rtol=1e-5)
 
 
-def test_units_that_are_off_are_counted_and_groups_told_apart(tmp_path):
+def test_inactive_units_are_counted_and_groups_are_separate(tmp_path):
     data = {"train": 20, "test": 12, "features": 3}
     look, network = subject_of("mlp", {"features": (4, 2)}, "grouped", data, tmp_path)
     layer = network.params["Dense_0"]

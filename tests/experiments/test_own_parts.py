@@ -4,9 +4,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, checks, runner, sweep
-from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs
+from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.report import read_run
 from tests.experiments import own, tiny
@@ -134,4 +134,4 @@ def test_methods_are_swept_and_cells_of_one_method_are_one_population(tmp_path):
     assert sorted(len(group.jobs) for group in found) == [2, 2]
     sweep.run_sweep(config, cells, ["python"])
     for _, cell in cells:
-        assert runner.run(cell, ["python"]).is_dir()  # each is finished already
+        assert runner.run(cell, ["python"]).is_dir()  # each is already finished

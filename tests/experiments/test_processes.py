@@ -93,7 +93,7 @@ def wait_for_segments(workdir, process, enough):
 
 
 def sentence(errors):
-    """The one line that a program ends with, whatever JAX says before."""
+    """The last line of a program, after any messages of JAX."""
     [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
     return line
 

@@ -11,6 +11,7 @@ from experiments import build, checks, runner, schedules
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
 from experiments.flags import UserError
 from lth_jax import cli, schema
+from lth_jax.pruning import scopes
 from lth_jax.store import Store, is_complete
 from tests.experiments import tiny
 
@@ -74,7 +75,7 @@ def test_the_rows_are_those_of_the_seeds(finished, capsys):
 def test_a_finished_run_is_shown_not_trained(finished, capsys):
     before = (finished / "metrics.jsonl").read_text()
     assert runner.run(config_in(finished.parent), COMMAND) == finished
-    assert "is finished already" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
     assert (finished / "metrics.jsonl").read_text() == before
 
 
@@ -206,7 +207,7 @@ def test_the_levels_of_lenet_have_the_densities_of_the_paper():
     params, _ = jax.eval_shape(
         build.model(experiment).init, jax.random.key(0), np.zeros((1, 28, 28, 1))
     )
-    scope = schedules.SCOPES["layerwise"](experiment.prune)
+    scope = scopes.layerwise()
     prunable = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     kept = [
         sum(

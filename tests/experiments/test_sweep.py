@@ -1,4 +1,4 @@
-"""Sweeps in this process: what is swept, what shares a program, and what a sweep leaves behind."""
+"""Sweeps in this process: cells, shared programs, and the files of a sweep."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import estimate, flags, runner, sweep
-from experiments import grid as h
 from experiments.flags import UserError
 from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
 from experiments.memoize import Memoized
 from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, schema, store
+from lth_jax import grid as h
 from lth_jax.lottery import MemberIndex, initial_states, training_program
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
@@ -301,7 +301,7 @@ def _same(one, other):
     return all(one[name] == other[name] for name in ("run", "arm", "level"))
 
 
-def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(finished, workdir, capsys):
+def test_a_dry_run_prints_the_cost_and_writes_nothing(finished, workdir, capsys):
     before = {path for path in workdir.rglob("*") if path.is_file()}
     config = config_in(workdir)
     config.machine.chunk = 4
@@ -402,8 +402,8 @@ def test_fields_may_be_named_by_their_ends():
         (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
         (["--sweep.machine.chunk=1,2"], "is 'machine.chunk'; there is no such name"),
         (["--sweep.experiment.seed="], "has no values"),
-        (["--sweep.experiment.seed=a"], "holds one int"),
-        (["--sweep.shuffle=maybe"], "holds one bool"),
+        (["--sweep.experiment.seed=a"], "must be one int"),
+        (["--sweep.shuffle=maybe"], "must be one bool"),
         (["--sweep.lr=0.1", "--sweep.learning_rate=1"], "learning_rate' is set twice"),
         (["--sweep.lr=0.1,nan"], "cell learning_rate=nan: .* must be a number in"),
         (["--sweep.lr=0.1,-0.5"], "cell learning_rate=-0.5: .* must be a number in"),
@@ -412,7 +412,7 @@ def test_fields_may_be_named_by_their_ends():
         (
             [f"--sweep.{name}=" + ",".join(map(str, range(1, 101))) for name in ("steps", "wd")]
             + ["--sweep.levels=" + ",".join(map(str, range(1, 101)))],
-            "1,000,000 cells; at most 10,000 are allowed, unless --max_cells says more",
+            "1,000,000 cells; at most 10,000 are allowed, unless --max_cells raises",
         ),
     ],
 )

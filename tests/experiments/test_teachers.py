@@ -67,7 +67,7 @@ def test_the_teachers_are_the_dense_networks_of_the_run(teacher, who):
 
 
 class Anybody:
-    """As much of a member as a lesson looks at."""
+    """The fields of a member that a lesson reads."""
 
     def __init__(self, data_key, hyper):
         self.data_key, self.hyper = data_key, hyper

@@ -41,7 +41,7 @@ def structured(workdir):
 
 
 @pytest.fixture(scope="module")
-def twins(workdir):
+def controlled(workdir):
     controls = ("refill", "refill_random", "regroup", "regroup_random")
     return runner.run(config_in(workdir, controls=controls), COMMAND)
 
@@ -81,9 +81,9 @@ def test_random_units_start_from_the_original_initialisation(structured):
 
 
 @pytest.mark.slow
-def test_refilled_twins_are_whole_units_and_no_heavier(twins):
-    tickets = {(o.level, o.replicate): o for o in networks(twins, "ticket")}
-    for one in networks(twins, "refill", "refill_random"):
+def test_refilled_controls_are_whole_units_of_at_most_the_same_size(controlled):
+    tickets = {(o.level, o.replicate): o for o in networks(controlled, "ticket")}
+    for one in networks(controlled, "refill", "refill_random"):
         kernel = one.mask["Dense_0/kernel"]
         assert (kernel == kernel.any(0)).all() and not kernel.all()
         weights = [sum(o.mask[f"Dense_{i}/kernel"].sum() for i in range(2))
@@ -92,9 +92,9 @@ def test_refilled_twins_are_whole_units_and_no_heavier(twins):
 
 
 @pytest.mark.slow
-def test_regrouped_twins_are_one_block_per_group_of_outputs_and_no_heavier(twins):
-    tickets = {(o.level, o.replicate): o for o in networks(twins, "ticket")}
-    for one in networks(twins, "regroup", "regroup_random"):
+def test_regrouped_controls_are_one_block_per_group_of_at_most_the_same_size(controlled):
+    tickets = {(o.level, o.replicate): o for o in networks(controlled, "ticket")}
+    for one in networks(controlled, "regroup", "regroup_random"):
         for i in range(2):  # 16 and 10 outputs: one group each, so whole inputs stay or go
             kernel = one.mask[f"Dense_{i}/kernel"]
             assert (kernel == kernel[:, :1]).all() and 0 < kernel.mean() < 1
@@ -138,8 +138,8 @@ TOKENS = {"classes": 64, "vocabulary": 64, "hidden": 64, "layers": 1}
         ("resnet", {"blocks": (1,)}, jnp.zeros((1, 8, 8, 3))),
     ],
 )
-def test_the_house_knows_how_its_networks_are_drawn_at_every_width(name, options, x):
-    """A wide network, rescaled as if half of it were kept, beside the network of half the width."""
+def test_the_initial_distributions_are_known_at_every_width(name, options, x):
+    """A wide network, rescaled as if half of it were kept, and the network of half the width."""
     modules = [NETWORKS[name](**options | {"width": width}) for width in (64, 32)]
     wide, small = (jax.jit(from_linen(m).init)(jax.random.key(0), x)[0] for m in modules)
     mask = jax.tree.map(lambda p, q: jnp.zeros(p.shape, bool).at[corner(q)].set(True), wide, small)
@@ -157,7 +157,7 @@ def corner(leaf):
     return tuple(map(slice, leaf.shape))
 
 
-def test_every_network_of_the_house_can_be_drawn_from_scratch():
+def test_every_named_network_can_be_newly_initialised():
     for make in NETWORKS.values():
         assert units.fan_of(make())("Dense_0/kernel", layouts.DENSE, (4, 8)) in (4, 6)
 
@@ -214,13 +214,13 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
         ({"prune.reduction": "median"}, "`prune.reduction`"),
         ({"prune.unit_multiple": 0}, "`prune.unit_multiple` is 0"),
         ({"prune.granularity": "units", "prune.scope": "erk"}, "`prune.scope` is 'erk'"),
-        ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` are of weights"),
+        ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` apply to weights"),
         ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),
         ({"controls": ("random_units",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("refill",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("regroup",)}, "`controls`"),
         ({"controls": ("scratch",)}, "`controls`"),
-        ({"prune.criterion": "wanda"}, "which looks at data"),
+        ({"prune.criterion": "wanda"}, "which needs data"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_work(changes, message):
@@ -231,7 +231,7 @@ def test_what_does_not_go_together_is_refused_before_work(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prune.groups": ("Conv_*",)}, "fits no group"),
+        ({"prune.groups": ("Conv_*",)}, "matches no group"),
         ({"prune.criterion": "norm_scales"}, "without a leaf that fits"),
         ({"model.options": ConfigDict({"features": (10,)}), "prune.groups": ()}, "no unit"),
     ],

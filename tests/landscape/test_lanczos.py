@@ -1,4 +1,4 @@
-"""Lanczos against `eigh`, where it is easy and where naive versions give garbage."""
+"""Lanczos against `eigh`, in easy cases and in those where naive versions fail."""
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +181,7 @@ def test_the_scan_maps_over_a_population():
 
 
 @pytest.mark.parametrize("driver", [lanczos.iterate, lanczos.blocked])
-def test_it_stops_when_told_to(driver):
+def test_it_stops_on_request(driver):
     asked = []
 
     def left(found):

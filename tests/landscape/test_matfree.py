@@ -1,4 +1,4 @@
-"""Our Lanczos beside matfree's, where the Krylov space is not exhausted: it has no guard there."""
+"""Our Lanczos against matfree's, which has no guard against an exhausted Krylov space."""
 
 import jax
 import jax.numpy as jnp

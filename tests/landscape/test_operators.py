@@ -1,4 +1,4 @@
-"""Operators against matrices that JAX writes out in full, and against known answers."""
+"""Operators against dense matrices from JAX, and against known results."""
 
 from itertools import pairwise
 

@@ -133,7 +133,7 @@ def test_a_regression_on_ten_examples_has_rank_ten(driver, steps):
     assert found.rank in (11, 12)
 
 
-def test_a_collapsed_layer_has_no_curvature_and_says_so():
+def test_the_curvature_of_a_collapsed_layer_is_an_error():
     params = {"a": draw(6, 6, 5).astype(np.float32), "b": draw(7, 5, 4).astype(np.float32)}
     mask = {"a": np.ones((6, 5), bool), "b": np.zeros((5, 4), bool)}
     mask["b"][0, 0] = True  # one path is left: all but six weights have no say

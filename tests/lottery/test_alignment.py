@@ -54,19 +54,19 @@ def shuffled(found, params):
     return st.permute(found, params, {g.name: rng.permutation(g.units) for g in found.groups})
 
 
-def test_a_permuted_twin_has_a_barrier_until_it_is_aligned(
+def test_a_permuted_copy_has_a_barrier_until_it_is_aligned(
     networks,
 ):
     found, params, _, loss = networks
-    twin = shuffled(found, params)
-    apart = landscape.along_line(loss, params, twin, ALPHAS)
+    copied = shuffled(found, params)
+    apart = landscape.along_line(loss, params, copied, ALPHAS)
     np.testing.assert_allclose([apart[0], apart[-1]], 0, atol=1e-9)  # the same function
     assert landscape.barrier(apart) > 0.02
-    together = landscape.along_line(loss, params, twin, ALPHAS, align=partial(st.align, found))
+    together = landscape.along_line(loss, params, copied, ALPHAS, align=partial(st.align, found))
     np.testing.assert_allclose(landscape.barrier(together), 0, atol=1e-9)
 
 
-def test_a_twin_under_a_mask_is_aligned_too(networks):
+def test_a_permuted_copy_under_a_mask_is_aligned_too(networks):
     found, params, _, loss = networks
     rng = np.random.default_rng(1)
     sparse = jax.tree.map(lambda p: p * (rng.random(p.shape) < 0.5), params)
@@ -76,7 +76,7 @@ def test_a_twin_under_a_mask_is_aligned_too(networks):
     np.testing.assert_allclose(together, together[0], rtol=1e-5)
 
 
-def test_aligning_keeps_the_ends_of_a_line_between_strangers(networks):
+def test_aligning_preserves_the_ends_of_a_line_between_unrelated_networks(networks):
     found, params, other, loss = networks
     apart, near = (
         landscape.along_line(loss, params, other, ALPHAS, align=align)

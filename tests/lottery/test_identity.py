@@ -90,7 +90,7 @@ def test_calls_to_python_are_refused():
 
 
 def small(**changes):
-    """A trainer of a linear network with everything by hand."""
+    """A minimal trainer of a linear network."""
 
     def init(key, x):
         return {"w": jax.random.normal(key, (x.shape[1], 3))}, {}
@@ -153,7 +153,7 @@ def only_in_training(params, state, x, *, key=None, train):
 
 
 def taught(table):
-    """Shows the answers of a teacher, which `show` closes over."""
+    """A batch with the logits of a teacher, which `show` closes over."""
 
     def show(key, data, rows, member, constants):
         return Batch(data.x[rows], jnp.asarray(table)[rows].argmax(-1))

@@ -1,4 +1,4 @@
-"""The ladder on a tiny problem: what each arm starts from, what is shared, what survives a stop."""
+"""The ladder on a tiny problem: starts of the arms, shared networks, continuation after a stop."""
 
 import functools
 import itertools

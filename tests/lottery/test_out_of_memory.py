@@ -1,4 +1,4 @@
-"""Where memory really runs out, the level goes on in chunks of half the size."""
+"""After a real out-of-memory error the level continues with chunks of half the size."""
 
 import json
 import os

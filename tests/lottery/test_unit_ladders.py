@@ -12,10 +12,8 @@ from lth_jax.data import indices
 from lth_jax.layouts import DENSE, Layout
 from lth_jax.lottery import (
     CONTROLS,
-    REFILL_CONTROLS,
-    REGROUP_CONTROLS,
     SAME_MASK,
-    UNIT_CONTROLS,
+    STRUCTURED_CONTROLS,
     Ladder,
     Rewind,
     Seeds,
@@ -93,7 +91,7 @@ def nodes(heads, tmp_path_factory):
     data = Splits(examples(0, 24), examples(1, 6), examples(2, 6))
     task = Task.from_parts(trainer, data, {"learning_rate": 1e-2}, 4)
     scope, prunable = st.by_group(heads), st.prunable(heads)
-    made = {name: make(heads, st.fan_in) for name, make in UNIT_CONTROLS.items()}
+    made = {name: c.build(heads, st.fan_in) for name, c in STRUCTURED_CONTROLS.items()}
     ladder = Ladder(
         counts=[{heads.groups[0].name: np.int32(n)} for n in (3, 1)],
         pruner=prune(criteria.magnitude(), scope, st.granularity(heads)),
@@ -171,20 +169,22 @@ PRUNABLE = {"a": True, "b": True}
 DENSE_LAYOUTS = {"a": DENSE, "b": DENSE}
 
 
-@pytest.mark.parametrize("name", [*REFILL_CONTROLS, *REGROUP_CONTROLS])
-def test_structured_twins_start_where_they_say(unstructured, name):
+OF_WEIGHTS = [name for name, c in STRUCTURED_CONTROLS.items() if c.granularity == "weights"]
+
+
+@pytest.mark.parametrize("name", OF_WEIGHTS)
+def test_the_states_that_structured_controls_start_from(unstructured, name):
     mask, dense, fresh, found = unstructured
-    twin = {
+    coarsen = {
         "refill": lambda m, p: st.refill(found, m, p),
         "regroup": lambda m, p: st.regroup(m, p, layouts=DENSE_LAYOUTS),
     }
     first, _, broken = name.partition("_")
-    table = REFILL_CONTROLS | {n: lambda *_, c=c: c for n, c in REGROUP_CONTROLS.items()}
-    control = table[name](found, st.fan_in)
+    control = STRUCTURED_CONTROLS[name].build(found, st.fan_in)
     options = {"prunable": PRUNABLE, "layouts": DENSE_LAYOUTS}
     run = jax.jit(lambda key: control(mask, dense, fresh, key=key, **options))
     own, start = run(jax.random.key(3))
-    plain = twin[first](mask, PRUNABLE)
+    plain = coarsen[first](mask, PRUNABLE)
     same = all((own[leaf] == plain[leaf]).all() for leaf in own)
     assert same is (broken != "random") and same is (name == first or name in SAME_MASK)
     assert sum(leaf.sum() for leaf in own.values()) == sum(m.sum() for m in plain.values())
@@ -193,10 +193,10 @@ def test_structured_twins_start_where_they_say(unstructured, name):
     assert changed == (["b"] if broken == "scratch" else [])
 
 
-def test_scratch_is_drawn_as_the_small_network_would_be(unstructured):
+def test_scratch_has_the_fan_of_the_small_network(unstructured):
     _, dense, fresh, found = unstructured
     whole = st.expand(found, {"a:1": jnp.arange(12) < 3})
-    control = UNIT_CONTROLS["scratch"](found, st.fan_in)
+    control = STRUCTURED_CONTROLS["scratch"].build(found, st.fan_in)
     options = {"prunable": PRUNABLE, "layouts": DENSE_LAYOUTS}
     own, start = control(whole, dense, fresh, key=jax.random.key(0), **options)
     assert own is whole

@@ -1,4 +1,4 @@
-"""Entropies of known rows, and importances against removal and against gates by hand."""
+"""Entropies of known rows, and importances against removal and explicit gates."""
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,10 @@ def test_a_silent_head_has_no_importance():
 
 @pytest.mark.parametrize(
     ("heads", "message"),
-    [({"in": 2}, r"`heads` names 'in', which is none of"), ({"out": 4}, r"does not divide its 6")],
+    [
+        ({"in": 2}, r"`heads` names 'in', which is not one of"),
+        ({"out": 4}, r"does not divide its 6"),
+    ],
 )
 def test_wrong_heads_are_refused(heads, message):
     with pytest.raises(ValueError, match=message):

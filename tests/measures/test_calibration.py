@@ -1,4 +1,4 @@
-"""Calibration against its definitions, on cases with known answers."""
+"""Calibration against its definitions, on cases with known results."""
 
 import numpy as np
 import pytest
@@ -41,8 +41,8 @@ def test_sure_and_right_is_perfect_and_sure_and_wrong_is_worst():
     assert [f(sure, [1, 0]) for f in scores] == pytest.approx([1, 2])
 
 
-def test_a_classifier_that_says_what_is_true_is_calibrated():
-    """80 of 100 examples that are said to be of class 0 with probability 0.8 are."""
+def test_a_classifier_with_true_probabilities_is_calibrated():
+    """Of 100 examples with predicted probability 0.8 for class 0, 80 are of class 0."""
     logits = np.log(np.tile([0.8, 0.2], (100, 1)))
     labels = np.repeat([0, 1], [80, 20])
     assert c.expected_calibration_error(logits, labels) == pytest.approx(0, abs=1e-12)

@@ -43,7 +43,7 @@ def test_chance_of_the_total_keeps_each_leafs_density():
     assert joined.kappa == 0.0
 
 
-def test_nothing_kept_has_no_overlap_to_speak_of():
+def test_the_overlap_of_empty_masks_is_undefined():
     empty = Overlap(5, 0, 0, 0, 0.0)
     assert np.isnan([empty.iou, empty.chance_iou, empty.kappa]).all()
     assert np.isnan(Overlap(5, 5, 5, 5, 5.0).kappa)

@@ -1,4 +1,4 @@
-"""Planted masks are recognised in any order of units; random ones score as chance says."""
+"""Planted masks are recognised in any order of units; random ones have the score of chance."""
 
 import itertools
 

@@ -20,7 +20,7 @@ def test_the_ends_are_where_students_test_turns():
         assert abs(t) == pytest.approx(limit)
 
 
-def test_coverage_is_what_it_says():
+def test_coverage_agrees_with_its_definition():
     rng = np.random.default_rng(1)
     hits = 0
     for _ in range(1000):

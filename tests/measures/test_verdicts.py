@@ -1,4 +1,4 @@
-"""The rule of a verdict, and that its planner tells the truth."""
+"""The rule of a verdict, and the accuracy of its planner."""
 
 import numpy as np
 import pytest

@@ -4,7 +4,7 @@ from jax import lax
 
 
 def conv(x, p, stride=1):
-    """A 1-wide or 3-wide convolution of images, padded alike on both sides."""
+    """A 1-wide or 3-wide convolution of images, with equal padding on both sides."""
     side = p["kernel"].shape[0] // 2
     return lax.conv_general_dilated(
         x,

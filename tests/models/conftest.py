@@ -1,4 +1,4 @@
-"""Networks with made-up weights, for all tests of this room."""
+"""Networks with arbitrary weights, for all tests of this folder."""
 
 import pytest
 

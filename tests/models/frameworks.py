@@ -1,4 +1,4 @@
-"""The same small networks in four frameworks, each beside what its framework gives by itself.
+"""The same small networks in four frameworks, each with the result of the framework itself.
 
 Every case is `(model, plain)`, where `plain(key, x, rng) -> (evaluated, trained)` is the
 framework's own way from a key to the outputs of `x`, after initialisation with `example(x)`.

@@ -1,4 +1,4 @@
-"""Both adapters give pure functions that survive jit, vmap, grad and scan."""
+"""Both adapters make pure functions that work under jit, vmap, grad and scan."""
 
 import functools
 

@@ -102,7 +102,9 @@ def test_any_keyword_is_ambiguous_where_the_call_alone_decides(framework):
 @every
 def test_a_tuple_is_refused_until_an_output_is_chosen(framework):
     make = network(framework, body="(x, 2 * x)")
-    with pytest.raises(TypeError, match=r"returns a tuple of 2; choose what the loss gets with `o"):
+    with pytest.raises(
+        TypeError, match=r"returns a tuple of 2; choose the part for the loss with `o"
+    ):
         run(make(), True)
     np.testing.assert_allclose(run(make(output=lambda out: out[1]), False), 2 * X)
     assert isinstance(run(make(output=lambda out: out), False), tuple)
@@ -271,7 +273,7 @@ def test_other_name_errors_are_not_hidden():
 
 
 class Counter(eqx.Module):
-    """Counts batches, or keeps a value of each example."""
+    """Counts batches, or stores a value of each example."""
 
     index: eqx.nn.StateIndex
     steps: jax.Array
@@ -301,7 +303,9 @@ def test_equinox_state_moves_in_training_only():
 
 def test_equinox_state_of_each_example_is_refused():
     model = from_equinox(lambda key: eqx.nn.make_with_state(Counter)(True))
-    with pytest.raises(ValueError, match=r"Counter gives each example a `State` of its own; aver"):
+    with pytest.raises(
+        ValueError, match=r"Counter computes a separate `State` for each example; aver"
+    ):
         run(model, True)
 
 

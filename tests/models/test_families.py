@@ -112,7 +112,7 @@ def test_members_drop_by_their_own_keys(name):
 
 
 @tiers(fast=("rnn",), but=("residual_mlp",))
-def test_members_drop_as_often_as_their_own_rate_says(name):
+def test_members_drop_at_their_own_rates(name):
     module, x = family(name)
     params, state = fill(from_linen(module), x)
 

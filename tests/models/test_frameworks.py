@@ -1,4 +1,4 @@
-"""Every framework through its adapter: what the framework gives by itself, as pure functions."""
+"""Every adapter computes the same as its framework, with pure functions."""
 
 import functools
 

@@ -169,7 +169,7 @@ def test_what_is_read(options, shape, filled):
 
 
 def test_tokens_have_positions(filled):
-    """The same token twice: what is said differs, for the positions do."""
+    """The outputs of two equal tokens differ, because their positions do."""
     model = from_linen(Transformer(**SIZE, vocabulary=3, every_step=True))
     tokens = jnp.ones((1, 2), jnp.int32)
     params, state = filled(model, tokens)

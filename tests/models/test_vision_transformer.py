@@ -55,7 +55,7 @@ def test_mixer_is_its_formula(filled):
 
 
 def test_vision_transformer_reads_its_class_token(filled):
-    """Without what attention says, the logits are a function of the token and its position."""
+    """Without attention, the logits are a function of the token and its position."""
     model = from_linen(VisionTransformer(width=4, heads=2, layers=1, hidden=6, classes=2))
     params, state = filled(model, X)
     block = params["TransformerBlock_0"]

@@ -30,7 +30,7 @@ def member_with(key=KEY, **hyper):
 
 @functools.cache
 def jitted(*steps):
-    return jax.jit(augment.shows(*steps))
+    return jax.jit(augment.chain(*steps))
 
 
 SOFT = augment.soft_targets(3)
@@ -83,7 +83,7 @@ OWN = augment.soft_targets(6)
 
 
 def test_mixup_mixes_inputs_and_targets_alike():
-    """Targets are one-hot of the example's number, so they tell share and partner."""
+    """Targets are one-hot of the example's number, so they determine share and partner."""
     for key in keys(5):
         batch = show((OWN, augment.mixup), key=key, data=IDENTITY, member=member_with(mixup=1.0))
         own, partner = shares(batch.y)
@@ -152,14 +152,17 @@ def test_flips_mirror_every_second_image():
     assert 0.35 < mirrored / (30 * len(IMAGES.x)) < 0.65
 
 
-TAUGHT = augment.shows(augment.taught())
+TAUGHT = augment.chain(augment.with_teachers())
 ANSWERS = jnp.stack([5 * TRAIN.x[:, :3], -TRAIN.x[:, 3:]])  # of two linear teachers
 
 
 def test_unlabelled_examples_count_by_the_teachers_alone():
     member = member_with(distillation=0.25, temperature=2.0)
     pool = augment.Unlabelled(10 * TRAIN.x, 10 * ANSWERS)
-    steps, constants = (augment.taught(unlabelled=4),), {"answers": ANSWERS, "unlabelled": pool}
+    steps, constants = (
+        (augment.with_teachers(unlabelled=4),),
+        {"answers": ANSWERS, "unlabelled": pool},
+    )
     batch = show(steps, data=TRAIN, rows=jnp.arange(8), member=member, constants=constants)
     assert batch.x.shape == (12, 6) and batch.y.logits.shape == (2, 12, 3)
     assert batch.y.weight.tolist() == [0.25] * 8 + [1.0] * 4
@@ -177,7 +180,7 @@ def test_unlabelled_examples_count_by_the_teachers_alone():
 def test_a_replicate_may_have_a_teacher_of_its_own():
     member, rows = member_with(distillation=0.25, temperature=2.0), jnp.array([3, 1])
     member = member._replace(hyper=member.hyper | {"replicate": jnp.int32(1)})
-    steps, constants = (augment.taught(augment.own_teacher),), {"answers": ANSWERS}
+    steps, constants = (augment.with_teachers(augment.own_teacher),), {"answers": ANSWERS}
     batch = show(steps, data=TRAIN, rows=rows, member=member, constants=constants)
     np.testing.assert_array_equal(batch.y.logits, ANSWERS[1:, rows])
 
@@ -189,7 +192,7 @@ def segment_of(trainer_show, objective):
 
 
 def trained(trainer, **hyper):
-    """Three members through one program, in which `hyper` gives each a number of its own."""
+    """Three members trained by one program, each with another number in `hyper`."""
     members = members_of(3)
     numbers = {name: jnp.asarray(values, jnp.float32) for name, values in hyper.items()}
     members = jax.tree.map(
@@ -215,7 +218,7 @@ def test_strengths_of_0_train_as_if_there_were_none():
         augment.mixup,
     )
     changed = TRAINER._replace(
-        transform_batch=augment.shows(*steps),
+        transform_batch=augment.chain(*steps),
         objective=losses.soft_cross_entropy,
         constants=CONSTANTS,
     )
@@ -258,7 +261,7 @@ def test_trainers_that_differ_in_constants_share_one_program():
 
 
 def test_members_see_images_of_their_own():
-    trainer = TRAINER._replace(transform_batch=augment.shows(augment.crop(2), augment.flip))
+    trainer = TRAINER._replace(transform_batch=augment.chain(augment.crop(2), augment.flip))
 
     def seen(seed, step):
         rows = jnp.arange(6)
@@ -282,5 +285,5 @@ def test_strict_dtype_promotion_holds():
     )
     member = member_with(label_noise=0.1, label_smoothing=0.1, mixup=1.0, cutmix=1.0)
     with jax.numpy_dtype_promotion("strict"):
-        batch = jax.eval_shape(augment.shows(*steps), KEY, IMAGES, jnp.arange(6), member, CONSTANTS)
+        batch = jax.eval_shape(augment.chain(*steps), KEY, IMAGES, jnp.arange(6), member, CONSTANTS)
     assert batch.x.dtype == batch.y.dtype == jnp.float32

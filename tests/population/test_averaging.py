@@ -42,7 +42,7 @@ def members(start, every):
     return weights, average_of(state)["w"]
 
 
-def test_each_member_averages_what_it_is_told():
+def test_each_member_averages_by_its_own_numbers():
     starts, everies = jnp.array([1, 3, 9, 2]), jnp.array([1, 2, 5, 7])
     weights, means = members(starts, everies)
     plain, _ = path(masked(optax.adam(0.1)))

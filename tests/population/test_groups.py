@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lth_jax.population import losses
-from lth_jax.population.groups import Grouped, group_robust, in_groups
+from lth_jax.population.groups import Grouped, add_groups, group_robust
 from lth_jax.types import Batch
 
 LOGITS = jax.random.normal(jax.random.key(0), (9, 4))
@@ -65,9 +65,9 @@ def test_strict_dtypes():
         )
 
 
-def test_a_batch_is_told_the_groups_of_its_rows():
+def test_a_batch_has_the_groups_of_its_rows():
     member, rows = SimpleNamespace(hyper={"balance": 1.0, "sharpness": 0.5}), jnp.array([6, 0])
     batch = Batch(jnp.zeros((2, 3)), LABELS[rows])
-    shown = in_groups(2)(None, batch, rows, member, {"groups": GROUP}).y
+    shown = add_groups(2)(None, batch, rows, member, {"groups": GROUP}).y
     np.testing.assert_array_equal(shown.groups, [[0, 1], [1, 0]])
     assert (shown.balance, shown.sharpness) == (1.0, 0.5)

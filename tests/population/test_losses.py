@@ -18,7 +18,7 @@ def taught(weight=0.5, temperature=2.0, labels=LABELS, teachers=V):
 
 
 def divergence(z, v, temperature):
-    """T² KL(mean of the teachers' softened answers ‖ the student's)."""
+    """T² KL(mean of the teachers' softened outputs ‖ the student's)."""
     p = softmax(v.astype(np.float64) / temperature, axis=-1).mean(axis=0)
     log_q = log_softmax(z.astype(np.float64) / temperature, axis=-1)
     return temperature**2 * np.sum(p * (np.log(p) - log_q), axis=-1)

@@ -100,7 +100,9 @@ def test_plans_that_do_not_fit_are_no_candidates(monkeypatch):
     plan, evidence = choose()
     assert plan == Plan(1) and len(evidence) == 1
     monkeypatch.setattr(planning, "free_bytes", lambda: 99)
-    with pytest.raises(ValueError, match="`members` fit no memory: the smallest of 3") as caught:
+    with pytest.raises(
+        ValueError, match="`members` do not fit in memory: the smallest of 3"
+    ) as caught:
         choose()
     assert "\n" not in str(caught.value)
 
@@ -115,7 +117,7 @@ def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
 
 
-def test_a_segment_is_foretold_from_a_few_of_its_steps():
+def test_the_time_of_a_segment_is_predicted_from_a_few_steps():
     step, validation, most = 0.002, 0.3, 10_000
 
     class Known(planning._Probe):
@@ -198,6 +200,6 @@ def test_plans_follow_the_levels():
     assert level_plans(Plan(1, "host"), [1, 7]) == [(0, Plan(1, "host"))]
 
 
-def test_memory_is_what_the_compiler_says():
+def test_memory_is_that_of_the_compiler():
     compiled = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((256,), "float32")).compile()
     assert planning.program_bytes(compiled) >= 2048

@@ -11,7 +11,7 @@ import pytest
 
 from lth_jax import trees
 from lth_jax.population import Plan, compile_serving, evaluate, streaming, train_population
-from lth_jax.population.augment import noisy_labels, shows
+from lth_jax.population.augment import chain, noisy_labels
 from lth_jax.population.segment import batch_rows
 from lth_jax.population.streaming import OnHost, compile_streamed_evaluation
 from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, members_of
@@ -19,12 +19,12 @@ from tests.population.tiny import SIZE, STEPS, TRAIN, TRAINER, VALIDATION, membe
 HOST = OnHost(*jax.tree.map(np.asarray, TRAIN))
 THREE = Plan(3)
 NOISY = TRAINER._replace(
-    transform_batch=shows(noisy_labels(3)), constants={"noise": jax.random.key(4)}
+    transform_batch=chain(noisy_labels(3)), constants={"noise": jax.random.key(4)}
 )
 
 
 class Reads:
-    """A leaf that tells which of its rows were read."""
+    """A leaf that records which of its rows were read."""
 
     def __init__(self, array):
         self.array, self.rows = array, []
@@ -73,15 +73,15 @@ def test_training_that_goes_on_in_the_middle_reads_what_it_would_have_read():
 
 def test_members_of_one_order_read_their_examples_once():
     members = members_of(1)
-    twins = trees.index(members, np.zeros(5, int))
+    five = trees.index(members, np.zeros(5, int))
     x = Reads(HOST.x)
-    blocks = list(compile_serving(TRAINER)(twins, OnHost(x, HOST.y), [0, STEPS]))
+    blocks = list(compile_serving(TRAINER)(five, OnHost(x, HOST.y), [0, STEPS]))
     second = np.unique(batch_rows(TRAINER, trees.index(members, 0), STEPS)).size
     assert 8 * STEPS > second > 8  # it begins a new epoch
     assert [len(rows) for rows in x.rows] == [STEPS * 8, second]
     assert all(np.unique(rows).size == rows.size for rows in x.rows)
     assert {block.rows.shape for block in blocks} == {(STEPS * 8,)}
-    shifted = twins._replace(hyper={**twins.hyper, "data_offset": jnp.arange(5) % 2})
+    shifted = five._replace(hyper={**five.hyper, "data_offset": jnp.arange(5) % 2})
     [block] = compile_serving(TRAINER)(shifted, HOST, [0])
     assert block.rows.shape == (SIZE,)  # two orders of 40 of the 48 examples
 

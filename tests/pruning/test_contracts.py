@@ -96,7 +96,7 @@ NAMES = sorted(CRITERIA)
 
 
 class Layer(eqx.Module):
-    """An Equinox module; `eqx.partition` leaves None where it holds what is not an array."""
+    """An Equinox module; `eqx.partition` leaves None in place of fields that are not arrays."""
 
     bias: jax.Array
     kernel: jax.Array
@@ -150,7 +150,7 @@ def layouts_of(params):
 
 
 def arguments(structure, dtype=jnp.float32):
-    """Parameters, their full mask, and every input a criterion may ask for, in one container."""
+    """Parameters, their full mask, and every possible input of a criterion, in one container."""
     params, initial = (
         jax.tree.unflatten(structure, [leaf.astype(dtype) for leaf in tree])
         for tree in (PARAMS, INITIAL)
@@ -297,7 +297,7 @@ def selector(grain, select):
 
 
 def pools(mask, count, scope):
-    """Of each pool of competitors: weights kept, weights asked for, the shapes of its leaves."""
+    """Of each pool of competitors: weights kept, weights requested, the shapes of its leaves."""
     kernels, kept = (1, 3), [int(leaf.sum()) for leaf in jax.tree.leaves(mask)]
     shapes = [PARAMS[i].shape for i in kernels]
     if scope == "globally":

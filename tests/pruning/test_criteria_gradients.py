@@ -118,6 +118,6 @@ def test_snip_of_a_network_at_rest_is_zero():
         ([Batch(jnp.ones((2, 3)), jnp.ones(()))], ValueError, r"first axes \[0, 2\]"),
     ],
 )
-def test_bad_batches_are_told(batches, error, words):
+def test_bad_batches_are_refused(batches, error, words):
     with pytest.raises(error, match=words):
         criteria.snip(loss)(PARAMS, MASK, batches=batches)

@@ -1,4 +1,4 @@
-"""SynFlow's conservation laws, and the rounds that keep it from emptying a layer."""
+"""SynFlow's conservation laws, and the rounds that prevent an empty layer."""
 
 import itertools
 

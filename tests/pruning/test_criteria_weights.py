@@ -112,7 +112,7 @@ def test_random_scores_are_uniform_and_independent_between_leaves_and_keys():
 
 
 @pytest.mark.parametrize("name", [n for n in FORMULAS if n not in ("magnitude", "small_final")])
-def test_without_the_initial_weights_the_error_says_so(name):
+def test_missing_initial_weights_are_an_error(name):
     params = {"w": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match=f"`{name}` needs `initial`"):
         getattr(criteria, name)()(params, all_kept(params))

@@ -1,4 +1,4 @@
-"""Granularities: units beside norms computed by hand, and whole units removed."""
+"""Granularities: units against norms computed by hand, and whole units removed."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Masks: what may be pruned, what is kept, the shuffles, and what is said about bad input."""
+"""Masks: prunable and kept weights, shuffles, and error messages."""
 
 import jax
 import jax.numpy as jnp

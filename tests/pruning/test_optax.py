@@ -1,4 +1,4 @@
-"""All of optax under every transformation: slots are 0 where pruned, or an error says why not."""
+"""All of optax under every transformation: slots are 0 where pruned, or there is an error."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The README's ten lines in a stranger's project, with Linen, NNX and Equinox."""
+"""The README's ten lines in a user's project, with Linen, NNX and Equinox."""
 
 import equinox as eqx
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""Schedules beside their formulas, and the early-bird rule on a history with a known answer."""
+"""Schedules against their formulas, and the early-bird rule on a history with a known result."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Exact selection beside a stable sort on the host."""
+"""Exact selection against a stable sort on the host."""
 
 import jax
 import jax.numpy as jnp

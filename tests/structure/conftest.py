@@ -87,7 +87,7 @@ def descend(params, grads, rate):
 
 
 def compare(found, apply, args, units, *several, pinned=lambda out: out, atol=2e-5, **options):
-    """Outputs and gradients of the compact network beside those of the masked one.
+    """Compares outputs and gradients of the compact network with those of the masked one.
 
     `several`: parameter values to compare at; one compiled program, which is returned, serves all.
     """

@@ -1,4 +1,4 @@
-"""Refilled and random masks of units, and criteria that look at units."""
+"""Refilled and random masks of units, and criteria that score units."""
 
 import jax
 import jax.numpy as jnp

@@ -392,7 +392,7 @@ def test_parameters_of_other_shapes_are_refused(case):
             params, x)  # fmt: skip
 
 
-def test_softmax_over_experts_is_inexact_and_says_so(compare_units):
+def test_softmax_over_experts_is_reported_as_inexact(compare_units):
     rng = np.random.default_rng(0)
     shapes = {"route": (3, 4), "up": (4, 3, 5), "down": (4, 5, 2)}
     params = {k: jnp.asarray(rng.normal(size=s), "float32") for k, s in shapes.items()}

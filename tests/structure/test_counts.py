@@ -184,7 +184,7 @@ def test_strict_promotion_holds(case):
         (lambda f: st.by_group(f, multiple=0), "`multiple` must be at least 1"),
         (lambda f: st.across_groups(f, multiple=-1), "`multiple` must be at least 1"),
         (lambda f: st.by_group(f).counts(f.params, 1.5, prunable=st.prunable(f)), "`density`"),
-        (lambda f: f.only("z*"), r"`patterns` has 'z\*', which fits no group"),
+        (lambda f: f.only("z*"), r"`patterns` has 'z\*', which matches no group"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_a_sentence(case, call, match):
@@ -202,5 +202,5 @@ def test_only_some_groups_may_lose_units(case):
     masked = params | {"b": params["b"].at[:, 5:].set(0)}
     x = jnp.ones((2, 3))
     np.testing.assert_allclose(compact(small, x), apply(masked, x), rtol=1e-5)
-    with pytest.raises(ValueError, match="no groups"):
+    with pytest.raises(ValueError, match="not groups"):
         st.compact(some, params, {"a:1": np.arange(16) < 5})

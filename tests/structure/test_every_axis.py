@@ -1,4 +1,4 @@
-"""No axis without an answer: every index of a parameter is in a group or stays for a reason."""
+"""Every index of a parameter is in a group, or has a reason why it cannot be removed."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""What the zoo has no room for: bottlenecks, embedded tokens, and time steps unlike each other."""
+"""Networks besides those of the zoo: bottlenecks, embedded tokens, and unequal time steps."""
 
 import pytest
 

@@ -114,7 +114,7 @@ def test_linen_vision_transformer(check):
     assert sorted(g.units for g in found.groups) == [3, 3, 4, 8, 10]
 
 
-def test_two_pass_layer_norm_is_told_apart(compare_units):
+def test_two_pass_layer_norm_is_recognised(compare_units):
     module = nn.Sequential([nn.Dense(6), nn.LayerNorm(use_fast_variance=False), nn.Dense(2)])
     x = data(2, 3)
     apply, variables = linen(module, x)

@@ -35,7 +35,7 @@ def whole(f):
 
 
 def flag(f):
-    """An operation on booleans or one that gives them."""
+    """An operation on booleans, or with boolean results."""
     return lambda h: f(h).astype(jnp.float32)
 
 

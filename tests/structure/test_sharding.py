@@ -152,7 +152,7 @@ def test_an_explicit_mesh_of_one_device(on, arrays):
 
 
 def parallel(p, x):
-    """Sharded units: the product over them is told what its result is sharded over."""
+    """Sharded units: the product over them states the sharding of its result."""
     h = jax.nn.relu(x @ p["w"]) + jnp.arange(float(UNITS))
     return jnp.matmul(h, p["v"], out_sharding=P("d", None))
 

@@ -82,7 +82,7 @@ def test_places_with_a_meaning_stay():
 
     params = {"w": jnp.ones((3, 4)), "v": jnp.ones((4, 2))}
     found = st.find_groups(apply, params, jnp.ones((1, 3)))
-    with pytest.raises(ValueError, match="whose places matter"):
+    with pytest.raises(ValueError, match="whose order matters"):
         st.permute(found, params, {found.groups[0].name: np.arange(4)})
     assert st.match(found, params, params) == {}
 

@@ -1,4 +1,4 @@
-"""Networks of any framework as `Model`s: two pure functions."""
+"""Converts networks of any framework to `Model`s, pairs of pure functions."""
 
 from lth_jax.models.adapters.any import as_model
 from lth_jax.models.adapters.equinox import from_equinox

@@ -1,4 +1,4 @@
-"""A user's network as a `Model`."""
+"""Converts a user's network to a `Model`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from lth_jax.types import Model
 
 
 def as_model(network: Any) -> Model:
-    """A network of any framework as a `Model`, by the adapter with its default options.
+    """Converts a network of any framework to a `Model`, by the adapter with its default options.
 
     Args:
       network: a Linen module; a transformed Haiku function; a function of `rngs` that makes an NNX
@@ -21,7 +21,7 @@ def as_model(network: Any) -> Model:
         `Model`.
 
     Raises:
-      TypeError: it is none of these.
+      TypeError: if `network` is none of these.
 
     >>> import jax, jax.numpy as jnp
     >>> model = as_model(lambda rngs: nnx.Linear(4, 2, rngs=rngs))

@@ -1,4 +1,4 @@
-"""What all adapters share: the flag of a call, unbound axis names, and the output."""
+"""Shared by all adapters: the flag of a call, unbound axis names, and the output."""
 
 import functools
 import inspect
@@ -16,21 +16,21 @@ FLAGS = {
     "use_running_average": False,
     "inference": False,
 }
-"""The arguments that switch between training and evaluation, with their value in training."""
+"""Arguments that switch between training and evaluation, with their values in training."""
 
 AUTO, NONE = "auto", "none"
-"""Values of `flag` besides those names: find it in the signature; the call takes none."""
+"""Values of `flag` besides those names: find it in the signature, or the call takes none."""
 
 Output = Callable[[Any], Any]
 
 
 class Call(NamedTuple):
-    """How a network is called.
+    """The signature of a network's call.
 
     Attributes:
       flag: the argument that switches between training and evaluation, or None.
-      optional: the other arguments that an adapter can give, of those that have a default.
-      required: of those that have none.
+      optional: other arguments that the adapter can pass and that have a default.
+      required: those without a default.
     """
 
     flag: str | None
@@ -56,19 +56,19 @@ def read_call(
     own_flag: str = "",
     keywords_are_flags: bool = True,
 ) -> Call:
-    """Reads from a signature how a network is called.
+    """Reads the `Call` of a network from its signature.
 
     Args:
-      function: what is called, without its `self`.
+      function: the function that is called, without `self`.
       name: the network's name, for messages.
       flag: `"auto"`, `"none"`, or a key of `FLAGS`.
-      inputs: how many positional arguments come first and are given by position.
-      given: the names of the other arguments that the adapter can give.
-      own_flag: the flag of the framework itself, which comes before all others.
+      inputs: number of leading arguments that are passed by position.
+      given: names of the other arguments that the adapter can pass.
+      own_flag: the framework's own flag, which takes precedence.
       keywords_are_flags: whether `**kwargs` may hide a flag, so that `"auto"` is ambiguous.
 
     Raises:
-      TypeError: if the call requires an argument that the adapter does not give.
+      TypeError: if the call requires an argument that the adapter does not pass.
       ValueError: if `flag` is unknown or not taken, or `"auto"` is ambiguous.
     """
     parameters = parameters_of(function)
@@ -91,7 +91,7 @@ def read_call(
     if extra := sorted(needed - set(given)):
         raise TypeError(
             f"{name} must be callable with one input, but requires {_listed(extra)} too; "
-            f"wrap it in one that gives what is missing."
+            "wrap it in a function that passes the rest."
         )
     return Call(chosen, frozenset((set(named) - needed) & set(given)), frozenset(needed))
 
@@ -133,25 +133,25 @@ def chosen_output(out: Any, output: Output | None, name: str) -> Any:
     """`output(out)`; without `output`, `out` itself unless it is a tuple.
 
     Raises:
-      TypeError: if `out` is a tuple and there is no `output`: a loss could not choose the part
+      TypeError: if `out` is a tuple and there is no `output`, so a loss could not tell which part
         holds the predictions.
     """
     if output is not None:
         return output(out)
     if isinstance(out, tuple):
         raise TypeError(
-            f"{name} returns a tuple of {len(out)}; choose what the loss gets with `output`, for "
-            f"example `output=lambda out: out[0]`, or keep all with `output=lambda out: out`."
+            f"{name} returns a tuple of {len(out)}; choose the part for the loss with `output`, "
+            f"for example `output=lambda out: out[0]`, or keep all with `output=lambda out: out`."
         )
     return out
 
 
 def bind_axes(f: Callable[[], Any], names: tuple[str, ...] = ()) -> Any:
-    """`f()`, where each axis name that no caller binds is bound to an axis of size 1.
+    """Calls `f()` with each axis name that no caller binds bound to an axis of size 1.
 
     BatchNorm with an `axis_name` (Haiku: `cross_replica_axis`) averages its statistics over the
-    devices of a `pmap`. With an axis of size 1 they are those of the whole batch, as on one device.
-    A name that the caller binds keeps the caller's axis.
+    devices of a `pmap`. With an axis of size 1 the statistics are those of the whole batch, as on
+    one device. A name that the caller binds keeps the caller's axis.
 
     Raises:
       ValueError: if the name of an unbound axis is not a string.
@@ -165,7 +165,7 @@ def bind_axes(f: Callable[[], Any], names: tuple[str, ...] = ()) -> Any:
     try:
         return run()
     except NameError as error:
-        # JAX 0.10 to 0.12 give the name in the message alone.
+        # JAX 0.10 to 0.12 give the name only in the message.
         found = re.search(r"unbound axis name: ([^\s,]+?)\.?(?:\s|$)", str(error))
         if found is None:
             raise
@@ -183,7 +183,7 @@ def _over_one(f: Callable[[], Any], name: str) -> Callable[[], Any]:
 
 
 def needs_key(name: str, error: Exception, train: bool) -> ValueError:
-    """The error for a network that draws random numbers and got no key."""
+    """The error for a network that draws random numbers without a key."""
     if train:
         return ValueError(f"`key` must be given with `train=True`: {name} draws numbers: {error}")
     return ValueError(

@@ -1,4 +1,4 @@
-"""Equinox modules as `Model`s; Equinox is imported on use."""
+"""Converts Equinox modules to `Model`s; Equinox is imported on use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,33 +24,33 @@ def from_equinox(
     flag: str = AUTO,
     output: Output | None = None,
 ) -> Model:
-    """An Equinox module as a `Model`.
+    """Converts an Equinox module to a `Model`.
 
     `params` is the module with its inexact arrays alone, `eqx.filter(module,
     eqx.is_inexact_array)`, so that `eqx.combine(params, module)` is the trained module. `state`
-    holds all other arrays, those of an `eqx.nn.State` and integers, by name (`{}` without any);
-    the arrays of the `State` are updated while training.
+    holds all other arrays, those of an `eqx.nn.State` and integers, by name (`{}` without any); the
+    arrays of the `State` are updated during training.
 
     An Equinox module is called with one example, so it is mapped over the first axis of `x`, under
     the `axis_name` that its BatchNorm layers name. If its call takes `key`, each example gets a
-    split of `key`. `eqx.nn.inference_mode` switches the modes, and a flag that the call takes
-    (`inference`, `train`, `training`, `is_training`, `deterministic`) is given as well.
+    split of `key`. `eqx.nn.inference_mode` switches the mode, and a flag that the call takes
+    (`inference`, `train`, `training`, `is_training`, `deterministic`) is passed as well.
 
     Args:
       make: `key -> module`, or `key -> (module, state)` as of `eqx.nn.make_with_state`; it is
-        called once per `init`, and once now for the shapes.
-      batched: whether the module is called with the whole batch and maps over it itself; `key` is
-        then not split.
+        called once per `init`, and once here for the shapes.
+      batched: whether the module takes the whole batch and maps over it itself; `key` is then not
+        split.
       flag: the flag's name; `"auto"` reads it from the signature; `"none"` if there is none.
-      output: applied to what the module returns for the batch, without the `State`; needed where
-        that is a tuple.
+      output: applied to the module's result for the batch, without the `State`; required if the
+        result is a tuple.
 
     Raises:
-      TypeError: if `make` does not return an Equinox module, or one that requires more arguments;
+      TypeError: if `make` does not return an Equinox module, or the module requires more arguments;
         from `apply`, if the module returns a tuple and there is no `output`.
-      ValueError: if a stateful module comes without its `State`, its layers name several axes, or
-        the call takes several flags and `flag` is `"auto"`; from `apply`, if the module draws
-        numbers and there is no `key`, or if examples disagree on the `State`.
+      ValueError: if a stateful module has no `State`, its layers name several axes, or the call
+        takes several flags and `flag` is `"auto"`; from `apply`, if the module draws random numbers
+        without a `key`, or examples differ in their new `State`.
 
     >>> import equinox as eqx
     >>> model = from_equinox(lambda key: eqx.nn.MLP(4, 2, width_size=8, depth=1, key=key))
@@ -70,11 +70,11 @@ def from_equinox(
         flag=flag,
         inputs=1 + stateful,
         given=("key",),
-        own_flag="inference",  # Dropout of Equinox 0.13 takes its old name `deterministic` too
+        own_flag="inference",  # Dropout of Equinox 0.13 also accepts its old flag `deterministic`
         keywords_are_flags=False,
     )
     axis = _axis_name(shapes, name)
-    # JAX 0.10 compares the static fields of two structures: all trees get those of one module.
+    # JAX 0.10 compares the static fields of two structures, so all trees use those of one module.
     like, rest = eqx.partition(shapes, _is_inexact)
     arrays, static = eqx.partition(rest, _is_array)
     others = {"state": stats, "arrays": arrays}
@@ -100,7 +100,7 @@ def from_equinox(
             return module(x, stats, **keywords) if stateful else (module(x, **keywords), None)
 
         def run() -> tuple[Any, Any]:
-            if batched:  # a copy, because `State.set` makes the object that it leaves unusable
+            if batched:  # a copy, because `State.set` invalidates the old object
                 return one(x, jax.tree.map(lambda leaf: leaf, carried["state"]), key)
             size = jax.tree.leaves(x)[0].shape[0]
             keys = None if key is None else jax.random.split(key, size)
@@ -116,8 +116,8 @@ def from_equinox(
         except ValueError as error:
             if stateful and "out_axes" in str(error):
                 raise ValueError(
-                    f"{name} gives each example a `State` of its own; average it over the batch "
-                    f"with `jax.lax.pmean`, or use `batched=True`: {error}"
+                    f"{name} computes a separate `State` for each example; average it over "
+                    f"the batch with `jax.lax.pmean`, or use `batched=True`: {error}"
                 ) from error
             raise
         carried["state"] = moved if train else carried["state"]
@@ -135,7 +135,7 @@ def _is_other_array(leaf: Any) -> bool:
 
 
 def _is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array or its shape: `eqx.is_array` is false of shapes."""
+    """Whether a leaf is an array or a shape; `eqx.is_array` is false for shapes."""
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
 

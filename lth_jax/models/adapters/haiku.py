@@ -1,4 +1,4 @@
-"""Haiku's pairs of pure functions as `Model`s; Haiku itself is not imported."""
+"""Converts Haiku's pairs of pure functions to `Model`s; Haiku is not imported."""
 
 import inspect
 from typing import Any
@@ -16,25 +16,25 @@ from lth_jax.types import Key, Model, Params
 
 
 def from_haiku(transformed: Any, *, flag: str = AUTO, output: Output | None = None) -> Model:
-    """What `hk.transform` or `hk.transform_with_state` returns, as a `Model`.
+    """Converts the result of `hk.transform` or `hk.transform_with_state` to a `Model`.
 
-    `params` and `state` are Haiku's own dictionaries (`state` is `{}` without `_with_state`, and
-    updated only while training); `key` is Haiku's `rng`. Initial values are those of a call in
-    training, as Haiku's BatchNorm requires. Flags and unbound axes (`cross_replica_axis`) are
-    treated as in `from_linen`.
+    `params` and `state` are Haiku's own dictionaries (`state` is `{}` without `_with_state`, and is
+    updated only during training); `key` is Haiku's `rng`. `init` calls the function in training
+    mode, as Haiku's BatchNorm requires. Flags and unbound axes (`cross_replica_axis`) are treated
+    as in `from_linen`.
 
     Args:
       transformed: has `init(rng, x)` and `apply(params, [state,] [rng,] x)`, with these argument
         names; `hk.without_apply_rng` leaves `rng` out.
       flag: the name of the function's flag for training or evaluation; `"auto"` reads it from the
         signature; `"none"` if there is none.
-      output: applied to what the function returns; needed where that is a tuple.
+      output: applied to the function's result; required if that is a tuple.
 
     Raises:
-      TypeError: if `transformed` has no such functions, or the function requires more arguments;
-        from `apply`, if it returns a tuple and there is no `output`.
+      TypeError: if `transformed` has no such functions, or the network requires more arguments;
+        from `apply`, if it returns a tuple without `output`.
       ValueError: if the signature has several flags, or `**kwargs` alone, and `flag` is `"auto"`;
-        from `apply`, if the function draws numbers and there is no `key`.
+        from `apply`, if the function draws random numbers without a `key`.
 
     >>> import haiku as hk, jax
     >>> model = from_haiku(hk.transform(lambda x: hk.Linear(2)(x)))

@@ -1,4 +1,4 @@
-"""Linen modules as `Model`s."""
+"""Converts Linen modules to `Model`s."""
 
 import dataclasses
 import re
@@ -25,31 +25,31 @@ from lth_jax.types import Key, Model, Params
 
 
 def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = None) -> Model:
-    """A Linen module as a `Model`.
+    """Converts a Linen module to a `Model`.
 
-    `params` is the plain dictionary of the 'params' collection; `state` holds every other
-    collection by its name (`{}` without any) and is updated only while training. `key` is the
-    stream 'dropout'; a stream of another name gets a key of its own, derived from `key` and the
-    name. The module draws what `module.apply(…, rngs={"dropout": key})` draws.
+    `params` is the plain dictionary of the 'params' collection; `state` holds the other collections
+    by name (`{}` without any) and is updated only during training. `key` is the key of the stream
+    'dropout', as in `module.apply(…, rngs={"dropout": key})`; a stream of another name gets a key
+    derived from `key` and the name.
 
-    Training and evaluation differ by one flag of the call: `train`, `training`, `is_training`
-    (true in training), `deterministic`, `use_running_average` or `inference` (false in training).
-    If the call takes none, but the module has a field of such a name, the field is set. A module
-    with neither is called the same way in both.
+    Training and evaluation differ by one flag of the call: `train`, `training`, `is_training` (true
+    in training), `deterministic`, `use_running_average` or `inference` (false in training). If the
+    call takes none but the module has a field of such a name, that field is set. A module with
+    neither is called identically in both modes.
 
     An axis name that no caller binds (`nn.BatchNorm(axis_name="batch")`) is bound to an axis of
     size 1: the statistics are those of the whole batch.
 
     Args:
-      module: an unbound module that is called with one input.
+      module: an unbound module whose call takes one input.
       flag: the flag's name; `"auto"` reads it from the signature; `"none"` if there is none.
-      output: applied to what the module returns; needed where that is a tuple.
+      output: applied to the module's result; required if that is a tuple.
 
     Raises:
       TypeError: if `module` is not a Linen module or requires more arguments; from `apply`, if it
         returns a tuple and there is no `output`.
       ValueError: if the signature has several flags, or `**kwargs` alone, and `flag` is `"auto"`;
-        from `apply`, if the module draws numbers and there is no `key`, or changes its state in
+        from `apply`, if the module draws random numbers without a `key`, or changes its state in
         evaluation.
 
     >>> from lth_jax.models.mlp import MLP
@@ -63,7 +63,7 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be a flax.linen.Module, got {type(module).__name__}.")
     name = type(module).__name__
-    # A Sequential hands its keywords to its first layer alone.
+    # A Sequential passes its keywords only to its first layer.
     call = read_call(
         module.__call__,
         name=name,
@@ -74,7 +74,7 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
     field = _field(module, call, flag)
 
     def configured(train: bool, rngs: dict[str, Key]) -> tuple[nn.Module, Callable[..., Any]]:
-        """The module and its call; `Module.apply` keeps the keyword `rngs` for itself."""
+        """The module and the keywords of its call; `Module.apply` uses `rngs` itself."""
         keywords: dict[str, Any] = {"rngs": rngs} if call.takes("rngs") else {}
         network = module
         if field is not None:
@@ -105,7 +105,7 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
             return run(variables, x, rngs | {stream: _derived(key, stream)}, train, key)
         except ModifyScopeVariableError as error:
             raise ValueError(
-                f"{name} changes its state with `train=False`; it must obey one of the flags "
+                f"{name} changes its state with `train=False`; it must respect one of the flags "
                 f"{', '.join(FLAGS)}: {error}"
             ) from error
 
@@ -124,7 +124,7 @@ def from_linen(module: nn.Module, *, flag: str = AUTO, output: Output | None = N
 
 
 def _field(module: nn.Module, call: Call, flag: str) -> str | None:
-    """The field that switches the mode: one that the call lacks, or that the constructor has set.
+    """The field that switches the mode: no flag of the call, or set by the constructor.
 
     Flax refuses a flag that is given to both.
     """
@@ -142,7 +142,7 @@ def _field(module: nn.Module, call: Call, flag: str) -> str | None:
 
 
 def _missing_stream(error: InvalidRngError) -> str | None:
-    """The stream's name, which Flax 0.12 gives in the message alone."""
+    """The stream's name, which Flax 0.12 gives only in the message."""
     found = re.search(r'needs PRNG for "([^"]*)"', str(error))
     return found[1] if found else None
 

@@ -1,4 +1,4 @@
-"""NNX modules as `Model`s."""
+"""Converts NNX modules to `Model`s."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,34 +14,33 @@ from lth_jax.types import Key, Model, Params
 def from_nnx(
     build: Callable[[nnx.Rngs], nnx.Module], *, flag: str = AUTO, output: Output | None = None
 ) -> Model:
-    """An NNX module as a `Model`.
+    """Converts an NNX module to a `Model`.
 
-    `params` is the plain dictionary of all `nnx.Param`s and `state` that of the other variables
-    without random streams. Streams are not carried, but made from `key` in every training call:
-    the i-th stream gets `fold_in(key, i)`, one that `nnx.vmap` or `nnx.split_rngs` has stacked
-    gets a split of it. So members that differ only in their key draw their own dropout masks, and
-    no two layers share one. Evaluation without `key` gives every stream a constant key.
+    `params` is a plain dictionary of all `nnx.Param`s, and `state` one of the other variables
+    except random streams. Every training call makes its streams from `key`: the i-th stream gets
+    `fold_in(key, i)`, and one stacked by `nnx.vmap` or `nnx.split_rngs` gets a split of it. So
+    members that differ only in their key draw different dropout masks, and so do the layers of one
+    network. In evaluation without `key`, every stream has a constant key.
 
-    `module.train()` and `module.eval()` switch the modes of the module and of all modules below,
-    and set attributes `training` and `is_training`. If the call takes a flag (`train`, `training`,
-    `is_training`, `deterministic`, `use_running_average`, `inference`), it is given as well. If
+    `module.train()` and `module.eval()` switch the mode of the module and its submodules, and set
+    the attributes `training` and `is_training`. If the call takes a flag (`train`, `training`,
+    `is_training`, `deterministic`, `use_running_average`, `inference`), it is passed as well. If
     the call takes `rngs`, it gets an `nnx.Rngs` in training, and in evaluation if it requires one.
 
     An axis name that no caller binds (`nnx.BatchNorm(axis_name="batch")`) is bound to an axis of
     size 1: the statistics are those of the whole batch.
 
     Args:
-      build: makes the module from its random streams, for example
-        `lambda rngs: nnx.Linear(4, 2, rngs=rngs)`; it is called once per `init`, and once now for
-        the shapes.
+      build: makes the module from its random streams, for example `lambda rngs: nnx.Linear(4, 2,
+        rngs=rngs)`; it is called once per `init`, and once here for the shapes.
       flag: the flag's name; `"auto"` reads it from the signature; `"none"` if there is none.
-      output: applied to what the module returns; needed where that is a tuple.
+      output: applied to the module's result; required if that is a tuple.
 
     Raises:
-      TypeError: if `build` does not return an NNX module, or one that requires more arguments than
-        one input; from `apply`, if the module returns a tuple and there is no `output`.
+      TypeError: if `build` does not return an NNX module, or the module requires more arguments
+        than one input; from `apply`, if the module returns a tuple and there is no `output`.
       ValueError: if the call takes several flags and `flag` is `"auto"`; from `apply` with
-        `train=True` and no `key`, if the module holds streams or requires `rngs`.
+        `train=True` and no `key`, if the module has streams or requires `rngs`.
 
     >>> model = from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
     >>> params, state = model.init(jax.random.key(0), jax.numpy.ones((1, 4)))
@@ -57,7 +56,7 @@ def from_nnx(
     )
     structure, param_shapes, stream_shapes, state_shapes = _split(shapes)
     has_streams = bool(jax.tree.leaves(stream_shapes))
-    with jax.ensure_compile_time_eval():  # constants: a trace of an evaluation stays without them
+    with jax.ensure_compile_time_eval():  # constants, no operations of an evaluation's trace
         constant = jax.random.key(0)
         constant_streams = _streams(stream_shapes, constant)
 
@@ -83,7 +82,7 @@ def from_nnx(
             module = nnx.merge(
                 structure,
                 _filled(param_shapes, params),
-                jax.tree.map(lambda leaf: leaf, streams),  # a module changes its variables in place
+                jax.tree.map(lambda leaf: leaf, streams),  # modules modify them in place
                 _filled(state_shapes, state),
             )
             modes = {"training": train, "is_training": train}
@@ -98,20 +97,20 @@ def from_nnx(
 
 
 def _split(module: nnx.Module) -> tuple[Any, ...]:
-    """Structure, parameters, random streams and the rest, after what `sow` left is dropped."""
+    """Splits off structure, parameters, random streams and the rest; drops sown values."""
     nnx.pop(module, nnx.Intermediate)
     return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
 
 def _filled(shapes: Any, values: Any) -> Any:
-    """A copy of the abstract NNX state `shapes`, filled from the plain dictionary `values`."""
+    """A copy of the abstract NNX state `shapes` with the values of a plain dictionary."""
     state = jax.tree.map(lambda leaf: leaf, shapes)
     nnx.replace_by_pure_dict(state, values)
     return state
 
 
 def _streams(shapes: Any, key: Key) -> Any:
-    """Random streams: the i-th key is `fold_in(key, i)` or its split, every count is zero."""
+    """Random streams: the i-th key is `fold_in(key, i)` or a split of it; every count is zero."""
     leaves, structure = jax.tree.flatten(shapes)
 
     def fresh(i: int, leaf: Any) -> jax.Array:
@@ -124,5 +123,5 @@ def _streams(shapes: Any, key: Key) -> Any:
 
 
 def _next(shapes: Any, key: Key) -> Key:
-    """The key after those of the streams."""
+    """The key that follows those of the streams."""
     return jax.random.fold_in(key, len(jax.tree.leaves(shapes)))

@@ -1,6 +1,6 @@
-"""Criteria: what a weight is worth. Each builder returns a pure `Criterion`.
+"""Pruning criteria. Each builder returns a `Criterion`, a pure function that scores weights.
 
-`CRITERIA` holds the builders that need no more than a network and its loss, by name.
+`CRITERIA` maps names to the builders that need only a network and its loss.
 """
 
 from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion
@@ -27,7 +27,7 @@ from lth_jax.pruning.criteria.weights import (
 )
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "CRITERIA",

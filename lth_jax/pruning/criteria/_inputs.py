@@ -1,4 +1,4 @@
-"""The arguments of criteria: what each needs, and the precision in which scores are computed."""
+"""The signature of criteria, checks of their inputs, and the precision of scores."""
 
 import functools
 import inspect
@@ -21,9 +21,9 @@ class Criterion(Protocol):
 
     `params` and `mask` are trees of one structure; `key` is a typed PRNG key; `batches` is a
     sequence of batches; `initial` holds the parameters at initialisation (or at the rewind point).
-    What a criterion does not use it ignores, and what it needs and is not given it asks for in a
-    `ValueError`. The scores have the structure and shapes of `params`, are float32 (float64 for
-    float64 leaves), and higher means keep. Scores of weights already pruned carry no meaning.
+    A criterion ignores the inputs that it does not use, and raises `ValueError` if one that it
+    needs is None. The scores have the structure and shapes of `params` and are float32 (float64 for
+    float64 leaves); higher means keep. Scores of pruned weights are arbitrary.
     """
 
     def __call__(
@@ -41,7 +41,7 @@ class Criterion(Protocol):
 Builder = Callable[..., Criterion]
 INPUTS = ("key", "batches", "initial")
 OFFERED = ("loss", "forward", "example", "inputs", "structure")
-"""What a criterion can be made from; see `CRITERIA`."""
+"""The arguments that a builder can take; see `CRITERIA`."""
 
 
 def _check_builder(name: str, builder: Builder) -> None:
@@ -55,19 +55,19 @@ def _check_builder(name: str, builder: Builder) -> None:
 
 
 CRITERIA: Registry[Builder] = Registry("criterion", _check_builder)
-"""All criteria by name, and so those of configs.
+"""All criteria by name; configs use these names.
 
-A builder takes what it needs of a network: `loss`, `(params, batch) -> scalar`; `forward`,
-`(params, x) -> outputs`; `example`, an input of batch size 1; `inputs`, as `linen_inputs` returns
-it; `structure`, the network's removable units. Further arguments have defaults.
+A builder takes any of these arguments: `loss`, `(params, batch) -> scalar`; `forward`, `(params, x)
+-> outputs`; `example`, an input of batch size 1; `inputs`, as `linen_inputs` returns it;
+`structure`, the network's removable units. Further arguments have defaults.
 """
 
 
 def named(name: str) -> Callable[[Callable[..., Scores]], Criterion]:
     """The criterion that calls a function with those inputs that it takes.
 
-    Its name is the one by which errors and reports refer to it. It compiles itself. `needs` holds
-    the inputs without which it raises an error.
+    Errors and reports show `name`. The criterion is compiled when called outside a trace. Its
+    attribute `needs` holds the names of the inputs that it requires.
 
     >>> named("mine")(lambda params, mask, **_: params).__name__
     'mine'
@@ -111,10 +111,10 @@ def widen(leaf: jax.Array) -> jax.Array:
 
 
 def kept(params: Params, mask: Mask) -> Params:
-    """The network as it stands, `params ⊙ mask`, both checked first, in at least float32.
+    """The masked parameters, `params ⊙ mask`, in at least float32; checks both arguments.
 
-    So the network, its loss and their derivatives are computed in float32 too, unless the network
-    itself goes down to half precision: gradients of float16 weights overflow and vanish early.
+    The network, its loss and their derivatives are then computed in float32 too, unless the network
+    casts to half precision. Gradients of float16 weights overflow or vanish early.
     """
     check_params(params)
     return jax.tree.map(widen, apply_mask(mask, params))
@@ -194,7 +194,7 @@ def weighted_mean(f: Callable[[Any], Any], batches: Sequence[Any]) -> Any:
     def share(n: int, batch: Any) -> Any:
         return jax.tree.map(lambda a: widen(a) * (n / sum(sizes)), f(batch))
 
-    # Lazily, so that no more than two trees are held at once.
+    # Lazily, so that at most two trees are in memory.
     return functools.reduce(
         lambda total, part: jax.tree.map(jnp.add, total, part), map(share, sizes, batches)
     )

@@ -1,4 +1,4 @@
-"""Evaluation of a traced function in block floating point: arrays with an exponent of their own.
+"""Evaluation of a traced function in block floating point: arrays with separate exponents.
 
 Every floating-point array is held as `value · 2^exponent` with one integer exponent for the whole
 array, chosen so that the largest finite magnitude of `value` lies in [½, 1). A product of hundreds
@@ -34,7 +34,7 @@ _LINEAR = frozenset(
     "reduce_window_max reduce_window_min reduce_window_sum reshape rev scatter scatter-add "
     "select_n sharding_constraint slice sort split squeeze sub tile top_k transpose".split()
 )
-# Those of them whose results are as large as their operands: no new exponent is sought for these.
+# The subset whose results are as large as their operands: the exponent stays the same.
 _AS_LARGE = frozenset(
     "abs broadcast_in_dim concatenate convert_element_type copy expand_dims max min neg pad "
     "reduce_max reduce_min reduce_window_max reshape rev squeeze transpose".split()

@@ -1,10 +1,9 @@
-"""Weights judged by the activations that they read, and where to get those.
+"""Criteria that use the inputs of each weight.
 
-A weight's input is read off the layer itself. A linear layer `y = layer(W, x)` gives each output as
-a sum of weights times inputs, so the derivative of `Σ layer(W, x²)` by a weight is `Σ x²` over all
-the inputs which that weight meets: all examples, all positions, and for a convolution with its
-strides, padding and groups as they are. One rule serves dense layers, convolutions, einsums and
-embeddings (whose inputs are one-hot).
+Each output of a linear layer `y = layer(W, x)` is a sum of weights times inputs. The derivative of
+`Σ layer(W, x²)` by a weight is therefore `Σ x²` over all inputs that the weight multiplies: all
+examples and all positions, with the strides, padding and groups of a convolution. One rule serves
+dense layers, convolutions, einsums and embeddings (whose inputs are one-hot).
 """
 
 from collections.abc import Callable
@@ -31,9 +30,9 @@ Inputs = Callable[[Any, Any], dict[str, jax.Array]]
 def wanda(inputs: Inputs) -> Criterion:
     """Wanda (Sun et al. 2023): `|w_ij| · ‖x_j‖₂`, with `x_j` the input that the weight multiplies.
 
-    The norm runs over all examples and positions of all batches, in the network as it stands,
-    `params ⊙ mask`. A leaf that `inputs` does not report counts as fed by ones: `|w|`. The paper
-    compares the weights of one output with each other, that is, layer by layer at the least.
+    The norm runs over all examples and positions of all batches, in the masked network, `params ⊙
+    mask`. A weight of a leaf that `inputs` does not report scores `|w|`. The paper compares the
+    weights of one output with each other, that is, layer by layer at the least.
 
     Args:
       inputs: `(params, batch) -> {leaf name: Σ x²}`, made by `linen_inputs` or `nnx_inputs`, or
@@ -63,11 +62,12 @@ def wanda(inputs: Inputs) -> Criterion:
 
 
 def activation_norms(inputs: Inputs) -> Criterion:
-    """`‖x_j‖₂` of the activation that each weight reads, whatever the weight is.
+    """`‖x_j‖₂` of the activation that each weight multiplies; the weight's value does not matter.
 
-    For units rather than weights: summed over the slices of a unit it ranks the units of a group by
-    the norm of their outputs, since the slices that make them score alike. Leaves that `inputs`
-    does not report score 0. (Hu et al. 2016, "Network trimming", rank by how often it is zero.)
+    Intended for units. Summed over the slices of a unit, the scores rank the units of a group by
+    the norm of their outputs, because the slices that produce the outputs have equal scores. Leaves
+    that `inputs` does not report score 0. (Hu et al. 2016, "Network trimming", rank by how often it
+    is zero.)
 
     Args:
       inputs: as in `wanda`.
@@ -97,7 +97,7 @@ def activation_norms(inputs: Inputs) -> Criterion:
 def _input_norms(
     inputs: Inputs, params: Any, mask: Any, batches: Any, name: str
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """The network as it stands, and the norms of what its weights read in all batches."""
+    """The masked parameters, and the norm of the inputs of each weight over all batches."""
     batches = require_batches(batches, name)
     weights = kept(params, mask)
     squares = [inputs(weights, batch) for batch in batches]
@@ -108,12 +108,12 @@ def _input_norms(
 
 
 def squared_inputs(layer: Callable[[Any, Any], Any], weights: Any, x: Any) -> dict[str, jax.Array]:
-    """`Σ x²` over the inputs that each weight of one linear layer meets, by the name of its leaf.
+    """`Σ x²` over the inputs that each weight of one linear layer multiplies, by leaf name.
 
     Args:
       layer: `layer(weights, x) -> outputs`, linear in `weights` up to a constant.
       weights: tree of floating-point arrays; its names are those of the result.
-      x: the layer's input; integers (an embedding's) go in as they are.
+      x: the layer's input; integers (of an embedding) are not squared.
 
     Returns:
       The sums by leaf name, in at least float32; for a bias the number of outputs it is added to.

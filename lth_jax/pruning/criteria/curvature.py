@@ -1,8 +1,8 @@
-"""Criteria that read the loss's curvature, weight by weight: `½ C_ii w_i²`.
+"""Criteria based on the diagonal curvature of the loss: `½ C_ii w_i²`.
 
 That is the change of the loss when weight `i` alone is set to zero at a minimum, to second order,
-with `C` the Hessian (`obd`) or the empirical Fisher matrix in its place (`fisher`). Both are
-evaluated at `w = params ⊙ mask`, with `loss(params, batch) -> scalar` the mean over the batch.
+with `C` the Hessian (`obd`) or the empirical Fisher matrix (`fisher`). Both are evaluated at `w =
+params ⊙ mask`, with `loss(params, batch) -> scalar` the mean over the batch.
 """
 
 from typing import Any
@@ -28,14 +28,14 @@ from lth_jax.types import Mask, Params, Scores
 def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
     """Fisher pruning (Theis et al. 2018): `½ F_ii w_i²`, with `F_ii = 1/N Σ_n (∂ℓ_n/∂w_i)²`.
 
-    `F` is the empirical Fisher matrix: the gradients are those of the labels in the data, one
-    example at a time, squared and then summed. Each example is shown to `loss` as a batch of one,
-    so a network with BatchNorm has to use its running statistics there.
+    `F` is the empirical Fisher matrix: gradients use the labels in the data, and are squared per
+    example before the sum. `loss` is called with batches of one example, so a network with
+    BatchNorm must use its running statistics.
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch.
-      chunk: how many examples are differentiated at once; memory grows with it, the result does
-        not depend on it.
+      chunk: how many examples are differentiated at once. Memory grows with it; the result does not
+        change.
 
     Returns:
       A criterion that needs `batches`.
@@ -146,7 +146,7 @@ def _mean_squared_gradient(loss: Loss, params: Any, batch: Any, chunk: int) -> A
     start = jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params)
     chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), batch)
     total, _ = jax.lax.scan(add, start, chunks)
-    if whole < n:  # the rest by itself rather than padded: a padded example has a gradient too
+    if whole < n:  # the remainder is not padded: a padded example would have a gradient too
         total, _ = add(total, jax.tree.map(lambda x: x[whole:], batch))
     return jax.tree.map(lambda t: t / n, total)
 

@@ -1,4 +1,4 @@
-"""Where Wanda gets activations: the inputs of the linear layers of a Linen or an NNX network.
+"""Squared inputs of the linear layers of Linen and NNX networks, for Wanda.
 
 Flax is imported inside the functions, so that the transforms alone do not load it.
 """
@@ -19,14 +19,13 @@ COLLECTION = "squared_inputs"
 def linen_inputs(forward: Callable[..., Any], layers: tuple[Any, ...] | None = None) -> Inputs:
     """The inputs of a Linen network's linear layers, by `flax.linen.intercept_methods`.
 
-    Each linear layer, as it is called, sows its sums into the collection `"squared_inputs"`. A
-    lifted loop (`nn.scan`, `nn.vmap`) has to carry that collection for its layers to be seen
-    (`variable_axes={"squared_inputs": 0}`).
+    Each call of a linear layer sows its sums into the collection `"squared_inputs"`. Lifted loops
+    (`nn.scan`, `nn.vmap`) must carry this collection (`variable_axes={"squared_inputs": 0}`).
 
     Args:
-      forward: `forward(params, batch, mutable=...)`: runs the module and hands `mutable` on, for
-        instance `lambda params, batch, **kw: module.apply({"params": params}, batch.x, **kw)`. The
-        params are the whole collection, so that names agree.
+      forward: `forward(params, batch, mutable=...)`: applies the module and passes `mutable` on,
+        for instance `lambda params, batch, **kw: module.apply({"params": params}, batch.x, **kw)`.
+        `params` must be the whole collection, so that names agree.
       layers: the classes of layers to read, linear in their parameters; by default Linen's Dense,
         DenseGeneral, Einsum, Conv, ConvTranspose and Embed.
 
@@ -48,7 +47,7 @@ def linen_inputs(forward: Callable[..., Any], layers: tuple[Any, ...] | None = N
 
     def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module: Any = context.module
-        # Not mutable inside `_linen_sums`, so that a layer does not intercept itself for ever.
+        # The collection is not mutable inside `_linen_sums`, which ends the recursion.
         watched = module.scope is not None and module.scope.is_mutable_collection(COLLECTION)
         if watched and isinstance(module, layers) and context.method_name == "__call__":
             for name, leaf in _linen_sums(module, args, kwargs).items():
@@ -70,10 +69,10 @@ def nnx_inputs(
     *rest: Any,
     layers: tuple[Any, ...] | None = None,
 ) -> Inputs:
-    """The inputs of an NNX network's linear layers, by layers that take notes when called.
+    """The inputs of an NNX network's linear layers, recorded by subclasses of these layers.
 
-    The model is merged anew for each batch, and the linear layers of that copy are given a class
-    that records their sums; the caller's own model is not touched.
+    Each batch merges a copy of the model and replaces the class of its linear layers by a subclass
+    that records their sums. The caller's model is not changed.
 
     Args:
       call: `call(model, batch)`, for instance `lambda model, batch: model(batch.x)`.
@@ -133,9 +132,9 @@ def _noting(layer: type) -> type:
 
     def call(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         sums = _nnx_sums(layer, self, x, args, kwargs)
-        if hasattr(self, "noted"):  # called before in this pass: its inputs add up
+        if hasattr(self, "noted"):  # an earlier call in this pass: inputs add up
             sums = jax.tree.map(jnp.add, sums, self.noted.get_value())
-        # A variable, so that it gets out of a transformed call such as nnx.remat.
+        # A variable, because only variables leave a transformed call such as nnx.remat.
         self.noted = nnx.Intermediate(sums)
         return layer.__call__(self, x, *args, **kwargs)
 

@@ -1,9 +1,9 @@
-"""Criteria that read the loss's first derivatives, and GraSP, which reads one product more.
+"""Criteria based on the gradient of the loss, and GraSP, which adds a Hessian-vector product.
 
-Each takes `loss(params, batch) -> scalar`, the mean over the batch, and is evaluated at the network
-as it stands, `w = params ⊙ mask`. Over several batches the mean is weighted by their sizes, so the
-scores are those of all examples at once. Batches are visited one after the other outside any loop
-of XLA's: called eagerly, hand in a jitted loss.
+Each takes `loss(params, batch) -> scalar`, the mean over the batch, and is evaluated at the masked
+weights, `w = params ⊙ mask`. The mean over several batches is weighted by their sizes, so the
+scores equal those of all examples in one batch. The loop over batches is a Python loop: pass a
+jitted loss when you call a criterion eagerly.
 """
 
 from collections.abc import Callable
@@ -55,9 +55,9 @@ def saliency(loss: Loss) -> Criterion:
 def snip(loss: Loss) -> Criterion:
     """SNIP (Lee et al. 2019): connection sensitivity `|w · ∂L/∂w| / Σ |w · ∂L/∂w|`.
 
-    Each weight carries a gate `c`, and `∂L(c ⊙ w)/∂c` at `c = mask` is `w · ∂L/∂w`. The saliency of
-    `saliency`, normalised to sum to one over the tree; the paper takes it once, at initialisation,
-    on one batch that holds every class several times.
+    Each weight carries a gate `c`, and `∂L(c ⊙ w)/∂c` at `c = mask` is `w · ∂L/∂w`. The scores of
+    `saliency`, normalised to sum to 1 over the tree. The paper computes them once, at
+    initialisation, on one batch that holds every class several times.
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch.
@@ -76,7 +76,7 @@ def snip(loss: Loss) -> Criterion:
     def criterion(params: Params, mask: Mask, batches: Any) -> Scores:
         scores = _saliency("snip", loss, params, mask, batches)
         total = sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(scores))
-        # A network at rest has no sensitivity anywhere: zeros, not 0/0.
+        # Zeros instead of 0/0 where all gradients vanish.
         total = jnp.where(total > 0, total, 1.0)
         return jax.tree.map(lambda leaf: leaf / total.astype(leaf.dtype), scores)
 
@@ -86,12 +86,11 @@ def snip(loss: Loss) -> Criterion:
 def grasp(loss: Loss) -> Criterion:
     """GraSP (Wang et al. 2020): keeps the weights that carry the gradient flow, `w · (Hg)`.
 
-    Removing a weight changes the gradient flow `gᵀg` by about `2 S`, with the paper's score
-    `S = -w · (Hg)`, `g = ∂L/∂w` and `H` the Hessian. The paper removes the weights of highest `S`,
-    whose loss harms the flow least; here higher means keep, so the scores are `-S`. The flow
-    is that of the network as it stands: `g` is taken over surviving weights. Both `g` and `H` are
-    those of all batches together. The authors divide the logits by a temperature of 200 inside the
-    loss.
+    Removing a weight changes the gradient flow `gᵀg` by about `2 S`, with the paper's score `S = -w
+    · (Hg)`, `g = ∂L/∂w` and `H` the Hessian. The paper removes the weights of highest `S`, whose
+    removal reduces the flow least; here higher means keep, so the scores are `-S`. `g` is the
+    gradient with respect to the surviving weights. Both `g` and `H` are those of all batches
+    together. The authors divide the logits by a temperature of 200 inside the loss.
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch; differentiable twice, once in

@@ -1,4 +1,4 @@
-"""Scores in which groups of examples count by a weight of their own, not by their size."""
+"""Scores as a weighted sum over groups of examples."""
 
 import functools
 from collections.abc import Sequence
@@ -14,11 +14,10 @@ from lth_jax.types import Mask, Params, Scores
 def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
     """`Σ_g weights[g] · s_g`, with `s_g` the criterion's scores on group g alone.
 
-    Each of `batches` holds the examples of one group. Equal weights let a small group decide as
-    much as a large one; a positive weight for one group and a negative one for another keep what
-    matters to the first more than to the second, as FairPrune does with second-order saliencies
-    (Wu et al. 2022). Without groups a criterion that averages over examples weighs groups by their
-    size.
+    Each of `batches` holds the examples of one group. With equal weights a small group has the same
+    influence as a large one; an average over examples would weight groups by their size. A positive
+    weight for one group and a negative weight for another keep the weights that matter more to the
+    first, as FairPrune does with second-order saliencies (Wu et al. 2022).
 
     Args:
       criterion: one that needs `batches`.
@@ -28,8 +27,8 @@ def by_group(criterion: Criterion, weights: Sequence[float]) -> Criterion:
       A criterion that needs as many `batches` as there are weights.
 
     Raises:
-      ValueError: if the weights are not so; from the criterion, if the number of batches is
-        another.
+      ValueError: `weights` are all 0 or not finite; from the criterion, if the numbers of batches
+        and weights differ.
 
     Example:
       >>> from lth_jax.pruning.criteria import saliency

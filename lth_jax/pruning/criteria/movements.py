@@ -1,4 +1,4 @@
-"""Movement pruning: scores that training itself accumulates."""
+"""Movement pruning: scores accumulated during training."""
 
 from typing import Any, NamedTuple
 
@@ -22,13 +22,13 @@ def movement_pruning(accumulated: Any) -> Criterion:
     """Movement pruning (Sanh et al. 2020): `-Σ_t w_t · ∂L/∂w_t`, over the steps of training.
 
     Positive where the steps moved the weight away from zero, negative where they moved it towards
-    zero. The accumulation is `track_movement`'s: `optax.tree.get(opt_state, "movement")`. In the
-    paper's soft and hard versions the gradient is taken at the masked weights while the weights
-    underneath stay as they are and go on moving.
+    zero. `track_movement` accumulates them: `optax.tree.get(opt_state, "movement")`. In the paper's
+    soft and hard versions the gradient is taken at the masked weights, and pruned weights continue
+    to be updated.
 
     Args:
-      accumulated: the tree of accumulated scores; under `jax.vmap` a traced argument like any
-        other, with the pruner built inside the mapped function.
+      accumulated: the tree of accumulated scores. Under `jax.vmap` pass it as an argument and build
+        the pruner inside the mapped function.
 
     Returns:
       A criterion that needs neither key nor batches.
@@ -53,7 +53,7 @@ def track_movement() -> optax.GradientTransformation:
     """An optax transform that accumulates `-w · ∂L/∂w` and passes the gradients on unchanged.
 
     It must come first in the chain, where the updates still are the raw gradients. The paper's step
-    size of the scores is left out: a constant factor changes no order.
+    size of the scores is omitted: a constant factor does not change the ranking.
 
     Returns:
       A transform whose state is a `MovementState`; its `update` needs `params`.

@@ -1,4 +1,4 @@
-"""SynFlow: the one gradient criterion that needs no data."""
+"""SynFlow, a gradient criterion that needs no data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,7 @@ import jax.numpy as jnp
 
 from lth_jax.pruning.checks import check_params
 from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion, named
-from lth_jax.pruning.criteria._scaled import (
-    Scaled,
-    aligned,
-    evaluate,
-    scaled,
-    times_power,
-)
+from lth_jax.pruning.criteria._scaled import Scaled, aligned, evaluate, scaled, times_power
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.types import Mask, Params, Scores
 
@@ -25,20 +19,20 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
     """SynFlow (Tanaka et al. 2020): `|w| · ∂R/∂|w|`, with `R = Σ forward(|params ⊙ mask|, 1)`.
 
     The input is all ones and every parameter is replaced by its magnitude, so that a network of
-    linear layers, ReLUs, average or max pooling acts as the product of its `|W|`, and the score of
-    a weight is the total strength of the paths through it. Synaptic flow is then conserved: the
-    scores into a hidden unit (its bias included) sum to those out of it, and the kernels of a chain
-    without biases all have the sum `R`.
+    linear layers, ReLUs, and average or max pooling computes the product of its `|W|`. The score of
+    a weight is the sum over all paths through it of the product of the weights. Synaptic flow is
+    then conserved: the scores into a hidden unit (its bias included) sum to those out of it, and
+    the kernels of a chain without biases all have the sum `R`.
 
-    The linearised network is the caller's to give. `forward` should have neither normalisation by
-    batch statistics nor activations that bend positive inputs (GELU, tanh, softmax): BatchNorm must
-    use running statistics (the identity at initialisation, up to its scale and bias, which enter by
-    their magnitudes like any parameter).
+    The caller provides the linearised network. `forward` should have neither normalisation by batch
+    statistics nor activations that are nonlinear for positive inputs (GELU, tanh, softmax).
+    BatchNorm must use running statistics: at initialisation it is then the identity up to scale and
+    bias, whose magnitudes are used like those of other parameters.
 
-    `R` grows or shrinks exponentially with depth. Activations and gradients therefore carry integer
-    exponents of their own, and no depth overflows or vanishes. All is computed in at least float32.
-    Where `R` lies outside [2⁻³², 2³²] all scores share a factor, a power of two, that brings it
-    inside; the ranking does not depend on it.
+    `R` grows or shrinks exponentially with depth. Activations and gradients therefore have separate
+    integer exponents, so that no depth overflows or vanishes. All is computed in at least float32.
+    If `R` lies outside [2⁻³², 2³²], all scores are multiplied by the same power of two, which
+    brings it inside; the ranking does not change.
 
     One pass at high sparsity can empty a layer; the paper takes 100, with density `ρ^(k/100)` after
     pass `k`, each from the mask of the last: `iterate` with `schedules.exponential(100, ρ)`.

@@ -1,4 +1,4 @@
-"""Criteria that read the weights alone: random, magnitude, LAMP, and those of Zhou et al. 2019.
+"""Criteria that use only the weights: random, magnitude, LAMP, and those of Zhou et al. 2019.
 
 In the equations `w` is the weight now (Zhou's `w_f`, final) and `w₀` the same weight in `initial`
 (`w_i`).
@@ -99,7 +99,7 @@ def large_init() -> Criterion:
 
 @shared
 def small_init() -> Criterion:
-    """`-|w₀|`: keeps the weights that started smallest (Zhou et al. 2019). Needs `initial`.
+    """`-|w₀|`: keeps the weights of smallest initial magnitude (Zhou et al. 2019). Needs `initial`.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 3.0])}
@@ -111,11 +111,11 @@ def small_init() -> Criterion:
 
 @shared
 def large_init_large_final(alpha: float = 1.0) -> Criterion:
-    """`min(α|w|, |w₀|)`: large at both ends (Zhou et al. 2019). Needs `initial`.
+    """`min(α|w|, |w₀|)`: large both initially and finally (Zhou et al. 2019). Needs `initial`.
 
     Args:
-      alpha: the slope α that brings final magnitudes to the scale of the initial ones; the authors
-        chose it per layer, so that either end alone would cut the same fraction.
+      alpha: the factor α that scales final magnitudes to initial ones. The authors choose it per
+        layer, such that thresholds on `|w|` and on `|w₀|` alone remove the same fraction.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
@@ -129,10 +129,10 @@ def large_init_large_final(alpha: float = 1.0) -> Criterion:
 
 @shared
 def small_init_small_final(alpha: float = 1.0) -> Criterion:
-    """`-max(α|w|, |w₀|)`: small at both ends (Zhou et al. 2019). Needs `initial`.
+    """`-max(α|w|, |w₀|)`: small both initially and finally (Zhou et al. 2019). Needs `initial`.
 
     Args:
-      alpha: the slope α by which final magnitudes are brought to the scale of the initial ones.
+      alpha: the factor α that scales final magnitudes to initial ones.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
@@ -146,7 +146,7 @@ def small_init_small_final(alpha: float = 1.0) -> Criterion:
 
 @shared
 def magnitude_increase() -> Criterion:
-    """`|w| - |w₀|`: how far the weight has moved away from zero (Zhou et al. 2019).
+    """`|w| - |w₀|`: the increase of the magnitude (Zhou et al. 2019).
 
     Needs `initial`.
 
@@ -160,9 +160,9 @@ def magnitude_increase() -> Criterion:
 
 @shared
 def movement() -> Criterion:
-    """`|w - w₀|`: how far the weight has moved at all (Zhou et al. 2019). Needs `initial`.
+    """`|w - w₀|`: the distance that the weight has moved (Zhou et al. 2019). Needs `initial`.
 
-    The distance travelled; for Sanh et al. 2020, who accumulate `-w·∂L/∂w` along the way, see
+    For the scores of Sanh et al. 2020, which accumulate `-w·∂L/∂w` in training, see
     `movement_pruning`.
 
     Example:
@@ -175,10 +175,10 @@ def movement() -> Criterion:
 
 @shared
 def large_final_same_sign() -> Criterion:
-    """`max(0, w·sign(w₀))`: large now, and on the side of zero it began on (Zhou et al. 2019).
+    """`max(0, w·sign(w₀))`: large, with the sign of the initial weight (Zhou et al. 2019).
 
-    The mask they call a supermask: applied to `w₀` itself it does far better than chance. Needs
-    `initial`.
+    The paper calls the resulting mask a supermask: applied to `w₀`, it is far better than chance.
+    Needs `initial`.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
@@ -190,7 +190,7 @@ def large_final_same_sign() -> Criterion:
 
 @shared
 def large_final_different_sign() -> Criterion:
-    """`max(0, -w·sign(w₀))`: large now, but across zero from where it began (Zhou et al. 2019).
+    """`max(0, -w·sign(w₀))`: large, with the sign opposite to `w₀` (Zhou et al. 2019).
 
     The control of `large_final_same_sign`. Needs `initial`.
 
@@ -206,10 +206,10 @@ def large_final_different_sign() -> Criterion:
 def lamp(*, layouts: Layouts | None = None) -> Criterion:
     """Layer-adaptive magnitude (Lee et al. 2021): `w_u² / Σ_{v ≥ u} w_v²` within each layer.
 
-    The sum runs over the surviving weights of the layer that are no smaller than `w_u`; among equal
-    ones, the first in the layer comes last in the order and so scores highest. The largest weight
-    of every layer scores 1, so under a global scope no layer collapses before all are down to one
-    weight. A leaf is one layer, unless `layouts` (`lth_jax.layouts`) shows a stack.
+    The sum runs over the surviving weights of the layer that are no smaller than `w_u`; of equal
+    weights the first in the layer scores highest. The largest weight of every layer scores 1, so
+    under a global scope no layer is emptied before all layers have one weight. A leaf is one layer,
+    unless `layouts` (`lth_jax.layouts`) declares stacked layers.
 
     Example:
       >>> params = {"w": jnp.array([1.0, -2.0, 2.0])}

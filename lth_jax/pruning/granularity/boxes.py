@@ -12,17 +12,17 @@ from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, require, resolve
 from lth_jax.pruning.checks import check_prunable
 from lth_jax.pruning.compiled import shared
-from lth_jax.pruning.granularity.units import Granularity, Reduction, Units
+from lth_jax.pruning.granularity.units import GRANULARITIES, Granularity, Reduction, Units
 from lth_jax.types import Mask, Prunable, Scores
 
 
 @shared
 def rows(reduction: Reduction = jnp.sum) -> Granularity:
-    """Everything that reads one input: the slices along the inputs.
+    """One unit for each input: the weights that multiply it.
 
     Args:
-      reduction: how a unit's score comes from its weights'; pruned weights enter as 0. The default,
-        `jnp.sum`, is L1 for scores that are never negative and respects the sign of those that are.
+      reduction: computes a unit's score from those of its weights; pruned weights count as 0. The
+        default, `jnp.sum`, equals the L1 norm where scores are not negative.
 
     >>> scores, mask = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, {"w": jnp.ones((2, 2), bool)}
     >>> rows().to_units(scores, mask, prunable={"w": True}).scores["w"].ravel().tolist()
@@ -33,7 +33,7 @@ def rows(reduction: Reduction = jnp.sum) -> Granularity:
 
 @shared
 def columns(reduction: Reduction = jnp.sum) -> Granularity:
-    """Everything that makes one output, a neuron or a channel: the slices along the outputs.
+    """One unit for each output, a neuron or channel: the weights that produce it.
 
     Args:
       reduction: as in `rows`.
@@ -46,7 +46,7 @@ def columns(reduction: Reduction = jnp.sum) -> Granularity:
 
 
 output_channels = columns
-"""The filters of a convolution: its kernel's columns, by the name the literature uses."""
+"""The filters of a convolution, which are the columns of its kernel; an alias of `columns`."""
 
 
 @shared
@@ -69,8 +69,8 @@ def kernels(reduction: Reduction = jnp.sum) -> Granularity:
 def heads(reduction: Reduction = jnp.sum) -> Granularity:
     """The slices of a kernel along its attention heads; for leaves whose layout has heads.
 
-    The heads of query, key, value and output kernels are separate units here;
-    `structure.find_groups` finds the heads of all four as one.
+    The heads of query, key, value and output kernels are separate units; `structure.find_groups`
+    joins the four slices of a head in one unit.
 
     Args:
       reduction: as in `rows`.
@@ -146,7 +146,7 @@ class Leaf(NamedTuple):
 
 
 Boxes = tuple[tuple[int, ...], tuple[int, ...]]
-"""A shape that the matrix of a leaf is seen in, and the axes on which a unit shares its indices."""
+"""A shape to which the matrix of a leaf is reshaped, and the axes that index its units."""
 
 
 def check_divides(leaf: Leaf, side: str, extent: int) -> None:
@@ -189,9 +189,8 @@ def map_leaves(f: Callable[..., Any], leaves: Sequence[Leaf | None], *rest: Any)
 def _grouped(name: str, boxes: Callable[[Leaf], Boxes], reduction: Reduction) -> Granularity:
     """Units that are equal boxes of a leaf.
 
-    Seen in the shape `boxes(leaf)[0]`, a unit is what shares its indices on the axes
-    `boxes(leaf)[1]`. The other axes are reduced but kept with extent 1, so that the way back is a
-    broadcast.
+    The matrix of a leaf is reshaped to `boxes(leaf)[0]`, and the axes `boxes(leaf)[1]` index its
+    units. The other axes are reduced to extent 1, so that the inverse is a broadcast.
     """
     purpose = f"The granularity `{name}`"
 
@@ -240,3 +239,7 @@ def _grouped(name: str, boxes: Callable[[Leaf], Boxes], reduction: Reduction) ->
         return map_leaves(leaf_mask, leaves, unit_mask, mask)
 
     return Granularity(to_units, to_leaves, name)
+
+
+for _granularity in (rows, columns, kernels):
+    GRANULARITIES.register(_granularity.__name__, _granularity)

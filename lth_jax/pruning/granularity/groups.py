@@ -1,4 +1,4 @@
-"""Units that own slices of several leaves."""
+"""Units that consist of slices of several leaves."""
 
 from collections.abc import Mapping
 
@@ -17,22 +17,22 @@ from lth_jax.types import Mask, Prunable, Scores
 def groups(
     members: Mapping[str, Mapping[int, np.ndarray]], reduction: Reduction = jnp.sum
 ) -> Granularity:
-    """Groups found elsewhere, across leaves: for one, the removable units of a network.
+    """Given groups of slices across leaves, for example the removable units of a network.
 
-    A group owns slices: all weights whose index on some axis of some leaf is the group's. Its score
-    is the sum of its slices' reduced scores; a weight is kept if all groups that own it are. The
-    units are one vector, so they compete in a global scope. A group's size is the number of weights
-    in its slices, on each leaf only along the last axis that is wholly grouped, so that a weight
-    between two groups is counted once.
+    A group consists of slices: the weights at the group's indices on an axis of a leaf. Its score
+    is the sum of the reduced scores of its slices. A weight is kept if all groups that contain it
+    are kept. The units are one vector, so they compete in a global scope. A group's size is the
+    number of weights in its slices. On each leaf only the last axis whose indices all have a group
+    is used, so that a weight in two groups is counted once.
 
     Args:
-      members: leaf name → axis → integer array: the group (0, 1, …) of each index along that axis,
-        −1 for none. Each prunable leaf needs an axis whose indices all have a group.
+      members: leaf name → axis → integer array with the group (0, 1, …) of each index along that
+        axis, or −1. Each prunable leaf needs an axis whose indices all have a group.
       reduction: `(scores, axis, keepdims)` over the other axes; pruned weights enter as 0.
 
     Raises:
-      ValueError: a group without members; from `to_units`, a prunable leaf without a wholly grouped
-        axis, an unknown leaf, or a length that differs from the leaf's axis.
+      ValueError: a group has no members; from `to_units`, a prunable leaf has no axis whose indices
+        all have a group, a leaf is unknown, or an array has another length than the axis.
 
     >>> scores = {"a": jnp.array([[1.0, 5.0]]), "b": jnp.array([[2.0], [7.0]])}
     >>> hidden = groups({"a": {1: np.array([0, 1])}, "b": {0: np.array([0, 1])}})
@@ -44,7 +44,7 @@ def groups(
     return _groups(tuple((n, a, tuple(np.asarray(ids).tolist())) for n, a, ids in axes), reduction)
 
 
-@shared  # equal groups, found again, have the same pruners
+@shared  # equal groups share their pruners
 def _groups(
     axes: tuple[tuple[str, int, tuple[int, ...]], ...], reduction: Reduction
 ) -> Granularity:
@@ -63,7 +63,7 @@ def _groups(
     ) -> Units:
         del layouts  # `members` names the axes
         sizes = _group_sizes(ids, number, mask, prunable)
-        # One slot more than there are groups: for what has none.
+        # The last entry collects the indices without a group.
         score = jnp.zeros(number + 1, jax.tree.leaves(scores)[0].dtype)
         alive = jnp.zeros(number + 1, bool)
         named = zip(trees.names(mask), jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True)
@@ -95,7 +95,7 @@ def _groups(
 def _group_sizes(
     ids: dict[str, dict[int, np.ndarray]], number: int, mask: Mask, prunable: Prunable
 ) -> np.ndarray:
-    """The number of weights that each group is charged with (host)."""
+    """The number of weights that count for each group (host)."""
     chosen = dict(zip(trees.names(mask), check_prunable(prunable, mask), strict=True))
     shapes = {name: m.shape for name, m in zip(chosen, jax.tree.leaves(mask), strict=True)}
     sizes = np.zeros(number, np.int32)

@@ -1,4 +1,4 @@
-"""N:M patterns: single weights, of which only the best of each group of neighbours compete."""
+"""N:M patterns: single weights, of which only the best of each group of neighbours can be kept."""
 
 from typing import Literal
 
@@ -14,13 +14,13 @@ from lth_jax.types import Mask, Prunable, Scores
 
 @shared
 def n_m(n: int, m: int, along: Literal["inputs", "outputs"] = "inputs") -> Granularity:
-    """At most `n` kept of every `m` neighbours (2:4, 4:8, …), the best of them.
+    """Keeps at most the best `n` of every `m` neighbours (2:4, 4:8, …).
 
-    The pattern decides first, then the scope keeps `count` of what the pattern leaves: a count of
-    n/m of the weights or more gives exactly n:m, a smaller one is sparser than the pattern.
+    The pattern is applied first; the scope then keeps `count` of the remaining weights. A count of
+    n/m of the weights or more gives exactly n:m, a smaller one a sparser mask.
 
     Args:
-      n: kept of each group, 1 ≤ n ≤ m.
+      n: number kept of each group, 1 ≤ n ≤ m.
       m: size of a group.
       along: which neighbours form a group; by default the inputs of one output, along which sparse
         tensor cores need the pattern (Mishra et al., 2021).

@@ -1,4 +1,4 @@
-"""What a granularity is, and the finest one: single weights."""
+"""The type `Granularity`, and the finest one: single weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, from_layers, resolve, to_layers
+from lth_jax.registry import Registry
 from lth_jax.types import Mask, Prunable, Scores
 
 Reduction = Callable[..., jax.Array]
@@ -15,10 +16,10 @@ Reduction = Callable[..., jax.Array]
 
 
 class Units(NamedTuple):
-    """What competes: trees of one structure.
+    """Units and their scores: trees of one structure.
 
     Attributes:
-      scores: the score of each unit; leaves that are not prunable as they came.
+      scores: the score of each unit; leaves that are not prunable are unchanged.
       mask: which units are alive.
       sizes: per leaf the number of weights in each unit: one number, or an array like the scores.
       prunable: static Python booleans.
@@ -37,9 +38,8 @@ class Granularity(NamedTuple):
 
     Attributes:
       to_units: `(scores, mask, *, prunable, layouts=None) -> Units`.
-      to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`; never keeps what `mask`
-        does not.
-      name: for people.
+      to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`, a subset of `mask`.
+      name: for error messages and reprs.
     """
 
     to_units: Callable[..., Units]
@@ -104,4 +104,9 @@ def _stacks(mask: Mask, layouts: Layouts | None) -> dict[str, Layout]:
 
 
 weights = Granularity(_weights_to_units, _weights_to_leaves, "weights")
-"""Every weight is a unit of its own."""
+"""Every weight is a separate unit."""
+
+GRANULARITIES: Registry[Granularity | Callable[..., Granularity]] = Registry("granularity")
+"""Granularities, or builders `reduction -> Granularity`, by name; configs use these names."""
+
+GRANULARITIES.register("weights", weights)

@@ -1,10 +1,9 @@
-"""Methods: how a mask lives in training, behind one interface.
+"""Sparse training methods behind one interface.
 
-A method is built from its options, once. Each member of a population brings its `Inputs`: the mask
-that it starts with, the count that it ends with, its key. See `Method` for a step of training.
+A method is built once from its options. Each member of a population has its own `Inputs`: initial
+mask, final count and key. `Method` documents the training step.
 
-`METHODS` holds all builders by name; `METHODS.register` adds one. The modules of this package
-register theirs when it is imported.
+`METHODS` holds all builders by name; `METHODS.register` adds one.
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from lth_jax.pruning import masks, scopes
@@ -35,7 +34,7 @@ from lth_jax.pruning.methods.static import static
 from lth_jax.pruning.methods.supermasks import edge_popup, supermask
 from lth_jax.registry import import_modules
 
-import_modules(__name__, __path__)  # a new file needs no line here
+import_modules(__name__, __path__)  # every module registers its parts
 
 __all__ = [
     "METHODS",

@@ -1,4 +1,4 @@
-"""What several methods share: their events, counts between start and end, and kinds of state."""
+"""Shared parts of methods: events, intermediate counts, and the state of learned masks."""
 
 import numbers
 from collections.abc import Callable
@@ -19,14 +19,14 @@ Build = Callable[[optax.GradientTransformation, Inputs], Transform]
 
 
 class LearnedState(NamedTuple):
-    """The state of a method that learns what decides the mask.
+    """The state of a method that learns mask scores or thresholds.
 
     Attributes:
-      mask: True = what the network computes with.
+      mask: True = used by the network.
       scores: mask scores or thresholds, in the structure of the parameters.
       step: how many updates there have been (int32).
       inner: the state of the inner optimizer, or of those of weights and scores.
-      undecided: how many times scores could not decide (int32).
+      undecided: number of times that scores were invalid (int32).
     """
 
     mask: Mask
@@ -37,7 +37,7 @@ class LearnedState(NamedTuple):
 
 
 def on_subnetwork(name: str, build: Build, *, starts_dense: bool) -> Method:
-    """A method whose parameters are exactly 0 outside the mask, so the network computes with them.
+    """A method whose parameters are exactly 0 outside the mask.
 
     Args:
       name: of the method.
@@ -48,7 +48,7 @@ def on_subnetwork(name: str, build: Build, *, starts_dense: bool) -> Method:
 
 
 def on_latent(name: str, build: Build) -> Method:
-    """A method whose parameters are latent: the network computes with those in the mask."""
+    """A method with latent parameters: the network uses those in the mask."""
     return learned(name, build, lambda params, state: masked(params, state)[0], masked)
 
 
@@ -60,7 +60,7 @@ def learned(
     *,
     exact: bool = True,
 ) -> Method:
-    """A method with functions of its own for what the network computes with and what is kept."""
+    """A method with its own functions `effective` and `final`."""
     return Method(name, _scheduled(build), effective, final, True, exact)
 
 
@@ -87,13 +87,13 @@ def zeros_like(params: Params) -> Params:
 def events_in(
     steps: int, events: Events | None, *, every: int = 100, until: float = 0.75
 ) -> Events:
-    """The events of a training: those given, or the default ones.
+    """The events of a training run: those given, or default ones.
 
     Args:
       steps: updates of the training.
-      events: of the caller; the end is at most `steps`.
-      every: the default spacing and the first event. In a short training it is a twentieth of it.
-      until: the fraction of the training after which there is no event by default.
+      events: None for the defaults; the end is limited to `steps`.
+      every: the default spacing and first event; at most a twentieth of the training.
+      until: the fraction of the training after which the default has no event.
 
     Raises:
       ValueError: `steps` is no whole number of at least 1, or no event lies in the training.
@@ -117,7 +117,7 @@ def events_in(
 def cubic_count(
     count: Count, params: Params, prunable: Prunable, step: jax.Array, events: Events
 ) -> Count:
-    """How many weights are kept from an event on, so that the last one reaches `count` exactly.
+    """The number of weights kept after an event of cubic pruning; the last event keeps `count`.
 
     Event i of N keeps `count + (all − count)·(1 − (i+1)/N)³`, rounded half up (Zhu & Gupta, 2017,
     equation 1, from sparsity 0). After the last event it is `count`.
@@ -128,7 +128,7 @@ def cubic_count(
       params: for the number of weights.
       prunable: static tree of Python booleans.
       step: the update at which the event is.
-      events: when the events are; with an end.
+      events: the schedule, with an end.
 
     >>> params, prunable = {"w": jnp.zeros(10)}, {"w": True}
     >>> [int(cubic_count(jnp.int32(2), params, prunable, i, Events(1, 0, 2))) for i in range(3)]
@@ -154,7 +154,7 @@ def cubic_count(
 
 
 def _scheduled(build: Build) -> Build:
-    """`build` whose `update` takes the number of the step."""
+    """`build` whose `update` also takes the number of the step."""
 
     def transform(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
         tx = build(inner, inputs)

@@ -1,4 +1,4 @@
-"""Dense and sparse phases in turn."""
+"""Alternating dense and sparse phases (AC/DC)."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Phases(NamedTuple):
 
     Attributes:
       sparse: the updates at which sparse phases start.
-      dense: those at which dense phases start, but the first.
+      dense: the updates at which dense phases start, without the first phase.
     """
 
     sparse: tuple[int, ...]
@@ -44,12 +44,12 @@ class Phases(NamedTuple):
 def phases(
     steps: int, warmup: float, length: float, last_dense: float, last_sparse: float
 ) -> Phases:
-    """A dense warm-up, sparse and dense phases in turn, a last dense and a last sparse phase.
+    """A dense warm-up, alternating sparse and dense phases, a last dense and a last sparse phase.
 
     Args:
       steps: updates of the training.
       warmup: the fraction of the training of the first dense phase.
-      length: that of the phases between; they begin and end with a sparse one.
+      length: that of each phase in the middle; the first and the last of these are sparse.
       last_dense: that of the last dense phase.
       last_sparse: that of the last sparse phase.
 
@@ -89,11 +89,11 @@ def alternating(
     last_dense: float = 0.1,
     last_sparse: float = 0.15,
 ) -> Method:
-    """AC/DC (Peste et al., 2021): compressed and decompressed phases in turn; the last is sparse.
+    """AC/DC (Peste et al., 2021): alternating sparse and dense phases, the last one sparse.
 
     At the start of each sparse phase the weights are pruned to `count` by magnitude. In a dense
-    phase all weights are trained; those that come back start from 0, with the slots of a new
-    weight. The default phases are the authors' for ImageNet, of 10, 5, 5, …, 10 and 15 of 100
+    phase all weights are trained; regrown weights start from 0 with newly initialised optimizer
+    slots. The default phases are the authors' for ImageNet, of 10, 5, 5, …, 10 and 15 of 100
     epochs.
 
     Args:
@@ -103,7 +103,7 @@ def alternating(
       steps: updates of the training.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
       warmup: the fraction of the training of the first dense phase.
-      length: that of the phases between.
+      length: that of each phase in the middle.
       last_dense: that of the last dense phase.
       last_sparse: that of the last sparse phase.
 

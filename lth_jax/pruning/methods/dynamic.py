@@ -1,4 +1,4 @@
-"""Dynamic sparse training: weights are dropped and others grown, at a fixed count."""
+"""Dynamic sparse training: drops and grows weights at a fixed count."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ def sparse_evolution(
 ) -> Method:
     """SET (Mocanu et al., 2018): each event drops the smallest weights and grows random ones.
 
-    The counts of all layers stay as the starting mask has them. See `transforms.sparse_evolution`.
+    The count of each layer is that of the initial mask. See `transforms.sparse_evolution`.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
-      scope: not read: the starting mask decides how many weights each layer has.
+      scope: unused: the initial mask determines the count of each layer.
       steps: updates of the training.
       fraction: of the kept weights, dropped at each event.
       events: by default every 100 updates (every twentieth of a shorter training), up to the end.
@@ -67,12 +67,12 @@ def rigl(
 ) -> Method:
     """RigL (Evci et al., 2020): drops the smallest weights, grows where the gradient is largest.
 
-    The counts of all layers stay as the starting mask has them. See `transforms.rigl`.
+    The count of each layer is that of the initial mask. See `transforms.rigl`.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
-      scope: not read: the starting mask decides how many weights each layer has; usually ERK's.
+      scope: unused: the initial mask determines the count of each layer, usually by ERK.
       steps: updates of the training.
       fraction: of the kept weights, dropped at the first event; it falls to 0 as a cosine.
       events: by default every 100 updates (every twentieth of a shorter training) in the first

@@ -1,4 +1,4 @@
-"""Gradual pruning in training."""
+"""Gradual pruning during training."""
 
 from typing import Any
 

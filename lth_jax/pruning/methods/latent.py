@@ -1,4 +1,4 @@
-"""Straight-through methods: all weights are trained, the network computes with the best of them."""
+"""Straight-through methods: all weights are trained, and the network uses the best of them."""
 
 from typing import Any
 
@@ -27,16 +27,16 @@ def straight_through(
     criterion: Criterion | None = None,
     events: Events | None = None,
 ) -> Method:
-    """Dynamic pruning with feedback (Lin et al., 2020): the network is the best latent weights.
+    """Dynamic pruning with feedback (Lin et al., 2020): the network uses the best latent weights.
 
-    The gradient at the network is applied to all latent weights, so that a pruned one can come
-    back. `count` holds from the start, where the authors let the density fall as `gradual` does.
+    The gradient at the masked weights is applied to all latent weights, so that pruned weights can
+    return. `count` applies from the start; the authors decrease the density as `gradual` does.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as scope and criterion need it.
       scope: over what weights compete; `globally()` by default.
-      steps: not read.
+      steps: unused.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
       events: after which updates, counted from 1, the mask is revised; by default after every
         16th, as the authors do.
@@ -69,19 +69,18 @@ def iterative_n_m(
 ) -> Method:
     """N:M masks renewed in training, with the sparse-refined gradient (SR-STE, Zhou et al., 2021).
 
-    The network keeps the `n` largest of each `m` neighbouring inputs. The latent weights get the
-    gradient at the network plus `decay · w` where they are pruned (equation 9), which makes masks
-    settle. A `count` below n/m of the weights makes the mask sparser than the pattern, a larger one
-    keeps n/m: the final mask has `min(count, n/m)`.
+    The network keeps the `n` largest of each `m` neighbouring inputs. The gradient of the latent
+    weights is that at the masked weights plus `decay · w` where pruned (equation 9), which
+    stabilises the masks. The final mask keeps `min(count, n/m of the weights)`.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), which the pattern needs.
       scope: over what the pattern's weights compete; `globally()` by default.
-      steps: not read.
-      n: kept of each group.
+      steps: unused.
+      n: number kept of each group.
       m: the size of a group; it divides the inputs of each prunable leaf.
-      decay: of pruned weights; 2e-4 is the authors'.
+      decay: decay of pruned weights; the authors use 2e-4.
       events: after which updates, counted from 1, the mask is revised; by default after each, as
         the authors do.
 

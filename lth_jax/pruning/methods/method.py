@@ -1,4 +1,4 @@
-"""What a method is, and the registry of all methods."""
+"""The type `Method`, and the registry of all methods."""
 
 import inspect
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from lth_jax.types import Count, Key, Mask, Params
 
 
 class Inputs(NamedTuple):
-    """What one member brings to a method; leaves may be traced and differ between members.
+    """The inputs of a method for one member; leaves may be traced and differ between members.
 
     Attributes:
-      mask: the mask that the member starts with.
+      mask: the initial mask.
       count: how many weights the final mask keeps, as the method's scope counts them: an int32
         scalar, or a tree of them.
       key: typed PRNG key.
@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """How a mask lives in training. Static: hashed by identity, closed over by compiled functions.
+    """A sparse training method. Static: hashed by identity, closed over by compiled functions.
 
     A step of training is
 
@@ -37,22 +37,22 @@ class Method:
         updates, state = tx.update(grads, state, params, step=step)
         params = optax.apply_updates(params, updates)
 
-    with `tx = method.transform(inner, inputs)`, which may be built anew at each step, inside the
-    trace. The first `params` are masked by `inputs.mask`.
+    with `tx = method.transform(inner, inputs)`, which may be built inside the trace at each step.
+    The first `params` are masked by `inputs.mask`.
 
     Attributes:
       name: for reports and errors.
       transform: `(inner, inputs) -> optax transformation`. `init` may read all of `inputs`,
         `update` reads `count` and `key` only, which must be the same at each step. The state holds
-        everything else: at least `mask` (True = what the network computes with), `step` (int32) and
-        `undecided` (int32, how many times scores could not decide and the mask stayed as it was).
+        everything else: at least `mask` (True = used by the network), `step` (int32) and
+        `undecided` (int32, the number of times that invalid scores left the mask unchanged).
         `update` takes gradients of the loss at `effective(params, state)` and an optional `step`,
         the number of updates before this one, by which events are scheduled; by default the state
         counts.
-      effective: `(params, state) -> params` with which the network computes in training.
+      effective: `(params, state) -> params` that the network uses in training.
       final: `(params, state) -> (params, mask)` that are evaluated and kept. Weights are exactly 0
         where the mask is False.
-      starts_dense: whether `inputs.mask` is all True at the start, or keeps `count` weights.
+      starts_dense: True if `inputs.mask` must be all True, False if it keeps `count` weights.
       exact: whether the final mask keeps exactly `count` weights; otherwise the density is an
         outcome of training, and `count` is not read.
     """
@@ -72,7 +72,7 @@ Builder = Callable[..., Method]
 """`(*, prunable, layouts, scope, steps, **options) -> Method`."""
 
 COMMON = ("prunable", "layouts", "scope", "steps")
-"""The keywords that every builder takes, also where its method does not need them."""
+"""The keywords that every builder takes, used or not."""
 
 
 def _check_builder(name: str, builder: Builder) -> None:
@@ -89,7 +89,7 @@ def _check_builder(name: str, builder: Builder) -> None:
 
 
 METHODS: Registry[Builder] = Registry("method", _check_builder)
-"""All methods by name, and so those of configs and of the tests of all methods.
+"""All methods by name; configs use these names.
 
 A builder takes `prunable`, a static tree of booleans; `layouts`, the meaning of the kernels' axes;
 `scope`, over what scores compete; `steps`, the number of updates of the training; and options with

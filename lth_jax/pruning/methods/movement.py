@@ -1,4 +1,4 @@
-"""Movement pruning: mask scores trained beside the weights."""
+"""Movement pruning: mask scores trained together with the weights."""
 
 from typing import Any
 
@@ -39,22 +39,21 @@ def movement(
 ) -> Method:
     """Movement pruning (Sanh et al., 2020), with an exact count ("hard" movement pruning).
 
-    Each weight has a score, 0 at first. The network computes with the weights of the largest
-    scores. At its gradient g, scores get the gradient `g · w`, straight through the mask, so that
-    they become `−Σ g·w` up to the optimizer; weights get `g` where kept and 0 elsewhere: pruned
-    weights stay as they are, up to momentum and weight decay, and come back where their scores
-    recover. Event i of N keeps the count of `gradual`;
-    after the last event the mask goes on to follow the scores at the same spacing.
+    Each weight has a score, initially 0. The network uses the weights of the largest scores. With
+    `g` the gradient at the masked weights, the gradient of a score is `g · w` (straight through the
+    mask), and that of a weight is `g` where kept and 0 elsewhere. Pruned weights change only by
+    momentum and weight decay, and return if their scores recover. Event i of N keeps the count of
+    `gradual`; after the last event the mask is revised at the same spacing.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
-      scope: over what scores compete; `globally()` by default (the authors' code: layerwise).
+      scope: over what scores compete; `globally()` by default (layerwise in the authors' code).
       steps: updates of the training.
-      score_optimizer: of the scores; `optax.adam(1e-2)` by default, the authors' (without their
-        learning rate's warm-up and decay).
-      events: when the count falls and the mask is renewed; by default at each update, to the final
-        count in the first three quarters of the training.
+      score_optimizer: optimizer of the scores; `optax.adam(1e-2)` by default, as the authors use,
+        without their warm-up and decay of the learning rate.
+      events: when the count decreases and the mask is revised; by default at each update, until the
+        final count is reached at three quarters of the training.
 
     >>> method = movement(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense

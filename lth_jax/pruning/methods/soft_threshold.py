@@ -1,4 +1,4 @@
-"""Soft thresholds: a learned threshold per layer decides the density."""
+"""Soft thresholds: a learned threshold per layer determines the density."""
 
 from typing import Any
 
@@ -28,19 +28,18 @@ def soft_threshold(
 ) -> Method:
     """STR (Kusupati et al., 2020): `sign(w) · relu(|w| − σ(s))` with a trained s for each layer.
 
-    The gradient at the network reaches weights and thresholds through this function (equations 3
-    and 4), and the thresholds also get `decay · s`, which raises them from their start towards
-    σ(0) = ½. Weights and thresholds are trained by the same inner optimizer, with states of their
-    own. The density is an outcome of training: `count` is not read, and `final` keeps the weights
-    above their thresholds.
+    Weights and thresholds are trained through this function (equations 3 and 4) by the same inner
+    optimizer with separate states. The gradient of the thresholds also has the term `decay · s`,
+    which moves σ(s) towards σ(0) = ½. The density results from training: `count` is unused, and
+    `final` keeps the weights above their thresholds.
 
     Args:
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`), each with its threshold.
-      scope: not read.
-      steps: not read.
-      init: s at the start. The authors set it, with the weight decay, for the target density;
-        for a ResNet-50 from −3200 on, in trainings of 10⁵ updates. The default serves short ones.
+      layouts: declares stacked layers (`lth_jax.layouts`); each has its own threshold.
+      scope: unused.
+      steps: unused.
+      init: initial s. The authors choose it, together with the weight decay, for the target density
+        (−3200 and above for a ResNet-50, in 10⁵ updates). The default suits short trainings.
       decay: weight decay of s.
 
     >>> import jax, optax

@@ -1,4 +1,4 @@
-"""The mask that a member starts with, held fixed."""
+"""A fixed mask."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ def static(
     scope: Scope | None = None,
     steps: int | None = None,
 ) -> Method:
-    """One mask for the whole training: `masked(inner, mask)`, to the bit.
+    """One mask for the whole training; bit for bit equal to `masked(inner, mask)`.
 
-    The training of lottery tickets (Frankle & Carbin, 2019). No argument is needed; they are those
-    of every method.
+    This is how lottery tickets are trained (Frankle & Carbin, 2019). The arguments are unused;
+    every method takes them.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from lth_jax.pruning.methods import Inputs, static

@@ -1,4 +1,4 @@
-"""Supermasks: the weights stay as they were drawn, and mask scores are trained in their place."""
+"""Supermasks: mask scores are trained, and the random weights are frozen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,17 +36,18 @@ def edge_popup(
     scope: Scope | None = None,
     steps: int | None = None,
 ) -> Method:
-    """Edge-popup (Ramanujan et al., 2020): the network is the `count` scores of largest magnitude.
+    """Edge-popup (Ramanujan et al., 2020): keeps the `count` scores of largest magnitude.
 
-    At the network's gradient g, scores get `sign(s) · g · w`, kept or not; the inner optimizer
-    trains them, and no weight moves. Scores start uniform on ±1/√fan_in, drawn from the member's
-    key. Weights of one size, as `supermask.signed_constant` draws them, serve it best.
+    With `g` the gradient at the masked weights, the gradient of every score is `sign(s) · g · w`.
+    The inner optimizer trains the scores; weights are not updated. Initial scores are uniform on
+    ±1/√fan_in, drawn from the member's key. The authors' best results use weights of constant
+    magnitude (`supermask.signed_constant`).
 
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for the fan-in.
-      scope: over what scores compete; `globally()` by default. The authors' is `layerwise()`.
-      steps: not read.
+      scope: over what scores compete; `globally()` by default. The authors use `layerwise()`.
+      steps: unused.
 
     >>> method = edge_popup(prunable={"w": True})
     >>> method.name, method.starts_dense
@@ -87,17 +88,18 @@ def supermask(
 ) -> Method:
     """Stochastic supermasks (Zhou et al., 2019): each weight is kept with probability σ(s).
 
-    Each step draws a mask, from the member's key and the number of the step. At the network's
-    gradient g, scores get `σ'(s) · g · w`; the inner optimizer trains them, and no weight moves.
-    The final mask keeps the weights with σ(s) > ½ (s > 0). The density is an outcome of training:
-    `count` is not read, and before training nothing is above ½.
+    Each step draws a mask from the member's key and the number of the step. With `g` the gradient
+    at the masked weights, the gradient of a score is `σ'(s) · g · w`. The inner optimizer trains
+    the scores; weights are not updated. The final mask keeps the weights with σ(s) > ½ (s > 0), so
+    it is empty before training if `init` is 0. The density results from training: `count` is
+    unused.
 
     Args:
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`), for `rescale`.
-      scope: not read.
-      steps: not read.
-      init: all scores at the start; 0, for a probability of ½, is the authors'.
+      layouts: declares stacked layers (`lth_jax.layouts`), for `rescale`.
+      scope: unused.
+      steps: unused.
+      init: initial value of all scores; the authors use 0, a probability of ½.
       rescale: whether each layer's mask is divided by its density (dynamic weight rescaling).
 
     >>> method = supermask(prunable={"w": True}, rescale=True)
@@ -150,16 +152,16 @@ def _frozen(
     slope: Callable[[jax.Array], jax.Array],
     shown: Callable[[Any], Any],
 ) -> Transform:
-    """Trains mask scores by `inner`, and no weight.
+    """Trains mask scores by `inner`; the weights are frozen.
 
     Args:
       inner: the optimizer.
-      inputs: of the member.
+      inputs: the inputs of the member.
       prunable: static tree of Python booleans.
       first: `params -> mask scores`.
-      renew: `(mask scores, mask, step) -> (mask, whether they could not decide)`.
+      renew: `(mask scores, mask, step) -> (mask, whether the scores are invalid)`.
       slope: the derivative of the soft mask by the score.
-      shown: the soft mask by which the weights are multiplied, of the one of zeros and ones.
+      shown: maps the binary soft mask to the one that multiplies the weights.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -172,7 +174,7 @@ def _frozen(
     def update(
         grads: Params, state: LearnedState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, LearnedState]:
-        del extra  # they are of the weights
+        del extra  # they belong to the weights
         params = require_params(params)
         trees.check_same_structure("grads", grads, "params", params)
         soft = jax.tree.map(lambda m: m.astype(jnp.float32), state.mask)

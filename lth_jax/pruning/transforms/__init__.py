@@ -1,14 +1,14 @@
 """Sparse training as optax transformations.
 
-Two kinds. `mask_updates` and `masked(inner)` take the mask as an argument of each update: the mask
-belongs to the caller. The others own their mask, as `SparseState.mask` in the optimizer's state
-(`optax.tree.get(state, "mask")`), and revise it at events: `static_sparse` and
-`masked(inner, mask)` never, `gradual`, `sparse_evolution`, `rigl` and `straight_through` at some.
+There are two kinds. `mask_updates` and `masked(inner)` take the mask as an argument of each update.
+The others hold their mask as `SparseState.mask` in the optimizer's state (`optax.tree.get(state,
+"mask")`): it is constant in `static_sparse` and `masked(inner, mask)`, and revised at events in
+`gradual`, `sparse_evolution`, `rigl` and `straight_through`.
 
-The inner optimizer never sees a pruned weight, and the weights and its per-weight slots are exactly
-0 there after each update. A weight that grows back starts with the slots of a new weight. Two are
-exceptions: `mask_updates` masks updates only; the weights of `straight_through` are latent, and
-`effective_params` are what the network computes with.
+At pruned weights, the inner optimizer receives zeros, and the weights and its per-weight slots are
+exactly 0 after each update. A regrown weight starts with newly initialised slots. Two
+transformations are exceptions: `mask_updates` masks updates only; the weights of `straight_through`
+are latent, and the network uses `effective_params`.
 """
 
 from lth_jax.pruning.transforms.dynamic import gradual, rigl, sparse_evolution, straight_through

@@ -1,7 +1,7 @@
 """Masks that change during training: gradual pruning, SET, RigL, straight-through.
 
-An event's work is done at the events only, also for a population under `jax.vmap`, where an
-ordinary conditional would run it at every step.
+The work of an event is done only at events, also under `jax.vmap`, where `lax.cond` would run it at
+every step.
 """
 
 from collections.abc import Callable
@@ -96,9 +96,9 @@ def sparse_evolution(
 ) -> Transform:
     """SET (Mocanu et al., 2018): each event drops the smallest weights and grows random ones.
 
-    In every prunable layer `fraction` of the kept weights, those of smallest magnitude, are dropped
-    and as many others are grown at random with value 0: the counts of all layers stay as they
-    started. Then the step is taken under the new mask.
+    In every prunable layer `fraction` of the kept weights, those of smallest magnitude, are
+    dropped, and as many others are grown at random with value 0, so that the count of each layer is
+    constant. The step is then taken under the new mask.
 
     Args:
       inner: any optimizer.
@@ -125,7 +125,7 @@ def sparse_evolution(
         growth = jax.tree.unflatten(structure, draws)
         return _drop_and_grow(mask, params, growth, jnp.float32(fraction), prunable, layouts)
 
-    # Of another implementation it would draw other numbers in a population than alone.
+    # Other key implementations draw other numbers under vmap than for a single member.
     key = as_threefry(key)
     return owning(inner, start, events, _in_the_callers_structure(prunable, revise), key)
 
@@ -143,9 +143,9 @@ def rigl(
 
     At update t, in every prunable layer, the fraction `fraction/2·(1 + cos(π·t/end))` of the kept
     weights is dropped by magnitude, and as many of the others are grown, by magnitude of the
-    gradient, with value 0: counts stay as they started. `update` must get the dense gradient (of
-    the loss at the masked weights). The step is then taken under the new mask, where the paper
-    leaves the weights alone at an event.
+    gradient, with value 0; the counts are constant. Pass the dense gradient (of the loss at the
+    masked weights) to `update`. The step is then taken under the new mask; in the paper, weights
+    are not updated at an event.
 
     Args:
       inner: any optimizer.
@@ -182,12 +182,13 @@ def straight_through(
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
-    """Dense latent weights, a network of their best; gradients pass straight through the mask.
+    """Trains dense latent weights, of which the network uses the best (straight-through gradients).
 
     The parameters are latent: compute loss and gradient at `effective_params(params, state)` and
-    give that gradient to `update`, which applies it to all latent weights, so that a pruned weight
-    can come back (Bengio et al., 2013; for pruning, Lin et al., 2020, "Dynamic model pruning with
-    feedback"). After the updates of `events`, counted from 1, the latent weights compete anew.
+    pass that gradient to `update`, which applies it to all latent weights, so that pruned weights
+    can return (Bengio et al., 2013; for pruning, Lin et al., 2020, "Dynamic model pruning with
+    feedback"). After the updates of `events`, counted from 1, a new mask is selected from the
+    latent weights.
 
     Args:
       inner: any optimizer.
@@ -230,7 +231,7 @@ def straight_through(
         grads: Params, state: SparseState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, SparseState]:
         if params is None:
-            raise ValueError("`params` must be given to `update`: they compete at each revision.")
+            raise ValueError("`params` must be given to `update`: the mask is selected from them.")
         updates, inner_state = update_inner(inner, grads, state.inner, params, extra)
         step = state.step + 1
         latent = optax.apply_updates(params, updates)
@@ -251,8 +252,8 @@ def straight_through(
 def _in_the_callers_structure(prunable: Prunable, revise: Callable[..., Revision]) -> Any:
     """`revise` on trees in the containers of `prunable`; its mask in those of the old one.
 
-    Counts, groups and layouts that the caller made lie in the containers of `prunable`; the
-    parameters need not: `nnx.Optimizer` replaces variables by arrays.
+    The caller's counts, groups and layouts have the containers of `prunable`. The parameters may
+    have others: `nnx.Optimizer` replaces variables by arrays.
     """
 
     def inside(
@@ -280,7 +281,7 @@ def _drop_and_grow(
 ) -> Revision:
     """Layer by layer, swaps a fraction of the kept weights for the others of largest `growth`.
 
-    A layer whose magnitudes or growth cannot decide keeps its mask.
+    A layer whose magnitudes or growth scores are invalid keeps its mask.
     """
 
     def revise(m: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:

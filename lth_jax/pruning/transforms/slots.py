@@ -1,4 +1,4 @@
-"""The per-weight slots in an optimizer's state: where they are, and setting them to 0.
+"""Finds the per-weight slots in an optimizer's state and sets them to 0.
 
 A slot is a floating-point leaf of the state that belongs to one parameter. Two kinds exist:
 
@@ -6,9 +6,9 @@ A slot is a floating-point leaf of the state that belongs to one parameter. Two 
   as its last axes: moments, traces, copies of the weights, L-BFGS's memory with its leading axis.
   `optax.MaskedNode` may replace any part of the subtree (`optax.masked`, `optax.partition`).
 - One vector for all weights, as `optax.flatten` makes, or a slot of parameters that are a single
-  array. The state shows no place then, so its shape must follow the number of weights.
+  array. Such a leaf is a slot if its shape changes with the number of weights.
 
-Statistics of whole rows and columns (Adafactor, SM3) belong to no single weight and are no slots.
+Statistics of whole rows and columns (Adafactor, SM3) belong to no single weight and are not slots.
 `optax.tree.map_params` is not used: in optax 0.2.8 it fails for `masked`, `partition`, `muon` and
 `sm3` when it maps a second tree.
 """
@@ -28,7 +28,7 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
     """Sets the per-weight slots of pruned weights in an optimizer's state to 0.
 
     Slots are found by their place and shape in the state. Statistics that belong to no single
-    weight (Adafactor's and SM3's rows and columns) are left alone.
+    weight (rows and columns of Adafactor and SM3) are unchanged.
 
     Args:
       inner: the optimizer whose state it is.
@@ -53,12 +53,12 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
 
 
 def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask) -> Any:
-    """`mask_slots`, where a kept weight that has grown back gets the slots of a new weight.
+    """`mask_slots` that also initialises the slots of regrown weights.
 
     A pruned weight's slots are 0, and so are a new weight's moments and traces. Rprop's step size,
-    Adagrad's accumulator and COCOB's scale start elsewhere and never reach 0 at a kept weight: a 0
-    is that of a weight just grown, and is replaced by what `inner.init` gives a weight of 0. (From
-    0 Rprop would never move, and COCOB divides 0 by 0.)
+    Adagrad's accumulator and COCOB's scale start from other values and never reach 0 at a kept
+    weight. A 0 there marks a weight just grown, and is replaced by the value that `inner.init`
+    gives for a weight of 0. (From 0, Rprop would never move, and COCOB would divide 0 by 0.)
 
     >>> inner, mask = optax.scale_by_rprop(0.1), {"w": jnp.array([True, True, False])}
     >>> state = inner.init({"w": jnp.zeros(3)})
@@ -84,8 +84,8 @@ def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask)
 def _fresh_slots(inner: optax.GradientTransformation, mask: Mask) -> dict[Any, jax.Array]:
     """The leaves of the state of weights that are all 0, by path; those that are 0 are left out.
 
-    What is 0 is read off the jaxpr of `inner.init`, so that the usual optimizers, whose slots all
-    start at 0, cost nothing at run time.
+    The jaxpr of `inner.init` shows which leaves are 0, so that optimizers whose slots all start at
+    0 have no cost at run time.
     """
     params = jax.tree.map(lambda m: jnp.zeros(m.shape), mask)
     traced = jax.make_jaxpr(inner.init)(params).jaxpr
@@ -121,7 +121,7 @@ def _slot_masks(inner: optax.GradientTransformation, state: Any, mask: Mask) -> 
 
 
 def _in_subtrees(node: Any, mask: Mask) -> tuple[list[Any], bool]:
-    """`_slot_masks` of the slots in subtrees of the parameters' structure; is there such a subtree?
+    """`_slot_masks` for slots in subtrees of the parameters' structure, and whether one exists.
 
     The innermost of nested subtrees counts: `optax.partition` with the parameters' names as labels
     has a dictionary of states with the same keys as the parameters.
@@ -180,9 +180,9 @@ def _fits(leaf: Any, mask: jax.Array) -> bool:
 
 
 def _follows_the_size(inner: optax.GradientTransformation, mask: Mask) -> list[bool]:
-    """Leaf by leaf of the state: does its shape change when there is one more weight?
+    """For each leaf of the state, whether its shape changes with one more weight.
 
-    A vector of ten need not belong to ten weights: L-BFGS's memory may be ten steps long.
+    A vector of length ten need not belong to ten weights: L-BFGS may store ten steps.
     """
     shapes = [jax.ShapeDtypeStruct(m.shape, jnp.float32) for m in jax.tree.leaves(mask)]
     at = next((i for i, s in enumerate(shapes) if s.shape), None)

@@ -1,8 +1,8 @@
-"""An optimizer on a subnetwork: `mask_updates`, `masked`, `static_sparse`, and their one step.
+"""Optimizers on a subnetwork: `mask_updates`, `masked`, `static_sparse`, and their common step.
 
-The step is the rule of all transformations here but `straight_through`: the inner optimizer never
-sees a pruned weight. Its parameters, its gradients and its per-weight slots are exactly 0 there,
-and so are the weights after its update.
+All transformations of this package except `straight_through` use this step. At pruned weights the
+parameters, gradients and per-weight slots that the inner optimizer receives are exactly 0, and so
+are the weights after its update.
 """
 
 import functools
@@ -22,32 +22,32 @@ from lth_jax.types import Key, Mask, Params
 
 Transform: TypeAlias = optax.GradientTransformationExtraArgs
 Start = Callable[[Params], Mask]
-"""`params -> mask`: the mask to begin with; called by `init` only."""
+"""`params -> mask`: the initial mask; only `init` calls it."""
 
 Revision = tuple[Mask, jax.Array]
-"""A new mask, and whether scores could not decide (part of) it (boolean scalar)."""
+"""A new mask, and whether scores were invalid for (a part of) it (boolean scalar)."""
 
 _REFUSED = {
     "LookaheadState": "`optax.lookahead` updates two copies of the weights, so it cannot be inside "
-    "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` from masked weights on",
+    "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` from masked weights on"
 }
 _REFUSED_UNDER_A_MASK = _REFUSED | {
     "GaLoreState": "`galore` keeps its slots in a rotated basis, where a single weight has none "
-    "that could be set to 0; use its base optimizer alone",
+    "that could be set to 0; use its base optimizer alone"
 }
 """Optimizers that cannot be inside a transformation of this package: by their state, the reason."""
 
 
 class SparseState(NamedTuple):
-    """The state of a transformation that owns its mask.
+    """The state of a transformation that holds its mask.
 
     Attributes:
       mask: True = kept.
       step: how many updates there have been (int32).
-      key: of the transformations that draw at random, else None.
+      key: PRNG key of a transformation that draws at random, else None.
       inner: the inner optimizer's state.
-      undecided: at how many events scores were not finite, or all equal, so that a layer (of
-        pruners: the whole network) kept the mask it had (int32).
+      undecided: number of events at which invalid scores left the mask of a layer (with a pruner:
+        of the network) unchanged (int32).
     """
 
     mask: Mask
@@ -85,8 +85,8 @@ EACH_UPDATE = Events()
 def mask_updates() -> Transform:
     """Sets the updates of pruned weights to 0; the mask is an argument of `update`.
 
-    It masks updates and nothing else: in `optax.chain(optimizer, mask_updates())` the optimizer
-    sees pruned weights and keeps slots for them. `masked` hides them.
+    Only updates are masked: in `optax.chain(optimizer, mask_updates())` the optimizer receives
+    pruned weights and keeps slots for them. `masked` hides them.
 
     >>> tx = optax.chain(optax.sgd(1.0), mask_updates())
     >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
@@ -106,18 +106,18 @@ def mask_updates() -> Transform:
 
 
 def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Transform:
-    """`inner` on a subnetwork: it never sees a pruned weight.
+    """`inner` on a subnetwork: pruned weights are hidden from it.
 
     At pruned weights the parameters, gradients and slots that reach `inner` are 0, and so are the
-    weights and the slots after the update. Clipping, weight decay and layer-wise rates are those
-    of the subnetwork alone. Any optimizer of optax works, with what it needs besides the gradient
-    (`value`, `value_fn`, `grad_fn`, …) as keyword arguments of `update`; `optax.lookahead` and
-    `optax.contrib.galore` are refused.
+    weights and the slots after the update. Clipping, weight decay and layer-wise rates therefore
+    use the subnetwork alone. All optimizers of optax work except `optax.lookahead` and
+    `optax.contrib.galore`. Pass further arguments of the optimizer (`value`, `value_fn`, `grad_fn`,
+    …) as keywords to `update`.
 
-    Without `mask` here, `update` takes it as a keyword argument: it belongs to the caller and may
-    change at any update. With `mask` here, the state carries it
-    (`optax.tree.get(state, "mask")`), and `update` takes gradients, state and parameters only, as
-    `TrainState.apply_gradients` and `nnx.Optimizer` call it.
+    Without `mask` here, `update` takes it as a keyword argument: it may change at any update. With
+    `mask` here, the state carries it (`optax.tree.get(state, "mask")`), and `update` takes
+    gradients, state and parameters only, as `TrainState.apply_gradients` and `nnx.Optimizer` call
+    it.
 
     Args:
       inner: the optimizer.
@@ -163,11 +163,11 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
 
 
 def static_sparse(inner: optax.GradientTransformation, start: Start) -> Transform:
-    """Trains inside one mask for ever; the baseline of dynamic sparse training.
+    """Trains under a constant mask; the baseline of dynamic sparse training.
 
     Args:
       inner: any optimizer; see `masked`.
-      start: `params -> mask`; a random one drawn layerwise by ERK is the usual choice.
+      start: `params -> mask`, usually random with ERK densities.
 
     >>> tx = static_sparse(optax.sgd(1.0), lambda params: {"w": jnp.array([True, False])})
     >>> params = {"w": jnp.array([1.0, 2.0])}
@@ -186,10 +186,10 @@ def owning(
     key: Key | None = None,
     *operands: Any,
 ) -> Transform:
-    """`masked(inner)` whose mask `revise(mask, step, key, grads, params, *operands)` renews.
+    """`masked(inner)` with a mask that `revise(mask, step, key, grads, params, *operands)` updates.
 
-    `revise` gets the masked weights and the gradients as they are. What may differ between the
-    members of a population must be an operand: `revise` must not close over it (see `when`).
+    `revise` gets the masked weights and the unmasked gradients. Values that differ between the
+    members of a population must be operands: `revise` must not close over them (see `when`).
     """
     inner = optax.with_extra_args_support(inner)
     if events is not None:
@@ -226,7 +226,7 @@ def owning(
 
 
 def effective_params(params: Params, state: Any) -> Params:
-    """The weights the network computes with: `params` under the mask in an optimizer's state.
+    """The weights that the network uses: `params` under the mask in an optimizer's state.
 
     Raises:
       KeyError: the state holds several masks.
@@ -239,15 +239,15 @@ def effective_params(params: Params, state: Any) -> Params:
     """
     mask = optax.tree.get(state, "mask")
     if mask is None:
-        raise ValueError("`state` holds no mask; the optimizer must be one that owns its mask.")
+        raise ValueError("`state` holds no mask; the optimizer must hold it in its state.")
     return apply_mask(in_structure_of("mask", mask, "params", params), params)
 
 
 def in_structure_of(name: str, tree: Any, like_name: str, like: Any) -> Any:
     """The leaves of `tree` in the containers of `like`, if all names agree.
 
-    `nnx.Optimizer` initialises with a state of variables and updates with one of arrays, so a tree
-    that the caller made for the one must serve for the other.
+    `nnx.Optimizer` initialises with a state of variables and updates with a state of arrays; both
+    must accept the caller's trees.
 
     Raises:
       ValueError: the names of the leaves differ.
@@ -261,12 +261,12 @@ def in_structure_of(name: str, tree: Any, like_name: str, like: Any) -> Any:
 
 
 def init_inner(inner: optax.GradientTransformation, params: Params, *, latent: bool = False) -> Any:
-    """`inner.init(params)`, unless the optimizer is one that cannot be used.
+    """`inner.init(params)`; raises for an optimizer that cannot be used.
 
     Args:
       inner: the optimizer.
       params: its parameters.
-      latent: whether it is used on all weights, not on a subnetwork.
+      latent: True if it acts on all weights, False on a subnetwork.
 
     Raises:
       ValueError: with the reason.
@@ -303,7 +303,7 @@ def update_inner(
 def _step(
     inner: Transform, mask: Mask, grads: Params, state: Any, params: Params, extra: dict[str, Any]
 ) -> tuple[Params, Any]:
-    """One update of `inner` on the subnetwork of the mask, which may differ from the last one."""
+    """One update of `inner` on the subnetwork of a mask, which may change between updates."""
     hidden = {name: _hide(mask, name, value) for name, value in extra.items()}
     kept, slots = apply_mask(mask, params), slots_to_update(inner, state, mask)
     updates, state = update_inner(inner, _keep(mask, "grads", grads), slots, kept, hidden)
@@ -312,7 +312,7 @@ def _step(
 
 
 def _or_to_zero(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
-    """The update where kept, else the one that makes the weight exactly 0: p + (−p) = 0."""
+    """The update where kept, else the update that sets the weight to 0: p + (−p) = 0."""
     dtype = jnp.promote_types(u.dtype, p.dtype)  # a narrower one could not hold −p
     return jnp.where(m, u.astype(dtype), -p.astype(dtype))
 
@@ -338,10 +338,10 @@ def _keep(mask: Mask, name: str, tree: Any) -> Any:
 
 
 def _hide(mask: Mask, name: str, value: Any) -> Any:
-    """An extra argument of `update` without the pruned weights.
+    """An extra argument of `update` restricted to the subnetwork.
 
-    `grad` is masked. Functions of the parameters are restricted to the subnetwork: line searches,
-    SAM and Sophia evaluate the loss or its gradient at weights of their own.
+    `grad` is masked. Functions of the parameters are composed with the mask: line searches, SAM and
+    Sophia evaluate the loss or its gradient at other weights.
     """
     if name == "grad":
         return _keep(mask, name, value)

@@ -1,4 +1,4 @@
-"""C5's ensembles are what they are said to be."""
+"""C5's ensembles agree with their protocol."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""C6's evidence is what its protocol says."""
+"""C6's evidence agrees with its protocol."""
 
 import numpy as np
 import pytest

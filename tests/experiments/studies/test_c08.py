@@ -1,4 +1,4 @@
-"""C8's evidence is what its protocol says."""
+"""C8's evidence agrees with its protocol."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""C13: students learn from whom they are said to."""
+"""C13: students learn from the teachers of the protocol."""
 
 import numpy as np
 import pytest

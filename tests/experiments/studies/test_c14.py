@@ -1,4 +1,4 @@
-"""C14's gaps are what they are said to be."""
+"""C14's gaps agree with their protocol."""
 
 import numpy as np
 import pytest

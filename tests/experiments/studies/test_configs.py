@@ -29,7 +29,7 @@ def test_every_replicate_has_examples_of_its_own(claim, size):
 
 
 @pytest.mark.parametrize("claim", STUDIES)
-def test_a_size_with_another_set_up_says_so(claim):
+def test_a_size_with_another_set_up_states_it(claim):
     laptop, full = (STUDIES[claim].get_config(size) for size in ("laptop", "full"))
     assert "setup" not in laptop.study
     assert ("setup" in full.study) == ("experiment" in full)

@@ -12,7 +12,7 @@ POWER = 0.99
 
 
 def deviations(primary, expected):
-    """By how many standard errors a control clears what its verdict asks for, at α = .001."""
+    """A control's distance from its verdict's threshold, in standard errors (α = .001)."""
     values = np.asarray(primary.values, float)
     mean = abs(values.mean()) if primary.two_sided else values.mean()
     error = max(values.std(ddof=1) / np.sqrt(len(values)), 1e-12)

@@ -1,4 +1,4 @@
-"""CRITERIA: every mask keeps as many weights."""
+"""CRITERIA: all masks keep the same number of weights."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks retrained from points of one's own are the ladder's own where they start alike."""
+"""Networks retrained from the ladder's starts are equal to the ladder's networks."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def one_update(method, inner, grads=GRADS, params=WEIGHTS, inputs=INPUTS):
 
 
 def through(network, mask_scores):
-    """The network of mask scores, and the gradient that `GRADS` at the network gives them."""
+    """The network of mask scores, and their gradient for `GRADS` at the network."""
     used, pull = jax.vjp(network, mask_scores)
     return used, pull(GRADS)
 

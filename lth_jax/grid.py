@@ -1,10 +1,11 @@
-"""Grids of settings: what a config file's `get_sweep(h)` is written with.
+"""Grids of settings, for `get_sweep(h)` of a config file.
 
     def get_sweep(h):
         rates = h.sweep("experiment.optimizer.learning_rate", [1e-3, 1e-2])
         return h.product([rates, h.sweep("experiment.seed", range(8))])
 
-A grid has its size before it is made, so that a product that is too large is refused at once.
+The size of a grid is known before its settings are made, so that too large products raise an error
+at once.
 """
 
 import itertools
@@ -20,8 +21,8 @@ class Grid(NamedTuple):
     """A sequence of settings.
 
     Attributes:
-      size: how many there are.
-      settings: makes them, one after the other.
+      size: the number of settings.
+      settings: returns an iterator over them.
     """
 
     size: int
@@ -33,7 +34,7 @@ def sweep(field: str, values: Iterable[Any]) -> Grid:
 
     Args:
       field: its dotted name, or an unambiguous end of it.
-      values: what it takes, in order.
+      values: its values, in order.
 
     >>> list(sweep("seed", range(2)).settings())
     [{'seed': 0}, {'seed': 1}]
@@ -43,7 +44,7 @@ def sweep(field: str, values: Iterable[Any]) -> Grid:
 
 
 def fixed(field: str, value: Any) -> Grid:
-    """A field that has one value in all cells.
+    """A field with the same value in all cells.
 
     >>> list(fixed("seed", 3).settings())
     [{'seed': 3}]
@@ -52,10 +53,10 @@ def fixed(field: str, value: Any) -> Grid:
 
 
 def product(grids: Sequence[Grid]) -> Grid:
-    """Every combination, the last grid running fastest.
+    """Every combination; the last grid varies fastest.
 
     Raises:
-      ValueError: when the settings are made, if two grids set one field.
+      ValueError: two grids set the same field; raised when the settings are made.
 
     >>> grid = product([sweep("a", [1, 2]), sweep("b", "xy")])
     >>> grid.size, list(grid.settings())[:3]
@@ -74,10 +75,10 @@ def product(grids: Sequence[Grid]) -> Grid:
 
 
 def zipit(grids: Sequence[Grid]) -> Grid:
-    """The grids side by side: the first settings of all, the second of all, and so on.
+    """Joins the first settings of all grids, then the second, and so on.
 
     Raises:
-      ValueError: if they differ in size; when the settings are made, if two set one field.
+      ValueError: they differ in size; or, when the settings are made, two grids set the same field.
 
     >>> list(zipit([sweep("a", [1, 2]), sweep("b", "xy")]).settings())
     [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'y'}]
@@ -85,7 +86,7 @@ def zipit(grids: Sequence[Grid]) -> Grid:
     kept = list(grids)
     sizes = [grid.size for grid in kept]
     if len(set(sizes)) > 1:
-        raise ValueError(f"`grids` of `zipit` have {sizes} settings; all must have as many.")
+        raise ValueError(f"`grids` of `zipit` have {sizes} settings; their sizes must be equal.")
 
     def settings() -> Iterator[Setting]:
         return map(joined, zip(*(grid.settings() for grid in kept), strict=True))
@@ -94,7 +95,7 @@ def zipit(grids: Sequence[Grid]) -> Grid:
 
 
 def chainit(grids: Sequence[Grid]) -> Grid:
-    """The grids one after the other.
+    """Concatenates grids.
 
     >>> list(chainit([sweep("a", [1]), sweep("b", [2])]).settings())
     [{'a': 1}, {'b': 2}]
@@ -107,10 +108,10 @@ def chainit(grids: Sequence[Grid]) -> Grid:
 
 
 def joined(settings: Iterable[Setting]) -> Setting:
-    """One setting of several, which must set different fields.
+    """Joins settings of different fields.
 
     Raises:
-      ValueError: if two set one field.
+      ValueError: two settings have the same field.
     """
     whole: Setting = {}
     for setting in settings:

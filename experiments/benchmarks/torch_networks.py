@@ -1,9 +1,8 @@
 """The tasks' networks in PyTorch, trained one by one and stacked with `torch.func.vmap`.
 
-The weights are Linen's own, in PyTorch's layouts, so the first loss of every twin can be compared
-with ours. Both ways have what a careful user has: fused Adam, masks multiplied onto all gradients
-in one call (with weights that start masked, that keeps them masked), convolutions in channels_last
-and the library's own attention and LSTM where networks are trained alone.
+The weights are those of Linen in PyTorch's layouts, so that first losses can be compared. Both ways
+are optimised: fused Adam, gradients masked in one call, convolutions in channels_last, and
+PyTorch's attention and LSTM where networks are trained one by one.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,7 @@ def transformer(w: Weights, x: Tensor, stacked: bool) -> Tensor:
 
 
 def attention(w: Weights, block: int, h: Tensor, stacked: bool) -> Tensor:
-    """Causal attention; stacked networks spell it out, since vmap has no fused one on CPUs."""
+    """Causal attention; explicit for stacked networks, since vmap has no fused one on CPUs."""
     split = linear(w, f"Dense_{4 * block}", h).chunk(3, -1)
     q, k, v = (a.unflatten(-1, (HEADS, WIDTH // HEADS)).transpose(1, 2) for a in split)
     if stacked:
@@ -85,12 +84,7 @@ def norm(w: Weights, i: int, x: Tensor) -> Tensor:
     return F.layer_norm(x, (WIDTH,), scale, bias, 1e-6)
 
 
-FORWARD: dict[str, Forward] = {
-    "mlp": mlp,
-    "conv": conv,
-    "transformer": transformer,
-    "lstm": lstm,
-}
+FORWARD: dict[str, Forward] = {"mlp": mlp, "conv": conv, "transformer": transformer, "lstm": lstm}
 
 
 def loss_of(kind: str, w: Weights, x: Tensor, y: Tensor, stacked: bool) -> Tensor:
@@ -124,12 +118,12 @@ def batches(task: Task, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def thread_counts() -> list[int]:
-    """One thread and as many as PyTorch takes by itself: which is faster depends on the machine."""
+    """One thread, and PyTorch's default number; which is faster depends on the machine."""
     return sorted({1, torch.get_num_threads()})
 
 
 def threaded(train: Callable[[], Any], threads: int) -> Callable[[], Any]:
-    """The training with a number of threads of its own."""
+    """The training with a given number of threads."""
 
     def run() -> Any:
         torch.set_num_threads(threads)
@@ -139,7 +133,7 @@ def threaded(train: Callable[[], Any], threads: int) -> Callable[[], Any]:
 
 
 def one_by_one(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
-    """Members to train one after the other; returns what trains them on, as a function."""
+    """A function that continues the training of members one after the other."""
     xs, ys = batches(task, rows)
 
     def network(i: int) -> tuple[Weights, list[Tensor], Any]:
@@ -166,7 +160,7 @@ def _last(leaf: Tensor) -> Tensor:
 
 
 def stacked(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
-    """Members to train at once with `torch.func.vmap`; returns what trains them on."""
+    """A function that continues the training of members with `torch.func.vmap`."""
     xs, ys = batches(task, rows)
     gradient = torch.func.grad(lambda w, x, y: loss_of(task.kind, w, x, y, True))
     gradients = torch.func.vmap(gradient)
@@ -187,7 +181,7 @@ def stacked(task: Task, members: Member, rows: np.ndarray) -> Callable[[], Any]:
 
 
 def check(task: Task, members: Member, rows: np.ndarray) -> None:
-    """Raises `AssertionError` unless the twins' first loss is that of our network."""
+    """Raises `AssertionError` unless the first losses equal ours."""
     first = trees.index(members, 0)
     batch = trees.index(task.data, rows[0, 0])
     out, _ = task.trainer.model.apply(first.params, first.state, batch.x, train=True)

@@ -1,0 +1,52 @@
+"""A network with known dead units: its outputs and its latency without them."""
+
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax import structure as st
+from lth_jax.analysis.timing import time_saved
+
+
+def mostly_dead(
+    rng: np.random.Generator, *, batch: int, rounds: tuple[int, int], scales: int, width: int = 512
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Removes the dead units of an MLP in which three of four hidden units are dead.
+
+    Args:
+      rng: source of weights and inputs.
+      batch: number of inputs.
+      rounds: blocks and rounds, as in `timing.time_saved`.
+      scales: number of scales of the inputs for which the outputs are compared.
+      width: of the hidden layers.
+
+    Returns:
+      The largest change of an output for each scale, and the time saved for each block.
+    """
+    sizes = (64, width, width, 10)
+    params = {
+        f"w{i}": jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
+        for i, shape in enumerate(pairwise(sizes))
+    }
+    x = jnp.asarray(rng.normal(size=(batch, sizes[0])), jnp.float32)
+
+    def apply(p: Any, x: Any) -> Any:
+        return jax.nn.relu(jax.nn.relu(x @ p["w0"]) @ p["w1"]) @ p["w2"]
+
+    found = st.find_groups(apply, params, x)
+    alive = {group.name: np.arange(group.units) % 4 == 0 for group in found.groups}
+    masked = jax.tree.map(
+        jnp.where, st.expand(found, alive), params, jax.tree.map(jnp.zeros_like, params)
+    )
+    small, fast = st.compact(found, masked, alive)
+    slow, fast = jax.jit(apply), jax.jit(fast)
+    apart = [
+        float(jnp.abs(slow(masked, x * scale) - fast(small, x * scale)).max())
+        for scale in np.linspace(0.1, 1, scales)
+    ]
+    saved = time_saved(lambda: slow(masked, x), lambda: fast(small, x), rounds)
+    return np.array(apart), saved

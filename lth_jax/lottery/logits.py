@@ -1,0 +1,61 @@
+"""The logits of stored networks in test mode."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax import trees
+from lth_jax.coding.stored import Stored
+from lth_jax.population.task import Task
+from lth_jax.types import Model, Params
+
+BLOCK = 1024  # examples per evaluation
+
+
+def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDArray[np.float32]:
+    """The logits of networks of one architecture on the same inputs.
+
+    Args:
+      model: their architecture.
+      networks: their parameters and states, leaves by name.
+      x: inputs `(n, …)`.
+
+    Returns:
+      `(networks, n, …, classes)`.
+
+    Raises:
+      ValueError: if the networks have other inputs.
+    """
+    like = jax.eval_shape(model.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
+    points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in networks]
+    trees.check_same_structure("params", points[0][0], "the network", like[0])
+    population = trees.stack(points)
+
+    @jax.jit
+    def answers(x: jax.Array) -> Any:
+        def one(point: tuple[Params, Any]) -> Any:
+            return model.apply(*point, x, train=False)[0]
+
+        return jax.lax.map(one, population)
+
+    blocks = [answers(x[first : first + BLOCK]) for first in range(0, len(x), BLOCK)]
+    return np.concatenate(blocks, axis=1)
+
+
+def own_logits(task: Task, networks: Sequence[Stored]) -> NDArray[np.float32]:
+    """The logits of each network on its replicate's training data: `(networks, n, classes)`."""
+    x, model = task.data.train.x, task.trainer.model
+
+    @jax.jit
+    def answers(point: Any, seen: Any) -> Any:
+        return model.apply(*point, seen, train=False)[0]
+
+    def own(one: Stored) -> Any:
+        point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
+        return answers(point, x[task.own_rows(one.replicate)])
+
+    return np.stack([np.asarray(own(one)) for one in networks])
