@@ -4,13 +4,22 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lth_jax.lottery.node_training import Progress as Segment
 from lth_jax.schema import LevelEntry
+
+
+class Standing(TypedDict):
+    """How far a ladder is: levels, member-steps done and in all, member-steps per second."""
+
+    levels: int
+    done: int
+    work: int
+    speed: float
 
 
 class Display:
@@ -55,7 +64,7 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, segment: Segment) -> None:
+    def advance(self, segment: Segment) -> Standing:
         """Counts a finished segment and shows where the ladder stands."""
         members = len(segment.specs)
         self._trained += (segment.step - segment.before) * members
@@ -66,6 +75,7 @@ class Display:
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"
         )
         self._bar.update(self._task, completed=done, facts=facts)
+        return {"levels": self._levels, "done": done, "work": self._total, "speed": speed}
 
     def node(self, entry: LevelEntry) -> None:
         """Counts a finished node; where there is no bar, prints a line for it."""

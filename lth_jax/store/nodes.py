@@ -275,6 +275,14 @@ class Store:
         """
         return Node(*checkpoints.restore(self.path(key), like, name=key))
 
+    def read_part(self, key: str, part: str) -> Node:
+        """One entry of a finished node's arrays, and its `meta`; see `checkpoints.restore_part`.
+
+        Raises:
+          CorruptError: the facts or the entry are damaged. StoreError: another format.
+        """
+        return Node(*checkpoints.restore_part(self.path(key), part, key))
+
     def path(self, key: str) -> Path:
         """The folder of a node, whether it is there or not."""
         if not _is_key(key):

@@ -177,7 +177,7 @@ def test_a_finished_run_is_opened_again(result):
     assert repr(again) == repr(result) and again.ticket(1).density == result.ticket(1).density
     with pytest.raises(ValueError, match="`task` has parameters of shapes"):
         lottery.Result.open(result.path, task(model=nn.Dense(2)))
-    with pytest.raises(store.StoreError, match="no run is named"):
+    with pytest.raises(store.StoreError, match="unknown run"):
         lottery.Result.open(result.path.with_name("absent"), task())
 
 
