@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from lth_jax.coding import load as load_ticket
     from lth_jax.coding import save as save_ticket
+    from lth_jax.lottery import load_atlas, load_run, load_sweep
     from lth_jax.pruning import criteria, granularity, methods, schedules, supermask, transforms
     from lth_jax.pruning.criteria import magnitude, random
     from lth_jax.pruning.iterative import iterate
@@ -82,6 +83,7 @@ _LATER: dict[str, tuple[str, str | None]] = {
     },
     "save_ticket": ("lth_jax.coding", "save"),
     "load_ticket": ("lth_jax.coding", "load"),
+    **{name: ("lth_jax.lottery", name) for name in ("load_atlas", "load_run", "load_sweep")},
 }
 
 
@@ -125,6 +127,9 @@ __all__ = [
     "landscape",
     "layerwise",
     "layouts",
+    "load_atlas",
+    "load_run",
+    "load_sweep",
     "load_ticket",
     "lottery",
     "magnitude",

@@ -139,7 +139,9 @@ def _du(arguments: argparse.Namespace) -> None:
         shared.print_json(found)
         return
     columns = ("own", "shared", "files")
-    rows = [[row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]]
+    rows = [
+        [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
+    ]
     shared.print_tables(shared.plain_table(["MB", *columns], rows))
     for name, words in {
         "unlisted": "nodes that no run lists",

@@ -17,6 +17,7 @@ from lth_jax.lottery.identity import (
     training_program,
 )
 from lth_jax.lottery.ladder import Hooks, run_ladder
+from lth_jax.lottery.loading import Atlas, SweepResult, load_atlas, load_run, load_sweep
 from lth_jax.lottery.member_index import MemberIndex, NodeSlot
 from lth_jax.lottery.member_table import (
     MemberTable,
@@ -55,6 +56,7 @@ __all__ = [
     "REGROUP_CONTROLS",
     "SAME_MASK",
     "UNIT_CONTROLS",
+    "Atlas",
     "Experiment",
     "Hooks",
     "Identity",
@@ -74,6 +76,7 @@ __all__ = [
     "Splits",
     "Start",
     "StoredTicket",
+    "SweepResult",
     "Table",
     "Task",
     "arms_programs",
@@ -83,6 +86,9 @@ __all__ = [
     "fingerprint",
     "imp",
     "level_sizes",
+    "load_atlas",
+    "load_run",
+    "load_sweep",
     "make_experiment",
     "make_ladder",
     "methods_programs",

@@ -1,13 +1,19 @@
 """Rows of a result, shown as a table."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import rich.console
+import rich.measure
 import rich.table
 
 from lth_jax import extras
+
+SHORT, LONG, WIDTH = 1_900, 100_000, 120
+"""Characters of a `repr` and of printed text, and columns that a title may take."""
+MORE = "… and {} more rows"
 
 
 class Table(Sequence[dict[str, Any]]):
@@ -52,6 +58,9 @@ class Table(Sequence[dict[str, Any]]):
     def __repr__(self) -> str:
         return rendered(self._rich())
 
+    def __str__(self) -> str:
+        return rendered(self._rich(), LONG)
+
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
         head = "".join(f"<th>{name}</th>" for name in names)
@@ -66,8 +75,15 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def rendered(table: rich.table.Table) -> str:
-    """A table as plain text."""
+def rendered(table: rich.table.Table, limit: int = SHORT) -> str:
+    """A table as plain text, at its full width: as many lines as fit `limit` characters."""
+    wide = rich.console.Console(width=10_000)
+    needed = rich.measure.Measurement.get(wide, wide.options, table).maximum
     file = io.StringIO()
-    rich.console.Console(file=file, width=120).print(table)
-    return file.getvalue().rstrip()
+    rich.console.Console(file=file, width=max(needed, WIDTH)).print(table)
+    lines = [line.rstrip() for line in file.getvalue().rstrip().splitlines()]
+    ends = itertools.accumulate(len(line) + 1 for line in lines)
+    fit = sum(end <= limit - len(MORE) for end in ends)
+    if fit == len(lines):
+        return "\n".join(lines)
+    return "\n".join([*lines[:fit], MORE.format(len(lines) - fit)])

@@ -1,6 +1,5 @@
 """Runs side by side: the same levels, their differences with intervals, the fields that differ."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -132,13 +131,14 @@ def _fields(config: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Names of runs without what all begin with, up to the last `-`.
+    """The hashes of runs that have the same name; else their whole names.
 
     >>> short_names(["lenet-1a2b3c4d", "lenet-5e6f7a8b"])
     ['1a2b3c4d', '5e6f7a8b']
     """
-    start = os.path.commonprefix(list(names)).rfind("-") + 1
-    return [name[start:] for name in names] if len(set(names)) > 1 else list(names)
+    parts = [name.rpartition("-") for name in names]
+    are_alike = len({before for before, _, _ in parts}) == 1
+    return [code for _, _, code in parts] if are_alike else list(names)
 
 
 def level_cells(found: Comparison, names: Sequence[str]) -> Cells:

@@ -65,7 +65,7 @@ def summarize_run(store: Store, path: str | Path) -> RunSummary:
         arm = TICKET if entry.level else DENSE
         for row in entry.rows:
             member = node.facts.members[row]
-            if member.arm == arm:
+            if metric is not None and member.arm == arm:
                 densities.setdefault(entry.level, member.density)
                 values.setdefault(entry.level, []).append(float(node.results[metric][row]))
     return {

@@ -9,7 +9,6 @@ from lth_jax.store import locks
 from lth_jax.store.errors import StoreError
 from lth_jax.store.run_files import CONFIG, MANIFEST, STATUS, read_status
 
-
 SHOWN = 10
 """Names that an error lists."""
 

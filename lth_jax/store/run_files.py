@@ -55,7 +55,7 @@ class Env(Plans):
 class Status(TypedDict):
     """`status.json`.
 
-    A finished run has `nodes`, the SHA-256 of its entries, and `summary`, what a list of runs shows.
+    A finished run has `nodes`, the SHA-256 of its entries, and `summary`, the numbers of `lth ls`.
     """
 
     name: str

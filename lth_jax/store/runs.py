@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,7 +171,7 @@ class Run:
         """All logged records."""
         return read_metrics(self.path / "metrics.jsonl")
 
-    def finish(self, summary: dict[str, Any] | None = None) -> None:
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Marks the run as finished, with the nodes that it has now.
 
         Args:
