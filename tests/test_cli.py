@@ -183,8 +183,14 @@ def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
     [
         (["size", "nothing.ticket"], "nothing.ticket"),
         (["size", "laddr"], "unknown run 'laddr'"),
-        (["export", "RUN", "FILE", "--level", "9", "--replicate", "0"], "unknown level 9: 'ticket' of RUN has the levels 1, 2."),
-        (["export", "RUN", "FILE", "--level", "1", "--replicate", "9"], "unknown replicate 9: 'ticket' of RUN has the replicates 0, 1, 2, 3, 4 at"),
+        (
+            ["export", "RUN", "FILE", "--level", "9", "--replicate", "0"],
+            "unknown level 9: 'ticket' of RUN has the levels 1, 2.",
+        ),
+        (
+            ["export", "RUN", "FILE", "--level", "1", "--replicate", "9"],
+            "unknown replicate 9: 'ticket' of RUN has the replicates 0, 1, 2, 3, 4 at",
+        ),
         (
             ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "twin"],
             "unknown arm 'twin': the arms of RUN are dense, ",
