@@ -178,6 +178,9 @@ def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
     assert "[/bold]\\u001b[2J" in out and "\x1b" not in out
 
 
+EXPORT = ["export", "RUN", "FILE", "--replicate", "0"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -192,11 +195,11 @@ def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
             "unknown replicate 9: 'ticket' of RUN has the replicates 0, 1, 2, 3, 4 at",
         ),
         (
-            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "twin"],
+            [*EXPORT, "--level", "1", "--arm", "twin"],
             "unknown arm 'twin': the arms of RUN are dense, ",
         ),
         (
-            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "random"],
+            [*EXPORT, "--level", "1", "--arm", "random"],
             "diverged at step 300",
         ),
         (["export", "RUN", "/nowhere/x", "--level", "1", "--replicate", "0"], "cannot be written"),

@@ -1,4 +1,4 @@
-"""Every command of `lth`: its examples, its bad input, and what `ls`, `show` and `compare` print."""
+"""Every command of `lth`: examples, bad input, and what `ls`, `show` and `compare` print."""
 
 import argparse
 import json
@@ -114,13 +114,7 @@ def test_bad_input_is_one_sentence_and_code_2(case, root, names, capsys):
 def test_ls_shows_accuracy_size_and_age(lth, names):
     _, out, _ = lth("ls")
     header, _, *rows = out.splitlines()
-    assert header.split() == [
-        "run",
-        "status",
-        "age",
-        *["best", "kept", "%", "last", "kept", "%"],
-        "MB",
-    ]
+    assert header.split() == "run status age best kept % last kept % MB".split()
     row = next(row for row in rows if row.startswith(names["one"]))
     _, shown, _ = lth("show", names["one"], "--json")
     means = {

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,29 +48,34 @@ def _watch(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.live import Live
 
+    paths = _paths(arguments)
+    if arguments.once or not sys.stdout.isatty():
+        for found in _frames(paths, arguments):
+            _print(found)
+        return
+    with Live(console=Console(), auto_refresh=False) as display:
+        for found in _frames(paths, arguments):
+            display.update(_frame(found), refresh=True)
+
+
+def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[list[Standing]]":
+    """The states to show, until all is finished or no process is at work; only changed ones."""
     from lth_jax.report.progress import standing
 
-    paths, live = _paths(arguments), sys.stdout.isatty()
-    last_active = time.monotonic()
-    if arguments.once:
-        _print([standing(path) for path in paths])
-        return
-    shown: list[Standing] = []
-    with Live(console=Console(), auto_refresh=False) as display:
-        while True:
-            found = [standing(path) for path in paths]
-            if live:
-                display.update(_frame(found), refresh=True)
-            elif found != shown:
-                _print(found)
-                sys.stdout.flush()
-            shown = found
-            if any(one.is_active for one in found):
-                last_active = time.monotonic()
-            patience = PATIENCE if any(one.cells for one in found) else 0.0
-            if all(one.is_done for one in found) or time.monotonic() - last_active > patience:
-                return
-            time.sleep(arguments.every)
+    last_active, shown = time.monotonic(), None
+    while True:
+        found = [standing(path) for path in paths]
+        if found != shown:
+            yield found
+        shown = found
+        now = time.monotonic()
+        if any(one.is_active for one in found):
+            last_active = now
+        patience = PATIENCE if any(one.cells for one in found) else 0.0
+        is_idle = now - last_active > patience
+        if arguments.once or is_idle or all(one.is_done for one in found):
+            return
+        time.sleep(arguments.every)
 
 
 def _paths(arguments: argparse.Namespace) -> list[Path]:
@@ -94,6 +99,7 @@ def _print(found: "Sequence[Standing]") -> None:
         print(_headline(one))
         if one.parts:
             shared.print_tables(_table(one))
+    sys.stdout.flush()
 
 
 def _frame(found: "Sequence[Standing]") -> Any:
