@@ -1,6 +1,8 @@
 """What the commands share: their arguments, how they find runs, how they print."""
 
 import argparse
+import copy
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -113,11 +115,9 @@ def print_tables(*tables: "Table") -> None:
 
 
 def _without_empty_columns(table: "Table") -> "Table":
-    from copy import copy
-
     columns = [column for column in table.columns if not _is_empty(list(column.cells))]
-    kept = copy(table)
-    kept.columns = columns
+    kept = copy.copy(table)
+    kept.columns = [dataclasses.replace(column, _index=i) for i, column in enumerate(columns)]
     return kept
 
 

@@ -106,7 +106,8 @@ def _frame(found: "Sequence[Standing]") -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    return Group(*(part for one in found for part in (Text(_headline(one)), _table(one))))
+    headed = [[Text(_headline(one)), *([_table(one)] if one.parts else ())] for one in found]
+    return Group(*(part for parts in headed for part in parts))
 
 
 def _headline(one: "Standing") -> str:

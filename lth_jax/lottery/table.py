@@ -38,7 +38,7 @@ class Table(Sequence[dict[str, Any]]):
         Raises:
           lth_jax.extras.MissingExtraError: pandas is not installed.
         """
-        return extras.lazy("pandas", "`to_pandas`").DataFrame(self._rows)
+        return extras.lazy("pandas", "`to_pandas`", "pandas").DataFrame(self._rows)
 
     def to_arrow(self) -> Any:
         """The rows as a `pyarrow.Table`.
