@@ -90,9 +90,12 @@ _LATER: dict[str, tuple[str, str | None]] = {
 def __getattr__(name: str) -> Any:
     """The public names that are imported when they are first used."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib import metadata
 
-        return version("lth-jax")
+        try:
+            return metadata.version("lth-jax")
+        except metadata.PackageNotFoundError:  # a source tree that is not installed
+            return "0+unknown"
     if name not in _LATER:
         raise AttributeError(f"module 'lth_jax' has no attribute '{name}'")
     module, attribute = _LATER[name]
