@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax import text
 from lth_jax.store import CorruptError, Node, Store, StoreError, read_manifest, records
 from lth_jax.store.run_files import MANIFEST
 from lth_jax.types import TrainState
@@ -84,6 +85,8 @@ class NodeFacts(NamedTuple):
     steps: int
     seconds: float
 
+    __repr__ = text.short_repr
+
     @property
     def prunable(self) -> dict[str, bool]:
         """Leaf -> whether it may be pruned."""
@@ -114,6 +117,8 @@ class NodeRecord(NamedTuple):
     curves: Named
     mask: Named
     points: dict[str, TrainState]
+
+    __repr__ = text.short_repr
 
     def take(self, rows: Sequence[int]) -> "NodeRecord":
         """The members at these places of the member axis; seconds are divided evenly."""
@@ -153,6 +158,8 @@ class LevelEntry(NamedTuple):
     rows: list[int]
     member_steps: int
     place: int
+
+    __repr__ = text.short_repr
 
     @classmethod
     def parse(cls, line: Mapping[str, Any], path: Path) -> Self:

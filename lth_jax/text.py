@@ -1,10 +1,18 @@
 """Short text for people: tables and arrays in a `repr`."""
 
+import copy
+import dataclasses
+import types
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABSENT = ("", "–")
+"""Cells without a value."""
 WIDTH = 100
 """Columns that a table takes at most."""
 
@@ -33,6 +41,90 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 
 
     text = ["  ".join(map(fit, line, widths, right)).rstrip() for line in lines]
     return "\n".join(text + ([f"… and {len(rows) - limit} more"] if len(rows) > limit else []))
+
+
+def plain_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, title: str = ""
+) -> "Table":
+    """A table of rich without lines; cells are printed as they are, without markup.
+
+    Args:
+      header: the names of the columns.
+      rows: their cells.
+      left: how many columns are text; the others are numbers.
+      title: above it.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.title_justify = "left"
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def full_width(table: "Table") -> int:
+    """The columns of a terminal that a table of rich takes if nothing is cut off."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    wide = Console(width=10_000)
+    return Measurement.get(wide, wide.options, table).maximum
+
+
+def without_empty_columns(table: "Table") -> "Table":
+    """A table of rich without the columns of which no cell has a value."""
+    columns = [column for column in table.columns if not _is_empty(list(column.cells))]
+    kept = copy.copy(table)
+    kept.columns = [dataclasses.replace(column, _index=i) for i, column in enumerate(columns)]
+    return kept
+
+
+def _is_empty(cells: list[Any]) -> bool:
+    return bool(cells) and all(str(cell) in ABSENT for cell in cells)
+
+
+def short_repr(self: Any) -> str:
+    """`Name(field=value, …)` of a named tuple or data class, long values by kind and size.
+
+    >>> from typing import NamedTuple
+    >>> class Point(NamedTuple):
+    ...     params: dict
+    ...     step: int
+    ...     __repr__ = short_repr
+    >>> Point({"kernel": np.ones((784, 300), np.float32)}, 3)
+    Point(params={'kernel': float32[784, 300]}, step=3)
+    """
+    names = getattr(self, "_fields", None) or [f.name for f in dataclasses.fields(self)]
+    shown = (f"{name}={_abbreviated(getattr(self, name))}" for name in names)
+    return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _abbreviated(value: Any, items: int = 4, width: int = 100) -> str:
+    """`repr` of a small value; kind and size of a large one."""
+    if hasattr(value, "shape") and hasattr(value, "dtype") and np.prod(value.shape) > 16:
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, types.FunctionType):
+        return value.__qualname__
+    if type(value) in (dict, list, tuple, set, frozenset) and len(value) > items:
+        if not all(isinstance(one, int | float) for one in value) or len(value) > 3 * items:
+            return f"{type(value).__name__} of {len(value)}"
+    if type(value) is dict:
+        inner = ", ".join(f"{key!r}: {_abbreviated(each)}" for key, each in value.items())
+        shown = f"{{{inner}}}"
+    elif type(value) is list:
+        shown = f"[{', '.join(map(_abbreviated, value))}]"
+    elif type(value) is tuple and value:
+        shown = f"({', '.join(map(_abbreviated, value))}{',' * (len(value) == 1)})"
+    else:
+        shown = repr(value)
+    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 
 def brief(value: Any) -> str:

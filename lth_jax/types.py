@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import chex
 
+from lth_jax import text
+
 DENSE, TICKET = "dense", "ticket"
 """The two arms that every ladder has; its controls have names of their own."""
 
@@ -41,6 +43,8 @@ class Batch(NamedTuple):
     x: Any
     y: Any
 
+    __repr__ = text.short_repr
+
 
 class TrainState(NamedTuple):
     """Where a network stands: its parameters, its state, and its optimizer's state."""
@@ -49,6 +53,8 @@ class TrainState(NamedTuple):
     state: Any
     opt_state: Any
 
+    __repr__ = text.short_repr
+
 
 class Splits(NamedTuple):
     """The three parts of a data set."""
@@ -56,6 +62,8 @@ class Splits(NamedTuple):
     train: Batch
     validation: Batch
     test: Batch
+
+    __repr__ = text.short_repr
 
 
 class Model(NamedTuple):

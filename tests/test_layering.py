@@ -15,7 +15,7 @@ FLOORS = {
     "keys": 0,
     "legal": 0,
     "registry": 0,
-    "text": 0,
+    "text": -1,
     "trees": 0,
     "distributed": 2,
     "store": 1,

@@ -1,8 +1,6 @@
 """What the commands share: their arguments, how they find runs, how they print."""
 
 import argparse
-import copy
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
 
 Commands = Any
 """What `add_subparsers` returns; argparse does not export its type."""
-
-ABSENT = ("", "–")
-"""Cells without a value; a column of such cells is not printed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,46 +100,19 @@ def root_of(info: "RunInfo") -> Path:
 def print_tables(*tables: "Table") -> None:
     """Prints tables at their full width, without empty columns: no digit is cut off."""
     from rich.console import Console
-    from rich.measure import Measurement
 
-    wide = Console(width=10_000)
-    for table in map(_without_empty_columns, tables):
-        needed = Measurement.get(wide, wide.options, table).maximum
+    from lth_jax.text import full_width, without_empty_columns
+
+    for table in map(without_empty_columns, tables):
         terminal = Console().width if sys.stdout.isatty() else 1
-        Console(width=max(needed, terminal)).print(table)
+        Console(width=max(full_width(table), terminal)).print(table)
 
 
-def _without_empty_columns(table: "Table") -> "Table":
-    columns = [column for column in table.columns if not _is_empty(list(column.cells))]
-    kept = copy.copy(table)
-    kept.columns = [dataclasses.replace(column, _index=i) for i, column in enumerate(columns)]
-    return kept
+def print_rows(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> None:
+    """Prints rows as a table, of which the first columns are text."""
+    from lth_jax.text import plain_table
 
-
-def _is_empty(cells: list[Any]) -> bool:
-    return bool(cells) and all(str(cell) in ABSENT for cell in cells)
-
-
-def plain_table(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> Any:
-    """A table without lines.
-
-    Args:
-      header: the names of the columns.
-      rows: their cells.
-      left: how many columns are text; the others are numbers.
-      title: above it.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.title_justify = "left"
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # as it is: no markup
-    return table
+    print_tables(plain_table(header, rows, left=left, title=title))
 
 
 def print_json(value: Any) -> None:

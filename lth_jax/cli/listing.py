@@ -70,9 +70,7 @@ def _ls(arguments: argparse.Namespace) -> None:
         shared.print_json({"runs": [info._asdict() for info in runs]})
     elif runs:
         header = ["run", "status", "age", "best", "kept %", "last", "kept %", "MB"]
-        shared.print_tables(
-            shared.plain_table(header, [_cells(info, now) for info in runs], left=2)
-        )
+        shared.print_rows(header, [_cells(info, now) for info in runs], left=2)
 
 
 def _is_chosen(info: "RunInfo", wanted: argparse.Namespace, now: datetime) -> bool:

@@ -89,15 +89,13 @@ def _compare(arguments: argparse.Namespace) -> None:
     names = compare.short_names([info.run for info in named])
     shown = quantity(found.metric)
     levels = compare.level_cells(found, names)
-    shared.print_tables(
-        shared.plain_table(*levels, title=f"{shown.title}, {found.arm}, 95 % intervals")
-    )
+    shared.print_rows(*levels, title=f"{shown.title}, {found.arm}, 95 % intervals")
     if found.differences:
         cells = compare.difference_cells(found, names)
-        shared.print_tables(shared.plain_table(*cells, title=f"{shown.label}: differences"))
+        shared.print_rows(*cells, title=f"{shown.label}: differences")
     if found.fields:
         fields = compare.field_cells(found, names)
-        shared.print_tables(shared.plain_table(*fields, left=9, title="Fields that differ"))
+        shared.print_rows(*fields, left=len(fields[0]), title="Fields that differ")
     else:
         print("The configurations are equal.")
 

@@ -142,7 +142,7 @@ def _du(arguments: argparse.Namespace) -> None:
     rows = [
         [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
     ]
-    shared.print_tables(shared.plain_table(["MB", *columns], rows))
+    shared.print_rows(["MB", *columns], rows)
     for name, words in {
         "unlisted": "nodes that no run lists",
         "partial": "unfinished nodes",

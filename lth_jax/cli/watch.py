@@ -123,8 +123,10 @@ def _left(one: "Standing") -> str:
 
 
 def _table(one: "Standing") -> Any:
+    from lth_jax.text import plain_table
+
     header = ["", "status", "level", "done", "member-steps", "per second"]
-    return shared.plain_table(header, [_cells(part) for part in one.parts], left=2)
+    return plain_table(header, [_cells(part) for part in one.parts], left=2)
 
 
 def _cells(part: "Work") -> list[str]:

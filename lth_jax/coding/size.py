@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lth_jax import text
 from lth_jax.coding import codecs, entropy, reader, writer
 from lth_jax.coding.manifest import Leaf
 from lth_jax.coding.quantize import Precision
@@ -96,6 +97,8 @@ class SizeTable(NamedTuple):
 
     leaves: list[LeafSize]
     total: TotalSize
+
+    __repr__ = text.short_repr
 
 
 def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:

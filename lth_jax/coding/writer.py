@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.coding import codecs, container, values
 from lth_jax.coding import manifest as manifest_
 from lth_jax.coding.errors import TicketError
@@ -32,6 +32,8 @@ class Initializer(NamedTuple):
     name: str
     init: Callable[[Key], Params]
     key: Key
+
+    __repr__ = text.short_repr
 
 
 class _Input(NamedTuple):

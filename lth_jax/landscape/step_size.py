@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.landscape.checks import check_boolean
 from lth_jax.landscape.ends import Extremes, extremes
 from lth_jax.landscape.operators import Operator
@@ -33,6 +33,8 @@ class StepSizes(NamedTuple):
     best: float
     rate: float
     definite: bool
+
+    __repr__ = text.short_repr
 
 
 def step_sizes(ends: Extremes) -> StepSizes:

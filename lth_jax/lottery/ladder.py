@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.lottery.initial_states import InitialStates, Tickets
 from lth_jax.lottery.member_index import MemberIndex
 from lth_jax.lottery.member_table import (
@@ -72,6 +72,8 @@ class Hooks(NamedTuple):
     on_node: Callable[[int, LevelEntry], None] = lambda i, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
+
+    __repr__ = text.short_repr
 
 
 SILENT = Hooks()

@@ -1,12 +1,13 @@
 """Runs, sweeps and atlases from their folders, as tables."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lth_jax.lottery.result import Result
-from lth_jax.lottery.table import Table, rendered
+from lth_jax.lottery.table import SHORT, SHORT_ROWS, Table, rendered
 from lth_jax.report import answers
 from lth_jax.report import sweeps as sweep_reports
 from lth_jax.report.display import quantity
@@ -145,7 +146,12 @@ class SweepResult:
         finished = len({row["run"] for row in self.record.rows})
         about = f", {quantity(metric).title}" if metric else ""
         head = f"{self.path.name}: {finished} of {len(self.record.settings)} cells{about}"
-        return f"{head}\n{rendered(sweep_reports.sweep_table(self.record))}"
+        shown = dict(itertools.islice(self.record.settings.items(), SHORT_ROWS))
+        few = self.record._replace(
+            settings=shown, rows=[row for row in self.record.rows if row["run"] in shown]
+        )
+        hidden = len(self.record.settings) - len(shown)
+        return f"{head}\n{rendered(sweep_reports.sweep_table(few), SHORT - 100, hidden)}"
 
 
 class Atlas:

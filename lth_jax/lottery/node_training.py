@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.lottery.member_table import MemberSpec, StepRange
 from lth_jax.population.placement import Plan, map_members
 from lth_jax.population.segment import (
@@ -61,6 +61,8 @@ class Progress(NamedTuple):
     stop: int
     seconds: float
     info: Info
+
+    __repr__ = text.short_repr
 
 
 OnProgress = Callable[[Progress], None]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.coding.stored import Named
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.identity import circumstances, training_program
@@ -43,6 +43,8 @@ class Retrained(NamedTuple):
     results: dict[str, NDArray[Any]]
     params: Named
     state: Named
+
+    __repr__ = text.short_repr
 
     def at(self, which: Any) -> "Retrained":
         """One network, or some: what the index or slice selects of every array."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.keys import check_key
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
@@ -34,6 +35,8 @@ class Seeds(NamedTuple):
     root: Key
     replicates: int
     shared_order: bool = False
+
+    __repr__ = text.short_repr
 
 
 class Ladder(NamedTuple):
@@ -67,6 +70,8 @@ class Ladder(NamedTuple):
     layouts: Layouts | None = None
     methods: Mapping[int, Method] = {}
 
+    __repr__ = text.short_repr
+
 
 class Identity(NamedTuple):
     """What decides an experiment's numbers, except its plan and its ladder; JSON-like.
@@ -92,6 +97,8 @@ class Identity(NamedTuple):
     numbers: dict[str, str]
     shared_order: bool
     environment: dict[str, Any]
+
+    __repr__ = text.short_repr
 
     @property
     def trunk(self) -> str:
@@ -123,6 +130,8 @@ class Experiment(NamedTuple):
     seeds: Seeds
     ladder: Ladder
     identity: Identity
+
+    __repr__ = text.short_repr
 
 
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:

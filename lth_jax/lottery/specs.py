@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from lth_jax import text
 from lth_jax.data.checks import check_integer
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control, named
@@ -63,6 +64,8 @@ class Spec:
     prunable: Prunable | None = None
     layouts: Layouts | None = None
     methods: Mapping[int, Builder] = field(default_factory=dict)
+
+    __repr__ = text.short_repr
 
 
 def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.coding.stored import Named, Stored, read_stored, rewound
 from lth_jax.lottery.spec import Seeds
 from lth_jax.population.task import Task
@@ -40,6 +40,8 @@ class Start(NamedTuple):
     state: Any = ()
     hyper: Mapping[str, float] = MappingProxyType({})
     replicate: int = 0
+
+    __repr__ = text.short_repr
 
     def reordered(self, root: Key, order: int = 1) -> "Start":
         """The same start on another data order, by the experiment's key and a number."""

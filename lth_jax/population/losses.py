@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax import text
 from lth_jax.registry import Registry
 
 PerExample = Callable[[Any, Any], jax.Array]
@@ -86,6 +87,8 @@ class DistillTargets(NamedTuple):
     logits: jax.Array
     weight: jax.Array
     temperature: jax.Array
+
+    __repr__ = text.short_repr
 
 
 def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:

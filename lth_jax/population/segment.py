@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.population.losses import PerExample
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.methods import Inputs, Method
@@ -79,6 +79,8 @@ class Record(NamedTuple):
     best_params: Params
     best_state: Any
     diverged_at: jax.Array
+
+    __repr__ = text.short_repr
 
 
 class Block(NamedTuple):
@@ -158,6 +160,8 @@ class Trainer(NamedTuple):
     make_model: MakeModel | None = None
     method: Method | None = None
     constants: Constants = ()
+
+    __repr__ = text.short_repr
 
 
 def optimizer_of(trainer: Trainer, member: Member, hyper: Mapping[str, Any] | None = None) -> Any:

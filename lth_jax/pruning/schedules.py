@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax import text
 from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.masks import distance
 from lth_jax.registry import Registry
@@ -105,6 +106,8 @@ class EarlyBirdState(NamedTuple):
     mask: Mask
     distances: jax.Array
 
+    __repr__ = text.short_repr
+
 
 class EarlyBird(NamedTuple):
     """A stopping rule as two pure functions, both vmappable.
@@ -116,6 +119,8 @@ class EarlyBird(NamedTuple):
 
     init: Callable[..., EarlyBirdState]
     update: Callable[..., tuple[EarlyBirdState, jax.Array]]
+
+    __repr__ = text.short_repr
 
 
 def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -> EarlyBird:

@@ -15,6 +15,9 @@ from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.types import Mask, Params, Prunable
 
+SHOWN = 12
+"""Leaves that a `repr` shows; `print` shows all."""
+
 
 class SummaryRow(NamedTuple):
     """One line of a summary.
@@ -63,6 +66,13 @@ class Summary:
         return len(self.rows)
 
     def __repr__(self) -> str:
+        rows = self._cells()
+        if len(rows) > SHOWN + 3:
+            more = (f"… {len(rows) - SHOWN - 2} more leaves", *[""] * (len(self._HEADER) - 1))
+            rows = [*rows[:SHOWN], more, *rows[-2:]]
+        return text.table(self._HEADER, rows)
+
+    def __str__(self) -> str:
         return text.table(self._HEADER, self._cells(), limit=len(self.rows) + 2)
 
     def _repr_html_(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.measures.intervals import paired_difference, welch_difference
 from lth_jax.report.display import headline_metric, percent, show, show_difference
 from lth_jax.report.levels import RunRecord
@@ -35,6 +36,8 @@ class Comparison(NamedTuple):
     levels: list[Row]
     differences: list[Row]
     fields: dict[str, list[Any]]
+
+    __repr__ = text.short_repr
 
 
 def compare(

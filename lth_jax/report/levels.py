@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax import text
 from lth_jax.measures.overlap import Overlap, between_members
 from lth_jax.schema import (
     MemberRecord,
@@ -52,6 +53,8 @@ class Level(NamedTuple):
     trained_steps: int
     seconds: float
 
+    __repr__ = text.short_repr
+
     @property
     def arms(self) -> list[str]:
         """The arms trained at this level, in order of appearance."""
@@ -74,6 +77,8 @@ class RunRecord(NamedTuple):
     environments: list[dict[str, Any]]
     plan: Any
     levels: tuple[Level, ...]
+
+    __repr__ = text.short_repr
 
     @property
     def arms(self) -> list[str]:

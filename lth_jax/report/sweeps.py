@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from lth_jax import text
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import figures, tables
 from lth_jax.report.display import HEADLINES, percent, quantity, show
@@ -44,6 +45,8 @@ class SweepRecord(NamedTuple):
     name: str
     settings: dict[str, dict[str, Any]]
     rows: list[Row]
+
+    __repr__ = text.short_repr
 
     @property
     def metric(self) -> str | None:

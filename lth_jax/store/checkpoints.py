@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax import text
 from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
@@ -36,6 +37,8 @@ class Checkpoint(NamedTuple):
 
     tree: Any
     meta: dict[str, Any]
+
+    __repr__ = text.short_repr
 
 
 def save(

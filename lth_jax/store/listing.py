@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.store import locks
 from lth_jax.store.errors import StoreError
 from lth_jax.store.run_files import CONFIG, MANIFEST, STATUS, read_status
@@ -33,6 +34,8 @@ class RunInfo(NamedTuple):
     created: str
     path: str
     summary: dict[str, Any] | None = None
+
+    __repr__ = text.short_repr
 
 
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.processes import ALONE, Team
@@ -23,6 +24,8 @@ class Node(NamedTuple):
     arrays: Any
     meta: dict[str, Any]
 
+    __repr__ = text.short_repr
+
 
 class Progress(NamedTuple):
     """How far an unfinished computation had come when it was last saved."""
@@ -30,6 +33,8 @@ class Progress(NamedTuple):
     step: int
     tree: Any
     meta: dict[str, Any]
+
+    __repr__ = text.short_repr
 
 
 class Partial:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import Criterion, named, widen
 from lth_jax.types import Mask, Params, Scores
@@ -16,6 +16,8 @@ class MovementState(NamedTuple):
     """What `track_movement` carries: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
 
     movement: Any
+
+    __repr__ = text.short_repr
 
 
 def movement_pruning(accumulated: Any) -> Criterion:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.layouts import Layout, Layouts, from_layers, resolve, to_layers
 from lth_jax.types import Mask, Prunable, Scores
 
@@ -30,6 +30,8 @@ class Units(NamedTuple):
     sizes: Any
     prunable: Prunable
     layers: Any
+
+    __repr__ = text.short_repr
 
 
 class Granularity(NamedTuple):

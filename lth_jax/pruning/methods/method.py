@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from lth_jax import text
 from lth_jax.pruning.transforms import Transform
 from lth_jax.registry import Registry
 from lth_jax.types import Count, Key, Mask, Params
@@ -25,6 +26,8 @@ class Inputs(NamedTuple):
     mask: Mask
     count: Count
     key: Key
+
+    __repr__ = text.short_repr
 
 
 @dataclass(frozen=True, eq=False)

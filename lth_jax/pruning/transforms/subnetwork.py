@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, same_structure
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
@@ -55,6 +55,8 @@ class SparseState(NamedTuple):
     key: Key | None
     inner: Any
     undecided: jax.Array
+
+    __repr__ = text.short_repr
 
 
 class Events(NamedTuple):
