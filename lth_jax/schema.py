@@ -68,6 +68,7 @@ class LeafRecord(NamedTuple):
     prunable: bool
 
 
+@text.with_short_repr
 class NodeFacts(NamedTuple):
     """The facts of a node: all of it but the arrays.
 
@@ -85,8 +86,6 @@ class NodeFacts(NamedTuple):
     steps: int
     seconds: float
 
-    __repr__ = text.short_repr
-
     @property
     def prunable(self) -> dict[str, bool]:
         """Leaf -> whether it may be pruned."""
@@ -98,6 +97,7 @@ class NodeFacts(NamedTuple):
         return self.steps * len(self.members) / max(self.seconds, 1e-9)
 
 
+@text.with_short_repr
 class NodeRecord(NamedTuple):
     """A node, or some of its members.
 
@@ -118,8 +118,6 @@ class NodeRecord(NamedTuple):
     mask: Named
     points: dict[str, TrainState]
 
-    __repr__ = text.short_repr
-
     def take(self, rows: Sequence[int]) -> "NodeRecord":
         """The members at these places of the member axis; seconds are divided evenly."""
         facts, places = self.facts, np.asarray(rows, np.intp)
@@ -139,6 +137,7 @@ class NodeRecord(NamedTuple):
         )
 
 
+@text.with_short_repr
 class LevelEntry(NamedTuple):
     """A line of a run's manifest: one node, and which of its members are the run's.
 
@@ -158,8 +157,6 @@ class LevelEntry(NamedTuple):
     rows: list[int]
     member_steps: int
     place: int
-
-    __repr__ = text.short_repr
 
     @classmethod
     def parse(cls, line: Mapping[str, Any], path: Path) -> Self:

@@ -4,12 +4,14 @@ import copy
 import dataclasses
 import types
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+T = TypeVar("T")
 
 ABSENT = ("", "–")
 """Cells without a value."""
@@ -17,10 +19,24 @@ WIDTH = 100
 """Columns that a table takes at most."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 40) -> str:
-    """A table in plain text: text to the left, numbers to the right, at most `WIDTH` columns.
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    limit: int = 40,
+    width: int | None = WIDTH,
+    left: int | None = None,
+) -> str:
+    """A table in plain text.
 
-    The first column gives way where a row is too long; rows beyond `limit` are counted.
+    Args:
+      header: the names of the columns.
+      rows: their cells; those beyond `limit` are counted.
+      limit: how many rows are shown.
+      width: the columns of text that it takes at most, by shortening its first column; None for as
+        many as it needs.
+      left: how many columns are text, set to the left; by default those that hold other things
+        than numbers.
 
     >>> print(table(["leaf", "kept"], [["w", "12"], ["bias", "4"]]))
     leaf  kept
@@ -30,10 +46,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 
     shown = [list(map(str, row)) for row in rows[:limit]]
     lines = [list(header), *shown]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for i in (len(header) - 1, 0):  # the last column of text, then the first
-        over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    for i in (len(header) - 1, 0) if width else ():  # the last column of text, then the first
+        over = sum(widths) + 2 * (len(widths) - 1) - (width or 0)
         widths[i] = max(min(widths[i], 12), widths[i] - max(over, 0))
-    right = [bool(shown) and all(_is_number(row[i]) for row in shown) for i in range(len(header))]
+    right = [
+        (bool(shown) and all(_is_number(row[i]) for row in shown)) if left is None else i >= left
+        for i in range(len(header))
+    ]
 
     def fit(cell: str, width: int, numeric: bool) -> str:
         cell = cell if len(cell) <= width else cell[: width - 1] + "…"
@@ -41,30 +60,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, limit: int = 
 
     text = ["  ".join(map(fit, line, widths, right)).rstrip() for line in lines]
     return "\n".join(text + ([f"… and {len(rows) - limit} more"] if len(rows) > limit else []))
-
-
-def plain_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, title: str = ""
-) -> "Table":
-    """A table of rich without lines; cells are printed as they are, without markup.
-
-    Args:
-      header: the names of the columns.
-      rows: their cells.
-      left: how many columns are text; the others are numbers.
-      title: above it.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.title_justify = "left"
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def full_width(table: "Table") -> int:
@@ -78,27 +73,33 @@ def full_width(table: "Table") -> int:
 
 def without_empty_columns(table: "Table") -> "Table":
     """A table of rich without the columns of which no cell has a value."""
-    columns = [column for column in table.columns if not _is_empty(list(column.cells))]
+    columns = [column for column in table.columns if not is_empty(list(column.cells))]
     kept = copy.copy(table)
     kept.columns = [dataclasses.replace(column, _index=i) for i, column in enumerate(columns)]
     return kept
 
 
-def _is_empty(cells: list[Any]) -> bool:
+def is_empty(cells: Sequence[Any]) -> bool:
+    """Whether a column of a table has no value."""
     return bool(cells) and all(str(cell) in ABSENT for cell in cells)
 
 
-def short_repr(self: Any) -> str:
-    """`Name(field=value, …)` of a named tuple or data class, long values by kind and size.
+def with_short_repr(cls: type[T]) -> type[T]:
+    """A named tuple or data class whose `repr` gives long values by kind and size.
 
     >>> from typing import NamedTuple
-    >>> class Point(NamedTuple):
+    >>> @with_short_repr
+    ... class Point(NamedTuple):
     ...     params: dict
     ...     step: int
-    ...     __repr__ = short_repr
     >>> Point({"kernel": np.ones((784, 300), np.float32)}, 3)
     Point(params={'kernel': float32[784, 300]}, step=3)
     """
+    cls.__repr__ = _short_repr  # type: ignore[method-assign]
+    return cls
+
+
+def _short_repr(self: Any) -> str:
     names = getattr(self, "_fields", None) or [f.name for f in dataclasses.fields(self)]
     shown = (f"{name}={_abbreviated(getattr(self, name))}" for name in names)
     return f"{type(self).__name__}({', '.join(shown)})"

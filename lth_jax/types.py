@@ -37,15 +37,15 @@ Info = dict[str, Any]
 """What a step reports and nothing carries: logged, then forgotten."""
 
 
+@text.with_short_repr
 class Batch(NamedTuple):
     """Examples along the first axis of every leaf: inputs `x`, targets `y`."""
 
     x: Any
     y: Any
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class TrainState(NamedTuple):
     """Where a network stands: its parameters, its state, and its optimizer's state."""
 
@@ -53,17 +53,14 @@ class TrainState(NamedTuple):
     state: Any
     opt_state: Any
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class Splits(NamedTuple):
     """The three parts of a data set."""
 
     train: Batch
     validation: Batch
     test: Batch
-
-    __repr__ = text.short_repr
 
 
 class Model(NamedTuple):

@@ -44,7 +44,7 @@ def finished(lth):
 def test_ls_lists_every_run(lth, root):
     code, out, err = lth("ls")
     assert (code, err) == (0, "")
-    rows = [line.split() for line in out.splitlines()[2:]]
+    rows = [line.split() for line in out.splitlines()[1:]]
     assert sorted(row[0] for row in rows) == names(root)
     assert sorted(row[1] for row in rows) == ["finished", "interrupted"]
 

@@ -113,7 +113,7 @@ def test_bad_input_is_one_sentence_and_code_2(case, root, names, capsys):
 
 def test_ls_shows_accuracy_size_and_age(lth, names):
     _, out, _ = lth("ls")
-    header, _, *rows = out.splitlines()
+    header, *rows = out.splitlines()
     assert header.split() == "run status age best kept % last kept % MB".split()
     row = next(row for row in rows if row.startswith(names["one"]))
     _, shown, _ = lth("show", names["one"], "--json")

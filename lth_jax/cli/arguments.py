@@ -109,10 +109,20 @@ def print_tables(*tables: "Table") -> None:
 
 
 def print_rows(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> None:
-    """Prints rows as a table, of which the first columns are text."""
-    from lth_jax.text import plain_table
+    """Prints rows in columns, of which the first `left` are text; empty columns are left out."""
+    if title:
+        print(title)
+    print(in_columns(header, rows, left=left))
 
-    print_tables(plain_table(header, rows, left=left, title=title))
+
+def in_columns(header: list[str], rows: list[list[str]], *, left: int = 1) -> str:
+    """Rows in columns, as `print_rows` prints them."""
+    from lth_jax.text import is_empty, table
+
+    kept = [i for i in range(len(header)) if not is_empty([row[i] for row in rows])]
+    cells = [[row[i] for i in kept] for row in rows]
+    names, text = [header[i] for i in kept], sum(i < left for i in kept)
+    return table(names, cells, limit=len(rows), width=None, left=text)
 
 
 def print_json(value: Any) -> None:

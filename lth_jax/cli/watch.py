@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lth_jax.cli import arguments as shared
 
@@ -47,15 +47,16 @@ def _seconds(text: str) -> float:
 def _watch(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     paths = _paths(arguments)
     if arguments.once or not sys.stdout.isatty():
         for found in _frames(paths, arguments):
-            _print(found)
+            print(_frame(found), flush=True)
         return
     with Live(console=Console(), auto_refresh=False) as display:
         for found in _frames(paths, arguments):
-            display.update(_frame(found), refresh=True)
+            display.update(Text(_frame(found)), refresh=True)
 
 
 def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[list[Standing]]":
@@ -94,20 +95,8 @@ def _paths(arguments: argparse.Namespace) -> list[Path]:
     return [folders[find_name(text, sorted(folders), "run", root)]]
 
 
-def _print(found: "Sequence[Standing]") -> None:
-    for one in found:
-        print(_headline(one))
-        if one.parts:
-            shared.print_tables(_table(one))
-    sys.stdout.flush()
-
-
-def _frame(found: "Sequence[Standing]") -> Any:
-    from rich.console import Group
-    from rich.text import Text
-
-    headed = [[Text(_headline(one)), *([_table(one)] if one.parts else ())] for one in found]
-    return Group(*(part for parts in headed for part in parts))
+def _frame(found: "Sequence[Standing]") -> str:
+    return "\n".join(line for one in found for line in (_headline(one), *_table(one)))
 
 
 def _headline(one: "Standing") -> str:
@@ -122,11 +111,11 @@ def _left(one: "Standing") -> str:
     return "" if seconds is None or one.is_done else f", {_clock(seconds)} left"
 
 
-def _table(one: "Standing") -> Any:
-    from lth_jax.text import plain_table
-
+def _table(one: "Standing") -> list[str]:
+    """The parts in columns; nothing where there are none."""
     header = ["", "status", "level", "done", "member-steps", "per second"]
-    return plain_table(header, [_cells(part) for part in one.parts], left=2)
+    rows = [_cells(part) for part in one.parts]
+    return [shared.in_columns(header, rows, left=2)] if rows else []
 
 
 def _cells(part: "Work") -> list[str]:

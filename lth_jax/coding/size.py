@@ -92,13 +92,12 @@ class TotalSize(NamedTuple):
     break_even_density: float | None
 
 
+@text.with_short_repr
 class SizeTable(NamedTuple):
     """What a ticket takes."""
 
     leaves: list[LeafSize]
     total: TotalSize
-
-    __repr__ = text.short_repr
 
 
 def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:

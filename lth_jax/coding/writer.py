@@ -20,6 +20,7 @@ from lth_jax.types import Key, Mask, Params, Prunable
 _ANY_AXES = 1 << 16  # whether a leaf has the axis is checked leaf by leaf
 
 
+@text.with_short_repr
 class Initializer(NamedTuple):
     """Values that are not stored but made again: `init(key)`.
 
@@ -32,8 +33,6 @@ class Initializer(NamedTuple):
     name: str
     init: Callable[[Key], Params]
     key: Key
-
-    __repr__ = text.short_repr
 
 
 class _Input(NamedTuple):

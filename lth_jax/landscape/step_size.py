@@ -17,6 +17,7 @@ from lth_jax.landscape.operators import Operator
 from lth_jax.types import Key, Mask, Params
 
 
+@text.with_short_repr
 class StepSizes(NamedTuple):
     """Step sizes of gradient descent on the quadratic with the spectrum's two ends.
 
@@ -33,8 +34,6 @@ class StepSizes(NamedTuple):
     best: float
     rate: float
     definite: bool
-
-    __repr__ = text.short_repr
 
 
 def step_sizes(ends: Extremes) -> StepSizes:

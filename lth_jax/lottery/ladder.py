@@ -52,6 +52,7 @@ Begin = Callable[[int], tuple[Member, Member, list[Unscored | None]]]
 `InitialStates.population` finds about their scores."""
 
 
+@text.with_short_repr
 class Hooks(NamedTuple):
     """Callbacks of a ladder; any of them may raise to stop it.
 
@@ -72,8 +73,6 @@ class Hooks(NamedTuple):
     on_node: Callable[[int, LevelEntry], None] = lambda i, entry: None
     on_replan: Callable[[int, Plan], None] = lambda level, plan: None
     on_level: Callable[[int], None] = lambda level: None
-
-    __repr__ = text.short_repr
 
 
 SILENT = Hooks()

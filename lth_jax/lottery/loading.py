@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_jax.lottery.result import Result
-from lth_jax.lottery.table import SHORT, SHORT_ROWS, Table, rendered
+from lth_jax.lottery.table import SHORT_ROWS, Table, rendered
 from lth_jax.report import answers
 from lth_jax.report import sweeps as sweep_reports
 from lth_jax.report.display import quantity
@@ -151,7 +151,7 @@ class SweepResult:
             settings=shown, rows=[row for row in self.record.rows if row["run"] in shown]
         )
         hidden = len(self.record.settings) - len(shown)
-        return f"{head}\n{rendered(sweep_reports.sweep_table(few), SHORT - 100, hidden)}"
+        return f"{head}\n{rendered(sweep_reports.sweep_table(few), hidden)}"
 
 
 class Atlas:

@@ -37,6 +37,7 @@ from lth_jax.store import (
 from lth_jax.types import Batch, Info, Mask, Prunable, Splits, TrainState
 
 
+@text.with_short_repr
 class Progress(NamedTuple):
     """The state after each segment: where the chunk stands and what it cost.
 
@@ -61,8 +62,6 @@ class Progress(NamedTuple):
     stop: int
     seconds: float
     info: Info
-
-    __repr__ = text.short_repr
 
 
 OnProgress = Callable[[Progress], None]

@@ -31,6 +31,7 @@ from lth_jax.schema import from_node
 from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key, fingerprint
 
 
+@text.with_short_repr
 class Retrained(NamedTuple):
     """Trained networks, `[networks]` first in every array.
 
@@ -43,8 +44,6 @@ class Retrained(NamedTuple):
     results: dict[str, NDArray[Any]]
     params: Named
     state: Named
-
-    __repr__ = text.short_repr
 
     def at(self, which: Any) -> "Retrained":
         """One network, or some: what the index or slice selects of every array."""

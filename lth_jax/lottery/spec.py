@@ -22,6 +22,7 @@ class Label(NamedTuple):
     replicate: int
 
 
+@text.with_short_repr
 class Seeds(NamedTuple):
     """The independent seeds of an experiment.
 
@@ -36,9 +37,8 @@ class Seeds(NamedTuple):
     replicates: int
     shared_order: bool = False
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class Ladder(NamedTuple):
     """What an experiment does: levels of train, prune and rewind.
 
@@ -70,9 +70,8 @@ class Ladder(NamedTuple):
     layouts: Layouts | None = None
     methods: Mapping[int, Method] = {}
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class Identity(NamedTuple):
     """What decides an experiment's numbers, except its plan and its ladder; JSON-like.
 
@@ -98,8 +97,6 @@ class Identity(NamedTuple):
     shared_order: bool
     environment: dict[str, Any]
 
-    __repr__ = text.short_repr
-
     @property
     def trunk(self) -> str:
         """The SHA-256 of all but arms and methods: what level 0 depends on."""
@@ -116,6 +113,7 @@ class Identity(NamedTuple):
         return dict(own["arms"]) if own else self.arms
 
 
+@text.with_short_repr
 class Experiment(NamedTuple):
     """One experiment of a population; `make_experiment` makes it.
 
@@ -130,8 +128,6 @@ class Experiment(NamedTuple):
     seeds: Seeds
     ladder: Ladder
     identity: Identity
-
-    __repr__ = text.short_repr
 
 
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:

@@ -36,6 +36,7 @@ class LevelError(ValueError):
         self.level, self.reason = level, reason
 
 
+@text.with_short_repr
 @dataclass(frozen=True, eq=False)
 class Spec:
     """What a ladder does at each level; from `imp`, `one_shot` or `sparse_training`.
@@ -64,8 +65,6 @@ class Spec:
     prunable: Prunable | None = None
     layouts: Layouts | None = None
     methods: Mapping[int, Builder] = field(default_factory=dict)
-
-    __repr__ = text.short_repr
 
 
 def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:

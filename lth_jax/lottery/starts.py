@@ -22,6 +22,7 @@ from lth_jax.store import Store, find_run
 from lth_jax.types import DENSE, Key
 
 
+@text.with_short_repr
 class Start(NamedTuple):
     """Where a network starts; parameters, mask and state are trees, or leaves by name.
 
@@ -40,8 +41,6 @@ class Start(NamedTuple):
     state: Any = ()
     hyper: Mapping[str, float] = MappingProxyType({})
     replicate: int = 0
-
-    __repr__ = text.short_repr
 
     def reordered(self, root: Key, order: int = 1) -> "Start":
         """The same start on another data order, by the experiment's key and a number."""

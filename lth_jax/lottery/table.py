@@ -10,8 +10,8 @@ import rich.table
 
 from lth_jax import extras, text
 
-SHORT, LONG, WIDTH, SHORT_ROWS = 1_900, 100_000, 120, 30
-"""Characters of a `repr` and of printed text, columns that a title may take, rows of a `repr`."""
+SHORT, SHORT_ROWS, WIDTH = 1_800, 30, 120
+"""Characters and rows of a `repr`, and columns that a title may take."""
 
 
 class Table(Sequence[dict[str, Any]]):
@@ -46,17 +46,16 @@ class Table(Sequence[dict[str, Any]]):
         """
         return extras.lazy("pyarrow", "`to_arrow`").Table.from_pylist(self._rows)
 
-    def _rich(self, most: int) -> rich.table.Table:
-        """The first rows, numbers to the right."""
+    def _text(self, most: int) -> str:
         names = list(self._rows[0]) if self._rows else []
         cells = [[_shown(row[name]) for name in names] for row in self._rows[:most]]
-        return text.plain_table(names, cells, left=_text_columns(self._rows[:most], names))
+        return text.table(names, cells, limit=most, width=None)
 
     def __repr__(self) -> str:
-        return rendered(self._rich(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
+        return cut(self._text(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
 
     def __str__(self) -> str:
-        return rendered(self._rich(len(self)), LONG)
+        return self._text(len(self))
 
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
@@ -68,28 +67,26 @@ class Table(Sequence[dict[str, Any]]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _text_columns(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> int:
-    """How many columns there are before the first numbers."""
-    numbers = (any(isinstance(row[name], int | float) for row in rows) for name in names)
-    return next((i for i, is_number in enumerate(numbers) if is_number), len(names))
-
-
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def rendered(table: rich.table.Table, limit: int = SHORT, hidden: int = 0) -> str:
-    """A table as plain text, at its full width.
-
-    Args:
-      table: one line for each row.
-      limit: as many lines are shown as have so many characters.
-      hidden: rows that the table lacks, to be counted with those that are not shown.
-    """
+def rendered(table: rich.table.Table, hidden: int = 0) -> str:
+    """A table as plain text, at its full width, for a `repr`; `hidden` as of `cut`."""
     file = io.StringIO()
     rich.console.Console(file=file, width=max(text.full_width(table), WIDTH)).print(table)
-    lines = [line.rstrip() for line in file.getvalue().rstrip().splitlines()]
+    return cut("\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines()), hidden)
+
+
+def cut(shown: str, hidden: int = 0) -> str:
+    """The first lines of a table, as many as a `repr` has room for, and how many rows are left.
+
+    Args:
+      shown: a table in plain text.
+      hidden: rows that it lacks.
+    """
+    lines = shown.splitlines()
     ends = itertools.accumulate(len(line) + 1 for line in lines)
-    fit = sum(end <= limit for end in ends)
+    fit = sum(end <= SHORT for end in ends)
     left = len(lines) - fit + hidden
     return "\n".join([*lines[:fit], *([f"… and {left:,} more rows"] if left else ())])

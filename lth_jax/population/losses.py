@@ -73,6 +73,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return _per_example(-jnp.sum(targets.astype(jnp.float32) * log_p, axis=-1))
 
 
+@text.with_short_repr
 class DistillTargets(NamedTuple):
     """Targets with the teachers' logits, of which `distillation` makes a loss.
 
@@ -87,8 +88,6 @@ class DistillTargets(NamedTuple):
     logits: jax.Array
     weight: jax.Array
     temperature: jax.Array
-
-    __repr__ = text.short_repr
 
 
 def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:

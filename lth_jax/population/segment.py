@@ -63,6 +63,7 @@ class Member(NamedTuple):
         return f"Member({shape[0]} members)" if shape else "Member(one)"
 
 
+@text.with_short_repr
 class Record(NamedTuple):
     """What a member's training leaves behind besides its state.
 
@@ -79,8 +80,6 @@ class Record(NamedTuple):
     best_params: Params
     best_state: Any
     diverged_at: jax.Array
-
-    __repr__ = text.short_repr
 
 
 class Block(NamedTuple):
@@ -113,6 +112,7 @@ def unchanged(member: Member, train: Batch) -> Member:
     return member
 
 
+@text.with_short_repr
 class Trainer(NamedTuple):
     """What is the same for all members of a population: static but for `constants`.
 
@@ -160,8 +160,6 @@ class Trainer(NamedTuple):
     make_model: MakeModel | None = None
     method: Method | None = None
     constants: Constants = ()
-
-    __repr__ = text.short_repr
 
 
 def optimizer_of(trainer: Trainer, member: Member, hyper: Mapping[str, Any] | None = None) -> Any:

@@ -100,15 +100,15 @@ def exponential(levels: int, final: float) -> Schedule:
     return _to_final(levels, final, lambda done, final: final**done)
 
 
+@text.with_short_repr
 class EarlyBirdState(NamedTuple):
     """The last mask and the last distances, newest first (float32[window])."""
 
     mask: Mask
     distances: jax.Array
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class EarlyBird(NamedTuple):
     """A stopping rule as two pure functions, both vmappable.
 
@@ -119,8 +119,6 @@ class EarlyBird(NamedTuple):
 
     init: Callable[..., EarlyBirdState]
     update: Callable[..., tuple[EarlyBirdState, jax.Array]]
-
-    __repr__ = text.short_repr
 
 
 def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -> EarlyBird:

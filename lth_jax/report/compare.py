@@ -14,6 +14,7 @@ Cells = tuple[list[str], list[list[str]]]
 """The header of a table, and its rows."""
 
 
+@text.with_short_repr
 class Comparison(NamedTuple):
     """Runs side by side.
 
@@ -36,8 +37,6 @@ class Comparison(NamedTuple):
     levels: list[Row]
     differences: list[Row]
     fields: dict[str, list[Any]]
-
-    __repr__ = text.short_repr
 
 
 def compare(

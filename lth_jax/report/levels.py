@@ -24,6 +24,7 @@ from lth_jax.store.run_files import read_config, read_env
 from lth_jax.types import DENSE, TICKET
 
 
+@text.with_short_repr
 class Level(NamedTuple):
     """One round of train-prune-rewind, all its arms and replicates together.
 
@@ -53,14 +54,13 @@ class Level(NamedTuple):
     trained_steps: int
     seconds: float
 
-    __repr__ = text.short_repr
-
     @property
     def arms(self) -> list[str]:
         """The arms trained at this level, in order of appearance."""
         return list(dict.fromkeys(member.arm for member in self.members))
 
 
+@text.with_short_repr
 class RunRecord(NamedTuple):
     """What is known about a run.
 
@@ -77,8 +77,6 @@ class RunRecord(NamedTuple):
     environments: list[dict[str, Any]]
     plan: Any
     levels: tuple[Level, ...]
-
-    __repr__ = text.short_repr
 
     @property
     def arms(self) -> list[str]:

@@ -32,6 +32,7 @@ MOST_PANELS = 8
 CAPTION = "Mean and 95 % interval over replicates and seeds, at the last level of each cell."
 
 
+@text.with_short_repr
 class SweepRecord(NamedTuple):
     """What is known about a sweep.
 
@@ -45,8 +46,6 @@ class SweepRecord(NamedTuple):
     name: str
     settings: dict[str, dict[str, Any]]
     rows: list[Row]
-
-    __repr__ = text.short_repr
 
     @property
     def metric(self) -> str | None:

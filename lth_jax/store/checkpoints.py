@@ -32,13 +32,12 @@ FORMAT = 2
 """The version of the layout on disk; another version is refused by name."""
 
 
+@text.with_short_repr
 class Checkpoint(NamedTuple):
     """A tree and the facts that were saved with it."""
 
     tree: Any
     meta: dict[str, Any]
-
-    __repr__ = text.short_repr
 
 
 def save(

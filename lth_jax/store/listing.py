@@ -14,6 +14,7 @@ SHOWN = 10
 """Names that an error lists."""
 
 
+@text.with_short_repr
 class RunInfo(NamedTuple):
     """One line of a list of runs.
 
@@ -34,8 +35,6 @@ class RunInfo(NamedTuple):
     created: str
     path: str
     summary: dict[str, Any] | None = None
-
-    __repr__ = text.short_repr
 
 
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:

@@ -18,23 +18,21 @@ LOG = logging.getLogger(__name__)
 _KEY = re.compile("[0-9a-f]{64}")
 
 
+@text.with_short_repr
 class Node(NamedTuple):
     """A finished result: host arrays in nested dictionaries, and facts that JSON can hold."""
 
     arrays: Any
     meta: dict[str, Any]
 
-    __repr__ = text.short_repr
 
-
+@text.with_short_repr
 class Progress(NamedTuple):
     """How far an unfinished computation had come when it was last saved."""
 
     step: int
     tree: Any
     meta: dict[str, Any]
-
-    __repr__ = text.short_repr
 
 
 class Partial:

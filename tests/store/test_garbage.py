@@ -127,7 +127,7 @@ def test_du_adds_up(shelf, capsys):
     code, out, _ = lth(capsys, "du", "--json", "--root", shelf.root)
     assert code == 0 and json.loads(out) == found
     code, out, _ = lth(capsys, "du", "--root", shelf.root)
-    assert code == 0 and out.count("\n") == 4 + 5
+    assert code == 0 and out.count("\n") == 3 + 5
 
 
 def test_ls_shows_pilots_on_demand(shelf, capsys):
@@ -165,4 +165,4 @@ def test_a_status_that_is_sealed_but_no_status_is_one_line(shelf, capsys):
     path = run(shelf.root, "one", [A, B])
     write_record(path, "status.json", {"name": 3})
     code, out, err = lth(capsys, "ls", "--root", shelf.root)
-    assert (code, err) == (0, "") and out.count("\n") == 4 and "damaged" in out
+    assert (code, err) == (0, "") and out.count("\n") == 3 and "damaged" in out

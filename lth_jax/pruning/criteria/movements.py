@@ -12,12 +12,11 @@ from lth_jax.pruning.criteria._inputs import Criterion, named, widen
 from lth_jax.types import Mask, Params, Scores
 
 
+@text.with_short_repr
 class MovementState(NamedTuple):
     """What `track_movement` carries: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
 
     movement: Any
-
-    __repr__ = text.short_repr
 
 
 def movement_pruning(accumulated: Any) -> Criterion:

@@ -14,6 +14,7 @@ Reduction = Callable[..., jax.Array]
 """`(scores, axis, keepdims) -> scores`, as `jnp.sum`, `jnp.max`, `l1`, `l2`."""
 
 
+@text.with_short_repr
 class Units(NamedTuple):
     """What competes: trees of one structure.
 
@@ -30,8 +31,6 @@ class Units(NamedTuple):
     sizes: Any
     prunable: Prunable
     layers: Any
-
-    __repr__ = text.short_repr
 
 
 class Granularity(NamedTuple):

@@ -13,6 +13,7 @@ from lth_jax.registry import Registry
 from lth_jax.types import Count, Key, Mask, Params
 
 
+@text.with_short_repr
 class Inputs(NamedTuple):
     """What one member brings to a method; leaves may be traced and differ between members.
 
@@ -26,8 +27,6 @@ class Inputs(NamedTuple):
     mask: Mask
     count: Count
     key: Key
-
-    __repr__ = text.short_repr
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,7 @@ _REFUSED_UNDER_A_MASK = _REFUSED | {
 """Optimizers that cannot be inside a transformation of this package: by their state, the reason."""
 
 
+@text.with_short_repr
 class SparseState(NamedTuple):
     """The state of a transformation that owns its mask.
 
@@ -55,8 +56,6 @@ class SparseState(NamedTuple):
     key: Key | None
     inner: Any
     undecided: jax.Array
-
-    __repr__ = text.short_repr
 
 
 class Events(NamedTuple):
