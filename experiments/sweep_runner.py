@@ -23,7 +23,7 @@ from lth_jax.lottery import (
     timeline,
 )
 from lth_jax.lottery.member_table import plan_at
-from lth_jax.lottery.progress import Display, clock
+from lth_jax.lottery.progress import Display
 from lth_jax.lottery.running import (
     data_placement,
     device_notes,
@@ -33,6 +33,7 @@ from lth_jax.lottery.running import (
 )
 from lth_jax.population import Plan, read_plan
 from lth_jax.report.run_summary import summarize_run
+from lth_jax.text import clock
 
 WIDTHS = (16, 64)
 """The chunks that are measured for large populations: wide enough to be fast, and narrow enough

@@ -140,5 +140,20 @@ def brief(value: Any) -> str:
     return f"[{', '.join(flat if np.size(value) <= 4 else [*flat[:2], '…', flat[2]])}]"
 
 
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, hours where there are any.
+
+    >>> clock(75), clock(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "").rstrip(" %").isdigit() or cell in ("", "–")
+    try:
+        float(cell.replace(",", "").rstrip(" %"))
+    except ValueError:
+        return cell in ABSENT
+    return True

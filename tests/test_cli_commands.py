@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -243,3 +244,12 @@ def test_commands_options_and_names_are_completed(line, wanted, root, names, tmp
     subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=os.getcwd())
     found = [word.strip() for word in answers.read_text().split("\n")]
     assert sorted(found) == sorted(wanted or names.values())
+
+
+def test_a_list_of_runs_reads_no_node(tmp_path, capsys):
+    synthetic.write(tmp_path, nodes=synthetic.ladder(levels=1))
+    cli.main(["ls", "--root", str(tmp_path)])
+    with_nodes = capsys.readouterr().out
+    shutil.rmtree(tmp_path / "nodes")
+    cli.main(["ls", "--root", str(tmp_path)])
+    assert capsys.readouterr().out == with_nodes and " %" in with_nodes

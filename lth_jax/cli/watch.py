@@ -107,8 +107,10 @@ def _headline(one: "Standing") -> str:
 
 
 def _left(one: "Standing") -> str:
+    from lth_jax.text import clock
+
     seconds = one.seconds_left
-    return "" if seconds is None or one.is_done else f", {_clock(seconds)} left"
+    return "" if seconds is None or one.is_done else f", {clock(seconds)} left"
 
 
 def _table(one: "Standing") -> list[str]:
@@ -125,9 +127,3 @@ def _cells(part: "Work") -> list[str]:
     speed = "–" if part.speed is None else f"{part.speed:,.0f}"
     share = f"{100 * part.done / part.work:.0f} %"
     return [part.name, part.status, level, share, f"{part.done:,} of {part.work:,}", speed]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

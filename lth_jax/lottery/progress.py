@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from lth_jax.lottery.node_training import Progress as Segment
 from lth_jax.schema import LevelEntry
+from lth_jax.text import clock
 
 
 class Standing(TypedDict):
@@ -99,14 +100,3 @@ class Display:
     def spent(self) -> str:
         """The time since the start, for people."""
         return clock(time.perf_counter() - self._began)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, hours where there are any.
-
-    >>> clock(75), clock(3675)
-    ('1:15', '1:01:15')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,5 +1,6 @@
 """Rows of a result, shown as a table."""
 
+import html
 import io
 import itertools
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ import rich.table
 
 from lth_jax import extras, text
 
-SHORT, SHORT_ROWS, WIDTH = 1_800, 30, 120
-"""Characters and rows of a `repr`, and columns that a title may take."""
+SHORT, SHORT_ROWS, HTML_ROWS, WIDTH = 1_800, 30, 200, 120
+"""Characters and rows of a `repr`, rows of a notebook, and columns that a title may take."""
 
 
 class Table(Sequence[dict[str, Any]]):
@@ -59,15 +60,17 @@ class Table(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in names) + "</tr>"
-            for row in self._rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        cells = ([html.escape(_shown(row[name])) for name in names] for row in self[:HTML_ROWS])
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
+        left = len(self) - HTML_ROWS
+        more = f"<caption>… and {left:,} more rows</caption>" if left > 0 else ""
+        return f"<table>{more}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

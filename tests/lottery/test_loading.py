@@ -78,3 +78,13 @@ def test_an_atlas_has_verdicts_and_seeds(atlas):
     assert atlas.to_arrow().num_rows == 16 and "supported" in repr(atlas)
     with pytest.raises(store.StoreError, match=r"no atlas in .*full; there are small;"):
         lth.load_atlas(atlas.path.with_name("full"))
+
+
+def test_a_table_in_a_notebook_is_escaped_and_cut():
+    rows = [{"name": "<b>", "value": None}] + [{"name": "a", "value": -0.5}] * 300
+    html = lth.lottery.Table(rows)._repr_html_()
+    assert "&lt;b&gt;" in html and "<td>–</td>" in html and "101 more rows" in html
+    assert html.count("<tr>") == 1 + 200
+    assert str(lth.lottery.Table(rows)).splitlines()[:3] == [
+        "name  value", "<b>       –", "a      -0.5"
+    ]  # fmt: skip
