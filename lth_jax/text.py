@@ -124,7 +124,7 @@ def _abbreviated(value: Any, items: int = 4, width: int = 100) -> str:
     elif type(value) is tuple and value:
         shown = f"({', '.join(map(_abbreviated, value))}{',' * (len(value) == 1)})"
     else:
-        shown = repr(value)
+        shown = " ".join(repr(value).split())
     return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 

@@ -64,8 +64,9 @@ def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[l
     from lth_jax.report.progress import standing
 
     last_active, shown = time.monotonic(), None
+    finished: dict[Path, set[str]] = {path: set() for path in paths}
     while True:
-        found = [standing(path) for path in paths]
+        found = [standing(path, finished[path]) for path in paths]
         if found != shown:
             yield found
         shown = found

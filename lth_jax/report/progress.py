@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, StoreError
-from lth_jax.store.listing import find_run
+from lth_jax.store.listing import find_run, list_runs
 from lth_jax.store.run_files import read_status
 from lth_jax.store.sweeps import read_records, read_sweep_config
 
@@ -67,14 +67,21 @@ class Standing(NamedTuple):
         return sum(one for one in left if one is not None) / speed
 
 
-def standing(path: str | Path) -> Standing:
+def standing(path: str | Path, finished: set[str] | None = None) -> Standing:
     """How far the run or sweep in a folder is.
+
+    Args:
+      path: the folder.
+      finished: cells of the sweep that are not looked at, since they were finished before; those
+        that are finished now are added.
 
     Raises:
       StoreError: the folder is neither; CorruptError: a file of it is damaged.
     """
     path = Path(path)
-    return _sweep(path) if path.absolute().parent.name == "sweeps" else _run(path)
+    if path.absolute().parent.name != "sweeps":
+        return _run(path)
+    return _sweep(path, set() if finished is None else finished)
 
 
 def _run(path: Path) -> Standing:
@@ -84,9 +91,11 @@ def _run(path: Path) -> Standing:
     return Standing(path.name, [work], None, 0, is_active, status == FINISHED)
 
 
-def _sweep(path: Path) -> Standing:
+def _sweep(path: Path, finished: set[str]) -> Standing:
     root, cells = path.absolute().parents[1], read_sweep_config(path)["cells"]
-    left = {cell["run"] for cell in cells if not _is_finished(root / cell["run"])}
+    left = {cell["run"] for cell in cells} - finished
+    finished |= {run for run in left if _is_finished(root / run)}
+    left -= finished
     parts = _groups(path, left)
     done = len(cells) - len(left)
     return Standing(path.name, parts, len(cells), done, _is_active(path), not left)
@@ -171,7 +180,7 @@ def in_progress(root: Path) -> list[Path]:
       StoreError: there is none.
     """
     sweeps = [path for path in sorted(root.glob("sweeps/*")) if _is_active(path)]
-    runs = [lock.parent for lock in sorted(root.glob("*/lock")) if locks.is_held(lock)]
+    runs = [Path(info.path) for info in list_runs(root) if info.status == RUNNING]
     if not sweeps and not runs:
         raise StoreError(f"no process trains a run or a sweep in {root}; name one to see it.")
     return [*sweeps, *runs]

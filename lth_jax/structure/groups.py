@@ -140,7 +140,7 @@ class Structure:
         return self._table(limit=15)
 
     def __str__(self) -> str:
-        return self._table(limit=len(self.groups))
+        return self._table(limit=40)
 
     def _table(self, limit: int) -> str:
         if not self.groups:
