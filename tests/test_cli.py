@@ -287,8 +287,11 @@ def test_help_imports_nothing_heavy():
     assert out.stdout.endswith("[]\n")
 
 
-COMMANDS = {"ls": 0, "show": 1, "report": 1, "spectrum": 1, "verify": 0, "rm": 1, "gc": 0, "du": 0}
-"""Commands that read a store, and whether each takes a run."""
+COMMANDS = dict.fromkeys(("ls", "watch", "verify", "gc", "du"), 0) | {
+    **dict.fromkeys(("show", "report", "spectrum", "size", "rm"), 1),
+    "compare": 2,
+}
+"""Commands that read a store, and how many runs each takes."""
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
