@@ -23,7 +23,7 @@ from lth_jax.lottery import (
     timeline,
 )
 from lth_jax.lottery.member_table import plan_at
-from lth_jax.lottery.progress import Display, clock
+from lth_jax.lottery.progress import Display
 from lth_jax.lottery.running import (
     data_placement,
     device_notes,
@@ -32,6 +32,8 @@ from lth_jax.lottery.running import (
     with_widths,
 )
 from lth_jax.population import Plan, read_plan
+from lth_jax.report.run_summary import summarize_run
+from lth_jax.text import clock
 
 WIDTHS = (16, 64)
 """Candidate chunk sizes for large populations: a level has several chunks, which workers share."""
@@ -67,7 +69,9 @@ class Worker:
         """Trains all groups: first those that no other worker trains, then the rest."""
         left = []
         for group in groups:
-            with self._sweep.claim(f"group-{group.key[:8]}") as free:
+            self._sweep.append("groups", _planned_work(group))
+        for group in groups:
+            with self._sweep.claim(_name(group)) as free:
                 if free:
                     self._climb(group)
                 else:
@@ -79,7 +83,7 @@ class Worker:
         programs = self._sharing.programs[group.program]
         measure = partial(planned, self._machine, group, programs)
         plan = self._sweep.once(f"plan-{group.program[:8]}", measure)
-        name = f"group-{group.key[:8]}"
+        name = _name(group)
         replans = self._sweep.records(f"replans-{name}")
         title = f"{self._sweep.path.name} {name}"
         plan = _with_widths(self._machine, plan, group)
@@ -115,8 +119,7 @@ class Worker:
             stop.check(self._team)
 
         def on_progress(progress: Progress) -> None:
-            self._sweep.append(f"metrics-{name}", _record(progress))
-            display.advance(progress)
+            self._sweep.append(f"metrics-{name}", _record(progress) | display.advance(progress))
             if progress.step < progress.stop:
                 check()
 
@@ -171,7 +174,7 @@ class Worker:
             run.restart()
             for entry in entries:
                 run.add(**entry._asdict())
-            run.finish()
+            run.finish(self._team.on_leader(lambda: summarize_run(self._store, run.path)))
 
 
 def _with_widths(machine: ConfigDict, plan: dict[str, Any], group: Group) -> dict[str, Any]:
@@ -271,6 +274,16 @@ def _lengths(group: Group) -> list[int]:
     trunk, above = timeline(group.jobs[0].experiment.ladder)
     levels = len(group.members.levels)
     return [trunk.stop - trunk.start] + [above.stop - above.start] * (levels - 1)
+
+
+def _name(group: Group) -> str:
+    return f"group-{group.key[:8]}"
+
+
+def _planned_work(group: Group) -> dict[str, Any]:
+    """A line of the list of groups: what `lth watch` adds up."""
+    runs = [job.run for job in group.jobs]
+    return {"group": _name(group), "runs": runs, "work": sum(member_steps(group))}
 
 
 def _record(progress: Progress) -> dict[str, Any]:

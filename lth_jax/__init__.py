@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from lth_jax.coding import load as load_ticket
     from lth_jax.coding import save as save_ticket
+    from lth_jax.lottery import load_atlas, load_run, load_sweep
     from lth_jax.pruning import criteria, granularity, methods, schedules, supermask, transforms
     from lth_jax.pruning.criteria import magnitude, random
     from lth_jax.pruning.iterative import iterate
@@ -82,15 +83,19 @@ _LATER: dict[str, tuple[str, str | None]] = {
     },
     "save_ticket": ("lth_jax.coding", "save"),
     "load_ticket": ("lth_jax.coding", "load"),
+    **{name: ("lth_jax.lottery", name) for name in ("load_atlas", "load_run", "load_sweep")},
 }
 
 
 def __getattr__(name: str) -> Any:
     """The public names that are imported when they are first used."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib import metadata
 
-        return version("lth-jax")
+        try:
+            return metadata.version("lth-jax")
+        except metadata.PackageNotFoundError:  # a source tree that is not installed
+            return "0+unknown"
     if name not in _LATER:
         raise AttributeError(f"module 'lth_jax' has no attribute '{name}'")
     module, attribute = _LATER[name]
@@ -125,6 +130,9 @@ __all__ = [
     "landscape",
     "layerwise",
     "layouts",
+    "load_atlas",
+    "load_run",
+    "load_sweep",
     "load_ticket",
     "lottery",
     "magnitude",

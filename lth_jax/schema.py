@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax import text
 from lth_jax.store import CorruptError, Node, Store, StoreError, read_manifest, records
 from lth_jax.store.run_files import MANIFEST
 from lth_jax.types import TrainState
@@ -67,6 +68,7 @@ class LeafRecord(NamedTuple):
     prunable: bool
 
 
+@text.with_short_repr
 class NodeFacts(NamedTuple):
     """The facts of a node: all of it but the arrays.
 
@@ -95,6 +97,7 @@ class NodeFacts(NamedTuple):
         return self.steps * len(self.members) / max(self.seconds, 1e-9)
 
 
+@text.with_short_repr
 class NodeRecord(NamedTuple):
     """A node, or some of its members.
 
@@ -134,6 +137,7 @@ class NodeRecord(NamedTuple):
         )
 
 
+@text.with_short_repr
 class LevelEntry(NamedTuple):
     """A line of a run's manifest: one node, and which of its members are the run's.
 

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import chex
 
+from lth_jax import text
+
 DENSE, TICKET = "dense", "ticket"
 """The two arms that every ladder has; its controls have names of their own."""
 
@@ -35,6 +37,7 @@ Info = dict[str, Any]
 """What a step reports and nothing carries: logged, then forgotten."""
 
 
+@text.with_short_repr
 class Batch(NamedTuple):
     """Examples along the first axis of every leaf: inputs `x`, targets `y`."""
 
@@ -42,6 +45,7 @@ class Batch(NamedTuple):
     y: Any
 
 
+@text.with_short_repr
 class TrainState(NamedTuple):
     """Where a network stands: its parameters, its state, and its optimizer's state."""
 
@@ -50,6 +54,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
+@text.with_short_repr
 class Splits(NamedTuple):
     """The three parts of a data set."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lth_jax import cli, coding
+from lth_jax.cli import arguments
 from tests.report import synthetic
 
 
@@ -43,8 +44,9 @@ def finished(lth):
 def test_ls_lists_every_run(lth, root):
     code, out, err = lth("ls")
     assert (code, err) == (0, "")
-    assert sorted(line.split()[0] for line in out.splitlines()) == names(root)
-    assert sorted(line.split()[1] for line in out.splitlines()) == ["finished", "interrupted"]
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert sorted(row[0] for row in rows) == names(root)
+    assert sorted(row[1] for row in rows) == ["finished", "interrupted"]
 
 
 def test_ls_for_machines(lth, root):
@@ -52,7 +54,7 @@ def test_ls_for_machines(lth, root):
     runs = json.loads(out)["runs"]
     assert code == 0 and sorted(run["run"] for run in runs) == names(root)
     for run in runs:
-        assert list(run) == ["run", "name", "status", "config_hash", "created", "path"]
+        assert list(run) == ["run", "name", "status", "config_hash", "created", "path", "summary"]
         assert Path(run["path"], "config.json").is_file()
 
 
@@ -176,19 +178,28 @@ def test_what_a_ticket_says_is_printed_not_obeyed(lth, tmp_path):
     assert "[/bold]\\u001b[2J" in out and "\x1b" not in out
 
 
+EXPORT = ["export", "RUN", "FILE", "--replicate", "0"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["size", "nothing.ticket"], "nothing.ticket"),
-        (["size", "laddr"], "no run is named"),
-        (["export", "RUN", "FILE", "--level", "9", "--replicate", "0"], "at levels [1, 2]"),
-        (["export", "RUN", "FILE", "--level", "1", "--replicate", "9"], "no replicate 9"),
+        (["size", "laddr"], "unknown run 'laddr'"),
         (
-            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "twin"],
-            "there is no such arm",
+            ["export", "RUN", "FILE", "--level", "9", "--replicate", "0"],
+            "unknown level 9: 'ticket' of RUN has the levels 1, 2.",
         ),
         (
-            ["export", "RUN", "FILE", "--level", "1", "--replicate", "0", "--arm", "random"],
+            ["export", "RUN", "FILE", "--level", "1", "--replicate", "9"],
+            "unknown replicate 9: 'ticket' of RUN has the replicates 0, 1, 2, 3, 4 at",
+        ),
+        (
+            [*EXPORT, "--level", "1", "--arm", "twin"],
+            "unknown arm 'twin': the arms of RUN are dense, ",
+        ),
+        (
+            [*EXPORT, "--level", "1", "--arm", "random"],
             "diverged at step 300",
         ),
         (["export", "RUN", "/nowhere/x", "--level", "1", "--replicate", "0"], "cannot be written"),
@@ -198,7 +209,7 @@ def test_what_cannot_be_weighed_or_saved_is_one_sentence(lth, tmp_path, words, m
     real = {"RUN": finished(lth)["run"], "FILE": str(tmp_path / "x.ticket")}
     code, out, err = lth(*(real.get(word, word) for word in words))
     assert (code, out) == (2, "") and err.startswith("lth: ") and err.count("\n") == 1
-    assert message in err and not list(tmp_path.iterdir())
+    assert message.replace("RUN", real["RUN"]) in err and not list(tmp_path.iterdir())
 
 
 def test_an_empty_root_has_no_runs(lth, tmp_path):
@@ -276,16 +287,19 @@ def test_help_imports_nothing_heavy():
     assert out.stdout.endswith("[]\n")
 
 
-COMMANDS = {"ls": 0, "show": 1, "report": 1, "spectrum": 1, "verify": 0, "rm": 1, "gc": 0, "du": 0}
-"""Commands that read a store, and whether each takes a run."""
+COMMANDS = dict.fromkeys(("ls", "watch", "verify", "gc", "du"), 0) | {
+    **dict.fromkeys(("show", "report", "spectrum", "size", "rm"), 1),
+    "compare": 2,
+}
+"""Commands that read a store, and how many runs each takes."""
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_signal_ends_any_command_with_one_sentence(lth, monkeypatch, command, signum):
     before = signal.getsignal(signum)
-    for name in ("_folder", "_find"):
-        monkeypatch.setattr(cli, name, lambda *_: signal.raise_signal(signum))
+    for name in ("folder", "find"):
+        monkeypatch.setattr(arguments, name, lambda *_: signal.raise_signal(signum))
     code, out, err = lth(command, *["x"] * COMMANDS[command])
     assert (code, out, err) == (128 + signum, "", f"lth: stopped by {signum.name}.\n")
     assert signal.getsignal(signum) is before

@@ -16,7 +16,7 @@ LAYERS = {
     "grid": 0,
     "legal": 0,
     "registry": 0,
-    "text": 0,
+    "text": -1,
     "trees": 0,
     "distributed": 2,
     "store": 1,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lth_jax import text
 from lth_jax.coding import codecs, entropy, reader, writer
 from lth_jax.coding.manifest import Leaf
 from lth_jax.coding.quantize import Precision
@@ -91,6 +92,7 @@ class TotalSize(NamedTuple):
     break_even_density: float | None
 
 
+@text.with_short_repr
 class SizeTable(NamedTuple):
     """The sizes of a ticket."""
 

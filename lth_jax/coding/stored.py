@@ -88,17 +88,25 @@ def find_stored(store: Store, info: RunInfo, *, arm: str, level: int, replicate:
       CorruptError: if a file of the run is damaged.
     """
     listed = read_entries(info.path)
-    levels = [entry.level for entry in listed if arm in entry.arms]
+    arms = dict.fromkeys(name for entry in listed for name in entry.arms)
+    if arm not in arms:
+        raise StoreError(f"unknown arm '{arm}': the arms of {info.run} are {', '.join(arms)}.")
+    levels = dict.fromkeys(entry.level for entry in listed if arm in entry.arms)
     if level not in levels:
-        there = f"it is at levels {sorted(set(levels))}" if levels else "there is no such arm"
-        raise StoreError(f"{info.run} has no '{arm}' at level {level}; {there}.")
-    may = prunable_of_run(store, listed)
+        there = ", ".join(map(str, levels))
+        raise StoreError(f"unknown level {level}: '{arm}' of {info.run} has the levels {there}.")
+    may, found = prunable_of_run(store, listed), dict[int, Stored]()
     for entry in listed:
         if entry.level == level and arm in entry.arms:
-            for one in members(entry.key, read_entry(store, entry), may):
-                if (one.arm, one.replicate) == (arm, replicate):
-                    return _converged(one)
-    raise StoreError(f"{info.run} has no replicate {replicate} of '{arm}' at level {level}.")
+            some = members(entry.key, read_entry(store, entry), may)
+            found |= {one.replicate: one for one in some if one.arm == arm}
+    if replicate not in found:
+        there = ", ".join(map(str, sorted(found)))
+        raise StoreError(
+            f"unknown replicate {replicate}: '{arm}' of {info.run} has the replicates {there} "
+            f"at level {level}."
+        )
+    return _converged(found[replicate])
 
 
 def encode_stored(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.coding import codecs, container, values
 from lth_jax.coding import manifest as manifest_
 from lth_jax.coding.errors import TicketError
@@ -20,6 +20,7 @@ from lth_jax.types import Key, Mask, Params, Prunable
 _ANY_AXES = 1 << 16  # the axis is checked for each leaf
 
 
+@text.with_short_repr
 class Initializer(NamedTuple):
     """Values that are recomputed instead of stored: `init(key)`.
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.landscape.checks import check_boolean
 from lth_jax.landscape.ends import Extremes, extremes
 from lth_jax.landscape.operators import Operator
 from lth_jax.types import Key, Mask, Params
 
 
+@text.with_short_repr
 class StepSizes(NamedTuple):
     """Step sizes of gradient descent on a quadratic with these extreme eigenvalues.
 

@@ -11,6 +11,7 @@ from lth_jax.lottery.identity import (
 )
 from lth_jax.lottery.ladder import Hooks, run_ladder
 from lth_jax.lottery.logits import logits_of, own_logits
+from lth_jax.lottery.loading import Atlas, SweepResult, load_atlas, load_run, load_sweep
 from lth_jax.lottery.member_index import MemberIndex, NodeSlot
 from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
@@ -43,6 +44,7 @@ __all__ = [
     "CONTROLS",
     "SAME_MASK",
     "STRUCTURED_CONTROLS",
+    "Atlas",
     "Experiment",
     "Hooks",
     "Identity",
@@ -62,6 +64,7 @@ __all__ = [
     "Splits",
     "Start",
     "StoredTicket",
+    "SweepResult",
     "Table",
     "Task",
     "arms_programs",
@@ -72,6 +75,9 @@ __all__ = [
     "imp",
     "level_sizes",
     "logits_of",
+    "load_atlas",
+    "load_run",
+    "load_sweep",
     "make_experiment",
     "make_ladder",
     "methods_programs",

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.lottery.initial_states import InitialStates, Tickets
 from lth_jax.lottery.member_index import MemberIndex
 from lth_jax.lottery.member_table import (
@@ -54,6 +54,7 @@ See `InitialStates.population`.
 """
 
 
+@text.with_short_repr
 class Hooks(NamedTuple):
     """Callbacks of `run_ladder`; any of them may raise to stop it.
 

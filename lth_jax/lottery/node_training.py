@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.lottery.member_table import MemberSpec, StepRange
 from lth_jax.population.placement import Plan, map_members
 from lth_jax.population.segment import (
@@ -37,6 +37,7 @@ from lth_jax.store import (
 from lth_jax.types import Batch, Info, Mask, Prunable, Splits, TrainState
 
 
+@text.with_short_repr
 class Progress(NamedTuple):
     """Progress of a chunk after a segment.
 

@@ -4,13 +4,23 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lth_jax.lottery.node_training import Progress as Segment
 from lth_jax.schema import LevelEntry
+from lth_jax.text import clock
+
+
+class Standing(TypedDict):
+    """How far a ladder is: levels, member-steps done and in all, member-steps per second."""
+
+    levels: int
+    done: int
+    work: int
+    speed: float
 
 
 class Display:
@@ -55,8 +65,8 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, segment: Segment) -> None:
-        """Adds a finished segment and updates the bar."""
+    def advance(self, segment: Segment) -> Standing:
+        """Adds a finished segment, updates the bar, and returns the progress of the ladder."""
         members = len(segment.specs)
         self._trained += (segment.step - segment.before) * members
         done = self._finished + (segment.step - segment.start) * members
@@ -66,6 +76,7 @@ class Display:
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"
         )
         self._bar.update(self._task, completed=done, facts=facts)
+        return {"levels": self._levels, "done": done, "work": self._total, "speed": speed}
 
     def node(self, entry: LevelEntry) -> None:
         """Adds a finished node; prints a line if there is no bar."""
@@ -89,14 +100,3 @@ class Display:
     def spent(self) -> str:
         """The time since the start, as text."""
         return clock(time.perf_counter() - self._began)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `m:ss`, or `h:mm:ss` from one hour on.
-
-    >>> clock(75), clock(3675)
-    ('1:15', '1:01:15')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -19,6 +19,7 @@ from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
 from lth_jax.report.display import headline_metric, level_table
 from lth_jax.store import RunInfo, Store, StoreError, files, find_run, read_config
+from lth_jax.store.leaves import nest
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
 
 Folder = tempfile.TemporaryDirectory[str] | None
@@ -40,12 +41,12 @@ class StoredTicket:
 
     def __init__(self, result: "Result", stored: Stored):
         self._result, self.stored = result, stored  # keeps a temporary store alive
-        like = result.task.shapes[0]
+        tree = result.as_tree
         self.arm, self.level, self.replicate = stored.arm, stored.level, stored.replicate
         self.density = stored.density
-        self.mask: Mask = trees.from_named(stored.mask, like)
-        self.prunable: Prunable = trees.from_named(stored.prunable, like)
-        self.trained: Params = trees.from_named(stored.params, like)
+        self.mask: Mask = tree(stored.mask)
+        self.prunable: Prunable = tree(stored.prunable)
+        self.trained: Params = tree(stored.params)
 
     @property
     def initial(self) -> Params:
@@ -77,25 +78,24 @@ class StoredTicket:
 
 
 class Result:
-    """A finished run, as `lottery.run` returns it.
+    """A run, as `lottery.run` and `lth_jax.load_run` return it.
 
     Attributes:
       path: the run's folder.
       store: holds the run's nodes.
-      task: what the run trained.
     """
 
     def __init__(
         self,
         store: Store,
         path: Path,
-        task: Task,
+        task: Task | None = None,
         temporary: Folder = None,
         *,
         data: str | None = None,
         program: str | None = None,
     ):
-        self.path, self.store, self.task = Path(path), store, task
+        self.path, self.store, self._task = Path(path), store, task
         self._temporary = temporary  # keeps a temporary folder alive
         self._data, self._program = data, program
 
@@ -130,6 +130,26 @@ class Result:
                 f"`task` has parameters of shapes {shapes}; those of {info.run} are {stored}."
             )
         return found
+
+    @property
+    def task(self) -> Task:
+        """What the run trained.
+
+        Raises:
+          ValueError: the result was loaded without its task.
+        """
+        if self._task is None:
+            raise ValueError(
+                f"{self.path.name} was loaded without its task; "
+                "`lottery.Result.open(path, task)` opens it with one."
+            )
+        return self._task
+
+    def as_tree(self, named: dict[str, Any]) -> Any:
+        """Leaves by name in the tree of the task's parameters; without a task, in dictionaries."""
+        if self._task is None:
+            return nest([(tuple(name.split("/")), leaf) for name, leaf in named.items()])
+        return trees.from_named(named, self._task.shapes[0])
 
     @property
     def info(self) -> RunInfo:
@@ -204,6 +224,10 @@ class Result:
     def to_pandas(self) -> Any:
         """`seeds()` as a `pandas.DataFrame`."""
         return self.seeds().to_pandas()
+
+    def to_arrow(self) -> Any:
+        """`seeds()` as a `pyarrow.Table`."""
+        return self.seeds().to_arrow()
 
     def figure(self, metric: str | None = None) -> Any:
         """A metric against density, all arms, as a Matplotlib figure.

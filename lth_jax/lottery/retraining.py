@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.coding.stored import Named
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery.identity import circumstances, training_program
@@ -31,6 +31,7 @@ from lth_jax.schema import from_node
 from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key, fingerprint
 
 
+@text.with_short_repr
 class Retrained(NamedTuple):
     """Trained networks; every array has the network axis first.
 

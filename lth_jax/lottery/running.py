@@ -20,6 +20,7 @@ from lth_jax.population.placement import Plan, fitted, level_plans, read_plan
 from lth_jax.population.planning import choose_plan
 from lth_jax.population.streaming import OnHost
 from lth_jax.population.task import Task
+from lth_jax.report.run_summary import summarize_run
 from lth_jax.schema import LevelEntry
 from lth_jax.store import SAVE_SECONDS
 
@@ -117,7 +118,7 @@ def train_run(
             )
         more = f"; {note()}" if note else ""
         display.say(f"{sum(sizes)} members in {display.spent()}{more}")
-    run.finish()
+    run.finish(store.team.on_leader(lambda: summarize_run(store, run.path)))
 
 
 @contextlib.contextmanager
@@ -132,8 +133,7 @@ def _stop_on_signals() -> Iterator[stores.Stop]:
 
 def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Team) -> Hooks:
     def on_progress(progress: Progress) -> None:
-        run.log(_record(progress))
-        display.advance(progress)
+        run.log(_record(progress) | display.advance(progress))
         if progress.step < progress.stop:
             stop.check(team)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.keys import check_key
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
@@ -21,6 +22,7 @@ class Label(NamedTuple):
     replicate: int
 
 
+@text.with_short_repr
 class Seeds(NamedTuple):
     """The independent seeds of an experiment.
 
@@ -35,6 +37,7 @@ class Seeds(NamedTuple):
     shared_order: bool = False
 
 
+@text.with_short_repr
 class Ladder(NamedTuple):
     """The levels of train, prune and rewind of an experiment.
 
@@ -67,6 +70,7 @@ class Ladder(NamedTuple):
     methods: Mapping[int, Method] = {}
 
 
+@text.with_short_repr
 class Identity(NamedTuple):
     """Everything that determines an experiment's numbers, except plan and ladder; JSON-like.
 
@@ -108,6 +112,7 @@ class Identity(NamedTuple):
         return dict(own["arms"]) if own else self.arms
 
 
+@text.with_short_repr
 class Experiment(NamedTuple):
     """One experiment of a population, made by `make_experiment`.
 

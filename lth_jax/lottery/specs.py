@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from lth_jax import text
 from lth_jax.data.checks import check_integer
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control, named
@@ -35,6 +36,7 @@ class LevelError(ValueError):
         self.level, self.reason = level, reason
 
 
+@text.with_short_repr
 @dataclass(frozen=True, eq=False)
 class Spec:
     """The pruning levels of an experiment; made by `imp`, `one_shot` or `sparse_training`.

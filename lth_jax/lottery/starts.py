@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.coding.stored import Named, Stored, read_stored, rewound
 from lth_jax.lottery.spec import Seeds
 from lth_jax.population.task import Task
@@ -22,6 +22,7 @@ from lth_jax.store import Store, find_run
 from lth_jax.types import DENSE, Key
 
 
+@text.with_short_repr
 class Start(NamedTuple):
     """The start of a network; parameters, mask and state are trees, or leaves by name.
 

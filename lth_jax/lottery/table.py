@@ -1,13 +1,18 @@
 """Tables of results."""
 
+import html
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import rich.console
 import rich.table
 
-from lth_jax import extras
+from lth_jax import extras, text
+
+SHORT, SHORT_ROWS, HTML_ROWS, WIDTH = 1_800, 30, 200, 120
+"""Characters and rows of a `repr`, rows of a notebook, and columns that a title may take."""
 
 
 class Table(Sequence[dict[str, Any]]):
@@ -32,7 +37,7 @@ class Table(Sequence[dict[str, Any]]):
         Raises:
           lth_jax.extras.MissingExtraError: pandas is not installed.
         """
-        return extras.lazy("pandas", "`to_pandas`").DataFrame(self._rows)
+        return extras.lazy("pandas", "`to_pandas`", "pandas").DataFrame(self._rows)
 
     def to_arrow(self) -> Any:
         """The rows as a `pyarrow.Table`.
@@ -42,32 +47,49 @@ class Table(Sequence[dict[str, Any]]):
         """
         return extras.lazy("pyarrow", "`to_arrow`").Table.from_pylist(self._rows)
 
-    def _rich(self) -> rich.table.Table:
+    def _text(self, most: int) -> str:
         names = list(self._rows[0]) if self._rows else []
-        table = rich.table.Table(*names)
-        for row in self._rows:
-            table.add_row(*(_shown(row[name]) for name in names))
-        return table
+        cells = [[_shown(row[name]) for name in names] for row in self._rows[:most]]
+        return text.table(names, cells, limit=most, width=None)
 
     def __repr__(self) -> str:
-        return rendered(self._rich())
+        return cut(self._text(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
+
+    def __str__(self) -> str:
+        return self._text(len(self))
 
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in names) + "</tr>"
-            for row in self._rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        cells = ([html.escape(_shown(row[name])) for name in names] for row in self[:HTML_ROWS])
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
+        left = len(self) - HTML_ROWS
+        more = f"<caption>… and {left:,} more rows</caption>" if left > 0 else ""
+        return f"<table>{more}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def rendered(table: rich.table.Table) -> str:
-    """A table as plain text."""
+def rendered(table: rich.table.Table, hidden: int = 0) -> str:
+    """A table as plain text, at its full width, for a `repr`; `hidden` as of `cut`."""
     file = io.StringIO()
-    rich.console.Console(file=file, width=120).print(table)
-    return file.getvalue().rstrip()
+    rich.console.Console(file=file, width=max(text.full_width(table), WIDTH)).print(table)
+    return cut("\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines()), hidden)
+
+
+def cut(shown: str, hidden: int = 0) -> str:
+    """The first lines of a table, as many as a `repr` has room for, and how many rows are left.
+
+    Args:
+      shown: a table in plain text.
+      hidden: rows that it lacks.
+    """
+    lines = shown.splitlines()
+    ends = itertools.accumulate(len(line) + 1 for line in lines)
+    fit = sum(end <= SHORT for end in ends)
+    left = len(lines) - fit + hidden
+    return "\n".join([*lines[:fit], *([f"… and {left:,} more rows"] if left else ())])

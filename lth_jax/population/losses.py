@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax import text
 from lth_jax.registry import Registry
 
 PerExample = Callable[[Any, Any], jax.Array]
@@ -72,6 +73,7 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return _per_example(-jnp.sum(targets.astype(jnp.float32) * log_p, axis=-1))
 
 
+@text.with_short_repr
 class DistillTargets(NamedTuple):
     """Targets of `distillation`: labels and the teachers' logits.
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from lth_jax import keys, trees
+from lth_jax import keys, text, trees
 from lth_jax.population.losses import PerExample
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.methods import Inputs, Method
@@ -63,6 +63,7 @@ class Member(NamedTuple):
         return f"Member({shape[0]} members)" if shape else "Member(one)"
 
 
+@text.with_short_repr
 class Record(NamedTuple):
     """Best validation result and divergence of a member.
 
@@ -111,6 +112,7 @@ def unchanged(member: Member, train: Batch) -> Member:
     return member
 
 
+@text.with_short_repr
 class Trainer(NamedTuple):
     """Everything that the members of a population have in common; static except for `constants`.
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax import text
 from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.masks import distance
 from lth_jax.registry import Registry
@@ -98,6 +99,7 @@ def exponential(levels: int, final: float) -> Schedule:
     return _to_final(levels, final, lambda done, final: final**done)
 
 
+@text.with_short_repr
 class EarlyBirdState(NamedTuple):
     """The last mask and the last distances, newest first (float32[window])."""
 
@@ -105,6 +107,7 @@ class EarlyBirdState(NamedTuple):
     distances: jax.Array
 
 
+@text.with_short_repr
 class EarlyBird(NamedTuple):
     """A stopping rule as two pure functions, both vmappable.
 

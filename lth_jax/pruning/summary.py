@@ -15,6 +15,9 @@ from lth_jax.pruning.compiled import compiled
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.types import Mask, Params, Prunable
 
+SHOWN = 12
+"""Leaves that a `repr` shows; `print` shows all."""
+
 
 class SummaryRow(NamedTuple):
     """One line of a summary.
@@ -25,6 +28,7 @@ class SummaryRow(NamedTuple):
       size: its number of weights.
       kept: how many of them the mask keeps.
       prunable: whether any of them may be pruned.
+      bytes: what its values take in memory, those that are pruned included.
     """
 
     name: str
@@ -32,6 +36,7 @@ class SummaryRow(NamedTuple):
     size: int
     kept: int
     prunable: bool
+    bytes: int
 
     @property
     def density(self) -> float:
@@ -61,6 +66,13 @@ class Summary:
         return len(self.rows)
 
     def __repr__(self) -> str:
+        rows = self._cells()
+        if len(rows) > SHOWN + 3:
+            more = (f"… {len(rows) - SHOWN - 2} more leaves", *[""] * (len(self._HEADER) - 1))
+            rows = [*rows[:SHOWN], more, *rows[-2:]]
+        return text.table(self._HEADER, rows)
+
+    def __str__(self) -> str:
         return text.table(self._HEADER, self._cells(), limit=len(self.rows) + 2)
 
     def _repr_html_(self) -> str:
@@ -71,7 +83,7 @@ class Summary:
         body = "".join(line(cells, "td") for cells in self._cells())
         return f"<table><thead>{line(self._HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
 
-    _HEADER = ("leaf", "shape", "size", "kept", "density")
+    _HEADER = ("leaf", "shape", "size", "kept", "density", "bytes")
 
     def _cells(self) -> list[tuple[str, ...]]:
         everything = self._sum("all", list(self.rows))
@@ -82,20 +94,21 @@ class Summary:
                 f"{row.size:,}",
                 f"{row.kept:,}",
                 f"{100 * row.density:.4g} %" if row.prunable else "–",
+                f"{row.bytes:,}",
             )
             for row in (*self.rows, self.total, everything._replace(prunable=True))
         ]
 
     @staticmethod
     def _sum(name: str, rows: list[SummaryRow]) -> SummaryRow:
-        sizes = sum(row.size for row in rows), sum(row.kept for row in rows)
-        return SummaryRow(name, (), *sizes, any(row.prunable for row in rows))
+        size, kept, total = (sum(getattr(r, n) for r in rows) for n in ("size", "kept", "bytes"))
+        return SummaryRow(name, (), size, kept, any(row.prunable for row in rows), total)
 
 
 def summary(
     params: Params, mask: Mask | None = None, *, prunable: Prunable | None = None
 ) -> Summary:
-    """A table by leaf: name, shape, size, how many weights the mask keeps, and the density.
+    """A table by leaf: name, shape, size, how many weights the mask keeps, density, and bytes.
 
     Reads values, so call it outside of `jax.jit`.
 
@@ -110,20 +123,22 @@ def summary(
 
     >>> params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     >>> print(summary(params, jax.tree.map(lambda p: p.cumsum().reshape(p.shape) < 4, params)))
-    leaf      shape  size  kept  density
-    bias      3         3     3        –
-    kernel    2×3       6     3     50 %
-    prunable            6     3     50 %
-    all                 9     6  66.67 %
+    leaf      shape  size  kept  density  bytes
+    bias      3         3     3        –     12
+    kernel    2×3       6     3     50 %     24
+    prunable            6     3     50 %     24
+    all                 9     6  66.67 %     36
     """
     check_params(params)
     if mask is not None:
         check_mask(mask, params)
     use = check_prunable(prunable_leaves(params) if prunable is None else prunable, params)
-    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(params)
+    shapes = [tuple(leaf.shape) for leaf in leaves]
     sizes = [math.prod(shape) for shape in shapes]
     kept = sizes if mask is None else [int(k) for k in _kept(jax.tree.leaves(mask))]
-    columns = trees.names(params), shapes, sizes, kept, use
+    bytes = [n * leaf.dtype.itemsize for n, leaf in zip(sizes, leaves, strict=True)]
+    columns = trees.names(params), shapes, sizes, kept, use, bytes
     return Summary(tuple(map(SummaryRow, *columns)))
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax import text
 from lth_jax.measures.overlap import Overlap, between_members
 from lth_jax.schema import (
     MemberRecord,
@@ -23,6 +24,7 @@ from lth_jax.store.run_files import read_config, read_env
 from lth_jax.types import DENSE, TICKET
 
 
+@text.with_short_repr
 class Level(NamedTuple):
     """One round of train-prune-rewind, all its arms and replicates together.
 
@@ -58,6 +60,7 @@ class Level(NamedTuple):
         return list(dict.fromkeys(member.arm for member in self.members))
 
 
+@text.with_short_repr
 class RunRecord(NamedTuple):
     """What is known about a run.
 

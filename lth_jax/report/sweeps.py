@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from lth_jax import text
 from lth_jax.measures.intervals import student_t
 from lth_jax.report import figures, tables
 from lth_jax.report.display import HEADLINES, percent, quantity, show
@@ -31,6 +32,7 @@ MOST_PANELS = 8
 CAPTION = "Mean and 95 % interval over replicates and seeds, at the last level of each cell."
 
 
+@text.with_short_repr
 class SweepRecord(NamedTuple):
     """What is known about a sweep.
 

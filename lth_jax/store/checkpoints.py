@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax import text
 from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
@@ -31,6 +32,7 @@ FORMAT = 2
 """The version of the layout on disk; another version is refused by name."""
 
 
+@text.with_short_repr
 class Checkpoint(NamedTuple):
     """A tree and the facts that were saved with it."""
 
@@ -156,6 +158,37 @@ def restore(path: str | Path, like: Any = None, *, name: str | None = None) -> C
     return Checkpoint(nest([(leaf.path, value(leaf)) for leaf in found] + hollow), text["meta"])
 
 
+def restore_part(path: Path, part: str, name: str) -> Checkpoint:
+    """One entry of a saved dictionary, and `meta`; other arrays are neither read nor checked.
+
+    The arrays that are read are checked by TensorStore's own checksums, not by their SHA-256.
+
+    Args:
+      path: the folder, written with `packed=False`.
+      part: the key of the entry.
+      name: what the folder must hold.
+
+    Raises:
+      CorruptError: the description or an array of the entry is damaged.
+      StoreError: it was written in another format.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "node"
+    >>> save(path, {"mask": np.ones(9), "loss": {"test": np.array([0.5])}}, name="demo")
+    >>> restore_part(path, "loss", "demo").tree
+    {'test': array([0.5])}
+    """
+    text = _trusted_description(path, name)
+    entries = [entry for entry in text["leaves"] if entry["path"][0] == part]
+    names = [join(tuple(entry["path"])) for entry in entries if _is_stored(entry)]
+    try:
+        arrays = _read_arrays(path / "arrays", names) if names else {}
+        found = [_recover(entry, arrays) for entry in entries]
+    except (OSError, ValueError, KeyError) as error:
+        raise files.damaged(path, f"'{part}' cannot be read ({type(error).__name__})") from error
+    return Checkpoint(nest([(leaf.path[1:], value(leaf)) for leaf in found]), text["meta"])
+
+
 def check(path: Path, name: str | None = None) -> dict[str, Any]:
     """The description of a checkpoint; raises unless it is whole, as `restore` does."""
     if not path.is_dir():
@@ -171,13 +204,18 @@ def facts(path: Path, name: str) -> dict[str, Any]:
       CorruptError: the facts are missing, changed, or those of another checkpoint.
       StoreError: they were written in another format.
     """
+    return _trusted_description(path, name)["meta"]
+
+
+def _trusted_description(path: Path, name: str) -> dict[str, Any]:
+    """The description of a checkpoint whose other files are not checked."""
     try:
         whole = files.read_seal(path)["meta.json"] == files.digest(path / "meta.json")
     except (OSError, ValueError, KeyError) as error:
         raise files.damaged(path, f"its facts cannot be read ({type(error).__name__})") from error
     if not whole:
         raise files.damaged(path, "meta.json does not match its SHA-256")
-    return _description(path, name)["meta"]
+    return _description(path, name)
 
 
 def _description(path: Path, name: str | None) -> dict[str, Any]:
@@ -315,4 +353,6 @@ def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)  # whatever devices they were written from
-    return _checkpointer(True).restore(path.absolute(), restore_args=dict.fromkeys(names, on_host))
+    wanted = dict.fromkeys(names, on_host)
+    options = ocp.args.PyTreeRestore(item=wanted, restore_args=wanted, partial_restore=True)
+    return _checkpointer(True).restore(path.absolute(), args=options)

@@ -1,14 +1,20 @@
 """Which runs there are: all that stands in their status files, one line for each."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.store import locks
 from lth_jax.store.errors import StoreError
 from lth_jax.store.run_files import CONFIG, MANIFEST, STATUS, read_status
 
+SHOWN = 10
+"""Names that an error lists."""
 
+
+@text.with_short_repr
 class RunInfo(NamedTuple):
     """One line of a list of runs.
 
@@ -19,6 +25,7 @@ class RunInfo(NamedTuple):
       config_hash: SHA-256 of the configuration.
       created: when it first started, ISO 8601 in UTC.
       path: the folder.
+      summary: the numbers that `Run.finish` recorded; None if the run is not finished.
     """
 
     run: str
@@ -27,6 +34,7 @@ class RunInfo(NamedTuple):
     config_hash: str
     created: str
     path: str
+    summary: dict[str, Any] | None = None
 
 
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
@@ -75,15 +83,39 @@ def find_run(root: str | Path, text: str) -> RunInfo:
     if text and is_run(Path(text)):
         return _line(Path(text))[0]
     runs = sorted(path.name for path in Path(root).glob("*") if is_run(path))
-    found = [run for run in runs if run == text] or [run for run in runs if run.startswith(text)]
+    return _line(Path(root) / find_name(text, runs, "run", root))[0]
+
+
+def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> str:
+    """The name that `text` is, or the only one that begins with it.
+
+    Args:
+      text: a name, or the beginning of one.
+      names: the choices.
+      kind: what they name, for the error.
+      root: the folder that holds them.
+
+    Raises:
+      StoreError: there is none, or more than one; the message lists the nearest names.
+
+    >>> find_name("de", ["demo-1b8466c9", "ladder-0a"], "run", "runs")
+    'demo-1b8466c9'
+    """
+    found = [name for name in names if name == text] or [n for n in names if n.startswith(text)]
     if len(found) == 1:
-        return _line(Path(root) / found[0])[0]
-    near = found or difflib.get_close_matches(text, runs, n=3, cutoff=0.3) or runs[-3:]
-    problem = "more than one run begins" if found else "no run is named or begins"
-    raise StoreError(
-        f"In {root} {problem} with '{text}'"
-        + (f"; there are: {', '.join(near)}." if near else "; there are no runs.")
-    )
+        return found[0]
+    if found:
+        raise StoreError(f"'{text}' is the beginning of several {kind}s in {root}: {_some(found)}.")
+    if not names:
+        raise StoreError(f"unknown {kind} '{text}': {root} holds no {kind}s.")
+    near = difflib.get_close_matches(text, names, n=len(names), cutoff=0)
+    raise StoreError(f"unknown {kind} '{text}': the {kind}s in {root} are {_some(near)}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def _line(path: Path) -> tuple[RunInfo, bool]:
@@ -96,7 +128,8 @@ def _line(path: Path) -> tuple[RunInfo, bool]:
         if status == "running" and not locks.is_held(path / "lock"):
             status = "interrupted"
         who = (facts["name"], status, facts["config_hash"], facts["created"])
-        return RunInfo(path.name, *who, str(path)), facts.get("pilot", False)
+        line = RunInfo(path.name, *who, str(path), facts.get("summary"))
+        return line, facts.get("pilot", False)
     except (StoreError, OSError):
         name = path.name.rpartition("-")[0]
         return RunInfo(path.name, name, "damaged", "", "", str(path)), False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lth_jax import text
 from lth_jax.store import checkpoints, files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.processes import ALONE, Team
@@ -17,6 +18,7 @@ LOG = logging.getLogger(__name__)
 _KEY = re.compile("[0-9a-f]{64}")
 
 
+@text.with_short_repr
 class Node(NamedTuple):
     """A finished result: host arrays in nested dictionaries, and facts that JSON can hold."""
 
@@ -24,6 +26,7 @@ class Node(NamedTuple):
     meta: dict[str, Any]
 
 
+@text.with_short_repr
 class Progress(NamedTuple):
     """How far an unfinished computation had come when it was last saved."""
 
@@ -274,6 +277,14 @@ class Store:
           CorruptError: a file is damaged. StoreError: there is no such node, or another format.
         """
         return Node(*checkpoints.restore(self.path(key), like, name=key))
+
+    def read_part(self, key: str, part: str) -> Node:
+        """One entry of a finished node's arrays, and its `meta`; see `checkpoints.restore_part`.
+
+        Raises:
+          CorruptError: the facts or the entry are damaged. StoreError: another format.
+        """
+        return Node(*checkpoints.restore_part(self.path(key), part, key))
 
     def path(self, key: str) -> Path:
         """The folder of a node, whether it is there or not."""

@@ -1,5 +1,6 @@
 """JSON files that are believed: each carries its SHA-256, names its folder, and has a type."""
 
+import functools
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,9 +115,12 @@ def _differs(value: Any, kind: Any, name: str) -> str | None:
         return f"{name} is not of the type dict"
     if missing := sorted(kind.__required_keys__ - set(value)):
         return f"`{missing[0]}` is missing"
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     problems = (mismatch(v, hints[key], f"`{key}`") for key, v in value.items() if key in hints)
     return next(filter(None, problems), None)
+
+
+_hints = functools.cache(get_type_hints)  # a list of runs reads a thousand records
 
 
 def damaged(path: Path, what: str, remedy: str = MADE_AGAIN) -> CorruptError:

@@ -53,7 +53,10 @@ class Env(Plans):
 
 
 class Status(TypedDict):
-    """`status.json`; `nodes` is the SHA-256 of the entries that a finished run has."""
+    """`status.json`.
+
+    A finished run has `nodes`, the SHA-256 of its entries, and `summary`, the numbers of `lth ls`.
+    """
 
     name: str
     config_hash: str
@@ -62,6 +65,7 @@ class Status(TypedDict):
     updated: NotRequired[str]
     error: NotRequired[str | None]
     nodes: NotRequired[str]
+    summary: NotRequired[dict[str, Any] | None]
     pilot: NotRequired[bool]
 
 

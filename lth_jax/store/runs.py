@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,10 +171,14 @@ class Run:
         """All logged records."""
         return read_metrics(self.path / "metrics.jsonl")
 
-    def finish(self) -> None:
-        """Marks the run as finished, with the nodes that it has now."""
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Marks the run as finished, with the nodes that it has now.
+
+        Args:
+          summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
+        """
         self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
-        self._set_status("finished", nodes=content_key(self.nodes))
+        self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
     def is_complete(self, store: Store) -> bool:
         """`is_complete` of the run's folder, for a team in step."""
@@ -183,7 +187,8 @@ class Run:
     def _set_status(self, status: str, error: str | None = None, **facts: Any) -> None:
         if not self._team.first:  # it must not wait for others here, which may have failed
             return
-        before = {k: v for k, v in read_status(self.path).items() if k != "nodes"}
+        ended = ("nodes", "summary")  # facts of a finished run
+        before = {k: v for k, v in read_status(self.path).items() if k not in ended}
         after = {**before, "status": status, "updated": _now(), "error": error, **facts}
         write_record(self.path, STATUS, after)
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key, plain
+from lth_jax.store.listing import find_name
 from lth_jax.store.processes import ALONE, Team
 from lth_jax.store.runs import read_metrics
 
@@ -122,6 +123,18 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
         raise StoreError(f"{found.path / CONFIG} holds another sweep than the given one.")
     team.check_sees(found.path / CONFIG)
     return found
+
+
+def find_sweep(root: str | Path, text: str) -> Path:
+    """The folder of the sweep that `text` names: a path, a name, or the beginning of one.
+
+    Raises:
+      StoreError: there is none, or more than one; the message lists names.
+    """
+    if text and (Path(text) / CONFIG).exists():
+        return Path(text)
+    names = sorted(path.parent.name for path in Path(root).glob(f"sweeps/*/{CONFIG}"))
+    return Path(root) / "sweeps" / find_name(text, names, "sweep", root)
 
 
 def _mend(path: Path) -> None:

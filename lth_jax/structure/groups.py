@@ -137,6 +137,12 @@ class Structure:
         )
 
     def __repr__(self) -> str:
+        return self._table(limit=15)
+
+    def __str__(self) -> str:
+        return self._table(limit=40)
+
+    def _table(self, limit: int) -> str:
         if not self.groups:
             return "Structure without groups: no slice can be removed (see `pinned`)"
         rows = [
@@ -148,7 +154,7 @@ class Structure:
             )
             for group in self.groups
         ]
-        return text.table(("group", "units", "leaves", "compacted"), rows)
+        return text.table(("group", "units", "leaves", "compacted"), rows, limit=limit)
 
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""

@@ -131,7 +131,7 @@ def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, caps
     assert err.startswith("error: the run found a test accuracy of") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "message"), [("begun", "is interrupted"), ("xyz", "no run")])
+@pytest.mark.parametrize(("name", "message"), [("begun", "is interrupted"), ("xyz", "unknown run")])
 def test_without_a_finished_run_there_is_no_frontier(tmp_path, capsys, name, message):
     with store.open_run(tmp_path, name="begun", config={"a": 1}, env={}):
         pass

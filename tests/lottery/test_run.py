@@ -18,6 +18,7 @@ import lth_jax as lth
 from lth_jax import coding, lottery, store
 from lth_jax.lottery import programs, running
 from lth_jax.population import Plan
+from lth_jax.store import garbage
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 6)).astype(np.float32)
@@ -96,6 +97,39 @@ def test_the_same_call_reads_the_finished_run(result, folder, monkeypatch):
     assert again.path == result.path and repr(again) == repr(result)
 
 
+def test_a_loaded_run_has_the_tables_of_the_call(result, folder):
+    for name in (result.path, result.path.name, result.info):
+        loaded = lth.load_run(name, root=folder)
+        assert loaded.path == result.path
+    for rows in ("table", "seeds", "history", "differences"):
+        assert list(getattr(loaded, rows)()) == list(getattr(result, rows)())
+    assert repr(loaded) == repr(result)
+    assert loaded.to_pandas().equals(result.to_pandas())
+    assert loaded.to_arrow().equals(result.seeds().to_arrow())
+    ours, theirs = loaded.ticket(2), result.ticket(2)
+    assert jax.tree.structure(ours.mask) == jax.tree.structure(theirs.mask)
+    for one, other in zip(
+        jax.tree.leaves(ours.initial), jax.tree.leaves(theirs.initial), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="was loaded without its task"):
+        _ = loaded.task
+
+
+def test_a_finished_run_has_a_summary(result):
+    found = result.info.summary
+    dense, *tickets = result.table("test_accuracy")[:3]
+    assert found["metric"] == "test_accuracy_final" and found["replicates"] == 2
+    assert [one["mean"] for one in found["levels"]] == pytest.approx(
+        [row["mean"] for row in (dense, *tickets)]
+    )
+    assert [one["density"] for one in found["levels"]] == [
+        row["density"] for row in (dense, *tickets)
+    ]
+    nodes = sum(garbage.size_of(path) for path in (result.path.parent / "nodes").iterdir())
+    assert found["bytes"] == pytest.approx(nodes, rel=0.1)
+
+
 def test_a_changed_function_is_another_run(result, folder):
     class Net(nn.Module):  # of the same name
         @nn.compact
@@ -164,7 +198,7 @@ def test_bad_specs_are_refused():
         lottery.one_shot(0)
     with pytest.raises(ValueError, match=r"`rewind\.step` is 12"):
         lottery.run(task(), lottery.imp(levels=1, rewind=12), progress=False)
-    with pytest.raises(store.StoreError, match="no 'ticket' at level 9"):
+    with pytest.raises(store.StoreError, match="unknown level 9"):
         run(controls=()).ticket(9)
 
 
@@ -177,7 +211,7 @@ def test_a_finished_run_is_opened_again(result):
     assert repr(again) == repr(result) and again.ticket(1).density == result.ticket(1).density
     with pytest.raises(ValueError, match="`task` has parameters of shapes"):
         lottery.Result.open(result.path, task(model=nn.Dense(2)))
-    with pytest.raises(store.StoreError, match="no run is named"):
+    with pytest.raises(store.StoreError, match="unknown run"):
         lottery.Result.open(result.path.with_name("absent"), task())
 
 
@@ -187,9 +221,9 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_same_call_continues(tmp_path, mo
     advance = progress.Display.advance
 
     def pressed(self, segment):
-        advance(self, segment)
         if segment.level == 1 and segment.step < segment.stop:
             signal.raise_signal(signal.SIGINT)
+        return advance(self, segment)
 
     with monkeypatch.context() as patch:
         patch.setattr(progress.Display, "advance", pressed)

@@ -13,6 +13,7 @@ from lth_jax.measures.intervals import (
     sign_flip_interval,
     sign_flip_test,
     student_t,
+    welch_difference,
 )
 
 # Student's own sleep data (Biometrika, 1908): extra hours under two drugs, ten patients.
@@ -32,6 +33,21 @@ def test_student_t_agrees_with_scipy(confidence):
     want = stats.ttest_1samp(values, 0).confidence_interval(confidence)
     got = student_t(values, confidence=confidence)
     np.testing.assert_allclose((got.low, got.high), want, rtol=1e-12)
+
+
+def test_welch_agrees_with_scipy():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1, 3, size=5), rng.normal(0, 1, size=9)
+    want = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
+    got = welch_difference(np.append(a, np.nan), b, confidence=0.9)
+    np.testing.assert_allclose((got.low, got.high), want, rtol=1e-12)
+    assert (got.replicates, got.missing) == (14, 1)
+
+
+def test_welch_of_too_few_or_equal_values():
+    assert np.isnan(welch_difference([1.0], [2.0, 3.0])[1:3]).all()
+    assert np.isnan(welch_difference([], [2.0, 3.0]).estimate)
+    assert welch_difference([1.0, 1.0], [3.0, 3.0])[:3] == (-2.0, -2.0, -2.0)
 
 
 def test_missing_replicates_are_left_out_and_counted():

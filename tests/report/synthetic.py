@@ -3,6 +3,7 @@
 import numpy as np
 
 from lth_jax import schema, store
+from lth_jax.report.run_summary import summarize_run
 from lth_jax.types import TrainState
 
 ARMS = ("ticket", "reinit", "shuffle", "random")
@@ -150,5 +151,5 @@ def write(root, *, nodes=None, config=None, finish=True):
             arms, rows = sorted({member.arm for member in members}), list(range(len(members)))
             run.add(**schema.LevelEntry(key, level, arms, rows, 0, 0)._asdict())
         if finish:
-            run.finish()
+            run.finish(summarize_run(shelf, run.path))
     return store.find_run(root, str(run.path))

@@ -165,4 +165,4 @@ def test_a_status_that_is_sealed_but_no_status_is_one_line(shelf, capsys):
     path = run(shelf.root, "one", [A, B])
     write_record(path, "status.json", {"name": 3})
     code, out, err = lth(capsys, "ls", "--root", shelf.root)
-    assert (code, err) == (0, "") and out.count("\n") == 2 and "damaged" in out
+    assert (code, err) == (0, "") and out.count("\n") == 3 and "damaged" in out

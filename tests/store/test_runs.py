@@ -374,11 +374,13 @@ def test_a_run_is_found_by_path_name_or_unique_beginning(tmp_path):
     assert find_run(tmp_path, str(paths["lenet"])).name == "lenet"
     assert find_run(tmp_path, paths["lenet"].name).name == "lenet"
     assert find_run(tmp_path, "mn").name == "mnist1d"
-    with pytest.raises(StoreError, match="more than one run begins with 'lenet'; there are: "):
+    with pytest.raises(StoreError, match=r"'lenet' is the beginning of several runs in .*: lenet-"):
         find_run(tmp_path, "lenet")
-    with pytest.raises(StoreError, match=f"no run is named .*{paths['mnist1d'].name}"):
+    with pytest.raises(
+        StoreError, match=f"unknown run 'mnits1d': .* are {paths['mnist1d'].name}, "
+    ):
         find_run(tmp_path, "mnits1d")
-    with pytest.raises(StoreError, match="there are no runs"):
+    with pytest.raises(StoreError, match=r"unknown run 'x': .* holds no runs"):
         find_run(tmp_path / "nothing", "x")
 
 

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, check_params
 from lth_jax.pruning.criteria._inputs import Criterion, named, widen
 from lth_jax.types import Mask, Params, Scores
 
 
+@text.with_short_repr
 class MovementState(NamedTuple):
     """What `track_movement` carries: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.layouts import Layout, Layouts, from_layers, resolve, to_layers
 from lth_jax.registry import Registry
 from lth_jax.types import Mask, Prunable, Scores
@@ -15,6 +15,7 @@ Reduction = Callable[..., jax.Array]
 """`(scores, axis, keepdims) -> scores`, as `jnp.sum`, `jnp.max`, `l1`, `l2`."""
 
 
+@text.with_short_repr
 class Units(NamedTuple):
     """Units and their scores: trees of one structure.
 

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import optax
 
+from lth_jax import text
 from lth_jax.pruning.transforms import Transform
 from lth_jax.registry import Registry
 from lth_jax.types import Count, Key, Mask, Params
 
 
+@text.with_short_repr
 class Inputs(NamedTuple):
     """The inputs of a method for one member; leaves may be traced and differ between members.
 

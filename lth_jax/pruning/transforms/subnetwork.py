@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lth_jax import trees
+from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, same_structure
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
@@ -38,6 +38,7 @@ _REFUSED_UNDER_A_MASK = _REFUSED | {
 """Optimizers that cannot be inside a transformation of this package: by their state, the reason."""
 
 
+@text.with_short_repr
 class SparseState(NamedTuple):
     """The state of a transformation that holds its mask.
 

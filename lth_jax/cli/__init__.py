@@ -1,0 +1,60 @@
+"""`lth`: lists, shows, compares, exports and checks what a store holds; it builds no model.
+
+Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 130 and 143
+stopped by SIGINT and SIGTERM; 141 the reader of a pipe went away.
+What is heavy is imported by the command that needs it.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from lth_jax.cli import completion, listing, runs, tickets, upkeep, watch
+from lth_jax.cli.arguments import Parser
+
+BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+      argv: the words after `lth`; those of the process by default.
+    """
+    parser = make_parser()
+    completion.answer(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        from lth_jax.extras import MissingExtraError
+        from lth_jax.store import Interrupted, StoreError, interruptible
+    except KeyboardInterrupt:
+        print("lth: stopped by SIGINT.", file=sys.stderr)
+        return 130
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without '±' gets a question mark
+    try:
+        with interruptible():
+            code = arguments.command(arguments)
+            sys.stdout.flush()
+    except Interrupted as stop:
+        print(f"lth: stopped by {stop.signal}.", file=sys.stderr)
+        return stop.code
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (StoreError, MissingExtraError, OSError) as error:
+        print(f"lth: {error}", file=sys.stderr)
+        return 2
+    return code or 0
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="lth", description="Look at runs of lottery tickets.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (listing, runs, tickets, watch, upkeep, completion):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,140 @@
+"""What the commands share: their arguments, how they find runs, how they print."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lth_jax.store import RunInfo
+
+Commands = Any
+"""What `add_subparsers` returns; argparse does not export its type."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with code 2 and one sentence on stderr."""
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows examples.\n")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    text: str,
+    *examples: str,
+    one_run: bool = False,
+    as_json: bool = False,
+    root: bool = True,
+) -> Parser:
+    """Adds a command.
+
+    Args:
+      commands: from `add_subparsers`.
+      name: of the command.
+      run: the function that does it and returns its exit code, None for 0.
+      text: what it does, one line.
+      *examples: command lines for `--help`.
+      one_run: whether it takes a run.
+      as_json: whether it takes `--json`.
+      root: whether it takes `--root`.
+    """
+    parser: Parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if one_run:
+        add_run(parser, "run")
+    if root:
+        text = "folder of all runs (default: %(default)s)"
+        parser.add_argument("--root", default="runs", help=text)
+    if as_json:
+        parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_run(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
+    """Adds an argument that names runs; shells complete it."""
+    text = "a run's folder, name, or unique beginning of it"
+    added = parser.add_argument(name, metavar="RUN", **{"help": text, **options})
+    added.completer = _run_names  # type: ignore[attr-defined]
+
+
+def _run_names(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """The names of the runs below `--root`, for argcomplete."""
+    return [path.parent.name for path in Path(parsed_args.root).glob("*/status.json")]
+
+
+def folder(arguments: argparse.Namespace) -> Path:
+    """`--root`; raises `StoreError` if it is no folder."""
+    from lth_jax.store import StoreError
+
+    if not Path(arguments.root).is_dir():
+        raise StoreError(f"`--root` must be the folder of all runs; '{arguments.root}' is none.")
+    return Path(arguments.root)
+
+
+def find(arguments: argparse.Namespace, text: str) -> "RunInfo":
+    """The run that `text` names."""
+    from lth_jax.store import find_run
+
+    return find_run(arguments.root, text)
+
+
+def root_of(info: "RunInfo") -> Path:
+    """The store of a run, which lies beside it even where `--root` points elsewhere."""
+    return Path(info.path).resolve().parent
+
+
+def print_tables(*tables: "Table") -> None:
+    """Prints tables at their full width, without empty columns: no digit is cut off."""
+    from rich.console import Console
+
+    from lth_jax.text import full_width, without_empty_columns
+
+    for table in map(without_empty_columns, tables):
+        terminal = Console().width if sys.stdout.isatty() else 1
+        Console(width=max(full_width(table), terminal)).print(table)
+
+
+def print_rows(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> None:
+    """Prints rows in columns, of which the first `left` are text; empty columns are left out."""
+    if title:
+        print(title)
+    print(in_columns(header, rows, left=left))
+
+
+def in_columns(header: list[str], rows: list[list[str]], *, left: int = 1) -> str:
+    """Rows in columns, as `print_rows` prints them."""
+    from lth_jax.text import is_empty, table
+
+    kept = [i for i in range(len(header)) if not is_empty([row[i] for row in rows])]
+    cells = [[row[i] for i in kept] for row in rows]
+    names, text = [header[i] for i in kept], sum(i < left for i in kept)
+    return table(names, cells, limit=len(rows), width=None, left=text)
+
+
+def print_json(value: Any) -> None:
+    """Prints JSON without NaN."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def print_state(info: "RunInfo") -> None:
+    """Prints a run's name, status and start."""
+    print(f"{info.run}: {info.status}, started {info.created}")
+
+
+def megabytes(size: int | None) -> str:
+    """Bytes as megabytes; None is damaged."""
+    return "damaged" if size is None else f"{size / 1e6:,.2f}"

@@ -1,0 +1,126 @@
+"""`lth show`, `compare`, `report` and `spectrum`: the numbers of runs."""
+
+import argparse
+
+from lth_jax.cli import arguments as shared
+
+
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `show`, `compare`, `report` and `spectrum`."""
+    shared.add_command(
+        commands,
+        "show",
+        _show,
+        "show a run's numbers, level by level",
+        "lth show lenet-1a2b3c4d",
+        "lth show lenet-1a2b3c4d --json > numbers.json",
+        one_run=True,
+        as_json=True,
+    )
+    compare = shared.add_command(
+        commands,
+        "compare",
+        _compare,
+        "compare runs level by level, with the fields in which they differ",
+        "lth compare lenet-1a2b3c4d lenet-5e6f7a8b",
+        "lth compare lenet-1a2b lenet-5e6f --metric test_loss_final --arm random",
+        as_json=True,
+    )
+    shared.add_run(compare, "first", help="the run that the others are compared with")
+    shared.add_run(compare, "others", nargs="+", help="at least one other run")
+    compare.add_argument("--metric", help="such as test_loss_final (default: test accuracy)")
+    compare.add_argument("--arm", default="ticket", help="ticket, or a control (default: ticket)")
+    shared.add_command(
+        commands,
+        "report",
+        _report,
+        "draw a run's report and print the path of its page",
+        "lth report lenet-1a2b3c4d",
+        one_run=True,
+    )
+    shared.add_command(
+        commands,
+        "spectrum",
+        _spectrum,
+        "show a run's curvature, as `python -m experiments.spectrum` measured it",
+        "lth spectrum lenet-1a2b3c4d",
+        one_run=True,
+        as_json=True,
+    )
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from lth_jax.report import level_table, read_run, unit_rows
+    from lth_jax.report.display import headline_metric, unscored, verdict
+    from lth_jax.report.tables import difference_rows, summary_rows
+    from lth_jax.store import Store
+
+    info = shared.find(arguments, arguments.run)
+    store = Store(shared.root_of(info))
+    run, units = read_run(store, info.path), unit_rows.read(store, info.path)
+    if arguments.json:
+        rows = summary_rows(run) + (unit_rows.rows(units) if units else [])
+        shared.print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
+        return
+    shared.print_state(info)
+    shared.print_tables(level_table(run))
+    metric = headline_metric(run)
+    for sentence in unscored(run):
+        print(sentence)
+    print(verdict(difference_rows(run, metric) if metric else []))
+    if units:
+        shared.print_tables(unit_rows.table(units))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from lth_jax.report import compare, read_run
+    from lth_jax.report.display import quantity
+    from lth_jax.store import Store, StoreError
+
+    named = [shared.find(arguments, text) for text in (arguments.first, *arguments.others)]
+    runs = [read_run(Store(shared.root_of(info)), info.path) for info in named]
+    try:
+        found = compare.compare(runs, metric=arguments.metric, arm=arguments.arm)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+    if arguments.json:
+        shared.print_json(found._asdict())
+        return
+    names = compare.short_names([info.run for info in named])
+    shown = quantity(found.metric)
+    levels = compare.level_cells(found, names)
+    shared.print_rows(*levels, title=f"{shown.title}, {found.arm}, 95 % intervals")
+    if found.differences:
+        cells = compare.difference_cells(found, names)
+        shared.print_rows(*cells, title=f"{shown.label}: differences")
+    if found.fields:
+        fields = compare.field_cells(found, names)
+        shared.print_rows(*fields, left=len(fields[0]), title="Fields that differ")
+    else:
+        print("The configurations are equal.")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from lth_jax.report import write_report
+    from lth_jax.store import Store
+
+    info = shared.find(arguments, arguments.run)
+    print(write_report(Store(shared.root_of(info)), info))
+
+
+def _spectrum(arguments: argparse.Namespace) -> None:
+    from lth_jax.report import spectra, write_report
+    from lth_jax.store import Store, StoreError
+
+    info = shared.find(arguments, arguments.run)
+    store = Store(shared.root_of(info))
+    found = spectra.read(store, info.path)
+    if found is None:
+        command = f"python -m experiments.spectrum {info.run}"
+        raise StoreError(f"{info.run} has no spectra yet; `{command}` computes them.")
+    if arguments.json:
+        rows = spectra.rows(found)
+        shared.print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
+        return
+    shared.print_tables(spectra.table(found))
+    print(f"page: {write_report(store, info)}")

@@ -1,0 +1,153 @@
+"""`lth verify`, `rm`, `gc` and `du`: damage and disk space."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lth_jax.cli import arguments as shared
+
+if TYPE_CHECKING:
+    from lth_jax.store.verify import Problem
+
+
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `verify`, `rm`, `gc` and `du`."""
+    verify = shared.add_command(
+        commands,
+        "verify",
+        _verify,
+        "check a run, or all runs, for damage",
+        "lth verify lenet-1a2b3c4d",
+        "lth verify --all --repair",
+    )
+    which = verify.add_mutually_exclusive_group()
+    shared.add_run(which, "run", nargs="?", help="a run; all by default")
+    which.add_argument("--all", action="store_true", help="all runs, nodes, sweeps and studies")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what is damaged, or make it again of other files; the next run of the same "
+        "command makes the rest again",
+    )
+    shared.add_command(
+        commands,
+        "rm",
+        _rm,
+        "remove a run; `lth gc` then finds its nodes",
+        "lth rm lenet-1a2b3c4d && lth gc --delete",
+        one_run=True,
+    )
+    gc = shared.add_command(
+        commands, "gc", _gc, "show or delete what no run lists", "lth gc", "lth gc --delete"
+    )
+    gc.add_argument("--delete", action="store_true", help="delete it; else it is only counted")
+    gc.add_argument(
+        "--unfinished", action="store_true", help="also what runs and sweeps that stopped may need"
+    )
+    shared.add_command(
+        commands,
+        "du",
+        _du,
+        "show what runs take on disk",
+        "lth du",
+        "lth du --root /scratch/runs --json",
+        as_json=True,
+    )
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from lth_jax.store import Store, StoreError
+    from lth_jax.store.listing import is_run
+    from lth_jax.store.verify import verify_all, verify_run
+
+    if arguments.run:
+        folders = [Path(shared.find(arguments, arguments.run).path)]
+        store = Store(folders[0].resolve().parent)
+        found = list(verify_run(store, folders[0]))
+    else:
+        store = Store(shared.folder(arguments))
+        folders = sorted(path for path in store.root.glob("*") if is_run(path))
+        found = list(verify_all(store))
+    found += [problem for path in folders for problem in _verify_beside(path)]
+    for problem in found:
+        print(problem.sentence)
+    for problem in found if arguments.repair else ():
+        try:
+            if problem.repair:
+                problem.repair()
+        except StoreError as error:
+            print(f"lth: not repaired: {error}", file=sys.stderr)
+    if not found:
+        print(f"{len(folders)} runs are whole.")
+    return 1 if found else 0
+
+
+def _verify_beside(path: Path) -> "Iterator[Problem]":
+    """The problems of what is in a run's folder, but no part of the run: frontier and tickets."""
+    from lth_jax import coding
+    from lth_jax.coding.ticket_file import naming
+    from lth_jax.report import rates
+    from lth_jax.store import CorruptError, files
+    from lth_jax.store.verify import Problem
+
+    try:
+        rates.read(None, path)
+    except CorruptError as error:
+        yield Problem(path / rates.FILE, str(error), lambda: files.discard(path / rates.FILE))
+    for ticket in sorted(path.rglob("*.ticket")):
+        try:
+            with naming(ticket):
+                coding.table(ticket.read_bytes())
+        except coding.TicketError as error:
+            yield Problem(ticket, str(error), None)
+
+
+def _rm(arguments: argparse.Namespace) -> None:
+    from lth_jax.store.garbage import remove_run
+
+    info = shared.find(arguments, arguments.run)
+    remove_run(Path(info.path))
+    print(f"{info.run} is removed; `lth gc` shows the nodes that no run lists any more.")
+
+
+def _gc(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import Store
+    from lth_jax.store.garbage import delete, find_garbage
+
+    store = Store(shared.folder(arguments))
+    garbage = find_garbage(store, unfinished=arguments.unfinished)
+    for key in (*garbage.nodes, *garbage.partial):
+        print(key)
+    for sentence in garbage.kept:
+        print(f"lth: {sentence}.", file=sys.stderr)
+    number, size = len(garbage.nodes) + len(garbage.partial), shared.megabytes(garbage.bytes)
+    if arguments.delete:
+        print(f"{delete(store, garbage)} nodes are deleted, {size} MB.")
+    else:
+        hint = "; `lth gc --delete` deletes them" if number else ""
+        print(f"{number} nodes that no run lists, {size} MB{hint}.")
+
+
+def _du(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import Store
+    from lth_jax.store.garbage import usage
+
+    found = usage(Store(shared.folder(arguments)))
+    if arguments.json:
+        shared.print_json(found)
+        return
+    columns = ("own", "shared", "files")
+    rows = [
+        [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
+    ]
+    shared.print_rows(["MB", *columns], rows)
+    for name, words in {
+        "unlisted": "nodes that no run lists",
+        "partial": "unfinished nodes",
+        "sweeps": "sweeps",
+        "other": "data, atlas and the like",
+        "total": "all",
+    }.items():
+        print(f"{words}: {shared.megabytes(found[name])} MB")
