@@ -1,4 +1,4 @@
-"""The public names of lth_jax by module: for the reference pages, and for the test of docstrings."""
+"""The public names of lth_jax by module: for the reference and for the test of docstrings."""
 
 import ast
 import functools
@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import lth_jax
 import lth_jax.store
@@ -35,7 +35,7 @@ def names(module: ModuleType) -> list[str]:
     return [
         name
         for name, thing in vars(module).items()
-        if not name.startswith("_")
+        if not (name.startswith("_") or isinstance(thing, TypeVar))
         and (name in _constants(module) or _is_from(thing, module.__name__))
     ]
 

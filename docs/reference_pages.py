@@ -61,7 +61,7 @@ def to_rst(lines):
     made, section, table, code = [], False, False, False
     for before, line in zip(["", *lines], lines, strict=False):
         section = bool(SECTION.match(line)) or (section and (not line or line[0] == " "))
-        if line.startswith("| "):
+        if re.match(r"\|[ -]", line):
             if not table:
                 made += ["", ".. list-table::", "   :header-rows: 1", ""]
             cells = [cell.strip().replace(r"\|", "|") for cell in CELL.split(line)[1:-1]]
