@@ -44,6 +44,7 @@ nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
 
 default_role = "py:obj"  # a public name in backticks is a link; anything else is code
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the signatures would be longer than the docstrings
 add_module_names = False
 toc_object_entries_show_parents = "hide"
