@@ -84,11 +84,24 @@ def process_docstring(app, what, name, thing, options, lines):
     lines[:] = GoogleDocstring(to_rst(lines), GOOGLE, app, what, name, thing, options).lines()
 
 
+def resolve(app, env, node, text):
+    """A link for `Class` and `package.name` of another page; single words are often arguments."""
+    target = node["reftarget"].removeprefix("lth_jax.").removeprefix("lth.")
+    if node.get("refdomain") != "py" or not re.fullmatch(r"[A-Z]\w*[a-z]\w*|\w+\.[\w.]+", target):
+        return None
+    domain = env.domains["py"]
+    found = [name for name in domain.objects if f".{name}".endswith(f".{target}")]
+    if len(found) != 1:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, text)
+
+
 def setup(app):
-    """Registers the directive and the translation of docstrings."""
+    """Registers the directive, the translation of docstrings, and links between pages."""
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("public-names", PublicNames)
     app.connect("autodoc-process-docstring", process_docstring)
+    app.connect("missing-reference", resolve)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
