@@ -77,7 +77,9 @@ def _shown(value: Any) -> str:
 def rendered(table: rich.table.Table, hidden: int = 0) -> str:
     """A table as plain text, at its full width, for a `repr`; `hidden` as of `cut`."""
     file = io.StringIO()
-    rich.console.Console(file=file, width=max(text.full_width(table), WIDTH)).print(table)
+    # In a notebook rich displays what it prints, whatever `file` is, unless it is forced not to.
+    width = max(text.full_width(table), WIDTH)
+    rich.console.Console(file=file, width=width, force_jupyter=False).print(table)
     return cut("\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines()), hidden)
 
 
