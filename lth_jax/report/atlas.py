@@ -1,19 +1,33 @@
-"""The atlas: a table of claims with their verdicts, then a section for each; one page.
+"""The atlas: what the studies of the claims found, as one page.
 
-Drawn from what the studies wrote down, it trains nothing.
+It is drawn from what the studies wrote; nothing is trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lth_jax.report.figures import images
-from lth_jax.report.page import escaped, filled, inlined, table_of
+import numpy as np
+
+from lth_jax.report.plotting import (
+    GREY,
+    SIZE,
+    WIDE,
+    Caption,
+    blank,
+    images,
+    style,
+    ticker,
+    with_ends,
+)
+from lth_jax.report.rendering import Picture, counted, render
 from lth_jax.store import files
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {
@@ -23,9 +37,25 @@ COLOURS = {
     "reversed": "bad",
     "inconclusive": "open",
     "premise not met": "open",
-    "controls hold": "good",
+    "controls hold": "open",
     "void": "void",
 }
+"""Verdicts, and the class of their badge in the style sheet."""
+INKS = {
+    "good": "#00724f",
+    "fair": "#0072b2",
+    "bad": "#b34700",
+    "open": "#5d6470",
+    "void": "#8a1c5b",
+}
+ONLY_CONTROLS = "controls hold"
+EFFECTS = Caption(
+    "All deciding effects",
+    "Upper panel: effects in units of their δ, the smallest effect that matters, with 95 % "
+    "intervals; the axis is linear between −1 and 1 and logarithmic beyond, and the grey band "
+    "marks effects smaller than δ. Lower panel: effects that contain their margin (δ = 0), in "
+    "their own units; above 0 the claim holds. Open ends are unbounded.",
+)
 
 
 class Chapter(NamedTuple):
@@ -52,37 +82,122 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     """Writes the page, the pictures, and everything as JSON for machines.
 
     Args:
-      folder: `index.html`, `atlas.json`, `table.md`, and per claim `result.json`, `figure.svg` and
-        `figure.png` go here.
+      folder: `index.html`, `atlas.json`, `table.md`, `effects.svg`, `effects.png`, and per claim
+        `result.json`, `figure.svg` and `figure.png` go here.
       size: of the studies.
       chapters: the studies that are finished, in order.
 
     Returns:
       The page.
     """
-    sections = []
+    shown, written = [], dict[str, bytes]()
     for chapter in chapters:
-        place = folder / chapter.protocol["claim"]
-        drawing = ""
+        claim, picture = chapter.protocol["claim"], None
         if chapter.figure is not None:
-            pictures = images(chapter.figure)
-            for kind, picture in pictures.items():
-                files.write(place / f"figure.{kind}", picture)
-            drawing = inlined(pictures["svg"].decode(), chapter.protocol["claim"])
-        files.write_json(place / "result.json", result(chapter))
-        sections.append(_section(chapter, drawing))
+            text = f"{chapter.protocol['statistic']} Means with 95 % intervals over seeds."
+            picture = _picture(claim, Caption(chapter.protocol["title"], text), chapter.figure)
+            written |= {f"{claim}/figure.{kind}": one for kind, one in picture.files.items()}
+        files.write_json(folder / claim / "result.json", result(chapter))
+        shown.append(_section(chapter, picture))
+    overview = []
+    if any(map(_headline, chapters)):
+        overview = [_picture("effects", EFFECTS, effects(chapters))]
+        written |= {f"effects.{kind}": one for kind, one in overview[0].files.items()}
+    for name, content in written.items():
+        files.write(folder / name, content)
     studies = [result(chapter) for chapter in chapters]
     files.write_json(folder / "atlas.json", {"size": size, "studies": studies})
     files.write(folder / "table.md", (markdown(size, chapters) + "\n").encode())
-    text = filled(
+    verdicts = Counter(chapter.judgement["verdict"] for chapter in chapters)
+    page = render(
         "atlas.html",
-        title=f"The atlas of the lottery ticket hypothesis ({escaped(size)})",
-        facts=escaped(_facts(chapters)),
-        table=_table(chapters),
-        sections="\n".join(sections),
+        title=f"The atlas of the lottery ticket hypothesis ({size})",
+        verdicts=verdicts,
+        time=_time(sum(chapter.found["seconds"] for chapter in chapters)),
+        only_controls=set(verdicts) <= {ONLY_CONTROLS, "void"},
+        state=list(state(chapters)),
+        pictures=overview,
+        chapters=shown,
     )
-    files.write(folder / "index.html", text.encode())
+    files.write(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _picture(name: str, caption: Caption, figure: Figure) -> Picture:
+    return Picture(name, caption, images(figure), figure.get_figwidth() > SIZE[0])
+
+
+def state(chapters: Sequence[Chapter]) -> Iterator[str]:
+    """The state of the hypothesis in a few sentences: how many claims have which verdict."""
+    groups: dict[str, list[str]] = {}
+    for chapter in chapters:
+        title = f"{chapter.protocol['title']} ({chapter.protocol['claim']})"
+        groups.setdefault(chapter.judgement["verdict"], []).append(title)
+    judged = sum(len(titles) for name, titles in groups.items() if name != ONLY_CONTROLS)
+    yield f"{counted(judged, 'claim').capitalize()} of the hypothesis were tested."
+    words = {
+        "supported": "The evidence supports",
+        "real but below δ": "An effect exists but is smaller than δ in",
+        "not supported": "An effect of δ is excluded in",
+        "reversed": "The effect has the opposite sign in",
+        "inconclusive": "The evidence does not decide",
+        "premise not met": "Tickets beat no random mask, so that nothing can be concluded, in",
+        "void": "A control with a known answer failed in",
+    }
+    for name, start in words.items():
+        if name in groups:
+            yield f"{start}: {', '.join(groups[name])}."
+    yield "All studies are small, so a null result here does not refute a finding at scale."
+
+
+@style()
+def effects(chapters: Sequence[Chapter]) -> Figure:
+    """The deciding effects of all claims with their intervals.
+
+    Those with a δ are in units of it; those that contain their margin have a panel below.
+    """
+    parts = [(chapter, _headline(chapter)) for chapter in chapters if _headline(chapter)]
+    groups = [[one for one in parts if bool(one[1]["delta"]) == has] for has in (True, False)]
+    groups = [group for group in groups if group]
+    rows = [len(group) for group in groups]
+    figure = blank(WIDE, 1.0 + 0.26 * sum(rows) + 0.6 * len(rows))
+    grid = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1 for n in rows])
+    for axes, group in zip(grid[:, 0], groups, strict=True):
+        scaled = bool(group[0][1]["delta"])
+        for place, (chapter, head) in enumerate(group):
+            _effect(axes, place, chapter, head, head["delta"] or 1.0)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        if scaled:
+            axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
+            axes.set_xscale("symlog", linthresh=1, linscale=1)
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        names = [f"{c.protocol['claim']} {c.protocol['title']}" for c, _ in group]
+        axes.set_yticks(range(len(group)), names)
+        axes.set_ylim(len(group) - 0.4, -0.6)
+        axes.set_xlabel("Effect in units of δ" if scaled else "Effect with its margin, own units")
+    inks = {c.judgement["verdict"]: _ink(c) for c, _ in parts}
+    for name, ink in inks.items():
+        grid[0, 0].plot([], [], "o-", color=ink, label=name)
+    figure.legend(loc="outside lower center", ncols=len(inks))
+    return figure
+
+
+def _effect(axes: Axes, place: float, chapter: Chapter, head: dict[str, Any], unit: float) -> None:
+    """One effect: a dot with its interval, with an arrow for an end that is unbounded."""
+    low, mean, high = (
+        np.nan if head[end] is None else head[end] / unit for end in ("low", "estimate", "high")
+    )
+    ink = _ink(chapter)
+    axes.plot(np.nan_to_num([low, high], nan=mean), [place] * 2, color=ink, linewidth=2)
+    for end, marker in ((low, "<"), (high, ">")):
+        if np.isnan(end):
+            axes.plot([mean], [place], marker, color=ink, markersize=9, alpha=0.5)
+    [dot] = axes.plot([mean], [place], "o", color=ink)
+    with_ends(dot, low, high, f"{chapter.protocol['claim']}, {head['name']}", across=True)
+
+
+def _ink(chapter: Chapter) -> str:
+    return INKS[COLOURS[chapter.judgement["verdict"]]]
 
 
 def result(chapter: Chapter) -> dict[str, Any]:
@@ -120,12 +235,14 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
         for name in ("jax", "flax", "optax")
     }
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    facts = f"{when}, {', '.join(sorted(libraries))}, {_minutes(chapters)}"
+    facts = (
+        f"{when}, {', '.join(sorted(libraries))}, {_time(sum(found['seconds'] for found in made))}"
+    )
     return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
 
 
-def _minutes(chapters: Sequence[Chapter]) -> str:
-    return f"{sum(chapter.found['seconds'] for chapter in chapters) / 60:.0f} min"
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _headline(chapter: Chapter) -> dict[str, Any]:
@@ -158,50 +275,35 @@ def effect(part: dict[str, Any]) -> str:
     return "{} [{}, {}] {}".format(*ends, part["unit"]).strip()
 
 
-def _table(chapters: Sequence[Chapter]) -> str:
-    rows = []
-    for chapter in chapters:
-        claim, name = chapter.protocol["claim"], chapter.judgement["verdict"]
-        who, _, what, size, delta, seeds = map(escaped, _cells(chapter))
-        says = escaped(chapter.protocol["says"])
-        rows.append(
-            f'<tr><td class="says"><a href="#{claim}">{who}</a><br><span class="soft">{says}</span>'
-            f'</td><td>{_badge(name)}</td><td>{size}<br><span class="soft">{what}</span></td>'
-            f"<td>{delta}</td><td>{seeds}</td></tr>"
-        )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("Claim", "Verdict", "Deciding effect", "δ", "Seeds")
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _badge(name: str) -> str:
-    return f'<span class="badge {COLOURS[name]}">{escaped(name)}</span>'
-
-
-def _section(chapter: Chapter, drawing: str) -> str:
+def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
+    """What the template shows of a study."""
     protocol, found, judgement = chapter.protocol, chapter.found, chapter.judgement
-    figure = f"<figure>{drawing}</figure>" if drawing else ""
-    gate = found["gate"]
-    premise = "" if gate is None else f"<p>{escaped(_premise(gate))}</p>"
-    notes = "".join(f"<li>{escaped(note)}</li>" for note in found["notes"])
     words = [("Question", "question"), ("Set-up", "setup"), ("Statistic", "statistic")]
     words += [("Rule", "rule"), ("Expected", "expects"), ("Limits", "limits")]
-    terms = "".join(f"<dt>{name}</dt><dd>{escaped(protocol[key])}</dd>" for name, key in words)
-    return f"""<section id="{escaped(protocol["claim"])}">
-<h2>{escaped(protocol["claim"])} {escaped(protocol["title"])} {_badge(judgement["verdict"])}</h2>
-<p>{escaped(protocol["says"])}</p>
-<p class="verdict">{escaped(_sentence(judgement))}</p>
-<div class="pair">{figure}<dl>{terms}</dl></div>
-{premise}
-<div class="wide">{table_of(_numbers(found))}</div>
-<h3>Controls with a known answer</h3>
-<div class="wide">{table_of(_controls(found))}</div>
-{f"<ul>{notes}</ul>" if notes else ""}
-{_ledger(found["flops"])}
-<p class="soft">{escaped(_spent(found))}</p>
-<pre>{escaped(chapter.command)}</pre>
-</section>"""
+    _, verdict, part, size, delta, seeds = _cells(chapter)
+    flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]
+    return {
+        **{name: protocol[name] for name in ("claim", "title", "says")},
+        "verdict": verdict,
+        "colour": COLOURS[verdict],
+        "part": part,
+        "effect": size,
+        "delta": delta,
+        "seeds": seeds,
+        "time": _time(found["seconds"]),
+        "sentence": _sentence(judgement),
+        "picture": picture,
+        "terms": [(name, protocol[key]) for name, key in words],
+        "premise": _premise(found["gate"]) if found["gate"] else "",
+        "numbers": _numbers(found),
+        "controls": _controls(found),
+        "notes": found["notes"],
+        "flops": [["per network", *found["flops"]], ["GFLOP, search included", *flops]]
+        if flops
+        else [],
+        "spent": _spent(found),
+        "command": chapter.command,
+    }
 
 
 def _sentence(judgement: dict[str, Any]) -> str:
@@ -233,14 +335,6 @@ def _controls(found: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _ledger(flops: dict[str, float]) -> str:
-    if not flops:
-        return ""
-    cells = [["per network", *flops]]
-    cells.append(["GFLOP, the search counted", *(f"{value / 1e9:.3g}" for value in flops.values())])
-    return f'<div class="wide">{table_of(cells)}</div>'
-
-
 def _spent(found: dict[str, Any]) -> str:
     versions = found["environment"]["versions"]
     steps = f"{found['member_steps']:,} member-steps, " if found["member_steps"] else ""
@@ -248,12 +342,3 @@ def _spent(found: dict[str, Any]) -> str:
         f"{found['seconds']:.0f} s, {steps}finished {found['finished'][:10]}, jax "
         f"{versions['jax']}, protocol {found['hash'][:8]}."
     )
-
-
-def _facts(chapters: Sequence[Chapter]) -> str:
-    counts: dict[str, int] = {}
-    for chapter in chapters:
-        name = chapter.judgement["verdict"]
-        counts[name] = counts.get(name, 0) + 1
-    listed = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return f"{len(chapters)} studies: {listed} · {_minutes(chapters)}"

@@ -1,0 +1,109 @@
+"""HTML pages from templates that escape every text; the pictures are inside, nothing is loaded."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lth_jax.extras import lazy
+from lth_jax.report.plotting import SIZE, Caption, images, shows_nothing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+jinja2: Any = lazy("jinja2", "A page")
+
+
+class Picture(NamedTuple):
+    """A figure as a page shows it.
+
+    Attributes:
+      name: of its files.
+      caption: what stands above and below it.
+      files: its bytes as `"svg"` and `"png"`.
+      is_wide: whether it is as wide as the page, else half as wide.
+    """
+
+    name: str
+    caption: Caption
+    files: dict[str, bytes]
+    is_wide: bool
+
+    @property
+    def element(self) -> str:
+        """The SVG as an element of a page: no prologue, and ids that only it has."""
+        svg = self.files["svg"].decode()
+        element = svg[svg.index("<svg") :]
+        element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", element)
+        label = f'<svg role="img" aria-label="{html.escape(self.name)}"'
+        return element.replace("<svg", label, 1)
+
+
+class Omitted(NamedTuple):
+    """A figure that would show nothing: its title, and why it is left out."""
+
+    title: str
+    why: str
+
+
+def pictures(
+    figures: Mapping[str, Figure], captions: Mapping[str, Caption]
+) -> tuple[list[Picture], list[Omitted]]:
+    """The figures worth showing, drawn, and the titles of the others with the reason.
+
+    Args:
+      figures: by file name.
+      captions: of each of them.
+    """
+    shown, omitted = [], []
+    for name, figure in figures.items():
+        if why := shows_nothing(figure):
+            omitted.append(Omitted(captions[name].title, why))
+        else:
+            is_wide = figure.get_figwidth() > SIZE[0]
+            shown.append(Picture(name, captions[name], images(figure), is_wide))
+    return shown, omitted
+
+
+def files_of(shown: Sequence[Picture]) -> dict[str, bytes]:
+    """The files of pictures, by their path beside the page."""
+    return {
+        f"figures/{picture.name}.{kind}": content
+        for picture in shown
+        for kind, content in picture.files.items()
+    }
+
+
+def render(template: str, **parts: Any) -> bytes:
+    """A page: a template of this package with these parts, all texts escaped.
+
+    Raises:
+      lth_jax.extras.MissingExtraError: Jinja is not installed.
+    """
+    return _templates().get_template(template).render(parts).encode()
+
+
+@functools.cache
+def _templates() -> Any:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lth_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["counted"] = counted
+    return environment
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "study"), counted(2, "study"), counted(1200, "cell")
+    ('1 study', '2 studies', '1,200 cells')
+    """
+    plural = noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {plural}"
