@@ -242,7 +242,7 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def _headline(chapter: Chapter) -> dict[str, Any]:

@@ -163,10 +163,16 @@ def _story(run: RunRecord) -> dict[str, Any]:
         "rewind": step,
         "methods": [method for method in dict.fromkeys(methods) if method != "static"],
         "pruned": len(pruned),
-        "densities": " to ".join(
-            dict.fromkeys(display.percent(level.density) for level in (*pruned[:1], *pruned[-1:]))
-        ),
-        "arms": [look._replace(says=look.says or own.get(arm, "")) for arm, look in shown],
+        "densities": [display.percent(level.density) for level in pruned],
+        "arms": [
+            {
+                "name": arm,
+                "label": look.label,
+                "color": look.color,
+                "says": look.says or own.get(arm),
+            }
+            for arm, look in shown
+        ],
         "steps": ["dense", "train", "prune", f"to step {step}" if step else "rewind", "ticket"],
     }
 

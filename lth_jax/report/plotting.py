@@ -88,9 +88,9 @@ def new() -> tuple[Figure, Axes]:
 def panes(
     count: int, x_label: str, y_label: str, *, share_x: bool = True, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Axes on common scales, two a row, or four where there are more than four."""
-    columns = min(count, 2 if count <= 4 else 4)
-    rows = -(-count // columns)
+    """Axes on common scales: up to two a row, or up to four where there are more than four."""
+    rows = -(-count // (2 if count <= 4 else 4))
+    columns = -(-count // rows)
     figure = blank(SIZE[0] if count <= 4 else WIDE, SIZE[1] if count == 1 else 0.9 + 2.1 * rows)
     grid = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
     for axes in grid.flat[count:]:
@@ -107,7 +107,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        letters = 75 if figure.get_figwidth() <= SIZE[0] else 155
+        letters = 84 if figure.get_figwidth() <= SIZE[0] else 155
         columns = max(1, min(len(labels), letters // (max(map(len, labels)) + 8)))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
@@ -266,7 +266,8 @@ def _titles(figure: Figure, axes: Axes, line: Any) -> Iterator[tuple[float, floa
 def shows_nothing(figure: Figure) -> str:
     """Why a figure shows less than one sentence does; empty where it shows more.
 
-    Lines and dots with one place on the horizontal axis, or all at one height, show nothing.
+    Lines with one place on the horizontal axis, or all at one height, show nothing. Stars, which
+    mark the dense networks, count for the height only.
 
     >>> with style():
     ...     figure, axes = new()
@@ -275,22 +276,22 @@ def shows_nothing(figure: Figure) -> str:
     'all values are 5'
     """
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-    if any(axes.images or (axes.collections and not axes.lines) for axes in panels):
+    maps = [one for axes in panels for one in (*axes.images, *axes.collections)]
+    if any(isinstance(one, mpl.image.AxesImage | mpl.contour.ContourSet) for one in maps):
         return ""
-    lines = [
-        (line.get_marker() == "*", np.asarray(line.get_data(), float))
-        for axes in panels
-        for line in axes.lines
-        if line.get_transform() is axes.transData
-    ]
-    points = np.concatenate([np.empty((2, 0)), *(xy for _, xy in lines)], axis=1)
-    points = points[:, np.isfinite(points).all(axis=0)]
-    x = np.concatenate([np.empty(0), *(xy[0] for is_star, xy in lines if not is_star)])
-    if not points.size:
-        return "there are no finite values"
-    if len(np.unique(np.round(x, 12))) <= 1:
-        return "there is one place on the horizontal axis only; the table has the values"
-    low, high = points[1].min(), points[1].max()
+    stars, points = [np.empty((2, 0))], [np.empty((2, 0))]
+    for line in (line for axes in panels for line in axes.lines):
+        if line.get_transform() is line.axes.transData:
+            found = np.asarray(line.get_data(), float)
+            kind = stars if line.get_marker() == "*" else points
+            kind.append(found[:, np.isfinite(found).all(axis=0)])
+    x, y = np.concatenate(points, axis=1)
+    if not x.size:
+        return "only the dense networks have values" if len(stars) > 1 else "there are no values"
+    if len(np.unique(np.round(x, 12))) == 1:
+        return "it would have one point for each line; the tables have the values"
+    y = np.concatenate([y, *(found[1] for found in stars)])
+    low, high = y.min(), y.max()
     return f"all values are {high:.4g}" if high - low <= 1e-9 * max(abs(high), 1e-300) else ""
 
 

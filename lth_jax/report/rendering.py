@@ -50,17 +50,18 @@ class Omitted(NamedTuple):
 
 
 def pictures(
-    figures: Mapping[str, Figure], captions: Mapping[str, Caption]
+    figures: Mapping[str, Figure | str], captions: Mapping[str, Caption]
 ) -> tuple[list[Picture], list[Omitted]]:
     """The figures worth showing, drawn, and the titles of the others with the reason.
 
     Args:
-      figures: by file name.
+      figures: by file name; a text says why there is no figure.
       captions: of each of them.
     """
     shown, omitted = [], []
     for name, figure in figures.items():
-        if why := shows_nothing(figure):
+        why = figure if isinstance(figure, str) else shows_nothing(figure)
+        if why or isinstance(figure, str):
             omitted.append(Omitted(captions[name].title, why))
         else:
             is_wide = figure.get_figwidth() > SIZE[0]

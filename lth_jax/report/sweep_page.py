@@ -85,32 +85,31 @@ def write_sweep_report(store: Store, path: str | Path) -> Path:
     return folder / "index.html"
 
 
-def draw(sweep: SweepRecord) -> tuple[dict[str, Figure], dict[str, Caption]]:
-    """The figures of a sweep and their captions, by file name.
+def draw(sweep: SweepRecord) -> tuple[dict[str, Figure | str], dict[str, Caption]]:
+    """The figures of a sweep, or why there is none, and their captions, by file name.
 
     The metric against each swept number, curves against density for each setting, and a map where
     two fields are swept; none before a cell is finished.
     """
-    drawn, captions = {}, {}
-    if not sweep.rows:
-        return {}, {}
+    drawn: dict[str, Figure | str] = {}
+    captions: dict[str, Caption] = {}
     metric = quantity(str(sweep.metric)).label
-    for field in sweep.fields:
-        if _is_number(sweep, field) and (figure := against_field(sweep, field)):
+    for field in sweep.fields if sweep.rows else ():
+        if _is_number(sweep, field):
             name = field.replace(".", "_")
-            drawn[name] = figure
+            drawn[name] = against_field(sweep, field)
             others = "; one panel for each setting of the other fields" * (len(sweep.fields) > 1)
             captions[name] = Caption(
                 f"{metric} by {short(field)}",
                 f"At the last level of each cell{others}. {POOLED}",
             )
-    if figure := curves(sweep):
-        drawn["density"] = figure
+    if sweep.rows:
+        drawn["density"] = curves(sweep)
         captions["density"] = Caption(
             f"{metric} by density",
             f"Each panel is one setting. {POOLED} Dashed line: dense networks.",
         )
-    if len(sweep.fields) == 2:
+    if sweep.rows and len(sweep.fields) == 2:
         drawn["map"] = heat_map(sweep)
         captions["map"] = Caption(
             f"{metric} by {short(sweep.fields[0])} and {short(sweep.fields[1])}",
@@ -121,18 +120,16 @@ def draw(sweep: SweepRecord) -> tuple[dict[str, Figure], dict[str, Caption]]:
 
 
 @style()
-def against_field(sweep: SweepRecord, field: str) -> Figure | None:
+def against_field(sweep: SweepRecord, field: str) -> Figure | str:
     """The metric at each cell's last level against a swept field, by arm.
 
     Seeds are pooled with the replicates; each combination of the other fields has a panel of its
-    own. None where those are more than 8.
+    own; where those are more than 8, a text says so.
     """
     shown = quantity(str(sweep.metric))
-    panels = grouped(
-        last_rows(sweep.rows, sweep.metric), lambda row: sweep.settings_of(row, but=field)
-    )
+    panels = sweep.by_setting(last_rows(sweep.rows, sweep.metric), but=field)
     if len(panels) > MOST_PANELS:
-        return None
+        return f"it would have {len(panels)} panels, one for each setting of the other fields"
     figure, grid = panes(len(panels), short(field), shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
         axes.set_title(title)
@@ -149,16 +146,16 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | None:
 
 
 @style()
-def curves(sweep: SweepRecord) -> Figure | None:
+def curves(sweep: SweepRecord) -> Figure | str:
     """The metric against the weights remaining, a panel for each setting; seeds are pooled.
 
-    None where there are more than 8 settings, or only one level.
+    Where there are more than 8 settings, a text says so.
     """
     shown = quantity(str(sweep.metric))
     mine = [row for row in sweep.rows if row["metric"] == sweep.metric]
-    panels = grouped(mine, sweep.settings_of)
-    if len(panels) > MOST_PANELS or len({row["level"] for row in mine}) < 3:
-        return None
+    panels = sweep.by_setting(mine)
+    if len(panels) > MOST_PANELS:
+        return f"it would have {len(panels)} panels, one for each setting"
     figure, grid = panes(len(panels), "", shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
         axes.set_title(title)

@@ -50,10 +50,15 @@ class SweepRecord(NamedTuple):
         values = {name: {str(one.get(name)) for one in self.settings.values()} for name in names}
         return [name for name in names if len(values[name]) > 1 and not _is_seed(name)]
 
-    def settings_of(self, row: Row, but: str = "") -> str:
-        """What is set in a row's cell, as text; seeds and the field `but` are left out."""
+    def by_setting(self, rows: Sequence[Row], but: str = "") -> dict[str, list[Row]]:
+        """Rows by what is set in their cells, as text; seeds and the field `but` are left out."""
         names = [name for name in self.fields if name != but]
-        return ", ".join(f"{short(name)} = {as_text(row.get(name))}" for name in names)
+
+        def text(setting: Row) -> str:
+            return ", ".join(f"{short(name)} = {as_text(setting.get(name))}" for name in names)
+
+        groups = grouped(rows, text)
+        return {one: groups[one] for one in map(text, self.settings.values()) if one in groups}
 
     @property
     def arms(self) -> list[str]:
@@ -173,7 +178,7 @@ def best_cell(sweep: SweepRecord) -> dict[str, str] | None:
     """
     means, shown = dict[str, Interval](), quantity(str(sweep.metric))
     mine = [row for row in last_rows(sweep.rows, sweep.metric) if row["arm"] == TICKET]
-    for setting, rows in grouped(mine, sweep.settings_of).items():
+    for setting, rows in sweep.by_setting(mine).items():
         found = mean_of(rows, shown.scale)
         if np.isfinite(found.estimate):
             means[setting] = found

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lth_jax.measures.intervals import Interval
 from lth_jax.report import tidy
 from lth_jax.report.atlas import Chapter, markdown, write_atlas
-from lth_jax.report.figures import image
+from lth_jax.report.plotting import image
 
 ROWS = [
     {"arm": arm, "replicate": r, "metric": metric, "value": base + 0.1 * r, "size": size}
@@ -88,7 +87,7 @@ def test_a_study_without_numbers_has_a_line_too():
     ).splitlines()
     assert made == (
         "`python -m experiments.atlas --size=smoke`, 2026-11-22, flax 0.12, jax 0.10, optax 0.2, "
-        "1 min."
+        "61 s."
     )
     assert line == "| X1 A <claim> | controls hold | – | – | – | – |"
 
@@ -105,7 +104,6 @@ def test_values_are_found_by_all_fields():
     [
         lambda: tidy.by_arm(ROWS, ["train error", "test error"], "Error (%)"),
         lambda: tidy.against(ROWS, "size", "test error", label="Error", x_label="Size", zero=True),
-        lambda: tidy.effects([("one", Interval(1.0, 0.0, 2.0, 9, 0))], "Effect", delta=0.5),
         lambda: tidy.grid_map(
             ROWS, "size", "replicate", "test error", label="Error", x_label="x", y_label="y"
         ),
