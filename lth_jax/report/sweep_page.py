@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 8
+MOST_LETTERS = 30  # in a line of a panel's title
 POOLED = "Mean and 95 % interval over replicates and seeds."
 
 
@@ -132,7 +134,7 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | str:
         return f"it would have {len(panels)} panels, one for each setting of the other fields"
     figure, grid = panes(len(panels), short(field), shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, MOST_LETTERS))
         places = sorted({row[field] for row in rows if field in row})
         if is_logarithmic(places):
             axes.set_xscale("log")
@@ -158,7 +160,7 @@ def curves(sweep: SweepRecord) -> Figure | str:
         return f"it would have {len(panels)} panels, one for each setting"
     figure, grid = panes(len(panels), "", shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, MOST_LETTERS))
         for arm, look in looks(sweep.arms).items():
             levels = grouped([row for row in rows if row["arm"] == arm], lambda row: row["level"])
             means = [mean_of(level, shown.scale) for _, level in sorted(levels.items())]
