@@ -49,12 +49,13 @@ INKS = {
     "void": "#8a1c5b",
 }
 ONLY_CONTROLS = "controls hold"
-EFFECTS = Caption(
-    "All deciding effects",
-    "Upper panel: effects in units of their δ, the smallest effect that matters, with 95 % "
-    "intervals; the axis is linear between −1 and 1 and logarithmic beyond, and the grey band "
-    "marks effects smaller than δ. Lower panel: effects that contain their margin (δ = 0), in "
-    "their own units; above 0 the claim holds. Open ends are unbounded.",
+IN_DELTAS = (
+    "Effects in units of their δ, the smallest effect that matters, with 95 % intervals. The axis is "
+    "linear between −1 and 1 and logarithmic beyond; the grey band marks effects smaller than δ."
+)
+WITH_MARGIN = (
+    "Effects that contain their margin (δ = 0) have a panel of their own, in their own units: above "
+    "0 the claim holds."
 )
 
 
@@ -94,14 +95,15 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     for chapter in chapters:
         claim, picture = chapter.protocol["claim"], None
         if chapter.figure is not None:
-            text = f"{chapter.protocol['statistic']} Means with 95 % intervals over seeds."
+            text = f"{sentence(chapter.protocol['statistic'])} Means and 95 % intervals over seeds."
             picture = _picture(claim, Caption(chapter.protocol["title"], text), chapter.figure)
             written |= {f"{claim}/figure.{kind}": one for kind, one in picture.files.items()}
         files.write_json(folder / claim / "result.json", result(chapter))
         shown.append(_section(chapter, picture))
-    overview = []
-    if any(map(_headline, chapters)):
-        overview = [_picture("effects", EFFECTS, effects(chapters))]
+    overview, deltas = [], [head["delta"] for head in map(_headline, chapters) if head]
+    if len(deltas) > 1:
+        text = " ".join([IN_DELTAS] * any(deltas) + [WITH_MARGIN] * (not all(deltas)))
+        overview = [_picture("effects", Caption("All deciding effects", text), effects(chapters))]
         written |= {f"effects.{kind}": one for kind, one in overview[0].files.items()}
     for name, content in written.items():
         files.write(folder / name, content)
@@ -134,7 +136,7 @@ def state(chapters: Sequence[Chapter]) -> Iterator[str]:
         title = f"{chapter.protocol['title']} ({chapter.protocol['claim']})"
         groups.setdefault(chapter.judgement["verdict"], []).append(title)
     judged = sum(len(titles) for name, titles in groups.items() if name != ONLY_CONTROLS)
-    yield f"{counted(judged, 'claim').capitalize()} of the hypothesis were tested."
+    yield f"{counted(judged, 'claim')} of the hypothesis {'was' if judged == 1 else 'were'} tested."
     words = {
         "supported": "The evidence supports",
         "real but below δ": "An effect exists but is smaller than δ in",
@@ -164,13 +166,16 @@ def effects(chapters: Sequence[Chapter]) -> Figure:
     grid = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1 for n in rows])
     for axes, group in zip(grid[:, 0], groups, strict=True):
         scaled = bool(group[0][1]["delta"])
-        for place, (chapter, head) in enumerate(group):
-            _effect(axes, place, chapter, head, head["delta"] or 1.0)
-        axes.axvline(0, color=GREY, linewidth=0.8)
         if scaled:
             axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
             axes.set_xscale("symlog", linthresh=1, linscale=1)
-            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            steps = ticker.SymmetricalLogLocator(base=10, linthresh=1, subs=[1, 2, 5])
+            axes.xaxis.set_major_locator(steps)
+        numbers = ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        axes.xaxis.set_major_formatter(numbers)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        for place, (chapter, head) in enumerate(group):
+            _effect(axes, place, chapter, head)
         names = [f"{c.protocol['claim']} {c.protocol['title']}" for c, _ in group]
         axes.set_yticks(range(len(group)), names)
         axes.set_ylim(len(group) - 0.4, -0.6)
@@ -182,16 +187,18 @@ def effects(chapters: Sequence[Chapter]) -> Figure:
     return figure
 
 
-def _effect(axes: Axes, place: float, chapter: Chapter, head: dict[str, Any], unit: float) -> None:
-    """One effect: a dot with its interval, with an arrow for an end that is unbounded."""
-    low, mean, high = (
-        np.nan if head[end] is None else head[end] / unit for end in ("low", "estimate", "high")
-    )
+def _effect(axes: Axes, place: float, chapter: Chapter, head: dict[str, Any]) -> None:
+    """One effect: a dot with its interval, and an arrow for an end that is unbounded."""
+    ends = [head[end] for end in ("low", "estimate", "high")]
+    low, mean, high = (np.nan if end is None else end / (head["delta"] or 1) for end in ends)
     ink = _ink(chapter)
     axes.plot(np.nan_to_num([low, high], nan=mean), [place] * 2, color=ink, linewidth=2)
-    for end, marker in ((low, "<"), (high, ">")):
-        if np.isnan(end):
-            axes.plot([mean], [place], marker, color=ink, markersize=9, alpha=0.5)
+    for edge, end in enumerate((low, high)):
+        if np.isnan(end) and np.isfinite(mean):
+            axes.annotate(
+                "", (edge, place), (mean, place), xycoords=("axes fraction", "data"),
+                textcoords="data", arrowprops={"arrowstyle": "->", "color": ink},
+            )  # fmt: skip
     [dot] = axes.plot([mean], [place], "o", color=ink)
     with_ends(dot, low, high, f"{chapter.protocol['claim']}, {head['name']}", across=True)
 
@@ -239,6 +246,15 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
         f"{when}, {', '.join(sorted(libraries))}, {_time(sum(found['seconds'] for found in made))}"
     )
     return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
+
+
+def sentence(text: str) -> str:
+    """A text with a capital at its start and a full stop at its end.
+
+    >>> sentence("log of the share, per seed")
+    'Log of the share, per seed.'
+    """
+    return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
 
 
 def _time(seconds: float) -> str:
@@ -293,7 +309,7 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "time": _time(found["seconds"]),
         "sentence": _sentence(judgement),
         "picture": picture,
-        "terms": [(name, protocol[key]) for name, key in words],
+        "terms": [(name, sentence(protocol[key])) for name, key in words],
         "premise": _premise(found["gate"]) if found["gate"] else "",
         "numbers": _numbers(found),
         "controls": _controls(found),

@@ -51,7 +51,7 @@ CAPTIONS = {
     ),
     "confusion": Caption(
         "Confusions",
-        "Share of each label's test examples that receive each prediction: dense networks, and "
+        "Percent of each label's test examples that receive each prediction: dense networks, and "
         "the sparsest networks of each arm.",
     ),
     "dead_units": Caption(

@@ -23,6 +23,7 @@ from lth_jax.report.plotting import (
     mpl,
     new,
     panes,
+    plain_log,
     style,
     value_ticks,
 )
@@ -143,7 +144,7 @@ def losses(found: Sequence[Sweep]) -> Figure:
                 drawn.add(name)
     axes.set_xscale("log")
     value_ticks(axes.xaxis, found[0].arrays["rates"].tolist())
-    axes.set_yscale("log")
+    plain_log(axes.yaxis)
     axes.set_xlabel("Learning rate η")
     axes.set_ylabel("Training loss at the end")
     for name, (line, label) in LINES.items():
@@ -169,7 +170,7 @@ def relative_sharpness(found: Sequence[Sweep]) -> Figure:
             mean = np.nanmean(values[known], axis=1)
             axes.plot(one.arrays["step"][known], mean, color=colors(norm(rate)), linewidth=1.1)
         axes.axhline(1, color=GREY, linestyle=":", linewidth=1.1)
-        axes.set_yscale("log")
+        plain_log(axes.yaxis)
     scale = mpl.cm.ScalarMappable(norm, colors)
     bar = figure.colorbar(scale, ax=grid, label="Learning rate η", shrink=0.8)
     ticks = rates[:: max(1, len(rates) // 5)].tolist()

@@ -145,9 +145,13 @@ def density_ticks(densities: Sequence[float], gap: float = 1.45) -> list[float]:
 
 
 def plain_log(axis: Any) -> None:
-    """A log scale with ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
+    """A log scale for what is drawn, with plain numbers at 1, 2 and 5 times powers of ten.
+
+    Beyond two decades only the powers of ten have one.
+    """
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
@@ -177,6 +181,8 @@ def band(
         places, mean, line, color=look.color, marker=look.marker, label=look.label,
         markevery=max(1, len(places) // MOST_POINTS), **options,
     )  # fmt: skip
+    if len(places) == 1:  # a band of one point is invisible
+        axes.vlines(places, low, high, color=look.color, linewidth=0.8)
     axes.fill_between(places, low, high, color=look.color, alpha=alpha, linewidth=0)
     with_ends(drawn, low, high, look.label)
 
@@ -280,8 +286,8 @@ def shows_nothing(figure: Figure) -> str:
     if any(isinstance(one, mpl.image.AxesImage | mpl.contour.ContourSet) for one in maps):
         return ""
     stars, points = [np.empty((2, 0))], [np.empty((2, 0))]
-    for line in (line for axes in panels for line in axes.lines):
-        if line.get_transform() is line.axes.transData:
+    for axes, line in ((axes, line) for axes in panels for line in axes.lines):
+        if line.get_transform() is axes.transData:
             found = np.asarray(line.get_data(), float)
             kind = stars if line.get_marker() == "*" else points
             kind.append(found[:, np.isfinite(found).all(axis=0)])

@@ -23,6 +23,7 @@ from lth_jax.report.plotting import (
     legend,
     mpl,
     panes,
+    plain_log,
     spread,
     style,
 )
@@ -226,8 +227,8 @@ def _densities(axes: Axes, groups: dict[str, list[Spectrum]]) -> None:
             markersize=5,
             transform=axes.get_xaxis_transform(),
         )
-    axes.set_yscale("log")
     axes.set_ylim(least, top * (top / least) ** 0.25)  # room for the marks
+    plain_log(axes.yaxis)
 
 
 def _curve(one: Spectrum, at: Floats, width: float) -> Floats:
@@ -251,7 +252,7 @@ def largest_eigenvalue(spectra: Sequence[Spectrum]) -> Figure:
         if dense:
             level, look = _geometric(dense)[0], looks([DENSE])[DENSE]
             axes.axhline(level, color=look.color, linestyle="--", linewidth=1.1, label=look.label)
-    grid[-1].set_yscale("log")
+    plain_log(grid[-1].yaxis)
     for axes in grid if pruned else ():
         density_axis(axes, [one.density for one in pruned])
     legend(figure, grid[-1])

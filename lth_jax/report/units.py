@@ -86,7 +86,7 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
     figure.set_size_inches(width, max(SIZE[1], 0.9 + 0.18 * len(places)))
     for x, group in enumerate(groups):
         ys = [places.index((leaf, axis)) for leaf, axis, _ in group["slots"]]
-        color = f"C{x % 10}"
+        color = part_look("", x).color
         axes.plot([x, x], [min(ys), max(ys)], color=color, linewidth=1.2)
         axes.plot([x] * len(ys), ys, "o", color=color, markersize=4)
     axes.set_yticks(range(len(places)), [f"{leaf}, axis {axis}" for leaf, axis in places])
