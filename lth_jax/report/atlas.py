@@ -10,53 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from lth_jax.report.plotting import (
-    GREY,
-    SIZE,
-    WIDE,
-    Caption,
-    blank,
-    images,
-    style,
-    ticker,
-    with_ends,
-)
-from lth_jax.report.rendering import Picture, counted, render
+from lth_jax.report import effects
+from lth_jax.report.effects import COLOURS
+from lth_jax.report.plotting import SIZE, images
+from lth_jax.report.rendering import Caption, Picture, counted, render
 from lth_jax.store import files
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "supported": "good",
-    "real but below δ": "fair",
-    "not supported": "bad",
-    "reversed": "bad",
-    "inconclusive": "open",
-    "premise not met": "open",
-    "controls hold": "open",
-    "void": "void",
-}
-"""Verdicts, and the class of their badge in the style sheet."""
-INKS = {
-    "good": "#00724f",
-    "fair": "#0072b2",
-    "bad": "#b34700",
-    "open": "#5d6470",
-    "void": "#8a1c5b",
-}
 ONLY_CONTROLS = "controls hold"
-IN_DELTAS = (
-    "Effects in units of their δ, the smallest effect that matters, with 95 % intervals. The axis is "
-    "linear between −1 and 1 and logarithmic beyond; the grey band marks effects smaller than δ."
-)
-WITH_MARGIN = (
-    "Effects that contain their margin (δ = 0) have a panel of their own, in their own units: above "
-    "0 the claim holds."
-)
 
 
 class Chapter(NamedTuple):
@@ -100,11 +63,11 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
             written |= {f"{claim}/figure.{kind}": one for kind, one in picture.files.items()}
         files.write_json(folder / claim / "result.json", result(chapter))
         shown.append(_section(chapter, picture))
-    overview, deltas = [], [head["delta"] for head in map(_headline, chapters) if head]
-    if len(deltas) > 1:
-        text = " ".join([IN_DELTAS] * any(deltas) + [WITH_MARGIN] * (not all(deltas)))
-        overview = [_picture("effects", Caption("All deciding effects", text), effects(chapters))]
-        written |= {f"effects.{kind}": one for kind, one in overview[0].files.items()}
+    decisive, overview = _effects(chapters), []
+    if len(decisive) > 1:
+        picture = _picture("effects", effects.caption(decisive), effects.draw(decisive))
+        overview.append(picture)
+        written |= {f"effects.{kind}": one for kind, one in picture.files.items()}
     for name, content in written.items():
         files.write(folder / name, content)
     studies = [result(chapter) for chapter in chapters]
@@ -123,6 +86,14 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     )
     files.write(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
+    return [
+        effects.Effect(one.protocol["claim"], one.protocol["title"], one.judgement["verdict"], part)
+        for one in chapters
+        if (part := _headline(one))
+    ]
 
 
 def _picture(name: str, caption: Caption, figure: Figure) -> Picture:
@@ -150,61 +121,6 @@ def state(chapters: Sequence[Chapter]) -> Iterator[str]:
         if name in groups:
             yield f"{start}: {', '.join(groups[name])}."
     yield "All studies are small, so a null result here does not refute a finding at scale."
-
-
-@style()
-def effects(chapters: Sequence[Chapter]) -> Figure:
-    """The deciding effects of all claims with their intervals.
-
-    Those with a δ are in units of it; those that contain their margin have a panel below.
-    """
-    parts = [(chapter, _headline(chapter)) for chapter in chapters if _headline(chapter)]
-    groups = [[one for one in parts if bool(one[1]["delta"]) == has] for has in (True, False)]
-    groups = [group for group in groups if group]
-    rows = [len(group) for group in groups]
-    figure = blank(WIDE, 1.0 + 0.26 * sum(rows) + 0.6 * len(rows))
-    grid = figure.subplots(len(rows), 1, squeeze=False, height_ratios=[n + 1 for n in rows])
-    for axes, group in zip(grid[:, 0], groups, strict=True):
-        scaled = bool(group[0][1]["delta"])
-        if scaled:
-            axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
-            axes.set_xscale("symlog", linthresh=1, linscale=1)
-            steps = ticker.SymmetricalLogLocator(base=10, linthresh=1, subs=[1, 2, 5])
-            axes.xaxis.set_major_locator(steps)
-        numbers = ticker.FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-        axes.xaxis.set_major_formatter(numbers)
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        for place, (chapter, head) in enumerate(group):
-            _effect(axes, place, chapter, head)
-        names = [f"{c.protocol['claim']} {c.protocol['title']}" for c, _ in group]
-        axes.set_yticks(range(len(group)), names)
-        axes.set_ylim(len(group) - 0.4, -0.6)
-        axes.set_xlabel("Effect in units of δ" if scaled else "Effect with its margin, own units")
-    inks = {c.judgement["verdict"]: _ink(c) for c, _ in parts}
-    for name, ink in inks.items():
-        grid[0, 0].plot([], [], "o-", color=ink, label=name)
-    figure.legend(loc="outside lower center", ncols=len(inks))
-    return figure
-
-
-def _effect(axes: Axes, place: float, chapter: Chapter, head: dict[str, Any]) -> None:
-    """One effect: a dot with its interval, and an arrow for an end that is unbounded."""
-    ends = [head[end] for end in ("low", "estimate", "high")]
-    low, mean, high = (np.nan if end is None else end / (head["delta"] or 1) for end in ends)
-    ink = _ink(chapter)
-    axes.plot(np.nan_to_num([low, high], nan=mean), [place] * 2, color=ink, linewidth=2)
-    for edge, end in enumerate((low, high)):
-        if np.isnan(end) and np.isfinite(mean):
-            axes.annotate(
-                "", (edge, place), (mean, place), xycoords=("axes fraction", "data"),
-                textcoords="data", arrowprops={"arrowstyle": "->", "color": ink},
-            )  # fmt: skip
-    [dot] = axes.plot([mean], [place], "o", color=ink)
-    with_ends(dot, low, high, f"{chapter.protocol['claim']}, {head['name']}", across=True)
-
-
-def _ink(chapter: Chapter) -> str:
-    return INKS[COLOURS[chapter.judgement["verdict"]]]
 
 
 def result(chapter: Chapter) -> dict[str, Any]:

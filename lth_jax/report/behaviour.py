@@ -16,7 +16,6 @@ from lth_jax.report.plotting import (
     GREY,
     SIZE,
     WIDE,
-    Caption,
     band,
     blank,
     density_axis,
@@ -36,50 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "Predictions on the test set and inner workings"
-OVER_SEEDS = "Mean and range over replicates"
-CAPTIONS = {
-    "calibration": Caption(
-        "Calibration",
-        "Expected calibration error, negative log-likelihood in nats, and Brier score on test "
-        f"examples; lower is better. {OVER_SEEDS}. The star marks the dense networks.",
-    ),
-    "group_accuracy": Caption(
-        "Accuracy by group",
-        f"Test accuracy in each group of examples. {OVER_SEEDS}. The star marks the dense "
-        "networks.",
-    ),
-    "confusion": Caption(
-        "Confusions",
-        "Percent of each label's test examples that receive each prediction: dense networks, and "
-        "the sparsest networks of each arm.",
-    ),
-    "dead_units": Caption(
-        "Units that are never active",
-        f"Share of each layer's units that no test example activates, in dense networks and "
-        f"tickets. {OVER_SEEDS}.",
-    ),
-    "attention_entropy": Caption(
-        "Entropy of attention",
-        "Entropy of each head's attention, as a fraction of the entropy of uniform attention, in "
-        f"dense networks and tickets. {OVER_SEEDS}.",
-    ),
-    "head_importance": Caption(
-        "Importance of attention heads",
-        "Sensitivity of the loss to each attention head (Michel et al., 2019), in dense networks "
-        f"and tickets. {OVER_SEEDS}.",
-    ),
-    "spectral_radius": Caption(
-        "Spectral radius of recurrent matrices",
-        "Largest absolute eigenvalue of each gate's recurrent matrix, in dense networks and "
-        f"tickets. {OVER_SEEDS}.",
-    ),
-    "recovery": Caption(
-        "Recovery of the planted ticket",
-        "Share of the planted ticket's weights in each arm's masks, under the best matching of "
-        f"hidden units. {OVER_SEEDS}. Dashed: random masks of the same density in each layer.",
-    ),
-}
 OF_PARTS = {
     "dead_units": "Units that are never active (%)",
     "attention_entropy": "Entropy of attention (fraction)",

@@ -16,7 +16,6 @@ from lth_jax.report.display import EARLY_STOP, HEADLINES, percent, quantity
 from lth_jax.report.levels import Level, RunRecord
 from lth_jax.report.plotting import (
     GREY,
-    Caption,
     band,
     density_axis,
     ends,
@@ -38,41 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[Any]
-OVER_SEEDS = "Mean and 95 % interval over replicates"
-
-
-def caption(name: str) -> Caption:
-    """What stands above and below a figure of `draw`.
-
-    >>> caption("test_loss_final").title
-    'Test loss at the end'
-    """
-    if name == "leaf_density":
-        return Caption(
-            "Weights remaining in each leaf",
-            "Share of each prunable leaf that the tickets keep: mean and range over replicates.",
-        )
-    if name == "mask_overlap":
-        return Caption(
-            "Agreement of masks",
-            "Intersection over union of the tickets' masks: mean and range over pairs of "
-            "replicates. Dashed: what masks of equal densities share by chance.",
-        )
-    if name == EARLY_STOP:
-        return Caption(
-            "Speed of learning",
-            "The training step with the smallest validation loss; an earlier step means faster "
-            f"learning. {OVER_SEEDS}. Dashed line: dense networks.",
-        )
-    if name.endswith("_curves"):
-        title = quantity(name.removesuffix("_curves")).label
-        text = f"{title} during training, at up to four densities. {OVER_SEEDS}."
-        return Caption(f"{title} in training", f"{text} Dashed: dense networks.")
-    label = quantity(name).label
-    what = label.replace(" at early stop", " at the step with the smallest validation loss")
-    what = what.replace(" at the end", " after the last training step")
-    text = f"{what}, against the weights remaining. {OVER_SEEDS}. Dashed line: dense networks."
-    return Caption(label, text)
 
 
 @style()

@@ -15,7 +15,6 @@ from lth_jax.report.display import percent
 from lth_jax.report.plotting import (
     GREY,
     SIZE,
-    Caption,
     band,
     ends,
     exponential,
@@ -35,22 +34,6 @@ from lth_jax.types import DENSE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "Learning rates"
-CAPTIONS = {
-    "learning_rates": Caption(
-        "Training loss by learning rate",
-        "Training loss at the end: geometric mean and 95 % interval over replicates; a star marks "
-        "the smallest mean. Vertical lines are predictions from the Hessian's eigenvalues, as "
-        "geometric means over replicates. 2/λmax is the largest rate at which gradient descent "
-        "is stable on the quadratic approximation, at the start (dashed) and where training ended "
-        "(dotted). 2/(λmin + λmax) is the best rate on a quadratic whose curvature is positive.",
-    ),
-    "relative_sharpness": Caption(
-        "Sharpness in training",
-        "λmax·η/2 at each step: mean over replicates, one line for each learning rate η. At 1 "
-        "gradient descent is at the edge of stability (Cohen et al., 2021).",
-    ),
-}
 METRICS = ("train_loss", "test_accuracy")
 LINES: dict[str, tuple[Any, str]] = {
     "start_edge": ("--", "2/λmax at the start"),

@@ -19,7 +19,7 @@ from lth_jax.report import (
 )
 from lth_jax.report.arms import looks
 from lth_jax.report.levels import RunRecord, read_run
-from lth_jax.report.rendering import Omitted, Picture, files_of, pictures, render
+from lth_jax.report.rendering import Omitted, Picture, files_of, pictures, render, texts
 from lth_jax.store.files import write as write_file
 from lth_jax.store.listing import RunInfo
 from lth_jax.store.nodes import Store
@@ -66,12 +66,10 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     """
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"
-    drawn = figures.draw(record)
-    found = pictures(drawn, {name: figures.caption(name) for name in drawn})
-    sections, data = [Section("Figures", *found)], _data(record)
+    sections, data = [Section("Figures", *pictures(figures.draw(record)))], _data(record)
     for name, kind in MEASURED.items():
         if (measured := kind.read(store, run.path)) is not None:
-            sections.append(Section(kind.TITLE, *pictures(kind.draw(measured), kind.CAPTIONS)))
+            sections.append(Section(texts()["sections"][name], *pictures(kind.draw(measured))))
             data[name] = tables.flat_rows(kind.rows(measured))
     beside = files_of([picture for section in sections for picture in section.pictures])
     beside |= dict(_tables(data))

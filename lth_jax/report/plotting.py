@@ -10,7 +10,7 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,13 +53,6 @@ STYLE = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
-
-
-class Caption(NamedTuple):
-    """What stands above and below a figure."""
-
-    title: str
-    text: str
 
 
 @contextmanager
@@ -286,8 +279,8 @@ def shows_nothing(figure: Figure) -> str:
     if any(isinstance(one, mpl.image.AxesImage | mpl.contour.ContourSet) for one in maps):
         return ""
     stars, points = [np.empty((2, 0))], [np.empty((2, 0))]
-    for axes, line in ((axes, line) for axes in panels for line in axes.lines):
-        if line.get_transform() is axes.transData:
+    for panel, line in ((axes, line) for axes in panels for line in axes.lines):
+        if line.get_transform() is panel.transData:
             found = np.asarray(line.get_data(), float)
             kind = stars if line.get_marker() == "*" else points
             kind.append(found[:, np.isfinite(found).all(axis=0)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from lth_jax.report.arms import Look, part_look
 from lth_jax.report.figures import interval_of
-from lth_jax.report.plotting import GREY, SIZE, Caption, band, legend, new, plain_log, style
+from lth_jax.report.plotting import GREY, SIZE, band, legend, new, plain_log, style
 from lth_jax.report.tables import Row
 from lth_jax.store import records
 from lth_jax.store.nodes import Store
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "Size on disk"
-CAPTIONS = {
-    "frontier": Caption(
-        "Accuracy against file size",
-        "Test accuracy of the network in a ticket file against the size of the file, for several "
-        "precisions, beside dense networks stored in the same way: mean and 95 % interval over "
-        "replicates. Ringed: no other mean is smaller and at least as accurate.",
-    ),
-}
 FILE = "report/data/frontier.json"
 """Where a run keeps the points of its rate-accuracy frontier."""
 LINES = {"tensor": "-", "channel": "--"}

@@ -5,16 +5,26 @@ from __future__ import annotations
 import functools
 import html
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.extras import lazy
-from lth_jax.report.plotting import SIZE, Caption, images, shows_nothing
+from lth_jax.report.display import quantity
+from lth_jax.report.plotting import SIZE, images, shows_nothing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 jinja2: Any = lazy("jinja2", "A page")
+
+
+class Caption(NamedTuple):
+    """What stands above and below a figure."""
+
+    title: str
+    text: str
 
 
 class Picture(NamedTuple):
@@ -49,15 +59,41 @@ class Omitted(NamedTuple):
     why: str
 
 
+@functools.cache
+def texts() -> dict[str, Any]:
+    """`captions.toml`: the headings of sections, and title and text of each named figure."""
+    file = resources.files("lth_jax.report") / "captions.toml"
+    return tomllib.loads(file.read_text("utf-8"))
+
+
+def caption(name: str) -> Caption:
+    """The caption of a run's figure: from `captions.toml`, or made for a metric.
+
+    >>> caption("test_loss_final").title, caption("validation_loss_curves").title
+    ('Test loss at the end', 'Validation loss in training')
+    """
+    if name in texts():
+        return Caption(**texts()[name])
+    label = quantity(name.removesuffix("_curves")).label
+    over = "Mean and 95 % interval over replicates. Dashed: dense networks."
+    if name.endswith("_curves"):
+        text = f"{label} during training, at up to four densities. {over}"
+        return Caption(f"{label} in training", text)
+    what = label.replace(" at early stop", " at the step with the smallest validation loss")
+    what = what.replace(" at the end", " after the last training step")
+    return Caption(label, f"{what}, against the weights remaining. {over}")
+
+
 def pictures(
-    figures: Mapping[str, Figure | str], captions: Mapping[str, Caption]
+    figures: Mapping[str, Figure | str], captions: Mapping[str, Caption] | None = None
 ) -> tuple[list[Picture], list[Omitted]]:
     """The figures worth showing, drawn, and the titles of the others with the reason.
 
     Args:
       figures: by file name; a text says why there is no figure.
-      captions: of each of them.
+      captions: of each of them; by default those of `caption`.
     """
+    captions = {name: caption(name) for name in figures} if captions is None else captions
     shown, omitted = [], []
     for name, figure in figures.items():
         why = figure if isinstance(figure, str) else shows_nothing(figure)

@@ -16,7 +16,6 @@ from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.arms import Look, looks
 from lth_jax.report.display import percent
 from lth_jax.report.plotting import (
-    Caption,
     band,
     density_axis,
     exponential,
@@ -47,26 +46,6 @@ POINTS = {
 }
 """What each point is called in pictures."""
 
-TITLE = "Curvature of the loss"
-CAPTIONS = {
-    "spectral_density": Caption(
-        "Spectral density of the Hessian",
-        "Density of the eigenvalues of the training loss's Hessian, for retrained tickets on their "
-        "kept weights and for their dense networks: mean and 95 % interval over replicates. Marks "
-        "at the top: the eigenvalues above the widest gap, of every replicate.",
-    ),
-    "largest_eigenvalue": Caption(
-        "Largest eigenvalue of the Hessian",
-        "Sharpness of the training loss at named points: geometric mean and 95 % interval over "
-        "replicates. Dashed line: dense networks with all of their weights, before training in "
-        "the panel of starts and after it in the others.",
-    ),
-    "loss_surface": Caption(
-        "Loss surface",
-        "Training loss of the first replicate along two random directions, each filter scaled to "
-        "the norm of the network's own (Li et al., 2018). Unit: filter norms from the network.",
-    ),
-}
 BROADENING = 0.01  # the width of an eigenvalue, as a share of what the panel shows
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lth_jax.measures.intervals import student_t
 from lth_jax.report.arms import part_look
 from lth_jax.report.display import percent
-from lth_jax.report.plotting import GREY, Caption, band, legend, new, style, value_ticks
+from lth_jax.report.plotting import GREY, band, legend, new, style, value_ticks
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
@@ -20,15 +20,6 @@ from lth_jax.store.nodes import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLE = "Stability to data order"
-CAPTIONS = {
-    "instability": Caption(
-        "Instability analysis",
-        "Test error barrier between two copies of a network that are trained from the same step "
-        "in different data orders, against that step: mean and 95 % interval over replicates. "
-        "Below the dotted line a network counts as stable (Frankle et al., 2020).",
-    ),
-}
 STABLE = 2.0  # percent
 METRICS = ("test_error_barrier", "train_error_barrier")
 

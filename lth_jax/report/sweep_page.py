@@ -13,7 +13,6 @@ from lth_jax.report import tables
 from lth_jax.report.arms import looks
 from lth_jax.report.display import quantity
 from lth_jax.report.plotting import (
-    Caption,
     band,
     density_axis,
     legend,
@@ -21,7 +20,7 @@ from lth_jax.report.plotting import (
     style,
     value_ticks,
 )
-from lth_jax.report.rendering import files_of, pictures, render
+from lth_jax.report.rendering import Caption, files_of, pictures, render
 from lth_jax.report.sweeps import (
     SweepRecord,
     best_cell,

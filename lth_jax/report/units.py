@@ -13,7 +13,6 @@ from lth_jax.report.plotting import (
     GREY,
     SIZE,
     WIDE,
-    Caption,
     band,
     density_axis,
     ends,
@@ -30,36 +29,7 @@ from lth_jax.types import DENSE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAPTIONS", "TITLE", "draw", "read", "rows", "table"]
-
-TITLE = "Units and latency"
-CAPTIONS = {
-    "unit_groups": Caption(
-        "Groups of removable units",
-        "Each column is a group of units that are removed together, each row an axis of a leaf. "
-        "The dots of a column mark the axes that lose these units.",
-    ),
-    "units_kept": Caption(
-        "Live units",
-        "Share of each group's units that are alive, in the arm with the fewest: mean and range "
-        "over replicates.",
-    ),
-    "effective_density": Caption(
-        "Weights on live paths",
-        "Weights that are kept and connect live units, against all weights kept: mean and range "
-        "over replicates. On the dashed line no unit is dead.",
-    ),
-    "latency": Caption(
-        "Accuracy against latency",
-        "Test accuracy against the measured latency of the network without its dead units, "
-        "relative to the dense network: mean over replicates, with the accuracy's 95 % interval.",
-    ),
-    "latency_units": Caption(
-        "Latency against live units",
-        "Measured latency, relative to the dense network, against the share of units that are "
-        "alive: one dot for each network.",
-    ),
-}
+__all__ = ["draw", "read", "rows", "table"]
 
 
 def draw(found: Units) -> dict[str, Figure]:

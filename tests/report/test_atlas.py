@@ -18,11 +18,11 @@ ROWS = [
 ]
 
 
-def part(name="effect", estimate=2.0):
+def part(name="effect", estimate=2.0, delta=1.0):
     return {
         "name": name,
         "unit": "points",
-        "delta": 1.0,
+        "delta": delta,
         "two_sided": False,
         "estimate": estimate,
         "low": 1.0,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax import store
-from lth_jax.report import behaviour, plotting
+from lth_jax.report import behaviour, plotting, rendering
 from tests.report import measured_run
 
 
@@ -42,7 +42,7 @@ def test_rows_are_means_over_replicates_of_each_arm_and_level(seen):
 def test_there_is_a_picture_of_all_there_is(seen, groups, more):
     drawn = behaviour.draw(seen(groups))
     assert drawn.keys() == {"calibration", "recovery", "dead_units"} | more
-    assert drawn.keys() <= behaviour.CAPTIONS.keys()
+    assert drawn.keys() <= rendering.texts().keys()
     assert all(b"<svg" in plotting.image(figure, "svg") for figure in drawn.values())
 
 

@@ -4,27 +4,19 @@ import re
 
 import pytest
 
-from lth_jax.report import figures, plotting, sweep_page, tidy
-from lth_jax.report.atlas import effects
+from lth_jax.report import effects, figures, plotting, rendering, sweep_page, tidy
 from lth_jax.report.display import percent
+from lth_jax.report.effects import Effect
 from lth_jax.report.levels import read_run
 from lth_jax.report.page import MEASURED
 from tests.report import measured_run
-from tests.report.test_atlas import ROWS, chapter
+from tests.report.test_atlas import ROWS, part
 from tests.report.test_sweeps import sweep_of
 
 pytestmark = pytest.mark.slow  # drawing all figures takes some ten seconds
 
 WITHOUT_MEANS = {"unit_groups", "confusion", "loss_surface", "relative_sharpness", "latency_units"}
 WITHOUT_MEANS |= {"sweep map", "atlas map"}
-
-
-@pytest.fixture(scope="module")
-def captions(gallery):
-    found = {name: figures.caption(name) for name in gallery if name[0].islower()}
-    return found | {
-        name: text for kind in MEASURED.values() for name, text in kind.CAPTIONS.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,12 @@ def gallery(tmp_path_factory):
         "atlas curve": tidy.against(ROWS, "size", "test error", zero=True, **axes),
         "atlas curves": tidy.against_each({"a": ROWS, "b": ROWS}, "size", **axes),
         "atlas map": tidy.grid_map(ROWS, "size", "replicate", "test error", y_label="y", **axes),
-        "atlas effects": effects([chapter(), chapter("reversed")]),
+        "atlas effects": effects.draw(
+            [
+                Effect("X1", "one", "supported", part()),
+                Effect("X2", "two", "reversed", part(delta=0)),
+            ]
+        ),
     }
     return {
         name: (figure, plotting.image(figure, "svg").decode()) for name, figure in drawn.items()
@@ -100,8 +97,8 @@ def test_no_figure_of_the_gallery_is_left_out(gallery):
         assert plotting.shows_nothing(figure) == "", name
 
 
-def test_each_figure_has_a_title_and_a_caption_of_its_own(gallery, captions):
-    shown = [captions[name] for name in gallery if name[:5] not in ("sweep", "atlas")]
+def test_each_figure_has_a_title_and_a_caption_of_its_own(gallery):
+    shown = [rendering.caption(name) for name in gallery if name[:5] not in ("sweep", "atlas")]
     assert len({caption.title for caption in shown}) == len(shown)
     assert len({caption.text for caption in shown}) == len(shown)
     assert all(caption.text.endswith(".") for caption in shown)

@@ -8,6 +8,8 @@ from lth_jax.report import plotting, unit_rows, units
 from tests.report import measured_run
 from tests.report.measured_run import ARMS, GROUPS, described, timed
 
+LATENCY = {"latency", "latency_units"}
+
 
 def listed(tmp_path, **nodes):
     shelf, folder = store.Store(tmp_path), tmp_path / "run"
@@ -70,8 +72,8 @@ def test_between_levels_the_tickets_accuracy_is_linear_in_latency(found):
 
 def test_figures_are_drawn_for_what_was_measured(found):
     drawn = units.draw(found)
-    assert set(drawn) == set(units.CAPTIONS)
-    assert set(units.draw(found._replace(timed=[]))) == set(drawn) - {"latency", "latency_units"}
+    assert set(drawn) == {"unit_groups", "units_kept", "effective_density", *LATENCY}
+    assert set(units.draw(found._replace(timed=[]))) == set(drawn) - LATENCY
     for name, figure in units.draw(found).items():
         assert plotting.image(figure, "svg") == plotting.image(drawn[name], "svg")
 
