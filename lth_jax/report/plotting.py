@@ -97,12 +97,17 @@ def panes(
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Below the axes, where it covers no data."""
+    """Below the axes, where it covers no data, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        letters = 84 if figure.get_figwidth() <= SIZE[0] else 155
-        columns = max(1, min(len(labels), letters // (max(map(len, labels)) + 8)))
+        columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _fits(figure, labels, n))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _fits(figure: Figure, labels: Sequence[str], columns: int) -> bool:
+    """Whether a legend is no wider than its figure, by the number of letters in its columns."""
+    widest = [max(map(len, column)) for column in np.array_split(labels, columns)]
+    return sum(letters + 8 for letters in widest) <= 14.5 * figure.get_figwidth()
 
 
 def density_axis(axes: Axes, densities: Sequence[float]) -> None:

@@ -55,7 +55,9 @@ class SweepRecord(NamedTuple):
         names = [name for name in self.fields if name != but]
 
         def text(setting: Row) -> str:
-            return ", ".join(f"{short(name)} = {as_text(setting.get(name))}" for name in names)
+            return ", ".join(
+                f"{short(name)}\u00a0=\u00a0{as_text(setting.get(name))}" for name in names
+            )
 
         groups = grouped(rows, text)
         return {one: groups[one] for one in map(text, self.settings.values()) if one in groups}

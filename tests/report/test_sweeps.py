@@ -80,7 +80,10 @@ def test_a_cell_that_is_not_finished_says_so():
 def test_seeds_are_pooled_and_other_fields_have_panels():
     figure = against_field(sweep_of(nets=("mlp", "conv")), RATE)
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == ["name = mlp", "name = conv"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "name\u00a0=\u00a0mlp",
+        "name\u00a0=\u00a0conv",
+    ]
     dense, ticket = figure.axes[0].get_lines()
     np.testing.assert_allclose(np.asarray(dense.get_xdata(), float), [0.1, 0.2])
     np.testing.assert_allclose(
@@ -107,8 +110,8 @@ def test_the_map_holds_the_means_of_each_arm():
 def test_curves_have_a_panel_for_each_setting_on_one_density_axis():
     figure = curves(sweep_of())
     assert [axes.get_title() for axes in figure.axes] == [
-        "learning_rate = 0.1",
-        "learning_rate = 0.2",
+        "learning_rate\u00a0=\u00a00.1",
+        "learning_rate\u00a0=\u00a00.2",
     ]
     assert all(axes.xaxis_inverted() for axes in figure.axes)
     ticket = next(line for line in figure.axes[1].lines if line.get_label() == "ticket")
@@ -117,7 +120,7 @@ def test_curves_have_a_panel_for_each_setting_on_one_density_axis():
 
 def test_the_best_setting_pools_seeds_and_is_called_a_choice(tmp_path):
     best = best_cell(sweep_of())
-    assert best["setting"] == "learning_rate = 0.2" and best["value"].startswith("81.5 [")
+    assert best["setting"] == "learning_rate\u00a0=\u00a00.2" and best["value"].startswith("81.5 [")
     assert best_cell(sweep_of(rates=(0.1,))) is None
 
 
