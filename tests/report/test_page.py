@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from lth_jax import store
-from lth_jax.report import figures
-from lth_jax.report.page import write_report
+from lth_jax.report import figures, plotting
+from lth_jax.report.levels import read_run
+from lth_jax.report.page import page, write_report
 from tests.report import synthetic
 
 
@@ -112,6 +113,31 @@ def test_the_command_that_made_the_run_is_repeated(tmp_path):
     with store.open_run(tmp_path, name="x", config={"x": 1}, env=env) as run:
         page = write_report(store.Store(tmp_path), run).read_text()
     assert "python &#39;a b&#39;" in page
+
+
+def test_an_own_control_is_described_by_its_docstring(tmp_path):
+    nodes = synthetic.ladder(levels=2, replicates=2, evaluations=2)
+    for i, node in enumerate(nodes):
+        own = tuple(m._replace(arm=m.arm.replace("random", "halved")) for m in node.facts.members)
+        nodes[i] = node._replace(facts=node.facts._replace(members=own))
+    env = {"controls": {"halved": "Half of the ticket's weights."}}
+    info = synthetic.write(tmp_path, nodes=nodes, env=env)
+    record = read_run(store.Store(tmp_path), info.path)
+    text = " ".join(Seen(page(record, [], []).decode()).text)
+    assert "Half of the ticket's weights." in text and "initial weights matter?" in text
+    assert "random from the whole network" not in text  # that control was not trained
+
+
+def test_a_figure_that_would_show_nothing_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(plotting, "image", lambda figure, kind: b"<svg/>")
+    nodes = synthetic.ladder(levels=1, replicates=2, evaluations=1)
+    for node in nodes:
+        node.results["early_stop_step"][:] = 100
+    info = synthetic.write(tmp_path, nodes=nodes)
+    text = write_report(store.Store(tmp_path), info).read_text()
+    assert "<em>Speed of learning</em>; it would have one point for each line" in text
+    assert "<em>Validation loss in training</em>" in text
+    assert "figures/leaf_density.svg" in text and "early_stop_step.svg" not in text
 
 
 def test_an_unfinished_run_shows_what_is_there(tmp_path):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from lth_jax import store
-from lth_jax.report.sweep_page import against_field, curves, draw, heat_map, write_sweep_report
+from lth_jax.report import plotting
+from lth_jax.report.sweep_page import (
+    against_field,
+    curves,
+    draw,
+    heat_map,
+    is_logarithmic,
+    write_sweep_report,
+)
 from lth_jax.report.sweeps import (
     SweepRecord,
     best_cell,
@@ -13,6 +21,7 @@ from lth_jax.report.sweeps import (
     read_sweep,
     sweep_cells,
 )
+from tests.report import synthetic
 
 RATE, SEED, NET = "experiment.optimizer.learning_rate", "experiment.seed", "experiment.model.name"
 
@@ -134,3 +143,26 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
 def test_a_folder_that_is_no_sweep_is_named(tmp_path):
     with pytest.raises(store.StoreError, match="is no sweep"):
         read_sweep(store.Store(tmp_path), tmp_path)
+
+
+def test_runs_with_a_page_are_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(plotting, "image", lambda figure, kind: b"<svg/>")
+    run = synthetic.write(tmp_path, nodes=synthetic.ladder(levels=2, replicates=2)).run
+    cells = [{"setting": {RATE: 0.1}, "run": run}, {"setting": {RATE: 1.0}, "run": "missing"}]
+    shelf = store.Store(tmp_path)
+    sweep = store.open_sweep(tmp_path, name="demo", config={"cells": cells})
+    link = f"../../../{run}/report/index.html"
+    assert link not in write_sweep_report(shelf, sweep.path).read_text()
+    (tmp_path / run / "report").mkdir()
+    (tmp_path / run / "report" / "index.html").touch()
+    page = write_sweep_report(shelf, sweep.path)
+    assert f'<a href="{link}">{run}</a>' in page.read_text() and (page.parent / link).is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1e-3, 1e-2], True), ([0.001, 0.003, 0.01], True), ([16, 32, 64], True), ([1, 2, 3], False),
+     ([0, 1, 100], False), ([0.2, 0.4], False), ([5], False)],
+)  # fmt: skip
+def test_geometric_numbers_have_a_log_axis(values, expected):
+    assert is_logarithmic(values) is expected
