@@ -45,7 +45,7 @@ CALIBRATION = {"ece": "Calibration error", "nll": "Negative log-likelihood", "br
 
 
 class Behaviour(NamedTuple):
-    """What was seen of a run's networks.
+    """What was measured of a run's networks on its test set.
 
     Attributes:
       networks: arm, level, replicate and density of each.
@@ -61,7 +61,7 @@ class Behaviour(NamedTuple):
 
 
 def read(store: Store, path: str | Path) -> Behaviour | None:
-    """What was seen last; None before anything was.
+    """The latest measurement; None before there is one.
 
     Raises:
       CorruptError: if something in the store is damaged.

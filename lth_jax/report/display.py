@@ -1,4 +1,4 @@
-"""Numbers as people read them: names, units, percents, and the table printed after a run."""
+"""Numbers as text: names, units, percents, and the table printed after a run."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ EARLY_STOP = "early_stop_step"
 
 
 class Quantity(NamedTuple):
-    """How a metric is shown to people.
+    """How a metric is shown.
 
     Attributes:
       label: its name.
@@ -108,7 +108,7 @@ def unscored(run: RunRecord) -> list[str]:
 
 
 def percent(density: float) -> str:
-    """A density as people read it: percent, three significant digits, no trailing zeros.
+    """A density in percent: three significant digits, no trailing zeros.
 
     >>> percent(1.0), percent(0.5127), percent(0.008)
     ('100', '51.3', '0.8')

@@ -65,7 +65,7 @@ class Effect(NamedTuple):
 
 
 def caption(effects: Sequence[Effect]) -> Caption:
-    """What stands above and below the picture."""
+    """The title and the text of the picture."""
     deltas = [bool(one.part["delta"]) for one in effects]
     text = " ".join([IN_DELTAS] * any(deltas) + [WITH_MARGIN] * (not all(deltas)))
     return Caption("All deciding effects", text)

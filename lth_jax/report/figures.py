@@ -121,9 +121,9 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     for axes, level in zip(grid, levels, strict=True):
         axes.set_title(f"{percent(level.density)} % of weights")
         for arm, look in looks(run.arms).items():
-            home = dense if arm == DENSE else level
-            if home is not None and arm in home.arms:
-                _curve(axes, home, arm, metric, look)
+            source = dense if arm == DENSE else level
+            if source is not None and arm in source.arms:
+                _curve(axes, source, arm, metric, look)
     legend(figure, grid[0])
     return figure
 

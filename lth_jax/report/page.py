@@ -34,7 +34,7 @@ MEASURED: dict[str, Any] = {
     "units": units,
     "behaviour": behaviour,
 }
-"""What may have been measured on a run afterwards: the name of its table, and who reads it."""
+"""What may have been measured on a run afterwards: the name of its table, and its module."""
 
 
 class Section(NamedTuple):
@@ -150,7 +150,7 @@ def _story(run: RunRecord) -> dict[str, Any]:
     config = dict(_leaves(run.config))
     pruned = [level for level in run.levels if set(level.arms) - {DENSE}]
     methods = [str(value) for name, value in config.items() if _names_method(name)]
-    own = (run.environments or [{}])[-1].get("controls", {})
+    says = (run.environments or [{}])[-1].get("controls", {}) | texts()["arms"]
     shown = looks(run.arms).items()
     step = config.get("rewind.step", 0)
     return {
@@ -163,12 +163,7 @@ def _story(run: RunRecord) -> dict[str, Any]:
         "pruned": len(pruned),
         "densities": [display.percent(level.density) for level in pruned],
         "arms": [
-            {
-                "name": arm,
-                "label": look.label,
-                "color": look.color,
-                "says": look.says or own.get(arm),
-            }
+            {"name": arm, "label": look.label, "color": look.color, "says": says.get(arm)}
             for arm, look in shown
         ],
         "steps": ["dense", "train", "prune", f"to step {step}" if step else "rewind", "ticket"],

@@ -21,7 +21,7 @@ jinja2: Any = lazy("jinja2", "A page")
 
 
 class Caption(NamedTuple):
-    """What stands above and below a figure."""
+    """The title above a figure and the text below it."""
 
     title: str
     text: str
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 
     Attributes:
       name: of its files.
-      caption: what stands above and below it.
+      caption: its title and text.
       files: its bytes as `"svg"` and `"png"`.
       is_wide: whether it is as wide as the page, else half as wide.
     """

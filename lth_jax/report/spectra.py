@@ -53,7 +53,7 @@ class Spectrum(NamedTuple):
     """What was measured of one network at one point.
 
     Attributes:
-      arm: whose network it is.
+      arm: of the network.
       level: its round of train-prune-rewind.
       replicate: its seed.
       point: where the curvature was taken, one of `POINTS`.

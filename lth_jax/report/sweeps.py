@@ -1,4 +1,4 @@
-"""A sweep's report: every cell's results beside what was set in it, as tables and one page."""
+"""A sweep read back from the store, as tables: each cell's settings and results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lth_jax.types import DENSE, TICKET
 
 
 class SweepRecord(NamedTuple):
-    """What is known about a sweep.
+    """A sweep as its tables and figures read it.
 
     Attributes:
       name: the sweep's folder.
@@ -132,7 +132,7 @@ def _summary(members: Sequence[Row]) -> Row:
 
 
 def last_rows(rows: Sequence[Row], metric: str | None) -> list[Row]:
-    """The rows of a metric that stand at the dense level or at the last level of their cell."""
+    """The rows of a metric at the last level of their cell, and those of dense networks."""
     mine = [row for row in rows if row["metric"] == metric]
     last: dict[str, int] = {}
     for row in mine:
