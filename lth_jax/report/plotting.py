@@ -293,7 +293,7 @@ def shows_nothing(figure: Figure) -> str:
     if not x.size:
         return "only the dense networks have values" if len(stars) > 1 else "there are no values"
     if len(np.unique(np.round(x, 12))) == 1:
-        return "it would have one point for each line; the tables have the values"
+        return "each line would have one point"
     y = np.concatenate([y, *(found[1] for found in stars)])
     low, high = y.min(), y.max()
     return f"all values are {high:.4g}" if high - low <= 1e-9 * max(abs(high), 1e-300) else ""

@@ -32,7 +32,7 @@ from lth_jax.report.sweeps import (
     short,
     sweep_cells,
 )
-from lth_jax.report.tidy import grid_map
+from lth_jax.report.tidy import as_text, grid_map
 from lth_jax.store import files
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE
@@ -130,7 +130,7 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | str:
     shown = quantity(str(sweep.metric))
     panels = sweep.by_setting(last_rows(sweep.rows, sweep.metric), but=field)
     if len(panels) > MOST_PANELS:
-        return f"it would have {len(panels)} panels, one for each setting of the other fields"
+        return f"there would be {len(panels)} panels, one for each setting of the other fields"
     figure, grid = panes(len(panels), short(field), shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
         axes.set_title(textwrap.fill(title, MOST_LETTERS))
@@ -156,7 +156,7 @@ def curves(sweep: SweepRecord) -> Figure | str:
     mine = [row for row in sweep.rows if row["metric"] == sweep.metric]
     panels = sweep.by_setting(mine)
     if len(panels) > MOST_PANELS:
-        return f"it would have {len(panels)} panels, one for each setting"
+        return f"there would be {len(panels)} panels, one for each setting"
     figure, grid = panes(len(panels), "", shown.title)
     for axes, (title, rows) in zip(grid, panels.items(), strict=True):
         axes.set_title(textwrap.fill(title, MOST_LETTERS))
@@ -181,7 +181,8 @@ def heat_map(sweep: SweepRecord) -> Figure:
     shown, (down, across) = quantity(str(sweep.metric)), sweep.fields
     labels = {arm: look.label for arm, look in looks(sweep.arms).items()}
     rows = [
-        row | {"arm": labels[row["arm"]], across: row.get(across), down: row.get(down)}
+        row | {"arm": labels[row["arm"]]}
+        | {name: _place(sweep, name, row.get(name)) for name in (across, down)}
         | {"value": None if row["value"] is None else shown.scale * row["value"]}
         for row in last_rows(sweep.rows, sweep.metric)
     ]  # fmt: skip
@@ -206,6 +207,11 @@ def is_logarithmic(values: Collection[float]) -> bool:
     return bool(
         found[-1] / found[0] >= 8 or np.ptp(ratios) / ratios.mean() < np.ptp(steps) / steps.mean()
     )
+
+
+def _place(sweep: SweepRecord, field: str, value: Any) -> Any:
+    """A value on an axis of the map: a number, or anything else as text."""
+    return value if _is_number(sweep, field) else as_text(value)
 
 
 def _is_number(sweep: SweepRecord, field: str) -> bool:

@@ -148,8 +148,10 @@ def grid_map(
     figure, grid = panes(len(cuts), x_label, y_label)
     maps = [_map([r for r in mine if cut is None or r[panel] == cut], x, y) for cut in cuts]
     means = np.concatenate([values.ravel() for *_, values in maps])
-    most = np.nanmax(np.abs(means)) or 1.0
-    limits = (-most, most) if diverging else (np.nanmin(means), np.nanmax(means))
+    finite = means[np.isfinite(means)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    most = max(-low, high) or 1.0
+    limits = (-most, most) if diverging else (low, high)
     norm, cmap = mpl.colors.Normalize(*limits), "RdBu_r" if diverging else "cividis"
     for axes, cut, (across, down, values) in zip(grid, cuts, maps, strict=True):
         axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")

@@ -135,8 +135,8 @@ def test_a_figure_that_would_show_nothing_is_named_with_the_reason(tmp_path, mon
         node.results["early_stop_step"][:] = 100
     info = synthetic.write(tmp_path, nodes=nodes)
     text = write_report(store.Store(tmp_path), info).read_text()
-    assert "<em>Speed of learning</em>; it would have one point for each line" in text
-    assert "<em>Validation loss in training</em>" in text
+    assert "Not drawn, since each line would have one point: <em>Test accuracy at the end" in text
+    assert "<em>Speed of learning</em>" in text and "<em>Validation loss in training</em>" in text
     assert "figures/leaf_density.svg" in text and "early_stop_step.svg" not in text
 
 

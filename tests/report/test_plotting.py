@@ -11,7 +11,7 @@ from lth_jax.types import DENSE, TICKET
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ([([1, 1], [2, 3])], "it would have one point for each line; the tables have the values"),
+        ([([1, 1], [2, 3])], "each line would have one point"),
         ([([1, 2], [3, 3]), ([1, 2], [3, 3])], "all values are 3"),
         ([([1, 2], [float("nan")] * 2)], "only the dense networks have values"),
         ([([1, 2], [3, 3]), ([1, 2], [3, 4])], ""),

@@ -5,6 +5,7 @@ import pytest
 
 from lth_jax import store
 from lth_jax.report import plotting
+from lth_jax.report.rendering import pictures
 from lth_jax.report.sweep_page import (
     against_field,
     curves,
@@ -116,6 +117,14 @@ def test_the_map_holds_the_means_of_each_arm():
     np.testing.assert_allclose(ticket.images[0].get_array()[:, 0], [100 * 0.815, 100 * 0.715])
 
 
+def test_lists_and_words_have_a_place_on_the_map():
+    sweep = sweep_of(nets=("mlp", "conv"))
+    for row in (*sweep.rows, *sweep.settings.values()):
+        row[NET] = [row[NET], 3] if row[NET] == "mlp" else None
+    dense = heat_map(sweep).axes[0]
+    assert [text.get_text() for text in dense.get_xticklabels()] == ["None", "['mlp', 3]"]
+
+
 def test_curves_have_a_panel_for_each_setting_on_one_density_axis():
     figure = curves(sweep_of())
     assert [axes.get_title() for axes in figure.axes] == [
@@ -138,6 +147,15 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
     sweep = store.open_sweep(tmp_path, name="demo", config=config)
     page = write_sweep_report(store.Store(tmp_path), sweep.path).read_text()
     assert "1 cell, 0 finished" in page and "tiny-00000000 (not finished)" in page
+
+
+def test_a_sweep_in_which_all_diverged_is_drawn_without_a_warning(recwarn):
+    sweep = sweep_of(nets=("mlp", "conv"))
+    lost = sweep._replace(rows=[row | {"value": None} for row in sweep.rows])
+    shown, omitted = pictures(*draw(lost))
+    assert [one.name for one in shown] == ["map"] and len(omitted) == 2
+    assert best_cell(lost) is None
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_a_folder_that_is_no_sweep_is_named(tmp_path):
