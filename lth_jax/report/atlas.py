@@ -111,7 +111,7 @@ def state(chapters: Sequence[Chapter]) -> Iterator[str]:
     words = {
         "supported": "The evidence supports",
         "real but below δ": "An effect exists but is smaller than δ in",
-        "not supported": "An effect of δ is excluded in",
+        "not supported": "The effect that the claim requires is excluded in",
         "reversed": "The effect has the opposite sign in",
         "inconclusive": "The evidence does not decide",
         "premise not met": "Tickets beat no random mask, so that nothing can be concluded, in",

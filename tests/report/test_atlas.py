@@ -86,7 +86,7 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
     chapters = [chapter(), chapter("not supported", primaries=[part(delta=0.0)], seconds=200)]
     page = write_atlas(tmp_path, "laptop", chapters).read_text()
     assert "2 claims of the hypothesis were tested. The evidence supports: A &lt;claim&gt;" in page
-    assert "An effect of δ is excluded in: A" in page
+    assert "The effect that the claim requires is excluded in: A" in page
     assert page.index('aria-label="effects"') < page.index("<table")
     assert "in units of their δ" in page and "contain their margin" in page
     assert "<td>61 s</td>" in page and "<td>3 min</td>" in page and "studies: 1 supp" in page
