@@ -15,6 +15,7 @@ from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
+from lth_jax.lottery.controls import described
 from lth_jax.lottery.running import data_placement, recorded_plans, train_run
 from lth_jax.machine import compilations
 from lth_jax.population import DRIVERS, Plan, candidate_plans
@@ -49,7 +50,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             machine.workdir,
             name=experiment.name,
             config=experiment.to_dict(),
-            env=env | {"command": list(command)},
+            env=env | {"command": list(command)} | described(planned.ladder.controls),
             identity=build.run_identity(planned),
             wait=machine.wait,
             team=team,

@@ -30,7 +30,8 @@ from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.lottery import MemberIndex
-from lth_jax.report.sweeps import read_sweep, sweep_table, write_sweep_report
+from lth_jax.report.sweep_page import write_sweep_report
+from lth_jax.report.sweeps import read_sweep, sweep_table
 
 MOST_CELLS = 10_000
 PREFIX = "--sweep."

@@ -22,6 +22,7 @@ from lth_jax.lottery import (
     run_ladder,
     timeline,
 )
+from lth_jax.lottery.controls import described
 from lth_jax.lottery.member_table import plan_at
 from lth_jax.lottery.progress import Display
 from lth_jax.lottery.running import (
@@ -159,7 +160,7 @@ class Worker:
             self._machine.workdir,
             name=experiment.name,
             config=experiment.to_dict(),
-            env=self._environment,
+            env=self._environment | described(job.experiment.ladder.controls),
             identity=build.run_identity(job.experiment),
             wait=True,
             team=self._team,

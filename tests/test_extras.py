@@ -85,14 +85,15 @@ def test_every_module_imports_and_every_use_names_its_extra(tmp_path):
 
         from lth_jax.data import load
         from lth_jax.extras import MissingExtraError
-        from lth_jax.report import figures, tables
+        from lth_jax.report import plotting, rendering, tables
         from lth_jax.store import restore, save
 
         folder = Path(sys.argv[1])
         uses = {
             "data": lambda: load("digits", data_dir=folder / "data", seed=0, validation=1),
-            "figure": lambda: figures.new(),
-            "style": lambda: figures.style().__enter__(),
+            "figure": lambda: plotting.new(),
+            "style": lambda: plotting.style().__enter__(),
+            "page": lambda: rendering.render("run.html"),
             "table": lambda: tables.csv_bytes([{"a": 1}]),
         }
         for name, use in uses.items():
@@ -112,6 +113,7 @@ def test_every_module_imports_and_every_use_names_its_extra(tmp_path):
         f"data: `lth_jax.data.load` needs `tensorflow_datasets`; {install}",
         f"figure: A figure needs `matplotlib`; {install}",
         f"style: A figure needs `matplotlib`; {install}",
+        f"page: A page needs `jinja2`; {install}",
         f"table: A table file needs `pyarrow`; {install}",
     ]
 

@@ -34,7 +34,7 @@ from experiments.configs import mnist1d_ladder
 from lth_jax import grid, lottery, population, store
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
-from lth_jax.report.figures import images, style
+from lth_jax.report.plotting import images, style
 from lth_jax.store import files
 
 GOAL = 1.1  # the steepest slope

@@ -34,7 +34,7 @@ from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compi
 from lth_jax.population.segment import batch_rows, init_record
 from lth_jax.population.train_chunks import chunks
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.report.figures import image
+from lth_jax.report.plotting import image
 from lth_jax.store import files
 
 ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"

@@ -20,7 +20,7 @@ from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Proto
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
-from lth_jax.report.figures import looks
+from lth_jax.report.arms import looks
 from lth_jax.store import Node
 
 PROTOCOL = Protocol(
@@ -236,7 +236,7 @@ def draw(rows: Sequence[tidy.Row]) -> Figure:
         rows, "rate", "training loss", label="Training loss", x_label="Learning rate"
     )
     axes = figure.axes[0]
-    axes.set_title("dotted: 2/λmax when trained", fontsize=9)
+    axes.set_title("dotted: 2/λmax when trained")
     for arm in CURVED:
         edge = np.nanmean(tidy.values_of(rows, arm=arm, metric=f"2/λmax {TRAINED}"))
         axes.axvline(2**edge, color=looks([arm])[arm].color, linestyle=":")

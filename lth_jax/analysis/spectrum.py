@@ -16,7 +16,7 @@ from lth_jax.legal import Legal, whole
 from lth_jax.lottery import SAME_MASK, Result
 from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
 from lth_jax.report import spectra
-from lth_jax.report.figures import spread
+from lth_jax.report.plotting import spread
 from lth_jax.types import DENSE, TICKET
 
 LOG = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ of a newly initialised network. It keeps the number of weights, and trains as a 
 the data order and the schedule of the ticket.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from lth_jax import structure as st
 from lth_jax.layouts import Layouts
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.registry import Registry
+from lth_jax.report.arms import LOOKS
 from lth_jax.types import TICKET, Key, Mask, Prunable, TrainState
 
 
@@ -197,6 +199,23 @@ SAME_MASK = {
     "regroup_reinit": "regroup",
 }
 """Controls with the mask of another arm and other weights, and this arm."""
+
+
+def described(controls: Mapping[str, Control]) -> dict[str, dict[str, str]]:
+    """What a run's environment records of own controls, so that its page can describe them.
+
+    Returns:
+      `{"controls": {name: first line of the docstring}}`; empty where all controls are built in.
+
+    >>> def halved(mask, dense, fresh, **_):
+    ...     "The ticket's mask on weights of half the size."
+    >>> described({"reinit": reinit, "halved": halved})
+    {'controls': {'halved': "The ticket's mask on weights of half the size."}}
+    """
+    own = {name: getattr(one, "func", one) for name, one in controls.items() if name not in LOOKS}
+    texts = {name: inspect.getdoc(function) for name, function in own.items()}
+    lines = {name: text.partition("\n")[0] for name, text in texts.items() if text}
+    return {"controls": lines} if lines else {}
 
 
 def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict[str, Control]:

@@ -241,8 +241,7 @@ class Result:
         from lth_jax.report import figures
 
         chosen = self._metric(metric or str(headline_metric(self.record)))
-        with figures.style():
-            return figures.against_density(self.record, chosen)
+        return figures.against_density(self.record, chosen)
 
     def report(self) -> Path:
         """Writes the run's report page, figures and tables; returns the path of the page."""
@@ -291,7 +290,7 @@ class Result:
         metric = headline_metric(self.record)
         picture = ""
         if metric is not None and importlib.util.find_spec("matplotlib"):
-            from lth_jax.report import figures
+            from lth_jax.report import plotting
 
-            picture = figures.image(self.figure(metric), "svg").decode()
+            picture = plotting.image(self.figure(metric), "svg").decode()
         return (self.table(metric) if metric else self.table())._repr_html_() + picture

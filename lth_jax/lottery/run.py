@@ -7,7 +7,7 @@ from typing import Any
 
 from lth_jax import keys
 from lth_jax import store as stores
-from lth_jax.lottery.controls import Control
+from lth_jax.lottery.controls import Control, described
 from lth_jax.lottery.identity import make_experiment
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result
@@ -92,7 +92,7 @@ def run(
             store,
             name=name,
             config=_described(experiment, spec, seed),
-            env=stores.environment(),
+            env=stores.environment() | described(ladder.controls),
             identity=run_identity(experiment),
             team=team,
         ) as held:

@@ -1,31 +1,25 @@
-"""The atlas: a table of claims with their verdicts, then a section for each; one page.
+"""The atlas: what the studies of the claims found, as one page.
 
-Drawn from what the studies wrote down, it trains nothing.
+It is drawn from what the studies wrote; nothing is trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lth_jax.report.figures import images
-from lth_jax.report.page import escaped, filled, inlined, table_of
+from lth_jax.report import effects
+from lth_jax.report.effects import COLOURS
+from lth_jax.report.plotting import SIZE, images
+from lth_jax.report.rendering import Caption, Picture, counted, render
 from lth_jax.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "supported": "good",
-    "real but below δ": "fair",
-    "not supported": "bad",
-    "reversed": "bad",
-    "inconclusive": "open",
-    "premise not met": "open",
-    "controls hold": "good",
-    "void": "void",
-}
+ONLY_CONTROLS = "controls hold"
 
 
 class Chapter(NamedTuple):
@@ -52,37 +46,81 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     """Writes the page, the pictures, and everything as JSON for machines.
 
     Args:
-      folder: `index.html`, `atlas.json`, `table.md`, and per claim `result.json`, `figure.svg` and
-        `figure.png` go here.
+      folder: `index.html`, `atlas.json`, `table.md`, `effects.svg`, `effects.png`, and per claim
+        `result.json`, `figure.svg` and `figure.png` go here.
       size: of the studies.
       chapters: the studies that are finished, in order.
 
     Returns:
       The page.
     """
-    sections = []
+    shown, written = [], dict[str, bytes]()
     for chapter in chapters:
-        place = folder / chapter.protocol["claim"]
-        drawing = ""
+        claim, picture = chapter.protocol["claim"], None
         if chapter.figure is not None:
-            pictures = images(chapter.figure)
-            for kind, picture in pictures.items():
-                files.write(place / f"figure.{kind}", picture)
-            drawing = inlined(pictures["svg"].decode(), chapter.protocol["claim"])
-        files.write_json(place / "result.json", result(chapter))
-        sections.append(_section(chapter, drawing))
+            text = f"{sentence(chapter.protocol['statistic'])} Means and 95 % intervals over seeds."
+            picture = _picture(claim, Caption(chapter.protocol["title"], text), chapter.figure)
+            written |= {f"{claim}/figure.{kind}": one for kind, one in picture.files.items()}
+        files.write_json(folder / claim / "result.json", result(chapter))
+        shown.append(_section(chapter, picture))
+    decisive, overview = _effects(chapters), []
+    if len(decisive) > 1:
+        picture = _picture("effects", effects.caption(decisive), effects.draw(decisive))
+        overview.append(picture)
+        written |= {f"effects.{kind}": one for kind, one in picture.files.items()}
+    for name, content in written.items():
+        files.write(folder / name, content)
     studies = [result(chapter) for chapter in chapters]
     files.write_json(folder / "atlas.json", {"size": size, "studies": studies})
     files.write(folder / "table.md", (markdown(size, chapters) + "\n").encode())
-    text = filled(
+    verdicts = Counter(chapter.judgement["verdict"] for chapter in chapters)
+    page = render(
         "atlas.html",
-        title=f"The atlas of the lottery ticket hypothesis ({escaped(size)})",
-        facts=escaped(_facts(chapters)),
-        table=_table(chapters),
-        sections="\n".join(sections),
+        title=f"The atlas of the lottery ticket hypothesis ({size})",
+        verdicts=verdicts,
+        time=_time(sum(chapter.found["seconds"] for chapter in chapters)),
+        only_controls=set(verdicts) <= {ONLY_CONTROLS, "void"},
+        state=list(state(chapters)),
+        pictures=overview,
+        chapters=shown,
     )
-    files.write(folder / "index.html", text.encode())
+    files.write(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
+    return [
+        effects.Effect(one.protocol["claim"], one.protocol["title"], one.judgement["verdict"], part)
+        for one in chapters
+        if (part := _headline(one))
+    ]
+
+
+def _picture(name: str, caption: Caption, figure: Figure) -> Picture:
+    return Picture(name, caption, images(figure), figure.get_figwidth() > SIZE[0])
+
+
+def state(chapters: Sequence[Chapter]) -> Iterator[str]:
+    """The state of the hypothesis in a few sentences: how many claims have which verdict."""
+    groups: dict[str, list[str]] = {}
+    for chapter in chapters:
+        title = f"{chapter.protocol['title']} ({chapter.protocol['claim']})"
+        groups.setdefault(chapter.judgement["verdict"], []).append(title)
+    judged = sum(len(titles) for name, titles in groups.items() if name != ONLY_CONTROLS)
+    yield f"{counted(judged, 'claim')} of the hypothesis {'was' if judged == 1 else 'were'} tested."
+    words = {
+        "supported": "The evidence supports",
+        "real but below δ": "An effect exists but is smaller than δ in",
+        "not supported": "The effect that the claim requires is excluded in",
+        "reversed": "The effect has the opposite sign in",
+        "inconclusive": "The evidence does not decide",
+        "premise not met": "Tickets beat no random mask, so that nothing can be concluded, in",
+        "void": "A control with a known answer failed in",
+    }
+    for name, start in words.items():
+        if name in groups:
+            yield f"{start}: {', '.join(groups[name])}."
+    yield "All studies are small, so a null result here does not refute a finding at scale."
 
 
 def result(chapter: Chapter) -> dict[str, Any]:
@@ -120,12 +158,23 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
         for name in ("jax", "flax", "optax")
     }
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    facts = f"{when}, {', '.join(sorted(libraries))}, {_minutes(chapters)}"
+    facts = (
+        f"{when}, {', '.join(sorted(libraries))}, {_time(sum(found['seconds'] for found in made))}"
+    )
     return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
 
 
-def _minutes(chapters: Sequence[Chapter]) -> str:
-    return f"{sum(chapter.found['seconds'] for chapter in chapters) / 60:.0f} min"
+def sentence(text: str) -> str:
+    """A text with a capital at its start and a full stop at its end.
+
+    >>> sentence("log of the share, per seed")
+    'Log of the share, per seed.'
+    """
+    return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def _headline(chapter: Chapter) -> dict[str, Any]:
@@ -158,50 +207,35 @@ def effect(part: dict[str, Any]) -> str:
     return "{} [{}, {}] {}".format(*ends, part["unit"]).strip()
 
 
-def _table(chapters: Sequence[Chapter]) -> str:
-    rows = []
-    for chapter in chapters:
-        claim, name = chapter.protocol["claim"], chapter.judgement["verdict"]
-        who, _, what, size, delta, seeds = map(escaped, _cells(chapter))
-        says = escaped(chapter.protocol["says"])
-        rows.append(
-            f'<tr><td class="says"><a href="#{claim}">{who}</a><br><span class="soft">{says}</span>'
-            f'</td><td>{_badge(name)}</td><td>{size}<br><span class="soft">{what}</span></td>'
-            f"<td>{delta}</td><td>{seeds}</td></tr>"
-        )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("Claim", "Verdict", "Deciding effect", "δ", "Seeds")
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _badge(name: str) -> str:
-    return f'<span class="badge {COLOURS[name]}">{escaped(name)}</span>'
-
-
-def _section(chapter: Chapter, drawing: str) -> str:
+def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
+    """What the template shows of a study."""
     protocol, found, judgement = chapter.protocol, chapter.found, chapter.judgement
-    figure = f"<figure>{drawing}</figure>" if drawing else ""
-    gate = found["gate"]
-    premise = "" if gate is None else f"<p>{escaped(_premise(gate))}</p>"
-    notes = "".join(f"<li>{escaped(note)}</li>" for note in found["notes"])
     words = [("Question", "question"), ("Set-up", "setup"), ("Statistic", "statistic")]
     words += [("Rule", "rule"), ("Expected", "expects"), ("Limits", "limits")]
-    terms = "".join(f"<dt>{name}</dt><dd>{escaped(protocol[key])}</dd>" for name, key in words)
-    return f"""<section id="{escaped(protocol["claim"])}">
-<h2>{escaped(protocol["claim"])} {escaped(protocol["title"])} {_badge(judgement["verdict"])}</h2>
-<p>{escaped(protocol["says"])}</p>
-<p class="verdict">{escaped(_sentence(judgement))}</p>
-<div class="pair">{figure}<dl>{terms}</dl></div>
-{premise}
-<div class="wide">{table_of(_numbers(found))}</div>
-<h3>Controls with a known answer</h3>
-<div class="wide">{table_of(_controls(found))}</div>
-{f"<ul>{notes}</ul>" if notes else ""}
-{_ledger(found["flops"])}
-<p class="soft">{escaped(_spent(found))}</p>
-<pre>{escaped(chapter.command)}</pre>
-</section>"""
+    _, verdict, part, size, delta, seeds = _cells(chapter)
+    flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]
+    return {
+        **{name: protocol[name] for name in ("claim", "title", "says")},
+        "verdict": verdict,
+        "colour": COLOURS[verdict],
+        "part": part,
+        "effect": size,
+        "delta": delta,
+        "seeds": seeds,
+        "time": _time(found["seconds"]),
+        "sentence": _sentence(judgement),
+        "picture": picture,
+        "terms": [(name, sentence(protocol[key])) for name, key in words],
+        "premise": _premise(found["gate"]) if found["gate"] else "",
+        "numbers": _numbers(found),
+        "controls": _controls(found),
+        "notes": found["notes"],
+        "flops": [["per network", *found["flops"]], ["GFLOP, search included", *flops]]
+        if flops
+        else [],
+        "spent": _spent(found),
+        "command": chapter.command,
+    }
 
 
 def _sentence(judgement: dict[str, Any]) -> str:
@@ -233,14 +267,6 @@ def _controls(found: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _ledger(flops: dict[str, float]) -> str:
-    if not flops:
-        return ""
-    cells = [["per network", *flops]]
-    cells.append(["GFLOP, the search counted", *(f"{value / 1e9:.3g}" for value in flops.values())])
-    return f'<div class="wide">{table_of(cells)}</div>'
-
-
 def _spent(found: dict[str, Any]) -> str:
     versions = found["environment"]["versions"]
     steps = f"{found['member_steps']:,} member-steps, " if found["member_steps"] else ""
@@ -248,12 +274,3 @@ def _spent(found: dict[str, Any]) -> str:
         f"{found['seconds']:.0f} s, {steps}finished {found['finished'][:10]}, jax "
         f"{versions['jax']}, protocol {found['hash'][:8]}."
     )
-
-
-def _facts(chapters: Sequence[Chapter]) -> str:
-    counts: dict[str, int] = {}
-    for chapter in chapters:
-        name = chapter.judgement["verdict"]
-        counts[name] = counts.get(name, 0) + 1
-    listed = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return f"{len(chapters)} studies: {listed} · {_minutes(chapters)}"

@@ -10,9 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.fairness import accuracy
+from lth_jax.report.arms import LOOKS, looks, part_look
 from lth_jax.report.display import percent
-from lth_jax.report.figures import LOOKS, Look, density_axis, legend, looks, panes, ranged, style
-from lth_jax.report.plotting import blank, ticker
+from lth_jax.report.plotting import (
+    GREY,
+    SIZE,
+    WIDE,
+    band,
+    blank,
+    density_axis,
+    legend,
+    new,
+    panes,
+    span,
+    style,
+    ticker,
+)
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
@@ -22,29 +35,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CAPTIONS = {
-    "calibration": "Expected calibration error, negative log-likelihood in nats, and Brier score "
-    "on test examples: mean and range over replicates. Lower is better.",
-    "group_accuracy": "Test accuracy in each group of the examples, the dense network at the "
-    "left: mean and range over replicates.",
-    "confusion": "What is taken for what on test examples, as shares of each label: dense "
-    "networks, and the sparsest ones of each arm.",
-    "dead_units": "Units of each layer of dense networks and tickets that are never on: mean and "
-    "range over replicates.",
-    "attention_entropy": "Entropy of each head's attention as a fraction of what its visible keys "
-    "allow, dense networks and tickets: mean and range over replicates.",
-    "head_importance": "How much the loss depends on each attention head (Michel et al., 2019), "
-    "dense networks and tickets: mean and range over replicates.",
-    "spectral_radius": "Largest absolute eigenvalue of each gate's recurrent matrix, dense "
-    "networks and tickets: mean and range over replicates.",
-    "recovery": "How much of the planted ticket each arm's masks hold under the best match of "
-    "hidden units; dashed, masks drawn at random that keep as much: mean and range over "
-    "replicates.",
-}
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666", "#000000")
 OF_PARTS = {
-    "dead_units": "Units that are never on (%)",
-    "attention_entropy": "Entropy of attention (fraction of the most)",
+    "dead_units": "Units that are never active (%)",
+    "attention_entropy": "Entropy of attention (fraction)",
     "head_importance": "Importance of the head",
     "spectral_radius": "Spectral radius",
 }
@@ -52,7 +45,7 @@ CALIBRATION = {"ece": "Calibration error", "nll": "Negative log-likelihood", "br
 
 
 class Behaviour(NamedTuple):
-    """What was seen of a run's networks.
+    """What was measured of a run's networks on its test set.
 
     Attributes:
       networks: arm, level, replicate and density of each.
@@ -68,7 +61,7 @@ class Behaviour(NamedTuple):
 
 
 def read(store: Store, path: str | Path) -> Behaviour | None:
-    """What was seen last; None before anything was.
+    """The latest measurement; None before there is one.
 
     Raises:
       CorruptError: if something in the store is damaged.
@@ -150,7 +143,7 @@ def draw(found: Behaviour) -> dict[str, Figure]:
 @style()
 def calibration(found: Behaviour) -> Figure:
     """The three scores against the weights remaining, arm by arm."""
-    figure = blank(8.4, 3.2)
+    figure = blank(WIDE, 3.2)
     for axes, (name, title) in zip(figure.subplots(1, 3), CALIBRATION.items(), strict=True):
         _by_arm(axes, found, found.scores[name])
         axes.set_title(title)
@@ -174,14 +167,13 @@ def group_accuracy(found: Behaviour) -> Figure:
 @style()
 def recovery(found: Behaviour) -> Figure:
     """What is found of a planted ticket, and what chance would find."""
-    figure = blank(4.8, 3.6)
-    axes = figure.subplots()
+    figure, axes = new()
     _by_arm(axes, found, 100 * found.scores["recovered"], but=("reinit",))  # has tickets' masks
     by_chance = found.scores["recovered_by_chance"]
     mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
     x = [_density(found, i) for i in mine.values()]
     chance = [100 * by_chance[i].mean() for i in mine.values()]
-    axes.plot(x, chance, "--", color="#666666", label="chance, as dense in each layer")
+    axes.plot(x, chance, "--", color=GREY, label="chance, as dense in each layer")
     axes.set_ylim(0, 102)
     axes.set_ylabel("Planted weights in the mask (%)")
     legend(figure, axes)
@@ -191,16 +183,15 @@ def recovery(found: Behaviour) -> Figure:
 @style()
 def parts(found: Behaviour, kind: str) -> Figure:
     """One kind of score, a line for each part of the network, of dense networks and tickets."""
-    figure = blank(6.4, 4.0)
-    axes = figure.subplots()
+    figure, axes = new()
     mine = {level: i for (arm, level), i in _places(found).items() if arm in (DENSE, TICKET)}
     densities = [_density(found, i) for i in mine.values()]
     names = [name for name in found.scores if name.startswith(f"{kind}/")]
     scale = 100 if "%" in OF_PARTS[kind] else 1
     for i, name in enumerate(names):
-        label = name.removeprefix(f"{kind}/")
-        look = Look(label, COLORS[i % len(COLORS)], "osD^vPX"[i % 7])
-        ranged(axes, densities, [scale * found.scores[name][i] for i in mine.values()], look)
+        values = [span(scale * found.scores[name][i]) for i in mine.values()]
+        band(axes, densities, values, part_look(name.removeprefix(f"{kind}/"), i))
+    figure.set_figheight(SIZE[1] + 0.09 * len(names))  # room for the legend
     density_axis(axes, densities)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(OF_PARTS[kind])
@@ -217,17 +208,18 @@ def confusion(found: Behaviour) -> Figure:
     for (arm, _), chosen in sorted(places.items(), key=lambda place: place[0][1]):
         last[arm] = chosen
     groups = len(found.groups)
-    figure = blank(0.6 + 1.7 * len(last), 0.7 + 1.7 * groups)
+    width = SIZE[0] if len(last) <= 2 else WIDE
+    figure = blank(width, 0.9 + min(2.0, (width - 0.6) / len(last)) * groups)
     grid = figure.subplots(groups, len(last), sharex=True, sharey=True, squeeze=False)
     for column, (arm, look) in zip(grid.T, looks(last).items(), strict=True):
-        column[0].set_title(f"{look.label}\n{percent(_density(found, last[arm]))} %", fontsize=8)
+        column[0].set_title(f"{look.label}\n{percent(_density(found, last[arm]))} % of weights")
         for axes, group, counts in zip(
             column, found.groups, found.confusions[last[arm]].sum(axis=0), strict=True
         ):
             _shares(axes, counts)
             if axes is grid[found.groups.index(group), 0]:
                 axes.set_ylabel(f"group {group}: label" if groups > 1 else "Label")
-        column[-1].set_xlabel("Taken for")
+        column[-1].set_xlabel("Prediction")
     return figure
 
 
@@ -238,8 +230,8 @@ def _shares(axes: Axes, counts: NDArray[np.int64]) -> None:
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.grid(False)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticker.MaxNLocator(10, integer=True))
-    axes.tick_params(labelsize=6, length=0)
+        axis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    axes.tick_params(length=0)
     if len(counts) <= 4:
         for (label, taken), share in np.ndenumerate(shares):
             ink = "white" if share > 0.5 else "black"
@@ -254,5 +246,5 @@ def _by_arm(
     for arm, look in looks(dict.fromkeys(arm for arm, _ in places if arm not in but)).items():
         mine = [chosen for (whose, _), chosen in places.items() if whose == arm]
         shown = LOOKS[DENSE]._replace(marker="*") if arm == DENSE else look
-        ranged(axes, [_density(found, i) for i in mine], [values[i] for i in mine], shown)
-    density_axis(axes, sorted({round(_density(found, i), 4) for i in places.values()}))
+        band(axes, [_density(found, i) for i in mine], [span(values[i]) for i in mine], shown)
+    density_axis(axes, [_density(found, i) for i in places.values()])

@@ -1,4 +1,4 @@
-"""Numbers as people read them: names, units, percents, and the table printed after a run."""
+"""Numbers as text: names, units, percents, and the table printed after a run."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ EARLY_STOP = "early_stop_step"
 
 
 class Quantity(NamedTuple):
-    """How a metric is shown to people.
+    """How a metric is shown.
 
     Attributes:
       label: its name.
@@ -108,7 +108,7 @@ def unscored(run: RunRecord) -> list[str]:
 
 
 def percent(density: float) -> str:
-    """A density as people read it: percent, three significant digits, no trailing zeros.
+    """A density in percent: three significant digits, no trailing zeros.
 
     >>> percent(1.0), percent(0.5127), percent(0.008)
     ('100', '51.3', '0.8')
@@ -161,14 +161,15 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
 
 
 def verdict(rows: list[Row]) -> str:
-    """One sentence on the paired differences at the level with the largest difference.
+    """What came out: the tickets against the dense networks and the controls at one level.
 
-    That is the sparsest level at which the tickets' mean is no worse than the dense parent's; the
-    sparsest of all when there is none.
+    The level is the sparsest at which the tickets' mean is no worse than that of the dense
+    networks, which the text calls a choice made after looking; the sparsest of all where there is
+    none.
     """
     if not rows:
         return "No level with tickets and controls is finished yet."
-    level, why = _telling_level(rows)
+    level, why, caveat = _chosen_level(rows)
     chosen = [row for row in rows if row["level"] == level]
     shown = quantity(chosen[0]["metric"])
     against = ", ".join(f"{row['control']} {show_difference(row)}" for row in chosen)
@@ -176,16 +177,21 @@ def verdict(rows: list[Row]) -> str:
     return (
         f"{why} keeps {percent(chosen[0]['density'])} % of the weights. {shown.label} there, "
         f"ticket minus control{' in points' if shown.unit == '%' else ''}: {against} "
-        f"(95 % intervals over {pairs} paired replicates)."
+        f"(mean and 95 % interval over {pairs} paired replicates). {caveat}".strip()
     )
 
 
-def _telling_level(rows: list[Row]) -> tuple[int, str]:
+def _chosen_level(rows: list[Row]) -> tuple[int, str, str]:
+    """The level, how it was chosen, and what that does to its differences."""
     better = 1 if "accuracy" in rows[0]["metric"] else -1
     dense = [row for row in rows if row["control"] == DENSE and row["mean"] is not None]
-    keeping_up = [row["level"] for row in dense if better * row["mean"] >= 0]
-    if keeping_up:
-        why = "The sparsest level whose tickets are on average no worse than the dense parent"
-        return max(keeping_up), why
-    why = "No level's tickets are on average as good as the dense parent; the sparsest level"
-    return max(row["level"] for row in rows), why if dense else "The sparsest level"
+    no_worse = [row["level"] for row in dense if better * row["mean"] >= 0]
+    if no_worse:
+        why = "The sparsest level whose tickets are on average no worse than the dense networks"
+        caveat = (
+            "This level was chosen after looking at the results, so its differences are "
+            "optimistic; new seeds at this density would test it."
+        )
+        return max(no_worse), why, caveat if len({row["level"] for row in rows}) > 1 else ""
+    why = "No level's tickets are on average as good as the dense networks; the sparsest level"
+    return max(row["level"] for row in rows), why if dense else "The sparsest level", ""

@@ -10,9 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
+from lth_jax.report.arms import looks
 from lth_jax.report.display import percent
-from lth_jax.report.figures import legend, looks, new, panes, style
-from lth_jax.report.plotting import mpl
+from lth_jax.report.plotting import (
+    GREY,
+    SIZE,
+    band,
+    ends,
+    exponential,
+    legend,
+    mpl,
+    new,
+    panes,
+    plain_log,
+    style,
+    value_ticks,
+)
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
@@ -21,15 +34,6 @@ from lth_jax.types import DENSE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CAPTIONS = {
-    "learning_rates": "Training loss at the end against the learning rate: geometric mean and 95 % "
-    "band over replicates; a star marks the smallest mean. Dashed: 2/λmax at the start, beyond "
-    "which gradient descent on the quadratic there diverges; dotted: 2/λmax where the run's own "
-    "training ended. Dashes and dots: 2/(λmin + λmax), the predicted best, where all curvature is "
-    "positive. Predictions are geometric means over the replicates that have one.",
-    "relative_sharpness": "λmax·η/2 during training, mean over replicates, by learning rate; at 1 "
-    "gradient descent is at its edge of stability (Cohen et al., 2021).",
-}
 METRICS = ("train_loss", "test_accuracy")
 LINES: dict[str, tuple[Any, str]] = {
     "start_edge": ("--", "2/λmax at the start"),
@@ -108,10 +112,10 @@ def losses(found: Sequence[Sweep]) -> Figure:
         look, rates = looks([one.arm])[one.arm], one.arrays["rates"]
         logs = np.log(np.maximum(one.arrays["train_loss"], 1e-12))
         bands = [student_t(column) for column in logs.T]
-        mean, low, high = np.exp([(b.estimate, b.low, b.high) for b in bands]).T
+        bands = [exponential(one) for one in bands]
+        mean = ends(bands)[0]
         label = look.label if one.arm == DENSE else f"{look.label}, {percent(one.density)} %"
-        axes.plot(rates, mean, (look.marker or "x") + "-", color=look.color, label=label)
-        axes.fill_between(rates, low, high, color=look.color, alpha=0.15, linewidth=0)
+        band(axes, rates, bands, look._replace(label=label, marker=look.marker or "x"))
         if np.isfinite(mean).any():
             best = int(np.nanargmin(mean))
             axes.plot(rates[best], mean[best], "*", color=look.color, markersize=13, zorder=4)
@@ -121,13 +125,15 @@ def losses(found: Sequence[Sweep]) -> Figure:
                 mean = np.exp(np.log(known).mean())
                 axes.axvline(mean, color=look.color, linestyle=line, linewidth=1.1)
                 drawn.add(name)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_xscale("log")
+    value_ticks(axes.xaxis, found[0].arrays["rates"].tolist())
+    plain_log(axes.yaxis)
     axes.set_xlabel("Learning rate η")
     axes.set_ylabel("Training loss at the end")
     for name, (line, label) in LINES.items():
         if name in drawn:
-            axes.plot([], [], linestyle=line, color="#666666", linewidth=1.1, label=label)
+            axes.plot([], [], linestyle=line, color=GREY, linewidth=1.1, label=label)
+    figure.set_figheight(SIZE[1] + 0.4)  # room for the legend
     legend(figure, axes)
     return figure
 
@@ -146,8 +152,8 @@ def relative_sharpness(found: Sequence[Sweep]) -> Figure:
             known = np.isfinite(values).any(axis=1)
             mean = np.nanmean(values[known], axis=1)
             axes.plot(one.arrays["step"][known], mean, color=colors(norm(rate)), linewidth=1.1)
-        axes.axhline(1, color="#666666", linestyle=":", linewidth=1.1)
-        axes.set_yscale("log")
+        axes.axhline(1, color=GREY, linestyle=":", linewidth=1.1)
+        plain_log(axes.yaxis)
     scale = mpl.cm.ScalarMappable(norm, colors)
     bar = figure.colorbar(scale, ax=grid, label="Learning rate η", shrink=0.8)
     ticks = rates[:: max(1, len(rates) // 5)].tolist()

@@ -31,7 +31,7 @@ class Level(NamedTuple):
     Attributes:
       level: its number; 0 is the dense network.
       density: fraction of the prunable weights kept.
-      members: who stands at each index of the member axis.
+      members: the record of each index of the member axis.
       results: `{metric: float[members]}`; NaN where a member diverged.
       steps: the steps of the training curves, int `[E]`.
       curves: `{metric: float[E, members]}`.
@@ -62,7 +62,7 @@ class Level(NamedTuple):
 
 @text.with_short_repr
 class RunRecord(NamedTuple):
-    """What is known about a run.
+    """A run as its tables and figures read it.
 
     Attributes:
       info: its name, status and folder.
@@ -80,7 +80,7 @@ class RunRecord(NamedTuple):
 
     @property
     def arms(self) -> list[str]:
-        """The arms in order of appearance, the dense parent and the ticket first."""
+        """The arms in order of appearance, dense and ticket first."""
         seen = dict.fromkeys(arm for level in self.levels for arm in level.arms)
         return sorted(seen, key=lambda arm: (arm != DENSE, arm != TICKET))
 

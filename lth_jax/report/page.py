@@ -1,14 +1,10 @@
-"""One self-contained page per run, and the pictures and numbers beside it."""
+"""One self-contained page per run, and the figures and tables beside it."""
 
-import html
 import json
-import re
 import shlex
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from lth_jax.report import (
     behaviour,
@@ -21,11 +17,14 @@ from lth_jax.report import (
     tables,
     units,
 )
+from lth_jax.report.arms import looks
 from lth_jax.report.levels import RunRecord, read_run
+from lth_jax.report.rendering import Omitted, Picture, files_of, pictures, render, texts
 from lth_jax.store.files import write as write_file
 from lth_jax.store.listing import RunInfo
 from lth_jax.store.nodes import Store
 from lth_jax.store.runs import Run
+from lth_jax.types import DENSE
 
 MEASURED: dict[str, Any] = {
     "frontier": rates,
@@ -35,15 +34,15 @@ MEASURED: dict[str, Any] = {
     "units": units,
     "behaviour": behaviour,
 }
-"""What may have been measured on a run afterwards: the name of its table, and who reads it."""
+"""What may have been measured on a run afterwards: the name of its table, and its module."""
 
-CAPTIONS: dict[str, str] = {
-    "early_stop_step": "Step of the smallest validation loss: earlier is faster learning.",
-    "leaf_density": "What the tickets keep of each prunable leaf: mean and range over replicates.",
-    "mask_overlap": "How far the tickets of two replicates agree: mean and range over pairs.",
-    "curves": "Mean and 95 % band over replicates; the dense parent is dashed.",
-    "test": "Mean and 95 % band over replicates; the dense parent is the dashed line.",
-} | {name: text for kind in MEASURED.values() for name, text in kind.CAPTIONS.items()}
+
+class Section(NamedTuple):
+    """Figures of one kind under a heading."""
+
+    title: str
+    pictures: list[Picture]
+    omitted: list[Omitted]
 
 
 def write_report(store: Store, run: Run | RunInfo) -> Path:
@@ -62,59 +61,53 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
 
     Raises:
       StoreError: if something in the store is damaged, or the folder cannot be written.
-      lth_jax.extras.MissingExtraError: if Matplotlib or PyArrow is not installed; nothing is
-        written then.
+      lth_jax.extras.MissingExtraError: if Matplotlib, PyArrow or Jinja is not installed; nothing
+        is written then.
     """
     record = read_run(store, run.path)
     folder = Path(run.path) / "report"
-    drawn, data = figures.draw(record), _data(record)
+    sections, data = [Section("Figures", *pictures(figures.draw(record)))], _data(record)
     for name, kind in MEASURED.items():
-        if (found := kind.read(store, run.path)) is not None:
-            drawn |= kind.draw(found)
-            data[name] = tables.flat_rows(kind.rows(found))
-    pictures = {
-        f"figures/{name}.{kind}": picture
-        for name, figure in drawn.items()
-        for kind, picture in figures.images(figure).items()
-    }
-    files = pictures | dict(_tables(data))
-    for name, content in files.items():
+        if (measured := kind.read(store, run.path)) is not None:
+            sections.append(Section(texts()["sections"][name], *pictures(kind.draw(measured))))
+            data[name] = tables.flat_rows(kind.rows(measured))
+    beside = files_of([picture for section in sections for picture in section.pictures])
+    beside |= dict(_tables(data))
+    text = page(record, sections, list(beside))
+    for name, content in beside.items():
         write_file(folder / name, content)
-    write_file(folder / "index.html", page(record, files).encode())
+    write_file(folder / "index.html", text)
     return folder / "index.html"
 
 
-def page(run: RunRecord, files: dict[str, bytes]) -> str:
+def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
     """The page as HTML: its own style and pictures inside, nothing loaded from elsewhere.
 
     Args:
       run: the run.
-      files: what lies beside the page, by relative path; the SVG pictures among them are inlined.
+      sections: the figures.
+      files: the relative paths of what lies beside the page.
     """
     metric = display.headline_metric(run)
     differences = tables.difference_rows(run, metric) if metric else []
-    return filled(
-        "page.html",
-        title=escaped(run.info.run),
-        facts=escaped(_facts(run)),
-        verdict=escaped(display.verdict(differences)),
-        unscored="\n".join(f'<p class="warning">{escaped(s)}</p>' for s in display.unscored(run)),
-        figures="\n".join(_figure(Path(n), c) for n, c in files.items() if n.endswith(".svg")),
-        metric=escaped(display.quantity(metric).title if metric else "Results"),
-        levels=table_of(display.level_cells(run)),
-        differences=table_of(display.difference_cells(differences)),
-        config=_definitions(run.config),
-        machine=_definitions({"plan": run.plan} | (run.environments or [{}])[-1]),
-        commands=escaped("\n".join(_commands(run))),
-        files="\n".join(f"<li>{_link(name, name)}</li>" for name in files),
+    return render(
+        "run.html",
+        title=run.info.run,
+        status=run.info.status,
+        created=run.info.created[:16].replace("T", " "),
+        **_facts(run),
+        **_story(run),
+        verdict=display.verdict(differences),
+        unscored=display.unscored(run),
+        sections=sections,
+        metric=display.quantity(metric).title if metric else "Results",
+        level_cells=display.level_cells(run),
+        difference_cells=display.difference_cells(differences),
+        config=list(_flat(run.config)),
+        machine=list(_flat({"plan": run.plan} | (run.environments or [{}])[-1])),
+        commands=_commands(run),
+        files=files,
     )
-
-
-def filled(name: str, **parts: str) -> str:
-    """A page's template with these parts and the style that all share."""
-    folder = resources.files("lth_jax.report")
-    template, style = (folder.joinpath(f).read_text(encoding="utf-8") for f in (name, "style.css"))
-    return Template(template).substitute(parts, style=style)
 
 
 def _data(run: RunRecord) -> dict[str, list[tables.Row]]:
@@ -135,80 +128,68 @@ def _tables(data: dict[str, list[tables.Row]]) -> Iterator[tuple[str, bytes]]:
             yield f"data/{name}.csv", tables.csv_bytes(rows)
 
 
-def _facts(run: RunRecord) -> str:
-    """One line: status, size, time, speed."""
-    pieces = [run.info.status, f"started {run.info.created[:16].replace('T', ' ')} UTC"]
-    if run.levels:
-        replicates = {member.replicate for level in run.levels for member in level.members}
-        networks = sum(len(level.members) for level in run.levels)
-        members = [member for level in run.levels for member in level.members]
-        unscored = sum(m.unscored is not None for m in members)
-        lost = sum(m.diverged_at is not None for m in members) - unscored
-        seconds = sum(level.seconds for level in run.levels)
-        steps = sum(level.trained_steps * len(level.members) for level in run.levels)
-        pieces += [
-            f"{len(run.levels)} levels, {len(replicates)} replicates, {networks} networks",
-            f"{lost} diverged",
-            *([f"{unscored} not trained, without scores"] if unscored else []),
-            f"{seconds:.0f} s of training",
-            f"{steps / max(seconds, 1e-9):.0f} member-steps/s",
-        ]
-    return " · ".join(pieces)
+def _facts(run: RunRecord) -> dict[str, Any]:
+    """Numbers of levels, replicates and networks, and the time they took."""
+    members = [member for level in run.levels for member in level.members]
+    unscored = sum(member.unscored is not None for member in members)
+    seconds = sum(level.seconds for level in run.levels)
+    steps = sum(level.trained_steps * len(level.members) for level in run.levels)
+    return {
+        "levels": len(run.levels),
+        "replicates": len({member.replicate for member in members}),
+        "networks": len(members),
+        "unscored_networks": unscored,
+        "diverged": sum(member.diverged_at is not None for member in members) - unscored,
+        "seconds": f"{seconds:.0f}",
+        "rate": f"{steps / max(seconds, 1e-9):.0f}",
+    }
+
+
+def _story(run: RunRecord) -> dict[str, Any]:
+    """What was done, in the words of the run's configuration, and the arms with what they test."""
+    config = dict(_leaves(run.config))
+    pruned = [level for level in run.levels if set(level.arms) - {DENSE}]
+    methods = [str(value) for name, value in config.items() if _names_method(name)]
+    says = (run.environments or [{}])[-1].get("controls", {}) | texts()["arms"]
+    shown = looks(run.arms).items()
+    step = config.get("rewind.step", 0)
+    return {
+        "network": config.get("model.name"),
+        "data": config.get("data.name"),
+        "task": config.get("task"),
+        "criterion": config.get("prune.criterion"),
+        "rewind": step,
+        "methods": [method for method in dict.fromkeys(methods) if method != "static"],
+        "pruned": len(pruned),
+        "densities": [display.percent(level.density) for level in pruned],
+        "arms": [
+            {"name": arm, "label": look.label, "color": look.color, "says": says.get(arm)}
+            for arm, look in shown
+        ],
+        "steps": ["dense", "train", "prune", f"to step {step}" if step else "rewind", "ticket"],
+    }
+
+
+def _names_method(field: str) -> bool:
+    return field == "prune.method" or field.startswith("methods.")
 
 
 def _commands(run: RunRecord) -> list[str]:
-    """What to type to make the run again and to draw it again."""
+    """The commands that repeat the run and draw it again."""
     command = (run.environments or [{}])[-1].get("command")
     root, name = Path(run.info.path).parent, run.info.run
     redraw = ["lth", "report", name, "--root", str(root)]
     return ([shlex.join(command)] if command else []) + [shlex.join(redraw)]
 
 
-def _figure(path: Path, svg: bytes) -> str:
-    group = "curves" if path.stem.endswith("_curves") else "test"
-    caption = CAPTIONS.get(path.stem, CAPTIONS[group])
-    links = ", ".join(
-        _link(path.with_suffix(f".{kind.lower()}").as_posix(), kind) for kind in ("PNG", "SVG")
-    )
-    drawing = inlined(svg.decode(), path.stem)
-    return f"<figure>{drawing}<figcaption>{escaped(caption)} {links}</figcaption></figure>"
+def _flat(tree: Any) -> Iterator[tuple[str, str]]:
+    """The leaves of nested dictionaries as JSON, with dotted names."""
+    return ((name, json.dumps(value)) for name, value in _leaves(tree))
 
 
-def inlined(svg: str, name: str) -> str:
-    """An SVG file as an element of a page: no prologue, and ids that only it has."""
-    element = svg[svg.index("<svg") :]
-    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", element)
-    return element.replace("<svg", f'<svg role="img" aria-label="{escaped(name)}"', 1)
-
-
-def table_of(cells: list[list[str]]) -> str:
-    """Cells as an HTML table, the first row its header."""
-
-    def line(tag: str, row: list[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escaped(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    body = "".join(line("td", row) for row in cells[1:])
-    return f"<table><thead>{line('th', cells[0])}</thead><tbody>{body}</tbody></table>"
-
-
-def _definitions(tree: Any) -> str:
-    lines = (f"<dt>{escaped(k)}</dt><dd>{escaped(json.dumps(v))}</dd>" for k, v in _flat(tree))
-    return f"<dl>{''.join(lines)}</dl>"
-
-
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dictionaries with dotted names."""
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _link(name: str, text: str) -> str:
-    return f'<a href="{escaped(name)}">{escaped(text)}</a>'
-
-
-def escaped(text: str) -> str:
-    """Text as HTML shows it."""
-    return html.escape(text)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from lth_jax.report.figures import COLORS, legend, new, style
-from lth_jax.report.plotting import ticker
+from lth_jax.report.arms import Look, part_look
+from lth_jax.report.figures import interval_of
+from lth_jax.report.plotting import GREY, SIZE, band, legend, new, plain_log, style
 from lth_jax.report.tables import Row
 from lth_jax.store import records
 from lth_jax.store.nodes import Store
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CAPTIONS = {
-    "frontier": "Bytes of a whole ticket file against the accuracy of what it decodes to, beside "
-    "dense networks stored alike: means and 95 % intervals over replicates. Ringed: no other mean "
-    "is smaller and at least as accurate.",
-}
 FILE = "report/data/frontier.json"
 """Where a run keeps the points of its rate-accuracy frontier."""
 LINES = {"tensor": "-", "channel": "--"}
@@ -75,15 +71,15 @@ def frontier(rows: Sequence[Row]) -> Figure:
         (of the accuracy, a fraction) and `frontier`.
     """
     figure, axes = new()
-    figure.set_size_inches(6.4, 4.8)
+    figure.set_figheight(SIZE[1] + 1.0)  # room for the legend
     precisions = list(dict.fromkeys(row["precision"] for row in rows))
     for i, precision in enumerate(precisions):
         for scales in LINES:
             mine = [r for r in rows if (r["precision"], r["scales"]) == (precision, scales)]
-            _path(axes, mine, COLORS[i % len(COLORS)])
+            _path(axes, mine, part_look("", i).color)
     dense = [row for row in rows if row["arm"] == DENSE]
     if dense:
-        axes.plot([], [], "*", color="#666666", markersize=9, label="dense network")
+        axes.plot([], [], "*", color=GREY, markersize=9, label="dense network")
     best = sorted((r for r in rows if r["frontier"]), key=lambda row: row["file_bytes"])
     axes.plot(
         *_points(best),
@@ -95,7 +91,8 @@ def frontier(rows: Sequence[Row]) -> Figure:
         label="on the frontier",
         zorder=4,
     )
-    _bytes_axis(axes)
+    plain_log(axes.xaxis)
+    axes.set_xlabel("File (kB)")
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
     axes.set_ylabel("Test accuracy at the end (%)")
     legend(figure, axes)
@@ -104,34 +101,21 @@ def frontier(rows: Sequence[Row]) -> Figure:
 
 def _path(axes: Axes, rows: list[Row], color: str) -> None:
     """One precision: tickets as a line with a band, the dense network as a star with a bar."""
-    for row in (row for row in rows if row["arm"] == DENSE):
-        x, y = _points([row])
-        axes.errorbar(
-            x, y, yerr=_half_widths([row]), fmt="*", color=color, markersize=9, elinewidth=0.8
-        )
     tickets = [row for row in rows if row["arm"] == TICKET]
+    for row in (row for row in rows if row["arm"] == DENSE):
+        one = interval_of(row, 100)
+        half = np.nan_to_num(one.high - one.estimate)  # no bar where there is no interval
+        axes.errorbar(
+            *_points([row]), yerr=half, fmt="*", color=color, markersize=9, elinewidth=0.8
+        )
     if tickets:
         precision, scales = tickets[0]["precision"], tickets[0]["scales"]
         label = precision if scales == "tensor" else f"{precision}, scale per channel"
-        (x, y), half = _points(tickets), _half_widths(tickets)
-        axes.plot(x, y, "." + LINES[scales], color=color, linewidth=1.2, label=label)
-        axes.fill_between(x, y - half, y + half, color=color, alpha=0.1, linewidth=0)
+        look, kilobytes = Look(label, color, "."), _points(tickets)[0]
+        intervals = [interval_of(row, 100) for row in tickets]
+        band(axes, kilobytes, intervals, look, LINES[scales], alpha=0.1, linewidth=1.2)
 
 
-def _points(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
-    kilobytes = np.array([row["file_bytes"] for row in rows], float) / 1000
-    return kilobytes, 100 * np.array([row["mean"] for row in rows], float)
-
-
-def _half_widths(rows: list[Row]) -> np.ndarray:
-    """Half the interval in percent; 0, which draws nothing, where there is no interval."""
-    ends = np.array([(row["low"], row["high"]) for row in rows], float)
-    return np.nan_to_num(50 * (ends[:, 1] - ends[:, 0]))
-
-
-def _bytes_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.set_xlabel("File (kB)")
+def _points(rows: list[Row]) -> tuple[list[float], list[float]]:
+    """Kilobytes and percent."""
+    return [row["file_bytes"] / 1000 for row in rows], [100 * row["mean"] for row in rows]

@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from lth_jax.measures.intervals import student_t
+from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.measures.spectra import broadened, outliers
+from lth_jax.report.arms import Look, looks
 from lth_jax.report.display import percent
-from lth_jax.report.figures import Look, density_axis, legend, looks, panes, spread, style
-from lth_jax.report.plotting import mpl
+from lth_jax.report.plotting import (
+    band,
+    density_axis,
+    exponential,
+    legend,
+    mpl,
+    panes,
+    plain_log,
+    spread,
+    style,
+)
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
@@ -28,24 +38,14 @@ if TYPE_CHECKING:
 Floats = NDArray[Any]
 
 POINTS = {
-    DENSE: "dense network, trained (θ)",
-    "start": "start (rewound θ on the mask)",
-    "dense_on_mask": "trained θ, curvature on the mask",
+    DENSE: "dense, trained (θ)",
+    "start": "start (rewound θ⊙m)",
+    "dense_on_mask": "trained θ, Hessian on the mask",
     "masked": "masked (θ⊙m), not retrained",
     "retrained": "retrained",
 }
 """What each point is called in pictures."""
 
-CAPTIONS = {
-    "spectral_density": "Spectral density of the Hessian of the training loss, retrained tickets "
-    "on their support against their trained dense parents: mean and 95 % band over replicates. "
-    "Marks above: the eigenvalues beyond the widest gap, of every replicate.",
-    "largest_eigenvalue": "Largest eigenvalue at named points: geometric mean and 95 % band over "
-    "replicates; the dashed line is the dense parent with all of its weights, at its own start in "
-    "the panel of starts and trained in the others.",
-    "loss_surface": "Training loss of the first replicate along two random directions, each "
-    "filter as long as the network's own (Li et al., 2018), in filter norms from the network.",
-}
 BROADENING = 0.01  # the width of an eigenvalue, as a share of what the panel shows
 
 
@@ -53,7 +53,7 @@ class Spectrum(NamedTuple):
     """What was measured of one network at one point.
 
     Attributes:
-      arm: whose network it is.
+      arm: of the network.
       level: its round of train-prune-rewind.
       replicate: its seed.
       point: where the curvature was taken, one of `POINTS`.
@@ -173,7 +173,7 @@ def spectral_density(spectra: Sequence[Spectrum], panels: int = 4) -> Figure:
     figure, grid = panes(len(levels), "Eigenvalue", "Spectral density", share_x=False)
     for axes, level in zip(grid, levels, strict=True):
         mine = [one for one in tickets if one.level == level]
-        axes.set_title(f"{percent(mine[0].density)} % of weights remaining")
+        axes.set_title(f"{percent(mine[0].density)} % of weights")
         _densities(axes, {DENSE: dense, TICKET: mine})
     legend(figure, grid[0])
     return figure
@@ -190,12 +190,10 @@ def _densities(axes: Axes, groups: dict[str, list[Spectrum]]) -> None:
     for row, (arm, group) in enumerate(groups.items()):
         look = looks([arm])[arm]
         curves = np.array([_curve(one, at, width) for one in group])
-        bands = [student_t(column) for column in curves.T]
-        low, high = (np.array([getattr(band, end) for band in bands]) for end in ("low", "high"))
-        axes.plot(at, np.maximum(curves.mean(0), least), color=look.color, label=look.label)
-        axes.fill_between(
-            at, np.maximum(low, least), high, color=look.color, alpha=0.15, linewidth=0
-        )
+        found = [student_t(column) for column in curves.T]
+        above = [one._replace(estimate=max(one.estimate, least), low=max(one.low, least))
+                 for one in found]  # fmt: skip
+        band(axes, at, above, look._replace(marker=""))
         top = max(top, curves.max())
         marks = np.concatenate(
             [one.arrays["largest"][: outliers(one.arrays["largest"])] for one in group]
@@ -208,8 +206,8 @@ def _densities(axes: Axes, groups: dict[str, list[Spectrum]]) -> None:
             markersize=5,
             transform=axes.get_xaxis_transform(),
         )
-    axes.set_yscale("log")
     axes.set_ylim(least, top * (top / least) ** 0.25)  # room for the marks
+    plain_log(axes.yaxis)
 
 
 def _curve(one: Spectrum, at: Floats, width: float) -> Floats:
@@ -233,9 +231,9 @@ def largest_eigenvalue(spectra: Sequence[Spectrum]) -> Figure:
         if dense:
             level, look = _geometric(dense)[0], looks([DENSE])[DENSE]
             axes.axhline(level, color=look.color, linestyle="--", linewidth=1.1, label=look.label)
-    grid[-1].set_yscale("log")
-    if pruned:
-        density_axis(grid[-1], [one.density for one in pruned])
+    plain_log(grid[-1].yaxis)
+    for axes in grid if pruned else ():
+        density_axis(axes, [one.density for one in pruned])
     legend(figure, grid[-1])
     return figure
 
@@ -243,16 +241,14 @@ def largest_eigenvalue(spectra: Sequence[Spectrum]) -> Figure:
 def _ladder(axes: Axes, spectra: list[Spectrum], look: Look) -> None:
     densities = sorted({one.density for one in spectra}, reverse=True)
     groups = [[one for one in spectra if one.density == density] for density in densities]
-    mean, low, high = np.array([_geometric(group) for group in groups]).T
-    axes.plot(densities, mean, look.marker + "-", color=look.color, label=look.label)
-    axes.fill_between(densities, low, high, color=look.color, alpha=0.15, linewidth=0)
+    band(axes, densities, [_geometric(group) for group in groups], look)
 
 
-def _geometric(group: Sequence[Spectrum]) -> tuple[float, float, float]:
+def _geometric(group: Sequence[Spectrum]) -> Interval:
     """Geometric mean of the largest eigenvalues that are positive, and the ends of its interval."""
     largest = np.array([one.arrays["largest"][0] for one in group])
-    band = student_t(np.log(largest[largest > 0]))
-    return float(np.exp(band.estimate)), float(np.exp(band.low)), float(np.exp(band.high))
+    logs = student_t(np.log(largest[largest > 0]))
+    return exponential(logs)
 
 
 @style()

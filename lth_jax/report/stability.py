@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax.measures.intervals import student_t
+from lth_jax.report.arms import part_look
 from lth_jax.report.display import percent
-from lth_jax.report.figures import COLORS, legend, new, style
-from lth_jax.report.plotting import ticker
+from lth_jax.report.plotting import GREY, band, legend, new, style, value_ticks
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
@@ -20,11 +20,6 @@ from lth_jax.store.nodes import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CAPTIONS = {
-    "instability": "Test error barrier between children of one network that differ in their data "
-    "order alone, against the step they were made at: mean and 95 % band over replicates. Below "
-    "the dotted line a network counts as stable (Frankle et al., 2020).",
-}
 STABLE = 2.0  # percent
 METRICS = ("test_error_barrier", "train_error_barrier")
 
@@ -81,18 +76,13 @@ def draw(found: Sequence[Stability]) -> dict[str, Figure]:
 def instability(found: Sequence[Stability]) -> Figure:
     """The test error barrier against the rewind step, a line per level."""
     figure, axes = new()
-    figure.set_size_inches(5.8, 4.2)
     levels = sorted({one.level for one in found})
     for i, level in enumerate(levels):
         mine = [one for one in found if one.level == level]
-        color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]
         bands = [student_t(100 * _by_replicate(one, METRICS[0])) for one in mine]
-        steps = [one.rewind for one in mine]
-        label = f"{percent(mine[0].density)} % of weights"
-        axes.plot(steps, [b.estimate for b in bands], marker + "-", color=color, label=label)
-        low, high = [b.low for b in bands], [b.high for b in bands]
-        axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
-    axes.axhline(STABLE, color="#666666", linestyle=":", linewidth=1.1)
+        look = part_look(f"{percent(mine[0].density)} % of weights", i)
+        band(axes, [one.rewind for one in mine], bands, look)
+    axes.axhline(STABLE, color=GREY, linestyle=":", linewidth=1.1)
     _step_axis(axes, sorted({one.rewind for one in found}))
     axes.set_ylabel("Test error barrier (points)")
     legend(figure, axes)
@@ -104,7 +94,5 @@ def _step_axis(axes: Any, steps: Sequence[int]) -> None:
     first = next((step for step in steps if step > 0), 1)
     axes.set_xscale("symlog", linthresh=first, linscale=0.5)
     axes.set_xlim(-0.1 * first, 1.15 * max(steps[-1], first))
-    axes.xaxis.set_major_locator(ticker.FixedLocator([float(step) for step in steps]))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("Rewind step, at which the children part")
+    value_ticks(axes.xaxis, steps)
+    axes.set_xlabel("Rewind step")

@@ -1,40 +1,32 @@
-"""A sweep's report: every cell's results beside what was set in it, as tables and one page."""
+"""A sweep read back from the store, as tables: each cell's settings and results."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
 from lth_jax import text
-from lth_jax.measures.intervals import student_t
-from lth_jax.report import figures, tables
+from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.report.display import HEADLINES, percent, quantity, show
-from lth_jax.report.page import escaped, filled, inlined, table_of
 from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tidy import as_text
 from lth_jax.schema import LevelEntry, NodeRecord, read_entries, read_record
-from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.nodes import Store
 from lth_jax.store.run_files import read_status
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE, TICKET
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MOST_PANELS = 8
-CAPTION = "Mean and 95 % interval over replicates and seeds, at the last level of each cell."
-
 
 @text.with_short_repr
 class SweepRecord(NamedTuple):
-    """What is known about a sweep.
+    """A sweep as its tables and figures read it.
 
     Attributes:
       name: the sweep's folder.
@@ -54,8 +46,27 @@ class SweepRecord(NamedTuple):
         return next((metric for metric in (*HEADLINES, *known) if metric in known), None)
 
     @property
+    def fields(self) -> list[str]:
+        """The swept fields that have several values, seeds not counted."""
+        names = dict.fromkeys(name for setting in self.settings.values() for name in setting)
+        values = {name: {str(one.get(name)) for one in self.settings.values()} for name in names}
+        return [name for name in names if len(values[name]) > 1 and not _is_seed(name)]
+
+    def by_setting(self, rows: Sequence[Row], but: str = "") -> dict[str, list[Row]]:
+        """Rows by what is set in their cells, as text; seeds and the field `but` are left out."""
+        names = [name for name in self.fields if name != but]
+
+        def text(setting: Row) -> str:
+            return ", ".join(
+                f"{short(name)}\u00a0=\u00a0{as_text(setting.get(name))}" for name in names
+            )
+
+        groups = grouped(rows, text)
+        return {one: groups[one] for one in map(text, self.settings.values()) if one in groups}
+
+    @property
     def arms(self) -> list[str]:
-        """The arms, the dense parent and the ticket first."""
+        """The arms, the dense networks and the ticket first."""
         seen = dict.fromkeys(row["arm"] for row in self.rows)
         return sorted(seen, key=lambda arm: (arm != DENSE, arm != TICKET))
 
@@ -123,7 +134,7 @@ def _summary(members: Sequence[Row]) -> Row:
 
 
 def last_rows(rows: Sequence[Row], metric: str | None) -> list[Row]:
-    """The rows of a metric that stand at the dense level or at the last level of their cell."""
+    """The rows of a metric at the last level of their cell, and those of dense networks."""
     mine = [row for row in rows if row["metric"] == metric]
     last: dict[str, int] = {}
     for row in mine:
@@ -133,7 +144,7 @@ def last_rows(rows: Sequence[Row], metric: str | None) -> list[Row]:
 
 def sweep_cells(sweep: SweepRecord) -> list[list[str]]:
     """The table of a sweep as text, the header first: a line per cell, a column per arm."""
-    fields = _fields(sweep)
+    fields = list(dict.fromkeys(name for one in sweep.settings.values() for name in one))
     found: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in last_rows(cell_rows(sweep), sweep.metric):
         found[row["run"]][row["arm"]] = row
@@ -164,123 +175,52 @@ def sweep_table(sweep: SweepRecord) -> Table:
     return table
 
 
-def write_sweep_report(store: Store, path: str | Path) -> Path:
-    """Draws a sweep's page, figures and tables into its folder, from the store alone.
+def best_cell(sweep: SweepRecord) -> dict[str, str] | None:
+    """The setting with the best mean of the tickets at their last level, replicates pooled.
 
-    Writes `report/index.html`, `report/figures/*`, and as Parquet and CSV `report/data/seeds` (one
-    row per network and metric) and `report/data/cells` (means and intervals).
-
-    Returns:
-      The path of the page.
-
-    Raises:
-      StoreError: if something in the store is damaged, or the folder cannot be written.
+    None where fewer than two settings have one.
     """
-    sweep, folder = read_sweep(store, path), Path(path) / "report"
-    drawn = {
-        f"figures/{name}.{kind}": picture
-        for name, figure in draw(sweep).items()
-        for kind, picture in figures.images(figure).items()
-    }
-    beside = drawn | dict(_data(sweep))
-    for name, content in beside.items():
-        files.write(folder / name, content)
-    files.write(folder / "index.html", _page(sweep, beside).encode())
-    return folder / "index.html"
-
-
-def draw(sweep: SweepRecord) -> dict[str, Figure]:
-    """A figure per swept field that is a number: the metric against it, by arm."""
-    axes = [name for name in _fields(sweep) if not _is_seed(name) and _is_number(sweep, name)]
-    drawn = {name: against_field(sweep, name) for name in axes if sweep.rows}
-    return {name.replace(".", "_"): figure for name, figure in drawn.items() if figure}
-
-
-@figures.style()
-def against_field(sweep: SweepRecord, field: str) -> Figure | None:
-    """The metric at each cell's last level against a swept field, by arm.
-
-    Seeds are pooled with the replicates; each combination of the other fields has a panel of its
-    own. None where those are more than 8.
-    """
-    shown = quantity(str(sweep.metric))
-    others = [name for name in _fields(sweep) if name != field and not _is_seed(name)]
-    panels: dict[str, list[Row]] = defaultdict(list)
-    for row in last_rows(sweep.rows, sweep.metric):
-        title = ", ".join(f"{n.rpartition('.')[2]}={row.get(n)}" for n in others)
-        panels[title].append(row)
-    if len(panels) > MOST_PANELS:
+    means, shown = dict[str, Interval](), quantity(str(sweep.metric))
+    mine = [row for row in last_rows(sweep.rows, sweep.metric) if row["arm"] == TICKET]
+    for setting, rows in sweep.by_setting(mine).items():
+        found = mean_of(rows, shown.scale)
+        if np.isfinite(found.estimate):
+            means[setting] = found
+    if len(means) < 2:
         return None
-    figure, grid = figures.panes(len(panels), field.rpartition(".")[2], shown.title)
-    for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-        axes.set_title(title)
-        _panel(axes, rows, field, sweep.arms, shown.scale)
-    figures.legend(figure, grid[0])
-    return figure
+    better = max if "accuracy" in str(sweep.metric) else min
+    setting = better(means, key=lambda name: means[name].estimate)
+    label = shown.label[0].lower() + shown.label[1:]
+    mean, low, high = (f"{end:.{shown.digits}f}" for end in means[setting][:3])
+    value = f"{mean} [{low}, {high}] {shown.unit}".strip()
+    return {"label": label, "setting": setting, "value": value}
 
 
-def _panel(axes: Axes, rows: list[Row], field: str, arms: list[str], scale: float) -> None:
-    points = sorted({row[field] for row in rows if field in row})
-    if points and points[0] > 0 and points[-1] / points[0] >= 10:
-        axes.set_xscale("log")
-    for arm, look in figures.looks(arms).items():
-        means = [
-            student_t([_number(r["value"]) for r in rows if (r["arm"], r.get(field)) == (arm, x)])
-            for x in points
-        ]
-        mean, low, high = (
-            [scale * getattr(m, end) for m in means] for end in ("estimate", "low", "high")
-        )
-        axes.plot(points, mean, color=look.color, marker=look.marker or "*", label=look.label)
-        axes.fill_between(points, low, high, color=look.color, alpha=0.15, linewidth=0)
+def short(field: str) -> str:
+    """The last word of a field's name.
+
+    >>> short("experiment.optimizer.learning_rate")
+    'learning_rate'
+    """
+    return field.rpartition(".")[2]
+
+
+def grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """Rows by their key, in order of appearance."""
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def mean_of(rows: Sequence[Row], scale: float) -> Interval:
+    """The mean of the rows' scaled values with its interval; diverged networks are left out."""
+    return student_t([scale * _number(row["value"]) for row in rows])
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _fields(sweep: SweepRecord) -> list[str]:
-    """The swept fields."""
-    return list(dict.fromkeys(name for setting in sweep.settings.values() for name in setting))
-
-
 def _is_seed(field: str) -> bool:
     return field.rpartition(".")[2].endswith("seed")
-
-
-def _is_number(sweep: SweepRecord, field: str) -> bool:
-    values = [setting[field] for setting in sweep.settings.values() if field in setting]
-    return all(type(value) in (int, float) for value in values) and len(set(values)) > 1
-
-
-def _data(sweep: SweepRecord) -> Iterator[tuple[str, bytes]]:
-    cells = [{k: v for k, v in row.items() if k != "values"} for row in cell_rows(sweep)]
-    for name, found in {"seeds": sweep.rows, "cells": cells}.items():
-        if found:
-            rows = [{k: _column(v) for k, v in row.items()} for row in found]
-            yield f"data/{name}.parquet", tables.parquet_bytes(rows)
-            yield f"data/{name}.csv", tables.csv_bytes(rows)
-
-
-def _column(value: Any) -> Any:
-    """A value as a table holds it: a field of several numbers or words as text."""
-    return str(value) if isinstance(value, list | dict) else value
-
-
-def _page(sweep: SweepRecord, files: dict[str, bytes]) -> str:
-    finished = len({row["run"] for row in sweep.rows})
-    pictures = [(Path(name).stem, drawn) for name, drawn in files.items() if name.endswith(".svg")]
-    return filled(
-        "sweep.html",
-        title=escaped(sweep.name),
-        facts=f"{len(sweep.settings)} cells, {finished} finished",
-        figures="\n".join(
-            f"<figure>{inlined(svg.decode(), name)}<figcaption>{CAPTION}</figcaption></figure>"
-            for name, svg in pictures
-        ),
-        metric=escaped(quantity(sweep.metric).title if sweep.metric else "Results"),
-        cells=table_of(sweep_cells(sweep)),
-        files="\n".join(
-            f'<li><a href="{escaped(name)}">{escaped(name)}</a></li>' for name in files
-        ),
-    )

@@ -116,18 +116,18 @@ def summary_rows(run: RunRecord) -> list[Row]:
 def difference_rows(run: RunRecord, metric: str) -> list[Row]:
     """One row per control and level: the tickets' metric minus the control's, paired by replicate.
 
-    The dense parent stands at level 0 and is compared with the tickets of every level. The
+    The dense networks of level 0 are compared with the tickets of every level. The
     intervals are 95 % Student intervals, each by itself: nothing corrects for their number.
     """
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     rows = []
     for level in run.levels:
         for control in run.arms if TICKET in level.arms else ():
-            home = dense if control == DENSE else level
-            if control == TICKET or home is None or control not in home.arms:
+            other = dense if control == DENSE else level
+            if control == TICKET or other is None or control not in other.arms:
                 continue
             place = {"control": control, "level": level.level, "density": level.density}
-            difference = _ticket_minus(level, control, home, metric)
+            difference = _ticket_minus(level, control, other, metric)
             rows.append(place | {"metric": metric} | interval_cells(difference))
     return rows
 
@@ -181,8 +181,8 @@ def _by_replicate(level: Level, arm: str, metric: str) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-def _ticket_minus(level: Level, control: str, home: Level, metric: str) -> Interval:
-    """The tickets of `level` minus the controls of `home`, over the replicates both have."""
-    tickets, controls = _by_replicate(level, TICKET, metric), _by_replicate(home, control, metric)
+def _ticket_minus(level: Level, control: str, other: Level, metric: str) -> Interval:
+    """The tickets of `level` minus the controls of `other`, over the replicates both have."""
+    tickets, controls = _by_replicate(level, TICKET, metric), _by_replicate(other, control, metric)
     shared = [replicate for replicate in tickets if replicate in controls]
     return paired_difference([tickets[r] for r in shared], [controls[r] for r in shared])

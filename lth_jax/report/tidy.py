@@ -1,4 +1,4 @@
-"""Pictures of tidy rows: what a study's verdict is read from.
+"""Figures of tidy rows: the numbers that a study's verdict rests on.
 
 Rows are dictionaries with `metric` and `value`, and what distinguishes them: `arm`, `replicate`,
 and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lth_jax.measures.intervals import Interval, student_t
-from lth_jax.report.figures import legend, looks, new, panes, style
-from lth_jax.report.plotting import mpl
+from lth_jax.measures.intervals import student_t
+from lth_jax.report.arms import Look, looks
+from lth_jax.report.plotting import (
+    GREY,
+    band,
+    legend,
+    mpl,
+    new,
+    panes,
+    style,
+    value_ticks,
+    with_ends,
+)
 from lth_jax.report.tables import Row
 
 if TYPE_CHECKING:
@@ -48,7 +58,7 @@ def by_arm(rows: Sequence[Row], metrics: Sequence[str], label: str) -> Figure:
     for axes, metric in zip(grid, metrics, strict=True):
         for place, (arm, look) in enumerate(looks(arms).items()):
             values = values_of(rows, arm=arm, metric=metric)
-            _dot(axes, values, place, look.color)
+            _dot(axes, values, place, look)
         axes.set_yticks(range(len(arms)), [look.label for look in looks(arms).values()])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_title(metric)
@@ -71,9 +81,10 @@ def against(
     figure, axes = new()
     draw_against(axes, [row for row in rows if row["metric"] == metric], x)
     if log:
-        _octaves(axes, sorted(known(rows, x)))
+        axes.set_xscale("log")
+        value_ticks(axes.xaxis, sorted(known(rows, x)))
     if zero:
-        axes.axhline(0, color="#666666", linewidth=0.8)
+        axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     legend(figure, axes)
@@ -86,19 +97,12 @@ def against_each(parts: Mapping[str, Sequence[Row]], x: str, *, label: str, x_la
     figure, grid = panes(len(parts), x_label, label)
     for axes, (title, rows) in zip(grid, parts.items(), strict=True):
         draw_against(axes, rows, x)
-        _octaves(axes, sorted(known(rows, x)))
-        axes.axhline(0, color="#666666", linewidth=0.8)
+        axes.set_xscale("log")
+        value_ticks(axes.xaxis, sorted(known(rows, x)))
+        axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_title(title)
     legend(figure, grid[0])
     return figure
-
-
-def _octaves(axes: Axes, places: Sequence[float]) -> None:
-    """A log scale with a tick at every place, or at every second one where they are many."""
-    axes.set_xscale("log", base=2)
-    places = places[:: 1 + (len(places) > 8)]
-    axes.set_xticks(places, [f"{p:g}" if float(p).is_integer() else f"{p:.2g}" for p in places])
-    axes.minorticks_off()
 
 
 def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
@@ -106,29 +110,7 @@ def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
     for arm, look in looks(known(rows, "arm")).items():
         mine = [row for row in rows if row["arm"] == arm]
         places = sorted(known(mine, x))
-        bands = [student_t(values_of(mine, **{x: place})) for place in places]
-        mean, low, high = (np.array([getattr(b, e) for b in bands]) for e in Interval._fields[:3])
-        axes.plot(places, mean, color=look.color, marker=look.marker, label=look.label)
-        axes.fill_between(places, low, high, color=look.color, alpha=0.15, linewidth=0)
-
-
-@style()
-def effects(
-    parts: Sequence[tuple[str, Interval]], label: str, *, delta: float | None = None
-) -> Figure:
-    """Effects with their intervals, one below the other, beside 0 and the smallest that matters."""
-    figure, axes = new()
-    for place, (_, interval) in enumerate(parts):
-        axes.plot([interval.low, interval.high], [place, place], color="#0072B2", linewidth=2)
-        axes.plot([interval.estimate], [place], "o", color="#0072B2")
-    axes.axvline(0, color="#666666", linewidth=0.8)
-    if delta is not None:
-        axes.axvline(delta, color="#D55E00", linewidth=0.8, linestyle="--", label="δ")
-    axes.set_yticks(range(len(parts)), [name for name, _ in parts])
-    axes.set_ylim(len(parts) - 0.5, -0.5)
-    axes.set_xlabel(label)
-    legend(figure, axes)
-    return figure
+        band(axes, places, [student_t(values_of(mine, **{x: place})) for place in places], look)
 
 
 @style()
@@ -144,49 +126,70 @@ def grid_map(
     show: Callable[[Any], str] = "{:+.1f}".format,
     panel: str = "",
     panel_label: str = "",
+    diverging: bool = True,
 ) -> Figure:
     """The mean of a metric over a grid of two fields, as a map with its numbers in it.
 
     Args:
       rows: tidy.
-      x: the field that goes across.
-      y: the field that goes up.
+      x: the field on the horizontal axis.
+      y: the field on the vertical axis.
       metric: whose mean is shown.
       label: of the colours.
       x_label: of `x`.
       y_label: of `y`.
       show: a number as text.
-      panel: a third field, of which every value gets a map of its own, in the same colours.
+      panel: a third field; each of its values has a map of its own, in the same colours.
       panel_label: of that field.
+      diverging: whether the colours are symmetric around 0.
     """
     mine = [row for row in rows if row["metric"] == metric]
-    cuts = sorted(known(mine, panel)) if panel else [None]
+    cuts = known(mine, panel) if panel else [None]
     figure, grid = panes(len(cuts), x_label, y_label)
     maps = [_map([r for r in mine if cut is None or r[panel] == cut], x, y) for cut in cuts]
-    most = max(np.nanmax(np.abs(means)) for *_, means in maps) or 1.0
-    for axes, cut, (across, down, means) in zip(grid, cuts, maps, strict=True):
-        image = axes.imshow(means, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
-        for i, j in np.ndindex(means.shape):
-            ink = "white" if abs(means[i, j]) > 0.6 * most else "black"
-            axes.text(j, i, show(means[i, j]), ha="center", va="center", color=ink, fontsize=8)
-        axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
-        axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
-        axes.set_title(f"{panel_label} {cut:g}" if panel else "")
+    means = np.concatenate([values.ravel() for *_, values in maps])
+    finite = means[np.isfinite(means)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    most = max(-low, high) or 1.0
+    limits = (-most, most) if diverging else (low, high)
+    norm, cmap = mpl.colors.Normalize(*limits), "RdBu_r" if diverging else "cividis"
+    for axes, cut, (across, down, values) in zip(grid, cuts, maps, strict=True):
+        axes.imshow(values, cmap=cmap, norm=norm, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                is_dark = abs(norm(value) - 0.5) > 0.3 if diverging else norm(value) < 0.5
+                ink = "white" if is_dark else "black"
+                axes.text(j, i, show(value), ha="center", va="center", color=ink, fontsize="small")
+        axes.set_xticks(range(len(across)), list(map(as_text, across)))
+        axes.set_yticks(range(len(down)), list(map(as_text, down)))
+        axes.set_title(f"{panel_label} {as_text(cut)}".strip() if panel else "")
         axes.grid(False)
-    figure.colorbar(mpl.cm.ScalarMappable(image.norm, image.cmap), ax=grid, label=label)
+    figure.colorbar(mpl.cm.ScalarMappable(norm, cmap), ax=grid, label=label)
     return figure
 
 
 def _map(rows: Sequence[Row], x: str, y: str) -> tuple[list[Any], list[Any], np.ndarray]:
-    """The values of both fields, and the mean at each place."""
+    """The values of both fields, and the mean at each place; NaN where there is none."""
     across, down = sorted(known(rows, x)), sorted(known(rows, y), reverse=True)
-    means = [[np.nanmean(values_of(rows, **{x: a, y: b})) for a in across] for b in down]
+    means = [[student_t(values_of(rows, **{x: a, y: b})).estimate for a in across] for b in down]
     return across, down, np.array(means)
 
 
-def _dot(axes: Axes, values: np.ndarray, place: float, color: Any) -> None:
-    """Seeds as faint points, their mean and interval upon them."""
+def as_text(value: Any) -> str:
+    """A field's value: a number with three digits, all else as it is.
+
+    >>> as_text(0.0012345), as_text(1000), as_text("mlp")
+    ('0.00123', '1000', 'mlp')
+    """
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _dot(axes: Axes, values: np.ndarray, place: float, look: Look) -> None:
+    """Seeds as faint points, with their mean and interval."""
+    found, color = student_t(values), look.color
     axes.plot(values, np.full(len(values), place), ".", color=color, alpha=0.25, markersize=4)
-    band = student_t(values)
-    axes.plot([band.low, band.high], [place, place], color=color, linewidth=3, alpha=0.8)
-    axes.plot([band.estimate], [place], "o", color=color, markersize=6, markeredgecolor="white")
+    axes.plot([found.low, found.high], [place, place], color=color, linewidth=3, alpha=0.8)
+    [mean] = axes.plot(
+        [found.estimate], [place], "o", color=color, markersize=6, markeredgecolor="white"
+    )
+    with_ends(mean, found.low, found.high, look.label, across=True)

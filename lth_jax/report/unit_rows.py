@@ -23,7 +23,7 @@ class Network(NamedTuple):
     """One network of a run.
 
     Attributes:
-      arm: whose it is.
+      arm: `dense`, `ticket`, or a control.
       level: its round of train-prune-rewind.
       replicate: its seed.
       density: fraction of the prunable weights kept.
@@ -43,7 +43,7 @@ class Timed(NamedTuple):
     """One network without its dead units, timed.
 
     Attributes:
-      arm: whose it is.
+      arm: `dense`, `ticket`, or a control.
       level: its round of train-prune-rewind.
       replicate: its seed.
       accuracy: on the test set.
@@ -62,11 +62,11 @@ class Timed(NamedTuple):
 
 
 class Units(NamedTuple):
-    """What is known of a run's units.
+    """A run's removable units.
 
     Attributes:
       groups: `{"name", "units", "slots": [[leaf, axis, indices per unit]]}` of each group.
-      networks: who is alive.
+      networks: the live units of each.
       timed: how fast it is; empty before that was measured.
     """
 

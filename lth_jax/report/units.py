@@ -1,4 +1,4 @@
-"""Pictures of a run's units: who is tied to whom, what is alive, and how fast it is."""
+"""Figures of a run's removable units: groups, live units, latency."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lth_jax.measures.intervals import student_t
-from lth_jax.report.figures import Look, density_axis, legend, looks, new, ranged, style
-from lth_jax.report.plotting import ticker
+from lth_jax.report.arms import looks, part_look
+from lth_jax.report.plotting import (
+    GREY,
+    SIZE,
+    WIDE,
+    band,
+    density_axis,
+    ends,
+    legend,
+    new,
+    plain_log,
+    span,
+    style,
+    with_ends,
+)
 from lth_jax.report.unit_rows import Network, Timed, Units, read, rows, table
 from lth_jax.types import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAPTIONS", "draw", "read", "rows", "table"]
-
-CAPTIONS = {
-    "unit_groups": "Who is tied to whom: each column is a group of removable units, each row an "
-    "axis of a leaf; dots on one line lose the same units.",
-    "units_kept": "Live units of each group against the level: mean and range over replicates of "
-    "the arm that has the fewest.",
-    "effective_density": "Weights on live paths against weights kept: mean and range over "
-    "replicates. On the dashed line no unit is dead.",
-    "latency": "Test accuracy against the measured latency of the network without its dead units, "
-    "relative to the dense network: means over replicates, 95 % intervals of the accuracy.",
-    "latency_units": "Measured latency, relative to the dense network, against the share of units "
-    "that are alive: one dot for each shape.",
-}
+__all__ = ["draw", "read", "rows", "table"]
 
 
 def draw(found: Units) -> dict[str, Figure]:
-    """Figures by file name: groups where there are several, live units where some are dead."""
-    figures = {"unit_groups": unit_groups(found.groups)} if len(found.groups) > 1 else {}
+    """Figures by file name; none where no unit is dead, since no network is smaller then."""
     units = {group["name"]: group["units"] for group in found.groups}
-    if any(network.alive != units for network in found.networks):
-        figures["units_kept"] = units_kept(found)
-        figures["effective_density"] = effective_density(found.networks)
+    if all(network.alive == units for network in found.networks):
+        return {}
+    figures = {"unit_groups": unit_groups(found.groups)} if len(found.groups) > 1 else {}
+    figures["units_kept"] = units_kept(found)
+    figures["effective_density"] = effective_density(found.networks)
     if found.timed:
         figures["latency"] = latency(found.timed)
         figures["latency_units"] = latency_units(found.timed)
@@ -51,16 +52,17 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
     places = list(dict.fromkeys((leaf, axis) for g in groups for leaf, axis, _ in g["slots"]))
     places.sort()
     figure, axes = new()
-    figure.set_size_inches(2.8 + 0.28 * len(groups), 1.2 + 0.16 * len(places))
+    width = SIZE[0] if len(groups) <= 8 else WIDE
+    figure.set_size_inches(width, max(SIZE[1], 0.9 + 0.18 * len(places)))
     for x, group in enumerate(groups):
         ys = [places.index((leaf, axis)) for leaf, axis, _ in group["slots"]]
-        color = f"C{x % 10}"
+        color = part_look("", x).color
         axes.plot([x, x], [min(ys), max(ys)], color=color, linewidth=1.2)
         axes.plot([x] * len(ys), ys, "o", color=color, markersize=4)
     axes.set_yticks(range(len(places)), [f"{leaf}, axis {axis}" for leaf, axis in places])
     axes.set_xticks(range(len(groups)), [str(group["units"]) for group in groups])
-    axes.set_xlabel("Units in the group", fontsize=8)
-    axes.tick_params(labelsize=6, length=0)
+    axes.set_xlabel("Units in the group")
+    axes.tick_params(length=0)
     axes.set_xlim(-0.7, len(groups) - 0.3)
     axes.invert_yaxis()
     return figure
@@ -68,23 +70,25 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
 
 @style()
 def units_kept(found: Units) -> Figure:
-    """The live units of each group against the level, in the arm that has the fewest."""
+    """The live units of each group, in the arm that has the fewest."""
     pruned = [network for network in found.networks if network.level]
     deepest = max(network.level for network in pruned)
     fewest = min((n for n in pruned if n.level == deepest), key=lambda n: sum(n.alive.values())).arm
     shown = [n for n in found.networks if n.arm in (DENSE, fewest)]
     figure, axes = new()
-    colors = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666")
+    levels = sorted({n.level for n in shown})
+    by_level = [[n for n in shown if n.level == level] for level in levels]
+    densities = [float(np.mean([n.density for n in networks])) for networks in by_level]
     for i, group in enumerate(found.groups):
-        look = Look(group["name"], colors[i % len(colors)], "osD^vPX"[i // len(colors) % 7])
-        levels = sorted({n.level for n in shown})
-        counts = [[n.alive[group["name"]] for n in shown if n.level == v] for v in levels]
-        shares = [100 * np.array(cs) / group["units"] for cs in counts]
-        ranged(axes, levels, shares, look)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        name = group["name"]
+        shares = [
+            span([100 * n.alive[name] / group["units"] for n in networks]) for networks in by_level
+        ]
+        band(axes, densities, shares, part_look(name, i))
+    density_axis(axes, densities)
     axes.set_ylim(0, 105)
-    axes.set_xlabel("Level")
-    axes.set_ylabel(f"Units alive in the group (%), {looks([fewest])[fewest].label}")
+    axes.set_ylabel(f"Units alive (%), {looks([fewest])[fewest].label}")
+    figure.set_figheight(SIZE[1] + 0.09 * len(found.groups))  # room for the legend
     legend(figure, axes)
     return figure
 
@@ -98,15 +102,15 @@ def effective_density(networks: Sequence[Network]) -> Figure:
         mine = [n for n in pruned if n.arm == arm]
         groups = [[n for n in mine if n.level == v] for v in sorted({n.level for n in mine})]
         densities = [float(np.mean([n.density for n in group])) for group in groups]
-        on_path = [100 * np.array([n.effective for n in group]) for group in groups]
-        ranged(axes, densities, on_path, look)
+        on_path = [span([100 * n.effective for n in group]) for group in groups]
+        band(axes, densities, on_path, look)
     shown = sorted({n.density for n in pruned})
-    axes.plot(shown, [100 * d for d in shown], color="#666666", linestyle="--", linewidth=0.9)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-    density_axis(axes, sorted({round(n.density, 3) for n in pruned}))
+    axes.plot(
+        shown, [100 * d for d in shown], color=GREY, linestyle="--", linewidth=0.9,
+        label="no unit is dead", zorder=4,
+    )  # fmt: skip
+    plain_log(axes.yaxis)
+    density_axis(axes, shown)
     axes.set_ylabel("Weights on live paths (%)")
     legend(figure, axes)
     return figure
@@ -119,15 +123,14 @@ def latency(timed: Sequence[Timed]) -> Figure:
     for arm, look in looks(dict.fromkeys(one.arm for one in timed)).items():
         mine = [one for one in timed if one.arm == arm]
         groups = [[one for one in mine if one.level == v] for v in sorted({o.level for o in mine})]
-        bands = [student_t([100 * one.accuracy for one in group]) for group in groups]
+        y, low, high = ends([student_t([100 * one.accuracy for one in g]) for g in groups])
         x = [float(np.mean([one.relative for one in group])) for group in groups]
-        y = np.array([band.estimate for band in bands])
-        half = np.nan_to_num([band.high - band.estimate for band in bands])
         marker = "*" if arm == DENSE else look.marker
-        axes.errorbar(
-            x, y, yerr=half, fmt=marker + "-", color=look.color, label=look.label, elinewidth=0.8,
-            markersize=9 if arm == DENSE else 4.5,
+        [drawn, *_] = axes.errorbar(
+            x, y, yerr=np.nan_to_num(high - y), fmt=marker + "-", color=look.color,
+            label=look.label, elinewidth=0.8, markersize=9 if arm == DENSE else 4.5,
         )  # fmt: skip
+        with_ends(drawn, low, high, look.label)
     axes.set_xlabel("Latency relative to the dense network")
     axes.set_ylabel("Test accuracy at the end (%)")
     axes.set_xlim(left=0)

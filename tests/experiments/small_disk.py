@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lth_jax.report import figures, read_run
+from lth_jax.report import plotting, read_run
 from lth_jax.report.tables import summary_rows
 from lth_jax.store import Store
 from tests.experiments.test_campaigns import command, config
@@ -29,7 +29,7 @@ def fill(path, free):
 
 
 def main(folder):
-    figures.image = lambda figure, kind: b"<svg/>"
+    plotting.image = lambda figure, kind: b"<svg/>"
     root, free, ended = folder / "runs", 0, []
     while not ended or ended[-1][0] != 0:
         fill(folder / "filler", free)

@@ -19,7 +19,7 @@ from experiments import flags, runner, sweep
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax.population import read_plan
-from lth_jax.report import figures
+from lth_jax.report import plotting
 from lth_jax.store.nodes import Store
 from lth_jax.store.verify import verify_all
 from tests.experiments import disturbed, swept
@@ -38,7 +38,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def blank_pictures(monkeypatch):
-    monkeypatch.setattr(figures, "image", lambda figure, kind: b"<svg/>")  # which takes the longest
+    monkeypatch.setattr(
+        plotting, "image", lambda figure, kind: b"<svg/>"
+    )  # which takes the longest
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +99,7 @@ def killed(tmp_path_factory):
     root = folder / "runs"
     watch, found = disturbed.copies(root, folder / "copies", stands_for_its_kind)
     with pytest.MonkeyPatch.context() as patch, watch:
-        patch.setattr(figures, "image", lambda figure, kind: b"<svg/>")
+        patch.setattr(plotting, "image", lambda figure, kind: b"<svg/>")
         code, error = command(config(root))
     assert code == 0, error
     return only_run(root), found

@@ -137,11 +137,12 @@ def rates(levels=4, replicates=5):
     return rows
 
 
-def write(root, *, nodes=None, config=None, finish=True):
+def write(root, *, nodes=None, config=None, env=None, finish=True):
     """Writes a run with these nodes into a store, as the laboratory does, and returns its info."""
     shelf = store.Store(root)
     config = {"dataset": "mnist1d", "levels": 6} if config is None else config
-    with store.open_run(root, name="ladder", config=config, env=store.environment()) as run:
+    env = store.environment() | (env or {})
+    with store.open_run(root, name="ladder", config=config, env=env) as run:
         run.record_plan({"chunk": 20, "driver": "vmap"})
         for record in ladder() if nodes is None else nodes:
             level, members = record.facts.level, record.facts.members

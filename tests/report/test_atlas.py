@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from lth_jax.measures.intervals import Interval
-from lth_jax.report import tidy
+from lth_jax.report import effects, tidy
 from lth_jax.report.atlas import Chapter, markdown, write_atlas
-from lth_jax.report.figures import image
+from lth_jax.report.effects import Effect
+from lth_jax.report.plotting import image
 
 ROWS = [
     {"arm": arm, "replicate": r, "metric": metric, "value": base + 0.1 * r, "size": size}
@@ -19,11 +19,11 @@ ROWS = [
 ]
 
 
-def part(name="effect", estimate=2.0):
+def part(name="effect", estimate=2.0, delta=1.0):
     return {
         "name": name,
         "unit": "points",
-        "delta": 1.0,
+        "delta": delta,
         "two_sided": False,
         "estimate": estimate,
         "low": 1.0,
@@ -82,13 +82,45 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
     assert (tmp_path / "X1" / "figure.png").stat().st_size > 1000
 
 
+def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
+    chapters = [chapter(), chapter("not supported", primaries=[part(delta=0.0)], seconds=200)]
+    page = write_atlas(tmp_path, "laptop", chapters).read_text()
+    assert "2 claims of the hypothesis were tested. The evidence supports: A &lt;claim&gt;" in page
+    assert "The effect that the claim requires is excluded in: A" in page
+    assert page.index('aria-label="effects"') < page.index("<table")
+    assert "in units of their δ" in page and "contain their margin" in page
+    assert "<td>61 s</td>" in page and "<td>3 min</td>" in page and "studies: 1 supp" in page
+    assert (tmp_path / "effects.png").stat().st_size > 1000
+
+
+def test_controls_that_hold_are_no_confirmations(tmp_path):
+    found = [chapter("controls hold", primaries=[], secondary=[], gate=None)]
+    page = write_atlas(tmp_path, "smoke", found).read_text()
+    assert "no evidence for or against a claim" in page and "1 study: 1 controls hold" in page
+    assert 'class="badge open">controls hold' in page and "<th>Deciding effect</th>" not in page
+
+
+def test_effects_are_in_units_of_their_delta():
+    drawn = effects.draw(
+        [
+            Effect("X1", "one", "supported", part(delta=0.5)),
+            Effect("X2", "two", "reversed", part(delta=0.0)),
+        ]
+    )
+    upper, lower = drawn.axes
+    dots = [line for one in drawn.axes for line in one.lines if hasattr(line, "values")]
+    assert [float(np.ravel(dot.get_xdata())[0]) for dot in dots] == [4.0, 2.0]
+    assert "units of δ" in upper.get_xlabel() and "margin" in lower.get_xlabel()
+    assert [text.get_text() for text in upper.texts] == [""]  # an arrow, for `high` is unbounded
+
+
 def test_a_study_without_numbers_has_a_line_too():
     *_, line, _, made = markdown(
         "smoke", [chapter("controls hold", primaries=[], secondary=[])]
     ).splitlines()
     assert made == (
         "`python -m experiments.atlas --size=smoke`, 2026-11-22, flax 0.12, jax 0.10, optax 0.2, "
-        "1 min."
+        "61 s."
     )
     assert line == "| X1 A <claim> | controls hold | – | – | – | – |"
 
@@ -105,7 +137,6 @@ def test_values_are_found_by_all_fields():
     [
         lambda: tidy.by_arm(ROWS, ["train error", "test error"], "Error (%)"),
         lambda: tidy.against(ROWS, "size", "test error", label="Error", x_label="Size", zero=True),
-        lambda: tidy.effects([("one", Interval(1.0, 0.0, 2.0, 9, 0))], "Effect", delta=0.5),
         lambda: tidy.grid_map(
             ROWS, "size", "replicate", "test error", label="Error", x_label="x", y_label="y"
         ),

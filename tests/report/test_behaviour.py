@@ -4,23 +4,8 @@ import numpy as np
 import pytest
 
 from lth_jax import store
-from lth_jax.report import behaviour, figures
-from lth_jax.store.analyses import add_analysis
-
-SCORES = ["ece", "nll", "brier", "recovered", "recovered_by_chance", "dead_units/Dense_0"]
-NETWORKS = [
-    {"arm": arm, "level": level, "replicate": r, "density": 0.5**level}
-    for arm, level in (("dense", 0), ("ticket", 1), ("random", 1), ("ticket", 2))
-    for r in range(3)
-]
-
-
-def node(groups):
-    rng = np.random.default_rng(0)
-    arrays = {"scores": rng.uniform(size=(len(NETWORKS), len(SCORES)))}
-    if groups:
-        arrays["confusions"] = rng.integers(1, 9, (len(NETWORKS), len(groups), 2, 2))
-    return store.Node(arrays, {"networks": NETWORKS, "scores": SCORES, "groups": groups})
+from lth_jax.report import behaviour, plotting, rendering
+from tests.report import measured_run
 
 
 @pytest.fixture
@@ -28,9 +13,7 @@ def seen(tmp_path):
     def read(groups):
         shelf, folder = store.Store(tmp_path), tmp_path / "run"
         folder.mkdir()
-        key = store.content_key(groups)
-        shelf.node(key, lambda partial: node(groups))
-        add_analysis(folder, key, {"kind": "behaviour"})
+        measured_run.add(shelf, folder, [({"kind": "behaviour"}, measured_run.behaviour(groups))])
         return behaviour.read(shelf, folder)
 
     return read
@@ -59,8 +42,8 @@ def test_rows_are_means_over_replicates_of_each_arm_and_level(seen):
 def test_there_is_a_picture_of_all_there_is(seen, groups, more):
     drawn = behaviour.draw(seen(groups))
     assert drawn.keys() == {"calibration", "recovery", "dead_units"} | more
-    assert drawn.keys() <= behaviour.CAPTIONS.keys()
-    assert all(b"<svg" in figures.image(figure, "svg") for figure in drawn.values())
+    assert drawn.keys() <= rendering.texts().keys()
+    assert all(b"<svg" in plotting.image(figure, "svg") for figure in drawn.values())
 
 
 def test_the_confusions_of_the_last_level_are_shares_of_each_label(seen):

@@ -3,81 +3,14 @@
 import json
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
 
 from lth_jax import cli, store
 from lth_jax.report import learning_rates, spectra, stability
-from lth_jax.store.analyses import add_analysis
-from tests.report import synthetic
-
-REPLICATES = 3
-DENSITIES = (1.0, 0.5, 0.25)
-
-
-def spectrum(rng, arm, level, replicate, point):
-    top = 8.0 / (level + 1) * (1 + 0.1 * replicate)
-    nodes = np.sort(rng.normal(size=(2, 12)) * 0.3, axis=1)
-    nodes[:, -2:] = [0.8 * top, top]
-    return {
-        "largest": np.array([top, 0.8 * top, 0.5, 0.4]),
-        "largest_bounds": np.full(4, 1e-3),
-        "smallest": np.array([-0.5, -0.4]),
-        "smallest_bounds": np.full(2, 1e-3),
-        "nodes": nodes,
-        "weights": np.full((2, 12), 1 / 12),
-    }
-
-
-def labelled(rng):
-    """Labels, further facts, and arrays of every node."""
-    for level, density in enumerate(DENSITIES):
-        for arm, points in (
-            [("dense", ("dense", "start"))]
-            if level == 0
-            else [("ticket", ("start", "masked", "retrained")), ("random", ("masked",))]
-        ):
-            for replicate in range(REPLICATES):
-                for point in points:
-                    about = {"arm": arm, "level": level, "replicate": replicate, "point": point}
-                    facts = {"density": density, "size": int(1000 * density), "converged": True}
-                    arrays = spectrum(rng, arm, level, replicate, point)
-                    yield {"kind": "spectrum", **about}, facts, arrays
-            about = {"arm": arm, "level": level, "replicate": 0, "point": points[-1]}
-            xs = np.linspace(-1, 1, 5)
-            arrays = {"xs": xs, "ys": xs, "loss": 0.1 + xs[:, None] ** 2 + 2 * xs**2}
-            yield {"kind": "surface", **about}, {"density": density}, arrays
-    for rewind, height in ((0, 0.3), (20, 0.1), (100, 0.01)):
-        for level, density in enumerate(DENSITIES[:2]):
-            barriers = np.full((REPLICATES, 1), height) + 0.001 * np.arange(REPLICATES)[:, None]
-            arrays = {f"{split}_error_barrier": barriers for split in ("train", "test")}
-            about = {"kind": "stability", "level": level, "rewind": rewind}
-            yield (
-                about,
-                {"density": density},
-                arrays | {"alive": np.array([True, True, level == 0])},
-            )
-    rates = 2.0 ** np.arange(-3, 2)
-    for arm, level, best in (("dense", 0, 1), ("ticket", 2, 3)):
-        losses = 0.1 + (np.arange(5) - best) ** 2 + 0.01 * np.arange(REPLICATES)[:, None]
-        losses[:, -1] = np.nan  # diverged
-        arrays = {
-            "rates": rates,
-            "step": np.array([10, 20]),
-            "train_loss": losses,
-            "test_accuracy": np.full((REPLICATES, 5), 0.5),
-            "relative_sharpness": np.full((2, REPLICATES, 5), 0.7) * rates,
-            **{name: np.full(REPLICATES, 0.9) for name in learning_rates.PREDICTIONS},
-        }
-        arrays["start_best"] = np.full(REPLICATES, np.nan)
-        about = {"kind": "learning_rates", "arm": arm, "level": level}
-        yield about, {"density": DENSITIES[level]}, arrays
-
-
-def given(node, _):
-    return node
+from tests.report import measured_run, synthetic
+from tests.report.measured_run import REPLICATES
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +18,7 @@ def measured(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     info = synthetic.write(root, nodes=synthetic.ladder(levels=1))
     shelf = store.Store(root)
-    for labels, facts, arrays in labelled(np.random.default_rng(0)):
-        key = store.content_key(labels)
-        shelf.node(key, partial(given, store.Node(arrays, {**labels, **facts})))
-        add_analysis(info.path, key, labels)
+    measured_run.add(shelf, info.path, measured_run.curvature())
     return shelf, info
 
 

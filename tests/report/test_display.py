@@ -108,4 +108,4 @@ def test_a_level_without_scores_is_named(read):
     facts = facts._replace(members=tuple(member._replace(**lost) for member in facts.members))
     run = read([nodes[0], nodes[1]._replace(facts=facts)])
     assert display.unscored(run) == [f"Level 1: no network trained. {why}"]
-    assert "no network trained. `snip` gives" in html.unescape(page.page(run, {}))
+    assert "no network trained. `snip` gives" in html.unescape(page.page(run, [], []).decode())

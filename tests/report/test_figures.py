@@ -6,7 +6,8 @@ from matplotlib import rcParams
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lth_jax.report import figures
+from lth_jax.report import figures, plotting
+from lth_jax.report.arms import looks
 from tests.report import synthetic
 
 METRIC = "test_accuracy_final"
@@ -67,12 +68,12 @@ def test_a_curve_holds_the_means_in_percent_and_a_band(drawn, run):
 
 
 def test_arms_that_nobody_knows_look_like_none_that_is_there():
-    used = figures.looks(["ticket", "reinit", "one", "two", "three", "four", "five"])
+    used = looks(["ticket", "reinit", "one", "two", "three", "four", "five"])
     assert len({look.color for look in used.values()}) == len(used)
 
 
 def test_an_arm_looks_the_same_everywhere_and_no_two_look_alike(drawn, run):
-    used = figures.looks(run.arms)
+    used = looks(run.arms)
     assert len({look.color for look in used.values()}) == len(run.arms)
     assert len({look.marker for look in used.values()}) == len(run.arms)
     for name in (METRIC, "test_loss_final", "early_stop_step", "validation_accuracy_curves"):
@@ -84,7 +85,7 @@ def test_an_arm_looks_the_same_everywhere_and_no_two_look_alike(drawn, run):
 
 def test_the_legend_covers_no_axes(drawn):
     for figure in drawn.values():
-        figures.image(figure, "png")  # lays it out
+        plotting.image(figure, "png")  # lays it out
         for legend in figure.legends:
             box = legend.get_window_extent()
             assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
@@ -95,7 +96,7 @@ def test_training_curves_show_levels_up_to_the_sparsest(drawn, run):
     figure = drawn["validation_accuracy_curves"]
     assert len(figure.axes) == 3
     sparsest = f"{100 * run.levels[-1].density:.3g} %"
-    assert figure.axes[-1].get_title() == f"{sparsest} of weights remaining"
+    assert figure.axes[-1].get_title() == f"{sparsest} of weights"
     step, value = line_of(figure.axes[0], "dense").get_data()
     np.testing.assert_array_equal(step, run.levels[0].steps)
     want = 100 * run.levels[0].curves["validation_accuracy"].mean(axis=1)
@@ -128,18 +129,18 @@ def test_overlap_stands_beside_its_chance_level(drawn):
 
 def test_images_repeat_byte_for_byte_at_a_resolution_for_print(run):
     def draw(kind):
-        return figures.image(figures.against_density(run, METRIC), kind)
+        return plotting.image(figures.against_density(run, METRIC), kind)
 
     svg, png = draw("svg"), draw("png")
     assert (draw("svg"), draw("png")) == (svg, png)
     assert b"<dc:date>" not in svg
     width, _ = Image.open(io.BytesIO(png)).size
-    assert width / figures.SIZE[0] >= 150
+    assert width / plotting.SIZE[0] >= 150
 
 
 def test_drawing_leaves_matplotlib_as_it_was(run):
     before = rcParams.copy()
-    figures.image(figures.against_density(run, METRIC), "svg")
+    plotting.image(figures.against_density(run, METRIC), "svg")
     assert rcParams.copy() == before
 
 
@@ -158,7 +159,7 @@ def test_odd_runs_are_drawn_without_a_warning(read, ladder, recwarn):
     run = read(synthetic.ladder(**{"evaluations": 3} | ladder))
     drawn = figures.draw(run)
     for name in {METRIC, "validation_loss_curves", "leaf_density", "mask_overlap"} & set(drawn):
-        assert figures.image(drawn[name], "svg").startswith(b"<?xml")
+        assert plotting.image(drawn[name], "svg").startswith(b"<?xml")
     assert [str(warning.message) for warning in recwarn] == []
 
 

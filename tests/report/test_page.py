@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from lth_jax import store
-from lth_jax.report import figures
-from lth_jax.report.page import write_report
+from lth_jax.report import figures, plotting
+from lth_jax.report.levels import read_run
+from lth_jax.report.page import page, write_report
 from tests.report import synthetic
 
 
@@ -68,7 +69,7 @@ def test_the_page_needs_nothing_from_elsewhere(seen, path):
 
 def test_every_picture_is_inside_and_no_two_things_share_an_id(seen, run):
     pictures = seen.values("aria-label")
-    assert pictures == list(figures.draw(run))
+    assert pictures == ["diagram", *figures.draw(run)]
     ids = seen.values("id")
     assert len(ids) == len(set(ids))
     used = {link[1:] for link in seen.values("href", "xlink:href") if link.startswith("#")}
@@ -104,14 +105,39 @@ def test_what_a_config_says_is_escaped(tmp_path):
     info = synthetic.write(tmp_path, nodes=[], config=config)
     page = write_report(store.Store(tmp_path), info).read_text()
     assert "script" not in Seen(page).tags
-    assert "&lt;script&gt;alert(&#x27;$x&#x27;)&lt;/script&gt; &amp; more" in page
+    assert "&lt;script&gt;alert(&#39;$x&#39;)&lt;/script&gt; &amp; more" in page
 
 
 def test_the_command_that_made_the_run_is_repeated(tmp_path):
     env = {"command": ["python", "a b"]}
     with store.open_run(tmp_path, name="x", config={"x": 1}, env=env) as run:
         page = write_report(store.Store(tmp_path), run).read_text()
-    assert "python &#x27;a b&#x27;" in page
+    assert "python &#39;a b&#39;" in page
+
+
+def test_an_own_control_is_described_by_its_docstring(tmp_path):
+    nodes = synthetic.ladder(levels=2, replicates=2, evaluations=2)
+    for i, node in enumerate(nodes):
+        own = tuple(m._replace(arm=m.arm.replace("random", "halved")) for m in node.facts.members)
+        nodes[i] = node._replace(facts=node.facts._replace(members=own))
+    env = {"controls": {"halved": "Half of the ticket's weights."}}
+    info = synthetic.write(tmp_path, nodes=nodes, env=env)
+    record = read_run(store.Store(tmp_path), info.path)
+    text = " ".join(Seen(page(record, [], []).decode()).text)
+    assert "Half of the ticket's weights." in text and "initial weights matter?" in text
+    assert "random from the whole network" not in text  # that control was not trained
+
+
+def test_a_figure_that_would_show_nothing_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(plotting, "image", lambda figure, kind: b"<svg/>")
+    nodes = synthetic.ladder(levels=1, replicates=2, evaluations=1)
+    for node in nodes:
+        node.results["early_stop_step"][:] = 100
+    info = synthetic.write(tmp_path, nodes=nodes)
+    text = write_report(store.Store(tmp_path), info).read_text()
+    assert "Not drawn, since each line would have one point: <em>Test accuracy at the end" in text
+    assert "<em>Speed of learning</em>" in text and "<em>Validation loss in training</em>" in text
+    assert "figures/leaf_density.svg" in text and "early_stop_step.svg" not in text
 
 
 def test_an_unfinished_run_shows_what_is_there(tmp_path):

@@ -4,16 +4,25 @@ import numpy as np
 import pytest
 
 from lth_jax import store
+from lth_jax.report import plotting
+from lth_jax.report.rendering import pictures
+from lth_jax.report.sweep_page import (
+    against_field,
+    curves,
+    draw,
+    heat_map,
+    is_logarithmic,
+    write_sweep_report,
+)
 from lth_jax.report.sweeps import (
     SweepRecord,
-    against_field,
+    best_cell,
     cell_rows,
-    draw,
     last_rows,
     read_sweep,
     sweep_cells,
-    write_sweep_report,
 )
+from tests.report import synthetic
 
 RATE, SEED, NET = "experiment.optimizer.learning_rate", "experiment.seed", "experiment.model.name"
 
@@ -81,7 +90,10 @@ def test_a_cell_that_is_not_finished_says_so():
 def test_seeds_are_pooled_and_other_fields_have_panels():
     figure = against_field(sweep_of(nets=("mlp", "conv")), RATE)
     assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == ["name=mlp", "name=conv"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "name\u00a0=\u00a0mlp",
+        "name\u00a0=\u00a0conv",
+    ]
     dense, ticket = figure.axes[0].get_lines()
     np.testing.assert_allclose(np.asarray(dense.get_xdata(), float), [0.1, 0.2])
     np.testing.assert_allclose(
@@ -89,20 +101,86 @@ def test_seeds_are_pooled_and_other_fields_have_panels():
     )
 
 
-def test_only_fields_that_are_numbers_and_not_seeds_are_drawn():
-    assert list(draw(sweep_of(nets=("mlp", "conv")))) == ["experiment_optimizer_learning_rate"]
-    assert draw(sweep_of(rates=(0.1,))) == {}
-    assert draw(sweep_of(nets=[f"net{i}" for i in range(9)])) == {}
-    assert draw(sweep_of()._replace(rows=[])) == {}
+def test_numbers_have_a_figure_and_two_fields_a_map():
+    drawn, captions = draw(sweep_of(nets=("mlp", "conv")))
+    assert list(drawn) == list(captions) == ["experiment_optimizer_learning_rate", "density", "map"]
+    assert list(draw(sweep_of(rates=(0.1,)))[0]) == ["density"]
+    many = draw(sweep_of(nets=[f"net{i}" for i in range(9)]))[0]
+    assert "9 panels" in many["experiment_optimizer_learning_rate"] and "18" in many["density"]
+    assert draw(sweep_of()._replace(rows=[])) == ({}, {})
+
+
+def test_the_map_holds_the_means_of_each_arm():
+    figure = heat_map(sweep_of(nets=("mlp", "conv")))
+    dense, ticket = figure.axes[:2]
+    assert (dense.get_title(), ticket.get_title()) == ("dense", "ticket")
+    np.testing.assert_allclose(ticket.images[0].get_array()[:, 0], [100 * 0.815, 100 * 0.715])
+
+
+def test_lists_and_words_have_a_place_on_the_map():
+    sweep = sweep_of(nets=("mlp", "conv"))
+    for row in (*sweep.rows, *sweep.settings.values()):
+        row[NET] = [row[NET], 3] if row[NET] == "mlp" else None
+    dense = heat_map(sweep).axes[0]
+    assert [text.get_text() for text in dense.get_xticklabels()] == ["None", "['mlp', 3]"]
+
+
+def test_curves_have_a_panel_for_each_setting_on_one_density_axis():
+    figure = curves(sweep_of())
+    assert [axes.get_title() for axes in figure.axes] == [
+        "learning_rate\u00a0=\u00a00.1",
+        "learning_rate\u00a0=\u00a00.2",
+    ]
+    assert all(axes.xaxis_inverted() for axes in figure.axes)
+    ticket = next(line for line in figure.axes[1].lines if line.get_label() == "ticket")
+    np.testing.assert_allclose(ticket.get_xdata(), [0.5, 0.25])
+
+
+def test_the_best_setting_pools_seeds_and_is_called_a_choice(tmp_path):
+    best = best_cell(sweep_of())
+    assert best["setting"] == "learning_rate\u00a0=\u00a00.2" and best["value"].startswith("81.5 [")
+    assert best_cell(sweep_of(rates=(0.1,))) is None
 
 
 def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
     config = {"cells": [{"setting": {RATE: 0.1}, "run": "tiny-00000000"}]}
     sweep = store.open_sweep(tmp_path, name="demo", config=config)
     page = write_sweep_report(store.Store(tmp_path), sweep.path).read_text()
-    assert "1 cells, 0 finished" in page and "tiny-00000000 (not finished)" in page
+    assert "1 cell, 0 finished" in page and "tiny-00000000 (not finished)" in page
+
+
+def test_a_sweep_in_which_all_diverged_is_drawn_without_a_warning(recwarn):
+    sweep = sweep_of(nets=("mlp", "conv"))
+    lost = sweep._replace(rows=[row | {"value": None} for row in sweep.rows])
+    shown, omitted = pictures(*draw(lost))
+    assert [one.name for one in shown] == ["map"] and len(omitted) == 2
+    assert best_cell(lost) is None
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_a_folder_that_is_no_sweep_is_named(tmp_path):
     with pytest.raises(store.StoreError, match="is no sweep"):
         read_sweep(store.Store(tmp_path), tmp_path)
+
+
+def test_runs_with_a_page_are_links(tmp_path, monkeypatch):
+    monkeypatch.setattr(plotting, "image", lambda figure, kind: b"<svg/>")
+    run = synthetic.write(tmp_path, nodes=synthetic.ladder(levels=2, replicates=2)).run
+    cells = [{"setting": {RATE: 0.1}, "run": run}, {"setting": {RATE: 1.0}, "run": "missing"}]
+    shelf = store.Store(tmp_path)
+    sweep = store.open_sweep(tmp_path, name="demo", config={"cells": cells})
+    link = f"../../../{run}/report/index.html"
+    assert link not in write_sweep_report(shelf, sweep.path).read_text()
+    (tmp_path / run / "report").mkdir()
+    (tmp_path / run / "report" / "index.html").touch()
+    page = write_sweep_report(shelf, sweep.path)
+    assert f'<a href="{link}">{run}</a>' in page.read_text() and (page.parent / link).is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1e-3, 1e-2], True), ([0.001, 0.003, 0.01], True), ([16, 32, 64], True), ([1, 2, 3], False),
+     ([0, 1, 100], False), ([0.2, 0.4], False), ([5], False)],
+)  # fmt: skip
+def test_geometric_numbers_have_a_log_axis(values, expected):
+    assert is_logarithmic(values) is expected

@@ -4,56 +4,17 @@ import numpy as np
 import pytest
 
 from lth_jax import store
-from lth_jax.report import figures, unit_rows, units
-from lth_jax.store.analyses import add_analysis
+from lth_jax.report import plotting, unit_rows, units
+from tests.report import measured_run
+from tests.report.measured_run import ARMS, GROUPS, described, timed
 
-GROUPS = [
-    {"name": "a/bias:0", "units": 8, "slots": [["a/bias", 0, 1], ["a/kernel", 1, 1]]},
-    {"name": "b/bias:0", "units": 4, "slots": [["b/bias", 0, 1], ["b/kernel", 1, 1]]},
-]
-ARMS = {"ticket": 0.02, "refill": 0.0, "refill_reinit": -0.04}
-
-
-def networks():
-    dense = [("dense", 0, r) for r in range(3)]
-    pruned = [(arm, level, r) for level in (1, 2) for arm in ARMS for r in range(3)]
-    return [
-        dict(zip(("arm", "level", "replicate"), place, strict=True)) for place in dense + pruned
-    ]
-
-
-def described():
-    every = networks()
-    alive = {g["name"]: np.zeros((len(every), g["units"]), bool) for g in GROUPS}
-    density = np.ones((len(every), 2), np.float32)
-    for i, one in enumerate(every):
-        left = 1 if one["arm"] in ("dense", "ticket") else 2 ** one["level"]
-        for group in GROUPS:
-            alive[group["name"]][i, : group["units"] // left] = True
-        density[i] = 0.5 ** one["level"], 0.5 ** one["level"] * (0.9 if one["level"] else 1)
-    return store.Node({"alive": alive, "density": density}, {"groups": GROUPS, "networks": every})
-
-
-def timed():
-    rng = np.random.default_rng(0)
-    shapes = [{"a/bias:0": 8 // n, "b/bias:0": 4 // n} for n in (1, 2, 4)]
-    facts = []
-    for one in networks():
-        small = one["arm"] not in ("dense", "ticket")
-        accuracy = 0.9 - 0.1 * one["level"] + ARMS.get(one["arm"], 0) + 0.001 * one["replicate"]
-        facts.append({**one, "accuracy": accuracy, "shape": one["level"] if small else 0})
-    rounds = rng.uniform(1, 3, 9)
-    return store.Node({"seconds": np.outer([1e-3, 6e-4, 2e-4], rounds)},
-                      {"networks": facts, "shapes": shapes})  # fmt: skip
+LATENCY = {"latency", "latency_units"}
 
 
 def listed(tmp_path, **nodes):
     shelf, folder = store.Store(tmp_path), tmp_path / "run"
     folder.mkdir()
-    for kind, node in nodes.items():
-        key = store.content_key(kind)
-        shelf.node(key, lambda partial, node=node: node)
-        add_analysis(folder, key, {"kind": kind})
+    measured_run.add(shelf, folder, [({"kind": kind}, node) for kind, node in nodes.items()])
     return shelf, folder
 
 
@@ -111,16 +72,16 @@ def test_between_levels_the_tickets_accuracy_is_linear_in_latency(found):
 
 def test_figures_are_drawn_for_what_was_measured(found):
     drawn = units.draw(found)
-    assert set(drawn) == set(units.CAPTIONS)
-    assert set(units.draw(found._replace(timed=[]))) == set(drawn) - {"latency", "latency_units"}
+    assert set(drawn) == {"unit_groups", "units_kept", "effective_density", *LATENCY}
+    assert set(units.draw(found._replace(timed=[]))) == set(drawn) - LATENCY
     for name, figure in units.draw(found).items():
-        assert figures.image(figure, "svg") == figures.image(drawn[name], "svg")
+        assert plotting.image(figure, "svg") == plotting.image(drawn[name], "svg")
 
 
 def test_figures_that_show_nothing_are_left_out(found):
     whole = {g["name"]: g["units"] for g in GROUPS}
     alive = [network._replace(alive=whole) for network in found.networks]
-    assert set(units.draw(found._replace(networks=alive, timed=[]))) == {"unit_groups"}
+    assert units.draw(found._replace(networks=alive)) == {}  # no network is smaller or faster
     one = found._replace(groups=GROUPS[:1], timed=[])
     assert set(units.draw(one)) == {"units_kept", "effective_density"}
 

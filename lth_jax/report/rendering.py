@@ -1,0 +1,146 @@
+"""HTML pages from templates that escape every text; the pictures are inside, nothing is loaded."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lth_jax.extras import lazy
+from lth_jax.report.display import quantity
+from lth_jax.report.plotting import SIZE, images, shows_nothing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+jinja2: Any = lazy("jinja2", "A page")
+
+
+class Caption(NamedTuple):
+    """The title above a figure and the text below it."""
+
+    title: str
+    text: str
+
+
+class Picture(NamedTuple):
+    """A figure as a page shows it.
+
+    Attributes:
+      name: of its files.
+      caption: its title and text.
+      files: its bytes as `"svg"` and `"png"`.
+      is_wide: whether it is as wide as the page, else half as wide.
+    """
+
+    name: str
+    caption: Caption
+    files: dict[str, bytes]
+    is_wide: bool
+
+    @property
+    def element(self) -> str:
+        """The SVG as an element of a page: no prologue, and ids that only it has."""
+        svg = self.files["svg"].decode()
+        element = svg[svg.index("<svg") :]
+        element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", element)
+        label = f'<svg role="img" aria-label="{html.escape(self.name)}"'
+        return element.replace("<svg", label, 1)
+
+
+class Omitted(NamedTuple):
+    """A figure that would show nothing: its title, and why it is left out."""
+
+    title: str
+    why: str
+
+
+@functools.cache
+def texts() -> dict[str, Any]:
+    """`captions.toml`: the headings of sections, and title and text of each named figure."""
+    file = resources.files("lth_jax.report") / "captions.toml"
+    return tomllib.loads(file.read_text("utf-8"))
+
+
+def caption(name: str) -> Caption:
+    """The caption of a run's figure: from `captions.toml`, or made for a metric.
+
+    >>> caption("test_loss_final").title, caption("validation_loss_curves").title
+    ('Test loss at the end', 'Validation loss in training')
+    """
+    if name in texts():
+        return Caption(**texts()[name])
+    label = quantity(name.removesuffix("_curves")).label
+    over = "Mean and 95 % interval over replicates. Dashed: dense networks."
+    if name.endswith("_curves"):
+        text = f"{label} during training, at up to four densities. {over}"
+        return Caption(f"{label} in training", text)
+    what = label.replace(" at early stop", " at the step with the smallest validation loss")
+    what = what.replace(" at the end", " after the last training step")
+    return Caption(label, f"{what}, against the weights remaining. {over}")
+
+
+def pictures(
+    figures: Mapping[str, Figure | str], captions: Mapping[str, Caption] | None = None
+) -> tuple[list[Picture], list[Omitted]]:
+    """The figures worth showing, drawn, and the titles of the others with the reason.
+
+    Args:
+      figures: by file name; a text says why there is no figure.
+      captions: of each of them; by default those of `caption`.
+    """
+    captions = {name: caption(name) for name in figures} if captions is None else captions
+    shown, omitted = [], []
+    for name, figure in figures.items():
+        why = figure if isinstance(figure, str) else shows_nothing(figure)
+        if why or isinstance(figure, str):
+            omitted.append(Omitted(captions[name].title, why))
+        else:
+            is_wide = figure.get_figwidth() > SIZE[0]
+            shown.append(Picture(name, captions[name], images(figure), is_wide))
+    return shown, omitted
+
+
+def files_of(shown: Sequence[Picture]) -> dict[str, bytes]:
+    """The files of pictures, by their path beside the page."""
+    return {
+        f"figures/{picture.name}.{kind}": content
+        for picture in shown
+        for kind, content in picture.files.items()
+    }
+
+
+def render(template: str, **parts: Any) -> bytes:
+    """A page: a template of this package with these parts, all texts escaped.
+
+    Raises:
+      lth_jax.extras.MissingExtraError: Jinja is not installed.
+    """
+    return _templates().get_template(template).render(parts).encode()
+
+
+@functools.cache
+def _templates() -> Any:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lth_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["counted"] = counted
+    return environment
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "study"), counted(2, "study"), counted(1200, "cell")
+    ('1 study', '2 studies', '1,200 cells')
+    """
+    plural = noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {plural}"
