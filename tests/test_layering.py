@@ -31,6 +31,7 @@ FLOORS = {
     "structure": 5,
     "population": 5,
     "cli": 5,
+    "reconstruct": 6,
     "lottery": 6,
     "analysis": 7,
 }

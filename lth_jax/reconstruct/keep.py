@@ -69,7 +69,7 @@ def check_keep(keep: Keep, shape: tuple[int, int]) -> None:
             f"of {outputs} outputs, a mask, or a `Pattern`."
         )
     if is_mask(keep):
-        if jnp.result_type(keep) != bool:
+        if jnp.result_type(keep) != jnp.bool_:
             raise TypeError(f"`keep` has dtype {jnp.result_type(keep)}, but masks are boolean.")
         return
     most = inputs * outputs if jnp.ndim(keep) == 0 else inputs

@@ -22,13 +22,15 @@ class Layer:
     """The weights of one matrix product, or of several products that use the same weights.
 
     Attributes:
-      name: of the leaf; `leaf[i]` where a leaf holds several layers, as in a scanned stack.
+      name: of the leaf; `leaf[i]` where a leaf holds several layers, as in a scanned stack, in the
+        order of their places in the leaf.
       leaf: the position of the leaf among the leaves of the parameters.
       primitive: the product's.
       groups: the number of matrices: groups of a convolution, experts; 1 for a dense layer.
       inputs: rows of each matrix; channels times window for a convolution.
       outputs: columns of each matrix.
       sites: the number of products that use these weights.
+      first: the first flat position of its weights in the leaf.
       key: what equal layers of two traces have in common.
     """
 
@@ -39,6 +41,7 @@ class Layer:
     inputs: int
     outputs: int
     sites: int
+    first: int
     key: tuple[int, str]
     _view: View
     _matrix: Callable[[Any], Any]
@@ -76,13 +79,15 @@ class Layers:
       layers: in the order in which the function first uses them.
       others: by the name of the leaf, why it is no layer.
       also: by the name of the leaf of a layer, which other primitives read it.
+      block: the function's program.
+      order: the keys of the layers in the order of the products.
     """
 
     layers: tuple[Layer, ...]
     others: dict[str, str]
     also: dict[str, tuple[str, ...]]
-    _block: Block
-    _order: tuple[tuple[int, str], ...]
+    block: Block
+    order: tuple[tuple[int, str], ...]
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -164,17 +169,18 @@ def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> 
         layers=_layers(used, names),
         others=others,
         also={names[k]: tuple(uses[k]) for k in {s.key[0]: None for s in used} if uses[k]},
-        _block=block,
-        _order=tuple(site.key for site in sites),
+        block=block,
+        order=tuple(site.key for site in sites),
     )
 
 
 class _Found(NamedTuple):
-    """A site as it stays after the trace."""
+    """A site as it stays after the trace; `shape` is that of its matrices."""
 
     key: tuple[int, str]
     primitive: str
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
+    first: int
     view: View
     matrix: Callable[[Any], Any]
     leaf_shape: tuple[int, ...]
@@ -184,7 +190,9 @@ def _found(site: Site, shape: tuple[int, ...]) -> _Found:
     places = _places(site.view, site.product.matrix, shape)
     digest = hashlib.sha256(repr(places.shape).encode() + places.tobytes()).hexdigest()
     key = (site.view.leaf, digest)
-    return _Found(key, site.primitive, places.shape, site.view, site.product.matrix, shape)
+    return _Found(
+        key, site.primitive, places.shape, int(places.min()), site.view, site.product.matrix, shape
+    )
 
 
 def _places(view: View, matrix: Callable[[Any], Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -212,22 +220,26 @@ def _layers(sites: list[_Found], names: list[str]) -> tuple[Layer, ...]:
     for site in sites:
         grouped[site.key].append(site)
     of_leaf: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    for key in grouped:
+    for key in sorted(grouped, key=lambda key: grouped[key][0].first):
         of_leaf[key[0]].append(key)
 
     def layer(key: tuple[int, str], found: list[_Found]) -> Layer:
         first, beside = found[0], of_leaf[key[0]]
         number = f"[{beside.index(key)}]" if len(beside) > 1 else ""
+        groups, inputs, outputs = first.shape
         return Layer(
-            f"{names[key[0]]}{number}",
-            key[0],
-            first.primitive,
-            *first.shape,
-            len(found),
-            key,
-            first.view,
-            first.matrix,
-            first.leaf_shape,
+            name=f"{names[key[0]]}{number}",
+            leaf=key[0],
+            primitive=first.primitive,
+            groups=groups,
+            inputs=inputs,
+            outputs=outputs,
+            sites=len(found),
+            first=first.first,
+            key=key,
+            _view=first.view,
+            _matrix=first.matrix,
+            _shape=first.leaf_shape,
         )
 
     return tuple(layer(key, found) for key, found in grouped.items())

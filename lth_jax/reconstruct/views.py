@@ -60,9 +60,7 @@ def follow(op: Op, operands: Sequence[Any]) -> list[View] | None:
         return None
     if still and (rest or not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in op.outs)):
         return None
-    return [
-        first.then(partial(_run, op, tuple(rest), k), still=still) for k in range(len(op.outs))
-    ]
+    return [first.then(partial(_run, op, tuple(rest), k), still=still) for k in range(len(op.outs))]
 
 
 def _run(op: Op, rest: tuple[Any, ...], result: int, array: Any) -> Any:

@@ -25,9 +25,9 @@ def obs(damping: float = 0.01) -> LayerMethod:
 
     For each output, with `H = XᵀX + λI`: the cheapest weight p has the smallest
     `w_p² / [H⁻¹]_pp`; the others change by `−w_p / [H⁻¹]_pp · H⁻¹ e_p`; and p leaves H⁻¹ by
-    `H⁻¹ − H⁻¹ e_p e_pᵀ H⁻¹ / [H⁻¹]_pp`. With a count for the whole layer, outputs are cut where
-    their next weight costs most. At the end the kept weights are fitted once more, against rounding.
-    Time grows as `outputs · inputs³`: for layers of up to some hundred inputs.
+    `H⁻¹ − H⁻¹ e_p e_pᵀ H⁻¹ / [H⁻¹]_pp`. With a count for the whole layer, the
+    cheapest next weight of any output goes. At the end the kept weights are fitted once more,
+    against rounding. Time grows as `outputs · inputs³`: for layers of up to some hundred inputs.
 
     Source: Hassibi & Stork (1993), "Second order derivatives for network pruning: optimal brain
     surgeon"; Frantar & Alistarh (2022), "Optimal brain compression", algorithm 1.

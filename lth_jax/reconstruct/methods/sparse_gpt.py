@@ -90,9 +90,7 @@ def _sweep(
                 error = jnp.where(kept[i], 0, rows[i] / diagonal[i])
                 return rows - jnp.outer(square[i], error), errors.at[i].set(error)
 
-            rows, errors = jax.lax.fori_loop(
-                c * width, (c + 1) * width, one_input, (rows, errors)
-            )
+            rows, errors = jax.lax.fori_loop(c * width, (c + 1) * width, one_input, (rows, errors))
             return rows, kept, errors
 
         rows = jax.lax.dynamic_slice_in_dim(w, start, block)

@@ -1,0 +1,90 @@
+"""What pruning did to each layer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lth_jax import text
+
+
+class PrunedLayer(NamedTuple):
+    """One layer before and after.
+
+    Attributes:
+      name: of the layer.
+      primitive: of its product.
+      groups: the number of matrices.
+      inputs: rows of each.
+      outputs: columns of each.
+      rows: calibration rows.
+      kept: weights kept.
+      error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the inputs of the pruned network
+        and the new weights in their dtype.
+      masked_error: the same with the old weights on the new mask.
+    """
+
+    name: str
+    primitive: str
+    groups: int
+    inputs: int
+    outputs: int
+    rows: int
+    kept: int
+    error: float
+    masked_error: float
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return self.groups * self.inputs * self.outputs
+
+    @property
+    def density(self) -> float:
+        """The fraction kept."""
+        return self.kept / self.size
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """The pruned layers, in order; iterable, and a table when shown.
+
+    Attributes:
+      method: its name.
+      layers: one row for each.
+    """
+
+    method: str
+    layers: tuple[PrunedLayer, ...]
+
+    @property
+    def density(self) -> float:
+        """The fraction kept of the weights of all pruned layers."""
+        return sum(x.kept for x in self.layers) / sum(x.size for x in self.layers)
+
+    def __iter__(self) -> Iterator[PrunedLayer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, name: str) -> PrunedLayer:
+        """The row of the layer of this name."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"no layer is called {name!r}; there are {[x.name for x in self.layers]}")
+
+    def __repr__(self) -> str:
+        header = ("layer", "matrix", "rows", "density", "error", "without update")
+        rows = [
+            (
+                x.name,
+                (f"{x.groups}×" if x.groups > 1 else "") + f"{x.inputs}×{x.outputs}",
+                f"{x.rows:,}",
+                f"{100 * x.density:.4g} %",
+                f"{x.error:.3g}",
+                f"{x.masked_error:.3g}",
+            )
+            for x in self.layers
+        ]
+        return text.table(header, rows)
