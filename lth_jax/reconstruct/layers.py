@@ -58,17 +58,25 @@ class Layer:
 
     def read(self, leaf: Any) -> jax.Array:
         """The matrices `(groups, inputs, outputs)` in an array shaped like the leaf."""
-        return jnp.asarray(leaf).reshape(-1)[self.places()]
+        return _take(leaf, self.places())
 
     def write(self, leaf: Any, matrices: jax.Array) -> jax.Array:
         """The array with these matrices instead, in its dtype."""
-        leaf = jnp.asarray(leaf)
-        flat = leaf.reshape(-1).at[self.places()].set(matrices.astype(leaf.dtype))
-        return flat.reshape(leaf.shape)
+        return _put(leaf, self.places(), matrices)
 
     def __repr__(self) -> str:
         groups = f"{self.groups}×" if self.groups > 1 else ""
         return f"Layer({self.name}, {self.primitive}, {groups}{self.inputs}×{self.outputs})"
+
+
+@jax.jit
+def _take(leaf: jax.Array, places: jax.Array) -> jax.Array:
+    return leaf.reshape(-1)[places]
+
+
+@jax.jit
+def _put(leaf: jax.Array, places: jax.Array, matrices: jax.Array) -> jax.Array:
+    return leaf.reshape(-1).at[places].set(matrices.astype(leaf.dtype)).reshape(leaf.shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.pruning.checks import check_mask, check_prunable, same_structure
+from lth_jax.landscape.numerics import dot
+from lth_jax.pruning.checks import check_prunable, same_structure
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.reconstruct import targets
 from lth_jax.reconstruct.keep import Pattern
@@ -30,14 +31,16 @@ def prune(
     pattern: tuple[int, int] | None = None,
     mask: Mask | None = None,
     per: Literal["layer", "output"] = "layer",
+    inputs: Literal["pruned", "dense"] = "pruned",
     prunable: Prunable | None = None,
     min_rows: float = 1.0,
 ) -> tuple[Params, Mask, PruneReport]:
     """Prunes the layers of `f(params, batch)` one after the other and updates their weights.
 
-    Each layer `X W` (see `find_layers`) becomes `X W'` with W' sparse; X are the inputs that the
-    layer gets in the network whose earlier layers are pruned already. `XᵀX` is summed in float32 at
-    full precision over the batches, in their order. The same arguments give the same bits.
+    Each layer `X W` (see `find_layers`) becomes `X W'` with W' sparse; X are by default the inputs
+    that the layer gets in the network whose earlier layers are pruned already. `XᵀX` is summed in
+    float32 at full precision over the batches, in their order. The same arguments give the same
+    bits.
 
     Exactly one of `density`, `counts`, `pattern` and `mask` is given.
 
@@ -53,8 +56,11 @@ def prune(
         `lth.layerwise()` and `lth.erk()`; a vector where a leaf holds several layers.
       pattern: `(n, m)`: at most n of m consecutive inputs of each output.
       mask: tree of booleans like `params`: the masks of the layers, as a ticket has them. Leaves
-        that are no layers are masked before the first layer.
+        that are no layers are masked too.
       per: with `density`, whether the weights of a layer or those of one output compete.
+      inputs: whether X are the activations of the network pruned so far, or of the dense one. For
+        masks that remove whole units take "dense": in the pruned network a removed unit is 0, which
+        leaves nothing to make up for.
       prunable: static tree of booleans; by default all layers whose leaf nothing else reads.
       min_rows: the least number of calibration rows for each input of a layer; with fewer rows than
         inputs many weights fit the rows equally well.
@@ -90,6 +96,8 @@ def prune(
         )
     if per not in ("layer", "output") or (per == "output" and density is None):
         raise ValueError(f"`per` must be 'layer', or 'output' with a `density`, but is {per!r}.")
+    if inputs not in ("pruned", "dense"):
+        raise ValueError(f"`inputs` must be 'pruned' or 'dense', but is {inputs!r}.")
     stream = Stream(f, params, batches)
     layers = _chosen(stream.programs[0], prunable, params)
     if density is not None:
@@ -98,7 +106,6 @@ def prune(
         keeps = targets.from_pattern(layers, pattern)
     elif mask is not None:
         keeps = targets.from_mask(layers, mask, params)
-        stream = Stream(f, _mask_others(params, mask, layers), batches)
     elif same_structure(counts, 0):
         targets.check_global(layers, counts)
         costs = [_cost(stream, layer, min_rows) for layer in layers]
@@ -107,18 +114,21 @@ def prune(
     else:
         keeps = targets.from_counts(layers, counts, params)
 
-    if mask is None:
-        masks = [jnp.ones(leaf.shape, bool) for leaf in stream.leaves]
-    else:
-        masks = jax.tree.leaves(mask)
+    leaves, masks = list(stream.leaves), [jnp.ones(x.shape, bool) for x in stream.leaves]
+    if mask is not None:
+        masks = [jnp.asarray(leaf) for leaf in jax.tree.leaves(mask)]
+        if inputs == "pruned":
+            stream.leaves[:] = _mask_others(leaves, masks, layers)
     rows = []
     for layer, keep in zip(layers, keeps, strict=True):
-        row, kept = _prune_layer(stream, layer, keep, method, min_rows)
+        row, new, kept = _prune_layer(stream, layer, keep, method, min_rows)
+        leaves[layer.leaf] = layer.write(leaves[layer.leaf], new)
         masks[layer.leaf] = layer.write(masks[layer.leaf], kept)
+        stream.proceed(layer, leaves[layer.leaf] if inputs == "pruned" else None)
         rows.append(row)
     structure = jax.tree.structure(params)
     return (
-        jax.tree.unflatten(structure, stream.leaves),
+        jax.tree.unflatten(structure, apply_mask(masks, leaves)),
         jax.tree.unflatten(structure, masks),
         PruneReport(method.name, tuple(rows)),
     )
@@ -155,9 +165,7 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
                 )
     chosen = [layer for layer in found if use[layer.leaf]]
     if not chosen:
-        raise ValueError(
-            "`f` has no layer that may be pruned; see `find_layers(f, params, batch)`."
-        )
+        raise ValueError("`f` has no layer to prune; see `find_layers(f, params, batch)`.")
     for layer in chosen:
         if leaves[layer.leaf].dtype.itemsize < 2:
             raise TypeError(
@@ -167,30 +175,33 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
     return chosen
 
 
-def _mask_others(params: Params, mask: Mask, layers: Sequence[Layer]) -> Params:
-    """The parameters with the mask on all leaves without a layer to prune."""
-    check_mask(mask, params)
+def _mask_others(
+    leaves: list[jax.Array], masks: list[jax.Array], layers: Sequence[Layer]
+) -> list[jax.Array]:
+    """The leaves, those without a layer to prune masked."""
     inside = {layer.leaf for layer in layers}
-    leaves = jax.tree.leaves(params)
-    masked = jax.tree.leaves(apply_mask(mask, params))
-    merged = [leaves[k] if k in inside else masked[k] for k in range(len(leaves))]
-    return jax.tree.unflatten(jax.tree.structure(params), merged)
+    masked = apply_mask(masks, leaves)
+    return [x if k in inside else masked[k] for k, x in enumerate(leaves)]
 
 
 def _cost(stream: Stream, layer: Layer, min_rows: float) -> jax.Array:
     """For each weight of a dense layer the relative error of the layer without it."""
     gram, _ = _checked_gram(stream, layer, min_rows, None)
     weights = layer.read(stream.leaves[layer.leaf]).astype(gram.dtype)
-    if layer.sites > 1:
-        stream.replace(layer, weights)
+    stream.proceed(layer)
+    return _relative_cost(weights, gram)
+
+
+@jax.jit
+def _relative_cost(weights: jax.Array, gram: jax.Array) -> jax.Array:
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2)[..., None]
-    whole = jnp.sum(weights * jnp.matmul(gram, weights, precision=jax.lax.Precision.HIGHEST))
-    return weights**2 * diagonal / whole
+    return weights**2 * diagonal / jnp.sum(weights * dot(gram, weights))
 
 
 def _prune_layer(
     stream: Stream, layer: Layer, keep: Any, method: LayerMethod, min_rows: float
-) -> tuple[PrunedLayer, jax.Array]:
+) -> tuple[PrunedLayer, jax.Array, jax.Array]:
+    """What became of a layer, its new weights and their mask."""
     gram, rows = _checked_gram(stream, layer, min_rows, method.damping)
     old = layer.read(stream.leaves[layer.leaf])
     in_axes = (0, 0, None if isinstance(keep, Pattern) else 0)
@@ -199,14 +210,12 @@ def _prune_layer(
     else:
         new, mask = method(old[0], gram[0], keep if isinstance(keep, Pattern) else keep[0])
         new, mask = new[None], mask[None]
-    if not bool(jnp.isfinite(new).all()):
+    finite, kept, error, masked_error = _outcome(old, new, mask, gram)
+    if not finite:
         raise ValueError(
             f"`{method.name}` gives weights of '{layer.name}' that are NaN or infinite; raise its "
             "`damping`, or the range of the dtype."
         )
-    stream.replace(layer, new)
-    exact, dtype = old.astype(gram.dtype), gram.dtype
-    masked = jnp.where(mask, exact, 0)
     row = PrunedLayer(
         layer.name,
         layer.primitive,
@@ -214,11 +223,25 @@ def _prune_layer(
         layer.inputs,
         layer.outputs,
         rows,
-        int(mask.sum()),
-        float(layer_error(exact, new.astype(dtype), gram)),
-        float(layer_error(exact, masked, gram)),
+        int(kept),
+        float(error),
+        float(masked_error),
     )
-    return row, mask
+    return row, new, mask
+
+
+@jax.jit
+def _outcome(
+    old: jax.Array, new: jax.Array, mask: jax.Array, gram: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Whether new weights are finite, how many are kept, and the errors with and without update."""
+    exact = old.astype(gram.dtype)
+    return (
+        jnp.isfinite(new).all(),
+        jnp.sum(mask, dtype=jnp.int32),
+        layer_error(exact, new.astype(gram.dtype), gram),
+        layer_error(exact, jnp.where(mask, exact, 0), gram),
+    )
 
 
 def _checked_gram(
@@ -226,7 +249,8 @@ def _checked_gram(
 ) -> tuple[jax.Array, int]:
     """The Gram matrix of a layer, once it is known to be of use."""
     gram, rows = stream.gram(layer)
-    if not bool(jnp.isfinite(gram).all()):
+    finite, reached = _state(gram)
+    if not finite:
         raise ValueError(
             f"`batches` give activations that are NaN or infinite at the inputs of '{layer.name}'."
         )
@@ -236,9 +260,8 @@ def _checked_gram(
             f"`min_rows` {min_rows:g} asks for {min_rows * layer.inputs:g}; give more batches, or "
             "lower `min_rows`."
         )
-    empty = np.flatnonzero(~np.asarray(jnp.diagonal(gram, axis1=1, axis2=2)).any(1)).tolist()
-    if empty:
-        group = f" (group {empty[0]} of {layer.groups})" if layer.groups > 1 else ""
+    if not reached.all():
+        group = f" (group {int(reached.argmin())} of {layer.groups})" if layer.groups > 1 else ""
         raise ValueError(f"`batches` give '{layer.name}'{group} nothing but zeros as inputs.")
     if damping == 0:
         values = np.asarray(jnp.linalg.eigvalsh(gram))
@@ -249,3 +272,9 @@ def _checked_gram(
                 "`batches`, or a `method` with `damping`."
             )
     return gram, rows
+
+
+@jax.jit
+def _state(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether Gram matrices are finite, and which of them are not 0."""
+    return jnp.isfinite(gram).all(), jnp.diagonal(gram, axis1=1, axis2=2).any(axis=1)

@@ -18,8 +18,7 @@ class PrunedLayer(NamedTuple):
       outputs: columns of each.
       rows: calibration rows.
       kept: weights kept.
-      error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the inputs of the pruned network
-        and the new weights in their dtype.
+      error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the new weights in their dtype.
       masked_error: the same with the old weights on the new mask.
     """
 

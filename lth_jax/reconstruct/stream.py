@@ -49,15 +49,16 @@ class Stream:
                     continue
                 if program.order[self._passed[k]] == layer.key:
                     rows = event.product.rows(event.operands)
-                    total, number = total + _gram(rows, dtype), number + rows.shape[1]
+                    total, number = _add_gram(total, rows), number + rows.shape[1]
                     left -= 1
                 self._passed[k] += 1
         return total, number
 
-    def replace(self, layer: Layer, matrices: jax.Array) -> None:
-        """Goes on with other weights `(groups, inputs, outputs)` of the layer asked for last."""
-        self.leaves[layer.leaf] = layer.write(self.leaves[layer.leaf], matrices)
-        if layer.sites > 1:  # products between its first and its last have seen the old ones
+    def proceed(self, layer: Layer, leaf: jax.Array | None = None) -> None:
+        """Goes on behind the layer asked for last, with another leaf if one is given."""
+        if leaf is not None:
+            self.leaves[layer.leaf] = leaf
+        if layer.sites > 1:  # the products after its first one are behind, with the old weights
             self._restart()
 
     def _restart(self) -> None:
@@ -73,13 +74,11 @@ class Stream:
         return walk(program.block, [*views, *data], self.leaves)
 
 
-def _gram_of(rows: jax.Array, dtype: Any) -> jax.Array:
-    rows = rows.astype(dtype)
+@jax.jit
+def _add_gram(total: jax.Array, rows: jax.Array) -> jax.Array:
+    rows = rows.astype(total.dtype)
     with full_precision():
-        return jnp.einsum("gri,grj->gij", rows, rows)
-
-
-_gram = jax.jit(_gram_of, static_argnums=1)
+        return total + jnp.einsum("gri,grj->gij", rows, rows)
 
 
 def grams(
@@ -106,5 +105,4 @@ def grams(
     stream = Stream(f, params, batches)
     for layer in stream.programs[0]:
         yield layer, *stream.gram(layer)
-        if layer.sites > 1:
-            stream.replace(layer, layer.read(stream.leaves[layer.leaf]))
+        stream.proceed(layer)

@@ -76,7 +76,7 @@ def from_counts(layers: Sequence[Layer], counts: Any, params: Params) -> Targets
                 f"{len(together)} layer(s)."
             )
         count = own.reshape(-1)[together.index(layer)]
-        check_count(f"counts` at `{layer.name}", count, layer.size)
+        check_count(f"counts[{layer.name}]", count, layer.size)
         found.append(_divided(int(count), layer.groups))
     return found
 

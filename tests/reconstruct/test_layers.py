@@ -37,6 +37,7 @@ def members(w, x):
     return jax.vmap(conv(own=True))(w, x)
 
 
+IMAGE = (2, 3, 4, 2)
 EACH = {
     "dense": (lambda w, x: x @ w, (3, 4), (5, 3)),
     "transposed": (lambda w, x: x @ w.T, (4, 3), (5, 3)),
@@ -57,7 +58,7 @@ EACH = {
     "conv_strided": (conv((2, 1), "VALID"), (3, 2, 2, 4), (2, 7, 6, 2)),
     "conv_cropped": (conv(padding=((-1, 2), (1, 0))), (3, 2, 2, 4), (2, 7, 6, 2)),
     "conv_dilated": (conv(rhs_dilation=(2, 1)), (3, 2, 2, 4), (2, 7, 6, 2)),
-    "conv_upwards": (conv(padding=((1, 1), (0, 1)), lhs_dilation=(2, 2)), (3, 2, 2, 4), (2, 3, 4, 2)),
+    "conv_upwards": (conv(padding=((1, 1), (0, 1)), lhs_dilation=(2, 2)), (3, 2, 2, 4), IMAGE),
     "conv_grouped": (conv(feature_group_count=2), (3, 3, 2, 6), (2, 5, 6, 4)),
     "conv_depthwise": (conv((2, 2), feature_group_count=4), (3, 3, 1, 8), (2, 5, 6, 4)),
     "own_conv": (conv((2, 1), own=True), (3, 3, 2, 4), (2, 5, 6, 2)),

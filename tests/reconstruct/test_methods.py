@@ -191,9 +191,7 @@ def test_a_refit_of_any_choice_keeps_the_mask_of_that_choice():
 @pytest.mark.parametrize("keep", [10, 30])
 @pytest.mark.parametrize("decay", [0.3, 1.0])
 def test_methods_rank_as_their_papers_say(decay, keep):
-    weights, grams = jax.vmap(partial(layer, decay=decay))(
-        jax.random.split(jax.random.key(9), 32)
-    )
+    weights, grams = jax.vmap(partial(layer, decay=decay))(jax.random.split(jax.random.key(9), 32))
     errors = {}
     for name, build in ALL.items():
         new, _ = jax.vmap(build(), (0, 0, None))(weights, grams, jnp.int32(keep))
@@ -213,7 +211,10 @@ def test_alps_is_never_worse_than_a_refit_of_wanda():
 
 
 def test_errors_are_those_of_the_outputs():
-    w, x = jax.random.normal(jax.random.key(0), (4, 3)), jax.random.normal(jax.random.key(1), (9, 4))
+    w, x = (
+        jax.random.normal(jax.random.key(0), (4, 3)),
+        jax.random.normal(jax.random.key(1), (9, 4)),
+    )
     new = w.at[0].set(0)
     expected = jnp.sum((x @ (w - new)) ** 2) / jnp.sum((x @ w) ** 2)
     np.testing.assert_allclose(layer_error(w, new, x.T @ x), expected, rtol=1e-5)
@@ -246,9 +247,9 @@ BAD = {
     "many": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), 7), ValueError, "between 0 and 6"),
     "few": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), np.array([0, -1])), ValueError, "is -1"),
     "share": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), 0.5), TypeError, "whole number"),
-    "shape": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), np.array([1, 1, 1])), ValueError, r"\(3,\)"),
+    "shape": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), np.ones(3, int)), ValueError, r"\(3,\)"),
     "floats": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), jnp.ones((3, 2))), TypeError, "boolean"),
-    "uneven": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), Pattern(1, 2)), ValueError, "not divide 3"),
+    "uneven": (lambda m: m(jnp.ones((3, 2)), jnp.eye(3), Pattern(1, 2)), ValueError, "divide 3"),
     "pattern": (lambda m: Pattern(3, 2), ValueError, "1 ≤ n ≤ m"),
     "wide": (
         lambda m: m(*(jax.ShapeDtypeStruct(s, "float32") for s in ((70_000, 1), (70_000,) * 2)), 1),
