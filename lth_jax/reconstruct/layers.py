@@ -64,9 +64,14 @@ class Layer:
         """The array with these matrices instead, in its dtype."""
         return _put(leaf, self.places(), matrices)
 
-    def __repr__(self) -> str:
+    @property
+    def matrix(self) -> str:
+        """The shape in words: `inputs×outputs`, after the number of groups if there are several."""
         groups = f"{self.groups}×" if self.groups > 1 else ""
-        return f"Layer({self.name}, {self.primitive}, {groups}{self.inputs}×{self.outputs})"
+        return f"{groups}{self.inputs}×{self.outputs}"
+
+    def __repr__(self) -> str:
+        return f"Layer({self.name}, {self.primitive}, {self.matrix})"
 
 
 @jax.jit
@@ -111,12 +116,8 @@ class Layers:
         raise KeyError(f"no layer is called {name!r}; there are {[x.name for x in self.layers]}")
 
     def __repr__(self) -> str:
-        header = ("layer", "product", "groups", "inputs", "outputs", "sites")
-        rows = [
-            tuple(map(str, (x.name, x.primitive, x.groups, x.inputs, x.outputs, x.sites)))
-            for x in self.layers
-        ]
-        return text.table(header, rows)
+        rows = [(x.name, x.primitive, x.matrix, str(x.sites)) for x in self.layers]
+        return text.table(("layer", "product", "matrix", "sites"), rows)
 
 
 def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> Layers:
@@ -142,9 +143,9 @@ def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> 
     >>> params = {"a": jnp.ones((4, 8)), "b": jnp.ones((2, 8)), "c": jnp.ones(2)}
     >>> found = find_layers(mlp, params, jnp.ones((16, 4)))
     >>> found
-    layer  product      groups  inputs  outputs  sites
-    a      dot_general       1       4        8      1
-    b      dot_general       1       8        2      1
+    layer  product      matrix  sites
+    a      dot_general  4×8         1
+    b      dot_general  8×2         1
     >>> found.others
     {'c': 'no matrix product reads it, but add'}
     """

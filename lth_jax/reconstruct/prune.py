@@ -210,33 +210,25 @@ def _prune_layer(
     else:
         new, mask = method(old[0], gram[0], keep if isinstance(keep, Pattern) else keep[0])
         new, mask = new[None], mask[None]
-    finite, kept, error, masked_error = _outcome(old, new, mask, gram)
+    was_finite, finite, kept, error, masked_error = _outcome(old, new, mask, gram)
+    if not was_finite:
+        raise ValueError(f"`params` has weights that are NaN or infinite at '{layer.name}'.")
     if not finite:
         raise ValueError(
             f"`{method.name}` gives weights of '{layer.name}' that are NaN or infinite; raise its "
             "`damping`, or the range of the dtype."
         )
-    row = PrunedLayer(
-        layer.name,
-        layer.primitive,
-        layer.groups,
-        layer.inputs,
-        layer.outputs,
-        rows,
-        int(kept),
-        float(error),
-        float(masked_error),
-    )
-    return row, new, mask
+    return PrunedLayer(layer, rows, int(kept), float(error), float(masked_error)), new, mask
 
 
 @jax.jit
 def _outcome(
     old: jax.Array, new: jax.Array, mask: jax.Array, gram: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Whether new weights are finite, how many are kept, and the errors with and without update."""
+    """Whether old and new weights are finite, the number kept, errors with and without update."""
     exact = old.astype(gram.dtype)
     return (
+        jnp.isfinite(old).all(),
         jnp.isfinite(new).all(),
         jnp.sum(mask, dtype=jnp.int32),
         layer_error(exact, new.astype(gram.dtype), gram),

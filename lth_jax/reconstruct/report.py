@@ -5,42 +5,35 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lth_jax import text
+from lth_jax.reconstruct.layers import Layer
 
 
 class PrunedLayer(NamedTuple):
-    """One layer before and after.
+    """One layer after pruning.
 
     Attributes:
-      name: of the layer.
-      primitive: of its product.
-      groups: the number of matrices.
-      inputs: rows of each.
-      outputs: columns of each.
+      layer: which.
       rows: calibration rows.
       kept: weights kept.
       error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the new weights in their dtype.
       masked_error: the same with the old weights on the new mask.
     """
 
-    name: str
-    primitive: str
-    groups: int
-    inputs: int
-    outputs: int
+    layer: Layer
     rows: int
     kept: int
     error: float
     masked_error: float
 
     @property
-    def size(self) -> int:
-        """The number of weights."""
-        return self.groups * self.inputs * self.outputs
+    def name(self) -> str:
+        """The name of the layer."""
+        return self.layer.name
 
     @property
     def density(self) -> float:
         """The fraction kept."""
-        return self.kept / self.size
+        return self.kept / self.layer.size
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class PruneReport:
     @property
     def density(self) -> float:
         """The fraction kept of the weights of all pruned layers."""
-        return sum(x.kept for x in self.layers) / sum(x.size for x in self.layers)
+        return sum(x.kept for x in self.layers) / sum(x.layer.size for x in self.layers)
 
     def __iter__(self) -> Iterator[PrunedLayer]:
         return iter(self.layers)
@@ -78,7 +71,7 @@ class PruneReport:
         rows = [
             (
                 x.name,
-                (f"{x.groups}×" if x.groups > 1 else "") + f"{x.inputs}×{x.outputs}",
+                x.layer.matrix,
                 f"{x.rows:,}",
                 f"{100 * x.density:.4g} %",
                 f"{x.error:.3g}",

@@ -10,6 +10,8 @@ from jax import lax
 
 import lth_jax as lth
 from lth_jax import trees
+from lth_jax.models import networks
+from lth_jax.models.adapters import from_linen
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.reconstruct import find_layers, grams
 
@@ -187,16 +189,29 @@ def test_shapes_are_enough():
     assert repr(found.layers) == "(Layer(w, dot_general, 3×4),)"
 
 
-def test_networks_of_every_kind_have_all_their_kernels_as_layers():
-    x = jnp.ones((2, 8, 8, 3))
-    network = lth.models.NETWORKS["resnet"](blocks=(1, 1), width=4, classes=3)
-    model = lth.models.adapters.from_linen(network)
+SEQUENCE, VECTOR = jnp.ones((2, 6, 3)), jnp.ones((2, 7))
+EXAMPLES = {
+    **dict.fromkeys(("mlp", "residual_mlp", "residual_mlp_glorot"), VECTOR),
+    **dict.fromkeys(("rnn", "gru", "lstm", "transformer_encoder", "transformer_decoder"), SEQUENCE),
+}
+FAMILIES = list(networks._FAMILIES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_kernel_of_every_network_is_a_layer(name):
+    x = EXAMPLES.get(name, jnp.ones((2, 8, 8, 3)))
+    options = {"stages": ((4,), (4,))} if name == "vgg" else {}
+    model = from_linen(lth.models.NETWORKS[name](**options))
     params, state = jax.eval_shape(model.init, jax.random.key(0), x)
     state = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), state)
     found = find_layers(lambda p, x: model.apply(p, state, x, train=False)[0], params, x)
-    kernels = [name for name in trees.names(params) if name.endswith("kernel")]
-    assert sorted(layer.name for layer in found) == sorted(kernels)
+    leaves = trees.names(params)
+    kernels = {n for n in leaves if n.endswith("kernel")}
+    assert {leaves[layer.leaf] for layer in found} == kernels and not found.also
 
+
+def test_modules_and_attention_have_their_kernels_as_layers():
     module, fixed = eqx.partition(eqx.nn.MLP(3, 4, 8, 2, key=jax.random.key(0)), eqx.is_array)
     found = find_layers(lambda p, x: jax.vmap(eqx.combine(p, fixed))(x), module, jnp.ones((2, 3)))
     assert [(x.inputs, x.outputs) for x in found] == [(3, 8), (8, 8), (8, 4)]

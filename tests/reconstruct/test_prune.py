@@ -162,7 +162,7 @@ def test_experts_are_pruned_each_with_its_own_inputs():
         new, kept = SPARSE_GPT(params["w"][k], x[k].T @ x[k], 15)
         np.testing.assert_array_equal(mask["w"][k], kept)
         np.testing.assert_allclose(pruned["w"][k], new, rtol=1e-3, atol=1e-4)
-    assert report["w"].groups == 2 and report["w"].kept == 30
+    assert report["w"].layer.groups == 2 and report["w"].kept == 30
 
 
 def test_a_leaf_with_another_use_is_pruned_only_on_request():
@@ -205,6 +205,9 @@ BAD = {
         dict(batches=[BATCHES[0][:4]], min_rows=0, method=reconstruct.obs(damping=0)), "is singular"
     ),
     "nan": (dict(batches=NAN), "NaN or infinite at the inputs of 'first'"),
+    "nan_weights": (
+        dict(params=PARAMS | {"first": jnp.full((6, 8), jnp.inf)}), "weights that are NaN or infinite"
+    ),
     "zeros": (dict(batches=[jnp.zeros((16, 6))]), "'first' nothing but zeros"),
     "two": (dict(pattern=(2, 4)), "exactly one of"),
     "none": (dict(density=None), "exactly one of"),
