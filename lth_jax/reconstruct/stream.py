@@ -15,10 +15,10 @@ from lth_jax.types import Params
 
 
 class Stream:
-    """All batches, each stopped before the product whose inputs are wanted.
+    """All batches, which advance together from layer to layer.
 
-    In memory are one layer's Gram matrix, the rows of one batch, and what each batch still needs of
-    its activations.
+    Memory holds one layer's Gram matrix, the rows of one batch, and those activations of every
+    batch that later operations read.
     """
 
     def __init__(self, f: Callable[..., Any], params: Params, batches: Sequence[Any]):
@@ -58,8 +58,8 @@ class Stream:
         """Goes on behind the layer asked for last, with another leaf if one is given."""
         if leaf is not None:
             self.leaves[layer.leaf] = leaf
-        if layer.sites > 1:  # the products after its first one are behind, with the old weights
-            self._restart()
+        if any(program.order.count(layer.key) > 1 for program in self.programs):
+            self._restart()  # what came after its first product was computed with the old weights
 
     def _restart(self) -> None:
         self._passed = [0] * len(self._batches)

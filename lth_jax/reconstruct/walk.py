@@ -45,10 +45,9 @@ Walk: TypeAlias = Generator[Site | Use, None, list[Any]]
 def walk(block: Block, inputs: Sequence[Any], leaves: Sequence[Any]) -> Walk:
     """Runs a block; yields a `Site` before each product, a `Use` before other uses of a leaf.
 
-    A leaf is read from `leaves` whenever an operation needs it, so weights that are replaced while
-    the walk stands still are those that it goes on with. A scan that reads a leaf runs step by
-    step, so that each layer of a stack is a product of its own. A value is dropped after its last
-    use.
+    A leaf is read from `leaves` at each operation that uses it, so that weights replaced between
+    two events count from then on. A scan that reads a leaf runs step by step, so that each layer of
+    a stack is a product of its own. A value is dropped after its last use.
 
     Args:
       block: the program.

@@ -227,6 +227,17 @@ def test_modules_and_attention_have_their_kernels_as_layers():
     }
 
 
+def test_batches_are_trees_of_any_arrays_keys_included():
+    def f(p, batch):
+        noise = jax.random.normal(batch["key"], batch["x"].shape)
+        return (batch["x"] * batch["scale"] + noise) @ p["w"]
+
+    x, key = np.ones((4, 3), np.float32), jax.random.key(0)
+    (found,) = grams(f, {"w": np.ones((3, 2), np.float32)}, [{"x": x, "scale": 2.0, "key": key}])
+    rows = 2 * x + jax.random.normal(key, x.shape)
+    np.testing.assert_allclose(found[1][0], rows.T @ rows, rtol=1e-5)
+
+
 def test_batches_that_are_split_over_devices_give_the_same_gram_matrix():
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))

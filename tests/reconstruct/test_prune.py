@@ -206,7 +206,7 @@ BAD = {
     ),
     "nan": (dict(batches=NAN), "NaN or infinite at the inputs of 'first'"),
     "nan_weights": (
-        dict(params=PARAMS | {"first": jnp.full((6, 8), jnp.inf)}), "weights that are NaN or infinite"
+        dict(params=PARAMS | {"first": jnp.full((6, 8), jnp.inf)}), "has weights that are NaN"
     ),
     "zeros": (dict(batches=[jnp.zeros((16, 6))]), "'first' nothing but zeros"),
     "two": (dict(pattern=(2, 4)), "exactly one of"),
