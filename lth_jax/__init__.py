@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         measures,
         models,
         population,
+        reconstruct,
         report,
         structure,
     )
@@ -58,8 +59,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _PACKAGES = (
-    "analysis coding data distributed landscape layouts lottery measures models population report "
-    "structure"
+    "analysis coding data distributed landscape layouts lottery measures models population "
+    "reconstruct report structure"
 )
 _PRUNING = {
     "criteria": "magnitude random",
@@ -148,6 +149,7 @@ __all__ = [
     "prunable_leaves",
     "prune",
     "random",
+    "reconstruct",
     "report",
     "rigl",
     "save_ticket",

@@ -33,6 +33,7 @@ LAYERS = {
     "structure": 5,
     "population": 5,
     "cli": 5,
+    "reconstruct": 6,
     "lottery": 6,
     "analysis": 7,
 }

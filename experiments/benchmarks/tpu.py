@@ -31,7 +31,9 @@ from lth_jax.population.segment import init_record, train_step, training_batch
 TOPOLOGIES = {"v5e:2x2": 4, "v5e:4x4": 16, "v5e:16x16": 256}
 PEAK, BANDWIDTH = 197e12, 819e9
 """Of one v5e chip: bfloat16 FLOP/s and bytes/s (Google Cloud documentation, TPU v5e)."""
-COLLECTIVES = re.compile(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\b")
+COLLECTIVES = re.compile(
+    r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\b"
+)
 STEPS = 100
 
 

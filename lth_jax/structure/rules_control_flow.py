@@ -64,7 +64,7 @@ def _repeat(
     return state, outs
 
 
-def _scan_parts(op: Op) -> tuple[int, int]:
+def scan_parts(op: Op) -> tuple[int, int]:
     """The first and last position of the carry among a scan's operands (constants, carry, xs).
 
     Derived from ranks, because the names of the parameters differ between versions of JAX.
@@ -78,7 +78,7 @@ def _scan_parts(op: Op) -> tuple[int, int]:
 
 
 def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    n, m = _scan_parts(op)
+    n, m = scan_parts(op)
     for axes in ins[m:]:
         links.pin(axes[0], "`scan` runs along it")
     slices = [axes[1:] for axes in ins[m:]]
@@ -90,7 +90,7 @@ def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
 
 def _run_scan(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    n, m = _scan_parts(op)
+    n, m = scan_parts(op)
 
     def body(carry: Any, xs: Any) -> tuple[Any, Any]:
         outs = shrunk.block(op.blocks[0], [*args[:n], *carry, *xs])

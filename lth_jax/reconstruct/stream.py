@@ -1,0 +1,108 @@
+"""The inputs of one layer after the other, from calibration batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lth_jax.landscape.numerics import full_precision
+from lth_jax.reconstruct.layers import Layer, Layers, find_layers
+from lth_jax.reconstruct.methods.method import work_dtype
+from lth_jax.reconstruct.views import View
+from lth_jax.reconstruct.walk import Site, Walk, walk
+from lth_jax.types import Params
+
+
+class Stream:
+    """All batches, which advance together from layer to layer.
+
+    Memory holds one layer's Gram matrix, the rows of one batch, and those activations of every
+    batch that later operations read.
+    """
+
+    def __init__(self, f: Callable[..., Any], params: Params, batches: Sequence[Any]):
+        self.leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+        self._batches = batches
+        found: dict[Any, Layers] = {}
+        self.programs: list[Layers] = []
+        for batch in batches:
+            kind = jax.tree.structure(batch), tuple(map(jax.typeof, jax.tree.leaves(batch)))
+            if kind not in found:
+                found[kind] = find_layers(f, params, batch)
+            self.programs.append(found[kind])
+        self._restart()
+
+    def gram(self, layer: Layer) -> tuple[jax.Array, int]:
+        """`XᵀX`, `(groups, inputs, inputs)`, summed over all batches and sites, and its rows.
+
+        Layers are asked for in the order of `find_layers`.
+        """
+        dtype = work_dtype(self.leaves[layer.leaf].dtype)
+        total = jnp.zeros((layer.groups, layer.inputs, layer.inputs), dtype)
+        number = 0
+        for k, program in enumerate(self.programs):
+            left = program.order.count(layer.key)
+            while left:
+                event = next(self._walks[k])
+                if not isinstance(event, Site):
+                    continue
+                if program.order[self._passed[k]] == layer.key:
+                    rows = event.product.rows(event.operands)
+                    total, number = _add_gram(total, rows), number + rows.shape[1]
+                    left -= 1
+                self._passed[k] += 1
+        return total, number
+
+    def proceed(self, layer: Layer, leaf: jax.Array | None = None) -> None:
+        """Goes on behind the layer asked for last, with another leaf if one is given."""
+        if leaf is not None:
+            self.leaves[layer.leaf] = leaf
+        if any(program.order.count(layer.key) > 1 for program in self.programs):
+            self._restart()  # what came after its first product was computed with the old weights
+
+    def _restart(self) -> None:
+        self._passed = [0] * len(self._batches)
+        self._walks = [
+            self._start(program, batch)
+            for program, batch in zip(self.programs, self._batches, strict=True)
+        ]
+
+    def _start(self, program: Layers, batch: Any) -> Walk:
+        views = [View(k) for k in range(len(self.leaves))]
+        data = [jnp.asarray(x) for x in jax.tree.leaves(batch)]
+        return walk(program.block, [*views, *data], self.leaves)
+
+
+@jax.jit
+def _add_gram(total: jax.Array, rows: jax.Array) -> jax.Array:
+    rows = rows.astype(total.dtype)
+    with full_precision():
+        return total + jnp.einsum("gri,grj->gij", rows, rows)
+
+
+def grams(
+    f: Callable[[Params, Any], Any], params: Params, batches: Sequence[Any]
+) -> Iterator[tuple[Layer, jax.Array, int]]:
+    """The Gram matrix of the inputs of every layer of `f(params, batch)`, one after the other.
+
+    Args:
+      f: a jittable function of the parameters and one batch of inputs.
+      params: tree of arrays.
+      batches: a list of inputs.
+
+    Yields:
+      `(layer, gram, rows)`: `XᵀX`, `(groups, inputs, inputs)` in float32 (float64 for weights in
+      float64) at full precision, and the number of rows of X.
+
+    >>> f = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
+    >>> params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((3, 1))}
+    >>> for layer, gram, rows in grams(f, params, [jnp.ones((4, 2))]):
+    ...     print(layer.name, gram.tolist(), rows)
+    a [[[4.0, 4.0], [4.0, 4.0]]] 4
+    b [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]] 4
+    """
+    stream = Stream(f, params, batches)
+    for layer in stream.programs[0]:
+        yield layer, *stream.gram(layer)
+        stream.proceed(layer)
