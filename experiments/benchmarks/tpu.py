@@ -1,7 +1,7 @@
 """Training segments compiled for TPUs by the TPU compiler; no chip is needed.
 
     pip install -e ".[tpu]"
-    JAX_PLATFORMS=cpu python -m experiments.benchmarks.tpu [--quick] [--tasks mlp,conv] [--members N]
+    JAX_PLATFORMS=cpu python -m experiments.benchmarks.tpu [--quick] [--tasks mlp,conv]
 
 For each task of the population benchmark and each topology: seconds of compilation, members and
 bytes per chip, the bytes that the CPU program of the same members takes (what a plan made on a CPU
@@ -82,7 +82,7 @@ def intensity(one: Task) -> float:
         batch = training_batch(one.trainer, member, data, rows, 0)
         return train_step(one.trainer, member, batch, 0)
 
-    cost = jax.jit(step).lower(member, data).compile().cost_analysis()
+    cost: Any = jax.jit(step).lower(member, data).compile().cost_analysis()
     return float(cost["flops"] / cost["bytes accessed"])
 
 
@@ -91,14 +91,14 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     topologies = list(TOPOLOGIES)[: 1 if options.quick else None]
     for name in options.tasks.split(","):
         one = task(name, STEPS)
-        here = program_bytes(compiled(one, options.members, jax.devices()[:1]))
+        here: Any = program_bytes(compiled(one, options.members, jax.devices()[:1]))
         ratio = intensity(one)
         for topology in topologies:
             chips = devices(topology)
             began = time.perf_counter()
-            program = compiled(one, options.members * len(chips), chips)
+            program: Any = compiled(one, options.members * len(chips), chips)
             seconds = time.perf_counter() - began
-            bytes_there = program_bytes(program)
+            bytes_there: Any = program_bytes(program)
             yield row(
                 f"{one.name}, {topology}: MiB per chip beside the CPU program",
                 round(bytes_there / 2**20, 2),

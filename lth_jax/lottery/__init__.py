@@ -10,8 +10,8 @@ from lth_jax.lottery.identity import (
     training_program,
 )
 from lth_jax.lottery.ladder import Hooks, run_ladder
-from lth_jax.lottery.logits import logits_of, own_logits
 from lth_jax.lottery.loading import Atlas, SweepResult, load_atlas, load_run, load_sweep
+from lth_jax.lottery.logits import logits_of, own_logits
 from lth_jax.lottery.member_index import MemberIndex, NodeSlot
 from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
@@ -74,10 +74,10 @@ __all__ = [
     "fingerprint",
     "imp",
     "level_sizes",
-    "logits_of",
     "load_atlas",
     "load_run",
     "load_sweep",
+    "logits_of",
     "make_experiment",
     "make_ladder",
     "methods_programs",

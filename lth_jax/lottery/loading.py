@@ -8,8 +8,7 @@ from typing import Any
 
 from lth_jax.lottery.result import Result
 from lth_jax.lottery.table import SHORT_ROWS, Table, rendered
-from lth_jax.report import answers
-from lth_jax.report import sweeps as sweep_reports
+from lth_jax.report import answers, sweep_page, sweeps
 from lth_jax.report.display import quantity
 from lth_jax.report.tables import flat_rows
 from lth_jax.store import RunInfo, Store, StoreError, files, find_run
@@ -94,9 +93,9 @@ class SweepResult:
         self.store, self.path = store, path
 
     @cached_property
-    def record(self) -> sweep_reports.SweepRecord:
+    def record(self) -> sweeps.SweepRecord:
         """The settings of all cells, and the rows of the finished ones."""
-        return sweep_reports.read_sweep(self.store, self.path)
+        return sweeps.read_sweep(self.store, self.path)
 
     def cells(self) -> Table:
         """One row for each cell: its run, whether it is finished, and the fields that it sets."""
@@ -114,7 +113,7 @@ class SweepResult:
         Raises:
           ValueError: there is no such metric.
         """
-        rows = sweep_reports.cell_rows(self.record)
+        rows = sweeps.cell_rows(self.record)
         metrics = dict.fromkeys(row["metric"] for row in rows)
         if metric is not None and metric not in metrics:
             raise ValueError(f"`metric` is {metric!r}; there are {', '.join(metrics)}.")
@@ -139,7 +138,7 @@ class SweepResult:
 
     def report(self) -> Path:
         """Writes the sweep's page, pictures and tables; returns the page's path."""
-        return sweep_reports.write_sweep_report(self.store, self.path)
+        return sweep_page.write_sweep_report(self.store, self.path)
 
     def __repr__(self) -> str:
         metric = self.record.metric
@@ -151,7 +150,7 @@ class SweepResult:
             settings=shown, rows=[row for row in self.record.rows if row["run"] in shown]
         )
         hidden = len(self.record.settings) - len(shown)
-        return f"{head}\n{rendered(sweep_reports.sweep_table(few), hidden)}"
+        return f"{head}\n{rendered(sweeps.sweep_table(few), hidden)}"
 
 
 class Atlas:
