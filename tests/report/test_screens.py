@@ -15,6 +15,7 @@ from tests.report.test_atlas import chapter
 
 pytestmark = pytest.mark.slow
 
+LONG = {f"a.field_with_the_long_name_{i}": f"a_value_with_a_long_name_{i}" for i in range(4)}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 OVERFLOW = """
@@ -36,7 +37,7 @@ OVERFLOW = """
 def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("pages")
     shelf, info = measured_run.write(root)
-    cells = [{"setting": {"a.learning_rate": rate, "a.name": "mlp"}, "run": info.run}
+    cells = [{"setting": {"a.learning_rate": rate, **LONG}, "run": info.run}
              for rate in (0.1, 0.01)]  # fmt: skip
     cells[1]["run"] = synthetic.write(root, config={"dataset": "other"}).run
     sweep = store.open_sweep(root, name="a_sweep_with_a_long_name", config={"cells": cells})
