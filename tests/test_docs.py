@@ -1,0 +1,89 @@
+"""The documentation site builds without warnings; public names have docstrings; examples run."""
+
+import importlib.util
+import inspect
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = {
+    "curvature": r"density 0\.1: λmax 0\.\d+",
+    "own_loop": r"density 0\.125, accuracy 0\.[89]",
+    "population": r"(rate [01]\.\d+, accuracy [01]\.\d+\n){16}",
+    "rigl": r"accuracy 0\.[89](.|\n)*prunable +4,736 +474",
+    "structured": r"same outputs: True",
+    "ticket_files": r"read back exactly: True",
+}
+
+
+@pytest.fixture(scope="module")
+def public_names():
+    spec = importlib.util.spec_from_file_location("public_names", DOCS / "public_names.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_public_names_have_docstrings(public_names):
+    found = {}
+    for home, module in public_names.modules().items():
+        for name in public_names.names(module):
+            found[f"{home}.{name}"] = public_names.docstring(module, name)
+            for method, part in public_names.methods(getattr(module, name)).items():
+                found[f"{home}.{name}.{method}"] = inspect.getdoc(part)
+    without = [name for name, text in found.items() if not text]
+    assert len(found) > 600 and len(without) <= 0.02 * len(found), without
+
+
+def test_every_public_module_has_a_page(public_names):
+    pages = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    listed = re.findall(r"public-names:: (\S+)", pages)
+    assert sorted(listed) == sorted(public_names.modules())
+
+
+def test_docstrings_become_rst():
+    pytest.importorskip("sphinx", reason="Sphinx, of the extra `docs`, is not installed.")
+    sys.path.insert(0, str(DOCS))
+    try:
+        from reference_pages import to_rst
+    finally:
+        sys.path.remove(str(DOCS))
+    table = ["| a | b |", "|---|---|", r"| x | `p \| q` |"]
+    assert to_rst(table)[-4:] == ["   * - a", "     - b", "   * - x", "     - `p | q`"]
+    assert to_rst(["It is", "", "    a = b"]) == ["It is", "", "::", "", "    a = b"]
+    assert to_rst(["Args:", "  x: the", "", "    rest."])[-1] == "    rest."
+    assert to_rst(["|γ| of `A`s"]) == [r"\|γ\| of `A`\ s"]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path):
+    """Tutorials run anew, because their outputs are kept in `docs/_build` only."""
+    for package in ("sphinx", "myst_nb", "furo"):
+        pytest.importorskip(package, reason=f"{package}, of the extra `docs`, is not installed.")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    options = ["-d", str(tmp_path / "doctrees"), "-D", f"nb_execution_cache_path={tmp_path / 'jc'}"]
+    done = subprocess.run(
+        [*command, *options, str(DOCS), str(tmp_path / "html")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert (tmp_path / "html" / "tutorials" / "sweep.html").exists()
+
+
+def test_every_example_is_tried():
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = ROOT / "examples" / f"{name}.py"
+    assert len(script.read_text().splitlines()) <= 40
+    runpy.run_path(str(script), run_name="__main__")
+    assert re.search(EXAMPLES[name], capsys.readouterr().out)
