@@ -69,5 +69,6 @@ def _shown(value: Any) -> str:
 def rendered(table: rich.table.Table) -> str:
     """A table as plain text."""
     file = io.StringIO()
-    rich.console.Console(file=file, width=120).print(table)
+    # In a notebook rich displays what it prints, whatever `file` is.
+    rich.console.Console(file=file, width=120, force_jupyter=False).print(table)
     return file.getvalue().rstrip()

@@ -16,7 +16,7 @@ import pytest
 
 import lth_jax as lth
 from lth_jax import coding, lottery, store
-from lth_jax.lottery import programs, running
+from lth_jax.lottery import Table, programs, running
 from lth_jax.population import Plan
 
 RNG = np.random.default_rng(0)
@@ -66,6 +66,12 @@ def test_a_table_has_means_and_intervals(result):
     assert rows.to_arrow().num_rows == 7
     with pytest.raises(ValueError, match=r"`metric` is 'accurate'; there are early_stop_step"):
         result.table("accurate")
+
+
+def test_a_table_is_text_in_a_notebook_too(monkeypatch):
+    """There rich displays what it prints, and writes nothing to its file."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "dense" in repr(Table([{"arm": "dense"}]))
 
 
 def test_a_result_is_shown_with_a_picture(result):
