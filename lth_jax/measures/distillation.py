@@ -9,6 +9,7 @@ from scipy import optimize, special
 from lth_jax.measures.generalization import planted_regression
 
 TEACHERS = ("truth", "dense", "stranger")
+"""The teachers of `toy_error`."""
 
 
 def mixed_entropy(logits: ArrayLike, labels: ArrayLike, weight: float) -> float:

@@ -9,6 +9,7 @@ from scipy import special
 from lth_jax.measures import calibration
 
 Floats = NDArray[np.float64]
+"""An array of float64."""
 
 
 class Ambiguity(NamedTuple):

@@ -17,8 +17,13 @@ from lth_jax.measures.verdicts import SUPPORTED, all_of, assess, seeds_needed, v
 
 ALPHA, STRICT = 0.05, 0.001  # of the claims; of the controls
 VOID = "void"
+"""The verdict of a study one of whose controls was judged wrong."""
+
 NO_TICKET = "premise not met"
+"""The verdict of a study without the tickets that its claim is about."""
+
 HOLD = "controls hold"
+"""The verdict of the smoke size, which runs the controls alone."""
 
 Found = dict[str, Any]
 """What a study found, as JSON holds it."""

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 Floats = NDArray[np.float64]
+"""An array of float64."""
 
 
 class Errors(NamedTuple):

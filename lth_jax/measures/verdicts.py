@@ -25,11 +25,22 @@ from numpy.typing import ArrayLike
 from lth_jax.measures.intervals import Interval, sign_flip_interval, sign_flip_test
 
 SUPPORTED = "supported"
+"""Significant in the claimed direction, estimate at least δ."""
+
 BELOW = "real but below δ"
+"""Significant in the claimed direction, estimate below δ."""
+
 REVERSED = "reversed"
+"""The interval lies below 0, the estimate at −δ or below."""
+
 NOT_SUPPORTED = "not supported"
+"""The interval lies below δ."""
+
 INCONCLUSIVE = "inconclusive"
+"""None of the others."""
+
 VERDICTS = (SUPPORTED, BELOW, REVERSED, NOT_SUPPORTED, INCONCLUSIVE)
+"""All verdicts on a claim."""
 
 
 class Assessed(NamedTuple):

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 INPUTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+"""The inputs of XOR but (0, 0)."""
+
 TARGETS = (1.0, 1.0, 0.0)
 """XOR without (0, 0), where a network without biases is right whatever its weights."""
 

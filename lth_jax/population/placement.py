@@ -21,6 +21,8 @@ from lth_jax.store import is_distributed
 
 AXIS = "members"
 DRIVERS = ("scan", "host")
+"""The loops over steps that a plan may name; see `Plan`."""
+
 PADDING = 0.1  # the share of a chunk's members that may be padding
 
 

@@ -34,6 +34,7 @@ from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
 
 Axes = int | Sequence[int]
+"""One axis of a kernel, or several."""
 
 MaskScores = Any
 """A tree of floats shaped like the parameters: what a supermask trains."""
