@@ -157,7 +157,7 @@ def check_harms(run, harms, tmp_path, capsys, right, data):
     else:
         assert json.loads(out)["rows"] == before, harms
     code, out, err = lth(capsys, "ls", "--root", root)
-    assert (code, err) == (0, "") and out.count("\n") == 2
+    assert (code, err) == (0, "") and out.count("\n") == 1 + 2
     code, out, err = lth(capsys, "verify", "--root", root)
     assert code in (0, 1) and err == "" and "Traceback" not in out
 
