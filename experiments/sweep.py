@@ -4,7 +4,7 @@ r"""Runs a grid of experiments; cells that differ only in numbers train as one p
         --sweep.learning_rate=0.001,0.01 --sweep.experiment.seed=0,1
 
 `--sweep.FIELD=VALUE,VALUE` is a product on top of what `get_sweep(h)` of the config file returns,
-if it has one (see `experiments.grid`); a field may be named by the end of its name. `--dry_run`
+if it has one (see `lth_jax.grid`); a field may be named by the end of its name. `--dry_run`
 prints the plan with memory and time; `--max_cells` raises the limit on cells; `--help` lists all
 fields. The same command continues the sweep; run concurrently, it shares the work. Each cell
 becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.

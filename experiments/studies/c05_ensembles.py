@@ -8,9 +8,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from experiments import networks
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, dense_only, vary
+from lth_jax.lottery import logits_of
 from lth_jax.measures import ensembles, simultaneous
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.ensembles import Scores
@@ -94,11 +96,9 @@ def judged(
         for cell in restarted(config, max(sizes)).values()
         for network in runner.networks(PROTOCOL.claim, cell, arm, level)
     ]
-    data = runner.dataset(config)
+    data, model = runner.dataset(config), networks.model(config.experiment)
     validation, test = (
-        runner.logits(PROTOCOL.claim, config, found, part.x).reshape(
-            max(sizes), -1, len(part.y), data.classes
-        )
+        logits_of(model, found, part.x).reshape(max(sizes), -1, len(part.y), data.classes)
         for part in (data.validation, data.test)
     )
 

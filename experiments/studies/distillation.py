@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies.study_runner import StudyRunner, vary
-from lth_jax.lottery import Start
+from lth_jax.lottery import Start, own_logits
 from lth_jax.measures import distillation
 from lth_jax.measures.optima import best_setting
 from lth_jax.population.teachers import with_own_teachers
@@ -36,7 +36,7 @@ def lessons(runner: StudyRunner, name: str, teachers: ConfigDict, seed: int) -> 
     Returns:
       `(2, replicates · n, classes)`, for the n training examples of each replicate.
     """
-    logits = runner.own_logits(teachers, runner.networks(name, teachers, DENSE))
+    logits = own_logits(runner.task(teachers), runner.networks(name, teachers, DENSE))
     logits = logits.reshape(-1, logits.shape[-1])
     labels = np.resize(runner.dataset(teachers).train.y, len(logits))  # repeated if shared
     amiss = distillation.shuffled_answers(np.random.default_rng(seed), logits, labels)

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import scoring
-from experiments.networks import module
+from experiments.networks import model, module
 from experiments.studies.study_runner import StudyRunner
-from lth_jax.lottery import Retrained, Start, one_shot_starts
+from lth_jax.lottery import Retrained, Start, logits_of, one_shot_starts
 from lth_jax.measures.fairness import GroupAccuracy
 from lth_jax.population.groups import weigh_groups
 from lth_jax.pruning.criteria import by_group
@@ -40,7 +40,7 @@ class Predictions:
 
     def of(self, networks: Sequence[Any]) -> NDArray[np.int64]:
         """The predictions of networks: `(networks, n)`."""
-        logits = self._runner.logits(self._name, self._config, networks, self._x)
+        logits = logits_of(model(self._config.experiment), networks, self._x)
         return np.asarray(logits.argmax(axis=-1))
 
     def of_arm(self, arm: str, level: int = 0) -> NDArray[np.int64]:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from numpy.typing import NDArray
 
 from experiments import build, checks
 from experiments.flags import UserError
@@ -20,17 +19,7 @@ from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
 from lth_jax.coding.stored import Stored, read_stored
-from lth_jax.lottery import (
-    Retrained,
-    Seeds,
-    Start,
-    Task,
-    circumstances,
-    logits_of,
-    own_logits,
-    retrain,
-    starts_of,
-)
+from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report.cells import LAST, Cost, Results, Tuned
@@ -185,23 +174,6 @@ class StudyRunner:
         networks = sorted(found, key=lambda one: (one.level, one.replicate))
         wanted = max(one.level for one in networks) if level == LAST else level
         return [one for one in networks if wanted in (None, one.level)]
-
-    def logits(
-        self, name: str, config: ConfigDict, networks: Sequence[Any], x: NDArray
-    ) -> NDArray[np.float32]:
-        """The logits of networks of a config: `(networks, n, classes)`.
-
-        Args:
-          name: of the study.
-          config: their config.
-          networks: with `params` and `state`, leaves by name.
-          x: inputs.
-        """
-        return logits_of(build.model(config.experiment), networks, x)
-
-    def own_logits(self, config: ConfigDict, networks: Sequence[Stored]) -> NDArray[np.float32]:
-        """The logits of each network on its replicate's training data: `(networks, n, classes)`."""
-        return own_logits(self.task(config), networks)
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """The dense starts of the replicates of a cell that `ladders` trained."""

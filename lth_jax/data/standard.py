@@ -44,7 +44,7 @@ def mnist1d(data_seed: int, train: int, test: int, minority: float = 0.0) -> Mad
     return Made(seen, unseen, classes=10, groups=2)
 
 
-def stock_mnist1d(seed: int, **settings: int) -> Made:
+def stock_mnist1d(data_seed: int, **settings: int) -> Made:
     """MNIST-1D with its authors' settings except these and any seed (Greydanus, 2020).
 
     Ten 1-D templates, shifted, scaled, sheared and noisy: 4000 for training, 1000 for testing.
@@ -52,7 +52,7 @@ def stock_mnist1d(seed: int, **settings: int) -> Made:
     from mnist1d.data import get_dataset_args, make_dataset
 
     args = get_dataset_args()
-    args.seed = seed
+    args.seed = data_seed
     vars(args).update(settings)
     made = make_dataset(args)
     x, x_test = (made[name].astype(np.float32) for name in ("x", "x_test"))
