@@ -239,7 +239,7 @@ def _outcome(
 def _checked_gram(
     stream: Stream, layer: Layer, min_rows: float, damping: float | None
 ) -> tuple[jax.Array, int]:
-    """The Gram matrix of a layer, once it is known to be of use."""
+    """The Gram matrix of a layer and its rows, checked."""
     gram, rows = stream.gram(layer)
     finite, reached = _state(gram)
     if not finite:
@@ -249,7 +249,7 @@ def _checked_gram(
     if rows < min_rows * layer.inputs:
         raise ValueError(
             f"`batches` give {rows} rows for the {layer.inputs} inputs of '{layer.name}', but "
-            f"`min_rows` {min_rows:g} asks for {min_rows * layer.inputs:g}; give more batches, or "
+            f"`min_rows` {min_rows:g} requires {min_rows * layer.inputs:g}; give more batches, or "
             "lower `min_rows`."
         )
     if not reached.all():

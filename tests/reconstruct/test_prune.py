@@ -176,6 +176,7 @@ def test_a_leaf_with_another_use_is_pruned_only_on_request():
     assert mask["e"].sum() == 11
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_their_dtype_and_report_the_error_after_rounding():
     low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     batches = [x.astype(jnp.bfloat16) for x in BATCHES]
