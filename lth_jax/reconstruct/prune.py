@@ -167,10 +167,11 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
     if not chosen:
         raise ValueError("`f` has no layer to prune; see `find_layers(f, params, batch)`.")
     for layer in chosen:
-        if leaves[layer.leaf].dtype.itemsize < 2:
+        dtype = jnp.result_type(leaves[layer.leaf])
+        if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
             raise TypeError(
-                f"`params` at '{names[layer.leaf]}' has dtype {leaves[layer.leaf].dtype}, which is "
-                "too coarse for updated weights; convert it to at least 16 bits."
+                f"`params` at '{names[layer.leaf]}' has dtype {dtype}, which is too coarse for "
+                "updated weights; convert it to a floating-point type of at least 16 bits."
             )
     return chosen
 

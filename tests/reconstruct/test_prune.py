@@ -162,6 +162,8 @@ def test_experts_are_pruned_each_with_its_own_inputs():
         new, kept = SPARSE_GPT(params["w"][k], x[k].T @ x[k], 15)
         np.testing.assert_array_equal(mask["w"][k], kept)
         np.testing.assert_allclose(pruned["w"][k], new, rtol=1e-3, atol=1e-4)
+    _, mask, _ = prune(experts, params, [x], method=SPARSE_GPT, density=0.5, per="output")
+    assert (mask["w"].sum(1) == 3).all()
     assert report["w"].layer.groups == 2 and report["w"].kept == 30
 
 
@@ -234,9 +236,10 @@ BAD = {
 WRONG_TYPES = {
     "batches": (dict(batches=BATCHES[0]), "`batches` must be a list of inputs"),
     "method": (dict(method=reconstruct.sparse_gpt), "`method` must be a `LayerMethod`"),
-    "dtype": (
-        dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "'first' has dtype"
+    "float8": (
+        dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "has dtype float8"
     ),
+    "int8": (dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.int8)}), "'first' has dtype int8"),
 }  # fmt: skip
 
 
