@@ -125,6 +125,24 @@ def test_one_count_makes_the_layers_compete_by_the_error_of_each_weight():
     assert counts[0] == [int((best < 48).sum()), int((best >= 48).sum())]
 
 
+def test_one_count_empties_no_layer():
+    few = jnp.zeros_like(PARAMS["second"]).at[0, :4].set(1)  # which all cost more than the others
+    _, _, report = prune(
+        mlp, PARAMS | {"second": few}, BATCHES, method=reconstruct.wanda(), counts=2
+    )
+    assert [row.kept for row in report] == [1, 1]
+
+
+def test_a_mask_on_leaves_without_a_layer_counts_from_the_start():
+    mask = lth.ones_like(PARAMS) | {"bias": jnp.arange(8) < 3, "second": PARAMS["second"] > 0}
+    pruned, found, _ = prune(mlp, PARAMS, BATCHES, method=reconstruct.refit(), mask=mask)
+    jax.tree.map(np.testing.assert_array_equal, found, mask)
+    h = jnp.tanh(jnp.concatenate(BATCHES) @ PARAMS["first"] + mask["bias"])
+    second, _ = reconstruct.refit()(PARAMS["second"].T, h.T @ h, mask["second"].T)
+    np.testing.assert_allclose(pruned["second"], second.T, rtol=1e-2, atol=1e-3)
+    np.testing.assert_array_equal(pruned["bias"], jnp.where(mask["bias"], 1.0, 0.0))
+
+
 def test_each_output_keeps_the_same_share():
     _, mask, _ = prune(mlp, PARAMS, BATCHES, method=SPARSE_GPT, density=0.5, per="output")
     assert (mask["first"].sum(0) == 3).all() and (mask["second"].sum(1) == 4).all()
