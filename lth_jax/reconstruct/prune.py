@@ -167,10 +167,11 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
     if not chosen:
         raise ValueError("`f` has no layer to prune; see `find_layers(f, params, batch)`.")
     for layer in chosen:
-        if leaves[layer.leaf].dtype.itemsize < 2:
+        dtype = jnp.result_type(leaves[layer.leaf])
+        if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
             raise TypeError(
-                f"`params` at '{names[layer.leaf]}' has dtype {leaves[layer.leaf].dtype}, which is "
-                "too coarse for updated weights; convert it to at least 16 bits."
+                f"`params` at '{names[layer.leaf]}' has dtype {dtype}, which is too coarse for "
+                "updated weights; convert it to a floating-point type of at least 16 bits."
             )
     return chosen
 
@@ -239,7 +240,7 @@ def _outcome(
 def _checked_gram(
     stream: Stream, layer: Layer, min_rows: float, damping: float | None
 ) -> tuple[jax.Array, int]:
-    """The Gram matrix of a layer, once it is known to be of use."""
+    """The Gram matrix of a layer and its rows, checked."""
     gram, rows = stream.gram(layer)
     finite, reached = _state(gram)
     if not finite:
@@ -249,7 +250,7 @@ def _checked_gram(
     if rows < min_rows * layer.inputs:
         raise ValueError(
             f"`batches` give {rows} rows for the {layer.inputs} inputs of '{layer.name}', but "
-            f"`min_rows` {min_rows:g} asks for {min_rows * layer.inputs:g}; give more batches, or "
+            f"`min_rows` {min_rows:g} requires {min_rows * layer.inputs:g}; give more batches, or "
             "lower `min_rows`."
         )
     if not reached.all():

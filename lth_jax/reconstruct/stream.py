@@ -36,7 +36,7 @@ class Stream:
     def gram(self, layer: Layer) -> tuple[jax.Array, int]:
         """`XᵀX`, `(groups, inputs, inputs)`, summed over all batches and sites, and its rows.
 
-        Layers are asked for in the order of `find_layers`.
+        Call it for layers in the order of `find_layers`.
         """
         dtype = work_dtype(self.leaves[layer.leaf].dtype)
         total = jnp.zeros((layer.groups, layer.inputs, layer.inputs), dtype)
@@ -55,7 +55,7 @@ class Stream:
         return total, number
 
     def proceed(self, layer: Layer, leaf: jax.Array | None = None) -> None:
-        """Goes on behind the layer asked for last, with another leaf if one is given."""
+        """Continues after the last layer, with another leaf if one is given."""
         if leaf is not None:
             self.leaves[layer.leaf] = leaf
         if any(program.order.count(layer.key) > 1 for program in self.programs):

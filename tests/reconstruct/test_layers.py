@@ -14,6 +14,7 @@ from lth_jax.models import networks
 from lth_jax.models.adapters import from_linen
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.reconstruct import find_layers, grams
+from tests.thinning import thinned
 
 IMAGES = ("NHWC", "HWIO", "NHWC")
 
@@ -82,12 +83,12 @@ def arrays(case, seed=0):
     return f, w.astype(jnp.bfloat16).astype(jnp.float32), x
 
 
-@pytest.mark.parametrize("case", EACH.values(), ids=EACH)
-def test_the_gram_matrix_gives_the_energy_of_the_output(case):
-    f, w, x = arrays(case)
+@pytest.mark.parametrize("name", thinned(EACH, 3))
+def test_the_gram_matrix_gives_the_energy_of_the_output(name):
+    f, w, x = arrays(EACH[name])
     (found,) = grams(lambda p, x: f(p["w"], x), {"w": w}, [x])
     layer, gram, rows = found
-    y = f(w, x) if case is not EACH["jitted"] else x @ w
+    y = f(w, x) if name != "jitted" else x @ w
     assert layer.size == w.size and sorted(layer.places().ravel()) == list(range(w.size))
     assert layer.groups * rows * layer.outputs >= y.size
     np.testing.assert_allclose(energy(layer.read(w), gram), float(jnp.sum(y**2)), rtol=1e-5)

@@ -125,6 +125,24 @@ def test_one_count_makes_the_layers_compete_by_the_error_of_each_weight():
     assert counts[0] == [int((best < 48).sum()), int((best >= 48).sum())]
 
 
+def test_one_count_empties_no_layer():
+    few = jnp.zeros_like(PARAMS["second"]).at[0, :4].set(1)  # which all cost more than the others
+    _, _, report = prune(
+        mlp, PARAMS | {"second": few}, BATCHES, method=reconstruct.wanda(), counts=2
+    )
+    assert [row.kept for row in report] == [1, 1]
+
+
+def test_a_mask_on_leaves_without_a_layer_counts_from_the_start():
+    mask = lth.ones_like(PARAMS) | {"bias": jnp.arange(8) < 3, "second": PARAMS["second"] > 0}
+    pruned, found, _ = prune(mlp, PARAMS, BATCHES, method=reconstruct.refit(), mask=mask)
+    jax.tree.map(np.testing.assert_array_equal, found, mask)
+    h = jnp.tanh(jnp.concatenate(BATCHES) @ PARAMS["first"] + mask["bias"])
+    second, _ = reconstruct.refit()(PARAMS["second"].T, h.T @ h, mask["second"].T)
+    np.testing.assert_allclose(pruned["second"], second.T, rtol=1e-2, atol=1e-3)
+    np.testing.assert_array_equal(pruned["bias"], jnp.where(mask["bias"], 1.0, 0.0))
+
+
 def test_each_output_keeps_the_same_share():
     _, mask, _ = prune(mlp, PARAMS, BATCHES, method=SPARSE_GPT, density=0.5, per="output")
     assert (mask["first"].sum(0) == 3).all() and (mask["second"].sum(1) == 4).all()
@@ -162,6 +180,8 @@ def test_experts_are_pruned_each_with_its_own_inputs():
         new, kept = SPARSE_GPT(params["w"][k], x[k].T @ x[k], 15)
         np.testing.assert_array_equal(mask["w"][k], kept)
         np.testing.assert_allclose(pruned["w"][k], new, rtol=1e-3, atol=1e-4)
+    _, mask, _ = prune(experts, params, [x], method=SPARSE_GPT, density=0.5, per="output")
+    assert (mask["w"].sum(1) == 3).all()
     assert report["w"].layer.groups == 2 and report["w"].kept == 30
 
 
@@ -176,6 +196,7 @@ def test_a_leaf_with_another_use_is_pruned_only_on_request():
     assert mask["e"].sum() == 11
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_their_dtype_and_report_the_error_after_rounding():
     low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     batches = [x.astype(jnp.bfloat16) for x in BATCHES]
@@ -233,9 +254,10 @@ BAD = {
 WRONG_TYPES = {
     "batches": (dict(batches=BATCHES[0]), "`batches` must be a list of inputs"),
     "method": (dict(method=reconstruct.sparse_gpt), "`method` must be a `LayerMethod`"),
-    "dtype": (
-        dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "'first' has dtype"
+    "float8": (
+        dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "has dtype float8"
     ),
+    "int8": (dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.int8)}), "'first' has dtype int8"),
 }  # fmt: skip
 
 
