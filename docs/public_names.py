@@ -14,7 +14,17 @@ import lth_jax.store
 
 PACKAGES = (
     *("lottery", "population", "criteria", "granularity", "schedules", "methods", "transforms"),
-    *("supermask", "layouts", "structure", "landscape", "coding", "analysis", "models", "data"),
+    *(
+        "supermask",
+        "layouts",
+        "reconstruct",
+        "structure",
+        "landscape",
+        "coding",
+        "analysis",
+        "models",
+        "data",
+    ),
     *("store", "report", "distributed"),
 )
 
