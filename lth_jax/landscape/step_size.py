@@ -39,14 +39,17 @@ class StepSizes(NamedTuple):
 def step_sizes(ends: Extremes) -> StepSizes:
     """The step sizes that a spectrum predicts (Polyak, 1987, section 1.4).
 
+    Without a smallest eigenvalue, only the edge of stability is known.
+
     >>> import numpy as np
     >>> one, three, none = np.array([1.0]), np.array([3.0]), np.array([0.0])
     >>> step_sizes(Extremes(three, one, none, none, 2, 0, None, True)).best
     0.5
     """
-    top, bottom = float(ends.largest[0]), float(ends.smallest[0])
+    top = float(ends.largest[0])
+    bottom = float(ends.smallest[0]) if ends.smallest.size else float("nan")
     edge = 2 / top if top > 0 else float("inf")
-    definite = ends.converged and bottom > float(ends.smallest_bounds[0])
+    definite = ends.converged and ends.smallest.size and bottom > float(ends.smallest_bounds[0])
     if not definite:
         return StepSizes(edge, float("nan"), float("nan"), False)
     return StepSizes(edge, 2 / (bottom + top), (top - bottom) / (top + bottom), True)

@@ -1,7 +1,7 @@
 """Populations of members that differ in seeds, masks or hyperparameters, trained together."""
 
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from lth_jax.population.placement import Plan
 from lth_jax.population.planning import AUTO, plan_for_level
 from lth_jax.population.segment import Member, evaluate, evaluated_member, init_member
 from lth_jax.population.task import Task
-from lth_jax.population.train_chunks import OnSegment, train_population
+from lth_jax.population.train_chunks import OnSegment, Segment, compile_segment, train_population
 from lth_jax.pruning.checks import check_mask
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.transforms import mask_slots, masked
@@ -81,12 +81,11 @@ def initial(
     if own.shape != (n,):
         raise ValueError(f"`data_keys` has shape {own.shape}; it must be ({n},), like `keys`.")
 
-    @jax.jit
-    @jax.vmap
     def begin(key: Key, data_key: Key, hyper: Mapping[str, Any]) -> Member:
         return init_member(task.trainer, key, data_key, hyper, task.example)
 
-    members: Member = begin(drawn, own, scalars)
+    begun = task.program("initial", lambda: jax.jit(jax.vmap(begin)))
+    members: Member = begun(drawn, own, scalars)
     if params is not None:
         own_params = _stacked("params", params, members.params, n)
         _check_dtypes(own_params, members.params)
@@ -96,15 +95,15 @@ def initial(
     stacked = _stacked("masks", masks, members.params, n)
     check_mask(trees.index(stacked, 0), trees.index(members.params, 0))
 
-    @jax.jit
-    @jax.vmap
     def under(member: Member, mask: Mask) -> Member:
         optimizer = masked(task.trainer.make_optimizer(member.hyper))
         params = apply_mask(mask, member.params)
         slots = mask_slots(optimizer, optimizer.init(params), mask)
         return member._replace(mask=mask, params=params, opt_state=slots)
 
-    masked_members: Member = under(members, stacked)
+    masked_members: Member = task.program("masked", lambda: jax.jit(jax.vmap(under)))(
+        members, stacked
+    )
     return masked_members
 
 
@@ -149,13 +148,19 @@ def train(
     check_integer("start", start, 0, stop - 1)
     train_data, validation = task.data.train, task.data.validation
     given = n, task.trainer, lambda: members, train_data, validation
-    chosen = plan_for_level(plan, *given, steps=stop - start)
+
+    def segment(plan: Plan) -> Segment:
+        made: Segment = task.program(plan, lambda: compile_segment(task.trainer, plan))
+        return made
+
+    chosen = plan_for_level(plan, *given, steps=stop - start, segments=segment)
     trained, _, history = train_population(
         task.trainer,
         members,
         train_data,
         validation,
         plan=chosen,
+        segment=segment(chosen),
         stop=stop,
         start=start,
         on_segment=on_segment,
@@ -177,7 +182,7 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
         seen = evaluated_member(task.trainer, member, task.data.train)
         return evaluate(task.trainer, seen.params, seen.state, task.data.test)
 
-    over_members: Callable[[Member], Info] = jax.jit(lambda m: jax.lax.map(one, m))
+    over_members = task.program("measure", lambda: jax.jit(lambda m: jax.lax.map(one, m)))
     return {name: np.asarray(value) for name, value in over_members(members).items()}
 
 

@@ -1,6 +1,6 @@
 """A task: network, data and training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Self
 
 import jax
@@ -114,6 +114,7 @@ class Task:
         # A transformation has a fixed learning rate.
         self.reads_rate = not isinstance(optimizer, optax.GradientTransformation)
         self._checked = False
+        self._programs: dict[Hashable, Callable[..., Any]] = {}
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
         if batch_size > size:
             raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
@@ -147,7 +148,8 @@ class Task:
         """A task from a `Trainer`, splits on the device, hyperparameters and steps."""
         task = cls.__new__(cls)
         task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
-        task.name, task.reads_rate, task._checked = "Model", True, False
+        task.name, task.reads_rate = "Model", True
+        task._checked, task._programs = False, {}
         return task
 
     def replace(self, **parts: Any) -> Self:
@@ -156,6 +158,12 @@ class Task:
         task = self.from_parts(**{**own, **parts})
         task.name, task.reads_rate = self.name, self.reads_rate
         return task
+
+    def program(self, key: Hashable, make: Callable[[], Callable[..., Any]]) -> Any:
+        """The compiled function `make()` of this task, made once for each key."""
+        if key not in self._programs:
+            self._programs[key] = make()
+        return self._programs[key]
 
     @property
     def example(self) -> Any:

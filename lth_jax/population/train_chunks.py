@@ -177,6 +177,7 @@ def train_population(
     plan: Plan,
     stop: int,
     start: int = 0,
+    segment: Segment | None = None,
     on_segment: OnSegment | None = None,
 ) -> tuple[Member, Record, Info]:
     """Trains any number of members by one compiled program, chunk after chunk.
@@ -189,6 +190,7 @@ def train_population(
       plan: the plan, for example from `choose_plan`.
       stop: the step to train to.
       start: the current step of the members.
+      segment: the compiled program of the plan, if there is one.
       on_segment: see `train_chunk`.
 
     Returns:
@@ -196,7 +198,7 @@ def train_population(
       of the segments' info.
     """
     n = members.alive.shape[0]
-    segment = compile_segment(trainer, plan)
+    segment = segment or compile_segment(trainer, plan)
     ends = segment_ends(start, stop, trainer.eval_every)
     serve = compile_serving(trainer)
     done, history = [], []

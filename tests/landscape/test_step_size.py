@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.landscape.ends import extremes
+from lth_jax.landscape.ends import Extremes, extremes
 from lth_jax.landscape.operators import hessian
 from lth_jax.landscape.step_size import at_named_points, relative_sharpness, step_sizes
 
@@ -164,3 +164,9 @@ def test_full_batch_gradient_descent_ends_at_the_edge_of_stability(density):
     ticket = jax.tree.map(np.multiply, start, mask)
     assert sharpness(ticket) < 0.9
     assert sharpness(train(ticket)) == pytest.approx(1.0, abs=0.05)
+
+
+def test_without_a_smallest_eigenvalue_only_the_edge_is_known():
+    one, none = np.ones(1), np.zeros(0)
+    found = step_sizes(Extremes(2 * one, none, 0 * one, none, 2, 0, None, True))
+    assert found.edge == 1 and np.isnan(found.best) and not found.definite

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lth_jax import trees
-from lth_jax.population import Plan, Task, initial, measure, train
+from lth_jax.population import Plan, Task, cross_entropy, initial, measure, train
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 DATA = (X, (X[:, 0] > 0).astype(int))
@@ -166,3 +166,22 @@ def test_64_members_with_masks_rates_and_seeds_of_their_own():
     assert np.isfinite(history["train_loss"]).all() and len(seen) == 6
     alone, _ = train(TASK, trees.index(members, slice(63, 64)), plan=Plan(1))
     np.testing.assert_allclose(trained.params["kernel"][63], alone.params["kernel"][0], rtol=1e-5)
+
+
+def test_calls_with_one_task_share_their_programs():
+    traces = []
+
+    def loss(out, y):
+        traces.append(out.shape)
+        return cross_entropy(out, y)
+
+    task = TASK.replace(trainer=TASK.trainer._replace(loss=loss, metrics={"loss": loss}))
+
+    def trained():
+        members, _ = train(task, initial(task, 2, masks=masks(2)), plan=Plan(2))
+        return measure(task, members)["loss"]
+
+    first, once = trained(), len(traces)
+    assert once
+    np.testing.assert_array_equal(trained(), first)
+    assert len(traces) == once
