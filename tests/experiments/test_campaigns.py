@@ -329,7 +329,8 @@ def test_every_file_of_a_sweep_in_every_way(tmp_path, capsys, state):
         shutil.rmtree(newest)
     [folder] = whole.glob("sweeps/*")
     names = [p.relative_to(whole) for p in folder.glob("*.json*")]
-    assert {name.name.partition("-")[0] for name in names} == {"config.json", "plan", "metrics"}
+    kinds = {name.name.partition("-")[0] for name in names}
+    assert kinds == {"config.json", "groups.jsonl", "plan", "metrics"}
     # The files of a finished sweep are not read again, so that all may be damaged at once.
     cases = [names] if state == "finished" else [[name] for name in names]
     refused = 0
