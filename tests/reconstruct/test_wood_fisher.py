@@ -55,6 +55,7 @@ def test_scores_and_update_are_those_of_the_definition(block):
     np.testing.assert_array_equal(pruned["b"]["kernel"], PARAMS["b"]["kernel"])
 
 
+@pytest.mark.slow
 def test_counts_are_exact_over_all_leaves_and_blocks_need_not_divide():
     prunable = lth.prunable_leaves(PARAMS)
     pruned, mask = wood_fisher(loss, PARAMS, BATCHES, density=0.4, block=5)
