@@ -16,6 +16,7 @@ from lth_jax.reconstruct.products import RULES, Product
 from lth_jax.reconstruct.prune import prune
 from lth_jax.reconstruct.report import PrunedLayer, PruneReport
 from lth_jax.reconstruct.stream import grams
+from lth_jax.reconstruct.wood_fisher import wood_fisher
 
 __all__ = [
     "RULES",
@@ -36,4 +37,5 @@ __all__ = [
     "refit",
     "sparse_gpt",
     "wanda",
+    "wood_fisher",
 ]

@@ -1,10 +1,11 @@
 """The layers of any function: which leaf enters which matrix product, and how."""
 
 import hashlib
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -150,57 +151,55 @@ def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> 
     {'c': 'no matrix product reads it, but add'}
     """
     block, _ = trace(f, params, batch)
-    leaves = jax.tree.leaves(params)
-    sites: list[_Found] = []
+    names = trees.names(params)
+    sites: list[Layer] = []
     uses: defaultdict[int, dict[str, None]] = defaultdict(dict)
 
     def run(arrays: list[Any], data: list[Any]) -> None:
         views = [View(k) for k in range(len(arrays))]
         for event in walk(block, [*views, *data], arrays):
             if isinstance(event, Site):
-                sites.append(_found(event, arrays[event.view.leaf].shape))
+                leaf = event.view.leaf
+                sites.append(_layer_at(event, names[leaf], arrays[leaf].shape))
             else:
                 uses[event.leaf][event.primitive] = None
 
-    jax.eval_shape(run, leaves, jax.tree.leaves(batch))
-    names = trees.names(params)
+    jax.eval_shape(run, jax.tree.leaves(params), jax.tree.leaves(batch))
     clashes = _clashes(sites)
-    others = {}
+    others = dict(clashes)
     for k, name in enumerate(names):
-        if k in clashes:
-            others[name] = clashes[k]
-        elif all(site.key[0] != k for site in sites):
-            others[name] = "no matrix product reads it" + (
-                f", but {', '.join(uses[k])}" if uses[k] else ""
-            )
-    used = [site for site in sites if site.key[0] not in clashes]
+        if all(site.leaf != k for site in sites):
+            reason = "no matrix product reads it"
+            others[name] = f"{reason}, but {', '.join(uses[k])}" if uses[k] else reason
+    layers = _named(sites, clashes)
     return Layers(
-        layers=_layers(used, names),
+        layers=layers,
         others=others,
-        also={names[k]: tuple(uses[k]) for k in {s.key[0]: None for s in used} if uses[k]},
+        also={names[x.leaf]: tuple(uses[x.leaf]) for x in layers if uses[x.leaf]},
         block=block,
         order=tuple(site.key for site in sites),
     )
 
 
-class _Found(NamedTuple):
-    """A site as it stays after the trace; `shape` is that of its matrices."""
-
-    key: tuple[int, str]
-    primitive: str
-    shape: tuple[int, int, int]
-    first: int
-    view: View
-    matrix: Callable[[Any], Any]
-    leaf_shape: tuple[int, ...]
-
-
-def _found(site: Site, shape: tuple[int, ...]) -> _Found:
-    places = _places(site.view, site.product.matrix, shape)
+def _layer_at(site: Site, name: str, shape: tuple[int, ...]) -> Layer:
+    """The layer of one product."""
+    matrix = site.product.matrix
+    places = _places(site.view, matrix, shape)
+    groups, inputs, outputs = places.shape
     digest = hashlib.sha256(repr(places.shape).encode() + places.tobytes()).hexdigest()
-    key = (site.view.leaf, digest)
-    return _Found(
-        key, site.primitive, places.shape, int(places.min()), site.view, site.product.matrix, shape
+    return Layer(
+        name=name,
+        leaf=site.view.leaf,
+        primitive=site.primitive,
+        groups=groups,
+        inputs=inputs,
+        outputs=outputs,
+        sites=1,
+        first=int(places.min()),
+        key=(site.view.leaf, digest),
+        _view=site.view,
+        _matrix=matrix,
+        _shape=shape,
     )
 
 
@@ -209,46 +208,32 @@ def _places(view: View, matrix: Callable[[Any], Any], shape: tuple[int, ...]) ->
         return np.asarray(matrix(jnp.asarray(view.places(shape))))
 
 
-def _clashes(sites: list[_Found]) -> dict[int, str]:
-    """The leaves whose weights stand in two different matrices, or twice in one."""
-    found: dict[int, str] = {}
-    covered: dict[int, np.ndarray] = {}
+def _clashes(sites: list[Layer]) -> dict[str, str]:
+    """The leaves of which a weight is in two different matrices, or twice in one."""
+    found: dict[str, str] = {}
+    covered: dict[str, np.ndarray] = {}
     for site in {site.key: site for site in sites}.values():
-        leaf, places = site.key[0], _places(site.view, site.matrix, site.leaf_shape).ravel()
-        here = covered.setdefault(leaf, np.zeros(np.prod(site.leaf_shape, dtype=int), bool))
+        places = site.places().ravel()
+        here = covered.setdefault(site.name, np.zeros(math.prod(site._shape), bool))
         if len(np.unique(places)) < len(places):
-            found[leaf] = "a product reads some of its weights twice"
+            found[site.name] = "a product reads some of its weights twice"
         elif here[places].any():
-            found[leaf] = "it enters matrix products along different axes"
+            found[site.name] = "it enters matrix products along different axes"
         here[places] = True
     return found
 
 
-def _layers(sites: list[_Found], names: list[str]) -> tuple[Layer, ...]:
-    grouped: defaultdict[tuple[int, str], list[_Found]] = defaultdict(list)
-    for site in sites:
-        grouped[site.key].append(site)
-    of_leaf: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    for key in sorted(grouped, key=lambda key: grouped[key][0].first):
-        of_leaf[key[0]].append(key)
+def _named(sites: list[Layer], clashes: dict[str, str]) -> tuple[Layer, ...]:
+    """Each layer once, with its number of sites, numbered where its leaf holds several."""
+    counts = Counter(site.key for site in sites)
+    once = {site.key: site for site in sites if site.name not in clashes}
+    beside: defaultdict[str, list[Any]] = defaultdict(list)
+    for layer in sorted(once.values(), key=lambda layer: layer.first):
+        beside[layer.name].append(layer.key)
 
-    def layer(key: tuple[int, str], found: list[_Found]) -> Layer:
-        first, beside = found[0], of_leaf[key[0]]
-        number = f"[{beside.index(key)}]" if len(beside) > 1 else ""
-        groups, inputs, outputs = first.shape
-        return Layer(
-            name=f"{names[key[0]]}{number}",
-            leaf=key[0],
-            primitive=first.primitive,
-            groups=groups,
-            inputs=inputs,
-            outputs=outputs,
-            sites=len(found),
-            first=first.first,
-            key=key,
-            _view=first.view,
-            _matrix=first.matrix,
-            _shape=first.leaf_shape,
-        )
+    def named(layer: Layer) -> Layer:
+        together = beside[layer.name]
+        number = f"[{together.index(layer.key)}]" if len(together) > 1 else ""
+        return replace(layer, name=layer.name + number, sites=counts[layer.key])
 
-    return tuple(layer(key, found) for key, found in grouped.items())
+    return tuple(map(named, once.values()))

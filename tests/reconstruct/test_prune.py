@@ -182,6 +182,8 @@ def test_experts_are_pruned_each_with_its_own_inputs():
         np.testing.assert_allclose(pruned["w"][k], new, rtol=1e-3, atol=1e-4)
     _, mask, _ = prune(experts, params, [x], method=SPARSE_GPT, density=0.5, per="output")
     assert (mask["w"].sum(1) == 3).all()
+    _, mask, _ = prune(experts, params, [x], method=reconstruct.wanda(), counts={"w": 33})
+    assert mask["w"].sum((1, 2)).tolist() == [17, 16]
     assert report["w"].layer.groups == 2 and report["w"].kept == 30
 
 
