@@ -309,6 +309,8 @@ def test_a_signal_during_the_imports_ends_with_one_sentence():
     code = """
 import signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == "lth_jax.store":

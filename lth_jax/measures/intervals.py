@@ -107,7 +107,7 @@ def welch_difference(first: ArrayLike, second: ArrayLike, *, confidence: float =
 
     >>> mean, low, high, n, missing = welch_difference([3.0, 4.0, 5.0], [1.0, 1.5, 2.0, 2.5])
     >>> f"{mean:.2f} [{low:.2f}, {high:.2f}] from {n}"
-    '2.25 [0.41, 4.09] from 7'
+    '2.25 [0.23, 4.27] from 7'
     """
     (a, missing_a), (b, missing_b) = _finite(first), _finite(second)
     alpha, missing = _error_rate(confidence), missing_a + missing_b
