@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -243,11 +244,17 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
 def run_main(main: Callable[[], None]) -> None:
     """Runs a program; prints a `UserError` as one message.
 
-    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal.
+    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal, and likewise if
+    the reader of a pipe closes it.
     """
     try:
         with ending_by_signal():
             main()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes again when it exits, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

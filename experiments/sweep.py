@@ -32,6 +32,7 @@ from lth_jax import store as stores
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
+from lth_jax.text import counted
 
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
@@ -253,8 +254,8 @@ def _overview(
     static = static_fields(sharing, swept)
     programs = len({group.program for group in found})
     text = (
-        f"{len(all_jobs)} cells, {len(all_jobs) - len(left)} finished; "
-        f"{len(found)} groups, {programs} programs to compile"
+        f"{counted(len(all_jobs), 'cell')}, {len(all_jobs) - len(left)} finished; "
+        f"{counted(len(found), 'group')}, {counted(programs, 'program')} to compile"
     )
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
 

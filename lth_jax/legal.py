@@ -119,7 +119,7 @@ def shown(value: Any, *, quoted: bool = True) -> str:
 
 
 def nearest(kind: str, name: str, known: Collection[str]) -> str:
-    """An error message for an unknown name that lists the known ones, nearest first.
+    """An error message for an unknown name that lists up to twelve known ones, nearest first.
 
     >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
     "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
@@ -127,7 +127,8 @@ def nearest(kind: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
     hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
     ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
-    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked)}."
+    further = f", and {len(ranked) - MANY} more" if len(ranked) > MANY else ""
+    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked[:MANY])}{further}."
 
 
 def listed(names: Iterable[str]) -> str:

@@ -151,6 +151,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "study"), counted(2, "study"), counted(1200, "cell")
+    ('1 study', '2 studies', '1,200 cells')
+    """
+    plural = noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {plural}"
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell.replace(",", "").rstrip(" %"))

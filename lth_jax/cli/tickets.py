@@ -36,9 +36,9 @@ def add_commands(commands: shared.Commands) -> None:
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
     export.add_argument(
         "--values",
-        default="trained",
-        choices=("trained", "rewound"),
-        help="as trained, or of the rewind point (default: %(default)s)",
+        default="rewound",
+        choices=("rewound", "trained"),
+        help="of the rewind point, or as trained (default: %(default)s)",
     )
     export.add_argument(
         "--precision",
@@ -105,7 +105,7 @@ def _export(arguments: argparse.Namespace) -> None:
     precision = PRECISIONS[arguments.precision]
     data = encode_stored(store, info, one, values=arguments.values, precision=precision)
     files.write(Path(arguments.file), data, make_folder=False)
-    print(f"{arguments.file}: {len(data):,} bytes")
+    print(f"{arguments.file}: {len(data):,} bytes, {arguments.values} values")
     if one.state:
         left_out = f"the model's state ({len(one.state)} arrays) is left out"
         print(f"lth: a ticket holds parameters; {left_out}.", file=sys.stderr)

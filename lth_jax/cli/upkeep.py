@@ -61,6 +61,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from lth_jax.store import Store, StoreError
     from lth_jax.store.listing import is_run
     from lth_jax.store.verify import verify_all, verify_run
+    from lth_jax.text import counted
 
     if arguments.run:
         folders = [Path(shared.find(arguments, arguments.run).path)]
@@ -80,7 +81,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         except StoreError as error:
             print(f"lth: not repaired: {error}", file=sys.stderr)
     if not found:
-        print(f"{len(folders)} runs are whole.")
+        print(f"{counted(len(folders), 'run')} {'is' if len(folders) == 1 else 'are'} whole.")
     return 1 if found else 0
 
 

@@ -222,7 +222,7 @@ def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict
     """The controls of these names, in this order.
 
     Args:
-      names: names of controls.
+      names: names of controls, or one name.
       table: the available controls: `CONTROLS`, and those built from `STRUCTURED_CONTROLS`.
 
     Raises:
@@ -231,7 +231,7 @@ def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict
     >>> list(named(["shuffle", "reinit"]))
     ['shuffle', 'reinit']
     """
-    names = tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         if name not in table:
             raise ValueError(f"`controls` holds {name!r}; each must be one of {sorted(table)}.")

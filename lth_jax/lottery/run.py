@@ -76,6 +76,7 @@ def run(
     [('dense', 1.0), ('ticket', 0.75)]
     """
     task.check()
+    task.check_rate({})
     keys.check_seed(seed)
     seeds = Seeds(keys.from_seed(seed), replicates, shared_order)
     ladder = make_ladder(task, spec, controls, control_levels)

@@ -153,7 +153,10 @@ def train(
         made: Segment = task.program(plan, lambda: compile_segment(task.trainer, plan))
         return made
 
-    chosen = plan_for_level(plan, *given, steps=stop - start, segments=segment)
+    def measured() -> Plan:
+        return plan_for_level(plan, *given, steps=stop - start, segments=segment)
+
+    chosen = task.program((AUTO, n, stop - start), measured) if plan == AUTO else measured()
     trained, _, history = train_population(
         task.trainer,
         members,

@@ -36,7 +36,8 @@ class Task:
     Args:
       model: the network: a Linen module; a transformed Haiku function; a function of `rngs` that
         makes an NNX module; a function of `key` that makes an Equinox module; or a `Model`.
-      data: `(x, y)`, `{"train": (x, y), "validation": …, "test": …}` (see `data.from_arrays`), a
+      data: `(x, y)`, which is split at random (72 % for training, 8 % for validation, 20 % for
+        tests), `{"train": (x, y), "validation": …, "test": …}` (see `data.from_arrays`), a
         `data.Dataset`, or `Splits` of arrays on the device.
       optimizer: an optax transformation, or `hyper -> transformation`. The task adds the mask.
       batch_size: training examples per step.
@@ -113,8 +114,9 @@ class Task:
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
         # A transformation has a fixed learning rate.
         self.reads_rate = not isinstance(optimizer, optax.GradientTransformation)
+        self._lacks_rate = self.reads_rate and _lacks_rate(_as_function(optimizer), hyper or {})
         self._checked = False
-        self._programs: dict[Hashable, Callable[..., Any]] = {}
+        self._programs: dict[Hashable, Any] = {}
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
         if batch_size > size:
             raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
@@ -148,7 +150,7 @@ class Task:
         """A task from a `Trainer`, splits on the device, hyperparameters and steps."""
         task = cls.__new__(cls)
         task.trainer, task.data, task.hyper, task.steps = trainer, data, dict(hyper), steps
-        task.name, task.reads_rate = "Model", True
+        task.name, task.reads_rate, task._lacks_rate = "Model", True, False
         task._checked, task._programs = False, {}
         return task
 
@@ -157,10 +159,11 @@ class Task:
         own = {name: getattr(self, name) for name in ("trainer", "data", "hyper", "steps")}
         task = self.from_parts(**{**own, **parts})
         task.name, task.reads_rate = self.name, self.reads_rate
+        task._lacks_rate = self._lacks_rate and "hyper" not in parts
         return task
 
-    def program(self, key: Hashable, make: Callable[[], Callable[..., Any]]) -> Any:
-        """The compiled function `make()` of this task, made once for each key."""
+    def program(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """`make()`, a program or plan of this task, made once for each key."""
         if key not in self._programs:
             self._programs[key] = make()
         return self._programs[key]
@@ -188,7 +191,17 @@ class Task:
         return slice(first, first + (share or len(jax.tree.leaves(self.data.train.y)[0])))
 
     def check_rate(self, hyper: Mapping[str, Any]) -> None:
-        """Raises `ValueError` if `hyper` has a learning rate that the optimizer ignores."""
+        """Checks the members' own hyperparameters.
+
+        Raises:
+          ValueError: if `hyper` has a learning rate that the optimizer ignores, or neither `hyper`
+            nor the task has the one that it reads.
+        """
+        if "learning_rate" not in hyper and self._lacks_rate:
+            raise ValueError(
+                "`hyper` lacks 'learning_rate', which the task's `optimizer` reads: give the task "
+                "`hyper={'learning_rate': 1e-3}`, for example."
+            )
         if "learning_rate" in hyper and not self.reads_rate:
             raise ValueError(
                 "`hyper` includes 'learning_rate', which the task's `optimizer` does not read: "
@@ -262,6 +275,15 @@ def as_splits(data: Any) -> Splits:
     if isinstance(data.train.x, OnDisk):
         return Splits(OnHost(*data.train), validation, test)
     return Splits(jax.tree.map(jnp.asarray, data.train), validation, test)
+
+
+def _lacks_rate(make_optimizer: MakeOptimizer, hyper: Mapping[str, float]) -> bool:
+    """Whether an optimizer reads a learning rate that `hyper` lacks."""
+    try:
+        make_optimizer({name: jnp.float32(value) for name, value in hyper.items()})
+    except KeyError as error:
+        return error.args == ("learning_rate",)
+    return False
 
 
 def _as_function(optimizer: Any) -> MakeOptimizer:

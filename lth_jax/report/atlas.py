@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lth_jax.report import effects
 from lth_jax.report.effects import COLOURS
 from lth_jax.report.plotting import SIZE, images
-from lth_jax.report.rendering import Caption, Picture, counted, render
+from lth_jax.report.rendering import Caption, Picture, render
 from lth_jax.store import files
+from lth_jax.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

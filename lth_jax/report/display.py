@@ -82,7 +82,7 @@ def level_cells(run: RunRecord) -> list[list[str]]:
     """
     metric = headline_metric(run)
     by_place = {(row["arm"], row["level"], row["metric"]): row for row in summary_rows(run)}
-    header = ["level", "kept %", *run.arms, "early stop"]
+    header = ["level", "kept %", *run.arms, "early stop, step"]
     return [header] + [
         [
             str(level.level),

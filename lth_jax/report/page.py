@@ -135,7 +135,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
     seconds = sum(level.seconds for level in run.levels)
     steps = sum(level.trained_steps * len(level.members) for level in run.levels)
     return {
-        "levels": len(run.levels),
+        "levels": sum(level.level > 0 for level in run.levels),
         "replicates": len({member.replicate for member in members}),
         "networks": len(members),
         "unscored_networks": unscored,

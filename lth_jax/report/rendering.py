@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lth_jax.extras import lazy
 from lth_jax.report.display import quantity
 from lth_jax.report.plotting import SIZE, images, shows_nothing
+from lth_jax.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,13 +135,3 @@ def _templates() -> Any:
     )
     environment.filters["counted"] = counted
     return environment
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "study"), counted(2, "study"), counted(1200, "cell")
-    ('1 study', '2 studies', '1,200 cells')
-    """
-    plural = noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {plural}"

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from lth_jax import trees
+from lth_jax import lottery, trees
 from lth_jax.population import Plan, Task, cross_entropy, initial, measure, train
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
@@ -185,3 +185,15 @@ def test_calls_with_one_task_share_their_programs():
     assert once
     np.testing.assert_array_equal(trained(), first)
     assert len(traces) == once
+
+
+def test_a_learning_rate_that_the_optimizer_reads_must_be_given():
+    options = {"optimizer": lambda h: optax.sgd(h["learning_rate"]), "batch_size": 6, "steps": 10}
+    task = Task(nn.Dense(2), DATA, **options)
+    message = "`hyper` lacks 'learning_rate', which the task's `optimizer` reads"
+    with pytest.raises(ValueError, match=message):
+        initial(task, 2)
+    with pytest.raises(ValueError, match=message):
+        lottery.run(task, lottery.imp(levels=1), replicates=1)
+    assert initial(task, 2, hyper={"learning_rate": 0.1}).hyper["learning_rate"].shape == (2,)
+    assert initial(Task(nn.Dense(2), DATA, hyper={"learning_rate": 0.1}, **options), 2)

@@ -5,16 +5,21 @@ import subprocess
 import sys
 import time
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
+from lth_jax.models import ConvNet
 from lth_jax.population import (
     Plan,
+    Task,
     candidate_plans,
     cheapest,
     choose_plan,
     clocks,
+    initial,
     level_plans,
     narrowed,
     planning,
@@ -51,6 +56,31 @@ def test_plans_are_measured_and_the_cheapest_wins_and_is_learnt(tmp_path, monkey
     [path] = tmp_path.iterdir()
     path.write_text("{")  # damaged: measured again
     assert {row["source"] for row in choose(plan_cache=tmp_path)[1]} == {"measured"}
+
+
+class Stock(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.Conv(2, (3, 3))(x).reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    ("model", "first"), [(Stock(), Plan(1, "host")), (ConvNet(((2,),), (), 2), Plan(4))]
+)
+def test_convolutions_of_xla_are_first_tried_outside_of_loops(model, first, monkeypatch):
+    tried = []
+
+    def record(setting, segments, plans, *args):
+        tried.extend(plans)
+        return plans[0], []
+
+    monkeypatch.setattr(planning, "_measure", record)
+    data = np.zeros((40, 4, 4, 1), np.float32), np.arange(40) % 2
+    task = Task(model, data, optimizer=optax.sgd(0.1), batch_size=4, steps=4)
+    given = task.trainer, initial(task, 4), task.data.train, task.data.validation
+    choose_plan(*given, [4])
+    assert tried[0] == first
+    assert set(tried) == set(candidate_plans([4]))
 
 
 def test_cpu_time_decides_where_others_use_the_cores(tmp_path, monkeypatch):
