@@ -38,10 +38,9 @@ def test_no_field_takes_what_is_no_value(value):
 def test_a_field_that_there_is_not_is_named_with_those_that_there_are():
     config = base.ladder()
     config.experiment.train.stepps = 3
-    message = r"did you mean 'train\.steps'.*one of: train\.steps"
-    with pytest.raises(UserError, match=message) as caught:
+    message = r"did you mean 'train\.steps'.*one of: train\.steps, .*, and \d+ more\.$"
+    with pytest.raises(UserError, match=message):
         check(config.experiment)
-    assert all(name in str(caught.value) for name in FIELDS)
 
 
 @pytest.mark.parametrize("command", [run, sweep, stability])

@@ -307,7 +307,7 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(finished, workdir, capsys)
     config.machine.chunk = 4
     sweep.dry_run(config, cells_of(config, learning_rate=[1e-2, 0.5], experiment__seed=[0, 1]))
     out = capsys.readouterr().out
-    assert "4 cells, 2 finished; 1 groups, 1 programs to compile" in out
+    assert "4 cells, 2 finished; 1 group, 1 program to compile" in out
     assert "group 1/1: 2 cells, 12 members (12 to train), 4 at a time by scan," in out
     assert "MiB, about 0:0" in out and "  learning_rate=0.5, seed=1" in out
     assert {path for path in workdir.rglob("*") if path.is_file()} - before == set()
@@ -363,7 +363,7 @@ def test_a_damaged_sweep_is_made_again(finished, workdir, capsys, caplog):
     config = config_in(workdir)
     config.machine.chunk = 4
     sweep.run_sweep(config, cells, ["python"])
-    assert " finished; 1 groups" in capsys.readouterr().out and f"{node} is damaged" in caplog.text
+    assert " finished; 1 group," in capsys.readouterr().out and f"{node} is damaged" in caplog.text
     assert read_json(path / "config.json") == whole
     place = ("run", "arm", "level", "replicate", "metric")
 

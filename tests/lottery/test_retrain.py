@@ -45,7 +45,8 @@ def test_networks_retrained_as_they_began_are_the_runs_own(shared_order, tmp_pat
 
 
 def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own():
-    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]))
+    rate = {"learning_rate": 1.0}
+    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), hyper=rate)
     params, _ = own.trainer.model.init(jax.random.key(1), X[:1])
     mask = jax.tree.map(lambda leaf: leaf > 0 if leaf.ndim > 1 else True, params)
     tree = lottery.Start(params, mask, jax.random.key(2))
@@ -62,7 +63,8 @@ def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own()
 
 @pytest.mark.slow
 def test_a_measured_plan_is_kept_with_the_store(tmp_path, monkeypatch):
-    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]))
+    rate = {"learning_rate": 1.0}
+    own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), hyper=rate)
     starts = [START.reordered(KEY, order) for order in range(4)]
     found = lottery.retrain(own, starts, store=tmp_path)
     monkeypatch.setattr(retraining, "train_node", None)

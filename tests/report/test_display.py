@@ -32,7 +32,7 @@ def test_metrics_have_names_for_people(metric, title):
 def test_the_console_table_has_a_line_per_level_and_fits_a_terminal(run):
     text = printed(run)
     cells = display.level_cells(run)
-    assert cells[0] == ["level", "kept %", *run.arms, "early stop"]
+    assert cells[0] == ["level", "kept %", *run.arms, "early stop, step"]
     assert [line[0] for line in cells[1:]] == ["0", "1", "2", "3"]
     for line in cells[1:]:
         assert all(word in text for cell in line for word in cell.split())

@@ -87,7 +87,7 @@ def test_everything_lies_beside_the_page(path):
 def test_the_page_says_what_was_run_and_what_came_out(seen, run):
     text = " ".join(seen.text)
     assert run.info.run in text
-    assert "4 levels, 5 replicates, 65 networks · 1 diverged" in text
+    assert "3 levels, 5 replicates, 65 networks · 1 diverged" in text
     assert "mnist1d" in text and "plan.chunk" in text and "versions.jax" in text
     assert "ticket minus control" in text and "5 paired replicates" in text
     assert f"lth report {run.info.run}" in text
