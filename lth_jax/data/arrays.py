@@ -57,15 +57,14 @@ def train_and_test(data: Any, *, test: float = 0.2, seed: int = 0) -> dict[str, 
     if not isinstance(data, Mapping):
         rest, held_out = _split(_pair("data", data), test, seed, "test")
         return {"train": rest, "test": held_out}
-    parts = {name: _pair(name, pair) for name, pair in data.items()}
-    unknown = [name for name in parts if name not in NAMES]
-    missing = [name for name in ("train", "test") if name not in parts]
+    unknown = [name for name in data if name not in NAMES]
+    missing = [name for name in ("train", "test") if name not in data]
     if unknown or missing:
         raise ValueError(
-            f"`data` has the splits {sorted(parts)}; it must have 'train' and 'test', and may have "
-            "'validation'."
+            f"`data` has the splits {sorted(map(str, data))}; it must have 'train' and 'test', and "
+            "may have 'validation'."
         )
-    return parts
+    return {name: _pair(name, pair) for name, pair in data.items()}
 
 
 def _pair(name: str, pair: Any) -> Batch:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lth_jax.legal import nearest
 from lth_jax.lottery.result import Result
 from lth_jax.lottery.table import SHORT_ROWS, Table, rendered
 from lth_jax.report import answers, sweep_page, sweeps
@@ -116,7 +117,7 @@ class SweepResult:
         rows = sweeps.cell_rows(self.record)
         metrics = dict.fromkeys(row["metric"] for row in rows)
         if metric is not None and metric not in metrics:
-            raise ValueError(f"`metric` is {metric!r}; there are {', '.join(metrics)}.")
+            raise ValueError(nearest("`metric`", metric, list(metrics)))
         chosen = [row for row in rows if metric in (None, row["metric"])]
         return Table(uniform(flat_rows(chosen)))
 

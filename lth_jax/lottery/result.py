@@ -9,6 +9,7 @@ from typing import Any, Self
 from lth_jax import coding, keys, trees
 from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
 from lth_jax.data.datasets import fingerprint as data_fingerprint
+from lth_jax.legal import nearest
 from lth_jax.lottery.identity import training_program
 from lth_jax.lottery.spec import Experiment, Seeds
 from lth_jax.lottery.starts import Start, starts_of
@@ -281,7 +282,8 @@ class Result:
         for ending in ENDINGS:
             if name + ending in self.metrics:
                 return name + ending
-        raise ValueError(f"`metric` is {name!r}; there are {', '.join(self.metrics)}.")
+        short = dict.fromkeys(metric.removesuffix("_final") for metric in self.metrics)
+        raise ValueError(nearest("`metric`", name, list(short)))
 
     def __repr__(self) -> str:
         return rendered(level_table(self.record))

@@ -138,8 +138,10 @@ def _checked(params: Params, batches: Any, method: LayerMethod) -> list[Any]:
     if not jax.tree.leaves(params):
         raise ValueError("`params` has no leaves; give a tree of arrays.")
     if not isinstance(method, LayerMethod):
+        name = getattr(method, "__name__", None)
+        called = f"the function `{name}`; call it: `{name}()`" if name else repr(method)
         raise TypeError(
-            f"`method` must be a `LayerMethod`, such as `sparse_gpt()`, but is {method!r}."
+            f"`method` must be a `LayerMethod`, such as `sparse_gpt()`, but is {called}."
         )
     if not isinstance(batches, list | tuple):
         raise TypeError(

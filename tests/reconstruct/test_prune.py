@@ -255,7 +255,7 @@ BAD = {
 }  # fmt: skip
 WRONG_TYPES = {
     "batches": (dict(batches=BATCHES[0]), "`batches` must be a list of inputs"),
-    "method": (dict(method=reconstruct.sparse_gpt), "`method` must be a `LayerMethod`"),
+    "method": (dict(method=reconstruct.sparse_gpt), "is the function `sparse_gpt`; call it"),
     "float8": (
         dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "has dtype float8"
     ),
