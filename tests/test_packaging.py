@@ -52,7 +52,11 @@ def test_wheel_and_source_archive_are_built_and_checked(tmp_path):
     [wheel], [archive] = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     python("-m", "twine", "check", "--strict", str(wheel), str(archive))
     inside = zipfile.ZipFile(wheel).namelist()
-    assert {"lth_jax/py.typed", "lth_jax/report/style.css"} <= set(inside)
+    assert {
+        "lth_jax/py.typed",
+        "lth_jax/report/captions.toml",
+        "lth_jax/report/templates/style.css",
+    } <= set(inside)
     assert not any(name.startswith(("tests", "experiments")) for name in inside)
     tops = {name.split("/")[1] for name in tarfile.open(archive).getnames() if "/" in name}
     assert {"lth_jax", "experiments", "tests", "docs", "CITATION.cff", "LICENSE"} <= tops
