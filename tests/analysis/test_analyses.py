@@ -100,7 +100,8 @@ def test_what_was_analysed_is_on_the_page(result):
     page = result.report().read_text()
     data = {path.stem for path in (result.path / "report" / "data").glob("*.csv")}
     assert set(MEASURED) <= data
-    assert all(f'aria-label="{name}"' in page for name in ("frontier", "calibration", "latency"))
+    assert "figures/frontier.svg" in page
+    assert "<em>Calibration</em>" in page  # not drawn: one pruned level is one point of a line
 
 
 @pytest.mark.parametrize("analyse", ANALYSES)

@@ -128,8 +128,11 @@ def test_a_run_of_averaged_weights_keeps_what_it_tested(teacher):
         ({"train.distill.who": "some"}, "`train.distill.who` is 'some'"),
         ({"train.distill.unlabelled": 5}, "needs `train.distill.teacher` and `data.unlabelled`"),
         ({"train.distill.who": "own", "replicates": 3}, "has 2 dense networks for 3 replicates"),
-        ({"train.mixup": 0.5}, "answers for the examples as they lie"),
-        ({"data.name": "breast_cancer"}, r"do not take inputs \(30,\)"),
+        (
+            {"train.mixup": 0.5},
+            r"`train\.distill\.teacher` needs unchanged examples; set .*`?train\.mixup",
+        ),
+        ({"data.name": "breast_cancer"}, r"do not accept inputs \(30,\)"),
         ({"train.average.start": 31}, "`train.average.start` is 31; .* `train.steps`, 30"),
         ({"train.average.start": 5, "rewind.step": 5}, "must lie above the rewind step, 5"),
         ({"train.average.every": 0}, "`train.average.every` is 0; it must be an integer in 1"),
