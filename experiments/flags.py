@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -263,12 +264,13 @@ def run_main(main: Callable[[], None]) -> None:
 def _silence_late_reports() -> None:
     """Suppresses reports of Orbax 0.12 and TensorStore about a save interrupted by a signal.
 
-    While the interpreter exits, a coroutine may never have started, and a write may fail because
-    the unfinished folder was removed.
+    While the interpreter exits, a coroutine may never have started, and a write may fail, in any
+    thread, because the unfinished folder was removed.
     """
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     logging.disable()
     sys.unraisablehook = lambda unraisable: None
+    threading.excepthook = lambda args: None
 
 
 @contextlib.contextmanager
