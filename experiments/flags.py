@@ -289,6 +289,10 @@ def ending_by_signal() -> Iterator[None]:
     except Interrupted as stop:
         _silence_late_reports()
         print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
+        if (
+            sys.__stderr__ and sys.stderr is sys.__stderr__
+        ):  # reports of threads and native code while it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         if jax.distributed.is_initialized() and not stop.agreed:
             os._exit(stop.code)
         raise
