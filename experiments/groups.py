@@ -55,7 +55,7 @@ LADDER = (
     *(f"experiment.{name}" for name in ("model", "prune", "rewind", "controls", "control_levels")),
     *(f"experiment.train.{name}" for name in ("steps", "compute_dtype", "matmul_precision")),
 )
-"""The fields on which a ladder depends, besides its task."""
+"""The fields on which a ladder depends, in addition to its task."""
 
 
 class Job(NamedTuple):

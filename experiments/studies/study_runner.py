@@ -244,7 +244,7 @@ class StudyRunner:
         """A stored result of another kind: computed once, then read.
 
         Args:
-          what: JSON-like; everything that determines the result, besides sources, versions, kind of
+          what: JSON-like; everything that determines the result, except sources, versions, kind of
             device and numeric flags.
           compute: `partial -> Node`; a host `{"name": array}` tree and facts.
         """

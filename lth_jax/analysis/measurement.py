@@ -70,7 +70,7 @@ class RunContext:
 
     Args:
       run: the run.
-      *packages: modules of `lth_jax` whose code determines the measurement, besides `PACKAGES`.
+      *packages: further modules of `lth_jax`, after `PACKAGES`, whose code determines the numbers.
       accuracy: whether the run must have an accuracy; regressions have none.
       on_device: whether the training data must be in memory.
       listed_with: the runs that list the measurement; this one by default.

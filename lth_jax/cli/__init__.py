@@ -1,8 +1,8 @@
-"""`lth`: lists, shows, compares, exports and checks what a store holds; it builds no model.
+"""`lth`: lists, shows, compares, exports and checks the runs of a store; it builds no model.
 
 Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 130 and 143
-stopped by SIGINT and SIGTERM; 141 the reader of a pipe went away.
-What is heavy is imported by the command that needs it.
+stopped by SIGINT and SIGTERM; 141 a pipe was closed by its reader.
+Each command imports the packages that it needs.
 """
 
 import io

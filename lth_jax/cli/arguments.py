@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, how they find runs, how they print."""
+"""Shared by all commands: arguments, lookup of runs, printing."""
 
 import argparse
 import json
@@ -39,8 +39,8 @@ def add_command(
     Args:
       commands: from `add_subparsers`.
       name: of the command.
-      run: the function that does it and returns its exit code, None for 0.
-      text: what it does, one line.
+      run: the function of the command; returns the exit code, None for 0.
+      text: description, one line.
       *examples: command lines for `--help`.
       one_run: whether it takes a run.
       as_json: whether it takes `--json`.
@@ -93,7 +93,7 @@ def find(arguments: argparse.Namespace, text: str) -> "RunInfo":
 
 
 def root_of(info: "RunInfo") -> Path:
-    """The store of a run, which lies beside it even where `--root` points elsewhere."""
+    """The root of a run's store: its parent folder, whatever `--root` is."""
     return Path(info.path).resolve().parent
 
 
@@ -109,7 +109,7 @@ def print_tables(*tables: "Table") -> None:
 
 
 def print_rows(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> None:
-    """Prints rows in columns, of which the first `left` are text; empty columns are left out."""
+    """Prints rows in columns without empty ones; the first `left` columns are text."""
     if title:
         print(title)
     print(in_columns(header, rows, left=left))
@@ -136,5 +136,5 @@ def print_state(info: "RunInfo") -> None:
 
 
 def megabytes(size: int | None) -> str:
-    """Bytes as megabytes; None is damaged."""
+    """Bytes as megabytes, or "damaged" for None."""
     return "damaged" if size is None else f"{size / 1e6:,.2f}"

@@ -23,7 +23,7 @@ def add_commands(commands: shared.Commands) -> None:
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
-    """Prints completions and exits, where a shell calls the command for them."""
+    """Prints completions and exits if a shell requests them."""
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 

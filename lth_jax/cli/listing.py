@@ -85,7 +85,7 @@ def _is_chosen(info: "RunInfo", wanted: argparse.Namespace, now: datetime) -> bo
 
 
 def _ordered(runs: Sequence["RunInfo"], by: str, now: datetime) -> list["RunInfo"]:
-    """The runs in order: oldest, best and largest first; what has no value is last."""
+    """The runs in order: oldest, best or largest first; runs without a value last."""
     keys: dict[str, Callable[[RunInfo], Any]] = {
         "run": lambda info: info.run,
         "status": lambda info: info.status,
@@ -98,7 +98,7 @@ def _ordered(runs: Sequence["RunInfo"], by: str, now: datetime) -> list["RunInfo
 
 
 def _age(info: "RunInfo", now: datetime) -> float:
-    """Seconds since a run was first started; infinite where that is not known."""
+    """Seconds since the first start of a run; infinite if unknown."""
     try:
         return (now - datetime.fromisoformat(info.created)).total_seconds()
     except ValueError:
@@ -106,7 +106,7 @@ def _age(info: "RunInfo", now: datetime) -> float:
 
 
 def _levels(info: "RunInfo") -> list[dict[str, Any]]:
-    """The levels of the tickets that have a mean; those of the dense network where it is alone."""
+    """The levels of the tickets that have a mean, or else those of the dense networks."""
     levels = [one for one in (info.summary or {}).get("levels", ()) if one["mean"] is not None]
     return [one for one in levels if one["level"]] or levels
 
@@ -120,7 +120,7 @@ def _last(info: "RunInfo") -> dict[str, Any] | None:
 
 
 def _rank(info: "RunInfo", level: dict[str, Any] | None) -> float:
-    """Less is better: an accuracy with the other sign, or a loss."""
+    """A number to minimise: a loss, or an accuracy with its sign changed."""
     if level is None:
         return float("inf")
     return -level["mean"] if _is_accuracy(info) else level["mean"]

@@ -1,4 +1,4 @@
-"""`lth size` and `lth export`: what tickets take, and tickets as files."""
+"""`lth size` and `lth export`: sizes of tickets, and tickets as files."""
 
 import argparse
 import json

@@ -86,7 +86,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verify_beside(path: Path) -> "Iterator[Problem]":
-    """The problems of what is in a run's folder, but no part of the run: frontier and tickets."""
+    """The problems of further files in a run's folder: frontier and tickets."""
     from lth_jax import coding
     from lth_jax.coding.ticket_file import naming
     from lth_jax.report import rates

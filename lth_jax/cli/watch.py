@@ -1,4 +1,4 @@
-"""`lth watch`: how far runs and sweeps are, read from their folders."""
+"""`lth watch`: progress of runs and sweeps, read from their folders."""
 
 import argparse
 import sys
@@ -60,7 +60,7 @@ def _watch(arguments: argparse.Namespace) -> None:
 
 
 def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[list[Standing]]":
-    """The states to show, until all is finished or no process is at work; only changed ones."""
+    """The states to show, if changed, until all is finished or no process is active."""
     from lth_jax.report.progress import standing
 
     last_active, shown = time.monotonic(), None
@@ -115,7 +115,7 @@ def _left(one: "Standing") -> str:
 
 
 def _table(one: "Standing") -> list[str]:
-    """The parts in columns; nothing where there are none."""
+    """The parts in columns; None without parts."""
     header = ["", "status", "level", "done", "member-steps", "per second"]
     rows = [_cells(part) for part in one.parts]
     return [shared.in_columns(header, rows, left=2)] if rows else []

@@ -40,7 +40,7 @@ class Made(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A function that makes data, and the name and version under which they are stored.
+    """A data generator, with the name and version of its stored data.
 
     Attributes:
       name: the data set's name.

@@ -166,7 +166,7 @@ class Atlas:
 
     @cached_property
     def studies(self) -> list[dict[str, Any]]:
-        """The studies as `atlas.json` holds them."""
+        """The studies in `atlas.json`."""
         found: list[dict[str, Any]] = files.read_json(self.path / "atlas.json")["studies"]
         return found
 

@@ -25,14 +25,14 @@ PROTOCOL, FOUND, SEEDS = "protocol.json", "found.json", "seeds.parquet"
 
 
 class Stamp(TypedDict):
-    """What is read of `protocol.json`."""
+    """The fields of `protocol.json` that are read."""
 
     hash: str
     size: str
 
 
 class Answer(TypedDict):
-    """What is checked of `found.json`."""
+    """The fields of `found.json` that are checked."""
 
     hash: str
     seeds_sha256: str | None
@@ -118,7 +118,7 @@ def read_answer(folder: Path, size: str) -> Found | None:
 
 
 def read_rows(folder: Path, answer: Found) -> list[Row]:
-    """The seed-level rows of an answer; none where it has none."""
+    """The seed-level rows of an answer; empty without any."""
     return read_parquet(folder / SEEDS) if answer["seeds_sha256"] else []
 
 

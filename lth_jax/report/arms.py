@@ -1,4 +1,4 @@
-"""How figures draw the arms of an experiment, and the parts of a network."""
+"""Colours, markers and labels of the arms of an experiment and the parts of a network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Look(NamedTuple):
     """How an arm is drawn, the same in every figure, in the colours of Okabe and Ito (2008).
 
     Attributes:
-      label: its name in legends.
-      color: of its lines.
-      marker: of its means.
+      label: name in legends.
+      color: colour of lines.
+      marker: marker of means.
     """
 
     label: str
@@ -50,7 +50,7 @@ SPARE = (
 
 
 def looks(arms: Collection[str]) -> dict[str, Look]:
-    """How each arm is drawn; arms that are not built in get the spare colours, in turn.
+    """The look of each arm; arms of users get the spare colours, in turn.
 
     >>> looks(["ticket", "late"])["late"]
     Look(label='late', color='#CC79A7', marker='v')
@@ -63,6 +63,6 @@ def looks(arms: Collection[str]) -> dict[str, Look]:
 
 
 def part_look(label: str, index: int) -> Look:
-    """How one of many parts of a network (leaves, layers, heads) is drawn."""
+    """The look of one of many parts of a network (leaves, layers, heads)."""
     color, marker = (*SPARE[3:], *SPARE[:3])[index % len(SPARE)]
     return Look(label, color, marker if index < len(SPARE) else ".")

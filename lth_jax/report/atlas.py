@@ -1,6 +1,6 @@
-"""The atlas: what the studies of the claims found, as one page.
+"""The atlas: the results of the studies, as one page.
 
-It is drawn from what the studies wrote; nothing is trained.
+It is drawn from the files of the studies; nothing is trained.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ class Comparison(NamedTuple):
     """Runs side by side.
 
     Attributes:
-      metric: which is compared.
-      arm: whose.
+      metric: the compared metric.
+      arm: the compared arm.
       runs: the names of the runs; the others are compared with the first.
       levels: one row for each run and level: `run`, `level`, `density`, `metric`, `mean`, `low`,
         `high`, `replicates`, `values`. Level 0 has the dense networks.
@@ -144,7 +144,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def level_cells(found: Comparison, names: Sequence[str]) -> Cells:
-    """The levels as text: for each run what is kept, and the mean ± half the interval."""
+    """The levels as text: for each run the density, and the mean ± half the interval."""
     by_place = {(row["run"], row["level"]): row for row in found.levels}
     header = ["level", *(cell for name in names for cell in (f"{name} kept %", name))]
     rows = []
@@ -171,7 +171,7 @@ def difference_cells(found: Comparison, names: Sequence[str]) -> Cells:
 
 
 def field_cells(found: Comparison, names: Sequence[str]) -> Cells:
-    """The fields that differ as text."""
+    """The differing fields as text."""
     rows = [
         [field, *("–" if value is None else str(value) for value in values)]
         for field, values in found.fields.items()

@@ -86,7 +86,7 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
     Args:
       run: the run.
       sections: the figures.
-      files: the relative paths of what lies beside the page.
+      files: the relative paths of the files beside the page.
     """
     metric = display.headline_metric(run)
     differences = tables.difference_rows(run, metric) if metric else []

@@ -1,4 +1,4 @@
-"""What all figures share: style, sizes, axes, bands with values on hover, and files.
+"""Shared by all figures: style, sizes, axes, bands with values on hover, and files.
 
 Matplotlib is imported when the first figure is drawn. Every figure is an object of its own, outside
 pyplot's global list.
@@ -68,12 +68,12 @@ def style() -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """An empty figure of the given size in inches."""
     return _figure.Figure(figsize=(width, height))
 
 
 def new() -> tuple[Figure, Axes]:
-    """A figure of the usual size and its only axes."""
+    """A figure of the usual size with one pair of axes."""
     figure = blank(*SIZE)
     return figure, figure.subplots()
 
@@ -81,7 +81,7 @@ def new() -> tuple[Figure, Axes]:
 def panes(
     count: int, x_label: str, y_label: str, *, share_x: bool = True, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Axes on common scales: up to two a row, or up to four where there are more than four."""
+    """Axes on common scales: two in a row, or up to four if there are more than four."""
     rows = -(-count // (2 if count <= 4 else 4))
     columns = -(-count // rows)
     figure = blank(SIZE[0] if count <= 4 else WIDE, SIZE[1] if count == 1 else 0.9 + 2.1 * rows)
@@ -212,7 +212,7 @@ def with_ends(
       line: from `axes.plot`.
       low: lower ends.
       high: upper ends.
-      label: what the points are.
+      label: name of the points.
       across: whether the intervals are along the horizontal axis, else along the vertical one.
     """
     line.values = label, np.asarray(low, float), np.asarray(high, float), across
@@ -268,7 +268,7 @@ def _titles(figure: Figure, axes: Axes, line: Any) -> Iterator[tuple[float, floa
 
 
 def shows_nothing(figure: Figure) -> str:
-    """Why a figure shows less than one sentence does; empty where it shows more.
+    """The reason why a figure is degenerate; empty if it is not.
 
     Lines with one place on the horizontal axis, or all at one height, show nothing. Stars, which
     mark the dense networks, count for the height only.

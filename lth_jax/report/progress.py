@@ -1,4 +1,4 @@
-"""How far a run or a sweep is, read from its folder while it is trained."""
+"""Progress of a run or a sweep in training, read from its folder."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class Work(NamedTuple):
     """A run, or a group of cells of a sweep.
 
     Attributes:
-      name: of the run or the group.
+      name: name of the run or group.
       status: of the run, or `training`, `waiting` or `finished`.
       level: the level in training; None before the first segment.
       levels: the last level.
@@ -39,13 +39,13 @@ class Work(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How far a run or a sweep is.
+    """Progress of a run or a sweep.
 
     Attributes:
-      name: of the run or sweep.
+      name: name of the run or sweep.
       parts: the run itself, or the groups of the sweep that have work left.
-      cells: how many cells the sweep has; None for a run.
-      finished: how many of them are finished.
+      cells: number of cells of the sweep; None for a run.
+      finished: number of finished cells.
       is_active: whether a process is training.
       is_done: whether nothing is left.
     """
@@ -59,7 +59,7 @@ class Standing(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """What is left at the present speed; None where that is not known."""
+        """Remaining seconds at the present speed; None if unknown."""
         left = [part.work - part.done if part.work is not None else None for part in self.parts]
         speed = sum(part.speed or 0.0 for part in self.parts if part.status in (TRAINING, RUNNING))
         if not speed or None in left:
@@ -68,7 +68,7 @@ class Standing(NamedTuple):
 
 
 def standing(path: str | Path, finished: set[str] | None = None) -> Standing:
-    """How far the run or sweep in a folder is.
+    """Progress of the run or sweep in a folder.
 
     Args:
       path: the folder.
@@ -137,7 +137,7 @@ def _is_finished(path: Path) -> bool:
 
 
 def last_record(path: Path, *, sealed: bool = False) -> dict[str, Any] | None:
-    r"""The last whole line of a file of JSON lines; None where there is none.
+    r"""The last complete line of a file of JSON lines; None without one.
 
     Reads the end of the file only.
 

@@ -32,7 +32,7 @@ class Picture(NamedTuple):
     """A figure as a page shows it.
 
     Attributes:
-      name: of its files.
+      name: name of its files.
       caption: its title and text.
       files: its bytes as `"svg"` and `"png"`.
       is_wide: whether it is as wide as the page, else half as wide.
@@ -54,7 +54,7 @@ class Picture(NamedTuple):
 
 
 class Omitted(NamedTuple):
-    """A figure that would show nothing: its title, and why it is left out."""
+    """A degenerate figure, left out: its title and the reason."""
 
     title: str
     why: str
@@ -107,7 +107,7 @@ def pictures(
 
 
 def files_of(shown: Sequence[Picture]) -> dict[str, bytes]:
-    """The files of pictures, by their path beside the page."""
+    """The files of pictures, by path relative to the page."""
     return {
         f"figures/{picture.name}.{kind}": content
         for picture in shown

@@ -1,4 +1,4 @@
-"""A finished run in a few numbers: what a list of runs shows."""
+"""Summary of a finished run, for lists of runs."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ class LevelSummary(TypedDict):
 
 
 class RunSummary(TypedDict):
-    """What `Run.finish` records.
+    """The summary that `Run.finish` records.
 
     `bytes` is the run's share of its nodes on disk: a node that other runs use, too, counts by the
     members that are this run's.
@@ -36,7 +36,7 @@ class RunSummary(TypedDict):
 
 
 class _NodeSummary(NamedTuple):
-    """What is read of a node: its facts, the results of its members, and its bytes on disk."""
+    """Parts of a node: facts, results of its members, and bytes on disk."""
 
     facts: NodeFacts
     results: dict[str, Any]

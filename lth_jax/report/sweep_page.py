@@ -229,5 +229,5 @@ def _data(sweep: SweepRecord) -> Iterator[tuple[str, bytes]]:
 
 
 def _column(value: Any) -> Any:
-    """A value as a table holds it: a field of several numbers or words as text."""
+    """A value for a table; sequences become text."""
     return str(value) if isinstance(value, list | dict) else value

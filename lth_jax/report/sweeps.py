@@ -26,7 +26,7 @@ from lth_jax.types import DENSE, TICKET
 
 @text.with_short_repr
 class SweepRecord(NamedTuple):
-    """A sweep as its tables and figures read it.
+    """The settings and results of a sweep.
 
     Attributes:
       name: the sweep's folder.
@@ -41,7 +41,7 @@ class SweepRecord(NamedTuple):
 
     @property
     def metric(self) -> str | None:
-        """The metric that is shown first; None before a cell is finished."""
+        """The headline metric; None before a cell is finished."""
         known = dict.fromkeys(row["metric"] for row in self.rows)
         return next((metric for metric in (*HEADLINES, *known) if metric in known), None)
 

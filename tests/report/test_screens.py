@@ -62,7 +62,7 @@ def pages(tmp_path_factory):
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("no Chromium is found; `CHROMIUM` may name one")
+        pytest.skip("no Chromium found; set `CHROMIUM` to its path")
     with api.sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found

@@ -1,4 +1,4 @@
-"""Networks besides those of the zoo: bottlenecks, embedded tokens, and unequal time steps."""
+"""Networks that the zoo lacks: bottlenecks, embedded tokens, and unequal time steps."""
 
 import pytest
 

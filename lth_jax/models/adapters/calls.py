@@ -19,7 +19,7 @@ FLAGS = {
 """Arguments that switch between training and evaluation, with their values in training."""
 
 AUTO, NONE = "auto", "none"
-"""Values of `flag` besides those names: find it in the signature, or the call takes none."""
+"""Other values of `flag`: take the name from the signature, or pass no flag."""
 
 Output = Callable[[Any], Any]
 
@@ -133,8 +133,7 @@ def chosen_output(out: Any, output: Output | None, name: str) -> Any:
     """`output(out)`; without `output`, `out` itself unless it is a tuple.
 
     Raises:
-      TypeError: if `out` is a tuple and there is no `output`, so a loss could not tell which part
-        holds the predictions.
+      TypeError: if `out` is a tuple and no `output` selects the predictions.
     """
     if output is not None:
         return output(out)
