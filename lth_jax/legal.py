@@ -10,6 +10,7 @@ import numpy as np
 PRINTED = r"[^\x00-\x1f\x7f]*"
 SHOWN = 60  # characters of a value in a message
 MANY = 12  # above this number of names, suggest up to three
+ALL = 40  # above this number of names, list only the nearest
 MOST = 2**31 - 1  # steps, rows and counts are int32
 LARGEST, TINIEST = (float(x) for x in (np.finfo(np.float32).max, np.finfo(np.float32).tiny))
 
@@ -119,7 +120,9 @@ def shown(value: Any, *, quoted: bool = True) -> str:
 
 
 def nearest(kind: str, name: str, known: Collection[str]) -> str:
-    """An error message for an unknown name that lists up to twelve known ones, nearest first.
+    """An error message for an unknown name that lists the known ones, nearest first.
+
+    Of more than 40 names, the nearest twelve are listed.
 
     >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
     "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
@@ -127,8 +130,9 @@ def nearest(kind: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
     hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
     ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
-    further = f", and {len(ranked) - MANY} more" if len(ranked) > MANY else ""
-    return f"{kind} is '{name}';{hint} It must be one of: {listed(ranked[:MANY])}{further}."
+    few = ranked if len(ranked) <= ALL else ranked[:MANY]
+    further = f", and {len(ranked) - len(few)} more" if len(few) < len(ranked) else ""
+    return f"{kind} is '{name}';{hint} It must be one of: {listed(few)}{further}."
 
 
 def listed(names: Iterable[str]) -> str:

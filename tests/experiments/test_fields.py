@@ -9,6 +9,8 @@ from experiments.checks import check
 from experiments.configs import base
 from experiments.fields import FIELDS, check_value, check_values, leaves
 from experiments.flags import UserError
+from lth_jax.models import NETWORKS
+from lth_jax.pruning.criteria import CRITERIA
 
 
 def values(config):
@@ -41,6 +43,17 @@ def test_a_field_that_there_is_not_is_named_with_those_that_there_are():
     message = r"did you mean 'train\.steps'.*one of: train\.steps, .*, and \d+ more\.$"
     with pytest.raises(UserError, match=message):
         check(config.experiment)
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "names"), [("prune", "criterion", CRITERIA), ("model", "name", NETWORKS)]
+)
+def test_an_unknown_name_lists_the_names_there_are(group, field, names):
+    config = base.ladder()
+    config.experiment[group][field] = "nothing"
+    with pytest.raises(UserError, match="must be one of") as caught:
+        check(config.experiment)
+    assert all(name in str(caught.value) for name in names)
 
 
 @pytest.mark.parametrize("command", [run, sweep, stability])
