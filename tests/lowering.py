@@ -52,7 +52,14 @@ class Lowered:
         if self._is_lowered or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return
         self._is_lowered = True
-        self._jitted.trace(*args, **kwargs).lower(lowering_platforms=PLATFORMS)
+        traced = self._jitted.trace(*args, **kwargs)
+        try:
+            traced.lower(lowering_platforms=PLATFORMS)
+        except (NotImplementedError, TypeError):
+            # Calls to Python lower on their own platform only (JAX 0.10.2); some tests make them.
+            if "callback" not in str(traced.jaxpr):
+                raise
+            return
         self._names.append(self._name)
 
 
