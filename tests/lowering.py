@@ -57,7 +57,7 @@ class Lowered:
             traced.lower(lowering_platforms=PLATFORMS)
         except (NotImplementedError, TypeError):
             # Calls to Python lower on their own platform only (JAX 0.10.2); some tests make them.
-            if "callback" not in str(traced.jaxpr):
+            if not any(name in str(traced.jaxpr) for name in ("callback", "debug_print")):
                 raise
             return
         self._names.append(self._name)
