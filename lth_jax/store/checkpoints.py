@@ -24,6 +24,7 @@ from lth_jax import text
 from lth_jax.store import files
 from lth_jax.store.errors import StoreError
 from lth_jax.store.hashing import plain
+from lth_jax.store.interrupts import postponed
 from lth_jax.store.leaves import Leaf, empties, join, leaves, nest, value
 from lth_jax.store.processes import ALONE, Team, is_distributed
 from lth_jax.trees import path_keys
@@ -309,7 +310,7 @@ def _checkpointer(compress: bool, team: Team = ALONE) -> Any:
 
 
 def _write_arrays(path: Path, arrays: dict[str, Any], compress: bool, team: Team) -> None:
-    with _quiet_orbax():
+    with postponed(), _quiet_orbax():
         try:
             _checkpointer(compress, team).save(path.absolute(), arrays)
         except (OSError, ValueError) as error:  # the latter are TensorStore's
@@ -355,4 +356,5 @@ def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     on_host = ocp.RestoreArgs(restore_type=np.ndarray)  # whatever devices they were written from
     wanted = dict.fromkeys(names, on_host)
     options = ocp.args.PyTreeRestore(item=wanted, restore_args=wanted, partial_restore=True)
-    return _checkpointer(True).restore(path.absolute(), args=options)
+    with postponed():
+        return _checkpointer(True).restore(path.absolute(), args=options)

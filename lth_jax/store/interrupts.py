@@ -129,6 +129,38 @@ def on_signals() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Within the block signals wait; the last one acts when it ends.
+
+    For short calls that must not be left halfway: Orbax runs an event loop to which threads of
+    TensorStore report, and each prints a traceback once that loop is closed. In threads other than
+    the main one, where no handler runs, the block changes nothing.
+
+    >>> with on_signals() as stop:
+    ...     with postponed():
+    ...         signal.raise_signal(signal.SIGTERM)
+    ...         print(stop.requested)
+    ...     print(stop.requested)
+    False
+    True
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda signum, frame: came.append(signum))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[-1])
+
+
+@contextlib.contextmanager
 def _handled_once(act: Callable[[int], None]) -> Iterator[None]:
     """Within the block the first signal calls `act`; before it does, the old handlers are back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

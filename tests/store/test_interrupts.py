@@ -1,9 +1,13 @@
+import contextlib
 import signal
+import sys
+import threading
 import time
 
+import numpy as np
 import pytest
 
-from lth_jax.store import Interrupted, interruptible, on_signals
+from lth_jax.store import Interrupted, checkpoints, interruptible, on_signals
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -43,6 +47,26 @@ def test_a_stop_that_waits_ends_at_once_by_a_second_signal():
         assert stop.requested
         signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
+
+
+@pytest.mark.parametrize("kind", ["save", "restore"])
+def test_threads_report_nothing_after_a_signal_during(kind, tmp_path, monkeypatch):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
+    arrays = {f"x{i}": np.zeros(1000, np.float32) for i in range(8)}
+    checkpoints.save(tmp_path / "whole", arrays)
+    calls = {
+        "save": lambda i: checkpoints.save(tmp_path / str(i), arrays),
+        "restore": lambda i: checkpoints.restore(tmp_path / "whole"),
+    }
+    for i in range(40):
+        with contextlib.suppress(Interrupted), interruptible():
+            to = (threading.main_thread().ident, signal.SIGTERM)
+            threading.Timer(0.0003 * i, signal.pthread_kill, to).start()
+            calls[kind](i)
+            time.sleep(60)
+    time.sleep(0.1)
+    assert not reports
 
 
 class Dying:
