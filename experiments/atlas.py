@@ -1,10 +1,13 @@
 """Runs the studies of the article's claims and writes the atlas page.
 
-    python -m experiments.atlas [--size=smoke|laptop|full] [--only=C5,C9] [--again] [--root=runs]
-                                [--manual_dir=FOLDER]
+    python -m experiments.atlas [--size=smoke|laptop|full] [--round=discovery|replication]
+                                [--only=C5,C9] [--again] [--root=runs] [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
+    python -m experiments.atlas register C7 --reason=TEXT [--data_seen=yes|no]
 
-Each study records the hash of its protocol before it starts. Finished studies are not run again
+A verdict needs two rounds: the discovery, and a replication on other seeds and data. Each study has
+seeds and data of its own, and its protocol must be the last version in its log
+(`experiments/studies/protocols`), to which `register` appends. Finished studies are not run again
 unless `--again` is given. `smoke` runs only the controls with known answers; `laptop` gives the
 verdicts on two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
 `plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs. The
@@ -24,13 +27,13 @@ from experiments.configs import base
 from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError
 from experiments.options import Options
-from experiments.studies import STUDIES, family
-from experiments.studies.common import SIZES, pilot
+from experiments.studies import STUDIES, registration
+from experiments.studies.common import SIZES, SMOKE, at_round, pilot
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Evidence
-from lth_jax.measures.judge import found, verdicts
+from lth_jax.measures.judge import DISCOVERY, ROUNDS, found
 from lth_jax.report import answers
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.store import locks
@@ -38,21 +41,30 @@ from lth_jax.store import locks
 PILOT_SEEDS = 8
 
 
-def run(size: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False) -> Path:
-    """Runs the unfinished studies and writes the atlas of all finished ones.
+def run(
+    size: str, name: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False
+) -> Path:
+    """Runs the unfinished studies of a round and writes the atlas of all finished ones.
 
     Args:
       size: `"smoke"`, `"laptop"` or `"full"`.
+      name: the round, `"discovery"` or `"replication"`.
       claims: the claims to run.
       runner: trains the networks of the studies.
       again: whether to run finished studies again.
 
     Returns:
       The path of the page.
+
+    Raises:
+      UserError: a protocol is not registered as it is.
     """
+    if size != SMOKE:
+        for claim in claims:
+            registration.check(STUDIES[claim])
     for claim in claims:
-        one, folder = STUDIES[claim], _folder(runner, size, claim)
-        config = one.get_config(size)
+        one, folder = STUDIES[claim], _folder(runner, size, claim) / name
+        config = at_round(one.get_config(size), claim, name)
         stamp = answers.stamp_of(one.protocol, _numbers(config), size)
         if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
             print(f"{claim} is already finished")
@@ -69,7 +81,7 @@ def _measure(
     claim, began = one.protocol.claim, time.perf_counter()
     print(f"{claim} {one.protocol.title}", flush=True)
     known = one.controls(config)
-    evidence = Evidence((), ()) if size == "smoke" else one.gather(runner, config)
+    evidence = Evidence((), ()) if size == SMOKE else one.gather(runner, config)
     seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
     answers.write_answer(folder, one.protocol, evidence, known, stamped, seconds, sources)
 
@@ -81,23 +93,32 @@ def _numbers(config: ConfigDict) -> dict[str, Any]:
 
 def draw(size: str, runner: StudyRunner) -> Path:
     """Writes the atlas of all finished studies of a size."""
-    folders = {claim: _folder(runner, size, claim) for claim in STUDIES}
-    found_all = {c: answers.read_answer(folder, size) for c, folder in folders.items()}
-    done = {claim: kept for claim, kept in found_all.items() if kept}
-    judged = verdicts(done, family())
-    chapters = []
-    for claim, result in done.items():
-        one, rows = STUDIES[claim], answers.read_rows(folders[claim], result)
-        chapters.append(
-            Chapter(
-                protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
-                found=result,
-                judgement=judged[claim],
-                figure=one.draw(rows) if rows else None,
-                command=f"python -m experiments.atlas --size={size} --only={claim}",
-            )
-        )
+    chapters = [one for claim in STUDIES if (one := _chapter(size, claim, runner))]
     return write_atlas(Path(runner.machine.workdir) / "atlas" / size, size, chapters)
+
+
+def _chapter(size: str, claim: str, runner: StudyRunner) -> Chapter | None:
+    one, folder = STUDIES[claim], _folder(runner, size, claim)
+    done = answers.read_rounds(folder, size)
+    if not done:
+        return None
+    rows = [
+        row | ({"replicate": row["replicate"] + 10**6 * i} if "replicate" in row else {})
+        for i, (name, answer) in enumerate(done.items())
+        for row in answers.read_rows(folder / name, answer)
+    ]
+    changes = [
+        f"Version {v['version']}, {v['date']}"
+        f"{', after data had been seen' if v['data_seen'] else ''}: {v['reason']}"
+        for v in registration.versions(claim)
+    ]
+    return Chapter(
+        protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
+        rounds=done,
+        figure=one.draw(rows) if rows else None,
+        command=f"python -m experiments.atlas --size={size} --only={claim}",
+        changes=changes,
+    )
 
 
 def _own_setup(config: ConfigDict) -> dict[str, str]:
@@ -121,6 +142,12 @@ def plan(claim: str, size: str, runner: StudyRunner) -> str:
     return "\n".join(lines)
 
 
+def register(claim: str, reason: str, data_seen: str) -> str:
+    """Appends the present protocol of a study to its log."""
+    line = registration.register(STUDIES[claim], reason, data_seen=data_seen == "yes")
+    return f"{claim}: version {line['version']} is registered, {line['hash'][:8]}."
+
+
 def _folder(runner: StudyRunner, size: str, claim: str) -> Path:
     return Path(runner.machine.workdir) / "atlas" / size / claim
 
@@ -131,10 +158,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "action",
         nargs="*",
-        metavar="plan CLAIM",
-        help="print the number of seeds that a study needs",
+        metavar="plan|register CLAIM",
+        help="print the number of seeds that a study needs, or register its protocol",
     )
     parser.option("size", one_of(SIZES), "laptop", "size of the studies")
+    parser.option("round", one_of(ROUNDS), DISCOVERY, "round of the studies")
+    parser.add_argument("--reason", default="", help="of `register`: why a protocol changed")
+    parser.option("data_seen", one_of(("yes", "no")), "yes", "whether data had been seen by then")
     parser.add_argument("--only", default="", help="such as C5,C9; all by default")
     parser.add_argument("--again", action="store_true", help="run finished studies again")
     add_folders(parser)
@@ -146,16 +176,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.workdir, machine.data_dir = arguments.root, arguments.data_dir
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
+        action, rest = (arguments.action or ["run"])[0], arguments.action[1:]
+        if action not in ("run", "plan", "register") or len(rest) != (action != "run"):
+            raise UserError(
+                f"'{' '.join(arguments.action)}' is not an action; the actions are `plan CLAIM` "
+                "and `register CLAIM`."
+            )
+        if rest:
+            [claim] = _claims(rest)
+        if action == "register":
+            return register(claim, arguments.reason, arguments.data_seen)
         with locks.in_use(Path(machine.workdir), "atlas"):
             command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
-            runner = StudyRunner(machine, command, pilot=bool(arguments.action))
-            if not arguments.action:
-                return f"page: {run(arguments.size, claims, runner, again=arguments.again)}"
-            if arguments.action[0] != "plan" or len(arguments.action) != 2:
-                raise UserError(
-                    f"'{' '.join(arguments.action)}' is not an action; the action is `plan CLAIM`."
-                )
-            return plan(_claims(arguments.action[1:])[0], arguments.size, runner)
+            runner = StudyRunner(machine, command, pilot=action == "plan")
+            if action == "plan":
+                return plan(claim, arguments.size, runner)
+            page = run(arguments.size, arguments.round, claims, runner, again=arguments.again)
+            return f"page: {page}"
 
     return exit_code(work)
 

@@ -4,8 +4,3 @@ from experiments.studies.protocol import STUDIES as STUDIES
 from lth_jax.registry import import_modules
 
 import_modules(__name__, __path__)  # a new file needs no line here
-
-
-def family() -> list[str]:
-    """The claims whose primary results are corrected for multiplicity together."""
-    return [claim for claim, study in STUDIES.items() if study.protocol.in_family]

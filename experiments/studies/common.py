@@ -1,16 +1,53 @@
 """Shared configs of studies: MNIST-1D with separate data for every seed, MNIST, pilots."""
 
 import copy
+import zlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.configs import base
+from lth_jax.measures.judge import ROUNDS
 
 PRIMARY_SEED, PILOT_SEED = 1, 2
 """`experiment.seed` of the primary results, and of pilots that choose settings."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
+
+
+def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
+    """The config with seeds and data that belong to one claim and one round alone.
+
+    Sets `experiment.seed`, `data.seed` and, of generated data, `data_seed` of every experiment in
+    the config, and `study.seed`.
+
+    Args:
+      config: of a study, left as it is.
+      claim: the claim.
+      name: one of `judge.ROUNDS`.
+
+    >>> from experiments.studies import STUDIES
+    >>> config = STUDIES["C7"].get_config()
+    >>> seeds = [at_round(config, "C7", name).experiment.seed for name in ROUNDS]
+    >>> seeds[1] - seeds[0]
+    1
+    """
+    varied = copy.deepcopy(config)
+    seed = zlib.crc32(claim.encode()) % 2**20 * 16 + ROUNDS.index(name)
+    varied.study.seed = seed
+    for experiment in experiments_of(varied):
+        experiment.seed = experiment.data.seed = seed
+        if "data_seed" in experiment.data.options:
+            experiment.data.options.data_seed = seed
+    return varied
+
+
+def experiments_of(config: ConfigDict) -> list[ConfigDict]:
+    """All experiments in a config: the parts that have data and seeds."""
+    if "replicates" in config and "data" in config:
+        return [config]
+    inner = [part for part in config.values() if isinstance(part, ConfigDict)]
+    return [experiment for part in inner for experiment in experiments_of(part)]
 
 
 def ladder(seeds: int) -> ConfigDict:

@@ -6,6 +6,7 @@ Finished results are stored and reused: an interrupted study continues, and stud
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
@@ -22,13 +23,17 @@ from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
-from lth_jax.report.cells import LAST, Cost, Results, Tuned
+from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE
 
 Arm = TypeVar("Arm")
 Place = TypeVar("Place", str, tuple[str, int])
+
+
+RATE = "optimizer__learning_rate"
+"""The learning rate, as a keyword of `vary`."""
 
 
 def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
@@ -50,18 +55,17 @@ def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
     return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
 
 
-def dense_beside(config: ConfigDict, small: Sequence[int], rate: float) -> dict[str, ConfigDict]:
+def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDict]:
     """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
 
     Args:
       config: config of the ladder.
       small: widths of an MLP with as many weights as a ticket.
-      rate: the learning rate of both.
 
     Returns:
-      `"small"` and `"dense+"`.
+      `"small"` and `"dense+"`, for `StudyRunner.tuned(beside=…)`.
     """
-    dense = dense_only(config, optimizer__learning_rate=rate)
+    dense = dense_only(config)
     longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
     return {
         "small": vary(dense, model__options__features=tuple(small)),
@@ -150,14 +154,31 @@ class StudyRunner:
 
         return {place: best(place) for place in places}
 
-    def tuned(self, name: str, config: ConfigDict, arms: Sequence[str], **tuning: Any) -> Tuned:
-        """The ladders of a config, each arm at the learning rate that `tune` chooses."""
-        chosen = self.tune(name, config, arms, **tuning)
+    def tuned(
+        self,
+        name: str,
+        config: ConfigDict,
+        *,
+        beside: Mapping[str, ConfigDict] = MappingProxyType({}),
+        rates: Sequence[float] = (),
+        by: str = "validation_accuracy_final",
+    ) -> Tuned:
+        """The ladders of a config at every learning rate, cross-fitted between halves of the seeds.
+
+        Args:
+          name: of the study.
+          config: the experiment; its `study` has `rates`.
+          beside: further experiments, each an arm of its own by its dense network.
+          rates: candidates; those of the study by default.
+          by: the metric of the choice.
+        """
+        grid = list(rates or config.study.rates)
         cells = {
-            f"{rate:g}": vary(config, optimizer__learning_rate=rate)
-            for rate in sorted(set(chosen.values()))
+            cell_name(variant, rate): vary(one, optimizer__learning_rate=rate)
+            for variant, one in {"": config, **beside}.items()
+            for rate in grid
         }
-        return Tuned(chosen, self.ladders(name, cells))
+        return Tuned(self.ladders(name, cells), grid, by)
 
     def networks(
         self, name: str, config: ConfigDict, arm: str, level: int | None = None

@@ -175,13 +175,13 @@ class Atlas:
         return Table([{name: study.get(name) for name in VERDICT} for study in self.studies])
 
     def seeds(self) -> Table:
-        """One row for each study, seed and number: claim, the study's fields, metric and value."""
+        """One row for each study, round, seed and number: the study's fields, metric and value."""
         rows = []
         for study in self.studies:
-            folder = self.path / study["claim"]
-            if answer := answers.read_answer(folder, self.path.resolve().name):
-                found = answers.read_rows(folder, answer)
-                rows += [{"claim": study["claim"]} | row for row in found]
+            folder, size = self.path / study["claim"], self.path.resolve().name
+            for name, answer in answers.read_rounds(folder, size).items():
+                found = answers.read_rows(folder / name, answer)
+                rows += [{"claim": study["claim"], "round": name} | row for row in found]
         return Table(uniform(rows))
 
     def to_pandas(self) -> Any:

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 Row = dict[str, Any]
 """A row of a tidy table: `metric`, `value` (None if diverged), and keys such as `arm`."""
 
+COMPARISON, MAP, CURVE = KINDS = ("comparison", "map", "curve")
+"""What a claim's sentence states: that an effect exists, that it is possible, or how much."""
+
 
 class Protocol(NamedTuple):
     """A question with its decision rule.
@@ -29,8 +32,12 @@ class Protocol(NamedTuple):
       rule: when the claim counts as supported.
       expects: the expected result, with reasons.
       limits: limits of the verdict.
+      paragraph: where the sentence stands in the article: heading and paragraph.
+      chosen_by: the criterion by which the settings were chosen, about the dense network and the
+        shuffled mask, never about the answer.
+      kind: one of `KINDS`. A comparison holds or does not; a map searches a grid of settings for
+        a cell where it holds; a curve has no verdict.
       two_sided: whether the claim has no direction.
-      in_family: whether its primary is in the family for Holm's correction.
     """
 
     claim: str
@@ -43,8 +50,10 @@ class Protocol(NamedTuple):
     rule: str
     expects: str
     limits: str
+    paragraph: str = ""
+    chosen_by: str = ""
+    kind: str = COMPARISON
     two_sided: bool = False
-    in_family: bool = True
 
 
 class Primary(NamedTuple):
@@ -56,6 +65,7 @@ class Primary(NamedTuple):
       delta: the smallest effect that matters.
       unit: of values and delta.
       two_sided: whether either sign of the effect counts.
+      cell: the cell of the map that it is a part of; its own by default.
     """
 
     name: str
@@ -63,6 +73,7 @@ class Primary(NamedTuple):
     delta: float
     unit: str
     two_sided: bool = False
+    cell: str = ""
 
 
 class Control(NamedTuple):
@@ -83,7 +94,8 @@ class Evidence(NamedTuple):
     """The results of a study.
 
     Attributes:
-      primaries: the parts of the claim; all must hold. The first is the headline.
+      primaries: the parts of the claim; all must hold, or in a map all of one cell. The first is
+        the headline.
       rows: seed-level results, tidy.
       secondary: further numbers per seed, shown with uncorrected intervals.
       gate: TICKET − SHUFFLE per seed, for studies of tickets: without an effect, the setting has no
@@ -149,6 +161,36 @@ class Contrasts(NamedTuple):
             known, values, delta = f"{known} + {margin:g}", values + margin, 0.0
         least = self.delta if delta is None else delta
         return Primary(known, values, least, self.unit, self.two_sided)
+
+
+SHARE = 10.0
+"""The smallest difference that matters by default, in % of the dense network's error."""
+
+
+def relative(
+    accuracy: Mapping[str, ArrayLike],
+    *,
+    dense: str = "dense",
+    delta: float = SHARE,
+    label: str = "",
+) -> Contrasts:
+    """Contrasts of accuracy in % of the mean error of the dense network.
+
+    `100 (aᵢ − bᵢ) / (100 − mean(dense))`: a unit that means the same for easy and hard data.
+
+    Args:
+      accuracy: in percent, by arm, `[seeds]`.
+      dense: the arm of the dense network.
+      delta: the smallest difference that matters.
+      label: prefix of a primary's name.
+
+    >>> points = relative({"dense": [90.0, 90.0], "ticket": [91.0, 92.0]})
+    >>> points("ticket", "dense").values.tolist()
+    [10.0, 20.0]
+    """
+    error = 100 - np.nanmean(np.asarray(accuracy[dense], np.float64))
+    shares = {arm: 100 * np.asarray(a, np.float64) / error for arm, a in accuracy.items()}
+    return Contrasts(shares, "% of the dense error", delta, label)
 
 
 def arm_rows(metric: str, values: Mapping[str, ArrayLike], **fields: Any) -> list[Row]:

@@ -4,7 +4,7 @@ One value per replicate (an independent seed of the whole experiment). Values th
 belong to diverged replicates: they are excluded and counted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -265,34 +265,6 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     low = scipy.special.betaincinv(successes, failures + 1, alpha / 2) if successes else 0.0
     high = scipy.special.betaincinv(successes + 1, failures, 1 - alpha / 2) if failures else 1.0
     return Interval(successes / trials, float(low), float(high), trials, 0)
-
-
-def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """p-values adjusted for testing all of them (Holm, 1979).
-
-    `p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎)` in rising order; rejecting if `p̃ ≤ α`
-    bounds the probability of any false rejection by α, for any dependence.
-
-    Args:
-      p_values: shape `[m]`, each in [0, 1].
-
-    Returns:
-      float64 `[m]`, in the order given.
-
-    Raises:
-      ValueError: if a p-value is not in [0, 1].
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = _vector(p_values, "p_values")
-    if not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"`p_values` must be in [0, 1], got {p.tolist()}.")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
 
 
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:

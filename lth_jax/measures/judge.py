@@ -1,7 +1,7 @@
-"""Verdicts from evidence: intervals, controls at α = .001, and correction over studies.
+"""Verdicts from evidence: corrected intervals, controls at α = .001, and two rounds.
 
-`found` summarises a study without correction; `verdicts` computes the verdicts of several studies
-together, since Holm's correction applies to all primaries.
+`found` summarises one round of a study; `judgement` gives its verdict, and `overall` that of both
+rounds.
 """
 
 import math
@@ -11,11 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from lth_jax.measures.claims import Control, Evidence, Primary, Protocol
-from lth_jax.measures.intervals import Interval, holm
-from lth_jax.measures.verdicts import SUPPORTED, all_of, assess, seeds_needed, verdict
+from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
+from lth_jax.measures.intervals import Interval, sign_flip_interval
+from lth_jax.measures.simultaneous import simultaneous
+from lth_jax.measures.verdicts import (
+    ALPHA,
+    INCONCLUSIVE,
+    SUPPORTED,
+    all_of,
+    both_rounds,
+    in_map,
+    seeds_needed,
+    verdict,
+)
 
-ALPHA, STRICT = 0.05, 0.001  # of the claims; of the controls
+SHOWN, STRICT = 0.05, 0.001  # error rates of intervals as shown, and of controls
+DISCOVERY, REPLICATION = ROUNDS = ("discovery", "replication")
+
 VOID = "void"
 """The verdict of a study one of whose controls was judged wrong."""
 
@@ -25,15 +37,30 @@ NO_TICKET = "premise not met"
 HOLD = "controls hold"
 """The verdict of the smoke size, which runs the controls alone."""
 
+MEASURED = "measured"
+"""A curve: the study describes, and has no verdict."""
+
 Found = dict[str, Any]
 """The JSON-like results of a study."""
 
 
 def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -> Found:
-    """A study's numbers with intervals, and the verdicts of its controls."""
+    """A round's numbers with intervals, and the verdicts of its controls.
+
+    The corrected intervals of a map hold for all its cells at once.
+    """
     rng = np.random.default_rng(zlib.crc32(protocol.claim.encode()))
+    primaries = [_numbers(part, rng) for part in evidence.primaries]
+    if protocol.kind == MAP and primaries:
+        table = np.stack([part.values for part in evidence.primaries], axis=1)
+        bands = simultaneous(table, rng=rng, confidence=1 - ALPHA)
+    else:
+        bands = [sign_flip_interval(p.values, confidence=1 - ALPHA, rng=rng) for p in evidence[0]]
+    for part, band in zip(primaries, bands, strict=True):
+        part["corrected"] = [_or_none(band.low), _or_none(band.high)]
     return {
-        "primaries": [_numbers(part, rng) for part in evidence.primaries],
+        "kind": protocol.kind,
+        "primaries": primaries,
         "secondary": [_numbers(part, rng) for part in evidence.secondary],
         "gate": None if evidence.gate is None else _gate(evidence.gate, rng),
         "controls": judged(controls, rng),
@@ -59,23 +86,23 @@ def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]
 def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
     parts = []
     for part in primaries:
-        interval, p = assess(part.values, rng=rng, confidence=1 - STRICT)
-        parts.append(verdict(interval, p, part.delta, alpha=STRICT, two_sided=part.two_sided))
+        interval = sign_flip_interval(part.values, rng=rng, confidence=1 - STRICT)
+        parts.append(verdict(interval, part.delta, two_sided=part.two_sided))
     return all_of(parts)
 
 
-def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - ALPHA) -> Found:
-    interval, p = assess(part.values, rng=rng, confidence=confidence)
+def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SHOWN) -> Found:
+    interval = sign_flip_interval(part.values, rng=rng, confidence=confidence)
     values = np.asarray(part.values, float)
     return {
         "name": part.name,
+        "cell": part.cell,
         "unit": part.unit,
         "delta": float(part.delta),
         "two_sided": part.two_sided,
         "estimate": _or_none(interval.estimate),
         "low": _or_none(interval.low),
         "high": _or_none(interval.high),
-        "p": p,
         "seeds": interval.replicates,
         "missing": interval.missing,
         "values": [_or_none(value) for value in values],
@@ -84,7 +111,7 @@ def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - AL
 
 
 def _gate(values: Any, rng: np.random.Generator) -> Found:
-    interval, _ = assess(values, rng=rng)
+    interval = sign_flip_interval(values, rng=rng)
     return {
         "estimate": _or_none(interval.estimate),
         "low": _or_none(interval.low),
@@ -100,80 +127,123 @@ def _needed(values: Any, delta: float) -> int | None:
     return seeds_needed(values, delta)
 
 
-def verdicts(all_found: Mapping[str, Found], family: Sequence[str]) -> dict[str, Found]:
-    """The verdict on every study that has evidence, corrected over the whole family.
+def judgement(one: Found) -> Found:
+    """The verdict of one round.
 
     Args:
-      all_found: from `found`, by claim.
-      family: the claims whose primaries are corrected together. Claims without evidence count as
-        not significant, which is conservative for the others.
+      one: from `found`.
 
     Returns:
-      By claim: `verdict`, `why` (one sentence), `adjusted_p`, and `decided_by`, the name of the
-      primary that determines the verdict: the weakest of several.
+      `verdict`, `why` (one sentence), `decided_by`, the name of the primary that determines the
+      verdict (the weakest of several parts, or the largest effect of a map), and `held`, the cells
+      of a map that hold.
     """
-    raw = {claim: _claim_p(one) for claim, one in all_found.items()}
-    adjusted = holm([raw.get(claim, 1.0) for claim in family])
-    corrected = raw | dict(zip(family, adjusted.tolist(), strict=True))
-    judged = {claim: _verdict(one, corrected[claim]) for claim, one in all_found.items()}
-    for claim in set(judged) - set(family):
-        judged[claim]["adjusted_p"] = None  # its p is unchanged
-    return judged
-
-
-def _claim_p(one: Found) -> float:
-    """The p-value of a claim: that of its weakest part (intersection–union)."""
-    return max((part["p"] for part in one["primaries"]), default=1.0)
-
-
-def _verdict(one: Found, adjusted: float) -> Found:
     wrong = [c["name"] for c in one["controls"] if c["got"] != c["expected"]]
     if wrong:
-        return _judgement(VOID, f"a control with a known answer failed: {'; '.join(wrong)}", None)
+        return _judgement(VOID, f"a control with a known answer failed: {'; '.join(wrong)}")
     if one["gate"] is not None and not one["gate"]["met"]:
         why = "tickets do not beat masks drawn at random here, so the question does not apply"
-        return _judgement(NO_TICKET, why, adjusted)
+        return _judgement(NO_TICKET, why)
     if not one["primaries"]:
-        return _judgement(HOLD, "every control with a known answer was judged right", None)
-    parts = []
-    for part in one["primaries"]:
-        # The correction multiplies the claim's p; each part is tested with the same factor.
-        p = min(1.0, adjusted * part["p"] / max(_claim_p(one), 1e-12))
-        interval = _interval(part)
-        parts.append(verdict(interval, p, part["delta"], two_sided=part["two_sided"]))
+        return _judgement(HOLD, "every control with a known answer was judged right")
+    return {COMPARISON: _comparison, MAP: _map, CURVE: _curve}[one["kind"]](one["primaries"])
+
+
+def _comparison(primaries: Sequence[Found]) -> Found:
+    parts = [_verdict(part) for part in primaries]
     name = all_of(parts)
-    weakest = one["primaries"][parts.index(name)]
-    return _judgement(name, _why(name, weakest), adjusted, weakest["name"])
+    weakest = primaries[parts.index(name)]
+    return _judgement(name, _why(name, weakest), weakest["name"])
 
 
-def _interval(part: Found) -> Interval:
-    estimate, low, high = (
-        np.nan if part[end] is None else part[end] for end in ("estimate", "low", "high")
-    )
-    return Interval(estimate, low, high, part["seeds"], part["missing"])
+def _map(primaries: Sequence[Found]) -> Found:
+    cells: dict[str, list[Found]] = {}
+    for part in primaries:
+        cells.setdefault(part["cell"] or part["name"], []).append(part)
+    held = [c for c, parts in cells.items() if {_verdict(part) for part in parts} == {SUPPORTED}]
+
+    def room(parts: Sequence[Found]) -> float:
+        """How far the weakest lower band of a cell lies above its δ, in units of δ."""
+        return min(((_ends(p)[0] - p["delta"]) / (p["delta"] or 1.0) for p in parts), default=0.0)
+
+    best = max(cells, key=lambda cell: room(cells[cell]))
+    weakest = min(cells[best], key=lambda part: room([part]))
+    where = f"in {len(held)} of {len(cells)} cells: {', '.join(held)}" if held else "in no cell"
+    why = f"{where}; {best}: {_effect(weakest)}"
+    return _judgement(in_map(held), why, weakest["name"], held)
 
 
-def _judgement(name: str, why: str, adjusted: float | None, decided_by: str | None = None) -> Found:
-    return {"verdict": name, "why": why, "adjusted_p": adjusted, "decided_by": decided_by}
+def _curve(primaries: Sequence[Found]) -> Found:
+    return _judgement(MEASURED, _effect(primaries[0]), primaries[0]["name"])
+
+
+def overall(rounds: Mapping[str, Found]) -> Found:
+    """The verdict of a study from the judgements of its rounds.
+
+    Args:
+      rounds: from `judgement`, by name of the round.
+
+    Returns:
+      As `judgement`, with `rounds`: the verdict of each. `is_replicated` is False as long as one
+      round is missing; the verdict is then that of the other and does not count yet. The cells of
+      a map must hold in both rounds.
+    """
+    names = {name: rounds[name]["verdict"] for name in ROUNDS if name in rounds}
+    first = rounds[next(iter(names))]
+    if len(names) < len(ROUNDS):
+        return first | {"rounds": names, "is_replicated": False}
+    second = rounds[REPLICATION]
+    held = [cell for cell in first["held"] if cell in second["held"]]
+    decided, verdicts = first, tuple(names.values())
+    special = [name for name in (VOID, NO_TICKET) if name in verdicts]
+    if special:
+        name = special[0]
+        decided = second if second["verdict"] == name else first
+    elif first["held"] and second["held"]:
+        name = in_map(held)
+    else:
+        name = both_rounds(*verdicts)
+        decided = second if second["verdict"] == name != first["verdict"] else first
+    return decided | {"verdict": name, "held": held, "rounds": names, "is_replicated": True}
+
+
+def _verdict(part: Found) -> str:
+    interval = Interval(math.nan, *_ends(part), part["seeds"], part["missing"])
+    return verdict(interval, part["delta"], two_sided=part["two_sided"])
+
+
+def _ends(part: Found) -> tuple[float, float]:
+    """The corrected interval; infinite ends were stored as None."""
+    low, high = part["corrected"]
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _judgement(
+    name: str, why: str, decided_by: str | None = None, held: Sequence[str] = ()
+) -> Found:
+    return {"verdict": name, "why": why, "decided_by": decided_by, "held": list(held)}
+
+
+def _effect(part: Found) -> str:
+    return f"{part['name']}: {shown(part)}"
 
 
 def _why(name: str, part: Found) -> str:
-    effect = f"{part['name']}: {shown(part)}"
     if name == SUPPORTED:
-        return effect
+        return _effect(part)
     need = part["needed"]
     more = f"; about {need} seeds would decide" if need and need > part["seeds"] else ""
-    return f"{effect}, δ = {part['delta']:g}{more if name == 'inconclusive' else ''}"
+    return f"{_effect(part)}, δ = {part['delta']:g}{more if name == INCONCLUSIVE else ''}"
 
 
 def shown(part: Found) -> str:
-    """An effect as text.
+    """An effect with its 95 % interval as text.
 
-    >>> shown({"estimate": 2.04, "low": 1.0, "high": 3.0, "unit": "points"})
-    '+2.04 [+1, +3] points'
+    >>> shown({"estimate": 2.04, "low": 1.0, "high": None, "unit": "points"})
+    '+2.04 [+1, –] points'
     """
     ends = [_signed(part[name]) for name in ("estimate", "low", "high")]
-    return f"{ends[0]} [{ends[1]}, {ends[2]}] {part['unit']}"
+    return f"{ends[0]} [{ends[1]}, {ends[2]}] {part['unit']}".strip()
 
 
 def _signed(value: float | None) -> str:

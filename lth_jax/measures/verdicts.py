@@ -1,104 +1,76 @@
 """Verdicts on a claim from one number per seed, by a rule fixed beforehand.
 
 A claim states that an effect is above 0 (or, two-sided, not 0); δ is the smallest effect that
-matters. The interval and the p-value give five verdicts:
+matters. The corrected interval alone decides:
 
-| verdict | when |
+| verdict | the interval |
 |---|---|
-| supported | significant in the claimed direction, estimate at least δ |
-| real but below δ | significant in the claimed direction, estimate below δ |
-| reversed | the interval lies below 0, the estimate at −δ or below |
-| not supported | the interval lies below δ: an effect that matters is excluded |
+| supported | lies at or above δ |
+| real, below δ | lies above 0 and below δ |
+| real, size open | lies above 0 and contains δ |
+| not supported | lies between −δ and δ |
+| reversed | lies at or below −δ |
 | inconclusive | none of these: more seeds could decide |
 
 With a margin, which is part of the values, δ is 0. The verdict is then supported, not supported or
 inconclusive: missing a margin is not an effect in the other direction.
+
+A claim that something is possible is a map, a grid of settings: it is found if the simultaneous
+lower band of some cell lies at or above δ, and otherwise not found in this map.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from lth_jax.measures.intervals import Interval, sign_flip_interval, sign_flip_test
+from lth_jax.measures.intervals import Interval
+
+CLAIMS = 20
+"""The number of claims that the correction allows for."""
+
+ALPHA = 0.05 / CLAIMS
+"""The error rate of each claim (Bonferroni): all verdicts together err with probability .05."""
 
 SUPPORTED = "supported"
-"""Significant in the claimed direction, estimate at least δ."""
-
-BELOW = "real but below δ"
-"""Significant in the claimed direction, estimate below δ."""
-
-REVERSED = "reversed"
-"""The interval lies below 0, the estimate at −δ or below."""
-
+BELOW = "real, below δ"
+OPEN = "real, size open"
 NOT_SUPPORTED = "not supported"
-"""The interval lies below δ."""
-
+REVERSED = "reversed"
 INCONCLUSIVE = "inconclusive"
-"""None of the others."""
+FOUND = "found"
+NOT_FOUND = "not found in this map"
+NOT_REPLICATED = "not replicated"
+"""The verdict of a claim whose two rounds contradict each other."""
 
 
-class Assessed(NamedTuple):
-    """An effect with interval and p-value, without correction for multiplicity.
-
-    Attributes:
-      interval: their mean, with the interval of the effects that are not rejected.
-      p: the two-sided p-value of no effect.
-    """
-
-    interval: Interval
-    p: float
-
-
-def assess(values: ArrayLike, *, rng: np.random.Generator, confidence: float = 0.95) -> Assessed:
-    """The mean of one value per seed with its sign-flip interval and p-value.
-
-    Args:
-      values: `[seeds]`; values that are not finite are excluded and counted.
-      rng: source of the sign vectors.
-      confidence: of the interval.
-
-    >>> found = assess([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], rng=np.random.default_rng(0))
-    >>> found.interval.estimate, found.p
-    (3.5, 0.03125)
-    """
-    interval = sign_flip_interval(values, rng=rng, confidence=confidence)
-    return Assessed(interval, sign_flip_test(values, rng=rng))
-
-
-def verdict(
-    interval: Interval, p: float, delta: float, *, alpha: float = 0.05, two_sided: bool = False
-) -> str:
+def verdict(interval: Interval, delta: float, *, two_sided: bool = False) -> str:
     """The verdict on one effect; see the table above.
 
     Args:
-      interval: of the effect, at confidence 1 − `alpha`.
-      p: two-sided and corrected for multiplicity.
+      interval: of the effect, corrected for multiplicity.
       delta: the smallest effect that matters; 0 for a claim with a margin that is part of the
         values.
-      alpha: significance.
       two_sided: whether the claim has no direction; the verdict is then never reversed.
 
     Raises:
       ValueError: if `delta` is negative.
 
     >>> effect = Interval(2.0, 1.0, 3.0, 48, 0)
-    >>> verdict(effect, 0.001, 1.5), verdict(effect, 0.001, 2.5), verdict(effect, 0.2, 4.0)
-    ('supported', 'real but below δ', 'not supported')
+    >>> [verdict(effect, delta) for delta in (1.0, 2.5, 3.5)]
+    ['supported', 'real, size open', 'real, below δ']
     """
     if delta < 0:
         raise ValueError(f"`delta` is {delta}; it must be at least 0.")
-    estimate, low, high, _, _ = interval
-    if not np.isfinite(estimate):
-        return INCONCLUSIVE
-    size = abs(estimate) if two_sided else estimate
-    if p < alpha and size > 0:
-        return SUPPORTED if size >= delta else BELOW
-    if not two_sided and high < 0 < delta <= -estimate:
+    low, high = interval.low, interval.high
+    if two_sided and high < 0:
+        low, high = -high, -low
+    if low > 0:
+        return SUPPORTED if low >= delta else BELOW if high < delta else OPEN
+    if delta and high <= -delta:
         return REVERSED
-    if high < delta and (not two_sided or low > -delta):
+    if high < delta and (low > -delta or not delta):
         return NOT_SUPPORTED
     return INCONCLUSIVE
 
@@ -109,51 +81,62 @@ def all_of(verdicts: Sequence[str]) -> str:
     Supported only if every part is; otherwise the verdict is the strongest of the failures. Each
     part is tested at the full α (Berger, 1982).
 
-    >>> all_of(["supported", "real but below δ"]), all_of(["supported", "inconclusive"])
-    ('real but below δ', 'inconclusive')
+    >>> all_of(["supported", "real, below δ"]), all_of(["supported", "inconclusive"])
+    ('real, below δ', 'inconclusive')
     """
-    for firm in (REVERSED, NOT_SUPPORTED, INCONCLUSIVE, BELOW):
+    for firm in (REVERSED, NOT_SUPPORTED, INCONCLUSIVE, BELOW, OPEN):
         if firm in verdicts:
             return firm
     return SUPPORTED
 
 
+def both_rounds(discovery: str, replication: str) -> str:
+    """The verdict after a replication on fresh seeds and data.
+
+    Two equal verdicts stand. Two sizes of a real effect leave its size open. A verdict beside an
+    inconclusive one is inconclusive. All other pairs contradict each other.
+
+    >>> both_rounds("supported", "real, size open"), both_rounds("supported", "not supported")
+    ('real, size open', 'not replicated')
+    """
+    pair = {discovery, replication}
+    if len(pair) == 1:
+        return discovery
+    if pair <= {SUPPORTED, OPEN, BELOW}:
+        return OPEN
+    return INCONCLUSIVE if INCONCLUSIVE in pair else NOT_REPLICATED
+
+
+def in_map(held: Collection[str]) -> str:
+    """The verdict on a map, from its cells whose lower bands lie at or above δ."""
+    return FOUND if held else NOT_FOUND
+
+
 def seeds_needed(
-    values: ArrayLike, delta: float, *, power: float = 0.8, alpha: float = 0.05, ratio: float = 1.5
+    values: ArrayLike, delta: float, *, power: float = 0.8, alpha: float = ALPHA
 ) -> int:
-    """The number of seeds that a question needs, from the spread of a pilot.
+    """The number of seeds that decides a question, from the spread of a pilot.
 
-    With `s` the pilot's standard deviation and `z` normal quantiles, the largest of
-
-    * `((z₁₋α/₂ + z_power) s / (ratio·δ))²`: an effect of ratio·δ is significant,
-    * `(z_power s / ((ratio − 1) δ))²`: and its estimate is at least δ,
-    * `((z₁₋α/₂ + z_power) s / δ)²`: without an effect, δ is excluded.
+    `((z₁₋α/₂ + z₍₁₊power₎/₂) s / δ)²` with the pilot's standard deviation `s` and normal quantiles
+    `z`: without an effect, the interval lies between −δ and δ; with one of 2δ, it lies above δ.
 
     Args:
       values: one number per pilot seed, at least two.
       delta: the smallest effect that matters, above 0.
       power: the probability of a decision.
-      alpha: significance, after any correction.
-      ratio: the true effect to plan for, in δ, above 1: at an effect of exactly δ, half of all
-        studies estimate less than δ, for any size.
+      alpha: the error rate, corrected for multiplicity.
 
     Raises:
       ValueError: for fewer than two finite values, or numbers out of range.
 
     >>> seeds_needed([1.0, 2.0, 3.0], delta=1.0)
-    8
+    19
     """
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
     if finite.size < 2:
         raise ValueError(f"`values` has {finite.size} finite numbers; a spread needs at least 2.")
-    if delta <= 0 or ratio <= 1:
-        raise ValueError(f"`delta` is {delta} and `ratio` {ratio}; they must be above 0 and 1.")
-    two_sided, one_sided = scipy.special.ndtri(1 - alpha / 2), scipy.special.ndtri(power)
-    spread = finite.std(ddof=1) / delta
-    needs = (
-        (two_sided + one_sided) * spread / ratio,
-        one_sided * spread / (ratio - 1),
-        (two_sided + one_sided) * spread,
-    )
-    return max(2, int(np.ceil(max(needs) ** 2)))
+    if delta <= 0:
+        raise ValueError(f"`delta` is {delta}; it must be above 0.")
+    quantiles = scipy.special.ndtri([1 - alpha / 2, (1 + power) / 2])
+    return max(2, int(np.ceil((quantiles.sum() * finite.std(ddof=1) / delta) ** 2)))

@@ -1,7 +1,7 @@
 """Answers to claims on disk: the protocol, stamped before anything is drawn, and what was found.
 
-A folder holds `protocol.json`, `found.json`, and the rows as `seeds.parquet` and `seeds.csv`. An
-answer is read only if its protocol was stamped for it and no file has changed since.
+A folder, `CLAIM/ROUND`, holds `protocol.json`, `found.json`, and the rows as `seeds.parquet` and
+`seeds.csv`. An answer is read only if its protocol was stamped for it and no file changed since.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lth_jax.measures.claims import Control, Evidence, Protocol, Row
-from lth_jax.measures.judge import Found, found
+from lth_jax.measures.judge import ROUNDS, Found, found
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
 from lth_jax.store import (
     CorruptError,
@@ -51,8 +51,8 @@ def stamp_of(protocol: Protocol, numbers: Mapping[str, Any], size: str) -> dict[
 
 
 def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
-    """Writes a stamp; the folder is named after the claim."""
-    records.write(folder / PROTOCOL, folder.name, stamp)
+    """Writes a stamp into the folder of a claim and round."""
+    records.write(folder / PROTOCOL, _owner(folder), stamp)
 
 
 def write_answer(
@@ -87,7 +87,7 @@ def write_answer(
         "environment": environment(),
         "source": source_fingerprint(*sources),
     }
-    records.write(folder / FOUND, folder.name, result)
+    records.write(folder / FOUND, _owner(folder), result)
 
 
 def read_answer(folder: Path, size: str) -> Found | None:
@@ -101,8 +101,8 @@ def read_answer(folder: Path, size: str) -> Found | None:
     if not path.exists():
         return None
     try:
-        result: Any = records.read(path, folder.name, Answer)
-        stamp = records.read(folder / PROTOCOL, folder.name, Stamp)
+        result: Any = records.read(path, _owner(folder), Answer)
+        stamp = records.read(folder / PROTOCOL, _owner(folder), Stamp)
         if stamp["hash"] != result["hash"]:
             raise records.damaged(folder / PROTOCOL, "another one was answered")
         if stamp["size"] != size:
@@ -117,9 +117,24 @@ def read_answer(folder: Path, size: str) -> Found | None:
     return answer
 
 
+def read_rounds(folder: Path, size: str) -> dict[str, Found]:
+    """The finished rounds of a study, in order.
+
+    Args:
+      folder: of the study.
+      size: that its protocol must have.
+    """
+    found_all = {name: read_answer(folder / name, size) for name in ROUNDS}
+    return {name: answer for name, answer in found_all.items() if answer}
+
+
 def read_rows(folder: Path, answer: Found) -> list[Row]:
     """The seed-level rows of an answer; empty without any."""
     return read_parquet(folder / SEEDS) if answer["seeds_sha256"] else []
+
+
+def _owner(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def _now() -> str:

@@ -38,6 +38,11 @@ class Results:
             place = (row["cell"], row["arm"], row["level"], row["metric"])
             self._values.setdefault(place, {})[row["replicate"]] = value
 
+    @property
+    def cells(self) -> list[str]:
+        """The names of the cells."""
+        return list(self._costs)
+
     def levels(self, cell: str) -> list[int]:
         """The levels of a cell's ladder."""
         return sorted({row["level"] for row in self.rows if row["cell"] == cell})
@@ -96,40 +101,94 @@ class Results:
         return {arm: cost + (0.0 if arm in free else search) for arm, cost in own.items()}
 
 
-class Tuned(NamedTuple):
-    """Ladders of which every arm has the learning rate that suits it.
+class Tuned:
+    """Ladders at several learning rates, of which every network has one that other seeds chose.
 
-    Attributes:
-      rates: by arm, chosen on pilot seeds.
-      results: of the ladders at these rates.
+    Rates are cross-fitted: a seed of one half has the rate with the best mean of a metric over the
+    seeds of the other half, for each arm and level. So the choice is inside the interval.
+
+    Args:
+      results: cells by `cell_name(variant, rate)`; the variant `""` holds the ladder, and each
+        other one is an arm of its own, the dense network of its cell.
+      rates: the candidates.
+      by: the metric of the choice: the largest, or for a loss the smallest.
     """
 
-    rates: dict[str, float]
-    results: Results
+    def __init__(
+        self, results: Results, rates: Sequence[float], by: str = "validation_accuracy_final"
+    ):
+        self.results, self.rates, self._by = results, sorted(rates), by
+        self._asked: dict[tuple[str, int], NDArray[np.float64]] = {}
 
     def of(self, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
-        """One value per replicate of an arm, at the arm's own rate."""
-        return self.results.of(f"{self.rates[arm]:g}", arm, metric, level)
+        """One value per replicate, at the rate chosen for it.
+
+        Raises:
+          ValueError: the arm diverged at every rate.
+        """
+        chosen = self.chosen(arm, level)
+        table = self._table(arm, metric, level)
+        return table[[self.rates.index(rate) for rate in chosen], np.arange(len(chosen))]
+
+    def chosen(self, arm: str, level: int = LAST) -> NDArray[np.float64]:
+        """The rate of each replicate."""
+        if (arm, level) not in self._asked:
+            table = self._table(arm, self._by, level) * (-1 if "loss" in self._by else 1)
+            half = np.arange(table.shape[1]) % 2
+            best = [self._best(table[:, half != h], arm) for h in (0, 1)]
+            self._asked[arm, level] = np.array(best)[half]
+        return self._asked[arm, level]
+
+    def usual(self, arm: str, level: int = LAST) -> float:
+        """The rate that all seeds together choose, for secondary results."""
+        table = self._table(arm, self._by, level) * (-1 if "loss" in self._by else 1)
+        return self._best(table, arm)
+
+    def _best(self, table: NDArray[np.float64], arm: str) -> float:
+        means = np.where(np.isfinite(table).all(axis=1), np.nan_to_num(table).mean(axis=1), -np.inf)
+        if not np.isfinite(means).any():
+            raise ValueError(f"every learning rate diverged for '{arm}'.")
+        return self.rates[int(means.argmax())]
+
+    def _table(self, arm: str, metric: str, level: int) -> NDArray[np.float64]:
+        variants = {cell.rpartition(" ")[0] for cell in self.results.cells}
+        variant, inner = (arm, DENSE) if arm in variants else ("", arm)
+        cells = [cell_name(variant, rate) for rate in self.rates]
+        return np.stack([self.results.of(cell, inner, metric, level) for cell in cells])
 
     @property
     def member_steps(self) -> int:
-        """The training steps of all networks together, the pilot's not counted."""
+        """The training steps of all networks together, at all rates."""
         return self.results.member_steps
 
     def flops(self) -> dict[str, float]:
-        """As of `Results.flops`, for the arms that were tuned."""
-        return {arm: self.results.flops(f"{rate:g}")[arm] for arm, rate in self.rates.items()}
+        """As `Results.flops`, for every arm at its rate."""
+        cells = [cell for cell in self.results.cells if cell.endswith(f"{self.rates[0]:g}")]
+        found: dict[str, float] = {}
+        for cell in cells:
+            variant, costs = cell.rpartition(" ")[0], self.results.flops(cell)
+            found |= {variant: costs[DENSE]} if variant else costs
+        return found
 
     def described(self) -> str:
-        """`rates_note` of the rates."""
-        return rates_note(self.rates)
+        """A sentence on the rates of all arms that were read, and on the ends of the grid."""
+        read = {arm: self.chosen(arm, level) for arm, level in self._asked}
+        rates = {arm: " and ".join(f"{r:g}" for r in np.unique(each)) for arm, each in read.items()}
+        ends = [
+            arm
+            for arm, each in read.items()
+            if np.isin(each, self.rates[:: len(self.rates) - 1 or 1]).any()
+        ]
+        listed = ", ".join(f"{arm} {rate}" for arm, rate in rates.items())
+        grid = f"the grid from {self.rates[0]:g} to {self.rates[-1]:g}"
+        beyond = f" Rates at an end of {grid}: {', '.join(ends)}." if ends else ""
+        return f"Learning rates, each chosen by the other half of the seeds: {listed}.{beyond}"
 
 
-def rates_note(rates: Mapping[str, float]) -> str:
-    """A sentence on chosen learning rates.
+def cell_name(variant: str, rate: float) -> str:
+    """The name of a cell of `Tuned`.
 
-    >>> rates_note({"dense": 0.01, "ticket": 0.03})
-    'Learning rates chosen on pilot seeds: dense 0.01, ticket 0.03.'
+    >>> cell_name("small", 0.01), cell_name("", 0.01)
+    ('small 0.01', '0.01')
     """
-    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-    return f"Learning rates chosen on pilot seeds: {chosen}."
+    return f"{variant} {rate:g}".strip()

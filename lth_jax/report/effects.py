@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "supported": "good",
-    "real but below δ": "fair",
+    "found": "good",
+    "real, below δ": "fair",
+    "real, size open": "fair",
     "not supported": "bad",
+    "not found in this map": "bad",
     "reversed": "bad",
+    "not replicated": "bad",
     "inconclusive": "open",
     "premise not met": "open",
+    "measured": "open",
     "controls hold": "open",
     "void": "void",
 }
 """Verdicts, and the class of their badge in the style sheet."""
+DECIDED = frozenset(name for name, kind in COLOURS.items() if kind in ("good", "fair", "bad"))
+"""Verdicts that need a replication."""
 INKS = {
     "good": "#00724f",
     "fair": "#0072b2",
@@ -33,8 +40,9 @@ INKS = {
     "void": "#8a1c5b",
 }
 IN_DELTAS = (
-    "Effects in units of their δ, the smallest effect that matters, with 95 % intervals. The axis "
-    "is linear between −1 and 1 and logarithmic beyond; the grey band marks effects below δ."
+    "Effects in units of their δ, the smallest effect that matters, with 95 % intervals: filled "
+    "for the discovery, hollow for the replication. The axis is linear between −1 and 1 and "
+    "logarithmic beyond; the grey band marks effects below δ."
 )
 WITH_MARGIN = (
     "Effects that contain their margin (δ = 0) have a panel of their own, in their own units: "
@@ -49,14 +57,19 @@ class Effect(NamedTuple):
       claim: its short name.
       title: of the claim.
       verdict: one of `COLOURS`.
-      part: `name`, `estimate`, `low`, `high` and `delta`, the smallest effect that matters; 0
-        where the number contains a margin.
+      parts: of each round `name`, `estimate`, `low`, `high` and `delta`, the smallest effect that
+        matters; 0 where the number contains a margin.
     """
 
     claim: str
     title: str
     verdict: str
-    part: dict[str, Any]
+    parts: Sequence[dict[str, Any]]
+
+    @property
+    def has_delta(self) -> bool:
+        """Whether its δ is above 0."""
+        return bool(self.parts[0]["delta"])
 
     @property
     def ink(self) -> str:
@@ -66,7 +79,7 @@ class Effect(NamedTuple):
 
 def caption(effects: Sequence[Effect]) -> Caption:
     """The title and the text of the picture."""
-    deltas = [bool(one.part["delta"]) for one in effects]
+    deltas = [one.has_delta for one in effects]
     text = " ".join([IN_DELTAS] * any(deltas) + [WITH_MARGIN] * (not all(deltas)))
     return Caption("All deciding effects", text)
 
@@ -77,13 +90,13 @@ def draw(effects: Sequence[Effect]) -> Figure:
 
     Those with a δ are in units of it; those that contain their margin have a panel below.
     """
-    groups = [[one for one in effects if bool(one.part["delta"]) == has] for has in (True, False)]
+    groups = [[one for one in effects if one.has_delta == has] for has in (True, False)]
     groups = [group for group in groups if group]
     figure = blank(WIDE, 1.0 + 0.26 * len(effects) + 0.6 * len(groups))
     heights = [len(group) + 1 for group in groups]
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, group in zip(grid, groups, strict=True):
-        scaled = bool(group[0].part["delta"])
+        scaled = group[0].has_delta
         if scaled:
             axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
             axes.set_xscale("symlog", linthresh=1, linscale=1)
@@ -93,7 +106,10 @@ def draw(effects: Sequence[Effect]) -> Figure:
         axes.xaxis.set_major_formatter(numbers)
         axes.axvline(0, color=GREY, linewidth=0.8)
         for place, one in enumerate(group):
-            _effect(axes, place, one)
+            for part, shift, fill in zip(
+                one.parts, (-0.15, 0.15), (one.ink, "white"), strict=False
+            ):
+                _effect(axes, place + shift * (len(one.parts) > 1), one, part, fill)
         axes.set_yticks(range(len(group)), [f"{one.claim} {one.title}" for one in group])
         axes.set_ylim(len(group) - 0.4, -0.6)
         axes.set_xlabel("Effect in units of δ" if scaled else "Effect with its margin, own units")
@@ -104,10 +120,10 @@ def draw(effects: Sequence[Effect]) -> Figure:
     return figure
 
 
-def _effect(axes: Axes, place: float, one: Effect) -> None:
+def _effect(axes: Axes, place: float, one: Effect, part: dict[str, Any], fill: str) -> None:
     """A dot with its interval, and an arrow for an end that is unbounded."""
-    ends = [one.part[end] for end in ("low", "estimate", "high")]
-    low, mean, high = (np.nan if end is None else end / (one.part["delta"] or 1) for end in ends)
+    ends = [part[end] for end in ("low", "estimate", "high")]
+    low, mean, high = (np.nan if end is None else end / (part["delta"] or 1) for end in ends)
     ink = one.ink
     axes.plot(np.nan_to_num([low, high], nan=mean), [place] * 2, color=ink, linewidth=2)
     for edge, end in enumerate((low, high)):
@@ -116,5 +132,5 @@ def _effect(axes: Axes, place: float, one: Effect) -> None:
                 "", (edge, place), (mean, place), xycoords=("axes fraction", "data"),
                 textcoords="data", arrowprops={"arrowstyle": "->", "color": ink},
             )  # fmt: skip
-    [dot] = axes.plot([mean], [place], "o", color=ink)
-    with_ends(dot, low, high, f"{one.claim}, {one.part['name']}", across=True)
+    [dot] = axes.plot([mean], [place], "o", color=ink, markerfacecolor=fill)
+    with_ends(dot, low, high, f"{one.claim}, {part['name']}", across=True)

@@ -55,27 +55,27 @@ def atlas(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "atlas" / "small"
     protocol = Protocol("X1", *["words"] * 3, "set-up", ("a", "b"), *["words"] * 4)
     values = {
-        "a": draws(lambda rng: 3 + rng.normal(), range(8)),
-        "b": draws(lambda rng: rng.normal(), range(8)),
+        "a": draws(lambda rng: 3 + rng.normal(), range(12)),
+        "b": draws(lambda rng: rng.normal(), range(12)),
     }
     minus = Contrasts(values, "points")
     evidence = Evidence([minus("a", "b")], arm_rows("accuracy", values))
     controls = [Control("known", SUPPORTED, [minus("a", "b")])]
     stamp = answers.stamp_of(protocol, {"delta": 1.0}, "small")
-    answers.write_stamp(folder / "X1", stamp)
-    answers.write_answer(folder / "X1", protocol, evidence, controls, stamp["hash"], 1.0, ())
-    found = answers.read_answer(folder / "X1", "small")
-    verdict = {"verdict": "supported", "why": "it is", "adjusted_p": None, "decided_by": None}
-    write_atlas(folder, "small", [Chapter(protocol._asdict(), found, verdict, None, "command")])
+    place = folder / "X1" / "discovery"
+    answers.write_stamp(place, stamp)
+    answers.write_answer(place, protocol, evidence, controls, stamp["hash"], 1.0, ())
+    found = {"discovery": answers.read_answer(place, "small")}
+    write_atlas(folder, "small", [Chapter(protocol._asdict(), found, None, "command")])
     return lth.load_atlas(folder)
 
 
 def test_an_atlas_has_verdicts_and_seeds(atlas):
     [row] = atlas.table()
-    assert (row["claim"], row["verdict"], row["seeds"]) == ("X1", "supported", 8)
+    assert (row["claim"], row["verdict"], row["seeds"]) == ("X1", "supported", 12)
     frame = atlas.to_pandas()
-    assert {"claim", "arm", "replicate", "metric", "value"} <= set(frame) and len(frame) == 16
-    assert atlas.to_arrow().num_rows == 16 and "supported" in repr(atlas)
+    assert {"claim", "arm", "replicate", "metric", "value"} <= set(frame) and len(frame) == 24
+    assert atlas.to_arrow().num_rows == 24 and "supported" in repr(atlas)
     with pytest.raises(store.StoreError, match=r"no atlas in .*full; there are small;"):
         lth.load_atlas(atlas.path.with_name("full"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax.measures import judge
-from lth_jax.measures.claims import Control, Evidence, Primary, Protocol
+from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 
 PROTOCOL = Protocol("X1", *["words"] * 3, "set-up", ("a",), *["words"] * 4)
@@ -18,35 +18,89 @@ def effect(mean, delta=1.0, seeds=18, spread=1.0):
     return Primary("effect", mean + spread * values, delta, "points")
 
 
-def found_of(*primaries, gate=None, controls=()):
-    return judge.found(PROTOCOL, Evidence(primaries, (), gate=gate), controls)
+def found_of(*primaries, gate=None, controls=(), kind=COMPARISON):
+    evidence = Evidence(primaries, (), gate=gate)
+    return judge.found(PROTOCOL._replace(kind=kind), evidence, controls)
 
 
-def verdict_of(found, others=()):
-    everything = {"X1": found, **{f"Y{i}": other for i, other in enumerate(others)}}
-    return judge.verdicts(everything, list(everything))["X1"]["verdict"]
+def verdict_of(found):
+    return judge.judgement(found)["verdict"]
 
 
 @pytest.mark.parametrize(
-    ("mean", "expected"),
-    [(3.0, "supported"), (0.8, "real but below δ"), (0.0, "not supported"), (-3.0, "reversed")],
+    ("mean", "delta", "expected"),
+    [
+        (3.0, 1.0, "supported"),
+        (3.0, 2.5, "real, size open"),
+        (3.0, 6.0, "real, below δ"),
+        (0.0, 1.5, "not supported"),
+        (-3.0, 1.0, "reversed"),
+    ],
 )
-def test_a_claim_gets_its_verdict(mean, expected):
-    assert verdict_of(found_of(effect(mean))) == expected
+def test_a_claim_gets_its_verdict(mean, delta, expected):
+    assert verdict_of(found_of(effect(mean, delta))) == expected
+
+
+def test_the_corrected_interval_is_wider_and_decides():
+    found = found_of(effect(1.0, delta=0.2, spread=1.2))
+    part = found["primaries"][0]
+    low, high = part["corrected"]
+    assert low < 0.2 <= part["low"] and part["high"] < high
+    assert verdict_of(found) != "supported"
 
 
 def test_too_few_seeds_decide_nothing_and_say_how_many_would():
-    judged = judge.verdicts({"X1": found_of(effect(1.5, spread=6.0))}, ["X1"])["X1"]
+    judged = judge.judgement(found_of(effect(1.5, spread=6.0)))
     assert judged["verdict"] == "inconclusive"
     assert "seeds would decide" in judged["why"]
+    few = judge.judgement(found_of(effect(3.0, seeds=6)))  # the corrected interval is unbounded
+    assert few["verdict"] == "inconclusive"
 
 
-def test_other_claims_make_it_harder():
-    found = found_of(effect(1.2, spread=2.0))
-    p = found["primaries"][0]["p"]
-    assert 0.005 < p < 0.05
-    assert verdict_of(found) == "supported"
-    assert judge.verdicts({"X1": found}, ["X1", *"ABCDEFGHI"])["X1"]["verdict"] == "inconclusive"
+def test_a_map_is_found_where_all_parts_of_a_cell_hold():
+    def part(cell, mean):
+        return effect(mean)._replace(name=f"{cell}, {mean:g}", cell=cell)
+
+    cells = part("here", 3.0), part("here", 4.0), part("there", 3.0), part("there", 0.0)
+    held = found_of(*cells, kind=MAP)
+    judged = judge.judgement(held)
+    assert (judged["verdict"], judged["held"]) == ("found", ["here"])
+    assert judged["why"].startswith("in 1 of 2 cells: here; here: here, 3: +3")
+    none = judge.judgement(found_of(part("here", 0.5), kind=MAP))
+    assert (none["verdict"], none["held"]) == ("not found in this map", [])
+    assert none["why"].startswith("in no cell; here")
+    wide = [p["corrected"][1] - p["corrected"][0] for p in held["primaries"]]
+    alone = found_of(effect(3.0))["primaries"][0]["corrected"]
+    assert max(wide) > alone[1] - alone[0]  # simultaneous bands are wider
+
+
+def test_a_curve_has_no_verdict():
+    assert verdict_of(found_of(effect(3.0), kind=CURVE)) == "measured"
+
+
+def test_a_verdict_needs_both_rounds():
+    yes, no = (judge.judgement(found_of(effect(mean))) for mean in (3.0, 0.0))
+    alone = judge.overall({"discovery": yes})
+    assert alone["verdict"] == "supported" and not alone["is_replicated"]
+    both = judge.overall({"discovery": yes, "replication": yes})
+    assert both["verdict"] == "supported" and both["is_replicated"]
+    other = judge.overall({"discovery": yes, "replication": no})
+    assert other["verdict"] == "not replicated"
+    assert other["rounds"] == {"discovery": "supported", "replication": "not supported"}
+    void = yes | {"verdict": "void"}
+    assert judge.overall({"discovery": void, "replication": yes})["verdict"] == "void"
+
+
+def test_a_cell_of_a_map_must_hold_in_both_rounds():
+    def of(*held):
+        return {"verdict": "found" if held else "not found in this map", "why": "", "held": held}
+
+    def together(first, second):
+        return judge.overall({"discovery": first, "replication": second})
+
+    assert together(of("a", "b"), of("b"))["held"] == ["b"]
+    assert together(of("a"), of("b"))["verdict"] == "not found in this map"
+    assert together(of("a"), of())["verdict"] == "not replicated"
 
 
 def test_all_parts_of_a_claim_must_hold():

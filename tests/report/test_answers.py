@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Protocol, arm_rows, draws
-from lth_jax.measures.judge import verdicts
+from lth_jax.measures.judge import judgement
 from lth_jax.measures.verdicts import SUPPORTED
 from lth_jax.report import answers
 
@@ -17,7 +17,10 @@ def folder(tmp_path):
     minus = Contrasts(values, "points")
     evidence = Evidence([minus("a", "b")], arm_rows("accuracy", values))
     controls = [Control("known", SUPPORTED, [minus("a", "b")])]
-    stamp, place = answers.stamp_of(PROTOCOL, {"delta": 1.0}, "small"), tmp_path / "X1"
+    stamp, place = (
+        answers.stamp_of(PROTOCOL, {"delta": 1.0}, "small"),
+        tmp_path / "X1" / "discovery",
+    )
     answers.write_stamp(place, stamp)
     answers.write_answer(place, PROTOCOL, evidence, controls, stamp["hash"], 2.5, ("lth_jax",))
     return place
@@ -26,7 +29,7 @@ def folder(tmp_path):
 def test_an_answer_is_read_with_its_rows_and_judged(folder):
     found = answers.read_answer(folder, "small")
     assert found["seconds"] == 2.5
-    assert verdicts({"X1": found}, ["X1"])["X1"]["verdict"] == "supported"
+    assert judgement(found)["verdict"] == "supported"
     rows = answers.read_rows(folder, found)
     assert len(rows) == 36 and rows[0]["arm"] == "a"
 
@@ -56,7 +59,7 @@ def test_what_does_not_belong_together_is_not_believed(folder, harm, capsys):
 def test_contrasts_and_draws():
     minus = Contrasts({"a": [3.0], "b": [1.0]}, "points", 0.5, "test ", two_sided=True)
     plain, margin = minus("a", "b"), minus("b", "a", margin=1.5)
-    assert plain[0] == "test a − b" and plain[2:] == (0.5, "points", True)
+    assert plain[0] == "test a − b" and plain[2:5] == (0.5, "points", True)
     assert margin.name == "test b − a + 1.5" and margin.delta == 0.0
     assert margin.values.tolist() == [-0.5]
     assert minus("a", "b", 2.0, name="own")[0::2] == ("own", 2.0, True)

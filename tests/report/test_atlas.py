@@ -28,7 +28,8 @@ def part(name="effect", estimate=2.0, delta=1.0):
         "estimate": estimate,
         "low": 1.0,
         "high": None,
-        "p": 0.01,
+        "cell": "",
+        "corrected": [1.0, None],
         "seeds": 48,
         "missing": 0,
         "values": [2.0],
@@ -36,9 +37,10 @@ def part(name="effect", estimate=2.0, delta=1.0):
     }
 
 
-def chapter(name="supported", **changes):
+def chapter(rounds=("discovery",), **changes):
     words = ("says", "question", "setup", "statistic", "rule", "expects", "limits")
     found = {
+        "kind": "comparison",
         "primaries": [part()],
         "secondary": [part("beside <it>")],
         "gate": {"estimate": 1.0, "low": 0.5, "high": 1.5, "met": True},
@@ -60,8 +62,8 @@ def chapter(name="supported", **changes):
         "arms": ("a",),
         **dict.fromkeys(words, "w & w"),
     }
-    judgement = {"verdict": name, "why": "because", "adjusted_p": 0.04, "decided_by": None}
-    return Chapter(protocol, found, judgement, tidy.by_arm(ROWS, ["test error"], "Error"), "repeat")
+    figure = tidy.by_arm(ROWS, ["test error"], "Error")
+    return Chapter(protocol, dict.fromkeys(rounds, found), figure, "repeat", ["one", "two <v>"])
 
 
 def test_the_page_holds_everything_and_escapes_it(tmp_path):
@@ -72,10 +74,12 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
         "w &amp; w",
         "supported",
         "repeat",
+        "two &lt;v&gt;",
         "<svg",
+        "Supported, one round: effect: +2 [+1, –] points (discovery: supported).",
     ):
         assert text in page
-    assert "Holm-adjusted p = 0.04" in page and "$" not in page
+    assert "$" not in page
     told = json.loads((tmp_path / "atlas.json").read_text())["studies"][0]
     for name in ("claim", "verdict", "estimate", "low", "high", "delta", "seeds", "controls"):
         assert name in told
@@ -83,18 +87,23 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
 
 
 def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
-    chapters = [chapter(), chapter("not supported", primaries=[part(delta=0.0)], seconds=200)]
+    ends = {"low": -3.0, "high": -1.0, "corrected": [-3.5, -0.5]}
+    below = part(delta=0.0, estimate=-2.0) | ends
+    both = ("discovery", "replication")
+    chapters = [chapter(both), chapter(primaries=[below], seconds=200)]
     page = write_atlas(tmp_path, "laptop", chapters).read_text()
     assert "2 claims of the hypothesis were tested. The evidence supports: A &lt;claim&gt;" in page
-    assert "The effect that the claim requires is excluded in: A" in page
+    assert "An effect of δ is excluded in: A" in page
+    assert "A replication on other seeds and data has not run for X1." in page
     assert page.index('aria-label="effects"') < page.index("<table")
     assert "in units of their δ" in page and "contain their margin" in page
-    assert "<td>61 s</td>" in page and "<td>3 min</td>" in page and "studies: 1 supp" in page
+    assert "<td>2 min</td>" in page and "<td>3 min</td>" in page and "studies: 1 supp" in page
+    assert "Supported: effect: +2 [+1, –] points (discovery: supported; replication: sup" in page
     assert (tmp_path / "effects.png").stat().st_size > 1000
 
 
 def test_controls_that_hold_are_no_confirmations(tmp_path):
-    found = [chapter("controls hold", primaries=[], secondary=[], gate=None)]
+    found = [chapter(primaries=[], secondary=[], gate=None)]
     page = write_atlas(tmp_path, "smoke", found).read_text()
     assert "no evidence for or against a claim" in page and "1 study: 1 controls hold" in page
     assert 'class="badge open">controls hold' in page and "<th>Deciding effect</th>" not in page
@@ -103,26 +112,24 @@ def test_controls_that_hold_are_no_confirmations(tmp_path):
 def test_effects_are_in_units_of_their_delta():
     drawn = effects.draw(
         [
-            Effect("X1", "one", "supported", part(delta=0.5)),
-            Effect("X2", "two", "reversed", part(delta=0.0)),
+            Effect("X1", "one", "supported", [part(delta=0.5), part(delta=0.5, estimate=3.0)]),
+            Effect("X2", "two", "reversed", [part(delta=0.0)]),
         ]
     )
     upper, lower = drawn.axes
     dots = [line for one in drawn.axes for line in one.lines if hasattr(line, "values")]
-    assert [float(np.ravel(dot.get_xdata())[0]) for dot in dots] == [4.0, 2.0]
+    assert [float(np.ravel(dot.get_xdata())[0]) for dot in dots] == [4.0, 6.0, 2.0]
     assert "units of δ" in upper.get_xlabel() and "margin" in lower.get_xlabel()
-    assert [text.get_text() for text in upper.texts] == [""]  # an arrow, for `high` is unbounded
+    assert [text.get_text() for text in upper.texts] == ["", ""]  # arrows: `high` is unbounded
 
 
 def test_a_study_without_numbers_has_a_line_too():
-    *_, line, _, made = markdown(
-        "smoke", [chapter("controls hold", primaries=[], secondary=[])]
-    ).splitlines()
+    *_, line, _, made = markdown("smoke", [chapter(primaries=[], secondary=[])]).splitlines()
     assert made == (
         "`python -m experiments.atlas --size=smoke`, 2026-11-22, flax 0.12, jax 0.10, optax 0.2, "
         "61 s."
     )
-    assert line == "| X1 A <claim> | controls hold | – | – | – | – |"
+    assert line == "| X1 A <claim> | controls hold | – | – | – | – | – |"
 
 
 def test_values_are_found_by_all_fields():

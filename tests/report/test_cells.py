@@ -45,13 +45,46 @@ def test_a_ticket_pays_for_its_search():
     assert flops == {"dense": step, "ticket": step * (1 + 0.5 + 0.25)}
 
 
-def test_each_arm_is_read_at_its_own_rate():
-    found = results()
-    by_rate = Results(
-        [r | {"cell": {"fast": "0.1", "slow": "0.01"}[r["cell"]]} for r in found.rows],
-        dict.fromkeys(("0.1", "0.01"), Cost(10, 4, 100)),
+def tuned_of(table, by="validation_accuracy_final"):
+    """Dense networks of one cell for each rate, with one value per replicate."""
+    rows = [
+        row(cell, "dense", i, value) | {"metric": metric}
+        for cell, values in table.items()
+        for i, value in enumerate(values)
+        for metric in (by, "test_accuracy_final")
+    ]
+    rates = sorted({float(cell.split()[-1]) for cell in table})
+    return Tuned(Results(rows, dict.fromkeys(table, Cost(10, 4, 100))), rates, by)
+
+
+def test_a_rate_is_chosen_by_the_other_half_of_the_seeds():
+    # Even seeds do best at .1, odd ones at .2: each half has the other half's rate.
+    tuned = tuned_of({"0.1": [9.0, 1.0, 9.0, 1.0], "0.2": [2.0, 8.0, 2.0, 8.0]})
+    assert tuned.chosen("dense").tolist() == [0.2, 0.1, 0.2, 0.1]
+    assert tuned.of("dense", "test_accuracy_final").tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert tuned.usual("dense") == 0.1 and tuned.member_steps == 2 * 4 * 10
+
+
+def test_a_variant_is_an_arm_with_rates_of_its_own():
+    tuned = tuned_of(
+        {"0.1": [1.0] * 2, "0.2": [2.0] * 2, "small 0.1": [4.0] * 2, "small 0.2": [3.0] * 2}
     )
-    tuned = Tuned({"dense": 0.01, "ticket": 0.1}, by_rate)
-    assert tuned.of("dense", "validation_loss_best").tolist() == [1.0, 1.0]
-    assert tuned.of("ticket", "validation_loss_best").tolist() == [1.0, 1.0]
-    assert tuned.described().endswith("dense 0.01, ticket 0.1.")
+    assert tuned.chosen("dense").tolist() == [0.2, 0.2]
+    assert tuned.of("small", "test_accuracy_final").tolist() == [4.0, 4.0]
+    assert set(tuned.flops()) == {"dense", "small"}
+    assert tuned.described() == (
+        "Learning rates, each chosen by the other half of the seeds: dense 0.2, small 0.1. Rates "
+        "at an end of the grid from 0.1 to 0.2: dense, small."
+    )
+
+
+def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
+    diverged = tuned_of({"0.1": [1.0, 1.0], "0.2": [None, 5.0]})
+    assert diverged.chosen("dense").tolist() == [0.2, 0.1]
+    with pytest.raises(ValueError, match="every learning rate diverged for 'dense'"):
+        tuned_of({"0.1": [None, 1.0], "0.2": [None, 5.0]}).of("dense", "test_accuracy_final")
+
+
+def test_the_smallest_loss_is_chosen():
+    tuned = tuned_of({"0.1": [1.0, 1.0], "0.2": [2.0, 2.0]}, by="validation_loss_best")
+    assert tuned.chosen("dense").tolist() == [0.1, 0.1]

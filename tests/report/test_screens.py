@@ -41,14 +41,12 @@ def pages(tmp_path_factory):
              for rate in (0.1, 0.01)]  # fmt: skip
     cells[1]["run"] = synthetic.write(root, config={"dataset": "other"}).run
     sweep = store.open_sweep(root, name="a_sweep_with_a_long_name", config={"cells": cells})
-    names = ["supported", "not supported", "reversed", "real but below δ", "inconclusive"]
+    both = ("discovery", "replication")
     chapters = [
         one._replace(protocol=one.protocol | {"claim": f"X{i}", "title": f"A longer title {i}"})
-        for i, one in enumerate(map(chapter, names))
+        for i, one in enumerate([chapter(), *(chapter(both) for _ in range(4))])
     ]
-    controls = [one._replace(judgement=one.judgement | {"verdict": "controls hold"},
-                             found=one.found | {"primaries": [], "secondary": []}, figure=None)
-                for one in chapters]  # fmt: skip
+    controls = [chapter(primaries=[], secondary=[], gate=None)._replace(figure=None)]
     return {
         "run": write_report(shelf, info),
         "empty run": write_report(shelf, synthetic.write(root, nodes=[], config={"empty": 1})),
