@@ -40,7 +40,6 @@ PROTOCOL = Protocol(
     limits="Offspring are independent, parents do not adapt, and siblings do not compete; in "
     "comparative biology this model did badly against others (Burt and Bell, 1987). It says "
     "nothing about networks.",
-    in_family=False,
 )
 DIFFERENCE = "log survival, varied − clones"
 

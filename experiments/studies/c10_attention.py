@@ -17,7 +17,7 @@ from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
 from lth_jax.measures.attention import random_entropies
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
-from lth_jax.measures.verdicts import REVERSED, SUPPORTED, assess
+from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.report.cells import LAST
 from lth_jax.types import DENSE, TICKET
@@ -146,7 +146,7 @@ def evidence(
 
 def premise(worth: Values) -> str:
     """The premise that weight tickets exist; pruned scores do not need it."""
-    low = assess(worth, rng=np.random.default_rng(10))[0].low
+    low = sign_flip_interval(worth, rng=np.random.default_rng(10)).low
     how = "are tickets: they beat" if low > 0 else "say nothing about tickets: they do not beat"
     return f"The weight tickets {how} shuffled masks."
 

@@ -192,3 +192,13 @@ def cell_name(variant: str, rate: float) -> str:
     ('small 0.01', '0.01')
     """
     return f"{variant} {rate:g}".strip()
+
+
+def rates_note(rates: Mapping[str, float]) -> str:
+    """A sentence on chosen learning rates.
+
+    >>> rates_note({"dense": 0.01, "ticket": 0.03})
+    'Learning rates chosen on pilot seeds: dense 0.01, ticket 0.03.'
+    """
+    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+    return f"Learning rates chosen on pilot seeds: {chosen}."

@@ -6,7 +6,11 @@ import shutil
 import pytest
 
 from experiments import atlas
-from experiments.studies import STUDIES
+from experiments.flags import UserError
+from experiments.studies import STUDIES, registration
+from experiments.studies.common import at_round, experiments_of
+from lth_jax.measures.claims import KINDS
+from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers
 from tests.experiments.test_damage import HARMS
 
@@ -32,7 +36,7 @@ def test_the_controls_hold_and_are_on_the_page(smoke):
 
 
 def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
-    folder = smoke / "atlas" / "smoke" / "C7"
+    folder = smoke / "atlas" / "smoke" / "C7" / "discovery"
     stamp = json.loads((folder / "protocol.json").read_text())
     found = json.loads((folder / "found.json").read_text())
     assert stamp["hash"] == found["hash"] and stamp["stamped"] <= found["finished"]
@@ -44,14 +48,16 @@ def test_the_protocol_is_stamped_and_what_is_finished_is_kept(smoke, capsys):
 
 def results(folder):
     found = json.loads((folder / "result.json").read_text())
-    return {name: value for name, value in found.items() if name not in ("seconds", "finished")}
+    for one in (found, *found["rounds"].values()):
+        one.pop("seconds"), one.pop("finished", None)
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_study_is_named_and_run_again(smoke, capsys, harm):
-    folder = smoke / "atlas" / "smoke" / "C7"
-    right, records = results(folder), ("protocol.json", "found.json")
+    folder = smoke / "atlas" / "smoke" / "C7" / "discovery"
+    right, records = results(folder.parent), ("protocol.json", "found.json")
     for name, other in zip(records, reversed(records), strict=True):
         path = folder / name
         if harm == "swapped":
@@ -63,12 +69,12 @@ def test_a_damaged_study_is_named_and_run_again(smoke, capsys, harm):
         out = capsys.readouterr().out
         assert "already finished" not in out
         assert f"{path} is " in out or (harm, name) == ("deleted", "found.json")  # as if never run
-        assert results(folder) == right
+        assert results(folder.parent) == right
 
 
 def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
     shutil.copytree(smoke / "atlas" / "smoke" / "C7", tmp_path / "atlas" / "laptop" / "C7")
-    assert answers.read_answer(tmp_path / "atlas" / "laptop" / "C7", "laptop") is None
+    assert answers.read_rounds(tmp_path / "atlas" / "laptop" / "C7", "laptop") == {}
     assert "protocol.json is damaged: it is of the size 'smoke'" in capsys.readouterr().out
 
 
@@ -80,6 +86,9 @@ def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
         (["plan"], "'plan' is not an action"),
         (["draw", "C7"], "'draw C7' is not an action"),
         (["plan", "Q1"], "a study"),
+        (["--round=third"], "`--round` is 'third'; it must be one of"),
+        (["register", "C7", "--data_seen=perhaps"], "`--data_seen` is 'perhaps'"),
+        (["register", "C7"], "C7 is registered as version"),
     ],
 )
 def test_what_it_refuses(words, message, tmp_path, capsys):
@@ -92,11 +101,53 @@ def test_every_protocol_is_whole(claim):
     protocol = STUDIES[claim].protocol
     assert protocol.claim == claim
     for name, words in protocol._asdict().items():
-        assert words or name in ("two_sided", "in_family"), name
+        assert words or name == "two_sided", name
+    assert protocol.kind in KINDS
     for size in ("smoke", "laptop", "full"):
         assert "delta" in STUDIES[claim].get_config(size).study
     with pytest.raises(ValueError, match="'tiny'"):
         STUDIES[claim].get_config("tiny")
+
+
+@pytest.mark.parametrize("claim", STUDIES)
+def test_every_protocol_is_registered(claim):
+    lines = registration.check(STUDIES[claim])
+    assert [line["version"] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(line["reason"] for line in lines)
+
+
+def test_versions_are_appended_and_an_edited_line_is_named(tmp_path):
+    one = STUDIES["C7"]
+    other = one._replace(protocol=one.protocol._replace(rule="Another rule."))
+    with pytest.raises(UserError, match="C7 differs from its last registered version"):
+        registration.check(one, tmp_path)
+    registration.register(one, "first", data_seen=False, folder=tmp_path)
+    assert registration.check(one, tmp_path)[-1]["version"] == 1
+    with pytest.raises(UserError, match="differs from its last"):
+        registration.check(other, tmp_path)
+    with pytest.raises(UserError, match="`--reason` is empty"):
+        registration.register(other, "", data_seen=True, folder=tmp_path)
+    registration.register(other, "a better rule", data_seen=True, folder=tmp_path)
+    [first, second] = registration.check(other, tmp_path)
+    assert (first["data_seen"], second["data_seen"]) == (False, True)
+    path = tmp_path / "C7.jsonl"
+    path.write_text(path.read_text().replace('"first"', '"1st"'))
+    with pytest.raises(UserError, match=r"C7\.jsonl was edited before version 2"):
+        registration.versions("C7", tmp_path)
+
+
+def test_rounds_have_seeds_and_data_of_their_own():
+    configs = {
+        (claim, name): at_round(STUDIES[claim].get_config(), claim, name)
+        for claim in STUDIES
+        for name in ROUNDS
+    }
+    seeds = [config.study.seed for config in configs.values()]
+    assert len(set(seeds)) == len(seeds)
+    for config in configs.values():
+        for experiment in experiments_of(config):
+            assert experiment.seed == experiment.data.seed == config.study.seed
+            assert experiment.data.options.get("data_seed", config.study.seed) == config.study.seed
 
 
 @pytest.mark.slow
