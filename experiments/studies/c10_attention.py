@@ -17,6 +17,7 @@ from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import models, trees
 from lth_jax.measures.attention import random_entropies
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.intervals import sign_flip_interval
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.report.cells import LAST

@@ -73,7 +73,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         late=50,  # step of late rewinding
         children=8,  # seeds for the stability analysis
         points=5,  # points on the line between two children
-        control_seeds=64,
+        control_seeds=128,
     )
     if size == "full":
         common.lenet(config)
