@@ -202,4 +202,3 @@ def test_a_study_is_judged(tmp_path):
         assert all(control["got"] == control["expected"] for control in judged)
         evidence = one.gather(None, config)
         assert len(evidence.rows) == 40 and one.draw(evidence.rows).axes
-        assert "COIN" not in experiments.studies.STUDIES

@@ -40,9 +40,9 @@ PROTOCOL = Protocol(
     statistic="differences of test accuracy in % of the dense error, paired by seed; that to DENSE "
     "has the margin δ added",
     rule="The densities .36, .22 and .13 are a map with simultaneous bands; a density counts if "
-    "all four parts hold there. Each arm has, at each density, the learning rate that the other half of the seeds "
-    "chose. SMALL is dense with as many weights as the last ticket, DENSE+ dense for as many steps "
-    "as the whole ladder; both are shown beside.",
+    "all four parts hold there. Each arm has, at each density, the learning rate that the other "
+    "half of the seeds chose. SMALL is dense with as many weights as the last ticket, DENSE+ dense "
+    "for as many steps as the whole ladder; both are shown beside.",
     expects="Found: on MNIST and its kin the initial values matter (Frankle & Carbin, 2019); "
     "with tuned rates on larger tasks they often do not (Liu et al., 2019).",
     limits="One small network and one family of data. δ is 5 % of the dense error, half of the "
