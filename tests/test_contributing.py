@@ -16,7 +16,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from ml_collections import ConfigDict
 
-import experiments.studies
 from experiments import build, checks, runner
 from experiments.fields import FIELDS, check_value
 from experiments.flags import UserError
