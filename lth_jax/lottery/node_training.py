@@ -331,8 +331,10 @@ def _record(
     densities = _densities(assignment, members._replace(mask=mask), prunable)
     named = trees.to_named(mask)
     leaves = zip(named.items(), jax.tree.leaves(prunable), strict=True)
+    last = {name: rows[-1] for name, rows in journal.history.items()}
     # The loss on the transformed training batches, wrong labels included.
-    results = results | {"shown_loss_final": journal.history["train_loss"][-1]}
+    results = results | {"shown_loss_final": last["train_loss"]}
+    results |= {f"{key}_final": last[key] for key in last if key.startswith("validation_")}
     return NodeRecord(
         facts=NodeFacts(
             level=assignment.level,
