@@ -380,9 +380,14 @@ def draw(rows: Sequence[Row]) -> Figure:
     """The map of ticket − dense: a panel for each number of steps and of examples."""
     shown: list[dict[str, Any]] = [row | {"kept": f"{100 * row['density']:.2g}"} for row in rows]
     return maps.effects(
-        shown, 10.0, label="Ticket − dense (δ: 10 % of the dense error)", y="kept",
-        y_label="Weights kept (%)", group="width", panel="setting",
-    )  # fmt: skip
+        shown,
+        10.0,
+        label="Ticket − dense (units of δ)",
+        y="kept",
+        y_label="Weights kept (%)",
+        group="width",
+        panel="setting",
+    )
 
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -107,14 +107,16 @@ def _extremes(
     return np.stack([t.max(axis=1), -t.min(axis=1)], axis=1)
 
 
-def by_cell(cells: Mapping[str, ArrayLike]) -> dict[str, Interval]:
+def by_cell(cells: Mapping[str, ArrayLike], confidence: float = 0.95) -> dict[str, Interval]:
     """`simultaneous` for named cells, with a fixed seed.
 
     Args:
       cells: one value per seed, the same seeds in each.
+      confidence: the simultaneous coverage.
     """
     table = np.stack([np.asarray(values) for values in cells.values()], axis=1)
-    return dict(zip(cells, simultaneous(table, rng=np.random.default_rng(0)), strict=True))
+    found = simultaneous(table, rng=np.random.default_rng(0), confidence=confidence)
+    return dict(zip(cells, found, strict=True))
 
 
 def in_words(cells: Mapping[str, ArrayLike]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lth_jax.measures.simultaneous import by_cell
-from lth_jax.report.arms import looks
-from lth_jax.report.plotting import GREY, SIZE, blank, style, with_ends
+from lth_jax.report.plotting import GREY, SIZE, blank, mpl, style, ticker, with_ends
 from lth_jax.report.tables import Row
 from lth_jax.report.tidy import as_text, known, values_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -20,16 +22,17 @@ def effects(
     rows: Sequence[Row],
     delta: float,
     *,
-    label: str,
+    label: str = "Effect (units of δ)",
     y: str = "cell",
     y_label: str = "",
     group: str = "",
     panel: str = "",
+    confidence: float = 0.95,
 ) -> Figure:
     """The effect of every cell in units of δ, with intervals that hold for all cells at once.
 
-    Cells whose interval lies at or above δ have filled markers. The grey band marks effects below
-    δ.
+    Cells whose interval lies at or above δ have filled markers. The axis is linear between −δ and δ
+    and logarithmic beyond; the grey band marks effects below δ.
 
     Args:
       rows: tidy, with `cell`, `replicate`, `value`, and the fields named below; every cell has the
@@ -40,49 +43,51 @@ def effects(
       y_label: of `y`.
       group: a field whose values have colours of their own.
       panel: a field whose values have panels of their own, two in a row.
+      confidence: of all intervals together.
     """
-    cells = known(rows, "cell")
-    places = {row["cell"]: row for row in reversed(rows)}
-    bands = by_cell({cell: values_of(rows, cell=cell) / delta for cell in cells})
+    cells, place = known(rows, "cell"), {row["cell"]: row for row in rows}
+    values = {cell: values_of(rows, cell=cell) / delta for cell in cells}
+    bands = by_cell(values, confidence)
     downs, groups = known(rows, y), known(rows, group) if group else [None]
     cuts = known(rows, panel) if panel else [None]
-    colours = looks([as_text(one) for one in groups])
+    inks = list(map(mpl.colors.to_hex, mpl.colormaps["viridis"](np.linspace(0, 0.8, len(groups)))))
     columns = min(len(cuts), 2)
     lines = -(-len(cuts) // columns)
-    height = 0.9 + lines * (0.5 + len(downs) * (0.14 + 0.1 * len(groups)))
-    figure = blank(SIZE[0], height)
+    figure = blank(SIZE[0], 1.0 + lines * (0.35 + len(downs) * (0.16 + 0.08 * len(groups))))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(cuts) :]:
         axes.remove()
     for axes, cut in zip(grid.flat, cuts, strict=False):
-        axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        for cell, band in bands.items():
-            at = places[cell]
-            if panel and at[panel] != cut:
-                continue
-            number = groups.index(at[group]) if group else 0
-            shift = 0.7 * ((number + 0.5) / len(groups) - 0.5)
-            look, place = list(colours.values())[number], downs.index(at[y]) + shift
-            fill = look.color if band.low >= 1 else "white"
-            axes.plot([band.low, band.high], [place] * 2, color=look.color, linewidth=1.2)
-            [dot] = axes.plot(
-                [band.estimate], [place], look.marker, color=look.color, markerfacecolor=fill
-            )
-            with_ends(dot, band.low, band.high, cell, across=True)
-        axes.set_yticks(range(len(downs)), [as_text(one) for one in downs])
-        axes.set_ylim(len(downs) - 0.4, -0.6)
+        _frame(axes, [as_text(one) for one in downs])
         axes.set_title(as_text(cut) if panel else "")
+        for cell in (one for one in cells if not panel or place[one][panel] == cut):
+            at, band = place[cell], bands[cell]
+            number = groups.index(at[group]) if group else 0
+            height = downs.index(at[y]) + 0.7 * ((number + 0.5) / len(groups) - 0.5)
+            ink = inks[number]
+            axes.plot([band.low, band.high], [height] * 2, color=ink)
+            [dot] = axes.plot([band.estimate], [height], "o", color=ink)
+            dot.set_markerfacecolor(ink if band.low >= 1 else "white")
+            with_ends(dot, band.low, band.high, cell, across=True)
     for axes in grid[:, 0]:
         axes.set_ylabel(y_label)
-    figure.supxlabel(label, fontsize="medium")
+    for axes in grid.flat[max(0, len(cuts) - columns) : len(cuts)]:
+        axes.set_xlabel(label)
+        axes.tick_params(labelbottom=True)
     if group:
-        handles = [_handle(grid[0, 0], look) for look in colours.values()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=group)
+        for one, ink in zip(groups, inks, strict=True):
+            grid[0, 0].plot([], [], "o-", color=ink, markerfacecolor="w", label=as_text(one))
+        figure.legend(loc="outside lower center", ncols=min(len(groups), 5), title=group)
     return figure
 
 
-def _handle(axes: Any, look: Any) -> Any:
-    [line] = axes.plot([], [], look.marker + "-", color=look.color, label=look.label)
-    line.set_markerfacecolor("white")
-    return line
+def _frame(axes: Axes, labels: Sequence[str]) -> None:
+    """The scale of effects, and the places of the cells."""
+    axes.axvspan(-1, 1, color=GREY, alpha=0.12, linewidth=0)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=1, linscale=1)
+    steps: Any = ticker.SymmetricalLogLocator(base=10, linthresh=1, subs=[1, 3])
+    axes.xaxis.set_major_locator(steps)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
