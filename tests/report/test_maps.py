@@ -43,7 +43,7 @@ def test_each_cell_has_its_band_and_those_above_delta_are_filled(axes, panels):
         assert (line.get_markerfacecolor() != "white") == (wanted[cell].low >= 1)
     filled = [cell for cell, line in found.items() if line.get_markerfacecolor() != "white"]
     assert filled == ["10, 0.2"]
-    assert "10, 0.2: 4.5" in image(figure, "svg").decode()
+    assert f"10, 0.2: {wanted['10, 0.2'].estimate:.4g} [" in image(figure, "svg").decode()
 
 
 def test_wider_bands_fill_fewer_cells():
