@@ -1,7 +1,7 @@
 """N3: the critical density, from which on tickets fall behind their dense parents."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ PROTOCOL = Protocol(
     rule="The slope is at least δ. Learning rates are chosen for each arm, density and cell by the "
     "other half of the seeds. Cells whose curve never falls below the margin have no critical "
     "density; numbers of steps and examples with such a cell are left out and noted.",
-    expects="A fall by a factor 4 if tickets need a fixed number of weights, none if they need a "
+    expects="A fall by a factor 3 if tickets need a fixed number of weights, none if they need a "
     "fixed share. In between: wide parents are also harder to match.",
     limits="Networks of 2,600 to 22,800 weights on one generated task. The margin is needed: many "
     "mean curves stay near 0 over several densities, so where they cross 0 is ill-defined. "
@@ -47,7 +47,6 @@ PROTOCOL = Protocol(
 TEST, VALIDATION = "test_accuracy_final", "validation_accuracy_final"
 RATE = "optimizer__learning_rate"
 GAIN = "ticket − dense"
-NAME = "{}, rate {:g}".format
 
 
 class Place(NamedTuple):
@@ -107,79 +106,63 @@ def places_of(study: ConfigDict) -> list[Place]:
     return [Place(w, s, n) for s in study.steps for n in study.examples for w in study.widths]
 
 
-def cells_of(config: ConfigDict) -> dict[tuple[Place, float], ConfigDict]:
-    """The ladder of every place and learning rate."""
+def cells_of(config: ConfigDict) -> dict[Place, ConfigDict]:
+    """The ladder of every place, at the first learning rate."""
     outputs = config.experiment.model.options.features[-1]
     return {
-        (at, rate): vary(
+        at: vary(
             config,
             model__options__features=(at.width, at.width, outputs),
             train__steps=at.steps,
             train__eval_every=max(1, at.steps // 10),
             train__share=at.examples,
-            **{RATE: rate},
+            **{RATE: config.study.rates[0]},
         )
         for at in places_of(config.study)
-        for rate in config.study.rates
     }
-
-
-class Ladders:
-    """The results of all places, at cross-fitted learning rates or at the first one.
-
-    Args:
-      found: cells named by `NAME`.
-      rates: the candidates.
-      levels: number of levels above 0.
-    """
-
-    def __init__(self, found: Results, rates: Sequence[float], levels: int):
-        self._found, self._rates, self._levels = found, rates, range(1, levels + 1)
-
-    def first(self, at: Place, arm: str, metric: str, level: int = 0) -> NDArray[np.float64]:
-        """A metric at the first rate, `[seeds]`."""
-        return self._found.of(NAME(at, self._rates[0]), arm, metric, level)
-
-    def of(self, at: Place, arm: str, metric: str, level: int = 0) -> NDArray[np.float64]:
-        """A metric at the rate that is best for the other half of the seeds, `[seeds]`."""
-        chosen, values = (
-            np.stack([self._found.of(NAME(at, rate), arm, one, level) for rate in self._rates])
-            for one in (VALIDATION, metric)
-        )
-        seeds = np.arange(values.shape[1])
-        finite = np.nan_to_num(chosen, nan=-np.inf)
-        best = np.array([finite[:, seeds % 2 != half].mean(axis=1).argmax() for half in (0, 1)])
-        picked: NDArray[np.float64] = values[best[seeds % 2], seeds]
-        return picked
-
-    def gains(self, at: Place) -> NDArray[np.float64]:
-        """Ticket − dense in % of the mean dense error, `[seeds, levels]`."""
-        dense = self.of(at, DENSE, TEST)
-        tickets = [self.of(at, TICKET, TEST, level) for level in self._levels]
-        return relative(np.stack(tickets, axis=1), dense)
-
-    def first_gains(self, at: Place, levels: Sequence[int]) -> NDArray[np.float64]:
-        """As `gains` at some levels, all networks at the first rate."""
-        tickets = [self.first(at, TICKET, TEST, level) for level in levels]
-        return relative(np.stack(tickets, axis=1), self.first(at, DENSE, TEST))
-
-
-def relative(sparse: NDArray[np.float64], dense: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`sparse − dense` in % of the mean dense error; `[seeds, levels]` and `[seeds]`."""
-    gains: NDArray[np.float64] = 100 * (sparse - dense[:, None]) / (1 - np.nanmean(dense))
-    return gains
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders of all cells at all rates, and two children of dense networks and tickets."""
     study, cells = config.study, cells_of(config)
-    found = runner.ladders(PROTOCOL.claim, {NAME(*key): one for key, one in cells.items()})
-    ladders = Ladders(found, study.rates, config.experiment.prune.levels)
-    barriers = {at: _barriers(runner, cells[at, study.rates[0]], study) for at in places_of(study)}
+    found = {
+        at: runner.ladders(
+            PROTOCOL.claim, {f"{rate:g}": vary(one, **{RATE: rate}) for rate in study.rates}
+        )
+        for at, one in cells.items()
+    }
+    barriers = {at: _barriers(runner, one, study) for at, one in cells.items()}
     networks = 2 * config.experiment.replicates * (1 + len(study.levels))
-    children = sum(networks * at.steps for at in barriers)
-    known = evidence(config, ladders, barriers)
-    return known._replace(member_steps=found.member_steps + children)
+    trained = sum(found[at].member_steps + networks * at.steps for at in cells)
+    return evidence(config, found, barriers)._replace(member_steps=trained)
+
+
+def cross_fitted(
+    found: Results, rates: Sequence[float], arm: str, metric: str, level: int = 0
+) -> NDArray[np.float64]:
+    """A metric at the rate that is best for the other half of the seeds, `[seeds]`."""
+    judged, values = (
+        np.stack([found.of(f"{rate:g}", arm, one, level) for rate in rates])
+        for one in (VALIDATION, metric)
+    )
+    half = np.arange(values.shape[1]) % 2
+    finite = np.nan_to_num(judged, nan=-np.inf)
+    best = np.array([finite[:, half != one].mean(axis=1).argmax() for one in (0, 1)])
+    picked: NDArray[np.float64] = values[best[half], np.arange(len(half))]
+    return picked
+
+
+def relative(of: Callable[..., NDArray[np.float64]], levels: Sequence[int]) -> NDArray[np.float64]:
+    """Ticket − dense in % of the mean dense error, `[seeds, levels]`.
+
+    Args:
+      of: test accuracies, `(arm, metric, level) -> [seeds]`.
+      levels: of the tickets.
+    """
+    dense = of(DENSE, TEST, 0)
+    tickets = np.stack([of(TICKET, TEST, level) for level in levels], axis=1)
+    gains: NDArray[np.float64] = 100 * (tickets - dense[:, None]) / (1 - np.nanmean(dense))
+    return gains
 
 
 def _barriers(runner: StudyRunner, config: ConfigDict, study: ConfigDict) -> NDArray[np.float64]:
@@ -199,23 +182,26 @@ def _barriers(runner: StudyRunner, config: ConfigDict, study: ConfigDict) -> NDA
 
 
 def evidence(
-    config: ConfigDict, ladders: Ladders, barriers: Mapping[Place, NDArray[np.float64]]
+    config: ConfigDict,
+    found: Mapping[Place, Results],
+    barriers: Mapping[Place, NDArray[np.float64]],
 ) -> Evidence:
     """The evidence from all ladders and barriers."""
     study, places = config.study, places_of(config.study)
-    kept = 1 - config.experiment.prune.rate
-    densities = kept ** np.arange(1, config.experiment.prune.levels + 1)
-    gains = {at: ladders.gains(at) for at in places}
+    kept, levels = 1 - config.experiment.prune.rate, range(1, config.experiment.prune.levels + 1)
+    densities = kept ** np.array(levels)
+    tuned = {at: functools.partial(cross_fitted, one, study.rates) for at, one in found.items()}
+    first = {at: functools.partial(one.of, f"{study.rates[0]:g}") for at, one in found.items()}
+    gains = {at: relative(tuned[at], levels) for at in places}
     critical = {at: critical_density(densities, gains[at], study.margin) for at in places}
     [level] = config.experiment.control_levels
-    gate = [
-        ladders.of(at, TICKET, TEST, level) - ladders.of(at, "shuffle", TEST, level)
-        for at in places
-    ]
+    gate = [tuned[at](TICKET, TEST, level) - tuned[at]("shuffle", TEST, level) for at in places]
     below = {at: barriers[at][:, 1:] for at in places}
-    lost = {at: -ladders.first_gains(at, study.levels) for at in places}
-    early = [_earlier(ladders, at, study.levels[0]) for at in places]
+    lost = {at: -relative(first[at], study.levels) for at in places}
+    early = [_earlier(first[at], study.levels[0]) for at in places]
     fall = functools.partial(by_axis, study, critical)
+    sizes = [found[places[i]].flops(f"{study.rates[0]:g}")[DENSE] for i in range(len(study.widths))]
+    growth = slopes(np.log2(study.widths), np.log2([sizes])).item()  # of the number of weights
     return Evidence(
         primaries=[
             Primary("octaves of density for each of width", -fall("width"), study.delta, "")
@@ -235,7 +221,7 @@ def evidence(
             for seed, value in enumerate(values)
         ],
         secondary=[
-            Primary("octaves of weights kept for each of width", 2 + fall("width"), 0.5, ""),
+            Primary("octaves of weights kept for each of width", growth + fall("width"), 0.5, ""),
             *(
                 Primary(f"octaves of density for each of {axis}", fall(axis), 0.25, "", True)
                 for axis in ("steps", "examples")
@@ -251,9 +237,9 @@ def evidence(
     )
 
 
-def _earlier(ladders: Ladders, at: Place, level: int) -> NDArray[np.float64]:
+def _earlier(of: Callable[..., NDArray[np.float64]], level: int) -> NDArray[np.float64]:
     """How much sooner tickets have their best validation loss, in % of the dense steps."""
-    dense, ticket = (ladders.first(at, arm, "early_stop_step", level) for arm in (DENSE, TICKET))
+    dense, ticket = (of(arm, "early_stop_step", level) for arm in (DENSE, TICKET))
     share: NDArray[np.float64] = 100 * (dense - ticket) / np.nanmean(dense)
     return share
 
