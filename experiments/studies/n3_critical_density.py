@@ -29,8 +29,8 @@ PROTOCOL = Protocol(
     question="Does the critical density fall at least by a factor √2 for each doubling of the "
     "width?",
     setup="MNIST-1D, an MLP with two hidden layers of 32, 64 or 128 units and Adam; 1,000 or 4,000 "
-    "examples of its own for every seed, 200 or 800 steps; magnitude pruning in six rounds to "
-    "density .047, rewound to the start.",
+    "examples of its own for every seed, 200 or 600 steps; magnitude pruning in six rounds to "
+    "density .047, rewound to the start; 10,000 test examples.",
     arms=("dense", "ticket", "shuffle"),
     statistic="minus the slope of log₂ critical density on log₂ width, the mean over numbers of "
     "steps and examples; the critical density is where the mean of ticket − dense first falls "
@@ -71,13 +71,14 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config = common.mnist1d(seeds=12)
     config.experiment.prune.levels = 6
     config.experiment.control_levels = (3,)
+    config.experiment.data.options.test = 10_000
     config.study = common.numbers(
         delta=0.5,  # octaves of density for each octave of width
         margin=10.0,  # % of the dense error that a matching ticket may lose
         share=10.0,  # % of the dense error, the unit of the map
         stable=2.0,  # points of error: lower barriers count as stable (Frankle et al., 2020)
         widths=(32, 64, 128),
-        steps=(200, 800),
+        steps=(200, 600),
         examples=(1000, 4000),
         rates=(1e-2, 3e-2),
         levels=(3, 5),  # of the tickets whose children are trained
