@@ -29,8 +29,8 @@ PROTOCOL = Protocol(
     question="Does the critical density fall at least by a factor √2 for each doubling of the "
     "width?",
     setup="MNIST-1D, an MLP with two hidden layers of 32, 64 or 128 units and Adam; 1,000 or 4,000 "
-    "examples of its own for every seed, 200 or 600 steps; magnitude pruning in six rounds to "
-    "density .047, rewound to the start; 10,000 test examples.",
+    "examples of its own for every seed, 200 or 600 steps; magnitude pruning in seven rounds to "
+    "density .028, rewound to the start; 10,000 test examples.",
     arms=("dense", "ticket", "shuffle"),
     statistic="minus the slope of log₂ critical density on log₂ width, the mean over numbers of "
     "steps and examples; the critical density is where the mean of ticket − dense first falls "
@@ -38,8 +38,8 @@ PROTOCOL = Protocol(
     rule="The slope is at least δ. Learning rates are chosen for each arm, density and cell by the "
     "other half of the seeds. Cells whose curve never falls below the margin have no critical "
     "density; numbers of steps and examples with such a cell are left out and noted.",
-    expects="A fall by a factor 3 if tickets need a fixed number of weights, none if they need a "
-    "fixed share. In between: wide parents are also harder to match.",
+    expects="By a factor 3 for each doubling if tickets need a fixed number of weights, not at all "
+    "if they need a fixed share. In between: wide parents are also harder to match.",
     limits="Networks of 2,600 to 22,800 weights on one generated task. The margin is needed: many "
     "mean curves stay near 0 over several densities, so where they cross 0 is ill-defined. "
     "Barriers are measured at the smaller learning rate, the best of dense networks.",
@@ -66,10 +66,10 @@ class Place(NamedTuple):
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """Three widths, two numbers of steps and of examples, six densities."""
+    """Three widths, two numbers of steps and of examples, seven densities."""
     common.check_size(size)
     config = common.mnist1d(seeds=12)
-    config.experiment.prune.levels = 6
+    config.experiment.prune.levels = 7
     config.experiment.control_levels = (3,)
     config.experiment.data.options.test = 10_000
     config.study = common.numbers(
@@ -232,7 +232,7 @@ def evidence(
         ],
         gate=100 * np.mean(gate, axis=0),
         notes=(
-            f"Critical densities with jackknife standard errors: {_in_words(critical)}.",
+            f"Critical densities, with standard errors as factors: {_in_words(critical)}.",
             _counts(study, below, lost, kept),
         ),
     )
@@ -297,7 +297,7 @@ def _in_words(critical: Mapping[Place, Critical]) -> str:
     def words(one: Critical) -> str:
         finite = one.values[np.isfinite(one.values)]
         error = finite.std(ddof=1) / np.sqrt(len(finite)) if len(finite) > 1 else np.nan
-        exact = f"{2**one.estimate:.3f} (a factor {2**error:.2f})"
+        exact = f"{2**one.estimate:.3f} (×/÷ {2**error:.2f})"
         return exact if one.reached else f"at most {2**one.estimate:.3f}"
 
     return "; ".join(f"{at}: {words(one)}" for at, one in critical.items())
