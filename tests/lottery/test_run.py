@@ -69,6 +69,19 @@ def test_a_table_has_means_and_intervals(result):
         result.table("accurate")
 
 
+def test_the_last_validation_of_each_network_is_a_metric(result):
+    def values(rows, metric):
+        return {
+            (row["arm"], row["level"], row["replicate"]): row["value"]
+            for row in rows
+            if row["metric"] == metric
+        }
+
+    for metric in ("validation_accuracy", "validation_loss"):
+        last = values(result.history(), metric)  # rows of a network come in the order of steps
+        assert last and values(result.seeds(), f"{metric}_final") == pytest.approx(last)
+
+
 def test_a_table_is_text_in_a_notebook_too(monkeypatch):
     """There rich displays what it prints, and writes nothing to its file."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
