@@ -123,7 +123,7 @@ def in_words(cells: Mapping[str, ArrayLike]) -> str:
     """`by_cell` as text.
 
     >>> in_words({"here": np.array([1.0, 2.0, 3.0] * 8), "there": np.zeros(24)})
-    'here +2.00 [+1.65, +2.35]; there +0.00 [+0.00, +0.00]'
+    'here +2.00 [+1.65, +2.34]; there +0.00 [+0.00, +0.00]'
     """
     return "; ".join(
         f"{cell} {one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", "−")
