@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lth_jax.measures.intervals import Interval, student_t
-from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import (
     ALPHA,
     BELOW,
@@ -111,16 +110,3 @@ def test_plans_that_cannot_be_made_are_refused(changes, message):
     given = {"values": [1.0, 2.0], "delta": 1.0, **changes}
     with pytest.raises(ValueError, match=message):
         seeds_needed(**given)
-
-
-def test_simultaneous_intervals_cover_all_cells_at_once():
-    rng = np.random.default_rng(1)
-    truth = np.linspace(-1, 1, 6)
-    hits = 0
-    for _ in range(60):
-        values = rng.normal(size=(30, 6)) + rng.normal(size=(30, 1)) + truth
-        found = simultaneous(values, rng=rng, resamples=400)
-        hits += all(one.low <= t <= one.high for one, t in zip(found, truth, strict=True))
-    assert hits / 60 > 0.85
-    few = simultaneous(np.ones((2, 2)), rng=rng)
-    assert np.isnan(few[0].low) and few[0].replicates == 2

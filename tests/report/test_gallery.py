@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lth_jax.report import effects, figures, plotting, rendering, sweep_page, tidy
+from lth_jax.report import effects, figures, maps, plotting, rendering, sweep_page, tidy
 from lth_jax.report.display import percent
 from lth_jax.report.effects import Effect
 from lth_jax.report.levels import read_run
@@ -34,6 +34,9 @@ def gallery(tmp_path_factory):
         "atlas curve": tidy.against(ROWS, "size", "test error", zero=True, **axes),
         "atlas curves": tidy.against_each({"a": ROWS, "b": ROWS}, "size", **axes),
         "atlas map": tidy.grid_map(ROWS, "size", "replicate", "test error", y_label="y", **axes),
+        "atlas map of effects": maps.effects(
+            [row | {"cell": row["arm"]} for row in ROWS if row["size"] == 10], 1.0, group="arm"
+        ),
         "atlas effects": effects.draw(
             [
                 Effect("X1", "one", "supported", part()),
