@@ -116,7 +116,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         secondary=[
             *(
                 Primary(f"{arm}, {first}", here[arm], study.delta, UNIT)
-                for arm in here.keys() - {TICKET}
+                for arm in PROTOCOL.arms[1:]
             ),
             *(
                 Primary(f"{TICKET}, density {density[at]:.2g}", odds[at][TICKET], study.delta, UNIT)
@@ -220,15 +220,16 @@ def _fitted(
         one = extremes.median_interval([extremes.log10_odds(own, v, tail) for own, v in pairs])
         beyond = sum(v > extremes.fit_tail(own, tail).end for own, v in pairs)
         above = sum(v > own.max() for own, v in pairs)
-        again = [
-            extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i), resamples=100)
-            for i, (own, v) in enumerate(pairs)
-        ]
-        least = np.median([np.quantile(each, 0.05) for each in again])
+        least = np.median(
+            [
+                extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i)).low
+                for i, (own, v) in enumerate(pairs)
+            ]
+        )
         words.append(
             f"{arm} one in 10^{_text(one.estimate)} [{_text(one.low)}, {_text(one.high)}], above "
             f"all {sample.shape[1]:,} draws in {above} of {len(pairs)} seeds and beyond the fitted "
-            f"end in {beyond}; the lower 5 % of a bootstrap is 10^{_text(least)}"
+            f"end in {beyond}; the lower end of the bootstrap (90 %) is 10^{_text(least)}"
         )
     spread = np.mean((accuracy[TICKET] - sample.mean(axis=1)) / sample.std(axis=1))
     return (

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import keys, population, trees
-from lth_jax.lottery import Start, Task, training_program
+from lth_jax.lottery import Start, Task, circumstances, training_program
 from lth_jax.population.placement import Plan, fitted
 from lth_jax.population.segment import Member
 from lth_jax.pruning.masks import prunable_leaves, shuffle
-from lth_jax.store import Node
+from lth_jax.store import Node, content_key, fingerprint
 from lth_jax.types import Key
 
 
@@ -25,8 +25,8 @@ def random_tickets(
     """The test accuracies, in percent, of random tickets that are the like of given ones.
 
     A random ticket has as many weights in every layer as its model, at uniform random places, new
-    initial weights, and the training examples and data order of its model. They train in stored
-    blocks, which an interrupted study reads.
+    initial weights, and the training examples and data order of its model. They train in blocks,
+    which the store keeps.
 
     Args:
       runner: of the study.
@@ -40,38 +40,28 @@ def random_tickets(
     """
     study, task = config.study, runner.task(config)
     plan = fitted(Plan(study.chunk, devices=2), jax.local_device_count())
-    of, draw = (grid.ravel() for grid in np.indices((len(starts), draws)))
     root = runner.seeds(config).root
     common = {
         "kind": "random tickets",
-        "hyper": dict(task.hyper),
+        "program": training_program(task.trainer, task.data, task.hyper, root),
         "steps": task.steps,
         "plan": plan._asdict(),
-        "program": training_program(task.trainer, task.data, task.hyper, root),
         "data": runner.dataset(config).fingerprint,
-        "root": jax.random.key_data(root).tolist(),
+        "environment": circumstances(),
     }
-    models = [
-        {
-            "kept": {name: int(np.sum(mask)) for name, mask in start.mask.items()},
-            "data_key": jax.random.key_data(start.data_key).tolist(),
-            "replicate": start.replicate,
-        }
-        for start in starts
-    ]
+    of, draw = (grid.ravel() for grid in np.indices((len(starts), draws)))
     accuracies = []
     for first in range(0, of.size, study.block):
         block = slice(first, first + study.block)
+        members = _members(task, root, starts, of[block], draw[block])
 
-        def compute(partial: Any, block: slice = block) -> Node:
+        def compute(partial: Any, members: Member = members) -> Node:
             del partial  # a block takes seconds
-            members = _members(task, root, starts, of[block], draw[block])
             trained, _ = population.train(task, members, plan=plan)
             return Node({"accuracy": population.measure(task, trained)["accuracy"]}, {})
 
-        used = [models[i] for i in np.unique(of[block])]
-        what = common | {"models": used, "draws": [of[block].tolist(), draw[block].tolist()]}
-        accuracies.append(runner.node(what, compute).arrays["accuracy"])
+        key = content_key(common | {"members": fingerprint(members)})
+        accuracies.append(runner.store.node(key, compute).arrays["accuracy"])
     return 100 * np.concatenate(accuracies).reshape(len(starts), draws).astype(float)
 
 

@@ -155,27 +155,28 @@ def bootstrap_odds(
     share: float = 0.05,
     *,
     rng: np.random.Generator,
+    confidence: float = 0.9,
     resamples: int = 200,
-) -> NDArray[np.float64]:
-    """`log10_odds` of resamples of the draws: the uncertainty of the fit.
+) -> Interval:
+    """`log10_odds` with the percentile interval of resampled draws: the uncertainty of the fit.
 
     Args:
       draws: `[n]`.
       value: the value.
       share: see `fit_tail`.
       rng: source of the resamples.
+      confidence: of the interval.
       resamples: their number.
 
     Returns:
-      `[resamples]`; infinite where the value is beyond the end point of a resample's fit.
+      Ends are infinite where the value is beyond the end points of the resamples' fits.
     """
     sample = _vector(draws)
-    return np.array(
-        [
-            log10_odds(sample[rng.integers(0, sample.size, sample.size)], value, share)
-            for _ in range(resamples)
-        ]
-    )
+    resampled = (sample[rng.integers(0, sample.size, sample.size)] for _ in range(resamples))
+    found = np.sort([log10_odds(one, value, share) for one in resampled])
+    outside = int((1 - confidence) / 2 * resamples)
+    estimate = log10_odds(sample, value, share)
+    return Interval(estimate, float(found[outside]), float(found[-1 - outside]), sample.size, 0)
 
 
 def best_of(draws: ArrayLike, count: int) -> NDArray[np.float64]:
