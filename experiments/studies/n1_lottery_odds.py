@@ -53,6 +53,8 @@ CRITERIA = PROTOCOL.arms[3:]
 TEST, ODDS, BEYOND = "test_accuracy_final", "odds", "odds by points"
 MEASURED, FITTED, BOUND = "measured", "generalised Pareto", "exponential"
 UNIT = "log₁₀ N"
+FLUSH = float(np.log10(649_740))
+"""A first hand of five cards is a royal flush once in 649,740."""
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -68,7 +70,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.controls = ("reinit", "shuffle")
     experiment.control_levels = (2, 4, 6)
     config.study = common.numbers(
-        delta=float(np.log10(649_740)),  # hands of five cards for one royal flush
+        delta=FLUSH,
         level=2,  # of the primary: density .36
         draws=1536,  # random tickets of each seed and density
         tail=0.05,  # share of them in the tail
@@ -269,22 +271,15 @@ def controls(config: ConfigDict) -> list[Control]:
 @style()
 def draw(rows: Sequence[Row]) -> Figure:
     """The odds of every arm against density, and how the odds of random tickets fall off."""
-    figure, (left, right) = panes(2, "", "One in 10ᴺ random tickets is as good", share_x=False)
+    figure, (left, right) = panes(2, "", "log₁₀ N, at least", share_x=False)
     tidy.draw_against(left, [row for row in rows if row["metric"] == ODDS], "density")
     density_axis(left, tidy.known(rows, "density"))
     tidy.draw_against(right, [row for row in rows if row["metric"] == BEYOND], "points")
     right.set_xlabel("Points above random tickets")
     for axes in (left, right):
-        axes.axhline(np.log10(649_740), color=GREY, linewidth=0.8, linestyle="--")
-    right.annotate(
-        "royal flush",
-        (0.02, np.log10(649_740)),
-        xycoords=("axes fraction", "data"),
-        color=GREY,
-        va="bottom",
-        fontsize=8,
-    )
-    right.legend(loc="upper left", bbox_to_anchor=(0, 0.9), fontsize=7)
+        axes.axhline(FLUSH, color=GREY, linewidth=0.8, linestyle="--")
+    left.text(left.get_xlim()[1], FLUSH, "royal flush ", color=GREY, ha="right", va="bottom")
+    right.legend(loc="lower right", fontsize="small")
     legend(figure, left)
     return figure
 
