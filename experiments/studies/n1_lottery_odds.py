@@ -219,15 +219,14 @@ def _fitted(
     words = []
     for arm in (TICKET, "reinit"):
         pairs = list(zip(sample, accuracy[arm], strict=True))
-        one = extremes.median_interval([extremes.log10_odds(own, v, tail) for own, v in pairs])
-        beyond = sum(v > extremes.fit_tail(own, tail).end for own, v in pairs)
+        again = [
+            extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i))
+            for i, (own, v) in enumerate(pairs)
+        ]
+        one = extremes.median_interval([each.estimate for each in again])
+        least = float(np.median([each.low for each in again]))
+        beyond = sum(np.isinf(each.estimate) for each in again)
         above = sum(v > own.max() for own, v in pairs)
-        least = np.median(
-            [
-                extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i)).low
-                for i, (own, v) in enumerate(pairs)
-            ]
-        )
         words.append(
             f"{arm} one in 10^{_text(one.estimate)} [{_text(one.low)}, {_text(one.high)}], above "
             f"all {sample.shape[1]:,} draws in {above} of {len(pairs)} seeds and beyond the fitted "
