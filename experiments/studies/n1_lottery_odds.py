@@ -112,7 +112,11 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     return Evidence(
         primaries=[Primary(f"{TICKET}, {first}", here[TICKET], study.delta, UNIT)],
         rows=[
-            *(r for at in levels for r in arm_rows(ODDS, odds[at], density=density[at])),
+            *(
+                r
+                for at in levels
+                for r in arm_rows(ODDS, odds[at], density=density[at], points=None)
+            ),
             *curves(own, accuracy[study.level][TICKET], study.tail),
         ],
         secondary=[
@@ -208,7 +212,7 @@ def curves(sample: NDArray[np.float64], tickets: NDArray[np.float64], tail: floa
         }
         for arm, values in found.items():
             if values.max() < 99:  # all seeds have random tickets, or a finite fit, beyond
-                rows += arm_rows(BEYOND, {arm: values}, points=float(points))
+                rows += arm_rows(BEYOND, {arm: values}, density=None, points=float(points))
     return rows
 
 

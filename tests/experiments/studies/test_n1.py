@@ -132,4 +132,5 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert {row["arm"] for row in evidence.rows if row["metric"] == n1.ODDS} == {*n1.PROTOCOL.arms}
+    assert len({tuple(row) for row in evidence.rows}) == 1  # a table has the first row's columns
     n1.draw(evidence.rows)
