@@ -37,8 +37,8 @@ PROTOCOL = Protocol(
     "in each layer, random places, new initial values, and the seed's data order.",
     arms=(TICKET, "reinit", "shuffle", "magnitude", "snip", "grasp", "synflow"),
     statistic="log₁₀ of N, where one in N random tickets of the seed is as accurate on the test "
-    "data. Beyond the best twentieth the tail is exponential, which for accuracies, as for all "
-    "bounded numbers, gives a lower bound on N",
+    "data. Beyond the best twentieth the tail is exponential, a lower bound on N for a generalised "
+    "Pareto tail with a shape of at most 0",
     rule="log₁₀ N is at least δ, that of a royal flush. A lower bound below δ decides nothing "
     "against the claim. All tickets have the rate at which random ones are best.",
     expects="Supported: a ticket of IMP was six or seven standard deviations above random ones on "

@@ -114,9 +114,9 @@ def log10_odds(
 
     Up to the threshold of the tail it is `log₁₀ (n + 1)/(k + 1)`, with k of n draws above the
     value, whose mean does not exceed the true one. Beyond, it is that of the fitted tail, and
-    infinite beyond its end point. With `shape` 0 it is finite, and a lower bound for every
-    distribution whose true shape is at most 0, such as those of bounded numbers, once the value is
-    two mean excesses or more above the threshold.
+    infinite beyond its end point. With `shape` 0 it is finite, and a lower bound for a generalised
+    Pareto tail whose true shape is at most 0, once the value is two mean excesses or more above the
+    threshold. The limit for bounded numbers has such a shape; at a finite threshold it is a model.
 
     Args:
       draws: `[n]`.

@@ -92,13 +92,13 @@ def test_random_tickets_train_as_retrained_networks_do(tmp_path, monkeypatch, ta
     assert found.ravel() == pytest.approx(100 * again, abs=1)  # one of 128 test examples
 
 
-def test_the_criteria_keep_as_many_weights_as_imp_does():
+def test_the_criteria_keep_as_many_weights_as_imp_does(tmp_path):
     config = n1.get_config("laptop")
     task = build.task(config.experiment, _data())
     points = trees.to_named(task.trainer.model.init(jax.random.key(0), np.zeros((1, 40)))[0])
     origin = Start(points, {}, jax.random.key(0))
     ticket = origin._replace(data_key=jax.random.key(5))
-    with runner_in("unused") as runner:
+    with runner_in(tmp_path) as runner:
         runner.task = lambda config: task
         found = n1._criteria(runner, config, [origin], [ticket], 0.6**6)
     for name, (start,) in found.items():
