@@ -30,6 +30,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "control": "what a control draws; labelled by its name",
         "one_shot": "what a criterion draws for masks outside a ladder",
         "popup": "networks whose masks alone are learned",
+        "random_ticket": "random masks and initial parameters; folded with the draw",
         # Of an experiment's root, for all its members.
         "state": "the model state of a criterion or a structure",
         "score": "dropout in the loss of a criterion",

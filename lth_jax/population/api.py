@@ -231,7 +231,7 @@ def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
 
 def _scalars(name: str, value: Any, n: int) -> jax.Array:
     try:
-        array = jnp.asarray(value, jnp.float32)
+        array = jnp.asarray(value, jnp.int32 if name in OFFSETS else jnp.float32)
     except (TypeError, ValueError):
         raise TypeError(f"`hyper[{name!r}]` is {value!r}; it must hold numbers.") from None
     if array.shape not in ((), (n,)):

@@ -44,6 +44,17 @@ def test_numbers_differ_between_members_and_equal_keys_give_equal_members():
     assert not np.array_equal(kernel[0], kernel[2])
 
 
+def test_members_of_two_replicates_train_on_their_own_examples():
+    options = {"optimizer": optax.sgd(0.1), "batch_size": 6, "steps": 10, "eval_every": 5}
+    shared = Task(nn.Dense(2), DATA, examples_per_replicate=12, **options)
+    keys = jax.random.split(jax.random.key(3), 1)[np.zeros(2, int)]
+    members = initial(shared, keys, hyper={"replicate": [0, 1]})
+    assert members.hyper["replicate"].dtype == np.int32  # it is part of an index
+    trained, _ = train(shared, members, plan=Plan(2))
+    kernel = np.asarray(trained.params["kernel"])
+    assert np.isfinite(kernel).all() and not np.array_equal(*kernel)
+
+
 def test_a_member_trains_in_a_population_as_it_does_alone():
     members = initial(TASK, 3, masks=masks(3))
     together, _ = train(TASK, members, plan=Plan(3))

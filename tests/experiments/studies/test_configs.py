@@ -55,7 +55,13 @@ def files(tmp_path_factory):
     return str(folder)
 
 
-DATA = {"C4": "cifar10", "C10": "marked_recall", "C11": "delayed_recall"}  # the others: MNIST
+DATA = {
+    "C4": "cifar10",
+    "C10": "marked_recall",
+    "C11": "delayed_recall",
+    "N1": "mnist1d",
+    "N2": "mnist1d",
+}  # the others: MNIST
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
@@ -103,6 +109,11 @@ def shortened(config):
         "siblings": 2,
         "longer": 2,
         "batch": 16,
+        "draws": 48,
+        "tail": 0.25,
+        "block": 40,
+        "chunk": 8,
+        "widths": (64, 128),
     }
     config.study.update({k: v for k, v in small.items() if k in config.study})
     if "rates" in config.study:

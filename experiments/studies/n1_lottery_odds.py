@@ -1,0 +1,290 @@
+"""N1: how many random tickets one IMP ticket is worth."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments import build, scoring
+from experiments.networks import module
+from experiments.studies import common
+from experiments.studies.protocol import STUDIES, Study
+from experiments.studies.random_tickets import random_tickets
+from experiments.studies.study_runner import StudyRunner
+from lth_jax.lottery import Start, one_shot_starts
+from lth_jax.measures import extremes
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, arm_rows, draws
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.pruning.one_shot import at_count
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scopes import layerwise
+from lth_jax.report import tidy
+from lth_jax.report.plotting import GREY, density_axis, legend, panes, style
+from lth_jax.types import TICKET
+
+PROTOCOL = Protocol(
+    claim="N1",
+    title="What one ticket is worth",
+    says="A given subnetwork is a winner about as rarely as a first hand of five cards is a royal "
+    "flush; iterative magnitude pruning finds one.",
+    question="At density .36, is a random ticket as accurate as the ticket of iterative magnitude "
+    "pruning (IMP) at most once in 649,740 draws, the odds of a royal flush?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-32-10 with Adam, 300 "
+    "steps of 32 examples, the same for all tickets. A random ticket has IMP's number of weights "
+    "in each layer, random places, new initial values, and the seed's data order.",
+    arms=(TICKET, "reinit", "shuffle", "magnitude", "snip", "grasp", "synflow"),
+    statistic="log₁₀ of N, where one in N random tickets of the seed is as accurate on the test "
+    "data. Beyond the best twentieth the tail is exponential, a lower bound on N for a generalised "
+    "Pareto tail with a shape of at most 0",
+    rule="log₁₀ N is at least δ, that of a royal flush. A lower bound below δ decides nothing "
+    "against the claim. All tickets have the rate at which random ones are best.",
+    expects="Supported: a ticket of IMP was six or seven standard deviations above random ones on "
+    "other seeds. Its mask with new values, and criteria at initialisation, should be worth "
+    "thousands at most (Frankle et al., 2021).",
+    limits="IMP costs several trainings of larger networks and a random ticket one of its own "
+    "size. The best of many draws is chosen on the test data, IMP's ticket is not. The tail beyond "
+    "the draws is a model: its shape, thresholds and held-out halves are shown. A small network, "
+    "trained briefly.",
+)
+CRITERIA = PROTOCOL.arms[3:]
+TEST, ODDS, BEYOND = "test_accuracy_final", "odds", "odds by points"
+MEASURED, FITTED, BOUND = "measured", "generalised Pareto", "exponential"
+UNIT = "log₁₀ N"
+FLUSH = float(np.log10(649_740))
+"""A first hand of five cards is a royal flush once in 649,740."""
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """Twelve seeds, three densities, 1,536 random tickets for each."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=12)
+    experiment = config.experiment
+    experiment.data.options.update(train=50_000, test=10_000)
+    experiment.model.options.features = (32, 10)
+    experiment.train.update(steps=300, eval_every=300, batch_size=32)
+    experiment.optimizer.learning_rate = 3e-2
+    experiment.prune.levels = 6
+    experiment.controls = ("reinit", "shuffle")
+    experiment.control_levels = (2, 4, 6)
+    config.study = common.numbers(
+        delta=FLUSH,
+        level=2,  # of the primary: density .36
+        draws=1536,  # random tickets of each seed and density
+        tail=0.05,  # share of them in the tail
+        examples=512,  # examples for a criterion
+        block=2048,
+        chunk=128,
+        control_seeds=64,
+    )
+    if size == "full":
+        common.longer(config, 1000)
+        config.study.update(draws=81_920, tail=0.01, block=81_920, chunk=8192)
+        config.study.setup = (
+            "As on a laptop, with 1,000 steps and 983,040 random tickets of each density."
+        )
+    return config
+
+
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
+    """Random tickets of each density; the odds of IMP's, of its controls and of the criteria."""
+    study, name, levels = config.study, PROTOCOL.claim, config.experiment.control_levels
+    found = runner.ladders(name, {name: config})
+    density = {level: (1 - config.experiment.prune.rate) ** level for level in levels}
+    origins = runner.origins(name, config)
+    accuracy: dict[int, dict[str, NDArray[np.float64]]] = {}
+    sample: dict[int, NDArray[np.float64]] = {}
+    for level in levels:
+        tickets = runner.starts(name, config, (TICKET,), level)[TICKET]
+        made = _criteria(runner, config, origins, tickets, density[level])
+        trained = runner.retrain_arms(name, config, made)
+        accuracy[level] = {a: 100 * found.of(name, a, TEST, level) for a in PROTOCOL.arms[:3]}
+        accuracy[level] |= {arm: 100.0 * one.results[TEST] for arm, one in trained.items()}
+        sample[level] = random_tickets(runner, config, tickets, study.draws)
+    odds = {
+        level: {arm: bounds(sample[level], values, study.tail) for arm, values in arms.items()}
+        for level, arms in accuracy.items()
+    }
+    here, own, first = odds[study.level], sample[study.level], f"density {density[study.level]:.2g}"
+    trained_networks = sum(map(np.size, sample.values())) + len(levels) * len(CRITERIA) * len(own)
+    return Evidence(
+        primaries=[Primary(f"{TICKET}, {first}", here[TICKET], study.delta, UNIT)],
+        rows=[
+            *(
+                r
+                for at in levels
+                for r in arm_rows(ODDS, odds[at], density=density[at], points=None)
+            ),
+            *curves(own, accuracy[study.level][TICKET], study.tail),
+        ],
+        secondary=[
+            *(
+                Primary(f"{arm}, {first}", here[arm], study.delta, UNIT)
+                for arm in PROTOCOL.arms[1:]
+            ),
+            *(
+                Primary(f"{TICKET}, density {density[at]:.2g}", odds[at][TICKET], study.delta, UNIT)
+                for at in levels
+                if at != study.level
+            ),
+            Primary(f"{TICKET} − reinit, {first}", here[TICKET] - here["reinit"], 1.0, UNIT, True),
+            *checks(own, study.tail, first),
+        ],
+        gate=accuracy[study.level][TICKET] - accuracy[study.level]["shuffle"],
+        member_steps=found.member_steps + trained_networks * config.experiment.train.steps,
+        notes=tuple(
+            _fitted(f"Density {density[at]:.2g}", sample[at], accuracy[at], study.tail)
+            for at in levels
+        ),
+    )
+
+
+def _criteria(
+    runner: StudyRunner,
+    config: ConfigDict,
+    origins: Sequence[Start],
+    tickets: Sequence[Start],
+    density: float,
+) -> dict[str, list[Start]]:
+    """One-shot tickets at initialisation with IMP's counts, in the data order of its tickets."""
+    task, scope = runner.task(config), layerwise()
+    like = task.shapes[0]
+    count = scope.counts(like, density, prunable=prunable_leaves(like))
+    share = config.experiment.train.share
+    rows = share * np.arange(len(origins))[:, None] + np.arange(config.study.examples)
+
+    def starts(name: str) -> list[Start]:
+        criterion = scoring.criterion(name, task, module(config.experiment), None)
+        made = one_shot_starts(
+            task,
+            origins,
+            at_count(prune(criterion, scope), count),
+            build.seeds(config.experiment).root,
+            scored=[one.params for one in origins],
+            rows=[rows],
+        )
+        pairs = zip(made, tickets, strict=True)
+        return [one._replace(data_key=ticket.data_key) for one, ticket in pairs]
+
+    return {name: starts(name) for name in CRITERIA}
+
+
+def bounds(
+    sample: NDArray[np.float64], values: NDArray[np.float64], tail: float
+) -> NDArray[np.float64]:
+    """The lower bound on log₁₀ N of every seed's ticket among its random tickets."""
+    pairs = zip(sample, values, strict=True)
+    return np.array([extremes.log10_odds(own, v, tail, shape=0.0) for own, v in pairs])
+
+
+def checks(sample: NDArray[np.float64], tail: float, where: str) -> list[Primary]:
+    """How the tail's model does on what it was not fitted to, one number per seed."""
+    half = sample.shape[1] // 2
+
+    def missed(own: NDArray[np.float64]) -> float:
+        """The largest of one half, minus what the other half's tail expects."""
+        fits = [extremes.fit_tail(part, tail) for part in (own[:half], own[half:])]
+        ahead = [fit.expected_maximum(half) for fit in fits]
+        return float(np.mean([own[half:].max() - ahead[0], own[:half].max() - ahead[1]]))
+
+    shape = {s: np.array([extremes.fit_tail(o, s).shape for o in sample]) for s in (tail, 2 * tail)}
+    change = shape[tail] - shape[2 * tail]
+    held_out = np.array([missed(own) for own in sample])
+    return [
+        Primary(f"largest of a held-out half − expected, {where}", held_out, 0.5, "points", True),
+        Primary(f"shape ξ of the tail, {where}", shape[tail], 0.1, "", True),
+        Primary(f"ξ beyond {tail:g} − beyond {2 * tail:g} of draws", change, 0.1, "", True),
+    ]
+
+
+def curves(sample: NDArray[np.float64], tickets: NDArray[np.float64], tail: float) -> list[Row]:
+    """log₁₀ N against the points above a seed's mean random ticket: measured, fitted, bounded."""
+    means = sample.mean(axis=1)
+    rows: list[Row] = []
+    for points in np.linspace(0, np.mean(tickets - means), 25):
+        at = list(zip(sample, means + points, strict=True))
+        found = {
+            MEASURED: np.array([-np.log10(max((own > v).mean(), 1e-99)) for own, v in at]),
+            FITTED: np.array([extremes.log10_odds(own, v, tail) for own, v in at]),
+            BOUND: np.array([extremes.log10_odds(own, v, tail, shape=0.0) for own, v in at]),
+        }
+        for arm, values in found.items():
+            if values.max() < 99:  # all seeds have random tickets, or a finite fit, beyond
+                rows += arm_rows(BEYOND, {arm: values}, density=None, points=float(points))
+    return rows
+
+
+def _fitted(
+    where: str, sample: NDArray[np.float64], accuracy: Mapping[str, NDArray], tail: float
+) -> str:
+    """The odds by the fitted tails: medians of seeds, of which some may be beyond its end."""
+    words = []
+    for arm in (TICKET, "reinit"):
+        pairs = list(zip(sample, accuracy[arm], strict=True))
+        again = [
+            extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i))
+            for i, (own, v) in enumerate(pairs)
+        ]
+        one = extremes.median_interval([each.estimate for each in again])
+        least = float(np.median([each.low for each in again]))
+        beyond = sum(np.isinf(each.estimate) for each in again)
+        above = sum(v > own.max() for own, v in pairs)
+        words.append(
+            f"{arm} one in 10^{_text(one.estimate)} [{_text(one.low)}, {_text(one.high)}], above "
+            f"all {sample.shape[1]:,} draws in {above} of {len(pairs)} seeds and beyond the fitted "
+            f"end in {beyond}; the lower end of the bootstrap (90 %) is 10^{_text(least)}"
+        )
+    spread = np.mean((accuracy[TICKET] - sample.mean(axis=1)) / sample.std(axis=1))
+    return (
+        f"{where}, by generalised Pareto tails (medians of seeds): {'; '.join(words)}. Random "
+        f"tickets reach {sample.mean():.1f} % (SD {sample.std(axis=1).mean():.2f}, best "
+        f"{sample.max():.1f}), IMP's {np.mean(accuracy[TICKET]):.1f} %, {spread:.1f} SD above."
+    )
+
+
+def _text(power: float) -> str:
+    return f"{power:.1f}" if np.isfinite(power) else "∞"
+
+
+def controls(config: ConfigDict) -> list[Control]:
+    """Normal draws: a value eight standard deviations up, and two draws of the same kind."""
+    study = config.study
+
+    def odds(rng: np.random.Generator) -> list[float]:
+        sample, (one, other) = rng.normal(size=1536), rng.normal(size=2)
+        return [extremes.log10_odds(sample, v, 0.05, shape=0.0) for v in (8.0, one, other)]
+
+    far, one, other = draws(odds, [[921, i] for i in range(study.control_seeds)]).T
+    return [
+        Control(
+            "eight standard deviations above normal draws: one in 10^15.2",
+            SUPPORTED,
+            [Primary("planted ticket", far, study.delta, UNIT)],
+        ),
+        Control(
+            "one random ticket against another",
+            NOT_SUPPORTED,
+            [Primary("random − random", one - other, study.delta, UNIT)],
+        ),
+    ]
+
+
+@style()
+def draw(rows: Sequence[Row]) -> Figure:
+    """The odds of every arm against density, and how the odds of random tickets fall off."""
+    figure, (left, right) = panes(2, "", "log₁₀ N, at least", share_x=False)
+    tidy.draw_against(left, [row for row in rows if row["metric"] == ODDS], "density")
+    density_axis(left, tidy.known(rows, "density"))
+    tidy.draw_against(right, [row for row in rows if row["metric"] == BEYOND], "points")
+    right.set_xlabel("Points above random tickets")
+    for axes in (left, right):
+        axes.axhline(FLUSH, color=GREY, linewidth=0.8, linestyle="--")
+    left.text(left.get_xlim()[1], FLUSH, "royal flush ", color=GREY, ha="right", va="bottom")
+    right.legend(loc="lower right", fontsize="small")
+    legend(figure, left)
+    return figure
+
+
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
