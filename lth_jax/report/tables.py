@@ -133,9 +133,9 @@ def difference_rows(run: RunRecord, metric: str) -> list[Row]:
 
 
 def parquet_bytes(rows: list[Row]) -> bytes:
-    """The rows as a Parquet file."""
+    """The rows as a Parquet file; a row may lack columns of others."""
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_pylist(rows), sink)
+    parquet.write_table(pa.Table.from_pylist(_whole(rows)), sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -145,10 +145,16 @@ def read_parquet(path: Path) -> list[Row]:
 
 
 def csv_bytes(rows: list[Row]) -> bytes:
-    """The rows as a CSV file with a header; None is an empty field."""
+    """The rows as a CSV file with a header; None is an empty field, like a missing one."""
     sink = pa.BufferOutputStream()
-    csv.write_csv(pa.Table.from_pylist(rows), sink)
+    csv.write_csv(pa.Table.from_pylist(_whole(rows)), sink)
     return sink.getvalue().to_pybytes()
+
+
+def _whole(rows: list[Row]) -> list[Row]:
+    """Rows with all columns: pyarrow takes those of the first one."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [dict.fromkeys(names) | row for row in rows]
 
 
 def or_none(value: float) -> float | None:

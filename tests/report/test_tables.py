@@ -111,3 +111,11 @@ def test_a_level_where_all_diverged_still_fits_every_table(read):
     rows = [row for row in tables.seed_rows(run) if row["level"] == 1]
     assert csv.read_csv(io.BytesIO(tables.csv_bytes(rows))).num_rows == len(rows)
     assert parquet.read_table(pa.BufferReader(tables.parquet_bytes(rows))).num_rows == len(rows)
+
+
+def test_a_column_that_the_first_row_lacks_is_written(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(tables.parquet_bytes([{"a": 1}, {"b": 2.0}]))
+    assert tables.read_parquet(tmp_path / "rows.parquet") == [
+        {"a": 1, "b": None},
+        {"a": None, "b": 2.0},
+    ]

@@ -92,7 +92,6 @@ def shortened(config):
         "points": 3,
         "seeds": 8,
         "hidden": (2, 4),
-        "widths": (4, 8),
         "steps": (4,),
         "margin": 0.0,
         "densities": (0.5, 0.2),
