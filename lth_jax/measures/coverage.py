@@ -148,7 +148,8 @@ def likelihood_interval(values: Values, confidence: float) -> Interval:
         middle = (inside + outside) / 2
         covered = _by_likelihood(values - middle[:, None], confidence)
         inside, outside = np.where(covered, middle, inside), np.where(covered, outside, middle)
-    return Interval(float(mean), *map(float, inside), values.size, 0)
+    low, high = map(float, inside)
+    return Interval(float(mean), low, high, values.size, 0)
 
 
 def transformed_t(values: Values, confidence: float) -> Interval:
