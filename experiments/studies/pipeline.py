@@ -4,7 +4,7 @@ A sparse teacher labels the data, so that tickets exist and their verdict is kno
 then run with random labels, and with one stage broken: the verdict must change. A pipeline without
 masks, rewinding or magnitudes would fail here, whereas closed-form controls test the statistics
 alone. `pipeline_controls` returns them all; the atlas judges them at α = .001. They take
-about a minute of two cores, mostly to compile five programs, so the smoke size leaves them out.
+about a minute of two cores, so the smoke size leaves them out.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
       size: all sizes have the same networks.
     """
     common.check_size(size)
-    seeds, share = 64, 1000
+    seeds, share = 96, 1000
     config = common.ladder(seeds)
     experiment = config.experiment
     sizes = {"train": seeds * share + 200, "test": 4000, "data_seed": 9}

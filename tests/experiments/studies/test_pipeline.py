@@ -56,7 +56,7 @@ def test_the_controls_are_whole(tmp_path):
 @pytest.mark.exhaustive
 def test_the_controls_are_judged_right_and_would_be_on_other_seeds(tmp_path):
     with runner_in(tmp_path) as runner:
-        runner.machine.chunk = 64
+        runner.machine.chunk = 96
         controls = pipeline.pipeline_controls(runner, pipeline.get_config("laptop"))
     for control, found in zip(
         controls, judge.judged(controls, np.random.default_rng(0)), strict=True
