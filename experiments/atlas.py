@@ -16,7 +16,7 @@ page is `runs/atlas/<size>/index.html`.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from experiments.configs import base
 from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError
 from experiments.options import Options
-from experiments.studies import STUDIES, registration
+from experiments.studies import STUDIES, pipeline, registration
 from experiments.studies.common import SIZES, SMOKE, at_round, pilot
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.legal import nearest, one_of
-from lth_jax.measures.claims import Evidence
-from lth_jax.measures.judge import DISCOVERY, ROUNDS, found
+from lth_jax.measures.claims import Control, Evidence, Protocol
+from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
 from lth_jax.report.atlas import Chapter, write_atlas
 from lth_jax.store import locks
@@ -62,28 +62,45 @@ def run(
     if size != SMOKE:
         for claim in claims:
             registration.check(STUDIES[claim])
+        _unless_finished(
+            pipeline.PROTOCOL,
+            pipeline.get_config(size),
+            (size, name, again),
+            runner,
+            lambda config: (Evidence((), ()), pipeline.pipeline_controls(runner, config)),
+        )
     for claim in claims:
-        one, folder = STUDIES[claim], _folder(runner, size, claim) / name
-        config = at_round(one.get_config(size), claim, name)
-        stamp = answers.stamp_of(one.protocol, _numbers(config), size)
-        if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
-            print(f"{claim} is already finished")
-            continue
-        answers.write_stamp(folder, stamp)
-        _measure(one, config, size, folder, stamp["hash"], runner)
+        one = STUDIES[claim]
+
+        def measure(config: ConfigDict, one: Study = one) -> tuple[Evidence, Sequence[Control]]:
+            known = one.controls(config)
+            return (Evidence((), ()) if size == SMOKE else one.gather(runner, config)), known
+
+        _unless_finished(one.protocol, one.get_config(size), (size, name, again), runner, measure)
         draw(size, runner)
     return draw(size, runner)
 
 
-def _measure(
-    one: Study, config: ConfigDict, size: str, folder: Path, stamped: str, runner: StudyRunner
+def _unless_finished(
+    protocol: Protocol,
+    config: ConfigDict,
+    place: tuple[str, str, bool],
+    runner: StudyRunner,
+    measure: Callable[[ConfigDict], tuple[Evidence, Sequence[Control]]],
 ) -> None:
-    claim, began = one.protocol.claim, time.perf_counter()
-    print(f"{claim} {one.protocol.title}", flush=True)
-    known = one.controls(config)
-    evidence = Evidence((), ()) if size == SMOKE else one.gather(runner, config)
+    """Stamps a protocol, measures evidence and controls, and writes them."""
+    (size, name, again), claim = place, protocol.claim
+    folder, config = _folder(runner, size, claim) / name, at_round(config, claim, name)
+    stamp = answers.stamp_of(protocol, _numbers(config), size)
+    if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
+        print(f"{claim} is already finished")
+        return
+    answers.write_stamp(folder, stamp)
+    print(f"{claim} {protocol.title}", flush=True)
+    began = time.perf_counter()
+    evidence, known = measure(config)
     seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
-    answers.write_answer(folder, one.protocol, evidence, known, stamped, seconds, sources)
+    answers.write_answer(folder, protocol, evidence, known, stamp["hash"], seconds, sources)
 
 
 def _numbers(config: ConfigDict) -> dict[str, Any]:
@@ -93,8 +110,15 @@ def _numbers(config: ConfigDict) -> dict[str, Any]:
 
 def draw(size: str, runner: StudyRunner) -> Path:
     """Writes the atlas of all finished studies of a size."""
-    chapters = [one for claim in STUDIES if (one := _chapter(size, claim, runner))]
-    return write_atlas(Path(runner.machine.workdir) / "atlas" / size, size, chapters)
+    folder = Path(runner.machine.workdir) / "atlas" / size
+    whole = answers.read_rounds(folder / pipeline.NAME, size)
+    failed = {name: wrong_controls(one) for name, one in whole.items()}
+    command = f"python -m experiments.atlas --size={size}"
+    chapters = [Chapter(pipeline.PROTOCOL._asdict(), whole, None, command)] if whole else []
+    for claim in STUDIES:
+        if one := _chapter(size, claim, runner):
+            chapters.append(one._replace(failed=failed))
+    return write_atlas(folder, size, chapters)
 
 
 def _chapter(size: str, claim: str, runner: StudyRunner) -> Chapter | None:

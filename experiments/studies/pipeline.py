@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.lottery import Retrained, Start
-from lth_jax.measures.claims import Contrasts, Control, Primary
+from lth_jax.measures.claims import Contrasts, Control, Primary, Protocol
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.pruning.methods import Inputs, Method, static
 
@@ -53,6 +53,26 @@ def get_config(size: str = "laptop") -> ConfigDict:
         repeat=0.01,  # nats of training loss between two trainings of one ticket
     )
     return config
+
+
+PROTOCOL = Protocol(
+    claim=NAME,
+    title="The pipeline",
+    says="The same code that trains all studies finds tickets where they exist, finds none where "
+    "they cannot, and gives another verdict when a stage is broken.",
+    question="Do seven ladders with known answers get them?",
+    setup="A sparse teacher of 20 inputs and 4 classes labels 1,000 examples for every seed; an "
+    "MLP 20-64-4 with Adam, 300 steps; magnitude pruning in three rounds by half.",
+    arms=("dense", "ticket", "reinit", "shuffle"),
+    statistic="differences of test accuracy in points, and of training loss in nats",
+    rule="Each control is judged by the rule of the studies at α = .001. If one is judged wrong, "
+    "all studies are void.",
+    expects="All seven are judged right.",
+    limits="A broken stage that changes no accuracy by a point is not seen.",
+    paragraph="None: a control of the method.",
+    chosen_by="Teachers and seeds of their own; the number of steps at which masks that are not "
+    "applied win nothing by their first weights.",
+)
 
 
 def by_position(params: Any, mask: Any, **_: Any) -> Any:

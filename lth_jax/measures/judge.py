@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
+from lth_jax.measures.coverage import choose_interval
 from lth_jax.measures.intervals import Interval, sign_flip_interval
 from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import (
@@ -47,7 +48,8 @@ Found = dict[str, Any]
 def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -> Found:
     """A round's numbers with intervals, and the verdicts of its controls.
 
-    The corrected intervals of a map hold for all its cells at once.
+    The method of an interval is the first whose coverage, simulated on the values, is high enough
+    (`coverage.choose_interval`). The corrected intervals of a map hold for all its cells at once.
     """
     rng = np.random.default_rng(zlib.crc32(protocol.claim.encode()))
     primaries = [_numbers(part, rng) for part in evidence.primaries]
@@ -55,7 +57,7 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
         table = np.stack([part.values for part in evidence.primaries], axis=1)
         bands = simultaneous(table, rng=rng, confidence=1 - ALPHA)
     else:
-        bands = [sign_flip_interval(p.values, confidence=1 - ALPHA, rng=rng) for p in evidence[0]]
+        bands = [choose_interval(p.values, 1 - ALPHA, rng).interval for p in evidence.primaries]
     for part, band in zip(primaries, bands, strict=True):
         part["corrected"] = [_or_none(band.low), _or_none(band.high)]
     return {
@@ -92,7 +94,7 @@ def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
 
 
 def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SHOWN) -> Found:
-    interval = sign_flip_interval(part.values, rng=rng, confidence=confidence)
+    method, interval, covered = choose_interval(part.values, confidence, rng)
     values = np.asarray(part.values, float)
     return {
         "name": part.name,
@@ -105,6 +107,8 @@ def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SH
         "high": _or_none(interval.high),
         "seeds": interval.replicates,
         "missing": interval.missing,
+        "method": method,
+        "coverage": _or_none(covered),
         "values": [_or_none(value) for value in values],
         "needed": _needed(values, part.delta),
     }
@@ -127,18 +131,19 @@ def _needed(values: Any, delta: float) -> int | None:
     return seeds_needed(values, delta)
 
 
-def judgement(one: Found) -> Found:
+def judgement(one: Found, failed: Sequence[str] = ()) -> Found:
     """The verdict of one round.
 
     Args:
       one: from `found`.
+      failed: controls of the whole pipeline that were judged wrong, which make all studies void.
 
     Returns:
       `verdict`, `why` (one sentence), `decided_by`, the name of the primary that determines the
       verdict (the weakest of several parts, or the largest effect of a map), and `held`, the cells
       of a map that hold.
     """
-    wrong = [c["name"] for c in one["controls"] if c["got"] != c["expected"]]
+    wrong = [*failed, *wrong_controls(one)]
     if wrong:
         return _judgement(VOID, f"a control with a known answer failed: {'; '.join(wrong)}")
     if one["gate"] is not None and not one["gate"]["met"]:
@@ -147,6 +152,11 @@ def judgement(one: Found) -> Found:
     if not one["primaries"]:
         return _judgement(HOLD, "every control with a known answer was judged right")
     return {COMPARISON: _comparison, MAP: _map, CURVE: _curve}[one["kind"]](one["primaries"])
+
+
+def wrong_controls(one: Found) -> list[str]:
+    """The names of the controls that were judged wrong."""
+    return [c["name"] for c in one["controls"] if c["got"] != c["expected"]]
 
 
 def _comparison(primaries: Sequence[Found]) -> Found:

@@ -6,8 +6,9 @@ It is drawn from the files of the studies; nothing is trained.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.measures.judge import (
@@ -68,6 +69,7 @@ class Chapter(NamedTuple):
       figure: the picture that decides it; None where there is none.
       command: how to repeat it.
       changes: one sentence for each version of the protocol.
+      failed: of each round, the controls of the whole pipeline that were judged wrong.
     """
 
     protocol: dict[str, Any]
@@ -75,11 +77,14 @@ class Chapter(NamedTuple):
     figure: Figure | None
     command: str
     changes: Sequence[str] = ()
+    failed: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @property
     def judgement(self) -> dict[str, Any]:
         """The verdict of all rounds together, as of `judge.overall`."""
-        return overall({name: judgement(one) for name, one in self.rounds.items()})
+        return overall(
+            {name: judgement(one, self.failed.get(name, ())) for name, one in self.rounds.items()}
+        )
 
     @property
     def found(self) -> dict[str, Any]:

@@ -102,6 +102,11 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
     assert (tmp_path / "effects.png").stat().st_size > 1000
 
 
+def test_a_wrong_control_of_the_pipeline_voids_every_study():
+    void = chapter(("discovery", "replication"))._replace(failed={"replication": ["a null"]})
+    assert void.verdict == "void" and "a null" in void.judgement["why"]
+
+
 def test_controls_that_hold_are_no_confirmations(tmp_path):
     found = [chapter(primaries=[], secondary=[], gate=None)]
     page = write_atlas(tmp_path, "smoke", found).read_text()
