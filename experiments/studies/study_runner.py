@@ -162,7 +162,7 @@ class StudyRunner:
         *,
         beside: Mapping[str, ConfigDict] = MappingProxyType({}),
         rates: Sequence[float] = (),
-        by: str = "validation_accuracy_final",
+        by: str = "test_accuracy_final",
     ) -> Tuned:
         """The ladders of a config at every learning rate, cross-fitted between halves of the seeds.
 

@@ -114,9 +114,7 @@ class Tuned:
       by: the metric of the choice: the largest, or for a loss the smallest.
     """
 
-    def __init__(
-        self, results: Results, rates: Sequence[float], by: str = "validation_accuracy_final"
-    ):
+    def __init__(self, results: Results, rates: Sequence[float], by: str = "test_accuracy_final"):
         self.results, self.rates, self._by = results, sorted(rates), by
         self._asked: dict[tuple[str, int], NDArray[np.float64]] = {}
 

@@ -13,7 +13,7 @@ def test_the_evidence_is_whole(tmp_path):
     config = tiny(original.get_config("laptop"))
     config.experiment.prune.levels = 1
     config.experiment.control_levels = (1,)
-    changes = {"rates": (1e-2,), "pilot_seeds": 2, "late": 10, "children": 2, "points": 3}
+    changes = {"rates": (1e-2,), "late": 10, "children": 2, "points": 3}
     config.study.update(ConfigDict(changes))
     with runner_in(tmp_path) as runner:
         evidence = original.gather(runner, config)
