@@ -39,8 +39,8 @@ PROTOCOL = Protocol(
     arms=("dense", "ticket", "reinit", "shuffle", "random", "small", "dense+"),
     statistic="differences of test accuracy in % of the dense error, paired by seed; that to DENSE "
     "has the margin δ added",
-    rule="The densities .36, .22 and .13 are a map with simultaneous bands; a density counts if all four parts "
-    "hold there. Each arm has, at each density, the learning rate that the other half of the seeds "
+    rule="The densities .36, .22 and .13 are a map with simultaneous bands; a density counts if "
+    "all four parts hold there. Each arm has, at each density, the learning rate that the other half of the seeds "
     "chose. SMALL is dense with as many weights as the last ticket, DENSE+ dense for as many steps "
     "as the whole ladder; both are shown beside.",
     expects="Found: on MNIST and its kin the initial values matter (Frankle & Carbin, 2019); "
