@@ -49,7 +49,7 @@ PROTOCOL = Protocol(
     rule="Four densities and three numbers of bits are a map with simultaneous bands; a cell "
     "counts if both parts hold. The other half of the seeds chooses the dense network's bits: the "
     "fewest whose mean accuracy is within the margin. The order in masks is secondary: bytes "
-    "against masks of the same density, and of the same sums of rows and columns; the codes exploit "
+    "against masks of the same density, and of the same sums of rows and columns; codes use "
     "only sums, so the pairs of columns that share rows are counted, too.",
     expects="Found: at density .2 a mask costs .7 bits per weight and saves most of four. Half of "
     "the order in a mask is expected to be dead units and poor inputs, which the sums contain.",
