@@ -1,7 +1,7 @@
 """C4: tickets of whole units, which are small networks."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,6 +62,8 @@ PROTOCOL = Protocol(
     kind=MAP,
 )
 TEST, SAVED = "test_accuracy_final", "time saved"
+Passes = Mapping[str, Callable[[], Any]]
+"""Forward passes by name."""
 UNITS, CHANNELS, HEADS = KINDS = ("units", "channels", "heads")
 
 
@@ -98,7 +100,11 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.study = common.numbers(
         delta=10.0,  # % of the time of a forward pass
         margin=10.0,  # % of the dense error that may be lost
-        rates=(3e-3, 1e-2),
+        grids={  # learning rates
+            UNITS: (1e-3, 3e-3, 1e-2),
+            CHANNELS: (3e-3, 1e-2, 3e-2),
+            HEADS: (3e-3, 1e-2, 3e-2),
+        },
         batch=512,  # of a timed forward pass
         rounds=20,  # alternated, of which the fastest counts
         control_seeds=24,
@@ -114,7 +120,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
                 | {"unlabelled": 0, "options": {}}
             )
             experiment.train.update(steps=10_000, eval_every=1000, batch_size=128, share=0)
-        config.study.rates = (3e-4, 1e-3)
+        config.study.grids = ConfigDict({kind: (1e-4, 3e-4, 1e-3) for kind in KINDS})
         config.study.setup = (
             "CIFAR-10, one training set for all seeds: an MLP of 1,024 and 512 units, Conv-4, and "
             "a ViT of six layers and width 192; Adam, 10,000 steps. Not found would mean that "
@@ -140,17 +146,15 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     study, name = config.study, PROTOCOL.claim
     parts = {UNITS: config, CHANNELS: config.channels, HEADS: config.heads}
     tuned = {
-        kind: runner.tuned(f"{name}-{kind}", part, rates=study.rates)
+        kind: runner.tuned(f"{name}-{kind}", part, rates=study.grids[kind])
         for kind, part in parts.items()
     }
     primaries, secondary, rows, gates = [], [], [], []
     for kind, one in tuned.items():
         levels = parts[kind].experiment.prune.levels
         known = {"dense": 100 * one.of("dense", TEST)}
-        arms = {
-            level: _networks(runner, kind, parts[kind], one, level) for level in range(levels + 1)
-        }
-        saved = _time_saved(runner, runner.task(parts[kind]), list(arms.values()), study)
+        networks = [_networks(runner, kind, parts[kind], one, level) for level in range(levels + 1)]
+        saved = 100 * (1 - timed(runner, networks, _small(runner.task(parts[kind]), study), study))
         for level in range(1, levels + 1):
             cell = f"{kind}, density {_density(parts[kind], level):.2g}"
             at = known | {"ticket": 100 * one.of("ticket", TEST, level)}
@@ -187,28 +191,46 @@ def _networks(
     return runner.networks_at(f"{PROTOCOL.claim}-{kind}", config, arm, rates, level)
 
 
-def _time_saved(
-    runner: StudyRunner, task: Task, networks: Sequence[Sequence[Stored]], study: ConfigDict
+def _small(task: Task, study: ConfigDict) -> Callable[[Sequence[Stored]], Passes]:
+    """The forward passes of networks without their dead units."""
+    shrinker = Shrinker(task, study.batch)
+
+    def passes(networks: Sequence[Stored]) -> Passes:
+        return {str(i): shrinker.shrink(n, shrinker.live(n)) for i, n in enumerate(networks)}
+
+    return passes
+
+
+def timed(
+    runner: StudyRunner,
+    networks: Sequence[Sequence[Stored]],
+    passes: Callable[[Sequence[Stored]], Passes],
+    study: ConfigDict,
 ) -> NDArray[np.float64]:
-    """The time saved compared with the first network of the same seed, in %: `[others, seeds]`."""
+    """The time of all forward passes of a seed relative to its first: `[other passes, seeds]`.
+
+    Args:
+      runner: stores the times.
+      networks: `[arms][seeds]`.
+      passes: from the networks of one seed to its forward passes by name.
+      study: has `batch` and `rounds`.
+    """
 
     def compute(partial: Any) -> stores.Node:
         del partial  # interrupted rounds are discarded
-        shrinker = Shrinker(task, study.batch)
-        saved = []
-        for same_seed in zip(*networks, strict=True):
-            passes = {str(i): shrinker.shrink(n, shrinker.live(n)) for i, n in enumerate(same_seed)}
-            times = relative_times(passes, study.rounds)
-            saved.append([100 * (1 - time) for time in list(times.values())[1:]])
-        return stores.Node({"saved": np.transpose(saved)}, {})
+        times = [
+            list(relative_times(passes(same_seed), study.rounds).values())[1:]
+            for same_seed in zip(*networks, strict=True)
+        ]
+        return stores.Node({"times": np.transpose(times)}, {})
 
     what = {
-        "kind": SAVED,
-        "networks": [[one.key for one in level] for level in networks],
+        "kind": "times",
+        "networks": [[one.key for one in arm] for arm in networks],
         "settings": [study.batch, study.rounds],
         "environment": stores.environment(),
     }
-    return runner.node(what, compute).arrays["saved"]
+    return runner.node(what, compute).arrays["times"]
 
 
 def controls(config: ConfigDict) -> list[Control]:

@@ -24,6 +24,7 @@ from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.report import RunRecord, read_run
 from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
@@ -217,6 +218,10 @@ class StudyRunner:
         at = {rate: vary(config, **{RATE: float(rate)}) for rate in np.unique(rates)}
         found = {rate: self.networks(name, cell, arm, level) for rate, cell in at.items()}
         return [found[rate][i] for i, rate in enumerate(rates)]
+
+    def record(self, name: str, config: ConfigDict) -> RunRecord:
+        """The record of a cell that `ladders` trained, with its training curves."""
+        return read_run(self.store, self._run(name, config))
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """The dense starts of the replicates of a cell that `ladders` trained."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments.studies import c04_structured as c4
 from experiments.studies import common
@@ -24,7 +25,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.model.options.features = (8, 8, 10)
     config.channels.experiment.model.options.stages = ((4,), (4,))
     config.heads.experiment.model.options.update(width=8, heads=4, hidden=8)
-    config.study.update(rates=(3e-3, 1e-2), batch=16, rounds=2)
+    config.study.update(batch=16, rounds=2)
+    config.study.grids = ConfigDict(dict.fromkeys(c4.KINDS, (3e-3, 1e-2)))
     with runner_in(tmp_path) as runner:
         evidence = c4.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
