@@ -157,15 +157,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         rows=rows,
         secondary=[
             *(
-                Primary(
-                    f"bits of dense networks: accuracy at {b} − exact",
-                    dense.accuracy[:, i] - exact,
-                    1.0,
-                    "points",
-                )
-                for i, b in enumerate(study.bits)
-            ),
-            *(
                 Primary(f"mask bytes saved against masks of {kept}", _order(masks, how), 3.0, "%")
                 for kept, how in ORDERS.items()
             ),

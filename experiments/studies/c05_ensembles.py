@@ -159,8 +159,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     def scored(arm: str, size: int) -> list[Scores]:
         validation, test = (part[:size] for part in answers[arm])
         return [
-            ensembles.scores(test[:, seed], data.test.y, validation[:, seed], data.validation.y)
-            for seed in range(test.shape[1])
+            ensembles.scores(shown, data.test.y, held_out, data.validation.y)
+            for shown, held_out in zip(_by_seed(test), _by_seed(validation), strict=True)
         ]
 
     one = 100 * tuned.of(DENSE, ACCURACY)
@@ -182,15 +182,15 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             secondary += [ahead(tickets, f"{words}, {cell}") for words in PROTOCOL.arms[2:]]
             gained = 100 * (1 - _of(found[tickets], "nll") / _of(found[run], "nll"))
             secondary.append(Primary(f"{tickets}: likelihood over {run}", gained, 2.0, "%"))
-        special = [
-            [
-                ensembles.specialisation(answers[arm][1][:most, i], data.test.y)
-                for i in range(len(one))
-            ]
+        special = {
+            arm: np.array(
+                [ensembles.specialisation(z, data.test.y) for z in _by_seed(answers[arm][1][:most])]
+            )
             for arm in (f"tickets {level}", "dense")
-        ]
+        }
         words = f"specialisation by class, tickets of density {density:g} − dense"
-        secondary.append(Primary(words, np.subtract(*special), 1.0, "points"))
+        apart = special[f"tickets {level}"] - special["dense"]
+        secondary.append(Primary(words, apart, 1.0, "points"))
     cost = tuned.flops()
     return Evidence(
         primaries=primaries,
@@ -233,6 +233,10 @@ def _logits(
         logits_of(model, found, part.x).reshape(starts, -1, len(part.y), data.classes)
         for part in (data.validation, data.test)
     ]
+
+
+def _by_seed(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.swapaxes(logits, 0, 1)
 
 
 def _of(scores: list[Scores], field: str) -> NDArray[np.float64]:

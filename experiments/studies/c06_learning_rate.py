@@ -1,7 +1,7 @@
 """C6: a mask changes the curvature and the best learning rate."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,24 +104,22 @@ class Swept(NamedTuple):
         return np.stack(found, axis=1).astype(float)
 
     def losses(self, arm: str) -> Losses:
-        """The final training loss, `[seeds, rates]`."""
-        return self.table(arm, "train_loss_final")
+        """The final training loss, at most that of a uniform prediction: `[seeds, rates]`."""
+        return np.fmin(self.table(arm, "train_loss_final"), CHANCE)
 
     def best(self, arm: str) -> Losses:
         """log₂ of the best rate of every seed."""
-        capped = np.log(np.fmin(self.losses(arm), CHANCE))
-        return np.array([interpolated_minimum(np.log2(self.rates), row) for row in capped])
+        logs = np.log(self.losses(arm))
+        return np.array([interpolated_minimum(np.log2(self.rates), row) for row in logs])
 
     def chosen(self, arm: str) -> NDArray[np.int64]:
         """The index of the rate with the smallest loss of every seed."""
-        return np.nanargmin(np.fmin(self.losses(arm), CHANCE), axis=1)
+        return self.losses(arm).argmin(axis=1)
 
-    def ends(self) -> tuple[float, float]:
-        """The largest share of seeds of an arm whose best rate is the smallest, and the largest."""
-        low, high = 0, len(self.rates) - 1
-        shares = [[np.mean(self.chosen(arm) == end) for end in (low, high)] for arm in self.starts]
-        smallest, largest = np.max(shares, axis=0)
-        return float(smallest), float(largest)
+    def at_end(self, end: int) -> float:
+        """The largest share of seeds of an arm whose best rate is the first (0) or last (−1)."""
+        place = range(len(self.rates))[end]
+        return float(max(np.mean(self.chosen(arm) == place) for arm in self.starts))
 
 
 def sweep(
@@ -139,13 +137,12 @@ def sweep(
       most: half octaves that the grid may grow by at either end.
     """
     low, high = halves
-    new, trained = range(low, high + 1), dict[tuple[str, float], Retrained]()
+    new, trained = list(range(low, high + 1)), dict[tuple[str, float], Retrained]()
     while True:
         trained |= train([_rate(power) for power in new])
         swept = Swept([_rate(power) for power in range(low, high + 1)], starts, trained)
-        below, above = (share > 0.05 for share in swept.ends())
-        new = [low - 1] * (below and halves[0] - low < most)
-        new += [high + 1] * (above and high - halves[1] < most)
+        new = [low - 1] if swept.at_end(0) > 0.05 and halves[0] - low < most else []
+        new += [high + 1] if swept.at_end(-1) > 0.05 and high - halves[1] < most else []
         if not new:
             return swept
         low, high = min(low, *new), max(high, *new)
@@ -176,7 +173,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         for arm in PROTOCOL.arms
     }
     curved = {arm: values[: study.curved] for arm, values in best[study.steps[0]].items()}
-    lowest = {arm: np.log(np.nanmin(first.losses(arm), axis=1)) for arm in PROTOCOL.arms}
 
     def shift(n: int, one: str, other: str, delta: float = 0.5) -> Primary:
         label = f"best rate after {n:,} steps, "
@@ -184,7 +180,16 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
     return Evidence(
         primaries=[shift(n, "ticket", "dense", study.delta) for n in study.steps],
-        rows=_rows(swept, best, edges),
+        rows=[
+            row
+            for n, one in swept.items()
+            for i, rate in enumerate(one.rates)
+            for row in arm_rows(
+                LOSS,
+                {f"{arm}, {n:,} steps": one.losses(arm)[:, i] for arm in one.starts},
+                rate=rate,
+            )
+        ],
         secondary=[
             shift(study.steps[0], "shuffle", "dense"),
             shift(study.steps[0], "ticket", "shuffle"),
@@ -199,9 +204,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
                 Primary(f"best rate − 2/λmax {TRAINED}, {arm}", curved[arm] - edge, *OCTAVES)
                 for arm, edge in edges[TRAINED].items()
             ),
-            Contrasts(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
-                "ticket", "dense"
-            ),
         ],
         gate=tested["ticket"] - tested["shuffle"],
         member_steps=found.member_steps
@@ -215,7 +217,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def _ends(steps: int, swept: Swept) -> str:
-    low, high = (f"{100 * share:.0f} %" for share in swept.ends())
+    low, high = (f"{100 * swept.at_end(end):.0f} %" for end in (0, -1))
     return (
         f"{steps:,} steps: rates from {swept.rates[0]:.2g} to {swept.rates[-1]:.2g}; at most {low} "
         f"and {high} of the seeds of an arm have their best rate at an end."
@@ -269,26 +271,6 @@ def _edges(
     }
     arrays = runner.node(what, compute).arrays
     return {when: {arm: arrays[f"{when}/{arm}"] for arm in starts} for when in WHEN}
-
-
-def _rows(
-    swept: Mapping[int, Swept],
-    best: Mapping[int, Mapping[str, Losses]],
-    edges: Mapping[str, Mapping[str, Losses]],
-) -> list[tidy.Row]:
-    curves = [
-        row
-        for n, one in swept.items()
-        for i, rate in enumerate(one.rates)
-        for row in arm_rows(
-            LOSS,
-            {f"{arm}, {n:,} steps": np.fmin(one.losses(arm), CHANCE)[:, i] for arm in one.starts},
-            rate=rate,
-        )
-    ]
-    measured = {f"best rate, {n:,} steps": arms for n, arms in best.items()}
-    measured |= {f"2/λmax {when}": arms for when, arms in edges.items()}
-    return curves + [row for metric, arms in measured.items() for row in arm_rows(metric, arms)]
 
 
 def controls(config: ConfigDict) -> list[Control]:
