@@ -43,8 +43,8 @@ PROTOCOL = Protocol(
     "within the margin and take δ less time?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, Adam, 600 steps on batches of 32: "
     "an MLP 40-256-128-10, a convolutional network of 32 and 64 channels, and a one-layer "
-    "Transformer with 8 heads; magnitude pruning of whole units in three rounds, rewound to the "
-    "start. The small networks are cut out.",
+    "Transformer with 8 heads on five windows; magnitude pruning of whole units in three rounds, "
+    "rewound to the start. The small networks are cut out.",
     arms=("dense", "ticket", "scratch", "random_units"),
     statistic="test accuracy of TICKET minus DENSE in % of the dense error, plus the margin; and "
     "the time saved by a forward pass of 512 signals, in %, of the two networks of each seed",
@@ -85,8 +85,8 @@ def channels(**options: Any) -> Windows:
 
 
 def heads(**options: Any) -> Windows:
-    """A `Transformer` on windows of four numbers."""
-    return Windows(Transformer(**options), 4)
+    """A `Transformer` on windows of eight numbers."""
+    return Windows(Transformer(**options), 8)
 
 
 def get_config(size: str = "laptop") -> ConfigDict:

@@ -54,8 +54,8 @@ def get_config(size: str = "laptop") -> ConfigDict:
     experiment.control_levels = (4,)
     config.study = common.numbers(
         delta=0.25,  # octaves: a sixth fewer steps
-        losses=(1.2, 1.0),
-        rates=(0.125, 0.25, 0.5, 1.0, 2.0),
+        losses=(1.0, 0.7),
+        rates=(0.25, 0.5, 1.0, 2.0, 4.0),
         control_seeds=64,
     )
     if size == "full":
