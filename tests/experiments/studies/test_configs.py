@@ -84,18 +84,22 @@ def shortened(config):
         "examples": (20, 30, 40) if "asked" in config.study else 20,
         "asked": (30, 40),
         "noises": (0.0, 0.4),
-        "slow": 1e-4,
+        "halves": (-12, -11),
+        "most": 0,
+        "curved": 2,
+        "members": (2,),
         "temperatures": (2.0,),
         "weights": (0.5,),
         "null_seeds": 2,
-        "rounds": (2, 1) if "batch" in config.study else 3,
+        "rounds": 3,
         "pilot_seeds": 2,
         "conv_pilot_seeds": 2,
         "siblings": 2,
-        "longer": 2,
         "batch": 16,
     }
     config.study.update({k: v for k, v in small.items() if k in config.study})
+    if "halves" in config.study:
+        config.study.steps = (4, 8)
     if "rates" in config.study:
         config.study.rates = config.study.rates[:3]
     return config
