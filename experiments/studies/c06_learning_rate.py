@@ -44,8 +44,8 @@ PROTOCOL = Protocol(
     "BatchNorm rescale the steps and may hide the shift. Curvature is secondary: it shows whether "
     "the Hessian is the reason.",
     paragraph="A Deeper Dive, paragraph 2",
-    chosen_by="A network of ORIGINAL's family that trains by plain SGD; the density at which its "
-    "shuffled masks lose most to tickets; 300 steps, where the dense loss still falls fast, and "
+    chosen_by="A network of ORIGINAL's family that trains by plain SGD; a density at which "
+    "shuffled masks train much worse than the dense network; 300 steps, where the dense loss still falls fast, and "
     "five times as many.",
     two_sided=True,
 )
