@@ -45,8 +45,8 @@ PROTOCOL = Protocol(
     "the Hessian is the reason.",
     paragraph="A Deeper Dive, paragraph 2",
     chosen_by="A network of ORIGINAL's family that trains by plain SGD; a density at which "
-    "shuffled masks train much worse than the dense network; 300 steps, where the dense loss still falls fast, and "
-    "five times as many.",
+    "shuffled masks train much worse than the dense network; 300 steps, where the dense loss "
+    "still falls fast, and five times as many.",
     two_sided=True,
 )
 CHANCE = np.log(10)  # the loss of a uniform prediction over ten classes; used for diverged networks
