@@ -117,10 +117,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     if size == "full":
         config.experiment.model.options.features = (1024, 512, 10)
-        options = {"stages": ((64, 64), (128, 128)), "hidden": ()}
-        config.channels.experiment.model = ConfigDict({"name": "convnet", "options": options})
-        options = {"width": 192, "heads": 8, "hidden": 384, "layers": 6}
-        config.heads.experiment.model = ConfigDict({"name": "vit", "options": options})
+        conv = {"stages": ((64, 64), (128, 128)), "hidden": ()}
+        config.channels.experiment.model = ConfigDict({"name": "convnet", "options": conv})
+        vit = {"width": 192, "heads": 8, "hidden": 384, "layers": 6}
+        config.heads.experiment.model = ConfigDict({"name": "vit", "options": vit})
         for experiment in common.experiments_of(config):
             experiment.data = ConfigDict(
                 {"name": "cifar10", "seed": 0, "validation": 5000, "train_examples": 0}
