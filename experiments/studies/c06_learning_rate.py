@@ -1,10 +1,10 @@
 """C6: a mask changes the curvature and the best learning rate."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
@@ -13,14 +13,13 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax import keys
 from lth_jax import store as stores
-from lth_jax.lottery import Start, training_program
+from lth_jax.lottery import Retrained, Start, training_program
 from lth_jax.lottery.curvature import stability_edges
 from lth_jax.lottery.starts import start_fingerprint
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.optima import descent_losses, interpolated_minimum
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
-from lth_jax.report.arms import looks
 from lth_jax.store import Node
 
 PROTOCOL = Protocol(
@@ -29,148 +28,235 @@ PROTOCOL = Protocol(
     says="Pruning restricts training to a subspace with another Hessian, so the learning rate that "
     "suits a ticket is not that of its dense parent.",
     question="At density .047, is the best learning rate of tickets another than their dense "
-    "parents', by at least half an octave?",
+    "parents', by at least half an octave, for a short and for a long training?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-64-64-10 with plain SGD, "
-    "300 steps at ten rates half an octave apart; magnitude pruning in six rounds, rewound to "
-    "the start.",
-    arms=("dense", "ticket", "shuffle", "ticket found slowly"),
+    "300 and 1,500 steps at rates half an octave apart; magnitude pruning in four rounds of 53 % "
+    "within layers, rewound to the start, for each number of steps.",
+    arms=("dense", "ticket", "shuffle"),
     statistic="log₂ of the rate with the smallest training loss at the end, interpolated by a "
     "parabola in the logarithm of the loss; TICKET minus DENSE, in octaves, paired by seed",
-    rule="Two-sided: different from 0 (Holm) and at least δ in size.",
-    expects="A pilot of four seeds saw the rate of random masks rise by .8 octaves and that of "
-    "tickets hardly move; 2/λmax told the best rate where training ended, not where it began.",
+    rule="Two-sided, for both numbers of steps. The grid grows by half an octave at an end where "
+    "more than one seed in twenty of an arm has its best rate.",
+    expects="Random masks need larger rates; tickets smaller ones or the same, since magnitude "
+    "pruning keeps the directions of high curvature. 2/λmax tells the best rate where training "
+    "ends, not where it begins.",
     limits="One small network without normalisation and plain SGD at a fixed budget; Adam and "
-    "BatchNorm rescale the steps and may hide the shift.",
+    "BatchNorm rescale the steps and may hide the shift. Curvature is secondary: it shows whether "
+    "the Hessian is the reason.",
+    paragraph="A Deeper Dive, paragraph 2",
+    chosen_by="A network of ORIGINAL's family that trains by plain SGD; a density at which "
+    "shuffled masks train much worse than the dense network; 300 steps, where the dense loss "
+    "still falls fast, and five times as many.",
     two_sided=True,
 )
 CHANCE = np.log(10)  # the loss of a uniform prediction over ten classes; used for diverged networks
 OCTAVES = (0.5, "octaves", True)
-CURVED = ("dense", "ticket", "shuffle")
+LOSS = "training loss"
 START, TRAINED = WHEN = ("at the start", "when trained")
 Losses = NDArray[np.float64]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """4,000 examples, 300 steps of plain gradient descent on batches, density .047."""
+    """4,000 examples, 300 and 1,500 steps of plain gradient descent on batches, density .047."""
     common.check_size(size)
-    config = common.mnist1d(seeds=48)
+    config = common.mnist1d(seeds=32)
     experiment = config.experiment
     experiment.model.options.features = (64, 64, 10)
-    experiment.train.update(steps=300, eval_every=150)
     experiment.optimizer.update(name="sgd", learning_rate=0.5, momentum=0.0)
-    experiment.prune.levels = 6
-    experiment.control_levels = (6,)
+    experiment.prune.update(rate=0.534, levels=4)
+    experiment.control_levels = (4,)
     config.study = common.numbers(
         delta=0.5,  # in log₂ of the learning rate
-        rates=tuple(2.0 ** (power / 2) for power in range(-5, 5)),
-        slow=0.125,  # the other learning rate of the masks
+        steps=(300, 1500),
+        halves=(-4, 3),  # the first grid, in half octaves
+        most=6,  # half octaves that the grid may grow by at either end
+        curved=16,  # seeds whose curvature is measured
         examples=1000,  # examples of a seed in its Hessian
         control_seeds=64,
     )
     if size == "full":
         common.lenet(config)
         experiment.optimizer.update(name="sgd", learning_rate=0.1, momentum=0.0)
-        config.study.rates = tuple(2.0 ** (power / 2) for power in range(-14, 3))
-        config.study.slow = 0.025
-        config.study.setup = config.study.setup.replace("Adam", "plain SGD at 17 rates")
+        config.study.update(steps=(4000, 20_000), halves=(-12, 2))
+        config.study.setup = config.study.setup.replace("Adam", "plain SGD at 15 rates")
+        config.study.setup += (
+            " Not supported would mean that one rate serves both networks on MNIST."
+        )
     return config
 
 
+class Swept(NamedTuple):
+    """Networks of all arms at every rate.
+
+    Attributes:
+      rates: ascending.
+      starts: by arm, `[seeds]`.
+      trained: by arm and rate, the networks of all seeds.
+    """
+
+    rates: list[float]
+    starts: dict[str, list[Start]]
+    trained: dict[tuple[str, float], Retrained]
+
+    def table(self, arm: str, metric: str) -> Losses:
+        """A result, `[seeds, rates]`."""
+        found = [self.trained[arm, rate].results[metric] for rate in self.rates]
+        return np.stack(found, axis=1).astype(float)
+
+    def losses(self, arm: str) -> Losses:
+        """The final training loss, at most that of a uniform prediction: `[seeds, rates]`."""
+        return np.fmin(self.table(arm, "train_loss_final"), CHANCE)
+
+    def best(self, arm: str) -> Losses:
+        """log₂ of the best rate of every seed."""
+        logs = np.log(self.losses(arm))
+        return np.array([interpolated_minimum(np.log2(self.rates), row) for row in logs])
+
+    def chosen(self, arm: str) -> NDArray[np.int64]:
+        """The index of the rate with the smallest loss of every seed."""
+        return self.losses(arm).argmin(axis=1)
+
+    def at_end(self, end: int) -> float:
+        """The largest share of seeds of an arm whose best rate is the first (0) or last (−1)."""
+        place = range(len(self.rates))[end]
+        return float(max(np.mean(self.chosen(arm) == place) for arm in self.starts))
+
+
+def sweep(
+    train: Callable[[list[float]], dict[tuple[str, float], Retrained]],
+    starts: dict[str, list[Start]],
+    halves: tuple[int, int],
+    most: int,
+) -> Swept:
+    """Trains all starts at rates half an octave apart; the grid grows where optima lie at its end.
+
+    Args:
+      train: rates -> networks by arm and rate.
+      starts: by arm.
+      halves: the first and last rate of the first grid, in half octaves.
+      most: half octaves that the grid may grow by at either end.
+    """
+    low, high = halves
+    new, trained = list(range(low, high + 1)), dict[tuple[str, float], Retrained]()
+    while True:
+        trained |= train([_rate(power) for power in new])
+        swept = Swept([_rate(power) for power in range(low, high + 1)], starts, trained)
+        new = [low - 1] if swept.at_end(0) > 0.05 and halves[0] - low < most else []
+        new += [high + 1] if swept.at_end(-1) > 0.05 and high - halves[1] < most else []
+        if not new:
+            return swept
+        low, high = min(low, *new), max(high, *new)
+
+
+def _rate(halves: int) -> float:
+    return float(2.0 ** (halves / 2))
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Masks of two ladders and shuffled ones, each trained at every rate from the same start."""
-    study, name = config.study, PROTOCOL.claim
-    slow = vary(config, optimizer__learning_rate=study.slow, controls=())
-    found = runner.ladders(name, {"found": config, "found slowly": slow})
-    origins = runner.origins(name, config)
-    begun = runner.starts(name, config, CURVED[1:]) | {
-        "dense": origins,
-        "ticket found slowly": runner.starts(name, slow, ("ticket",))["ticket"],
+    """Tickets and shuffled masks, each trained at every rate from the dense network's start."""
+    study, experiment = config.study, config.experiment
+    short, long = (
+        vary(config, train__steps=n, train__eval_every=n // 2, controls=controls)
+        for n, controls in zip(study.steps, (("shuffle",), ()), strict=True)
+    )
+    found = runner.ladders(PROTOCOL.claim, {"short": short, "long": long})
+    swept = {
+        cell.experiment.train.steps: _sweep(runner, cell, arms)
+        for cell, arms in ((short, PROTOCOL.arms), (long, PROTOCOL.arms[:2]))
     }
-    arms = {
-        arm: [
-            start._replace(mask=under.mask, hyper={"learning_rate": rate})
-            for start, under in zip(origins, begun[arm], strict=True)
-            for rate in study.rates
-        ]
+    best = {n: {arm: one.best(arm) for arm in one.starts} for n, one in swept.items()}
+    first = swept[study.steps[0]]
+    edges = _edges(runner, short, first, study.curved)
+    seeds = np.arange(experiment.replicates)
+    tested = {
+        arm: 100 * first.table(arm, "test_accuracy_final")[seeds, first.chosen(arm)]
         for arm in PROTOCOL.arms
     }
-    trained = runner.retrain_arms(name, config, arms)
+    curved = {arm: values[: study.curved] for arm, values in best[study.steps[0]].items()}
 
-    def table(arm: str, metric: str) -> Losses:
-        return np.reshape(trained[arm].results[metric], (-1, len(study.rates))).astype(float)
+    def shift(n: int, one: str, other: str, delta: float = 0.5) -> Primary:
+        label = f"best rate after {n:,} steps, "
+        return Contrasts(best[n], "octaves", delta, label, two_sided=True)(one, other)
 
-    losses = {arm: table(arm, "train_loss_final") for arm in arms}
-    chosen = {arm: np.nanargmin(each, axis=1) for arm, each in losses.items()}
-    seeds = np.arange(len(origins))
-    accuracy = {arm: 100 * table(arm, "test_accuracy_final")[seeds, chosen[arm]] for arm in arms}
-    best = {arm: _best_rates(study.rates, losses[arm]) for arm in arms}
-    members = {arm: seeds * len(study.rates) + chosen[arm] for arm in CURVED}
-    own = {arm: [arms[arm][i] for i in members[arm]] for arm in CURVED}
-    ends = {arm: trained[arm].at(members[arm]).params for arm in CURVED}
-    edges = _edges(runner, config, own, ends)
-    lowest = {arm: np.log(np.nanmin(each, axis=1)) for arm, each in losses.items()}
-    shift = Contrasts(best, "octaves", 0.5, "best rate, ", two_sided=True)
-    at_edge = sum(int(np.isin(b, np.log2(study.rates)[[0, -1]]).sum()) for b in best.values())
     return Evidence(
-        primaries=[shift("ticket", "dense", study.delta)],
-        rows=_rows(study.rates, losses, best, edges),
+        primaries=[shift(n, "ticket", "dense", study.delta) for n in study.steps],
+        rows=[
+            row
+            for n, one in swept.items()
+            for i, rate in enumerate(one.rates)
+            for row in arm_rows(
+                LOSS,
+                {f"{arm}, {n:,} steps": one.losses(arm)[:, i] for arm in one.starts},
+                rate=rate,
+            )
+        ],
         secondary=[
-            shift("shuffle", "dense", name="best rate, random mask − dense"),
-            shift("ticket", "shuffle", name="best rate, ticket − random mask"),
-            shift(
-                "ticket",
-                "ticket found slowly",
-                name=f"best rate, ticket − ticket found at {study.slow:g}",
-            ),
+            shift(study.steps[0], "shuffle", "dense"),
+            shift(study.steps[0], "ticket", "shuffle"),
             *(
-                shift._replace(values=edges[when])(
-                    arm, "dense", name=f"2/λmax {when}, {words} − dense"
+                Contrasts(edges[when], "octaves", 0.5, f"2/λmax {when}, ", two_sided=True)(
+                    arm, "dense"
                 )
                 for when in edges
-                for arm, words in (("ticket", "ticket"), ("shuffle", "random mask"))
+                for arm in PROTOCOL.arms[1:]
             ),
             *(
-                Primary(f"best rate − 2/λmax {TRAINED}, {arm}", best[arm] - edge, *OCTAVES)
+                Primary(f"best rate − 2/λmax {TRAINED}, {arm}", curved[arm] - edge, *OCTAVES)
                 for arm, edge in edges[TRAINED].items()
             ),
-            Contrasts(lowest, "nats", 0.1, "log training loss, ", two_sided=True)(
-                "ticket", "dense"
-            ),
         ],
-        gate=accuracy["ticket"] - accuracy["shuffle"],
+        gate=tested["ticket"] - tested["shuffle"],
         member_steps=found.member_steps
-        + sum(map(len, arms.values())) * config.experiment.train.steps,
+        + sum(n * len(one.trained) * len(seeds) for n, one in swept.items()),
         notes=(
-            f"{at_edge} of {sum(map(len, best.values()))} best rates lie at an end of the grid.",
+            *(_ends(n, one) for n, one in swept.items()),
             "2/λmax when trained is no forecast: curvature adapts to the rate of its own training "
             "(Cohen et al., 2021), so the two agree near the edge of stability.",
         ),
     )
 
 
-def _best_rates(rates: Sequence[float], losses: Losses) -> Losses:
-    """log₂ of the best rate of every seed."""
-    capped = np.log(np.fmin(losses, CHANCE))
-    return np.array([interpolated_minimum(np.log2(rates), row) for row in capped])
+def _ends(steps: int, swept: Swept) -> str:
+    low, high = (f"{100 * swept.at_end(end):.0f} %" for end in (0, -1))
+    return (
+        f"{steps:,} steps: rates from {swept.rates[0]:.2g} to {swept.rates[-1]:.2g}; at most {low} "
+        f"and {high} of the seeds of an arm have their best rate at an end."
+    )
+
+
+def _sweep(runner: StudyRunner, config: ConfigDict, arms: Sequence[str]) -> Swept:
+    study, name = config.study, PROTOCOL.claim
+    starts = {"dense": runner.origins(name, config)} | runner.starts(name, config, arms[1:])
+
+    def train(rates: list[float]) -> dict[tuple[str, float], Retrained]:
+        at = {
+            (arm, rate): [one._replace(hyper={"learning_rate": rate}) for one in begun]
+            for arm, begun in starts.items()
+            for rate in rates
+        }
+        return runner.retrain_arms(name, config, at)
+
+    return sweep(train, starts, study.halves, study.most)
 
 
 def _edges(
-    runner: StudyRunner,
-    config: ConfigDict,
-    starts: Mapping[str, Sequence[Start]],
-    ends: Mapping[str, Mapping[str, NDArray]],
+    runner: StudyRunner, config: ConfigDict, swept: Swept, seeds: int
 ) -> dict[str, dict[str, Losses]]:
-    """log₂ of 2/λmax at the start and after training at the best rate, by arm."""
+    """log₂ of 2/λmax at the start and after training at the best rate, by arm, of some seeds."""
     task = runner.task(config)
     key = keys.stream(runner.seeds(config).root, "lanczos", "edges")
+    starts = {arm: own[:seeds] for arm, own in swept.starts.items()}
+    ends = {
+        arm: [swept.trained[arm, swept.rates[c]].at(i).params for i, c in enumerate(chosen[:seeds])]
+        for arm, chosen in ((arm, swept.chosen(arm)) for arm in starts)
+    }
 
     def compute(partial: Any) -> Node:
         del partial  # a minute or two
         found = {}
         for arm, own in starts.items():
             begun = [{k: v * one.mask[k] for k, v in one.params.items()} for one in own]
-            ended = [{k: v[i] for k, v in ends[arm].items()} for i in range(len(own))]
-            for when, points in zip(WHEN, (begun, ended), strict=True):
+            for when, points in zip(WHEN, (begun, ends[arm]), strict=True):
                 edges = stability_edges(task, own, points, key, examples=config.study.examples)
                 found[f"{when}/{arm}"] = np.log2(edges)
         return Node(found, {})
@@ -181,29 +267,10 @@ def _edges(
         "program": training_program(task.trainer, task.data, task.hyper, keys.from_seed(0)),
         "data": runner.dataset(config).fingerprint,
         "starts": {arm: [start_fingerprint(start) for start in own] for arm, own in starts.items()},
-        "ends": stores.fingerprint({arm: dict(params) for arm, params in ends.items()}),
+        "ends": stores.fingerprint({arm: [dict(p) for p in own] for arm, own in ends.items()}),
     }
     arrays = runner.node(what, compute).arrays
-    return {when: {arm: arrays[f"{when}/{arm}"] for arm in CURVED} for when in WHEN}
-
-
-def _rows(
-    rates: Sequence[float],
-    losses: Mapping[str, Losses],
-    best: Mapping[str, Losses],
-    edges: Mapping[str, Mapping[str, Losses]],
-) -> list[tidy.Row]:
-    curves = [
-        row
-        for i, rate in enumerate(rates)
-        for row in arm_rows(
-            "training loss",
-            {arm: np.fmin(table, CHANCE)[:, i] for arm, table in losses.items()},
-            rate=rate,
-        )
-    ]
-    measured = {"best rate": best, **{f"2/λmax {when}": edges[when] for when in WHEN}}
-    return curves + [row for metric, arms in measured.items() for row in arm_rows(metric, arms)]
+    return {when: {arm: arrays[f"{when}/{arm}"] for arm in starts} for when in WHEN}
 
 
 def controls(config: ConfigDict) -> list[Control]:
@@ -212,12 +279,12 @@ def controls(config: ConfigDict) -> list[Control]:
     With 20 examples the best rate of 4 features is a factor 3/1.2 (log₂ 1.3) above that of 40, in
     the limit of many; that of 20 features equals that of 20 others.
     """
-    study, rates = config.study, np.log2(config.study.rates)
+    study, rates = config.study, 2.0 ** (np.arange(-6, 5) / 2)
 
     def best(rng: np.random.Generator, features: int) -> float:
         x, w = rng.normal(size=(20, features)), rng.normal(size=features)
-        losses = descent_losses(x, w, study.rates, 50)
-        return interpolated_minimum(rates, np.log(losses + 1e-300))
+        losses = descent_losses(x, w, rates, 50)
+        return interpolated_minimum(np.log2(rates), np.log(losses + 1e-300))
 
     def shift(few: int, many: int) -> list[Primary]:
         seeds = range(600, 600 + study.control_seeds)
@@ -230,17 +297,8 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[tidy.Row]) -> Figure:
-    """Training loss against the learning rate, and the mean of 2/λmax when trained."""
-    figure = tidy.against(
-        rows, "rate", "training loss", label="Training loss", x_label="Learning rate"
-    )
-    axes = figure.axes[0]
-    axes.set_title("dotted: 2/λmax when trained")
-    for arm in CURVED:
-        edge = np.nanmean(tidy.values_of(rows, arm=arm, metric=f"2/λmax {TRAINED}"))
-        axes.axvline(2**edge, color=looks([arm])[arm].color, linestyle=":")
-    return figure
-
+draw = functools.partial(
+    tidy.against, x="rate", metric=LOSS, label="Training loss", x_label="Learning rate"
+)
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

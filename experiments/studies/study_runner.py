@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from experiments import build, checks
 from experiments.flags import UserError
@@ -23,6 +24,7 @@ from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.report import RunRecord, read_run
 from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
 from lth_jax.report.sweeps import read_sweep
 from lth_jax.store.sweeps import read_sweep_config
@@ -195,6 +197,31 @@ class StudyRunner:
         networks = sorted(found, key=lambda one: (one.level, one.replicate))
         wanted = max(one.level for one in networks) if level == LAST else level
         return [one for one in networks if wanted in (None, one.level)]
+
+    def networks_at(
+        self,
+        name: str,
+        config: ConfigDict,
+        arm: str,
+        rates: NDArray[np.float64],
+        level: int = LAST,
+    ) -> list[Stored]:
+        """The network of each replicate at its own learning rate, such as `Tuned.chosen`.
+
+        Args:
+          name: of the study.
+          config: of the experiment that `tuned` trained.
+          arm: the arm in it.
+          rates: one for each replicate.
+          level: the level.
+        """
+        at = {rate: vary(config, **{RATE: float(rate)}) for rate in np.unique(rates)}
+        found = {rate: self.networks(name, cell, arm, level) for rate, cell in at.items()}
+        return [found[rate][i] for i, rate in enumerate(rates)]
+
+    def record(self, name: str, config: ConfigDict) -> RunRecord:
+        """The record of a cell that `ladders` trained, with its training curves."""
+        return read_run(self.store, self._run(name, config))
 
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """The dense starts of the replicates of a cell that `ladders` trained."""

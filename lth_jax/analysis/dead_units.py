@@ -1,5 +1,6 @@
 """A network with known dead units: its outputs and its latency without them."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -9,23 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import structure as st
-from lth_jax.analysis.timing import time_saved
+from lth_jax.analysis.timing import relative_times
 
 
 def mostly_dead(
-    rng: np.random.Generator, *, batch: int, rounds: tuple[int, int], scales: int, width: int = 512
+    rng: np.random.Generator, *, batch: int, rounds: int, scales: int, width: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Removes the dead units of an MLP in which three of four hidden units are dead.
 
     Args:
       rng: source of weights and inputs.
       batch: number of inputs.
-      rounds: blocks and rounds, as in `timing.time_saved`.
-      scales: number of scales of the inputs for which the outputs are compared.
+      rounds: of each comparison of times, as in `timing.relative_times`.
+      scales: number of scales of the inputs for which outputs and times are compared.
       width: of the hidden layers.
 
     Returns:
-      The largest change of an output for each scale, and the time saved for each block.
+      The largest change of an output and the time saved in per cent, for each scale.
     """
     sizes = (64, width, width, 10)
     params = {
@@ -44,9 +45,10 @@ def mostly_dead(
     )
     small, fast = st.compact(found, masked, alive)
     slow, fast = jax.jit(apply), jax.jit(fast)
-    apart = [
-        float(jnp.abs(slow(masked, x * scale) - fast(small, x * scale)).max())
-        for scale in np.linspace(0.1, 1, scales)
-    ]
-    saved = time_saved(lambda: slow(masked, x), lambda: fast(small, x), rounds)
-    return np.array(apart), saved
+    apart, saved = [], []
+    for scale in np.linspace(0.1, 1, scales):
+        here = x * scale
+        apart.append(float(jnp.abs(slow(masked, here) - fast(small, here)).max()))
+        both = {"slow": partial(slow, masked, here), "fast": partial(fast, small, here)}
+        saved.append(100 * (1 - relative_times(both, rounds)["fast"]))
+    return np.array(apart), np.array(saved)

@@ -58,7 +58,7 @@ def _timed(context: RunContext, *, batch: int, repeats: int) -> Found:
     networks = []
     for one in context.converged():
         units = shrinker.live(one)
-        shape = tuple(int(units[name].sum()) for name in shrinker.groups)
+        shape = shrinker.shape(units)
         if shape not in shapes:
             shapes[shape] = shrinker.shrink(one, units)
         place = list(shapes).index(shape)
@@ -82,6 +82,7 @@ class Shrinker:
         self._found = st.find_groups(self._apply, {"params": params, "state": state}, self.x)
         self.groups = [group.name for group in self._found.groups]
         self._masked = jax.jit(self._apply)
+        self._programs: dict[Shape, Callable[..., Any]] = {}
         self._test = jax.jit(
             lambda v: evaluate(task.trainer, v["params"], v["state"], task.data.test)
         )
@@ -110,15 +111,23 @@ class Shrinker:
         """The accuracy on the test set."""
         return float(self._test(self.variables(one))["accuracy"])
 
+    def shape(self, units: dict[str, np.ndarray]) -> Shape:
+        """The number of kept units of each group."""
+        return tuple(int(units[name].sum()) for name in self.groups)
+
     def shrink(self, one: Stored, units: dict[str, np.ndarray]) -> Callable[[], Any]:
         """The forward pass of the small network, whose outputs have been compared.
+
+        Networks of one shape share a program.
 
         Raises:
           AnalysisError: if the small network has other outputs.
         """
-        variables = self.variables(one)
-        small, apply = st.compact(self._found, variables, units, inexact=True)
-        run = jax.jit(apply)
+        variables, shape = self.variables(one), self.shape(units)
+        if shape not in self._programs:
+            _, apply = st.compact(self._found, variables, units, inexact=True)
+            self._programs[shape] = jax.jit(apply)
+        small, run = st.take(self._found, variables, units), self._programs[shape]
         try:
             st.check_same(
                 self._masked, lambda v, x: run(small, x), variables, self.x, tolerance=1e-3

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
 
 def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -30,16 +28,16 @@ def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict
     return times
 
 
-def time_saved(
-    slow: Callable[[], Any], fast: Callable[[], Any], rounds: tuple[int, int]
-) -> NDArray[np.float64]:
-    """The time saved in per cent, for each block, from the fastest round of each function.
+def relative_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The fastest time of each function over `repeats` alternated rounds, relative to the first.
 
     Args:
-      slow: the function that `fast` replaces.
-      fast: the other function.
-      rounds: the number of blocks, and of alternated rounds in each.
+      functions: the functions by name.
+      repeats: number of rounds.
+
+    >>> relative_times({"dense": lambda: 1, "other": lambda: 1}, 3)["dense"]
+    1.0
     """
-    times = alternated({"slow": slow, "fast": fast}, rounds[0] * rounds[1])
-    least = {name: np.reshape(found, rounds).min(axis=1) for name, found in times.items()}
-    return np.asarray(100 * (1 - least["fast"] / least["slow"]))
+    least = {name: min(times) for name, times in alternated(functions, repeats).items()}
+    first = least[next(iter(functions))]
+    return {name: time / first for name, time in least.items()}

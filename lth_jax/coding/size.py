@@ -1,7 +1,7 @@
 """The size table of a ticket: actual, theoretical and dense sizes by leaf."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -277,14 +277,53 @@ def mask_bytes(mask: Mapping[str, ArrayLike]) -> dict[str, int]:
     return {**found, "all layers": sum(found.values())}
 
 
-def order_saving(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[str, float]:
+def within_layer(leaf: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A mask of a leaf with as many kept entries, drawn at random."""
+    return rng.permutation(leaf.ravel()).reshape(leaf.shape)
+
+
+def within_margins(
+    leaf: NDArray[np.bool_], rng: np.random.Generator, *, trades: int = 20
+) -> NDArray[np.bool_]:
+    """A mask of a matrix with the same number of kept entries in each row and each column.
+
+    Two random rows exchange entries at random among the columns that only one of them keeps (the
+    curveball algorithm of Strona et al., 2014); in the limit of many trades all such masks are
+    equally likely (Carstens, 2015).
+
+    Args:
+      leaf: the mask; the last axis are the columns, all others the rows.
+      rng: source of the trades.
+      trades: number of trades per row.
+
+    >>> drawn = within_margins(np.eye(5, dtype=bool), np.random.default_rng(0))
+    >>> drawn.sum(axis=0).tolist(), drawn.sum(axis=1).tolist()
+    ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+    """
+    found = leaf.reshape(-1, leaf.shape[-1]).copy()
+    for _ in range(trades * len(found) if len(found) > 1 else 0):
+        one, other = rng.choice(len(found), 2, replace=False)
+        apart = np.flatnonzero(found[one] != found[other])
+        found[one, apart] = rng.permutation(found[one, apart])
+        found[other, apart] = ~found[one, apart]
+    return found.reshape(leaf.shape)
+
+
+def order_saving(
+    mask: Mapping[str, NDArray[np.bool_]],
+    rng: np.random.Generator,
+    *,
+    shuffle: Callable[..., NDArray[np.bool_]] = within_layer,
+) -> dict[str, float]:
     """The size saved by each leaf's mask compared with the shuffled mask, in per cent.
 
-    It measures the structure of the mask beyond its density.
+    It measures the structure of the mask beyond what the shuffle preserves.
 
     Args:
       mask: boolean leaves by name.
-      rng: source of the permutations.
+      rng: source of the shuffles.
+      shuffle: `(leaf, rng) -> leaf`; `within_layer` preserves the density, `within_margins` the
+        sums of rows and columns.
 
     Returns:
       By leaf, and `"all layers"` together; 0 for a mask of size 0, such as one that is all True.
@@ -292,6 +331,6 @@ def order_saving(mask: Mapping[str, NDArray], rng: np.random.Generator) -> dict[
     >>> order_saving({"a": np.ones((3, 3), bool)}, np.random.default_rng(0))
     {'a': 0.0, 'all layers': 0.0}
     """
-    drawn = {name: rng.permutation(leaf.ravel()).reshape(leaf.shape) for name, leaf in mask.items()}
+    drawn = {name: shuffle(leaf, rng) for name, leaf in mask.items()}
     own, other = mask_bytes(mask), mask_bytes(drawn)
     return {name: 100 * (1 - own[name] / other[name]) if other[name] else 0.0 for name in own}

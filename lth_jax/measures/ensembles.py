@@ -115,6 +115,35 @@ def _labels(labels: ArrayLike, log_p: Floats) -> NDArray[np.int64]:
     return y
 
 
+def specialisation(logits: ArrayLike, labels: ArrayLike) -> float:
+    """How much members differ in the classes that they are good at, in points.
+
+    The standard deviation of the interaction of member and class in a two-way table of accuracies:
+    `√(Σ (a_kc − a_k· − a_·c + a_··)² / ((K − 1)(C − 1)))`. It is 0 for members that are better or
+    worse at all classes alike; it contains the sampling error of the accuracies.
+
+    Args:
+      logits: `(members, n, classes)`, at least two members.
+      labels: `(n,)` integers; every class occurs.
+
+    Raises:
+      ValueError: if the shapes do not fit, or there is one member only.
+
+    >>> right_on_class_0, right_on_class_1 = [[1.0, 0.0]] * 2, [[0.0, 1.0]] * 2
+    >>> round(specialisation([right_on_class_0, right_on_class_1], [0, 1]), 3)
+    100.0
+    """
+    z = np.asarray(logits)
+    y = _labels(labels, z)
+    if len(z) < 2:
+        raise ValueError("`logits` has one member; specialisation needs at least two.")
+    right = z.argmax(axis=-1) == y
+    table = np.stack([right[:, y == c].mean(axis=1) for c in range(z.shape[-1])], axis=1)
+    apart = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return 100 * float(np.sqrt(np.sum(apart**2) / freedom))
+
+
 class Scores(NamedTuple):
     """The scores of an ensemble on test examples.
 

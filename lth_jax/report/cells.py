@@ -38,6 +38,10 @@ class Results:
             place = (row["cell"], row["arm"], row["level"], row["metric"])
             self._values.setdefault(place, {})[row["replicate"]] = value
 
+    def with_rows(self, rows: Sequence[Row]) -> "Results":
+        """The same results and further ones of the same networks, such as another metric."""
+        return Results([*self.rows, *rows], self._costs)
+
     @property
     def cells(self) -> list[str]:
         """The names of the cells."""

@@ -53,3 +53,20 @@ def test_the_fitted_temperature_undoes_a_scale():
     for factor in (0.9, 1.1):
         beside = calibration.negative_log_likelihood(LOGITS[0] / (factor * sharp), LABELS)
         assert beside > best
+
+
+def test_specialisation_is_the_spread_of_the_interaction_and_ignores_overall_skill():
+    rng = np.random.default_rng(5)
+    y = np.repeat(np.arange(10), 4000)
+
+    def members(skill, spread):
+        own = np.clip(skill[:, None] + spread * rng.normal(size=(len(skill), 10)), 0, 1)
+        right = rng.random((len(skill), len(y))) < own[:, y]
+        return np.eye(10)[np.where(right, y, (y + 1) % 10)]
+
+    skill = np.linspace(0.3, 0.7, 8)
+    noise = 100 * np.sqrt(0.23 / 4000)
+    assert e.specialisation(members(skill, 0.0), y) == pytest.approx(noise, rel=0.2)
+    assert e.specialisation(members(skill, 0.06), y) == pytest.approx(6.0, rel=0.25)
+    with pytest.raises(ValueError, match="one member"):
+        e.specialisation(np.zeros((1, 4, 2)), [0, 1, 0, 1])

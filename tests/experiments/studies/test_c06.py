@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from experiments.studies import c06_learning_rate as c6
+from lth_jax.lottery import Retrained
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
 from tests.experiments.studies.study_runs import runner_in, tiny
@@ -17,19 +17,36 @@ def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many
 
 
+@pytest.mark.parametrize(
+    ("optimum", "most", "first", "last"), [(0, 9, -1, 3), (6, 9, 0, 7), (-7, 3, -3, 3)]
+)
+def test_the_grid_grows_where_the_optimum_lies_at_its_end(optimum, most, first, last):
+    calls = []
+
+    def train(rates):
+        calls.append(rates)
+        losses = {r: np.full(4, 0.1 * (2 * np.log2(r) - optimum) ** 2 + 0.1) for r in rates}
+        return {("dense", r): Retrained({"train_loss_final": v}, {}, {}) for r, v in losses.items()}
+
+    swept = c6.sweep(train, {"dense": [None] * 4}, (0, 3), most)
+    np.testing.assert_allclose(np.log2([swept.rates[0], swept.rates[-1]]) * 2, [first, last])
+    assert sum(map(len, calls)) == len(swept.rates)  # no rate is trained twice
+    if optimum > -7:
+        np.testing.assert_allclose(2 * swept.best("dense"), optimum, atol=0.2)
+
+
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c6.get_config("laptop"))
     config.experiment.prune.update(levels=1)
     config.experiment.control_levels = (1,)
-    config.study.update(ConfigDict({"rates": (0.05, 0.1, 0.2), "examples": 32}))
+    config.study.update(steps=(10, 20), halves=(-7, -5), most=0, curved=1, examples=32)
     with runner_in(tmp_path) as runner:
         evidence = c6.gather(runner, config)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
-        assert len(part.values) == config.experiment.replicates
-    assert {row["arm"] for row in evidence.rows} == set(c6.PROTOCOL.arms)
-    # Dense networks and two ladders of a level with one control, then 4 arms at 3 rates.
-    assert evidence.member_steps == 20 * 2 * (3 + 2 + 4 * 3)
+    assert [len(part.values) for part in evidence.primaries] == [2, 2]
+    # Ladders of a level, with a control when short; then 3 and 2 arms at 3 rates.
+    assert evidence.member_steps == 2 * (10 * 3 + 20 * 2 + 10 * 3 * 3 + 20 * 2 * 3)
     (tmp_path / "rows").write_bytes(parquet_bytes(evidence.rows))
     c6.draw(read_parquet(tmp_path / "rows"))

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import checks
 from experiments.studies import STUDIES
-from experiments.studies.common import SIZES
+from experiments.studies.common import SIZES, experiments_of
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
 from tests.thinning import sampled
@@ -20,7 +20,7 @@ MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 @pytest.mark.parametrize("claim", STUDIES)
 def test_every_replicate_has_examples_of_its_own(claim, size):
     config = STUDIES[claim].get_config(size)
-    for experiment in parts(config):
+    for experiment in experiments_of(config):
         checks.check(experiment)
         if experiment.train.share:
             pool = experiment.data.options.to_dict().get("train", 60_000)  # MNIST's
@@ -65,16 +65,10 @@ DATA = {
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
-def parts(config):
-    """The experiments of a study, if it trains networks."""
-    found = [config[name] for name in ("experiment", "conv") if name in config]
-    return found + ([config.heads.experiment] if "heads" in config else [])
-
-
 def shortened(config):
     """A full size that keeps its data, takes a few steps, and has fewer of its slowest layers."""
     share = bool(config.experiment.train.share)
-    for experiment in parts(config):
+    for experiment in experiments_of(config):
         experiment.replicates = 2
         made = "train" in experiment.data.options
         experiment.data.update(validation=30, train_examples=0 if made else 120)
@@ -98,15 +92,17 @@ def shortened(config):
         "examples": (30, 40) if isinstance(config.study.get("examples"), tuple) else 20,
         "asked": (30, 40),
         "noises": (0.0, 0.4),
-        "slow": 1e-4,
+        "halves": (-12, -11),
+        "most": 0,
+        "curved": 2,
+        "members": (2,),
         "temperatures": (2.0,),
         "weights": (0.5,),
         "null_seeds": 2,
-        "rounds": (2, 1) if "batch" in config.study else 3,
+        "rounds": 3,
         "pilot_seeds": 2,
         "conv_pilot_seeds": 2,
         "siblings": 2,
-        "longer": 2,
         "batch": 16,
         "draws": 48,
         "tail": 0.25,
@@ -115,6 +111,8 @@ def shortened(config):
         "widths": (64, 128),
     }
     config.study.update({k: v for k, v in small.items() if k in config.study})
+    if "halves" in config.study:
+        config.study.steps = (4, 8)
     if "rates" in config.study:
         config.study.rates = config.study.rates[:3]
     return config

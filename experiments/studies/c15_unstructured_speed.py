@@ -1,0 +1,212 @@
+"""C15: tickets of single weights are not faster than dense networks."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import scipy
+from jax.experimental import sparse
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from experiments.studies import common
+from experiments.studies.c04_structured import Passes, timed
+from experiments.studies.protocol import STUDIES, Study
+from experiments.studies.study_runner import StudyRunner
+from lth_jax.analysis.timing import relative_times
+from lth_jax.coding.stored import Stored
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
+from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
+from lth_jax.report import tidy
+
+PROTOCOL = Protocol(
+    claim="C15",
+    title="Unstructured sparsity and speed",
+    says="Hardware hardly accelerates networks whose single weights are zero at random places.",
+    question="At density .05, do tickets take at least as long as their dense parents, within the "
+    "margin, both as masked dense matrices and as sparse ones?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-256-128-10 with Adam, 300 "
+    "steps on batches of 64; magnitude pruning within layers in four rounds. A forward pass of 512 "
+    "signals is compiled for dense matrices and for JAX's BCOO matrices of the same ticket.",
+    arms=("dense", "masked", "BCOO", "CSR"),
+    statistic="time of a ticket's forward pass minus that of its dense parent, in % of the latter, "
+    "plus the margin; per seed",
+    rule="Both forms must reach 0. The rule has two sides: with an interval above 0 a form is not "
+    "accelerated, with one below 0 it is, and the claim is not supported. Every seed's networks "
+    "are timed in alternated rounds, of which the fastest counts. SciPy's CSR matrices and larger "
+    "densities are secondary.",
+    expects="Supported: a masked matrix is a dense one, and BCOO products gather and scatter.",
+    limits="One machine and two libraries: kernels that are written for sparse networks gain "
+    "on CPUs (Elsen et al., 2020), and a batch of 512 suits dense products.",
+    paragraph="The Engineer's Delight, paragraph 3",
+    chosen_by="The MLP of C4, whose forward pass takes ten times the overhead of a call; a density "
+    "at which tickets still beat their shuffled masks, as those of ORIGINAL do.",
+)
+TEST, SLOWER = "test_accuracy_final", "time against dense (%)"
+
+
+def get_config(size: str = "laptop") -> ConfigDict:
+    """300 steps, densities .47 to .05."""
+    common.check_size(size)
+    config = common.mnist1d(seeds=16)
+    experiment = config.experiment
+    experiment.data.validation = 1000
+    experiment.data.options.update(train=65_000, test=5_000)
+    experiment.model.options.features = (256, 128, 10)
+    experiment.train.update(steps=300, batch_size=64)
+    experiment.prune.rate = 1 - 0.05**0.25
+    experiment.control_levels = (4,)
+    config.study = common.numbers(
+        margin=10.0,  # % of the dense network's time
+        batch=512,  # of a timed forward pass
+        rounds=20,  # alternated, of which the fastest counts
+        control_seeds=40,
+    )
+    if size == "full":
+        common.lenet(config)
+        config.study.setup += (
+            " Times are of the accelerator, those of CSR of its host. Not supported would mean "
+            "that the accelerator's sparse products pay at density .05."
+        )
+    return config
+
+
+def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
+    """The ladder, and the times of each ticket in all forms."""
+    study, name, experiment = config.study, PROTOCOL.claim, config.experiment
+    found = runner.ladders(name, {"": config})
+    x = np.resize(
+        runner.dataset(config).test.x, (study.batch, *runner.task(config).example.shape[1:])
+    )
+    dense = runner.networks(name, config, "dense")
+    levels, times = range(1, experiment.prune.levels + 1), {}
+    for level in levels:
+        tickets = runner.networks(name, config, "ticket", level)
+        measured = timed(runner, [dense, tickets], functools.partial(_forms, x), study)
+        times[level] = dict(zip(PROTOCOL.arms[1:], 100 * (measured - 1), strict=True))
+    last = experiment.prune.levels
+
+    def slower(form: str, level: int) -> Primary:
+        words = f"density {(1 - experiment.prune.rate) ** level:.2g}: time, {form} − dense"
+        return Primary(words, times[level][form], study.margin, "% of the dense time", True)
+
+    return Evidence(
+        primaries=[
+            Primary(f"{part.name} + {study.margin:g}", part.values + study.margin, 0.0, part.unit)
+            for part in (slower("masked", last), slower("BCOO", last))
+        ],
+        rows=[
+            {"arm": form, "density": 100 * (1 - experiment.prune.rate) ** level, "replicate": i}
+            | {"metric": SLOWER, "value": float(value)}
+            for level, forms in times.items()
+            for form, values in forms.items()
+            for i, value in enumerate(values)
+        ],
+        secondary=[
+            slower(form, level)
+            for level in reversed(levels)
+            for form in PROTOCOL.arms[1:]
+            if level < last or form == "CSR"
+        ],
+        gate=100 * (found.of("", "ticket", TEST) - found.of("", "shuffle", TEST)),
+        member_steps=found.member_steps,
+    )
+
+
+Layers = list[tuple[Any, Any]]
+"""Kernel and bias of each layer."""
+
+
+def _forms(x: NDArray[np.float32], networks: Sequence[Stored]) -> Passes:
+    """The dense network's forward pass, and the ticket's in three forms.
+
+    Raises:
+      ValueError: the forms of the ticket have other outputs.
+    """
+    x = x.reshape(len(x), -1)
+    dense, ticket = map(_layers, networks)
+    bcoo = [(sparse.BCOO.fromdense(kernel), bias) for kernel, bias in ticket]
+    csr = [(scipy.sparse.csr_array(kernel.T), bias) for kernel, bias in ticket]
+    passes = {
+        "dense": _pass(dense, x),
+        "masked": _pass(ticket, x),
+        "BCOO": _pass(bcoo, x),
+        "CSR": lambda: _by_csr(csr, x),
+    }
+    for name in ("BCOO", "CSR"):
+        if not np.allclose(passes["masked"](), passes[name](), rtol=1e-3, atol=1e-3):
+            raise ValueError(f"the {name} form of a ticket has other outputs than the masked one.")
+    return passes
+
+
+def _layers(one: Stored) -> Layers:
+    kernels = sorted(name for name in one.params if name.endswith("kernel"))
+    return [
+        (one.params[k] * one.mask[k], one.params[k.removesuffix("kernel") + "bias"])
+        for k in kernels
+    ]
+
+
+def mlp(layers: Layers, x: Any) -> Any:
+    """The forward pass of an MLP with ReLU, for dense and BCOO kernels."""
+    *hidden, (kernel, bias) = layers
+    for inner, shift in hidden:
+        x = jax.nn.relu(x @ inner + shift)
+    return x @ kernel + bias
+
+
+_compiled = jax.jit(mlp)
+
+
+def _pass(layers: Layers, x: NDArray[np.float32]) -> Any:
+    return functools.partial(_compiled, *jax.device_put((layers, x)))
+
+
+def _by_csr(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    *hidden, (kernel, bias) = layers
+    x = x.T
+    for inner, shift in hidden:
+        x = np.maximum(inner @ x + shift[:, None], 0)
+    return np.asarray((kernel @ x + bias[:, None]).T)
+
+
+def controls(config: ConfigDict) -> list[Control]:
+    """A matrix with zeros takes the time of any other; a quarter of the units takes less."""
+    study, widths = config.study, (64, 512, 512, 10)
+
+    def drawn(rng: np.random.Generator, sizes: Sequence[int], density: float) -> Layers:
+        shapes = itertools.pairwise(sizes)
+        kernels = [rng.normal(size=s) * (rng.random(s) < density) for s in shapes]
+        return [(k.astype(np.float32), np.zeros(k.shape[1], np.float32)) for k in kernels]
+
+    def control(name: str, expected: str, sizes: Sequence[int], density: float) -> Control:
+        def slower(rng: np.random.Generator) -> float:
+            x = rng.normal(size=(study.batch, widths[0])).astype(np.float32)
+            both = {
+                "dense": _pass(drawn(rng, widths, 1.0), x),
+                "other": _pass(drawn(rng, sizes, density), x),
+            }
+            return 100 * (relative_times(both, study.rounds)["other"] - 1) + study.margin
+
+        seeds = [[951, seed] for seed in range(study.control_seeds)]
+        return Control(name, expected, [Primary(SLOWER, draws(slower, seeds), 0.0, "%")])
+
+    return [
+        control("19 of 20 weights are zero", SUPPORTED, widths, 0.05),
+        control("a quarter of the units is left", NOT_SUPPORTED, (64, 128, 128, 10), 1.0),
+    ]
+
+
+draw = functools.partial(  # the time of each form, against the density
+    tidy.against,
+    x="density",
+    metric=SLOWER,
+    label="Time against dense (%)",
+    x_label="Weights remaining (%)",
+    zero=True,
+)
+
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
