@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
-from lth_jax.measures.intervals import Interval, sign_flip_interval
+from lth_jax.measures.intervals import Interval, paired_shares, sign_flip_interval
 from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import (
     ALPHA,
@@ -55,7 +55,7 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
         table = np.stack([part.values for part in evidence.primaries], axis=1)
         bands = simultaneous(table, rng=rng, confidence=1 - ALPHA)
     else:
-        bands = [sign_flip_interval(p.values, confidence=1 - ALPHA, rng=rng) for p in evidence[0]]
+        bands = [_interval(part, rng, 1 - ALPHA) for part in evidence.primaries]
     for part, band in zip(primaries, bands, strict=True):
         part["corrected"] = [_or_none(band.low), _or_none(band.high)]
     return {
@@ -86,13 +86,20 @@ def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]
 def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
     parts = []
     for part in primaries:
-        interval = sign_flip_interval(part.values, rng=rng, confidence=1 - STRICT)
+        interval = _interval(part, rng, 1 - STRICT)
         parts.append(verdict(interval, part.delta, two_sided=part.two_sided))
     return all_of(parts)
 
 
+def _interval(part: Primary, rng: np.random.Generator, confidence: float) -> Interval:
+    """The interval of one effect, by the kind of its values."""
+    if part.is_share:
+        return paired_shares(part.values, confidence=confidence)
+    return sign_flip_interval(part.values, rng=rng, confidence=confidence)
+
+
 def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SHOWN) -> Found:
-    interval = sign_flip_interval(part.values, rng=rng, confidence=confidence)
+    interval = _interval(part, rng, confidence)
     values = np.asarray(part.values, float)
     return {
         "name": part.name,
