@@ -165,9 +165,7 @@ class Contrasts(NamedTuple):
         if margin is not None:
             known, values, delta = f"{known} + {margin:g}", values + margin, 0.0
         least = self.delta if delta is None else delta
-        return Primary(
-            known, values, least, self.unit, self.two_sided, is_share=self.is_share
-        )
+        return Primary(known, values, least, self.unit, self.two_sided, is_share=self.is_share)
 
 
 SHARE = 10.0

@@ -100,5 +100,7 @@ def test_a_level_is_chosen_by_the_other_half_of_the_seeds_with_its_best_rate():
         for (cell, level), pair in values.items()
         for i, value in enumerate(pair * 2)
     ]
-    tuned = Tuned(Results(rows, dict.fromkeys(("0.1", "0.2"), Cost(10, 4, 100))), (0.1, 0.2), metric)
+    tuned = Tuned(
+        Results(rows, dict.fromkeys(("0.1", "0.2"), Cost(10, 4, 100))), (0.1, 0.2), metric
+    )
     assert tuned.best_level("ticket", (1, 2)).tolist() == [2, 1, 2, 1]
