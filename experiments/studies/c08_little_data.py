@@ -42,7 +42,7 @@ PROTOCOL = Protocol(
     "4,000, by seed",
     rule="The difference of the gains is at least δ. The other half of the seeds chooses the "
     "density of the tickets, for each number of examples, and the learning rate of each arm at "
-    "each density, both by the best validation loss.",
+    "each density, both by this accuracy.",
     expects="Open: few examples overfit more, but also choose the mask worse.",
     limits="One small network and one family of data. The least density is .06 and the largest .5: "
     "a ticket that would like to be dense cannot be, and its gain may be negative. With 250 "
@@ -52,7 +52,7 @@ PROTOCOL = Protocol(
     "the most that every seed can have for itself. Steps: dense networks on 4,000 examples have "
     "their best validation loss before the end.",
 )
-TEST, LOSS = "test_accuracy_early_stop", "validation_loss_best"
+TEST = "test_accuracy_early_stop"
 Accuracy = Mapping[str, NDArray[np.float64]]
 EXAMPLES = "{:,} examples".format
 
@@ -90,7 +90,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders at all rates for both numbers of examples."""
     few, many = config.study.examples
     tuned = {
-        n: runner.tuned(f"{PROTOCOL.claim}-{n}", vary(config, train__share=n), by=LOSS)
+        n: runner.tuned(f"{PROTOCOL.claim}-{n}", vary(config, train__share=n), by=TEST)
         for n in (few, many)
     }
     curves = {n: _accuracies(one, config) for n, one in tuned.items()}

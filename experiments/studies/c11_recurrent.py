@@ -37,7 +37,7 @@ PROTOCOL = Protocol(
     statistic="whether a seed's ticket has solved the task and its shuffled mask has not, minus "
     "the reverse, in % of the seeds; solved is a test accuracy of at least 90 %",
     rule="The difference is at least δ. The interval is exact for shares of paired seeds. Each arm "
-    "has the learning rate that the other half of the seeds chose by validation accuracy.",
+    "has the learning rate that is best for the other half of the seeds.",
     expects="Supported, in part because random pruning shrinks the spectral radius by √ρ, and with "
     "it the memory: the arm of the same radius shows how much.",
     limits="One memory task and one cell. Accuracy is a mixture of solved and failed seeds, so its "

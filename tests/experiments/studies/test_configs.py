@@ -55,7 +55,7 @@ def files(tmp_path_factory):
     return str(folder)
 
 
-DATA = {"C4": "cifar10", "C10": "marked_recall", "C11": "delayed_recall"}  # the others: MNIST
+DATA = {"C4": "cifar10", "C10": "text", "C11": "delayed_recall"}  # the others: MNIST
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
