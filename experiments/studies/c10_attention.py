@@ -42,7 +42,7 @@ PROTOCOL = Protocol(
     "2020), and smaller scores are more diffuse.",
     limits="One small network and one text, which both rounds share: they differ in initial "
     "values, orders and held-out windows. A ticket that is better than its dense parent at the end "
-    "is compared with the end. All arms have one learning rate: another one would change attention, "
+    "is compared with the end. All arms have one learning rate, since another changes attention, "
     "too. That the four largest scores of a query alone have less entropy is arithmetic "
     "(majorisation), and is shown without a demand.",
     paragraph="The Modern Frontier, first item",
