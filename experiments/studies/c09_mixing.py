@@ -72,7 +72,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     if size == "full":
         common.lenet(config, steps=5000)
-        config.study.cutmix = 1.0
         config.study.setup += (
             " A null would mean that at this size the recipe does not choose the weights."
         )

@@ -79,7 +79,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
         common.longer(config, 5000, width=256)
         config.study.setup += (
             " The delay is 60. Sequences are generated: only for these it is known what must be "
-            "remembered. A null would mean that wide networks need no ticket at this density."
+            "remembered. A null would mean that in wide networks shuffled masks solve it as often."
         )
     return config
 
