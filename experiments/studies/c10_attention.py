@@ -29,8 +29,8 @@ PROTOCOL = Protocol(
     "falls, which makes it easier to read.",
     question="Is the attention of tickets of the query and key weights more focused than that of "
     "dense networks of the same test loss?",
-    setup="A causal Transformer of two layers, two heads and width 32 predicts the characters of "
-    "Python's language reference, 900 windows of 32 of its own for every seed; Adam, 2,000 steps "
+    setup="A causal Transformer of two layers, two heads and width 24 predicts the characters of "
+    "Python's language reference, 1,200 windows of 24 of its own for every seed; Adam, 2,000 steps "
     "of 8 windows; the query and key weights alone are pruned by magnitude, in two rounds to "
     "density .05, and rewound to the start.",
     arms=("dense", MATCHED, TICKET, "shuffle", CUT),
@@ -60,12 +60,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config = common.ladder(seeds=12)
     experiment = config.experiment
     experiment.data.update(name="text", validation=800)
-    experiment.data.options = ConfigDict({"window": 32})
+    experiment.data.options = ConfigDict({"window": 24})
     experiment.model.name = "transformer_decoder"
     experiment.model.options = ConfigDict(
-        {"width": 32, "layers": 2, "heads": 2, "hidden": 64, "vocabulary": 128, "classes": 128}
+        {"width": 24, "layers": 2, "heads": 2, "hidden": 48, "vocabulary": 128, "classes": 128}
     )
-    experiment.train.update(steps=2000, eval_every=1000, batch_size=8, share=900)
+    experiment.train.update(steps=2000, eval_every=1000, batch_size=8, share=1200)
     experiment.optimizer.learning_rate = 3e-3
     # Counts are rounded, so that a layer at this rate keeps all of its weights.
     experiment.prune.update(scope="layerwise", rate=1e-6, levels=2)

@@ -20,6 +20,7 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (difference, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 4, part.name
     few, many = evidence.secondary[:2]
+    assert many.name == "gain with 64 examples"
     np.testing.assert_allclose(difference.values, few.values - many.values)
     assert len(evidence.gate) == 4
     assert evidence.member_steps == 2 * 2 * 4 * (1 + 2 + 1) * 20
