@@ -97,7 +97,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     loss = {arm: found.of("plain", arm, LOSS) for arm in last}
     origins = runner.origins(name, config)
     shorter = [
-        runner.retrain(name, vary(config, train__steps=round(share * steps)), origins)
+        runner.retrain(name, vary(config, train__steps=max(round(share * steps), 1)), origins)
         for share in study.shares
     ]
     losses = np.array([*(one.results[LOSS] for one in shorter), loss[DENSE]])
