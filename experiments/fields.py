@@ -114,7 +114,7 @@ _TABLE = (
     Field("train.label_noise", SHARE, "fraction of random labels"),
     Field("train.label_smoothing", SHARE, "fraction of each target spread over all classes"),
     Field("train.mixup", NUMBER, "parameter of the Beta distribution; 0: none"),
-    Field("train.cutmix", NUMBER, "images: parameter of the Beta distribution; 0: none"),
+    Field("train.cutmix", NUMBER, "images, signals: parameter of the Beta distribution; 0: none"),
     Field("train.distill.teacher", RUN, "run whose dense networks are teachers"),
     Field("train.distill.who", one_of(teachers.WHO), "all, or own: of the same replicate"),
     Field("train.distill.weight", SHARE, "weight of the teachers' term; labels: 1 - weight"),

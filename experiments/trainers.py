@@ -86,8 +86,10 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     """The fields of a trainer that depend on augmentation, changed targets and teachers."""
     train, shape = experiment.train, loaded.train.x.shape[1:]
     distill = train.distill
-    if (train.crop or train.flip or train.cutmix) and len(shape) != 3:
-        raise UserError(f"`train.crop`, `flip` and `cutmix` need images, but an input is {shape}.")
+    if (train.crop or train.flip) and len(shape) != 3:
+        raise UserError(f"`train.crop` and `flip` need images, but an input is {shape}.")
+    if train.cutmix and len(shape) not in (1, 3):
+        raise UserError(f"`train.cutmix` needs images or signals, but an input is {shape}.")
     if shape and train.crop >= min(shape[:2]):
         raise UserError(
             f"`train.crop` is {train.crop}; it must be below the images' sides, {shape[:2]}."

@@ -66,6 +66,8 @@ class Primary(NamedTuple):
       unit: of values and delta.
       two_sided: whether either sign of the effect counts.
       cell: the cell of the map that it is a part of; its own by default.
+      is_share: whether the values are −100, 0 or 100, for pairs that are lost, tied or won; the
+        interval is then that of `intervals.paired_shares`.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Primary(NamedTuple):
     unit: str
     two_sided: bool = False
     cell: str = ""
+    is_share: bool = False
 
 
 class Control(NamedTuple):
@@ -123,6 +126,7 @@ class Contrasts(NamedTuple):
       delta: the smallest effect that matters, unless a call gives another.
       label: prefix of a primary's name.
       two_sided: whether either sign of the effect counts.
+      is_share: as for `Primary`.
 
     >>> points = Contrasts({"ticket": [3.0, 4.0], "dense": [2.0, 2.0]}, "points", 1.0, "test ")
     >>> points("ticket", "dense")
@@ -136,6 +140,7 @@ class Contrasts(NamedTuple):
     delta: float = 1.0
     label: str = ""
     two_sided: bool = False
+    is_share: bool = False
 
     def __call__(
         self,
@@ -160,7 +165,7 @@ class Contrasts(NamedTuple):
         if margin is not None:
             known, values, delta = f"{known} + {margin:g}", values + margin, 0.0
         least = self.delta if delta is None else delta
-        return Primary(known, values, least, self.unit, self.two_sided)
+        return Primary(known, values, least, self.unit, self.two_sided, is_share=self.is_share)
 
 
 SHARE = 10.0

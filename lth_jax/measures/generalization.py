@@ -1,6 +1,5 @@
 """Training and test errors of sparse least squares."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,39 +77,6 @@ def least_squares_errors(rng: np.random.Generator, which: str, **data: Any) -> t
     fitted = drawn.fitted(chosen[which])
     train = float(np.mean((drawn.y - drawn.x @ fitted) ** 2))
     return train, drawn.test_error(fitted)
-
-
-def drawn_nested_errors(
-    rng: np.random.Generator, n: int, weights: ArrayLike, sizes: Sequence[int]
-) -> NDArray[np.float64]:
-    """Test errors `1 + ‖ŵ − w‖²` of random least squares on the first k features, for some k.
-
-    For independent Gaussian features, excluded ones act as noise, so the mean error is
-    `(σ² + Σ_{j>k} wⱼ²) (1 + k/(n − k − 1))`. The best k increases with `n` if the weights decrease
-    slowly, and is constant if only a few features have large weights.
-
-    Args:
-      rng: source of the features and of the noise, which has variance 1.
-      n: training examples.
-      weights: w, `[d]`.
-      sizes: numbers of features, each at most `d` and below `n`.
-
-    Returns:
-      float64 `[len(sizes)]`.
-
-    >>> drawn_nested_errors(np.random.default_rng(0), 1000, [2.0, 1.0], [1, 2]).round(1).tolist()
-    [2.0, 1.0]
-    """
-    w = np.asarray(weights, np.float64)
-    x = rng.normal(size=(n, len(w)))
-    gram, moments = x.T @ x, x.T @ (x @ w + rng.normal(size=n))
-
-    def error(k: int) -> float:
-        fitted = np.zeros(len(w))
-        fitted[:k] = np.linalg.solve(gram[:k, :k], moments[:k])
-        return float(1 + np.sum((fitted - w) ** 2))
-
-    return np.array([error(k) for k in sizes])
 
 
 def refitted_errors(rng: np.random.Generator) -> list[float]:

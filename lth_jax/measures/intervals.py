@@ -267,6 +267,38 @@ def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) ->
     return Interval(successes / trials, float(low), float(high), trials, 0)
 
 
+def paired_shares(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """The difference of the shares of pairs that are won and lost, with guaranteed coverage.
+
+    With the Clopper–Pearson intervals of both shares, each of confidence `1 − α/2`, the ends are
+    `low₊ − high₋` and `high₊ − low₋`. By Bonferroni's inequality the coverage is at least `1 − α`
+    for every distribution, also where few pairs differ.
+
+    Args:
+      values: one per replicate, in percent: 100 for won, 0 for tied, −100 for lost; shape `[n]`.
+      confidence: coverage, in (0, 1).
+
+    Raises:
+      ValueError: if a finite value is none of these.
+
+    >>> mean, low, high, *_ = paired_shares([100.0] * 20 + [0.0] * 19 + [-100.0])
+    >>> f"{mean:.1f} [{low:.0f}, {high:.0f}]"
+    '47.5 [17, 68]'
+    """
+    finite, missing = _finite(values)
+    alpha = _error_rate(confidence)
+    if not np.isin(finite, (-100.0, 0.0, 100.0)).all():
+        raise ValueError(f"`values` must be −100, 0 or 100, got {np.unique(finite).tolist()}.")
+    if not finite.size:
+        return _without_spread(finite, missing)
+    won, lost = (
+        clopper_pearson(int((finite == one).sum()), finite.size, confidence=1 - alpha / 2)
+        for one in (100.0, -100.0)
+    )
+    low, high = 100 * (won.low - lost.high), 100 * (won.high - lost.low)
+    return Interval(float(finite.mean()), float(low), float(high), finite.size, missing)
+
+
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:

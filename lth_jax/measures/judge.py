@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
-from lth_jax.measures.coverage import choose_interval
-from lth_jax.measures.intervals import Interval, sign_flip_interval
+from lth_jax.measures.coverage import Chosen, choose_interval
+from lth_jax.measures.intervals import Interval, paired_shares, sign_flip_interval
 from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import (
     ALPHA,
@@ -57,7 +57,7 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
         table = np.stack([part.values for part in evidence.primaries], axis=1)
         bands = simultaneous(table, rng=rng, confidence=1 - ALPHA)
     else:
-        bands = [choose_interval(p.values, 1 - ALPHA, rng).interval for p in evidence.primaries]
+        bands = [_chosen(part, 1 - ALPHA, rng).interval for part in evidence.primaries]
     for part, band in zip(primaries, bands, strict=True):
         part["corrected"] = [_or_none(band.low), _or_none(band.high)]
     return {
@@ -88,13 +88,20 @@ def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]
 def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
     parts = []
     for part in primaries:
-        interval = sign_flip_interval(part.values, rng=rng, confidence=1 - STRICT)
+        interval = _interval(part, rng, 1 - STRICT)
         parts.append(verdict(interval, part.delta, two_sided=part.two_sided))
     return all_of(parts)
 
 
+def _chosen(part: Primary, confidence: float, rng: np.random.Generator) -> Chosen:
+    """The interval of one effect: exact for shares, else the first that covers."""
+    if part.is_share:
+        return Chosen("exact", paired_shares(part.values, confidence=confidence), math.nan)
+    return choose_interval(part.values, confidence, rng)
+
+
 def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SHOWN) -> Found:
-    method, interval, covered = choose_interval(part.values, confidence, rng)
+    method, interval, covered = _chosen(part, confidence, rng)
     values = np.asarray(part.values, float)
     return {
         "name": part.name,

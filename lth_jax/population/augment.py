@@ -7,8 +7,8 @@ the `Trainer`. Keys derive from the member's data key and the training step, so 
 reproducible.
 
 Mixed or smoothed targets are distributions over the classes: apply `soft_targets` first, and train
-with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for crops and CutMix, anything of
-one float dtype otherwise.
+with `losses.soft_cross_entropy`. Inputs are images `(n, h, w, c)` for crops, images or signals
+`(n, length)` for CutMix, anything of one float dtype otherwise.
 """
 
 from collections.abc import Callable
@@ -112,15 +112,15 @@ def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: C
 
     λ ~ Beta(α, α) with `α = hyper["cutmix"]`, and λ = 1 for α = 0. The sides of the box are `√(1 −
     λ)` times those of the image, rounded down; its centre is uniform. The box is clipped to the
-    image, and λ becomes the fraction that was not replaced. Targets must be soft.
+    image, and λ becomes the fraction that was not replaced. Of a signal `(length,)` a window of `1
+    − λ` of its length is replaced. Targets must be soft.
     """
     by_chance, by_order, by_place = jax.random.split(key, 3)
     other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
     inside = _box(by_place, _share(by_chance, member.hyper["cutmix"]), batch.x.shape[1:3])
     kept = 1 - jnp.mean(inside, dtype=jnp.float32)
-    return Batch(
-        x=jnp.where(inside[None, :, :, None], other.x, batch.x), y=_mix(kept, batch.y, other.y)
-    )
+    replaced = inside.reshape(1, *inside.shape, *(1,) * (batch.x.ndim - 1 - inside.ndim))
+    return Batch(x=jnp.where(replaced, other.x, batch.x), y=_mix(kept, batch.y, other.y))
 
 
 def crop(padding: int) -> Step:
@@ -230,12 +230,12 @@ def _mix(share: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return share * a + (1 - share) * b
 
 
-def _box(key: Key, share: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Booleans `(h, w)`: True in a box of `1 − share` of the image, clipped to it."""
-    sides = []
-    for axis_key, size in zip(jax.random.split(key), shape, strict=True):
-        side = jnp.floor(jnp.sqrt(1 - share) * size).astype(jnp.int32)
+def _box(key: Key, share: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Booleans of a shape: True in a box of `1 − share` of it, clipped to it."""
+    inside = jnp.ones((), bool)
+    for axis_key, size in zip(jax.random.split(key, len(shape)), shape, strict=True):
+        side = jnp.floor((1 - share) ** (1 / len(shape)) * size).astype(jnp.int32)
         first = jax.random.randint(axis_key, (), 0, size) - side // 2
         at = jnp.arange(size, dtype=jnp.int32)
-        sides.append((at >= first) & (at < first + side))
-    return sides[0][:, None] & sides[1][None, :]
+        inside = inside[..., None] & (at >= first) & (at < first + side)
+    return inside

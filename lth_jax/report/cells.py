@@ -135,19 +135,32 @@ class Tuned:
     def chosen(self, arm: str, level: int = LAST) -> NDArray[np.float64]:
         """The rate of each replicate."""
         if (arm, level) not in self._asked:
-            table = self._table(arm, self._by, level) * (-1 if "loss" in self._by else 1)
-            half = np.arange(table.shape[1]) % 2
+            half, table = self._scores(arm, level)
             best = [self._best(table[:, half != h], arm) for h in (0, 1)]
             self._asked[arm, level] = np.array(best)[half]
         return self._asked[arm, level]
 
+    def best_level(self, arm: str, levels: Sequence[int]) -> NDArray[np.int64]:
+        """The level of each replicate that is best for the other half of the seeds.
+
+        Each level counts with its best rate for that half.
+        """
+        half = self._scores(arm, levels[0])[0]
+        tables = [self._scores(arm, level)[1] for level in levels]
+        best = [np.argmax([_means(t[:, half != h]).max() for t in tables]) for h in (0, 1)]
+        return np.asarray(levels)[best][half]
+
     def usual(self, arm: str, level: int = LAST) -> float:
         """The rate that all seeds together choose, for secondary results."""
+        return self._best(self._scores(arm, level)[1], arm)
+
+    def _scores(self, arm: str, level: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The half of each replicate, and what it is chosen by: rates by replicates, or −loss."""
         table = self._table(arm, self._by, level) * (-1 if "loss" in self._by else 1)
-        return self._best(table, arm)
+        return np.arange(table.shape[1]) % 2, table
 
     def _best(self, table: NDArray[np.float64], arm: str) -> float:
-        means = np.where(np.isfinite(table).all(axis=1), np.nan_to_num(table).mean(axis=1), -np.inf)
+        means = _means(table)
         if not np.isfinite(means).any():
             raise ValueError(f"every learning rate diverged for '{arm}'.")
         return self.rates[int(means.argmax())]
@@ -185,6 +198,12 @@ class Tuned:
         grid = f"the grid from {self.rates[0]:g} to {self.rates[-1]:g}"
         beyond = f" Rates at an end of {grid}: {', '.join(ends)}." if ends else ""
         return f"Learning rates, each chosen by the other half of the seeds: {listed}.{beyond}"
+
+
+def _means(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each row, −∞ if one of its values is not finite."""
+    finite = np.isfinite(table).all(axis=1)
+    return np.where(finite, np.nan_to_num(table).mean(axis=1), -np.inf)
 
 
 def cell_name(variant: str, rate: float) -> str:

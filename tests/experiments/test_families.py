@@ -148,9 +148,11 @@ def test_products_of_a_step_have_the_precision_of_the_config(precision):
     assert len(full) > 3 and all(full) == any(full) == (precision == "highest")
 
 
-def test_crops_need_images():
+def test_crops_need_images_and_cutmix_images_or_signals():
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
-        trainers.task(experiment_with(cutmix=1.0), made((5,)))
+        trainers.task(experiment_with(crop=1), made((5,)))
+    with pytest.raises(UserError, match=r"images or signals, but an input is \(5, 2\)"):
+        trainers.task(experiment_with(cutmix=1.0), made((5, 2)))
 
 
 def test_the_step_schedule_falls_to_a_tenth_twice():

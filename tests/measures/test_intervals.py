@@ -9,6 +9,7 @@ from lth_jax.measures.intervals import (
     bootstrap_t,
     clopper_pearson,
     paired_difference,
+    paired_shares,
     sign_flip_interval,
     sign_flip_test,
     student_t,
@@ -186,3 +187,19 @@ def test_clopper_pearson_agrees_with_scipy(trials, data):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0.02, 0.0), (0.1, 0.02), (0.3, 0.3), (0.98, 0.0)])
+@pytest.mark.parametrize("confidence", [0.95, 0.9975])
+def test_shares_of_pairs_are_covered_also_where_few_differ(won, lost, confidence):
+    rng, draws = np.random.default_rng(3), 400
+    values = 100.0 * rng.choice([1.0, -1.0, 0.0], p=[won, lost, 1 - won - lost], size=(draws, 96))
+    found = [paired_shares(each, confidence=confidence) for each in values]
+    covered = np.mean([one.low <= 100 * (won - lost) <= one.high for one in found])
+    assert covered >= confidence - 0.01
+    assert max(one.high - one.low for one in found) < 100  # not vacuous
+
+
+def test_shares_of_pairs_are_in_percent():
+    with pytest.raises(ValueError, match="`values` must be"):
+        paired_shares([1.0, 0.0])

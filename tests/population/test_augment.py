@@ -118,6 +118,18 @@ def test_cutmix_replaces_a_box_and_its_share():
     assert len(set(fractions)) > 3
 
 
+def test_cutmix_replaces_a_window_of_a_signal():
+    for key in keys(8):
+        inside = np.asarray(augment._box(key, 0.7, (40,)))
+        places = np.flatnonzero(inside)
+        assert 0 < len(places) <= 12 and np.all(np.diff(places) == 1)
+    signals = Batch(jnp.arange(6.0)[:, None] * jnp.ones(40), jnp.eye(6))
+    member = member_with(cutmix=1.0)
+    mixed = augment.cutmix(jax.random.key(1), signals, jnp.arange(6), member, {})
+    own = np.mean(np.asarray(mixed.x) == np.arange(6)[:, None], axis=1)
+    np.testing.assert_allclose(np.diag(mixed.y), own, atol=1e-6)
+
+
 @pytest.mark.parametrize("step", [augment.mixup, augment.cutmix])
 def test_a_beta_parameter_of_0_changes_nothing(step):
     batch = show((SOFT, step), member=member_with(**{step.__name__: 0.0}))

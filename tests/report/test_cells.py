@@ -88,3 +88,19 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen():
 def test_the_smallest_loss_is_chosen():
     tuned = tuned_of({"0.1": [1.0, 1.0], "0.2": [2.0, 2.0]}, by="validation_loss_best")
     assert tuned.chosen("dense").tolist() == [0.1, 0.1]
+
+
+def test_a_level_is_chosen_by_the_other_half_of_the_seeds_with_its_best_rate():
+    # Level 1 is best for even seeds, at one of the rates; level 2 for odd seeds, at both.
+    values = {("0.1", 1): [1.0, 0.0], ("0.2", 1): [9.0, 1.0]}
+    values |= {("0.1", 2): [5.0, 5.0], ("0.2", 2): [5.0, 5.0]}
+    metric = "test_accuracy_final"
+    rows = [
+        row(cell, "ticket", i, value) | {"level": level, "metric": metric}
+        for (cell, level), pair in values.items()
+        for i, value in enumerate(pair * 2)
+    ]
+    tuned = Tuned(
+        Results(rows, dict.fromkeys(("0.1", "0.2"), Cost(10, 4, 100))), (0.1, 0.2), metric
+    )
+    assert tuned.best_level("ticket", (1, 2)).tolist() == [2, 1, 2, 1]

@@ -7,25 +7,27 @@ from experiments.studies import c10_attention as study
 from tests.experiments.studies.study_runs import runner_in
 
 
-def test_masks_that_shuffled_ones_match_are_no_tickets():
-    assert "say nothing" in study.premise(np.zeros(8))
-    assert "say nothing" in study.premise(np.linspace(-3, 4, 8))
-    assert "are tickets" in study.premise(np.linspace(3, 4, 8))
+def test_entropy_is_interpolated_at_a_loss_and_ends_with_the_training():
+    losses, entropies = np.array([[3.0, 3.0], [2.0, 2.0]]), np.array([[1.0, 1.0], [0.0, 0.5]])
+    assert study._at(np.array([2.25, 1.0]), losses, entropies).tolist() == [0.25, 0.5]
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = study.get_config("laptop")
     config.experiment.replicates = 2
-    config.experiment.model.options.update(width=8, heads=2, hidden=8)
-    config.experiment.data.options.update(train=200, test=50)
+    config.experiment.model.options.update(width=8, hidden=8)
+    config.experiment.data.options.update(limit=4000, window=8)
     config.experiment.data.validation = 40
-    config.experiment.train.update(steps=10, eval_every=10, share=64)
+    config.experiment.train.update(steps=16, eval_every=16, share=64)
     with runner_in(tmp_path) as runner:
         evidence = study.gather(runner, config)
+        masks = runner.networks("C10", config, "ticket", 2)[0].mask
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)
-    cut = [row["value"] for row in evidence.rows if row["arm"] in ("top 4", "dense, cut")]
+    cut = [row["value"] for row in evidence.rows if row["arm"] == study.CUT]
     assert max(cut) <= np.log(4) + 1e-5
+    pruned = {leaf for leaf, kept in masks.items() if not kept.all()}
+    assert len(pruned) == 4 and all("/query/" in leaf or "/key/" in leaf for leaf in pruned)
     study.draw(evidence.rows)

@@ -15,8 +15,11 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.data.options.update(train=200, test=50, delay=3)
     config.experiment.data.validation = 40
     config.experiment.train.update(steps=10, eval_every=10, share=64)
+    config.study.update(rates=(1e-3, 3e-3), siblings=2)
     with runner_in(tmp_path) as runner:
         evidence = study.gather(runner, config)
+    solved = evidence.primaries[0]
+    assert solved.is_share and set(np.abs(solved.values)) <= {0.0, 100.0}
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)

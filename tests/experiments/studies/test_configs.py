@@ -55,13 +55,8 @@ def files(tmp_path_factory):
     return str(folder)
 
 
-DATA = {
-    "C4": "cifar10",
-    "C10": "marked_recall",
-    "C11": "delayed_recall",
-    "N1": "mnist1d",
-    "N2": "mnist1d",
-}  # the others: MNIST
+DATA = {"C4": "cifar10", "C10": "text", "C11": "delayed_recall"}  # the others: MNIST
+DATA |= dict.fromkeys(("N1", "N2"), "mnist1d")
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
@@ -90,7 +85,6 @@ def shortened(config):
         "margin": 0.0,
         "densities": (0.5, 0.2),
         "examples": (30, 40) if isinstance(config.study.get("examples"), tuple) else 20,
-        "asked": (30, 40),
         "noises": (0.0, 0.4),
         "halves": (-12, -11),
         "most": 0,
