@@ -78,15 +78,11 @@ def shortened(config):
     if "conv" in config:
         config.conv.model.options.width = 4
         config.study.conv_plain.options.stages = ((4, 4, 4),)
-    if "popup" in config.study:
-        config.study.popup.update(seeds=2, widths=(4, 8), steps=3)
     small = {
         "late": 2,
         "children": 2,
         "points": 3,
         "seeds": 8,
-        "hidden": (2, 4),
-        "densities": (0.5, 0.2),
         "examples": (20, 30, 40) if "asked" in config.study else 20,
         "asked": (30, 40),
         "noises": (0.0, 0.4),
