@@ -116,7 +116,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         notes=(
             f"Over {len(cells)} cells, simulated means differ from the exact break-even chance by "
             f"at most {apart[0]:.2g}, and from the exact log survival by {apart[1]:.2g} nats. "
-            f"If the environment repeats with chance {study.repeats:g}, varied families are safer in "
+            f"If it repeats with chance {study.repeats:g}, varied families are safer in "
             f"{np.sum(exact[DIFFERENCE] > 0)} cells and clones in {np.sum(exact[DIFFERENCE] < 0)}.",
         ),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import checks
 from experiments.studies import STUDIES
-from experiments.studies.common import SIZES
+from experiments.studies.common import SIZES, experiments_of
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
 from tests.thinning import sampled
@@ -61,8 +61,7 @@ FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 def parts(config):
     """The experiments of a study, if it trains networks."""
-    found = [config[name] for name in ("experiment", "conv") if name in config]
-    return found + ([config.heads.experiment] if "heads" in config else [])
+    return experiments_of(config)
 
 
 def shortened(config):
@@ -77,7 +76,7 @@ def shortened(config):
             options.update({name: few for name, few in FEWER.items() if name in options})
     if "conv" in config:
         config.conv.model.options.width = 4
-        config.study.conv_plain.options.stages = ((4, 4, 4),)
+        config.conv_plain.model.options.stages = ((4, 4, 4),)
     small = {
         "late": 2,
         "children": 2,
@@ -92,7 +91,6 @@ def shortened(config):
         "null_seeds": 2,
         "rounds": (2, 1) if "batch" in config.study else 3,
         "pilot_seeds": 2,
-        "conv_pilot_seeds": 2,
         "siblings": 2,
         "longer": 2,
         "batch": 16,
