@@ -38,9 +38,9 @@ PROTOCOL = Protocol(
     question="In a residual network with new initial values, is there a layer, or all layers "
     "together, whose mask from a plain network beats its own shuffle by δ?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, Adam. MLPs 40-90-90-10 with and "
-    "without a skip around the second layer, 700 steps; convolutional networks of 16 channels, like "
-    "VGG (three convolutions) and with a residual block (one and two), 400 steps; all at density "
-    ".13.",
+    "without a skip around the second layer, 700 steps; convolutional networks of 16 channels, "
+    "like VGG (three convolutions) and with a residual block (one and two), 400 steps; all at "
+    "density .13.",
     arms=(DENSE, TICKET, "shuffle", "layer 1", "layer 2", "layer 3", "layer 4", "all layers"),
     statistic="test accuracy of the residual network under transferred masks minus that under "
     "shuffled ones, in % of the dense error, paired by seed",
