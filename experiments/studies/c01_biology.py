@@ -101,7 +101,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     for i, cell in enumerate(cells):
         fields = dict(zip(FIELDS, cell, strict=True))
         for j, (metric, curve) in enumerate(exact.items()):
-            arms = {f"M = {cell[0]}": values[:, i, j], f"M = {cell[0]}, exact": [curve[i]]}
+            arms: dict[str, Any] = {
+                f"M = {cell[0]}": values[:, i, j],
+                f"M = {cell[0]}, exact": [curve[i]],
+            }
             rows += arm_rows(metric, arms, **fields)
 
     def primary(cell: tuple[Any, ...]) -> Primary:

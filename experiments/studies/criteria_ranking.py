@@ -121,24 +121,27 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             **{f"{ONE_SHOT} {i}": after[rate, i] for i in study.levels},
         },
     )
-    trained, primaries, secondary, notes = [ladder, short], [], [], []
+
+    def in_all(level: int, best: Sequence[str]) -> tuple[Tuned, Tuned]:
+        """The best criteria, and one shot after training, at equal total steps."""
+        whole = vary(config, train__steps=(1 + level) * config.experiment.train.steps)
+        rest = vary(config, train__steps=level * config.experiment.train.steps)
+        starts = {c: before[c, level] for c in sorted(set(best))}
+        return (
+            retrained(runner, name, whole, lambda rate: starts),
+            retrained(runner, name, rest, lambda rate: {ONE_SHOT: after[rate, level]}),
+        )
+
+    trained, notes = [ladder, short], []
+    primaries: list[Primary] = []
+    secondary: list[Primary] = []
     rows: list[Row] = []
     for level, kept in density.items():
         best = chosen_criteria(short, study.criteria, level)
-        steps = (1 + level) * config.experiment.train.steps
-        longer = retrained(
-            runner,
-            name,
-            vary(config, train__steps=steps),
-            lambda rate, level=level, best=best: {c: before[c, level] for c in set(best)},
-        )
-        rest = vary(config, train__steps=steps - config.experiment.train.steps)
-        again = retrained(
-            runner, name, rest, lambda rate, level=level: {ONE_SHOT: after[rate, level]}
-        )
+        longer, again = in_all(level, best)
         trained += [longer, again]
         test = {c: 100 * short.of(f"{c} {level}", TEST) for c in (*study.criteria, ONE_SHOT)}
-        by_best = {c: 100 * longer.of(c, TEST) for c in set(best)}
+        by_best = {c: 100 * longer.of(c, TEST) for c in sorted(set(best))}
         test |= {
             ITERATIVE: 100 * ladder.of(TICKET, TEST, level),
             BEST: np.array([test[c][i] for i, c in enumerate(best)]),

@@ -20,7 +20,7 @@ MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 @pytest.mark.parametrize("claim", STUDIES)
 def test_every_replicate_has_examples_of_its_own(claim, size):
     config = STUDIES[claim].get_config(size)
-    for experiment in parts(config):
+    for experiment in experiments_of(config):
         checks.check(experiment)
         if experiment.train.share:
             pool = experiment.data.options.to_dict().get("train", 60_000)  # MNIST's
@@ -59,15 +59,10 @@ DATA = {"C4": "cifar10", "C10": "marked_recall", "C11": "delayed_recall"}  # the
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
-def parts(config):
-    """The experiments of a study, if it trains networks."""
-    return experiments_of(config)
-
-
 def shortened(config):
     """A full size that keeps its data, takes a few steps, and has fewer of its slowest layers."""
     share = bool(config.experiment.train.share)
-    for experiment in parts(config):
+    for experiment in experiments_of(config):
         experiment.replicates = 2
         made = "train" in experiment.data.options
         experiment.data.update(validation=30, train_examples=0 if made else 120)
@@ -86,9 +81,6 @@ def shortened(config):
         "asked": (30, 40),
         "noises": (0.0, 0.4),
         "slow": 1e-4,
-        "temperatures": (2.0,),
-        "weights": (0.5,),
-        "null_seeds": 2,
         "rounds": (2, 1) if "batch" in config.study else 3,
         "pilot_seeds": 2,
         "siblings": 2,
