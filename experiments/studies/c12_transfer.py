@@ -93,7 +93,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
         experiment.model.options.width = 300
         common.on_mnist(config, "MLPs 784-300-300-10")
         _on_cifar(config.conv)
-        config.study.setup += " The second pair: 64 channels, on CIFAR-10, with 10,000 steps."
+        config.study.setup += (
+            " The second pair: 64 channels, on CIFAR-10, with 10,000 steps. A null would mean that "
+            "masks of this size say no more about another network than which inputs matter."
+        )
     mlp, conv = experiment.model.options.width, config.conv.model.options.width
     config.plain = _plain(experiment, "mlp", features=(mlp, mlp, 10))
     config.conv_plain = _plain(config.conv, "vgg", stages=((conv,) * 3,))

@@ -132,9 +132,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             primaries += [p._replace(name=f"{at}: {p.name}", cell=at) for p in each]
             fields = {"features": features, "minority": minority, "density": density}
             rows += arm_rows(GAP, {TICKET: each[0].values}, **fields)
-            mixes = {
-                a: found[a, min(i, level)].overall(minority) for a, i in ((DENSE, 0), (TICKET, 9))
-            }
+            both = {DENSE: found[DENSE, 0], TICKET: found[TICKET, level]}
+            mixes = {arm: one.overall(minority) for arm, one in both.items()}
             rows += arm_rows(MIX, mixes, **fields)
         middle = config.experiment.control_levels[0]
         extra, gate = beside(found, middle, minority, study)
