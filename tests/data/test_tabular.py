@@ -113,7 +113,13 @@ def test_bad_tables_are_refused(raw, asked, message):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"), [({"gap": 1.5}, ValueError), ({"visible": 1}, TypeError)]
+    ("wrong", "error"),
+    [
+        ({"gap": 1.5}, ValueError),
+        ({"test_minority": 2}, ValueError),
+        ({"visible": 1}, TypeError),
+        ({"apart": 1}, TypeError),
+    ],
 )
 def test_bad_arguments_are_refused(wrong, error):
     with pytest.raises(error, match=f"`{next(iter(wrong))}` must"):
