@@ -59,8 +59,8 @@ PROTOCOL = Protocol(
     "Taught students see twice as many examples in a step.",
     paragraph="The Modern Frontier, point 3",
     chosen_by="A quarter of the labels of ORIGINAL, so that its network errs on more than half "
-    "of the test examples, and a teacher that errs on less than a tenth; a density at which tickets beat "
-    "their shuffles.",
+    "of the test examples, and a teacher that errs on less than a tenth; a density at which "
+    "tickets beat their shuffles.",
 )
 TEST = "test_accuracy_final"
 ACCURACY, OWN = "test accuracy (%)", "ticket, taught on its own examples"
