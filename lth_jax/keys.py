@@ -29,7 +29,6 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "prune": "what a criterion draws for a ticket's mask",
         "control": "what a control draws; labelled by its name",
         "one_shot": "what a criterion draws for masks outside a ladder",
-        "popup": "networks whose masks alone are learned",
         "random_ticket": "random masks and initial parameters; folded with the draw",
         # Of an experiment's root, for all its members.
         "state": "the model state of a criterion or a structure",
@@ -40,7 +39,6 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "surface": "directions of a loss surface; labelled by their number",
         # Of a key made of a seed of its own.
         "label_noise": "which labels are wrong",
-        "xor": "weights of networks for XOR; labelled by their width",
         # Of a member's data key.
         "order": "the order of the training examples, folded with the epoch",
         "noise": "dropout in training, folded with the step",

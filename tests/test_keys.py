@@ -23,7 +23,7 @@ from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
 from lth_jax.landscape.connectivity import filter_direction, renew_state
 from lth_jax.lottery import Task, controls, imp, run, stability
-from lth_jax.measures import recovery, xor
+from lth_jax.measures import recovery
 from lth_jax.models import MLP
 from lth_jax.population import augment, segment
 from lth_jax.population.averaging import averaged, mean_network
@@ -122,7 +122,6 @@ WITHIN = {
     "lth_jax/landscape/quadrature.py": {"density": "per probe"},
     "lth_jax/landscape/traces.py": {"hutch_plus_plus": "sketch, rest", "_probes": "per probe"},
     "lth_jax/lottery/stability.py": {"_renewed": "per batch"},
-    "lth_jax/measures/xor.py": {"draw": "per layer"},
     "lth_jax/models/adapters/equinox.py": {"from_equinox": "per example"},
     "lth_jax/models/adapters/linen.py": {"_derived": "per stream"},
     "lth_jax/models/adapters/nnx.py": {"_streams": "per stream", "_next": "after the streams"},
@@ -383,7 +382,6 @@ KEYED = {
             TRAINER, {"learning_rate": 0.1}, PARAMS, {}, HALF, data_key=key
         )
     ),
-    "measures.xor.draw": lambda key: xor.draw(key, 2, 3),
     "pruning.masks.shuffle": of_half(masks.shuffle),
     "pruning.masks.shuffle_globally": of_half(masks.shuffle_globally),
     "pruning.supermask.bernoulli": lambda key: supermask.bernoulli(key, PARAMS, prunable=PRUNABLE),

@@ -1,144 +1,163 @@
 """C1: the lottery model of biology, where varied offspring survive more often than clones."""
 
-import functools
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
-from numpy.typing import NDArray
 
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
-from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
+from lth_jax.measures import families
+from lth_jax.measures.claims import (
+    CURVE,
+    Control,
+    Evidence,
+    Primary,
+    Protocol,
+    Row,
+    arm_rows,
+    draws,
+)
 from lth_jax.measures.families import Winners, log_mean, log_survival, simulate
-from lth_jax.measures.odds import clones_survive, varied_survive
-from lth_jax.measures.simultaneous import simultaneous
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
     claim="C1",
     title="The lottery of biology",
-    says="Where nobody knows what the next environment wants, a few varied offspring are safer "
-    "than many copies of one parent, as different tickets are safer than one ticket many times.",
-    question="With a hundred types, and an environment that stays in one generation of ten, does "
-    "a family of fifty varied offspring survive more often than one of a hundred clones?",
+    says="In an environment that changes unpredictably, a family with many different types has a "
+    "higher chance of one survivor than as many copies of one type, even at a cost.",
+    question="Up to which chance that the environment repeats is a family of varied offspring "
+    "safer than one of clones, over the number of types, the size of the family and the cost?",
     setup="Families are simulated for one generation: clones have the type that the last "
-    "environment wanted, varied offspring a type at random each, and are half as many (the twofold "
-    "cost of sex). A family lives if any of them has the type that is wanted now.",
+    "environment favoured; varied offspring have random types, and are fewer by the cost (1, 2 or "
+    "4; sex has 2). A family survives if one of its members has the type that is favoured now.",
     arms=("varied", "clones"),
-    statistic="log of the share of varied families that live, minus that of clones, in nats per "
-    "generation; a seed is 100,000 families of either kind",
-    rule="The difference is at least δ. The verdict is a property of the chosen numbers, so it is "
-    "not corrected with the others; the map over types, family sizes and repeats is the answer.",
-    expects="Supported here. The closed forms say that clones are as safe where the environment "
-    "repeats more often than (P − 1/M)/(1 − 1/M), P being the chance of the varied family, and "
-    "that on the mean number of winners variety only loses.",
+    statistic="the chance r* of a repeat at which both families survive equally often, from the "
+    "share of varied families that survive; and the log of their survival minus that of clones, in "
+    "nats, if the environment repeats once in ten generations",
+    rule="A curve without a verdict: the model has a closed form, r* = (P − 1/M)/(1 − 1/M) with "
+    "P = 1 − (1 − 1/M)ᵏ for M types and k varied offspring. The simulation is its control.",
+    expects="The closed form. The number of clones does not matter to them, and on the mean number "
+    "of survivors variety only loses its cost.",
     limits="Offspring are independent, parents do not adapt, and siblings do not compete; in "
-    "comparative biology this model did badly against others (Burt and Bell, 1987). It says "
-    "nothing about networks.",
+    "comparative biology this model did badly against others (Burt and Bell, 1987). It is a "
+    "statement about its own assumptions, and none about networks.",
+    paragraph="The Original Lottery, paragraph 1",
+    chosen_by="The usual cost of sex and its half and double; families from a tenth to a thousand "
+    "times the number of types.",
+    kind=CURVE,
 )
-DIFFERENCE = "log survival, varied − clones"
+EVEN, DIFFERENCE = "break-even chance of a repeat", "log survival, varied − clones"
+FIELDS = ("types", "clones", "cost")
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """A hundred types, a hundred clones against fifty varied offspring, nine changes in ten."""
+    """All of 3 numbers of types, 4 sizes of families and 3 costs."""
     common.check_size(size)
     config = ConfigDict()
     config.study = common.numbers(
-        delta=0.01,  # nats of survival per generation
+        delta=0.01,  # of the chance, and nats of survival
         seeds=48,
-        families=100_000,  # simulated for each number
-        types=100,
-        clones=100,
+        families=20_000,  # simulated for each seed and cell
         repeats=0.1,
-        grid_types=(10, 100, 1000),
-        grid_clones=(10, 100, 1000, 10_000),
-        grid_repeats=(0.0, 0.1, 0.3, 0.6, 0.9),
-        grid_families=10_000,
+        types=(10, 100, 1000),
+        clones=(10, 100, 1000, 10_000),
+        costs=(1.0, 2.0, 4.0),
+        control_families=100_000,
         control_seeds=64,
     )
     if size == "full":
-        config.study.grid_families = 100_000
+        config.study.families = 100_000
     return config
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """The primary cell, and a map over all cells with simultaneous intervals."""
+    """Break-even chances and log survival in all cells, simulated and exact."""
     del runner
     study = config.study
-    grid: list[tuple[Any, ...]] = list(
-        product(study.grid_types, study.grid_clones, study.grid_repeats)
-    )
+    cells = list(product(study.types, study.clones, study.costs))
 
-    def survivals(rng: np.random.Generator) -> list[float]:
-        asked = study.types, study.clones, study.repeats
-        first = simulate(rng, *asked, families=study.families)
-        others = (simulate(rng, *cell, families=study.grid_families) for cell in grid)
-        return [log_survival(winners) for winners in (first, *others)]
+    def measured(rng: np.random.Generator) -> list[tuple[float, float]]:
+        found = []
+        for types, clones, cost in cells:
+            drawn = simulate(rng, types, clones, study.repeats, cost, families=study.families)
+            even = families.break_even(types, np.mean(drawn.varied > 0))
+            found.append((float(even), log_survival(drawn)))
+        return found
 
-    values = draws(survivals, [[1, seed] for seed in range(study.seeds)])
-    rows = [
-        {
-            **dict(zip(("types", "clones", "repeats"), cell, strict=True)),
-            "replicate": seed,
-            "metric": DIFFERENCE,
-            "value": float(value),
-        }
-        for cell, column in zip(grid, values[:, 1:].T, strict=True)
-        for seed, value in enumerate(column)
-    ]
-    primary = Primary(DIFFERENCE, values[:, 0], study.delta, "nats")
-    return Evidence([primary], rows, notes=_map_in_words(values[:, 1:], grid))
+    values = draws(measured, [[study.seed, i] for i in range(study.seeds)])
+    types, clones, costs = np.array(cells).T
+    varied = families.varied_survive(types, clones // costs)
+    exact = {
+        EVEN: families.break_even(types, varied),
+        DIFFERENCE: np.log(varied) - np.log(families.clones_survive(types, study.repeats)),
+    }
+    rows: list[Row] = []
+    for i, cell in enumerate(cells):
+        fields = dict(zip(FIELDS, cell, strict=True))
+        for j, (metric, curve) in enumerate(exact.items()):
+            arms: dict[str, Any] = {
+                f"M = {cell[0]}": values[:, i, j],
+                f"M = {cell[0]}, exact": [curve[i]],
+            }
+            rows += arm_rows(metric, arms, **fields)
 
+    def primary(cell: tuple[Any, ...]) -> Primary:
+        name = "{}: {} types, {} clones, cost {:g}".format(EVEN, *cell)
+        return Primary(name, values[:, cells.index(cell), 0], study.delta, "")
 
-def _map_in_words(values: NDArray[np.float64], cells: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
-    """Which families are safer in which cells, and the agreement with closed forms."""
-    bands = simultaneous(values, rng=np.random.default_rng(1))
-    varied, clones = sum(b.low > 0 for b in bands), sum(b.high < 0 for b in bands)
-    types, size, repeats = np.array(cells).T
-    exact = np.log(varied_survive(types, size // 2)) - np.log(clones_survive(types, repeats))
-    inside = sum(b.low <= e <= b.high for b, e in zip(bands, exact, strict=True))
-    return (
-        f"Of {len(cells)} cells, varied families are safer in {varied} and clones in {clones} "
-        "(simultaneous 95 % intervals).",
-        f"The intervals hold the exact value in {inside} of {len(cells)} cells.",
+    means = values.mean(axis=0).T
+    apart = [np.abs(mean - one).max() for mean, one in zip(means, exact.values(), strict=True)]
+    return Evidence(
+        primaries=[primary(cell) for cell in cells if cell[:2] == (100, 100)],
+        rows=rows,
+        notes=(
+            f"Over {len(cells)} cells, simulated means differ from the exact break-even chance by "
+            f"at most {apart[0]:.2g}, and from the exact log survival by {apart[1]:.2g} nats. "
+            f"If it repeats with chance {study.repeats:g}, varied families are safer in "
+            f"{np.sum(exact[DIFFERENCE] > 0)} cells and clones in {np.sum(exact[DIFFERENCE] < 0)}.",
+        ),
     )
 
 
 def controls(config: ConfigDict) -> list[Control]:
-    """Two types (ln 2 up to one family in a thousand), one (0), and the mean count (−ln 2)."""
+    """Two types (ln 2), the exact break-even chance (0), and the mean count (−ln 2)."""
     study = config.study
+    even = families.break_even(100, families.varied_survive(100, 25)).item()
 
     def control(
         name: str, expected: str, measure: Callable[[Winners], float], offset: int, *cell: Any
     ) -> Control:
         values = draws(
-            lambda rng: measure(simulate(rng, *cell, families=study.families)),
+            lambda rng: measure(simulate(rng, *cell, families=study.control_families)),
             [[offset, seed] for seed in range(study.control_seeds)],
         )
         return Control(name, expected, [Primary(DIFFERENCE, values, study.delta, "nats")])
 
     return [
         control("two types, no repeats: + ln 2", SUPPORTED, log_survival, 901, 2, 20, 0.0),
-        control("one type: all live", NOT_SUPPORTED, log_survival, 902, 1, 20, 0.0),
-        control("the mean number of winners: − ln 2", REVERSED, log_mean, 903, 100, 100, 0.0),
+        control(
+            "the exact break-even chance: 0", NOT_SUPPORTED, log_survival, 902, 100, 100, even, 4.0
+        ),
+        control("the mean number of survivors: − ln 2", REVERSED, log_mean, 903, 100, 100, 0.0),
     ]
 
 
-draw = functools.partial(  # a map over types and repeats for each size of family
-    tidy.grid_map,
-    x="repeats",
-    y="types",
-    metric=DIFFERENCE,
-    label="varied − clones (nats per generation)",
-    x_label="Chance of a repeat",
-    y_label="Types",
-    panel="clones",
-    panel_label="Clones:",
-)
+def draw(rows: Sequence[Row]) -> Figure:
+    """The break-even chance against the size of the family, a panel for each cost."""
+    mine = [row for row in rows if row["metric"] == EVEN]
+    parts = {
+        f"cost {cost:g}": [row for row in mine if row["cost"] == cost]
+        for cost in tidy.known(mine, "cost")
+    }
+    return tidy.against_each(
+        parts, "clones", label="Break-even chance of a repeat", x_label="Clones of a family"
+    )
+
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

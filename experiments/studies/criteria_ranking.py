@@ -1,8 +1,6 @@
-"""CRITERIA: pruning criteria before and after training, at equal budgets."""
+"""CRITERIA: iterative magnitude pruning against one shot, at equal sparse and equal total steps."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,154 +11,185 @@ from experiments import build, scoring
 from experiments.networks import module
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.retraining import retrained
+from experiments.studies.study_runner import RATE, StudyRunner, vary
 from lth_jax import trees
 from lth_jax.lottery import Start, Task, one_shot_starts
-from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.claims import (
+    MAP,
+    Control,
+    Evidence,
+    Primary,
+    Protocol,
+    Row,
+    arm_rows,
+    draws,
+    relative,
+)
 from lth_jax.measures.generalization import least_squares_errors
-from lth_jax.measures.optima import best_setting
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.one_shot import at_count
 from lth_jax.pruning.prune import Pruner, prune
 from lth_jax.report import tidy
-from lth_jax.report.cells import rates_note
+from lth_jax.report.cells import Tuned, cell_name
+from lth_jax.types import DENSE, TICKET
 
+ITERATIVE, ONE_SHOT, BEST = "iterative", "one shot after training", "best at initialisation"
+LONGER = ", equal total steps"
 PROTOCOL = Protocol(
     claim="CRITERIA",
     title="Which weights to keep",
-    says="What is worth keeping shows only after training: magnitudes of trained weights choose "
-    "better tickets than any score of a network that has not been trained.",
-    question="At density .05 and equal numbers of steps in all, does a ticket chosen by the "
-    "magnitude of trained weights beat the best of six criteria at initialisation?",
-    setup="MNIST-1D, 4,000 examples of its own for every seed, MLP 40-90-90-10 with Adam. Masks of "
-    "one shot over the whole network (SynFlow: 100 rounds; random: within layers), on 512 "
-    "examples. Trained networks are rewound to the start and trained 300 steps again; masks made "
-    "at the start are trained 600 steps. Dense networks have the rate that C7's pilot chose.",
-    arms=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
-    statistic="test accuracy of magnitude after training minus that of the criterion at "
-    "initialisation that the pilot's validation loss likes best, in points, paired by seed",
-    rule="The difference is at least δ. The criterion and all learning rates are chosen on pilot "
-    "seeds.",
-    expects="Supported: with the same number of trainings, those masks were better in the "
-    "literature (Frankle et al., 2021); the double training of the others costs them little.",
-    limits="Steps are equal and FLOPs are not: the dense training costs more than both sparse ones "
-    "together. One shot, one density, one small network.",
+    says="What is worth keeping shows only in training: iterative magnitude pruning finds better "
+    "tickets than any score of a network that has not been trained.",
+    question="Is there a density at which tickets of iterative magnitude pruning beat one-shot "
+    "tickets of the best criterion at initialisation by δ, at as many sparse steps and at as many "
+    "steps in all?",
+    setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-90-90-10 with Adam, 300 "
+    "steps a training; pruned over the whole network in rounds of 53 %, rewound to the start. "
+    "Criteria at initialisation: magnitude, SNIP, GraSP and SynFlow (100 rounds), on 512 examples.",
+    arms=(ITERATIVE, ONE_SHOT, BEST, "magnitude", "snip", "grasp", "synflow"),
+    statistic="test accuracy of iterative magnitude pruning minus that of the best criterion at "
+    "initialisation, in % of the dense error, paired by seed",
+    rule="Densities .22, .1 and .049 are a map with simultaneous bands; a density holds if both "
+    "parts do: the other ticket trained for as many steps as the last training of the iterative "
+    "one, or for as many as all its trainings together. The other half of the seeds chooses the "
+    "best criterion at equal sparse steps, and the learning rate of every arm.",
+    expects="Found (Frankle et al., 2021), at the lowest density by most. One shot after training "
+    "is far behind there and shown beside.",
+    limits="Steps are equal and FLOPs are not: dense steps cost more. One small network, trained "
+    "briefly.",
+    paragraph="The Original Lottery, paragraph 2",
+    chosen_by="The network of ORIGINAL with less than half of its steps, since the last density "
+    "takes five trainings; the rounds are few, which is against the claim.",
+    kind=MAP,
 )
-BEFORE, AFTER = "at initialisation", "after training"
-TEST, CHOICE = "test_accuracy_final", "validation_loss_best"
+TEST = "test_accuracy_final"
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """One shot to density .05, 48 seeds; at initialisation with twice the steps."""
+    """Four rounds to density .049, 24 seeds; masks of one shot at the last three densities."""
     common.check_size(size)
-    config = common.mnist1d(seeds=48)
-    config.experiment.train.update(steps=300)
-    config.experiment.prune.levels = 0  # the study makes the masks
-    config.experiment.controls = ()
+    config = common.mnist1d(seeds=24)
+    config.experiment.train.steps = 300
+    config.experiment.prune.update(scope="globally", rate=0.53, levels=4)
+    config.experiment.control_levels = (3,)
     config.study = common.numbers(
-        delta=1.0,  # points of test accuracy
-        density=0.05,
-        criteria=("magnitude", "snip", "grasp", "synflow", "obd", "random"),
+        delta=10.0,  # % of the dense error
+        levels=(2, 3, 4),
+        criteria=("magnitude", "snip", "grasp", "synflow"),
         examples=512,  # examples for a criterion
         rounds=100,  # rounds of SynFlow
-        dense_rate=3e-3,
-        rates=(1e-2, 3e-2),
-        pilot_seeds=6,
+        rates=(3e-3, 1e-2, 3e-2),
         control_seeds=64,
     )
     if size == "full":
         common.lenet(config)
-        config.study.dense_rate = 1.2e-3
+        config.study.setup += (
+            " A null would mean that at these densities a score at the start is as good as all "
+            "those trainings."
+        )
     return config
 
 
-class Arm(NamedTuple):
-    """A criterion, and when it is applied."""
-
-    criterion: str
-    when: str
-
-    def __str__(self) -> str:
-        return f"{self.criterion} {self.when}"
-
-
-Found = dict[Arm, Mapping[str, NDArray[np.float32]]]
-TICKET = Arm("magnitude", AFTER)
-
-
-def arms(study: ConfigDict) -> list[Arm]:
-    """All pairs; random criteria only at initialisation."""
-    pairs = (Arm(*pair) for pair in product(study.criteria, (BEFORE, AFTER)))
-    return [arm for arm in pairs if arm != Arm("random", AFTER)]
-
-
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Rates and the best criterion from a pilot; then all arms on separate seeds."""
-    study, every = config.study, arms(config.study)
-    pilot = common.pilot(config, study.pilot_seeds)
-    tried = {rate: _retrained(runner, pilot, dict.fromkeys(every, rate)) for rate in study.rates}
-    rates = {
-        arm: best_setting({rate: found[arm][CHOICE] for rate, found in tried.items()})
-        for arm in every
+    """The ladder, one-shot tickets of all criteria, and longer training of the best ones."""
+    study, name = config.study, PROTOCOL.claim
+    ladder = runner.tuned(name, config)
+    at = {rate: vary(config, **{RATE: rate}) for rate in study.rates}
+    origins, task = runner.origins(name, at[study.rates[0]]), runner.task(config)
+    density = {level: (1 - config.experiment.prune.rate) ** level for level in study.levels}
+    initial = [one.params for one in origins]
+
+    def made(criterion: str, level: int, points: Sequence[Mapping[str, NDArray]]) -> list[Start]:
+        return masked_starts(task, config, criterion, density[level], origins, points)
+
+    before = {(c, i): made(c, i, initial) for c in study.criteria for i in study.levels}
+    after = {
+        (rate, level): made("magnitude", level, [one.params for one in networks])
+        for rate, cell in at.items()
+        for networks in (runner.networks(name, cell, DENSE),)
+        for level in study.levels
     }
-    before = [arm for arm in every if arm.when == BEFORE]
-    best = best_setting({arm: tried[rates[arm]][arm][CHOICE] for arm in before})
-    found = _retrained(runner, config, rates)
-    test = {arm: 100 * found[arm][TEST] for arm in every}
-    ahead = Contrasts({str(arm): values for arm, values in test.items()}, "points")
+    short = retrained(
+        runner,
+        name,
+        config,
+        lambda rate: {
+            **{f"{c} {i}": starts for (c, i), starts in before.items()},
+            **{f"{ONE_SHOT} {i}": after[rate, i] for i in study.levels},
+        },
+    )
+
+    def in_all(level: int, best: Sequence[str]) -> tuple[Tuned, Tuned]:
+        """The best criteria, and one shot after training, at equal total steps."""
+        whole = vary(config, train__steps=(1 + level) * config.experiment.train.steps)
+        rest = vary(config, train__steps=level * config.experiment.train.steps)
+        starts = {c: before[c, level] for c in sorted(set(best))}
+        return (
+            retrained(runner, name, whole, lambda rate: starts),
+            retrained(runner, name, rest, lambda rate: {ONE_SHOT: after[rate, level]}),
+        )
+
+    trained, notes = [ladder, short], []
+    primaries: list[Primary] = []
+    secondary: list[Primary] = []
+    rows: list[Row] = []
+    for level, kept in density.items():
+        best = chosen_criteria(short, study.criteria, level)
+        longer, again = in_all(level, best)
+        trained += [longer, again]
+        test = {c: 100 * short.of(f"{c} {level}", TEST) for c in (*study.criteria, ONE_SHOT)}
+        by_best = {c: 100 * longer.of(c, TEST) for c in sorted(set(best))}
+        test |= {
+            ITERATIVE: 100 * ladder.of(TICKET, TEST, level),
+            BEST: np.array([test[c][i] for i, c in enumerate(best)]),
+            BEST + LONGER: np.array([by_best[c][i] for i, c in enumerate(best)]),
+            ONE_SHOT + LONGER: 100 * again.of(ONE_SHOT, TEST),
+        }
+        rows += arm_rows(TEST, test, density=kept)
+        dense = {DENSE: 100 * ladder.of(DENSE, TEST)}
+        where = f"density {kept:.2g}"
+        ahead = relative(dense | test, delta=study.delta, label=f"{where}, ")
+        primaries += [ahead(ITERATIVE, arm)._replace(cell=where) for arm in (BEST, BEST + LONGER)]
+        secondary += [ahead(ITERATIVE, arm) for arm in (ONE_SHOT, ONE_SHOT + LONGER)]
+        notes += [f"Best at initialisation, {where}: {' and '.join(sorted(set(best)))}."]
+    middle = config.experiment.control_levels[0]
+    ticket, shuffle = (ladder.of(arm, TEST, middle) for arm in (TICKET, "shuffle"))
     return Evidence(
-        primaries=[
-            ahead(
-                str(TICKET),
-                str(best),
-                study.delta,
-                name=f"magnitude after training − {best.criterion} at initialisation",
-            )
-        ],
-        rows=[row for arm in every for row in arm_rows(arm.when, {arm.criterion: test[arm]})],
-        secondary=[ahead(str(TICKET), str(a)) for a in every if a not in (best, TICKET)],
-        member_steps=_steps(config, every),
-        flops=_flops(runner, config, every),
-        notes=(
-            f"The pilot's best criterion at initialisation: {best.criterion}.",
-            rates_note({str(arm): rate for arm, rate in rates.items()}),
-        ),
+        primaries,
+        rows,
+        secondary,
+        100 * (ticket - shuffle),
+        member_steps=sum(one.member_steps for one in trained),
+        flops=ladder.flops(),
+        notes=(*notes, ladder.described(), short.described()),
     )
 
 
-def _dense(config: ConfigDict) -> ConfigDict:
-    return vary(config, optimizer__learning_rate=config.study.dense_rate)
+def chosen_criteria(tuned: Tuned, criteria: Sequence[str], level: int) -> list[str]:
+    """The criterion of every seed: the best of the other half, at that half's best rate."""
+    rates = {c: tuned.chosen(f"{c} {level}") for c in criteria}
+    half = np.arange(len(rates[criteria[0]])) % 2
 
+    def best(h: int) -> str:
+        def mean(criterion: str) -> float:
+            rate = rates[criterion][half == h][0]
+            found = tuned.results.of(cell_name("", rate), f"{criterion} {level}", TEST)
+            return float(np.nan_to_num(found[half != h], nan=-np.inf).mean())
 
-def _retrained(runner: StudyRunner, config: ConfigDict, rates: Mapping[Arm, float]) -> Found:
-    """Results of every arm's networks, by replicate."""
-    name, cell = PROTOCOL.claim, _dense(config)
-    runner.ladders(name, {"dense": cell})
-    origins, task = runner.origins(name, cell), runner.task(cell)
-    dense = runner.networks(name, cell, "dense")
-    points = {BEFORE: [one.params for one in origins], AFTER: [one.params for one in dense]}
-    found: Found = {}
-    for when, times in ((BEFORE, 2), (AFTER, 1)):
-        starts = {
-            arm: [
-                start._replace(hyper={"learning_rate": rate})
-                for start in masked_starts(task, config, arm.criterion, origins, points[when])
-            ]
-            for arm, rate in rates.items()
-            if arm.when == when
-        }
-        longer = vary(config, train__steps=times * config.experiment.train.steps)
-        trained = runner.retrain_arms(name, longer, starts)
-        found |= {arm: one.results for arm, one in trained.items()}
-    return found
+        return max(criteria, key=mean)
+
+    chosen = [best(h) for h in (0, 1)]
+    return [chosen[h] for h in half]
 
 
 def masked_starts(
     task: Task,
     config: ConfigDict,
     criterion: str,
+    density: float,
     origins: Sequence[Start],
     points: Sequence[Mapping[str, NDArray]],
 ) -> list[Start]:
@@ -173,39 +202,23 @@ def masked_starts(
     return one_shot_starts(
         task,
         origins,
-        _pruner(task, config, criterion),
+        _pruner(task, config, criterion, density),
         build.seeds(config.experiment).root,
         scored=points,
         rows=[rows],
     )
 
 
-def _pruner(task: Task, config: ConfigDict, name: str) -> Pruner:
-    study, like = config.study, task.shapes[0]
+def _pruner(task: Task, config: ConfigDict, name: str, density: float) -> Pruner:
+    study, like, scope = config.study, task.shapes[0], scopes.globally()
     prunable = masks.prunable_leaves(like)
-    scope = scopes.layerwise() if name == "random" else scopes.globally()
-    criterion = scoring.criterion(name, task, module(config.experiment), None)
-    pruner = prune(criterion, scope)
+    pruner = prune(scoring.criterion(name, task, module(config.experiment), None), scope)
     if name != "synflow":
-        return at_count(pruner, scope.counts(like, study.density, prunable=prunable))
-    schedule = schedules.exponential(study.rounds, study.density)
+        return at_count(pruner, scope.counts(like, density, prunable=prunable))
+    schedule = schedules.exponential(study.rounds, density)
     levels = range(1, study.rounds + 1)
     counts = [scope.counts(like, schedule(level), prunable=prunable) for level in levels]
     return iterate(pruner, trees.stack(counts))
-
-
-def _steps(config: ConfigDict, every: Sequence[Arm]) -> int:
-    """Steps of all networks, including dense ones, without the pilot."""
-    trainings = 1 + sum(2 if arm.when == BEFORE else 1 for arm in every)
-    return trainings * config.experiment.train.steps * config.experiment.replicates
-
-
-def _flops(runner: StudyRunner, config: ConfigDict, every: Sequence[Arm]) -> dict[str, float]:
-    """FLOPs per network, including dense training if the criterion needs it."""
-    found = runner.ladders(PROTOCOL.claim, {"dense": _dense(config)})
-    dense = found.flops("dense")["dense"]
-    sparse = config.study.density * dense
-    return {str(arm): 2 * sparse if arm.when == BEFORE else dense + sparse for arm in every}
 
 
 def controls(config: ConfigDict) -> list[Control]:
@@ -224,14 +237,9 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-def draw(rows: Sequence[tidy.Row]) -> Figure:
-    """Test accuracy of every criterion, at initialisation and after training, on one scale."""
-    figure = tidy.by_arm(rows, (BEFORE, AFTER), "Test accuracy (%)")
-    first, second = figure.axes
-    first.sharex(second)
-    ends = np.array([first.get_xlim(), second.get_xlim()])
-    first.set_xlim(ends.min(), ends.max())
-    return figure
+def draw(rows: Sequence[Row]) -> Figure:
+    """Test accuracy of every kind of ticket against the density."""
+    return tidy.against(rows, "density", TEST, label="Test accuracy (%)", x_label="Density")
 
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -223,6 +223,10 @@ class StudyRunner:
         """The record of a cell that `ladders` trained, with its training curves."""
         return read_run(self.store, self._run(name, config))
 
+    def run_name(self, name: str, config: ConfigDict) -> str:
+        """The name of the run of a cell that `ladders` trained."""
+        return self._run(name, config).name
+
     def origins(self, name: str, config: ConfigDict) -> list[Start]:
         """The dense starts of the replicates of a cell that `ladders` trained."""
         return self.starts(name, config, (DENSE,), level=0)[DENSE]
@@ -237,7 +241,10 @@ class StudyRunner:
     def dataset(self, config: ConfigDict) -> datasets.Dataset:
         """The data set of a config, loaded once."""
         experiment = config.experiment
-        key = stores.content_key([experiment.data.to_dict(), experiment.train.batch_size])
+        train = experiment.train
+        key = stores.content_key(
+            [experiment.data.to_dict(), train.batch_size, train.distill.to_dict()]
+        )
         if key not in self._datasets:
             whole = ConfigDict({"experiment": experiment, "machine": self.machine})
             self._datasets[key] = build.dataset(whole)

@@ -25,9 +25,11 @@ def grouped(
     features: int = 10,
     minority: float = 0.1,
     gap: float = 0.3,
+    apart: bool = False,
     visible: bool = True,
     train: int = 4000,
     test: int = 4000,
+    test_minority: float | None = None,
     data_seed: int = 0,
 ) -> Made:
     """Two groups with different linear rules, at the angle `π · gap`.
@@ -40,10 +42,13 @@ def grouped(
     Args:
       features: number of features, without the group's.
       minority: the probability of group 1.
-      gap: the probability that the rules disagree.
+      gap: the probability that the rules disagree, if both use all features.
+      apart: whether each rule has its own half of the features; the rules then disagree with
+        probability 1/2, whatever `gap`.
       visible: whether the group is another feature, −1 or 1.
       train: number of training examples.
       test: number of test examples.
+      test_minority: the probability of group 1 in the test examples; `minority` by default.
       data_seed: seed of all draws.
 
     >>> made = grouped(features=3, train=8, test=4)
@@ -51,18 +56,22 @@ def grouped(
     ((8, 4), 2)
     """
     check_integer("features", features, 2)
-    for name, value in (("minority", minority), ("gap", gap)):
+    shares = (minority, minority if test_minority is None else test_minority)
+    for name, value in zip(("minority", "test_minority", "gap"), (*shares, gap), strict=True):
         check_real(name, value, 0.0, 1.0)
-    if not isinstance(visible, bool):
-        raise TypeError(f"`visible` must be True or False, got {visible!r}.")
+    for name, flag in (("apart", apart), ("visible", visible)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"`{name}` must be True or False, got {flag!r}.")
     for name, count in (("train", train), ("test", test)):
         check_integer(name, count, 1)
     check_seed(data_seed, "data_seed")
     rng, n = np.random.default_rng(data_seed), train + test
-    group = (rng.random(n) < minority).astype(np.int32)
+    group = (rng.random(n) < np.repeat(shares, (train, test))).astype(np.int32)
     x = rng.standard_normal((n, features), np.float32)
     basis, _ = np.linalg.qr(rng.standard_normal((features, 2)))
     rules = basis @ np.array([[1, np.cos(np.pi * gap)], [0, np.sin(np.pi * gap)]])
+    if apart:
+        rules = np.where(np.arange(features)[:, None] < features // 2, *np.eye(2)[:, None]) * basis
     y = ((x @ rules)[np.arange(n), group] > 0).astype(np.int32)
     if visible:
         x = np.concatenate([x, 2 * group[:, None].astype(np.float32) - 1], axis=1)

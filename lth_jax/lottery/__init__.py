@@ -11,7 +11,7 @@ from lth_jax.lottery.identity import (
 )
 from lth_jax.lottery.ladder import Hooks, run_ladder
 from lth_jax.lottery.loading import Atlas, SweepResult, load_atlas, load_run, load_sweep
-from lth_jax.lottery.logits import logits_of, own_logits
+from lth_jax.lottery.logits import logits_of
 from lth_jax.lottery.member_index import MemberIndex, NodeSlot
 from lth_jax.lottery.member_table import MemberTable, check_experiments, timeline
 from lth_jax.lottery.node_training import Progress
@@ -84,7 +84,6 @@ __all__ = [
     "named",
     "one_shot",
     "one_shot_starts",
-    "own_logits",
     "retrain",
     "run",
     "run_ladder",

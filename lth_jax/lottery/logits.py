@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from lth_jax import trees
 from lth_jax.coding.stored import Stored
-from lth_jax.population.task import Task
 from lth_jax.types import Model, Params
 
 BLOCK = 1024  # examples per evaluation
@@ -44,18 +43,3 @@ def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDAr
 
     blocks = [answers(x[first : first + BLOCK]) for first in range(0, len(x), BLOCK)]
     return np.concatenate(blocks, axis=1)
-
-
-def own_logits(task: Task, networks: Sequence[Stored]) -> NDArray[np.float32]:
-    """The logits of each network on its replicate's training data: `(networks, n, classes)`."""
-    x, model = task.data.train.x, task.trainer.model
-
-    @jax.jit
-    def answers(point: Any, seen: Any) -> Any:
-        return model.apply(*point, seen, train=False)[0]
-
-    def own(one: Stored) -> Any:
-        point = tuple(map(trees.from_named, (one.params, one.state), task.shapes))
-        return answers(point, x[task.own_rows(one.replicate)])
-
-    return np.stack([np.asarray(own(one)) for one in networks])

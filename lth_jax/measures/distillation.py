@@ -1,80 +1,14 @@
-"""Distillation: label smoothing of equal entropy, and exact results for least squares."""
+"""Distillation in least squares, where the effect of a teacher is known exactly."""
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from numpy.typing import NDArray
 
 from lth_jax.measures.generalization import planted_regression
 
 TEACHERS = ("truth", "dense", "stranger")
-"""The teachers of `toy_error`."""
-
-
-def mixed_entropy(logits: ArrayLike, labels: ArrayLike, weight: float) -> float:
-    """The mean entropy of `(1 − w) y + w softmax(v)` over examples, in nats.
-
-    Args:
-      logits: the teacher's, `(n, classes)`.
-      labels: `(n,)` integers.
-      weight: of the teacher, in [0, 1].
-
-    >>> f"{mixed_entropy([[0.0, 0.0]], [0], 0.5):.4f}"  # of (3/4, 1/4)
-    '0.5623'
-    """
-    p = special.softmax(np.asarray(logits, np.float64), axis=1)
-    mixed = (1 - weight) * np.eye(p.shape[1])[np.asarray(labels)] + weight * p
-    return float(special.entr(mixed).sum(axis=1).mean())
-
-
-def matching_smoothing(entropy: float, classes: int) -> float:
-    """The ε at which smoothed labels `(1 − ε) y + ε / C` have a given entropy.
-
-    A teacher's predictions also act as smoothed labels (Yuan et al., 2020, "Revisiting knowledge
-    distillation via label smoothing regularization"); this smoothing has the same entropy without
-    information about the example.
-
-    Args:
-      entropy: in nats, from 0 to `log classes`.
-      classes: C, at least 2.
-
-    Raises:
-      ValueError: no such ε exists.
-
-    >>> f"{matching_smoothing(0.5623351446, 2):.4f}"
-    '0.5000'
-    """
-    if not 0 <= entropy <= np.log(classes):
-        raise ValueError(f"`entropy` is {entropy}; it must lie in [0, log {classes}].")
-
-    def excess(epsilon: float) -> float:
-        rest = np.full(classes - 1, epsilon / classes)
-        return float(special.entr(1 - rest.sum()) + special.entr(rest).sum() - entropy)
-
-    return float(optimize.brentq(excess, 0.0, 1.0))
-
-
-def shuffled_answers(
-    rng: np.random.Generator, logits: ArrayLike, labels: ArrayLike
-) -> NDArray[np.float64]:
-    """A teacher's logits with those of the wrong classes permuted for each example.
-
-    This keeps the confidence in the label and removes the information about similar classes.
-
-    Args:
-      rng: source of the permutations.
-      logits: `(n, classes)`.
-      labels: `(n,)` integers.
-
-    >>> shuffled_answers(np.random.default_rng(0), [[5.0, 1.0, 1.0]], [0]).tolist()
-    [[5.0, 1.0, 1.0]]
-    """
-    answers = np.array(logits, np.float64)
-    wrong = np.arange(answers.shape[1]) != np.asarray(labels)[:, None]
-    rest = answers[wrong].reshape(len(answers), -1)
-    answers[wrong] = rng.permuted(rest, axis=1).ravel()
-    return answers
+"""The teachers of `student_risks`."""
 
 
 def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[float, float]:

@@ -88,7 +88,7 @@ def judged(controls: Sequence[Control], rng: np.random.Generator) -> list[Found]
 def _strictly(primaries: Sequence[Primary], rng: np.random.Generator) -> str:
     parts = []
     for part in primaries:
-        interval = _interval(part, rng, 1 - STRICT)
+        interval = _chosen(part, 1 - STRICT, rng).interval
         parts.append(verdict(interval, part.delta, two_sided=part.two_sided))
     return all_of(parts)
 

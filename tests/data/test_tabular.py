@@ -29,6 +29,18 @@ def test_the_majority_rule_errs_in_the_minority_at_the_rate_of_the_gap(gap):
     assert group.mean() == pytest.approx(0.3, abs=0.01)
 
 
+def test_rules_apart_use_their_own_halves_of_the_features():
+    made = tabular.grouped(
+        apart=True, minority=0.1, test_minority=0.5, train=4000, test=20_000, visible=False
+    )
+    x, y, group = made.test
+    assert group.mean() == pytest.approx(0.5, abs=0.02) and made.train.group.mean() < 0.12
+    for g in (0, 1):
+        signs = 2 * y[group == g] - 1
+        matter = np.abs((signs[:, None] * x[group == g]).mean(axis=0)) > 0.04
+        assert not matter[np.arange(10) // 5 != g].any() and matter.any()
+
+
 def test_the_group_is_a_feature_where_it_is_visible():
     seen, unseen = (tabular.grouped(visible=v, train=50, test=5) for v in (True, False))
     np.testing.assert_array_equal(seen.train.x[:, -1], 2 * seen.train.group - 1)
@@ -101,7 +113,13 @@ def test_bad_tables_are_refused(raw, asked, message):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"), [({"gap": 1.5}, ValueError), ({"visible": 1}, TypeError)]
+    ("wrong", "error"),
+    [
+        ({"gap": 1.5}, ValueError),
+        ({"test_minority": 2}, ValueError),
+        ({"visible": 1}, TypeError),
+        ({"apart": 1}, TypeError),
+    ],
 )
 def test_bad_arguments_are_refused(wrong, error):
     with pytest.raises(error, match=f"`{next(iter(wrong))}` must"):

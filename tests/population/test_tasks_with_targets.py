@@ -1,16 +1,13 @@
-"""Tasks whose members learn from teachers, or with groups: the targets of a batch."""
+"""Tasks with groups: the targets of a batch."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from lth_jax.population import Task, initial
 from lth_jax.population.groups import weigh_groups
-from lth_jax.population.losses import distillation
-from lth_jax.population.teachers import with_own_teachers
 from lth_jax.types import Batch, Splits
 
 N, CLASSES = 12, 3
@@ -18,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
 Y = np.arange(N) % CLASSES
 
 
-def task(share=0):
+def task():
     data = Splits(*(Batch(jnp.asarray(X), jnp.asarray(Y)),) * 3)
     return Task(
         nn.Dense(CLASSES),
@@ -26,8 +23,6 @@ def task(share=0):
         optimizer=optax.sgd(0.1),
         batch_size=2,
         steps=2,
-        hyper={"label_smoothing": 0.0},
-        examples_per_replicate=share,
     )
 
 
@@ -40,22 +35,6 @@ def shown(own, rows, **hyper):
     trainer, key = own.trainer, jax.random.key(0)
     seen = own.data.train, jnp.asarray(rows), member, trainer.constants
     return trainer.transform_batch(key, *seen)
-
-
-@pytest.mark.parametrize("share", [0, 4])
-def test_each_replicate_has_its_own_teachers_answers(share):
-    rows, replicate = np.array([5, 7]), 1  # in a share, rows are those of the whole data set
-    answers = np.random.default_rng(1).normal(size=(2, 3 * (share or N), CLASSES))
-    own = with_own_teachers(task(share), answers)
-    found = shown(own, rows, replicate=replicate, lesson=1, distillation=0.7, temperature=2.0)
-    np.testing.assert_array_equal(found.x, X[rows])
-    np.testing.assert_array_equal(found.y.labels, np.eye(CLASSES)[Y[rows]])
-    first = 0 if share else replicate * N
-    np.testing.assert_allclose(found.y.logits[0], answers[1, first + rows], rtol=1e-6)
-    assert (
-        own.trainer.objective is distillation
-        and found.y.weight.tolist() == [pytest.approx(0.7)] * 2
-    )
 
 
 def test_groups_are_those_of_the_rows():

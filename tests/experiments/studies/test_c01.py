@@ -1,15 +1,18 @@
-"""C1's evidence is whole."""
+"""C1's curve and its simulation agree."""
 
 import numpy as np
+import pytest
 
 from experiments.studies import c01_biology as c1
+from experiments.studies.common import at_round
 
 
-def test_the_evidence_is_whole():
-    config = c1.get_config("laptop")
-    config.study.update(seeds=6, families=1000, grid_families=2000)
-    config.study.grid_types = (10, 100)
+def test_the_simulation_agrees_with_the_curve():
+    config = at_round(c1.get_config("laptop"), "C1", "discovery")
+    config.study.update(seeds=12, types=(10, 100))
     evidence = c1.gather(None, config)
-    assert np.isfinite(evidence.primaries[0].values).all()
-    assert len(evidence.rows) == 6 * 2 * 4 * 5
-    assert len(c1.draw(evidence.rows).axes) == 5  # four maps and their colours
+    assert len(evidence.primaries) == 3 and len(evidence.rows) == 2 * 24 * (12 + 1)
+    for k, part in zip((100, 50, 25), evidence.primaries, strict=True):
+        exact = (1 - 0.99**k - 0.01) / 0.99
+        assert np.mean(part.values) == pytest.approx(exact, abs=4e-3)  # 4 standard errors
+    assert len(c1.draw(evidence.rows).axes) == 3

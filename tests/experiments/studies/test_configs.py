@@ -72,9 +72,7 @@ def shortened(config):
             options.update({name: few for name, few in FEWER.items() if name in options})
     if "conv" in config:
         config.conv.model.options.width = 4
-        config.study.conv_plain.options.stages = ((4, 4, 4),)
-    if "popup" in config.study:
-        config.study.popup.update(seeds=2, widths=(4, 8), steps=3)
+        config.conv_plain.model.options.stages = ((4, 4, 4),)
     small = {
         "late": 2,
         "children": 2,
@@ -95,7 +93,6 @@ def shortened(config):
         "null_seeds": 2,
         "rounds": 3,
         "pilot_seeds": 2,
-        "conv_pilot_seeds": 2,
         "siblings": 2,
         "batch": 16,
         "draws": 48,

@@ -1,4 +1,4 @@
-"""CRITERIA: all masks keep the same number of weights."""
+"""CRITERIA: all masks keep the same number of weights, and seeds do not choose for themselves."""
 
 import jax
 import numpy as np
@@ -9,6 +9,7 @@ from experiments.studies import criteria_ranking as ranking
 from lth_jax import trees
 from lth_jax.data import Dataset
 from lth_jax.lottery import Start
+from lth_jax.report.cells import Cost, Results, Tuned
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
@@ -16,7 +17,7 @@ from tests.experiments.studies.study_runs import runner_in, tiny
 @pytest.mark.parametrize("name", ranking.get_config("smoke").study.criteria)
 def test_every_criterion_keeps_as_many_weights(name):
     config = tiny(ranking.get_config("laptop"))
-    config.study.update(density=0.25, rounds=5, examples=20)
+    config.study.update(rounds=5, examples=20)
     rng = np.random.default_rng(0)
     split = Batch(rng.normal(size=(128, 40)).astype(np.float32), rng.integers(10, size=128))
     data = Dataset("made", split, split, split, classes=10, fingerprint="")
@@ -24,19 +25,36 @@ def test_every_criterion_keeps_as_many_weights(name):
     keys = [jax.random.key(i) for i in range(2)]
     points = [trees.to_named(task.trainer.model.init(key, split.x[:1])[0]) for key in keys]
     origins = [Start(points[i], {}, keys[i], replicate=i) for i in range(2)]
-    for start in ranking.masked_starts(task, config, name, origins, points):
+    for start in ranking.masked_starts(task, config, name, 0.25, origins, points):
         kept = sum(mask.sum() for mask in start.mask.values() if mask.ndim == 2)
         assert kept == pytest.approx(0.25 * 744, abs=2)
+
+
+def test_the_other_half_of_the_seeds_chooses_the_criterion():
+    accuracy = {"snip": [0.9, 0.1, 0.9, 0.1], "grasp": [0.5] * 4}  # snip is best on even seeds
+    rows = [
+        {"cell": cell, "arm": f"{arm} 2", "level": 0, "replicate": i, "metric": ranking.TEST}
+        | {"density": None, "value": value - (cell == "0.1") * 0.05}
+        for cell in ("0.01", "0.1")
+        for arm, values in accuracy.items()
+        for i, value in enumerate(values)
+    ]
+    costs = dict.fromkeys(("0.01", "0.1"), Cost(1, 1, 1))
+    tuned = Tuned(Results(rows, costs), (0.01, 0.1))
+    found = ranking.chosen_criteria(tuned, ("snip", "grasp"), 2)
+    assert found == ["grasp", "snip", "grasp", "snip"]
 
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(ranking.get_config("laptop"))
-    config.study.update(rates=(1e-2,), pilot_seeds=2, examples=20, rounds=3, density=0.3)
+    config.experiment.prune.levels = 2
+    config.experiment.control_levels = (1,)
+    config.study.update(rates=(1e-2,), examples=20, rounds=3, levels=(1, 2))
     with runner_in(tmp_path) as runner:
         evidence = ranking.gather(runner, config)
-    assert all(
-        np.isfinite(part.values).all() for part in (*evidence.primaries, *evidence.secondary)
-    )
-    assert {row["arm"] for row in evidence.rows} == set(ranking.PROTOCOL.arms)
+    for part in (*evidence.primaries, *evidence.secondary):
+        assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
+    assert [part.cell for part in evidence.primaries] == ["density 0.47"] * 2 + ["density 0.22"] * 2
+    assert {row["arm"] for row in evidence.rows} >= set(ranking.PROTOCOL.arms)
     ranking.draw(evidence.rows)
