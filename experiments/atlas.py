@@ -28,7 +28,7 @@ from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError
 from experiments.options import Options
 from experiments.studies import STUDIES, pipeline, registration
-from experiments.studies.common import SIZES, SMOKE, at_round, pilot
+from experiments.studies.common import PILOT, SIZES, SMOKE, at_round, experiments_of
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.legal import nearest, one_of
@@ -153,10 +153,10 @@ def _own_setup(config: ConfigDict) -> dict[str, str]:
 def plan(claim: str, size: str, runner: StudyRunner) -> str:
     """The number of seeds that a study needs, from a pilot on other seeds."""
     one = STUDIES[claim]
-    config = one.get_config(size)
-    if "experiment" in config:
-        config = pilot(config, PILOT_SEEDS)
+    config = at_round(one.get_config(size), claim, PILOT)
     config.study.seeds = PILOT_SEEDS
+    for experiment in experiments_of(config):
+        experiment.replicates = PILOT_SEEDS
     evidence = one.gather(runner, config)
     lines = []
     for part in found(one.protocol, evidence, [])["primaries"]:

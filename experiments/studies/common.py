@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from experiments.configs import base
 from lth_jax.measures.judge import ROUNDS
 
-PRIMARY_SEED, PILOT_SEED = 1, 2
-"""`experiment.seed` of the primary results, and of pilots that choose settings."""
+PILOT = "pilot"
+"""The round of a few seeds that `atlas plan` runs."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
 
@@ -24,7 +24,7 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
     Args:
       config: of a study, left as it is.
       claim: the claim.
-      name: one of `judge.ROUNDS`.
+      name: one of `judge.ROUNDS`, or `PILOT`.
 
     >>> from experiments.studies import STUDIES
     >>> config = STUDIES["C7"].get_config()
@@ -33,7 +33,7 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
     1
     """
     varied = copy.deepcopy(config)
-    seed = zlib.crc32(claim.encode()) % 2**20 * 16 + ROUNDS.index(name)
+    seed = zlib.crc32(claim.encode()) % 2**20 * 16 + (*ROUNDS, PILOT).index(name)
     varied.study.seed = seed
     for experiment in experiments_of(varied):
         experiment.seed = experiment.data.seed = seed
@@ -51,9 +51,9 @@ def experiments_of(config: ConfigDict) -> list[ConfigDict]:
 
 
 def ladder(seeds: int) -> ConfigDict:
-    """A ladder on a study's primary seeds."""
+    """A ladder of a study."""
     config = base.ladder()
-    config.experiment.update(replicates=seeds, seed=PRIMARY_SEED)
+    config.experiment.replicates = seeds
     return config
 
 
@@ -133,16 +133,6 @@ def longer(config: ConfigDict, steps: int, **options: object) -> None:
     config.study.setup = f"As on a laptop, with {steps:,} steps" + (
         f" and a network of {larger}." if larger else "."
     )
-
-
-def pilot(config: ConfigDict, seeds: int = 8) -> ConfigDict:
-    """The same experiment on pilot seeds and pilot data, which are not used for verdicts."""
-    varied = copy.deepcopy(config)
-    varied.experiment.update(seed=PILOT_SEED, replicates=seeds)
-    data, share = varied.experiment.data, varied.experiment.train.share
-    if "train" in data.options:  # generated data sets
-        data.options.update(data_seed=8, train=seeds * share + data.validation, test=2000)
-    return varied
 
 
 def check_size(size: str) -> None:

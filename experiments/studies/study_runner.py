@@ -15,8 +15,6 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, checks
-from experiments.flags import UserError
-from experiments.studies import common
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
@@ -94,21 +92,17 @@ class StudyRunner:
         self._plans: dict[tuple[str, str], dict[str, Any]] = {}
         self._runs: dict[str, Path] = {}
 
-    def ladders(
-        self, name: str, cells: Mapping[str, ConfigDict], *, pilot: bool = False
-    ) -> Results:
+    def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
         """Trains the ladders of all cells as populations, or reads them.
 
         Args:
           name: of the study.
           cells: configs by name; `experiment.name` is set to the study's.
-          pilot: whether they are pilots, which `lth ls` omits.
         """
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
             checks.check(config.experiment)
-        whole = pilot or self.pilot
-        sweep = train_cells(self.machine, name, planned, self.command, pilot=whole)
+        sweep = train_cells(self.machine, name, planned, self.command, pilot=self.pilot)
         trained = read_sweep_config(sweep.path)["cells"]
         for config, found in zip(cells.values(), trained, strict=True):
             run = self.store.root / found["run"]
@@ -118,43 +112,6 @@ class StudyRunner:
             self._plans[name, config.experiment.model.name] = plan
         costs = {cell: self._cost(config) for cell, config in cells.items()}
         return Results(read_sweep(self.store, sweep.path).rows, costs)
-
-    def tune(
-        self,
-        name: str,
-        config: ConfigDict,
-        places: Sequence[Place],
-        *,
-        pilot: ConfigDict | None = None,
-        rates: Sequence[float] = (),
-    ) -> dict[Place, float]:
-        """The learning rate with the best validation loss on pilot seeds, for each place.
-
-        Args:
-          name: of the study.
-          config: the experiment; its `study` has `rates` and `pilot_seeds`.
-          places: arms (`"dense"`, `"ticket"`, controls) at the last level, or `(arm, level)`.
-          pilot: the experiment on pilot seeds and data; `common.pilot` by default.
-          rates: candidates; those of the study by default.
-
-        Raises:
-          UserError: every rate diverged.
-        """
-        pilot = pilot or common.pilot(config, config.study.pilot_seeds)
-        named = {f"{rate:g}": rate for rate in rates or config.study.rates}
-        cells = {cell: vary(pilot, optimizer__learning_rate=r) for cell, r in named.items()}
-        found = self.ladders(f"{name}-pilot", cells, pilot=True)
-
-        def best(place: Place) -> float:
-            arm, level = (place, LAST) if isinstance(place, str) else place
-            try:
-                return named[found.best_cell(arm, level)]
-            except ValueError:
-                raise UserError(
-                    f"every learning rate of {name}'s pilot diverged for '{arm}'."
-                ) from None
-
-        return {place: best(place) for place in places}
 
     def tuned(
         self,

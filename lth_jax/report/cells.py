@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax.measures.optima import best_setting
 from lth_jax.report.tables import Row
 from lth_jax.types import DENSE, TICKET
 
@@ -63,16 +62,6 @@ class Results:
         chosen = self.levels(cell)[-1] if level == LAST else level
         found = self._values[cell, arm, 0 if arm == DENSE else chosen, metric]
         return np.array([found[replicate] for replicate in sorted(found)])
-
-    def best_cell(self, arm: str, level: int = LAST) -> str:
-        """The cell in which an arm has the smallest mean `validation_loss_best`.
-
-        Raises:
-          ValueError: if a network of the arm diverged in every cell.
-        """
-        return best_setting(
-            {cell: self.of(cell, arm, "validation_loss_best", level) for cell in self._costs}
-        )
 
     @property
     def member_steps(self) -> int:
@@ -213,13 +202,3 @@ def cell_name(variant: str, rate: float) -> str:
     ('small 0.01', '0.01')
     """
     return f"{variant} {rate:g}".strip()
-
-
-def rates_note(rates: Mapping[str, float]) -> str:
-    """A sentence on chosen learning rates.
-
-    >>> rates_note({"dense": 0.01, "ticket": 0.03})
-    'Learning rates chosen on pilot seeds: dense 0.01, ticket 0.03.'
-    """
-    chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-    return f"Learning rates chosen on pilot seeds: {chosen}."

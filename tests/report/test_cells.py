@@ -25,13 +25,6 @@ def results(**changed):
     return Results(rows + middle, dict.fromkeys(("fast", "slow"), Cost(10, 4, 100)))
 
 
-def test_an_arm_has_its_best_cell_unless_a_seed_diverged():
-    assert [results().best_cell(arm) for arm in ("dense", "ticket")] == ["slow", "fast"]
-    assert results(fast_ticket=None).best_cell("ticket") == "slow"
-    with pytest.raises(ValueError, match="no finite mean"):
-        results(fast_dense=None, slow_dense=None).best_cell("dense")
-
-
 def test_values_are_in_the_order_of_replicates_and_dense_is_level_0():
     found = results(fast_dense=5.0)
     np.testing.assert_array_equal(found.of("fast", "dense", "validation_loss_best"), [2.0, 5.0])
