@@ -86,7 +86,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     )
     if size == "full":
         common.longer(config, 1000)
-        config.study.update(draws=81_920, tail=0.01, block=81_920, chunk=8192)
+        config.study.update(draws=49_152, tail=0.01, block=49_152, chunk=8192)
         config.study.setup = (
             "As on a laptop, with 1,000 steps and 983,040 random tickets of each density."
         )

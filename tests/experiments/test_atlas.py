@@ -104,7 +104,7 @@ def test_every_protocol_is_whole(claim):
         assert words or name == "two_sided", name
     assert protocol.kind in KINDS
     for size in ("smoke", "laptop", "full"):
-        assert "delta" in STUDIES[claim].get_config(size).study
+        assert {"delta", "margin"} & set(STUDIES[claim].get_config(size).study)
     with pytest.raises(ValueError, match="'tiny'"):
         STUDIES[claim].get_config("tiny")
 

@@ -95,7 +95,7 @@ def shortened(config):
         "pilot_seeds": 2,
         "siblings": 2,
         "batch": 16,
-        "draws": 48,
+        "draws": 96,
         "tail": 0.25,
         "block": 40,
         "chunk": 8,

@@ -22,7 +22,7 @@ def small():
     config = tiny(n1.get_config("laptop"), replicates=2)
     config.experiment.prune.update(levels=2, rate=0.3)
     config.experiment.control_levels = (1, 2)
-    config.study.update(draws=48, tail=0.25, examples=20, block=40, chunk=8)
+    config.study.update(draws=96, tail=0.25, examples=20, block=40, chunk=8)
     return config
 
 
