@@ -37,7 +37,7 @@ def add_commands(commands: shared.Commands) -> None:
         _rm,
         "remove a run, or a sweep with the runs of its cells; `lth gc` then finds their nodes",
         "lth rm lenet-1a2b3c4d",
-        "lth rm ladder-1a2b3c4d && lth gc --delete",
+        "lth rm ladder-1a2b3c4d",
         one_run=True,
     )
     gc = shared.add_command(
