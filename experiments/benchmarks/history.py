@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.benchmarks.report import RESULTS, ROOT
 from lth_jax.report.arms import looks
-from lth_jax.report.plotting import GREY, image, panes, plain_log, style, with_ends
+from lth_jax.report.plotting import GREY, image, panes, style, with_ends
 from lth_jax.store import files
 
 if TYPE_CHECKING:
@@ -48,27 +48,21 @@ def markdown(runs: Runs) -> str:
         last, earlier = all_runs[-1], _rows(all_runs[-2]) if len(all_runs) > 1 else {}
         lines += ["", f"## {name}", "", _origin(last), ""]
         lines += [
-            "| case | ours | alternatives | ratio | before | goal |",
-            "|---|---|---|---|---|---|",
+            "| | case | ours | alternatives | ratio | before | goal |",
+            "|---|---|---|---|---|---|---|",
         ]
-        for case, row in _rows(last).items():
-            others = ", ".join(
-                f"{way} {_number(value)}" for way, value in row["alternatives"].items()
-            )
+        for number, (case, row) in enumerate(_rows(last).items(), 1):
+            ways = row["alternatives"].items()
+            others = ", ".join(f"{way} {_number(value)}" for way, value in ways) or "–"
             before = _number(earlier[case]["ratio"]) if case in earlier else "–"
-            goal = (
-                "–"
-                if row["goal"] is None
-                else f"{row['goal']:g}, {'' if row['met'] else 'not '}met"
-            )
-            cells = [case, _number(row["ours"]), others or "–", _ratio(row), before, goal]
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = [str(number), case, _number(row["ours"]), others, _ratio(row), before]
+            lines.append(f"| {' | '.join([*cells, _goal(row)])} |")
     return "\n".join(lines) + "\n"
 
 
 @style()
 def draw(runs: Runs) -> Figure:
-    """The ratios of each benchmark that has some, over its committed runs."""
+    """The ratios of each benchmark over its committed runs, numbered like the table's rows."""
     with_ratios = {
         name: [run for run in all_runs if any(row["ratio"] for row in run["results"])]
         for name, all_runs in runs.items()
@@ -77,7 +71,7 @@ def draw(runs: Runs) -> Figure:
     figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False)
     for axes, (name, found) in zip(grid, shown.items(), strict=True):
         cases = list(_rows(found[-1]))
-        for case, look in looks(cases).items():
+        for number, (case, look) in enumerate(looks(cases).items(), 1):
             rows = [_rows(run).get(case, {"ratio": None}) for run in found]
             places = [i for i, row in enumerate(rows) if row["ratio"]]
             values = [rows[i]["ratio"] for i in places]
@@ -86,8 +80,13 @@ def draw(runs: Runs) -> Figure:
                 zip(*(rows[i]["spread"] for i in places), strict=True) if places else ((), ())
             )
             with_ends(line, low, high, case)
+            for place, value in list(zip(places, values, strict=True))[-1:]:
+                axes.annotate(
+                    str(number), (place, value), (6 + 12 * (number % 3), 0),
+                    textcoords="offset points", va="center",
+                )  # fmt: skip
         axes.axhline(1, color=GREY, linewidth=0.8)
-        plain_log(axes.yaxis)
+        axes.set_ylim(bottom=0)
         axes.set_xticks(range(len(found)), [run["commit"][:7] for run in found])
         axes.set_xlim(-0.5, len(found) - 0.5)
         axes.set_title(name)
@@ -116,6 +115,10 @@ def _ratio(row: Mapping[str, Any]) -> str:
         return "–"
     low, high = row["spread"]
     return f"{row['ratio']:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _goal(row: Mapping[str, Any]) -> str:
+    return "–" if row["goal"] is None else f"{row['goal']:g}, {'' if row['met'] else 'not '}met"
 
 
 def write(folder: Path = ROOT / "docs") -> None:

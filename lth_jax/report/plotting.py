@@ -71,7 +71,7 @@ def style() -> Iterator[None]:
 def blank(width: float, height: float) -> Figure:
     """An empty figure of the given size in inches, which notebooks show without pyplot."""
     figure = _figure.Figure(figsize=(width, height))
-    figure._repr_png_ = functools.partial(image, figure, "png")  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(image, figure, "png")
     return figure
 
 

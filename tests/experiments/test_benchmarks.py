@@ -73,8 +73,8 @@ def test_the_page_of_results_shows_the_ratio_before():
     }
     slower = [row | {"ratio": 0.25} for row in run["results"]]
     page = history.markdown({"made": [run | {"results": slower}, run]})
-    assert "| seconds | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, met |" in page
-    assert "| rates | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, not met |" in page
+    assert "| 1 | seconds | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, met |" in page
+    assert "| 2 | rates | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, not met |" in page
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
