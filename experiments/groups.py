@@ -157,7 +157,8 @@ class Sharing:
         task, root = self._tasks[same], from_seed(0)
         ladder = build.ladder(config.experiment, task)
         arms, methods = arms_programs(task, ladder, root), methods_programs(task, ladder, root)
-        return ladder, {"arms": arms, "methods": methods}
+        batches = fingerprint(ladder.batches)
+        return ladder, {"arms": arms, "methods": methods, "batches": batches}
 
 
 def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[Job]:

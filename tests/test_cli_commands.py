@@ -87,6 +87,10 @@ BAD = {
     "watch nothing": (["watch"], "no process trains a run or a sweep in"),
     "watch every": (["watch", "one", "--every", "0"], "must be a number of seconds above 0"),
     "verify": (["verify", "x"], "unknown run 'x': the runs in"),
+    "export again": (
+        ["export", "one", "pyproject.toml", "--level", "1", "--replicate", "0"],
+        "pyproject.toml exists; `--overwrite` replaces it.",
+    ),
     "rm": (["rm", "x"], "unknown run 'x': the runs in"),
     "gc": (["gc", "--root", "nowhere"], "`--root` must be the folder of all runs"),
     "du": (["du", "--root", "nowhere"], "`--root` must be the folder of all runs"),

@@ -121,7 +121,9 @@ def main(
     )
     parser.add_argument("--quick", action="store_true", help="smaller, under a minute")
     parser.add_argument(
-        "--commit-results", action="store_true", help=f"also write benchmarks/results/{name}.json"
+        "--commit-results",
+        action="store_true",
+        help=f"also append a line to benchmarks/results/{name}.jsonl",
     )
     if add_options is not None:
         add_options(parser)
@@ -132,9 +134,11 @@ def main(
         results.append(found)
     report = {"benchmark": name, "machine": machine(), "results": results}
     if options.commit_results:
-        path = RESULTS / f"{name}.json"
-        files.write(path, (json.dumps(report | circumstances(options), indent=1) + "\n").encode())
-        print(f"written: {path}")
+        path = RESULTS / f"{name}.jsonl"
+        before = path.read_text() if path.is_file() else ""
+        whole = before + json.dumps(report | circumstances(options)) + "\n"
+        files.write(path, whole.encode())
+        print(f"appended: {path}")
     print(json.dumps(report))
 
 

@@ -92,6 +92,18 @@ def find(arguments: argparse.Namespace, text: str) -> "RunInfo":
     return find_run(arguments.root, text)
 
 
+def find_folder(arguments: argparse.Namespace, text: str) -> Path:
+    """The folder of the run or sweep that `text` names."""
+    from lth_jax.store.listing import find_name, is_run
+
+    if (Path(text) / "config.json").exists():
+        return Path(text)
+    root = folder(arguments)
+    folders = {path.name: path for path in root.glob("*") if is_run(path)}
+    folders |= {path.parent.name: path.parent for path in root.glob("sweeps/*/config.json")}
+    return folders[find_name(text, sorted(folders), "run", root)]
+
+
 def root_of(info: "RunInfo") -> Path:
     """The root of a run's store: its parent folder, whatever `--root` is."""
     return Path(info.path).resolve().parent

@@ -31,6 +31,7 @@ def add_commands(commands: shared.Commands) -> None:
         one_run=True,
     )
     export.add_argument("file", metavar="FILE", help="the .ticket file to write")
+    export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     export.add_argument("--level", type=int, required=True, help="round of train-prune-rewind")
     export.add_argument("--replicate", type=int, required=True, help="which seed")
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
@@ -96,8 +97,10 @@ def _run_size(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from lth_jax.coding.run_size import PRECISIONS
     from lth_jax.coding.stored import encode_stored, find_stored
-    from lth_jax.store import Store, files
+    from lth_jax.store import Store, StoreError, files
 
+    if Path(arguments.file).exists() and not arguments.overwrite:
+        raise StoreError(f"{arguments.file} exists; `--overwrite` replaces it.")
     info = shared.find(arguments, arguments.run)
     store = Store(shared.root_of(info))
     place = {name: getattr(arguments, name) for name in ("arm", "level", "replicate")}

@@ -35,8 +35,9 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "rm",
         _rm,
-        "remove a run; `lth gc` then finds its nodes",
-        "lth rm lenet-1a2b3c4d && lth gc --delete",
+        "remove a run, or a sweep with the runs of its cells; `lth gc` then finds their nodes",
+        "lth rm lenet-1a2b3c4d",
+        "lth rm ladder-1a2b3c4d",
         one_run=True,
     )
     gc = shared.add_command(
@@ -106,11 +107,18 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
 
 
 def _rm(arguments: argparse.Namespace) -> None:
-    from lth_jax.store.garbage import remove_run
+    from lth_jax.store import Store
+    from lth_jax.store.garbage import remove_run, remove_sweep
+    from lth_jax.text import counted
 
-    info = shared.find(arguments, arguments.run)
-    remove_run(Path(info.path))
-    print(f"{info.run} is removed; `lth gc` shows the nodes that no run lists any more.")
+    path = shared.find_folder(arguments, arguments.run)
+    rest = "; `lth gc` shows the nodes that no run lists any more."
+    if path.resolve().parent.name != "sweeps":
+        remove_run(path)
+        print(f"{path.name} is removed{rest}")
+        return
+    removed = remove_sweep(Store(path.resolve().parents[1]), path)
+    print(f"{path.name} and {counted(removed, 'run')} of its cells are removed{rest}")
 
 
 def _gc(arguments: argparse.Namespace) -> None:

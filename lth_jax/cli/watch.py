@@ -83,17 +83,10 @@ def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[l
 def _paths(arguments: argparse.Namespace) -> list[Path]:
     """The folders to watch."""
     from lth_jax.report.progress import in_progress
-    from lth_jax.store.listing import find_name, is_run
 
-    text = arguments.target
-    if text and (Path(text) / "config.json").exists():
-        return [Path(text)]
-    root = shared.folder(arguments)
-    if not text:
-        return in_progress(root)
-    folders = {path.name: path for path in root.glob("*") if is_run(path)}
-    folders |= {path.parent.name: path.parent for path in root.glob("sweeps/*/config.json")}
-    return [folders[find_name(text, sorted(folders), "run", root)]]
+    if arguments.target:
+        return [shared.find_folder(arguments, arguments.target)]
+    return in_progress(shared.folder(arguments))
 
 
 def _frame(found: "Sequence[Standing]") -> str:

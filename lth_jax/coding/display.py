@@ -25,6 +25,18 @@ _RUN = {
 }
 
 
+COLUMNS = {
+    "mask": "the mask as it is written",
+    "n·H": "entropy bound at one density for all prunable weights",
+    "Σ n·H": "at one density for each layer",
+    "log2 C": "number of masks with these counts, as a code length",
+    "KT": "adaptive code without given densities (Krichevsky and Trofimov, 1981)",
+    "rows": "n·H with a density for each row",
+    "columns": "with a density for each column",
+}
+"""The columns of size tables that need a definition."""
+
+
 def file_tables(sizes: SizeTable) -> list[Table]:
     """The size tables of one ticket, in bytes: its masks with their bounds, and its values.
 
@@ -117,6 +129,9 @@ def _dense(sizes: dict[int, float]) -> str:
 def _new(title: str, header: Sequence[str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.title_justify = "left"
+    described = [f"{name}: {COLUMNS[name]}" for name in header if name in COLUMNS]
+    table.caption = "; ".join(described) or None
+    table.caption_justify = "left"
     for name in header:
         if name in ("leaf", "code", "shape"):
             table.add_column(name, overflow="fold")  # shortened if the terminal is narrow

@@ -177,8 +177,8 @@ def arms_programs(
 ) -> dict[str, str]:
     """The fingerprints of the programs that build tickets and controls, by arm.
 
-    They cover the criterion, its batches, scope, granularity, rewinding, and the controls. Nothing
-    is compiled. Empty for a ladder without levels.
+    They cover the criterion, scope, granularity, rewinding, and the controls; the criterion's
+    batches are arguments. Nothing is compiled. Empty for a ladder without levels.
 
     Args:
       task: what is trained.
@@ -215,7 +215,9 @@ def arms_programs(
 
         return fingerprint(jax.vmap(arm), dense.mask, point, with_count, dense, keys)
 
-    made = fingerprint(jax.vmap(ticket, in_axes=(None, 0, 0)), count, parents, dense)
+    batches = jax.eval_shape(lambda: ladder.batches)
+    axes = (None, None, 0, 0)
+    made = fingerprint(jax.vmap(ticket, in_axes=axes), batches, count, parents, dense)
     return {TICKET: made, **{name: control(name) for name in ladder.controls}}
 
 
@@ -245,6 +247,7 @@ def make_experiment(
     training: str | None = None,
     arms: Mapping[str, str] | None = None,
     methods: Mapping[str, Any] | None = None,
+    batches: str | None = None,
 ) -> Experiment:
     """An experiment with its identity, computed by lowering its functions.
 
@@ -257,6 +260,7 @@ def make_experiment(
       training: the result of `training_program`; computed by default.
       arms: the result of `arms_programs`; computed by default.
       methods: the result of `methods_programs`; computed by default.
+      batches: the fingerprint of the ladder's batches; computed by default.
 
     Raises:
       ValueError: if a function calls back to Python (see `fingerprint`).
@@ -273,6 +277,7 @@ def make_experiment(
             methods=dict(
                 methods_programs(task, ladder, seeds.root) if methods is None else methods
             ),
+            batches=array_fingerprint(ladder.batches) if batches is None else batches,
             data=data_fingerprint(*task.data) if data is None else data,
             constants=(
                 array_fingerprint(task.trainer.constants) if constants is None else constants

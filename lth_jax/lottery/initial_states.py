@@ -106,6 +106,7 @@ class InitialStates:
             for name, value in cursor_offsets(ladder.rewind, ladder.stop, level).items()
         }
         args = (
+            ladder.batches,
             jax.tree.map(np.int32, _count_at(ladder, level)),
             Parents(
                 mask=parents.mask,
@@ -165,6 +166,7 @@ def arms(
     ladder: Ladder,
     kept: bool,
     names: Sequence[str],
+    batches: Any,
     count: Count,
     parents: Parents,
     dense: Member,
@@ -179,12 +181,13 @@ def arms(
       ladder: the levels.
       kept: whether the level keeps the previous mask.
       names: the controls.
+      batches: of the criterion.
       count: the count of the level.
       parents: the inputs of the ticket.
       dense: the replicate's dense network at step 0, with this level's keys and hyperparameters.
       redrawn: a newly initialised network, for controls.
     """
-    mask, point, ticket, info = ticket_arm(trainer, ladder, kept, count, parents, dense)
+    mask, point, ticket, info = ticket_arm(trainer, ladder, kept, batches, count, parents, dense)
     members = [ticket]
     for name in names:
         control, key = ladder.controls[name], parents.control_keys[name]
@@ -194,7 +197,13 @@ def arms(
 
 
 def ticket_arm(
-    trainer: Trainer, ladder: Ladder, kept: bool, count: Count, parents: Parents, dense: Member
+    trainer: Trainer,
+    ladder: Ladder,
+    kept: bool,
+    batches: Any,
+    count: Count,
+    parents: Parents,
+    dense: Member,
 ) -> tuple[Mask, TrainState, Member, Info]:
     """The ticket of a replicate: mask, unmasked initial state, member, and the pruner's info.
 
@@ -213,7 +222,7 @@ def ticket_arm(
             prunable=ladder.prunable,
             layouts=ladder.layouts,
             key=parents.prune_key,
-            batches=ladder.batches,
+            batches=batches,
             initial=rewound.params,
         )
     point = start_point(ladder.rewind, rewound, parents.end, _point(dense))
@@ -274,7 +283,7 @@ def _all_arms(
 ) -> tuple[Member, Info]:
     """`arms` of all replicates, concatenated by arm; the info is stacked by replicate."""
     members, info = jax.vmap(
-        lambda *a: arms(trainer, ladder, kept, names, *a), in_axes=(None, 0, 0, 0)
+        lambda *a: arms(trainer, ladder, kept, names, *a), in_axes=(None, None, 0, 0, 0)
     )(*args)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *members), info
 

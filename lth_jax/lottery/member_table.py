@@ -86,6 +86,7 @@ def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
             count = ladder.counts[level - 1]
             what |= {
                 "ticket": arms[TICKET],
+                "batches": identity.batches,
                 "level": level,
                 "rewind": ladder.rewind._asdict(),
                 "count": jax.tree.map(lambda k: np.asarray(k).tolist(), trees.to_named(count)),

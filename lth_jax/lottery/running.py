@@ -222,6 +222,7 @@ def run_identity(experiment: Experiment) -> dict[str, Any]:
         "training": found.training,
         "arms": found.arms,
         "methods": found.methods,
+        "batches": found.batches,
         "data": found.data,
         "constants": found.constants,
         "numerics": found.environment["numerics"],

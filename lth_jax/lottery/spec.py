@@ -78,6 +78,7 @@ class Identity(NamedTuple):
       training: the fingerprint of the programs that initialise, train and evaluate members.
       arms: the fingerprints of the programs that build tickets and controls, by arm.
       methods: level -> the fingerprints of its training and arms.
+      batches: the fingerprint of the criterion's batches.
       data: the fingerprint of the data.
       constants: the fingerprint of the trainer's constants.
       root: implementation and bits of the experiment's key.
@@ -89,6 +90,7 @@ class Identity(NamedTuple):
     training: str
     arms: dict[str, str]
     methods: dict[str, Any]
+    batches: str
     data: str
     constants: str
     root: list[str]
@@ -98,8 +100,8 @@ class Identity(NamedTuple):
 
     @property
     def trunk(self) -> str:
-        """The SHA-256 of the parts that level 0 depends on: all except arms and methods."""
-        return content_key(self._replace(arms={}, methods={}))
+        """The SHA-256 of what level 0 depends on: all but arms, methods and batches."""
+        return content_key(self._replace(arms={}, methods={}, batches=""))
 
     @property
     def methods_training(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ pyplot's global list.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 from collections.abc import Iterator, Sequence
@@ -68,8 +69,10 @@ def style() -> Iterator[None]:
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure of the given size in inches."""
-    return _figure.Figure(figsize=(width, height))
+    """An empty figure of the given size in inches, which notebooks show without pyplot."""
+    figure = _figure.Figure(figsize=(width, height))
+    figure._repr_png_ = functools.partial(image, figure, "png")
+    return figure
 
 
 def new() -> tuple[Figure, Axes]:

@@ -63,7 +63,17 @@ class Omitted(NamedTuple):
 @functools.cache
 def texts() -> dict[str, Any]:
     """`captions.toml`: the headings of sections, and title and text of each named figure."""
-    file = resources.files("lth_jax.report") / "captions.toml"
+    return _toml("captions")
+
+
+@functools.cache
+def glossary() -> dict[str, str]:
+    """`glossary.toml`: the definitions of all terms."""
+    return dict(_toml("glossary")["terms"])
+
+
+def _toml(name: str) -> dict[str, Any]:
+    file = resources.files("lth_jax.report") / f"{name}.toml"
     return tomllib.loads(file.read_text("utf-8"))
 
 
@@ -134,4 +144,6 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["counted"] = counted
+    terms, shown = glossary(), _toml("glossary")["pages"]
+    environment.globals["glossary"] = [(term, terms[term].replace("`", "")) for term in shown]
     return environment

@@ -14,7 +14,7 @@ from rich.table import Table
 from lth_jax import text
 from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.report.display import HEADLINES, percent, quantity, show
-from lth_jax.report.tables import Row, interval_cells, or_none
+from lth_jax.report.tables import Row, bounded, interval_cells, or_none
 from lth_jax.report.tidy import as_text
 from lth_jax.schema import LevelEntry, NodeRecord, read_entries, read_record
 from lth_jax.store.errors import StoreError
@@ -122,15 +122,15 @@ def cell_rows(sweep: SweepRecord) -> list[Row]:
         sweep.settings[run]
         | {"run": run, "arm": arm, "level": level, "density": members[0]["density"]}
         | {"metric": metric}
-        | _summary(members)
+        | _summary(members, metric)
         for (run, arm, level, metric), members in groups.items()
     ]
 
 
-def _summary(members: Sequence[Row]) -> Row:
+def _summary(members: Sequence[Row], metric: str) -> Row:
     values = [row["value"] for row in sorted(members, key=lambda row: row["replicate"])]
     found = student_t([float("nan") if value is None else value for value in values])
-    return interval_cells(found) | {"values": values}
+    return interval_cells(bounded(found, metric)) | {"values": values}
 
 
 def last_rows(rows: Sequence[Row], metric: str | None) -> list[Row]:

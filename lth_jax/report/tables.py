@@ -109,7 +109,7 @@ def summary_rows(run: RunRecord) -> list[Row]:
             for metric in level.results if arm in level.arms else ():
                 values = list(_by_replicate(level, arm, metric).values())
                 place = {"arm": arm, "level": level.level, "density": level.density}
-                rows.append(place | {"metric": metric} | summary_cells(values))
+                rows.append(place | {"metric": metric} | summary_cells(values, metric))
     return rows
 
 
@@ -167,9 +167,21 @@ def flat_rows(rows: Sequence[Row]) -> list[Row]:
     return [{name: cell for name, cell in row.items() if name != "values"} for row in rows]
 
 
-def summary_cells(values: Sequence[float] | NDArray[Any]) -> Row:
-    """`interval_cells` of the values' mean, and `values`, None for NaN."""
-    return interval_cells(student_t(values)) | {"values": [or_none(value) for value in values]}
+def summary_cells(values: Sequence[float] | NDArray[Any], metric: str = "") -> Row:
+    """`interval_cells` of the values' mean, within 0 and 1 for accuracies, and `values`."""
+    found = bounded(student_t(values), metric)
+    return interval_cells(found) | {"values": [or_none(value) for value in values]}
+
+
+def bounded(interval: Interval, metric: str) -> Interval:
+    """An interval for a mean, cut at 0 and 1 where the metric is an accuracy.
+
+    >>> bounded(Interval(0.9, 0.7, 1.1, 2, 0), "test_accuracy_final")
+    Interval(estimate=0.9, low=0.7, high=1.0, replicates=2, missing=0)
+    """
+    if "accuracy" not in metric:
+        return interval
+    return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
 def interval_cells(interval: Interval) -> Row:

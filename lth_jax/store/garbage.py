@@ -107,6 +107,31 @@ def remove_run(path: Path) -> None:
     files.remove(grown)
 
 
+def remove_sweep(store: Store, path: Path) -> int:
+    """Removes a sweep and the runs of its cells that no other sweep has; their nodes stay.
+
+    Args:
+      store: the store.
+      path: the sweep's folder.
+
+    Returns:
+      The number of runs that are removed.
+
+    Raises:
+      StoreError: a process is at work on the sweep or on a run of it.
+    """
+    if path.name in _busy(store):
+        raise StoreError(f"Sweep {path.name} is in use by another process.")
+    beside = [one for one in store.root.glob("sweeps/*") if one.name != path.name]
+    others = {run for one in beside for run in _cells(one)}
+    own = [store.root / run for run in dict.fromkeys(_cells(path)) if run not in others]
+    runs = [run for run in own if is_run(run)]
+    for run in runs:
+        remove_run(run)
+    files.remove(path)
+    return len(runs)
+
+
 def usage(store: Store) -> dict[str, Any]:
     """What lies below a store's root, in bytes.
 
@@ -170,10 +195,14 @@ def _runs(store: Store) -> list[Path]:
 
 def _is_open(store: Store, sweep: Path) -> bool:
     """Whether a cell of a sweep is not finished."""
+    return not all(_is_finished(store.root / run) for run in _cells(sweep))
+
+
+def _cells(sweep: Path) -> list[str]:
+    """The runs of a sweep's cells."""
     if not (sweep / sweeps.CONFIG).exists():
-        return False
-    cells = sweeps.read_sweep_config(sweep, dict).get("cells", [])
-    return not all(_is_finished(store.root / cell["run"]) for cell in cells)
+        return []
+    return [cell["run"] for cell in sweeps.read_sweep_config(sweep, dict).get("cells", [])]
 
 
 def _is_finished(path: Path) -> bool:

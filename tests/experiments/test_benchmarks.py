@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import report
+from experiments.benchmarks import history, report
 
 FOLDER = Path(report.__file__).parent
-ALTERNATIVES = {"expert"}  # scripts that benchmarks call
+ALTERNATIVES = {"expert", "history"}  # what measures nothing itself
 PROGRAMS = sorted(
     {p.stem for p in FOLDER.glob("*.py") if '__name__ == "__main__"' in p.read_text()}
     - ALTERNATIVES
@@ -42,11 +42,39 @@ def test_the_last_line_is_json_and_results_are_written_on_request(tmp_path, monk
     assert not list(tmp_path.iterdir())
     report.main("made", "Made up.", two_rows, argv=["--commit-results"])
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    written = json.loads((tmp_path / "results" / "made.json").read_text())
+    path = tmp_path / "results" / "made.jsonl"
+    [written] = map(json.loads, path.read_text().splitlines())
     assert printed.items() <= written.items()
     assert written["options"] == {"quick": False, "commit_results": True}
     assert written["commit"] == report.commit() and written["date"][:2] == "20"
     assert written["environment"]["versions"]["jax"]
+    report.main("made", "Made up.", two_rows, argv=["--commit-results"])
+    first, _ = path.read_text().splitlines()  # appended
+    assert json.loads(first) == written
+
+
+def test_the_page_of_results_is_that_of_the_committed_runs():
+    runs = history.read()
+    assert (report.ROOT / "docs" / "results.md").read_text() == history.markdown(runs)
+    assert len(history.draw(runs).axes) >= 1
+
+
+def test_the_page_of_results_shows_the_ratio_before():
+    run = {
+        "benchmark": "made",
+        "results": list(two_rows(None)),
+        "machine": "m",
+        "date": "2026-01-01",
+    }
+    run |= {
+        "commit": "0123456789",
+        "options": {"quick": False},
+        "environment": {"versions": {"jax": "1"}},
+    }
+    slower = [row | {"ratio": 0.25} for row in run["results"]]
+    page = history.markdown({"made": [run | {"results": slower}, run]})
+    assert "| 1 | seconds | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, met |" in page
+    assert "| 2 | rates | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, not met |" in page
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

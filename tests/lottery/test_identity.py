@@ -225,7 +225,7 @@ def by_table(table):
     return lambda params, mask, **_: {"w": jnp.abs(params["w"]) * score}
 
 
-def test_programs_of_arms_cover_criterion_scope_batches_rewinding_and_controls():
+def test_programs_of_arms_cover_criterion_scope_rewinding_and_controls():
     setup = setup_of()
 
     def of(**changes):
@@ -250,20 +250,19 @@ def test_programs_of_arms_cover_criterion_scope_batches_rewinding_and_controls()
     assert all(found[TICKET] == plain[TICKET] for found in controls)
 
 
-def test_batches_that_a_criterion_sees_count():
+def test_ladders_that_differ_in_batches_share_the_program_and_no_ticket():
     def loss(params, batch):
         return jnp.sum((batch.x @ params["w"]) ** 2)
 
-    pruner = prune(criteria.snip(loss), scopes.globally())
-    found = [
-        arms_programs(
-            setup_of().task,
-            ladder_of(pruner=pruner, batches=[data_of(seed).test]),
-            jax.random.key(0),
-        )[TICKET]
-        for seed in (0, 0, 1)
-    ]
-    assert found[0] == found[1] != found[2]
+    pruner, programs, found = prune(criteria.snip(loss), scopes.globally()), [], []
+    for seed in (0, 0, 1):
+        ladder = ladder_of(pruner=pruner, batches=[data_of(seed).test])
+        cell = make_experiment(*setup_of(), ladder, training="program")
+        programs.append(cell.identity.arms[TICKET])
+        [dense, above] = member_keys(cell, PLANS)
+        found.append((dense[Label(DENSE, 0)], above[Label(TICKET, 0)]))
+    assert len(set(programs)) == 1
+    assert found[0] == found[1] and found[0][0] == found[2][0] and found[0][1] != found[2][1]
 
 
 def test_a_members_key_is_made_of_all_that_decides_it():

@@ -166,3 +166,17 @@ def test_a_status_that_is_sealed_but_no_status_is_one_line(shelf, capsys):
     write_record(path, "status.json", {"name": 3})
     code, out, err = lth(capsys, "ls", "--root", shelf.root)
     assert (code, err) == (0, "") and out.count("\n") == 3 and "damaged" in out
+
+
+def test_a_removed_sweep_takes_its_runs_but_those_of_other_sweeps(shelf):
+    runs = {}
+    for name in ("both", "one"):
+        with open_run(shelf.root, name=name, config={"n": name}, env={}) as run:
+            runs[name] = run.path.name
+    mine = stores.open_sweep(
+        shelf.root, name="mine", config={"cells": [{"run": run} for run in runs.values()]}
+    )
+    other = stores.open_sweep(shelf.root, name="other", config={"cells": [{"run": runs["both"]}]})
+    assert garbage.remove_sweep(shelf, mine.path) == 1
+    assert not mine.path.exists() and not (shelf.root / runs["one"]).exists()
+    assert other.path.exists() and (shelf.root / runs["both"]).exists()
