@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.thinning import sampled
-
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests/experiments/tiny.py"
 SEGMENTS = 27  # of one whole run of it
@@ -88,7 +86,7 @@ def test_a_killed_run_continues_to_the_same_numbers(tmp_path, undisturbed):
     kill_and_run_again(tmp_path, undisturbed, after=7, delay=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # the moments differ from run to run
 @pytest.mark.parametrize("seed", range(3))
 def test_kills_at_random_moments(tmp_path, undisturbed, seed):
     chance = random.Random(seed)
@@ -141,7 +139,8 @@ def catches(pid):
     return bool(masks["SigCgt"] >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize("seed", sampled(range(8), 2))
+@pytest.mark.exhaustive  # the moments differ from run to run
+@pytest.mark.parametrize("seed", range(8))
 def test_signals_at_any_moment_are_one_sentence(tmp_path, undisturbed, seed):
     data, reference = undisturbed
     chance = random.Random(seed)
