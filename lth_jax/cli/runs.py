@@ -52,7 +52,7 @@ def add_commands(commands: shared.Commands) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from lth_jax.report import level_table, read_run, unit_rows
     from lth_jax.report.display import headline_metric, unscored, verdict
-    from lth_jax.report.tables import difference_rows, summary_rows
+    from lth_jax.report.tables import dense_mean, difference_rows, summary_rows
     from lth_jax.store import Store
 
     info = shared.find(arguments, arguments.run)
@@ -67,7 +67,8 @@ def _show(arguments: argparse.Namespace) -> None:
     metric = headline_metric(run)
     for sentence in unscored(run):
         print(sentence)
-    print(verdict(difference_rows(run, metric) if metric else []))
+    rows = difference_rows(run, metric) if metric else []
+    print(verdict(rows, dense_mean(run, metric) if metric else None))
     if units:
         shared.print_tables(unit_rows.table(units))
 

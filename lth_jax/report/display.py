@@ -160,12 +160,17 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
     ]
 
 
-def verdict(rows: list[Row]) -> str:
+def verdict(rows: list[Row], dense: float | None = None) -> str:
     """What came out: the tickets against the dense networks and the controls at one level.
 
     The level is the sparsest at which the tickets' mean is no worse than that of the dense
     networks, which the text calls a choice made after looking; the sparsest of all where there is
     none.
+
+    Args:
+      rows: from `tables.difference_rows`.
+      dense: the dense networks' mean; of an accuracy, the text then gives a point as a share of the
+        dense error, the unit of the studies.
     """
     if not rows:
         return "No level with tickets and controls is finished yet."
@@ -177,8 +182,15 @@ def verdict(rows: list[Row]) -> str:
     return (
         f"{why} keeps {percent(chosen[0]['density'])} % of the weights. {shown.label} there, "
         f"ticket minus control{' in points' if shown.unit == '%' else ''}: {against} "
-        f"(mean and 95 % interval over {pairs} paired replicates). {caveat}".strip()
+        f"(mean and 95 % interval over {pairs} paired replicates). "
+        f"{_share(shown, dense)}{caveat}".strip()
     )
+
+
+def _share(shown: Quantity, dense: float | None) -> str:
+    if shown.unit != "%" or dense is None or dense >= 1:
+        return ""
+    return f"One point is {1 / (1 - dense):.2g} % of the dense error. "
 
 
 def _chosen_level(rows: list[Row]) -> tuple[int, str, str]:

@@ -97,7 +97,7 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
         created=run.info.created[:16].replace("T", " "),
         **_facts(run),
         **_story(run),
-        verdict=display.verdict(differences),
+        verdict=display.verdict(differences, tables.dense_mean(run, metric) if metric else None),
         unscored=display.unscored(run),
         sections=sections,
         metric=display.quantity(metric).title if metric else "Results",

@@ -113,6 +113,14 @@ def summary_rows(run: RunRecord) -> list[Row]:
     return rows
 
 
+def dense_mean(run: RunRecord, metric: str) -> float | None:
+    """The mean of the dense networks; None without them."""
+    level = next((level for level in run.levels if DENSE in level.arms), None)
+    if level is None:
+        return None
+    return or_none(student_t(list(_by_replicate(level, DENSE, metric).values())).estimate)
+
+
 def difference_rows(run: RunRecord, metric: str) -> list[Row]:
     """One row per control and level: the tickets' metric minus the control's, paired by replicate.
 

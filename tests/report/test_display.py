@@ -67,7 +67,9 @@ def test_the_verdict_names_the_sparsest_level_that_keeps_up():
     assert said.startswith("The sparsest level whose tickets are on average no worse")
     assert "keeps 25 % of the weights" in said
     assert "dense +1.0 [+0.0, +2.0]" in said
-    assert "5 paired replicates" in said
+    assert "5 paired replicates" in said and "dense error" not in said
+    assert "One point is 2.5 % of the dense error." in display.verdict(differences(0.02), 0.6)
+    assert "dense error" not in display.verdict(differences(0.2, metric="test_loss_final"), 0.6)
 
 
 def test_the_verdict_says_when_no_level_keeps_up():
