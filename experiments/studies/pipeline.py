@@ -21,7 +21,7 @@ from experiments.studies import common
 from experiments.studies.study_runner import StudyRunner, vary
 from lth_jax.lottery import Retrained, Start
 from lth_jax.measures.claims import Contrasts, Control, Primary, Protocol
-from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
+from lth_jax.measures.verdicts import BELOW, NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.pruning.methods import Inputs, Method, static
 
 NAME, TEST, LOSS = "PIPELINE", "test_accuracy_final", "train_loss_final"
@@ -129,11 +129,13 @@ def pipeline_controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
             "broken: the mask is not applied in training",
             NOT_SUPPORTED,
             _wins(arms(UNMASKED), study.delta),
+            also=(BELOW,),
         ),
         Control(
             "broken: rewound to another network's values",
             NOT_SUPPORTED,
             _wins(sound | {"ticket": 100 * other.results[TEST].astype(float)}, study.delta),
+            also=(BELOW,),
         ),
         Control(
             "broken: trained values instead of rewound ones",

@@ -86,11 +86,13 @@ class Control(NamedTuple):
       name: description, with the reason of the known answer.
       expected: the expected verdict.
       primaries: its numbers, on separate seeds.
+      also: further verdicts that are right.
     """
 
     name: str
     expected: str
     primaries: Sequence[Primary]
+    also: tuple[str, ...] = ()
 
 
 class Evidence(NamedTuple):
