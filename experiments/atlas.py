@@ -4,14 +4,16 @@
                                 [--only=C5,C9] [--again] [--root=runs] [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
     python -m experiments.atlas register C7 --reason=TEXT [--data_seen=yes|no]
+    python -m experiments.atlas document docs [--size=laptop]
 
 A verdict needs two rounds: the discovery, and a replication on other seeds and data. Each study has
 seeds and data of its own, and its protocol must be the last version in its log
 (`experiments/studies/protocols`), to which `register` appends. Finished studies are not run again
 unless `--again` is given. `smoke` runs only the controls with known answers; `laptop` gives the
 verdicts on two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
-`plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs. The
-page is `runs/atlas/<size>/index.html`.
+`plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs.
+`document` writes the finished studies as a page of a documentation site into a folder. The page is
+`runs/atlas/<size>/index.html`.
 """
 
 import sys
@@ -35,7 +37,7 @@ from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
-from lth_jax.report.atlas import Chapter, write_atlas
+from lth_jax.report.atlas import Chapter, document, write_atlas
 from lth_jax.store import locks
 
 PILOT_SEEDS = 8
@@ -110,7 +112,12 @@ def _numbers(config: ConfigDict) -> dict[str, Any]:
 
 def draw(size: str, runner: StudyRunner) -> Path:
     """Writes the atlas of all finished studies of a size."""
-    folder = Path(runner.machine.workdir) / "atlas" / size
+    return write_atlas(_folder(runner, size), size, chapters_of(size, runner))
+
+
+def chapters_of(size: str, runner: StudyRunner) -> list[Chapter]:
+    """The finished studies of a size, after the controls of the pipeline."""
+    folder = _folder(runner, size)
     whole = answers.read_rounds(folder / pipeline.NAME, size)
     failed = {name: wrong_controls(one) for name, one in whole.items()}
     command = f"python -m experiments.atlas --size={size}"
@@ -118,7 +125,7 @@ def draw(size: str, runner: StudyRunner) -> Path:
     for claim in STUDIES:
         if one := _chapter(size, claim, runner):
             chapters.append(one._replace(failed=failed))
-    return write_atlas(folder, size, chapters)
+    return chapters
 
 
 def _chapter(size: str, claim: str, runner: StudyRunner) -> Chapter | None:
@@ -172,7 +179,7 @@ def register(claim: str, reason: str, data_seen: str) -> str:
     return f"{claim}: version {line['version']} is registered, {line['hash'][:8]}."
 
 
-def _folder(runner: StudyRunner, size: str, claim: str) -> Path:
+def _folder(runner: StudyRunner, size: str, claim: str = "") -> Path:
     return Path(runner.machine.workdir) / "atlas" / size / claim
 
 
@@ -182,8 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "action",
         nargs="*",
-        metavar="plan|register CLAIM",
-        help="print the number of seeds that a study needs, or register its protocol",
+        metavar="plan|register CLAIM, document FOLDER",
+        help="print the number of seeds that a study needs, register its protocol, or write the "
+        "page of a documentation site",
     )
     parser.option("size", one_of(SIZES), "laptop", "size of the studies")
     parser.option("round", one_of(ROUNDS), DISCOVERY, "round of the studies")
@@ -201,11 +209,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
         action, rest = (arguments.action or ["run"])[0], arguments.action[1:]
-        if action not in ("run", "plan", "register") or len(rest) != (action != "run"):
+        actions = ("run", "plan", "register", "document")
+        if action not in actions or len(rest) != (action != "run"):
             raise UserError(
-                f"'{' '.join(arguments.action)}' is not an action; the actions are `plan CLAIM` "
-                "and `register CLAIM`."
+                f"'{' '.join(arguments.action)}' is not an action; the actions are `plan CLAIM`, "
+                "`register CLAIM` and `document FOLDER`."
             )
+        if action == "document":
+            runner = StudyRunner(machine)
+            chapters = chapters_of(arguments.size, runner)
+            return str(document(Path(rest[0]), arguments.size, chapters))
         if rest:
             [claim] = _claims(rest)
         if action == "register":

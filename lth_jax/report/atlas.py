@@ -59,6 +59,19 @@ STATES = {
 """How the summary of the page begins the sentence on the claims of each verdict."""
 
 
+WORDS = (
+    ("Question", "question"),
+    ("In the article", "paragraph"),
+    ("Set-up", "setup"),
+    ("Settings", "chosen_by"),
+    ("Statistic", "statistic"),
+    ("Rule", "rule"),
+    ("Expected", "expects"),
+    ("Limits", "limits"),
+)
+"""The texts of a protocol that are shown, with their headings."""
+
+
 class Chapter(NamedTuple):
     """One study as it is shown.
 
@@ -241,6 +254,37 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
     return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
 
 
+def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
+    """Writes the atlas as a page of a documentation site: state, effects, table, sections.
+
+    Args:
+      folder: `atlas.md` goes here, and the pictures into `atlas/`.
+      size: of the studies.
+      chapters: the finished studies, in order.
+
+    Returns:
+      The page.
+    """
+    decisive = _effects(chapters)
+    pictures = {"effects": effects.draw(decisive)} if decisive else {}
+    pictures |= {c.protocol["claim"]: c.figure for c in chapters if c.figure is not None}
+    for name, figure in pictures.items():
+        files.write(folder / "atlas" / f"{name}.svg", images(figure)["svg"])
+    lines = ["# The atlas", "", " ".join(state(chapters)), ""]
+    lines += ["![All deciding effects](atlas/effects.svg)", ""] if decisive else []
+    lines += [effects.caption(decisive).text, ""] if decisive else []
+    lines += [markdown(size, chapters)]
+    for chapter in chapters:
+        words, claim = chapter.protocol, chapter.protocol["claim"]
+        lines += ["", f"## {claim} {words['title']}", "", words["says"], "", _sentence(chapter)]
+        for name, key in WORDS:
+            lines += ["", f"*{name}.* {sentence(words[key])}"] if words.get(key) else []
+        if claim in pictures:
+            lines += ["", f"![{words['title']}](atlas/{claim}.svg)"]
+    files.write(folder / "atlas.md", ("\n".join(lines) + "\n").encode())
+    return folder / "atlas.md"
+
+
 def sentence(text: str) -> str:
     """A text with a capital at its start and a full stop at its end.
 
@@ -277,9 +321,6 @@ def _cells(chapter: Chapter) -> list[str]:
 def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
     """What the template shows of a study."""
     protocol, found = chapter.protocol, chapter.found
-    words = [("Question", "question"), ("In the article", "paragraph"), ("Set-up", "setup")]
-    words += [("Settings", "chosen_by"), ("Statistic", "statistic"), ("Rule", "rule")]
-    words += [("Expected", "expects"), ("Limits", "limits")]
     _, verdict, part, first, second, delta, seeds = _cells(chapter)
     flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]
     return {
@@ -293,7 +334,7 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "time": _time(chapter.seconds),
         "sentence": _sentence(chapter),
         "picture": picture,
-        "terms": [(name, sentence(protocol[key])) for name, key in words if protocol.get(key)],
+        "terms": [(name, sentence(protocol[key])) for name, key in WORDS if protocol.get(key)],
         "premise": _premise(found["gate"]) if found["gate"] else "",
         "numbers": _numbers(chapter),
         "controls": _controls(found),

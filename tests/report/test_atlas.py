@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lth_jax.report import effects, tidy
-from lth_jax.report.atlas import Chapter, markdown, write_atlas
+from lth_jax.report.atlas import Chapter, document, markdown, write_atlas
 from lth_jax.report.effects import Effect
 from lth_jax.report.plotting import image
 
@@ -100,6 +100,14 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
     assert "<td>2 min</td>" in page and "<td>3 min</td>" in page and "studies: 1 supp" in page
     assert "Supported: effect: +2 [+1, –] points (discovery: supported; replication: sup" in page
     assert (tmp_path / "effects.png").stat().st_size > 1000
+
+
+def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
+    page = document(tmp_path, "laptop", [chapter()]).read_text()
+    assert page.startswith("# The atlas\n\n1 claim of the hypothesis was tested.")
+    assert "## X1 A <claim>" in page and "| X1 A <claim> | supported, one round |" in page
+    for name in ("effects", "X1"):
+        assert f"](atlas/{name}.svg)" in page and (tmp_path / "atlas" / f"{name}.svg").exists()
 
 
 def test_a_wrong_control_of_the_pipeline_voids_every_study():
