@@ -37,7 +37,8 @@ from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
-from lth_jax.report.atlas import Chapter, document, write_atlas
+from lth_jax.report.atlas import document, write_atlas
+from lth_jax.report.chapters import Chapter
 from lth_jax.store import locks
 
 PILOT_SEEDS = 8

@@ -6,115 +6,31 @@ It is drawn from the files of the studies; nothing is trained.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from lth_jax.measures.judge import (
-    HOLD,
-    MEASURED,
-    NO_TICKET,
-    ROUNDS,
-    VOID,
-    judgement,
-    overall,
-    shown,
-)
-from lth_jax.measures.verdicts import (
-    BELOW,
-    FOUND,
-    INCONCLUSIVE,
-    NOT_FOUND,
-    NOT_REPLICATED,
-    NOT_SUPPORTED,
-    OPEN,
-    REVERSED,
-    SUPPORTED,
-)
+from lth_jax.measures.judge import HOLD, VOID, shown
 from lth_jax.report import effects
-from lth_jax.report.effects import COLOURS, DECIDED
+from lth_jax.report.chapters import (
+    WORDS,
+    Chapter,
+    cells,
+    clock,
+    headlines,
+    markdown,
+    result,
+    sentence,
+    state,
+    verdict_sentence,
+)
+from lth_jax.report.effects import COLOURS
 from lth_jax.report.plotting import SIZE, images
 from lth_jax.report.rendering import Caption, Picture, render
 from lth_jax.store import files
-from lth_jax.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-STATES = {
-    SUPPORTED: "The evidence supports",
-    FOUND: "A setting exists, as the claim states, for",
-    BELOW: "An effect exists but is smaller than δ in",
-    OPEN: "An effect exists, and may be smaller or larger than δ, in",
-    NOT_SUPPORTED: "An effect of δ is excluded in",
-    NOT_FOUND: "No setting of the map shows what the claim states in",
-    REVERSED: "The effect has the opposite sign in",
-    INCONCLUSIVE: "The evidence does not decide",
-    NOT_REPLICATED: "The two rounds contradict each other in",
-    NO_TICKET: "Tickets beat no random mask, so that nothing can be concluded, in",
-    MEASURED: "Curves without a verdict describe",
-    VOID: "A control with a known answer failed in",
-}
-"""How the summary of the page begins the sentence on the claims of each verdict."""
-
-
-WORDS = (
-    ("Question", "question"),
-    ("In the article", "paragraph"),
-    ("Set-up", "setup"),
-    ("Settings", "chosen_by"),
-    ("Statistic", "statistic"),
-    ("Rule", "rule"),
-    ("Expected", "expects"),
-    ("Limits", "limits"),
-)
-"""The texts of a protocol that are shown, with their headings."""
-
-
-class Chapter(NamedTuple):
-    """One study as it is shown.
-
-    Attributes:
-      protocol: the fields of a `Protocol`.
-      rounds: the numbers of each finished round, in order: those of `judge.found`, and `seconds`,
-        `finished`, `hash` and `environment`.
-      figure: the picture that decides it; None where there is none.
-      command: how to repeat it.
-      changes: one sentence for each version of the protocol.
-      failed: of each round, the controls of the whole pipeline that were judged wrong.
-    """
-
-    protocol: dict[str, Any]
-    rounds: dict[str, dict[str, Any]]
-    figure: Figure | None
-    command: str
-    changes: Sequence[str] = ()
-    failed: Mapping[str, Sequence[str]] = MappingProxyType({})
-
-    @property
-    def judgement(self) -> dict[str, Any]:
-        """The verdict of all rounds together, as of `judge.overall`."""
-        return overall(
-            {name: judgement(one, self.failed.get(name, ())) for name, one in self.rounds.items()}
-        )
-
-    @property
-    def found(self) -> dict[str, Any]:
-        """The numbers of the last round: after a replication, those that nothing was chosen on."""
-        return list(self.rounds.values())[-1]
-
-    @property
-    def seconds(self) -> float:
-        """The time of all rounds."""
-        return float(sum(one["seconds"] for one in self.rounds.values()))
-
-    @property
-    def verdict(self) -> str:
-        """The verdict, marked as preliminary before the replication."""
-        one = self.judgement
-        waits = not one["is_replicated"] and one["verdict"] in DECIDED
-        return f"{one['verdict']}, one round" if waits else str(one["verdict"])
 
 
 def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
@@ -154,7 +70,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         "atlas.html",
         title=f"The atlas of the lottery ticket hypothesis ({size})",
         verdicts=verdicts,
-        time=_time(sum(chapter.seconds for chapter in chapters)),
+        time=clock(sum(chapter.seconds for chapter in chapters)),
         only_controls=set(verdicts) <= {HOLD, VOID},
         state=list(state(chapters)),
         pictures=overview,
@@ -165,7 +81,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
 
 
 def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
-    decided = ((one, _headlines(one)) for one in chapters)
+    decided = ((one, headlines(one)) for one in chapters)
     return [
         effects.Effect(
             one.protocol["claim"],
@@ -180,78 +96,6 @@ def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
 
 def _picture(name: str, caption: Caption, figure: Figure) -> Picture:
     return Picture(name, caption, images(figure), figure.get_figwidth() > SIZE[0])
-
-
-def state(chapters: Sequence[Chapter]) -> Iterator[str]:
-    """The state of the hypothesis in a few sentences: how many claims have which verdict."""
-    groups: dict[str, list[str]] = {}
-    for chapter in chapters:
-        title = f"{chapter.protocol['title']} ({chapter.protocol['claim']})"
-        groups.setdefault(chapter.judgement["verdict"], []).append(title)
-    judged = sum(len(titles) for name, titles in groups.items() if name != HOLD)
-    yield f"{counted(judged, 'claim')} of the hypothesis {'was' if judged == 1 else 'were'} tested."
-    for name, start in STATES.items():
-        if name in groups:
-            yield f"{start}: {', '.join(groups[name])}."
-    waiting = [one.protocol["claim"] for one in chapters if not one.judgement["is_replicated"]]
-    if waiting and judged:
-        yield f"A replication on other seeds and data has not run for {', '.join(waiting)}."
-    yield "All studies are small, so a null result here does not refute a finding at scale."
-
-
-def result(chapter: Chapter) -> dict[str, Any]:
-    """A study for machines: verdict, headline, controls, and all numbers of its rounds."""
-    head = _headlines(chapter).get(list(chapter.rounds)[-1], {})
-    controls = [
-        {name: control[name] for name in ("name", "expected", "got")}
-        for control in chapter.found["controls"]
-    ]
-    return {
-        "claim": chapter.protocol["claim"],
-        "title": chapter.protocol["title"],
-        **chapter.judgement,
-        **{name: head.get(name) for name in ("estimate", "low", "high", "delta", "unit", "seeds")},
-        "controls": controls,
-        "seconds": chapter.seconds,
-        "rounds": {
-            name: {"verdict": chapter.judgement["rounds"][name]}
-            | {field: one.get(field) for field in FIELDS}
-            for name, one in chapter.rounds.items()
-        },
-    }
-
-
-FIELDS = (
-    "primaries",
-    "secondary",
-    "gate",
-    "notes",
-    "flops",
-    "member_steps",
-    "seconds",
-    "hash",
-    "finished",
-)
-"""What `result` holds of each round."""
-
-
-def markdown(size: str, chapters: Sequence[Chapter]) -> str:
-    """The table of verdicts for a README, and when and with what they were made."""
-    head = ["claim", "verdict", "deciding effect", "discovery [95 %]", "replication [95 %]", "δ"]
-    lines = [[*head, "seeds"], ["---"] * (len(head) + 1), *map(_cells, chapters)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    made = [one for chapter in chapters for one in chapter.rounds.values()]
-    dates = sorted({found["finished"][:10] for found in made})
-    libraries = {
-        f"{name} {found['environment']['versions'][name]}"
-        for found in made
-        for name in ("jax", "flax", "optax")
-    }
-    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    facts = (
-        f"{when}, {', '.join(sorted(libraries))}, {_time(sum(found['seconds'] for found in made))}"
-    )
-    return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
 
 
 def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
@@ -276,7 +120,14 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     lines += [markdown(size, chapters)]
     for chapter in chapters:
         words, claim = chapter.protocol, chapter.protocol["claim"]
-        lines += ["", f"## {claim} {words['title']}", "", words["says"], "", _sentence(chapter)]
+        lines += [
+            "",
+            f"## {claim} {words['title']}",
+            "",
+            words["says"],
+            "",
+            verdict_sentence(chapter),
+        ]
         for name, key in WORDS:
             lines += ["", f"*{name}.* {sentence(words[key])}"] if words.get(key) else []
         if claim in pictures:
@@ -285,43 +136,10 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     return folder / "atlas.md"
 
 
-def sentence(text: str) -> str:
-    """A text with a capital at its start and a full stop at its end.
-
-    >>> sentence("log of the share, per seed")
-    'Log of the share, per seed.'
-    """
-    return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
-
-
-def _headlines(chapter: Chapter) -> dict[str, dict[str, Any]]:
-    """In each round, the primary that the verdict rests on."""
-    decided = chapter.judgement["decided_by"]
-    found: dict[str, dict[str, Any]] = {}
-    for name, one in chapter.rounds.items():
-        chosen = [part for part in one["primaries"] if part["name"] == decided] or one["primaries"]
-        found |= {name: chosen[0]} if chosen else {}
-    return found
-
-
-def _cells(chapter: Chapter) -> list[str]:
-    heads = _headlines(chapter)
-    who = f"{chapter.protocol['claim']} {chapter.protocol['title']}"
-    if not heads:
-        return [who, chapter.verdict, *["–"] * 5]
-    both = [shown(heads[name]) if name in heads else "–" for name in ROUNDS]
-    head = list(heads.values())[-1]
-    return [who, chapter.verdict, head["name"], *both, f"{head['delta']:g}", str(head["seeds"])]
-
-
 def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
     """What the template shows of a study."""
     protocol, found = chapter.protocol, chapter.found
-    _, verdict, part, first, second, delta, seeds = _cells(chapter)
+    _, verdict, part, first, second, delta, seeds = cells(chapter)
     flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]
     return {
         **{name: protocol[name] for name in ("claim", "title", "says")},
@@ -331,8 +149,8 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "effects": [first, second],
         "delta": delta,
         "seeds": seeds,
-        "time": _time(chapter.seconds),
-        "sentence": _sentence(chapter),
+        "time": clock(chapter.seconds),
+        "sentence": verdict_sentence(chapter),
         "picture": picture,
         "terms": [(name, sentence(protocol[key])) for name, key in WORDS if protocol.get(key)],
         "premise": _premise(found["gate"]) if found["gate"] else "",
@@ -346,12 +164,6 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "spent": [_spent(name, one) for name, one in chapter.rounds.items()],
         "command": chapter.command,
     }
-
-
-def _sentence(chapter: Chapter) -> str:
-    one = chapter.judgement
-    rounds = "; ".join(f"{name}: {verdict}" for name, verdict in one["rounds"].items())
-    return f"{chapter.verdict.capitalize()}: {one['why']} ({rounds})."
 
 
 def _premise(gate: dict[str, Any]) -> str:

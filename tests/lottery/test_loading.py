@@ -7,7 +7,8 @@ from lth_jax import store
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Protocol, arm_rows, draws
 from lth_jax.measures.verdicts import SUPPORTED
 from lth_jax.report import answers
-from lth_jax.report.atlas import Chapter, write_atlas
+from lth_jax.report.atlas import write_atlas
+from lth_jax.report.chapters import Chapter
 from tests.report import synthetic
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lth_jax.report import effects, tidy
-from lth_jax.report.atlas import Chapter, document, markdown, write_atlas
+from lth_jax.report.atlas import document, write_atlas
+from lth_jax.report.chapters import Chapter, markdown
 from lth_jax.report.effects import Effect
 from lth_jax.report.plotting import image
 
