@@ -148,16 +148,12 @@ def postponed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda signum, frame: came.append(signum))
-    try:
+    with contextlib.ExitStack() as after:  # all of it runs, whatever a handler raises
+        after.callback(lambda: signal.raise_signal(came[-1]) if came else None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            after.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, lambda signum, frame: came.append(signum))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[-1])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from experiments.studies.common import at_round, experiments_of
 from lth_jax.measures.claims import KINDS
 from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers
+from tests.experiments.studies.test_controls import TIMED
 from tests.experiments.test_damage import HARMS
 
 
@@ -155,4 +156,4 @@ def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
     told = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
     assert [one["claim"] for one in told] == list(STUDIES)
-    assert {one["verdict"] for one in told} == {"controls hold"}
+    assert {one["verdict"] for one in told if one["claim"] not in TIMED} == {"controls hold"}

@@ -62,6 +62,6 @@ def test_contrasts_and_draws():
     assert plain[0] == "test a − b" and plain[2:5] == (0.5, "points", True)
     assert margin.name == "test b − a + 1.5" and margin.delta == 0.0
     assert margin.values.tolist() == [-0.5]
-    assert minus("a", "b", 2.0, name="own")[0::2] == ("own", 2.0, True)
+    assert minus("a", "b", 2.0, name="own")[0:5:2] == ("own", 2.0, True)
     drawn = draws(lambda rng: rng.normal(), [[7, 0], [7, 1], [7, 0]])
     assert drawn[0] == drawn[2] != drawn[1]
