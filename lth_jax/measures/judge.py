@@ -182,12 +182,14 @@ def _map(primaries: Sequence[Found]) -> Found:
         cells.setdefault(part["cell"] or part["name"], []).append(part)
     held = [c for c, parts in cells.items() if {_verdict(part) for part in parts} == {SUPPORTED}]
 
-    def room(parts: Sequence[Found]) -> float:
-        """How far the weakest lower band of a cell lies above its δ, in units of δ."""
-        return min(((_ends(p)[0] - p["delta"]) / (p["delta"] or 1.0) for p in parts), default=0.0)
+    largest = max(part["delta"] for part in primaries) or 1.0  # margins have none of their own
 
-    best = max(cells, key=lambda cell: room(cells[cell]))
-    weakest = min(cells[best], key=lambda part: room([part]))
+    def room(part: Found) -> float:
+        """How far a lower band lies above its δ, in units of δ."""
+        return (_ends(part)[0] - part["delta"]) / (part["delta"] or largest)
+
+    best = max(cells, key=lambda cell: min(map(room, cells[cell])))
+    weakest = min(cells[best], key=room)
     where = f"in {len(held)} of {len(cells)} cells: {', '.join(held)}" if held else "in no cell"
     why = f"{where}; {best}: {_effect(weakest)}"
     return _judgement(in_map(held), why, weakest["name"], held)

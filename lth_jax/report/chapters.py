@@ -119,8 +119,12 @@ def state(chapters: Sequence[Chapter]) -> Iterator[str]:
     for name, start in STATES.items():
         if name in groups:
             yield f"{start}: {', '.join(groups[name])}."
-    waiting = [one.protocol["claim"] for one in chapters if not one.judgement["is_replicated"]]
-    if waiting and judged:
+    waiting = [
+        one.protocol["claim"]
+        for one in chapters
+        if not one.judgement["is_replicated"] and one.judgement["verdict"] != HOLD
+    ]
+    if waiting:
         yield f"A replication on other seeds and data has not run for {', '.join(waiting)}."
     yield "All studies are small, so a null result here does not refute a finding at scale."
 
