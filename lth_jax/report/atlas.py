@@ -174,7 +174,8 @@ def _premise(gate: dict[str, Any]) -> str:
 
 def _numbers(chapter: Chapter) -> list[list[str]]:
     """Primaries with corrected intervals and secondary effects, a column for each round."""
-    rows = [["", *(f"{name} [95 %]" for name in chapter.rounds), "corrected", "δ", "seeds"]]
+    header = (f"{name} [95 %]" for name in chapter.rounds)
+    rows = [["", *header, "corrected", "method, coverage", "δ", "seeds"]]
     rounds = list(chapter.rounds.values())
     for kind in ("primaries", "secondary"):
         for part in rounds[-1][kind]:
@@ -184,9 +185,15 @@ def _numbers(chapter: Chapter) -> list[list[str]]:
             name = part["name"] if kind == "secondary" else f"primary: {part['name']}"
             corrected = [_ends(each["corrected"]) for each in same if "corrected" in each]
             cells = [shown(each) if each else "–" for each in same]
-            last = [f"{part['delta']:g}", str(part["seeds"])]
+            last = [_method(part), f"{part['delta']:g}", str(part["seeds"])]
             rows.append([name, *cells, "; ".join(corrected) or "–", *last])
     return rows
+
+
+def _method(part: dict[str, Any]) -> str:
+    """The method of an interval, and its coverage as simulated on the values."""
+    covered = "" if part["coverage"] is None else f", {100 * part['coverage']:.1f} %"
+    return f"{part['method']}{covered}"
 
 
 def _ends(ends: Sequence[float | None]) -> str:

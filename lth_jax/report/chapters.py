@@ -52,6 +52,7 @@ STATES = {
 
 WORDS = (
     ("Question", "question"),
+    ("Kind of sentence", "kind"),
     ("In the article", "paragraph"),
     ("Set-up", "setup"),
     ("Settings", "chosen_by"),

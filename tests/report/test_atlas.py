@@ -31,6 +31,8 @@ def part(name="effect", estimate=2.0, delta=1.0):
         "high": None,
         "cell": "",
         "corrected": [1.0, None],
+        "method": "sign-flip",
+        "coverage": 0.947,
         "seeds": 48,
         "missing": 0,
         "values": [2.0],
@@ -76,6 +78,7 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
         "supported",
         "repeat",
         "two &lt;v&gt;",
+        "sign-flip, 94.7 %",
         "<svg",
         "Supported, one round: effect: +2 [+1, –] points (discovery: supported).",
     ):
