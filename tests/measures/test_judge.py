@@ -65,10 +65,12 @@ def test_a_map_is_found_where_all_parts_of_a_cell_hold():
     held = found_of(*cells, kind=MAP)
     judged = judge.judgement(held)
     assert (judged["verdict"], judged["held"]) == ("found", ["here"])
-    assert judged["why"].startswith("in 1 of 2 cells: here; here: here, 3: +3")
+    assert judged["why"].startswith("in 1 of 2 cells (here); the weakest part")
     none = judge.judgement(found_of(part("here", 0.5), kind=MAP))
     assert (none["verdict"], none["held"]) == ("not found in this map", [])
-    assert none["why"].startswith("in no cell; here")
+    assert none["why"].startswith(
+        "in no cell; the weakest part of the best cell is here, 0.5: +0.5"
+    )
     wide = [p["corrected"][1] - p["corrected"][0] for p in held["primaries"]]
     alone = found_of(effect(3.0))["primaries"][0]["corrected"]
     assert max(wide) > alone[1] - alone[0]  # simultaneous bands are wider
