@@ -11,11 +11,11 @@ The last line is one JSON object.
 """
 
 import argparse
-import functools
 import importlib.util
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -66,7 +66,7 @@ def throughput(kind: str, quick: bool) -> Iterator[Row]:
     """Member-steps per second against the number of members."""
     one = family(kind, quick)
     for n in (1, 4) if quick else MEMBERS:
-        yield from attempt(f"{one.name}, {n} members", lambda n=n: rates(one, n, quick))
+        yield from attempt(f"{one.name}, population of {n}", partial(rates, one, n, quick))
 
 
 def rates(one: Task, n: int, quick: bool) -> list[Row]:
@@ -78,7 +78,7 @@ def rates(one: Task, n: int, quick: bool) -> list[Row]:
     check_fits(estimate(one, n)[0])
     ways = {OURS: our_way(one, members, plan), "bfloat16": our_way(narrow, members, plan)}
     found = rates_of(ways | torch_ways(one, members), 1 if quick else 3)
-    case = f"{one.name}, {n} members, member-steps/s"
+    case = f"{one.name}, population of {n}, member-steps/s"
     rows = [
         beside(f"{case}, beside {other}", found, other, most=False)
         for other in (ONE, STACKED)
@@ -129,7 +129,7 @@ def memory(quick: bool) -> Iterator[Row]:
     for kind in KINDS[:1] if quick else KINDS[::2]:
         one = family(kind, quick)
         for n in (1, 4) if quick else (16, 256, 1024):
-            yield from attempt(f"{one.name}, {n} members, memory", lambda n=n, o=one: peak(o, n))
+            yield from attempt(f"{one.name}, population of {n}, memory", partial(peak, one, n))
 
 
 def peak(one: Task, n: int) -> list[Row]:
@@ -143,7 +143,7 @@ def peak(one: Task, n: int) -> list[Row]:
     jax.block_until_ready(way.run())
     if stats := jax.devices()[0].memory_stats():
         source, top = "peak of the device", stats["peak_bytes_in_use"]
-    case = f"{one.name}, {n} members: MiB by the planner beside the {source}"
+    case = f"{one.name}, population of {n}: MiB by the planner beside the {source}"
     return [beside(case, {OURS: [needed / 2**20], source: [top / 2**20]}, source)]
 
 
@@ -225,17 +225,16 @@ def curvature(quick: bool) -> Iterator[Row]:
         start = jax.random.normal(landscape.KEY, (operator.size,))
         drive, loss = lanczos.driver(operator, start), case.usual or case.loss
         plain = landscape.ways_to_tridiagonalise(loss, case, start)[landscape.SCAN]
-        given = operator, start, landscape.KEY
-        ours = functools.partial(drive, *given, steps=landscape.STEPS)
+        ours = partial(drive, operator, start, landscape.KEY, steps=landscape.STEPS)
         pairs = 1 if quick else 3
         name = f"{landscape.STEPS} Lanczos steps, {case.name}"
-        yield from beside_each(name, lambda f=ours: f().found, {landscape.SCAN: plain}, pairs)
+        yield from beside_each(name, ours, {landscape.SCAN: plain}, pairs)
 
 
 Part = Callable[[bool], Iterator[Row]]
 PARTS: dict[str, tuple[Part, float]] = {
     "tests": (device_tests.rows, 50),
-    **{f"throughput-{kind}": (functools.partial(throughput, kind), 50) for kind in KINDS},
+    **{f"throughput-{kind}": (partial(throughput, kind), 50) for kind in KINDS},
     "memory": (memory, 40),
     "recipe": (recipe, 45),
     "levels": (levels, 60),

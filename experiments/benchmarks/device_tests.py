@@ -1,6 +1,6 @@
 """Numeric equalities of a device: its results beside float64 NumPy and the CPU."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +48,12 @@ def segment() -> Pair:
     expected = adam_in_numpy(one, trees.index(members, 0))
     [(after, _)] = our_way(one, members, Plan(2)).run()
     found = trees.to_named(trees.index(after.params, 0))
-    return [np.concatenate([np.ravel(p[name]) for name in expected]) for p in (found, expected)]
+    return flat([found[name] for name in expected]), flat(list(expected.values()))
+
+
+def flat(leaves: Sequence[Any]) -> np.ndarray:
+    """All values of some arrays."""
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
 def adam_in_numpy(one: Task, member: Member) -> dict[str, np.ndarray]:
@@ -112,10 +117,10 @@ def hessian_product() -> Pair:
     x = jax.random.normal(jax.random.key(1), (128, 50))
     batch = Batch(x, jnp.arange(128) % 10)
     operator = hessian(lambda w, b: cross_entropy(b.x @ w, b.y).mean(), w, [batch])
-    w, x, tangent = (np.asarray(a, np.float64) for a in (w, x, v))
-    p, change = softmax(x @ w), x @ tangent
+    weights, inputs, tangent = (np.asarray(a, np.float64) for a in (w, x, v))
+    p, change = softmax(inputs @ weights), inputs @ tangent
     change = p * change - p * (p * change).sum(axis=1, keepdims=True)
-    return operator(v.ravel()), (x.T @ change / len(x)).ravel()
+    return operator(v.ravel()), (inputs.T @ change / len(inputs)).ravel()
 
 
 def gradient() -> Pair:
@@ -129,8 +134,7 @@ def gradient() -> Pair:
         def loss(params: Any, x: Any, y: Any) -> jax.Array:
             return cross_entropy(model.apply(params, state, x, train=True)[0], y).mean()
 
-        found = jax.jit(jax.grad(loss))(*given)
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+        return flat(jax.tree.leaves(jax.jit(jax.grad(loss))(*given)))
 
     there = jax.device_put((params, x, y), jax.devices("cpu")[0])
     return of(ours, (params, x, y)), of(usual, there)
