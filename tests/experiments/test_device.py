@@ -60,7 +60,13 @@ def test_all_parts_run_at_reduced_size(tmp_path, monkeypatch, capsys):
     assert [row["case"] for row in found if row["ours"] is None] == []
     assert [row["case"] for row in found if row["met"] is False] == []
     cases = " ".join(row["case"] for row in found)
-    for part in (*device_tests.TESTS, "LeNet-300-100", "three conv", "ResNet-8", "Transformer"):
+    for part in (
+        *device_tests.TESTS,
+        "LeNet-300-100",
+        "three conv",
+        "small ResNet, batch",
+        "Transformer",
+    ):
         assert part in cases
     for part in ("bfloat16", "planner", "50,000 steps", "two rounds", "λmax", "64 Lanczos"):
         assert part in cases
