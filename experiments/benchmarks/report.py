@@ -152,7 +152,8 @@ def line(found: Row) -> str:
     ratio = "" if found["ratio"] is None else f", ratio {found['ratio']:.3f}"
     goal = "" if found["goal"] is None else f" (goal {found['goal']:.3g}: "
     met = {None: "", True: "met)", False: "NOT met)"}[found["met"] if goal else None]
-    return f"{found['case']}: {ours}{ratio}{goal}{met}"
+    reason = f" ({found['reason']})" if found.get("reason") else ""
+    return f"{found['case']}: {ours}{ratio}{goal}{met}{reason}"
 
 
 def machine() -> str:

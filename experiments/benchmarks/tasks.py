@@ -1,4 +1,4 @@
-"""The four training tasks of the population benchmark: networks, data and masks.
+"""The training tasks of the benchmarks: networks, data and masks.
 
 All ways train the same networks: Linen parameters, masks that keep a fifth of each kernel, and
 separate weights and batches for each member.
@@ -14,7 +14,7 @@ from jax import lax
 
 from lth_jax import trees
 from lth_jax.data import indices
-from lth_jax.models import MLP, ConvNet, from_linen
+from lth_jax.models import MLP, ConvNet, ResNet, from_linen
 from lth_jax.population import Member, Trainer, cross_entropy, init_member
 from lth_jax.population.segment import masked_start
 from lth_jax.types import Batch, Model
@@ -82,7 +82,7 @@ class Task(NamedTuple):
 
     Attributes:
       name: its name in the report.
-      kind: `mlp`, `conv`, `transformer` or `lstm`: selects the PyTorch version.
+      kind: a key of `TASKS`: selects the PyTorch version.
       trainer: the static part of the training.
       stock: the network with Flax's layers, without this library's convolution.
       data: training examples.
@@ -108,6 +108,7 @@ def sequence_loss(logits: jax.Array, tokens: jax.Array) -> jax.Array:
 TASKS: dict[str, tuple[str, nn.Module, tuple[int, ...], int, int]] = {
     "mlp": ("LeNet-300-100, batch 60", MLP(), (28, 28), 60, 16),
     "conv": ("three conv layers, batch 32", ConvNet(((32,), (32,), (64,)), ()), (32, 32, 3), 32, 8),
+    "resnet": ("ResNet-20, batch 32", ResNet((3, 3, 3), 16), (32, 32, 3), 32, 8),
     "transformer": ("small Transformer, batch 16", Transformer(), (), 16, 8),
     "lstm": ("small LSTM, batch 16", LSTM(), (), 16, 8),
 }

@@ -2,9 +2,11 @@
 
 The weights are those of Linen in PyTorch's layouts, so that first losses can be compared. Both ways
 are optimised: fused Adam, gradients masked in one call, convolutions in channels_last, and
-PyTorch's attention and LSTM where networks are trained one by one.
+PyTorch's attention and LSTM where networks are trained one by one. With CUDA they train on the
+GPU, with products in TF32 as in JAX. BatchNorm keeps no running statistics.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,10 @@ from torch import Tensor
 from experiments.benchmarks.tasks import HEADS, RATE, WIDTH, Task
 from lth_jax import trees
 from lth_jax.population import Member
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.set_default_device(DEVICE)
+torch.set_float32_matmul_precision("high")
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Weights, Tensor, bool], Tensor]
@@ -34,6 +40,26 @@ def conv(w: Weights, x: Tensor, stacked: bool) -> Tensor:
         h = F.conv2d(h, w[f"Conv_{i}/kernel"], w[f"Conv_{i}/bias"], padding=1)
         h = F.max_pool2d(F.relu(h), 2)
     return linear(w, "Dense_0", h.permute(0, 2, 3, 1).flatten(1))
+
+
+def resnet(w: Weights, x: Tensor, stacked: bool) -> Tensor:
+    h = F.relu(_normed(w, "", 0, x.permute(0, 3, 1, 2)))
+    for i in itertools.count():
+        block = f"ResidualBlock_{i}/"
+        if f"{block}Conv_0/kernel" not in w:
+            break
+        stride = 2 if f"{block}Conv_2/kernel" in w else 1
+        shortcut = _normed(w, block, 2, h, stride) if stride > 1 else h
+        h = _normed(w, block, 1, F.relu(_normed(w, block, 0, h, stride)))
+        h = F.relu(h + shortcut)
+    return linear(w, "Dense_0", h.mean((2, 3)))
+
+
+def _normed(w: Weights, block: str, i: int, x: Tensor, stride: int = 1) -> Tensor:
+    """A convolution and the BatchNorm after it."""
+    kernel, norm = w[f"{block}Conv_{i}/kernel"], f"{block}BatchNorm_{i}"
+    h = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+    return F.batch_norm(h, None, None, w[f"{norm}/scale"], w[f"{norm}/bias"], training=True)
 
 
 def transformer(w: Weights, x: Tensor, stacked: bool) -> Tensor:
@@ -84,7 +110,13 @@ def norm(w: Weights, i: int, x: Tensor) -> Tensor:
     return F.layer_norm(x, (WIDTH,), scale, bias, 1e-6)
 
 
-FORWARD: dict[str, Forward] = {"mlp": mlp, "conv": conv, "transformer": transformer, "lstm": lstm}
+FORWARD: dict[str, Forward] = {
+    "mlp": mlp,
+    "conv": conv,
+    "resnet": resnet,
+    "transformer": transformer,
+    "lstm": lstm,
+}
 
 
 def loss_of(kind: str, w: Weights, x: Tensor, y: Tensor, stacked: bool) -> Tensor:
@@ -101,7 +133,7 @@ def in_torch(tree: Any, kind: type = np.float32) -> Weights:
 
 
 def _leaf(name: str, leaf: np.ndarray) -> Tensor:
-    tensor = torch.from_numpy(leaf.copy())
+    tensor = torch.from_numpy(leaf.copy()).to(DEVICE)
     if tensor.ndim == 5:  # convolution: members, height, width, in, out
         return tensor.permute(0, 4, 3, 1, 2)
     if name.endswith(("kernel", "recurrent")):
@@ -111,23 +143,27 @@ def _leaf(name: str, leaf: np.ndarray) -> Tensor:
 
 def batches(task: Task, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Examples and targets of all members' batches: `(members, steps, batch, ...)`."""
-    x, y = (torch.from_numpy(np.array(a)) for a in task.data)
+    x, y = (torch.from_numpy(np.array(a)).to(DEVICE) for a in task.data)
     y = y.long()
-    index = torch.from_numpy(rows.copy()).long()
+    index = torch.from_numpy(rows.copy()).to(DEVICE).long()
     return (x.long() if x.dtype == torch.int32 else x)[index], y[index]
 
 
 def thread_counts() -> list[int]:
-    """One thread, and PyTorch's default number; which is faster depends on the machine."""
+    """One thread, and on a CPU also PyTorch's default number: which is faster depends on it."""
+    if DEVICE == "cuda":
+        return [1]
     return sorted({1, torch.get_num_threads()})
 
 
 def threaded(train: Callable[[], Any], threads: int) -> Callable[[], Any]:
     """The training with a given number of threads."""
 
-    def run() -> Any:
+    def run() -> None:
         torch.set_num_threads(threads)
-        return train()
+        train()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
@@ -190,4 +226,4 @@ def check(task: Task, members: Member, rows: np.ndarray) -> None:
     w = {name: _last(leaf[0]) for name, leaf in in_torch(members.params).items()}
     for in_stack in (False, True):
         theirs = float(loss_of(task.kind, w, x[0, 0], y[0, 0], in_stack))
-        np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4 if DEVICE == "cpu" else 1e-2)  # TF32
