@@ -39,9 +39,9 @@ def gallery(tmp_path_factory):
         ),
         "atlas effects": effects.draw(
             [
-                Effect("X1", "one", "supported", part()),
-                Effect("X3", "three", "inconclusive", part()),
-                Effect("X2", "two", "reversed", part(delta=0)),
+                Effect("X1", "one", "supported", [part()]),
+                Effect("X3", "three", "inconclusive", [part()]),
+                Effect("X2", "two", "reversed", [part(delta=0)]),
             ]
         ),
     }

@@ -109,7 +109,7 @@ def shortened(config):
     return config
 
 
-@pytest.mark.parametrize("claim", sampled([claim for claim in STUDIES if claim != "C1"], 5))
+@pytest.mark.parametrize("claim", sampled([claim for claim in STUDIES if claim != "C1"], 9))
 def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
     one = STUDIES[claim]
     config = shortened(one.get_config("full"))
