@@ -53,7 +53,7 @@ def attempt(case: str, measure: Callable[[], list[Row]]) -> list[Row]:
     """The rows of a measurement, or one row with the reason why there are none."""
     try:
         return measure()
-    except Exception as error:  # any failure is a result
+    except (RuntimeError, MemoryError) as error:  # XLA's errors, such as too little memory
         return [failed(case, error)]
 
 
@@ -251,7 +251,7 @@ def _send(names: Sequence[str], quick: bool, pipe: Connection) -> None:
         try:
             for found in PARTS[name][0](quick):
                 pipe.send(found)
-        except Exception as error:  # any failure is a result
+        except Exception as error:  # a row, since the parts after it must still run
             pipe.send(failed(name, error))
     pipe.send(None)
 

@@ -230,7 +230,7 @@ draw = functools.partial(  # the bytes saved, by bits of a weight, against the d
     tidy.against,
     x="density",
     metric=SAVED,
-    label="Bytes saved against the smallest dense network (%)",
+    label="Bytes saved (%)",
     x_label="Weights remaining (%)",
     zero=True,
 )

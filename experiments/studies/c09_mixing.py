@@ -172,7 +172,7 @@ def controls(config: ConfigDict) -> list[Control]:
 draw = functools.partial(
     tidy.by_arm,
     metrics=("κ within", "κ with plain"),
-    label="Cohen's κ of tickets of two data orders",
+    label="Cohen's κ",
 )
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

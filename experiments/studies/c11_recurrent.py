@@ -196,8 +196,6 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-draw = functools.partial(
-    tidy.by_arm, metrics=("test accuracy", "solved"), label="Test accuracy (%); solved (% of seeds)"
-)
+draw = functools.partial(tidy.by_arm, metrics=("test accuracy", "solved"), label="%")
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

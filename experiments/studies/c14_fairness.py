@@ -244,7 +244,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         x="density",
         y="minority",
         metric=GAP,
-        label=GAP,
+        label="Gap, ticket − dense (%)",
         x_label="Density",
         y_label="Share of the minority",
         show="{:+.0f}".format,

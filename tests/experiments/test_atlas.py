@@ -25,8 +25,8 @@ def smoke(tmp_path_factory):
 
 def test_the_controls_hold_and_are_on_the_page(smoke):
     folder = smoke / "atlas" / "smoke"
-    told = json.loads((folder / "atlas.json").read_text())
-    assert [one["verdict"] for one in told["studies"]] == ["controls hold"]
+    atlas_json = json.loads((folder / "atlas.json").read_text())
+    assert [one["verdict"] for one in atlas_json["studies"]] == ["controls hold"]
     result = json.loads((folder / "C7" / "result.json").read_text())
     assert result["claim"] == "C7"
     assert all(control["expected"] == control["got"] for control in result["controls"])
@@ -154,6 +154,6 @@ def test_rounds_have_seeds_and_data_of_their_own():
 @pytest.mark.slow
 def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
-    told = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
-    assert [one["claim"] for one in told] == list(STUDIES)
-    assert {one["verdict"] for one in told if one["claim"] not in TIMED} == {"controls hold"}
+    studies = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
+    assert [one["claim"] for one in studies] == list(STUDIES)
+    assert {one["verdict"] for one in studies if one["claim"] not in TIMED} == {"controls hold"}
