@@ -3,6 +3,7 @@
     python -m experiments.atlas [--size=smoke|laptop|full] [--round=discovery|replication]
                                 [--only=C5,C9] [--again] [--root=runs] [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
+    python -m experiments.atlas needs C7 [--size=full]
     python -m experiments.atlas register C7 --reason=TEXT [--data_seen=yes|no]
     python -m experiments.atlas document docs [--size=laptop]
 
@@ -12,6 +13,8 @@ seeds and data of its own, and its protocol must be the last version in its log
 unless `--again` is given. `smoke` runs only the controls with known answers; `laptop` gives the
 verdicts on two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
 `plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs.
+`needs` prints the least memory and time of one accelerator for a round of a study that is finished
+at laptop size.
 `document` writes the finished studies as a page of a documentation site into a folder. The page is
 `runs/atlas/<size>/index.html`.
 """
@@ -30,7 +33,8 @@ from experiments.finished import add_folders, exit_code
 from experiments.flags import UserError
 from experiments.options import Options
 from experiments.studies import STUDIES, pipeline, registration
-from experiments.studies.common import PILOT, SIZES, SMOKE, at_round, experiments_of
+from experiments.studies.common import LAPTOP, PILOT, SIZES, SMOKE, at_round, experiments_of
+from experiments.studies.needs import A100, needs
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.legal import nearest, one_of
@@ -174,6 +178,25 @@ def plan(claim: str, size: str, runner: StudyRunner) -> str:
     return "\n".join(lines)
 
 
+def needed(claim: str, size: str, runner: StudyRunner) -> str:
+    """What a round of a study needs at least from one accelerator.
+
+    Raises:
+      UserError: the study is not finished at laptop size.
+    """
+    one = STUDIES[claim]
+    done = answers.read_rounds(_folder(runner, LAPTOP, claim), LAPTOP)
+    if not done:
+        raise UserError(
+            f"`needs` scales the steps of {claim} at laptop size, which is not run yet."
+        )
+    config = one.get_config(size)
+    config.machine = runner.machine
+    steps = next(iter(done.values()))["member_steps"]
+    bounds = needs(config, one.get_config(LAPTOP), steps)
+    return f"{claim} at {size} size: {bounds.described(A100)}"
+
+
 def register(claim: str, reason: str, data_seen: str) -> str:
     """Appends the present protocol of a study to its log."""
     line = registration.register(STUDIES[claim], reason, data_seen=data_seen == "yes")
@@ -190,9 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "action",
         nargs="*",
-        metavar="plan|register CLAIM, document FOLDER",
-        help="print the number of seeds that a study needs, register its protocol, or write the "
-        "page of a documentation site",
+        metavar="plan|needs|register CLAIM, document FOLDER",
+        help="print the number of seeds or the accelerator that a study needs, register its "
+        "protocol, or write the page of a documentation site",
     )
     parser.option("size", one_of(SIZES), "laptop", "size of the studies")
     parser.option("round", one_of(ROUNDS), DISCOVERY, "round of the studies")
@@ -210,11 +233,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine.manual_dir = arguments.manual_dir
         machines.prepare(machine)
         action, rest = (arguments.action or ["run"])[0], arguments.action[1:]
-        actions = ("run", "plan", "register", "document")
+        actions = ("run", "plan", "needs", "register", "document")
         if action not in actions or len(rest) != (action != "run"):
             raise UserError(
                 f"'{' '.join(arguments.action)}' is not an action; the actions are `plan CLAIM`, "
-                "`register CLAIM` and `document FOLDER`."
+                "`needs CLAIM`, `register CLAIM` and `document FOLDER`."
             )
         if action == "document":
             runner = StudyRunner(machine)
@@ -224,6 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             [claim] = _claims(rest)
         if action == "register":
             return register(claim, arguments.reason, arguments.data_seen)
+        if action == "needs":
+            return needed(claim, arguments.size, StudyRunner(machine))
         with locks.in_use(Path(machine.workdir), "atlas"):
             command = ["python", "-m", "experiments.atlas", *sys.argv[1:]]
             runner = StudyRunner(machine, command, pilot=action == "plan")

@@ -38,7 +38,7 @@ PROTOCOL = Protocol(
     rule="Two-sided, for both numbers of steps. The grid grows by half an octave at an end where "
     "more than one seed in twenty of an arm has its best rate.",
     expects="Random masks need larger rates; tickets smaller ones or the same, since magnitude "
-    "pruning keeps the directions of high curvature. 2/λmax tells the best rate where training "
+    "pruning keeps the directions of high curvature. 2/λmax gives the best rate where training "
     "ends, not where it begins.",
     limits="One small network without normalisation and plain SGD at a fixed budget; Adam and "
     "BatchNorm rescale the steps and may hide the shift. Curvature is secondary: it shows whether "

@@ -36,8 +36,8 @@ PROTOCOL = Protocol(
     "plus the margin; per seed",
     rule="Both forms must reach 0. The rule has two sides: with an interval above 0 a form is not "
     "accelerated, with one below 0 it is, and the claim is not supported. Every seed's networks "
-    "are timed in alternated rounds, of which the fastest counts. SciPy's CSR matrices and larger "
-    "densities are secondary.",
+    "are timed in alternated rounds, each after a call of the same form that is not timed, and the "
+    "fastest counts. SciPy's CSR matrices and larger densities are secondary.",
     expects="Supported: a masked matrix is a dense one, and BCOO products gather and scatter.",
     limits="One machine and two libraries: kernels that are written for sparse networks gain "
     "on CPUs (Elsen et al., 2020), and a batch of 512 suits dense products.",

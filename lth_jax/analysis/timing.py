@@ -11,7 +11,8 @@ def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict
     """The seconds of each function in each round, after one call that compiles.
 
     Each round calls all functions in turn, so that other load affects all of them: ratios within
-    rounds are reliable.
+    rounds are reliable. A call that is not timed precedes each that is, so that the times do not
+    depend on the caches and threads of the function before.
 
     Args:
       functions: the functions by name.
@@ -22,6 +23,7 @@ def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, f in functions.items():
+            jax.block_until_ready(f())
             start = time.perf_counter()
             jax.block_until_ready(f())
             times[name].append(time.perf_counter() - start)

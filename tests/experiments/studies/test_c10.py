@@ -12,17 +12,27 @@ def test_entropy_is_interpolated_at_a_loss_and_ends_with_the_training():
     assert study._at(np.array([2.25, 1.0]), losses, entropies).tolist() == [0.25, 0.5]
 
 
+def test_passages_occur_twice_and_targets_are_the_next_symbols():
+    made = study.passages(length=5, data_seed=3, limit=400)
+    for x, y in made.values():
+        assert x.shape[1] == 10
+        np.testing.assert_array_equal(x[:, :5], x[:, 5:])
+        np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+    other = study.passages(length=5, data_seed=4, limit=400)
+    assert not np.array_equal(made["test"][0], other["test"][0])
+
+
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = study.get_config("laptop")
     config.experiment.replicates = 2
     config.experiment.model.options.update(width=8, hidden=8)
-    config.experiment.data.options.update(limit=4000, window=8)
+    config.experiment.data.options.update(limit=4000, length=4)
     config.experiment.data.validation = 40
     config.experiment.train.update(steps=16, eval_every=16, share=64)
     with runner_in(tmp_path) as runner:
         evidence = study.gather(runner, config)
-        masks = runner.networks("C10", config, "ticket", 2)[0].mask
+        masks = runner.networks("C10", config, "ticket", 1)[0].mask
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert {row["arm"] for row in evidence.rows} == set(study.PROTOCOL.arms)
