@@ -8,6 +8,11 @@ if it has one (see `lth_jax.grid`); a field may be named by the end of its name.
 prints the plan with memory and time; `--max_cells` raises the limit on cells; `--help` lists all
 fields. The same command continues the sweep; run concurrently, it shares the work. Each cell
 becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.
+
+`--launch=slurm --workers=8 --gpus=1 --time=120 --partition=gpu` submits eight jobs that share the
+work, by submitit (`pip install "lth-jax[cluster]"`), and returns; `--time` is in minutes. A
+preempted job stops in order and continues when it is scheduled again. `--launch=local` starts the
+jobs as processes of this machine and waits for them. `lth ls` shows their states and logs.
 """
 
 import copy
@@ -25,6 +30,7 @@ from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
 from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields, together
+from experiments.launch import OPTIONS, launched
 from experiments.runner import configured_plan
 from experiments.sweep_runner import Worker, describe, outlook, planned
 from lth_jax import grid as h
@@ -298,9 +304,15 @@ def check_and_plan(config: ConfigDict) -> None:
 
 
 def main() -> None:
-    own = [a for a in sys.argv if a == DRY_RUN or a.startswith((PREFIX, f"{LIMIT}="))]
-    rest = [argument for argument in sys.argv if argument not in own]
-    config = config_of(rest, DEFAULT, str(__doc__), [DRY_RUN, LIMIT, f"{PREFIX}FIELD"])
+    argv, launch = launched(sys.argv)
+    own = [a for a in argv if a == DRY_RUN or a.startswith((PREFIX, f"{LIMIT}="))]
+    rest = [argument for argument in argv if argument not in own]
+    further = [DRY_RUN, LIMIT, f"{PREFIX}FIELD", *OPTIONS]
+    config = config_of(rest, DEFAULT, str(__doc__), further)
+    if launch:
+        made = list(cells(config, make_grid(argv, config), _most(own)))
+        print(f"{counted(len(made), 'cell')}", flush=True)
+        return launch(argv[1:], config)
     machines.prepare(config.machine)
     planned_cells = list(cells(config, make_grid(sys.argv, config), _most(own)))
     try:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import re
 import runpy
 import subprocess
@@ -9,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from experiments.commands import DEFAULT, DRY_RUN, config_of
+from experiments.launch import launched
+from experiments.sweep import LIMIT, PREFIX, parse_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -87,3 +93,46 @@ def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     assert len(script.read_text().splitlines()) <= 40
     runpy.run_path(str(script), run_name="__main__")
     assert re.search(EXAMPLES[name], capsys.readouterr().out)
+
+
+def commands_of(page):
+    """The commands `python -m experiments.run` and `experiments.sweep` of a page, without shell."""
+    text = page.read_text()
+    for block in re.findall(r"```(?:sh|yaml)\n(.*?)```", text, re.DOTALL):
+        joined = re.sub(r"\s*\\\n\s*|\n\s+--", lambda m: " --" if "--" in m[0] else " ", block)
+        for line in joined.splitlines():
+            found = re.search(r"python -m experiments\.(run|sweep)( .*)?", line)
+            if found:
+                yield found[1], (found[2] or "").partition(" #")[0].split()
+
+
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), ROOT / "README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_the_pages_are_legal(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    for program, arguments in commands_of(page):
+        argv, _ = launched(["program", *map(os.path.expandvars, arguments)])
+        swept = [a for a in argv if a.startswith(PREFIX)]
+        rest = [a for a in argv if a not in swept and not a.startswith((DRY_RUN, LIMIT))]
+        config = config_of(rest, DEFAULT, "", [])
+        assert program == "sweep" or not swept
+        assert not swept or parse_grid(swept, config).size
+
+
+def test_the_job_set_runs_as_many_processes_as_it_has_pods():
+    page = (ROOT / "docs/tutorials/cluster.md").read_text()
+    spec = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    [workers] = spec["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    command = container["command"][-1]
+    assert (
+        f"processes={job['completions']} " in command and job["parallelism"] == job["completions"]
+    )
+    coordinator = f"{spec['metadata']['name']}-{workers['name']}-0-0.{spec['metadata']['name']}:"
+    assert coordinator in command
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in job["template"]["spec"]["volumes"]}

@@ -58,6 +58,7 @@ def _duration(text: str) -> float:
 
 
 def _ls(arguments: argparse.Namespace) -> None:
+    from lth_jax.distributed.launch import jobs_of
     from lth_jax.store import list_runs
 
     now = datetime.now(UTC)
@@ -66,11 +67,17 @@ def _ls(arguments: argparse.Namespace) -> None:
     runs = _ordered(runs, arguments.sort, now)
     if arguments.reverse:
         runs.reverse()
+    jobs = jobs_of(shared.folder(arguments))
     if arguments.json:
-        shared.print_json({"runs": [info._asdict() for info in runs]})
-    elif runs:
+        listed = {"runs": [info._asdict() for info in runs]}
+        shared.print_json(listed | {"jobs": [job._asdict() for job in jobs]})
+        return
+    if runs:
         header = ["run", "status", "age", "best", "kept %", "last", "kept %", "MB"]
         shared.print_rows(header, [_cells(info, now) for info in runs], left=2)
+    if jobs:
+        print()
+        shared.print_rows(["job", "state", "log"], [[*job] for job in jobs], left=3)
 
 
 def _is_chosen(info: "RunInfo", wanted: argparse.Namespace, now: datetime) -> bool:

@@ -1,6 +1,7 @@
 """Several real processes on one sweep, and one of them killed: nothing is done twice or lost."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from pyarrow import csv
+
+from lth_jax.distributed.launch import FAILED, FINISHED, jobs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = "--sweep.experiment.seed=0,1,2"
@@ -126,3 +129,20 @@ def test_a_polite_stop_loses_nothing(tmp_path, alone):
     finish(start(tmp_path, data))
     assert trained(tmp_path).total() == SEGMENTS
     assert table(tmp_path) == table(reference)
+
+
+def child(pid):
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def test_jobs_share_the_work_though_one_is_killed_and_one_preempted(tmp_path, alone):
+    data, reference = alone
+    launcher = start(tmp_path, data, "--launch=local", "--workers=3")
+    wait_for(launcher, lambda: trained(tmp_path))
+    killed, preempted, _ = (job.id for job in jobs_of(tmp_path))
+    os.kill(child(child(killed)), signal.SIGKILL)
+    os.kill(child(preempted), signal.SIGUSR2)
+    _, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode == 2 and "1 of 3 jobs failed; the first log is" in errors
+    assert [job.state for job in jobs_of(tmp_path)] == [FAILED, FINISHED, FINISHED]
+    assert finished_runs(tmp_path) == CELLS and table(tmp_path) == table(reference)

@@ -1,0 +1,80 @@
+"""Options of a sweep that runs as jobs of a cluster."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.flags import UserError
+from experiments.options import Options, reader
+from lth_jax.distributed.launch import CLUSTERS, FAILED, LOCAL, jobs_of, submit
+from lth_jax.extras import MissingExtraError
+from lth_jax.legal import one_of, text, whole
+from lth_jax.text import counted
+
+OPTIONS = ("--launch", "--workers", "--gpus", "--time", "--partition")
+Launch = Callable[[Sequence[str], ConfigDict], None]
+"""`(arguments, config)`: submits jobs that run the sweep with these arguments."""
+
+
+def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
+    """Takes the options of a launch out of a command line.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      The rest of the command line, and what submits it as jobs; None without `--launch`.
+
+    Raises:
+      UserError: a value is not legal, or an option lacks `--launch`.
+    """
+    own = [a for a in argv if a.partition("=")[0] in OPTIONS]
+    rest = [a for a in argv if a not in own]
+    if not own:
+        return rest, None
+    parser = Options("experiments.sweep", "")
+    parser.add_argument("--launch", type=reader(one_of(CLUSTERS), str))
+    parser.option("workers", whole(1), 1, "jobs")
+    parser.option("gpus", whole(0), 0, "of each job")
+    parser.option("time", whole(1), 60, "minutes of each job")
+    parser.option("partition", text("the name of a partition"), "", "of Slurm")
+    given = parser.parse_args(own)
+    if not given.launch:
+        raise UserError(f"`{own[0].partition('=')[0]}` needs `--launch`, which is not given.")
+
+    def launch(arguments: Sequence[str], config: ConfigDict) -> None:
+        _launch(given, arguments, config)
+
+    return rest, launch
+
+
+def _launch(given: Any, arguments: Sequence[str], config: ConfigDict) -> None:
+    """Submits the jobs, and waits for those of this machine."""
+    folder, command = config.machine.workdir, [sys.executable, "-m", "experiments.sweep"]
+    try:
+        submitted = submit(
+            [*command, *arguments],
+            cluster=given.launch,
+            folder=folder,
+            workers=given.workers,
+            gpus=given.gpus,
+            minutes=given.time,
+            partition=given.partition,
+            name=config.experiment.name,
+        )
+    except (MissingExtraError, ValueError) as error:
+        raise UserError(str(error).replace("`cluster`", "`--launch`")) from error
+    print(f"{counted(given.workers, 'job')}: {', '.join(job.job_id for job in submitted)}")
+    print(f"logs: {submitted[0].paths.folder}", flush=True)
+    if given.launch == LOCAL:
+        for job in submitted:
+            job.wait()
+        known = {job.job_id for job in submitted}
+        failed = [one for one in jobs_of(folder) if one.id in known and one.state == FAILED]
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {counted(given.workers, 'job')} failed; the first log is "
+                f"{failed[0].log.removesuffix('.out')}.err."
+            )

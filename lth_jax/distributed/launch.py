@@ -1,0 +1,177 @@
+"""Runs a command as jobs of a cluster, by submitit, and reads their states."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lth_jax.extras import needed_by
+from lth_jax.legal import one_of, shown
+
+LOCAL, SLURM = CLUSTERS = ("local", "slurm")
+FOLDER = "jobs"
+RUNNING, STOPPED, FINISHED, FAILED = "running", "stopped", "finished", "failed"
+STOP_SECONDS = 60  # for an orderly stop, before a kill
+_NOTICE = 90  # seconds between the signal of a time limit and the end of the job
+_EXTRA = "cluster"
+
+
+class Job(NamedTuple):
+    """A job of `submit`.
+
+    Attributes:
+      id: the number that the cluster gave it.
+      state: `"running"`, `"stopped"` (preempted, and in the queue again), `"finished"` or
+        `"failed"`; of a job of Slurm without a record, the state that `sacct` prints.
+      log: the file of its output; that of its errors ends in `.err`.
+    """
+
+    id: str
+    state: str
+    log: str
+
+
+@dataclasses.dataclass
+class Command:
+    """A command in a job: it stops in order when the job is preempted, and then runs again.
+
+    Attributes:
+      argv: the command; its exit code 0 is success.
+      cwd: the folder where it runs.
+    """
+
+    argv: list[str]
+    cwd: str
+
+    def __call__(self) -> None:
+        """Runs the command.
+
+        Raises:
+          CalledProcessError: its exit code is not 0.
+        """
+
+        # Slurm sends the signal of a preemption to all processes of a job. The command ignores it,
+        # since `checkpoint` stops the command.
+        def ignore() -> None:
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+        self._child = subprocess.Popen(self.argv, cwd=self.cwd, preexec_fn=ignore)
+        _record(RUNNING)
+        code = self._child.wait()
+        _record(FAILED if code else FINISHED)
+        if code:
+            raise subprocess.CalledProcessError(code, self.argv)
+
+    def checkpoint(self) -> Any:
+        """Stops the command in order; submitit calls this when the job is preempted."""
+        from submitit.helpers import DelayedSubmission
+
+        self._child.terminate()
+        # `Popen.wait` would wait for the lock of the call that this signal interrupts.
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        end = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(ChildProcessError):  # it has ended, and the call has seen it
+            while not os.waitid(os.P_PID, self._child.pid, ended) and time.monotonic() < end:
+                time.sleep(0.1)
+        self._child.kill()
+        _record(STOPPED)
+        return DelayedSubmission(Command(self.argv, self.cwd))
+
+
+def submit(
+    argv: Sequence[str],
+    *,
+    cluster: str,
+    folder: str | Path,
+    workers: int = 1,
+    gpus: int = 0,
+    minutes: int = 60,
+    partition: str = "",
+    name: str = "lth",
+) -> list[Any]:
+    """Submits a command several times, as an array of jobs.
+
+    A preempted job, or one at its time limit, stops its command by SIGTERM and returns to the
+    queue. The command must therefore continue its work when it starts again.
+
+    Args:
+      argv: the command.
+      cluster: `"slurm"`, or `"local"` for processes of this machine.
+      folder: of all runs; logs and states are in `jobs/` there.
+      workers: the number of jobs.
+      gpus: of each job.
+      minutes: the time limit of each job.
+      partition: of Slurm; its default if empty.
+      name: of the jobs.
+
+    Returns:
+      The jobs of submitit.
+
+    Raises:
+      MissingExtraError: submitit is not installed.
+      ValueError: an unknown cluster, or this machine has no Slurm.
+    """
+    if cluster not in CLUSTERS:
+        raise ValueError(f"`cluster` is {shown(cluster)}; it must be {one_of(CLUSTERS).words}.")
+    with needed_by("Jobs of a cluster", _EXTRA):
+        import submitit
+    root = Path(folder) / FOLDER
+    root.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=root))
+    try:
+        executor = submitit.AutoExecutor(folder=place, cluster=cluster)
+    except RuntimeError as error:
+        raise ValueError(f"`cluster` is 'slurm', which this machine lacks: {error}.") from error
+    executor.update_parameters(
+        name=name,
+        timeout_min=minutes,
+        gpus_per_node=gpus,
+        slurm_signal_delay_s=_NOTICE,
+        **({"slurm_partition": partition} if partition else {}),
+    )
+    command = Command([*argv], os.getcwd())
+    with executor.batch():
+        submitted = [executor.submit(command) for _ in range(workers)]
+    jobs = {"cluster": cluster, "ids": [job.job_id for job in submitted]}
+    (place / "jobs.json").write_text(json.dumps(jobs))
+    return submitted
+
+
+def jobs_of(folder: str | Path) -> list[Job]:
+    """The jobs that were submitted for a folder of runs, oldest first."""
+    return list(_jobs(Path(folder) / FOLDER))
+
+
+def _jobs(root: Path) -> Iterator[Job]:
+    for listed in sorted(root.glob("*/jobs.json")):
+        place, submitted = listed.parent, json.loads(listed.read_text())
+        for id in submitted["ids"]:
+            log = place / f"{id}_0_log.out"
+            yield Job(id, _state(place, submitted["cluster"], id), str(log))
+
+
+def _state(place: Path, cluster: str, id: str) -> str:
+    path = place / f"{id}.state"
+    state = path.read_text() if path.is_file() else "waiting"
+    if state in (FINISHED, FAILED):
+        return state
+    if cluster == LOCAL:  # the number of a local job is that of its process
+        return state if Path(f"/proc/{id}").exists() else FAILED
+    with needed_by("The state of a job", _EXTRA):
+        import submitit
+    return str(submitit.SlurmJob(place, id).state).lower()
+
+
+def _record(state: str) -> None:
+    """Writes the state of the job that this process belongs to beside its logs."""
+    import submitit
+
+    job = submitit.JobEnvironment()
+    (job.paths.folder / f"{job.job_id}.state").write_text(state)
