@@ -6,6 +6,7 @@ and the fields of a grid. Means and 95 % Student intervals are over all rows of 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ from lth_jax.report.tables import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+DENSITY = "density"
+LETTERS = 44  # of a title over one panel
 
 
 def values_of(rows: Iterable[Row], **where: Any) -> np.ndarray:
@@ -61,7 +66,8 @@ def by_arm(rows: Sequence[Row], metrics: Sequence[str], label: str) -> Figure:
             _dot(axes, values, place, look)
         axes.set_yticks(range(len(arms)), [look.label for look in looks(arms).values()])
         axes.set_ylim(len(arms) - 0.5, -0.5)
-        axes.set_title(metric)
+        letters = LETTERS if len(metrics) == 1 else LETTERS // 2
+        axes.set_title(textwrap.fill(metric, letters, break_on_hyphens=False))
         axes.set_xlabel(label)
     return figure
 
@@ -83,6 +89,7 @@ def against(
     if log:
         axes.set_xscale("log")
         value_ticks(axes.xaxis, sorted(known(rows, x)))
+        _from_dense(axes, x)
     if zero:
         axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlabel(x_label)
@@ -99,6 +106,7 @@ def against_each(parts: Mapping[str, Sequence[Row]], x: str, *, label: str, x_la
         draw_against(axes, rows, x)
         axes.set_xscale("log")
         value_ticks(axes.xaxis, sorted(known(rows, x)))
+        _from_dense(axes, x)
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_title(title)
     legend(figure, grid[0])
@@ -111,6 +119,12 @@ def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
         mine = [row for row in rows if row["arm"] == arm]
         places = sorted(known(mine, x))
         band(axes, places, [student_t(values_of(mine, **{x: place})) for place in places], look)
+
+
+def _from_dense(axes: Axes, x: str) -> None:
+    """Densities run from dense at the left to sparse."""
+    if x == DENSITY and not axes.xaxis_inverted():
+        axes.invert_xaxis()
 
 
 @style()
@@ -170,7 +184,10 @@ def grid_map(
 
 def _map(rows: Sequence[Row], x: str, y: str) -> tuple[list[Any], list[Any], np.ndarray]:
     """The values of both fields, and the mean at each place; NaN where there is none."""
-    across, down = sorted(known(rows, x)), sorted(known(rows, y), reverse=True)
+    across, down = (
+        sorted(known(rows, x), reverse=x == DENSITY),
+        sorted(known(rows, y), reverse=True),
+    )
     means = [[student_t(values_of(rows, **{x: a, y: b})).estimate for a in across] for b in down]
     return across, down, np.array(means)
 

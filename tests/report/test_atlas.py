@@ -156,6 +156,23 @@ def test_values_are_found_by_all_fields():
     assert tidy.known(ROWS, "size") == [10, 20]
 
 
+def test_densities_run_from_dense_to_sparse():
+    rows = [row | {"density": row["size"]} for row in ROWS]
+    labels = {"label": "Error", "x_label": "x"}
+    curve = tidy.against(rows, "density", "test error", **labels).axes[0]
+    curves = tidy.against_each({"a": rows}, "density", **labels).axes[0]
+    whole = tidy.grid_map(rows, "density", "replicate", "test error", y_label="y", **labels).axes[0]
+    assert curve.xaxis_inverted() and curves.xaxis_inverted()
+    assert [tick.get_text() for tick in whole.get_xticklabels()] == ["20", "10"]
+
+
+def test_long_titles_of_panels_have_several_lines():
+    long = "negative log-likelihood (nats)"
+    rows = [row | {"metric": long} for row in ROWS]
+    one, two = (tidy.by_arm(rows, [long] * n, "").axes[0].get_title() for n in (1, 2))
+    assert one == long and two == long.replace("negative ", "negative\n")
+
+
 @pytest.mark.parametrize(
     "draw",
     [
