@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
-from lth_jax import cli, store
+from lth_jax import cli, report, store
 from lth_jax.cli import completion
+from lth_jax.report import sinks
 from tests.report import synthetic
 
 PARSER = cli.make_parser()
@@ -83,6 +84,8 @@ BAD = {
         ["export", "one", "x", "--level", "1", "--replicate", "0", "--precision", "int3"],
         "(choose from ",
     ),
+    "log": (["log", "x", "--to", "wandb"], "unknown run 'x': the runs in"),
+    "log to": (["log", "one", "--to", "x"], "(choose from "),
     "watch": (["watch", "x"], "unknown run 'x': the runs in"),
     "watch nothing": (["watch"], "no process trains a run or a sweep in"),
     "watch every": (["watch", "one", "--every", "0"], "must be a number of seconds above 0"),
@@ -257,3 +260,45 @@ def test_a_list_of_runs_reads_no_node(tmp_path, capsys):
     shutil.rmtree(tmp_path / "nodes")
     cli.main(["ls", "--root", str(tmp_path)])
     assert capsys.readouterr().out == with_nodes and " %" in with_nodes
+
+
+def events(folder):
+    """The scalars in TensorBoard's event files of a folder, by tag and step."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = {}
+    for path in folder.glob("events*"):
+        data = path.read_bytes()
+        while data:  # a record: its length, a checksum, its bytes, a checksum
+            length = int.from_bytes(data[:8], "little")
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+    return found
+
+
+def test_tensorboard_reads_the_mean_curves(lth, names, root, tmp_path):
+    code, out, _ = lth("log", names["one"], "--to", "tensorboard", "--folder", str(tmp_path))
+    run = report.read_run(store.Store(root), f"{root}/{names['one']}")
+    points = list(sinks.mean_curves(run))
+    assert code == 0 and out.startswith(f"{len(points):,} points")
+    for arm in run.arms:
+        mine = {(f"{p.metric}/level_{p.level}", p.step): p.value for p in points if p.arm == arm}
+        assert events(tmp_path / names["one"] / arm) == pytest.approx(mine, rel=1e-6)
+    [level] = [level for level in run.levels if level.level == 1]
+    curve, tickets = level.curves["train_loss"], [m.arm == "ticket" for m in level.members]
+    [last] = [
+        p.value
+        for p in points
+        if p[:3] == ("ticket", 1, "train_loss") and p.step == level.steps[-1]
+    ]
+    assert last == pytest.approx(curve[-1, tickets].mean())
+
+
+@pytest.mark.slow
+def test_weights_and_biases_takes_the_mean_curves_offline(lth, names, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    code, out, _ = lth("log", names["one"], "--to", "wandb", "--folder", str(tmp_path))
+    [written] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert code == 0 and "points" in out
+    assert b"level 1/ticket/train_loss" in written.read_bytes()

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lth_jax.cli import completion, listing, runs, tickets, upkeep, watch
+from lth_jax.cli import completion, listing, log, runs, tickets, upkeep, watch
 from lth_jax.cli.arguments import Parser
 
 BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
@@ -55,6 +55,6 @@ def make_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(prog="lth", description="Look at runs of lottery tickets.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (listing, runs, tickets, watch, upkeep, completion):
+    for group in (listing, runs, tickets, watch, log, upkeep, completion):
         group.add_commands(commands)
     return parser
