@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lth_jax.measures.judge import HOLD, VOID, shown
+from lth_jax.measures.judge import HOLD, MEASURED, VOID, shown
 from lth_jax.report import effects
 from lth_jax.report.chapters import (
     WORDS,
@@ -90,7 +90,7 @@ def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
             list(parts.values()),
         )
         for one, parts in decided
-        if parts
+        if parts and one.judgement["verdict"] != MEASURED  # a curve decides nothing
     ]
 
 

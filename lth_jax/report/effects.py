@@ -92,7 +92,7 @@ def draw(effects: Sequence[Effect]) -> Figure:
     """
     groups = [[one for one in effects if one.has_delta == has] for has in (True, False)]
     groups = [group for group in groups if group]
-    figure = blank(WIDE, 1.0 + 0.26 * len(effects) + 0.6 * len(groups))
+    figure = blank(WIDE, 1.2 + 0.26 * len(effects) + 0.6 * len(groups))
     heights = [len(group) + 1 for group in groups]
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, group in zip(grid, groups, strict=True):
@@ -116,7 +116,7 @@ def draw(effects: Sequence[Effect]) -> Figure:
     inks = {one.verdict: one.ink for one in effects}
     for verdict, ink in inks.items():
         grid[0].plot([], [], "o-", color=ink, label=verdict)
-    figure.legend(loc="outside lower center", ncols=len(inks))
+    figure.legend(loc="outside lower center", ncols=min(len(inks), 4))
     return figure
 
 

@@ -114,6 +114,12 @@ def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
         assert f"](atlas/{name}.svg)" in page and (tmp_path / "atlas" / f"{name}.svg").exists()
 
 
+def test_curves_are_no_deciding_effects(tmp_path):
+    curve = chapter(kind="curve", gate=None)
+    document(tmp_path, "laptop", [curve])
+    assert curve.verdict == "measured" and not (tmp_path / "atlas" / "effects.svg").exists()
+
+
 def test_a_wrong_control_of_the_pipeline_voids_every_study():
     void = chapter(("discovery", "replication"))._replace(failed={"replication": ["a null"]})
     assert void.verdict == "void" and "a null" in void.judgement["why"]
