@@ -7,23 +7,27 @@ from typing import Any
 import jax
 
 
-def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def alternated(
+    functions: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False
+) -> dict[str, list[float]]:
     """The seconds of each function in each round, after one call that compiles.
 
     Each round calls all functions in turn, so that other load affects all of them: ratios within
-    rounds are reliable. A call that is not timed precedes each that is, so that the times do not
-    depend on the caches and threads of the function before.
+    rounds are reliable.
 
     Args:
       functions: the functions by name.
       repeats: number of rounds.
+      warm: whether an untimed call precedes each timed one, for calls of microseconds, whose times
+        depend on the caches and threads that the function before them left.
     """
     for f in functions.values():
         jax.block_until_ready(f())
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, f in functions.items():
-            jax.block_until_ready(f())
+            if warm:
+                jax.block_until_ready(f())
             start = time.perf_counter()
             jax.block_until_ready(f())
             times[name].append(time.perf_counter() - start)
@@ -33,6 +37,8 @@ def alternated(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict
 def relative_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """The fastest time of each function over `repeats` alternated rounds, relative to the first.
 
+    An untimed call precedes each timed one.
+
     Args:
       functions: the functions by name.
       repeats: number of rounds.
@@ -40,6 +46,6 @@ def relative_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> 
     >>> relative_times({"dense": lambda: 1, "other": lambda: 1}, 3)["dense"]
     1.0
     """
-    least = {name: min(times) for name, times in alternated(functions, repeats).items()}
+    least = {name: min(times) for name, times in alternated(functions, repeats, warm=True).items()}
     first = least[next(iter(functions))]
     return {name: time / first for name, time in least.items()}

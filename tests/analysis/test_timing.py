@@ -1,12 +1,16 @@
 import time
 
+import pytest
+
 from lth_jax.analysis.timing import alternated, relative_times
 
 
-def test_functions_take_turns_and_each_timed_call_follows_one_that_is_not():
+@pytest.mark.parametrize(("warm", "turn"), [(False, "ab"), (True, "aabb")])
+def test_functions_take_turns_after_a_call_that_compiles(warm, turn):
     calls = []
-    times = alternated({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
-    assert calls == ["a", "b", *["a", "a", "b", "b"] * 3]
+    functions = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    times = alternated(functions, 3, warm=warm)
+    assert "".join(calls) == "ab" + 3 * turn
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
     assert all(second >= 0 for seconds in times.values() for second in seconds)
 
