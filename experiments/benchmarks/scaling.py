@@ -1,0 +1,127 @@
+"""Weak scaling of a population: as many members on each device, over devices and processes.
+
+    python -m experiments.benchmarks.scaling [--quick] [--members 8]
+
+LeNet-300-100, one core for each CPU device. Values are member-steps per second of `population.train`
+with 1, 2, 4 and 8 devices, in one process and in as many processes; ratios are over as many times the
+rate of one device, in alternated rounds. Where there are more devices than cores, they share cores,
+and the ratio is over as many times the rate as there are cores. Collectives are counted in the
+compiled program.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import optax
+
+from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.tasks import TASKS
+from experiments.benchmarks.tasks import task as benchmark_task
+from experiments.benchmarks.tpu import COLLECTIVES, compiled
+from lth_jax import distributed, machine, population
+
+SIZES, ROUNDS, STEPS = (1, 2, 4, 8), 5, 200
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+def rate_here(members: int, devices: int, steps: int) -> float:
+    """Member-steps per second of this process's job; the first training compiles."""
+    _, module, shape, batch, _ = TASKS["mlp"]
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(2048, *shape)).astype(np.float32), np.arange(2048) % 10
+    task = population.Task(
+        module,
+        data,
+        optimizer=lambda hyper: optax.adam(hyper["learning_rate"]),
+        hyper={"learning_rate": 1e-3},
+        batch_size=batch,
+        steps=steps,
+        eval_every=steps,
+    )
+    start = population.initial(task, members * devices)
+    plan = population.Plan(members * devices, devices=devices)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        population.train(task, start, plan=plan)
+        seconds.append(time.perf_counter() - began)
+    return members * devices * steps / seconds[-1]
+
+
+def rate(options: argparse.Namespace, devices: int, processes: int) -> float:
+    """The rate of a job of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    own = {"JAX_NUM_CPU_DEVICES": str(devices // processes), "XLA_FLAGS": ONE_THREAD}
+    command = [sys.executable, "-m", "experiments.benchmarks.scaling", f"--devices={devices}"]
+    command += [f"--members={options.members}", f"--processes={processes}", f"--port={port}"]
+    command += ["--quick"] * options.quick
+    jobs = [
+        subprocess.Popen(
+            [*command, f"--process={i}"], env=os.environ | own, stdout=subprocess.PIPE, text=True
+        )
+        for i in range(processes)
+    ]
+    printed = [job.communicate()[0] for job in jobs]
+    return float(json.loads(printed[0].splitlines()[-1]))
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """One row for each number of devices, in one process and in several."""
+    sizes, rounds = (SIZES[:2], 1) if options.quick else (SIZES, ROUNDS)
+    ways = [(n, 1) for n in sizes] + [(n, n) for n in sizes[1:]]
+    rates: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            rates[way].append(rate(options, *way))
+    one = benchmark_task("mlp", STEPS)
+    for devices, processes in ways[1:]:
+        found = rates[devices, processes]
+        fit = min(devices, machine.cores())
+        program = compiled(one, options.members * devices, jax.devices()[:devices])
+        yield row(
+            f"{devices} devices in {processes} processes",
+            round(float(np.median(found))),
+            {"1 device": round(float(np.median(rates[1, 1])))},
+            pairs=[a / (fit * b) for a, b in zip(found, rates[1, 1], strict=True)],
+            goal=0.9,
+            most=False,
+            cores=machine.cores(),
+            collectives=len(COLLECTIVES.findall(program.as_text())),
+        )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--members", type=int, default=8, help="per device, default: %(default)s")
+    for name in ("devices", "processes", "process", "port"):
+        parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def worker() -> None:
+    """A process of a job; prints its rate."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if options.processes > 1:
+        distributed.join(f"localhost:{options.port}", options.processes, options.process)
+    steps = 20 if options.quick else STEPS
+    print(json.dumps(rate_here(options.members, options.devices, steps)), flush=True)
+
+
+if __name__ == "__main__":
+    if any(argument.startswith("--devices") for argument in sys.argv):
+        worker()
+    else:
+        machine.make_cpu_devices(max(SIZES))
+        main("scaling", __doc__, measure, add_options)
