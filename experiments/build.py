@@ -26,13 +26,11 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
-from lth_jax.store import run_folder
 from lth_jax.types import Prunable
 
 
@@ -179,8 +177,3 @@ def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
     """
     own = task(config, loaded)
     return make_experiment(own, seeds(config), ladder(config, own), data=loaded.fingerprint)
-
-
-def run_name(config: ConfigDict, experiment: Experiment) -> str:
-    """The folder of an experiment's run."""
-    return run_folder(config.name, config.to_dict(), run_identity(experiment))

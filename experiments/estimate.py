@@ -5,9 +5,8 @@ rejected that would fit.
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -19,38 +18,12 @@ from experiments.trainers import hyper, make_optimizer
 from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
 from lth_jax.store.garbage import size_of
+from lth_jax.sweeps import Estimate
 
 BOOKKEEPING = 1024  # host bytes per member: label, key, entry in a manifest
 EVALUATION = 64  # host bytes per evaluation: step and entry in the history
 METRIC_BYTES = 16  # per member and evaluation: loss and accuracy, training and validation
 FLOAT = 4
-
-
-class Estimate(NamedTuple):
-    """Lower bounds for an experiment.
-
-    Attributes:
-      members: number of networks.
-      widest: members of its largest level, which are initialised together.
-      chunk: members that train at a time on each device; 1 if it is to be measured.
-      member: bytes of a member.
-      training: bytes of a member with record, gradient and batch order.
-      store: bytes of all members in the store.
-      stored: bytes of one member in the store, by level.
-    """
-
-    members: int
-    widest: int
-    chunk: int
-    member: int
-    training: int
-    store: int
-    stored: tuple[float, ...]
-
-    @property
-    def device(self) -> int:
-        """Bytes on one device: a level at initialisation, or a chunk in training."""
-        return max(self.widest * self.member, self.chunk * self.training)
 
 
 def levels(prune: ConfigDict) -> int:
@@ -198,21 +171,3 @@ def _refuse_above(
 def size(tree: Any) -> int:
     """The bytes of all leaves of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def describe(plan: Estimate, machine: Mapping[str, Any]) -> str:
-    """An estimate and the free memory and disk space, in one line.
-
-    Args:
-      plan: from `estimate`.
-      machine: the `machine` part of a config.
-    """
-    memory, disk = free_bytes(), free_disk(machine["workdir"])
-    return (
-        f"{plan.members:,} members of {in_units(plan.member)}, at least {in_units(plan.device)} "
-        f"on a device{_of(memory)} and {in_units(plan.store)} in the store{_of(disk)}"
-    )
-
-
-def _of(free: int | None) -> str:
-    return "" if free is None else f" (free: {in_units(free)})"

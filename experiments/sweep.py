@@ -11,7 +11,6 @@ becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.
 """
 
 import copy
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,14 +23,15 @@ from experiments import checks, estimate, flags
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.flags import UserError
-from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields, together
-from experiments.runner import configured_plan
-from experiments.sweep_runner import Worker, describe, outlook, planned
+from experiments.groups import Sharing, jobs, static_fields
+from experiments.messages import by_fields, user_errors
 from lth_jax import grid as h
 from lth_jax import store as stores
+from lth_jax import sweeps
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
+from lth_jax.sweeps import Group, Job, shown
 from lth_jax.text import counted
 
 MOST_CELLS = 10_000
@@ -199,39 +199,48 @@ def train_cells(
     Returns:
       The finished sweep; `report.sweeps.read_sweep` reads its cells.
     """
-    environment, team = stores.environment(), stores.everyone()
-    sharing = Sharing()
+    sharing, team = Sharing(), stores.everyone()
     all_jobs = team.each(lambda: jobs(planned_cells, sharing))
-    record = {"cells": [{"setting": job.setting, "run": job.run} for job in all_jobs]}
-    identities = [job.experiment.identity for job in all_jobs]
-    team.check_same(cells=record, identities=identities, plan=configured_plan(machine))
-    sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
-    finished = team.on_leader(lambda: _finished(machine.workdir, all_jobs))
-    left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
-    todo = groups(left)
-    team.on_leader(lambda: _check_fits(todo, machine.workdir))
-    if team.first:
+
+    def on_start(left: list[Job], todo: list[Group]) -> None:
+        _check_fits(todo, machine.workdir)
         print(_overview(all_jobs, left, todo, sharing), flush=True)
-    env = environment | {"command": [*command]}
-    Worker(machine, sharing, sweep, env, team, pilot=pilot).run(todo)
-    return sweep
+
+    try:
+        return sweeps.train(
+            machine.workdir,
+            name,
+            all_jobs,
+            options=machines.plan_options(machine),
+            programs=sharing.programs,
+            command=command,
+            on_start=on_start,
+            pilot=pilot,
+            progress=machine.progress,
+            save_seconds=machine.save_seconds,
+        )
+    except sweeps.PlanError as error:
+        raise UserError(by_fields(str(error))) from error
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     """Prints the plan of a sweep with memory and time; trains and records nothing."""
     sharing, machine = Sharing(), config.machine
     all_jobs = jobs(planned_cells, sharing)
-    finished = _finished(machine.workdir, all_jobs)
+    finished = sweeps.finished(machine.workdir, all_jobs)
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
-    found = groups(left)
+    found = sweeps.groups(left)
     print(_overview(all_jobs, left, found, sharing))
     _check_fits(found, machine.workdir)
     index = MemberIndex(stores.Store(machine.workdir))
     index.refresh()
+    options = machines.plan_options(machine)
     for i, group in enumerate(found, start=1):
-        ahead = outlook(machine, group, planned(machine, group, always=True), index)
-        print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
-        print(f"  {estimate.describe(together([group]), machine)}", flush=True)
+        with user_errors():
+            plan = sweeps.planned(group, options, always=True)
+        ahead = sweeps.outlook(group, options, plan, index)
+        print(f"group {i}/{len(found)}: {ahead}", flush=True)
+        print(f"  {sweeps.together([group]).described(machine.workdir)}", flush=True)
         for job in group.jobs[:SHOWN]:
             if job.setting:
                 print(f"  {shown(job.setting)}")
@@ -243,7 +252,7 @@ def _check_fits(found: Sequence[Group], workdir: str) -> None:
     """Raises `UserError` if all cells together need more memory or disk space than is free."""
     if found:
         cells = sum(len(group.jobs) for group in found)
-        estimate.check_fits_together(together(found), workdir, cells)
+        estimate.check_fits_together(sweeps.together(found), workdir, cells)
 
 
 def _overview(
@@ -258,13 +267,6 @@ def _overview(
         f"{counted(len(found), 'group')}, {counted(programs, 'program')} to compile"
     )
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
-
-
-def _finished(workdir: str, all_jobs: Sequence[Job]) -> list[bool]:
-    """The finished cells, with all their nodes; shared nodes are checked once."""
-    store, root = stores.Store(workdir), Path(workdir)
-    problem = functools.cache(store.problem)
-    return [stores.is_complete(store, root / job.run, problem=problem) for job in all_jobs]
 
 
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
