@@ -26,13 +26,13 @@ from ml_collections import ConfigDict
 
 from experiments import machine as machines
 from experiments.configs import base
-from experiments.finished import add_folders, exit_code
-from experiments.flags import UserError
-from experiments.options import Options
+from experiments.finished import add_folders
 from experiments.studies import STUDIES, pipeline, registration
 from experiments.studies.common import PILOT, SIZES, SMOKE, at_round, experiments_of
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.cli.options import Options
+from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls

@@ -7,13 +7,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import checks, networks, parts, scoring, teachers, units
-from experiments.flags import UserError
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # re-exported
 from experiments.schedules import densities
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import (
     STRUCTURED_CONTROLS,
     Experiment,

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments.flags import UserError
 from experiments.networks import Shapes
 from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.cli.programs import UserError
 from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
 from lth_jax.store.garbage import size_of

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import teachers, trainers, units
-from experiments.flags import UserError
 from experiments.parts import part_of
 from lth_jax import models
+from lth_jax.cli.programs import UserError
 from lth_jax.data import sources
 from lth_jax.keys import SEEDS
 from lth_jax.legal import FLAG, Legal, mapping, nearest, one_of, real, several, shown, text, whole
@@ -229,7 +229,7 @@ def check_value(field: Field, value: Any) -> None:
 
     >>> check_value(FIELDS["train.steps"], 0)
     Traceback (most recent call last):
-    experiments.flags.UserError: `train.steps` is 0; it must be an integer in 1 … 2147483647.
+    lth_jax.cli.programs.UserError: `train.steps` is 0; it must be an integer in 1 … 2147483647.
     """
     if field.legal.holds(value):
         return

@@ -5,25 +5,18 @@ import contextlib
 import functools
 import importlib.util
 import itertools
-import logging
-import os
-import signal
-import sys
-import threading
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import STOPPED
 from experiments.configs import base
+from lth_jax.cli.programs import UserError, one_line
 from lth_jax.legal import nearest
-from lth_jax.store import Interrupted, LostProcessError, interruptible, read_config
+from lth_jax.store import read_config
 
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
@@ -36,10 +29,6 @@ PARTS = {
     "experiment.prune.method_options": "experiment.prune.method",
 }
 """Fields with options, and the field that names the part to which they belong."""
-
-
-class UserError(Exception):
-    """An error of the user: printed as one message, exit code 2."""
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -170,11 +159,6 @@ def _without(argv: Sequence[str], names: Collection[str]) -> list[str]:
     return kept
 
 
-def one_line(error: Exception) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split())
-
-
 def _parsed(argv: list[str], default: str) -> ConfigDict:
     values = flags.FlagValues()
     held = config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
@@ -240,59 +224,3 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Runs a program; prints a `UserError` as one message.
-
-    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal, and likewise if
-    the reader of a pipe closes it.
-    """
-    try:
-        with ending_by_signal():
-            main()
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes again when it exits, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _silence_late_reports() -> None:
-    """Suppresses reports of Orbax 0.12 and TensorStore about a save interrupted by a signal.
-
-    While the interpreter exits, a coroutine may never have started, and a write may fail, in any
-    thread, because the unfinished folder was removed.
-    """
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logging.disable()
-    sys.unraisablehook = lambda unraisable: None
-    threading.excepthook = lambda args: None
-
-
-@contextlib.contextmanager
-def ending_by_signal() -> Iterator[None]:
-    """Context in which a signal, or the loss of another process, ends the program with a message.
-
-    If other processes of a job are lost or still running, the program exits at once, because JAX's
-    normal exit would wait for them.
-    """
-    try:
-        with interruptible():
-            yield
-    except LostProcessError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(2)
-    except Interrupted as stop:
-        _silence_late_reports()
-        print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
-        if (
-            sys.__stderr__ and sys.stderr is sys.__stderr__
-        ):  # reports of threads and native code while it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-        if jax.distributed.is_initialized() and not stop.agreed:
-            os._exit(stop.code)
-        raise

@@ -4,9 +4,9 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.fields import check_values
-from experiments.flags import UserError
 from experiments.messages import user_errors
 from lth_jax import distributed
+from lth_jax.cli.programs import UserError
 from lth_jax.machine import cache_compiled_programs, cache_folder, cores, make_cpu_devices
 from lth_jax.sweeps import PlanOptions
 

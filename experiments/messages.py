@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.store import StoreError
 
 LIBRARY: Mapping[str, str] = {

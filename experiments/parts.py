@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.legal import Legal, listed
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"

@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments import machine as machines
-from experiments.flags import UserError
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.controls import described
 from lth_jax.lottery.running import data_placement, recorded_plans, run_identity, train_run

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from experiments import parts
-from experiments.flags import UserError
 from lth_jax import keys, trees
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Task
 from lth_jax.lottery.structure import evaluation, initial_state
 from lth_jax.pruning import criteria

@@ -22,12 +22,12 @@ from rich.console import Console
 from experiments import checks, estimate, flags
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
-from experiments.flags import UserError
 from experiments.groups import Sharing, jobs, static_fields
 from experiments.messages import by_fields, user_errors
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import sweeps
+from lth_jax.cli.programs import UserError, run_main
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
@@ -316,4 +316,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run_main(main)
+    run_main(main)

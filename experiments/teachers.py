@@ -6,8 +6,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import networks
-from experiments.flags import UserError, saved_config
+from experiments.flags import saved_config
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import Dataset
 from lth_jax.lottery import logits_of

@@ -10,9 +10,9 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import parts, teachers
-from experiments.flags import UserError
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
+from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses
 from lth_jax.population.averaging import averaged, mean_network
 from lth_jax.population.losses import LOSSES, METRICS, PerExample

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import scoring
-from experiments.flags import UserError
 from lth_jax import models
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.layouts import Layout
 from lth_jax.lottery import CONTROLS, STRUCTURED_CONTROLS
 from lth_jax.lottery.controls import Control

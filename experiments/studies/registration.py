@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from experiments.flags import UserError
 from experiments.studies.common import FULL, LAPTOP
 from experiments.studies.protocol import Study
+from lth_jax.cli.programs import UserError
 from lth_jax.store import content_key, files
 
 FOLDER = Path(__file__).parent / "protocols"

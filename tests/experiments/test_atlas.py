@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from experiments import atlas
-from experiments.flags import UserError
 from experiments.studies import STUDIES, registration
 from experiments.studies.common import at_round, experiments_of
+from lth_jax.cli.programs import UserError
 from lth_jax.measures.claims import KINDS
 from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers

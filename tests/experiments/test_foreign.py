@@ -7,10 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import frontier, latency, measure, runner, spectrum, sweep, units
-from experiments.flags import UserError
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.models import as_model
 from lth_jax.report import read_run
 from tests import foreign

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import machine
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import running
 from lth_jax.population import Plan
 from tests.experiments import tiny

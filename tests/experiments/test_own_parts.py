@@ -4,10 +4,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, checks, runner, sweep
-from experiments.flags import UserError
 from experiments.groups import Sharing, jobs
 from lth_jax import grid as h
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery.running import run_identity
 from lth_jax.report import read_run
 from lth_jax.sweeps import groups

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from experiments import estimate, flags, machine, runner, sweep
-from experiments.flags import UserError
 from experiments.groups import Sharing, jobs, static_fields
 from experiments.memoize import Memoized
 from lth_jax import cli, schema, store
 from lth_jax import grid as h
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import MemberIndex, initial_states, training_program
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks, latency, runner, units
 from experiments.configs import units as config_file
-from experiments.flags import UserError
 from lth_jax import cli, layouts, lottery, schema, trees
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
 from lth_jax.store import Store
