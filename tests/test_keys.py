@@ -105,8 +105,8 @@ def test_streams_are_the_same_under_jit_and_vmap():
 
 # Within one purpose: files and functions that index or divide a key which serves them alone.
 WITHIN = {
+    "lth_jax/analysis/random_tickets.py": {"random_members": "per draw"},
     "lth_jax/keys.py": {"stream": "the purpose", "as_threefry": "key data"},
-    "experiments/studies/random_tickets.py": {"_members": "per draw"},
     "lth_jax/data/order.py": {"indices": "per epoch"},
     "lth_jax/landscape/connectivity.py": {"filter_direction": "per leaf", "renew_state": "batch"},
     "lth_jax/landscape/ends.py": {

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from experiments import networks
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import logits_of
 from lth_jax.measures import ensembles
 from lth_jax.measures.claims import (

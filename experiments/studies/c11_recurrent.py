@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows
 from lth_jax.measures.overlap import member_kappas

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.retraining import retrained
-from experiments.studies.study_runner import StudyRunner
+from experiments.studies.study_runner import StudyRunner, retrained
 from lth_jax.lottery import Start
 from lth_jax.measures.claims import (
     MAP,

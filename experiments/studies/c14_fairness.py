@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from experiments.networks import model
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import logits_of
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.claims import (

@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import RunRecord, tidy

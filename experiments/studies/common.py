@@ -2,6 +2,7 @@
 
 import copy
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,6 +14,47 @@ PILOT = "pilot"
 """The round of a few seeds that `atlas plan` runs."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
+
+
+RATE = "optimizer__learning_rate"
+"""The learning rate, as a keyword of `vary`."""
+
+
+def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a config with fields of `experiment` set; `__` stands for the dot.
+
+    >>> from experiments.configs import base
+    >>> vary(base.ladder(), train__steps=7, seed=3).experiment.train.steps
+    7
+    """
+    varied = copy.deepcopy(config)
+    varied.experiment.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changes.items()}
+    )
+    return varied
+
+
+def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a config that trains only its dense networks, with the changes of `vary`."""
+    return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
+
+
+def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDict]:
+    """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
+
+    Args:
+      config: config of the ladder.
+      small: widths of an MLP with as many weights as a ticket.
+
+    Returns:
+      `"small"` and `"dense+"`, for `StudyRunner.tuned(beside=…)`.
+    """
+    dense = dense_only(config)
+    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
+    return {
+        "small": vary(dense, model__options__features=tuple(small)),
+        "dense+": vary(dense, train__steps=longer),
+    }
 
 
 def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:

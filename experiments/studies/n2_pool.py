@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.random_tickets import random_tickets
-from experiments.studies.study_runner import StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.extremes import best_of
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -95,7 +95,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     accuracy: dict[int, dict[str, NDArray[np.float64]]] = {}
     for width, cell in cells.items():
         tickets = runner.starts(name, cell, (TICKET,))[TICKET]
-        sample = random_tickets(runner, cell, tickets, study.draws)
+        sample = runner.random_tickets(cell, tickets)
         accuracy[width] = {
             arm: 100 * found.of(str(width), arm, TEST) for arm in (DENSE, TICKET, SHUFFLE)
         }

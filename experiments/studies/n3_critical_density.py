@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery.stability import error_barriers
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, draws
 from lth_jax.measures.critical import Critical, critical_density, rank_correlations, slopes

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.common import vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Retrained, Start
 from lth_jax.measures.claims import Contrasts, Control, Primary, Protocol
 from lth_jax.measures.verdicts import BELOW, NOT_SUPPORTED, REVERSED, SUPPORTED

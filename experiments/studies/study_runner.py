@@ -15,12 +15,15 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, checks
+from experiments.studies.common import RATE, vary
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
+from lth_jax.analysis.random_tickets import random_tickets
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
+from lth_jax.population.placement import fitted
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report import RunRecord, read_run
 from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
@@ -29,48 +32,8 @@ from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE
 
 Arm = TypeVar("Arm")
-Place = TypeVar("Place", str, tuple[str, int])
-
-
-RATE = "optimizer__learning_rate"
-"""The learning rate, as a keyword of `vary`."""
-
-
-def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy of a config with fields of `experiment` set; `__` stands for the dot.
-
-    >>> from experiments.configs import base
-    >>> vary(base.ladder(), train__steps=7, seed=3).experiment.train.steps
-    7
-    """
-    varied = copy.deepcopy(config)
-    varied.experiment.update_from_flattened_dict(
-        {name.replace("__", "."): value for name, value in changes.items()}
-    )
-    return varied
-
-
-def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy of a config that trains only its dense networks, with the changes of `vary`."""
-    return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
-
-
-def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDict]:
-    """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
-
-    Args:
-      config: config of the ladder.
-      small: widths of an MLP with as many weights as a ticket.
-
-    Returns:
-      `"small"` and `"dense+"`, for `StudyRunner.tuned(beside=…)`.
-    """
-    dense = dense_only(config)
-    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
-    return {
-        "small": vary(dense, model__options__features=tuple(small)),
-        "dense+": vary(dense, train__steps=longer),
-    }
+StartsAt = Callable[[float], Mapping[str, Sequence[Start]]]
+"""`learning rate -> starts by arm`, which may depend on the rate that found a mask."""
 
 
 class StudyRunner:
@@ -252,6 +215,26 @@ class StudyRunner:
             for (arm, group), end in zip(arms.items(), ends, strict=True)
         }
 
+    def random_tickets(self, config: ConfigDict, models: Sequence[Start]) -> NDArray[np.float64]:
+        """`analysis.random_tickets` of given tickets: `[tickets, draws]`.
+
+        Args:
+          config: network, data and training; its `study` has `draws`, `block`, and `chunk`, the
+            members that train at a time.
+          models: the tickets.
+        """
+        study = config.study
+        return random_tickets(
+            self.task(config),
+            models,
+            study.draws,
+            root=self.seeds(config).root,
+            plan=fitted(Plan(study.chunk, devices=2), jax.local_device_count()),
+            block=study.block,
+            store=self.store,
+            data=self.dataset(config).fingerprint,
+        )
+
     def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
         """A stored result of another kind: computed once, then read.
 
@@ -291,3 +274,36 @@ class StudyRunner:
         plan = self._plans[name, config.experiment.model.name]
         best = cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
         return narrowed(best, size)
+
+
+def retrained(
+    runner: StudyRunner,
+    name: str,
+    config: ConfigDict,
+    starts_at: StartsAt,
+    *,
+    rates: Sequence[float] = (),
+    task: Task | None = None,
+) -> Tuned:
+    """Trains the starts of all arms at every rate, as one population.
+
+    Args:
+      runner: trained ladders of such networks.
+      name: of the study.
+      config: network, data and training; its `study` has `rates`.
+      starts_at: the starts of every arm, one per seed.
+      rates: candidates; those of the study by default.
+      task: replaces the config's task, for example with another objective.
+
+    Returns:
+      The results, cross-fitted between halves of the seeds.
+    """
+    arms = {
+        (arm, rate): [one._replace(hyper={**one.hyper, "learning_rate": rate}) for one in starts]
+        for rate in rates or config.study.rates
+        for arm, starts in starts_at(rate).items()
+    }
+    trained = runner.retrain_arms(name, config, arms, task=task)
+    train = config.experiment.train
+    results = {place: found.results for place, found in trained.items()}
+    return Tuned.of_results(results, Cost(train.steps, train.batch_size, 0))
