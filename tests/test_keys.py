@@ -413,6 +413,8 @@ KEYED |= {
     for name, function in controls.CONTROLS.items()
 }
 WITHOUT = {  # they pass the key to one of those above, or to a function of the user
+    "analysis.random_tickets.random_members",
+    "analysis.random_tickets.random_tickets",
     "keys.as_threefry",
     "keys.check_key",
     "landscape.lanczos.compiled",

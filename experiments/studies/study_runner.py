@@ -22,6 +22,7 @@ from lth_jax import store as stores
 from lth_jax.analysis.random_tickets import random_tickets
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
+from lth_jax.lottery.stability import error_barriers
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
 from lth_jax.population.placement import fitted
 from lth_jax.pruning.masks import prunable_leaves
@@ -214,6 +215,22 @@ class StudyRunner:
             arm: found.at(slice(end - len(group), end))
             for (arm, group), end in zip(arms.items(), ends, strict=True)
         }
+
+    def barriers(
+        self, name: str, config: ConfigDict, starts: Sequence[Start], points: int
+    ) -> NDArray[np.float64]:
+        """The error barriers in points between two children of each start (Frankle et al., 2020).
+
+        Args:
+          name: of the study.
+          config: network, data and training.
+          starts: the starts, whose children have other data orders.
+          points: on the line between two children.
+        """
+        root = self.seeds(config).root
+        families = [one.reordered(root, order) for one in starts for order in (0, 1)]
+        found = self.retrain(name, config, families)
+        return 100 * error_barriers(self.task(config), found.params, found.state, points)
 
     def random_tickets(self, config: ConfigDict, models: Sequence[Start]) -> NDArray[np.float64]:
         """`analysis.random_tickets` of given tickets: `[tickets, draws]`.
