@@ -6,13 +6,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import checks, networks, parts, scoring, teachers, units
+from experiments import checks, networks, scoring, teachers, units
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # re-exported
 from experiments.schedules import densities
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import (
     STRUCTURED_CONTROLS,
@@ -139,7 +140,7 @@ def _method(options: ConfigDict) -> Builder | None:
 def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
     """The network's units if pruning or controls need them, else None."""
     if experiment.prune.granularity == units.UNITS:
-        found = units.chosen(structure_of(task), experiment.prune)
+        found = structure_of(task).removable(*experiment.prune.groups)
         units.check_multiple(experiment.prune.unit_multiple, found)
         return found
     chosen = (STRUCTURED_CONTROLS.get(name) for name in experiment.controls)

@@ -2,11 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from experiments import estimate, networks, parts, scoring, units
+from experiments import estimate, networks, scoring, units
 from experiments.estimate import levels
 from experiments.fields import check_values
 from experiments.schedules import density
 from lth_jax import trees
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.data import Dataset
 from lth_jax.legal import nearest

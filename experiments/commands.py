@@ -6,9 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import flags, parts
+from experiments import flags
 from experiments.configs import base
 from experiments.fields import FIELDS, OPEN, Field, leaves
+from lth_jax.cli import parts
 from lth_jax.legal import shown
 from lth_jax.models.options import options_of
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import parts
+from lth_jax.cli import parts
 from lth_jax.pruning import schedules, scopes
 
 

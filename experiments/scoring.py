@@ -11,9 +11,10 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import networks, parts
+from experiments import networks
 from lth_jax import keys, trees
 from lth_jax import structure as st
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Start, Task, one_shot_starts
 from lth_jax.lottery.structure import evaluation, initial_state

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import parts, teachers
+from experiments import teachers
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses
 from lth_jax.population.averaging import averaged, mean_network

@@ -1,33 +1,10 @@
 """Minima of sampled curves, sweeps of learning rates, and step sizes of least squares."""
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-Setting = TypeVar("Setting", bound=Hashable)
-
-
-def best_setting(losses: Mapping[Setting, ArrayLike]) -> Setting:
-    """The setting with the smallest mean loss over seeds; ties: the first.
-
-    Settings without a finite mean, for example because a seed diverged, are excluded.
-
-    Args:
-      losses: by setting, `[seeds]`.
-
-    Raises:
-      ValueError: if no mean is finite.
-
-    >>> best_setting({0.1: [2.0, 3.0], 0.3: [1.0, 2.0], 1.0: [0.0, np.nan]})
-    0.3
-    """
-    means = {setting: float(np.mean(np.asarray(each, float))) for setting, each in losses.items()}
-    finite = {setting: mean for setting, mean in means.items() if np.isfinite(mean)}
-    if not finite:
-        raise ValueError(f"`losses` of {', '.join(map(str, losses))} hold no finite mean.")
-    return min(finite, key=lambda setting: finite[setting])
 
 
 def interpolated_minimum(places: ArrayLike, values: ArrayLike) -> float:
