@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, retrained
+from experiments.studies.retraining import retrained
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start
 from lth_jax.measures import distillation
 from lth_jax.measures.claims import (

@@ -12,7 +12,8 @@ from experiments import scoring
 from experiments.studies import common
 from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, retrained
+from experiments.studies.retraining import retrained
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start, Task
 from lth_jax.measures.claims import (
     MAP,

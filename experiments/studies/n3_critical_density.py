@@ -57,7 +57,8 @@ PROTOCOL = Protocol(
     "100 % of the training set; tickets beat shuffled masks by more than 3 points in every cell.",
 )
 TEST = "test_accuracy_final"
-GAIN = "ticket − dense"
+GAIN, FALL = "ticket − dense", "octaves of density for each of width"
+ARMS = (DENSE, TICKET)
 
 
 class Place(NamedTuple):
@@ -74,6 +75,9 @@ class Place(NamedTuple):
     def setting(self) -> str:
         """Steps and examples."""
         return f"{self.steps:,} steps, {self.examples:,} examples"
+
+
+ByPlace = Mapping[Place, NDArray[np.float64]]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -113,24 +117,20 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
-def places_of(study: ConfigDict) -> list[Place]:
-    """All cells of the map."""
-    return [Place(w, s, n) for s in study.steps for n in study.examples for w in study.widths]
-
-
 def cells_of(config: ConfigDict) -> dict[Place, ConfigDict]:
     """The ladder of every place, at the first learning rate."""
-    outputs = config.experiment.model.options.features[-1]
+    study, outputs = config.study, config.experiment.model.options.features[-1]
+    grid = itertools.product(study.steps, study.examples, study.widths)
     return {
-        at: vary(
+        Place(width, steps, examples): vary(
             config,
-            model__options__features=(at.width, at.width, outputs),
-            train__steps=at.steps,
-            train__eval_every=max(1, at.steps // 10),
-            train__share=at.examples,
-            **{RATE: config.study.rates[0]},
+            model__options__features=(width, width, outputs),
+            train__steps=steps,
+            train__eval_every=max(1, steps // 10),
+            train__share=examples,
+            **{RATE: study.rates[0]},
         )
-        for at in places_of(config.study)
+        for steps, examples, width in grid
     }
 
 
@@ -145,24 +145,14 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def relative(of: Callable[..., NDArray[np.float64]], levels: Sequence[int]) -> NDArray[np.float64]:
-    """Ticket − dense in % of the mean dense error, `[seeds, levels]`.
-
-    Args:
-      of: test accuracies, `(arm, metric, level) -> [seeds]`.
-      levels: of the tickets.
-    """
+    """Ticket − dense in % of the mean dense error, from test accuracies: `[seeds, levels]`."""
     dense = of(DENSE, TEST, 0)
-    tickets = np.stack([of(TICKET, TEST, level) for level in levels], axis=1)
-    gains: NDArray[np.float64] = 100 * (tickets - dense[:, None]) / (1 - np.nanmean(dense))
-    return gains
+    gains = np.stack([of(TICKET, TEST, level) - dense for level in levels], axis=1)
+    return np.asarray(100 * gains / (1 - np.nanmean(dense)))
 
 
 def _barriers(runner: StudyRunner, config: ConfigDict, study: ConfigDict) -> NDArray[np.float64]:
-    """Barriers in points between two children of the dense start and of tickets.
-
-    Returns:
-      float64 `[seeds, 1 + levels]`, the dense network first.
-    """
+    """Barriers in points between two children of dense networks and tickets: `[seeds, arms]`."""
     name = PROTOCOL.claim
     starts = [runner.origins(name, config)]
     starts += [runner.starts(name, config, (TICKET,), level)[TICKET] for level in study.levels]
@@ -170,13 +160,9 @@ def _barriers(runner: StudyRunner, config: ConfigDict, study: ConfigDict) -> NDA
     return found.reshape(len(starts), -1).T
 
 
-def evidence(
-    config: ConfigDict,
-    found: Mapping[Place, Tuned],
-    barriers: Mapping[Place, NDArray[np.float64]],
-) -> Evidence:
+def evidence(config: ConfigDict, found: Mapping[Place, Tuned], barriers: ByPlace) -> Evidence:
     """The evidence from all ladders and barriers."""
-    study, places = config.study, places_of(config.study)
+    study, places = config.study, list(found)
     kept, levels = 1 - config.experiment.prune.rate, range(1, config.experiment.prune.levels + 1)
     densities = kept ** np.array(levels)
     lowest = cell_name("", study.rates[0])
@@ -187,15 +173,14 @@ def evidence(
     gate = [one.of(TICKET, TEST, level) - one.of("shuffle", TEST, level) for one in found.values()]
     below = {at: barriers[at][:, 1:] for at in places}
     lost = {at: -relative(first[at], study.levels) for at in places}
-    early = [_earlier(first[at], study.levels[0]) for at in places]
+    stops = [[of(a, "early_stop_step", study.levels[0]) for a in ARMS] for of in first.values()]
+    early = [100 * (dense - ticket) / np.nanmean(dense) for dense, ticket in stops]
     fall = functools.partial(slopes_by_axis, critical)
     sizes = [found[places[i]].flops()[DENSE] for i in range(len(study.widths))]
     growth = slopes(np.log2(study.widths), np.log2([sizes])).item()  # of the number of weights
     words = "; ".join(f"{at}: {one}" for at, one in critical.items())
     return Evidence(
-        primaries=[
-            Primary("octaves of density for each of width", -fall("width"), study.delta, "")
-        ],
+        primaries=[Primary(FALL, -fall("width"), study.delta, "")],
         rows=[
             {
                 "cell": f"{at}, {100 * density:.2g} %",
@@ -227,19 +212,7 @@ def evidence(
     )
 
 
-def _earlier(of: Callable[..., NDArray[np.float64]], level: int) -> NDArray[np.float64]:
-    """How much sooner tickets have their best validation loss, in % of the dense steps."""
-    dense, ticket = (of(arm, "early_stop_step", level) for arm in (DENSE, TICKET))
-    share: NDArray[np.float64] = 100 * (dense - ticket) / np.nanmean(dense)
-    return share
-
-
-def stability(
-    study: ConfigDict,
-    barriers: Mapping[Place, NDArray[np.float64]],
-    lost: Mapping[Place, NDArray[np.float64]],
-    kept: float,
-) -> list[Primary]:
+def stability(study: ConfigDict, barriers: ByPlace, lost: ByPlace, kept: float) -> list[Primary]:
     """Barriers of tickets against those of dense networks, and against what tickets lose."""
     table, deficit = (np.stack(list(each.values()), axis=1) for each in (barriers, lost))
     dense, tickets = table[..., 0], table[..., 1:]
@@ -261,15 +234,10 @@ def stability(
     ]
 
 
-def _counts(
-    study: ConfigDict,
-    barriers: Mapping[Place, NDArray[np.float64]],
-    lost: Mapping[Place, NDArray[np.float64]],
-    kept: float,
-) -> str:
+def _counts(study: ConfigDict, barriers: ByPlace, lost: ByPlace, kept: float) -> str:
     """How many tickets of the map are stable, and how many of these match, by bands."""
 
-    def bands(values: Mapping[Place, NDArray[np.float64]]) -> dict[str, Interval]:
+    def bands(values: ByPlace) -> dict[str, Interval]:
         kinds = itertools.product(values.items(), enumerate(study.levels))
         named = {f"{at}, {100 * kept**n:.2g} %": each[:, i] for (at, each), (i, n) in kinds}
         return by_cell(named)
@@ -306,7 +274,7 @@ def controls(config: ConfigDict) -> list[Control]:
         gains = draws(lambda rng: planted_gains(rng, densities, known, study.margin), seeds)
         found = [critical_density(densities, g, study.margin) for g in np.moveaxis(gains, 1, 0)]
         values = -slopes(np.log2(widths), np.stack([one.values for one in found], axis=1))
-        return [Primary("octaves of density for each of width", values, study.delta, "")]
+        return [Primary(FALL, values, study.delta, "")]
 
     return [
         Control("a fixed number of weights", SUPPORTED, fall(1.0, 3300)),

@@ -33,8 +33,6 @@ from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE
 
 Arm = TypeVar("Arm")
-StartsAt = Callable[[float], Mapping[str, Sequence[Start]]]
-"""`learning rate -> starts by arm`, which may depend on the rate that found a mask."""
 
 
 class StudyRunner:
@@ -291,36 +289,3 @@ class StudyRunner:
         plan = self._plans[name, config.experiment.model.name]
         best = cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
         return narrowed(best, size)
-
-
-def retrained(
-    runner: StudyRunner,
-    name: str,
-    config: ConfigDict,
-    starts_at: StartsAt,
-    *,
-    rates: Sequence[float] = (),
-    task: Task | None = None,
-) -> Tuned:
-    """Trains the starts of all arms at every rate, as one population.
-
-    Args:
-      runner: trained ladders of such networks.
-      name: of the study.
-      config: network, data and training; its `study` has `rates`.
-      starts_at: the starts of every arm, one per seed.
-      rates: candidates; those of the study by default.
-      task: replaces the config's task, for example with another objective.
-
-    Returns:
-      The results, cross-fitted between halves of the seeds.
-    """
-    arms = {
-        (arm, rate): [one._replace(hyper={**one.hyper, "learning_rate": rate}) for one in starts]
-        for rate in rates or config.study.rates
-        for arm, starts in starts_at(rate).items()
-    }
-    trained = runner.retrain_arms(name, config, arms, task=task)
-    train = config.experiment.train
-    results = {place: found.results for place, found in trained.items()}
-    return Tuned.of_results(results, Cost(train.steps, train.batch_size, 0))
