@@ -25,7 +25,7 @@ PACKAGES = (
         "models",
         "data",
     ),
-    *("store", "report", "distributed"),
+    *("store", "report", "distributed", "sweeps"),
 )
 
 

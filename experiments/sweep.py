@@ -185,20 +185,7 @@ def train_cells(
     *,
     pilot: bool = False,
 ) -> stores.Sweep:
-    """Trains the unfinished cells as populations; each cell becomes a run.
-
-    Cells with damaged files or nodes count as unfinished.
-
-    Args:
-      machine: the `machine` part of a config.
-      name: the name of the sweep's folder.
-      planned_cells: the setting and the whole config of each cell.
-      command: the command line, for the report.
-      pilot: whether the runs are pilots of others, which `lth ls` omits.
-
-    Returns:
-      The finished sweep; `report.sweeps.read_sweep` reads its cells.
-    """
+    """`lth_jax.sweeps.train` for cells, each with its setting and its whole config."""
     sharing, team = Sharing(), stores.everyone()
     all_jobs = team.each(lambda: jobs(planned_cells, sharing))
 

@@ -93,9 +93,7 @@ def rows_of(record: RunRecord, cell: str, losses: tuple[float, ...]) -> list[tid
         for level in record.levels
         for loss in losses
         for member, steps in zip(
-            level.members,
-            first_below(level.steps, level.curves["train_loss"], loss),
-            strict=False,
+            level.members, first_below(level.steps, level.curves["train_loss"], loss), strict=False
         )
     ]
 

@@ -78,10 +78,7 @@ def cell_of(config: ConfigDict, width: int) -> ConfigDict:
     """The ladder of a width: a round of pruning by half for each doubling of the base."""
     rounds = int(np.log2(width // config.study.base))
     return vary(
-        config,
-        model__options__features=(width, 10),
-        prune__levels=rounds,
-        control_levels=(rounds,),
+        config, model__options__features=(width, 10), prune__levels=rounds, control_levels=(rounds,)
     )
 
 

@@ -121,11 +121,7 @@ def pipeline_controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     return [
         Control("a planted ticket", SUPPORTED, _wins(sound, study.delta)),
         Control("random labels: no ticket", NOT_SUPPORTED, [noisy("ticket", "shuffle")]),
-        Control(
-            "the ticket again, in another data order",
-            NOT_SUPPORTED,
-            repeated(SOUND, again),
-        ),
+        Control("the ticket again, in another data order", NOT_SUPPORTED, repeated(SOUND, again)),
         Control(
             "broken: the mask is not applied in training",
             NOT_SUPPORTED,

@@ -21,7 +21,7 @@ def retrained(
     rates: Sequence[float] = (),
     task: Task | None = None,
 ) -> Tuned:
-    """Trains the starts of all arms at every rate, as one population.
+    """Trains the starts of all arms at every rate, as one population; the rates are cross-fitted.
 
     Args:
       runner: trained ladders of such networks.
@@ -30,9 +30,6 @@ def retrained(
       starts_at: the starts of every arm, one per seed.
       rates: candidates; those of the study by default.
       task: replaces the config's task, for example with another objective.
-
-    Returns:
-      The results, cross-fitted between halves of the seeds.
     """
     arms = {
         (arm, rate): [one._replace(hyper={**one.hyper, "learning_rate": rate}) for one in starts]

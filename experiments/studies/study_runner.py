@@ -38,6 +38,8 @@ Arm = TypeVar("Arm")
 class StudyRunner:
     """Trains networks for studies and stores them.
 
+    The methods take the name of a study and the config of one of its cells, as `ladders` got them.
+
     Args:
       machine: the `machine` part of a config.
       command: the command line, for reports.
@@ -55,12 +57,7 @@ class StudyRunner:
         self._runs: dict[str, Path] = {}
 
     def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
-        """Trains the ladders of all cells as populations, or reads them.
-
-        Args:
-          name: of the study.
-          cells: configs by name; `experiment.name` is set to the study's.
-        """
+        """Trains the ladders of all cells, configs by name, as populations, or reads them."""
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
             checks.check(config.experiment)
@@ -104,36 +101,16 @@ class StudyRunner:
     def networks(
         self, name: str, config: ConfigDict, arm: str, level: int | None = None
     ) -> list[Stored]:
-        """The trained networks of an arm of a cell that `ladders` trained, by level and replicate.
-
-        Args:
-          name: of the study.
-          config: of the cell.
-          arm: the arm.
-          level: its level, `LAST` for the last; all by default.
-        """
+        """The trained networks of an arm, by level and replicate; by default of all levels."""
         found = read_stored(self.store, self._run(name, config), (arm,))
         networks = sorted(found, key=lambda one: (one.level, one.replicate))
         wanted = max(one.level for one in networks) if level == LAST else level
         return [one for one in networks if wanted in (None, one.level)]
 
     def networks_at(
-        self,
-        name: str,
-        config: ConfigDict,
-        arm: str,
-        rates: NDArray[np.float64],
-        level: int = LAST,
+        self, name: str, config: ConfigDict, arm: str, rates: NDArray[np.float64], level: int = LAST
     ) -> list[Stored]:
-        """The network of each replicate at its own learning rate, such as `Tuned.chosen`.
-
-        Args:
-          name: of the study.
-          config: of the experiment that `tuned` trained.
-          arm: the arm in it.
-          rates: one for each replicate.
-          level: the level.
-        """
+        """The network of each replicate at its own learning rate, such as `Tuned.chosen`."""
         at = {rate: vary(config, **{RATE: float(rate)}) for rate in np.unique(rates)}
         found = {rate: self.networks(name, cell, arm, level) for rate, cell in at.items()}
         return [found[rate][i] for i, rate in enumerate(rates)]
@@ -180,14 +157,7 @@ class StudyRunner:
     def retrain(
         self, name: str, config: ConfigDict, starts: Sequence[Start], *, task: Task | None = None
     ) -> Retrained:
-        """`lottery.retrain` with the plan that was measured for the ladders of the study.
-
-        Args:
-          name: of the study, which trained ladders of such networks.
-          config: network, data and training.
-          starts: the starts.
-          task: replaces the config's task, for example with another objective.
-        """
+        """`lottery.retrain` by the plan of the study's ladders; `task` replaces the config's."""
         return retrain(
             task or self.task(config),
             starts,
@@ -217,13 +187,9 @@ class StudyRunner:
     def barriers(
         self, name: str, config: ConfigDict, starts: Sequence[Start], points: int
     ) -> NDArray[np.float64]:
-        """The error barriers in points between two children of each start (Frankle et al., 2020).
+        """The error barriers between two children of each start (Frankle et al., 2020), in points.
 
-        Args:
-          name: of the study.
-          config: network, data and training.
-          starts: the starts, whose children have other data orders.
-          points: on the line between two children.
+        The children have other data orders; `points` lie on the line between them.
         """
         root = self.seeds(config).root
         families = [one.reordered(root, order) for one in starts for order in (0, 1)]
@@ -233,10 +199,7 @@ class StudyRunner:
     def random_tickets(self, config: ConfigDict, models: Sequence[Start]) -> NDArray[np.float64]:
         """`analysis.random_tickets` of given tickets: `[tickets, draws]`.
 
-        Args:
-          config: network, data and training; its `study` has `draws`, `block`, and `chunk`, the
-            members that train at a time.
-          models: the tickets.
+        The config's `study` has `draws`, `block`, and `chunk`, the members that train at a time.
         """
         study = config.study
         return random_tickets(
