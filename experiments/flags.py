@@ -94,8 +94,7 @@ def parse(
         config = _parsed(_config_first(_without(argv, free)), default)
         drop_options(config, renamed)
         for name in free:
-            with _parent(config, name).unlocked():
-                _parent(config, name)[name.rpartition(".")[2]] = _value(given[name])
+            set_option(config, name, value_of(given[name]))
         return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
@@ -111,8 +110,23 @@ def parse(
 
 def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:
     """Whether a field is an option that the config file does not set."""
+    return is_option(name) and (name.rpartition(".")[0] in renamed or name not in known)
+
+
+def is_option(name: str) -> bool:
+    """Whether a name is that of an option of a part, which need not be in the config file.
+
+    >>> is_option("experiment.model.options.width"), is_option("experiment.model.name")
+    (True, False)
+    """
     path, _, option = name.rpartition(".")
-    return path in PARTS and bool(option) and (path in renamed or name not in known)
+    return path in PARTS and bool(option)
+
+
+def set_option(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets an option in place, also one that the config lacks."""
+    with _parent(config, name).unlocked():
+        _parent(config, name)[name.rpartition(".")[2]] = value
 
 
 def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -135,10 +149,10 @@ def _parent(config: ConfigDict, path: str) -> Any:
     return functools.reduce(getattr, path.split(".")[:-1], config)
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A Python literal, or the text itself.
 
-    >>> _value("(3, 4)"), _value("true"), _value("wide")
+    >>> value_of("(3, 4)"), value_of("true"), value_of("wide")
     ((3, 4), True, 'wide')
     """
     with contextlib.suppress(ValueError, SyntaxError):

@@ -54,7 +54,7 @@ def parse_grid(arguments: Sequence[str], config: ConfigDict) -> h.Grid:
     for argument in arguments:
         name, _, text = argument.removeprefix(PREFIX).partition("=")
         field = full_name(name, known)
-        values = [_as_type(field, value, known[field]) for value in text.split(",") if value]
+        values = [_read(field, value, known) for value in text.split(",") if value]
         if not values:
             raise UserError(f"`{PREFIX}{name}` has no values; give some, such as 1,2.")
         grids.append(h.sweep(field, values))
@@ -69,6 +69,8 @@ def swept_fields(config: ConfigDict) -> dict[str, Any]:
 def full_name(name: str, known: dict[str, Any]) -> str:
     """The field whose dotted name ends with `name`, or whose last word has these initials.
 
+    An option such as `model.options.dropout` need not be in the config.
+
     Raises:
       UserError: no field matches, or several do.
 
@@ -76,8 +78,10 @@ def full_name(name: str, known: dict[str, Any]) -> str:
     >>> full_name("seed", known), full_name("lr", known)
     ('experiment.seed', 'experiment.optimizer.learning_rate')
     """
-    if name in known:
+    if name in known or flags.is_option(name):
         return name
+    if flags.is_option(f"experiment.{name}"):
+        return f"experiment.{name}"
     found = [field for field in known if field.endswith(f".{name}")]
     found = found or [field for field in known if _initials(field) == name]
     if len(found) == 1:
@@ -92,7 +96,11 @@ def _initials(field: str) -> str:
     return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
-def _as_type(name: str, text: str, like: Any) -> Any:
+def _read(name: str, text: str, known: dict[str, Any]) -> Any:
+    """A value as the type of its field; that of an option which the config lacks as a literal."""
+    if name not in known:
+        return flags.value_of(text)
+    like = known[name]
     if isinstance(like, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -143,7 +151,10 @@ def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
     try:
         renamed = flags.renamed_parts(dict(flags.fields(config)), setting)
         flags.drop_options(cell, renamed)
-        cell.update_from_flattened_dict(setting)
+        options = {name: value for name, value in setting.items() if flags.is_option(name)}
+        cell.update_from_flattened_dict({n: v for n, v in setting.items() if n not in options})
+        for name, value in options.items():
+            flags.set_option(cell, name, value)
         checks.check(cell.experiment)
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"cell {shown(setting)}: {error}") from error

@@ -163,5 +163,6 @@ __all__ = [
     "structure",
     "summary",
     "supermask",
+    "sweeps",
     "transforms",
 ]

@@ -16,13 +16,7 @@ MEASURED, FITTED, BOUND = "measured", "generalised Pareto", "exponential"
 def odds_by_seed(
     draws: ArrayLike, values: ArrayLike, share: float = 0.05, *, shape: float | None = None
 ) -> NDArray[np.float64]:
-    """`extremes.log10_odds` of each seed's value among its draws.
-
-    Args:
-      draws: `[seeds, n]`.
-      values: `[seeds]`.
-      share: see `extremes.fit_tail`.
-      shape: see `extremes.fit_tail`; 0 for a lower bound.
+    """`extremes.log10_odds` of each seed's value, `[seeds]`, among its draws, `[seeds, n]`.
 
     >>> odds_by_seed([np.arange(999.0)] * 2, [899.0, 799.0]).round(1).tolist()
     [1.0, 0.7]
@@ -70,13 +64,7 @@ def odds_curves(
 ) -> Iterator[tuple[float, dict[str, NDArray[np.float64]]]]:
     """log₁₀ N against the distance above each seed's mean draw: measured, fitted, bounded.
 
-    Args:
-      draws: `[seeds, n]`.
-      points: distances.
-      share: see `extremes.fit_tail`.
-
-    Returns:
-      Each distance with the curves that are finite for all seeds there, `[seeds]` each.
+    Each distance has the curves that are finite there for all seeds, `[seeds]` each.
 
     >>> sample = np.random.default_rng(0).uniform(size=(3, 400))
     >>> [sorted(found) for _, found in odds_curves(sample, [0.4, 2.0])]
@@ -112,12 +100,7 @@ class FittedOdds(NamedTuple):
 
 
 def fitted_odds(draws: ArrayLike, values: ArrayLike, share: float = 0.05) -> FittedOdds:
-    """The odds of each seed's value among its draws, with the uncertainty of the fits.
-
-    Args:
-      draws: `[seeds, n]`.
-      values: `[seeds]`.
-      share: see `extremes.fit_tail`.
+    """The odds of seeds' values, `[seeds]`, among their draws, `[seeds, n]`, by fitted tails.
 
     >>> sample = np.random.default_rng(0).uniform(size=(3, 400))
     >>> found = fitted_odds(sample, [2.0, 2.0, 2.0])

@@ -141,6 +141,17 @@ def test_a_cell_of_another_network_has_none_of_the_options_of_the_first(workdir)
     assert first == config.experiment.model.options.to_dict() != second == {}
 
 
+def test_a_sweep_sets_options_that_the_config_lacks():
+    config = tiny.get_config()
+    assert "dropout" not in config.experiment.model.options
+    grid = sweep.parse_grid(["--sweep.model.options.dropout=0.0,0.1"], config)
+    rates = [cell.experiment.model.options.dropout for _, cell in sweep.cells(config, grid)]
+    assert rates == [0.0, 0.1] and "dropout" not in config.experiment.model.options
+    unknown = sweep.parse_grid(["--sweep.model.options.droput=0.1"], config)
+    with pytest.raises(UserError, match=r"cell droput=0\.1: .* did you mean 'dropout'"):
+        list(sweep.cells(config, unknown))
+
+
 def test_a_memoized_value_is_made_again_only_where_it_would_differ():
     calls = []
 
