@@ -49,13 +49,6 @@ def run(
 ) -> Path:
     """Runs the unfinished studies of a round and writes the atlas of all finished ones.
 
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-      name: the round, `"discovery"` or `"replication"`.
-      claims: the claims to run.
-      runner: trains the networks of the studies.
-      again: whether to run finished studies again.
-
     Returns:
       The path of the page.
 

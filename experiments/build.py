@@ -170,11 +170,6 @@ def _controls(names: Sequence[str], table: Mapping[str, Control]) -> dict[str, C
 
 
 def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
-    """The experiment of a config, with its identity.
-
-    Args:
-      config: the `experiment` part of a config.
-      loaded: its data.
-    """
+    """The experiment of a config, with its identity."""
     own = task(config, loaded)
     return make_experiment(own, seeds(config), ladder(config, own), data=loaded.fingerprint)

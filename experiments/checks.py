@@ -108,12 +108,7 @@ def _check_training(experiment: ConfigDict) -> None:
 
 
 def check_examples(experiment: ConfigDict, examples: int) -> None:
-    """Raises `UserError` for a field that needs more training examples than there are.
-
-    Args:
-      experiment: the experiment.
-      examples: number of training examples.
-    """
+    """Raises `UserError` for a field that needs more training examples than there are."""
     share, replicates = experiment.train.share, experiment.replicates
     if share * replicates > examples:
         raise UserError(
@@ -130,10 +125,6 @@ def check_examples(experiment: ConfigDict, examples: int) -> None:
 
 def check_network(config: ConfigDict, loaded: Dataset) -> estimate.Estimate:
     """Checks a config's network on its data, and that its population fits this machine.
-
-    Args:
-      config: the whole config.
-      loaded: its data.
 
     Returns:
       Lower bounds of the population's memory and disk space.

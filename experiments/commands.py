@@ -53,12 +53,7 @@ def not_legal(path: str, text: str) -> str | None:
 
 
 def fields_help(config: ConfigDict, file: str) -> str:
-    """Every field with its value in a config file, its help and its legal values.
-
-    Args:
-      config: the config, overrides included.
-      file: as given by `--config`.
-    """
+    """Every field with its value in a config file, its help and its legal values."""
     lines = [
         f"--config=FILE[:ARGUMENT], here {file}. Its fields, with the values they have here:",
         "",

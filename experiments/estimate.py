@@ -27,22 +27,12 @@ FLOAT = 4
 
 
 def levels(prune: ConfigDict) -> int:
-    """The number of levels after the dense networks.
-
-    >>> from experiments.configs import base
-    >>> levels(base.ladder().experiment.prune)
-    10
-    """
+    """The number of levels after the dense networks."""
     return int(prune.levels + prune.retrain)
 
 
 def arms(experiment: ConfigDict, level: int) -> int:
-    """The number of arms of a level.
-
-    >>> from experiments.configs import base
-    >>> [arms(base.ladder().experiment, level) for level in range(3)]
-    [1, 4, 4]
-    """
+    """The number of arms of a level."""
     only = experiment.control_levels
     return 1 + len(experiment.controls) * (level > 0 and (not only or level in only))
 
@@ -74,12 +64,7 @@ def check_members(experiment: ConfigDict) -> None:
 
 
 def estimate(config: ConfigDict, found: Shapes) -> Estimate:
-    """Lower bounds for an experiment.
-
-    Args:
-      config: the whole config.
-      found: the shapes of its network.
-    """
+    """Lower bounds for an experiment."""
     experiment, machine = config.experiment, config.machine
     every = range(levels(experiment.prune) + 1)
     widest = experiment.replicates * max(arms(experiment, level) for level in every)
@@ -109,10 +94,6 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
 def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
     """Raises `UserError` for a field that needs more memory or disk space than is free.
 
-    Args:
-      config: the whole config.
-      found: the shapes of its network.
-
     Returns:
       The estimate.
     """
@@ -136,13 +117,7 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
 
 
 def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
-    """Raises `UserError` if the cells of a sweep need more memory or disk space than is free.
-
-    Args:
-      plan: the lower bounds of all cells.
-      workdir: folder of all runs.
-      cells: the number of cells.
-    """
+    """Raises `UserError` if the cells of a sweep need more memory or disk space than is free."""
     needed, what = BOOKKEEPING * plan.members, f"the {plan.members:,} members of all cells"
     cells_of = ("--sweep.FIELD", f"a grid of {cells:,} cells")
     _refuse_above(host_free_bytes(), needed, *cells_of, what, "this machine's memory")

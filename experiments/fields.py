@@ -194,12 +194,7 @@ FIELDS: Mapping[str, Field] = {field.name: field for field in _TABLE}
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of an experiment or a machine, as `(name, value)`.
-
-    Args:
-      config: the part of a config.
-      prefix: prefix of the names; `"machine."` for a machine.
-    """
+    """The fields of an experiment, or of a machine with the prefix `machine.`: `(name, value)`."""
     for name, value in config.items():
         full = f"{prefix}{name}"
         if isinstance(value, ConfigDict) and full not in OPEN:
@@ -210,10 +205,6 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def check_values(config: ConfigDict, prefix: str = "") -> None:
     """Checks each field of an experiment or a machine.
-
-    Args:
-      config: the part of a config.
-      prefix: prefix of the names; `"machine."` for a machine.
 
     Raises:
       UserError: a field is unknown, or a value is not legal.

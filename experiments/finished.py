@@ -38,10 +38,6 @@ class Finished(NamedTuple):
 def open_finished(machine: ConfigDict, name: str) -> Finished:
     """Opens a finished run.
 
-    Args:
-      machine: `workdir`, `data_dir` and `manual_dir`, as in a config.
-      name: the run: its folder, its name, or a unique beginning of it.
-
     Raises:
       UserError: the run is not finished, or its data cannot be loaded.
       StoreError: the run does not exist or is damaged.

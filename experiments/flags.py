@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -91,7 +91,7 @@ def parse(
         for name in given:
             if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known))
-        config = _parsed(_config_first(_without(argv, free)), default)
+        config = _parsed(_rewritten(argv, free), default)
         drop_options(config, renamed)
         for name in free:
             set_option(config, name, value_of(given[name]))
@@ -130,12 +130,7 @@ def set_option(config: ConfigDict, name: str, value: Any) -> None:
 
 
 def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """The options in `PARTS` whose part differs from that of the file.
-
-    Args:
-      known: the fields of the file.
-      given: values of the fields that are set.
-    """
+    """The options in `PARTS` whose part differs from that of the file."""
     return [path for path, name in PARTS.items() if given.get(name, known[name]) != known[name]]
 
 
@@ -160,19 +155,6 @@ def value_of(text: str) -> Any:
     return {"true": True, "false": False}.get(text, text)
 
 
-def _without(argv: Sequence[str], names: Collection[str]) -> list[str]:
-    """The arguments without overrides of these fields."""
-    left, kept = iter(argv), []
-    for argument in left:
-        name, given, _ = argument.lstrip("-").removeprefix("config.").partition("=")
-        if argument.startswith(("-config.", "--config.")) and name in names:
-            if not given:
-                next(left, None)  # the value is the next argument
-            continue
-        kept.append(argument)
-    return kept
-
-
 def _parsed(argv: list[str], default: str) -> ConfigDict:
     values = flags.FlagValues()
     held = config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
@@ -182,27 +164,39 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     return held.value
 
 
-def _config_first(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--config` before its overrides, as ml_collections requires."""
-    first: list[str] = []
-    rest: list[str] = []
-    left = iter(argv[1:])
-    for argument in left:
-        if argument in ("-config", "--config"):
-            first += [argument, next(left, "")]
+class _Argument(NamedTuple):
+    """`--config`, `--config.FIELD` or, without a name, another argument; with its words."""
+
+    name: str
+    text: str
+    words: list[str]
+
+
+def _arguments(argv: Sequence[str]) -> Iterator[_Argument]:
+    """The arguments of a command line; those of configs may have their value as the next word."""
+    left = list(argv[1:])
+    while left:
+        word, *left = left
+        name, given, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or not (name == "config" or name.startswith("config.")):
+            yield _Argument("", "", [word])
+        elif given or not left or left[0].startswith(("--", "-config")):
+            yield _Argument(name, text, [word])
         else:
-            (first if argument.startswith(("-config=", "--config=")) else rest).append(argument)
-    return [argv[0], *first, *rest]
+            yield _Argument(name, left[0], [word, left.pop(0)])
+
+
+def _rewritten(argv: Sequence[str], without: Collection[str]) -> list[str]:
+    """The arguments without some overrides, `--config` first, as ml_collections requires."""
+    kept = [one for one in _arguments(argv) if one.name.removeprefix("config.") not in without]
+    kept.sort(key=lambda one: one.name != "config")
+    return [argv[0], *itertools.chain.from_iterable(one.words for one in kept)]
 
 
 def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
     """`(field, text)` of each `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
-    found = []
-    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
-        if argument.startswith(("-config.", "--config.")):
-            name, given, text = argument.lstrip("-").removeprefix("config.").partition("=")
-            found.append((name, text if given else after))
-    return found
+    fields = (one for one in _arguments(argv) if one.name.startswith("config."))
+    return [(one.name.removeprefix("config."), one.text) for one in fields]
 
 
 def _load(argv: Sequence[str], default: str) -> ConfigDict:
@@ -213,13 +207,7 @@ def _load(argv: Sequence[str], default: str) -> ConfigDict:
 
 def given_config(argv: Sequence[str], default: str) -> str:
     """The value of `--config`."""
-    given = default
-    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
-        if argument in ("-config", "--config"):
-            given = after
-        elif argument.startswith(("-config=", "--config=")):
-            given = argument.partition("=")[2]
-    return given
+    return [default, *(one.text for one in _arguments(argv) if one.name == "config")][-1]
 
 
 def config_module(argv: Sequence[str], default: str) -> ModuleType:

@@ -22,10 +22,6 @@ from lth_jax.report import level_table, write_report
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
     """Runs, continues, or shows the experiment of a config.
 
-    Args:
-      config: `experiment` determines the results, `machine` where and how they are computed.
-      command: the command line, for the report.
-
     Returns:
       The run's folder.
 

@@ -164,11 +164,6 @@ def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
 def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequence[str]) -> Path:
     """Runs, continues, or joins a sweep.
 
-    Args:
-      config: whose `machine` sets where and how.
-      planned_cells: from `cells`.
-      command: the command line, for the report.
-
     Returns:
       The path of the sweep's page.
     """

@@ -22,11 +22,6 @@ WHO = (ALL, OWN)
 def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Dataset:
     """Adds the logits of an experiment's teachers to its data set.
 
-    Args:
-      experiment: `train.distill` names the teachers.
-      workdir: the folder of the teachers' run.
-      loaded: the data.
-
     Raises:
       UserError: the run is not finished, one of its networks diverged, there are too few, or they
         have other inputs or outputs.

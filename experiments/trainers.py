@@ -126,13 +126,7 @@ def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[.
 
 
 def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
-    """The task of an experiment.
-
-    Args:
-      experiment: the `experiment` part of a config.
-      loaded: its data, including the teachers' logits.
-      splits: the data on the device, if already placed.
-    """
+    """The task of an experiment."""
     train, network = experiment.train, model(experiment)
     averages = train.average.start > 0
     return Task(

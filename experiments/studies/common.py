@@ -109,10 +109,6 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 
     Every replicate has `examples` separate training examples. 2,000 validation examples choose
     settings; 20,000 test examples are used for results only.
-
-    Args:
-      seeds: replicates.
-      examples: training examples of each, at most 4,000.
     """
     config = ladder(seeds)
     experiment = config.experiment
@@ -127,26 +123,16 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 
 
 def lenet(config: ConfigDict, steps: int = 20_000) -> None:
-    """Changes a study to LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
-
-    Args:
-      config: config of the study, changed in place.
-      steps: of each training; the paper has 50,000.
-    """
+    """Changes a study in place to LeNet-300-100 on MNIST (Frankle & Carbin, 2019: 50,000 steps)."""
     config.experiment.model.options = ConfigDict({"features": (300, 100, 10)})
     on_mnist(config, "LeNet-300-100", steps)
 
 
 def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
-    """Changes a study to MNIST, with Adam at suitable rates.
+    """Changes a study in place to MNIST, with Adam at suitable rates.
 
     All seeds share the 55,000 training examples; 5,000 examples validate and 10,000 test. The user
     provides the four idx files of MNIST.
-
-    Args:
-      config: config of the study, changed in place.
-      network: its name in the set-up.
-      steps: of each training.
     """
     experiment = config.experiment
     experiment.data.update(name="mnist", validation=5000)
@@ -162,13 +148,7 @@ def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
 
 
 def longer(config: ConfigDict, steps: int, **options: object) -> None:
-    """Changes a study to more steps, and to a larger network if options are given.
-
-    Args:
-      config: config of the study, changed in place.
-      steps: of each training.
-      **options: of the model.
-    """
+    """Changes a study in place to more steps, and to a larger network if options are given."""
     config.experiment.train.update(steps=steps, eval_every=steps // 10)
     config.experiment.model.options.update(options)
     larger = ", ".join(f"{name} {value}" for name, value in options.items())

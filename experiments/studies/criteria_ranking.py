@@ -1,7 +1,7 @@
 """CRITERIA: iterative magnitude pruning against one shot, at equal sparse and equal total steps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -90,20 +90,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
-class Made(NamedTuple):
-    """One-shot starts.
-
-    Attributes:
-      before: at initialisation, by criterion and level.
-      after: from trained dense networks by magnitude, by learning rate and level.
-    """
-
-    before: dict[tuple[str, int], list[Start]]
-    after: dict[tuple[float, int], list[Start]]
-
-
-def made_starts(runner: StudyRunner, config: ConfigDict, density: Mapping[int, float]) -> Made:
-    """One-shot starts at the densities of some levels; SynFlow prunes in rounds."""
+def made_starts(
+    runner: StudyRunner, config: ConfigDict, density: Mapping[int, float]
+) -> tuple[dict[tuple[str, int], list[Start]], dict[tuple[float, int], list[Start]]]:
+    """One-shot starts: at initialisation by criterion, after training by rate; and by level."""
     study, name, task = config.study, PROTOCOL.claim, runner.task(config)
     at = {rate: vary(config, **{RATE: rate}) for rate in study.rates}
     origins = runner.origins(name, at[study.rates[0]])
@@ -111,15 +101,10 @@ def made_starts(runner: StudyRunner, config: ConfigDict, density: Mapping[int, f
     def starts(criterion: str, level: int, networks: Sequence[Any]) -> list[Start]:
         return masked_starts(task, config, criterion, density[level], origins, networks)
 
-    return Made(
-        {(c, i): starts(c, i, origins) for c in study.criteria for i in density},
-        {
-            (rate, i): starts("magnitude", i, networks)
-            for rate, cell in at.items()
-            for networks in (runner.networks(name, cell, DENSE),)
-            for i in density
-        },
-    )
+    before = {(c, i): starts(c, i, origins) for c in study.criteria for i in density}
+    dense = {rate: runner.networks(name, cell, DENSE) for rate, cell in at.items()}
+    after = {(r, i): starts("magnitude", i, dense[r]) for r in dense for i in density}
+    return before, after
 
 
 def masked_starts(

@@ -102,12 +102,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     return Evidence(
         primaries=parts,
         rows=[
-            *arm_rows("accuracy", {DENSE: dense}, width=study.base),
-            *(
-                row
-                for width, arms in accuracy.items()
-                for row in arm_rows("accuracy", arms, width=width)
-            ),
+            row
+            for width, arms in {study.base: {DENSE: dense}, **accuracy}.items()
+            for row in arm_rows("accuracy", arms, width=width)
         ],
         secondary=secondary,
         gate=accuracy[study.widths[-1]][TICKET] - accuracy[study.widths[-1]][SHUFFLE],
@@ -118,13 +115,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def results(
     accuracy: Mapping[int, Mapping[str, NDArray[np.float64]]], unit: float, delta: float
 ) -> tuple[list[Primary], list[Primary]]:
-    """Primary and secondary results, from accuracies by width and arm.
-
-    Args:
-      accuracy: in percent, `[seeds]`.
-      unit: of the results in points: they are multiplied by it.
-      delta: the smallest effect that matters.
-    """
+    """Primary and secondary results, from accuracies in percent, which are multiplied by `unit`."""
     widths = sorted(accuracy)
     few, many = widths[0], widths[-1]
 

@@ -32,11 +32,7 @@ Values = NDArray[np.float64]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """An MLP 20-64-4 at density .125 on 1,000 examples of its own for every seed, 300 steps.
-
-    Args:
-      size: all sizes have the same networks.
-    """
+    """An MLP 20-64-4 at density .125 on 1,000 examples of its own for every seed, 300 steps."""
     common.check_size(size)
     seeds, share = 96, 1000
     config = common.ladder(seeds)
@@ -96,12 +92,7 @@ def unmasked(**options: Any) -> Method:
 
 
 def pipeline_controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
-    """Trains sound and broken ladders, and returns the controls.
-
-    Args:
-      runner: trains the networks.
-      config: from `get_config`.
-    """
+    """Trains sound and broken ladders, and returns the controls."""
     study = config.study
     runs = _cells(config)
     found = runner.ladders(NAME, runs)
