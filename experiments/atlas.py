@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -87,7 +86,7 @@ def _unless_finished(
     """Stamps a protocol, measures evidence and controls, and writes them."""
     (size, name, again), claim = place, protocol.claim
     folder, config = _folder(runner, size, claim) / name, at_round(config, claim, name)
-    stamp = answers.stamp_of(protocol, _numbers(config), size)
+    stamp = answers.stamp_of(protocol, registration.numbers_of(config), size)
     if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
         print(f"{claim} is already finished")
         return
@@ -97,11 +96,6 @@ def _unless_finished(
     evidence, known = measure(config)
     seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
     answers.write_answer(folder, protocol, evidence, known, stamp["hash"], seconds, sources)
-
-
-def _numbers(config: ConfigDict) -> dict[str, Any]:
-    """The part of a study's config that affects its answer."""
-    return {name: value for name, value in config.to_dict().items() if name != "machine"}
 
 
 def draw(size: str, runner: StudyRunner) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import checks, networks, scoring, teachers, units
+from experiments.estimate import density
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # re-exported
-from experiments.schedules import densities
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
@@ -29,7 +29,7 @@ from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
-from lth_jax.pruning import masks, scopes
+from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
 from lth_jax.types import Prunable
@@ -104,7 +104,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     module = networks.module(experiment)
     method = _method(options)
     spec = Spec(
-        densities=[*densities(experiment, params), *([None] if options.retrain else [])],
+        densities=[*_densities(experiment, params), *([None] if options.retrain else [])],
         criterion=scoring.criterion(options.criterion, task, module, found),
         scope=scope,
         granularity=granularity,
@@ -122,6 +122,19 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
         raise UserError(
             f"`prune.levels` includes level {error.level}, which is impossible: {reason}"
         ) from error
+
+
+def _densities(experiment: ConfigDict, params: Any) -> list[Any]:
+    """The density of each level from 1 on: a number, or a tree with `prune.layer_rates`."""
+    options = experiment.prune
+    own = {pattern: schedules.geometric(rate) for pattern, rate in options.layer_rates.items()}
+    levels = range(1, options.levels + 1)
+    if not own:
+        return [density(options, level) for level in levels]
+    return [
+        scopes.per_leaf(params, density(options, level), {p: f(level) for p, f in own.items()})
+        for level in levels
+    ]
 
 
 def _method(options: ConfigDict) -> Builder | None:

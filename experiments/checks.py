@@ -3,9 +3,8 @@
 from ml_collections import ConfigDict
 
 from experiments import estimate, networks, scoring, units
-from experiments.estimate import levels
+from experiments.estimate import density, levels
 from experiments.fields import check_values
-from experiments.schedules import density
 from lth_jax import trees
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError

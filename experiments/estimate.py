@@ -12,11 +12,12 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.networks import Shapes
-from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
+from lth_jax.pruning import schedules
 from lth_jax.store.garbage import size_of
 from lth_jax.sweeps import Estimate
 
@@ -29,6 +30,15 @@ FLOAT = 4
 def levels(prune: ConfigDict) -> int:
     """The number of levels after the dense networks."""
     return int(prune.levels + prune.retrain)
+
+
+def density(prune: ConfigDict, level: int) -> float:
+    """The density of a level without `prune.layer_rates`."""
+    found = parts.choose("prune.schedule", prune.schedule, schedules.SCHEDULES)
+    if not parts.is_own(prune.schedule):
+        given = {name: prune[name] for name in ("rate", "levels", "final")}
+        found = parts.call("prune.schedule", prune.schedule, found, **given)
+    return float(found(level))
 
 
 def arms(experiment: ConfigDict, level: int) -> int:

@@ -129,17 +129,10 @@ def one_shot(
     starts: Sequence[Start],
     points: Sequence[Mapping[str, NDArray[Any]]],
 ) -> list[Start]:
-    """The starts under masks of a criterion, which scores the networks of `points`.
+    """The starts, one for each replicate, under masks of a criterion.
 
-    Args:
-      config: network and training; its `study` has `examples`, the first training examples of each
-        replicate that the criterion sees.
-      task: its task.
-      name: of the criterion.
-      scope: over what scores compete.
-      densities: one, or one for each round of pruning.
-      starts: one for each replicate.
-      points: parameters by name, one for each start.
+    It scores parameters by name, one point for each start, on the first `study.examples` of the
+    replicate's training examples. With several densities it prunes in rounds.
     """
     experiment, like = config.experiment, task.shapes[0]
     pruner = prune(criterion(name, task, networks.module(experiment), None), scope)

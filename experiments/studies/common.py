@@ -15,7 +15,6 @@ PILOT = "pilot"
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
 
-
 RATE = "optimizer__learning_rate"
 """The learning rate, as a keyword of `vary`."""
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments.studies.common import FULL, LAPTOP
 from experiments.studies.protocol import Study
 from lth_jax.cli.programs import UserError
@@ -14,14 +16,13 @@ FOLDER = Path(__file__).parent / "protocols"
 
 def content_of(study: Study) -> dict[str, Any]:
     """The texts and numbers of a study that decide its answer, JSON-like."""
-    numbers = {size: numbers_of(study, size) for size in (LAPTOP, FULL)}
+    numbers = {size: numbers_of(study.get_config(size)) for size in (LAPTOP, FULL)}
     return {"protocol": study.protocol._asdict(), **numbers}
 
 
-def numbers_of(study: Study, size: str) -> dict[str, Any]:
-    """The config of a study without its `machine` part."""
-    whole = study.get_config(size).to_dict()
-    return {name: value for name, value in whole.items() if name != "machine"}
+def numbers_of(config: ConfigDict) -> dict[str, Any]:
+    """The part of a study's config that affects its answer."""
+    return {name: value for name, value in config.to_dict().items() if name != "machine"}
 
 
 def versions(claim: str, folder: Path = FOLDER) -> list[Version]:

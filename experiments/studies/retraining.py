@@ -23,13 +23,8 @@ def retrained(
 ) -> Tuned:
     """Trains the starts of all arms at every rate, as one population; the rates are cross-fitted.
 
-    Args:
-      runner: trained ladders of such networks.
-      name: of the study.
-      config: network, data and training; its `study` has `rates`.
-      starts_at: the starts of every arm, one per seed.
-      rates: candidates; those of the study by default.
-      task: replaces the config's task, for example with another objective.
+    The rates are those of the config's `study`, unless given. `task` replaces the config's task,
+    for example with another objective.
     """
     arms = {
         (arm, rate): [one._replace(hyper={**one.hyper, "learning_rate": rate}) for one in starts]

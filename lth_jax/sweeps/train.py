@@ -16,9 +16,6 @@ from lth_jax.report.run_summary import summarize_run
 from lth_jax.sweeps.jobs import Group, Job, groups, shown
 from lth_jax.sweeps.plans import PlanOptions, narrow, plan_errors, planned
 
-Start = Callable[[list[Job], list[Group]], None]
-"""`(unfinished jobs, their groups) -> None`."""
-
 
 def train(
     root: str | Path,
@@ -28,7 +25,7 @@ def train(
     options: PlanOptions = PlanOptions(),  # noqa: B008  immutable
     programs: Mapping[str, Programs] | None = None,
     command: Sequence[str] = (),
-    on_start: Start = lambda left, todo: None,
+    on_start: Callable[[list[Job], list[Group]], None] = lambda left, todo: None,
     pilot: bool = False,
     progress: bool = True,
     save_seconds: float = stores.SAVE_SECONDS,
@@ -45,7 +42,7 @@ def train(
       options: what is set of the plans.
       programs: compiled programs by the key of the training program, if shared.
       command: the command line, for reports.
-      on_start: is called in process 0 before anything is trained.
+      on_start: `(unfinished jobs, their groups) -> None`, called in process 0 before training.
       pilot: whether the runs are pilots of others, which `lth ls` omits.
       progress: whether to show a progress bar.
       save_seconds: seconds of training that a kill may repeat.
