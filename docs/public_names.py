@@ -13,20 +13,9 @@ import lth_jax
 import lth_jax.store
 
 PACKAGES = (
-    *("lottery", "population", "criteria", "granularity", "schedules", "methods", "transforms"),
-    *(
-        "supermask",
-        "layouts",
-        "reconstruct",
-        "structure",
-        "landscape",
-        "coding",
-        "analysis",
-        "models",
-        "data",
-    ),
-    *("store", "report", "distributed"),
-)
+    "lottery population criteria granularity schedules methods transforms supermask layouts "
+    "reconstruct structure landscape coding analysis models data store report distributed sweeps"
+).split()
 
 
 def modules() -> dict[str, ModuleType]:

@@ -23,20 +23,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import machine as machines
 from experiments.configs import base
-from experiments.finished import add_folders, exit_code
-from experiments.flags import UserError
-from experiments.options import Options
+from experiments.finished import add_folders
 from experiments.studies import STUDIES, pipeline, registration
 from experiments.studies.common import LAPTOP, PILOT, SIZES, SMOKE, at_round, experiments_of
 from experiments.studies.needs import A100, needs
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.cli.options import Options
+from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
@@ -52,13 +51,6 @@ def run(
     size: str, name: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False
 ) -> Path:
     """Runs the unfinished studies of a round and writes the atlas of all finished ones.
-
-    Args:
-      size: `"smoke"`, `"laptop"` or `"full"`.
-      name: the round, `"discovery"` or `"replication"`.
-      claims: the claims to run.
-      runner: trains the networks of the studies.
-      again: whether to run finished studies again.
 
     Returns:
       The path of the page.
@@ -98,7 +90,7 @@ def _unless_finished(
     """Stamps a protocol, measures evidence and controls, and writes them."""
     (size, name, again), claim = place, protocol.claim
     folder, config = _folder(runner, size, claim) / name, at_round(config, claim, name)
-    stamp = answers.stamp_of(protocol, _numbers(config), size)
+    stamp = answers.stamp_of(protocol, registration.numbers_of(config), size)
     if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
         print(f"{claim} is already finished")
         return
@@ -108,11 +100,6 @@ def _unless_finished(
     evidence, known = measure(config)
     seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
     answers.write_answer(folder, protocol, evidence, known, stamp["hash"], seconds, sources)
-
-
-def _numbers(config: ConfigDict) -> dict[str, Any]:
-    """The part of a study's config that affects its answer."""
-    return {name: value for name, value in config.to_dict().items() if name != "machine"}
 
 
 def draw(size: str, runner: StudyRunner) -> Path:

@@ -6,14 +6,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import checks, networks, parts, scoring, teachers, units
-from experiments.flags import UserError
+from experiments import checks, networks, scoring, teachers, units
+from experiments.estimate import density
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # re-exported
-from experiments.schedules import densities
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import (
     STRUCTURED_CONTROLS,
     Experiment,
@@ -26,13 +27,11 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.lottery.running import run_identity as run_identity
 from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
-from lth_jax.pruning import masks, scopes
+from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
-from lth_jax.store import run_folder
 from lth_jax.types import Prunable
 
 
@@ -105,7 +104,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     module = networks.module(experiment)
     method = _method(options)
     spec = Spec(
-        densities=[*densities(experiment, params), *([None] if options.retrain else [])],
+        densities=[*_densities(experiment, params), *([None] if options.retrain else [])],
         criterion=scoring.criterion(options.criterion, task, module, found),
         scope=scope,
         granularity=granularity,
@@ -125,6 +124,19 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
         ) from error
 
 
+def _densities(experiment: ConfigDict, params: Any) -> list[Any]:
+    """The density of each level from 1 on: a number, or a tree with `prune.layer_rates`."""
+    options = experiment.prune
+    own = {pattern: schedules.geometric(rate) for pattern, rate in options.layer_rates.items()}
+    levels = range(1, options.levels + 1)
+    if not own:
+        return [density(options, level) for level in levels]
+    return [
+        scopes.per_leaf(params, density(options, level), {p: f(level) for p, f in own.items()})
+        for level in levels
+    ]
+
+
 def _method(options: ConfigDict) -> Builder | None:
     """The builder of the sparse training method; None for a fixed mask."""
     if options.method == "static":
@@ -141,7 +153,7 @@ def _method(options: ConfigDict) -> Builder | None:
 def _structure(experiment: ConfigDict, task: Task) -> st.Structure | None:
     """The network's units if pruning or controls need them, else None."""
     if experiment.prune.granularity == units.UNITS:
-        found = units.chosen(structure_of(task), experiment.prune)
+        found = structure_of(task).removable(*experiment.prune.groups)
         units.check_multiple(experiment.prune.unit_multiple, found)
         return found
     chosen = (STRUCTURED_CONTROLS.get(name) for name in experiment.controls)
@@ -171,16 +183,6 @@ def _controls(names: Sequence[str], table: Mapping[str, Control]) -> dict[str, C
 
 
 def experiment_of(config: ConfigDict, loaded: data.Dataset) -> Experiment:
-    """The experiment of a config, with its identity.
-
-    Args:
-      config: the `experiment` part of a config.
-      loaded: its data.
-    """
+    """The experiment of a config, with its identity."""
     own = task(config, loaded)
     return make_experiment(own, seeds(config), ladder(config, own), data=loaded.fingerprint)
-
-
-def run_name(config: ConfigDict, experiment: Experiment) -> str:
-    """The folder of an experiment's run."""
-    return run_folder(config.name, config.to_dict(), run_identity(experiment))

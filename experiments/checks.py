@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from experiments import estimate, networks, parts, scoring, units
-from experiments.estimate import levels
+from experiments import estimate, networks, scoring, units
+from experiments.estimate import density, levels
 from experiments.fields import check_values
-from experiments.flags import UserError
-from experiments.schedules import density
 from lth_jax import trees
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
 from lth_jax.data import Dataset
 from lth_jax.legal import nearest
 
@@ -107,12 +107,7 @@ def _check_training(experiment: ConfigDict) -> None:
 
 
 def check_examples(experiment: ConfigDict, examples: int) -> None:
-    """Raises `UserError` for a field that needs more training examples than there are.
-
-    Args:
-      experiment: the experiment.
-      examples: number of training examples.
-    """
+    """Raises `UserError` for a field that needs more training examples than there are."""
     share, replicates = experiment.train.share, experiment.replicates
     if share * replicates > examples:
         raise UserError(
@@ -129,10 +124,6 @@ def check_examples(experiment: ConfigDict, examples: int) -> None:
 
 def check_network(config: ConfigDict, loaded: Dataset) -> estimate.Estimate:
     """Checks a config's network on its data, and that its population fits this machine.
-
-    Args:
-      config: the whole config.
-      loaded: its data.
 
     Returns:
       Lower bounds of the population's memory and disk space.

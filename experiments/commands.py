@@ -6,9 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import flags, parts
+from experiments import flags
 from experiments.configs import base
 from experiments.fields import FIELDS, OPEN, Field, leaves
+from lth_jax.cli import parts
 from lth_jax.legal import shown
 from lth_jax.models.options import options_of
 
@@ -52,12 +53,7 @@ def not_legal(path: str, text: str) -> str | None:
 
 
 def fields_help(config: ConfigDict, file: str) -> str:
-    """Every field with its value in a config file, its help and its legal values.
-
-    Args:
-      config: the config, overrides included.
-      file: as given by `--config`.
-    """
+    """Every field with its value in a config file, its help and its legal values."""
     lines = [
         f"--config=FILE[:ARGUMENT], here {file}. Its fields, with the values they have here:",
         "",

@@ -5,20 +5,21 @@ rejected that would fit.
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments.flags import UserError
 from experiments.networks import Shapes
-from experiments.schedules import density
 from experiments.trainers import hyper, make_optimizer
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
 from lth_jax.machine import free_disk, in_units
 from lth_jax.population import free_bytes, host_free_bytes
+from lth_jax.pruning import schedules
 from lth_jax.store.garbage import size_of
+from lth_jax.sweeps import Estimate
 
 BOOKKEEPING = 1024  # host bytes per member: label, key, entry in a manifest
 EVALUATION = 64  # host bytes per evaluation: step and entry in the history
@@ -26,50 +27,22 @@ METRIC_BYTES = 16  # per member and evaluation: loss and accuracy, training and 
 FLOAT = 4
 
 
-class Estimate(NamedTuple):
-    """Lower bounds for an experiment.
-
-    Attributes:
-      members: number of networks.
-      widest: members of its largest level, which are initialised together.
-      chunk: members that train at a time on each device; 1 if it is to be measured.
-      member: bytes of a member.
-      training: bytes of a member with record, gradient and batch order.
-      store: bytes of all members in the store.
-      stored: bytes of one member in the store, by level.
-    """
-
-    members: int
-    widest: int
-    chunk: int
-    member: int
-    training: int
-    store: int
-    stored: tuple[float, ...]
-
-    @property
-    def device(self) -> int:
-        """Bytes on one device: a level at initialisation, or a chunk in training."""
-        return max(self.widest * self.member, self.chunk * self.training)
-
-
 def levels(prune: ConfigDict) -> int:
-    """The number of levels after the dense networks.
-
-    >>> from experiments.configs import base
-    >>> levels(base.ladder().experiment.prune)
-    10
-    """
+    """The number of levels after the dense networks."""
     return int(prune.levels + prune.retrain)
 
 
-def arms(experiment: ConfigDict, level: int) -> int:
-    """The number of arms of a level.
+def density(prune: ConfigDict, level: int) -> float:
+    """The density of a level without `prune.layer_rates`."""
+    found = parts.choose("prune.schedule", prune.schedule, schedules.SCHEDULES)
+    if not parts.is_own(prune.schedule):
+        given = {name: prune[name] for name in ("rate", "levels", "final")}
+        found = parts.call("prune.schedule", prune.schedule, found, **given)
+    return float(found(level))
 
-    >>> from experiments.configs import base
-    >>> [arms(base.ladder().experiment, level) for level in range(3)]
-    [1, 4, 4]
-    """
+
+def arms(experiment: ConfigDict, level: int) -> int:
+    """The number of arms of a level."""
     only = experiment.control_levels
     return 1 + len(experiment.controls) * (level > 0 and (not only or level in only))
 
@@ -101,12 +74,7 @@ def check_members(experiment: ConfigDict) -> None:
 
 
 def estimate(config: ConfigDict, found: Shapes) -> Estimate:
-    """Lower bounds for an experiment.
-
-    Args:
-      config: the whole config.
-      found: the shapes of its network.
-    """
+    """Lower bounds for an experiment."""
     experiment, machine = config.experiment, config.machine
     every = range(levels(experiment.prune) + 1)
     widest = experiment.replicates * max(arms(experiment, level) for level in every)
@@ -136,10 +104,6 @@ def estimate(config: ConfigDict, found: Shapes) -> Estimate:
 def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
     """Raises `UserError` for a field that needs more memory or disk space than is free.
 
-    Args:
-      config: the whole config.
-      found: the shapes of its network.
-
     Returns:
       The estimate.
     """
@@ -163,13 +127,7 @@ def check_fits(config: ConfigDict, found: Shapes) -> Estimate:
 
 
 def check_fits_together(plan: Estimate, workdir: str, cells: int) -> None:
-    """Raises `UserError` if the cells of a sweep need more memory or disk space than is free.
-
-    Args:
-      plan: the lower bounds of all cells.
-      workdir: folder of all runs.
-      cells: the number of cells.
-    """
+    """Raises `UserError` if the cells of a sweep need more memory or disk space than is free."""
     needed, what = BOOKKEEPING * plan.members, f"the {plan.members:,} members of all cells"
     cells_of = ("--sweep.FIELD", f"a grid of {cells:,} cells")
     _refuse_above(host_free_bytes(), needed, *cells_of, what, "this machine's memory")
@@ -198,21 +156,3 @@ def _refuse_above(
 def size(tree: Any) -> int:
     """The bytes of all leaves of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def describe(plan: Estimate, machine: Mapping[str, Any]) -> str:
-    """An estimate and the free memory and disk space, in one line.
-
-    Args:
-      plan: from `estimate`.
-      machine: the `machine` part of a config.
-    """
-    memory, disk = free_bytes(), free_disk(machine["workdir"])
-    return (
-        f"{plan.members:,} members of {in_units(plan.member)}, at least {in_units(plan.device)} "
-        f"on a device{_of(memory)} and {in_units(plan.store)} in the store{_of(disk)}"
-    )
-
-
-def _of(free: int | None) -> str:
-    return "" if free is None else f" (free: {in_units(free)})"

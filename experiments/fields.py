@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from experiments import teachers, trainers, units
-from experiments.flags import UserError
-from experiments.parts import part_of
 from lth_jax import models
+from lth_jax.cli.parts import part_of
+from lth_jax.cli.programs import UserError
 from lth_jax.data import sources
 from lth_jax.keys import SEEDS
 from lth_jax.legal import FLAG, Legal, mapping, nearest, one_of, real, several, shown, text, whole
@@ -194,12 +194,7 @@ FIELDS: Mapping[str, Field] = {field.name: field for field in _TABLE}
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of an experiment or a machine, as `(name, value)`.
-
-    Args:
-      config: the part of a config.
-      prefix: prefix of the names; `"machine."` for a machine.
-    """
+    """The fields of an experiment, or of a machine with the prefix `machine.`: `(name, value)`."""
     for name, value in config.items():
         full = f"{prefix}{name}"
         if isinstance(value, ConfigDict) and full not in OPEN:
@@ -210,10 +205,6 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def check_values(config: ConfigDict, prefix: str = "") -> None:
     """Checks each field of an experiment or a machine.
-
-    Args:
-      config: the part of a config.
-      prefix: prefix of the names; `"machine."` for a machine.
 
     Raises:
       UserError: a field is unknown, or a value is not legal.
@@ -229,7 +220,7 @@ def check_value(field: Field, value: Any) -> None:
 
     >>> check_value(FIELDS["train.steps"], 0)
     Traceback (most recent call last):
-    experiments.flags.UserError: `train.steps` is 0; it must be an integer in 1 … 2147483647.
+    lth_jax.cli.programs.UserError: `train.steps` is 0; it must be an integer in 1 … 2147483647.
     """
     if field.legal.holds(value):
         return

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from inspect import getdoc
 from typing import Any, NamedTuple
@@ -12,11 +11,12 @@ from ml_collections import ConfigDict
 from experiments import build, checks
 from experiments.configs import base
 from experiments.fields import FIELDS
-from experiments.flags import UserError, ending_by_signal, one_line, saved_config
+from experiments.flags import saved_config
 from experiments.messages import by_fields
-from experiments.options import Options
 from lth_jax import store as stores
 from lth_jax.analysis import AnalysisError, Measurement
+from lth_jax.cli.options import Options
+from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.data import Dataset
 from lth_jax.lottery import Result
 
@@ -37,10 +37,6 @@ class Finished(NamedTuple):
 
 def open_finished(machine: ConfigDict, name: str) -> Finished:
     """Opens a finished run.
-
-    Args:
-      machine: `workdir`, `data_dir` and `manual_dir`, as in a config.
-      name: the run: its folder, its name, or a unique beginning of it.
 
     Raises:
       UserError: the run is not finished, or its data cannot be loaded.
@@ -119,14 +115,3 @@ def naming_options(names: Sequence[str]) -> Iterator[None]:
     except AnalysisError as error:
         message = by_fields(str(error), {name: f"--{name}" for name in names})
         raise UserError(message) from error
-
-
-def exit_code(work: Callable[[], Any]) -> int:
-    """Prints the result of `work` and returns 0; for errors of the user, prints a message: 2."""
-    try:
-        with ending_by_signal():
-            print(work())
-    except (UserError, stores.StoreError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0

@@ -5,25 +5,18 @@ import contextlib
 import functools
 import importlib.util
 import itertools
-import logging
-import os
-import signal
-import sys
-import threading
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import STOPPED
 from experiments.configs import base
+from lth_jax.cli.programs import UserError, one_line
 from lth_jax.legal import nearest
-from lth_jax.store import Interrupted, LostProcessError, interruptible, read_config
+from lth_jax.store import read_config
 
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
@@ -36,10 +29,6 @@ PARTS = {
     "experiment.prune.method_options": "experiment.prune.method",
 }
 """Fields with options, and the field that names the part to which they belong."""
-
-
-class UserError(Exception):
-    """An error of the user: printed as one message, exit code 2."""
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -102,11 +91,10 @@ def parse(
         for name in given:
             if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known))
-        config = _parsed(_config_first(_without(argv, free)), default)
+        config = _parsed(_rewritten(argv, free), default)
         drop_options(config, renamed)
         for name in free:
-            with _parent(config, name).unlocked():
-                _parent(config, name)[name.rpartition(".")[2]] = _value(given[name])
+            set_option(config, name, value_of(given[name]))
         return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
@@ -122,17 +110,27 @@ def parse(
 
 def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:
     """Whether a field is an option that the config file does not set."""
+    return is_option(name) and (name.rpartition(".")[0] in renamed or name not in known)
+
+
+def is_option(name: str) -> bool:
+    """Whether a name is that of an option of a part, which need not be in the config file.
+
+    >>> is_option("experiment.model.options.width"), is_option("experiment.model.name")
+    (True, False)
+    """
     path, _, option = name.rpartition(".")
-    return path in PARTS and bool(option) and (path in renamed or name not in known)
+    return path in PARTS and bool(option)
+
+
+def set_option(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets an option in place, also one that the config lacks."""
+    with _parent(config, name).unlocked():
+        _parent(config, name)[name.rpartition(".")[2]] = value
 
 
 def renamed_parts(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """The options in `PARTS` whose part differs from that of the file.
-
-    Args:
-      known: the fields of the file.
-      given: values of the fields that are set.
-    """
+    """The options in `PARTS` whose part differs from that of the file."""
     return [path for path, name in PARTS.items() if given.get(name, known[name]) != known[name]]
 
 
@@ -146,33 +144,15 @@ def _parent(config: ConfigDict, path: str) -> Any:
     return functools.reduce(getattr, path.split(".")[:-1], config)
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """A Python literal, or the text itself.
 
-    >>> _value("(3, 4)"), _value("true"), _value("wide")
+    >>> value_of("(3, 4)"), value_of("true"), value_of("wide")
     ((3, 4), True, 'wide')
     """
     with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
     return {"true": True, "false": False}.get(text, text)
-
-
-def _without(argv: Sequence[str], names: Collection[str]) -> list[str]:
-    """The arguments without overrides of these fields."""
-    left, kept = iter(argv), []
-    for argument in left:
-        name, given, _ = argument.lstrip("-").removeprefix("config.").partition("=")
-        if argument.startswith(("-config.", "--config.")) and name in names:
-            if not given:
-                next(left, None)  # the value is the next argument
-            continue
-        kept.append(argument)
-    return kept
-
-
-def one_line(error: Exception) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split())
 
 
 def _parsed(argv: list[str], default: str) -> ConfigDict:
@@ -184,27 +164,39 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     return held.value
 
 
-def _config_first(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--config` before its overrides, as ml_collections requires."""
-    first: list[str] = []
-    rest: list[str] = []
-    left = iter(argv[1:])
-    for argument in left:
-        if argument in ("-config", "--config"):
-            first += [argument, next(left, "")]
+class _Argument(NamedTuple):
+    """`--config`, `--config.FIELD` or, without a name, another argument; with its words."""
+
+    name: str
+    text: str
+    words: list[str]
+
+
+def _arguments(argv: Sequence[str]) -> Iterator[_Argument]:
+    """The arguments of a command line; those of configs may have their value as the next word."""
+    left = list(argv[1:])
+    while left:
+        word, *left = left
+        name, given, text = word.lstrip("-").partition("=")
+        if not word.startswith("-") or not (name == "config" or name.startswith("config.")):
+            yield _Argument("", "", [word])
+        elif given or not left or left[0].startswith(("--", "-config")):
+            yield _Argument(name, text, [word])
         else:
-            (first if argument.startswith(("-config=", "--config=")) else rest).append(argument)
-    return [argv[0], *first, *rest]
+            yield _Argument(name, left[0], [word, left.pop(0)])
+
+
+def _rewritten(argv: Sequence[str], without: Collection[str]) -> list[str]:
+    """The arguments without some overrides, `--config` first, as ml_collections requires."""
+    kept = [one for one in _arguments(argv) if one.name.removeprefix("config.") not in without]
+    kept.sort(key=lambda one: one.name != "config")
+    return [argv[0], *itertools.chain.from_iterable(one.words for one in kept)]
 
 
 def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
     """`(field, text)` of each `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
-    found = []
-    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
-        if argument.startswith(("-config.", "--config.")):
-            name, given, text = argument.lstrip("-").removeprefix("config.").partition("=")
-            found.append((name, text if given else after))
-    return found
+    fields = (one for one in _arguments(argv) if one.name.startswith("config."))
+    return [(one.name.removeprefix("config."), one.text) for one in fields]
 
 
 def _load(argv: Sequence[str], default: str) -> ConfigDict:
@@ -215,13 +207,7 @@ def _load(argv: Sequence[str], default: str) -> ConfigDict:
 
 def given_config(argv: Sequence[str], default: str) -> str:
     """The value of `--config`."""
-    given = default
-    for argument, after in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
-        if argument in ("-config", "--config"):
-            given = after
-        elif argument.startswith(("-config=", "--config=")):
-            given = argument.partition("=")[2]
-    return given
+    return [default, *(one.text for one in _arguments(argv) if one.name == "config")][-1]
 
 
 def config_module(argv: Sequence[str], default: str) -> ModuleType:
@@ -240,59 +226,3 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Runs a program; prints a `UserError` as one message.
-
-    Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal, and likewise if
-    the reader of a pipe closes it.
-    """
-    try:
-        with ending_by_signal():
-            main()
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes again when it exits, which must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _silence_late_reports() -> None:
-    """Suppresses reports of Orbax 0.12 and TensorStore about a save interrupted by a signal.
-
-    While the interpreter exits, a coroutine may never have started, and a write may fail, in any
-    thread, because the unfinished folder was removed.
-    """
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logging.disable()
-    sys.unraisablehook = lambda unraisable: None
-    threading.excepthook = lambda args: None
-
-
-@contextlib.contextmanager
-def ending_by_signal() -> Iterator[None]:
-    """Context in which a signal, or the loss of another process, ends the program with a message.
-
-    If other processes of a job are lost or still running, the program exits at once, because JAX's
-    normal exit would wait for them.
-    """
-    try:
-        with interruptible():
-            yield
-    except LostProcessError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(2)
-    except Interrupted as stop:
-        _silence_late_reports()
-        print(STOPPED.format(stop.signal), file=sys.stderr, flush=True)
-        if (
-            sys.__stderr__ and sys.stderr is sys.__stderr__
-        ):  # reports of threads and native code while it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-        if jax.distributed.is_initialized() and not stop.agreed:
-            os._exit(stop.code)
-        raise

@@ -1,29 +1,22 @@
-"""Groups cells of a sweep: cells that differ only in arrays train as one population.
+"""The jobs of a sweep's cells (`lth_jax.sweeps`), which share data, programs and ladders.
 
-The training program of a cell is lowered once for each value of the fields in `TRAINING`. Cells
-with equal programs, constants, data and steps form a group, and groups with equal programs share
-compiled code. A sweep over learning rate, seed, weight decay, density, criterion or controls
-therefore compiles once.
+The training program of a cell is lowered once for each value of the fields in `TRAINING`. A sweep
+over learning rate, seed, weight decay, density, criterion or controls therefore compiles once.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments import build, checks, trainers
-from experiments.estimate import Estimate
 from experiments.memoize import Memoized
 from experiments.messages import user_errors
 from lth_jax.data import Dataset
 from lth_jax.grid import Setting
 from lth_jax.keys import from_seed
 from lth_jax.lottery import (
-    Experiment,
     Ladder,
-    MemberTable,
     Programs,
     Splits,
     Task,
@@ -31,11 +24,11 @@ from lth_jax.lottery import (
     check_ladder,
     make_experiment,
     methods_programs,
-    timeline,
     training_program,
 )
-from lth_jax.population import Plan, as_splits
-from lth_jax.store import content_key, fingerprint
+from lth_jax.population import as_splits
+from lth_jax.store import fingerprint
+from lth_jax.sweeps import Estimate, Job, shown
 
 DATA = (
     *(f"experiment.{name}" for name in ("data", "replicates", "prune.examples")),
@@ -56,43 +49,6 @@ LADDER = (
     *(f"experiment.train.{name}" for name in ("steps", "compute_dtype", "matmul_precision")),
 )
 """The fields on which a ladder depends, in addition to its task."""
-
-
-class Job(NamedTuple):
-    """One cell of a sweep.
-
-    Attributes:
-      setting: its values of the swept fields.
-      config: its whole config.
-      experiment: its experiment, with identity.
-      estimate: a lower bound of its memory and disk space.
-    """
-
-    setting: Setting
-    config: ConfigDict
-    experiment: Experiment
-    estimate: Estimate
-
-    @property
-    def run(self) -> str:
-        """The name of its run folder."""
-        return build.run_name(self.config.experiment, self.experiment)
-
-
-class Group(NamedTuple):
-    """Jobs that train as one population.
-
-    Attributes:
-      key: covers everything that its members share.
-      program: the key of their training program, which groups may share.
-      jobs: the jobs.
-      members: their members; the keys are those of an arbitrary plan.
-    """
-
-    key: str
-    program: str
-    jobs: list[Job]
-    members: MemberTable
 
 
 class Sharing:
@@ -134,7 +90,7 @@ class Sharing:
         planned = make_experiment(
             task, seeds, ladder, data=data, constants=constants, training=program, **known
         )
-        return Job(setting, config, planned, least)
+        return Job(setting, experiment.name, experiment.to_dict(), planned, least)
 
     def _check_network(self, config: ConfigDict, data: str) -> Estimate:
         return checks.check_network(config, self._sets[data][0])
@@ -169,43 +125,9 @@ def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[
     """
     found = []
     for setting, config in cells:
-        with user_errors(prefix=shown_cell(setting)):
+        with user_errors(prefix=f"cell {shown(setting)}: " if setting else ""):
             found.append(sharing.job(setting, config))
     return found
-
-
-def groups(jobs: Iterable[Job]) -> list[Group]:
-    """Groups jobs into populations."""
-    found: dict[str, tuple[str, list[Job]]] = {}
-    for job in jobs:
-        identity, ladder = job.experiment.identity, job.experiment.ladder
-        prunable = jax.tree.leaves(ladder.prunable)
-        programs = [identity.training, identity.methods_training]
-        data = [identity.data, identity.constants]
-        key = content_key([*programs, *data, timeline(ladder), prunable])
-        found.setdefault(key, (identity.training, []))[1].append(job)
-    # The members are the same under any plan; only their keys differ.
-    any_plan = [(0, Plan(1))]
-    return [
-        Group(key, program, jobs, MemberTable([job.experiment for job in jobs], any_plan))
-        for key, (program, jobs) in found.items()
-    ]
-
-
-def together(groups: Sequence[Group]) -> Estimate:
-    """The lower bounds of all cells of a sweep, which run one after the other.
-
-    Memory is that of the largest cell; disk space is that of all members, shared members counted
-    once.
-    """
-    members, stored = 0, 0.0
-    for group in groups:
-        for level, specs in enumerate(group.members.levels):
-            members += len(specs)
-            owners = (group.jobs[spec.experiments[0]] for spec in specs.values())
-            stored += sum(job.estimate.stored[level] for job in owners)
-    largest = max((job.estimate for group in groups for job in group.jobs), key=lambda e: e.device)
-    return largest._replace(members=members, store=math.floor(stored))
 
 
 def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
@@ -213,17 +135,3 @@ def static_fields(sharing: Sharing, swept: Sequence[str]) -> list[str]:
     parts = sharing.parts.values()
     values = {name: {repr(part[name]) for part in parts if name in part} for name in swept}
     return [name for name in swept if len(values[name]) > 1]
-
-
-def shown_cell(setting: Setting) -> str:
-    """A prefix for messages about a cell of a sweep; empty for a single experiment."""
-    return f"cell {shown(setting)}: " if setting else ""
-
-
-def shown(setting: Setting) -> str:
-    """A setting as text: the last part of each field, and its value.
-
-    >>> shown({"experiment.optimizer.learning_rate": 0.1, "experiment.seed": 2})
-    'learning_rate=0.1, seed=2'
-    """
-    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in setting.items())

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.flags import UserError
-from experiments.options import Options, reader
+from lth_jax.cli.options import Options, reader
+from lth_jax.cli.programs import UserError
 from lth_jax.distributed.launch import CLUSTERS, FAILED, LOCAL, jobs_of, submit
 from lth_jax.extras import MissingExtraError
 from lth_jax.legal import one_of, text, whole

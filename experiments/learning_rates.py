@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from experiments.finished import Finished, run_analysis
-from experiments.flags import UserError
 from lth_jax.analysis import learning_rates
+from lth_jax.cli.programs import UserError
 
 
 def by_sgd(run: Finished) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """Setup of the machine that a config describes: devices, processes and caches."""
 
-from pathlib import Path
-
 import jax
 from ml_collections import ConfigDict
 
 from experiments.fields import check_values
-from experiments.flags import UserError
 from experiments.messages import user_errors
 from lth_jax import distributed
+from lth_jax.cli.programs import UserError
 from lth_jax.machine import cache_compiled_programs, cache_folder, cores, make_cpu_devices
+from lth_jax.sweeps import PlanOptions
 
 
 def prepare(machine: ConfigDict) -> None:
@@ -70,13 +69,7 @@ def note_precision(compute_dtype: str) -> None:
         print(f"note: {compute_dtype} is slower than float32 on a CPU, faster on accelerators")
 
 
-def devices(machine: ConfigDict, members: int) -> int:
-    """The number of devices of a population: that of the config, else at most one per member."""
-    processes = jax.process_count()
-    of_each = min(jax.local_device_count(), -(-members // processes))
-    return machine.devices or processes * of_each
-
-
-def plan_cache(machine: ConfigDict) -> Path | None:
-    """The folder that caches choices of plans; None if caching is off."""
-    return cache_folder() / "plans" if machine.compilation_cache else None
+def plan_options(machine: ConfigDict) -> PlanOptions:
+    """What a config sets of plans; their choices are cached unless caching is off."""
+    cache = cache_folder() / "plans" if machine.compilation_cache else None
+    return PlanOptions(machine.chunk, machine.driver, machine.devices, cache)

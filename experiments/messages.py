@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.store import StoreError
 
 LIBRARY: Mapping[str, str] = {
@@ -70,13 +70,9 @@ def user_errors(
     under: str = "",
     prefix: str = "",
 ) -> Iterator[None]:
-    """Context in which an error of the library about arguments becomes a `UserError`.
+    """Context in which an error of the library about arguments becomes a `UserError` with a prefix.
 
-    Args:
-      names: as in `by_fields`, like `options` and `under`.
-      options: further arguments.
-      under: the field that holds them.
-      prefix: text before the message.
+    The other arguments are those of `by_fields`.
     """
     try:
         yield

@@ -8,10 +8,10 @@ import jax
 from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
-from experiments import parts
-from experiments.flags import UserError
 from experiments.messages import by_fields
 from lth_jax import data, models
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
 from lth_jax.legal import nearest, shown
 from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.models.options import options_of

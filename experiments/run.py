@@ -10,9 +10,10 @@ members, memory and time without training; `--help` lists all fields.
 
 import sys
 
-from experiments import flags, sweep
+from experiments import sweep
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.runner import run
+from lth_jax.cli.programs import run_main
 
 
 def main() -> None:
@@ -25,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run_main(main)
+    run_main(main)

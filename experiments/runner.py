@@ -2,32 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import rich
 from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments import machine as machines
-from experiments.flags import UserError
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.controls import described
-from lth_jax.lottery.running import data_placement, recorded_plans, train_run
+from lth_jax.lottery.running import data_placement, recorded_plans, run_identity, train_run
 from lth_jax.machine import compilations
-from lth_jax.population import DRIVERS, Plan, candidate_plans
 from lth_jax.report import level_table, write_report
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
     """Runs, continues, or shows the experiment of a config.
-
-    Args:
-      config: `experiment` determines the results, `machine` where and how they are computed.
-      command: the command line, for the report.
 
     Returns:
       The run's folder.
@@ -40,18 +33,19 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     checks.check(experiment)
     machines.prepare(machine)
     team, env = stores.everyone(), stores.environment()
+    options = machines.plan_options(machine)
     if team.first:
         machines.note_precision(experiment.train.compute_dtype)
     try:
         planned = team.each(lambda: _experiment(config))
-        plan = configured_plan(machine) | {"data": data_placement(planned.task)}
+        plan = options.configured | {"data": data_placement(planned.task)}
         team.check_same(config=experiment.to_dict(), identity=planned.identity, plan=plan)
         with stores.open_run(
             machine.workdir,
             name=experiment.name,
             config=experiment.to_dict(),
             env=env | {"command": list(command)} | described(planned.ladder.controls),
-            identity=build.run_identity(planned),
+            identity=run_identity(planned),
             wait=machine.wait,
             team=team,
         ) as run:
@@ -61,12 +55,12 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                 sizes = level_sizes(planned.seeds, planned.ladder)
                 programs = Programs(planned.task.trainer)
                 with user_errors():
-                    choices = candidates(machine, [max(sizes)])
+                    choices = options.candidates([max(sizes)])
                     plans = recorded_plans(
                         planned,
                         run,
                         choices,
-                        machines.plan_cache(machine),
+                        options.cache,
                         narrow=not machine.chunk,
                         programs=programs,
                     )
@@ -106,18 +100,3 @@ def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) 
     page = write_report(store, result.info)
     rich.print(level_table(result.record))
     print(f"page: {page}")
-
-
-def configured_plan(machine: ConfigDict) -> dict[str, Any]:
-    """The fields of a config that set the plan."""
-    return {name: machine[name] for name in ("chunk", "driver", "devices")}
-
-
-def candidates(machine: ConfigDict, widths: Sequence[int]) -> list[Plan]:
-    """The candidate plans for chunks of these widths, or the plan that the config sets."""
-    if machine.chunk and machine.driver:
-        return [Plan(machine.chunk, machine.driver, machine.devices or jax.process_count())]
-    drivers = [machine.driver] if machine.driver else DRIVERS
-    widths = [machine.chunk] if machine.chunk else widths
-    devices = machines.devices(machine, max(widths))
-    return candidate_plans(widths, devices, drivers, jax.process_count())

@@ -1,20 +1,29 @@
 """Criteria of a config and their inputs."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
-from experiments import parts
-from experiments.flags import UserError
+from experiments import networks
 from lth_jax import keys, trees
 from lth_jax import structure as st
-from lth_jax.lottery import Task
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
+from lth_jax.lottery import Start, Task, one_shot_starts
 from lth_jax.lottery.structure import evaluation, initial_state
 from lth_jax.pruning import criteria
+from lth_jax.pruning.iterative import iterate
+from lth_jax.pruning.masks import prunable_leaves
+from lth_jax.pruning.one_shot import at_count
+from lth_jax.pruning.prune import prune
+from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Batch, Key
 
 
@@ -109,3 +118,33 @@ def _inputs(name: str, module: Any, task: Task) -> Any:
 def batches(train: Batch, examples: int) -> tuple[Batch, ...] | None:
     """The training examples for a criterion; None without examples."""
     return (jax.tree.map(lambda a: a[:examples], train),) if examples else None
+
+
+def one_shot(
+    config: ConfigDict,
+    task: Task,
+    name: str,
+    scope: Scope,
+    densities: Sequence[float],
+    starts: Sequence[Start],
+    points: Sequence[Mapping[str, NDArray[Any]]],
+) -> list[Start]:
+    """The starts, one for each replicate, under masks of a criterion.
+
+    It scores parameters by name, one point for each start, on the first `study.examples` of the
+    replicate's training examples. With several densities it prunes in rounds.
+    """
+    experiment, like = config.experiment, task.shapes[0]
+    pruner = prune(criterion(name, task, networks.module(experiment), None), scope)
+    prunable = prunable_leaves(like)
+    counts = [scope.counts(like, density, prunable=prunable) for density in densities]
+    share = experiment.train.share
+    rows = share * np.arange(len(starts))[:, None] + np.arange(config.study.examples)
+    return one_shot_starts(
+        task,
+        starts,
+        at_count(pruner, counts[0]) if len(counts) == 1 else iterate(pruner, trees.stack(counts)),
+        keys.from_seed(experiment.seed),
+        scored=points,
+        rows=[rows],
+    )

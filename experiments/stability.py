@@ -16,13 +16,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import checks, flags
+from experiments import checks
 from experiments.commands import HELP, config_of
 from experiments.finished import naming_options, open_finished
-from experiments.options import Options
 from experiments.runner import run as run_ladder
 from lth_jax import analysis
 from lth_jax.analysis.arguments import LEVELS, check_known
+from lth_jax.cli.options import Options
+from lth_jax.cli.programs import run_main
 from lth_jax.legal import Legal
 
 DEFAULT = "experiments/configs/stability.py"
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run_main(main)
+    run_main(main)

@@ -16,7 +16,6 @@ jobs as processes of this machine and waits for them. `lth ls` shows their state
 """
 
 import copy
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,16 +27,17 @@ from rich.console import Console
 from experiments import checks, estimate, flags
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
-from experiments.flags import UserError
-from experiments.groups import Group, Job, Sharing, groups, jobs, shown, static_fields, together
+from experiments.groups import Sharing, jobs, static_fields
 from experiments.launch import OPTIONS, launched
-from experiments.runner import configured_plan
-from experiments.sweep_runner import Worker, describe, outlook, planned
+from experiments.messages import by_fields, user_errors
 from lth_jax import grid as h
 from lth_jax import store as stores
+from lth_jax import sweeps
+from lth_jax.cli.programs import UserError, run_main
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
+from lth_jax.sweeps import Group, Job, shown
 from lth_jax.text import counted
 
 MOST_CELLS = 10_000
@@ -60,7 +60,7 @@ def parse_grid(arguments: Sequence[str], config: ConfigDict) -> h.Grid:
     for argument in arguments:
         name, _, text = argument.removeprefix(PREFIX).partition("=")
         field = full_name(name, known)
-        values = [_as_type(field, value, known[field]) for value in text.split(",") if value]
+        values = [_read(field, value, known) for value in text.split(",") if value]
         if not values:
             raise UserError(f"`{PREFIX}{name}` has no values; give some, such as 1,2.")
         grids.append(h.sweep(field, values))
@@ -75,6 +75,8 @@ def swept_fields(config: ConfigDict) -> dict[str, Any]:
 def full_name(name: str, known: dict[str, Any]) -> str:
     """The field whose dotted name ends with `name`, or whose last word has these initials.
 
+    An option such as `model.options.dropout` need not be in the config.
+
     Raises:
       UserError: no field matches, or several do.
 
@@ -82,8 +84,10 @@ def full_name(name: str, known: dict[str, Any]) -> str:
     >>> full_name("seed", known), full_name("lr", known)
     ('experiment.seed', 'experiment.optimizer.learning_rate')
     """
-    if name in known:
+    if name in known or flags.is_option(name):
         return name
+    if flags.is_option(f"experiment.{name}"):
+        return f"experiment.{name}"
     found = [field for field in known if field.endswith(f".{name}")]
     found = found or [field for field in known if _initials(field) == name]
     if len(found) == 1:
@@ -98,7 +102,11 @@ def _initials(field: str) -> str:
     return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
-def _as_type(name: str, text: str, like: Any) -> Any:
+def _read(name: str, text: str, known: dict[str, Any]) -> Any:
+    """A value as the type of its field; that of an option which the config lacks as a literal."""
+    if name not in known:
+        return flags.value_of(text)
+    like = known[name]
     if isinstance(like, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -149,7 +157,10 @@ def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
     try:
         renamed = flags.renamed_parts(dict(flags.fields(config)), setting)
         flags.drop_options(cell, renamed)
-        cell.update_from_flattened_dict(setting)
+        options = {name: value for name, value in setting.items() if flags.is_option(name)}
+        cell.update_from_flattened_dict({n: v for n, v in setting.items() if n not in options})
+        for name, value in options.items():
+            flags.set_option(cell, name, value)
         checks.check(cell.experiment)
     except (UserError, TypeError, ValueError) as error:
         raise UserError(f"cell {shown(setting)}: {error}") from error
@@ -158,11 +169,6 @@ def _cell(config: ConfigDict, setting: h.Setting) -> ConfigDict:
 
 def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequence[str]) -> Path:
     """Runs, continues, or joins a sweep.
-
-    Args:
-      config: whose `machine` sets where and how.
-      planned_cells: from `cells`.
-      command: the command line, for the report.
 
     Returns:
       The path of the sweep's page.
@@ -191,53 +197,49 @@ def train_cells(
     *,
     pilot: bool = False,
 ) -> stores.Sweep:
-    """Trains the unfinished cells as populations; each cell becomes a run.
-
-    Cells with damaged files or nodes count as unfinished.
-
-    Args:
-      machine: the `machine` part of a config.
-      name: the name of the sweep's folder.
-      planned_cells: the setting and the whole config of each cell.
-      command: the command line, for the report.
-      pilot: whether the runs are pilots of others, which `lth ls` omits.
-
-    Returns:
-      The finished sweep; `report.sweeps.read_sweep` reads its cells.
-    """
-    environment, team = stores.environment(), stores.everyone()
-    sharing = Sharing()
+    """`lth_jax.sweeps.train` for cells, each with its setting and its whole config."""
+    sharing, team = Sharing(), stores.everyone()
     all_jobs = team.each(lambda: jobs(planned_cells, sharing))
-    record = {"cells": [{"setting": job.setting, "run": job.run} for job in all_jobs]}
-    identities = [job.experiment.identity for job in all_jobs]
-    team.check_same(cells=record, identities=identities, plan=configured_plan(machine))
-    sweep = stores.open_sweep(machine.workdir, name=name, config=record, team=team)
-    finished = team.on_leader(lambda: _finished(machine.workdir, all_jobs))
-    left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
-    todo = groups(left)
-    team.on_leader(lambda: _check_fits(todo, machine.workdir))
-    if team.first:
+
+    def on_start(left: list[Job], todo: list[Group]) -> None:
+        _check_fits(todo, machine.workdir)
         print(_overview(all_jobs, left, todo, sharing), flush=True)
-    env = environment | {"command": [*command]}
-    Worker(machine, sharing, sweep, env, team, pilot=pilot).run(todo)
-    return sweep
+
+    try:
+        return sweeps.train(
+            machine.workdir,
+            name,
+            all_jobs,
+            options=machines.plan_options(machine),
+            programs=sharing.programs,
+            command=command,
+            on_start=on_start,
+            pilot=pilot,
+            progress=machine.progress,
+            save_seconds=machine.save_seconds,
+        )
+    except sweeps.PlanError as error:
+        raise UserError(by_fields(str(error))) from error
 
 
 def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     """Prints the plan of a sweep with memory and time; trains and records nothing."""
     sharing, machine = Sharing(), config.machine
     all_jobs = jobs(planned_cells, sharing)
-    finished = _finished(machine.workdir, all_jobs)
+    finished = sweeps.finished(machine.workdir, all_jobs)
     left = [job for job, done in zip(all_jobs, finished, strict=True) if not done]
-    found = groups(left)
+    found = sweeps.groups(left)
     print(_overview(all_jobs, left, found, sharing))
     _check_fits(found, machine.workdir)
     index = MemberIndex(stores.Store(machine.workdir))
     index.refresh()
+    options = machines.plan_options(machine)
     for i, group in enumerate(found, start=1):
-        ahead = outlook(machine, group, planned(machine, group, always=True), index)
-        print(f"group {i}/{len(found)}: {describe(ahead, group)}", flush=True)
-        print(f"  {estimate.describe(together([group]), machine)}", flush=True)
+        with user_errors():
+            plan = sweeps.planned(group, options, always=True)
+        ahead = sweeps.outlook(group, options, plan, index)
+        print(f"group {i}/{len(found)}: {ahead}", flush=True)
+        print(f"  {sweeps.together([group]).described(machine.workdir)}", flush=True)
         for job in group.jobs[:SHOWN]:
             if job.setting:
                 print(f"  {shown(job.setting)}")
@@ -249,7 +251,7 @@ def _check_fits(found: Sequence[Group], workdir: str) -> None:
     """Raises `UserError` if all cells together need more memory or disk space than is free."""
     if found:
         cells = sum(len(group.jobs) for group in found)
-        estimate.check_fits_together(together(found), workdir, cells)
+        estimate.check_fits_together(sweeps.together(found), workdir, cells)
 
 
 def _overview(
@@ -264,13 +266,6 @@ def _overview(
         f"{counted(len(found), 'group')}, {counted(programs, 'program')} to compile"
     )
     return text + (f"\nstatic, a program for each value: {', '.join(static)}" if static else "")
-
-
-def _finished(workdir: str, all_jobs: Sequence[Job]) -> list[bool]:
-    """The finished cells, with all their nodes; shared nodes are checked once."""
-    store, root = stores.Store(workdir), Path(workdir)
-    problem = functools.cache(store.problem)
-    return [stores.is_complete(store, root / job.run, problem=problem) for job in all_jobs]
 
 
 def make_grid(argv: Sequence[str], config: ConfigDict) -> h.Grid:
@@ -326,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run_main(main)
+    run_main(main)

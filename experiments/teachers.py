@@ -6,8 +6,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import networks
-from experiments.flags import UserError, saved_config
+from experiments.flags import saved_config
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.data import Dataset
 from lth_jax.lottery import logits_of
@@ -20,11 +21,6 @@ WHO = (ALL, OWN)
 
 def with_answers(experiment: ConfigDict, workdir: str, loaded: Dataset) -> Dataset:
     """Adds the logits of an experiment's teachers to its data set.
-
-    Args:
-      experiment: `train.distill` names the teachers.
-      workdir: the folder of the teachers' run.
-      loaded: the data.
 
     Raises:
       UserError: the run is not finished, one of its networks diverged, there are too few, or they

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import parts, teachers
-from experiments.flags import UserError
+from experiments import teachers
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
+from lth_jax.cli import parts
+from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses
 from lth_jax.population.averaging import averaged, mean_network
 from lth_jax.population.losses import LOSSES, METRICS, PerExample
@@ -125,13 +126,7 @@ def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[.
 
 
 def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
-    """The task of an experiment.
-
-    Args:
-      experiment: the `experiment` part of a config.
-      loaded: its data, including the teachers' logits.
-      splits: the data on the device, if already placed.
-    """
+    """The task of an experiment."""
     train, network = experiment.train, model(experiment)
     averages = train.average.start > 0
     return Task(

@@ -1,19 +1,16 @@
 """Pruning of whole units by a config: scopes, controls, and the choice of groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import scoring
-from experiments.flags import UserError
-from lth_jax import models
 from lth_jax import structure as st
-from lth_jax.layouts import Layout
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import CONTROLS, STRUCTURED_CONTROLS
 from lth_jax.lottery.controls import Control
-from lth_jax.models.layers import Initialization
 from lth_jax.pruning import granularity as g
 from lth_jax.pruning.scopes import Scope
 
@@ -22,13 +19,6 @@ REDUCTIONS: dict[str, g.Reduction] = {"sum": jnp.sum, "mean": jnp.mean, "max": j
 UNIT_SCOPES: dict[str, Callable[..., Scope]] = {
     "layerwise": st.by_group,
     "globally": st.across_groups,
-}
-ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
-"""Leaves whose initial variance does not depend on the size; `embeddings` are of Haiku."""
-FANS: dict[Initialization, st.Fan] = {
-    models.glorot_normal: st.fan_average,
-    models.he_normal: st.fan_in,
-    models.fan_in_uniform: st.fan_in,
 }
 
 
@@ -66,49 +56,6 @@ def check_multiple(multiple: int, found: st.Structure) -> None:
 
 def make_controls(structure: st.Structure | None, module: Any) -> dict[str, Control]:
     """All controls by name; without the network's units, those that do not need them."""
-    fan = fan_of(module)
+    fan = st.fan_of(module)
     usable = (c for c in STRUCTURED_CONTROLS.items() if structure or not c[1].needs_units)
     return CONTROLS | {name: control.build(structure, fan) for name, control in usable}
-
-
-def fan_of(module: Any) -> st.Fan:
-    """The fan of each leaf: the initial variance is inverse to it.
-
-    For networks without `initialization`, of any framework, the fan of a kernel is its fan-in, as
-    in the default initialisers of Flax, Equinox and Haiku.
-    """
-    of_kernels = FANS.get(getattr(module, "initialization", None), st.fan_in)  # type: ignore[arg-type]
-
-    def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
-        leaf = name.rpartition("/")[2]
-        if leaf in ALIKE:
-            return 1
-        return sizes[-1] if leaf == "embedding" else of_kernels(name, layout, sizes)
-
-    return fan
-
-
-def chosen(structure: st.Structure, options: ConfigDict) -> st.Structure:
-    """The groups that a config prunes.
-
-    Args:
-      structure: from `lottery.structure_of`.
-      options: the `prune` part of an experiment.
-
-    Raises:
-      ValueError: a pattern matches no group, no group is left, or the network without some units of
-        a group differs from the masked one.
-    """
-    found = structure.only(*options.groups)
-    if not found.groups:
-        raise ValueError(
-            "`prune.granularity` is 'units', but no unit of this network can be removed: "
-            f"{found.pinned}."
-        )
-    for group in found.groups:
-        if not group.exact:
-            raise ValueError(
-                f"`prune.groups` includes '{group.name}', but a network without some of its units "
-                f"differs from the masked one: {group.inexact[0]}; leave it out."
-            )
-    return found

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         reconstruct,
         report,
         structure,
+        sweeps,
     )
     from lth_jax.coding import load as load_ticket
     from lth_jax.coding import save as save_ticket
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     "analysis coding data distributed landscape layouts lottery measures models population "
-    "reconstruct report structure"
+    "reconstruct report structure sweeps"
 )
 _PRUNING = {
     "criteria": "magnitude random",
@@ -162,5 +163,6 @@ __all__ = [
     "structure",
     "summary",
     "supermask",
+    "sweeps",
     "transforms",
 ]

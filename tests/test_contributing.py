@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks, runner
 from experiments.fields import FIELDS, check_value
-from experiments.flags import UserError
 from experiments.studies import STUDIES
 from lth_jax import store as stores
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.coding import codecs
 from lth_jax.data.sources import GENERATED
 from lth_jax.lottery import CONTROLS

@@ -105,8 +105,8 @@ def test_streams_are_the_same_under_jit_and_vmap():
 
 # Within one purpose: files and functions that index or divide a key which serves them alone.
 WITHIN = {
+    "lth_jax/analysis/random_tickets.py": {"random_members": "per draw"},
     "lth_jax/keys.py": {"stream": "the purpose", "as_threefry": "key data"},
-    "experiments/studies/random_tickets.py": {"_members": "per draw"},
     "lth_jax/data/order.py": {"indices": "per epoch"},
     "lth_jax/landscape/connectivity.py": {"filter_direction": "per leaf", "renew_state": "batch"},
     "lth_jax/landscape/ends.py": {
@@ -413,6 +413,8 @@ KEYED |= {
     for name, function in controls.CONTROLS.items()
 }
 WITHOUT = {  # they pass the key to one of those above, or to a function of the user
+    "analysis.random_tickets.random_members",
+    "analysis.random_tickets.random_tickets",
     "keys.as_threefry",
     "keys.check_key",
     "landscape.lanczos.compiled",

@@ -36,6 +36,7 @@ LAYERS = {
     "reconstruct": 6,
     "lottery": 6,
     "analysis": 7,
+    "sweeps": 7,
 }
 FORBIDDEN = ("absl", "ml_collections", "experiments", "tests")
 

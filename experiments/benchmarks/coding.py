@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
 from lth_jax import coding, lottery
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.coding import codecs, entropy, values
 from lth_jax.models.mlp import MLP
 from lth_jax.population import Plan

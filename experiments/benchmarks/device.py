@@ -26,10 +26,11 @@ import optax
 
 from experiments.benchmarks import device_tests
 from experiments.benchmarks.population import ONE, STACKED, Way, our_way, rates_of
-from experiments.benchmarks.report import OURS, Row, beside, beside_each, main, row
+from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import machine, models, trees
 from lth_jax import population as engine
+from lth_jax.analysis.ratios import OURS, Row, beside, beside_each, row
 from lth_jax.lottery import imp, run
 from lth_jax.population.planning import program_bytes
 from lth_jax.population.segment import batch_rows, init_record

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.population import our_way
-from experiments.benchmarks.report import Row, row
 from experiments.benchmarks.tasks import RATE, StockConvNet, Task, population, task
 from lth_jax import trees
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.coding import codecs
 from lth_jax.coding.quantize import dequantize, quantize
 from lth_jax.landscape import hessian

@@ -29,9 +29,10 @@ from flax import linen as nn
 from matplotlib import ticker
 
 from experiments import sweep
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
 from experiments.configs import mnist1d_ladder
 from lth_jax import grid, lottery, population, store
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.prune import prune
 from lth_jax.report.plotting import images, style

@@ -23,8 +23,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
-from experiments.benchmarks.report import Row, beside, main
+from experiments.benchmarks.report import main
 from experiments.configs import mnist1d_ladder
+from lth_jax.analysis.ratios import Row, beside
 from lth_jax.store import files
 
 OURS = "experiments.run"

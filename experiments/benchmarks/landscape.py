@@ -31,9 +31,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from experiments.benchmarks import landscape_exact, landscape_torch
-from experiments.benchmarks.report import Row, beside_each, main
+from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import StockConvNet
 from lth_jax import models
+from lth_jax.analysis.ratios import Row, beside_each
 from lth_jax.landscape import extremes, hessian, lanczos
 from lth_jax.landscape.tridiagonal import ritz
 from lth_jax.types import Batch

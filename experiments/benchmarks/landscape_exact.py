@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmarks.report import Row, row
 from lth_jax import data, lottery, models, trees
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.landscape import dense_hessian
 from lth_jax.population import Plan
 from lth_jax.types import Batch, Params

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import report
+from lth_jax.analysis import ratios
 from lth_jax.landscape import Operator, eigenvalues, extremes, hessian, step_sizes
 
 KEY = jax.random.key(0)
@@ -168,11 +169,11 @@ def descent() -> Iterator[Known]:
 CASES = (masked_regression, deep_linear, euler, rank_ten, nothing_there, descent)
 
 
-def row(known: Known) -> report.Row:
+def row(known: Known) -> ratios.Row:
     """Met if our error is at most the tolerance, relative to the known number (or to 1)."""
     off = abs(known.ours - known.known) / max(1.0, abs(known.known))
     others = {name: float(value) for name, value in known.others.items()}
-    return report.row(
+    return ratios.row(
         known.case,
         float(known.ours),
         others,

@@ -26,9 +26,10 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments.benchmarks.report import OURS, Row, beside, main, row
+from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import machine, trees
+from lth_jax.analysis.ratios import OURS, Row, beside, row
 from lth_jax.analysis.timing import alternated
 from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.population.segment import batch_rows, init_record

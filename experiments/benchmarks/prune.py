@@ -18,7 +18,8 @@ import numpy as np
 import optax
 
 import lth_jax as lth
-from experiments.benchmarks.report import Row, beside_each, main
+from experiments.benchmarks.report import main
+from lth_jax.analysis.ratios import Row, beside_each
 
 DENSITY = 0.2
 

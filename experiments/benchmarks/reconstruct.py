@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import optax
 from sklearn.datasets import load_digits
 
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
 from lth_jax import reconstruct
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.models import NETWORKS, from_linen
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

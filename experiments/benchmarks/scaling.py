@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.scaling [--quick] [--members 8]
 
-LeNet-300-100, one core for each CPU device. Values are member-steps per second of `population.train`
-with 1, 2, 4 and 8 devices, in one process and in as many processes; ratios are over as many times the
-rate of one device, in alternated rounds. Where there are more devices than cores, they share cores,
-and the ratio is over as many times the rate as there are cores. Collectives are counted in the
-compiled program.
+LeNet-300-100, one core for each CPU device. Values are member-steps per second of
+`population.train` with 1, 2, 4 and 8 devices, in one process and in as many processes, in
+alternated rounds; ratios are over the rate of one device times the number of devices. More devices
+than cores share them, and are compared with the rate of one device times the number of cores.
+Collectives are counted in the compiled program.
 """
 
 import argparse
@@ -22,11 +22,12 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import TASKS
 from experiments.benchmarks.tasks import task as benchmark_task
 from experiments.benchmarks.tpu import COLLECTIVES, compiled
 from lth_jax import distributed, machine, population
+from lth_jax.analysis.ratios import Row, row
 
 SIZES, ROUNDS, STEPS = (1, 2, 4, 8), 5, 200
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -96,7 +97,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
             goal=0.9,
             most=False,
             cores=machine.cores(),
-            collectives=len(COLLECTIVES.findall(program.as_text())),
+            collectives=len(COLLECTIVES.findall(str(program.as_text()))),
         )
 
 

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
+from lth_jax.analysis.ratios import Row, row
 
 CONFIG = "experiments/configs/mnist1d_ladder.py:smoke"
 RATE, SEED = "experiment.optimizer.learning_rate", "experiment.seed"

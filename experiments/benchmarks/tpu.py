@@ -20,9 +20,10 @@ from unittest import mock
 
 import jax
 
-from experiments.benchmarks.report import Row, main, row
+from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import TASKS, Task, population, task
 from lth_jax import trees
+from lth_jax.analysis.ratios import Row, row
 from lth_jax.extras import needed_by
 from lth_jax.population import Plan, compile_segment
 from lth_jax.population.planning import program_bytes

@@ -107,14 +107,15 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             }
             rows += arm_rows(metric, arms, **fields)
 
-    def primary(cell: tuple[Any, ...]) -> Primary:
-        name = "{}: {} types, {} clones, cost {:g}".format(EVEN, *cell)
-        return Primary(name, values[:, cells.index(cell), 0], study.delta, "")
-
+    label = "{}: {} types, {} clones, cost {:g}".format
     means = values.mean(axis=0).T
     apart = [np.abs(mean - one).max() for mean, one in zip(means, exact.values(), strict=True)]
     return Evidence(
-        primaries=[primary(cell) for cell in cells if cell[:2] == (100, 100)],
+        primaries=[
+            Primary(label(EVEN, *cell), values[:, i, 0], study.delta, "")
+            for i, cell in enumerate(cells)
+            if cell[:2] == (100, 100)
+        ],
         rows=rows,
         notes=(
             f"Over {len(cells)} cells, simulated means differ from the exact break-even chance by "

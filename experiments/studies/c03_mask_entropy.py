@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
-from lth_jax import trees
+from lth_jax.analysis.frontier import tester
 from lth_jax.coding import integers, rate_points
 from lth_jax.coding.entropy import binary_entropy, break_even_density
 from lth_jax.coding.size import order_saving, within_layer, within_margins
@@ -29,7 +28,6 @@ from lth_jax.measures.claims import (
     relative,
 )
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
-from lth_jax.population.segment import evaluate
 from lth_jax.report import tidy
 
 PROTOCOL = Protocol(
@@ -96,20 +94,13 @@ class Weighed(NamedTuple):
 
 def weigh(task: Task, networks: Sequence[Stored], bits: Sequence[int]) -> Weighed:
     """The networks with their prunable weights rounded to few bits."""
-    test = jax.jit(lambda p, s: evaluate(task.trainer, p, s, task.data.test)["accuracy"])
-    like = task.shapes
+    accuracy, coded = tester(task), [integers(each) for each in bits]
 
     def points(one: Stored) -> list[tuple[float, float]]:
-        state = trees.from_named(one.state, like[1])
-        found = rate_points(one.mask, one.params, prunable=one.prunable, precisions=_all(bits))
-        accuracy = [100 * float(test(trees.from_named(p.params, like[0]), state)) for p in found]
-        return [(p.mask + p.values, a) for p, a in zip(found, accuracy, strict=True)]
+        found = rate_points(one.mask, one.params, prunable=one.prunable, precisions=coded)
+        return [(p.mask + p.values, 100 * accuracy(p.params, one.state)) for p in found]
 
     return Weighed(*np.moveaxis(np.array([points(one) for one in networks], float), -1, 0))
-
-
-def _all(bits: Sequence[int]) -> list[Any]:
-    return [integers(each) for each in bits]
 
 
 def least_dense(dense: Weighed, exact: NDArray[np.float64], allowed: float) -> NDArray[np.int64]:
@@ -213,7 +204,7 @@ def controls(config: ConfigDict) -> list[Control]:
             values = {"w": rng.normal(size=(100, 100)).astype(np.float32)}
             masks = [rng.random((100, 100)) < share for share in (density, 1.0)]
             sparse, dense = (
-                rate_points({"w": mask}, values, prunable={"w": True}, precisions=_all((4,)))[0]
+                rate_points({"w": mask}, values, prunable={"w": True}, precisions=[integers(4)])[0]
                 for mask in masks
             )
             return 100 * (1 - (sparse.mask + sparse.values) / (dense.mask + dense.values))

@@ -1,7 +1,6 @@
 """C5: many sparse networks against few dense ones, at equal cost."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,9 @@ from numpy.typing import NDArray
 
 from experiments import networks
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import logits_of
 from lth_jax.measures import ensembles
 from lth_jax.measures.claims import (
@@ -24,7 +24,7 @@ from lth_jax.measures.claims import (
     draws,
     relative,
 )
-from lth_jax.measures.ensembles import Scores
+from lth_jax.measures.ensembles import Scores, equal_run, equal_training, specialisation
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.types import DENSE, TICKET
@@ -93,11 +93,24 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 class Arm(NamedTuple):
-    """Networks of one kind: their config, their arm in it, and its level."""
+    """Networks of one kind: their config, their arm and level in it, and their arm in `Tuned`."""
 
     config: ConfigDict
     arm: str
     level: int
+    tuned: str
+
+
+def arms_of(config: ConfigDict) -> dict[str, Arm]:
+    """Dense networks, and at each level tickets, shuffled masks and small dense networks."""
+    found = {"dense": Arm(dense_only(config), DENSE, 0, DENSE)}
+    for level in config.experiment.control_levels:
+        widths = tuple(config.study.small[str(level)])
+        small = dense_only(config, model__options__features=widths)
+        found[f"tickets {level}"] = Arm(config, TICKET, level, TICKET)
+        found[f"shuffled {level}"] = Arm(config, "shuffle", level, "shuffle")
+        found[f"small {level}"] = Arm(small, DENSE, 0, f"small {level}")
+    return found
 
 
 def restarted(config: ConfigDict, start: int) -> ConfigDict:
@@ -105,72 +118,41 @@ def restarted(config: ConfigDict, start: int) -> ConfigDict:
     return vary(config, seed=config.experiment.seed + SEED_STEP * start)
 
 
-def equal_run(members: int, density: float) -> int:
-    """The number of dense networks with at least as many weights as the tickets.
-
-    >>> equal_run(8, 0.25), equal_run(4, 0.125)
-    (2, 1)
-    """
-    return math.ceil(members * density)
-
-
-def equal_training(members: int, level: int, rate: float) -> int:
-    """The number of dense networks that take at least as much training as the tickets.
-
-    >>> equal_training(8, 2, 0.5)  # each ticket: 1 + 1/2 + 1/4 dense trainings
-    14
-    """
-    return math.ceil(members * sum((1 - rate) ** i for i in range(level + 1)))
-
-
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Rates from the first start of each kind, then all starts, and their ensembles."""
-    study, name, prune = config.study, PROTOCOL.claim, config.experiment.prune
-    levels = config.experiment.control_levels
-    small = {
-        level: dense_only(config, model__options__features=tuple(study.small[str(level)]))
-        for level in levels
-    }
-    beside = {f"small {level}": cell for level, cell in small.items()}
+    study, name, levels = config.study, PROTOCOL.claim, config.experiment.control_levels
+    arms, most, rate = arms_of(config), max(study.members), config.experiment.prune.rate
+    beside = {arm: one.config for arm, one in arms.items() if arm.startswith("small")}
     tuned = runner.tuned(name, config, beside=beside)
-    arms = {"dense": Arm(dense_only(config), DENSE, 0)}
-    rates = {"dense": tuned.chosen(DENSE)}
-    for level in levels:
-        for words, arm in (("tickets", TICKET), ("shuffled", "shuffle")):
-            arms[f"{words} {level}"] = Arm(config, arm, level)
-            rates[f"{words} {level}"] = tuned.chosen(arm, level)
-        arms[f"small {level}"] = Arm(small[level], DENSE, 0)
-        rates[f"small {level}"] = tuned.chosen(f"small {level}")
-    most = max(study.members)
-    starts = {arm: most for arm in arms}
-    starts["dense"] = equal_training(most, max(levels), prune.rate)
+    rates = {arm: tuned.chosen(one.tuned, one.level) for arm, one in arms.items()}
+    starts = dict.fromkeys(arms, most) | {"dense": equal_training(most, max(levels), rate)}
     cells = {
-        f"{config_key(one.config)} {start} {rate:g}": vary(
-            restarted(one.config, start), **{RATE: float(rate)}
+        f"{config_key(one.config)} {start} {lr:g}": vary(
+            restarted(one.config, start), **{RATE: float(lr)}
         )
         for arm, one in arms.items()
         for start in range(starts[arm])
-        for rate in np.unique(rates[arm])
+        for lr in np.unique(rates[arm])
     }
-    trained = runner.ladders(name, cells)
+    trained, data = runner.ladders(name, cells), runner.dataset(config)
     answers = {arm: _logits(runner, one, rates[arm], starts[arm]) for arm, one in arms.items()}
-    data = runner.dataset(config)
 
     def scored(arm: str, size: int) -> list[Scores]:
-        validation, test = (part[:size] for part in answers[arm])
         return [
-            ensembles.scores(shown, data.test.y, held_out, data.validation.y)
-            for shown, held_out in zip(_by_seed(test), _by_seed(validation), strict=True)
+            ensembles.scores(shown[:size], data.test.y, held_out[:size], data.validation.y)
+            for held_out, shown in zip(*answers[arm], strict=True)
         ]
+
+    def special(arm: str) -> NDArray[np.float64]:
+        return np.array([specialisation(z[:most], data.test.y) for z in answers[arm][1]])
 
     one = 100 * tuned.of(DENSE, ACCURACY)
     found, primaries, secondary = {"1 dense": scored("dense", 1)}, [], []
     for level in levels:
-        density = (1 - prune.rate) ** level
+        density = (1 - rate) ** level
         for size in study.members:
-            run = f"{equal_run(size, density)} dense"
-            trains = f"{equal_training(size, level, prune.rate)} dense"
-            cell = f"{size} at density {density:g}"
+            cell, equal = f"{size} at density {density:g}", equal_training(size, level, rate)
+            run, trains = f"{equal_run(size, density)} dense", f"{equal} dense"
             for dense in (run, trains):
                 found[dense] = found.get(dense) or scored("dense", int(dense.split()[0]))
             for words in PROTOCOL.arms[1:]:
@@ -182,14 +164,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             secondary += [ahead(tickets, f"{words}, {cell}") for words in PROTOCOL.arms[2:]]
             gained = 100 * (1 - _of(found[tickets], "nll") / _of(found[run], "nll"))
             secondary.append(Primary(f"{tickets}: likelihood over {run}", gained, 2.0, "%"))
-        special = {
-            arm: np.array(
-                [ensembles.specialisation(z, data.test.y) for z in _by_seed(answers[arm][1][:most])]
-            )
-            for arm in (f"tickets {level}", "dense")
-        }
         words = f"specialisation by class, tickets of density {density:g} − dense"
-        apart = special[f"tickets {level}"] - special["dense"]
+        apart = special(f"tickets {level}") - special("dense")
         secondary.append(Primary(words, apart, 1.0, "points"))
     cost = tuned.flops()
     return Evidence(
@@ -220,7 +196,7 @@ def config_key(config: ConfigDict) -> str:
 def _logits(
     runner: StudyRunner, arm: Arm, rates: NDArray[np.float64], starts: int
 ) -> list[NDArray[np.float32]]:
-    """On validation and test examples: `[starts, seeds, n, classes]`."""
+    """On validation and test examples: `[seeds, starts, n, classes]`."""
     found = [
         network
         for start in range(starts)
@@ -229,14 +205,8 @@ def _logits(
         )
     ]
     data, model = runner.dataset(arm.config), networks.model(arm.config.experiment)
-    return [
-        logits_of(model, found, part.x).reshape(starts, -1, len(part.y), data.classes)
-        for part in (data.validation, data.test)
-    ]
-
-
-def _by_seed(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.swapaxes(logits, 0, 1)
+    logits = (logits_of(model, found, part.x) for part in (data.validation, data.test))
+    return [z.reshape(starts, -1, *z.shape[1:]).swapaxes(0, 1) for z in logits]
 
 
 def _of(scores: list[Scores], field: str) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """C6: a mask changes the curvature and the best learning rate."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,15 +9,16 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax import keys
 from lth_jax import store as stores
 from lth_jax.lottery import Retrained, Start, training_program
 from lth_jax.lottery.curvature import stability_edges
 from lth_jax.lottery.starts import start_fingerprint
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
-from lth_jax.measures.optima import descent_losses, interpolated_minimum
+from lth_jax.measures.optima import RateSweep, descent_optimum, sweep_rates
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.store import Node
@@ -89,67 +90,14 @@ class Swept(NamedTuple):
     """Networks of all arms at every rate.
 
     Attributes:
-      rates: ascending.
+      grid: rates and final training losses, at most that of a uniform prediction.
       starts: by arm, `[seeds]`.
       trained: by arm and rate, the networks of all seeds.
     """
 
-    rates: list[float]
+    grid: RateSweep
     starts: dict[str, list[Start]]
     trained: dict[tuple[str, float], Retrained]
-
-    def table(self, arm: str, metric: str) -> Losses:
-        """A result, `[seeds, rates]`."""
-        found = [self.trained[arm, rate].results[metric] for rate in self.rates]
-        return np.stack(found, axis=1).astype(float)
-
-    def losses(self, arm: str) -> Losses:
-        """The final training loss, at most that of a uniform prediction: `[seeds, rates]`."""
-        return np.fmin(self.table(arm, "train_loss_final"), CHANCE)
-
-    def best(self, arm: str) -> Losses:
-        """log₂ of the best rate of every seed."""
-        logs = np.log(self.losses(arm))
-        return np.array([interpolated_minimum(np.log2(self.rates), row) for row in logs])
-
-    def chosen(self, arm: str) -> NDArray[np.int64]:
-        """The index of the rate with the smallest loss of every seed."""
-        return self.losses(arm).argmin(axis=1)
-
-    def at_end(self, end: int) -> float:
-        """The largest share of seeds of an arm whose best rate is the first (0) or last (−1)."""
-        place = range(len(self.rates))[end]
-        return float(max(np.mean(self.chosen(arm) == place) for arm in self.starts))
-
-
-def sweep(
-    train: Callable[[list[float]], dict[tuple[str, float], Retrained]],
-    starts: dict[str, list[Start]],
-    halves: tuple[int, int],
-    most: int,
-) -> Swept:
-    """Trains all starts at rates half an octave apart; the grid grows where optima lie at its end.
-
-    Args:
-      train: rates -> networks by arm and rate.
-      starts: by arm.
-      halves: the first and last rate of the first grid, in half octaves.
-      most: half octaves that the grid may grow by at either end.
-    """
-    low, high = halves
-    new, trained = list(range(low, high + 1)), dict[tuple[str, float], Retrained]()
-    while True:
-        trained |= train([_rate(power) for power in new])
-        swept = Swept([_rate(power) for power in range(low, high + 1)], starts, trained)
-        new = [low - 1] if swept.at_end(0) > 0.05 and halves[0] - low < most else []
-        new += [high + 1] if swept.at_end(-1) > 0.05 and high - halves[1] < most else []
-        if not new:
-            return swept
-        low, high = min(low, *new), max(high, *new)
-
-
-def _rate(halves: int) -> float:
-    return float(2.0 ** (halves / 2))
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
@@ -164,14 +112,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         cell.experiment.train.steps: _sweep(runner, cell, arms)
         for cell, arms in ((short, PROTOCOL.arms), (long, PROTOCOL.arms[:2]))
     }
-    best = {n: {arm: one.best(arm) for arm in one.starts} for n, one in swept.items()}
+    best = {n: {arm: one.grid.best(arm) for arm in one.starts} for n, one in swept.items()}
     first = swept[study.steps[0]]
     edges = _edges(runner, short, first, study.curved)
-    seeds = np.arange(experiment.replicates)
-    tested = {
-        arm: 100 * first.table(arm, "test_accuracy_final")[seeds, first.chosen(arm)]
-        for arm in PROTOCOL.arms
-    }
+    tested = {arm: _at_best(first, arm, "test_accuracy_final") for arm in ("ticket", "shuffle")}
     curved = {arm: values[: study.curved] for arm, values in best[study.steps[0]].items()}
 
     def shift(n: int, one: str, other: str, delta: float = 0.5) -> Primary:
@@ -183,10 +127,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         rows=[
             row
             for n, one in swept.items()
-            for i, rate in enumerate(one.rates)
+            for rate in one.grid.rates
             for row in arm_rows(
                 LOSS,
-                {f"{arm}, {n:,} steps": one.losses(arm)[:, i] for arm in one.starts},
+                {f"{arm}, {n:,} steps": one.grid.losses[arm, rate] for arm in one.starts},
                 rate=rate,
             )
         ],
@@ -205,21 +149,28 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
                 for arm, edge in edges[TRAINED].items()
             ),
         ],
-        gate=tested["ticket"] - tested["shuffle"],
+        gate=100 * (tested["ticket"] - tested["shuffle"]),
         member_steps=found.member_steps
-        + sum(n * len(one.trained) * len(seeds) for n, one in swept.items()),
+        + sum(n * len(one.trained) * experiment.replicates for n, one in swept.items()),
         notes=(
-            *(_ends(n, one) for n, one in swept.items()),
+            *(_ends(n, one.grid) for n, one in swept.items()),
             "2/λmax when trained is no forecast: curvature adapts to the rate of its own training "
             "(Cohen et al., 2021), so the two agree near the edge of stability.",
         ),
     )
 
 
-def _ends(steps: int, swept: Swept) -> str:
-    low, high = (f"{100 * swept.at_end(end):.0f} %" for end in (0, -1))
+def _at_best(swept: Swept, arm: str, metric: str) -> Losses:
+    """A result of every seed at its best rate."""
+    chosen = swept.grid.chosen(arm)
+    found = [swept.trained[arm, rate].results[metric] for rate in swept.grid.rates]
+    return np.array([found[c][i] for i, c in enumerate(chosen)], float)
+
+
+def _ends(steps: int, grid: RateSweep) -> str:
+    low, high = (f"{100 * grid.at_end(end):.0f} %" for end in (0, -1))
     return (
-        f"{steps:,} steps: rates from {swept.rates[0]:.2g} to {swept.rates[-1]:.2g}; at most {low} "
+        f"{steps:,} steps: rates from {grid.rates[0]:.2g} to {grid.rates[-1]:.2g}; at most {low} "
         f"and {high} of the seeds of an arm have their best rate at an end."
     )
 
@@ -227,16 +178,20 @@ def _ends(steps: int, swept: Swept) -> str:
 def _sweep(runner: StudyRunner, config: ConfigDict, arms: Sequence[str]) -> Swept:
     study, name = config.study, PROTOCOL.claim
     starts = {"dense": runner.origins(name, config)} | runner.starts(name, config, arms[1:])
+    trained: dict[tuple[str, float], Retrained] = {}
 
-    def train(rates: list[float]) -> dict[tuple[str, float], Retrained]:
+    def train(rates: list[float]) -> dict[tuple[str, float], Losses]:
         at = {
             (arm, rate): [one._replace(hyper={"learning_rate": rate}) for one in begun]
             for arm, begun in starts.items()
             for rate in rates
         }
-        return runner.retrain_arms(name, config, at)
+        new = runner.retrain_arms(name, config, at)
+        trained.update(new)
+        losses = {place: one.results["train_loss_final"] for place, one in new.items()}
+        return {place: np.fmin(each.astype(float), CHANCE) for place, each in losses.items()}
 
-    return sweep(train, starts, study.halves, study.most)
+    return Swept(sweep_rates(train, study.halves, study.most), starts, trained)
 
 
 def _edges(
@@ -247,8 +202,11 @@ def _edges(
     key = keys.stream(runner.seeds(config).root, "lanczos", "edges")
     starts = {arm: own[:seeds] for arm, own in swept.starts.items()}
     ends = {
-        arm: [swept.trained[arm, swept.rates[c]].at(i).params for i, c in enumerate(chosen[:seeds])]
-        for arm, chosen in ((arm, swept.chosen(arm)) for arm in starts)
+        arm: [
+            swept.trained[arm, swept.grid.rates[c]].at(i).params
+            for i, c in enumerate(swept.grid.chosen(arm)[:seeds])
+        ]
+        for arm in starts
     }
 
     def compute(partial: Any) -> Node:
@@ -279,16 +237,11 @@ def controls(config: ConfigDict) -> list[Control]:
     With 20 examples the best rate of 4 features is a factor 3/1.2 (log₂ 1.3) above that of 40, in
     the limit of many; that of 20 features equals that of 20 others.
     """
-    study, rates = config.study, 2.0 ** (np.arange(-6, 5) / 2)
-
-    def best(rng: np.random.Generator, features: int) -> float:
-        x, w = rng.normal(size=(20, features)), rng.normal(size=features)
-        losses = descent_losses(x, w, rates, 50)
-        return interpolated_minimum(np.log2(rates), np.log(losses + 1e-300))
+    study = config.study
 
     def shift(few: int, many: int) -> list[Primary]:
         seeds = range(600, 600 + study.control_seeds)
-        values = draws(lambda rng: best(rng, few) - best(rng, many), seeds)
+        values = draws(lambda rng: descent_optimum(rng, few) - descent_optimum(rng, many), seeds)
         return [Primary("best rate, sparse − dense", values, study.delta, "octaves", True)]
 
     return [

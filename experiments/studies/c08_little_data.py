@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import (
     SHARE,
     Control,

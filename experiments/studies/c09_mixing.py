@@ -8,19 +8,12 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax import trees
 from lth_jax.lottery import Start
-from lth_jax.measures.claims import (
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-    relative,
-)
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws, relative
 from lth_jax.measures.mixing import kappas_lost
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -169,10 +162,6 @@ def controls(config: ConfigDict) -> list[Control]:
     ]
 
 
-draw = functools.partial(
-    tidy.by_arm,
-    metrics=("κ within", "κ with plain"),
-    label="Cohen's κ",
-)
+draw = functools.partial(tidy.by_arm, metrics=("κ within", "κ with plain"), label="Cohen's κ")
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

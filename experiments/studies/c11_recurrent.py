@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows
 from lth_jax.measures.overlap import member_kappas
@@ -109,14 +110,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def evidence(delta: float, accuracy: ByArm, radii: ByArm, agreed: ByArm) -> Evidence:
-    """The evidence from the networks of every arm.
-
-    Args:
-      delta: the smallest difference that matters, in % of the seeds.
-      accuracy: on the test set, in percent.
-      radii: spectral radii of tickets and shuffled masks at their starts.
-      agreed: κ of two data orders, tied and unrolled.
-    """
+    """The evidence from accuracies in percent, spectral radii of starts, and κ of two orders."""
     solved = {arm: 100.0 * (each >= SOLVED) for arm, each in accuracy.items()}
     share = Contrasts(solved, "% of the seeds", delta, "solved, ", is_share=True)
     ahead = Contrasts(accuracy, "points", 2.0, "test accuracy, ")

@@ -8,20 +8,13 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.retraining import retrained
-from experiments.studies.study_runner import RATE, StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start
 from lth_jax.measures import distillation
-from lth_jax.measures.claims import (
-    Control,
-    Evidence,
-    Primary,
-    Protocol,
-    arm_rows,
-    draws,
-    relative,
-)
+from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws, relative
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.types import DENSE, TICKET

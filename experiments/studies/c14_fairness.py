@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from experiments.networks import model
 from experiments.studies import common
+from experiments.studies.common import vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import logits_of
 from lth_jax.measures import fairness, two_groups
 from lth_jax.measures.claims import (
@@ -112,9 +113,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders on every data set, and the accuracies of both groups."""
     study, name = config.study, PROTOCOL.claim
-    primaries: list[Primary] = []
-    secondary: list[Primary] = []
-    rows: list[Row] = []
+    primaries, secondary, rows = list[Primary](), list[Primary](), list[Row]()
     notes, gates, steps = [], [], 0
     for features, minority in product(study.features, study.minorities):
         own = OPTIONS[features] if "apart" in config.experiment.data.options else {}
@@ -122,11 +121,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         cell = vary(config, data__options__minority=minority, **changes)
         tuned = runner.tuned(name, cell)
         found, identified = accuracies(runner, name, cell, tuned)
-        parts = {
-            level: judged(found[TICKET, level], found[DENSE, 0], study) for level in study.levels
-        }
         where = f"{features} features, minority {minority:g}"
-        for level, each in parts.items():
+        for level in study.levels:
+            each = judged(found[TICKET, level], found[DENSE, 0], study)
             density = float(f"{(1 - config.experiment.prune.rate) ** level:.2g}")
             at = f"{where}, density {density:g}"
             primaries += [p._replace(name=f"{at}: {p.name}", cell=at) for p in each]
@@ -135,8 +132,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             both = {DENSE: found[DENSE, 0], TICKET: found[TICKET, level]}
             mixes = {arm: one.overall(minority) for arm, one in both.items()}
             rows += arm_rows(MIX, mixes, **fields)
-        middle = config.experiment.control_levels[0]
-        extra, gate = beside(found, middle, minority, study)
+        extra, gate = beside(found, config.experiment.control_levels[0], minority, study)
         secondary += [part._replace(name=f"{where}: {part.name}") for part in extra]
         gates.append(gate)
         notes += [f"{where}: {identified} {tuned.described()}"]
@@ -149,21 +145,12 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def accuracies(
     runner: StudyRunner, name: str, config: ConfigDict, tuned: Tuned
 ) -> tuple[Found, str]:
-    """The accuracies of all arms by group, each network at its rate; and a note on examples.
-
-    Args:
-      runner: where the cell was trained.
-      name: of the study.
-      config: the cell.
-      tuned: its results.
-    """
+    """The accuracies of a cell's arms by group, each network at its rate; a note on examples."""
     data, study = runner.dataset(config), config.study
-    middle = config.experiment.control_levels[0]
+    middle, groups = config.experiment.control_levels[0], data.groups["test"]
 
     def predictions(arm: str, level: int) -> NDArray[np.int64]:
-        rates = tuned.chosen(arm, level)
-        at = {r: runner.networks(name, vary(config, **{RATE: r}), arm, level) for r in set(rates)}
-        networks = [at[rate][i] for i, rate in enumerate(rates)]
+        networks = runner.networks_at(name, config, arm, tuned.chosen(arm, level), level)
         logits = logits_of(model(config.experiment), networks, data.test.x)
         return np.asarray(logits.argmax(axis=-1))
 
@@ -172,13 +159,12 @@ def accuracies(
     pies = fairness.pruning_identified(
         predicted[DENSE, 0], predicted[TICKET, middle], classes=data.classes
     )
-    minority = 100 * np.mean(data.groups["test"][pies] == 1)
+    minority = 100 * np.mean(groups[pies] == 1)
     note = (
         f"by their most frequent answers, dense networks and tickets of level {middle} disagree on "
         f"{100 * pies.mean():.1f} % of the test examples, {minority:.0f} % of which belong to the "
         "minority."
     )
-    groups = data.groups["test"]
     found = {p: GroupAccuracy.of(each, data.test.y, groups) for p, each in predicted.items()}
     return found, note
 
@@ -201,16 +187,12 @@ def beside(
     dense, ticket, shuffle = (found[p] for p in ((DENSE, 0), (TICKET, level), ("shuffle", level)))
     mix = {DENSE: dense, TICKET: ticket, "shuffle": shuffle}
     overall = relative({arm: one.overall(minority) for arm, one in mix.items()}, delta=study.delta)
-    gap = judged(shuffle, dense, study)[0]
-    odds = Primary("gap in log-odds, ticket − dense", ticket.odds - dense.odds, 0.1, "")
-    return (
-        [
-            overall(TICKET, DENSE, name="accuracy on the mix, ticket − dense"),
-            gap._replace(name="gap, shuffle − dense"),
-            odds,
-        ],
-        overall(TICKET, "shuffle").values,
-    )
+    parts = [
+        overall(TICKET, DENSE, name="accuracy on the mix, ticket − dense"),
+        judged(shuffle, dense, study)[0]._replace(name="gap, shuffle − dense"),
+        Primary("gap in log-odds, ticket − dense", ticket.odds - dense.odds, 0.1, ""),
+    ]
+    return parts, overall(TICKET, "shuffle").values
 
 
 def controls(config: ConfigDict) -> list[Control]:
@@ -225,10 +207,8 @@ def controls(config: ConfigDict) -> list[Control]:
     def control(name: str, expected: str, minority: float, **options: Any) -> Control:
         errors = draws(lambda rng: two_groups.pruned_errors(rng, minority, **options), seeds)
         dense, sparse = (GroupAccuracy(*(1 - errors[:, i]).T) for i in (0, 1))
-        wider = Primary(
-            "gap, sparse − dense", sparse.gap - dense.gap, config.study.control_delta, "points"
-        )
-        return Control(name, expected, [wider])
+        wider, delta = sparse.gap - dense.gap, config.study.control_delta
+        return Control(name, expected, [Primary("gap, sparse − dense", wider, delta, "points")])
 
     return [
         control("Gaussian groups, a tenth in the second", SUPPORTED, 0.1),

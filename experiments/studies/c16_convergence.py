@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import RunRecord, tidy
@@ -69,12 +70,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def first_below(steps: ArrayLike, losses: ArrayLike, level: float) -> NDArray[np.float64]:
-    """The first step at which a loss is at most `level`; the last step if there is none.
-
-    Args:
-      steps: `[E]`.
-      losses: `[E, networks]`.
-      level: the loss.
+    """The first step, `[E]`, at which a loss, `[E, networks]`, is at most `level`; else the last.
 
     >>> first_below([10, 20, 30], [[2.0, 2.0], [1.0, 2.0], [0.5, 2.0]], 1.0).tolist()
     [20.0, 30.0]
@@ -92,9 +88,7 @@ def rows_of(record: RunRecord, cell: str, losses: tuple[float, ...]) -> list[tid
         for level in record.levels
         for loss in losses
         for member, steps in zip(
-            level.members,
-            first_below(level.steps, level.curves["train_loss"], loss),
-            strict=False,
+            level.members, first_below(level.steps, level.curves["train_loss"], loss), strict=False
         )
     ]
 
@@ -128,10 +122,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
                 for arm, values in octaves.items()
                 for i, value in enumerate(values)
             ]
-        at_end = {
-            "shuffle": np.log2(fastest.of("shuffle", metric)),
-            "ticket": np.log2(fastest.of("ticket", metric)),
-        }
+        at_end = {arm: np.log2(fastest.of(arm, metric)) for arm in ("shuffle", "ticket")}
         ahead = Contrasts(at_end, "octaves", study.delta, f"density {density:.2g}, loss {loss:g}: ")
         secondary.append(ahead("shuffle", "ticket"))
         missed = np.mean(2 ** at_end["ticket"] >= config.experiment.train.steps)

@@ -2,6 +2,7 @@
 
 import copy
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,6 +14,46 @@ PILOT = "pilot"
 """The round of a few seeds that `atlas plan` runs."""
 
 LAPTOP, SMOKE, FULL = SIZES = ("laptop", "smoke", "full")
+
+RATE = "optimizer__learning_rate"
+"""The learning rate, as a keyword of `vary`."""
+
+
+def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a config with fields of `experiment` set; `__` stands for the dot.
+
+    >>> from experiments.configs import base
+    >>> vary(base.ladder(), train__steps=7, seed=3).experiment.train.steps
+    7
+    """
+    varied = copy.deepcopy(config)
+    varied.experiment.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in changes.items()}
+    )
+    return varied
+
+
+def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
+    """A copy of a config that trains only its dense networks, with the changes of `vary`."""
+    return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
+
+
+def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDict]:
+    """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
+
+    Args:
+      config: config of the ladder.
+      small: widths of an MLP with as many weights as a ticket.
+
+    Returns:
+      `"small"` and `"dense+"`, for `StudyRunner.tuned(beside=…)`.
+    """
+    dense = dense_only(config)
+    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
+    return {
+        "small": vary(dense, model__options__features=tuple(small)),
+        "dense+": vary(dense, train__steps=longer),
+    }
 
 
 def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
@@ -67,10 +108,6 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 
     Every replicate has `examples` separate training examples. 2,000 validation examples choose
     settings; 20,000 test examples are used for results only.
-
-    Args:
-      seeds: replicates.
-      examples: training examples of each, at most 4,000.
     """
     config = ladder(seeds)
     experiment = config.experiment
@@ -85,26 +122,16 @@ def mnist1d(seeds: int, examples: int = 4000) -> ConfigDict:
 
 
 def lenet(config: ConfigDict, steps: int = 20_000) -> None:
-    """Changes a study to LeNet-300-100 on MNIST (Frankle & Carbin, 2019).
-
-    Args:
-      config: config of the study, changed in place.
-      steps: of each training; the paper has 50,000.
-    """
+    """Changes a study in place to LeNet-300-100 on MNIST (Frankle & Carbin, 2019: 50,000 steps)."""
     config.experiment.model.options = ConfigDict({"features": (300, 100, 10)})
     on_mnist(config, "LeNet-300-100", steps)
 
 
 def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
-    """Changes a study to MNIST, with Adam at suitable rates.
+    """Changes a study in place to MNIST, with Adam at suitable rates.
 
     All seeds share the 55,000 training examples; 5,000 examples validate and 10,000 test. The user
     provides the four idx files of MNIST.
-
-    Args:
-      config: config of the study, changed in place.
-      network: its name in the set-up.
-      steps: of each training.
     """
     experiment = config.experiment
     experiment.data.update(name="mnist", validation=5000)
@@ -120,13 +147,7 @@ def on_mnist(config: ConfigDict, network: str, steps: int = 20_000) -> None:
 
 
 def longer(config: ConfigDict, steps: int, **options: object) -> None:
-    """Changes a study to more steps, and to a larger network if options are given.
-
-    Args:
-      config: config of the study, changed in place.
-      steps: of each training.
-      **options: of the model.
-    """
+    """Changes a study in place to more steps, and to a larger network if options are given."""
     config.experiment.train.update(steps=steps, eval_every=steps // 10)
     config.experiment.model.options.update(options)
     larger = ", ".join(f"{name} {value}" for name, value in options.items())

@@ -1,20 +1,20 @@
 """CRITERIA: iterative magnitude pruning against one shot, at equal sparse and equal total steps."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build, scoring
-from experiments.networks import module
+from experiments import scoring
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.retraining import retrained
-from experiments.studies.study_runner import RATE, StudyRunner, vary
-from lth_jax import trees
-from lth_jax.lottery import Start, Task, one_shot_starts
+from experiments.studies.study_runner import StudyRunner
+from lth_jax.lottery import Start, Task
 from lth_jax.measures.claims import (
     MAP,
     Control,
@@ -28,12 +28,9 @@ from lth_jax.measures.claims import (
 )
 from lth_jax.measures.generalization import least_squares_errors
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
-from lth_jax.pruning import masks, schedules, scopes
-from lth_jax.pruning.iterative import iterate
-from lth_jax.pruning.one_shot import at_count
-from lth_jax.pruning.prune import Pruner, prune
+from lth_jax.pruning.schedules import exponential
+from lth_jax.pruning.scopes import globally
 from lth_jax.report import tidy
-from lth_jax.report.cells import Tuned, cell_name
 from lth_jax.types import DENSE, TICKET
 
 ITERATIVE, ONE_SHOT, BEST = "iterative", "one shot after training", "best at initialisation"
@@ -93,25 +90,44 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
+def made_starts(
+    runner: StudyRunner, config: ConfigDict, density: Mapping[int, float]
+) -> tuple[dict[tuple[str, int], list[Start]], dict[tuple[float, int], list[Start]]]:
+    """One-shot starts: at initialisation by criterion, after training by rate; and by level."""
+    study, name, task = config.study, PROTOCOL.claim, runner.task(config)
+    at = {rate: vary(config, **{RATE: rate}) for rate in study.rates}
+    origins = runner.origins(name, at[study.rates[0]])
+
+    def starts(criterion: str, level: int, networks: Sequence[Any]) -> list[Start]:
+        return masked_starts(task, config, criterion, density[level], origins, networks)
+
+    before = {(c, i): starts(c, i, origins) for c in study.criteria for i in density}
+    dense = {rate: runner.networks(name, cell, DENSE) for rate, cell in at.items()}
+    after = {(r, i): starts("magnitude", i, dense[r]) for r in dense for i in density}
+    return before, after
+
+
+def masked_starts(
+    task: Task,
+    config: ConfigDict,
+    criterion: str,
+    density: float,
+    origins: Sequence[Start],
+    networks: Sequence[Any],
+) -> list[Start]:
+    """The origins under one-shot masks, from the scores of networks (starts or stored ones)."""
+    rounds = config.study.rounds if criterion == "synflow" else 1
+    densities = [exponential(rounds, density)(level) for level in range(1, rounds + 1)]
+    points = [one.params for one in networks]
+    return scoring.one_shot(config, task, criterion, globally(), densities, origins, points)
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The ladder, one-shot tickets of all criteria, and longer training of the best ones."""
-    study, name = config.study, PROTOCOL.claim
+    study, name, steps = config.study, PROTOCOL.claim, config.experiment.train.steps
     ladder = runner.tuned(name, config)
-    at = {rate: vary(config, **{RATE: rate}) for rate in study.rates}
-    origins, task = runner.origins(name, at[study.rates[0]]), runner.task(config)
     density = {level: (1 - config.experiment.prune.rate) ** level for level in study.levels}
-    initial = [one.params for one in origins]
-
-    def made(criterion: str, level: int, points: Sequence[Mapping[str, NDArray]]) -> list[Start]:
-        return masked_starts(task, config, criterion, density[level], origins, points)
-
-    before = {(c, i): made(c, i, initial) for c in study.criteria for i in study.levels}
-    after = {
-        (rate, level): made("magnitude", level, [one.params for one in networks])
-        for rate, cell in at.items()
-        for networks in (runner.networks(name, cell, DENSE),)
-        for level in study.levels
-    }
+    before, after = made_starts(runner, config, density)
     short = retrained(
         runner,
         name,
@@ -121,27 +137,19 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             **{f"{ONE_SHOT} {i}": after[rate, i] for i in study.levels},
         },
     )
-
-    def in_all(level: int, best: Sequence[str]) -> tuple[Tuned, Tuned]:
-        """The best criteria, and one shot after training, at equal total steps."""
-        whole = vary(config, train__steps=(1 + level) * config.experiment.train.steps)
-        rest = vary(config, train__steps=level * config.experiment.train.steps)
-        starts = {c: before[c, level] for c in sorted(set(best))}
-        return (
-            retrained(runner, name, whole, lambda rate: starts),
-            retrained(runner, name, rest, lambda rate: {ONE_SHOT: after[rate, level]}),
-        )
-
-    trained, notes = [ladder, short], []
-    primaries: list[Primary] = []
-    secondary: list[Primary] = []
-    rows: list[Row] = []
+    trained, notes = [ladder, short], list[str]()
+    primaries, secondary, rows = list[Primary](), list[Primary](), list[Row]()
     for level, kept in density.items():
-        best = chosen_criteria(short, study.criteria, level)
-        longer, again = in_all(level, best)
+        arms = [f"{c} {level}" for c in study.criteria]
+        best = [arm.rpartition(" ")[0] for arm in short.best_arm(arms)]
+        some = {c: before[c, level] for c in sorted(set(best))}
+        whole, rest = (vary(config, train__steps=n * steps) for n in (1 + level, level))
+        late = {rate: {ONE_SHOT: after[rate, level]} for rate in study.rates}
+        longer = retrained(runner, name, whole, dict.fromkeys(study.rates, some).__getitem__)
+        again = retrained(runner, name, rest, late.__getitem__)
         trained += [longer, again]
         test = {c: 100 * short.of(f"{c} {level}", TEST) for c in (*study.criteria, ONE_SHOT)}
-        by_best = {c: 100 * longer.of(c, TEST) for c in sorted(set(best))}
+        by_best = {c: 100 * longer.of(c, TEST) for c in some}
         test |= {
             ITERATIVE: 100 * ladder.of(TICKET, TEST, level),
             BEST: np.array([test[c][i] for i, c in enumerate(best)]),
@@ -149,12 +157,11 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             ONE_SHOT + LONGER: 100 * again.of(ONE_SHOT, TEST),
         }
         rows += arm_rows(TEST, test, density=kept)
-        dense = {DENSE: 100 * ladder.of(DENSE, TEST)}
-        where = f"density {kept:.2g}"
+        where, dense = f"density {kept:.2g}", {DENSE: 100 * ladder.of(DENSE, TEST)}
         ahead = relative(dense | test, delta=study.delta, label=f"{where}, ")
         primaries += [ahead(ITERATIVE, arm)._replace(cell=where) for arm in (BEST, BEST + LONGER)]
         secondary += [ahead(ITERATIVE, arm) for arm in (ONE_SHOT, ONE_SHOT + LONGER)]
-        notes += [f"Best at initialisation, {where}: {' and '.join(sorted(set(best)))}."]
+        notes += [f"Best at initialisation, {where}: {' and '.join(some)}."]
     middle = config.experiment.control_levels[0]
     ticket, shuffle = (ladder.of(arm, TEST, middle) for arm in (TICKET, "shuffle"))
     return Evidence(
@@ -166,59 +173,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         flops=ladder.flops(),
         notes=(*notes, ladder.described(), short.described()),
     )
-
-
-def chosen_criteria(tuned: Tuned, criteria: Sequence[str], level: int) -> list[str]:
-    """The criterion of every seed: the best of the other half, at that half's best rate."""
-    rates = {c: tuned.chosen(f"{c} {level}") for c in criteria}
-    half = np.arange(len(rates[criteria[0]])) % 2
-
-    def best(h: int) -> str:
-        def mean(criterion: str) -> float:
-            rate = rates[criterion][half == h][0]
-            found = tuned.results.of(cell_name("", rate), f"{criterion} {level}", TEST)
-            return float(np.nan_to_num(found[half != h], nan=-np.inf).mean())
-
-        return max(criteria, key=mean)
-
-    chosen = [best(h) for h in (0, 1)]
-    return [chosen[h] for h in half]
-
-
-def masked_starts(
-    task: Task,
-    config: ConfigDict,
-    criterion: str,
-    density: float,
-    origins: Sequence[Start],
-    points: Sequence[Mapping[str, NDArray]],
-) -> list[Start]:
-    """The replicates' initial weights under one-shot masks; SynFlow prunes in rounds.
-
-    The criterion uses the weights of `points`, and the first training examples of the replicate.
-    """
-    share = config.experiment.train.share
-    rows = share * np.arange(len(origins))[:, None] + np.arange(config.study.examples)
-    return one_shot_starts(
-        task,
-        origins,
-        _pruner(task, config, criterion, density),
-        build.seeds(config.experiment).root,
-        scored=points,
-        rows=[rows],
-    )
-
-
-def _pruner(task: Task, config: ConfigDict, name: str, density: float) -> Pruner:
-    study, like, scope = config.study, task.shapes[0], scopes.globally()
-    prunable = masks.prunable_leaves(like)
-    pruner = prune(scoring.criterion(name, task, module(config.experiment), None), scope)
-    if name != "synflow":
-        return at_count(pruner, scope.counts(like, density, prunable=prunable))
-    schedule = schedules.exponential(study.rounds, density)
-    levels = range(1, study.rounds + 1)
-    counts = [scope.counts(like, schedule(level), prunable=prunable) for level in levels]
-    return iterate(pruner, trees.stack(counts))
 
 
 def controls(config: ConfigDict) -> list[Control]:

@@ -7,19 +7,15 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments import build, scoring
-from experiments.networks import module
+from experiments import scoring
 from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.random_tickets import random_tickets
 from experiments.studies.study_runner import StudyRunner
-from lth_jax.lottery import Start, one_shot_starts
+from lth_jax.lottery import Start
 from lth_jax.measures import extremes
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, arm_rows, draws
+from lth_jax.measures.odds import check_tails, fitted_odds, odds_by_seed, odds_curves
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
-from lth_jax.pruning.masks import prunable_leaves
-from lth_jax.pruning.one_shot import at_count
-from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import layerwise
 from lth_jax.report import tidy
 from lth_jax.report.plotting import GREY, density_axis, legend, panes, style
@@ -56,7 +52,6 @@ PROTOCOL = Protocol(
 )
 CRITERIA = PROTOCOL.arms[3:]
 TEST, ODDS, BEYOND = "test_accuracy_final", "odds", "odds by points"
-MEASURED, FITTED, BOUND = "measured", "generalised Pareto", "exponential"
 UNIT = "log₁₀ N"
 FLUSH = float(np.log10(649_740))
 """A first hand of five cards is a royal flush once in 649,740."""
@@ -107,9 +102,12 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         trained = runner.retrain_arms(name, config, made)
         accuracy[level] = {a: 100 * found.of(name, a, TEST, level) for a in PROTOCOL.arms[:3]}
         accuracy[level] |= {arm: 100.0 * one.results[TEST] for arm, one in trained.items()}
-        sample[level] = random_tickets(runner, config, tickets, study.draws)
+        sample[level] = runner.random_tickets(config, tickets)
     odds = {
-        level: {arm: bounds(sample[level], values, study.tail) for arm, values in arms.items()}
+        level: {
+            arm: odds_by_seed(sample[level], values, study.tail, shape=0.0)
+            for arm, values in arms.items()
+        }
         for level, arms in accuracy.items()
     }
     here, own, first = odds[study.level], sample[study.level], f"density {density[study.level]:.2g}"
@@ -154,71 +152,36 @@ def _criteria(
     density: float,
 ) -> dict[str, list[Start]]:
     """One-shot tickets at initialisation with IMP's counts, in the data order of its tickets."""
-    task, scope = runner.task(config), layerwise()
-    like = task.shapes[0]
-    count = scope.counts(like, density, prunable=prunable_leaves(like))
-    share = config.experiment.train.share
-    rows = share * np.arange(len(origins))[:, None] + np.arange(config.study.examples)
+    task, points = runner.task(config), [one.params for one in origins]
 
     def starts(name: str) -> list[Start]:
-        criterion = scoring.criterion(name, task, module(config.experiment), None)
-        made = one_shot_starts(
-            task,
-            origins,
-            at_count(prune(criterion, scope), count),
-            build.seeds(config.experiment).root,
-            scored=[one.params for one in origins],
-            rows=[rows],
-        )
+        made = scoring.one_shot(config, task, name, layerwise(), [density], origins, points)
         pairs = zip(made, tickets, strict=True)
         return [one._replace(data_key=ticket.data_key) for one, ticket in pairs]
 
     return {name: starts(name) for name in CRITERIA}
 
 
-def bounds(
-    sample: NDArray[np.float64], values: NDArray[np.float64], tail: float
-) -> NDArray[np.float64]:
-    """The lower bound on log₁₀ N of every seed's ticket among its random tickets."""
-    pairs = zip(sample, values, strict=True)
-    return np.array([extremes.log10_odds(own, v, tail, shape=0.0) for own, v in pairs])
-
-
 def checks(sample: NDArray[np.float64], tail: float, where: str) -> list[Primary]:
     """How the tail's model does on what it was not fitted to, one number per seed."""
-    half = sample.shape[1] // 2
-
-    def missed(own: NDArray[np.float64]) -> float:
-        """The largest of one half, minus what the other half's tail expects."""
-        fits = [extremes.fit_tail(part, tail) for part in (own[:half], own[half:])]
-        ahead = [fit.expected_maximum(half) for fit in fits]
-        return float(np.mean([own[half:].max() - ahead[0], own[:half].max() - ahead[1]]))
-
-    shape = {s: np.array([extremes.fit_tail(o, s).shape for o in sample]) for s in (tail, 2 * tail)}
-    change = shape[tail] - shape[2 * tail]
-    held_out = np.array([missed(own) for own in sample])
+    found = check_tails(sample, tail)
     return [
-        Primary(f"largest of a held-out half − expected, {where}", held_out, 0.5, "points", True),
-        Primary(f"shape ξ of the tail, {where}", shape[tail], 0.1, "", True),
-        Primary(f"ξ beyond {tail:g} − beyond {2 * tail:g} of draws", change, 0.1, "", True),
+        Primary(
+            f"largest of a held-out half − expected, {where}", found.missed, 0.5, "points", True
+        ),
+        Primary(f"shape ξ of the tail, {where}", found.shape, 0.1, "", True),
+        Primary(f"ξ beyond {tail:g} − beyond {2 * tail:g} of draws", found.change, 0.1, "", True),
     ]
 
 
 def curves(sample: NDArray[np.float64], tickets: NDArray[np.float64], tail: float) -> list[Row]:
     """log₁₀ N against the points above a seed's mean random ticket: measured, fitted, bounded."""
-    means = sample.mean(axis=1)
-    rows: list[Row] = []
-    for points in np.linspace(0, np.mean(tickets - means), 25):
-        at = list(zip(sample, means + points, strict=True))
-        found = {
-            MEASURED: np.array([-np.log10(max((own > v).mean(), 1e-99)) for own, v in at]),
-            FITTED: np.array([extremes.log10_odds(own, v, tail) for own, v in at]),
-            BOUND: np.array([extremes.log10_odds(own, v, tail, shape=0.0) for own, v in at]),
-        }
-        for arm, values in found.items():
-            if values.max() < 99:  # all seeds have random tickets, or a finite fit, beyond
-                rows += arm_rows(BEYOND, {arm: values}, density=None, points=float(points))
-    return rows
+    points = np.linspace(0, np.mean(tickets - sample.mean(axis=1)), 25)
+    return [
+        row
+        for distance, found in odds_curves(sample, points, tail)
+        for row in arm_rows(BEYOND, found, density=None, points=distance)
+    ]
 
 
 def _fitted(
@@ -227,19 +190,12 @@ def _fitted(
     """The odds by the fitted tails: medians of seeds, of which some may be beyond its end."""
     words = []
     for arm in (TICKET, "reinit"):
-        pairs = list(zip(sample, accuracy[arm], strict=True))
-        again = [
-            extremes.bootstrap_odds(own, v, tail, rng=np.random.default_rng(i))
-            for i, (own, v) in enumerate(pairs)
-        ]
-        one = extremes.median_interval([each.estimate for each in again])
-        least = float(np.median([each.low for each in again]))
-        beyond = sum(np.isinf(each.estimate) for each in again)
-        above = sum(v > own.max() for own, v in pairs)
+        one = fitted_odds(sample, accuracy[arm], tail)
+        median, low, high = map(_text, one.median[:3])
         words.append(
-            f"{arm} one in 10^{_text(one.estimate)} [{_text(one.low)}, {_text(one.high)}], above "
-            f"all {sample.shape[1]:,} draws in {above} of {len(pairs)} seeds and beyond the fitted "
-            f"end in {beyond}; the lower end of the bootstrap (90 %) is 10^{_text(least)}"
+            f"{arm} one in 10^{median} [{low}, {high}], above all {sample.shape[1]:,} draws in "
+            f"{one.above} of {len(sample)} seeds and beyond the fitted end in {one.beyond}; the "
+            f"lower end of the bootstrap (90 %) is 10^{_text(one.low)}"
         )
     spread = np.mean((accuracy[TICKET] - sample.mean(axis=1)) / sample.std(axis=1))
     return (

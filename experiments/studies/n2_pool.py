@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.random_tickets import random_tickets
-from experiments.studies.study_runner import StudyRunner, dense_only, vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
 from lth_jax.measures.extremes import best_of
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -78,10 +78,7 @@ def cell_of(config: ConfigDict, width: int) -> ConfigDict:
     """The ladder of a width: a round of pruning by half for each doubling of the base."""
     rounds = int(np.log2(width // config.study.base))
     return vary(
-        config,
-        model__options__features=(width, 10),
-        prune__levels=rounds,
-        control_levels=(rounds,),
+        config, model__options__features=(width, 10), prune__levels=rounds, control_levels=(rounds,)
     )
 
 
@@ -95,7 +92,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     accuracy: dict[int, dict[str, NDArray[np.float64]]] = {}
     for width, cell in cells.items():
         tickets = runner.starts(name, cell, (TICKET,))[TICKET]
-        sample = random_tickets(runner, cell, tickets, study.draws)
+        sample = runner.random_tickets(cell, tickets)
         accuracy[width] = {
             arm: 100 * found.of(str(width), arm, TEST) for arm in (DENSE, TICKET, SHUFFLE)
         }
@@ -105,12 +102,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     return Evidence(
         primaries=parts,
         rows=[
-            *arm_rows("accuracy", {DENSE: dense}, width=study.base),
-            *(
-                row
-                for width, arms in accuracy.items()
-                for row in arm_rows("accuracy", arms, width=width)
-            ),
+            row
+            for width, arms in {study.base: {DENSE: dense}, **accuracy}.items()
+            for row in arm_rows("accuracy", arms, width=width)
         ],
         secondary=secondary,
         gate=accuracy[study.widths[-1]][TICKET] - accuracy[study.widths[-1]][SHUFFLE],
@@ -121,13 +115,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 def results(
     accuracy: Mapping[int, Mapping[str, NDArray[np.float64]]], unit: float, delta: float
 ) -> tuple[list[Primary], list[Primary]]:
-    """Primary and secondary results, from accuracies by width and arm.
-
-    Args:
-      accuracy: in percent, `[seeds]`.
-      unit: of the results in points: they are multiplied by it.
-      delta: the smallest effect that matters.
-    """
+    """Primary and secondary results, from accuracies in percent, which are multiplied by `unit`."""
     widths = sorted(accuracy)
     few, many = widths[0], widths[-1]
 

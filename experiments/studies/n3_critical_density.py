@@ -1,6 +1,7 @@
 """N3: the critical density, from which on tickets fall behind their dense parents."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +11,18 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, vary
-from lth_jax.lottery.stability import error_barriers
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, draws
-from lth_jax.measures.critical import Critical, critical_density, rank_correlations, slopes
+from lth_jax.measures.critical import (
+    critical_density,
+    planted_gains,
+    rank_correlations,
+    slopes,
+    slopes_by_axis,
+)
+from lth_jax.measures.intervals import Interval
 from lth_jax.measures.simultaneous import by_cell
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import maps
@@ -49,7 +57,8 @@ PROTOCOL = Protocol(
     "100 % of the training set; tickets beat shuffled masks by more than 3 points in every cell.",
 )
 TEST = "test_accuracy_final"
-GAIN = "ticket − dense"
+GAIN, FALL = "ticket − dense", "octaves of density for each of width"
+ARMS = (DENSE, TICKET)
 
 
 class Place(NamedTuple):
@@ -66,6 +75,9 @@ class Place(NamedTuple):
     def setting(self) -> str:
         """Steps and examples."""
         return f"{self.steps:,} steps, {self.examples:,} examples"
+
+
+ByPlace = Mapping[Place, NDArray[np.float64]]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -105,24 +117,20 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
-def places_of(study: ConfigDict) -> list[Place]:
-    """All cells of the map."""
-    return [Place(w, s, n) for s in study.steps for n in study.examples for w in study.widths]
-
-
 def cells_of(config: ConfigDict) -> dict[Place, ConfigDict]:
     """The ladder of every place, at the first learning rate."""
-    outputs = config.experiment.model.options.features[-1]
+    study, outputs = config.study, config.experiment.model.options.features[-1]
+    grid = itertools.product(study.steps, study.examples, study.widths)
     return {
-        at: vary(
+        Place(width, steps, examples): vary(
             config,
-            model__options__features=(at.width, at.width, outputs),
-            train__steps=at.steps,
-            train__eval_every=max(1, at.steps // 10),
-            train__share=at.examples,
-            **{RATE: config.study.rates[0]},
+            model__options__features=(width, width, outputs),
+            train__steps=steps,
+            train__eval_every=max(1, steps // 10),
+            train__share=examples,
+            **{RATE: study.rates[0]},
         )
-        for at in places_of(config.study)
+        for steps, examples, width in grid
     }
 
 
@@ -137,41 +145,24 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 
 def relative(of: Callable[..., NDArray[np.float64]], levels: Sequence[int]) -> NDArray[np.float64]:
-    """Ticket − dense in % of the mean dense error, `[seeds, levels]`.
-
-    Args:
-      of: test accuracies, `(arm, metric, level) -> [seeds]`.
-      levels: of the tickets.
-    """
+    """Ticket − dense in % of the mean dense error, from test accuracies: `[seeds, levels]`."""
     dense = of(DENSE, TEST, 0)
-    tickets = np.stack([of(TICKET, TEST, level) for level in levels], axis=1)
-    gains: NDArray[np.float64] = 100 * (tickets - dense[:, None]) / (1 - np.nanmean(dense))
-    return gains
+    gains = np.stack([of(TICKET, TEST, level) - dense for level in levels], axis=1)
+    return np.asarray(100 * gains / (1 - np.nanmean(dense)))
 
 
 def _barriers(runner: StudyRunner, config: ConfigDict, study: ConfigDict) -> NDArray[np.float64]:
-    """Barriers in points between two children of the dense start and of tickets.
-
-    Returns:
-      float64 `[seeds, 1 + levels]`, the dense network first.
-    """
-    name, root = PROTOCOL.claim, runner.seeds(config).root
+    """Barriers in points between two children of dense networks and tickets: `[seeds, arms]`."""
+    name = PROTOCOL.claim
     starts = [runner.origins(name, config)]
     starts += [runner.starts(name, config, (TICKET,), level)[TICKET] for level in study.levels]
-    families = [one.reordered(root, order) for group in starts for one in group for order in (0, 1)]
-    trained = runner.retrain(name, config, families)
-    found = error_barriers(runner.task(config), trained.params, trained.state, study.points)
-    barriers: NDArray[np.float64] = 100 * found.reshape(len(starts), -1).T
-    return barriers
+    found = runner.barriers(name, config, list(itertools.chain(*starts)), study.points)
+    return found.reshape(len(starts), -1).T
 
 
-def evidence(
-    config: ConfigDict,
-    found: Mapping[Place, Tuned],
-    barriers: Mapping[Place, NDArray[np.float64]],
-) -> Evidence:
+def evidence(config: ConfigDict, found: Mapping[Place, Tuned], barriers: ByPlace) -> Evidence:
     """The evidence from all ladders and barriers."""
-    study, places = config.study, places_of(config.study)
+    study, places = config.study, list(found)
     kept, levels = 1 - config.experiment.prune.rate, range(1, config.experiment.prune.levels + 1)
     densities = kept ** np.array(levels)
     lowest = cell_name("", study.rates[0])
@@ -182,14 +173,14 @@ def evidence(
     gate = [one.of(TICKET, TEST, level) - one.of("shuffle", TEST, level) for one in found.values()]
     below = {at: barriers[at][:, 1:] for at in places}
     lost = {at: -relative(first[at], study.levels) for at in places}
-    early = [_earlier(first[at], study.levels[0]) for at in places]
-    fall = functools.partial(by_axis, study, critical)
+    stops = [[of(a, "early_stop_step", study.levels[0]) for a in ARMS] for of in first.values()]
+    early = [100 * (dense - ticket) / np.nanmean(dense) for dense, ticket in stops]
+    fall = functools.partial(slopes_by_axis, critical)
     sizes = [found[places[i]].flops()[DENSE] for i in range(len(study.widths))]
     growth = slopes(np.log2(study.widths), np.log2([sizes])).item()  # of the number of weights
+    words = "; ".join(f"{at}: {one}" for at, one in critical.items())
     return Evidence(
-        primaries=[
-            Primary("octaves of density for each of width", -fall("width"), study.delta, "")
-        ],
+        primaries=[Primary(FALL, -fall("width"), study.delta, "")],
         rows=[
             {
                 "cell": f"{at}, {100 * density:.2g} %",
@@ -215,46 +206,13 @@ def evidence(
         ],
         gate=100 * np.mean(gate, axis=0),
         notes=(
-            f"Critical densities, with standard errors as factors: {_in_words(critical)}.",
+            f"Critical densities, with standard errors as factors: {words}.",
             _counts(study, below, lost, kept),
         ),
     )
 
 
-def _earlier(of: Callable[..., NDArray[np.float64]], level: int) -> NDArray[np.float64]:
-    """How much sooner tickets have their best validation loss, in % of the dense steps."""
-    dense, ticket = (of(arm, "early_stop_step", level) for arm in (DENSE, TICKET))
-    share: NDArray[np.float64] = 100 * (dense - ticket) / np.nanmean(dense)
-    return share
-
-
-def by_axis(
-    study: ConfigDict, critical: Mapping[Place, Critical], axis: str
-) -> NDArray[np.float64]:
-    """The slope of log₂ critical density on log₂ of an axis, of each seed.
-
-    It is the mean over the settings of the other two axes in which all critical densities exist;
-    NaN if there is none.
-    """
-    axes = {"width": study.widths, "steps": study.steps, "examples": study.examples}
-    values = axes[axis]
-    lines = [[at._replace(**{axis: v}) for v in values] for at in critical]
-    whole = list(dict.fromkeys(map(tuple, lines)))
-    found = [
-        slopes(np.log2(values), np.stack([critical[at].values for at in line], axis=1))
-        for line in whole
-        if all(critical[at].reached for at in line)
-    ]
-    seeds = len(next(iter(critical.values())).values)
-    return np.mean(found, axis=0) if found else np.full(seeds, np.nan)
-
-
-def stability(
-    study: ConfigDict,
-    barriers: Mapping[Place, NDArray[np.float64]],
-    lost: Mapping[Place, NDArray[np.float64]],
-    kept: float,
-) -> list[Primary]:
+def stability(study: ConfigDict, barriers: ByPlace, lost: ByPlace, kept: float) -> list[Primary]:
     """Barriers of tickets against those of dense networks, and against what tickets lose."""
     table, deficit = (np.stack(list(each.values()), axis=1) for each in (barriers, lost))
     dense, tickets = table[..., 0], table[..., 1:]
@@ -276,34 +234,13 @@ def stability(
     ]
 
 
-def _in_words(critical: Mapping[Place, Critical]) -> str:
-    def words(one: Critical) -> str:
-        finite = one.values[np.isfinite(one.values)]
-        error = finite.std(ddof=1) / np.sqrt(len(finite)) if len(finite) > 1 else np.nan
-        exact = f"{2**one.estimate:.3f} (×/÷ {2**error:.2f})"
-        return exact if one.reached else f"at most {2**one.estimate:.3f}"
-
-    return "; ".join(f"{at}: {words(one)}" for at, one in critical.items())
-
-
-def _counts(
-    study: ConfigDict,
-    barriers: Mapping[Place, NDArray[np.float64]],
-    lost: Mapping[Place, NDArray[np.float64]],
-    kept: float,
-) -> str:
+def _counts(study: ConfigDict, barriers: ByPlace, lost: ByPlace, kept: float) -> str:
     """How many tickets of the map are stable, and how many of these match, by bands."""
 
-    def named(values: Mapping[Place, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-        return {
-            f"{at}, {100 * kept**level:.2g} %": each[:, i]
-            for at, each in values.items()
-            for i, level in enumerate(study.levels)
-        }
-
-    barrier, loss = by_cell(named(barriers)), by_cell(named(lost))
-    stable = [cell for cell, one in barrier.items() if one.high < study.stable]
-    unstable = [cell for cell, one in barrier.items() if one.low >= study.stable]
+    def bands(values: ByPlace) -> dict[str, Interval]:
+        kinds = itertools.product(values.items(), enumerate(study.levels))
+        named = {f"{at}, {100 * kept**n:.2g} %": each[:, i] for (at, each), (i, n) in kinds}
+        return by_cell(named)
 
     def among(cells: Sequence[str]) -> str:
         matching = sum(loss[cell].high <= study.margin for cell in cells)
@@ -311,6 +248,9 @@ def _counts(
         such = f" ({'; '.join(behind)})" if behind else ""
         return f"{len(cells)}, of which {matching} match and {len(behind)} do not{such}"
 
+    barrier, loss = bands(barriers), bands(lost)
+    stable = [cell for cell, one in barrier.items() if one.high < study.stable]
+    unstable = [cell for cell, one in barrier.items() if one.low >= study.stable]
     return (
         f"Of {len(barrier)} kinds of ticket, all at the rate {study.rates[0]:g}, by simultaneous "
         f"95 % intervals: stable (barrier below {study.stable:g} points) are {among(stable)}; "
@@ -329,16 +269,12 @@ def controls(config: ConfigDict) -> list[Control]:
     widths = 32 * 2 ** np.arange(3)
 
     def fall(power: float, seed: int) -> list[Primary]:
-        critical = 0.3 * (widths / 32.0) ** -power
-        losses = study.margin * ((critical[:, None] / densities) ** 1.5)
+        known = 0.3 * (widths / 32.0) ** -power
         seeds = range(seed, seed + study.control_seeds)
-        noise = draws(lambda rng: rng.normal(0, 3, losses.shape) + rng.normal(0, 3), seeds)
-        found = [
-            critical_density(densities, gains, study.margin).values
-            for gains in np.moveaxis(noise - losses, 1, 0)
-        ]
-        values = -slopes(np.log2(widths), np.stack(found, axis=1))
-        return [Primary("octaves of density for each of width", values, study.delta, "")]
+        gains = draws(lambda rng: planted_gains(rng, densities, known, study.margin), seeds)
+        found = [critical_density(densities, g, study.margin) for g in np.moveaxis(gains, 1, 0)]
+        values = -slopes(np.log2(widths), np.stack([one.values for one in found], axis=1))
+        return [Primary(FALL, values, study.delta, "")]
 
     return [
         Control("a fixed number of weights", SUPPORTED, fall(1.0, 3300)),

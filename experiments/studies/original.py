@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
+from experiments.studies.common import RATE, dense_beside, vary
 from experiments.studies.protocol import STUDIES, Study
-from experiments.studies.study_runner import RATE, StudyRunner, dense_beside, vary
-from lth_jax.lottery.stability import error_barriers
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import (
     MAP,
     Contrasts,
@@ -134,12 +134,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
 
 def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.float64]:
     """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
-    study, task = config.study, runner.task(config)
-    starts = runner.starts(PROTOCOL.claim, config, (arm,))[arm][: study.children]
-    root = runner.seeds(config).root
-    families = [start.reordered(root, order) for start in starts for order in (0, 1)]
-    trained = runner.retrain(PROTOCOL.claim, config, families)
-    return 100 * error_barriers(task, trained.params, trained.state, study.points)
+    study, name = config.study, PROTOCOL.claim
+    starts = runner.starts(name, config, (arm,))[arm][: study.children]
+    return runner.barriers(name, config, starts, study.points)
 
 
 def controls(config: ConfigDict) -> list[Control]:

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
-from experiments.studies.study_runner import StudyRunner, vary
+from experiments.studies.common import vary
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Retrained, Start
 from lth_jax.measures.claims import Contrasts, Control, Primary, Protocol
 from lth_jax.measures.verdicts import BELOW, NOT_SUPPORTED, REVERSED, SUPPORTED
@@ -31,11 +32,7 @@ Values = NDArray[np.float64]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """An MLP 20-64-4 at density .125 on 1,000 examples of its own for every seed, 300 steps.
-
-    Args:
-      size: all sizes have the same networks.
-    """
+    """An MLP 20-64-4 at density .125 on 1,000 examples of its own for every seed, 300 steps."""
     common.check_size(size)
     seeds, share = 96, 1000
     config = common.ladder(seeds)
@@ -95,12 +92,7 @@ def unmasked(**options: Any) -> Method:
 
 
 def pipeline_controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
-    """Trains sound and broken ladders, and returns the controls.
-
-    Args:
-      runner: trains the networks.
-      config: from `get_config`.
-    """
+    """Trains sound and broken ladders, and returns the controls."""
     study = config.study
     runs = _cells(config)
     found = runner.ladders(NAME, runs)
@@ -120,11 +112,7 @@ def pipeline_controls(runner: StudyRunner, config: ConfigDict) -> list[Control]:
     return [
         Control("a planted ticket", SUPPORTED, _wins(sound, study.delta)),
         Control("random labels: no ticket", NOT_SUPPORTED, [noisy("ticket", "shuffle")]),
-        Control(
-            "the ticket again, in another data order",
-            NOT_SUPPORTED,
-            repeated(SOUND, again),
-        ),
+        Control("the ticket again, in another data order", NOT_SUPPORTED, repeated(SOUND, again)),
         Control(
             "broken: the mask is not applied in training",
             NOT_SUPPORTED,

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start, Task
-from lth_jax.report.cells import Cost, Results, Tuned, cell_name
+from lth_jax.report.cells import Cost, Tuned
 
 StartsAt = Callable[[float], Mapping[str, Sequence[Start]]]
 """`learning rate -> starts by arm`, which may depend on the rate that found a mask."""
@@ -21,34 +21,17 @@ def retrained(
     rates: Sequence[float] = (),
     task: Task | None = None,
 ) -> Tuned:
-    """Trains the starts of all arms at every rate, as one population.
+    """Trains the starts of all arms at every rate, as one population; the rates are cross-fitted.
 
-    Args:
-      runner: trained ladders of such networks.
-      name: of the study.
-      config: network, data and training; its `study` has `rates`.
-      starts_at: the starts of every arm, one per seed.
-      rates: candidates; those of the study by default.
-      task: replaces the config's task, for example with another objective.
-
-    Returns:
-      The results, cross-fitted between halves of the seeds.
+    The rates are those of the config's `study`, unless given. `task` replaces the config's task,
+    for example with another objective.
     """
-    grid = list(rates or config.study.rates)
     arms = {
         (arm, rate): [one._replace(hyper={**one.hyper, "learning_rate": rate}) for one in starts]
-        for rate in grid
+        for rate in rates or config.study.rates
         for arm, starts in starts_at(rate).items()
     }
     trained = runner.retrain_arms(name, config, arms, task=task)
-    rows = [
-        {"cell": cell_name("", rate), "arm": arm, "level": 0, "density": None}
-        | {"replicate": i, "metric": metric, "value": float(value)}
-        for (arm, rate), found in trained.items()
-        for metric, values in found.results.items()
-        if metric.endswith("_final")
-        for i, value in enumerate(values)
-    ]
     train = config.experiment.train
-    cost = Cost(train.steps, train.batch_size, 0)
-    return Tuned(Results(rows, {cell_name("", rate): cost for rate in grid}), grid)
+    results = {place: found.results for place, found in trained.items()}
+    return Tuned.of_results(results, Cost(train.steps, train.batch_size, 0))

@@ -15,12 +15,16 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments import build, checks
+from experiments.studies.common import RATE, vary
 from experiments.sweep import train_cells
 from lth_jax import data as datasets
 from lth_jax import store as stores
+from lth_jax.analysis.random_tickets import random_tickets
 from lth_jax.coding.stored import Stored, read_stored
 from lth_jax.lottery import Retrained, Seeds, Start, Task, circumstances, retrain, starts_of
+from lth_jax.lottery.stability import error_barriers
 from lth_jax.population import Plan, cheapest, narrowed, read_plan
+from lth_jax.population.placement import fitted
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report import RunRecord, read_run
 from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
@@ -29,52 +33,12 @@ from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE
 
 Arm = TypeVar("Arm")
-Place = TypeVar("Place", str, tuple[str, int])
-
-
-RATE = "optimizer__learning_rate"
-"""The learning rate, as a keyword of `vary`."""
-
-
-def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy of a config with fields of `experiment` set; `__` stands for the dot.
-
-    >>> from experiments.configs import base
-    >>> vary(base.ladder(), train__steps=7, seed=3).experiment.train.steps
-    7
-    """
-    varied = copy.deepcopy(config)
-    varied.experiment.update_from_flattened_dict(
-        {name.replace("__", "."): value for name, value in changes.items()}
-    )
-    return varied
-
-
-def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy of a config that trains only its dense networks, with the changes of `vary`."""
-    return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)
-
-
-def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDict]:
-    """Dense networks of a ticket's size, and dense networks trained as long as all levels together.
-
-    Args:
-      config: config of the ladder.
-      small: widths of an MLP with as many weights as a ticket.
-
-    Returns:
-      `"small"` and `"dense+"`, for `StudyRunner.tuned(beside=…)`.
-    """
-    dense = dense_only(config)
-    longer = config.experiment.train.steps * (1 + config.experiment.prune.levels)
-    return {
-        "small": vary(dense, model__options__features=tuple(small)),
-        "dense+": vary(dense, train__steps=longer),
-    }
 
 
 class StudyRunner:
     """Trains networks for studies and stores them.
+
+    The methods take the name of a study and the config of one of its cells, as `ladders` got them.
 
     Args:
       machine: the `machine` part of a config.
@@ -93,12 +57,7 @@ class StudyRunner:
         self._runs: dict[str, Path] = {}
 
     def ladders(self, name: str, cells: Mapping[str, ConfigDict]) -> Results:
-        """Trains the ladders of all cells as populations, or reads them.
-
-        Args:
-          name: of the study.
-          cells: configs by name; `experiment.name` is set to the study's.
-        """
+        """Trains the ladders of all cells, configs by name, as populations, or reads them."""
         planned = [({"cell": cell}, self._named(name, config)) for cell, config in cells.items()]
         for _, config in planned:
             checks.check(config.experiment)
@@ -142,36 +101,16 @@ class StudyRunner:
     def networks(
         self, name: str, config: ConfigDict, arm: str, level: int | None = None
     ) -> list[Stored]:
-        """The trained networks of an arm of a cell that `ladders` trained, by level and replicate.
-
-        Args:
-          name: of the study.
-          config: of the cell.
-          arm: the arm.
-          level: its level, `LAST` for the last; all by default.
-        """
+        """The trained networks of an arm, by level and replicate; by default of all levels."""
         found = read_stored(self.store, self._run(name, config), (arm,))
         networks = sorted(found, key=lambda one: (one.level, one.replicate))
         wanted = max(one.level for one in networks) if level == LAST else level
         return [one for one in networks if wanted in (None, one.level)]
 
     def networks_at(
-        self,
-        name: str,
-        config: ConfigDict,
-        arm: str,
-        rates: NDArray[np.float64],
-        level: int = LAST,
+        self, name: str, config: ConfigDict, arm: str, rates: NDArray[np.float64], level: int = LAST
     ) -> list[Stored]:
-        """The network of each replicate at its own learning rate, such as `Tuned.chosen`.
-
-        Args:
-          name: of the study.
-          config: of the experiment that `tuned` trained.
-          arm: the arm in it.
-          rates: one for each replicate.
-          level: the level.
-        """
+        """The network of each replicate at its own learning rate, such as `Tuned.chosen`."""
         at = {rate: vary(config, **{RATE: float(rate)}) for rate in np.unique(rates)}
         found = {rate: self.networks(name, cell, arm, level) for rate, cell in at.items()}
         return [found[rate][i] for i, rate in enumerate(rates)]
@@ -218,14 +157,7 @@ class StudyRunner:
     def retrain(
         self, name: str, config: ConfigDict, starts: Sequence[Start], *, task: Task | None = None
     ) -> Retrained:
-        """`lottery.retrain` with the plan that was measured for the ladders of the study.
-
-        Args:
-          name: of the study, which trained ladders of such networks.
-          config: network, data and training.
-          starts: the starts.
-          task: replaces the config's task, for example with another objective.
-        """
+        """`lottery.retrain` by the plan of the study's ladders; `task` replaces the config's."""
         return retrain(
             task or self.task(config),
             starts,
@@ -251,6 +183,35 @@ class StudyRunner:
             arm: found.at(slice(end - len(group), end))
             for (arm, group), end in zip(arms.items(), ends, strict=True)
         }
+
+    def barriers(
+        self, name: str, config: ConfigDict, starts: Sequence[Start], points: int
+    ) -> NDArray[np.float64]:
+        """The error barriers between two children of each start (Frankle et al., 2020), in points.
+
+        The children have other data orders; `points` lie on the line between them.
+        """
+        root = self.seeds(config).root
+        families = [one.reordered(root, order) for one in starts for order in (0, 1)]
+        found = self.retrain(name, config, families)
+        return 100 * error_barriers(self.task(config), found.params, found.state, points)
+
+    def random_tickets(self, config: ConfigDict, models: Sequence[Start]) -> NDArray[np.float64]:
+        """`analysis.random_tickets` of given tickets: `[tickets, draws]`.
+
+        The config's `study` has `draws`, `block`, and `chunk`, the members that train at a time.
+        """
+        study = config.study
+        return random_tickets(
+            self.task(config),
+            models,
+            study.draws,
+            root=self.seeds(config).root,
+            plan=fitted(Plan(study.chunk, devices=2), jax.local_device_count()),
+            block=study.block,
+            store=self.store,
+            data=self.dataset(config).fingerprint,
+        )
 
     def node(self, what: Mapping[str, Any], compute: Callable[[Any], Any]) -> stores.Node:
         """A stored result of another kind: computed once, then read.

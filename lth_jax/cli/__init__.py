@@ -6,14 +6,12 @@ Each command imports the packages that it needs.
 """
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 
 from lth_jax.cli import completion, listing, log, runs, tickets, upkeep, watch
 from lth_jax.cli.arguments import Parser
-
-BROKEN_PIPE = 141  # what a shell reports for a program ended by SIGPIPE
+from lth_jax.cli.programs import BROKEN_PIPE, to_null
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lth: stopped by {stop.signal}.", file=sys.stderr)
         return stop.code
     except BrokenPipeError:
-        # The interpreter flushes once more on its way out, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_null(sys.stdout)  # the interpreter flushes once more on its way out
         return BROKEN_PIPE
     except (StoreError, MissingExtraError, OSError) as error:
         print(f"lth: {error}", file=sys.stderr)

@@ -88,11 +88,7 @@ def required(confidence: float) -> float:
 
 
 def coverage(
-    values: ArrayLike,
-    method: str,
-    confidence: float = STANDARD,
-    *,
-    simulations: int = 2000,
+    values: ArrayLike, method: str, confidence: float = STANDARD, *, simulations: int = 2000
 ) -> float:
     """The share of resamples whose interval contains the mean of the values.
 

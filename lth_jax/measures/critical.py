@@ -1,6 +1,7 @@
 """The density at which pruned networks fall behind their dense parents."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -21,6 +22,13 @@ class Critical(NamedTuple):
     estimate: float
     values: NDArray[np.float64]
     reached: bool
+
+    def __str__(self) -> str:
+        """The density with its standard error as a factor, or the upper bound."""
+        finite = self.values[np.isfinite(self.values)]
+        error = finite.std(ddof=1) / np.sqrt(len(finite)) if len(finite) > 1 else np.nan
+        exact = f"{2**self.estimate:.3f} (×/÷ {2**error:.2f})"
+        return exact if self.reached else f"at most {2**self.estimate:.3f}"
 
 
 def critical_density(densities: ArrayLike, gains: ArrayLike, margin: float = 0.0) -> Critical:
@@ -100,6 +108,57 @@ def slopes(places: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
     square = (around @ around) or np.nan
     found: NDArray[np.float64] = np.asarray(values, np.float64) @ around / square
     return found
+
+
+def slopes_by_axis(critical: Mapping[Any, Critical], axis: str) -> NDArray[np.float64]:
+    """The slope of log₂ critical density on log₂ of one axis of a grid, of each seed.
+
+    Args:
+      critical: by place, a named tuple of positive numbers.
+      axis: the name of one of its fields.
+
+    Returns:
+      float64 `[seeds]`: the mean over the settings of the other axes in which all critical
+      densities exist; NaN if there is none.
+
+    >>> Place = NamedTuple("Place", [("width", int)])
+    >>> found = {Place(w): Critical(-np.log2(w), np.full(2, -np.log2(w)), True) for w in (2, 4)}
+    >>> slopes_by_axis(found, "width").tolist()
+    [-1.0, -1.0]
+    """
+    values = sorted({getattr(at, axis) for at in critical})
+    lines = dict.fromkeys(tuple(at._replace(**{axis: v}) for v in values) for at in critical)
+    found = [
+        slopes(np.log2(values), np.stack([critical[at].values for at in line], axis=1))
+        for line in lines
+        if all(critical[at].reached for at in line)
+    ]
+    seeds = len(next(iter(critical.values())).values)
+    return np.mean(found, axis=0) if found else np.full(seeds, np.nan)
+
+
+def planted_gains(
+    rng: np.random.Generator, densities: ArrayLike, critical: ArrayLike, margin: float = 10.0
+) -> NDArray[np.float64]:
+    """Noisy curves of one seed with known critical densities: `−margin (ρ*/ρ)^1.5 + noise`.
+
+    The noise has a standard deviation of 3 at every density, and of 3 for all together.
+
+    Args:
+      rng: source of the noise.
+      densities: ρ, `[levels]`.
+      critical: ρ*, `[curves]`.
+      margin: the loss at the critical density.
+
+    Returns:
+      float64 `[curves, levels]`.
+
+    >>> planted_gains(np.random.default_rng(0), [0.5, 0.25], [0.3]).shape
+    (1, 2)
+    """
+    losses = margin * (np.asarray(critical)[:, None] / np.asarray(densities)) ** 1.5
+    noise: NDArray[np.float64] = rng.normal(0, 3, losses.shape) + rng.normal(0, 3)
+    return noise - losses
 
 
 def rank_correlations(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:

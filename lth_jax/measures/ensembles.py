@@ -1,5 +1,6 @@
 """Ensembles: mean predictions, diversity and scores."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -184,3 +185,21 @@ def scores(
         100 * float(np.mean(log_p.argmax(axis=1) != y)),
         brier_ambiguity(logits, y).diversity,
     )
+
+
+def equal_run(members: int, density: float) -> int:
+    """The number of dense networks with at least as many weights as sparse members.
+
+    >>> equal_run(8, 0.25), equal_run(4, 0.125)
+    (2, 1)
+    """
+    return math.ceil(members * density)
+
+
+def equal_training(members: int, level: int, rate: float) -> int:
+    """The number of dense networks that take at least as much training as tickets of a level.
+
+    >>> equal_training(8, 2, 0.5)  # each ticket: 1 + 1/2 + 1/4 dense trainings
+    14
+    """
+    return math.ceil(members * sum((1 - rate) ** i for i in range(level + 1)))

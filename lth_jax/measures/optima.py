@@ -1,33 +1,10 @@
-"""Minima of sampled curves, and the best step size of gradient descent on least squares."""
+"""Minima of sampled curves, sweeps of learning rates, and step sizes of least squares."""
 
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-Setting = TypeVar("Setting", bound=Hashable)
-
-
-def best_setting(losses: Mapping[Setting, ArrayLike]) -> Setting:
-    """The setting with the smallest mean loss over seeds; ties: the first.
-
-    Settings without a finite mean, for example because a seed diverged, are excluded.
-
-    Args:
-      losses: by setting, `[seeds]`.
-
-    Raises:
-      ValueError: if no mean is finite.
-
-    >>> best_setting({0.1: [2.0, 3.0], 0.3: [1.0, 2.0], 1.0: [0.0, np.nan]})
-    0.3
-    """
-    means = {setting: float(np.mean(np.asarray(each, float))) for setting, each in losses.items()}
-    finite = {setting: mean for setting, mean in means.items() if np.isfinite(mean)}
-    if not finite:
-        raise ValueError(f"`losses` of {', '.join(map(str, losses))} hold no finite mean.")
-    return min(finite, key=lambda setting: finite[setting])
 
 
 def interpolated_minimum(places: ArrayLike, values: ArrayLike) -> float:
@@ -124,3 +101,96 @@ def descent_losses(
     shrunk = (1 - np.outer(np.asarray(rates, np.float64), eigenvalues)) ** (2 * steps)
     losses: NDArray[np.float64] = shrunk @ (eigenvalues * (vectors.T @ w) ** 2)
     return losses
+
+
+def descent_optimum(
+    rng: np.random.Generator, features: int, *, examples: int = 20, steps: int = 50
+) -> float:
+    """log₂ of the best rate of `descent_losses` on a random problem, between ⅛ and 4.
+
+    Args:
+      rng: source of features and weights, standard normal.
+      features: d.
+      examples: n.
+      steps: T.
+
+    >>> rng = np.random.default_rng(0)
+    >>> bool(abs(descent_optimum(rng, 4) - np.log2(best_step(20, 4))) < 0.5)
+    True
+    """
+    x, w = rng.normal(size=(examples, features)), rng.normal(size=features)
+    rates = half_octaves(-6, 4)
+    losses = descent_losses(x, w, rates, steps)
+    return interpolated_minimum(np.log2(rates), np.log(losses + 1e-300))
+
+
+def half_octaves(low: int, high: int) -> list[float]:
+    """The rates `2^(i/2)` for i from `low` to `high`.
+
+    >>> half_octaves(0, 2)[::2]
+    [1.0, 2.0]
+    """
+    return [float(2.0 ** (i / 2)) for i in range(low, high + 1)]
+
+
+class RateSweep(NamedTuple):
+    """Losses of several arms at learning rates half an octave apart.
+
+    Attributes:
+      rates: ascending.
+      losses: by arm and rate, `[seeds]`, positive.
+    """
+
+    rates: list[float]
+    losses: Mapping[tuple[str, float], NDArray[np.float64]]
+
+    def table(self, arm: str) -> NDArray[np.float64]:
+        """The losses of an arm, `[seeds, rates]`."""
+        return np.stack([self.losses[arm, rate] for rate in self.rates], axis=1)
+
+    def best(self, arm: str) -> NDArray[np.float64]:
+        """log₂ of the best rate of each seed, by a parabola in the logarithm of the loss."""
+        logs = np.log2(self.rates)
+        return np.array([interpolated_minimum(logs, row) for row in np.log(self.table(arm))])
+
+    def chosen(self, arm: str) -> NDArray[np.int64]:
+        """The index of the best rate of each seed."""
+        return np.asarray(self.table(arm).argmin(axis=1))
+
+    def at_end(self, end: int) -> float:
+        """The largest share of seeds of an arm whose best rate is the first (0) or last (−1)."""
+        place = range(len(self.rates))[end]
+        arms = dict.fromkeys(arm for arm, _ in self.losses)
+        return float(max(np.mean(self.chosen(arm) == place) for arm in arms))
+
+
+def sweep_rates(
+    train: Callable[[list[float]], Mapping[tuple[str, float], ArrayLike]],
+    halves: tuple[int, int],
+    most: int,
+    *,
+    share: float = 0.05,
+) -> RateSweep:
+    """Trains at rates half an octave apart; the grid grows while optima lie at one of its ends.
+
+    Args:
+      train: `rates -> losses by arm and rate`, `[seeds]` each; never called twice for a rate.
+      halves: the first and last rate of the first grid, in half octaves.
+      most: half octaves that the grid may grow by at either end.
+      share: of the seeds of an arm that may have their best rate at an end.
+
+    >>> found = sweep_rates(lambda rates: {("sgd", r): [abs(r - 4) + 1] for r in rates}, (0, 1), 9)
+    >>> round(found.rates[-1], 1), found.best("sgd").round(1).tolist()
+    (5.7, [2.0])
+    """
+    low, high = halves
+    new, losses = half_octaves(low, high), dict[tuple[str, float], NDArray[np.float64]]()
+    while True:
+        losses |= {place: np.asarray(found, np.float64) for place, found in train(new).items()}
+        swept = RateSweep(half_octaves(low, high), losses)
+        down = swept.at_end(0) > share and halves[0] - low < most
+        up = swept.at_end(-1) > share and high - halves[1] < most
+        if not (down or up):
+            return swept
+        low, high = low - down, high + up
+        new = half_octaves(low, low) * down + half_octaves(high, high) * up

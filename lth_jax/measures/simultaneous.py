@@ -117,15 +117,3 @@ def by_cell(cells: Mapping[str, ArrayLike], confidence: float = 0.95) -> dict[st
     table = np.stack([np.asarray(values) for values in cells.values()], axis=1)
     found = simultaneous(table, rng=np.random.default_rng(0), confidence=confidence)
     return dict(zip(cells, found, strict=True))
-
-
-def in_words(cells: Mapping[str, ArrayLike]) -> str:
-    """`by_cell` as text.
-
-    >>> in_words({"here": np.array([1.0, 2.0, 3.0] * 8), "there": np.zeros(24)})
-    'here +2.00 [+1.65, +2.34]; there +0.00 [+0.00, +0.00]'
-    """
-    return "; ".join(
-        f"{cell} {one.estimate:+.2f} [{one.low:+.2f}, {one.high:+.2f}]".replace("-", "−")
-        for cell, one in by_cell(cells).items()
-    )

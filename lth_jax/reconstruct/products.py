@@ -137,12 +137,7 @@ def _patches(
     edges = [(*p, d - 1) for p, d in zip(padding, input_dilation, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *edges])
     found = lax.conv_general_dilated_patches(
-        x,
-        window,
-        strides,
-        "VALID",
-        rhs_dilation=kernel_dilation,
-        precision=lax.Precision.HIGHEST,
+        x, window, strides, "VALID", rhs_dilation=kernel_dilation, precision=lax.Precision.HIGHEST
     )
     rows = jnp.moveaxis(found, 1, -1).reshape(-1, groups, found.shape[1] // groups)
     return jnp.swapaxes(rows, 0, 1)

@@ -12,14 +12,7 @@ from typing import Any, TypedDict
 from lth_jax.measures.claims import Control, Evidence, Protocol, Row
 from lth_jax.measures.judge import ROUNDS, Found, found
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
-from lth_jax.store import (
-    CorruptError,
-    content_key,
-    environment,
-    files,
-    records,
-    source_fingerprint,
-)
+from lth_jax.store import CorruptError, content_key, environment, files, records, source_fingerprint
 
 PROTOCOL, FOUND, SEEDS = "protocol.json", "found.json", "seeds.parquet"
 

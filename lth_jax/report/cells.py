@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lth_jax.report.tables import Row
 from lth_jax.types import DENSE, TICKET
@@ -111,6 +111,27 @@ class Tuned:
         self.results, self.rates, self._by = results, sorted(rates), by
         self._asked: dict[tuple[str, int], NDArray[np.float64]] = {}
 
+    @classmethod
+    def of_results(
+        cls, results: Mapping[tuple[str, float], Mapping[str, ArrayLike]], cost: Cost
+    ) -> "Tuned":
+        """From networks without levels, such as `lottery.retrain` trains them.
+
+        Args:
+          results: of each arm and rate: final metrics by name, `[seeds]`.
+          cost: of every network.
+        """
+        rows = [
+            {"cell": cell_name("", rate), "arm": arm, "level": 0, "density": None}
+            | {"replicate": i, "metric": metric, "value": float(value)}
+            for (arm, rate), found in results.items()
+            for metric, values in found.items()
+            if metric.endswith("_final")
+            for i, value in enumerate(np.asarray(values))
+        ]
+        rates = list(dict.fromkeys(rate for _, rate in results))
+        return cls(Results(rows, {cell_name("", rate): cost for rate in rates}), rates)
+
     def of(self, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
         """One value per replicate, at the rate chosen for it.
 
@@ -134,10 +155,18 @@ class Tuned:
 
         Each level counts with its best rate for that half.
         """
-        half = self._scores(arm, levels[0])[0]
-        tables = [self._scores(arm, level)[1] for level in levels]
+        return np.asarray(levels)[self._best_of([(arm, level) for level in levels])]
+
+    def best_arm(self, arms: Sequence[str], level: int = LAST) -> list[str]:
+        """The arm of each replicate that is best for the other half, at its best rate for it."""
+        return [arms[i] for i in self._best_of([(arm, level) for arm in arms])]
+
+    def _best_of(self, places: Sequence[tuple[str, int]]) -> NDArray[np.int64]:
+        """The index of the best arm and level of each replicate, by the other half."""
+        half = self._scores(*places[0])[0]
+        tables = [self._scores(*place)[1] for place in places]
         best = [np.argmax([_means(t[:, half != h]).max() for t in tables]) for h in (0, 1)]
-        return np.asarray(levels)[best][half]
+        return np.array(best)[half]
 
     def usual(self, arm: str, level: int = LAST) -> float:
         """The rate that all seeds together choose, for secondary results."""

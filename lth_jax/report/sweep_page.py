@@ -12,14 +12,7 @@ import numpy as np
 from lth_jax.report import tables
 from lth_jax.report.arms import looks
 from lth_jax.report.display import quantity
-from lth_jax.report.plotting import (
-    band,
-    density_axis,
-    legend,
-    panes,
-    style,
-    value_ticks,
-)
+from lth_jax.report.plotting import band, density_axis, legend, panes, style, value_ticks
 from lth_jax.report.rendering import Caption, files_of, pictures, render
 from lth_jax.report.sweeps import (
     SweepRecord,
@@ -101,8 +94,7 @@ def draw(sweep: SweepRecord) -> tuple[dict[str, Figure | str], dict[str, Caption
             drawn[name] = against_field(sweep, field)
             others = "; one panel for each setting of the other fields" * (len(sweep.fields) > 1)
             captions[name] = Caption(
-                f"{metric} by {short(field)}",
-                f"At the last level of each cell{others}. {POOLED}",
+                f"{metric} by {short(field)}", f"At the last level of each cell{others}. {POOLED}"
             )
     if sweep.rows:
         drawn["density"] = curves(sweep)

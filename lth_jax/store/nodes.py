@@ -171,11 +171,7 @@ class Store:
         return self.read(key)
 
     def ensure(
-        self,
-        key: str,
-        compute: Callable[[Partial], Node | tuple[Any, Any]],
-        *,
-        wait: bool = True,
+        self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]], *, wait: bool = True
     ) -> bool:
         """Computes and writes the node of this key unless it is there and whole.
 

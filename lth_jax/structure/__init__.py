@@ -9,7 +9,7 @@ from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks
-from lth_jax.structure.rescale import Fan, fan_average, fan_in, rescale
+from lth_jax.structure.rescale import Fan, fan_average, fan_in, fan_of, rescale
 from lth_jax.structure.rules import register
 from lth_jax.structure.scorers import norm_scales
 from lth_jax.structure.symmetry import align, match, match_across, permute, transplant
@@ -32,6 +32,7 @@ __all__ = [
     "expand",
     "fan_average",
     "fan_in",
+    "fan_of",
     "find_groups",
     "granularity",
     "kept_weights",

@@ -136,6 +136,23 @@ class Structure:
             components=tuple(itertools.compress(self.components, stays)),
         )
 
+    def removable(self, *patterns: str) -> "Structure":
+        """As `only`, for groups whose compacted network equals the masked one.
+
+        Raises:
+          ValueError: a pattern matches no group, no group is left, or a group is not exact.
+        """
+        found = self.only(*patterns)
+        if not found.groups:
+            raise ValueError(f"no unit of this network can be removed: {found.pinned}.")
+        for group in found.groups:
+            if not group.exact:
+                raise ValueError(
+                    f"`patterns` includes '{group.name}', but a network without some of its units "
+                    f"differs from the masked one: {group.inexact[0]}; leave it out."
+                )
+        return found
+
     def __repr__(self) -> str:
         return self._table(limit=15)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.layouts import Layout, Layouts, require, resolve
+from lth_jax.models import layers
 from lth_jax.types import Mask, Params, Prunable
 
 Fan = Callable[[str, Layout, Sequence[Any]], Any]
@@ -52,6 +53,32 @@ def fan_average(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
 
 def _product(sizes: Sequence[Any], axes: Sequence[int]) -> Any:
     return math.prod(sizes[axis] for axis in axes)
+
+
+ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
+"""Leaves whose initial variance does not depend on the size; `embeddings` are of Haiku."""
+FANS: dict[layers.Initialization, Fan] = {
+    layers.glorot_normal: fan_average,
+    layers.he_normal: fan_in,
+    layers.fan_in_uniform: fan_in,
+}
+
+
+def fan_of(module: Any) -> Fan:
+    """The fan of each leaf: the initial variance is inverse to it.
+
+    For networks without `initialization`, of any framework, the fan of a kernel is its fan-in, as
+    in the default initialisers of Flax, Equinox and Haiku.
+    """
+    of_kernels = FANS.get(getattr(module, "initialization", None), fan_in)  # type: ignore[arg-type]
+
+    def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
+        leaf = name.rpartition("/")[2]
+        if leaf in ALIKE:
+            return 1
+        return sizes[-1] if leaf == "embedding" else of_kernels(name, layout, sizes)
+
+    return fan
 
 
 def rescale(

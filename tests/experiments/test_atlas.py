@@ -6,12 +6,13 @@ import shutil
 import pytest
 
 from experiments import atlas
-from experiments.flags import UserError
 from experiments.studies import STUDIES, registration
 from experiments.studies.common import at_round, experiments_of
+from lth_jax.cli.programs import UserError
 from lth_jax.measures.claims import KINDS
 from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers
+from lth_jax.store import CorruptError
 from tests.experiments.studies.test_controls import TIMED
 from tests.experiments.test_damage import HARMS
 
@@ -133,7 +134,7 @@ def test_versions_are_appended_and_an_edited_line_is_named(tmp_path):
     assert (first["data_seen"], second["data_seen"]) == (False, True)
     path = tmp_path / "C7.jsonl"
     path.write_text(path.read_text().replace('"first"', '"1st"'))
-    with pytest.raises(UserError, match=r"C7\.jsonl was edited before version 2"):
+    with pytest.raises(CorruptError, match=r"C7\.jsonl was edited before version 2"):
         registration.versions("C7", tmp_path)
 
 

@@ -15,7 +15,6 @@ from experiments import (
     atlas,
     build,
     estimate,
-    flags,
     frontier,
     latency,
     learning_rates,
@@ -26,6 +25,7 @@ from experiments import (
     sweep,
 )
 from experiments.fields import FIELDS, OPEN
+from lth_jax.cli import programs
 from tests.experiments import tiny
 
 CONFIG = "tests/experiments/tiny.py"
@@ -187,7 +187,7 @@ def ended(command, workdir, arguments, monkeypatch):
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
         try:
-            flags.run_main(command.main)
+            programs.run_main(command.main)
         except SystemExit as stop:
             return stop.code, error.getvalue()
         except BaseException:

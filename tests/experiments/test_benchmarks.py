@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import history, report
+from lth_jax.analysis import ratios
+from lth_jax.report import benchmarks
 
 FOLDER = Path(report.__file__).parent
 ALTERNATIVES = {"expert", "history"}  # what measures nothing itself
@@ -19,8 +21,8 @@ FIELDS = {"case", "ours", "alternatives", "ratio", "spread", "goal", "met"}
 
 def two_rows(options):
     figures = {"ours": [1.0, 2.0, 3.0], "theirs": [2.0, 4.0, 3.0]}
-    yield report.beside("seconds", figures, "theirs", goal=0.6)
-    yield report.beside("rates", figures, "theirs", goal=0.6, most=False)
+    yield ratios.beside("seconds", figures, "theirs", goal=0.6)
+    yield ratios.beside("rates", figures, "theirs", goal=0.6, most=False)
 
 
 def test_ratios_are_medians_of_pairs_and_goals_have_a_direction():
@@ -28,9 +30,9 @@ def test_ratios_are_medians_of_pairs_and_goals_have_a_direction():
     assert seconds["ratio"] == rates["ratio"] == 0.5 and seconds["spread"] == [0.5, 1.0]
     assert (seconds["met"], rates["met"]) == (True, False)
     assert seconds["ours"] == 2.0 and seconds["alternatives"] == {"theirs": 3.0}
-    plain = report.row("alone", 1.0)
+    plain = ratios.row("alone", 1.0)
     assert plain.keys() == FIELDS and plain["ratio"] is plain["met"] is None
-    judged = report.row("own goal", 3.0, pairs=[0.1], goal=2.0, judged=3.0)
+    judged = ratios.row("own goal", 3.0, pairs=[0.1], goal=2.0, judged=3.0)
     assert judged["met"] is False
 
 
@@ -55,8 +57,8 @@ def test_the_last_line_is_json_and_results_are_written_on_request(tmp_path, monk
 
 def test_the_page_of_results_is_that_of_the_committed_runs():
     runs = history.read()
-    assert (report.ROOT / "docs" / "results.md").read_text() == history.markdown(runs)
-    assert len(history.draw(runs).axes) >= 1
+    assert (report.ROOT / "docs" / "results.md").read_text() == benchmarks.markdown(runs)
+    assert len(benchmarks.draw(runs).axes) >= 1
 
 
 def test_the_page_of_results_shows_the_ratio_before():
@@ -72,7 +74,7 @@ def test_the_page_of_results_shows_the_ratio_before():
         "environment": {"versions": {"jax": "1"}},
     }
     slower = [row | {"ratio": 0.25} for row in run["results"]]
-    page = history.markdown({"made": [run | {"results": slower}, run]})
+    page = benchmarks.markdown({"made": [run | {"results": slower}, run]})
     assert "| 1 | seconds | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, met |" in page
     assert "| 2 | rates | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, not met |" in page
 

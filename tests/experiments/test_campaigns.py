@@ -15,9 +15,10 @@ import time
 
 import pytest
 
-from experiments import flags, runner, sweep
+from experiments import runner, sweep
 from lth_jax import grid as h
 from lth_jax import store as stores
+from lth_jax.cli import programs
 from lth_jax.population import read_plan
 from lth_jax.report import plotting
 from lth_jax.store.nodes import Store
@@ -46,7 +47,7 @@ def blank_pictures(monkeypatch):
 @pytest.fixture(autouse=True)
 def reports_of_this_process(monkeypatch):
     """The command, which ends its process, runs within this one."""
-    monkeypatch.setattr(flags, "_silence_late_reports", lambda: None)
+    monkeypatch.setattr(programs, "_silence_late_reports", lambda: None)
 
 
 def config(root, **changed):
@@ -60,7 +61,7 @@ def command(config):
     error = io.StringIO()
     with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
         try:
-            flags.run_main(lambda: runner.run(config, ["python"]))
+            programs.run_main(lambda: runner.run(config, ["python"]))
         except SystemExit as stop:
             return stop.code, error.getvalue()
     return 0, error.getvalue()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments import runner
-from experiments.flags import UserError
 from lth_jax import cli
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.store.verify import verify_rest
 from tests.experiments import tiny
 from tests.thinning import sampled

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import build, machine, runner, trainers
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import running
 from lth_jax.population import OnHost
 from tests.experiments import tiny

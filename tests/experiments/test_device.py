@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import device, device_tests, report
+from lth_jax.analysis import ratios
 
 SLOWER = {"a segment of training beside float64", "a gradient of convolutions beside the CPU"}
 """They run with all parts, in the slow tier."""
@@ -28,7 +29,7 @@ def test_what_fails_or_does_not_fit_is_a_row_with_a_reason(monkeypatch):
     device.check_fits(1024)
     [found] = device.attempt("made", lambda: device.check_fits(2048))
     assert found["ours"] is None and found["reason"] == ("MemoryError: needs 2 KiB, 1 KiB are free")
-    assert report.line(found) == f"made: None ({found['reason']})"
+    assert ratios.line(found) == f"made: None ({found['reason']})"
 
 
 def test_what_is_not_reached_in_time_is_a_row_with_a_reason():

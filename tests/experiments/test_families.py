@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks, measure, networks, runner, trainers
 from experiments.configs import base, families
-from experiments.flags import UserError
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.data import Dataset
 from lth_jax.population import losses
 from lth_jax.population.segment import init_member, train_step, training_batch

@@ -4,11 +4,12 @@ import sys
 
 import pytest
 
-from experiments import estimate, flags, run, stability, sweep
+from experiments import estimate, run, stability, sweep
 from experiments.checks import check
 from experiments.configs import base
 from experiments.fields import FIELDS, check_value, check_values, leaves
-from experiments.flags import UserError
+from lth_jax.cli import programs
+from lth_jax.cli.programs import UserError
 from lth_jax.models import NETWORKS
 from lth_jax.pruning.criteria import CRITERIA
 
@@ -60,7 +61,7 @@ def test_an_unknown_name_lists_the_names_there_are(group, field, names):
 def test_help_lists_every_field(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--help"])
     with pytest.raises(SystemExit) as done:
-        flags.run_main(command.main)
+        programs.run_main(command.main)
     assert done.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
     for field in FIELDS.values():

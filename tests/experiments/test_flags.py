@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from experiments import flags
+from lth_jax.cli.programs import UserError
 from lth_jax.store import open_run
 
 CONFIG = "--config=tests/experiments/tiny.py"
@@ -62,7 +63,7 @@ def test_a_config_takes_its_argument():
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message):
-    with pytest.raises(flags.UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         parse(*arguments)
     assert "\n" not in str(caught.value)
 

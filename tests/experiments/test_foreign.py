@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import frontier, latency, measure, runner, spectrum, sweep, units
-from experiments.flags import UserError
+from experiments import frontier, latency, measure, runner, spectrum, sweep
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.models import as_model
 from lth_jax.report import read_run
 from tests import foreign
@@ -105,7 +105,7 @@ def test_from_scratch_every_kernel_is_drawn_by_the_inputs_that_are_left(framewor
     [group] = found.groups
     mask = st.expand(found, {group.name: jnp.arange(group.units) < group.units // 2})
     layouts = network.layouts(x) if network.layouts else {}
-    may, fan = st.prunable(found), units.fan_of(None)
+    may, fan = st.prunable(found), st.fan_of(None)
     scaled = st.rescale(params, mask, may, fan, layouts=layouts)
     factors = jax.tree.map(
         lambda a, b: np.unique(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import machine, runner
-from experiments.flags import UserError
+from experiments import machine
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import running
 from lth_jax.population import Plan
 from tests.experiments import tiny
@@ -29,22 +29,25 @@ def test_devices_that_are_not_there_are_one_sentence():
 
 
 def test_a_population_uses_the_devices_it_has_members_for():
-    assert machine.devices(machine_of(), members=3) == 3
-    assert machine.devices(machine_of(), members=100) == 8
-    assert machine.devices(machine_of(devices=2), members=100) == 2
+    def devices(members, **changes):
+        options = machine.plan_options(machine_of(chunk=0, **changes))
+        return options.candidates([members])[0].devices
+
+    assert (devices(3), devices(100), devices(100, devices=2)) == (3, 8, 2)
 
 
 def test_a_configured_plan_is_the_only_candidate():
-    assert runner.candidates(machine_of(), [5]) == [Plan(2)]
-    assert runner.candidates(machine_of(devices=2), [5]) == [Plan(2, devices=2)]
-    measured = runner.candidates(machine_of(chunk=0, driver="scan"), [5])
+    assert machine.plan_options(machine_of()).candidates([5]) == [Plan(2)]
+    assert machine.plan_options(machine_of(devices=2)).candidates([5]) == [Plan(2, devices=2)]
+    measured = machine.plan_options(machine_of(chunk=0, driver="scan")).candidates([5])
     assert len(measured) > 1 and {plan.driver for plan in measured} == {"scan"}
 
 
 def test_plans_are_kept_beside_compiled_programs(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert machine.plan_cache(machine_of(compilation_cache=True)) == tmp_path / "lth_jax" / "plans"
-    assert machine.plan_cache(machine_of(compilation_cache=False)) is None
+    kept, unkept = (machine_of(compilation_cache=cached) for cached in (True, False))
+    assert machine.plan_options(kept).cache == tmp_path / "lth_jax" / "plans"
+    assert machine.plan_options(unkept).cache is None
 
 
 def test_bfloat16_on_a_cpu_is_said_to_be_slow(capsys):

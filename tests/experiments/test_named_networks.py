@@ -8,8 +8,8 @@ import pytest
 
 from experiments import build, checks, trainers
 from experiments.configs import base
-from experiments.flags import UserError
 from lth_jax import trees
+from lth_jax.cli.programs import UserError
 from lth_jax.data import Dataset
 from lth_jax.models import NETWORKS
 from lth_jax.population.segment import init_member, train_step

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import build, runner, sweep
+from experiments.groups import Sharing, jobs
 from lth_jax import cli
 from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder, running
 from lth_jax.lottery.progress import Display
@@ -175,7 +176,7 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     recorded = config_in(tiny, tmp_path / "recorded", **changes)
     cell = build.experiment_of(recorded.experiment, build.dataset(recorded))
     what = {"name": recorded.experiment.name, "config": recorded.experiment.to_dict()}
-    what["identity"] = build.run_identity(cell)
+    what["identity"] = running.run_identity(cell)
     with open_run(recorded.machine.workdir, env={}, **what) as run:
         run.record_plan(read_json(starved / "env.json")["plan"])
         for change in read_json(starved / "env.json")["replans"]:
@@ -188,8 +189,8 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
 
 
 def run_name(config):
-    cell = build.experiment_of(config.experiment, build.dataset(config))
-    return build.run_name(config.experiment, cell)
+    [job] = jobs([({}, config)], Sharing())
+    return job.run
 
 
 def sweep_in(workdir):

@@ -4,11 +4,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, checks, runner, sweep
-from experiments.flags import UserError
-from experiments.groups import Sharing, groups, jobs
+from experiments.groups import Sharing, jobs
 from lth_jax import grid as h
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
+from lth_jax.lottery.running import run_identity
 from lth_jax.report import read_run
+from lth_jax.sweeps import groups
 from tests.experiments import own, tiny
 
 HERE = "tests.experiments.own:"
@@ -86,7 +88,7 @@ def test_everything_can_be_ones_own(tmp_path):
 def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monkeypatch):
     def key():
         planned = experiment_of(tmp_path, **{"prune.criterion": f"{HERE}largest"})
-        return build.run_identity(planned)["arms"]["ticket"]
+        return run_identity(planned)["arms"]["ticket"]
 
     first, plain = key(), own.largest
     monkeypatch.setattr(own, "largest", lambda params, mask, **_: plain(params, mask))

@@ -9,8 +9,8 @@ import pytest
 
 from experiments import build, checks, runner, schedules
 from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
-from experiments.flags import UserError
 from lth_jax import cli, schema
+from lth_jax.cli.programs import UserError
 from lth_jax.pruning import scopes
 from lth_jax.store import Store, is_complete
 from tests.experiments import tiny

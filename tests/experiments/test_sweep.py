@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import estimate, flags, runner, sweep
-from experiments.flags import UserError
-from experiments.groups import Sharing, groups, jobs, shown, static_fields, together
+from experiments import estimate, flags, machine, runner, sweep
+from experiments.groups import Sharing, jobs, static_fields
 from experiments.memoize import Memoized
-from experiments.sweep_runner import member_steps, outlook, planned
 from lth_jax import cli, schema, store
 from lth_jax import grid as h
+from lth_jax.cli.programs import UserError
 from lth_jax.lottery import MemberIndex, initial_states, training_program
 from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_cells
 from lth_jax.store.files import read_json, write_json
+from lth_jax.sweeps import groups, outlook, planned, shown, together
 from tests.experiments import swept, tiny
 
 RATE, SEED = "experiment.optimizer.learning_rate", "experiment.seed"
@@ -86,7 +86,7 @@ def test_cells_that_differ_in_numbers_are_one_population(workdir):
     assert len(trainers) == 1
     # 2 rates, decays and seeds: 8 trunks of 2 replicates, shared by all the rest.
     assert len(group.members.levels[0]) == 16
-    assert member_steps(group)[0] == 16 * 30
+    assert group.member_steps[0] == 16 * 30
 
 
 def test_a_static_field_is_named_and_has_groups_of_its_own(workdir):
@@ -139,6 +139,17 @@ def test_a_cell_of_another_network_has_none_of_the_options_of_the_first(workdir)
     found = sweep.cells(config, h.sweep("experiment.model.name", ["mlp", "residual_mlp"]))
     first, second = (cell.experiment.model.options.to_dict() for _, cell in found)
     assert first == config.experiment.model.options.to_dict() != second == {}
+
+
+def test_a_sweep_sets_options_that_the_config_lacks():
+    config = tiny.get_config()
+    assert "dropout" not in config.experiment.model.options
+    grid = sweep.parse_grid(["--sweep.model.options.dropout=0.0,0.1"], config)
+    rates = [cell.experiment.model.options.dropout for _, cell in sweep.cells(config, grid)]
+    assert rates == [0.0, 0.1] and "dropout" not in config.experiment.model.options
+    unknown = sweep.parse_grid(["--sweep.model.options.droput=0.1"], config)
+    with pytest.raises(UserError, match=r"cell droput=0\.1: .* did you mean 'dropout'"):
+        list(sweep.cells(config, unknown))
 
 
 def test_a_memoized_value_is_made_again_only_where_it_would_differ():
@@ -335,10 +346,11 @@ def test_an_outlook_adds_up(workdir):
     config = config_in(workdir)
     config.machine.chunk = 4
     [group], _ = grouped(config, experiment__seed=[5, 6, 7])
-    plan = planned(config.machine, group, always=True)
+    options = machine.plan_options(config.machine)
+    plan = planned(group, options, always=True)
     [evidence] = plan["evidence"]
     index = MemberIndex(store.Store(workdir))
-    found = outlook(config.machine, group, plan, index)
+    found = outlook(group, options, plan, index)
     # 6 dense and 12 above: 8 and 12 with padding, 30 steps each
     assert found.members == found.missing == 18
     assert found.seconds == pytest.approx(20 * 30 * evidence["ms_per_member_step"] / 1e3)

@@ -6,11 +6,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, runner
-from experiments.flags import UserError
-from experiments.groups import Sharing, groups, jobs
+from experiments.groups import Sharing, jobs
 from lth_jax import store as stores
+from lth_jax.cli.programs import UserError
 from lth_jax.coding.stored import read_stored
 from lth_jax.population.segment import training_batch
+from lth_jax.sweeps import groups
 from tests.experiments import tiny
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, checks, latency, runner, units
+from experiments import build, checks, latency, runner
 from experiments.configs import units as config_file
-from experiments.flags import UserError
 from lth_jax import cli, layouts, lottery, schema, trees
 from lth_jax import structure as st
+from lth_jax.cli.programs import UserError
 from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
 from lth_jax.store import Store
@@ -145,7 +145,7 @@ def test_the_initial_distributions_are_known_at_every_width(name, options, x):
     mask = jax.tree.map(lambda p, q: jnp.zeros(p.shape, bool).at[corner(q)].set(True), wide, small)
     everything = jax.tree.map(lambda _: True, mask)
     known = layouts.of_linen(modules[0], x, train=False)
-    scaled = st.rescale(wide, mask, everything, units.fan_of(modules[0]), layouts=known)
+    scaled = st.rescale(wide, mask, everything, st.fan_of(modules[0]), layouts=known)
     kept = jax.tree.map(lambda p, q: p[corner(q)], scaled, small)
     for name, p, q in zip(trees.names(kept), *map(jax.tree.leaves, (kept, small)), strict=True):
         if p.ndim > 1:
@@ -159,7 +159,7 @@ def corner(leaf):
 
 def test_every_named_network_can_be_newly_initialised():
     for make in NETWORKS.values():
-        assert units.fan_of(make())("Dense_0/kernel", layouts.DENSE, (4, 8)) in (4, 6)
+        assert st.fan_of(make())("Dense_0/kernel", layouts.DENSE, (4, 8)) in (4, 6)
 
 
 def test_every_run_is_described(structured, capsys):

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import build
 from experiments.configs import base
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 
 
 def config(tmp_path, **options):

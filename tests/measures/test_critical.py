@@ -1,12 +1,27 @@
 """Critical densities of curves with known crossings."""
 
+import itertools
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
-from lth_jax.measures.critical import critical_density, rank_correlations, slopes
+from lth_jax.measures.critical import (
+    Critical,
+    critical_density,
+    rank_correlations,
+    slopes,
+    slopes_by_axis,
+)
 from lth_jax.measures.intervals import student_t
 
 DENSITIES = 0.6 ** np.arange(1, 7)
+
+
+class Place(NamedTuple):
+    width: int
+    steps: int
+    examples: int
 
 
 @pytest.mark.parametrize("crossing", [0.8, 0.3, 0.06])
@@ -71,3 +86,18 @@ def test_slopes_and_rank_correlations_are_those_of_each_seed():
     a = rng.normal(size=(3, 8))
     assert rank_correlations(a, np.exp(a)) == pytest.approx(1)
     assert rank_correlations(a, -(a**3)) == pytest.approx(-1)
+
+
+def test_slopes_are_means_over_settings_in_which_all_densities_exist():
+    seeds, found = np.zeros(3), {}
+    for place in itertools.starmap(Place, itertools.product((32, 64), (200, 600), (1000, 4000))):
+        logs = -0.5 * np.log2(place.width) + (1.0 if place.steps == 600 else 0.0)
+        found[place] = Critical(logs, logs + seeds, True)
+    assert slopes_by_axis(found, "width") == pytest.approx(-0.5)
+    assert slopes_by_axis(found, "steps") == pytest.approx(1 / np.log2(3))
+    assert slopes_by_axis(found, "examples") == pytest.approx(0)
+    for place in found:
+        if place.examples == 1000:
+            found[place] = Critical(9.0, 9.0 + seeds, reached=False)
+    assert slopes_by_axis(found, "width") == pytest.approx(-0.5)
+    assert np.isnan(slopes_by_axis(found, "examples")).all()

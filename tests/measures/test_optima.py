@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lth_jax.measures.optima import best_step, descent_losses, interpolated_minimum
+from lth_jax.measures.optima import best_step, descent_losses, interpolated_minimum, sweep_rates
 
 
 @given(st.floats(0.6, 6.4), st.floats(0.1, 10), st.floats(-5, 5))
@@ -60,3 +60,20 @@ def test_the_closed_form_is_gradient_descent():
         for _ in range(steps):
             at -= rate * x.T @ (x @ (at - w)) / len(x)
         assert loss == pytest.approx(np.mean((x @ (at - w)) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("optimum", "most", "first", "last"), [(0, 9, -1, 3), (6, 9, 0, 7), (-7, 3, -3, 3)]
+)
+def test_the_grid_grows_where_the_optimum_lies_at_its_end(optimum, most, first, last):
+    calls = []
+
+    def train(rates):
+        calls.append(rates)
+        return {("sgd", r): np.full(4, 0.1 * (2 * np.log2(r) - optimum) ** 2 + 0.1) for r in rates}
+
+    swept = sweep_rates(train, (0, 3), most)
+    np.testing.assert_allclose(np.log2([swept.rates[0], swept.rates[-1]]) * 2, [first, last])
+    assert sum(map(len, calls)) == len(swept.rates)  # no rate is trained twice
+    if optimum > -7:
+        np.testing.assert_allclose(2 * swept.best("sgd"), optimum, atol=0.2)

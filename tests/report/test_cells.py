@@ -97,3 +97,15 @@ def test_a_level_is_chosen_by_the_other_half_of_the_seeds_with_its_best_rate():
         Results(rows, dict.fromkeys(("0.1", "0.2"), Cost(10, 4, 100))), (0.1, 0.2), metric
     )
     assert tuned.best_level("ticket", (1, 2)).tolist() == [2, 1, 2, 1]
+
+
+def test_the_other_half_of_the_seeds_chooses_the_arm():
+    accuracy = {"snip": [0.9, 0.1, 0.9, 0.1], "grasp": [0.5] * 4}  # snip is best on even seeds
+    results = {
+        (arm, rate): {"test_accuracy_final": np.array(values) - (rate == 0.1) * 0.05}
+        for rate in (0.01, 0.1)
+        for arm, values in accuracy.items()
+    }
+    tuned = Tuned.of_results(results, Cost(1, 1, 1))
+    assert tuned.best_arm(("snip", "grasp")) == ["grasp", "snip", "grasp", "snip"]
+    assert tuned.member_steps == 2 * 2 * 4

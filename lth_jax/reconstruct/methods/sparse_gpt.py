@@ -8,12 +8,7 @@ import jax.numpy as jnp
 from lth_jax.landscape.numerics import dot
 from lth_jax.pruning.compiled import shared
 from lth_jax.reconstruct.keep import Keep, Pattern, in_rows, is_mask, select
-from lth_jax.reconstruct.methods.method import (
-    LayerMethod,
-    check_damping,
-    damped,
-    inverse_factor,
-)
+from lth_jax.reconstruct.methods.method import LayerMethod, check_damping, damped, inverse_factor
 
 
 @shared

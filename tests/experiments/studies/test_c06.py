@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from experiments.studies import c06_learning_rate as c6
-from lth_jax.lottery import Retrained
 from lth_jax.measures.optima import best_step
 from lth_jax.report.tables import parquet_bytes, read_parquet
 from tests.experiments.studies.study_runs import runner_in, tiny
@@ -15,24 +14,6 @@ def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
     shift = np.mean(controls[0].primaries[0].values)
     limit = np.log2(best_step(20, 4) / best_step(20, 40))
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many
-
-
-@pytest.mark.parametrize(
-    ("optimum", "most", "first", "last"), [(0, 9, -1, 3), (6, 9, 0, 7), (-7, 3, -3, 3)]
-)
-def test_the_grid_grows_where_the_optimum_lies_at_its_end(optimum, most, first, last):
-    calls = []
-
-    def train(rates):
-        calls.append(rates)
-        losses = {r: np.full(4, 0.1 * (2 * np.log2(r) - optimum) ** 2 + 0.1) for r in rates}
-        return {("dense", r): Retrained({"train_loss_final": v}, {}, {}) for r, v in losses.items()}
-
-    swept = c6.sweep(train, {"dense": [None] * 4}, (0, 3), most)
-    np.testing.assert_allclose(np.log2([swept.rates[0], swept.rates[-1]]) * 2, [first, last])
-    assert sum(map(len, calls)) == len(swept.rates)  # no rate is trained twice
-    if optimum > -7:
-        np.testing.assert_allclose(2 * swept.best("dense"), optimum, atol=0.2)
 
 
 @pytest.mark.slow

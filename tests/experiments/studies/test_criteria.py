@@ -9,7 +9,6 @@ from experiments.studies import criteria_ranking as ranking
 from lth_jax import trees
 from lth_jax.data import Dataset
 from lth_jax.lottery import Start
-from lth_jax.report.cells import Cost, Results, Tuned
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
 
@@ -25,24 +24,16 @@ def test_every_criterion_keeps_as_many_weights(name):
     keys = [jax.random.key(i) for i in range(2)]
     points = [trees.to_named(task.trainer.model.init(key, split.x[:1])[0]) for key in keys]
     origins = [Start(points[i], {}, keys[i], replicate=i) for i in range(2)]
-    for start in ranking.masked_starts(task, config, name, 0.25, origins, points):
+    for start in ranking.masked_starts(
+        task,
+        config,
+        name,
+        0.25,
+        origins,
+        [Start(p, {}, k) for p, k in zip(points, keys, strict=True)],
+    ):
         kept = sum(mask.sum() for mask in start.mask.values() if mask.ndim == 2)
         assert kept == pytest.approx(0.25 * 744, abs=2)
-
-
-def test_the_other_half_of_the_seeds_chooses_the_criterion():
-    accuracy = {"snip": [0.9, 0.1, 0.9, 0.1], "grasp": [0.5] * 4}  # snip is best on even seeds
-    rows = [
-        {"cell": cell, "arm": f"{arm} 2", "level": 0, "replicate": i, "metric": ranking.TEST}
-        | {"density": None, "value": value - (cell == "0.1") * 0.05}
-        for cell in ("0.01", "0.1")
-        for arm, values in accuracy.items()
-        for i, value in enumerate(values)
-    ]
-    costs = dict.fromkeys(("0.01", "0.1"), Cost(1, 1, 1))
-    tuned = Tuned(Results(rows, costs), (0.01, 0.1))
-    found = ranking.chosen_criteria(tuned, ("snip", "grasp"), 2)
-    assert found == ["grasp", "snip", "grasp", "snip"]
 
 
 @pytest.mark.slow

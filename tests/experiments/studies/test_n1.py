@@ -6,11 +6,12 @@ import pytest
 
 from experiments import build
 from experiments.studies import n1_lottery_odds as n1
-from experiments.studies import random_tickets as made
-from experiments.studies.study_runner import vary
+from experiments.studies.common import vary
 from lth_jax import keys, trees
+from lth_jax.analysis import random_tickets as made
 from lth_jax.data import Dataset
 from lth_jax.lottery import Start, retrain
+from lth_jax.measures.odds import BOUND, MEASURED
 from lth_jax.population.placement import Plan
 from lth_jax.types import Batch
 from tests.experiments.studies.study_runs import runner_in, tiny
@@ -49,7 +50,7 @@ def starts(task):
 
 def members_of(task, starts):
     of, draw = (grid.ravel() for grid in np.indices((2, 3)))
-    return made._members(task, keys.from_seed(1), starts, of, draw)
+    return made.random_members(task, keys.from_seed(1), starts, of, draw)
 
 
 def test_random_tickets_keep_the_counts_and_the_order_of_their_models(task, starts):
@@ -68,15 +69,15 @@ def test_random_tickets_keep_the_counts_and_the_order_of_their_models(task, star
 
 def test_random_tickets_train_as_retrained_networks_do(tmp_path, monkeypatch, task, starts):
     config = small()
-    config.study.update(block=4, chunk=4)
+    config.study.update(block=4, chunk=4, draws=3)
     with runner_in(tmp_path) as runner:
         fake = type("Fake", (), {"fingerprint": "made"})
         monkeypatch.setattr(runner, "task", lambda config: task)
         monkeypatch.setattr(runner, "dataset", lambda config: fake)
-        found = made.random_tickets(runner, config, starts, 3)
+        found = runner.random_tickets(config, starts)
         monkeypatch.setattr(made.population, "train", None)  # the second call reads
-        assert (made.random_tickets(runner, config, starts, 3) == found).all()
-    members = made._members(
+        assert (runner.random_tickets(config, starts) == found).all()
+    members = made.random_members(
         task, runner.seeds(config).root, starts, *(g.ravel() for g in np.indices((2, 3)))
     )
     same = [
@@ -116,10 +117,8 @@ def _data():
 def test_curves_stop_where_a_seed_has_no_number():
     sample = np.random.default_rng(0).uniform(size=(3, 400))
     rows = n1.curves(sample, np.full(3, 1.2), 0.05)
-    last = {
-        arm: max(r["points"] for r in rows if r["arm"] == arm) for arm in (n1.MEASURED, n1.BOUND)
-    }
-    assert last[n1.MEASURED] < 0.5 < last[n1.BOUND]  # the largest draw is half a point up
+    last = {arm: max(r["points"] for r in rows if r["arm"] == arm) for arm in (MEASURED, BOUND)}
+    assert last[MEASURED] < 0.5 < last[BOUND]  # the largest draw is half a point up
 
 
 @pytest.mark.slow

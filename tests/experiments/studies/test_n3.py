@@ -5,27 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.studies import n3_critical_density as n3
-from lth_jax.measures.critical import Critical
 from tests.experiments.studies.study_runs import runner_in, tiny
-
-
-def test_slopes_are_means_over_settings_in_which_all_densities_exist():
-    study = n3.get_config("laptop").study
-    seeds = np.zeros(3)
-
-    def at(place, reached=True):
-        logs = -0.5 * np.log2(place.width) + (1.0 if place.steps == 600 else 0.0)
-        return Critical(logs, logs + seeds, reached)
-
-    found = {place: at(place) for place in n3.places_of(study)}
-    assert n3.by_axis(study, found, "width") == pytest.approx(-0.5)
-    assert n3.by_axis(study, found, "steps") == pytest.approx(1 / np.log2(3))
-    assert n3.by_axis(study, found, "examples") == pytest.approx(0)
-    for place in found:
-        if place.examples == 1000:
-            found[place] = Critical(9.0, 9.0 + seeds, reached=False)
-    assert n3.by_axis(study, found, "width") == pytest.approx(-0.5)
-    assert np.isnan(n3.by_axis(study, found, "examples")).all()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.legal import Legal, listed
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
@@ -61,14 +61,7 @@ def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
 
 
 def made(field: str, name: str, kind: type, table: Mapping[str, Any], **given: Any) -> Any:
-    """A part of a given type: the part of this name, or the result of calling it.
-
-    Args:
-      field: field of the config, for messages.
-      name: a name in `table`, or `package.module:name`.
-      kind: the type of the part.
-      table: the built-in parts, or functions that return them.
-      **given: arguments; the function gets those that it takes.
+    """A part of a given type: the part of this name, or the result of calling it as `call` does.
 
     Raises:
       UserError: the result has another type.

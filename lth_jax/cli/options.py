@@ -7,7 +7,7 @@ from collections.abc import Callable
 from inspect import getdoc
 from typing import Any, NoReturn
 
-from experiments.flags import UserError
+from lth_jax.cli.programs import UserError
 from lth_jax.legal import Legal, nearest, shown
 
 

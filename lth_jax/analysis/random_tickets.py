@@ -6,21 +6,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from experiments.studies.study_runner import StudyRunner
 from lth_jax import keys, population, trees
+from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.lottery import Start, Task, circumstances, training_program
-from lth_jax.population.placement import Plan, fitted
+from lth_jax.population.placement import Plan
 from lth_jax.population.segment import Member
 from lth_jax.pruning.masks import prunable_leaves, shuffle
-from lth_jax.store import Node, content_key, fingerprint
+from lth_jax.store import Node, Store, content_key, fingerprint
 from lth_jax.types import Key
 
 
 def random_tickets(
-    runner: StudyRunner, config: ConfigDict, starts: Sequence[Start], draws: int
+    task: Task,
+    starts: Sequence[Start],
+    draws: int,
+    *,
+    root: Key,
+    plan: Plan,
+    block: int,
+    store: Store,
+    data: str | None = None,
 ) -> NDArray[np.float64]:
     """The test accuracies, in percent, of random tickets that are the like of given ones.
 
@@ -29,31 +36,31 @@ def random_tickets(
     which the store keeps.
 
     Args:
-      runner: of the study.
-      config: network, data and training; its `study` has `block`, the members of a block, and
-        `chunk`, those that train at a time.
-      starts: the models, with different data keys.
+      task: network, data and training.
+      starts: the models, with different data keys; leaves by name.
       draws: random tickets of each.
+      root: the key of the experiment.
+      plan: how a block is trained.
+      block: the members of a block.
+      store: holds the blocks.
+      data: the fingerprint of the task's data; computed from their bytes by default.
 
     Returns:
       `[starts, draws]`.
     """
-    study, task = config.study, runner.task(config)
-    plan = fitted(Plan(study.chunk, devices=2), jax.local_device_count())
-    root = runner.seeds(config).root
     common = {
         "kind": "random tickets",
         "program": training_program(task.trainer, task.data, task.hyper, root),
         "steps": task.steps,
         "plan": plan._asdict(),
-        "data": runner.dataset(config).fingerprint,
+        "data": data_fingerprint(*task.data) if data is None else data,
         "environment": circumstances(),
     }
     of, draw = (grid.ravel() for grid in np.indices((len(starts), draws)))
     accuracies = []
-    for first in range(0, of.size, study.block):
-        block = slice(first, first + study.block)
-        members = _members(task, root, starts, of[block], draw[block])
+    for first in range(0, of.size, block):
+        some = slice(first, first + block)
+        members = random_members(task, root, starts, of[some], draw[some])
 
         def compute(partial: Any, members: Member = members) -> Node:
             del partial  # a block takes seconds
@@ -61,11 +68,11 @@ def random_tickets(
             return Node({"accuracy": population.measure(task, trained)["accuracy"]}, {})
 
         key = content_key(common | {"members": fingerprint(members)})
-        accuracies.append(runner.store.node(key, compute).arrays["accuracy"])
+        accuracies.append(store.node(key, compute).arrays["accuracy"])
     return 100 * np.concatenate(accuracies).reshape(len(starts), draws).astype(float)
 
 
-def _members(
+def random_members(
     task: Task, root: Key, starts: Sequence[Start], of: NDArray[Any], draw: NDArray[Any]
 ) -> Member:
     """Random tickets number `draw` of the models number `of`, before training."""

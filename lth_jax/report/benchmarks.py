@@ -1,0 +1,103 @@
+"""The results of benchmarks over commits, as a figure and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lth_jax.report.arms import looks
+from lth_jax.report.plotting import GREY, panes, style, with_ends
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Runs = Mapping[str, Sequence[dict[str, Any]]]
+"""The committed runs of each benchmark, the oldest first."""
+
+
+def markdown(runs: Runs) -> str:
+    """The page: a table of the latest run of each benchmark, with the ratio of the run before."""
+    lines = [
+        "# Results",
+        "",
+        "The committed results of the {doc}`benchmarks <benchmarks>`, written by",
+        "`python -m experiments.benchmarks.history`. A ratio is ours over the alternative, the",
+        "median of alternated pairs with the smallest and the largest.",
+        "",
+        "![Ratios over commits](results.svg)",
+    ]
+    for name, all_runs in runs.items():
+        last, earlier = all_runs[-1], _rows(all_runs[-2]) if len(all_runs) > 1 else {}
+        lines += ["", f"## {name}", "", _origin(last), ""]
+        lines += [
+            "| | case | ours | alternatives | ratio | before | goal |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for number, (case, row) in enumerate(_rows(last).items(), 1):
+            ways = row["alternatives"].items()
+            others = ", ".join(f"{way} {_number(value)}" for way, value in ways) or "–"
+            before = _number(earlier[case]["ratio"]) if case in earlier else "–"
+            cells = [str(number), case, _number(row["ours"]), others, _ratio(row), before]
+            lines.append(f"| {' | '.join([*cells, _goal(row)])} |")
+    return "\n".join(lines) + "\n"
+
+
+@style()
+def draw(runs: Runs) -> Figure:
+    """The ratios of each benchmark over its committed runs, numbered like the table's rows."""
+    with_ratios = {
+        name: [run for run in all_runs if any(row["ratio"] for row in run["results"])]
+        for name, all_runs in runs.items()
+    }
+    shown = {name: found for name, found in with_ratios.items() if found}
+    figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False)
+    for axes, (name, found) in zip(grid, shown.items(), strict=True):
+        cases = list(_rows(found[-1]))
+        for number, (case, look) in enumerate(looks(cases).items(), 1):
+            rows = [_rows(run).get(case, {"ratio": None}) for run in found]
+            places = [i for i, row in enumerate(rows) if row["ratio"]]
+            values = [rows[i]["ratio"] for i in places]
+            [line] = axes.plot(places, values, marker=look.marker, color=look.color)
+            low, high = (
+                zip(*(rows[i]["spread"] for i in places), strict=True) if places else ((), ())
+            )
+            with_ends(line, low, high, case)
+            for place, value in list(zip(places, values, strict=True))[-1:]:
+                axes.annotate(
+                    str(number), (place, value), (6 + 12 * (number % 3), 0),
+                    textcoords="offset points", va="center",
+                )  # fmt: skip
+        axes.axhline(1, color=GREY, linewidth=0.8)
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(range(len(found)), [run["commit"][:7] for run in found])
+        axes.set_xlim(-0.5, len(found) - 0.5)
+        axes.set_title(name)
+    return figure
+
+
+def _rows(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["case"]: row for row in run["results"]}
+
+
+def _origin(run: Mapping[str, Any]) -> str:
+    versions = run["environment"]["versions"]
+    size = " `--quick`" if run["options"]["quick"] else ""
+    return (
+        f"`python -m experiments.benchmarks.{run['benchmark']}`{size}, {run['date'][:10]}, "
+        f"commit `{run['commit'][:7]}`, {run['machine']}, jax {versions['jax']}"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    if row["ratio"] is None:
+        return "–"
+    low, high = row["spread"]
+    return f"{row['ratio']:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _goal(row: Mapping[str, Any]) -> str:
+    return "–" if row["goal"] is None else f"{row['goal']:g}, {'' if row['met'] else 'not '}met"
