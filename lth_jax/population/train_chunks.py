@@ -27,6 +27,7 @@ from lth_jax.population.segment import (
     training_batch,
 )
 from lth_jax.population.streaming import compile_serving
+from lth_jax.store import to_host
 from lth_jax.types import Batch, Info
 
 Segment = Callable[
@@ -207,7 +208,7 @@ def train_population(
         infos: list[Info] = []
 
         def keep(step: int, m: Member, r: Record, info: Info, infos: list[Info] = infos) -> None:
-            infos.append(jax.tree.map(np.array, info))
+            infos.append(to_host(info))
             if on_segment is not None:
                 on_segment(step, m, r, info)
 
@@ -231,8 +232,8 @@ def _together(trained: Any) -> Any:
 
     def one(leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jnp.asarray(np.asarray(leaf))
-        numbers = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+            return jnp.asarray(to_host(leaf))
+        numbers = jnp.asarray(to_host(jax.random.key_data(leaf)))
         array: jax.Array = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
         return array
 

@@ -79,7 +79,7 @@ def tensorboard(run: RunRecord, folder: str | Path) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def wandb(run: RunRecord, folder: str | Path) -> Iterator[Write]:
-    """Writes points as a run of Weights & Biases, offline unless `WANDB_MODE` says otherwise.
+    """Writes points as a run of Weights & Biases, offline unless `WANDB_MODE` is set.
 
     `wandb sync` uploads an offline run. Metrics are `level LEVEL/ARM/METRIC`, against the steps of
     their level.

@@ -1,8 +1,8 @@
 """The processes of one `jax.distributed` job: what they exchange, and which one writes.
 
 All processes of a job run one program in step. What depends on the outside world (which files are
-there, what a clock says, whether a signal came) must be the same in all of them, so it is asked
-in one process and told to the others. A process alone is a team of one, and tells nobody.
+there, the time, whether a signal came) must be the same in all of them, so one process reads it and
+sends it to the others. A process alone is a team of one and sends nothing.
 """
 
 import contextlib

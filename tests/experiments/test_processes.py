@@ -202,3 +202,39 @@ def test_a_process_that_does_not_come_is_not_waited_for_forever(tmp_path):
     _, errors = finish(only, code=2)
     assert "did not all come to localhost:" in sentence(errors)
     assert not list(tmp_path.iterdir())
+
+
+TRAINING = """
+import hashlib, sys
+import jax, numpy as np, optax
+from flax import linen as nn
+from lth_jax import distributed, population
+
+processes, process, port = map(int, sys.argv[1:])
+if processes > 1:
+    distributed.join(f"localhost:{port}", processes, process)
+x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+task = population.Task(nn.Dense(2), (x, np.arange(100) % 2), optimizer=optax.adam(0.1),
+                       batch_size=4, steps=20)
+plan = population.Plan(4, devices=2)
+members, history = population.train(task, population.initial(task, 6), plan=plan)
+print(population.measure(task, members)["loss"].tolist())
+for leaf in [*jax.tree.leaves(members.params), *map(history.get, sorted(history))]:
+    print(hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest())
+"""
+
+
+def test_a_population_trains_over_two_processes_as_in_one():
+    port = str(free_port())
+
+    def job(processes):
+        command = [sys.executable, "-c", TRAINING, str(processes)]
+        env = os.environ | {"JAX_NUM_CPU_DEVICES": str(2 // processes), "PYTHONPATH": str(ROOT)}
+        options = {"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen([*command, str(i), port], **options) for i in range(processes)]
+        ended = [(one, *one.communicate(timeout=240)) for one in started]
+        assert not any(one.returncode for one, _, _ in ended), ended
+        return [[line for line in out.splitlines() if "[Gloo]" not in line] for _, out, _ in ended]
+
+    [alone], [first, second] = job(1), job(2)
+    assert alone == first == second and len(alone) > 4
