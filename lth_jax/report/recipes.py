@@ -232,12 +232,15 @@ def finding(recipe: Recipe, expected: Expected) -> str:
     label = quantity(expected.metric).label
     if second is None:
         return f"{label}: {recipe.label(first)}{_kept(first)}"
+    shared_run = first.run == second.run and first.run
+    where = f"{recipe.labels.get(first.run, first.run)}, " if shared_run else ""
+    names = [recipe.label(one._replace(run="") if shared_run else one) for one in (first, second)]
     places = {_kept(one) for one in (first, second) if one.arm != DENSE}
     apart = len(places) > 1
-    ends = [recipe.label(one) + (_kept(one) if apart else "") for one in (first, second)]
-    shared = "" if apart else next(iter(places), "")
+    if apart:
+        names = [name + _kept(one) for name, one in zip(names, (first, second), strict=True)]
     form = "{0} / {1} − 1" if expected.relative else "{0} − {1}"
-    return f"{label}: {form.format(*ends)}{shared}"
+    return f"{label}: {where}{form.format(*names)}{'' if apart else next(iter(places), '')}"
 
 
 def _kept(networks: Networks) -> str:
