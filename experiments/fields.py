@@ -124,7 +124,11 @@ _TABLE = (
     Field("train.average.every", AT_LEAST_1, "steps between averaged weights"),
     Field("optimizer.name", part_of(OPTIMIZERS), "optimizer"),
     Field("optimizer.learning_rate", POSITIVE, "peak learning rate"),
-    Field("optimizer.weight_decay", NUMBER, "adamw, lion, lamb: weight decay; sgd, nesterov: L2 penalty"),
+    Field(
+        "optimizer.weight_decay",
+        NUMBER,
+        "adamw, lion, lamb: weight decay; sgd, nesterov: L2 penalty",
+    ),
     Field("optimizer.momentum", SHARE, "sgd, nesterov: momentum"),
     Field("optimizer.clip_norm", NUMBER, "largest global norm of the gradient; 0: no clipping"),
     Field("optimizer.schedule", part_of(LR_SCHEDULES), "step: divides by 10 at 1/2 and 3/4"),

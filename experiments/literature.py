@@ -81,7 +81,9 @@ def train(module: ModuleType, size: str, machine: ConfigDict, *, dry_run: bool =
     found = trained(module, size, machine)
     page = write_literature(_folder(machine, name), found)
     header, *rows = cells(found)
-    return "\n".join([table(header, rows, limit=len(rows), width=None), summary(found), f"page: {page}"])
+    return "\n".join(
+        [table(header, rows, limit=len(rows), width=None), summary(found), f"page: {page}"]
+    )
 
 
 def trained(module: ModuleType, size: str, machine: ConfigDict) -> Trained:

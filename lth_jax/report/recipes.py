@@ -170,30 +170,50 @@ def judged(trained: Trained) -> list[Judged]:
     return found
 
 
-def curves(trained: Trained) -> dict[str, dict[float, Interval]]:
-    """The mean of the metric of each arm against density, by label; dense networks come first."""
-    found: dict[str, dict[float, Interval]] = {}
-    runs = dict.fromkeys(name.partition("@")[0] for name in trained.runs)
-    alone = len(runs) == 1
-    for run in runs:
-        for level in _levels(trained, run):
+class Curve(NamedTuple):
+    """The mean of the recipe's metric for one arm of one run.
+
+    Attributes:
+      run: the run.
+      arm: the arm.
+      points: density -> mean with its ends.
+    """
+
+    run: str
+    arm: str
+    points: dict[float, Interval]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What distinguishes the curve from others."""
+        return self.run, self.arm
+
+
+def curves(trained: Trained) -> list[Curve]:
+    """The measured curves; the dense networks of a run are a curve of one point."""
+    found: dict[tuple[str, str], Curve] = {}
+    for name, record in trained.runs.items():
+        run = name.partition("@")[0]
+        for level in record.levels:
             for arm in level.arms if trained.metric in level.results else ():
-                label = trained.recipe.label(Networks(arm, run="" if alone else run))
                 values = list(_by_replicate(level, arm, trained.metric).values())
                 interval = bounded(student_t(values), trained.metric)
-                found.setdefault(label, {})[level.density] = interval
-    return found
+                curve = found.setdefault((run, arm), Curve(run, arm, {}))
+                curve.points[level.density] = interval
+    return list(found.values())
 
 
-def stated(trained: Trained) -> dict[str, dict[float, Interval]]:
-    """The numbers of the literature for the same metric, like `curves`; ends by their spread."""
-    found: dict[str, dict[float, Interval]] = {}
+def stated(trained: Trained) -> list[Curve]:
+    """The numbers of the literature for the same metric, with their spread as ends."""
+    first = next(iter(trained.runs)).partition("@")[0]
+    found: dict[tuple[str, str], Curve] = {}
     for one in trained.recipe.expected:
         if one.is_number and one.minus is None and one.metric == trained.metric:
+            run, arm = one.networks.run or first, one.networks.arm
+            curve = found.setdefault((run, arm), Curve(run, arm, {}))
             ends = one.value - one.spread, one.value + one.spread
-            label = trained.recipe.label(one.networks)
-            found.setdefault(label, {})[one.networks.density] = Interval(one.value, *ends, 0, 0)
-    return found
+            curve.points[one.networks.density] = Interval(one.value, *ends, 0, 0)
+    return list(found.values())
 
 
 def summary(trained: Trained) -> str:
@@ -207,17 +227,27 @@ def summary(trained: Trained) -> str:
 
 
 def cells(trained: Trained) -> list[list[str]]:
-    """The table of verdicts as text, the header first."""
+    """The table of verdicts as text, the header first; without numbers of the full size."""
     return [list(HEADER)] + [
         [
             finding(trained.recipe, one.expected),
             expectation(one.expected),
-            _interval(one.expected, one.interval) if one.interval else "–",
+            shown(one.expected, one.interval) if one.interval else "–",
             str(one.interval.replicates) if one.interval else "–",
             one.verdict,
             one.expected.source,
         ]
         for one in judged(trained)
+        if one.verdict != ONLY_FULL
+    ]
+
+
+def number_cells(trained: Trained) -> list[list[str]]:
+    """The paper's numbers that only the full size is compared with, the header first."""
+    return [["number", "expected", "source"]] + [
+        [finding(trained.recipe, one.expected), expectation(one.expected), one.expected.source]
+        for one in judged(trained)
+        if one.verdict == ONLY_FULL
     ]
 
 
@@ -228,19 +258,23 @@ def finding(recipe: Recipe, expected: Expected) -> str:
     >>> finding(recipe, Expected(Networks("ticket", 0.2), "", Networks("reinit", 0.2), low=0.0))
     'Test accuracy at the end: ticket − reinitialised, 20 % kept'
     """
+    return f"{quantity(expected.metric).label}: {difference(recipe, expected)}"
+
+
+def difference(recipe: Recipe, expected: Expected) -> str:
+    """The networks of an expectation, with their density."""
     first, second = expected.networks, expected.minus
-    label = quantity(expected.metric).label
     if second is None:
-        return f"{label}: {recipe.label(first)}{_kept(first)}"
-    shared_run = first.run == second.run and first.run
-    where = f"{recipe.labels.get(first.run, first.run)}, " if shared_run else ""
-    names = [recipe.label(one._replace(run="") if shared_run else one) for one in (first, second)]
+        return f"{recipe.label(first)}{_kept(first)}"
+    shared = first.run == second.run and first.run
+    where = f"{recipe.labels.get(first.run, first.run)}, " if shared else ""
+    names = [recipe.label(one._replace(run="") if shared else one) for one in (first, second)]
     places = {_kept(one) for one in (first, second) if one.arm != DENSE}
     apart = len(places) > 1
     if apart:
         names = [name + _kept(one) for name, one in zip(names, (first, second), strict=True)]
     form = "{0} / {1} − 1" if expected.relative else "{0} − {1}"
-    return f"{label}: {where}{form.format(*names)}{'' if apart else next(iter(places), '')}"
+    return f"{where}{form.format(*names)}{'' if apart else next(iter(places), '')}"
 
 
 def _kept(networks: Networks) -> str:
@@ -266,25 +300,30 @@ def expectation(expected: Expected) -> str:
     else:
         is_low = np.isfinite(low)
         text = f"at {'least' if is_low else 'most'} {_shown(expected, low if is_low else high)}"
-    return f"{text} {_unit(expected)}".rstrip()
+    return f"{text} {unit(expected)}".rstrip()
 
 
-def _interval(expected: Expected, one: Interval) -> str:
+def shown(expected: Expected, one: Interval) -> str:
     """A measured value with its interval."""
     low, high = (_shown(expected, end) if np.isfinite(end) else "–" for end in one[1:3])
-    return f"{_shown(expected, one.estimate)} [{low}, {high}] {_unit(expected)}".rstrip()
+    return f"{_shown(expected, one.estimate)} [{low}, {high}] {unit(expected)}".rstrip()
 
 
 def _shown(expected: Expected, value: float, signed: bool | None = None) -> str:
     kind = quantity(expected.metric)
-    scale, digits = (100.0, 0) if expected.relative else (kind.scale, kind.digits)
-    digits += kind.unit == "%" and not expected.relative
+    digits = 0 if expected.relative else kind.digits + (kind.unit == "%")
     sign = "+" if (expected.minus is not None if signed is None else signed) and value else ""
-    return f"{scale * value:{sign}.{digits}f}".replace("-", "−")
+    return f"{scale(expected) * value:{sign}.{digits}f}".replace("-", "−")
 
 
-def _unit(expected: Expected) -> str:
-    unit = quantity(expected.metric).unit
+def scale(expected: Expected) -> float:
+    """The factor from stored values to the unit."""
+    return 100.0 if expected.relative else quantity(expected.metric).scale
+
+
+def unit(expected: Expected) -> str:
+    """The unit of an expectation, empty for pure numbers."""
+    own = quantity(expected.metric).unit
     if expected.relative:
         return "%"
-    return "points" if expected.minus is not None and unit == "%" else unit
+    return "points" if expected.minus is not None and own == "%" else own

@@ -33,10 +33,10 @@ RECIPE = Recipe(
     name="init_pruning",
     title="Pruning at initialisation, VGG-16 on CIFAR-10",
     setting="VGG-16 with BatchNorm, SGD with Nesterov momentum 0.9, batches of 128, 160 epochs, a "
-    "rate of 0.1 that falls to a tenth at 1/2 and 3/4 (in the paper after 60 and 120 epochs), weight "
-    "decay 1e-4, crops and mirrored images; one shot before training over the whole network, scored "
-    "on 100 examples; SynFlow prunes in 100 rounds; 3 replicates. The controls shuffle each mask "
-    "within its layers or draw new initial weights.",
+    "rate of 0.1 that falls to a tenth at 1/2 and 3/4 (in the paper after 60 and 120 epochs), "
+    "weight decay 1e-4, crops and mirrored images; one shot before training over the whole "
+    "network, scored on 100 examples; SynFlow prunes in 100 rounds; 3 replicates. The controls "
+    "shuffle each mask within its layers or draw new initial weights.",
     short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
     "64, 300 steps, no augmentation, 5 replicates.",
     expected=[

@@ -24,8 +24,8 @@ RECIPE = Recipe(
     name="resnet56",
     title="ResNet-56 on CIFAR-10",
     setting=residual.SETTING,
-    short="A ResNet-14 of width 4 on 400 digits of 8 × 8 pixels, batches of 64, 364 steps, crops by "
-    "one pixel, one level for three of the paper's, 5 replicates.",
+    short="A ResNet-14 of width 4 on 400 digits of 8 × 8 pixels, batches of 64, 364 steps, crops "
+    "by one pixel, one level for three of the paper's, 5 replicates.",
     expected=[
         *residual.curves(TABLE, residual.SOURCE, 0.21),
         *residual.shapes(0.134, reinit=False),

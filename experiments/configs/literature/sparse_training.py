@@ -37,8 +37,8 @@ RECIPE = Recipe(
     name="sparse_training",
     title="Sparse training of WRN-22-2 on CIFAR-10",
     setting="SGD with Nesterov momentum 0.9, batches of 128, 250 epochs, a rate of 0.1 with three "
-    "drops in the paper, at 1/2 and 3/4 here, weight decay 5e-4, crops and mirrored images; 20 and 5 "
-    "% of the weights kept, the same density in all layers except for ERK, gradual pruning and "
+    "drops in the paper, at 1/2 and 3/4 here, weight decay 5e-4, crops and mirrored images; 20 and "
+    "5 % of the weights kept, the same density in all layers except for ERK, gradual pruning and "
     "AC/DC (over the whole network); 3 replicates.",
     short="A WRN-10-1 of width 8 on 400 digits of 8 × 8 pixels, batches of 64, 400 steps, no "
     "augmentation, 5 replicates.",

@@ -23,7 +23,13 @@ METHODS = {
     "popup": "edge-popup",
     "popup-signed": "edge-popup, signed constant",
 }
-NETS = {"lenet": "LeNet", "conv2": "Conv-2", "conv4": "Conv-4", "conv6": "Conv-6", "conv8": "Conv-8"}
+NETS = {
+    "lenet": "LeNet",
+    "conv2": "Conv-2",
+    "conv4": "Conv-4",
+    "conv6": "Conv-6",
+    "conv8": "Conv-8",
+}
 DENSE = Networks("dense", run="lenet-learned")
 
 
@@ -38,11 +44,11 @@ def _number(net: str, method: str, value: float, tolerance: float) -> Expected:
 RECIPE = Recipe(
     name="supermasks",
     title="Supermasks: trained masks of random weights",
-    setting="LeNet-300-100 on MNIST and Conv-2, -4, -6 and -8 on CIFAR-10. The weights stay at their "
-    "initial values; the scores of a mask are trained. Trained masks keep a weight with the "
-    "probability of its score, with and without dynamic weight rescaling; edge-popup keeps the half "
-    "of each layer with the largest scores, from normal weights or weights of constant size. The "
-    "optimizer of the scores, Adam at 0.02 in 100 epochs, is ours.",
+    setting="LeNet-300-100 on MNIST and Conv-2, -4, -6 and -8 on CIFAR-10. The weights stay at "
+    "their initial values; the scores of a mask are trained. Trained masks keep a weight with the "
+    "probability of its score, with and without dynamic weight rescaling; edge-popup keeps the "
+    "half of each layer with the largest scores, from Glorot normal weights or weights of constant "
+    "size. The optimizer of the scores, Adam at 0.02 in 100 epochs, is ours.",
     short="LeNet-300-100 on 5,000 images of MNIST (3,500 for training), 1,000 steps, 5 replicates.",
     expected=[
         _number("lenet", "learned", 0.953, 0.01),
@@ -88,7 +94,7 @@ def _config(net: str, method: str, size: str) -> ConfigDict:
         network, options = "convnet", {"stages": stages, "hidden": (256, 256)}
     if method == "popup-signed":
         options |= {"network": network, "density": 0.5}
-        network = f"{__name__}:signed"
+        network = "experiments.configs.literature.supermasks:signed"
     experiment.model.name, experiment.model.options = network, ConfigDict(options)
     experiment.train.update(steps=100 * (55_000 if is_mnist else 45_000) // 128, batch_size=128)
     experiment.train.eval_every = 400
