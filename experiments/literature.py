@@ -24,14 +24,23 @@ from ml_collections import ConfigDict
 from experiments import checks, sweep
 from experiments import machine as machines
 from experiments.configs.literature import recipes
-from experiments.finished import add_folders, exit_code, machine_of
+from experiments.finished import add_folders, exit_code, machine_of, open_finished
 from experiments.flags import UserError
 from experiments.options import Options
+from lth_jax import analysis
 from lth_jax import store as stores
 from lth_jax.legal import nearest
-from lth_jax.report import read_run
+from lth_jax.report import RunRecord, read_run, stability
 from lth_jax.report.literature import document, write_literature
-from lth_jax.report.recipes import SHORT, SIZES, Trained, cells, seconds_of, summary
+from lth_jax.report.recipes import (
+    SHORT,
+    SIZES,
+    Trained,
+    cells,
+    seconds_of,
+    summary,
+    with_barriers,
+)
 from lth_jax.store import files
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.text import table
@@ -77,6 +86,9 @@ def train(module: ModuleType, size: str, machine: ConfigDict, *, dry_run: bool =
         return ""
     done = sweep.train_cells(machine, f"literature-{name}", jobs, command_of(module, size).split())
     runs = {c["setting"]["run"]: c["run"] for c in read_sweep_config(done.path)["cells"]}
+    if levels := module.__dict__.get("LEVELS"):
+        done_runs = [open_finished(machine, run).result for run in runs.values()]
+        analysis.stability(done_runs, levels=levels[size])
     files.write_json(_folder(machine, name) / RUNS, runs)
     found = trained(module, size, machine)
     page = write_literature(_folder(machine, name), found)
@@ -90,8 +102,14 @@ def trained(module: ModuleType, size: str, machine: ConfigDict) -> Trained:
     """A finished recipe, read from the store."""
     store = stores.Store(machine.workdir)
     folders = json.loads((_folder(machine, f"{module.RECIPE.name}-{size}") / RUNS).read_text())
-    runs = {run: read_run(store, store.root / folder) for run, folder in folders.items()}
+    runs = {run: _read(store, store.root / folder) for run, folder in folders.items()}
     return Trained(module.RECIPE, size, runs, seconds_of(runs.values()), command_of(module, size))
+
+
+def _read(store: stores.Store, path: Path) -> RunRecord:
+    """A run, with the barriers of instability analysis if they were measured."""
+    record = read_run(store, path)
+    return with_barriers(record, record.config["rewind"]["step"], stability.read(store, path) or ())
 
 
 def command_of(module: ModuleType, size: str) -> str:

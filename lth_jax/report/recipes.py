@@ -22,6 +22,7 @@ from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.report.arms import LOOKS
 from lth_jax.report.display import percent, quantity
 from lth_jax.report.levels import Level, RunRecord
+from lth_jax.report.stability import Stability, by_replicate
 from lth_jax.report.tables import bounded
 from lth_jax.text import counted
 from lth_jax.types import DENSE, TICKET
@@ -29,6 +30,8 @@ from lth_jax.types import DENSE, TICKET
 FULL, SHORT = "full", "short"
 SIZES = (SHORT, FULL)
 """The sizes of a recipe: for two cores, and as in the paper."""
+BARRIER = "test_error_barrier"
+"""The metric of instability analysis, as a fraction."""
 ONLY_FULL = "full size only"
 COLOURS = {HOLDS: "good", FAILS: "bad", INCONCLUSIVE: "open", MISSING: "open", ONLY_FULL: "open"}
 """Verdicts, and the class of their badge in the style sheet."""
@@ -106,6 +109,31 @@ def seconds_of(runs: Iterable[RunRecord]) -> float:
         for member in level.members
     }
     return sum(members.values())
+
+
+def with_barriers(record: RunRecord, rewind: int, found: Sequence[Stability]) -> RunRecord:
+    """A run whose levels have the metric `BARRIER`; NaN for members without one.
+
+    Args:
+      record: the run.
+      rewind: its rewind step.
+      found: what instability analysis measured, also of runs with other rewind steps.
+    """
+    barriers = {one.level: by_replicate(one, BARRIER) for one in found if one.rewind == rewind}
+
+    def extended(level: Level) -> Level:
+        if level.level not in barriers:
+            return level
+        values = np.full(len(level.members), np.nan)
+        own = [
+            i
+            for i, m in enumerate(level.members)
+            if m.arm in (DENSE, TICKET) and m.diverged_at is None
+        ]
+        values[own] = barriers[level.level]
+        return level._replace(results=level.results | {BARRIER: values})
+
+    return record._replace(levels=tuple(map(extended, record.levels)))
 
 
 def values_at(trained: Trained, networks: Networks, metric: str) -> dict[int, float]:
