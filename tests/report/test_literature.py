@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lth_jax import store
@@ -21,7 +22,9 @@ from lth_jax.report.recipes import (
     stated,
     summary,
     values_at,
+    with_barriers,
 )
+from lth_jax.report.stability import Stability
 from tests.report import synthetic
 
 SOURCE = "A | paper <2020>, table 1"
@@ -121,6 +124,17 @@ def test_the_table_names_units_and_densities(short):
     assert finding(RECIPE, apart).endswith("a, 10 % kept − b, 20 % kept")
     inside = Expected(Networks("ticket", 0.1, "a"), "", Networks("dense", run="a"), low=0.0)
     assert finding(RECIPE, inside).endswith(": a, ticket − dense, 10 % kept")
+
+
+def test_barriers_become_a_metric_of_dense_networks_and_tickets(record):
+    arrays = {"test_error_barrier": np.arange(10.0).reshape(5, 2), "alive": np.ones(5, bool)}
+    found = [Stability(2, 0.36, 0, arrays), Stability(2, 0.36, 20, {})]
+    level = with_barriers(record, 0, found).levels[2]
+    values = level.results["test_error_barrier"]
+    named = {(m.arm, m.replicate): v for m, v in zip(level.members, values, strict=True)}
+    assert [named["ticket", i] for i in range(5)] == [0.5, 2.5, 4.5, 6.5, 8.5]
+    assert np.isnan([v for (arm, _), v in named.items() if arm != "ticket"]).all()
+    assert "test_error_barrier" not in with_barriers(record, 0, found).levels[1].results
 
 
 def test_shared_networks_count_once(record):

@@ -83,8 +83,8 @@ def numbers(
     """Test accuracies of a paper in percent, by density; a density of 1 means dense networks."""
     for density, value in points.items():
         networks = Networks("dense" if density == 1 else arm, density, run)
-        percents = {"value": value / 100, "spread": spread / 100, "tolerance": tolerance / 100}
-        yield Expected(networks, source, **percents)
+        shares = (value / 100, spread / 100, tolerance / 100)
+        yield Expected(networks, source, None, "test_accuracy_final", *shares)
 
 
 __all__ = ["SHORT", "checked", "images", "ladder", "numbers", "pick", "recipes", "sgd", "small"]

@@ -26,9 +26,9 @@ RECIPE = Recipe(
     title="VGG-19 and ResNet-18 with and without warm-up, on CIFAR-10",
     setting="SGD with Nesterov momentum 0.9 (plain in the paper), a rate of 0.1, of 0.01, or of "
     "0.1 (ResNet-18: 0.03) after linear warm-up of 10,000 (20,000) steps; it falls to a tenth at "
-    "1/2 and 3/4; 112,000 (30,000) steps, batches of 64 (128), weight decay 1e-4, crops and mirrored "
-    "images; 20 % pruned over the whole network in each level, rewound to the initialisation; 3 "
-    "replicates, reinitialised controls.",
+    "1/2 and 3/4; 112,000 (30,000) steps, batches of 64 (128), weight decay 1e-4, crops and "
+    "mirrored images; 20 % pruned over the whole network in each level, rewound to the "
+    "initialisation; 3 replicates, reinitialised controls.",
     short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
     "64, 360 steps of which 90 warm up, one level for three of the paper's, 5 replicates.",
     expected=[
