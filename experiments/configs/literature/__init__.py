@@ -10,11 +10,15 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
+import jax
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments.configs import base
 from lth_jax.measures.expected import Expected, Networks
+from lth_jax.models import NETWORKS
 from lth_jax.report.recipes import SHORT, SIZES
 
 Configs = Callable[[str], dict[str, ConfigDict]]
@@ -55,6 +59,27 @@ def small(experiment: ConfigDict, name: str = "digits", validation: int = 200) -
     experiment.data.update(name=name, validation=validation)
 
 
+def signals(experiment: ConfigDict, network: str, **options: Any) -> None:
+    """MNIST-1D and a network of images on its signals, in place; without augmentation."""
+    small(experiment, "mnist1d", 500)
+    experiment.train.update(crop=0, flip=False)
+    experiment.model.name = "experiments.configs.literature:on_signals"
+    experiment.model.options = ConfigDict({"network": network, **options})
+
+
+def on_signals(network: str, **options: Any) -> nn.Module:
+    """A built-in network of images on signals `(batch, length)`."""
+    return _OnSignals(NETWORKS[network](**options))
+
+
+class _OnSignals(nn.Module):
+    network: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.network(x[..., None], train=train)
+
+
 def images(experiment: ConfigDict, name: str = "cifar10", validation: int = 5000) -> None:
     """The data set of a full size, in place, with the usual augmentation for CIFAR."""
     experiment.data.update(name=name, validation=validation)
@@ -87,4 +112,15 @@ def numbers(
         yield Expected(networks, source, None, "test_accuracy_final", *shares)
 
 
-__all__ = ["SHORT", "checked", "images", "ladder", "numbers", "pick", "recipes", "sgd", "small"]
+__all__ = [
+    "SHORT",
+    "checked",
+    "images",
+    "ladder",
+    "numbers",
+    "pick",
+    "recipes",
+    "sgd",
+    "signals",
+    "small",
+]

@@ -1,5 +1,7 @@
 """Rewinding, fine-tuning and reinitialisation of residual networks, as Renda et al. (2020)."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
@@ -23,7 +25,7 @@ SETTING = (
 
 
 def configs(
-    recipe: str, model: str, size: str, small: ConfigDict, densities: tuple[float, ...]
+    recipe: str, model: str, size: str, small: dict[str, Any], densities: tuple[float, ...]
 ) -> dict[str, ConfigDict]:
     """The ladder of each way of retraining, and reinitialised one-shot tickets.
 
@@ -49,7 +51,7 @@ def configs(
     return found | shots
 
 
-def _train(experiment: ConfigDict, model: str, size: str, small: ConfigDict) -> None:
+def _train(experiment: ConfigDict, model: str, size: str, small: dict[str, Any]) -> None:
     experiment.replicates = 3
     literature.images(experiment)
     experiment.model.name, experiment.model.options = model, ConfigDict()
@@ -58,10 +60,8 @@ def _train(experiment: ConfigDict, model: str, size: str, small: ConfigDict) -> 
     experiment.prune.update(scope="globally", rate=0.2, levels=10)
     if size == literature.SHORT:
         experiment.replicates = 5
-        literature.small(experiment)
-        experiment.data.train_examples = 400
-        experiment.model.name, experiment.model.options = "resnet", small
-        experiment.train.update(steps=364, eval_every=52, batch_size=64, crop=1, flip=False)
+        literature.signals(experiment, "resnet", **small)
+        experiment.train.update(steps=728, eval_every=104, batch_size=100)
         experiment.prune.update(rate=1 - 0.8**3, levels=4)
 
 

@@ -5,13 +5,10 @@
 
 from typing import NamedTuple
 
-import jax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
 from lth_jax.measures.expected import Expected, Networks
-from lth_jax.models.convnet import ConvNet
 from lth_jax.report.recipes import Recipe
 
 STOP, ACCURACY = "early_stop_step", "test_accuracy_early_stop"
@@ -80,15 +77,6 @@ RECIPE = Recipe(
 )
 
 
-class OnSignals(ConvNet):
-    """A ConvNet on signals `(batch, length)`."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `(batch, length)` to logits."""
-        return super().__call__(x[..., None], train=train)
-
-
 def configs(size: str) -> dict[str, ConfigDict]:
     """A ladder with reinitialised controls for each network; at full size also with dropout."""
     found = {run: _ladder(run, net, size) for run, net in NETS.items()}
@@ -115,17 +103,15 @@ def _ladder(run: str, net: Net, size: str) -> ConfigDict:
     experiment.prune.update(scope="layerwise", levels=20)
     if size == literature.SHORT:
         every = 3
-        literature.small(experiment, "mnist1d", 500)
         depth = list(NETS).index(run) + 1
-        experiment.model.name = "experiments.configs.literature.conv:OnSignals"
-        experiment.model.options = ConfigDict({"stages": SMALL[:depth], "hidden": (64, 64)})
+        literature.signals(experiment, "convnet", stages=SMALL[:depth], hidden=(64, 64))
         experiment.train.update(steps=500, eval_every=20)
         experiment.optimizer.learning_rate = 3e-3
         experiment.prune.levels = 3
         experiment.control_levels = (3,)
     experiment.prune.rate = 1 - 0.8**every
     experiment.prune.layer_rates = ConfigDict(
-        {"Conv_*": 1 - (1 - net.conv) ** every, "Dense_2/*": 1 - 0.9**every}
+        {"*Conv_*": 1 - (1 - net.conv) ** every, "*Dense_2/*": 1 - 0.9**every}
     )
     return config
 

@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10: rewinding, fine-tuning and reinitialisation of Renda et al. (2020).
 
-`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a ResNet-8 on digits.
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a ResNet-8 on MNIST-1D.
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from experiments.configs import literature
 from experiments.configs.literature import _residual as residual
 from lth_jax.report.recipes import Recipe
 
-SMALL = ConfigDict({"blocks": (1, 1, 1), "width": 8})
+SMALL = dict(blocks=(1, 1, 1), width=8)
 TABLE = {
     "wr": {1: 91.72, 0.512: 91.94, 0.328: 91.88, 0.210: 91.69, 0.134: 91.25, 0.107: 90.97},
     "wr-init": {0.512: 90.59, 0.328: 90.01, 0.210: 89.21, 0.134: 87.55, 0.107: 86.67},
@@ -20,8 +20,8 @@ RECIPE = Recipe(
     name="resnet20",
     title="ResNet-20 on CIFAR-10",
     setting=residual.SETTING + "One-shot tickets of trained networks are reinitialised.",
-    short="A ResNet-8 of width 8 on 400 digits of 8 × 8 pixels, batches of 64, 364 steps, crops by "
-    "one pixel, one level for three of the paper's, 5 replicates.",
+    short="A ResNet-8 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
+    "728 steps, no augmentation, one level for three of the paper's, 5 replicates.",
     expected=[
         *residual.curves(TABLE, residual.SOURCE, 0.23),
         *residual.shapes(0.134, reinit=True),

@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10: weight and learning-rate rewinding of Renda et al. (2020).
 
-`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a ResNet-14 on digits.
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a ResNet-14 on MNIST-1D.
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from experiments.configs import literature
 from experiments.configs.literature import _residual as residual
 from lth_jax.report.recipes import Recipe
 
-SMALL = ConfigDict({"blocks": (2, 2, 2), "width": 4})
+SMALL = dict(blocks=(2, 2, 2), width=4)
 TABLE = {
     "wr": {
         **{1: 93.45, 0.512: 93.73, 0.328: 93.73, 0.210: 93.61, 0.134: 93.62, 0.107: 93.39},
@@ -24,8 +24,8 @@ RECIPE = Recipe(
     name="resnet56",
     title="ResNet-56 on CIFAR-10",
     setting=residual.SETTING,
-    short="A ResNet-14 of width 4 on 400 digits of 8 × 8 pixels, batches of 64, 364 steps, crops "
-    "by one pixel, one level for three of the paper's, 5 replicates.",
+    short="A ResNet-14 of width 4 on the signals of MNIST-1D (3,500 for training), batches of 100, "
+    "728 steps, no augmentation, one level for three of the paper's, 5 replicates.",
     expected=[
         *residual.curves(TABLE, residual.SOURCE, 0.21),
         *residual.shapes(0.134, reinit=False),

@@ -1,6 +1,6 @@
 """Sparse training of WRN-22-2 on CIFAR-10: Evci et al. (2020) and Peste et al. (2021).
 
-`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a WRN-10-1 on digits.
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a WRN-10-1 on MNIST-1D.
 """
 
 from ml_collections import ConfigDict
@@ -40,8 +40,8 @@ RECIPE = Recipe(
     "drops in the paper, at 1/2 and 3/4 here, weight decay 5e-4, crops and mirrored images; 20 and "
     "5 % of the weights kept, the same density in all layers except for ERK, gradual pruning and "
     "AC/DC (over the whole network); 3 replicates.",
-    short="A WRN-10-1 of width 8 on 400 digits of 8 × 8 pixels, batches of 64, 400 steps, no "
-    "augmentation, 5 replicates.",
+    short="A WRN-10-1 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
+    "700 steps, no augmentation, 5 replicates.",
     expected=[
         *(
             one
@@ -78,10 +78,8 @@ def _config(run: str, density: float, size: str) -> ConfigDict:
     experiment.prune.update(scope=scopes.get(run, "layerwise"), method=METHODS[run])
     if size == literature.SHORT:
         experiment.replicates = 5
-        literature.small(experiment)
-        experiment.data.train_examples = 400
-        experiment.model.options = ConfigDict({"blocks": (1, 1, 1), "width": 8})
-        experiment.train.update(steps=400, eval_every=50, batch_size=64, crop=0, flip=False)
+        literature.signals(experiment, "wide_resnet", blocks=(1, 1, 1), width=8)
+        experiment.train.update(steps=700, eval_every=100, batch_size=100)
     return config
 
 

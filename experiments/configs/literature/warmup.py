@@ -1,6 +1,6 @@
 """VGG-19 and ResNet-18 at high and low rates: Frankle and Carbin (2019), section 4.
 
-`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a small VGG on digits.
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a small VGG on MNIST-1D.
 """
 
 from ml_collections import ConfigDict
@@ -29,8 +29,9 @@ RECIPE = Recipe(
     "1/2 and 3/4; 112,000 (30,000) steps, batches of 64 (128), weight decay 1e-4, crops and "
     "mirrored images; 20 % pruned over the whole network in each level, rewound to the "
     "initialisation; 3 replicates, reinitialised controls.",
-    short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
-    "64, 360 steps of which 90 warm up, one level for three of the paper's, 5 replicates.",
+    short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
+    "training), batches of 64, 600 steps of which 150 warm up, no augmentation, one level for "
+    "three of the paper's, 5 replicates.",
     expected=[
         Expected(_at("low"), SOURCE, _at("low", "reinit"), low=0.0),
         Expected(_at("warmup"), SOURCE, _at("warmup", "reinit"), low=0.0),
@@ -59,13 +60,9 @@ def _config(net: str, run: str, size: str) -> ConfigDict:
     experiment.model.name, experiment.model.options = net, ConfigDict()
     experiment.prune.update(scope="globally", rate=0.2, levels=12)
     if size == literature.SHORT:
-        steps, warmup, batch = 360, 90, 64
+        steps, warmup, batch = 600, 150, 64
         experiment.replicates = 5
-        literature.small(experiment)
-        experiment.data.train_examples = 400
-        experiment.train.update(crop=0, flip=False)
-        experiment.model.name = "vgg"
-        experiment.model.options = ConfigDict({"stages": ((8,), (16,), (32, 32), (64,))})
+        literature.signals(experiment, "vgg", stages=((8,), (16,), (32, 32), (64,)))
         experiment.prune.update(rate=1 - 0.8**3, levels=3)
         experiment.control_levels = (3,)
     experiment.train.update(steps=steps, eval_every=max(steps // 100, 40), batch_size=batch)
