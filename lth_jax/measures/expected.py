@@ -16,12 +16,13 @@ class Networks(NamedTuple):
 
     Attributes:
       arm: `"dense"`, `"ticket"` or the name of a control.
-      density: fraction of the prunable weights that they keep; 1 for dense networks.
+      density: fraction of the prunable weights that they keep; 1 for dense networks; None for those
+        of the run's last level, where training finds the density.
       run: the run among those of a recipe; empty for its only one.
     """
 
     arm: str
-    density: float = 1.0
+    density: float | None = 1.0
     run: str = ""
 
 
@@ -85,7 +86,7 @@ class Expected(NamedTuple):
         if min(self.spread, self.tolerance) < 0:
             raise ValueError("`spread` and `tolerance` must be at least 0.")
         for one in filter(None, (self.networks, self.minus)):
-            if not 0 < one.density <= 1:
+            if one.density is not None and not 0 < one.density <= 1:
                 raise ValueError(f"`density` is {one.density}; it must lie in (0, 1].")
 
 

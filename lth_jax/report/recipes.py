@@ -35,6 +35,7 @@ BARRIER = "test_error_barrier"
 ONLY_FULL = "full size only"
 COLOURS = {HOLDS: "good", FAILS: "bad", INCONCLUSIVE: "open", MISSING: "open", ONLY_FULL: "open"}
 """Verdicts, and the class of their badge in the style sheet."""
+SOME = 0.5  # the place of a number whose density is not stated
 NEAR = 1.15  # largest ratio of densities that count as equal
 HEADER = ("finding", "expected", "ours [95 %]", "replicates", "verdict", "source")
 
@@ -138,17 +139,18 @@ def with_barriers(record: RunRecord, rewind: int, found: Sequence[Stability]) ->
 
 def values_at(trained: Trained, networks: Networks, metric: str) -> dict[int, float]:
     """The metric of these networks by replicate; empty where they were not trained."""
-    near = [
-        (abs(np.log(level.density / networks.density)), -i, level)
-        for i, level in enumerate(_levels(trained, networks.run))
-        if networks.arm in level.arms and metric in level.results
+    arm, density = networks.arm, networks.density
+    found = [
+        level
+        for level in _levels(trained, networks.run)
+        if arm in level.arms and metric in level.results and (arm != DENSE or level.level == 0)
     ]
-    if networks.arm == DENSE:
-        near = [one for one in near if one[2].level == 0]
-    distance, _, level = min(near, key=lambda one: one[:2], default=(np.inf, 0, None))
-    if level is None or distance > np.log(NEAR):
+    if density is None:
+        return _by_replicate(found[-1], arm, metric) if found else {}
+    distance = [abs(np.log(level.density / density)) for level in found]
+    if min(distance, default=np.inf) > np.log(NEAR):
         return {}
-    return _by_replicate(level, networks.arm, metric)
+    return _by_replicate(found[int(np.argmin(distance))], arm, metric)
 
 
 def _levels(trained: Trained, run: str) -> Iterator[Level]:
@@ -240,7 +242,8 @@ def stated(trained: Trained) -> list[Curve]:
             run, arm = one.networks.run or first, one.networks.arm
             curve = found.setdefault((run, arm), Curve(run, arm, {}))
             ends = one.value - one.spread, one.value + one.spread
-            curve.points[one.networks.density] = Interval(one.value, *ends, 0, 0)
+            density = SOME if one.networks.density is None else one.networks.density
+            curve.points[density] = Interval(one.value, *ends, 0, 0)
     return list(found.values())
 
 
@@ -306,7 +309,9 @@ def difference(recipe: Recipe, expected: Expected) -> str:
 
 
 def _kept(networks: Networks) -> str:
-    return "" if networks.arm == DENSE else f", {percent(networks.density)} % kept"
+    if networks.arm == DENSE or networks.density is None:
+        return ""
+    return f", {percent(networks.density)} % kept"
 
 
 def expectation(expected: Expected) -> str:

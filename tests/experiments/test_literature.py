@@ -99,6 +99,9 @@ def test_expectations_concern_networks_that_are_trained(name, size):
             if size == SHORT and one.is_number:
                 continue
             found = trained[networks.run or first, networks.arm]
+            if networks.density is None:
+                assert found
+                continue
             assert any(1 / NEAR < d / networks.density < NEAR for d in found), one
 
 

@@ -73,6 +73,9 @@ def test_values_are_those_of_the_nearest_density(short):
     rows = [i for i, m in enumerate(level.members) if m.arm == "ticket"]
     found = values_at(short, Networks("ticket", 0.22), "test_loss_final")
     assert list(found.values()) == level.results["test_loss_final"][rows].tolist()
+    last = Networks("ticket", short.runs["one"].levels[-1].density)
+    same = [values_at(short, one, "test_loss_final") for one in (last, last._replace(density=None))]
+    assert same[0] == same[1] and len(same[0]) == 5
     assert values_at(short, Networks("ticket", 0.29), "test_loss_final") == {}
     assert list(values_at(short, DENSE, "test_loss_final")) == [0, 1, 2, 3, 4]
 

@@ -33,8 +33,8 @@ NETS = {
 DENSE = Networks("dense", run="lenet-learned")
 
 
-def _run(net: str, method: str, density: float = 0.5) -> Networks:
-    return Networks("ticket", density, f"{net}-{method}")
+def _run(net: str, method: str) -> Networks:
+    return Networks("ticket", None, f"{net}-{method}")
 
 
 def _number(net: str, method: str, value: float, tolerance: float) -> Expected:
