@@ -26,7 +26,7 @@ TABLE = {
     "rigl-erk": (93.1, 0.09),
     "gradual": (93.2, 0.27),
 }
-DENSITIES = (0.2, 0.05)
+DENSITIES = {"full": (0.2, 0.05), "short": (0.05,)}
 
 
 def _at(run: str) -> Networks:
@@ -41,7 +41,7 @@ RECIPE = Recipe(
     "5 % of the weights kept, the same density in all layers except for ERK, gradual pruning and "
     "AC/DC (over the whole network); 3 replicates.",
     short="A WRN-10-1 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
-    "700 steps, no augmentation, 5 replicates.",
+    "700 steps, no augmentation, 5 % of the weights kept, 5 replicates.",
     expected=[
         *(
             one
@@ -60,7 +60,8 @@ RECIPE = Recipe(
 
 def configs(size: str) -> dict[str, ConfigDict]:
     """Each method at each density."""
-    return {f"{run}@{kept}": _config(run, kept, size) for run in LABELS for kept in DENSITIES}
+    densities = DENSITIES[literature.checked(size)]
+    return {f"{run}@{kept}": _config(run, kept, size) for run in LABELS for kept in densities}
 
 
 def _config(run: str, density: float, size: str) -> ConfigDict:
