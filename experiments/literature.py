@@ -25,7 +25,7 @@ from experiments import checks, sweep
 from experiments import machine as machines
 from experiments.configs.literature import recipes
 from experiments.finished import add_folders, exit_code, machine_of, open_finished
-from experiments.flags import UserError
+from experiments.flags import UserError, saved_config
 from experiments.options import Options
 from lth_jax import analysis
 from lth_jax import store as stores
@@ -99,9 +99,19 @@ def train(module: ModuleType, size: str, machine: ConfigDict, *, dry_run: bool =
 
 
 def trained(module: ModuleType, size: str, machine: ConfigDict) -> Trained:
-    """A finished recipe, read from the store."""
-    store = stores.Store(machine.workdir)
+    """A finished recipe, read from the store.
+
+    Raises:
+      UserError: its configs are not those that ran.
+    """
+    store, now = stores.Store(machine.workdir), module.configs(size)
     folders = json.loads((_folder(machine, f"{module.RECIPE.name}-{size}") / RUNS).read_text())
+    ran = {run: saved_config(store.root / folder).to_dict() for run, folder in folders.items()}
+    if ran != {run: config.experiment.to_dict() for run, config in now.items()}:
+        command = command_of(module, size)
+        raise UserError(
+            f"recipe '{module.RECIPE.name}:{size}' is not what ran; `{command}` runs it."
+        )
     runs = {run: _read(store, store.root / folder) for run, folder in folders.items()}
     return Trained(module.RECIPE, size, runs, seconds_of(runs.values()), command_of(module, size))
 

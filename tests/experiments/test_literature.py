@@ -175,6 +175,12 @@ def test_a_recipe_runs_is_read_again_and_documented(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(literature, "recipes", lambda: {"made": module})
     assert literature.main(["document", str(tmp_path / "docs"), f"--root={machine.workdir}"]) == 0
     assert "## A made recipe, short" in (tmp_path / "docs" / "literature.md").read_text()
+    changed = module.configs(SHORT)
+    changed["imp"].experiment.replicates = 3
+    with pytest.raises(UserError, match="recipe 'made:short' is not what ran"):
+        literature.trained(
+            SimpleNamespace(RECIPE=module.RECIPE, configs=lambda _: changed), SHORT, machine
+        )
 
 
 def test_two_ways_to_choose_the_scored_step_exclude_each_other():
