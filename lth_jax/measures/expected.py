@@ -42,6 +42,7 @@ class Expected(NamedTuple):
       low: lower bound of an inequality.
       high: upper bound of an inequality.
       relative: whether the difference is divided by the metric of `minus`.
+      only_full: whether an inequality concerns the paper's setting only, as all numbers do.
 
     >>> ticket, dense = Networks("ticket", 0.2), Networks("dense")
     >>> Expected(ticket, "a paper, table 1", dense, low=-0.01).bounds
@@ -60,11 +61,17 @@ class Expected(NamedTuple):
     low: float = -float("inf")
     high: float = float("inf")
     relative: bool = False
+    only_full: bool = False
 
     @property
     def is_number(self) -> bool:
         """Whether the source states a number, else an inequality."""
         return bool(np.isfinite(self.value))
+
+    @property
+    def needs_full(self) -> bool:
+        """Whether it concerns the paper's setting only."""
+        return self.is_number or self.only_full
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -314,7 +314,7 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
     for one in chapters:
         recipe = one.recipe
         name = f"{recipe.name}-{one.size}"
-        lines += ["", f"## {recipe.title}, {one.size}", "", recipe.setting]
+        lines += ["", f"## {recipe.title}: {one.size} size", "", recipe.setting]
         lines += ["", f"*Short size.* {recipe.short}"] if one.size != FULL else []
         for part, figure in draw(one).items():
             path = f"literature/{name}-{part}.svg"

@@ -182,19 +182,19 @@ class Judged(NamedTuple):
 
 
 def judged(trained: Trained) -> list[Judged]:
-    """All expectations of a recipe with their verdicts; numbers are judged at full size only."""
+    """All expectations of a recipe with their verdicts; see `Expected.needs_full`."""
     found = []
     for one in trained.recipe.expected:
         first = values_at(trained, one.networks, one.metric)
         second = values_at(trained, one.minus, one.metric) if one.minus else first
         shared = [replicate for replicate in first if replicate in second]
         if not shared:
-            late = one.is_number and trained.size != FULL
+            late = one.needs_full and trained.size != FULL
             found.append(Judged(one, None, ONLY_FULL if late else MISSING))
             continue
         other = [second[r] for r in shared] if one.minus else None
         interval = measured(one, [first[r] for r in shared], other)
-        is_judged = trained.size == FULL or not one.is_number
+        is_judged = trained.size == FULL or not one.needs_full
         verdict = agreement(interval, *one.bounds) if is_judged else ONLY_FULL
         found.append(Judged(one, interval, verdict))
     return found
@@ -250,7 +250,7 @@ def stated(trained: Trained) -> list[Curve]:
 def summary(trained: Trained) -> str:
     """How many expectations have which verdict, as a sentence.
 
-    Numbers that only the full size is compared with are left out.
+    Expectations of the full size are left out at short size.
     """
     counts = Counter(one.verdict for one in judged(trained) if one.verdict != ONLY_FULL)
     parts = [f"{name} {counts[name]}" for name in COLOURS if counts[name]]

@@ -33,7 +33,7 @@ def test_a_recipe_is_well_formed(name):
     runs = {run.partition("@")[0] for run in module.configs("full")}
     named = {n.run for one in recipe.expected for n in (one.networks, one.minus) if n}
     assert named - {""} <= runs and set(recipe.labels) <= runs
-    assert any(not one.is_number for one in recipe.expected)  # short sizes judge something
+    assert any(not one.needs_full for one in recipe.expected)  # short sizes judge something
 
 
 @pytest.mark.parametrize(("name", "size"), EVERY)
@@ -96,7 +96,7 @@ def test_expectations_concern_networks_that_are_trained(name, size):
             trained.setdefault((run.partition("@")[0], arm), []).extend(densities)
     for one in module.RECIPE.expected:
         for networks in filter(None, (one.networks, one.minus)):
-            if size == SHORT and one.is_number:
+            if size == SHORT and one.needs_full:
                 continue
             found = trained[networks.run or first, networks.arm]
             if networks.density is None:
@@ -174,7 +174,7 @@ def test_a_recipe_runs_is_read_again_and_documented(tmp_path, capsys, monkeypatc
     assert page.read_bytes() == before
     monkeypatch.setattr(literature, "recipes", lambda: {"made": module})
     assert literature.main(["document", str(tmp_path / "docs"), f"--root={machine.workdir}"]) == 0
-    assert "## A made recipe, short" in (tmp_path / "docs" / "literature.md").read_text()
+    assert "## A made recipe: short size" in (tmp_path / "docs" / "literature.md").read_text()
     changed = module.configs(SHORT)
     changed["imp"].experiment.replicates = 3
     with pytest.raises(UserError, match="recipe 'made:short' is not what ran"):

@@ -38,6 +38,7 @@ EXPECTED = (
              relative=True),
     Expected(Networks("ticket", 1e-4), SOURCE, DENSE, low=0.0),
     Expected(DENSE, SOURCE, metric="no_such_metric", low=0.0),
+    Expected(Networks("ticket", 0.22), SOURCE, DENSE, high=0.5, only_full=True),
 )  # fmt: skip
 RECIPE = Recipe("made", "A made <recipe>", "A & setting.", "It is short.", EXPECTED)
 
@@ -60,10 +61,10 @@ def short(record):
 
 def test_inequalities_are_judged_at_every_size_and_numbers_at_full_size(short):
     RECIPE.check()
-    verdicts = [ONLY_FULL, ONLY_FULL, HOLDS, FAILS, HOLDS, MISSING, MISSING]
+    verdicts = [ONLY_FULL, ONLY_FULL, HOLDS, FAILS, HOLDS, MISSING, MISSING, ONLY_FULL]
     assert [one.verdict for one in judged(short)] == verdicts
     full = [one.verdict for one in judged(short._replace(size="full"))]
-    assert full == [HOLDS, FAILS, *verdicts[2:]]
+    assert full == [HOLDS, FAILS, *verdicts[2:-1], HOLDS]
     assert summary(short) == "5 findings: holds 2, does not hold 1, not measured 2."
 
 
@@ -166,7 +167,7 @@ def test_the_page_escapes_texts_and_machines_read_the_result(short, tmp_path):
 def test_the_document_has_a_section_and_a_picture_of_each_recipe(short, tmp_path):
     page = document(tmp_path, [short, short._replace(size="full")])
     text = page.read_text()
-    assert "## A made <recipe>, short" in text and "*Short size.* It is short." in text
+    assert "## A made <recipe>: short size" in text and "*Short size.* It is short." in text
     assert r"A \| paper" in text
     for size in ("short", "full"):
         assert f"(literature/made-{size}-curves.svg)" in text
