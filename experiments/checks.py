@@ -67,6 +67,8 @@ def _check_levels(experiment: ConfigDict) -> None:
         raise UserError(
             f"`rewind.step` is {experiment.rewind.step}; it must be below `train.steps`, {steps}."
         )
+    if pruning.score_step and pruning.at_start:
+        raise UserError("`prune.at_start` and `prune.score_step` exclude each other; set one.")
     if pruning.score_step and not experiment.rewind.step <= pruning.score_step <= steps:
         raise UserError(
             f"`prune.score_step` is {pruning.score_step}; it must be 0, or lie between "

@@ -77,6 +77,8 @@ def ladder() -> ConfigDict:
                 "minimum": 0,
                 "biases": False,
                 "score_step": 0,
+                "at_start": False,
+                "rounds": 1,
                 "examples": 0,
             },
             "rewind": {

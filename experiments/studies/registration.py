@@ -12,6 +12,11 @@ from lth_jax.measures.protocol_log import Version, append_version, read_log
 from lth_jax.store import content_key
 
 FOLDER = Path(__file__).parent / "protocols"
+ADDED = {"prune": {"at_start": False, "rounds": 1}}
+"""Fields that `configs/base.py` got after the first protocols, with their defaults.
+
+A protocol omits them at their defaults, so that a new field changes no registered protocol.
+"""
 
 
 def content_of(study: Study) -> dict[str, Any]:
@@ -21,8 +26,19 @@ def content_of(study: Study) -> dict[str, Any]:
 
 
 def numbers_of(config: ConfigDict) -> dict[str, Any]:
-    """The part of a study's config that affects its answer."""
-    return {name: value for name, value in config.to_dict().items() if name != "machine"}
+    """The part of a study's config that affects its answer, without `ADDED` at their defaults."""
+    whole = config.to_dict()
+    whole.pop("machine", None)
+    return _without_added(whole)
+
+
+def _without_added(part: dict[str, Any], name: str = "") -> dict[str, Any]:
+    usual = ADDED.get(name, {})
+    return {
+        key: _without_added(value, key) if isinstance(value, dict) else value
+        for key, value in part.items()
+        if key not in usual or value != usual[key]
+    }
 
 
 def versions(claim: str, folder: Path = FOLDER) -> list[Version]:

@@ -16,6 +16,7 @@ from lth_jax.population.task import Task
 from lth_jax.pruning import criteria, scopes
 from lth_jax.pruning.checks import check_fraction
 from lth_jax.pruning.granularity import Granularity, weights
+from lth_jax.pruning.iterative import in_rounds
 from lth_jax.pruning.masks import ones_like, prunable_leaves
 from lth_jax.pruning.methods import Builder, Method
 from lth_jax.pruning.prune import prune
@@ -49,6 +50,7 @@ class Spec:
       granularity: which weights are removed together (`lth_jax.granularity`).
       rewind: what is rewound between levels.
       score_step: the step whose parameters the criterion scores; None for the last.
+      rounds: rounds of scoring and pruning at each level (`lth_jax.pruning.iterative.in_rounds`).
       batches: training examples for a criterion that needs them, a sequence of batches.
       prunable: which leaves may be pruned, a tree of booleans; kernels by default.
       layouts: the meaning of the kernels' axes; by default derived from the model's framework.
@@ -61,6 +63,7 @@ class Spec:
     granularity: Granularity = weights
     rewind: Rewind = field(default_factory=Rewind)
     score_step: int | None = None
+    rounds: int = 1
     batches: Any = None
     prunable: Prunable | None = None
     layouts: Layouts | None = None
@@ -166,7 +169,7 @@ def make_ladder(
             _count(spec.scope, level, params, density, **options)
             for level, density in enumerate(spec.densities, start=1)
         ],
-        pruner=prune(spec.criterion, spec.scope, spec.granularity),
+        pruner=in_rounds(prune(spec.criterion, spec.scope, spec.granularity), spec.rounds),
         prunable=prunable,
         rewind=spec.rewind,
         controls=controls if isinstance(controls, Mapping) else named(controls),

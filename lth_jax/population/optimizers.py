@@ -25,6 +25,13 @@ OPTIMIZERS.register(
         optax.add_decayed_weights(h["weight_decay"]), optax.sgd(h["learning_rate"], h["momentum"])
     ),
 )
+OPTIMIZERS.register(
+    "nesterov",
+    lambda h: optax.chain(
+        optax.add_decayed_weights(h["weight_decay"]),
+        optax.sgd(h["learning_rate"], h["momentum"], nesterov=True),
+    ),
+)
 OPTIMIZERS.register("adam", lambda h: optax.adam(h["learning_rate"]))
 OPTIMIZERS.register(
     "adamw", lambda h: optax.adamw(h["learning_rate"], weight_decay=h["weight_decay"])

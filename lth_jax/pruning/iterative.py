@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lth_jax.layouts import Layouts
 from lth_jax.pruning import scores
+from lth_jax.pruning.checks import same_structure
 from lth_jax.pruning.compiled import compiled, is_shared, shared
 from lth_jax.pruning.prune import Pruner
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
@@ -34,7 +36,6 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
       covers all rounds; a round with invalid scores does not change the mask.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> from lth_jax.pruning import criteria, prune, scopes
       >>> pruner = prune.prune(criteria.magnitude(), scopes.globally())
       >>> rounds = iterate(pruner, jnp.array([3, 2]))
@@ -49,6 +50,50 @@ def iterate(pruner: Pruner, counts: Count) -> Pruner:
 
     first = jax.tree.map(lambda k: k[0], counts)
     return Pruner(pruner.criterion, with_info, first, pruner.parts)
+
+
+def in_rounds(pruner: Pruner, rounds: int) -> Pruner:
+    """A pruner that reaches each count in several rounds, each scored under the last mask.
+
+    From n live weights, round i of R keeps `n (count / n)^(i / R)`: SynFlow's exponential schedule
+    (Tanaka et al. 2020, algorithm 1; R = 100). A count for each leaf falls in its leaf.
+
+    Args:
+      pruner: from `prune`.
+      rounds: R, at least 1; with 1 the pruner is returned as it is.
+
+    Raises:
+      ValueError: `rounds` is below 1.
+
+    >>> from lth_jax.pruning import criteria, prune, scopes
+    >>> pruner = in_rounds(prune.prune(criteria.magnitude(), scopes.globally()), 3)
+    >>> params, mask = {"w": jnp.arange(8.0)}, {"w": jnp.ones(8, bool)}
+    >>> int(pruner(params, mask, jnp.array(2), prunable={"w": True})["w"].sum())
+    2
+    """
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be at least 1, but is {rounds}.")
+    if rounds == 1:
+        return pruner
+    repeated = _shared_rounds(pruner) if is_shared(pruner) else _rounds(pruner)
+
+    def falling(count: Any, live: Any) -> jax.Array:
+        done = jnp.arange(1, rounds + 1).reshape(-1, *[1] * jnp.ndim(count)) / rounds
+        n, k = jnp.maximum(live, 1).astype(jnp.float32), jnp.asarray(count)
+        kept = jnp.round(n * (k / n) ** done).astype(k.dtype)
+        return jnp.maximum(kept, k).at[-1].set(k)
+
+    def with_info(
+        params: Params, mask: Mask, count: Count, *, prunable: Prunable, **inputs: Any
+    ) -> tuple[Mask, Info]:
+        live = jax.tree.map(lambda m, use: jnp.sum(m) if use else 0, mask, prunable)
+        if same_structure(count, 0):
+            counts = falling(count, sum(jax.tree.leaves(live)))
+        else:  # a leaf that stacks layers has a count for each
+            counts = jax.tree.map(lambda k, n: falling(k, n / jnp.size(k)), count, live)
+        return repeated(params, mask, counts, prunable=prunable, **inputs)
+
+    return Pruner(pruner.criterion, with_info, pruner.counts, pruner.parts)
 
 
 def _rounds(pruner: Pruner) -> Callable[..., tuple[Mask, Info]]:

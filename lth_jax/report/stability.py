@@ -58,11 +58,11 @@ def rows(found: Sequence[Stability]) -> list[Row]:
         | summary_cells(values)
         for one in found
         for metric in METRICS
-        for values in [_by_replicate(one, metric)]
+        for values in [by_replicate(one, metric)]
     ]
 
 
-def _by_replicate(one: Stability, metric: str) -> NDArray[np.float64]:
+def by_replicate(one: Stability, metric: str) -> NDArray[np.float64]:
     """The mean over a replicate's pairs; NaN where a child diverged."""
     return np.where(one.arrays["alive"], one.arrays[metric].mean(axis=1), np.nan)
 
@@ -79,7 +79,7 @@ def instability(found: Sequence[Stability]) -> Figure:
     levels = sorted({one.level for one in found})
     for i, level in enumerate(levels):
         mine = [one for one in found if one.level == level]
-        bands = [student_t(100 * _by_replicate(one, METRICS[0])) for one in mine]
+        bands = [student_t(100 * by_replicate(one, METRICS[0])) for one in mine]
         look = part_look(f"{percent(mine[0].density)} % of weights", i)
         band(axes, [one.rewind for one in mine], bands, look)
     axes.axhline(STABLE, color=GREY, linestyle=":", linewidth=1.1)

@@ -2,16 +2,13 @@
 
 import json
 
-import jax
-import numpy as np
 import pyarrow.parquet
 import pytest
 
-from experiments import build, checks, runner, schedules
-from experiments.configs import lenet_mnist, mnist1d_authors, mnist1d_ladder
+from experiments import build, checks, runner
+from experiments.configs import mnist1d_authors, mnist1d_ladder
 from lth_jax import cli, schema
 from lth_jax.cli.programs import UserError
-from lth_jax.pruning import scopes
 from lth_jax.store import Store, is_complete
 from tests.experiments import tiny
 
@@ -193,33 +190,8 @@ def test_bad_machine_fields(workdir):
         mnist1d_ladder.get_config("smoke"),
         mnist1d_authors.get_config(),
         mnist1d_authors.get_config("linear100"),
-        lenet_mnist.get_config(),
-        lenet_mnist.get_config("full"),
     ],
 )
 def test_every_config_is_sound(config):
     checks.check(config.experiment)
     build.model(config.experiment)
-
-
-def test_the_levels_of_lenet_have_the_densities_of_the_paper():
-    experiment = lenet_mnist.get_config("full").experiment
-    params, _ = jax.eval_shape(
-        build.model(experiment).init, jax.random.key(0), np.zeros((1, 28, 28, 1))
-    )
-    scope = scopes.layerwise()
-    prunable = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-    kept = [
-        sum(
-            int(k)
-            for k, use in zip(
-                jax.tree.leaves(scope.counts(params, d, prunable=prunable)),
-                jax.tree.leaves(prunable),
-                strict=True,
-            )
-            if use
-        )
-        for d in schedules.densities(experiment, params)
-    ]
-    percents = {n: round(100 * kept[n - 1] / 266_200, 1) for n in (3, 7, 9, 15, 18)}
-    assert percents == {3: 51.3, 7: 21.1, 9: 13.5, 15: 3.6, 18: 1.9}

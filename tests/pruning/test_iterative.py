@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.pruning import criteria, masks, scopes
-from lth_jax.pruning.iterative import iterate
+from lth_jax.pruning.iterative import in_rounds, iterate
 from lth_jax.pruning.prune import prune
 
 
@@ -19,3 +19,26 @@ def test_rounds_are_a_loop_over_the_pruner_with_a_key_for_each():
         mask = step(mask, count, jax.random.fold_in(key, i))
     together = iterate(pruner, counts)(params, masks.ones_like(params), prunable=prunable, key=key)
     np.testing.assert_array_equal(together["w"], mask["w"])
+
+
+def test_rounds_fall_exponentially_to_the_count():
+    params = {"w": jnp.arange(40.0).reshape(8, 5), "v": jnp.arange(10.0).reshape(2, 5)}
+    prunable, pruner = {"w": True, "v": True}, prune(criteria.random(), scopes.globally())
+    key, ones, count = jax.random.key(5), masks.ones_like(params), jnp.int32(2)
+    expected = iterate(pruner, jnp.array([17, 6, 2], jnp.int32))
+    found = in_rounds(pruner, 3)(params, ones, count, prunable=prunable, key=key)
+    jax.tree.map(
+        np.testing.assert_array_equal, found, expected(params, ones, prunable=prunable, key=key)
+    )
+    assert in_rounds(pruner, 1) is pruner
+
+
+def test_rounds_reach_the_count_of_each_leaf_and_are_traceable():
+    params = {"w": jnp.arange(40.0).reshape(8, 5), "v": jnp.arange(10.0).reshape(2, 5)}
+    prunable, scope = {"w": True, "v": True}, scopes.layerwise()
+    pruner = in_rounds(prune(criteria.magnitude(), scope), 4)
+    ones = masks.ones_like(params)
+    stacked = jax.tree.map(lambda a: jnp.array([a, a // 2]), {"w": 10, "v": 4})
+    found = jax.vmap(lambda k: pruner(params, ones, k, prunable=prunable))(stacked)
+    kept = {name: m.reshape(2, -1).sum(1).tolist() for name, m in found.items()}
+    assert kept == {"w": [10, 5], "v": [4, 2]}

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from lth_jax.report import effects, figures, maps, plotting, rendering, sweep_page, tidy
+from lth_jax.report import effects, figures, literature, maps, plotting, rendering, sweep_page, tidy
 from lth_jax.report.display import percent
 from lth_jax.report.effects import Effect
 from lth_jax.report.levels import read_run
 from lth_jax.report.page import MEASURED
-from tests.report import measured_run
+from tests.report import measured_run, test_literature
 from tests.report.test_atlas import ROWS, part
 from tests.report.test_sweeps import sweep_of
 
@@ -28,6 +28,8 @@ def gallery(tmp_path_factory):
         drawn |= kind.draw(kind.read(shelf, info.path))
     of_sweep, _ = sweep_page.draw(sweep_of(nets=("mlp", "conv")))
     drawn |= {f"sweep {name}": figure for name, figure in of_sweep.items()}
+    recipe = literature.draw(test_literature.trained(read_run(shelf, info.path)))
+    drawn |= {f"literature {name}": figure for name, figure in recipe.items()}
     axes = {"label": "Error (%)", "x_label": "Examples"}
     drawn |= {
         "atlas arms": tidy.by_arm(ROWS, ["train error", "test error"], "Error (%)"),
@@ -102,7 +104,9 @@ def test_no_figure_of_the_gallery_is_left_out(gallery):
 
 
 def test_each_figure_has_a_title_and_a_caption_of_its_own(gallery):
-    shown = [rendering.caption(name) for name in gallery if name[:5] not in ("sweep", "atlas")]
+    shown = [
+        rendering.caption(name) for name in gallery if name[:5] not in ("sweep", "atlas", "liter")
+    ]
     assert len({caption.title for caption in shown}) == len(shown)
     assert len({caption.text for caption in shown}) == len(shown)
     assert all(caption.text.endswith(".") for caption in shown)

@@ -7,17 +7,20 @@ import pytest
 from PIL import Image
 
 from lth_jax import store
-from lth_jax.report import write_report
+from lth_jax.report import read_run, write_report
 from lth_jax.report.atlas import write_atlas
+from lth_jax.report.literature import write_literature
 from lth_jax.report.sweep_page import write_sweep_report
 from tests.report import measured_run, synthetic
 from tests.report.test_atlas import chapter
+from tests.report.test_literature import trained as recipe
 
 pytestmark = pytest.mark.slow
 
 LONG = {f"a.field_with_the_long_name_{i}": f"a_value_with_a_long_name_{i}" for i in range(4)}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+KINDS = ("run", "empty run", "sweep", "atlas", "atlas of controls", "literature")
 OVERFLOW = """
 (inBoxes) => {
   const width = document.documentElement.clientWidth, found = [];
@@ -52,6 +55,7 @@ def pages(tmp_path_factory):
         "empty run": write_report(shelf, synthetic.write(root, nodes=[], config={"empty": 1})),
         "sweep": write_sweep_report(shelf, sweep.path),
         "atlas": write_atlas(root / "atlas" / "laptop", "laptop", chapters),
+        "literature": write_literature(root / "recipe", recipe(read_run(shelf, info.path))),
         "atlas of controls": write_atlas(root / "atlas" / "smoke", "smoke", controls),
     }
 
@@ -68,7 +72,7 @@ def browser():
 
 
 @pytest.mark.parametrize(("width", "media"), [(1400, "screen"), (390, "screen"), (720, "print")])
-@pytest.mark.parametrize("kind", ["run", "empty run", "sweep", "atlas", "atlas of controls"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_overflows_and_nothing_fails(browser, pages, kind, width, media, tmp_path):
     shown, errors = browser.new_page(viewport={"width": width, "height": 900}), []
     shown.on("console", lambda message: errors.append(message.text))

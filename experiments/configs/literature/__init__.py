@@ -1,0 +1,126 @@
+"""Recipes of the literature: configs of a paper's experiment, and the numbers that it states.
+
+A recipe is a module with `RECIPE`, `configs(size) -> {run: config}` for `"short"` and `"full"`, and
+`get_config("SIZE")` or `get_config("SIZE/RUN")` for `experiments.run`. A run `NAME@DENSITY` is a
+further density of the curve `NAME`. `python -m experiments.literature NAME:SIZE` trains all runs
+and compares them with the paper.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from experiments.configs import base
+from lth_jax.measures.expected import Expected, Networks
+from lth_jax.models import NETWORKS
+from lth_jax.report.recipes import SHORT, SIZES
+
+Configs = Callable[[str], dict[str, ConfigDict]]
+
+
+def recipes() -> dict[str, ModuleType]:
+    """The modules of all recipes by name."""
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name[0] != "_")
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def pick(configs: Configs, argument: str) -> ConfigDict:
+    """The config of `"SIZE"`, the first run, or of `"SIZE/RUN"`."""
+    size, _, run = argument.partition("/")
+    found = configs(checked(size))
+    if run and run not in found:
+        raise ValueError(f"`run` is {run!r}; it must be one of {', '.join(found)}.")
+    return found[run] if run else next(iter(found.values()))
+
+
+def checked(size: str) -> str:
+    """The size, if it is one of `SIZES`."""
+    if size not in SIZES:
+        raise ValueError(f"`size` is {size!r}; it must be one of {', '.join(SIZES)}.")
+    return size
+
+
+def ladder(recipe: str, run: str = "") -> ConfigDict:
+    """The default config, with no controls, named after the recipe and the run."""
+    config = base.ladder()
+    config.experiment.name = "-".join(filter(None, (recipe, run.replace("@", "-"))))
+    config.experiment.controls = ()
+    return config
+
+
+def small(experiment: ConfigDict, name: str = "digits", validation: int = 200) -> None:
+    """The data set of a short size, in place."""
+    experiment.data.update(name=name, validation=validation)
+
+
+def signals(experiment: ConfigDict, network: str, **options: Any) -> None:
+    """MNIST-1D and a network of images on its signals, in place; without augmentation."""
+    small(experiment, "mnist1d", 500)
+    experiment.train.update(crop=0, flip=False)
+    experiment.model.name = "experiments.configs.literature:on_signals"
+    experiment.model.options = ConfigDict({"network": network, **options})
+
+
+def on_signals(network: str, **options: Any) -> nn.Module:
+    """A built-in network of images on signals `(batch, length)`."""
+    return _OnSignals(NETWORKS[network](**options))
+
+
+class _OnSignals(nn.Module):
+    network: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return self.network(x[..., None], train=train)
+
+
+def images(experiment: ConfigDict, name: str = "cifar10", validation: int = 5000) -> None:
+    """The data set of a full size, in place, with the usual augmentation for CIFAR."""
+    experiment.data.update(name=name, validation=validation)
+    if name.startswith("cifar"):
+        experiment.train.update(crop=4, flip=True)
+
+
+def sgd(
+    experiment: ConfigDict, rate: float, decay: float, *, warmup: int = 0, schedule: str = "step"
+) -> None:
+    """SGD with Nesterov momentum 0.9, in place; the rate falls to a tenth at 1/2 and 3/4."""
+    experiment.optimizer.update(
+        name="nesterov", learning_rate=rate, weight_decay=decay, schedule=schedule, warmup=warmup
+    )
+
+
+def numbers(
+    points: Mapping[float, float],
+    source: str,
+    *,
+    arm: str = "ticket",
+    run: str = "",
+    spread: float = 0.0,
+    tolerance: float = 0.5,
+) -> Iterator[Expected]:
+    """Test accuracies of a paper in percent, by density; a density of 1 means dense networks."""
+    for density, value in points.items():
+        networks = Networks("dense" if density == 1 else arm, density, run)
+        shares = (value / 100, spread / 100, tolerance / 100)
+        yield Expected(networks, source, None, "test_accuracy_final", *shares)
+
+
+__all__ = [
+    "SHORT",
+    "checked",
+    "images",
+    "ladder",
+    "numbers",
+    "pick",
+    "recipes",
+    "sgd",
+    "signals",
+    "small",
+]
