@@ -31,9 +31,10 @@ from experiments.configs import base
 from experiments.finished import add_folders
 from experiments.studies import STUDIES, pipeline, registration
 from experiments.studies.common import LAPTOP, PILOT, SIZES, SMOKE, at_round, experiments_of
-from experiments.studies.needs import A100, needs
+from experiments.studies.needs import needs
 from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.analysis.roofline import A100
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of

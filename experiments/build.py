@@ -6,13 +6,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import checks, networks, scoring, teachers, units
+from experiments import checks, networks, scoring, units
 from experiments.estimate import density
+from experiments.flags import saved_config
 from experiments.messages import DATA, by_fields, user_errors
 from experiments.networks import model as model  # re-exported
 from experiments.trainers import task
 from lth_jax import data, keys
 from lth_jax import structure as st
+from lth_jax.analysis import teachers
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import (
@@ -32,6 +34,7 @@ from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
+from lth_jax.store import find_run
 from lth_jax.types import Prunable
 
 
@@ -67,11 +70,17 @@ def dataset(config: ConfigDict) -> data.Dataset:
             **options,
         )
     checks.check_examples(experiment, len(loaded.train.y))
-    if experiment.train.distill.teacher:
-        teacher = f"`train.distill.teacher` is '{experiment.train.distill.teacher}': "
-        with user_errors(prefix=teacher):
-            loaded = teachers.with_answers(experiment, machine.workdir, loaded)
-    return loaded
+    distill = experiment.train.distill
+    if not distill.teacher:
+        return loaded
+    named = f"`train.distill.teacher` is '{distill.teacher}': "
+    with user_errors({"who": "train.distill.who"}, prefix=named):
+        run = find_run(machine.workdir, distill.teacher)
+        students = experiment.replicates if distill.who == teachers.OWN else 0
+        network = networks.model(saved_config(run.path))
+        return teachers.with_answers(
+            loaded, run, network, students=students, unlabelled=distill.unlabelled
+        )
 
 
 def own_data(name: str, **options: Any) -> data.Dataset:
@@ -104,7 +113,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     module = networks.module(experiment)
     method = _method(options)
     spec = Spec(
-        densities=[*_densities(experiment, params), *([None] if options.retrain else [])],
+        densities=[*densities(experiment, params), *([None] if options.retrain else [])],
         criterion=scoring.criterion(options.criterion, task, module, found),
         scope=scope,
         granularity=granularity,
@@ -125,7 +134,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
         ) from error
 
 
-def _densities(experiment: ConfigDict, params: Any) -> list[Any]:
+def densities(experiment: ConfigDict, params: Any) -> list[Any]:
     """The density of each level from 1 on: a number, or a tree with `prune.layer_rates`."""
     options = experiment.prune
     own = {pattern: schedules.geometric(rate) for pattern, rate in options.layer_rates.items()}

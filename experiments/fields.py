@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import teachers, trainers, units
+from experiments import trainers, units
 from lth_jax import models
+from lth_jax.analysis import teachers
 from lth_jax.cli.parts import part_of
 from lth_jax.cli.programs import UserError
 from lth_jax.data import sources

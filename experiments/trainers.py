@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import teachers
 from experiments.networks import dropout, model, model_in_training, shapes
 from lth_jax import data, keys
+from lth_jax.analysis import teachers
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses

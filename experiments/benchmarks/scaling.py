@@ -25,9 +25,10 @@ import optax
 from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import TASKS
 from experiments.benchmarks.tasks import task as benchmark_task
-from experiments.benchmarks.tpu import COLLECTIVES, compiled
+from experiments.benchmarks.tpu import compiled
 from lth_jax import distributed, machine, population
 from lth_jax.analysis.ratios import Row, row
+from lth_jax.analysis.topologies import COLLECTIVES
 
 SIZES, ROUNDS, STEPS = (1, 2, 4, 8), 5, 200
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

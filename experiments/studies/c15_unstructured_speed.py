@@ -3,21 +3,16 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
-import scipy
-from jax.experimental import sparse
 from ml_collections import ConfigDict
-from numpy.typing import NDArray
 
 from experiments.studies import common
-from experiments.studies.c04_structured import Passes, timed
+from experiments.studies.c04_structured import timed
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
+from lth_jax.analysis.sparse_forms import FORMS, Layers, dense_pass, passes
 from lth_jax.analysis.timing import relative_times
-from lth_jax.coding.stored import Stored
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
@@ -85,8 +80,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     levels, times = range(1, experiment.prune.levels + 1), {}
     for level in levels:
         tickets = runner.networks(name, config, "ticket", level)
-        measured = timed(runner, [dense, tickets], functools.partial(_forms, x), study)
-        times[level] = dict(zip(PROTOCOL.arms[1:], 100 * (measured - 1), strict=True))
+        measured = timed(runner, [dense, tickets], lambda same: passes(x, *same), study)
+        times[level] = dict(zip(FORMS, 100 * (measured - 1), strict=True))
     last = experiment.prune.levels
 
     def slower(form: str, level: int) -> Primary:
@@ -108,69 +103,12 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         secondary=[
             slower(form, level)
             for level in reversed(levels)
-            for form in PROTOCOL.arms[1:]
+            for form in FORMS
             if level < last or form == "CSR"
         ],
         gate=100 * (found.of("", "ticket", TEST) - found.of("", "shuffle", TEST)),
         member_steps=found.member_steps,
     )
-
-
-Layers = list[tuple[Any, Any]]
-"""Kernel and bias of each layer."""
-
-
-def _forms(x: NDArray[np.float32], networks: Sequence[Stored]) -> Passes:
-    """The dense network's forward pass, and the ticket's in three forms.
-
-    Raises:
-      ValueError: the forms of the ticket have other outputs.
-    """
-    x = x.reshape(len(x), -1)
-    dense, ticket = map(_layers, networks)
-    bcoo = [(sparse.BCOO.fromdense(kernel), bias) for kernel, bias in ticket]
-    csr = [(scipy.sparse.csr_array(kernel.T), bias) for kernel, bias in ticket]
-    passes = {
-        "dense": _pass(dense, x),
-        "masked": _pass(ticket, x),
-        "BCOO": _pass(bcoo, x),
-        "CSR": lambda: _by_csr(csr, x),
-    }
-    for name in ("BCOO", "CSR"):
-        if not np.allclose(passes["masked"](), passes[name](), rtol=1e-3, atol=1e-3):
-            raise ValueError(f"the {name} form of a ticket has other outputs than the masked one.")
-    return passes
-
-
-def _layers(one: Stored) -> Layers:
-    kernels = sorted(name for name in one.params if name.endswith("kernel"))
-    return [
-        (one.params[k] * one.mask[k], one.params[k.removesuffix("kernel") + "bias"])
-        for k in kernels
-    ]
-
-
-def mlp(layers: Layers, x: Any) -> Any:
-    """The forward pass of an MLP with ReLU, for dense and BCOO kernels."""
-    *hidden, (kernel, bias) = layers
-    for inner, shift in hidden:
-        x = jax.nn.relu(x @ inner + shift)
-    return x @ kernel + bias
-
-
-_compiled = jax.jit(mlp)
-
-
-def _pass(layers: Layers, x: NDArray[np.float32]) -> Any:
-    return functools.partial(_compiled, *jax.device_put((layers, x)))
-
-
-def _by_csr(layers: Layers, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    *hidden, (kernel, bias) = layers
-    x = x.T
-    for inner, shift in hidden:
-        x = np.maximum(inner @ x + shift[:, None], 0)
-    return np.asarray((kernel @ x + bias[:, None]).T)
 
 
 def controls(config: ConfigDict) -> list[Control]:
@@ -186,8 +124,8 @@ def controls(config: ConfigDict) -> list[Control]:
         def slower(rng: np.random.Generator) -> float:
             x = rng.normal(size=(study.batch, widths[0])).astype(np.float32)
             both = {
-                "dense": _pass(drawn(rng, widths, 1.0), x),
-                "other": _pass(drawn(rng, sizes, density), x),
+                "dense": dense_pass(drawn(rng, widths, 1.0), x),
+                "other": dense_pass(drawn(rng, sizes, density), x),
             }
             return 100 * (relative_times(both, study.rounds)["other"] - 1) + study.margin
 

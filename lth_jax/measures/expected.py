@@ -1,5 +1,6 @@
 """Numbers and inequalities of the literature, and whether measured values agree with them."""
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -140,3 +141,24 @@ def agreement(interval: Interval, low: float, high: float) -> str:
     if low <= interval.low and interval.high <= high:
         return HOLDS
     return FAILS if interval.high < low or interval.low > high else INCONCLUSIVE
+
+
+def accuracies(
+    points: Mapping[float, float],
+    source: str,
+    *,
+    arm: str = "ticket",
+    run: str = "",
+    spread: float = 0.0,
+    tolerance: float = 0.5,
+) -> Iterator[Expected]:
+    """Test accuracies of a paper in percent, by density; a density of 1 means dense networks.
+
+    >>> [one] = accuracies({0.2: 91.7}, "Renda et al. (2020)", spread=0.2)
+    >>> one.networks, one.value
+    (Networks(arm='ticket', density=0.2, run=''), 0.917)
+    """
+    for density, value in points.items():
+        networks = Networks("dense" if density == 1 else arm, density, run)
+        shares = (value / 100, spread / 100, tolerance / 100)
+        yield Expected(networks, source, None, "test_accuracy_final", *shares)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, checks, literature, schedules
+from experiments import build, checks, literature
 from experiments.configs.literature import recipes
 from experiments.flags import UserError
 from lth_jax import trees
@@ -74,7 +74,7 @@ def kept(config):
         return sum(named[n] * size for n, size in sizes.items()) / sum(sizes.values())
 
     scope = scopes.SCOPES[experiment.prune.scope]()
-    levels = schedules.densities(experiment, params)
+    levels = build.densities(experiment, params)
     layouts = build.model(experiment).layouts(x)
     for one in levels:
         scope.counts(params, one, prunable=prunable, layouts=layouts)

@@ -12,6 +12,7 @@ pytest.importorskip("libtpu", reason='needs `pip install -e ".[tpu]"`')
 
 from experiments.benchmarks import tpu
 from experiments.benchmarks.tasks import task
+from lth_jax.analysis import topologies
 from lth_jax.population.planning import program_bytes
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ def program():
 
     @functools.cache
     def compiled(family, chips):
-        there = tpu.devices(TOPOLOGY)[:chips]
+        there = topologies.devices(TOPOLOGY)[:chips]
         return tpu.compiled(task(family, steps=8), MEMBERS * chips, there)
 
     return compiled
@@ -32,8 +33,8 @@ def program():
 
 @pytest.mark.parametrize("family", ["mlp", "conv", "lstm"])
 def test_segments_compile_for_four_chips_without_collectives(program, family):
-    assert len(tpu.devices(TOPOLOGY)) == tpu.TOPOLOGIES[TOPOLOGY] == 4
-    assert not tpu.COLLECTIVES.findall(program(family, 4).as_text())
+    assert len(topologies.devices(TOPOLOGY)) == topologies.TOPOLOGIES[TOPOLOGY] == 4
+    assert not topologies.COLLECTIVES.findall(program(family, 4).as_text())
 
 
 @pytest.mark.parametrize("family", ["mlp", "lstm"])

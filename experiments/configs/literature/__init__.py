@@ -8,7 +8,7 @@ and compares them with the paper.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,6 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from lth_jax.measures.expected import Expected, Networks
 from lth_jax.models import NETWORKS
 from lth_jax.report.recipes import SHORT, SIZES
 
@@ -96,28 +95,11 @@ def sgd(
     )
 
 
-def numbers(
-    points: Mapping[float, float],
-    source: str,
-    *,
-    arm: str = "ticket",
-    run: str = "",
-    spread: float = 0.0,
-    tolerance: float = 0.5,
-) -> Iterator[Expected]:
-    """Test accuracies of a paper in percent, by density; a density of 1 means dense networks."""
-    for density, value in points.items():
-        networks = Networks("dense" if density == 1 else arm, density, run)
-        shares = (value / 100, spread / 100, tolerance / 100)
-        yield Expected(networks, source, None, "test_accuracy_final", *shares)
-
-
 __all__ = [
     "SHORT",
     "checked",
     "images",
     "ladder",
-    "numbers",
     "pick",
     "recipes",
     "sgd",

@@ -5,7 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
-from lth_jax.measures.expected import Expected, Networks
+from lth_jax.measures.expected import Expected, Networks, accuracies
 
 SOURCE = "Renda et al. (2020)"
 EPOCHS, REWIND = 182, 32  # the levels retrain for 150 epochs
@@ -70,7 +70,7 @@ def curves(rows: dict[str, dict[float, float]], source: str, spread: float) -> l
     return [
         one
         for run, points in rows.items()
-        for one in literature.numbers(
+        for one in accuracies(
             points,
             source,
             run="one-shot" if run == "reinit" else run,

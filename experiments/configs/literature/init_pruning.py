@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
-from lth_jax.measures.expected import Expected, Networks
+from lth_jax.measures.expected import Expected, Networks, accuracies
 from lth_jax.report.recipes import Recipe
 
 TANAKA = "Tanaka et al. (2020), the authors' data"
@@ -40,11 +40,11 @@ RECIPE = Recipe(
     short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
     "64, 300 steps, no augmentation, 5 replicates.",
     expected=[
-        *literature.numbers({1: 93.5}, TANAKA, run="random"),
+        *accuracies({1: 93.5}, TANAKA, run="random"),
         *(
             one
             for run, values in TABLE.items()
-            for one in literature.numbers(
+            for one in accuracies(
                 dict(zip(DENSITIES["full"], values, strict=True)), TANAKA, run=run, tolerance=1.0
             )
         ),

@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
-from lth_jax.measures.expected import Expected, Networks
+from lth_jax.measures.expected import Expected, Networks, accuracies
 from lth_jax.report.recipes import Recipe
 
 EVCI = "Evci et al. (2020), WRN-22-2 on CIFAR-10"
@@ -47,7 +47,7 @@ RECIPE = Recipe(
         *(
             one
             for run, (value, spread) in TABLE.items()
-            for one in literature.numbers({0.2: value}, EVCI, run=run, spread=spread)
+            for one in accuracies({0.2: value}, EVCI, run=run, spread=spread)
         ),
         Expected(_at("set"), EVCI, _at("static"), low=0.0),
         Expected(_at("rigl"), EVCI, _at("static"), low=0.0),

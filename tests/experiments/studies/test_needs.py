@@ -2,7 +2,8 @@
 
 from experiments.configs import base
 from experiments.studies import STUDIES
-from experiments.studies.needs import A100, needs
+from experiments.studies.needs import needs
+from lth_jax.analysis.roofline import A100
 
 
 def bounds_of(claim, member_steps, chip=A100):
