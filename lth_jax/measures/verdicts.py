@@ -93,8 +93,9 @@ def all_of(verdicts: Sequence[str]) -> str:
 def both_rounds(discovery: str, replication: str) -> str:
     """The verdict after a replication on fresh seeds and data.
 
-    Two equal verdicts stand. Two sizes of a real effect leave its size open. A verdict beside an
-    inconclusive one is inconclusive. All other pairs contradict each other.
+    Two equal verdicts stand. Two sizes of a real effect leave its size open. Where one round finds
+    an effect below δ and the other none, both exclude an effect of δ: not supported. A verdict
+    beside an inconclusive one is inconclusive. All other pairs contradict each other.
 
     >>> both_rounds("supported", "real, size open"), both_rounds("supported", "not supported")
     ('real, size open', 'not replicated')
@@ -104,6 +105,8 @@ def both_rounds(discovery: str, replication: str) -> str:
         return discovery
     if pair <= {SUPPORTED, OPEN, BELOW}:
         return OPEN
+    if pair == {BELOW, NOT_SUPPORTED}:
+        return NOT_SUPPORTED
     return INCONCLUSIVE if INCONCLUSIVE in pair else NOT_REPLICATED
 
 

@@ -70,7 +70,7 @@ def test_a_claim_of_several_parts_is_as_firm_as_its_weakest():
         (OPEN, SUPPORTED, OPEN),
         (SUPPORTED, INCONCLUSIVE, INCONCLUSIVE),
         (SUPPORTED, NOT_SUPPORTED, NOT_REPLICATED),
-        (BELOW, NOT_SUPPORTED, NOT_REPLICATED),
+        (BELOW, NOT_SUPPORTED, NOT_SUPPORTED),
         (REVERSED, OPEN, NOT_REPLICATED),
         (FOUND, NOT_FOUND, NOT_REPLICATED),
     ],
