@@ -320,8 +320,9 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
             path = f"literature/{name}-{part}.svg"
             files.write(folder / path, images(figure)["svg"])
             lines += ["", f"![{recipe.title}: {part}]({path})", "", CAPTIONS[part].text]
-        for table in (cells(one), number_cells(one)):
-            lines += ["", *_table(table)] if len(table) > 1 else []
+        lines += ["", *_table(cells(one))]
+        if len(numbers := number_cells(one)) > 1:
+            lines += ["", "The full size is compared with these numbers:", "", *_table(numbers)]
         lines += ["", f"`{one.command}`, {clock(one.seconds)}."]
     files.write(folder / "literature.md", ("\n".join(lines) + "\n").encode())
     return folder / "literature.md"
