@@ -2,18 +2,18 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax.extras import needed_by
 from lth_jax.legal import one_of, shown
+from lth_jax.store import files
 
 LOCAL, SLURM = CLUSTERS = ("local", "slurm")
 FOLDER = "jobs"
@@ -122,9 +122,8 @@ def submit(
         raise ValueError(f"`cluster` is {shown(cluster)}; it must be {one_of(CLUSTERS).words}.")
     with needed_by("Jobs of a cluster", _EXTRA):
         import submitit
-    root = Path(folder) / FOLDER
-    root.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=root))
+    made = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    place = Path(folder) / FOLDER / made
     try:
         executor = submitit.AutoExecutor(folder=place, cluster=cluster)
     except RuntimeError as error:
@@ -140,7 +139,7 @@ def submit(
     with executor.batch():
         submitted = [executor.submit(command) for _ in range(workers)]
     jobs = {"cluster": cluster, "ids": [job.job_id for job in submitted]}
-    (place / "jobs.json").write_text(json.dumps(jobs))
+    files.write_json(place / "jobs.json", jobs)
     return submitted
 
 
@@ -151,7 +150,7 @@ def jobs_of(folder: str | Path) -> list[Job]:
 
 def _jobs(root: Path) -> Iterator[Job]:
     for listed in sorted(root.glob("*/jobs.json")):
-        place, submitted = listed.parent, json.loads(listed.read_text())
+        place, submitted = listed.parent, files.read_json(listed)
         for id in submitted["ids"]:
             log = place / f"{id}_0_log.out"
             yield Job(id, _state(place, submitted["cluster"], id), str(log))
@@ -174,4 +173,4 @@ def _record(state: str) -> None:
     import submitit
 
     job = submitit.JobEnvironment()
-    (job.paths.folder / f"{job.job_id}.state").write_text(state)
+    files.write(job.paths.folder / f"{job.job_id}.state", state.encode())
