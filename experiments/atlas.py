@@ -176,7 +176,8 @@ def needed(claim: str, size: str, runner: StudyRunner) -> str:
     done = answers.read_rounds(_folder(runner, LAPTOP, claim), LAPTOP)
     if not done:
         raise UserError(
-            f"`needs` scales the steps of {claim} at laptop size, which is not run yet."
+            f"`needs` scales the steps of {claim} at laptop size, which has not run; run "
+            f"`python -m experiments.atlas --only={claim}` first."
         )
     config = one.get_config(size)
     config.machine = runner.machine

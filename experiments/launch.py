@@ -14,8 +14,8 @@ from lth_jax.legal import one_of, text, whole
 from lth_jax.text import counted
 
 OPTIONS = ("--launch", "--workers", "--gpus", "--time", "--partition")
-Launch = Callable[[Sequence[str], ConfigDict], None]
-"""`(arguments, config)`: submits jobs that run the sweep with these arguments."""
+Launch = Callable[[Sequence[str], ConfigDict], bool]
+"""`(arguments, config)`: submits jobs that run the sweep; returns whether they have finished."""
 
 
 def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
@@ -38,20 +38,22 @@ def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
     parser.add_argument("--launch", type=reader(one_of(CLUSTERS), str))
     parser.option("workers", whole(1), 1, "jobs")
     parser.option("gpus", whole(0), 0, "of each job")
-    parser.option("time", whole(1), 60, "minutes of each job")
+    parser.option(
+        "time", whole(1)._replace(words="minutes, an integer from 1"), 60, "limit of each job"
+    )
     parser.option("partition", text("the name of a partition"), "", "of Slurm")
     given = parser.parse_args(own)
     if not given.launch:
         raise UserError(f"`{own[0].partition('=')[0]}` needs `--launch`, which is not given.")
 
-    def launch(arguments: Sequence[str], config: ConfigDict) -> None:
-        _launch(given, arguments, config)
+    def launch(arguments: Sequence[str], config: ConfigDict) -> bool:
+        return _launch(given, arguments, config)
 
     return rest, launch
 
 
-def _launch(given: Any, arguments: Sequence[str], config: ConfigDict) -> None:
-    """Submits the jobs, and waits for those of this machine."""
+def _launch(given: Any, arguments: Sequence[str], config: ConfigDict) -> bool:
+    """Submits the jobs, and waits for those of this machine; whether they have finished."""
     folder, command = config.machine.workdir, [sys.executable, "-m", "experiments.sweep"]
     try:
         submitted = submit(
@@ -78,3 +80,4 @@ def _launch(given: Any, arguments: Sequence[str], config: ConfigDict) -> None:
                 f"{len(failed)} of {counted(given.workers, 'job')} failed; the first log is "
                 f"{failed[0].log.removesuffix('.out')}.err."
             )
+    return bool(given.launch == LOCAL)

@@ -12,7 +12,8 @@ becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.
 `--launch=slurm --workers=8 --gpus=1 --time=120 --partition=gpu` submits eight jobs that share the
 work, by submitit (`pip install "lth-jax[cluster]"`), and returns; `--time` is in minutes. A
 preempted job stops in order and continues when it is scheduled again. `--launch=local` starts the
-jobs as processes of this machine and waits for them. `lth ls` shows their states and logs.
+jobs as processes of this machine, waits for them and prints the table. `lth ls` shows their states
+and logs.
 """
 
 import copy
@@ -304,17 +305,15 @@ def main() -> None:
     rest = [argument for argument in argv if argument not in own]
     further = [DRY_RUN, LIMIT, f"{PREFIX}FIELD", *OPTIONS]
     config = config_of(rest, DEFAULT, str(__doc__), further)
-    if launch:
-        made = list(cells(config, make_grid(argv, config), _most(own)))
-        print(f"{counted(len(made), 'cell')}", flush=True)
-        return launch(argv[1:], config)
+    planned_cells = list(cells(config, make_grid(argv, config), _most(own)))
+    if launch and DRY_RUN not in own and not launch(argv[1:], config):
+        return
     machines.prepare(config.machine)
-    planned_cells = list(cells(config, make_grid(sys.argv, config), _most(own)))
     try:
         if DRY_RUN in own:
             dry_run(config, planned_cells)
         else:
-            command = ["python", "-m", "experiments.sweep", *sys.argv[1:]]
+            command = ["python", "-m", "experiments.sweep", *argv[1:]]
             run_sweep(config, planned_cells, command)
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error

@@ -40,7 +40,7 @@ PROTOCOL = Protocol(
     setup="MNIST-1D, 4,000 examples of its own for every seed, Adam. MLPs 40-90-90-10 with and "
     "without a skip around the second layer, 700 steps, density .13; convolutional networks of 16 "
     "channels, like VGG (three convolutions) and with a residual block (one and two), 400 steps, "
-    "density .49, 12 seeds.",
+    "density .49.",
     arms=(DENSE, TICKET, "shuffle", "layer 1", "layer 2", "layer 3", "layer 4", "all layers"),
     statistic="test accuracy of the residual network under transferred masks minus that under "
     "shuffled ones, in % of the dense error, paired by seed",
@@ -76,7 +76,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
     `conv`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=16)
+    config = common.mnist1d(seeds=12)
     experiment = config.experiment
     experiment.model.name = "residual_mlp_glorot"
     experiment.model.options = ConfigDict({"width": 90})
@@ -92,15 +92,14 @@ def get_config(size: str = "laptop") -> ConfigDict:
     config.conv.model.options = ConfigDict({"blocks": (1,), "width": 16})
     config.conv.train.update(steps=400, eval_every=200, batch_size=64)
     config.conv.prune.update(rate=0.3, levels=2)
-    config.conv.replicates = 12
     if size == "full":
-        experiment.replicates = 48
+        experiment.replicates = 24
         experiment.model.options.width = 300
         common.on_mnist(config, "MLPs 784-300-300-10")
         config.study.conv_rates = config.study.rates
         _on_cifar(config.conv)
         config.study.setup += (
-            " The second pair: 64 channels, on CIFAR-10, 10,000 steps, density .49, 24 seeds. A "
+            " The second pair: 64 channels, on CIFAR-10, 10,000 steps, density .49. A "
             "null would mean that masks of this size say no more about another network than which "
             "inputs matter."
         )

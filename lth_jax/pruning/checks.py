@@ -1,6 +1,7 @@
 """Checks of arguments: one sentence for each error, before any work starts."""
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ def check_params(params: Params, name: str = "params") -> None:
     """Raises unless `params` is a non-empty tree of non-empty floating-point arrays.
 
     Raises:
-      ValueError: there is no leaf, or a leaf has no entries.
+      ValueError: there is no leaf, a leaf has no entries, or `params` are all variables of Flax.
       TypeError: a leaf is not a floating-point array.
 
     >>> check_params({"step": jnp.arange(3)})
@@ -27,6 +28,11 @@ def check_params(params: Params, name: str = "params") -> None:
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError(f"`{name}` has no leaves; give a tree of floating-point arrays.")
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+        raise ValueError(
+            f"`{name}` holds the collections {', '.join(map(str, params))}; give the parameters "
+            "alone, such as `variables['params']`."
+        )
     for leaf_name, leaf in zip(trees.names(params), leaves, strict=True):
         dtype = getattr(leaf, "dtype", type(leaf).__name__)
         if not hasattr(leaf, "shape") or not jnp.issubdtype(dtype, jnp.floating):

@@ -61,7 +61,7 @@ def tensorboard(run: RunRecord, folder: str | Path) -> Iterator[Write]:
     Raises:
       MissingExtraError: tensorboardX is not installed.
     """
-    with needed_by("TensorBoard's event files", EXTRA):
+    with needed_by("A log for TensorBoard", EXTRA):
         from tensorboardX import SummaryWriter
     with contextlib.ExitStack() as stack:
         writers: dict[str, SummaryWriter] = {}
@@ -91,7 +91,7 @@ def wandb(run: RunRecord, folder: str | Path) -> Iterator[Write]:
     Raises:
       MissingExtraError: wandb is not installed.
     """
-    with needed_by("Weights & Biases", EXTRA):
+    with needed_by("A log for Weights & Biases", EXTRA):
         import wandb as client
     os.environ.setdefault("WANDB_MODE", "offline")
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -65,5 +65,5 @@ def test_a_cluster_must_be_there():
 
 def test_slurm_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="`cluster` is 'slurm', which this machine lacks"):
+    with pytest.raises(ValueError, match="`cluster` is 'slurm', which is not on this machine"):
         submit(["true"], cluster="slurm", folder=tmp_path)

@@ -48,6 +48,12 @@ def test_everything_reaches_the_criterion():
         (PARAMS, {"w": ONES["w"]}, ValueError, "`mask` must have the structure"),
         (PARAMS, PARAMS, TypeError, "masks are boolean"),
         ({}, {}, ValueError, "`params` has no leaves"),
+        (
+            {"params": {"w": jnp.ones(4)}, "batch_stats": {"mean": jnp.ones(4)}},
+            {"params": {"w": jnp.ones(4, bool)}, "batch_stats": {"mean": jnp.ones(4, bool)}},
+            ValueError,
+            "`params` holds the collections params, batch_stats; give the parameters alone",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(params, mask, error, words):

@@ -1,6 +1,7 @@
 """Sparse training: masked means masked, events are exact, rare, and each member's own."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -295,3 +296,26 @@ def test_gradual_pruning_ends_with_its_counts_or_its_events(end, last):
     tx = transforms.gradual(optax.sgd(0.1), PRUNER, counts, events, prunable=PRUNABLE)
     _, states = run(tx, PARAMS, 8)
     assert states.mask["w"].sum((1, 2)).tolist() == [48, 12, 12, 8, 8, last, last, last]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda tx, mask: transforms.masked(mask, tx),
+            "`inner` is a dict; it must be an optimizer",
+        ),
+        (
+            lambda tx, mask: transforms.static_sparse(tx, mask),
+            "`start` is a dict; it must be a func",
+        ),
+        (
+            lambda tx, mask: transforms.rigl(tx, lambda params: mask, 100, prunable={"w": True}),
+            "`events` is 100; it must be `Events`, such as",
+        ),
+    ],
+)
+def test_parts_of_a_wrong_type_are_named(make, message):
+    mask = {"w": jnp.ones((3, 4), bool)}
+    with pytest.raises(TypeError, match=re.escape(message)):
+        make(optax.sgd(0.1), mask)

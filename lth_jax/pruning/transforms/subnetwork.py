@@ -145,6 +145,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
     """
     if mask is not None:
         return static_sparse(inner, lambda params: mask)
+    _check_inner(inner)
     inner = optax.with_extra_args_support(inner)
 
     def update(
@@ -192,8 +193,18 @@ def owning(
     `revise` gets the masked weights and the unmasked gradients. Values that differ between the
     members of a population must be operands: `revise` must not close over them (see `when`).
     """
+    _check_inner(inner)
+    if not callable(start):
+        raise TypeError(
+            f"`start` is {_kind(start)}; it must be a function of the parameters that returns a "
+            "mask, such as `lambda params: mask`."
+        )
     inner = optax.with_extra_args_support(inner)
     if events is not None:
+        if not isinstance(events, Events):
+            raise TypeError(
+                f"`events` is {_kind(events)}; it must be `Events`, such as `Events(every=100)`."
+            )
         events.check()
 
     def init(params: Params) -> SparseState:
@@ -224,6 +235,17 @@ def owning(
         return updates, SparseState(mask, step + 1, state.key, slots, undecided)
 
     return Transform(init, update)
+
+
+def _check_inner(inner: Any) -> None:
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise TypeError(f"`inner` is {_kind(inner)}; it must be an optimizer of optax.")
+
+
+def _kind(value: Any) -> str:
+    """A wrong argument in messages: short values as they are, others by their type."""
+    text = repr(value)
+    return text if len(text) <= 20 else f"a {type(value).__name__}"
 
 
 def effective_params(params: Params, state: Any) -> Params:
