@@ -172,12 +172,18 @@ def _features(made: Made) -> dict[str, Any]:
     x, y, _ = made.train
     label = tfds.features.ClassLabel(num_classes=made.classes)
     features = {
-        "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype),
+        "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype, encoding=_encoding(x.dtype)),
         "y": label if y.ndim == 1 else tfds.features.Sequence(label, length=y.shape[1]),
     }
     if made.groups:
         features["group"] = tfds.features.ClassLabel(num_classes=made.groups)
     return features
+
+
+def _encoding(dtype: Any) -> Any:
+    """How TFDS stores an input; without raw bytes, each pixel is a number of variable length."""
+    known = tfds.features.Encoding
+    return known.BYTES if dtype == np.uint8 else known.NONE
 
 
 def _rows(examples: Examples) -> Iterator[tuple[int, Any]]:
