@@ -9,15 +9,10 @@ from experiments.configs import literature
 from lth_jax.measures.expected import Expected, Networks
 from lth_jax.report.recipes import Recipe
 
-SOURCE = "You et al. (2020)"
+SOURCE, DENSITY = "You et al. (2020)", 0.5
 DRAWN = {"5": 0.05, "10": 0.1, "20": 0.2, "50": 0.5}
 """Fraction of training after which the channels are chosen, by run."""
-DENSITY = 0.5
-
-
-def _at(run: str) -> Networks:
-    return Networks("ticket", DENSITY, run)
-
+AT = {run: Networks("ticket", DENSITY, run) for run in (*DRAWN, "end")}
 
 RECIPE = Recipe(
     name="early_bird",
@@ -26,15 +21,15 @@ RECIPE = Recipe(
     "rate of 0.1 that falls to a tenth after 80 and 120, weight decay 1e-4, crops and mirrored "
     "images. Channels with the smallest scales of BatchNorm are removed over the whole network "
     "until half of the weights remain, after 5, 10, 20 or 50 % of training, which then continues; "
-    "or at its end, after which the network trains once more. These times are fixed; the paper draws "
-    "when the last five distances between masks of consecutive epochs are below 0.1. 3 replicates. "
-    "The control keeps as many random channels of each layer.",
+    "or at its end, after which the network trains once more. These times are fixed; the paper "
+    "draws when the last five distances between masks of consecutive epochs are below 0.1. 3 "
+    "replicates. The control keeps as many random channels of each layer.",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
     "training), batches of 100, 800 steps, no augmentation, 5 replicates.",
     expected=[
-        Expected(_at("10"), SOURCE, _at("end"), low=-0.01),
-        Expected(_at("20"), SOURCE, _at("end"), low=-0.01),
-        Expected(_at("10"), SOURCE, Networks("dense", run="10"), low=-0.01),
+        Expected(AT["10"], SOURCE, AT["end"], low=-0.01),
+        Expected(AT["20"], SOURCE, AT["end"], low=-0.01),
+        Expected(AT["10"], SOURCE, Networks("dense", run="10"), low=-0.01),
     ],
     labels={run: f"drawn after {run} % of training" for run in DRAWN}
     | {"end": "drawn at the end of training"},
@@ -70,10 +65,4 @@ def _config(run: str, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for the first run, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

@@ -43,10 +43,4 @@ def configs(size: str) -> dict[str, ConfigDict]:
     return found
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for weight rewinding, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

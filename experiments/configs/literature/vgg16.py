@@ -9,7 +9,6 @@ from experiments.configs import literature
 from experiments.configs.literature import _renda as renda
 from lth_jax.report.recipes import Recipe
 
-SMALL = dict(stages=((8,), (16,), (32, 32), (64,)))
 RECIPE = Recipe(
     name="vgg16",
     title="VGG-16 on CIFAR-10",
@@ -27,13 +26,7 @@ RECIPE = Recipe(
 
 def configs(size: str) -> dict[str, ConfigDict]:
     """The runs of the recipe."""
-    return renda.configs("vgg16", size, "vgg", SMALL, (0.134,))
+    return renda.configs("vgg16", size, "vgg", {"stages": ((8,), (16,), (32, 32), (64,))}, (0.134,))
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for weight rewinding, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)
