@@ -178,7 +178,7 @@ def _what_competes(
         scope = units.UNIT_SCOPES[options.scope](found, multiple=options.unit_multiple)
         return scope, st.granularity(found, reduction), st.prunable(found)
     everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
-    prunable = masks.prunable_leaves(params, everything)
+    prunable = masks.matching(masks.prunable_leaves(params, everything), options.groups)
     made = functools.partial(parts.made, minimum=options.minimum, reduction=reduction)
     scope = made("prune.scope", options.scope, scopes.Scope, scopes.SCOPES)
     granularity = made("prune.granularity", options.granularity, Granularity, GRANULARITIES)

@@ -152,7 +152,7 @@ _TABLE = (
     Field(
         "prune.groups",
         several(text("a pattern"), "a tuple of patterns, each once"),
-        "units: patterns of the names of prunable groups",
+        "patterns of the names of prunable leaves; units: of groups",
     ),
     Field("prune.unit_multiple", AT_LEAST_1, "units: each group keeps a multiple of this number"),
     Field("prune.reduction", one_of(units.REDUCTIONS), "reduction of the scores of a unit"),

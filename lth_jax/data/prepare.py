@@ -5,10 +5,11 @@ import functools
 import io
 import json
 import logging
+import math
 import random
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ tfds: Any = lazy("tensorflow_datasets", "`lth_jax.data.load`")
 LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # examples
+_SHARD_BYTES = 2**28  # of inputs in a file, which TFDS holds in memory while it writes them
 
 
 class DamagedError(ValueError):
@@ -139,7 +141,8 @@ def _builder(source: Source, data_dir: Path) -> Any:
     The class is defined here so that TFDS is imported only when data are loaded.
     """
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    # TFDS 4.9's `GeneratorBasedBuilder` would need TensorFlow for more than 1 GB.
+    class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         name = source.name
         VERSION = tfds.core.Version(source.version)
 
@@ -156,11 +159,8 @@ def _builder(source: Source, data_dir: Path) -> Any:
                 disable_shuffling=True,
             )
 
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            return {s: self._generate_examples(getattr(self.made, s)) for s in ("train", "test")}
-
-        def _generate_examples(self, examples: Examples) -> Iterator[tuple[int, Any]]:
-            return _rows(examples)
+        def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, Any]:
+            return {s: _shards(getattr(self.made, s)) for s in ("train", "test")}
 
     config = None
     if source.config:
@@ -172,7 +172,7 @@ def _features(made: Made) -> dict[str, Any]:
     x, y, _ = made.train
     label = tfds.features.ClassLabel(num_classes=made.classes)
     features = {
-        "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype),
+        "x": tfds.features.Tensor(shape=x.shape[1:], dtype=x.dtype, encoding=_encoding(x.dtype)),
         "y": label if y.ndim == 1 else tfds.features.Sequence(label, length=y.shape[1]),
     }
     if made.groups:
@@ -180,10 +180,29 @@ def _features(made: Made) -> dict[str, Any]:
     return features
 
 
+def _encoding(dtype: Any) -> Any:
+    """How TFDS stores an input; without raw bytes, each pixel is a number of variable length."""
+    known = tfds.features.Encoding
+    return known.BYTES if dtype == np.uint8 else known.NONE
+
+
 def _rows(examples: Examples) -> Iterator[tuple[int, Any]]:
     columns = {k: v for k, v in examples._asdict().items() if v is not None}
     for i, row in enumerate(zip(*columns.values(), strict=True)):
         yield i, dict(zip(columns, row, strict=True))
+
+
+def _shards(examples: Examples) -> list[Callable[[], Iterator[tuple[int, Any]]]]:
+    """The examples in parts of `_SHARD_BYTES`, which TFDS writes to files of their own."""
+    x = examples.x
+    size = max(_SHARD_BYTES // max(math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize, 1), 1)
+
+    def part(rows: slice) -> Examples:
+        x, y, group = examples
+        return Examples(x[rows], y[rows], None if group is None else group[rows])
+
+    starts = range(0, len(examples.y), size)
+    return [functools.partial(_rows, part(slice(i, i + size))) for i in starts]
 
 
 @contextlib.contextmanager
@@ -216,7 +235,9 @@ class Split(NamedTuple):
     group: np.ndarray | None
 
 
-def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Split, int]:
+def read(
+    folder: Path, split: str, *, most_bytes: int | None = None, as_bytes: bool = False
+) -> tuple[Split, int]:
     """Reads one split of a prepared data set.
 
     Args:
@@ -224,10 +245,31 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
         `group`.
       split: the split's name.
       most_bytes: inputs of more bytes stay on disk; None for none.
+      as_bytes: whether uint8 inputs remain bytes.
 
     Returns:
       The examples in the order in which they were written, and the number of classes. Inputs are
-      float32, bytes divided by 255, or int32 tokens. Labels are int32.
+      float32, uint8 divided by 255 or unchanged, or int32 tokens. Labels are int32.
+
+    Raises:
+      ValueError: if the files cannot be read without TensorFlow, or are damaged.
+    """
+    builder, source = builder_of(folder), rows_of(folder, split)
+    convert = _unchanged if as_bytes else _inputs
+    with _named(folder):
+        x_name, y_name = builder.info.supervised_keys
+        stored = OnDisk(source, x_name, np.arange(len(source)), convert)
+        in_memory = most_bytes is None or stored.nbytes <= most_bytes
+        names = [x_name, y_name, "group"] if in_memory else [y_name, "group"]
+        found = columns(source, [name for name in names if name in builder.info.features])
+    y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
+    x = convert(found[x_name]) if in_memory else stored
+    label = builder.info.features[y_name]
+    return Split(Batch(x, y), group), getattr(label, "feature", label).num_classes
+
+
+def builder_of(folder: Path) -> Any:
+    """The TFDS builder of a prepared data set.
 
     Raises:
       ValueError: if the files cannot be read without TensorFlow, or are damaged.
@@ -239,17 +281,14 @@ def read(folder: Path, split: str, *, most_bytes: int | None = None) -> tuple[Sp
             f"'{folder}' must be prepared with file_format='array_record', which is read "
             f"without TensorFlow, but it has {builder.info.file_format.value}."
         )
+    return builder
+
+
+def rows_of(folder: Path, split: str, **options: Any) -> "_Source":
+    """Random access to the examples of a split; `options` are those of `as_data_source`."""
+    builder = builder_of(folder)
     with _named(folder):
-        source = _Source(folder, builder.as_data_source(split=split))
-        x_name, y_name = builder.info.supervised_keys
-        stored = OnDisk(source, x_name, np.arange(len(source)), _inputs)
-        in_memory = most_bytes is None or stored.nbytes <= most_bytes
-        names = [x_name, y_name, "group"] if in_memory else [y_name, "group"]
-        found = _columns(source, [name for name in names if name in builder.info.features])
-    y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
-    x = _inputs(found[x_name]) if in_memory else stored
-    label = builder.info.features[y_name]
-    return Split(Batch(x, y), group), getattr(label, "feature", label).num_classes
+        return _Source(folder, builder.as_data_source(split=split, **options))
 
 
 @contextlib.contextmanager
@@ -279,7 +318,7 @@ class _Source:
             return self._source.__getitems__(rows)
 
 
-def _columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+def columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Some features of all examples, read a few thousand examples at a time."""
     parts: dict[str, list[Any]] = {name: [] for name in names}
     for first in range(0, len(source), _AT_ONCE):
@@ -288,6 +327,10 @@ def _columns(source: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         for name, part in parts.items():
             part.append(np.array([example[name] for example in examples]))
     return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _unchanged(x: np.ndarray) -> np.ndarray:
+    return x
 
 
 def _inputs(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lth_jax.data import cifar, idx, planted, sequences, standard, tabular, text
+from lth_jax.data import cifar, idx, imagenet, planted, sequences, standard, tabular, text
 from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Made, Source
 from lth_jax.data.prepare import prepare, prepared_folders
@@ -22,6 +22,7 @@ _IDX_REMEDY = (
     "give a `manual_dir` that holds train-images-idx3-ubyte, train-labels-idx1-ubyte, "
     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each as it is or with .gz"
 )
+_IMAGENET_REMEDY = f"give a `manual_dir` that holds '{imagenet.NAME}' as TFDS prepared it"
 _CIFAR_REMEDY = "give a `manual_dir` that holds the authors' archive, binary or Python"
 
 
@@ -183,6 +184,16 @@ def _from_archive(name: str, layout: cifar.Layout, data_dir: Path, manual_dir: P
     return prepare(Source(name, make, config=cifar.digest(manual_dir, layout)), data_dir)
 
 
+def _imagenet(data_dir: Path, manual_dir: Path | None, *, size: int = 224) -> Path:
+    check_integer("size", size, 1, 4096)
+    name = f"imagenet_{size}"
+    if manual_dir is None:
+        return _only_copy(data_dir / name, _IMAGENET_REMEDY)
+    folder = imagenet.find(manual_dir)
+    make = partial(imagenet.resized, folder, size)
+    return prepare(Source(name, make, config=imagenet.digest(folder)), data_dir)
+
+
 def _only_copy(root: Path, remedy: str) -> Path:
     """The only prepared data set below `root`."""
     problems = prepared_folders(root)
@@ -202,6 +213,9 @@ SOURCES: Registry[Callable[..., Path]] = Registry("data set")
 GENERATED: Registry[Callable[..., Made]] = Registry("data set")
 """Data sets that are generated from their options: `(*, **options) -> Made`."""
 
+AS_BYTES = frozenset({"imagenet"})
+"""Data sets whose pixels stay uint8, a quarter of float32, also on the device."""
+
 NAMES: Mapping[str, Callable[..., Any]] = ChainMap(GENERATED, SOURCES)
 """All data sets."""
 
@@ -213,6 +227,7 @@ _SOURCES: dict[str, Callable[..., Path]] = {
     "fashion_mnist": _fashion_mnist,
     "cifar10": partial(_from_archive, "cifar10", cifar.CIFAR10),
     "cifar100": partial(_from_archive, "cifar100", cifar.CIFAR100),
+    "imagenet": _imagenet,
     "text": _text,
     "csv": _csv,
 }

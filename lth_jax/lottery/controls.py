@@ -10,6 +10,9 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
 from lth_jax.pruning.masks import shuffle, shuffle_globally
@@ -69,12 +72,28 @@ def random_mask(
     return shuffle_globally(key, mask, prunable=prunable), dense
 
 
+def signs(
+    mask: Mask, dense: TrainState, fresh: TrainState, *, prunable: Prunable, **_: Any
+) -> tuple[Mask, TrainState]:
+    """The signs of the ticket's weights without their sizes: do only the signs matter?
+
+    Each prunable leaf becomes `sign(w) σ(w)`, with the standard deviation σ over the leaf, masked
+    weights included (Zhou et al. 2019, "signed constant").
+    """
+
+    def constant(w: Any, use: bool) -> Any:
+        return jnp.sign(w) * jnp.std(w) if use else w
+
+    return mask, dense._replace(params=jax.tree.map(constant, dense.params, prunable))
+
+
 CONTROLS: Registry[Control] = Registry("control")
 """Controls of any ticket by name; configs use these names."""
 
 CONTROLS.register("reinit", reinit)
 CONTROLS.register("shuffle", layerwise_shuffle)
 CONTROLS.register("random", random_mask)
+CONTROLS.register("signs", signs)
 
 
 def scratch(fan: st.Fan) -> Control:
@@ -193,6 +212,7 @@ for _name, _control in {
 
 SAME_MASK = {
     "reinit": TICKET,
+    "signs": TICKET,
     "scratch": TICKET,
     "refill_reinit": "refill",
     "refill_scratch": "refill",

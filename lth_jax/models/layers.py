@@ -62,6 +62,17 @@ fan_in_uniform = Initialization(
 Source: LeCun, Bottou, Orr and Müller (1998), as in `torch.nn.Linear` and `torch.nn.Conv2d`."""
 
 
+def as_floats(x: jax.Array) -> jax.Array:
+    """Inputs as floats: uint8 images `(batch, height, width, channels)` are divided by 255.
+
+    Others stay as they are.
+
+    >>> as_floats(jnp.full((1, 1, 1, 2), 255, jnp.uint8)).tolist()
+    [[[[1.0, 1.0]]]]
+    """
+    return x / jnp.float32(255) if x.dtype == jnp.uint8 and x.ndim == 4 else x
+
+
 def dense(
     x: jax.Array, features: int, initialization: Initialization, *, name: str | None = None
 ) -> jax.Array:
@@ -124,7 +135,7 @@ def conv(
         kernel_init=kernel,
         bias_init=bias(kernel_size**space * x.shape[-1]),
         conv_general_dilated=conv_general_dilated,
-    )(x)
+    )(as_floats(x))
 
 
 class Dropout(nn.Module):

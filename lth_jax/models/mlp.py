@@ -9,6 +9,7 @@ from lth_jax.models.layers import (
     Activation,
     Dropout,
     Initialization,
+    as_floats,
     dense,
     fan_in_uniform,
     glorot_normal,
@@ -21,7 +22,7 @@ def flatten(x: jax.Array) -> jax.Array:
     >>> flatten(jax.numpy.zeros((2, 28, 28))).shape
     (2, 784)
     """
-    return x.reshape(x.shape[0], -1)
+    return as_floats(x).reshape(x.shape[0], -1)
 
 
 class MLP(nn.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from lth_jax.models.layers import as_floats
 from lth_jax.types import Key, Model, Params
 
 
@@ -52,7 +53,9 @@ def compute_in(model: Model, dtype: DTypeLike, *, full_precision: bool = False) 
     def apply(
         params: Params, state: Any, x: Any, *, key: Key | None = None, train: bool
     ) -> tuple[Any, Any]:
-        out, after = model.apply(narrow(params), state, narrow(x), key=key, train=train)
+        out, after = model.apply(
+            narrow(params), state, narrow(jax.tree.map(as_floats, x)), key=key, train=train
+        )
         after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
         return _cast(out, dtype, jnp.float32), after
 

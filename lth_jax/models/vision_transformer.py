@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lth_jax.models.layers import Dropout, Initialization, dense, glorot_normal
+from lth_jax.models.layers import Dropout, Initialization, as_floats, dense, glorot_normal
 from lth_jax.models.transformer import TransformerBlock
 
 
@@ -25,7 +25,7 @@ def patches(x: jax.Array, size: int) -> jax.Array:
             f"{size} divides, got {x.shape}."
         )
     batch, height, width, n = x.shape
-    cut = x.reshape(batch, height // size, size, width // size, size, n)
+    cut = as_floats(x).reshape(batch, height // size, size, width // size, size, n)
     return cut.swapaxes(2, 3).reshape(batch, -1, size * size * n)
 
 

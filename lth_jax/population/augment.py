@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import keys, trees
+from lth_jax.models.layers import as_floats
 from lth_jax.population.losses import DistillTargets
 from lth_jax.population.segment import Constants, Member, TransformBatch, take
 from lth_jax.types import Batch, Key
@@ -102,6 +103,7 @@ def mixup(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: Co
     """
     by_chance, by_order = jax.random.split(key)
     share = _share(by_chance, member.hyper["mixup"])
+    batch = batch._replace(x=jax.tree.map(as_floats, batch.x))
     other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))
     mixed: Batch = jax.tree.map(lambda a, b: _mix(share, a, b), batch, other)
     return mixed

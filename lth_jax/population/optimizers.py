@@ -44,6 +44,28 @@ OPTIMIZERS.register(
 )
 OPTIMIZERS.register("rmsprop", lambda h: optax.rmsprop(h["learning_rate"]))
 
+
+def constant_cosine(steps: int) -> optax.Schedule:
+    """1 for a quarter of the steps, then linear warm-up in a tenth of the rest, then a cosine.
+
+    For rewinding to the end of the first quarter, as in the code of github.com/cs-giung/
+    lottery-ticket-imagenet (2023).
+
+    >>> rate = constant_cosine(400)
+    >>> [round(float(rate(step)), 3) for step in (0, 99, 100, 115, 130, 265, 400)]
+    [1.0, 1.0, 0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    first = steps // 4
+    warmup = (steps - first) // 10
+    parts = [
+        optax.constant_schedule(1.0),
+        optax.linear_schedule(0.0, 1.0, warmup),
+        optax.cosine_decay_schedule(1.0, steps - first - warmup),
+    ]
+    return optax.join_schedules(parts, [first, first + warmup])
+
+
+LR_SCHEDULES.register("constant_cosine", constant_cosine)
 LR_SCHEDULES.register("constant", lambda steps: optax.constant_schedule(1.0))
 LR_SCHEDULES.register("cosine", lambda steps: optax.cosine_decay_schedule(1.0, steps))
 LR_SCHEDULES.register("linear", lambda steps: optax.linear_schedule(1.0, 0.0, steps))

@@ -1,7 +1,8 @@
 """Masks: boolean trees shaped like the parameters, True = kept."""
 
+import fnmatch
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +45,31 @@ def prunable_leaves(
     prunable = trees.map_named(lambda name, leaf: bool(choose(name, leaf)), params)
     check_prunable(prunable, params)
     return prunable
+
+
+def matching(prunable: Prunable, patterns: Sequence[str]) -> Prunable:
+    """The prunable leaves whose names match one of the patterns.
+
+    Args:
+      prunable: static tree of Python booleans.
+      patterns: shell-style patterns (`*`, `?`, `[...]`) of the names of leaves.
+
+    Raises:
+      ValueError: a pattern matches no prunable leaf, or there is no pattern.
+
+    >>> matching({"Conv_0": True, "Dense_0": True}, ["Conv_*"])
+    {'Conv_0': True, 'Dense_0': False}
+    """
+    names = [name for name, use in trees.to_named(prunable).items() if use]
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
+    absent = [pattern for pattern in found if not found[pattern]]
+    if absent or not found:
+        raise ValueError(
+            f"`patterns` is {list(patterns)}; each must match a prunable leaf, and there must be "
+            f"one: the leaves are {names}."
+        )
+    chosen = {name for fits in found.values() for name in fits}
+    return trees.map_named(lambda name, use: name in chosen, prunable)
 
 
 _KERNEL = re.compile(r"(?:|.*_)kernel(?:_\d+)?|w|embeddings?")

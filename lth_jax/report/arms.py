@@ -28,6 +28,7 @@ LOOKS = {
     "reinit": Look("reinitialised", "#E69F00", "s"),
     "shuffle": Look("shuffled in layers", "#009E73", "^"),
     "random": Look("random mask", "#D55E00", "D"),
+    "signs": Look("signs only", "#CC79A7", "v"),
     "scratch": Look("from scratch", "#56B4E9", "P"),
     "random_units": Look("random units", "#CC79A7", "v"),
     "refill": Look("refilled", "#CC79A7", "v"),

@@ -82,6 +82,7 @@ TOGETHER = [
     ("machine.chunk", ["machine.chunk=1000000000"]),
     ("prune.examples", ["experiment.prune.examples=201"]),
     ("prune.unit_multiple", ["experiment.prune.unit_multiple=1000000", "units"]),
+    ("prune.groups", ["experiment.prune.groups=('nothing*',)"]),
     ("prune.groups", ["experiment.prune.groups=('nothing*',)", "units"]),
     ("prune.layer_rates", ["experiment.prune.layer_rates=(1,)"]),
     ("model.options", ["experiment.model.options.features=(16,9)"]),

@@ -18,7 +18,7 @@ from tests.experiments import tiny
 
 SHAPES = {
     **{"mnist": (28, 28, 1), "mnist_5k": (28, 28, 1), "cifar10": (32, 32, 3)},
-    **{"digits": (8, 8, 1), "mnist1d": (40,)},
+    **{"digits": (8, 8, 1), "mnist1d": (40,), "imagenet": (224, 224, 3)},
 }
 EVERY = [(name, size) for name in recipes() for size in SIZES]
 
@@ -46,7 +46,7 @@ def test_the_configs_of_a_recipe_are_sound(name, size):
         data.add(config.experiment.data.name)
         assert module.get_config(f"{size}/{run}").to_dict() == config.to_dict()
     assert len(set(names)) == len(names)
-    needs_files = {"mnist", "cifar10"} & {
+    needs_files = {"mnist", "cifar10", "imagenet"} & {
         c.experiment.data.name for c in module.configs(size).values()
     }
     assert bool(needs_files) == (size != SHORT)

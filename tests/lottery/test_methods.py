@@ -41,10 +41,10 @@ def nodes(folder, experiment, plan=2, **options):
     [entries] = run_ladder([experiment], store=store, plans=[(0, Plan(plan))], **options)
     found = {}
     for node in [schema.read_record(store, entry.key) for entry in entries]:
-        end = node.points["end"]._asdict()
+        points = {name: point._asdict() for name, point in node.points.items()}
         for i, member in enumerate(node.facts.members):
             place = (node.facts.level, member.arm, member.replicate)
-            parts = {"mask": node.mask, "end": end, "results": node.results}
+            parts = {"mask": node.mask, "results": node.results} | points
             found[place] = trees.index(parts, i)
     return found
 
@@ -127,6 +127,23 @@ def test_a_static_method_has_the_numbers_of_no_method(tmp_path):
             member["end"]["params"],
             found[1][place]["end"]["params"],
         )
+
+
+@pytest.mark.slow
+def test_frozen_tickets_and_their_signs_are_not_trained(tmp_path):
+    spec = lottery.Spec([DENSITY], criterion=criteria.magnitude())
+    plain = make_experiment(TASK, SEEDS, make_ladder(TASK, spec, lottery.named(["signs"])))
+    ladder = plain.ladder._replace(methods={1: methods.frozen(**options_of(plain.ladder))})
+    frozen = make_experiment(TASK, SEEDS, ladder)
+    found = nodes(tmp_path, frozen)
+    for replicate in range(SEEDS.replicates):
+        ticket, signs = (found[1, arm, replicate] for arm in ("ticket", "signs"))
+        for leaf, w in found[0, "dense", replicate]["rewound"]["params"].items():
+            mask = ticket["mask"][leaf]
+            np.testing.assert_array_equal(ticket["end"]["params"][leaf], w * mask)
+            constant = np.sign(w) * np.std(w) if "kernel" in leaf else w
+            np.testing.assert_allclose(signs["end"]["params"][leaf], constant * mask, rtol=1e-5)
+            np.testing.assert_array_equal(signs["mask"][leaf], mask)
 
 
 def options_of(ladder):

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import jax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from lth_jax.models import NETWORKS
-from lth_jax.report.recipes import SHORT, SIZES
+from lth_jax.models.signals import on_signals as on_signals
+from lth_jax.report.recipes import SHORT as SHORT
+from lth_jax.report.recipes import SIZES
 
 Configs = Callable[[str], dict[str, ConfigDict]]
 
@@ -29,13 +28,17 @@ def recipes() -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
-def pick(configs: Configs, argument: str) -> ConfigDict:
-    """The config of `"SIZE"`, the first run, or of `"SIZE/RUN"`."""
-    size, _, run = argument.partition("/")
-    found = configs(checked(size))
-    if run and run not in found:
-        raise ValueError(f"`run` is {run!r}; it must be one of {', '.join(found)}.")
-    return found[run] if run else next(iter(found.values()))
+def picker(configs: Configs) -> Callable[[str], ConfigDict]:
+    """The `get_config` of a recipe: of `"SIZE"`, its first run, or of `"SIZE/RUN"`."""
+
+    def get_config(argument: str = SHORT) -> ConfigDict:
+        size, _, run = argument.partition("/")
+        found = configs(checked(size))
+        if run and run not in found:
+            raise ValueError(f"`run` is {run!r}; it must be one of {', '.join(found)}.")
+        return found[run] if run else next(iter(found.values()))
+
+    return get_config
 
 
 def checked(size: str) -> str:
@@ -66,19 +69,6 @@ def signals(experiment: ConfigDict, network: str, **options: Any) -> None:
     experiment.model.options = ConfigDict({"network": network, **options})
 
 
-def on_signals(network: str, **options: Any) -> nn.Module:
-    """A built-in network of images on signals `(batch, length)`."""
-    return _OnSignals(NETWORKS[network](**options))
-
-
-class _OnSignals(nn.Module):
-    network: nn.Module
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return self.network(x[..., None], train=train)
-
-
 def images(experiment: ConfigDict, name: str = "cifar10", validation: int = 5000) -> None:
     """The data set of a full size, in place, with the usual augmentation for CIFAR."""
     experiment.data.update(name=name, validation=validation)
@@ -93,16 +83,3 @@ def sgd(
     experiment.optimizer.update(
         name="nesterov", learning_rate=rate, weight_decay=decay, schedule=schedule, warmup=warmup
     )
-
-
-__all__ = [
-    "SHORT",
-    "checked",
-    "images",
-    "ladder",
-    "pick",
-    "recipes",
-    "sgd",
-    "signals",
-    "small",
-]

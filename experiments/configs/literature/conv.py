@@ -116,10 +116,4 @@ def _ladder(run: str, net: Net, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """A ladder.
-
-    Args:
-      argument: `"SIZE"`, for Conv-2, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

@@ -95,10 +95,4 @@ def _config(run: str, density: float, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for random masks, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

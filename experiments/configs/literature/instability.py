@@ -74,10 +74,4 @@ def configs(size: str) -> dict[str, ConfigDict]:
     return found
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """The ladder of one rewind step.
-
-    Args:
-      argument: `"SIZE"`, for the start, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

@@ -73,10 +73,4 @@ def configs(size: str) -> dict[str, ConfigDict]:
     return {"lenet": config}
 
 
-def get_config(size: str = "short") -> ConfigDict:
-    """The ladder of LeNet-300-100.
-
-    Args:
-      size: `"short"` or `"full"`.
-    """
-    return literature.pick(configs, size)
+get_config = literature.picker(configs)

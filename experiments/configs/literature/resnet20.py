@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
-from experiments.configs.literature import _residual as residual
+from experiments.configs.literature import _renda as renda
 from lth_jax.report.recipes import Recipe
 
 SMALL = dict(blocks=(1, 1, 1), width=8)
@@ -19,28 +19,22 @@ TABLE = {
 RECIPE = Recipe(
     name="resnet20",
     title="ResNet-20 on CIFAR-10",
-    setting=residual.SETTING + "One-shot tickets of trained networks are reinitialised.",
+    setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
     short="A ResNet-8 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
     "728 steps, no augmentation, one level for three of the paper's, 5 replicates. An "
     "earlier short size, on 400 digits, was too easy to tell the methods apart.",
     expected=[
-        *residual.curves(TABLE, residual.SOURCE, 0.23),
-        *residual.shapes(0.134, reinit=True),
+        *renda.curves(TABLE, renda.SOURCE, 0.23),
+        *renda.shapes(0.134, reinit=True),
     ],
-    labels=residual.ONE_SHOT,
+    labels=renda.ONE_SHOT,
 )
 
 
 def configs(size: str) -> dict[str, ConfigDict]:
     """The runs of the recipe."""
     kept = (0.134,) if size == literature.SHORT else tuple(d for d in TABLE["reinit"])
-    return residual.configs("resnet20", "resnet20", size, SMALL, kept)
+    return renda.configs("resnet20", size, "resnet", SMALL, kept)
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for weight rewinding, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 from experiments.configs import literature
-from experiments.configs.literature import _residual as residual
+from experiments.configs.literature import _renda as renda
 from lth_jax.report.recipes import Recipe
 
 SMALL = dict(blocks=(2, 2, 2), width=4)
@@ -23,30 +23,24 @@ TABLE = {
 RECIPE = Recipe(
     name="resnet56",
     title="ResNet-56 on CIFAR-10",
-    setting=residual.SETTING,
+    setting=renda.SETTING,
     short="A ResNet-14 of width 4 on the signals of MNIST-1D (3,500 for training), batches of 100, "
     "728 steps, no augmentation, one level for three of the paper's, 5 replicates.",
     expected=[
-        *residual.curves(TABLE, residual.SOURCE, 0.21),
-        *residual.shapes(0.134, reinit=False),
+        *renda.curves(TABLE, renda.SOURCE, 0.21),
+        *renda.shapes(0.134, reinit=False),
     ],
-    labels=residual.RUNS,
+    labels=renda.RUNS,
 )
 
 
 def configs(size: str) -> dict[str, ConfigDict]:
     """The runs of the recipe."""
-    found = residual.configs("resnet56", "resnet56", size, SMALL, ())
+    found = renda.configs("resnet56", size, "resnet", SMALL, ())
     if size != literature.SHORT:
         for config in found.values():
             config.experiment.prune.levels = 17
     return found
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for weight rewinding, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

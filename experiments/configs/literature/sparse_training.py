@@ -85,10 +85,4 @@ def _config(run: str, density: float, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for a static mask, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

@@ -22,6 +22,7 @@ METHODS = {
     "rescaled": "trained mask, rescaled",
     "popup": "edge-popup",
     "popup-signed": "edge-popup, signed constant",
+    "untrained": "mask of trained weights",
 }
 NETS = {
     "lenet": "LeNet",
@@ -31,6 +32,7 @@ NETS = {
     "conv8": "Conv-8",
 }
 DENSE = Networks("dense", run="lenet-learned")
+SIGNS, SHUFFLED = (Networks(arm, None, "lenet-untrained") for arm in ("signs", "shuffle"))
 
 
 def _run(net: str, method: str) -> Networks:
@@ -48,11 +50,15 @@ RECIPE = Recipe(
     "their initial values; the scores of a mask are trained. Trained masks keep a weight with the "
     "probability of its score, with and without dynamic weight rescaling; edge-popup keeps the "
     "half of each layer with the largest scores, from Glorot normal weights or weights of constant "
-    "size. The optimizer of the scores, Adam at 0.02 in 100 epochs, is ours.",
+    "size. The optimizer of the scores, Adam at 0.02 in 100 epochs, is ours. Masks of trained "
+    "weights keep the fifth of each layer with the largest trained magnitudes among the weights "
+    "that keep their sign, and are applied to the initial weights, or to their signs times a "
+    "constant, without training.",
     short="LeNet-300-100 on 5,000 images of MNIST (3,500 for training), 1,000 steps, 5 replicates.",
     expected=[
         _number("lenet", "learned", 0.953, 0.01),
         _number("lenet", "rescaled", 0.98, 0.005),
+        Expected(SIGNS, ZHOU, value=0.86, tolerance=0.05),
         _number("conv4", "learned", 0.654, 0.03),
         _number("conv6", "rescaled", 0.765, 0.03),
         Expected(_run("lenet", "learned"), ZHOU, low=0.8),
@@ -60,6 +66,9 @@ RECIPE = Recipe(
         Expected(_run("lenet", "learned"), ZHOU, DENSE, high=0.0),
         Expected(_run("lenet", "popup-signed"), RAMANUJAN, _run("lenet", "popup"), low=0.0),
         Expected(_run("lenet", "popup-signed"), RAMANUJAN, DENSE, low=-0.03),
+        Expected(_run("lenet", "untrained"), ZHOU, low=0.2),  # twice the accuracy of chance
+        Expected(_run("lenet", "untrained"), ZHOU, SHUFFLED, low=0.0),
+        Expected(SIGNS, ZHOU, _run("lenet", "untrained"), low=0.0),
     ],
     labels={
         f"{net}-{method}": f"{name}, {words}"
@@ -102,6 +111,11 @@ def _config(net: str, method: str, size: str) -> ConfigDict:
     experiment.prune.update(scope="layerwise", schedule="one_shot", final=0.5, levels=1)
     is_popup = method.startswith("popup")
     experiment.prune.method = "edge_popup" if is_popup else "supermask"
+    if method == "untrained":
+        experiment.controls = ("signs", "shuffle")
+        experiment.optimizer.learning_rate = {"lenet": 1.2e-3, "conv2": 2e-4}.get(net, 3e-4)
+        experiment.optimizer.schedule = "constant"
+        experiment.prune.update(method="frozen", criterion="large_final_same_sign", final=0.2)
     if method == "rescaled":
         experiment.prune.method_options = ConfigDict({"rescale": True})
     if size == literature.SHORT:
@@ -110,10 +124,4 @@ def _config(net: str, method: str, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for the trained mask of LeNet, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

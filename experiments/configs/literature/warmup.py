@@ -70,10 +70,4 @@ def _config(net: str, run: str, size: str) -> ConfigDict:
     return config
 
 
-def get_config(argument: str = "short") -> ConfigDict:
-    """One run.
-
-    Args:
-      argument: `"SIZE"`, for VGG-19 at a high rate, or `"SIZE/RUN"`.
-    """
-    return literature.pick(configs, argument)
+get_config = literature.picker(configs)

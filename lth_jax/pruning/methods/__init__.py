@@ -30,7 +30,7 @@ from lth_jax.pruning.methods.latent import iterative_n_m, straight_through
 from lth_jax.pruning.methods.method import METHODS, Builder, Inputs, Method
 from lth_jax.pruning.methods.movement import movement
 from lth_jax.pruning.methods.soft_threshold import soft_threshold
-from lth_jax.pruning.methods.static import static
+from lth_jax.pruning.methods.static import frozen, static
 from lth_jax.pruning.methods.supermasks import edge_popup, supermask
 from lth_jax.registry import import_modules
 
@@ -43,6 +43,7 @@ __all__ = [
     "Method",
     "alternating",
     "edge_popup",
+    "frozen",
     "gradual",
     "iterative_n_m",
     "movement",

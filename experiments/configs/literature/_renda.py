@@ -1,4 +1,4 @@
-"""Rewinding, fine-tuning and reinitialisation of residual networks, as Renda et al. (2020)."""
+"""Rewinding, fine-tuning and reinitialisation of networks for CIFAR, as Renda et al. (2020)."""
 
 from typing import Any
 
@@ -25,21 +25,21 @@ SETTING = (
 
 
 def configs(
-    recipe: str, model: str, size: str, small: dict[str, Any], densities: tuple[float, ...]
+    model: str, size: str, family: str, small: dict[str, Any], densities: tuple[float, ...]
 ) -> dict[str, ConfigDict]:
     """The ladder of each way of retraining, and reinitialised one-shot tickets.
 
     Args:
-      recipe: its name.
-      model: the network at full size.
+      model: the network at full size, which the recipe is named after.
       size: `"short"` or `"full"`.
-      small: options of the network at short size.
+      family: the network at short size.
+      small: its options.
       densities: of the one-shot tickets; none if empty.
     """
-    found = {run: literature.ladder(recipe, run) for run in RUNS}
-    shots = {f"one-shot@{d}": literature.ladder(recipe, f"one-shot@{d}") for d in densities}
+    found = {run: literature.ladder(model, run) for run in RUNS}
+    shots = {f"one-shot@{d}": literature.ladder(model, f"one-shot@{d}") for d in densities}
     for config in [*found.values(), *shots.values()]:
-        _train(config.experiment, model, size, small)
+        _train(config.experiment, model, size, family, small)
     steps = found["wr"].experiment.train.steps
     step = round(steps * REWIND / EPOCHS)
     found["wr"].experiment.rewind.step = step
@@ -51,7 +51,9 @@ def configs(
     return found | shots
 
 
-def _train(experiment: ConfigDict, model: str, size: str, small: dict[str, Any]) -> None:
+def _train(
+    experiment: ConfigDict, model: str, size: str, family: str, small: dict[str, Any]
+) -> None:
     experiment.replicates = 3
     literature.images(experiment)
     experiment.model.name, experiment.model.options = model, ConfigDict()
@@ -60,7 +62,7 @@ def _train(experiment: ConfigDict, model: str, size: str, small: dict[str, Any])
     experiment.prune.update(scope="globally", rate=0.2, levels=10)
     if size == literature.SHORT:
         experiment.replicates = 5
-        literature.signals(experiment, "resnet", **small)
+        literature.signals(experiment, family, **small)
         experiment.train.update(steps=728, eval_every=104, batch_size=100)
         experiment.prune.update(rate=1 - 0.8**3, levels=4)
 

@@ -1,0 +1,32 @@
+"""VGG-16 on CIFAR-10: rewinding, fine-tuning and reinitialisation of Renda et al. (2020).
+
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a small VGG on MNIST-1D.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import literature
+from experiments.configs.literature import _renda as renda
+from lth_jax.report.recipes import Recipe
+
+RECIPE = Recipe(
+    name="vgg16",
+    title="VGG-16 on CIFAR-10",
+    setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
+    short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
+    "training), batches of 100, 728 steps, no augmentation, one level for three of the paper's, 5 "
+    "replicates.",
+    expected=[
+        *renda.curves({"wr": {1: 93.30}}, renda.SOURCE, 0.19),
+        *renda.shapes(0.134, reinit=True),
+    ],
+    labels=renda.ONE_SHOT,
+)
+
+
+def configs(size: str) -> dict[str, ConfigDict]:
+    """The runs of the recipe."""
+    return renda.configs("vgg16", size, "vgg", {"stages": ((8,), (16,), (32, 32), (64,))}, (0.134,))
+
+
+get_config = literature.picker(configs)
