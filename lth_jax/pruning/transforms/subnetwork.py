@@ -201,7 +201,7 @@ def owning(
         )
     inner = optax.with_extra_args_support(inner)
     if events is not None:
-        if not isinstance(events, Events):
+        if not hasattr(events, "at"):
             raise TypeError(
                 f"`events` is {_kind(events)}; it must be `Events`, such as `Events(every=100)`."
             )
