@@ -42,7 +42,7 @@ def trained(name, seed):
 
     shuffled = masks.shuffle(jax.random.key(seed + 50), ticket, prunable={"kernel": True})
     ones = masks.ones_like(ticket)
-    start = ticket if name == "static" else ones if method.starts_dense else shuffled
+    start = ticket if name in ("static", "frozen") else ones if method.starts_dense else shuffled
     inputs = Inputs(start, jnp.int32(KEPT), jax.random.key(seed))
     (params, state), _ = run(method, optax.adam(0.02), inputs, STEPS, weights, grads_of)
     final, mask = method.final(params, state)
