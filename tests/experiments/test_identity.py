@@ -16,6 +16,7 @@ from lth_jax import models
 from lth_jax import store as stores
 from lth_jax.analysis.measurement import AnalysisError, check_unchanged
 from lth_jax.coding.stored import read_stored
+from lth_jax.lottery.running import run_identity
 from tests.experiments import tiny
 
 FLAG = "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS"
@@ -99,9 +100,9 @@ def main(workdir):
     students_of = {}
     for _, config in cells:
         cell = build.experiment_of(config.experiment, build.dataset(config))
-        students_of[config.experiment.train.distill.teacher] = Path(
-            config.machine.workdir
-        ) / build.run_name(config.experiment, cell)
+        own = config.experiment
+        folder = stores.run_folder(own.name, own.to_dict(), run_identity(cell))
+        students_of[own.train.distill.teacher] = Path(config.machine.workdir) / folder
     alone = {}
     for i, run in enumerate(runs):
         folder = workdir / f"alone {i}"
