@@ -29,11 +29,11 @@ def random_tickets(
     store: Store,
     data: str | None = None,
 ) -> NDArray[np.float64]:
-    """The test accuracies, in percent, of random tickets that are the like of given ones.
+    """The test accuracies of random tickets in percent.
 
-    A random ticket has as many weights in every layer as its model, at uniform random places, new
-    initial weights, and the training examples and data order of its model. They train in blocks,
-    which the store keeps.
+    A random ticket keeps as many weights in each layer as its model, at uniformly random places. It
+    has new initial weights, and the training examples and data order of its model. The tickets
+    train in blocks, and the store keeps each block.
 
     Args:
       task: network, data and training.

@@ -1,7 +1,7 @@
 """Linear mode connectivity of ResNet-20: Frankle, Dziugaite, Roy and Carbin (2020).
 
-`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a residual MLP on MNIST-1D. Besides
-the ladders, `python -m experiments.literature` measures the error barriers of `LEVELS`.
+`:full` needs CIFAR-10 in `machine.manual_dir`; `:short` trains a residual MLP on MNIST-1D.
+`python -m experiments.literature` also measures the error barriers of the levels `LEVELS`.
 """
 
 from ml_collections import ConfigDict

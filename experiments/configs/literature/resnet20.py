@@ -22,7 +22,7 @@ RECIPE = Recipe(
     setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
     short="A ResNet-8 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
     "728 steps, no augmentation, one level for three of the paper's, 5 replicates. An "
-    "earlier short size, on 400 digits, was too easy to tell the methods apart.",
+    "earlier short size, on 400 digits, decided one of six findings.",
     expected=[
         *renda.curves(TABLE, renda.SOURCE, 0.23),
         *renda.shapes(0.134, reinit=True),
