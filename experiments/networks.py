@@ -114,6 +114,17 @@ class Shapes(NamedTuple):
     outputs: jax.ShapeDtypeStruct
 
 
+def shapes_on(network: Model, example: jax.ShapeDtypeStruct) -> Shapes:
+    """The shapes of a network on inputs of a shape and dtype, the batch axis first."""
+
+    def of(x: jax.Array) -> Shapes:
+        params, state = network.init(jax.random.key(0), x)
+        return Shapes(params, state, network.apply(params, state, x, train=False)[0])
+
+    found: Shapes = jax.eval_shape(of, example)
+    return found
+
+
 def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
     """The shapes of a config's network on its data; allocates nothing.
 
@@ -123,13 +134,8 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
     network, name = model(experiment), experiment.model.name
     x = loaded.train.x
     example = jax.ShapeDtypeStruct((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
-
-    def of(x: jax.Array) -> Shapes:
-        params, state = network.init(jax.random.key(0), x)
-        return Shapes(params, state, network.apply(params, state, x, train=False)[0])
-
     try:
-        found = jax.eval_shape(of, example)
+        found = shapes_on(network, example)
     except _SIZES as error:
         options = experiment.model.options.to_dict()
         reason = by_fields(str(error), options=options, under="model.options")

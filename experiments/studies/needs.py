@@ -47,12 +47,7 @@ def _cost(experiment: ConfigDict, machine: ConfigDict, chip: Chip) -> tuple[floa
     else:
         x = build.dataset(config).train.x
         example = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
-
-    def of(x: jax.Array) -> networks.Shapes:
-        params, state = network.init(jax.random.key(0), x)
-        return networks.Shapes(params, state, network.apply(params, state, x, train=False)[0])
-
-    found = jax.eval_shape(of, example)
+    found = networks.shapes_on(network, example)
     bounds = estimate.estimate(config, found)
     slots = bounds.member - estimate.size(found.params) - estimate.size(found.state)
     return float(bounds.device), step_seconds(network, example, slots, chip)
