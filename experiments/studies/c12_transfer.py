@@ -36,11 +36,12 @@ PROTOCOL = Protocol(
     title="Transfer between architectures",
     says="A mask found in a plain network is sometimes of use in a residual one.",
     question="In a residual network with new initial values, is there a layer, or all layers "
-    "together, whose mask from a plain network beats its own shuffle by δ?",
+    "together, whose mask from a plain network beats its own shuffle by δ, where the residual "
+    "network's own masks beat it, too?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, Adam. MLPs 40-90-90-10 with and "
-    "without a skip around the second layer, 700 steps, density .13; convolutional networks of 16 "
-    "channels, like VGG (three convolutions) and with a residual block (one and two), 400 steps, "
-    "density .49.",
+    "without a skip around the second layer, 700 steps, density .05; convolutional networks of 16 "
+    "channels, like VGG (three convolutions) and with a residual block (one and two), 400 steps at "
+    "rates that decay to 0 by a cosine, density .49.",
     arms=(DENSE, TICKET, "shuffle", "layer 1", "layer 2", "layer 3", "layer 4", "all layers"),
     statistic="test accuracy of the residual network under transferred masks minus that under "
     "shuffled ones, in % of the dense error, paired by seed",
@@ -49,14 +50,16 @@ PROTOCOL = Protocol(
     "every input, and in a convolution of its position, so transfer must be worth more than the "
     "choice of inputs. Initial values are those of another seed than found the masks. Each arm has "
     "the learning rate that the other half of the seeds chose; all masks are found at one rate. "
-    "The premise is that tickets beat shuffled masks over the seeds of both pairs.",
+    "A cell has two parts: its gain reaches δ, and the network's own masks beat shuffled ones.",
     expects="Found for the first layer, which sees the same inputs in both networks.",
     limits="Two pairs of small networks; a mask needs equal shapes, which real VGGs and ResNets do "
     "not have. Transfer between MLPs that needs the initial values is shown beside, not judged.",
     paragraph="The Modern Frontier, point 2",
     chosen_by="The network and steps of ORIGINAL; a convolutional pair whose dense networks err on "
-    "at most a tenth of the test examples after 400 steps, at the smallest density at which "
-    "networks under shuffled masks err at most twice as often.",
+    "at most a tenth of the test examples after 400 steps. In each pair the smallest density of "
+    "the ladder at which networks under shuffled masks err at most twice as often as dense ones: "
+    "in pilots on other seeds 70 of 36 % at .05 and 7.0 of 3.6 % at .49. There the network's own "
+    "masks beat shuffles by 30 and 29 % of the dense error, so δ can be reached.",
     kind=MAP,
 )
 BLOCK = {  # kernels of the plain network and the residual one
@@ -70,27 +73,30 @@ Mask = dict[str, NDArray[Any]]
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
-    """Residual MLPs at density .13 and convolutional networks at density .49.
+    """Residual MLPs at density .05 and convolutional networks at density .49.
 
     Masks are transferred from `plain` to `experiment`, and in the second pair from `conv_plain` to
     `conv`.
     """
     common.check_size(size)
-    config = common.mnist1d(seeds=12)
+    config = common.mnist1d(seeds=24)
     experiment = config.experiment
     experiment.model.name = "residual_mlp_glorot"
     experiment.model.options = ConfigDict({"width": 90})
     experiment.controls = ()
+    experiment.prune.levels = 6
     config.study = common.numbers(
         delta=10.0,  # % of the dense error
         rates=(3e-3, 1e-2, 3e-2, 6e-2),
-        conv_rates=(1e-2, 3e-2),
+        conv_rates=(1.5e-2, 3e-2, 6e-2),
         control_seeds=64,
+        series=1,
     )
     config.conv = copy.deepcopy(experiment)
     config.conv.model.name = "experiments.studies.signals:resnet"
     config.conv.model.options = ConfigDict({"blocks": (1,), "width": 16})
     config.conv.train.update(steps=400, eval_every=200, batch_size=64)
+    config.conv.optimizer.schedule = "cosine"
     config.conv.prune.update(rate=0.3, levels=2)
     if size == "full":
         experiment.replicates = 24
@@ -138,10 +144,11 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     worth = {pair: one(TICKET, "shuffle") for pair, one in minus.items()}
     return Evidence(
         primaries=[
-            one(arm, "shuffle")._replace(cell=f"{pair}, {arm}")
+            part._replace(cell=f"{pair}, {arm}")
             for pair, one in minus.items()
             for arm in one.values
             if arm in PROTOCOL.arms[3:]
+            for part in (one(arm, "shuffle"), one(TICKET, "shuffle", 0.0))
         ],
         rows=[
             row
@@ -150,11 +157,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             if row["arm"] in PROTOCOL.arms
         ],
         secondary=[
-            *worth.values(),
             *(one(ALL, TICKET) for one in minus.values()),
             *(minus[MLP](arm + SAME, "shuffle" + SAME) for arm in (TICKET, ALL)),
         ],
-        gate=np.concatenate([part.values for part in worth.values()]),
         member_steps=sum(tuned.member_steps + steps for tuned, steps in found.values()),
         notes=tuple(
             f"{pair}: {_kept(minus[pair](ALL, 'shuffle'), worth[pair])} {tuned.described()}"

@@ -60,7 +60,8 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
     """The config with seeds and data that belong to one claim and one round alone.
 
     Sets `experiment.seed`, `data.seed` and, of generated data, `data_seed` of every experiment in
-    the config, and `study.seed`.
+    the config, and `study.seed`. A protocol that was changed after its data had been seen has a
+    `study.series` of 1 or more, and with it seeds and data that no earlier version used.
 
     Args:
       config: of a study, left as it is.
@@ -74,7 +75,9 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
     1
     """
     varied = copy.deepcopy(config)
-    seed = zlib.crc32(claim.encode()) % 2**20 * 16 + (*ROUNDS, PILOT).index(name)
+    series = config.study.get("series", 0)
+    label = f"{claim}, series {series}" if series else claim
+    seed = zlib.crc32(label.encode()) % 2**20 * 16 + (*ROUNDS, PILOT).index(name)
     varied.study.seed = seed
     for experiment in experiments_of(varied):
         experiment.seed = experiment.data.seed = seed

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def alternated(
@@ -12,8 +13,9 @@ def alternated(
 ) -> dict[str, list[float]]:
     """The seconds of each function in each round, after one call that compiles.
 
-    Each round calls all functions in turn, so that other load affects all of them: ratios within
-    rounds are reliable.
+    Each round calls all functions once, so that other load affects all of them: ratios within
+    rounds are reliable. Each round has an order of its own, drawn with a fixed seed, so that no
+    function always follows the same one.
 
     Args:
       functions: the functions by name.
@@ -24,8 +26,10 @@ def alternated(
     for f in functions.values():
         jax.block_until_ready(f())
     times: dict[str, list[float]] = {name: [] for name in functions}
+    rng = np.random.default_rng(0)
     for _ in range(repeats):
-        for name, f in functions.items():
+        for name in rng.permutation(list(functions)):
+            f = functions[name]
             if warm:
                 jax.block_until_ready(f())
             start = time.perf_counter()

@@ -152,6 +152,15 @@ def test_rounds_have_seeds_and_data_of_their_own():
             assert experiment.data.options.get("data_seed", config.study.seed) == config.study.seed
 
 
+def test_a_protocol_that_saw_its_data_gets_others():
+    config = STUDIES["C4"].get_config()
+    seeds = []
+    for series in range(3):
+        config.study.series = series
+        seeds += [at_round(config, "C4", name).study.seed for name in ROUNDS]
+    assert len(set(seeds)) == len(seeds)
+
+
 @pytest.mark.slow
 def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0

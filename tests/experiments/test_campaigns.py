@@ -26,6 +26,7 @@ from lth_jax.store.verify import verify_all
 from tests.experiments import disturbed, swept
 from tests.experiments.test_damage import HARMS, config_in, lth, rows
 from tests.experiments.test_kills import only_run, run, seed_table, start, undisturbed, wait_for
+from tests.thinning import sampled
 
 __all__ = ["undisturbed"]  # a fixture
 REPORT = ("figures/test_loss_final.svg", "data/seeds.csv", "index.html")
@@ -33,8 +34,6 @@ REPORT = ("figures/test_loss_final.svg", "data/seeds.csv", "index.html")
 
 FULL = ("No space left on device", "cannot store the data: Not enough disk space.")
 METRICS = ("test_accuracy_final", "test_loss_final", "early_stop_step")
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +105,7 @@ def killed(tmp_path_factory):
     return only_run(root), found
 
 
+@pytest.mark.slow
 def test_kills_before_every_kind_of_change(killed, capsys):
     reference, found = killed
     right = rows(reference, capsys)
@@ -123,6 +123,7 @@ def same_plan(run, other):
     return read_plan(stores.read_env(run)["plan"]) == read_plan(stores.read_env(other)["plan"])
 
 
+@pytest.mark.slow
 def test_kills_around_the_choice_of_a_plan(killed, tmp_path, capsys):
     reference, _ = killed
     measured = {"chunk": 0, "driver": "", "data_dir": str(reference.parent / "data")}
@@ -148,6 +149,7 @@ def test_kills_around_the_choice_of_a_plan(killed, tmp_path, capsys):
         check_whole(again, capsys, reference)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_every_kind_of_change(killed, tmp_path, capsys):
     reference, _ = killed
     right, digits = rows(reference, capsys), reference.name.rpartition("-")[2]
@@ -182,6 +184,7 @@ def test_a_disk_that_is_full_at_every_kind_of_change(killed, tmp_path, capsys):
     or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
     reason="a disk of its own needs namespaces",
 )
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(killed, tmp_path, capsys):
     reference, _ = killed
     program = f"{sys.executable} -m tests.experiments.small_disk {tmp_path}"
@@ -214,6 +217,7 @@ def check_continues(workdir, data, reference, *more):
     assert report_of(only_run(workdir)) == report_of(only_run(reference))
 
 
+@pytest.mark.slow
 def test_a_kill_while_data_are_prepared(tmp_path, undisturbed):
     _, reference = undisturbed
     data, workdir = tmp_path / "data", tmp_path / "runs"
@@ -221,6 +225,7 @@ def test_a_kill_while_data_are_prepared(tmp_path, undisturbed):
     check_continues(workdir, data, reference)
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_report_is_written(tmp_path, undisturbed):
     data, reference = undisturbed
     # The files follow each other in milliseconds: the kill may come after the last of them.
@@ -228,6 +233,7 @@ def test_a_kill_while_the_report_is_written(tmp_path, undisturbed):
     check_continues(tmp_path, data, reference)
 
 
+@pytest.mark.slow
 def test_a_kill_while_plans_are_measured(tmp_path, undisturbed):
     data, reference = undisturbed
     measured = "--config.machine.driver="
@@ -247,6 +253,7 @@ def test_a_kill_while_plans_are_measured(tmp_path, undisturbed):
 READERS = ("ls --json", "show {run} --json", "verify", "du")
 
 
+@pytest.mark.exhaustive
 def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
     """A run started twice, a sweep that shares its networks, another run, and readers."""
     data, reference = undisturbed
@@ -282,6 +289,7 @@ def test_a_crowd_of_writers_and_readers(tmp_path, undisturbed):
     assert list(verify_all(Store(tmp_path))) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_report_is_drawn_again(killed, tmp_path):
     reference, _ = killed
     root = tmp_path / "runs"
@@ -318,7 +326,7 @@ def cells_of(root, capsys):
     return [rows(path.parent, capsys) for path in sorted(root.glob("*/status.json"))]
 
 
-@pytest.mark.parametrize("state", ["finished", "half"])
+@pytest.mark.parametrize("state", sampled(["finished", "half"], 2))
 def test_every_file_of_a_sweep_in_every_way(tmp_path, capsys, state):
     whole = tmp_path / "whole"
     sweep_command(whole)

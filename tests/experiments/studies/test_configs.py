@@ -11,7 +11,6 @@ from experiments.studies import STUDIES
 from experiments.studies.common import SIZES, experiments_of
 from lth_jax.data import cifar
 from tests.experiments.studies.study_runs import runner_in
-from tests.thinning import sampled
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
 
@@ -57,6 +56,7 @@ def files(tmp_path_factory):
 
 DATA = {"C4": "cifar10", "C10": "text", "C11": "delayed_recall"}  # the others: MNIST
 DATA |= dict.fromkeys(("N1", "N2"), "mnist1d")
+QUICK = ("C7", "C14", "C16")  # run in the slow tier, the others on request
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
@@ -109,7 +109,14 @@ def shortened(config):
     return config
 
 
-@pytest.mark.parametrize("claim", sampled([claim for claim in STUDIES if claim != "C1"], 9))
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(claim, marks=pytest.mark.slow if claim in QUICK else pytest.mark.exhaustive)
+        for claim in STUDIES
+        if claim != "C1"
+    ],
+)
 def test_the_full_size_runs_from_end_to_end(claim, tmp_path, prepared, files):
     one = STUDIES[claim]
     config = shortened(one.get_config("full"))
