@@ -53,6 +53,7 @@ def test_the_evidence_is_whole(tmp_path):
             np.testing.assert_array_equal(a.params[leaf], b.params[leaf])
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
-    assert len({part.cell for part in evidence.primaries}) == len(evidence.primaries) == 4 + 5
+    assert len({part.cell for part in evidence.primaries}) == 4 + 5  # of two parts each
+    assert len(evidence.primaries) == 2 * (4 + 5)
     assert {row["arm"] for row in evidence.rows} == set(c12.PROTOCOL.arms)
     c12.draw(evidence.rows)
