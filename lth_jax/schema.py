@@ -91,11 +91,6 @@ class NodeFacts(NamedTuple):
         """Leaf -> whether it may be pruned."""
         return {leaf.name: leaf.prunable for leaf in self.leaves}
 
-    @property
-    def member_steps_per_second(self) -> float:
-        """The speed of training."""
-        return self.steps * len(self.members) / max(self.seconds, 1e-9)
-
 
 @text.with_short_repr
 class NodeRecord(NamedTuple):

@@ -113,7 +113,7 @@ def _rm(arguments: argparse.Namespace) -> None:
 
     path = shared.find_folder(arguments, arguments.run)
     rest = "; `lth gc` shows the nodes that no run lists any more."
-    if path.resolve().parent.name != "sweeps":
+    if not shared.is_sweep(path):
         remove_run(path)
         print(f"{path.name} is removed{rest}")
         return
@@ -142,6 +142,7 @@ def _gc(arguments: argparse.Namespace) -> None:
 def _du(arguments: argparse.Namespace) -> None:
     from lth_jax.store import Store
     from lth_jax.store.garbage import usage
+    from lth_jax.text import TextTable, print_tables
 
     found = usage(Store(shared.folder(arguments)))
     if arguments.json:
@@ -151,7 +152,7 @@ def _du(arguments: argparse.Namespace) -> None:
     rows = [
         [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
     ]
-    shared.print_rows(["MB", *columns], rows)
+    print_tables(TextTable(["MB", *columns], rows))
     for name, words in {
         "unlisted": "nodes that no run lists",
         "partial": "unfinished nodes",

@@ -104,12 +104,13 @@ def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> s
     found = [name for name in names if name == text] or [n for n in names if n.startswith(text)]
     if len(found) == 1:
         return found[0]
+    kinds = f"{kind.replace(' or ', 's and ')}s"
     if found:
-        raise StoreError(f"'{text}' is the beginning of several {kind}s in {root}: {_some(found)}.")
+        raise StoreError(f"'{text}' is the beginning of several {kinds} in {root}: {_some(found)}.")
     if not names:
-        raise StoreError(f"unknown {kind} '{text}': {root} holds no {kind}s.")
+        raise StoreError(f"unknown {kind} '{text}': {root} holds no {kinds}.")
     near = difflib.get_close_matches(text, names, n=len(names), cutoff=0)
-    raise StoreError(f"unknown {kind} '{text}': the {kind}s in {root} are {_some(near)}.")
+    raise StoreError(f"unknown {kind} '{text}': the {kinds} in {root} are {_some(near)}.")
 
 
 def _some(names: Sequence[str]) -> str:
