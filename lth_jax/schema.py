@@ -278,7 +278,7 @@ def prunable_of_run(store: Store, listed: Sequence[LevelEntry]) -> dict[str, boo
     The last level decides: the dense level may be shared with a run that prunes other leaves.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       listed: from `read_entries`.
     """
     return read_facts(store, listed[-1].key).prunable if listed else {}

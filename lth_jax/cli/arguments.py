@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from lth_jax.store import RunInfo
 
+EITHER = "a run or a sweep: its folder, name, or unique beginning of it"
 MOST = 6
 """Names that an example lists."""
 Commands = Any
@@ -58,7 +59,7 @@ def add_command(
         text = "folder of all runs (default: %(default)s)"
         parser.add_argument("--root", default="runs", help=text)
     if as_json:
-        parser.add_argument("--json", action="store_true", help="print JSON for machines")
+        parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)
     return parser
 

@@ -41,7 +41,7 @@ def add_commands(commands: shared.Commands) -> None:
         about = f"only those that are {text}: 30m, 12h, 2d, 1w"
         ls.add_argument(option, type=_duration, metavar="AGE", help=about)
     ls.add_argument("--sort", choices=SORTS, default="age", help="order (default: oldest first)")
-    ls.add_argument("--reverse", action="store_true", help="the other way round")
+    ls.add_argument("--reverse", action="store_true", help="reverse the order")
 
 
 def _statuses(text: str) -> list[str]:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from lth_jax.cli import arguments as shared
 
-EITHER = "a run or a sweep: its folder, name, or unique beginning of it"
-
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `show`, `compare`, `report` and `spectrum`."""
@@ -19,7 +17,7 @@ def add_commands(commands: shared.Commands) -> None:
         "lth show lenet-1a2b3c4d --json > numbers.json",
         as_json=True,
     )
-    shared.add_run(show, "target", help=EITHER)
+    shared.add_run(show, "target", help=shared.EITHER)
     compare = shared.add_command(
         commands,
         "compare",
@@ -40,7 +38,7 @@ def add_commands(commands: shared.Commands) -> None:
         "draw the report of a run or a sweep and print the path of its page",
         "lth report lenet-1a2b3c4d",
     )
-    shared.add_run(drawn, "target", help=EITHER)
+    shared.add_run(drawn, "target", help=shared.EITHER)
     shared.add_command(
         commands,
         "spectrum",

@@ -14,7 +14,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "size",
         _size,
-        "show what tickets take in bytes, beside bounds and dense networks",
+        "show the size of tickets in bytes, beside theoretical bounds and dense networks",
         "lth size lenet-1a2b3c4d",
         "lth size one.ticket --json",
         as_json=True,
@@ -33,7 +33,7 @@ def add_commands(commands: shared.Commands) -> None:
     export.add_argument("file", metavar="FILE", help="the .ticket file to write")
     export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     export.add_argument("--level", type=int, required=True, help="round of train-prune-rewind")
-    export.add_argument("--replicate", type=int, required=True, help="which seed")
+    export.add_argument("--replicate", type=int, required=True, help="index of the seed")
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
     export.add_argument(
         "--values",

@@ -22,7 +22,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "watch",
         _watch,
-        "show live how far a run or a sweep is; ends when it is finished",
+        "show the progress of a run or a sweep until it is finished",
         "lth watch                      # what is being trained",
         "lth watch ladder-1a2b3c4d --once",
     )

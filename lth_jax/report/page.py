@@ -53,7 +53,7 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     gives the same page and pictures byte for byte.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       run: an open run, or one from `find_run` or `list_runs`.
 
     Returns:

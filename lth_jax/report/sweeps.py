@@ -73,7 +73,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     """Reads the finished cells of a sweep; a node that cells share is read once.
 
     Args:
-      store: where the nodes lie; the runs of the cells lie beside them.
+      store: holds the nodes, and the runs of the cells.
       path: the sweep's folder.
 
     Raises:

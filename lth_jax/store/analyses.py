@@ -101,7 +101,7 @@ def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> lis
     """The nodes of one kind as records.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
       kind: which nodes.
       record: a `NamedTuple` type whose fields are facts of the nodes' `meta`, the last `arrays`.

@@ -10,4 +10,4 @@ class CorruptError(StoreError):
 
 
 class LostProcessError(Exception):
-    """Another process of the job is gone, or has failed: this one cannot go on."""
+    """Another process of the job ended or failed, so this one cannot continue."""

@@ -38,13 +38,13 @@ class RunInfo(NamedTuple):
 
 
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
-    """All runs below `root`, oldest first; one whose files are damaged is a line like the others.
+    """All runs below `root`, oldest first; a run with damaged files is listed as `damaged`.
 
-    A run whose status is `running`, held by no process, was killed: it is `interrupted`.
+    A run with the status `running` that no process holds was killed: it is listed as `interrupted`.
 
     Args:
       root: the folder of all runs.
-      pilots: whether to list runs that only served to set up others, too.
+      pilots: whether to list the pilot runs of studies as well.
 
     >>> import tempfile
     >>> from lth_jax.store import open_run

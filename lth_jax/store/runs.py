@@ -157,8 +157,8 @@ class Run:
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
 
-        What is computed again after a kill or a change of plan is logged again: the last record of
-        a member and a step counts.
+        Steps that are repeated after a kill or a change of plan are logged again; the last record
+        of a member and a step is valid.
         """
         if not self._team.first:
             return
@@ -172,7 +172,7 @@ class Run:
         return read_metrics(self.path / "metrics.jsonl")
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Marks the run as finished, with the nodes that it has now.
+        """Marks the run as finished with its present nodes.
 
         Args:
           summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
@@ -181,7 +181,7 @@ class Run:
         self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
     def is_complete(self, store: Store) -> bool:
-        """`is_complete` of the run's folder, for a team in step."""
+        """`is_complete` of the run's folder; all processes of the team call it together."""
         return self._team.on_leader(lambda: is_complete(store, self.path))
 
     def _set_status(self, status: str, error: str | None = None, **facts: Any) -> None:
@@ -201,15 +201,15 @@ class Run:
 def is_complete(
     store: Store, path: str | Path, *, problem: Callable[[str], str | None] | None = None
 ) -> bool:
-    """Whether a run is finished, and every node that it lists is there and whole.
+    """Whether a run is finished, with every node that it lists intact.
 
-    What is damaged is named in the log; the run has to be opened and trained again, which makes it
-    again. A run that is not finished is no damage, and is not logged.
+    Damaged nodes are logged; opening and training the run computes them again. An unfinished run
+    is not logged.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
-      problem: what to look at nodes with; `store.problem` by default.
+      problem: the check of a node; `store.problem` by default.
     """
     path, look = Path(path), problem or store.problem
     try:
@@ -243,28 +243,28 @@ def open_run(
     team: Team = ALONE,
     pilot: bool = False,
 ) -> Iterator[Run]:
-    """Opens the run of a configuration, new or begun before, and holds it.
+    """Opens the run of a configuration, new or existing, and locks it.
 
-    Files of the folder that are damaged are named in the log and made again: of what is given here,
-    of each other, or empty; a run whose manifest was lost is not complete, and has to be trained
-    again, which finds its nodes in the store.
+    Damaged files of the folder are logged and restored from the arguments or from each other, or
+    emptied. A run whose manifest was lost is not complete; training it again reads its nodes from
+    the store.
 
-    Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, or since a process of the
-    team is lost, the run is marked `interrupted`; left by another exception, `failed`. A finished
-    run stays finished.
+    If the block ends by `Interrupted` or `KeyboardInterrupt`, without `finish()`, or because a
+    process of the team is lost, the run is marked `interrupted`; after another exception, `failed`.
+    A finished run stays finished.
 
     Args:
       root: the folder of all runs.
       name: letters, digits, `.`, `_` and `-`; the folder is `run_folder(name, config, identity)`.
       config: what determines the result, as JSON's types (see `canonical`).
-      identity: what else determines it, as JSON's types: fingerprints of what the configuration
-        names, so that a function that is changed under its name is another run.
-      env: what it runs with (see `environment`); kept in `env.json`, one entry per change, beside
-        the plan.
+      identity: further facts that determine it, as JSON's types: fingerprints of the functions
+        that the configuration names, so that a changed function is another run.
+      env: versions and devices (see `environment`); kept in `env.json` with the plan, one entry per
+        change.
       wait: whether to wait while another process holds the run.
       team: the processes that hold it together.
-      pilot: whether it only serves to set up others; `lth ls` leaves such runs out. A run that was
-        ever opened otherwise is none.
+      pilot: whether it is a pilot run, which `lth ls` leaves out. A run that was ever opened
+        without this flag is no pilot.
 
     Raises:
       StoreError: another process holds the run and `wait` is false; the folder cannot be written,
@@ -334,7 +334,7 @@ def repair_run(store: Store, path: str | Path) -> None:
     same command finds the nodes in the store. A run that is not complete is no longer finished.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     Raises:

@@ -43,7 +43,7 @@ class SweepConfig(TypedDict):
 
 
 class Sweep:
-    """What the workers of a sweep write down for each other; made by `open_sweep`.
+    """The shared records of the workers of a sweep; made by `open_sweep`.
 
     Attributes:
       path: the sweep's folder.
@@ -73,9 +73,9 @@ class Sweep:
         return not path.exists()
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """Appends a line to a file of records, whole even where several workers write.
+        """Appends a line to a file of records, atomically even if several workers write.
 
-        Numbers that are not finite are written as null. Each line has a seal of its own.
+        Numbers that are not finite are written as null. Each line has its own SHA-256.
         """
         if not self._team.first:
             return
@@ -101,7 +101,7 @@ class Sweep:
 
 
 def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) -> Sweep:
-    """Opens the folder of a sweep, new or begun before; any number of workers may.
+    """Opens the folder of a sweep, new or existing, in any number of workers.
 
     Args:
       root: the folder of all runs; the sweep is `sweeps/<name>-<first 8 digits of the hash>`.
