@@ -17,6 +17,8 @@ ABSENT = ("", "–")
 """Cells without a value."""
 WIDTH = 100
 """Columns that a table in a `repr`, or a note, takes at most."""
+LONG = 32
+"""Characters beyond which a page wraps a text of a table."""
 NARROW = 24
 """Columns that a text keeps at least where a table wraps it."""
 
@@ -256,6 +258,19 @@ def listing(words: Iterable[str]) -> str:
     """
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def column_kinds(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Of each column of a table, the header first: `"number"`, `"text"`, or `"long text"`.
+
+    >>> column_kinds([["leaf", "kept"], ["w", "12"], ["bias", "4"]])
+    ['text', 'number']
+    """
+    columns = list(zip(*cells[1:], strict=True))
+    return [
+        "number" if _is_numeric(column) else "long text" if max(map(len, column)) > LONG else "text"
+        for column in columns
+    ] or ["text"] * len(cells[0])
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:

@@ -250,7 +250,6 @@ def write_literature(folder: Path, trained: Trained) -> Path:
     for name, content in files_of(shown).items():
         files.write(folder / name, content)
     files.write_json(folder / "result.json", result(trained))
-    table = cells(trained)
     page = render(
         "literature.html",
         title=f"{recipe.title} ({recipe.name}, {trained.size})",
@@ -260,8 +259,7 @@ def write_literature(folder: Path, trained: Trained) -> Path:
         short="" if trained.size == FULL else recipe.short,
         pictures=shown,
         omitted=omitted,
-        header=table[0],
-        rows=table[1:],
+        findings=cells(trained),
         numbers=number_cells(trained),
         no_numbers="" if trained.size == FULL else NO_NUMBERS,
         colours=COLOURS,

@@ -140,8 +140,8 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "networks": len(members),
         "unscored_networks": unscored,
         "diverged": sum(member.diverged_at is not None for member in members) - unscored,
-        "seconds": f"{seconds:.0f}",
-        "rate": f"{steps / max(seconds, 1e-9):.0f}",
+        "seconds": f"{seconds:,.0f}",
+        "rate": f"{steps / max(seconds, 1e-9):,.0f}",
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lth_jax.extras import lazy
 from lth_jax.report.display import quantity
 from lth_jax.report.plotting import SIZE, images, shows_nothing
-from lth_jax.text import counted
+from lth_jax.text import column_kinds, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,6 +145,7 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["counted"] = counted
+    environment.filters["kinds"] = column_kinds
     environment.globals["glossary"] = terms_of("pages")
     return environment
 

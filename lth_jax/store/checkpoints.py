@@ -61,8 +61,8 @@ def save(
       meta: facts to keep beside the arrays, anything JSON can hold.
       name: the name of the content, hashed with it, so that a copy under another name is detected.
       packed: whether to put all leaves of one dtype end to end into one uncompressed array. One
-        file per leaf suits other readers; packed files are written in half the time. Arrays that are
-        distributed over several processes are not packed.
+        file per leaf suits other readers; packed files are written in half the time. Arrays that
+        are distributed over several processes are not packed.
       team: the processes that call this together, with trees of one structure.
 
     Raises:
