@@ -215,7 +215,7 @@ def test_sweeps_are_listed_with_their_best_cell(swept, capsys):
     root = ["--root", str(path.parents[1])]
     assert cli.main(["ls", *root]) == 0
     header, line = capsys.readouterr().out.split("\n\n")[1].splitlines()
-    assert header.split() == "sweep status cells age best kept % last kept % MB".split()
+    assert header.split() == "sweep status cells age best kept % MB".split()
     best = max(level["mean"] for run in made for level in run.summary["levels"] if level["level"])
     assert line.split()[:3] == [path.name, "interrupted", "2/3"] and f"{100 * best:.1f} %" in line
     with locks.hold(path / "locks" / "group-a.lock", what="group"):

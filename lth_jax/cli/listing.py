@@ -174,7 +174,8 @@ def _is_accuracy(line: _Line) -> bool:
 
 def _cells(line: _Line, now: datetime) -> list[str]:
     size = line.summary.get("bytes")
-    best, last = (_value(line, level) for level in (_best(line), _last(line)))
+    best = _value(line, _best(line))
+    last = ("–", "–") if line.cells else _value(line, _last(line))
     megabytes = "–" if size is None else shared.megabytes(size)
     age = _shown_age(_age(line, now))
     return [line.name, line.status, line.cells, age, *best, *last, megabytes]

@@ -156,12 +156,12 @@ def _du(arguments: argparse.Namespace) -> None:
     rows = [
         [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
     ]
-    print_tables(TextTable(["MB", *columns], rows))
+    print_tables(TextTable(["run", *(f"{name} MB" for name in columns)], rows))
     for name, words in {
         "unlisted": "nodes that no run lists",
         "partial": "unfinished nodes",
         "sweeps": "sweeps",
-        "other": "data, atlas and the like",
+        "other": "data, atlas and other files",
         "total": "all",
     }.items():
         print(f"{words}: {shared.megabytes(found[name])} MB")
