@@ -1,4 +1,4 @@
-"""Trees of arrays as folders on disk: written whole or not at all, checked whenever read.
+"""Trees of arrays as folders on disk, written atomically and checked at each read.
 
 This is the only module that uses Orbax. A checkpoint is a folder of `meta.json` (the tree's
 structure and the caller's own facts), `arrays/` (Orbax) and `sha256` (one line per file).
@@ -342,7 +342,7 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _os_error(error: Exception) -> OSError:
-    """The error of the operating system, which TensorStore hides in the text of a `ValueError`."""
+    """The error of the operating system in the text of a `ValueError` of TensorStore."""
     if isinstance(error, OSError) and error.errno:
         return error
     if code := re.search(r"os_error_code='(\d+)'", str(error)):

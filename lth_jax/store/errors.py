@@ -1,4 +1,4 @@
-"""What can go wrong in a store, as exceptions."""
+"""The exceptions of the store."""
 
 
 class StoreError(Exception):

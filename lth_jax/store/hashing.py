@@ -1,4 +1,4 @@
-"""Names made of content: the same settings, arrays or sources always give the same SHA-256."""
+"""SHA-256 hashes of settings, arrays and sources."""
 
 import ast
 import functools

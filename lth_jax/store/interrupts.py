@@ -1,4 +1,4 @@
-"""Stopping in order: at once, or between two segments, when the state is saved."""
+"""Signals that stop a program: at once, or after a segment with its state saved."""
 
 import contextlib
 import signal
@@ -80,10 +80,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
-    """Within the block an `Interrupted` that Python drops is raised again, a moment later.
+    """Context in which an `Interrupted` that Python drops is raised again after a short time.
 
     Python drops exceptions in callbacks of the garbage collector (JAX has one), of weak references,
-    and in `__del__`, where the signal may come.
+    and in `__del__`, where the signal may arrive.
 
     Args:
       handle: handles signals once more.
@@ -103,7 +103,7 @@ def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.unraisablehook is hook:  # or another one has been laid around it, and stays
+        if sys.unraisablehook is hook:  # else another hook was installed on top of it
             sys.unraisablehook = before
 
 
@@ -158,7 +158,7 @@ def postponed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_once(act: Callable[[int], None]) -> Iterator[None]:
-    """Within the block the first signal calls `act`; before it does, the old handlers are back."""
+    """Context in which the first signal restores the old handlers and calls `act`."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def put_back() -> None:

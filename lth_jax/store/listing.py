@@ -1,4 +1,4 @@
-"""Which runs there are: all that stands in their status files, one line for each."""
+"""Lists and finds runs by their status files."""
 
 import difflib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Results named by what made them: computed once, read ever after, resumed after a kill."""
+"""Results under keys of their inputs: computed once, read later, resumed after a kill."""
 
 import contextlib
 import logging
@@ -117,7 +117,7 @@ class Partial:
         return self._folder / f"{step:08d}"
 
     def _name(self, step: int) -> str:
-        """What the seal of a step covers: whose it is and which; so no copy stands for another."""
+        """The name that the hash of a step covers, so that no copy replaces another."""
         return f"{self._folder.name}/{step:08d}"
 
 
@@ -192,7 +192,7 @@ class Store:
         return self.team.on_leader(lambda: self.has(key))
 
     def _is_ours(self, key: str, wait: bool, held: contextlib.ExitStack) -> bool:
-        """Whether a node is to be computed here; if so, `held` has its lock."""
+        """Whether this process computes a node; if so, `held` has its lock."""
         if self._mend(key):
             return False
         if wait:

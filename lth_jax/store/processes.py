@@ -1,4 +1,4 @@
-"""The processes of one `jax.distributed` job: what they exchange, and which one writes.
+"""The processes of one `jax.distributed` job: exchange of results; process 0 writes.
 
 All processes of a job run one program in step. What depends on the outside world (which files are
 there, the time, whether a signal came) must be the same in all of them, so one process reads it and
@@ -21,7 +21,7 @@ from lth_jax.store.hashing import content_key, plain
 
 T = TypeVar("T")
 
-_NATIVE = re.compile("[A-Z_]+: ")  # how the text of a native status begins: "UNKNOWN: Gloo …"
+_NATIVE = re.compile("[A-Z_]+: ")  # the beginning of a native status, as "UNKNOWN: Gloo …"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The files of a run's folder: one reader for each, which believes nothing that is not sealed.
+"""Readers of the files of a run's folder; each verifies the file's hash.
 
 The folder's name ends with a hash of configuration and identity, so that the two need no other
 seal. All other files are records: they carry their own SHA-256 and the name of the folder.

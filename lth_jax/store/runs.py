@@ -1,4 +1,4 @@
-"""Runs: a folder per configuration that lists its nodes, its plan and its metrics as it goes."""
+"""Runs: a folder per configuration with its list of nodes, plan and metrics."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ class Run:
         def write() -> None:
             env = {**read_env(self.path), **changed}
             write_record(self.path, ENV, env)
-            # The manifest has a copy of the plan, for the day that one of the two is damaged.
+            # The manifest has a copy of the plan, in case one of the two is damaged.
             copy = {name: env[name] for name in ("plan", "replans")}
             write_record(self.path, MANIFEST, {**read_manifest(self.path), **copy})
 
@@ -312,7 +312,7 @@ def open_run(
 
 
 def _mark(run: Run, status: str, error: str | None = None) -> None:
-    """Sets the status of a run that is left, if it can be written: what ended the run counts.
+    """Sets the status at the end of a block; an error of writing it is ignored.
 
     A run whose status stays `running` is listed as interrupted, since no process holds its lock.
     """
@@ -321,7 +321,7 @@ def _mark(run: Run, status: str, error: str | None = None) -> None:
 
 
 def _mark_if_abandoned(run: Run) -> None:
-    """Marks a run as interrupted if process 0, which does so otherwise, has left its lock."""
+    """Marks a run as interrupted if process 0, which usually does so, released its lock."""
     what = f"Run {run.path.name}"
     with contextlib.suppress(StoreError), locks.hold(run.path / "lock", what=what, wait=False):
         Run(run.path, run.config_hash)._leave("interrupted")
@@ -364,7 +364,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
     if identity is not None and found is None:
         write_record(path, IDENTITY, found := identity)
     if (path / CONFIG).exists() and (kept := _intact(read_config, path)) is not None:
-        # Both have the hash in the folder's name, of which there are only so many.
+        # Both have the 8-digit hash of the folder's name, so a collision is possible.
         if content_key([kept, found]) != content_key([config, identity]):
             raise StoreError(f"{path} holds another configuration than the given one.")
     else:
@@ -375,7 +375,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
 
 
 def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
-    """Both copies of the plan, each made of the other where it is damaged."""
+    """Both copies of the plan; a damaged one is restored from the other."""
     kept, listed = _intact(read_env, path), _intact(read_manifest, path)
     copies: list[Plans] = [part for part in (kept, listed) if part is not None]
     recorded = {
@@ -404,7 +404,7 @@ def _prepare_status(path: Path, name: str, config_hash: str, pilot: bool) -> Non
 
 
 def _intact(read: Callable[[Path], T], path: Path) -> T | None:
-    """What a reader finds; None for what is missing, or damaged, which is named in the log."""
+    """The result of a reader; None if the file is missing or, with a log message, damaged."""
     try:
         return read(path)
     except CorruptError as error:
@@ -414,7 +414,7 @@ def _intact(read: Callable[[Path], T], path: Path) -> T | None:
 
 
 def _mend(path: Path) -> None:
-    """Cuts the last line off if a kill tore it, so that the next record gets its own line."""
+    """Removes an incomplete last line, so that the next record starts a new line."""
     if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
         with files.explained(path), path.open("r+b") as file:
             file.truncate(data.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""When unfinished work is saved: by time, so that saving costs little and a kill repeats little."""
+"""When to save unfinished work: by time, which bounds the cost of saves and of a kill."""
 
 import time
 from collections.abc import Callable

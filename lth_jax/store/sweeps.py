@@ -1,4 +1,4 @@
-"""Sweeps: a folder that the workers of one sweep share, beside the runs of its cells."""
+"""Sweeps: a folder that the workers of one sweep share; cells are runs."""
 
 import contextlib
 import json
@@ -66,7 +66,7 @@ class Sweep:
         return self._team.on_leader(lambda: records.read(path, owner(path), dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
-        """Whether a record is to be made here; if so, `held` has its lock."""
+        """Whether this process makes a record; if so, `held` has its lock."""
         if not path.exists():
             lock = self._lock(path.stem)
             held.enter_context(locks.hold(lock, what=f"{path.stem} of {self.path.name}"))

@@ -1,4 +1,4 @@
-"""Checks everything below a root against its seals, and mends what can be mended."""
+"""Checks everything below a root against its hashes, and repairs what can be repaired."""
 
 import functools
 import itertools
