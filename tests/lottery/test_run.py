@@ -345,3 +345,10 @@ def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
     assert chosen["widths"] == [[0, chosen["chunk"]]] and len(chosen["evidence"]) > 1
     plans = [plan for _, plan in compiled]
     assert len(set(plans)) == len(plans) == len(chosen["evidence"])
+
+
+def test_parts_of_a_spec_that_do_not_exist_are_named():
+    with pytest.raises(TypeError, match=r"`lottery.Spec` is 'level'.* must be one of: "):
+        lottery.imp(levels=2, level=3)
+    with pytest.raises(TypeError, match="`scope` must be a Scope, but is 'globally'"):
+        lottery.make_ladder(task(), lottery.imp(levels=1, scope="globally"))
