@@ -9,8 +9,6 @@ from sphinx.domains.python import PyObject
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
-from lth_jax.report import rendering
-
 PUBLIC = public_names.modules()
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Examples|Note):$")
 CELL = re.compile(r"(?<!\\)\|")
@@ -37,18 +35,6 @@ class PublicNames(SphinxDirective):
         if elsewhere:
             links = (f"`{name} <{first_home(home, name)}.{name}>`" for name in elsewhere)
             text += ["", f"On other pages: {', '.join(links)}."]
-        return self.parse_text_to_nodes("\n".join(text))
-
-
-class GlossaryTerms(SphinxDirective):
-    """All terms of the pages' glossary."""
-
-    def run(self):
-        """The nodes of a glossary."""
-        text = [".. glossary::", ""]
-        for term, definition in rendering.glossary().items():
-            literal = definition.replace("`", "``")
-            text += [f"   {term.replace(', ', chr(10) + '   ')}", f"      {literal}", ""]
         return self.parse_text_to_nodes("\n".join(text))
 
 
@@ -114,7 +100,6 @@ def setup(app):
     """Registers the directive, the translation of docstrings, and links between pages."""
     app.setup_extension("sphinx.ext.autodoc")
     app.add_directive("public-names", PublicNames)
-    app.add_directive("glossary-terms", GlossaryTerms)
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("missing-reference", resolve)
     for field in PyObject.doc_field_types:

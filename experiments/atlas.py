@@ -46,6 +46,13 @@ from lth_jax.report.chapters import Chapter
 from lth_jax.store import locks
 
 PILOT_SEEDS = 8
+SOURCE = (
+    "The claims are those of “Applications and Interdisciplinary Connections”, the part of an "
+    "overview article on the Lottery Ticket Hypothesis that lists what follows from it; “In the "
+    "article” names the section and the paragraph. ORIGINAL is the hypothesis of Frankle and "
+    "Carbin (2019, arXiv:1803.03635). CRITERIA, N1, N2 and N3 are questions of this project on the "
+    "article’s second paragraph."
+)
 
 
 def run(
@@ -105,7 +112,7 @@ def _unless_finished(
 
 def draw(size: str, runner: StudyRunner) -> Path:
     """Writes the atlas of all finished studies of a size."""
-    return write_atlas(_folder(runner, size), size, chapters_of(size, runner))
+    return write_atlas(_folder(runner, size), size, chapters_of(size, runner), SOURCE)
 
 
 def chapters_of(size: str, runner: StudyRunner) -> list[Chapter]:
@@ -231,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if action == "document":
             runner = StudyRunner(machine)
             chapters = chapters_of(arguments.size, runner)
-            return str(document(Path(rest[0]), arguments.size, chapters))
+            return str(document(Path(rest[0]), arguments.size, chapters, SOURCE))
         if rest:
             [claim] = _claims(rest)
         if action == "register":

@@ -44,7 +44,7 @@ from lth_jax.report.recipes import (
 )
 from lth_jax.store import files
 from lth_jax.store.sweeps import read_sweep_config
-from lth_jax.text import table
+from lth_jax.text import TextTable, print_tables, terminal_width
 
 RUNS = "runs.json"
 
@@ -94,9 +94,8 @@ def train(module: ModuleType, size: str, machine: ConfigDict, *, dry_run: bool =
     found = trained(module, size, machine)
     page = write_literature(_folder(machine, name), found)
     header, *rows = cells(found)
-    return "\n".join(
-        [table(header, rows, limit=len(rows), width=None), summary(found), f"page: {page}"]
-    )
+    print_tables(TextTable(header, rows))
+    return f"{summary(found)}\npage: {page}"
 
 
 def trained(module: ModuleType, size: str, machine: ConfigDict) -> Trained:
@@ -144,10 +143,14 @@ def _document(folder: str, machine: ConfigDict) -> str:
     return str(document(Path(folder), done))
 
 
-def listing() -> str:
-    """All recipes, with the names of their runs."""
-    rows = [[name, m.RECIPE.title, ", ".join(m.configs(SHORT))] for name, m in recipes().items()]
-    return table(["recipe", "title", "runs"], rows, limit=len(rows), width=None)
+def listing() -> TextTable:
+    """All recipes: title, number of runs of each size, and the data of the full size."""
+    rows = []
+    for name, module in recipes().items():
+        short, full = (list(module.configs(size).values()) for size in SIZES)
+        data = dict.fromkeys(config.experiment.data.name for config in full)
+        rows.append([name, module.RECIPE.title, str(len(short)), str(len(full)), ", ".join(data)])
+    return TextTable(["recipe", "title", "short runs", "full runs", "full data"], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             raise UserError(f"'{rest[0]}' is not an argument; give one recipe.")
         if first == "list":
-            return listing()
+            return listing().fitted(terminal_width())
         return train(*recipe_of(first), machine, dry_run=given.dry_run)
 
     return exit_code(work)

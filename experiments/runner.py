@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import rich
 from ml_collections import ConfigDict
 
 from experiments import build, checks
@@ -17,6 +16,7 @@ from lth_jax.lottery.controls import described
 from lth_jax.lottery.running import data_placement, recorded_plans, run_identity, train_run
 from lth_jax.machine import compilations
 from lth_jax.report import level_table, write_report
+from lth_jax.text import print_tables
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
@@ -98,5 +98,5 @@ def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) 
     result = Result.of(store, path, planned)
     analysis.units(result)
     page = write_report(store, result.info)
-    rich.print(level_table(result.record))
+    print_tables(level_table(result.record))
     print(f"page: {page}")

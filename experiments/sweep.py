@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from experiments import checks, estimate, flags
 from experiments import machine as machines
@@ -39,13 +38,12 @@ from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
 from lth_jax.sweeps import Group, Job, shown
-from lth_jax.text import counted
+from lth_jax.text import counted, print_tables
 
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
 SHOWN = 20  # cells of a group listed by a dry run
-WIDE = 200  # columns, without a terminal
 
 Cell = tuple[h.Setting, ConfigDict]
 
@@ -185,7 +183,7 @@ def _show(machine: ConfigDict, path: Path) -> str:
     store = stores.Store(machine.workdir)
     page = write_sweep_report(store, path)
     found = read_sweep(store, path)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(sweep_table(found))
+    print_tables(sweep_table(found))
     print(f"page: {page}")
     return str(page)
 

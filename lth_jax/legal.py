@@ -135,6 +135,17 @@ def nearest(kind: str, name: str, known: Collection[str]) -> str:
     return f"{kind} is '{name}';{hint} It must be one of: {listed(few)}{further}."
 
 
+def check_name(argument: str, value: Any, names: Collection[str]) -> None:
+    """Raises `ValueError` unless the value of an argument is one of some names.
+
+    >>> check_name("unit", "byte", ["bytes", "words"])
+    Traceback (most recent call last):
+    ValueError: `unit` is 'byte'; did you mean 'bytes'? It must be one of: bytes, words.
+    """
+    if value not in names:
+        raise ValueError(nearest(f"`{argument}`", str(value), names))
+
+
 def listed(names: Iterable[str]) -> str:
     """Names separated by commas; the empty one as "empty".
 

@@ -91,11 +91,6 @@ class NodeFacts(NamedTuple):
         """Leaf -> whether it may be pruned."""
         return {leaf.name: leaf.prunable for leaf in self.leaves}
 
-    @property
-    def member_steps_per_second(self) -> float:
-        """The speed of training."""
-        return self.steps * len(self.members) / max(self.seconds, 1e-9)
-
 
 @text.with_short_repr
 class NodeRecord(NamedTuple):
@@ -283,7 +278,7 @@ def prunable_of_run(store: Store, listed: Sequence[LevelEntry]) -> dict[str, boo
     The last level decides: the dense level may be shared with a run that prunes other leaves.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       listed: from `read_entries`.
     """
     return read_facts(store, listed[-1].key).prunable if listed else {}

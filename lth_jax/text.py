@@ -1,22 +1,26 @@
 """Short text for people: tables and arrays in a `repr`."""
 
-import copy
 import dataclasses
+import re
+import shutil
+import sys
+import textwrap
 import types
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 T = TypeVar("T")
 
 ABSENT = ("", "–")
 """Cells without a value."""
 WIDTH = 100
-"""Columns that a table takes at most."""
+"""Columns that a table in a `repr`, or a note, takes at most."""
+LONG = 32
+"""Characters beyond which a page wraps a text of a table."""
+NARROW = 24
+"""Columns that a text keeps at least where a table wraps it."""
 
 
 def table(
@@ -25,34 +29,29 @@ def table(
     *,
     limit: int = 40,
     width: int | None = WIDTH,
-    left: int | None = None,
 ) -> str:
-    """A table in plain text.
+    """A table in plain text; columns of numbers are set to the right.
 
     Args:
       header: the names of the columns.
       rows: their cells; those beyond `limit` are counted.
       limit: how many rows are shown.
-      width: the columns of text that it takes at most, by shortening its first column; None for as
-        many as it needs.
-      left: how many columns are text, set to the left; by default those that hold other things
-        than numbers.
+      width: the columns of text that it takes at most, by shortening its last and its first column
+        if they are text; None for as many as it needs. Numbers are never shortened.
 
     >>> print(table(["leaf", "kept"], [["w", "12"], ["bias", "4"]]))
     leaf  kept
     w       12
     bias     4
     """
-    shown = [list(map(str, row)) for row in rows[:limit]]
+    shown = [list(map(_printable, row)) for row in rows[:limit]]
     lines = [list(header), *shown]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for i in (len(header) - 1, 0) if width else ():  # the last column of text, then the first
+    widths = _widths(header, shown)
+    right = [_is_numeric([row[i] for row in shown]) for i in range(len(header))]
+    for i in (len(header) - 1, 0) if width else ():
         over = sum(widths) + 2 * (len(widths) - 1) - (width or 0)
-        widths[i] = max(min(widths[i], 12), widths[i] - max(over, 0))
-    right = [
-        (bool(shown) and all(_is_number(row[i]) for row in shown)) if left is None else i >= left
-        for i in range(len(header))
-    ]
+        if not right[i]:
+            widths[i] = max(min(widths[i], 12), widths[i] - max(over, 0))
 
     def fit(cell: str, width: int, numeric: bool) -> str:
         cell = cell if len(cell) <= width else cell[: width - 1] + "…"
@@ -62,26 +61,116 @@ def table(
     return "\n".join(text + ([f"… and {len(rows) - limit} more"] if len(rows) > limit else []))
 
 
-def full_width(table: "Table") -> int:
-    """The columns of a terminal that a table of rich takes if nothing is cut off."""
-    from rich.console import Console
-    from rich.measure import Measurement
+class TextTable(NamedTuple):
+    """A table for terminals and files; `str` has it at its full width.
 
-    wide = Console(width=10_000)
-    return Measurement.get(wide, wide.options, table).maximum
+    Attributes:
+      header: the names of the columns.
+      rows: their cells.
+      title: a line above it.
+      note: sentences below it.
+      keys: how many columns at the left identify a row.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    note: str = ""
+    keys: int = 1
+
+    def fitted(self, width: int | None = None, *, drop: bool = False) -> str:
+        """The table within a number of columns, or at its full width; no number is cut.
+
+        Columns without a value are left out. Where the rest is too wide, texts are wrapped between
+        words; where that is not enough, the table is split into several, one below the other, each
+        with the key columns; with `drop`, a line names the columns of all but the first instead.
+
+        >>> wide = TextTable(["level", "dense", "ticket"], [["1", "31.4±8.8", "30.1±2.0"]])
+        >>> print(wide.fitted(16))
+        level     dense
+            1  31.4±8.8
+        <BLANKLINE>
+        level    ticket
+            1  30.1±2.0
+        """
+        columns = [[name, *(row[i] for row in self.rows)] for i, name in enumerate(self.header)]
+        filled = [not self.rows or any(cell not in ABSENT for cell in one[1:]) for one in columns]
+        kept = [one for one, has_values in zip(columns, filled, strict=True) if has_values]
+        keys = sum(filled[: self.keys])
+        shown, *rest = _parts(kept, keys, width)
+        note, parts = self.note, [shown, *rest]
+        if drop and rest:
+            names = ", ".join(one[0] for part in rest for one in part[keys:])
+            note, parts = f"{note} A wider terminal has more columns: {names}.".strip(), [shown]
+        whole = "\n\n".join("\n".join(_lines(part)) for part in parts)
+        below = textwrap.fill(note, min(width or WIDTH, WIDTH), break_on_hyphens=False)
+        return "\n".join(filter(None, [self.title, whole, below]))
+
+    def __str__(self) -> str:
+        return self.fitted()
 
 
-def without_empty_columns(table: "Table") -> "Table":
-    """A table of rich without the columns of which no cell has a value."""
-    columns = [column for column in table.columns if not is_empty(list(column.cells))]
-    kept = copy.copy(table)
-    kept.columns = [dataclasses.replace(column, _index=i) for i, column in enumerate(columns)]
-    return kept
+def print_tables(*tables: TextTable, drop: bool = False) -> None:
+    """Prints tables within the width of a terminal; elsewhere, such as in a file, at full width.
+
+    Args:
+      *tables: the tables.
+      drop: see `TextTable.fitted`.
+    """
+    print("\n\n".join(table.fitted(terminal_width(), drop=drop) for table in tables))
 
 
-def is_empty(cells: Sequence[Any]) -> bool:
-    """Whether a column of a table has no value."""
-    return bool(cells) and all(str(cell) in ABSENT for cell in cells)
+def terminal_width() -> int | None:
+    """The columns of the terminal that the process prints to; None if it prints elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _parts(columns: list[list[str]], keys: int, width: int | None) -> Iterator[list[list[str]]]:
+    """Columns in groups that each take at most `width` if they can; each begins with the keys."""
+    if width is None or _width(columns) <= width:
+        yield columns
+        return
+    columns = [_wrapped(one, max(width // 3, NARROW)) for one in columns]
+    first, part = columns[:keys], columns[:keys]
+    for one in columns[keys:]:
+        if len(part) > keys and _width([*part, one]) > width:
+            yield part
+            part = list(first)
+        part = [*part, one]
+    yield part
+
+
+def _wrapped(column: list[str], width: int) -> list[str]:
+    """A column of text whose cells have line breaks between words; numbers as they are."""
+    if _is_numeric(column[1:]):
+        return column
+    fold = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return ["\n".join(fold.wrap(cell)) for cell in column]
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    longest = [max(len(line) for cell in one for line in cell.split("\n")) for one in columns]
+    return sum(longest) + 2 * (len(columns) - 1)
+
+
+def _lines(columns: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, several for a row whose cells have line breaks."""
+    rows = []
+    for cells in zip(*columns, strict=True):
+        broken = [cell.split("\n") for cell in cells]
+        for i in range(max(map(len, broken))):
+            rows.append([lines[i] if i < len(lines) else "" for lines in broken])
+    return table(rows[0], rows[1:], limit=len(rows), width=None).split("\n") if rows else []
+
+
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+
+
+def _printable(cell: Any) -> str:
+    """A cell without control characters, which could move a terminal's cursor."""
+    text = str(cell)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def with_short_repr(cls: type[T]) -> type[T]:
@@ -161,9 +250,30 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "").rstrip(" %"))
-    except ValueError:
-        return cell in ABSENT
-    return True
+def listing(words: Iterable[str]) -> str:
+    """Words as an enumeration.
+
+    >>> listing(["dense"]), listing(["dense", "ticket", "random"])
+    ('dense', 'dense, ticket and random')
+    """
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def column_kinds(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Of each column of a table, the header first: `"number"`, `"text"`, or `"long text"`.
+
+    >>> column_kinds([["leaf", "kept"], ["w", "12"], ["bias", "4"]])
+    ['text', 'number']
+    """
+    columns = list(zip(*cells[1:], strict=True))
+    return [
+        "number" if _is_numeric(column) else "long text" if max(map(len, column)) > LONG else "text"
+        for column in columns
+    ] or ["text"] * len(cells[0])
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, with a sign, a unit or an interval if they have one."""
+    filled = [cell for cell in cells if cell not in ABSENT]
+    return bool(filled) and all(re.match(r"[+−-]?(\.?\d|(nan|inf)$)", cell) for cell in filled)

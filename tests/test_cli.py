@@ -215,7 +215,7 @@ def test_what_cannot_be_weighed_or_saved_is_one_sentence(lth, tmp_path, words, m
 def test_an_empty_root_has_no_runs(lth, tmp_path):
     assert lth("ls", root=tmp_path) == (0, "", "")
     _, out, _ = lth("ls", "--json", root=tmp_path)
-    assert json.loads(out) == {"runs": [], "jobs": []}
+    assert json.loads(out) == {"runs": [], "sweeps": [], "jobs": []}
 
 
 @pytest.mark.parametrize("command", ["show", "report"])

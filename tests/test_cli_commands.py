@@ -14,6 +14,7 @@ import pytest
 from lth_jax import cli, report, store
 from lth_jax.cli import completion
 from lth_jax.report import sinks
+from lth_jax.store import locks, sweeps
 from tests.report import synthetic
 
 PARSER = cli.make_parser()
@@ -67,13 +68,13 @@ BAD = {
     "ls": (["ls", "--status", "done"], "unknown status 'done': the statuses are running, finished"),
     "ls age": (["ls", "--newer", "2y"], "'2y' is no age; ages are such as 30m, 12h, 2d, 1w"),
     "ls sort": (["ls", "--sort", "x"], "choose from"),
-    "show": (["show", "x"], "unknown run 'x': the runs in"),
+    "show": (["show", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "compare": (["compare", "one", "x"], "unknown run 'x': the runs in"),
     "compare metric": (["compare", "one", "two", "--metric", "x"], "the metrics of"),
     "compare arm": (["compare", "one", "two", "--arm", "x"], "are dense, ticket, reinit, "),
     "compare unfinished": (["compare", "one", "open"], "has no finished level"),
     "compare one": (["compare", "one"], "the following arguments are required: RUN"),
-    "report": (["report", "x"], "unknown run 'x': the runs in"),
+    "report": (["report", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "spectrum": (["spectrum", "one"], "has no spectra yet"),
     "size": (["size", "x"], "unknown run 'x': the runs in"),
     "export": (
@@ -86,7 +87,7 @@ BAD = {
     ),
     "log": (["log", "x", "--to", "wandb"], "unknown run 'x': the runs in"),
     "log to": (["log", "one", "--to", "x"], "(choose from "),
-    "watch": (["watch", "x"], "unknown run 'x': the runs in"),
+    "watch": (["watch", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "watch nothing": (["watch"], "no process trains a run or a sweep in"),
     "watch every": (["watch", "one", "--every", "0"], "must be a number of seconds above 0"),
     "verify": (["verify", "x"], "unknown run 'x': the runs in"),
@@ -94,7 +95,7 @@ BAD = {
         ["export", "one", "pyproject.toml", "--level", "1", "--replicate", "0"],
         "pyproject.toml exists; `--overwrite` replaces it.",
     ),
-    "rm": (["rm", "x"], "unknown run 'x': the runs in"),
+    "rm": (["rm", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "gc": (["gc", "--root", "nowhere"], "`--root` must be the folder of all runs"),
     "du": (["du", "--root", "nowhere"], "`--root` must be the folder of all runs"),
     "completion": (["completion", "tcsh"], "choose from"),
@@ -115,7 +116,7 @@ def test_bad_input_is_one_sentence_and_code_2(case, root, names, capsys):
         code = stop.code
     out, err = capsys.readouterr()
     assert (code, out, err.count("\n")) == (2, "", 1) and message in err
-    if "unknown run" in message:
+    if message.startswith("unknown run"):
         assert all(name in err for name in names.values())
 
 
@@ -195,6 +196,65 @@ def test_empty_columns_are_not_printed(tmp_path, capsys):
     assert cli.main(["show", run, "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "ticket" in out and "early stop" not in out
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """A sweep with two finished cells and one that has not begun, and its root."""
+    made = [
+        synthetic.write(tmp_path, nodes=synthetic.ladder(levels=1, seed=i), config={"rate": i})
+        for i in range(2)
+    ]
+    runs = [*(one.run for one in made), "ladder-33333333"]
+    cells = [{"setting": {"rate": i}, "run": run} for i, run in enumerate(runs)]
+    return store.open_sweep(tmp_path, name="demo", config={"cells": cells}).path, made
+
+
+def test_sweeps_are_listed_with_their_best_cell(swept, capsys):
+    path, made = swept
+    root = ["--root", str(path.parents[1])]
+    assert cli.main(["ls", *root]) == 0
+    header, line = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert header.split() == "sweep status cells age best kept % MB".split()
+    best = max(level["mean"] for run in made for level in run.summary["levels"] if level["level"])
+    assert line.split()[:3] == [path.name, "interrupted", "2/3"] and f"{100 * best:.1f} %" in line
+    with locks.hold(path / "locks" / "group-a.lock", what="group"):
+        cli.main(["ls", *root, "--status", "running", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == [] and [one["sweep"] for one in found["sweeps"]] == [path.name]
+    assert found["sweeps"][0]["finished"] == [run.run for run in made]
+    (path / "config.json").write_text("{}")
+    cli.main(["ls", *root, "--name", "demo-*"])
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_sweeps_of_pilots_are_listed_with_all_only(tmp_path, capsys):
+    run = synthetic.write(tmp_path, nodes=synthetic.ladder(levels=1))
+    cells = [{"setting": {}, "run": run.run}]
+    path = store.open_sweep(tmp_path, name="demo", config={"cells": cells}).path
+    runs = store.list_runs(tmp_path)
+    assert [one.sweep for one in sweeps.list_sweeps(tmp_path, runs)] == [path.name]
+    assert sweeps.list_sweeps(tmp_path, []) == []  # as `list_runs` leaves pilots out
+
+
+def test_a_sweep_is_shown_cell_by_cell(swept, capsys):
+    path, made = swept
+    root = ["--root", str(path.parents[1])]
+    assert cli.main(["show", "demo", *root]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{path.name}: 3 cells, 2 finished") and "(not finished)" in out
+    assert all(run.run in out for run in made) and out.count("±") == 2 * len(synthetic.ARMS) + 2
+    cli.main(["show", "demo", "--json", *root])
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["cells"]) == 3 and {row["run"] for row in shown["rows"]} == {
+        run.run for run in made
+    }
+    assert cli.main(["report", "demo", *root]) == 0
+    assert (path / "report" / "index.html").exists()
+    assert cli.main(["compare", "demo", made[0].run, *root]) == 2
+    assert f"'demo' is a sweep; name one of its runs, such as {made[0].run}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_runs_of_equal_seeds_are_compared_in_pairs(lth, names):

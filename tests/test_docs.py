@@ -53,6 +53,11 @@ def test_every_public_module_has_a_page(public_names):
     assert sorted(listed) == sorted(public_names.modules())
 
 
+def test_the_glossary_is_that_of_the_pages():
+    glossary = runpy.run_path(str(DOCS / "glossary.py"))
+    assert glossary["PAGE"].read_text("utf-8") == glossary["text"](), "run python docs/glossary.py"
+
+
 def test_docstrings_become_rst():
     pytest.importorskip("sphinx", reason="Sphinx, of the extra `docs`, is not installed.")
     sys.path.insert(0, str(DOCS))

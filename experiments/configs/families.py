@@ -21,6 +21,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from experiments.configs import base
+from lth_jax.legal import check_name
 
 
 def get_config(family: str = "vision") -> ConfigDict:
@@ -29,8 +30,7 @@ def get_config(family: str = "vision") -> ConfigDict:
     Args:
       family: a key of `FAMILIES`.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"`family` is {family!r}; it must be one of {', '.join(FAMILIES)}.")
+    check_name("family", family, FAMILIES)
     config = base.ladder()
     config.experiment.name = f"family_{family}"
     config.experiment.replicates = 3

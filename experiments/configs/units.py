@@ -20,6 +20,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from experiments.configs import base
+from lth_jax.legal import check_name
 
 
 def get_config(what: str = "hidden") -> ConfigDict:
@@ -28,8 +29,7 @@ def get_config(what: str = "hidden") -> ConfigDict:
     Args:
       what: one of `SIZES`.
     """
-    if what not in SIZES:
-        raise ValueError(f"`what` is {what!r}; it must be one of {', '.join(SIZES)}.")
+    check_name("what", what, SIZES)
     config = base.ladder()
     experiment = config.experiment
     experiment.name = f"units_{what}"

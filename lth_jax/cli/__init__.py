@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """The parser of all commands."""
-    parser = Parser(prog="lth", description="Look at runs of lottery tickets.")
+    parser = Parser(
+        prog="lth", description="Lists, shows, compares and exports runs of lottery tickets."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (listing, runs, tickets, watch, log, upkeep, completion):
         group.add_commands(commands)

@@ -2,16 +2,16 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lth_jax.store import RunInfo
 
+EITHER = "a run or a sweep: its folder, name, or unique beginning of it"
+MOST = 6
+"""Names that an example lists."""
 Commands = Any
 """What `add_subparsers` returns; argparse does not export its type."""
 
@@ -59,21 +59,23 @@ def add_command(
         text = "folder of all runs (default: %(default)s)"
         parser.add_argument("--root", default="runs", help=text)
     if as_json:
-        parser.add_argument("--json", action="store_true", help="print JSON for machines")
+        parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=run)
     return parser
 
 
 def add_run(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
-    """Adds an argument that names runs; shells complete it."""
+    """Adds an argument that names runs, or sweeps; shells complete it."""
     text = "a run's folder, name, or unique beginning of it"
     added = parser.add_argument(name, metavar="RUN", **{"help": text, **options})
     added.completer = _run_names  # type: ignore[attr-defined]
 
 
 def _run_names(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """The names of the runs below `--root`, for argcomplete."""
-    return [path.parent.name for path in Path(parsed_args.root).glob("*/status.json")]
+    """The names of the runs and sweeps below `--root`, for argcomplete."""
+    root = Path(parsed_args.root)
+    found = (*root.glob("*/status.json"), *root.glob("sweeps/*/config.json"))
+    return [path.parent.name for path in found]
 
 
 def folder(arguments: argparse.Namespace) -> Path:
@@ -86,55 +88,46 @@ def folder(arguments: argparse.Namespace) -> Path:
 
 
 def find(arguments: argparse.Namespace, text: str) -> "RunInfo":
-    """The run that `text` names."""
-    from lth_jax.store import find_run
+    """The run that `text` names.
 
-    return find_run(arguments.root, text)
+    Raises:
+      StoreError: there is none; the message lists the runs, or those of a sweep with this name.
+    """
+    from lth_jax.store import StoreError, find_run
+    from lth_jax.store.sweeps import find_sweep, read_sweep_config
+
+    try:
+        return find_run(arguments.root, text)
+    except StoreError as unknown:
+        try:
+            sweep = find_sweep(arguments.root, text)
+        except StoreError:
+            raise unknown from None
+        runs = ", ".join(cell["run"] for cell in read_sweep_config(sweep)["cells"][:MOST])
+        raise StoreError(f"'{text}' is a sweep; name one of its runs, such as {runs}.") from None
 
 
 def find_folder(arguments: argparse.Namespace, text: str) -> Path:
-    """The folder of the run or sweep that `text` names."""
+    """The folder of the run or sweep that `text` names; see `is_sweep`."""
     from lth_jax.store.listing import find_name, is_run
+    from lth_jax.store.sweeps import sweep_folders
 
     if (Path(text) / "config.json").exists():
         return Path(text)
     root = folder(arguments)
     folders = {path.name: path for path in root.glob("*") if is_run(path)}
-    folders |= {path.parent.name: path.parent for path in root.glob("sweeps/*/config.json")}
-    return folders[find_name(text, sorted(folders), "run", root)]
+    folders |= {path.name: path for path in sweep_folders(root)}
+    return folders[find_name(text, sorted(folders), "run or sweep", root)]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether the folder of a run or sweep is that of a sweep."""
+    return path.resolve().parent.name == "sweeps"
 
 
 def root_of(info: "RunInfo") -> Path:
     """The root of a run's store: its parent folder, whatever `--root` is."""
     return Path(info.path).resolve().parent
-
-
-def print_tables(*tables: "Table") -> None:
-    """Prints tables at their full width, without empty columns: no digit is cut off."""
-    from rich.console import Console
-
-    from lth_jax.text import full_width, without_empty_columns
-
-    for table in map(without_empty_columns, tables):
-        terminal = Console().width if sys.stdout.isatty() else 1
-        Console(width=max(full_width(table), terminal)).print(table)
-
-
-def print_rows(header: list[str], rows: list[list[str]], *, left: int = 1, title: str = "") -> None:
-    """Prints rows in columns without empty ones; the first `left` columns are text."""
-    if title:
-        print(title)
-    print(in_columns(header, rows, left=left))
-
-
-def in_columns(header: list[str], rows: list[list[str]], *, left: int = 1) -> str:
-    """Rows in columns, as `print_rows` prints them."""
-    from lth_jax.text import is_empty, table
-
-    kept = [i for i in range(len(header)) if not is_empty([row[i] for row in rows])]
-    cells = [[row[i] for i in kept] for row in rows]
-    names, text = [header[i] for i in kept], sum(i < left for i in kept)
-    return table(names, cells, limit=len(rows), width=None, left=text)
 
 
 def print_json(value: Any) -> None:

@@ -1,19 +1,22 @@
-"""`lth ls`: all runs, with filters."""
+"""`lth ls`: all runs and sweeps, with filters."""
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.cli import arguments as shared
 
 if TYPE_CHECKING:
     from lth_jax.store import RunInfo
+    from lth_jax.store.sweeps import SweepInfo
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 STATUSES = ("running", "finished", "failed", "interrupted", "damaged")
+COLUMNS = ("status", "cells", "age", "best", "kept %", "last", "kept %", "MB")
+"""Of runs and of sweeps, beside the name; columns without a value are not printed."""
 SORTS = ("age", "run", "status", "best", "last", "size")
 
 
@@ -23,7 +26,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "ls",
         _ls,
-        "list runs with their accuracy, size, age and status",
+        "list runs and sweeps with their accuracy, size, age and status",
         "lth ls --status finished --sort best",
         "lth ls --name 'lenet*' --newer 2d",
         as_json=True,
@@ -32,13 +35,13 @@ def add_commands(commands: shared.Commands) -> None:
     ls.add_argument(
         "--status", type=_statuses, help=f"only these, separated by commas: {', '.join(STATUSES)}"
     )
-    ls.add_argument("--name", metavar="PATTERN", help="only runs whose name matches, as 'lenet*'")
-    ls.add_argument("--experiment", metavar="NAME", help="only runs of this experiment")
+    ls.add_argument("--name", metavar="PATTERN", help="only names that match, such as 'lenet*'")
+    ls.add_argument("--experiment", metavar="NAME", help="only those of this experiment")
     for option, text in (("--newer", "younger"), ("--older", "older")):
-        about = f"only runs that are {text}: 30m, 12h, 2d, 1w"
+        about = f"only those that are {text}: 30m, 12h, 2d, 1w"
         ls.add_argument(option, type=_duration, metavar="AGE", help=about)
     ls.add_argument("--sort", choices=SORTS, default="age", help="order (default: oldest first)")
-    ls.add_argument("--reverse", action="store_true", help="the other way round")
+    ls.add_argument("--reverse", action="store_true", help="reverse the order")
 
 
 def _statuses(text: str) -> list[str]:
@@ -57,97 +60,131 @@ def _duration(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
+class _Line(NamedTuple):
+    """A run or sweep as it is filtered, sorted and shown; a sweep by its best finished cell."""
+
+    name: str
+    experiment: str
+    status: str
+    created: str
+    summary: dict[str, Any]
+    cells: str
+    record: dict[str, Any]
+
+
 def _ls(arguments: argparse.Namespace) -> None:
     from lth_jax.distributed.launch import jobs_of
     from lth_jax.store import list_runs
+    from lth_jax.store.sweeps import list_sweeps
+    from lth_jax.text import TextTable, print_tables
 
-    now = datetime.now(UTC)
-    runs = list_runs(shared.folder(arguments), pilots=arguments.all)
-    runs = [info for info in runs if _is_chosen(info, arguments, now)]
-    runs = _ordered(runs, arguments.sort, now)
-    if arguments.reverse:
-        runs.reverse()
-    jobs = jobs_of(shared.folder(arguments))
+    root, now = shared.folder(arguments), datetime.now(UTC)
+    listed = list_runs(root, pilots=arguments.all)
+    runs = _chosen(map(_of_run, listed), arguments, now)
+    sweeps = _chosen(map(_of_sweep, list_sweeps(root, listed)), arguments, now)
+    jobs = jobs_of(root)
     if arguments.json:
-        listed = {"runs": [info._asdict() for info in runs]}
-        shared.print_json(listed | {"jobs": [job._asdict() for job in jobs]})
+        found = {"runs": [line.record for line in runs], "sweeps": [line.record for line in sweeps]}
+        shared.print_json(found | {"jobs": [job._asdict() for job in jobs]})
         return
-    if runs:
-        header = ["run", "status", "age", "best", "kept %", "last", "kept %", "MB"]
-        shared.print_rows(header, [_cells(info, now) for info in runs], left=2)
-    if jobs:
-        print()
-        shared.print_rows(["job", "state", "log"], [[*job] for job in jobs], left=3)
+    tables = [
+        TextTable([kind, *COLUMNS], [_cells(line, now) for line in lines])
+        for kind, lines in (("run", runs), ("sweep", sweeps))
+    ]
+    tables.append(TextTable(["job", "state", "log"], [[*job] for job in jobs]))
+    if filled := [table for table in tables if table.rows]:
+        print_tables(*filled, drop=True)
 
 
-def _is_chosen(info: "RunInfo", wanted: argparse.Namespace, now: datetime) -> bool:
-    age = _age(info, now)
+def _of_run(info: "RunInfo") -> _Line:
+    who = (info.run, info.name, info.status, info.created)
+    return _Line(*who, info.summary or {}, "", info._asdict())
+
+
+def _of_sweep(info: "SweepInfo") -> _Line:
+    lines = [_of_run(run) for run in info.finished]
+    best = min(lines, key=lambda line: _rank(line, _best(line)), default=None)
+    size = sum(line.summary.get("bytes", 0) for line in lines)
+    summary = best.summary | {"bytes": size} if best else {}
+    record = info._asdict() | {"finished": [line.name for line in lines], "summary": summary}
+    who = (info.sweep, info.name, info.status, info.created)
+    return _Line(*who, summary, f"{len(lines)}/{info.cells}", record)
+
+
+def _chosen(lines: Iterable[_Line], wanted: argparse.Namespace, now: datetime) -> list[_Line]:
+    """The lines that pass all filters, in order: oldest, best or largest first.
+
+    Those without a value come last.
+    """
+    keys: dict[str, Callable[[_Line], Any]] = {
+        "run": lambda line: line.name,
+        "status": lambda line: line.status,
+        "age": lambda line: -_age(line, now),
+        "best": lambda line: _rank(line, _best(line)),
+        "last": lambda line: _rank(line, _last(line)),
+        "size": lambda line: -line.summary.get("bytes", -1),
+    }
+    chosen = [line for line in lines if _is_chosen(line, wanted, _age(line, now))]
+    ordered = sorted(chosen, key=keys[wanted.sort])
+    return ordered[::-1] if wanted.reverse else ordered
+
+
+def _is_chosen(line: _Line, wanted: argparse.Namespace, age: float) -> bool:
     return (
-        (wanted.status is None or info.status in wanted.status)
-        and (wanted.name is None or fnmatchcase(info.run, wanted.name))
-        and (wanted.experiment is None or info.name == wanted.experiment)
+        (wanted.status is None or line.status in wanted.status)
+        and (wanted.name is None or fnmatchcase(line.name, wanted.name))
+        and (wanted.experiment is None or line.experiment == wanted.experiment)
         and (wanted.newer is None or age <= wanted.newer)
         and (wanted.older is None or age > wanted.older)
     )
 
 
-def _ordered(runs: Sequence["RunInfo"], by: str, now: datetime) -> list["RunInfo"]:
-    """The runs in order: oldest, best or largest first; runs without a value last."""
-    keys: dict[str, Callable[[RunInfo], Any]] = {
-        "run": lambda info: info.run,
-        "status": lambda info: info.status,
-        "age": lambda info: -_age(info, now),
-        "best": lambda info: _rank(info, _best(info)),
-        "last": lambda info: _rank(info, _last(info)),
-        "size": lambda info: -(info.summary or {}).get("bytes", -1),
-    }
-    return sorted(runs, key=keys[by])
-
-
-def _age(info: "RunInfo", now: datetime) -> float:
-    """Seconds since the first start of a run; infinite if unknown."""
+def _age(line: _Line, now: datetime) -> float:
+    """Seconds since the first start; infinite if unknown."""
     try:
-        return (now - datetime.fromisoformat(info.created)).total_seconds()
+        return (now - datetime.fromisoformat(line.created)).total_seconds()
     except ValueError:
         return float("inf")
 
 
-def _levels(info: "RunInfo") -> list[dict[str, Any]]:
+def _levels(line: _Line) -> list[dict[str, Any]]:
     """The levels of the tickets that have a mean, or else those of the dense networks."""
-    levels = [one for one in (info.summary or {}).get("levels", ()) if one["mean"] is not None]
+    levels = [one for one in line.summary.get("levels", ()) if one["mean"] is not None]
     return [one for one in levels if one["level"]] or levels
 
 
-def _best(info: "RunInfo") -> dict[str, Any] | None:
-    return min(_levels(info), key=lambda level: _rank(info, level), default=None)
+def _best(line: _Line) -> dict[str, Any] | None:
+    return min(_levels(line), key=lambda level: _rank(line, level), default=None)
 
 
-def _last(info: "RunInfo") -> dict[str, Any] | None:
-    return _levels(info)[-1] if _levels(info) else None
+def _last(line: _Line) -> dict[str, Any] | None:
+    return _levels(line)[-1] if _levels(line) else None
 
 
-def _rank(info: "RunInfo", level: dict[str, Any] | None) -> float:
+def _rank(line: _Line, level: dict[str, Any] | None) -> float:
     """A number to minimise: a loss, or an accuracy with its sign changed."""
     if level is None:
         return float("inf")
-    return -level["mean"] if _is_accuracy(info) else level["mean"]
+    return -level["mean"] if _is_accuracy(line) else level["mean"]
 
 
-def _is_accuracy(info: "RunInfo") -> bool:
-    return "accuracy" in ((info.summary or {}).get("metric") or "")
+def _is_accuracy(line: _Line) -> bool:
+    return "accuracy" in (line.summary.get("metric") or "")
 
 
-def _cells(info: "RunInfo", now: datetime) -> list[str]:
-    size = (info.summary or {}).get("bytes")
-    values = [cell for level in (_best(info), _last(info)) for cell in _value(info, level)]
+def _cells(line: _Line, now: datetime) -> list[str]:
+    size = line.summary.get("bytes")
+    best = _value(line, _best(line))
+    last = ("–", "–") if line.cells else _value(line, _last(line))
     megabytes = "–" if size is None else shared.megabytes(size)
-    return [info.run, info.status, _shown_age(_age(info, now)), *values, megabytes]
+    age = _shown_age(_age(line, now))
+    return [line.name, line.status, line.cells, age, *best, *last, megabytes]
 
 
-def _value(info: "RunInfo", level: dict[str, Any] | None) -> tuple[str, str]:
+def _value(line: _Line, level: dict[str, Any] | None) -> tuple[str, str]:
     if level is None:
         return "–", "–"
-    mean = f"{100 * level['mean']:.1f} %" if _is_accuracy(info) else f"{level['mean']:.3f}"
+    mean = f"{100 * level['mean']:.1f} %" if _is_accuracy(line) else f"{level['mean']:.3f}"
     return mean, f"{100 * level['density']:.3g}"
 
 

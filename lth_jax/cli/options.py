@@ -87,6 +87,8 @@ def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:
         except ValueError:
             value = text
         if not legal.holds(value):
+            if legal.names and isinstance(value, str):
+                raise argparse.ArgumentTypeError(nearest("", value, legal.names).strip())
             found = shown(text if isinstance(value, tuple) else value)
             raise argparse.ArgumentTypeError(f"is {found}; it must be {legal.words}.")
         return value

@@ -1,22 +1,23 @@
 """`lth show`, `compare`, `report` and `spectrum`: the numbers of runs."""
 
 import argparse
+from pathlib import Path
 
 from lth_jax.cli import arguments as shared
 
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `show`, `compare`, `report` and `spectrum`."""
-    shared.add_command(
+    show = shared.add_command(
         commands,
         "show",
         _show,
-        "show a run's numbers, level by level",
+        "show a run's numbers, level by level, or a sweep's, cell by cell",
         "lth show lenet-1a2b3c4d",
         "lth show lenet-1a2b3c4d --json > numbers.json",
-        one_run=True,
         as_json=True,
     )
+    shared.add_run(show, "target", help=shared.EITHER)
     compare = shared.add_command(
         commands,
         "compare",
@@ -30,14 +31,14 @@ def add_commands(commands: shared.Commands) -> None:
     shared.add_run(compare, "others", nargs="+", help="at least one other run")
     compare.add_argument("--metric", help="such as test_loss_final (default: test accuracy)")
     compare.add_argument("--arm", default="ticket", help="ticket, or a control (default: ticket)")
-    shared.add_command(
+    drawn = shared.add_command(
         commands,
         "report",
         _report,
-        "draw a run's report and print the path of its page",
+        "draw the report of a run or a sweep and print the path of its page",
         "lth report lenet-1a2b3c4d",
-        one_run=True,
     )
+    shared.add_run(drawn, "target", help=shared.EITHER)
     shared.add_command(
         commands,
         "spectrum",
@@ -51,11 +52,16 @@ def add_commands(commands: shared.Commands) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from lth_jax.report import level_table, read_run, unit_rows
-    from lth_jax.report.display import headline_metric, unscored, verdict
+    from lth_jax.report.display import headline_metric, verdict
     from lth_jax.report.tables import dense_mean, difference_rows, summary_rows
     from lth_jax.store import Store
+    from lth_jax.text import print_tables
 
-    info = shared.find(arguments, arguments.run)
+    path = shared.find_folder(arguments, arguments.target)
+    if shared.is_sweep(path):
+        _show_sweep(path, arguments.json)
+        return
+    info = shared.find(arguments, str(path))
     store = Store(shared.root_of(info))
     run, units = read_run(store, info.path), unit_rows.read(store, info.path)
     if arguments.json:
@@ -63,20 +69,33 @@ def _show(arguments: argparse.Namespace) -> None:
         shared.print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     shared.print_state(info)
-    shared.print_tables(level_table(run))
+    print_tables(level_table(run))
     metric = headline_metric(run)
-    for sentence in unscored(run):
-        print(sentence)
     rows = difference_rows(run, metric) if metric else []
     print(verdict(rows, dense_mean(run, metric) if metric else None))
     if units:
-        shared.print_tables(unit_rows.table(units))
+        print_tables(unit_rows.table(units))
+
+
+def _show_sweep(path: Path, as_json: bool) -> None:
+    from lth_jax.report.sweeps import cell_rows, read_sweep, sweep_table
+    from lth_jax.store import Store
+    from lth_jax.text import counted, print_tables
+
+    sweep = read_sweep(Store(path.resolve().parents[1]), path)
+    if as_json:
+        shared.print_json({"sweep": sweep.name, "cells": sweep.settings, "rows": cell_rows(sweep)})
+        return
+    finished = len({row["run"] for row in sweep.rows})
+    print(f"{sweep.name}: {counted(len(sweep.settings), 'cell')}, {finished} finished")
+    print_tables(sweep_table(sweep))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from lth_jax.report import compare, read_run
     from lth_jax.report.display import quantity
     from lth_jax.store import Store, StoreError
+    from lth_jax.text import TextTable, print_tables
 
     named = [shared.find(arguments, text) for text in (arguments.first, *arguments.others)]
     runs = [read_run(Store(shared.root_of(info)), info.path) for info in named]
@@ -89,29 +108,35 @@ def _compare(arguments: argparse.Namespace) -> None:
         return
     names = compare.short_names([info.run for info in named])
     shown = quantity(found.metric)
-    levels = compare.level_cells(found, names)
-    shared.print_rows(*levels, title=f"{shown.title}, {found.arm}, 95 % intervals")
+    title = f"{shown.title}, {found.arm}, 95 % intervals"
+    tables = [TextTable(*compare.level_cells(found, names), title)]
     if found.differences:
-        cells = compare.difference_cells(found, names)
-        shared.print_rows(*cells, title=f"{shown.label}: differences")
+        title = f"{shown.label}: differences"
+        tables.append(TextTable(*compare.difference_cells(found, names), title))
     if found.fields:
-        fields = compare.field_cells(found, names)
-        shared.print_rows(*fields, left=len(fields[0]), title="Fields that differ")
-    else:
+        tables.append(TextTable(*compare.field_cells(found, names), "Fields that differ"))
+    print_tables(*tables)
+    if not found.fields:
         print("The configurations are equal.")
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from lth_jax.report import write_report
+    from lth_jax.report.sweep_page import write_sweep_report
     from lth_jax.store import Store
 
-    info = shared.find(arguments, arguments.run)
+    path = shared.find_folder(arguments, arguments.target)
+    if shared.is_sweep(path):
+        print(write_sweep_report(Store(path.resolve().parents[1]), path))
+        return
+    info = shared.find(arguments, str(path))
     print(write_report(Store(shared.root_of(info)), info))
 
 
 def _spectrum(arguments: argparse.Namespace) -> None:
     from lth_jax.report import spectra, write_report
     from lth_jax.store import Store, StoreError
+    from lth_jax.text import print_tables
 
     info = shared.find(arguments, arguments.run)
     store = Store(shared.root_of(info))
@@ -123,5 +148,5 @@ def _spectrum(arguments: argparse.Namespace) -> None:
         rows = spectra.rows(found)
         shared.print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
-    shared.print_tables(spectra.table(found))
+    print_tables(spectra.table(found))
     print(f"page: {write_report(store, info)}")

@@ -14,7 +14,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "size",
         _size,
-        "show what tickets take in bytes, beside bounds and dense networks",
+        "show the size of tickets in bytes, beside theoretical bounds and dense networks",
         "lth size lenet-1a2b3c4d",
         "lth size one.ticket --json",
         as_json=True,
@@ -33,7 +33,7 @@ def add_commands(commands: shared.Commands) -> None:
     export.add_argument("file", metavar="FILE", help="the .ticket file to write")
     export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     export.add_argument("--level", type=int, required=True, help="round of train-prune-rewind")
-    export.add_argument("--replicate", type=int, required=True, help="which seed")
+    export.add_argument("--replicate", type=int, required=True, help="index of the seed")
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
     export.add_argument(
         "--values",
@@ -62,6 +62,7 @@ def _file_size(path: Path, as_json: bool) -> None:
     from lth_jax.coding.display import file_summary, file_tables
     from lth_jax.coding.ticket_file import naming
     from lth_jax.store import StoreError
+    from lth_jax.text import print_tables
 
     try:
         provenance = coding.inspect(path).manifest.provenance  # checks the header's sizes first
@@ -74,7 +75,7 @@ def _file_size(path: Path, as_json: bool) -> None:
         found = {"leaves": leaves, "total": sizes.total._asdict()}
         shared.print_json({"file": str(path), "provenance": provenance, **found})
         return
-    shared.print_tables(*file_tables(sizes))
+    print_tables(*file_tables(sizes))
     print(file_summary(sizes))
     print(f"from {json.dumps(provenance)}" if provenance else "of unknown origin")
 
@@ -83,6 +84,7 @@ def _run_size(arguments: argparse.Namespace) -> None:
     from lth_jax.coding.display import run_summary, run_tables
     from lth_jax.coding.run_size import size_rows
     from lth_jax.store import Store
+    from lth_jax.text import print_tables
 
     info = shared.find(arguments, arguments.target)
     rows = size_rows(Store(shared.root_of(info)), info.path)
@@ -90,7 +92,7 @@ def _run_size(arguments: argparse.Namespace) -> None:
         shared.print_json({"run": info.run, "config_hash": info.config_hash, "rows": rows})
         return
     shared.print_state(info)
-    shared.print_tables(*run_tables(rows))
+    print_tables(*run_tables(rows))
     print(run_summary(rows))
 
 

@@ -28,30 +28,34 @@ def add_commands(commands: shared.Commands) -> None:
     verify.add_argument(
         "--repair",
         action="store_true",
-        help="remove what is damaged, or make it again of other files; the next run of the same "
-        "command makes the rest again",
+        help="remove damaged files, or restore them from others; the next run of the same command "
+        "computes the rest again",
     )
-    shared.add_command(
+    removed = shared.add_command(
         commands,
         "rm",
         _rm,
         "remove a run, or a sweep with the runs of its cells; `lth gc` then finds their nodes",
         "lth rm lenet-1a2b3c4d",
         "lth rm ladder-1a2b3c4d",
-        one_run=True,
     )
+    shared.add_run(removed, "run", help=shared.EITHER)
     gc = shared.add_command(
-        commands, "gc", _gc, "show or delete what no run lists", "lth gc", "lth gc --delete"
+        commands, "gc", _gc, "show or delete nodes that no run lists", "lth gc", "lth gc --delete"
     )
-    gc.add_argument("--delete", action="store_true", help="delete it; else it is only counted")
     gc.add_argument(
-        "--unfinished", action="store_true", help="also what runs and sweeps that stopped may need"
+        "--delete", action="store_true", help="delete them; without it, they are only listed"
+    )
+    gc.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="also nodes that interrupted runs and sweeps need to continue",
     )
     shared.add_command(
         commands,
         "du",
         _du,
-        "show what runs take on disk",
+        "show the disk space of runs",
         "lth du",
         "lth du --root /scratch/runs --json",
         as_json=True,
@@ -82,7 +86,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         except StoreError as error:
             print(f"lth: not repaired: {error}", file=sys.stderr)
     if not found:
-        print(f"{counted(len(folders), 'run')} {'is' if len(folders) == 1 else 'are'} whole.")
+        print(f"No damage in {counted(len(folders), 'run')}.")
     return 1 if found else 0
 
 
@@ -113,7 +117,7 @@ def _rm(arguments: argparse.Namespace) -> None:
 
     path = shared.find_folder(arguments, arguments.run)
     rest = "; `lth gc` shows the nodes that no run lists any more."
-    if path.resolve().parent.name != "sweeps":
+    if not shared.is_sweep(path):
         remove_run(path)
         print(f"{path.name} is removed{rest}")
         return
@@ -142,6 +146,7 @@ def _gc(arguments: argparse.Namespace) -> None:
 def _du(arguments: argparse.Namespace) -> None:
     from lth_jax.store import Store
     from lth_jax.store.garbage import usage
+    from lth_jax.text import TextTable, print_tables
 
     found = usage(Store(shared.folder(arguments)))
     if arguments.json:
@@ -151,12 +156,12 @@ def _du(arguments: argparse.Namespace) -> None:
     rows = [
         [row["run"], *(shared.megabytes(row[name]) for name in columns)] for row in found["runs"]
     ]
-    shared.print_rows(["MB", *columns], rows)
+    print_tables(TextTable(["run", *(f"{name} MB" for name in columns)], rows))
     for name, words in {
         "unlisted": "nodes that no run lists",
         "partial": "unfinished nodes",
         "sweeps": "sweeps",
-        "other": "data, atlas and the like",
+        "other": "data, atlas and other files",
         "total": "all",
     }.items():
         print(f"{words}: {shared.megabytes(found[name])} MB")

@@ -22,7 +22,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "watch",
         _watch,
-        "show live how far a run or a sweep is; ends when it is finished",
+        "show the progress of a run or a sweep until it is finished",
         "lth watch                      # what is being trained",
         "lth watch ladder-1a2b3c4d --once",
     )
@@ -54,9 +54,10 @@ def _watch(arguments: argparse.Namespace) -> None:
         for found in _frames(paths, arguments):
             print(_frame(found), flush=True)
         return
-    with Live(console=Console(), auto_refresh=False) as display:
+    console = Console()
+    with Live(console=console, auto_refresh=False) as display:
         for found in _frames(paths, arguments):
-            display.update(Text(_frame(found)), refresh=True)
+            display.update(Text(_frame(found, console.width)), refresh=True)
 
 
 def _frames(paths: Sequence[Path], arguments: argparse.Namespace) -> "Iterator[list[Standing]]":
@@ -89,8 +90,8 @@ def _paths(arguments: argparse.Namespace) -> list[Path]:
     return in_progress(shared.folder(arguments))
 
 
-def _frame(found: "Sequence[Standing]") -> str:
-    return "\n".join(line for one in found for line in (_headline(one), *_table(one)))
+def _frame(found: "Sequence[Standing]", width: int | None = None) -> str:
+    return "\n".join(line for one in found for line in (_headline(one), *_table(one, width)))
 
 
 def _headline(one: "Standing") -> str:
@@ -107,11 +108,13 @@ def _left(one: "Standing") -> str:
     return "" if seconds is None or one.is_done else f", {clock(seconds)} left"
 
 
-def _table(one: "Standing") -> list[str]:
-    """The parts in columns; None without parts."""
+def _table(one: "Standing", width: int | None) -> list[str]:
+    """The parts in columns; nothing without parts."""
+    from lth_jax.text import TextTable
+
     header = ["", "status", "level", "done", "member-steps", "per second"]
     rows = [_cells(part) for part in one.parts]
-    return [shared.in_columns(header, rows, left=2)] if rows else []
+    return [TextTable(header, rows).fitted(width)] if rows else []
 
 
 def _cells(part: "Work") -> list[str]:

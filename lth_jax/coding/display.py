@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from lth_jax.coding.size import DENSE_BITS, SizeTable
+from lth_jax.text import TextTable
 
 _MASK = {"mask": "mask", "n·H": "entropy", "log2 C": "enumerative", "KT": "adaptive"}
 _LINES = {"rows": "by_rows", "columns": "by_columns"}
@@ -37,40 +34,39 @@ COLUMNS = {
 """The columns of size tables that need a definition."""
 
 
-def file_tables(sizes: SizeTable) -> list[Table]:
+def file_tables(sizes: SizeTable) -> list[TextTable]:
     """The size tables of one ticket, in bytes: its masks with their bounds, and its values.
 
     >>> import numpy as np
     >>> from lth_jax.coding import encode, table
     >>> data = encode({"w": np.eye(3, dtype=bool)}, prunable={"w": True})
-    >>> [shown.row_count for shown in file_tables(table(data))]
+    >>> [len(shown.rows) for shown in file_tables(table(data))]
     [2, 2]
     """
     return [_masks(sizes), _values(sizes)]
 
 
-def _masks(sizes: SizeTable) -> Table:
-    shown = _new("Masks beside their bounds (bytes)", ["leaf", "code", "kept %", *_MASK, *_LINES])
+def _masks(sizes: SizeTable) -> TextTable:
+    rows, total = [], sizes.total
     for row in sizes.leaves:
         found = [getattr(row, name) for name in (*_MASK.values(), *_LINES.values())]
-        shown.add_row(Text(row.name), row.codec, _percent(row.density), *map(_bytes, found))
-    total = sizes.total
+        rows.append([row.name, row.codec, _percent(row.density), *map(_bytes, found)])
     sums = [total.mask, total.entropy_layers, total.enumerative, total.adaptive]
-    shown.add_row("all", "", _percent(total.density), *map(_bytes, sums), "", "", style="bold")
-    return shown
+    rows.append(["all", "", _percent(total.density), *map(_bytes, sums), "", ""])
+    header = ["leaf", "code", "kept %", *_MASK, *_LINES]
+    return _new("Masks beside their bounds (bytes)", header, rows)
 
 
-def _values(sizes: SizeTable) -> Table:
-    header = ["leaf", "shape", "dtype", "kept", "values", "entropy of values"]
-    shown = _new("Values (bytes)", header)
+def _values(sizes: SizeTable) -> TextTable:
+    rows = []
     for row in sizes.leaves:
         shape = "×".join(map(str, row.shape)) or "scalar"
         found = [f"{row.kept:,}", _bytes(row.values), _bytes(row.values_entropy)]
-        shown.add_row(Text(row.name), shape, row.dtype, *found)
-    total = sizes.total
+        rows.append([row.name, shape, row.dtype, *found])
     kept = f"{sum(row.kept for row in sizes.leaves):,}"
-    shown.add_row("all", "", "", kept, _bytes(total.values), "", style="bold")
-    return shown
+    rows.append(["all", "", "", kept, _bytes(sizes.total.values), ""])
+    header = ["leaf", "shape", "dtype", "kept", "values", "entropy of values"]
+    return _new("Values (bytes)", header, rows)
 
 
 def file_summary(sizes: SizeTable) -> str:
@@ -96,17 +92,17 @@ def file_summary(sizes: SizeTable) -> str:
     return "\n".join(lines)
 
 
-def run_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+def run_tables(rows: Sequence[dict[str, Any]]) -> list[TextTable]:
     """The tables of a run from `run_size.size_rows`: a line for each level, means in bytes."""
     means = {(row["level"], row["metric"]): row["mean"] for row in rows}
     densities = {row["level"]: row["density"] for row in rows}
     tables = []
     for title, columns in _RUN.items():
-        shown = _new(f"{title} (mean bytes)", ["level", "kept %", *columns])
+        lines = []
         for level, density in densities.items():
             cells = [_bytes(means[level, f"{name}_bytes"]) for name in columns.values()]
-            shown.add_row(str(level), _percent(density), *cells)
-        tables.append(shown)
+            lines.append([str(level), _percent(density), *cells])
+        tables.append(_new(f"{title} (mean bytes)", ["level", "kept %", *columns], lines))
     return tables
 
 
@@ -126,18 +122,9 @@ def _dense(sizes: dict[int, float]) -> str:
     return "dense at " + ", ".join(f"{bits} bits {_bytes(n)}" for bits, n in sizes.items())
 
 
-def _new(title: str, header: Sequence[str]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.title_justify = "left"
+def _new(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
     described = [f"{name}: {COLUMNS[name]}" for name in header if name in COLUMNS]
-    table.caption = "; ".join(described) or None
-    table.caption_justify = "left"
-    for name in header:
-        if name in ("leaf", "code", "shape"):
-            table.add_column(name, overflow="fold")  # shortened if the terminal is narrow
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    return table
+    return TextTable(header, rows, title, "; ".join(described))
 
 
 def _bytes(size: float) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.made import Made, Source
 from lth_jax.data.prepare import prepare, prepared_folders
 from lth_jax.keys import check_seed
+from lth_jax.legal import check_name
 from lth_jax.registry import Registry
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -38,26 +39,21 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     Raises:
       ValueError: if the name or an option is unknown, or the source cannot be used.
     """
-    if name not in NAMES:
-        listed = ", ".join(NAMES)
-        raise ValueError(f"`name` must be one of {listed}, got '{name}'{_hint(name, NAMES)}")
+    check_name("name", name, NAMES)
     parameters = inspect.signature(NAMES[name]).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in allowed:
+            close = difflib.get_close_matches(option, allowed, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else "."
             raise ValueError(
                 f"`{option}` is not an option of '{name}', which takes "
-                f"{', '.join(allowed) or 'none'}{_hint(option, allowed)}"
+                f"{', '.join(allowed) or 'none'}{hint}"
             )
     if name in SOURCES:
         return SOURCES[name](data_dir, manual_dir, **options)
     defaults = {p.name: p.default for p in parameters}
     return _from_recipe(data_dir, name, GENERATED[name], {**defaults, **options})
-
-
-def _hint(value: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(str(value), known, n=1)
-    return f"; did you mean '{nearest[0]}'?" if nearest else "."
 
 
 def _mnist1d(

@@ -14,6 +14,7 @@ from lth_jax.data.checks import check_integer, check_real
 from lth_jax.data.columns import CATEGORY, MARKERS, NUMBER, Column
 from lth_jax.data.made import Examples, Made, split
 from lth_jax.keys import check_seed
+from lth_jax.legal import check_name
 
 TEST_FRACTION = 0.2  # of a table's rows
 MISSING = ("refuse", "drop", "mean", "category")
@@ -165,8 +166,7 @@ def from_csv(
         texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
         if not texts:
             raise TypeError(f"`{argument}` must be a list of texts, got {value!r}.")
-    if missing not in MISSING:
-        raise ValueError(f"`missing` must be one of {', '.join(MISSING)}, got {missing!r}.")
+    check_name("missing", missing, MISSING)
     table = columns_.read(raw, markers)
     inputs = tuple(columns) or tuple(name for name in table if name != target)
     declared = _declared(table, inputs, target, numbers, categories)

@@ -4,6 +4,7 @@ import numpy as np
 
 from lth_jax.data.checks import check_integer
 from lth_jax.data.made import Examples, Made
+from lth_jax.legal import check_name
 
 UNITS = ("bytes", "characters")
 TEST_FRACTION = 0.1  # the last part of the text
@@ -44,8 +45,7 @@ def windows(
     ([0, 1, 4, 0], [1, 4, 0, 2], 5)
     """
     check_integer("window", window, 1)
-    if unit not in UNITS:
-        raise ValueError(f"`unit` must be one of {', '.join(UNITS)}, got {unit!r}.")
+    check_name("unit", unit, UNITS)
     if limit is not None:
         check_integer("limit", limit, 1)
     symbols, classes = _symbols(raw, unit, limit)

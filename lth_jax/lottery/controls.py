@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lth_jax import structure as st
 from lth_jax.layouts import Layouts
+from lth_jax.legal import check_name
 from lth_jax.pruning.masks import shuffle, shuffle_globally
 from lth_jax.registry import Registry
 from lth_jax.report.arms import LOOKS
@@ -253,8 +254,7 @@ def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict
     """
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
-        if name not in table:
-            raise ValueError(f"`controls` holds {name!r}; each must be one of {sorted(table)}.")
+        check_name("controls", name, table)
     if len(set(names)) < len(names):
         raise ValueError(f"`controls` is {names}; each may be named once.")
     return {name: table[name] for name in names}

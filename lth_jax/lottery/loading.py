@@ -8,7 +8,7 @@ from typing import Any
 
 from lth_jax.legal import nearest
 from lth_jax.lottery.result import Result
-from lth_jax.lottery.table import SHORT_ROWS, Table, rendered
+from lth_jax.lottery.table import SHORT_ROWS, Table, cut
 from lth_jax.report import answers, sweep_page, sweeps
 from lth_jax.report.display import quantity
 from lth_jax.report.tables import flat_rows
@@ -151,7 +151,7 @@ class SweepResult:
             settings=shown, rows=[row for row in self.record.rows if row["run"] in shown]
         )
         hidden = len(self.record.settings) - len(shown)
-        return f"{head}\n{rendered(sweeps.sweep_table(few), hidden)}"
+        return f"{head}\n{cut(str(sweeps.sweep_table(few)), hidden)}"
 
 
 class Atlas:

@@ -4,7 +4,7 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypedDict
+from typing import Any, Self, TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -36,7 +36,7 @@ class Display:
         self._total = sum(work)
         self._levels = len(work) - 1
         self._finished = 0  # member-steps in finished nodes, read or trained
-        self._trained = 0  # member-steps trained by this process
+        self._nodes: dict[Any, tuple[int, float]] = {}  # member-steps and seconds of each
         self._began = time.perf_counter()
         # rich 15 draws a bar in a notebook with ipywidgets alone, and warns without.
         widgets = importlib.util.find_spec("ipywidgets") is not None
@@ -66,11 +66,16 @@ class Display:
         self._bar.stop()
 
     def advance(self, segment: Segment) -> Standing:
-        """Adds a finished segment, updates the bar, and returns the progress of the ladder."""
-        members = len(segment.specs)
-        self._trained += (segment.step - segment.before) * members
-        done = self._finished + (segment.step - segment.start) * members
-        speed = self._trained / (time.perf_counter() - self._began)
+        """Adds a finished segment, updates the bar, and returns the progress of the ladder.
+
+        The speed is that of the run's page: the member-steps of the nodes that this process trains,
+        over the seconds spent on them.
+        """
+        trained = (segment.step - segment.start) * len(segment.specs)
+        done = self._finished + trained
+        self._nodes[segment.level, segment.specs[0].key] = trained, segment.seconds
+        steps, seconds = map(sum, zip(*self._nodes.values(), strict=True))
+        speed = steps / max(seconds, 1e-9)
         facts = (
             f"level {segment.level}/{self._levels}, {100 * segment.densities[0]:.3g}% kept, "
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"

@@ -13,12 +13,12 @@ from lth_jax.legal import nearest
 from lth_jax.lottery.identity import training_program
 from lth_jax.lottery.spec import Experiment, Seeds
 from lth_jax.lottery.starts import Start, starts_of
-from lth_jax.lottery.table import Table, rendered
+from lth_jax.lottery.table import Table, cut
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report import RunRecord, read_run, write_report
 from lth_jax.report import tables as rows_of
-from lth_jax.report.display import headline_metric, level_table
+from lth_jax.report.display import headline_metric, left_out, level_table
 from lth_jax.store import RunInfo, Store, StoreError, files, find_run, read_config
 from lth_jax.store.leaves import nest
 from lth_jax.types import DENSE, TICKET, Mask, Params, Prunable
@@ -203,7 +203,7 @@ class Result:
         if metric is not None:
             chosen = self._metric(metric)
             rows = [row for row in rows if row["metric"] == chosen]
-        return Table(rows_of.flat_rows(rows))
+        return Table(rows_of.flat_rows(rows), " ".join(left_out(self.record)))
 
     def seeds(self) -> Table:
         """One row for each network and metric: arm, level, replicate, density and value."""
@@ -286,7 +286,7 @@ class Result:
         raise ValueError(nearest("`metric`", name, list(short)))
 
     def __repr__(self) -> str:
-        return rendered(level_table(self.record))
+        return cut(str(level_table(self.record)))
 
     def _repr_html_(self) -> str:
         metric = headline_metric(self.record)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lth_jax.legal import check_name
 from lth_jax.types import Mask, Params, TrainState
 
 WEIGHTS = ("weights", "learning_rate", "nothing")
@@ -37,12 +38,9 @@ class Rewind(NamedTuple):
 
 def check_rewind(rewind: Rewind, stop: int) -> None:
     """Raises `ValueError` unless the rewind is valid for trainings of `stop` steps."""
-    if rewind.what not in WEIGHTS:
-        raise ValueError(f"`rewind.what` is {rewind.what!r}; it must be one of {WEIGHTS}.")
+    check_name("rewind.what", rewind.what, WEIGHTS)
     for name in ("optimizer", "state", "data"):
-        value = getattr(rewind, name)
-        if value not in SOURCES:
-            raise ValueError(f"`rewind.{name}` is {value!r}; it must be one of {SOURCES}.")
+        check_name(f"rewind.{name}", getattr(rewind, name), SOURCES)
     if not 0 <= rewind.step < stop:
         raise ValueError(
             f"`rewind.step` is {rewind.step}; it must be at least 0 and below the {stop} steps of "

@@ -1,7 +1,7 @@
 """Specs of experiments: iterative pruning, one-shot pruning, sparse training."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax
 from lth_jax import text
 from lth_jax.data.checks import check_integer
 from lth_jax.layouts import Layouts
+from lth_jax.legal import nearest
 from lth_jax.lottery.controls import Control, named
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.spec import Ladder
@@ -90,7 +91,7 @@ def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts
     """
     check_integer("levels", levels, 0)
     density = geometric(rate)
-    return Spec([density(i) for i in range(1, levels + 1)], rewind=_rewind(rewind), **parts)
+    return _spec([density(i) for i in range(1, levels + 1)], rewind=_rewind(rewind), **parts)
 
 
 def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
@@ -107,7 +108,7 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
     >>> one_shot(0.1).densities
     [0.1]
     """
-    return Spec([check_fraction("density", density)], rewind=_rewind(rewind), **parts)
+    return _spec([check_fraction("density", density)], rewind=_rewind(rewind), **parts)
 
 
 def sparse_training(
@@ -134,7 +135,16 @@ def sparse_training(
     """
     parts = {"criterion": criteria.random(), "scope": scopes.erk(), **parts}
     densities = [check_fraction("density", density), *([None] if retrain else [])]
-    return Spec(densities, methods={1: method}, **parts)
+    return _spec(densities, methods={1: method}, **parts)
+
+
+def _spec(densities: Sequence[Any], **parts: Any) -> Spec:
+    """A spec; raises `TypeError` for a field that it lacks."""
+    names = [one.name for one in fields(Spec)]
+    for name in parts:
+        if name not in names:
+            raise TypeError(nearest("a field of `lottery.Spec`", name, names))
+    return Spec(densities, **parts)
 
 
 def make_ladder(
@@ -155,6 +165,7 @@ def make_ladder(
       LevelError: the density of a level is impossible.
       ValueError: the spec does not fit the parameters.
     """
+    pruner = in_rounds(prune(spec.criterion, spec.scope, spec.granularity), spec.rounds)
     params, _ = task.shapes
     prunable = prunable_leaves(params) if spec.prunable is None else spec.prunable
     find, layouts = task.trainer.model.layouts, spec.layouts
@@ -169,7 +180,7 @@ def make_ladder(
             _count(spec.scope, level, params, density, **options)
             for level, density in enumerate(spec.densities, start=1)
         ],
-        pruner=in_rounds(prune(spec.criterion, spec.scope, spec.granularity), spec.rounds),
+        pruner=pruner,
         prunable=prunable,
         rewind=spec.rewind,
         controls=controls if isinstance(controls, Mapping) else named(controls),

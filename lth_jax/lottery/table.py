@@ -1,18 +1,14 @@
 """Tables of results."""
 
 import html
-import io
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import rich.console
-import rich.table
-
 from lth_jax import extras, text
 
-SHORT, SHORT_ROWS, HTML_ROWS, WIDTH = 1_800, 30, 200, 120
-"""Characters and rows of a `repr`, rows of a notebook, and columns that a title may take."""
+SHORT, SHORT_ROWS, HTML_ROWS = 1_800, 30, 200
+"""Characters and rows of a `repr`, and rows of a notebook."""
 
 
 class Table(Sequence[dict[str, Any]]):
@@ -20,13 +16,15 @@ class Table(Sequence[dict[str, Any]]):
 
     Args:
       rows: dictionaries with the same keys.
+      note: sentences that are printed below it.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]]):
-        self._rows = list(rows)
+    def __init__(self, rows: Sequence[dict[str, Any]], note: str = ""):
+        self._rows, self.note = list(rows), note
 
     def __getitem__(self, index: Any) -> Any:
-        return Table(self._rows[index]) if isinstance(index, slice) else self._rows[index]
+        one = self._rows[index]
+        return Table(one, self.note) if isinstance(index, slice) else one
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,10 +51,11 @@ class Table(Sequence[dict[str, Any]]):
         return text.table(names, cells, limit=most, width=None)
 
     def __repr__(self) -> str:
-        return cut(self._text(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
+        shown = cut(self._text(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
+        return f"{shown}\n{self.note}".rstrip()
 
     def __str__(self) -> str:
-        return self._text(len(self))
+        return f"{self._text(len(self))}\n{self.note}".rstrip()
 
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
@@ -65,22 +64,14 @@ class Table(Sequence[dict[str, Any]]):
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
         left = len(self) - HTML_ROWS
         more = f"<caption>… and {left:,} more rows</caption>" if left > 0 else ""
-        return f"<table>{more}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return f"<table>{more}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def rendered(table: rich.table.Table, hidden: int = 0) -> str:
-    """A table as plain text, at its full width, for a `repr`; `hidden` as of `cut`."""
-    file = io.StringIO()
-    # In a notebook rich displays what it prints, whatever `file` is, unless it is forced not to.
-    width = max(text.full_width(table), WIDTH)
-    rich.console.Console(file=file, width=width, force_jupyter=False).print(table)
-    return cut("\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines()), hidden)
 
 
 def cut(shown: str, hidden: int = 0) -> str:

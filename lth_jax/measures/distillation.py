@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax.legal import check_name
 from lth_jax.measures.generalization import planted_regression
 
 TEACHERS = ("truth", "dense", "stranger")
@@ -39,8 +40,7 @@ def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[
         "dense": lambda: x @ np.linalg.lstsq(x, y, rcond=None)[0],
         "stranger": lambda: rng.permutation(x @ w),
     }
-    if teacher not in answers:
-        raise ValueError(f"`teacher` is {teacher!r}; it must be one of {', '.join(TEACHERS)}.")
+    check_name("teacher", teacher, TEACHERS)
 
     def risk(targets: NDArray[np.float64]) -> float:
         fitted = np.linalg.lstsq(x[:, :matter], targets, rcond=None)[0]

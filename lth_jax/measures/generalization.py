@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lth_jax.legal import check_name
+
 
 class Regression(NamedTuple):
     """Data of a linear regression: inputs `(n, features)`, true weights, targets `(n,)`."""
@@ -72,8 +74,7 @@ def least_squares_errors(rng: np.random.Generator, which: str, **data: Any) -> t
         "oracle": np.arange(matter),
         "random": rng.permutation(features)[:matter],
     }
-    if which not in chosen:
-        raise ValueError(f"`which` is {which!r}; it must be one of {', '.join(chosen)}.")
+    check_name("which", which, chosen)
     fitted = drawn.fitted(chosen[which])
     train = float(np.mean((drawn.y - drawn.x @ fitted) ** 2))
     return train, drawn.test_error(fitted)

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lth_jax import trees
+from lth_jax.legal import check_name
 from lth_jax.store import is_distributed
 
 AXIS = "members"
@@ -66,8 +67,7 @@ def check_plan(plan: Plan) -> None:
     """Raises `ValueError` unless the plan can run."""
     if plan.chunk < 1:
         raise ValueError(f"`chunk` is {plan.chunk}; at least 1 member must run at a time.")
-    if plan.driver not in DRIVERS:
-        raise ValueError(f"`driver` is {plan.driver!r}; it must be one of {DRIVERS}.")
+    check_name("driver", plan.driver, DRIVERS)
     check_devices(plan.devices)
     if plan.chunk % plan.devices:
         raise ValueError(

@@ -32,7 +32,7 @@ class Layer:
       outputs: columns of each matrix.
       sites: the number of products that use these weights.
       first: the first flat position of its weights in the leaf.
-      key: what equal layers of two traces have in common.
+      key: equal for the same layer of two traces.
     """
 
     name: str

@@ -12,7 +12,7 @@ class PrunedLayer(NamedTuple):
     """One layer after pruning.
 
     Attributes:
-      layer: which.
+      layer: the layer.
       rows: calibration rows.
       kept: weights kept.
       error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the new weights in their dtype.

@@ -26,14 +26,14 @@ from lth_jax.report.chapters import (
 )
 from lth_jax.report.effects import COLOURS
 from lth_jax.report.plotting import SIZE, images
-from lth_jax.report.rendering import Caption, Picture, render
+from lth_jax.report.rendering import Caption, Picture, glossary, render, terms_of
 from lth_jax.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
+def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: str = "") -> Path:
     """Writes the page, the pictures, and everything as JSON for machines.
 
     Args:
@@ -41,6 +41,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         `result.json`, `figure.svg` and `figure.png` go here.
       size: of the studies.
       chapters: the studies that are finished, in order.
+      source: sentences on where the claims are from.
 
     Returns:
       The page.
@@ -73,6 +74,8 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
         time=clock(sum(chapter.seconds for chapter in chapters)),
         only_controls=set(verdicts) <= {HOLD, VOID},
         state=list(state(chapters)),
+        source=source,
+        terms=terms_of("atlas"),
         pictures=overview,
         chapters=sections,
     )
@@ -98,13 +101,14 @@ def _picture(name: str, caption: Caption, figure: Figure) -> Picture:
     return Picture(name, caption, images(figure), figure.get_figwidth() > SIZE[0])
 
 
-def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
+def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str = "") -> Path:
     """Writes the atlas as a page of a documentation site: state, effects, table, sections.
 
     Args:
       folder: `atlas.md` goes here, and the pictures into `atlas/`.
       size: of the studies.
       chapters: the finished studies, in order.
+      source: sentences on where the claims are from.
 
     Returns:
       The page.
@@ -114,7 +118,9 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter]) -> Path:
     pictures |= {c.protocol["claim"]: c.figure for c in chapters if c.figure is not None}
     for name, figure in pictures.items():
         files.write(folder / "atlas" / f"{name}.svg", images(figure)["svg"])
-    lines = ["# The atlas", "", " ".join(state(chapters)), ""]
+    terms = [f"- **{term}**: {text}" for term, text in glossary("atlas").items()]
+    lines = ["# The atlas", "", " ".join(state(chapters)), "", *([source, ""] if source else [])]
+    lines += ["How to read it; [the studies](studies.md) define the verdicts:", "", *terms, ""]
     lines += ["![All deciding effects](atlas/effects.svg)", ""] if decisive else []
     lines += [effects.caption(decisive).text, ""] if decisive else []
     lines += [markdown(size, chapters)]

@@ -20,7 +20,7 @@ def markdown(runs: Runs) -> str:
     lines = [
         "# Results",
         "",
-        "The committed results of the {doc}`benchmarks <benchmarks>`, written by",
+        "The committed results of the [benchmarks](benchmarks.md), written by",
         "`python -m experiments.benchmarks.history`. A ratio is ours over the alternative, the",
         "median of alternated pairs with the smallest and the largest.",
         "",

@@ -191,7 +191,8 @@ def sentence(text: str) -> str:
     >>> sentence("log of the share, per seed")
     'Log of the share, per seed.'
     """
-    return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
+    first = text[:1].upper() if text[:1].isascii() else text[:1]  # κ is no Κ
+    return first + text[1:] + "." * (text[-1:] not in ".?!")
 
 
 def clock(seconds: float) -> str:

@@ -1,12 +1,11 @@
 """Numbers as text: names, units, percents, and the table printed after a run."""
 
+from collections import Counter
 from typing import NamedTuple
-
-from rich import box
-from rich.table import Table
 
 from lth_jax.report.levels import RunRecord
 from lth_jax.report.tables import Row, summary_rows
+from lth_jax.text import TextTable, counted, listing
 from lth_jax.types import DENSE, TICKET
 
 HEADLINES = (
@@ -16,6 +15,8 @@ HEADLINES = (
     "test_loss_early_stop",
 )
 EARLY_STOP = "early_stop_step"
+MOST_NAMED = 6
+"""Diverged networks that a sentence names one by one; more are counted by arm."""
 
 
 class Quantity(NamedTuple):
@@ -60,19 +61,15 @@ def headline_metric(run: RunRecord) -> str | None:
     return next((metric for metric in (*HEADLINES, *known) if metric in known), None)
 
 
-def level_table(run: RunRecord) -> Table:
-    """The table printed at the end of a run: per level, every arm's headline metric ± interval."""
+def level_table(run: RunRecord) -> TextTable:
+    """The table printed at the end of a run: per level, every arm's headline metric ± interval.
+
+    Its note names the networks that have no result.
+    """
     metric = headline_metric(run)
-    cells = level_cells(run)
+    header, *rows = level_cells(run)
     title = quantity(metric).title if metric else "No level is finished yet"
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left"
-    )
-    for name in cells[0]:
-        table.add_column(name, justify="right")
-    for row in cells[1:]:
-        table.add_row(*row)
-    return table
+    return TextTable(header, rows, title, " ".join(left_out(run)), keys=2)
 
 
 def level_cells(run: RunRecord) -> list[list[str]]:
@@ -94,8 +91,11 @@ def level_cells(run: RunRecord) -> list[list[str]]:
     ]
 
 
-def unscored(run: RunRecord) -> list[str]:
-    """A sentence for each level with members that were not trained, since no scores made a mask."""
+def left_out(run: RunRecord) -> list[str]:
+    """Sentences on the networks that have no result: not trained, or diverged.
+
+    A network is not trained if the scores of its mask are invalid.
+    """
     sentences = []
     for level in run.levels:
         lost = [member.unscored for member in level.members if member.unscored is not None]
@@ -104,7 +104,37 @@ def unscored(run: RunRecord) -> list[str]:
             whole = len(lost) == len(level.members)
             number = "no network" if whole else f"{len(lost)} of {len(level.members)} networks not"
             sentences.append(f"Level {level.level}: {number} trained. {reasons}")
-    return sentences
+    return sentences + _diverged_sentence(_diverged(run))
+
+
+def _diverged_sentence(places: dict[tuple[str, int], list[int]]) -> list[str]:
+    number = sum(map(len, places.values()))
+    if not number:
+        return []
+    if number <= MOST_NAMED:
+        named = listing([_place(*place, lost) for place, lost in places.items()])
+        verb = "diverged and is" if number == 1 else "diverged and are"
+        return [f"{named[0].upper()}{named[1:]} {verb} left out."]
+    by_arm = Counter[str]()
+    for (arm, _), lost in places.items():
+        by_arm[arm] += len(lost)
+    named = listing([f"{count:,} of {arm}" for arm, count in by_arm.items()])
+    return [f"{counted(number, 'network')} diverged and are left out: {named}."]
+
+
+def _diverged(run: RunRecord) -> dict[tuple[str, int], list[int]]:
+    """Arm and level -> the replicates that diverged there."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for level in run.levels:
+        for one in level.members:
+            if one.diverged_at is not None and one.unscored is None:
+                found.setdefault((one.arm, level.level), []).append(one.replicate)
+    return found
+
+
+def _place(arm: str, level: int, replicates: list[int]) -> str:
+    which = "replicate" if len(replicates) == 1 else "replicates"
+    return f"{which} {listing(map(str, sorted(replicates)))} of {arm} at level {level}"
 
 
 def percent(density: float) -> str:

@@ -62,7 +62,7 @@ class Level(NamedTuple):
 
 @text.with_short_repr
 class RunRecord(NamedTuple):
-    """A run as its tables and figures read it.
+    """A run, read back for tables and figures.
 
     Attributes:
       info: its name, status and folder.
@@ -89,7 +89,7 @@ def read_run(store: Store, path: str | Path) -> RunRecord:
     """Reads a run's finished levels; an unfinished run has the levels finished so far.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     Raises:

@@ -64,6 +64,7 @@ FINDINGS = Caption(
 )
 CAPTIONS = {"curves": CURVES, "findings": FINDINGS}
 MOST_CURVES = 8  # with more, controls are drawn only where the literature states them
+NO_NUMBERS = "The full size tests the same findings; it is compared with no further numbers."
 FEWEST = 4
 """Numbers from which on the literature has a panel of its own."""
 LEAD = (
@@ -249,7 +250,6 @@ def write_literature(folder: Path, trained: Trained) -> Path:
     for name, content in files_of(shown).items():
         files.write(folder / name, content)
     files.write_json(folder / "result.json", result(trained))
-    table = cells(trained)
     page = render(
         "literature.html",
         title=f"{recipe.title} ({recipe.name}, {trained.size})",
@@ -259,9 +259,9 @@ def write_literature(folder: Path, trained: Trained) -> Path:
         short="" if trained.size == FULL else recipe.short,
         pictures=shown,
         omitted=omitted,
-        header=table[0],
-        rows=table[1:],
+        findings=cells(trained),
         numbers=number_cells(trained),
+        no_numbers="" if trained.size == FULL else NO_NUMBERS,
         colours=COLOURS,
         time=clock(trained.seconds),
         command=trained.command,
@@ -323,6 +323,8 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
         lines += ["", *_table(cells(one))]
         if len(numbers := number_cells(one)) > 1:
             lines += ["", "The full size is compared with these numbers:", "", *_table(numbers)]
+        elif one.size != FULL:
+            lines += ["", NO_NUMBERS]
         lines += ["", f"`{one.command}`, {clock(one.seconds)}."]
     files.write(folder / "literature.md", ("\n".join(lines) + "\n").encode())
     return folder / "literature.md"

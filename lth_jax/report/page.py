@@ -53,7 +53,7 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     gives the same page and pictures byte for byte.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       run: an open run, or one from `find_run` or `list_runs`.
 
     Returns:
@@ -98,7 +98,7 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
         **_facts(run),
         **_story(run),
         verdict=display.verdict(differences, tables.dense_mean(run, metric) if metric else None),
-        unscored=display.unscored(run),
+        left_out=display.left_out(run),
         sections=sections,
         metric=display.quantity(metric).title if metric else "Results",
         level_cells=display.level_cells(run),
@@ -140,8 +140,8 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "networks": len(members),
         "unscored_networks": unscored,
         "diverged": sum(member.diverged_at is not None for member in members) - unscored,
-        "seconds": f"{seconds:.0f}",
-        "rate": f"{steps / max(seconds, 1e-9):.0f}",
+        "seconds": f"{seconds:,.0f}",
+        "rate": f"{steps / max(seconds, 1e-9):,.0f}",
     }
 
 

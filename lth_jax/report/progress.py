@@ -9,7 +9,7 @@ from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.listing import find_run, list_runs
 from lth_jax.store.run_files import read_status
-from lth_jax.store.sweeps import read_records, read_sweep_config
+from lth_jax.store.sweeps import is_active, read_records, read_sweep_config
 
 METRICS = "metrics.jsonl"
 BLOCK = 1 << 16
@@ -98,11 +98,7 @@ def _sweep(path: Path, finished: set[str]) -> Standing:
     left -= finished
     parts = _groups(path, left)
     done = len(cells) - len(left)
-    return Standing(path.name, parts, len(cells), done, _is_active(path), not left)
-
-
-def _is_active(sweep: Path) -> bool:
-    return any(locks.is_held(lock) for lock in sweep.glob("locks/*.lock"))
+    return Standing(path.name, parts, len(cells), done, is_active(path), not left)
 
 
 def _groups(path: Path, left: set[str]) -> list[Work]:
@@ -179,7 +175,7 @@ def in_progress(root: Path) -> list[Path]:
     Raises:
       StoreError: there is none.
     """
-    sweeps = [path for path in sorted(root.glob("sweeps/*")) if _is_active(path)]
+    sweeps = [path for path in sorted(root.glob("sweeps/*")) if is_active(path)]
     runs = [Path(info.path) for info in list_runs(root) if info.status == RUNNING]
     if not sweeps and not runs:
         raise StoreError(f"no process trains a run or a sweep in {root}; name one to see it.")

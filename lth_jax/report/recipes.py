@@ -37,7 +37,7 @@ COLOURS = {HOLDS: "good", FAILS: "bad", INCONCLUSIVE: "open", MISSING: "open", O
 """Verdicts, and the class of their badge in the style sheet."""
 SOME = 0.5  # the place of a number whose density is not stated
 NEAR = 1.15  # largest ratio of densities that count as equal
-HEADER = ("finding", "expected", "ours [95 %]", "replicates", "verdict", "source")
+HEADER = ("finding", "verdict", "expected", "ours [95 %]", "replicates", "source")
 
 
 class Recipe(NamedTuple):
@@ -262,10 +262,10 @@ def cells(trained: Trained) -> list[list[str]]:
     return [list(HEADER)] + [
         [
             finding(trained.recipe, one.expected),
+            one.verdict,
             expectation(one.expected),
             shown(one.expected, one.interval) if one.interval else "–",
             str(one.interval.replicates) if one.interval else "–",
-            one.verdict,
             one.expected.source,
         ]
         for one in judged(trained)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lth_jax.extras import lazy
 from lth_jax.report.display import quantity
 from lth_jax.report.plotting import SIZE, images, shows_nothing
-from lth_jax.text import counted
+from lth_jax.text import column_kinds, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,9 +67,10 @@ def texts() -> dict[str, Any]:
 
 
 @functools.cache
-def glossary() -> dict[str, str]:
-    """`glossary.toml`: the definitions of all terms."""
-    return dict(_toml("glossary")["terms"])
+def glossary(kind: str = "terms") -> dict[str, str]:
+    """`glossary.toml`: the definitions of all terms, or of those that it lists under `kind`."""
+    found = _toml("glossary")
+    return {term: found["terms"][term] for term in found[kind]}
 
 
 def _toml(name: str) -> dict[str, Any]:
@@ -144,6 +145,11 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["counted"] = counted
-    terms, shown = glossary(), _toml("glossary")["pages"]
-    environment.globals["glossary"] = [(term, terms[term].replace("`", "")) for term in shown]
+    environment.filters["kinds"] = column_kinds
+    environment.globals["glossary"] = terms_of("pages")
     return environment
+
+
+def terms_of(kind: str) -> list[tuple[str, str]]:
+    """The terms that `glossary.toml` lists under `kind` with their definitions as plain text."""
+    return [(term, text.replace("`", "")) for term, text in glossary(kind).items()]

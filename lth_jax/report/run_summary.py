@@ -49,7 +49,7 @@ def summarize_run(store: Store, path: str | Path) -> RunSummary:
     Level 0 has the mean of the dense networks. Of each node, only the results are read.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     Raises:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.measures.spectra import broadened, outliers
@@ -29,6 +27,7 @@ from lth_jax.report.plotting import (
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import read_analyses
 from lth_jax.store.nodes import Store
+from lth_jax.text import TextTable
 from lth_jax.types import DENSE, TICKET
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _metrics(group: list[Spectrum]) -> dict[str, list[float]]:
     }
 
 
-def table(found: Spectra) -> Table:
+def table(found: Spectra) -> TextTable:
     """The largest eigenvalue of every arm and level, one column per point: mean ± half interval."""
     cells = {
         (row["level"], row["density"], row["arm"], row["point"]): row
@@ -136,15 +135,12 @@ def table(found: Spectra) -> Table:
         if row["metric"] == "largest_eigenvalue"
     }
     points = [point for point in POINTS if any(place[3] == point for place in cells)]
-    shown = Table(
-        title="Largest Hessian eigenvalue", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
-    for name in ("level", "kept %", "arm", *points):
-        shown.add_column(name, justify="right")
+    lines = []
     for level, density, arm in dict.fromkeys(place[:3] for place in cells):
         values = [_cell(cells.get((level, density, arm, point))) for point in points]
-        shown.add_row(str(level), percent(density), arm, *values)
-    return shown
+        lines.append([str(level), percent(density), arm, *values])
+    header = ["level", "kept %", "arm", *points]
+    return TextTable(header, lines, "Largest Hessian eigenvalue", keys=3)
 
 
 def _cell(row: Row | None) -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from lth_jax import text
 from lth_jax.measures.intervals import Interval, student_t
@@ -56,13 +54,13 @@ class SweepRecord(NamedTuple):
         """Rows by what is set in their cells, as text; seeds and the field `but` are left out."""
         names = [name for name in self.fields if name != but]
 
-        def text(setting: Row) -> str:
+        def words(setting: Row) -> str:
             return ", ".join(
                 f"{short(name)}\u00a0=\u00a0{as_text(setting.get(name))}" for name in names
             )
 
-        groups = grouped(rows, text)
-        return {one: groups[one] for one in map(text, self.settings.values()) if one in groups}
+        groups = grouped(rows, words)
+        return {one: groups[one] for one in map(words, self.settings.values()) if one in groups}
 
     @property
     def arms(self) -> list[str]:
@@ -75,7 +73,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     """Reads the finished cells of a sweep; a node that cells share is read once.
 
     Args:
-      store: where the nodes lie; the runs of the cells lie beside them.
+      store: holds the nodes, and the runs of the cells.
       path: the sweep's folder.
 
     Raises:
@@ -163,16 +161,11 @@ def _cell_line(
     ]
 
 
-def sweep_table(sweep: SweepRecord) -> Table:
+def sweep_table(sweep: SweepRecord) -> text.TextTable:
     """The table printed at the end of a sweep."""
     title = quantity(sweep.metric).title if sweep.metric else "No cell is finished yet"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, title_justify="left")
     header, *lines = sweep_cells(sweep)
-    for name in header:
-        table.add_column(name, justify="right")
-    for line in lines:
-        table.add_row(*line)
-    return table
+    return text.TextTable(header, lines, title, keys=header.index("kept %"))
 
 
 def best_cell(sweep: SweepRecord) -> dict[str, str] | None:

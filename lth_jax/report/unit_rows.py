@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from lth_jax.report.display import percent
 from lth_jax.report.tables import Row, summary_cells
 from lth_jax.store.analyses import analyses
 from lth_jax.store.nodes import Store
+from lth_jax.text import TextTable
 from lth_jax.types import DENSE, TICKET
 
 Values = dict[tuple[str, int, str], list[float]]
@@ -189,16 +188,14 @@ def _at_equal_latency(timed: Sequence[Timed]) -> Values:
     return gains
 
 
-def table(found: Units) -> Table:
+def table(found: Units) -> TextTable:
     """Density and effective density of every arm and level, and latency where it was measured."""
     cells = {(row["level"], row["arm"], row["metric"]): row for row in rows(found)}
-    shown = Table(title="Live weights", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("level", "arm", "kept %", "on live paths %", "latency, % of dense"):
-        shown.add_column(name, justify="right")
+    lines = []
     for level, arm in dict.fromkeys(place[:2] for place in cells):
         effective = cells[level, arm, "effective_density"]
-        numbers = [effective["density"], effective["mean"]]
-        if (timed := cells.get((level, arm, "latency_relative"))) is not None:
-            numbers.append(timed["mean"])
-        shown.add_row(str(level), arm, *map(percent, numbers))
-    return shown
+        timed = cells.get((level, arm, "latency_relative"))
+        shares = [percent(effective["density"]), percent(effective["mean"])]
+        lines.append([str(level), arm, *shares, percent(timed["mean"]) if timed else "–"])
+    header = ["level", "arm", "kept %", "on live paths %", "latency, % of dense"]
+    return TextTable(header, lines, "Live weights", keys=2)

@@ -1,4 +1,4 @@
-"""What was measured on a finished run: nodes that its folder lists beside the manifest."""
+"""Analyses of a finished run: nodes that a list in its folder names."""
 
 import logging
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def _rewrite(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str,
 
 
 def _intact(path: Path, name: str) -> list[dict[str, Any]] | None:
-    """A copy of the list; None if it is missing, or damaged, which is named in the log."""
+    """A copy of the list; None if it is missing or, with a log message, damaged."""
     try:
         return read_copy(path, name)
     except CorruptError as error:
@@ -101,7 +101,7 @@ def read_analyses(store: Store, path: str | Path, kind: str, record: Any) -> lis
     """The nodes of one kind as records.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
       kind: which nodes.
       record: a `NamedTuple` type whose fields are facts of the nodes' `meta`, the last `arrays`.

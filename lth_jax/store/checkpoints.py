@@ -1,4 +1,4 @@
-"""Trees of arrays as folders on disk: written whole or not at all, checked whenever read.
+"""Trees of arrays as folders on disk, written atomically and checked at each read.
 
 This is the only module that uses Orbax. A checkpoint is a folder of `meta.json` (the tree's
 structure and the caller's own facts), `arrays/` (Orbax) and `sha256` (one line per file).
@@ -50,19 +50,19 @@ def save(
     packed: bool = False,
     team: Team = ALONE,
 ) -> None:
-    """Writes a tree of arrays to the folder `path`, atomically: it is whole or it is not there.
+    """Writes a tree of arrays to the folder `path` atomically.
 
-    A team saves together: of arrays that lie in several processes each writes its parts, all else
-    is written by process 0, which seals the folder when all are done.
+    A team saves together: each process writes its parts of arrays that are distributed over
+    several; process 0 writes everything else and the hashes.
 
     Args:
       path: the folder to make; one writer at a time.
       tree: a pytree of arrays, numbers and typed PRNG keys, of any dtype and size (also empty).
       meta: facts to keep beside the arrays, anything JSON can hold.
-      name: what the folder holds, sealed with it, so that a copy under another name is found out.
-      packed: whether to put all leaves of one dtype end to end into one uncompressed array. A file
-        per leaf is for others to read; packed, what is soon read back or forgotten is written in
-        half the time. Arrays that lie in several processes are not packed.
+      name: the name of the content, hashed with it, so that a copy under another name is detected.
+      packed: whether to put all leaves of one dtype end to end into one uncompressed array. One
+        file per leaf suits other readers; packed files are written in half the time. Arrays that
+        are distributed over several processes are not packed.
       team: the processes that call this together, with trees of one structure.
 
     Raises:
@@ -342,7 +342,7 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _os_error(error: Exception) -> OSError:
-    """The error of the operating system, which TensorStore hides in the text of a `ValueError`."""
+    """The error of the operating system in the text of a `ValueError` of TensorStore."""
     if isinstance(error, OSError) and error.errno:
         return error
     if code := re.search(r"os_error_code='(\d+)'", str(error)):

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, devices, flags; nothing that names the machine."""
+"""Versions, devices and flags with which a result was computed, without names of machines."""
 
 import functools
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""What can go wrong in a store, as exceptions."""
+"""The exceptions of the store."""
 
 
 class StoreError(Exception):
@@ -10,4 +10,4 @@ class CorruptError(StoreError):
 
 
 class LostProcessError(Exception):
-    """Another process of the job is gone, or has failed: this one cannot go on."""
+    """Another process of the job ended or failed, so this one cannot continue."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and folders sealed by their SHA-256."""
+"""Atomic writes of files, and folders with SHA-256 checksums."""
 
 import contextlib
 import hashlib
@@ -86,7 +86,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes what writers that were killed long ago left; no file is written for a day."""
+    """Removes temporary files older than a day, which killed writers left."""
     ours = re.compile(rf"\.{re.escape(_stem(path))}\.\d+-[0-9a-f]{{16}}\.tmp")
     for name in filter(ours.fullmatch, os.listdir(path.parent)):
         with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it

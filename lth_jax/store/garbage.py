@@ -1,4 +1,4 @@
-"""What a store takes on disk, and what of it no run lists."""
+"""Disk space of a store, and nodes that no run lists."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Names made of content: the same settings, arrays or sources always give the same SHA-256."""
+"""SHA-256 hashes of settings, arrays and sources."""
 
 import ast
 import functools
@@ -63,9 +63,9 @@ def _finite(number: float, name: str, nan_as_null: bool) -> float | None:
 
 
 def canonical(obj: Any) -> str:
-    """JSON of `obj` in the one form that is hashed: sorted keys, no spaces, floats by `repr`.
+    """JSON of `obj` in canonical form: sorted keys, no spaces, floats by `repr`.
 
-    Lists and tuples are alike; `1`, `1.0`, `True` and `"1"` are all different.
+    Lists and tuples are equal; `1`, `1.0`, `True` and `"1"` all differ.
 
     >>> canonical({"rate": 0.1, "levels": (1, 2)})
     '{"levels":[1,2],"rate":0.1}'
@@ -104,7 +104,7 @@ def fingerprint(tree: Any) -> str:
 def source_fingerprint(*modules: str) -> str:
     """The SHA-256 of the Python code of modules and packages, with everything below them.
 
-    Results keyed by it are computed again when the code that makes them changes. Comments,
+    Results with it in their key are computed again when that code changes. Comments,
     docstrings and layout do not count. The names are looked up without running the modules (their
     parents are imported).
 

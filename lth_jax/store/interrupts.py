@@ -1,4 +1,4 @@
-"""Stopping in order: at once, or between two segments, when the state is saved."""
+"""Signals that stop a program: at once, or after a segment with its state saved."""
 
 import contextlib
 import signal
@@ -32,21 +32,21 @@ class Interrupted(SystemExit):
 
 
 class Stop:
-    """Whether a signal to stop came, and which."""
+    """Whether a signal to stop has arrived, and which."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.signum is not None
 
     def check(self, team: Team = ALONE) -> None:
-        """Raises `Interrupted` if a signal has come; call it where work can be saved.
+        """Raises `Interrupted` if a signal has arrived; call it where work can be saved.
 
         Args:
-          team: the processes that stop together, whichever of them it came to.
+          team: the processes that stop together, whichever received it.
         """
         latest = max(int(signum) for signum in team.gather(str(self.signum or 0)))
         if latest:
@@ -55,10 +55,10 @@ class Stop:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block the first SIGTERM or SIGINT raises `Interrupted`, wherever the program is.
+    """Context in which the first SIGTERM or SIGINT raises `Interrupted` at once.
 
-    The handlers from before act on a second one. For whatever need not end in order: start-up,
-    preparing data, drawing figures. Native code, such as a compilation, ends first.
+    The previous handlers act on a second one. For work that need not be saved: start-up, preparing
+    data, drawing figures. Native code, such as a compilation, ends first.
 
     >>> with contextlib.suppress(Interrupted), interruptible():
     ...     signal.raise_signal(signal.SIGTERM)
@@ -80,10 +80,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
-    """Within the block an `Interrupted` that Python drops is raised again, a moment later.
+    """Context in which an `Interrupted` that Python drops is raised again after a short time.
 
     Python drops exceptions in callbacks of the garbage collector (JAX has one), of weak references,
-    and in `__del__`, where the signal may come.
+    and in `__del__`, where the signal may arrive.
 
     Args:
       handle: handles signals once more.
@@ -103,15 +103,15 @@ def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.unraisablehook is hook:  # or another one has been laid around it, and stays
+        if sys.unraisablehook is hook:  # else another hook was installed on top of it
             sys.unraisablehook = before
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Within the block the first SIGTERM or SIGINT only sets a flag.
+    """Context in which the first SIGTERM or SIGINT only sets a flag.
 
-    The handlers from before act on a second one: within `interruptible` it raises `Interrupted`.
+    The previous handlers act on a second one: within `interruptible` it raises `Interrupted`.
     Handlers belong to the main thread: entering the block elsewhere raises `ValueError`.
 
     >>> with on_signals() as stop:
@@ -158,7 +158,7 @@ def postponed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_once(act: Callable[[int], None]) -> Iterator[None]:
-    """Within the block the first signal calls `act`; before it does, the old handlers are back."""
+    """Context in which the first signal restores the old handlers and calls `act`."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def put_back() -> None:

@@ -1,4 +1,4 @@
-"""Which runs there are: all that stands in their status files, one line for each."""
+"""Lists and finds runs by their status files."""
 
 import difflib
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ class RunInfo(NamedTuple):
 
 
 def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
-    """All runs below `root`, oldest first; one whose files are damaged is a line like the others.
+    """All runs below `root`, oldest first; a run with damaged files is listed as `damaged`.
 
-    A run whose status is `running`, held by no process, was killed: it is `interrupted`.
+    A run with the status `running` that no process holds was killed: it is listed as `interrupted`.
 
     Args:
       root: the folder of all runs.
-      pilots: whether to list runs that only served to set up others, too.
+      pilots: whether to list the pilot runs of studies as well.
 
     >>> import tempfile
     >>> from lth_jax.store import open_run
@@ -104,12 +104,13 @@ def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> s
     found = [name for name in names if name == text] or [n for n in names if n.startswith(text)]
     if len(found) == 1:
         return found[0]
+    kinds = f"{kind.replace(' or ', 's and ')}s"
     if found:
-        raise StoreError(f"'{text}' is the beginning of several {kind}s in {root}: {_some(found)}.")
+        raise StoreError(f"'{text}' is the beginning of several {kinds} in {root}: {_some(found)}.")
     if not names:
-        raise StoreError(f"unknown {kind} '{text}': {root} holds no {kind}s.")
+        raise StoreError(f"unknown {kind} '{text}': {root} holds no {kinds}.")
     near = difflib.get_close_matches(text, names, n=len(names), cutoff=0)
-    raise StoreError(f"unknown {kind} '{text}': the {kind}s in {root} are {_some(near)}.")
+    raise StoreError(f"unknown {kind} '{text}': the {kinds} in {root} are {_some(near)}.")
 
 
 def _some(names: Sequence[str]) -> str:

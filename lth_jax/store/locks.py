@@ -1,4 +1,4 @@
-"""Locks between processes: the operating system frees them when their holder dies."""
+"""Locks between processes; the operating system frees them when their holder ends."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Results named by what made them: computed once, read ever after, resumed after a kill."""
+"""Results under keys of their inputs: computed once, read later, resumed after a kill."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ class Node(NamedTuple):
 
 @text.with_short_repr
 class Progress(NamedTuple):
-    """How far an unfinished computation had come when it was last saved."""
+    """The progress of an unfinished computation when it was last saved."""
 
     step: int
     tree: Any
@@ -61,7 +61,7 @@ class Partial:
         self._folder, self.team = folder, team
 
     def save(self, step: int, tree: Any, meta: dict[str, Any] | None = None) -> None:
-        """Saves the state after `step` steps; any later steps of an earlier attempt are forgotten.
+        """Saves the state after `step` steps; later steps of an earlier attempt are discarded.
 
         Args:
           step: how many steps are done, ≥ 0.
@@ -86,7 +86,7 @@ class Partial:
                 files.remove(self._path(old))
 
     def load(self, like: Any = None) -> Progress | None:
-        """The latest step that is whole; damaged ones are reported in the log and forgotten.
+        """The latest undamaged step; damaged ones are logged and discarded.
 
         Args:
           like: as for `checkpoints.restore`.
@@ -117,7 +117,7 @@ class Partial:
         return self._folder / f"{step:08d}"
 
     def _name(self, step: int) -> str:
-        """What the seal of a step covers: whose it is and which; so no copy stands for another."""
+        """The name that the hash of a step covers, so that no copy replaces another."""
         return f"{self._folder.name}/{step:08d}"
 
 
@@ -125,11 +125,11 @@ class Store:
     """A folder of nodes, shared by all runs and processes that use it.
 
     On disk: `nodes/<k2>/<key>/` holds finished nodes, `partial/<key>/` the progress of unfinished
-    ones, `locks/` what keeps two processes from computing the same node.
+    ones, `locks/` the locks that prevent two processes from computing the same node.
 
     Args:
       root: the store's folder; made when something is first written. Leftovers of killed writers
-        in it are removed, unless a process is writing there at this moment.
+        in it are removed, unless a process is writing there.
       team: the processes that compute nodes here together, each calling the same methods with the
         same arguments; all see the folder.
 
@@ -153,15 +153,15 @@ class Store:
             self._sweep()
 
     def node(self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]]) -> Node:
-        """The node of this key: read if it is there and whole, else computed, written and read.
+        """The node of this key: read if it exists undamaged, else computed, written and read.
 
-        A damaged node is named in the log, removed, and computed again. Two processes that need
+        A damaged node is logged, removed, and computed again. Two processes that need
         one key at once share the work: one computes while the other waits, logs that, and reads.
 
         Args:
           key: a SHA-256 in hex of all that determines the result (`content_key`).
           compute: `partial -> (arrays, meta)`; it may save its progress in `partial` and should
-            begin by asking for it with `partial.load`.
+            begin with `partial.load`.
 
         Raises:
           StoreError: the store cannot be written, or the node has another format. The nodes that
@@ -173,7 +173,7 @@ class Store:
     def ensure(
         self, key: str, compute: Callable[[Partial], Node | tuple[Any, Any]], *, wait: bool = True
     ) -> bool:
-        """Computes and writes the node of this key unless it is there and whole.
+        """Computes and writes the node of this key unless it exists undamaged.
 
         Args:
           key: as for `node`.
@@ -181,7 +181,7 @@ class Store:
           wait: whether to wait while another process computes it.
 
         Returns:
-          Whether the node is there; False only where another process is at it and `wait` is false.
+          Whether the node exists; False only if another process computes it and `wait` is false.
         """
         with contextlib.ExitStack() as held:
             if self.team.on_leader(lambda: self._is_ours(key, wait, held)):
@@ -192,7 +192,7 @@ class Store:
         return self.team.on_leader(lambda: self.has(key))
 
     def _is_ours(self, key: str, wait: bool, held: contextlib.ExitStack) -> bool:
-        """Whether a node is to be computed here; if so, `held` has its lock."""
+        """Whether this process computes a node; if so, `held` has its lock."""
         if self._mend(key):
             return False
         if wait:
@@ -210,7 +210,7 @@ class Store:
         return sorted(path.name for path in self.root.glob("nodes/*/*") if _is_key(path.name))
 
     def facts(self, key: str) -> dict[str, Any]:
-        """The `meta` of a finished node, checked, without its arrays, which are not; quick.
+        """The `meta` of a finished node, checked; its arrays are neither read nor checked.
 
         Raises:
           CorruptError: the facts are damaged.
@@ -222,7 +222,7 @@ class Store:
         return self.path(key).is_dir()
 
     def problem(self, key: str) -> str | None:
-        """What is wrong with a node, in one sentence: missing or damaged; None if it is whole.
+        """A sentence that says whether a node is missing or damaged; None if it is intact.
 
         Raises:
           StoreError: it has another format, or the system does not let it be read.
@@ -238,9 +238,9 @@ class Store:
         return None
 
     def mend(self, key: str) -> bool:
-        """Removes a node if it is damaged, and names it in the log; whether a whole one is there.
+        """Removes and logs a node if it is damaged; returns whether an intact one exists.
 
-        What waits for the node's lock may have made it again by then.
+        While this waits for the node's lock, another process may compute it again.
         """
         return self.team.on_leader(lambda: self._mend(key))
 
@@ -256,7 +256,7 @@ class Store:
             return self.has(key)
 
     def remove(self, key: str) -> None:
-        """Removes a node at once for all readers; for who holds its lock."""
+        """Removes a node at once for all readers; the caller holds its lock."""
         grown = files.temporary(self.path(key))
         with files.explained(self.path(key)):
             files.publish(self.path(key), grown)
@@ -283,7 +283,7 @@ class Store:
         return Node(*checkpoints.restore_part(self.path(key), part, key))
 
     def path(self, key: str) -> Path:
-        """The folder of a node, whether it is there or not."""
+        """The folder of a node, which need not exist."""
         if not _is_key(key):
             raise ValueError(f"`key` must be a SHA-256 of 64 hex digits, got {key!r}.")
         return self.root / "nodes" / key[:2] / key

@@ -1,4 +1,4 @@
-"""The settings of JAX and XLA that decide numbers.
+"""The settings of JAX and XLA that affect numbers.
 
 The rule: every option of `jax.config` counts, except those listed in `IGNORED`, which decide where
 or when something runs, what is reported, or whether a program is refused, and never what it
@@ -76,8 +76,8 @@ IGNORED = frozenset(
         "persistent_cache_min_entry_size_bytes",
         "raise_persistent_cache_errors",
         "remove_custom_partitioning_ptr_from_cache_key",
-        # Which devices there are, how processes meet, how they talk. A key holds the kind of device
-        # by itself, and a plan the number of devices.
+        # Devices, and the connection of processes. A key has the kind of device separately, and a
+        # plan the number of devices.
         "backend_target",
         "cpu_enable_async_dispatch",
         "cpu_get_global_topology_timeout_minutes",

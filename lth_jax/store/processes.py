@@ -1,4 +1,4 @@
-"""The processes of one `jax.distributed` job: what they exchange, and which one writes.
+"""The processes of one `jax.distributed` job: exchange of results; process 0 writes.
 
 All processes of a job run one program in step. What depends on the outside world (which files are
 there, the time, whether a signal came) must be the same in all of them, so one process reads it and
@@ -21,16 +21,16 @@ from lth_jax.store.hashing import content_key, plain
 
 T = TypeVar("T")
 
-_NATIVE = re.compile("[A-Z_]+: ")  # how the text of a native status begins: "UNKNOWN: Gloo …"
+_NATIVE = re.compile("[A-Z_]+: ")  # the beginning of a native status, as "UNKNOWN: Gloo …"
 
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """Processes that work in step on one folder that all of them see; process 0 writes.
+    """Processes that call the same methods on one shared folder; process 0 writes.
 
     Attributes:
-      index: which of them this one is.
-      count: how many they are.
+      index: the index of this process.
+      count: the number of processes.
     """
 
     index: int = 0
@@ -42,10 +42,10 @@ class Team:
         return self.index == 0
 
     def gather(self, text: str) -> list[str]:
-        """The text of each process, in their order; all must call it together.
+        """The text of each process, in order; all must call it together.
 
         Raises:
-          LostProcessError: one of them is gone.
+          LostProcessError: one of them ended.
 
         >>> Team().gather("here")
         ['here']
@@ -63,10 +63,10 @@ class Team:
         return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
 
     def on_leader(self, make: Callable[[], T]) -> T:
-        """What `make` returns in process 0, where alone it is called, as JSON holds it elsewhere.
+        """The result of `make`, called in process 0 only; the other processes receive it as JSON.
 
         Raises:
-          StoreError: in the other processes, for whatever `make` raised in process 0.
+          StoreError: in the other processes, if `make` raised in process 0.
 
         >>> Team().on_leader(lambda: 3)
         3
@@ -88,10 +88,10 @@ class Team:
         return value
 
     def each(self, make: Callable[[], T]) -> T:
-        """What `make` returns here, once it has returned in all processes.
+        """The result of `make` here, once it has returned in all processes.
 
         Raises:
-          StoreError: if it raised in another process; what was raised here passes as it is.
+          StoreError: if it raised in another process; its own exception is unchanged.
 
         >>> Team().each(lambda: 3)
         3
@@ -110,7 +110,7 @@ class Team:
         return value
 
     def check_sees(self, path: Path) -> None:
-        """Raises `StoreError` in all processes unless each sees a file that process 0 has made."""
+        """Raises `StoreError` in all processes unless each can read a file of process 0."""
 
         def see() -> None:
             if not path.exists():
@@ -125,7 +125,7 @@ class Team:
           **facts: JSON-like values by name.
 
         Raises:
-          StoreError: in all processes alike; names the first fact that differs, and where.
+          StoreError: in all processes; the message names the first fact that differs.
 
         >>> Team().check_same(config={"seed": 0})
         """
@@ -146,7 +146,7 @@ ALONE = Team()
 
 @contextlib.contextmanager
 def in_company(team: Team) -> Iterator[None]:
-    """Within the block an error of the connection to other processes is a `LostProcessError`."""
+    """Context in which an error of the connection to other processes is a `LostProcessError`."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -158,7 +158,7 @@ def in_company(team: Team) -> Iterator[None]:
 
 
 def lost(team: Team, reason: str) -> str:
-    """The sentence for a process that stops since it lost another."""
+    """The error message of a process that stops because it lost another."""
     return (
         f"process {team.index} of {team.count} stops, since another is lost or one has failed "
         f"({reason}); start all of them again: the same command continues."
@@ -171,7 +171,7 @@ def everyone() -> Team:
 
 
 def to_host(tree: Any) -> Any:
-    """Copies of all arrays on the host, in every process, wherever their parts lie.
+    """Copies of all arrays on the host, in every process, also of distributed arrays.
 
     All processes that hold parts must call it together.
 

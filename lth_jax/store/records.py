@@ -1,4 +1,4 @@
-"""JSON files that are believed: each carries its SHA-256, names its folder, and has a type."""
+"""Typed JSON files, each with its SHA-256 and the name of its folder."""
 
 import functools
 import types

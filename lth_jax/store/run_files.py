@@ -1,4 +1,4 @@
-"""The files of a run's folder: one reader for each, which believes nothing that is not sealed.
+"""Readers of the files of a run's folder; each verifies the file's hash.
 
 The folder's name ends with a hash of configuration and identity, so that the two need no other
 seal. All other files are records: they carry their own SHA-256 and the name of the folder.
@@ -14,7 +14,7 @@ from lth_jax.store.hashing import content_key, plain
 CONFIG = "config.json"
 """The configuration, as it was given."""
 IDENTITY = "identity.json"
-"""What decides a run's result besides its configuration."""
+"""What determines a run's result besides its configuration."""
 STATUS = "status.json"
 """Whether the run is finished, and which nodes it had then."""
 ENV = "env.json"
@@ -109,7 +109,7 @@ def _status_hash(path: Path) -> str | None:
 
 
 def read_identity(path: str | Path) -> dict[str, Any] | None:
-    """What decides a run's result besides its configuration; None where nothing was recorded."""
+    """What determines a run's result besides its configuration; None if nothing was recorded."""
     path = Path(path).absolute()
     if not (path / IDENTITY).exists():
         return None
@@ -117,7 +117,7 @@ def read_identity(path: str | Path) -> dict[str, Any] | None:
 
 
 def read_status(path: str | Path) -> Status:
-    """The status of a run, and who it is."""
+    """The status, name and start of a run."""
     path = Path(path).absolute()
     found = records.read(path / STATUS, path.name, Status)
     if found["status"] not in STATUSES:

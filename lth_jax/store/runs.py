@@ -1,4 +1,4 @@
-"""Runs: a folder per configuration that lists its nodes, its plan and its metrics as it goes."""
+"""Runs: a folder per configuration with its list of nodes, plan and metrics."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ class Run:
         def write() -> None:
             env = {**read_env(self.path), **changed}
             write_record(self.path, ENV, env)
-            # The manifest has a copy of the plan, for the day that one of the two is damaged.
+            # The manifest has a copy of the plan, in case one of the two is damaged.
             copy = {name: env[name] for name in ("plan", "replans")}
             write_record(self.path, MANIFEST, {**read_manifest(self.path), **copy})
 
@@ -157,8 +157,8 @@ class Run:
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record to `metrics.jsonl`; numbers that are not finite are written as null.
 
-        What is computed again after a kill or a change of plan is logged again: the last record of
-        a member and a step counts.
+        Steps that are repeated after a kill or a change of plan are logged again; the last record
+        of a member and a step is valid.
         """
         if not self._team.first:
             return
@@ -172,7 +172,7 @@ class Run:
         return read_metrics(self.path / "metrics.jsonl")
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Marks the run as finished, with the nodes that it has now.
+        """Marks the run as finished with its present nodes.
 
         Args:
           summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
@@ -181,7 +181,7 @@ class Run:
         self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
     def is_complete(self, store: Store) -> bool:
-        """`is_complete` of the run's folder, for a team in step."""
+        """`is_complete` of the run's folder; all processes of the team call it together."""
         return self._team.on_leader(lambda: is_complete(store, self.path))
 
     def _set_status(self, status: str, error: str | None = None, **facts: Any) -> None:
@@ -201,15 +201,15 @@ class Run:
 def is_complete(
     store: Store, path: str | Path, *, problem: Callable[[str], str | None] | None = None
 ) -> bool:
-    """Whether a run is finished, and every node that it lists is there and whole.
+    """Whether a run is finished, with every node that it lists intact.
 
-    What is damaged is named in the log; the run has to be opened and trained again, which makes it
-    again. A run that is not finished is no damage, and is not logged.
+    Damaged nodes are logged; opening and training the run computes them again. An unfinished run
+    is not logged.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
-      problem: what to look at nodes with; `store.problem` by default.
+      problem: the check of a node; `store.problem` by default.
     """
     path, look = Path(path), problem or store.problem
     try:
@@ -243,28 +243,28 @@ def open_run(
     team: Team = ALONE,
     pilot: bool = False,
 ) -> Iterator[Run]:
-    """Opens the run of a configuration, new or begun before, and holds it.
+    """Opens the run of a configuration, new or existing, and locks it.
 
-    Files of the folder that are damaged are named in the log and made again: of what is given here,
-    of each other, or empty; a run whose manifest was lost is not complete, and has to be trained
-    again, which finds its nodes in the store.
+    Damaged files of the folder are logged and restored from the arguments or from each other, or
+    emptied. A run whose manifest was lost is not complete; training it again reads its nodes from
+    the store.
 
-    Left by `Interrupted` or `KeyboardInterrupt`, or without `finish()`, or since a process of the
-    team is lost, the run is marked `interrupted`; left by another exception, `failed`. A finished
-    run stays finished.
+    If the block ends by `Interrupted` or `KeyboardInterrupt`, without `finish()`, or because a
+    process of the team is lost, the run is marked `interrupted`; after another exception, `failed`.
+    A finished run stays finished.
 
     Args:
       root: the folder of all runs.
       name: letters, digits, `.`, `_` and `-`; the folder is `run_folder(name, config, identity)`.
       config: what determines the result, as JSON's types (see `canonical`).
-      identity: what else determines it, as JSON's types: fingerprints of what the configuration
-        names, so that a function that is changed under its name is another run.
-      env: what it runs with (see `environment`); kept in `env.json`, one entry per change, beside
-        the plan.
+      identity: further facts that determine it, as JSON's types: fingerprints of the functions
+        that the configuration names, so that a changed function is another run.
+      env: versions and devices (see `environment`); kept in `env.json` with the plan, one entry per
+        change.
       wait: whether to wait while another process holds the run.
       team: the processes that hold it together.
-      pilot: whether it only serves to set up others; `lth ls` leaves such runs out. A run that was
-        ever opened otherwise is none.
+      pilot: whether it is a pilot run, which `lth ls` leaves out. A run that was ever opened
+        without this flag is no pilot.
 
     Raises:
       StoreError: another process holds the run and `wait` is false; the folder cannot be written,
@@ -312,7 +312,7 @@ def open_run(
 
 
 def _mark(run: Run, status: str, error: str | None = None) -> None:
-    """Sets the status of a run that is left, if it can be written: what ended the run counts.
+    """Sets the status at the end of a block; an error of writing it is ignored.
 
     A run whose status stays `running` is listed as interrupted, since no process holds its lock.
     """
@@ -321,7 +321,7 @@ def _mark(run: Run, status: str, error: str | None = None) -> None:
 
 
 def _mark_if_abandoned(run: Run) -> None:
-    """Marks a run as interrupted if process 0, which does so otherwise, has left its lock."""
+    """Marks a run as interrupted if process 0, which usually does so, released its lock."""
     what = f"Run {run.path.name}"
     with contextlib.suppress(StoreError), locks.hold(run.path / "lock", what=what, wait=False):
         Run(run.path, run.config_hash)._leave("interrupted")
@@ -334,7 +334,7 @@ def repair_run(store: Store, path: str | Path) -> None:
     same command finds the nodes in the store. A run that is not complete is no longer finished.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     Raises:
@@ -364,7 +364,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
     if identity is not None and found is None:
         write_record(path, IDENTITY, found := identity)
     if (path / CONFIG).exists() and (kept := _intact(read_config, path)) is not None:
-        # Both have the hash in the folder's name, of which there are only so many.
+        # Both have the 8-digit hash of the folder's name, so a collision is possible.
         if content_key([kept, found]) != content_key([config, identity]):
             raise StoreError(f"{path} holds another configuration than the given one.")
     else:
@@ -375,7 +375,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
 
 
 def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
-    """Both copies of the plan, each made of the other where it is damaged."""
+    """Both copies of the plan; a damaged one is restored from the other."""
     kept, listed = _intact(read_env, path), _intact(read_manifest, path)
     copies: list[Plans] = [part for part in (kept, listed) if part is not None]
     recorded = {
@@ -404,7 +404,7 @@ def _prepare_status(path: Path, name: str, config_hash: str, pilot: bool) -> Non
 
 
 def _intact(read: Callable[[Path], T], path: Path) -> T | None:
-    """What a reader finds; None for what is missing, or damaged, which is named in the log."""
+    """The result of a reader; None if the file is missing or, with a log message, damaged."""
     try:
         return read(path)
     except CorruptError as error:
@@ -414,7 +414,7 @@ def _intact(read: Callable[[Path], T], path: Path) -> T | None:
 
 
 def _mend(path: Path) -> None:
-    """Cuts the last line off if a kill tore it, so that the next record gets its own line."""
+    """Removes an incomplete last line, so that the next record starts a new line."""
     if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
         with files.explained(path), path.open("r+b") as file:
             file.truncate(data.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""When unfinished work is saved: by time, so that saving costs little and a kill repeats little."""
+"""When to save unfinished work: by time, which bounds the cost of saves and of a kill."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from lth_jax.store.processes import ALONE, Team
 
 SAVE_SECONDS = 10.0
-"""How much work a kill repeats at the most, by default."""
+"""Seconds of work that a kill repeats at most, by default."""
 
 
 class SaveTimer:
@@ -57,5 +57,5 @@ class SaveTimer:
         return now - self._saved + following * self._pace > self._seconds or not self._seconds
 
     def saved(self) -> None:
-        """Starts anew, when a save has been written."""
+        """Restarts the clock; call it after a save."""
         self._saved = self._last = self._clock()

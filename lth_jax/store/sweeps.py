@@ -1,16 +1,16 @@
-"""Sweeps: a folder that the workers of one sweep share, beside the runs of its cells."""
+"""Sweeps: a folder that the workers of one sweep share; cells are runs."""
 
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key, plain
-from lth_jax.store.listing import find_name
+from lth_jax.store.listing import RunInfo, find_name
 from lth_jax.store.processes import ALONE, Team
 from lth_jax.store.runs import read_metrics
 
@@ -43,7 +43,7 @@ class SweepConfig(TypedDict):
 
 
 class Sweep:
-    """What the workers of a sweep write down for each other; made by `open_sweep`.
+    """The shared records of the workers of a sweep; made by `open_sweep`.
 
     Attributes:
       path: the sweep's folder.
@@ -66,16 +66,16 @@ class Sweep:
         return self._team.on_leader(lambda: records.read(path, owner(path), dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
-        """Whether a record is to be made here; if so, `held` has its lock."""
+        """Whether this process makes a record; if so, `held` has its lock."""
         if not path.exists():
             lock = self._lock(path.stem)
             held.enter_context(locks.hold(lock, what=f"{path.stem} of {self.path.name}"))
         return not path.exists()
 
     def append(self, name: str, record: dict[str, Any]) -> None:
-        """Appends a line to a file of records, whole even where several workers write.
+        """Appends a line to a file of records, atomically even if several workers write.
 
-        Numbers that are not finite are written as null. Each line has a seal of its own.
+        Numbers that are not finite are written as null. Each line has its own SHA-256.
         """
         if not self._team.first:
             return
@@ -101,7 +101,7 @@ class Sweep:
 
 
 def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) -> Sweep:
-    """Opens the folder of a sweep, new or begun before; any number of workers may.
+    """Opens the folder of a sweep, new or existing, in any number of workers.
 
     Args:
       root: the folder of all runs; the sweep is `sweeps/<name>-<first 8 digits of the hash>`.
@@ -133,8 +133,65 @@ def find_sweep(root: str | Path, text: str) -> Path:
     """
     if text and (Path(text) / CONFIG).exists():
         return Path(text)
-    names = sorted(path.parent.name for path in Path(root).glob(f"sweeps/*/{CONFIG}"))
+    names = [path.name for path in sweep_folders(root)]
     return Path(root) / "sweeps" / find_name(text, names, "sweep", root)
+
+
+def sweep_folders(root: str | Path) -> list[Path]:
+    """The folders of all sweeps below a root, by name."""
+    return sorted(path.parent for path in Path(root).glob(f"sweeps/*/{CONFIG}"))
+
+
+def is_active(path: Path) -> bool:
+    """Whether a process trains a part of the sweep in a folder now."""
+    return any(locks.is_held(lock) for lock in path.glob("locks/*.lock"))
+
+
+class SweepInfo(NamedTuple):
+    """One line of a list of sweeps.
+
+    Attributes:
+      sweep: the folder's name, `<name>-<hash8>`.
+      name: the name given by the user.
+      status: `running`, `finished`, `interrupted`, or `damaged` if it cannot be read.
+      created: when the first cell started, ISO 8601 in UTC; empty before that.
+      path: the folder.
+      cells: how many there are.
+      finished: the runs of those that are finished.
+    """
+
+    sweep: str
+    name: str
+    status: str
+    created: str
+    path: str
+    cells: int = 0
+    finished: tuple[RunInfo, ...] = ()
+
+
+def list_sweeps(root: str | Path, runs: Sequence[RunInfo]) -> list[SweepInfo]:
+    """All sweeps below `root`, by name; those of which only runs beyond `runs` exist are left out.
+
+    Args:
+      root: the folder of all runs.
+      runs: from `list_runs`; with `pilots=False`, sweeps of pilots are left out, too.
+    """
+    known = {info.run: info for info in runs}
+    found = []
+    for path in sweep_folders(root):
+        cells, status = [], "damaged"
+        with contextlib.suppress(StoreError, OSError):
+            cells = [cell["run"] for cell in read_sweep_config(path)["cells"]]
+            status = "running" if is_active(path) else "interrupted"
+        begun = [known[run] for run in cells if run in known]
+        if not begun and any((Path(root) / run).exists() for run in cells):
+            continue
+        done = tuple(info for info in begun if info.status == "finished")
+        status = "finished" if cells and len(done) == len(cells) else status
+        created = min((info.created for info in begun), default="")
+        name = path.name.rpartition("-")[0]
+        found.append(SweepInfo(path.name, name, status, created, str(path), len(cells), done))
+    return found
 
 
 def _mend(path: Path) -> None:

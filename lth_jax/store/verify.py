@@ -1,4 +1,4 @@
-"""Checks everything below a root against its seals, and mends what can be mended."""
+"""Checks everything below a root against its hashes, and repairs what can be repaired."""
 
 import functools
 import itertools
@@ -45,7 +45,7 @@ def verify_run(store: Store, path: str | Path) -> Iterator[Problem]:
     """The problems of a run: its files, and the nodes that they list.
 
     Args:
-      store: where the nodes lie.
+      store: holds the nodes.
       path: the run's folder.
 
     >>> import tempfile

@@ -216,8 +216,16 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"name": "minst"}, ValueError, "`name` must be one of digits, .*; did you mean 'mnist'?"),
-        ({"name": "xyz"}, ValueError, "`name` must be one of digits, .* got 'xyz'.$"),
+        (
+            {"name": "minst"},
+            ValueError,
+            "`name` is 'minst'; did you mean 'mnist'.* one of: mnist, ",
+        ),
+        (
+            {"name": "xyz"},
+            ValueError,
+            "`name` is 'xyz'; there is no such name. It must be one of: ",
+        ),
         ({"data_sed": 1}, ValueError, "`data_sed` is not an option of 'digits', which takes none"),
         ({"name": "mnist1d", "data_sed": 1}, ValueError, "did you mean 'data_seed'?"),
         ({"name": "mnist1d", "data_seed": -1}, ValueError, "`data_seed` is -1; a seed lies"),

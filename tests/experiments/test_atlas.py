@@ -83,12 +83,15 @@ def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size=laptob"], "`--size` is 'laptob'; it must be one of"),
+        (
+            ["--size=laptob"],
+            "`--size` is 'laptob'; did you mean 'laptop'?",
+        ),
         (["--only=C77"], "did you mean 'C7'"),
         (["plan"], "'plan' is not an action"),
         (["draw", "C7"], "'draw C7' is not an action"),
         (["plan", "Q1"], "a study"),
-        (["--round=third"], "`--round` is 'third'; it must be one of"),
+        (["--round=third"], "`--round` is 'third'; there is no such name. It must be one of"),
         (["register", "C7", "--data_seen=perhaps"], "`--data_seen` is 'perhaps'"),
         (["register", "C7"], "C7 is registered as version"),
     ],

@@ -270,8 +270,8 @@ def test_verify_repairs_and_the_next_run_does_the_rest(finished, tmp_path, capsy
     right, root = rows(finished, capsys), tmp_path / "runs"
     shutil.copytree(finished.parent, root, ignore=shutil.ignore_patterns("data"))
     run, store = root / finished.name, stores.Store(root)
-    assert lth(capsys, "verify", run) == (0, "1 run is whole.\n", "")
-    assert lth(capsys, "verify", "--all", "--root", root) == (0, "2 runs are whole.\n", "")
+    assert lth(capsys, "verify", run) == (0, "No damage in 1 run.\n", "")
+    assert lth(capsys, "verify", "--all", "--root", root) == (0, "No damage in 2 runs.\n", "")
     node = store.path(nodes(run)[-1])
     (node / "meta.json").write_text("{}")
     (run / "status.json").write_text("[]")

@@ -58,7 +58,7 @@ def test_a_family_takes_a_step_on_its_data(family, tmp_path):
 
 
 def test_an_unknown_family_is_refused():
-    with pytest.raises(ValueError, match="`family` is 'sound'; it must be one of vision, "):
+    with pytest.raises(ValueError, match=r"`family` is 'sound';.* must be one of: .*vision"):
         families.get_config("sound")
 
 

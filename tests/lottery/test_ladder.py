@@ -424,7 +424,7 @@ def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplo
     ("changes", "message"),
     [
         ({"stop": 0}, "`steps` is 0"),
-        ({"controls": ("reinit", "twin")}, "`controls` holds 'twin'"),
+        ({"controls": ("reinit", "twin")}, "`controls` is 'twin'"),
         ({"controls": ("reinit", "reinit")}, "may be named once"),
         ({"score_step": 7}, "`score_step` is 7"),
         ({"rewind": Rewind(step=6)}, "`rewind.step` is 6"),

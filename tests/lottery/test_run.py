@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,8 @@ import pytest
 
 import lth_jax as lth
 from lth_jax import coding, lottery, store
-from lth_jax.lottery import Table, programs, running
+from lth_jax.lottery import Table, programs, progress, running
+from lth_jax.lottery.node_training import Progress
 from lth_jax.population import Plan
 from lth_jax.store import garbage
 
@@ -266,12 +268,23 @@ def test_a_run_in_a_thread_takes_dictionaries_and_wide_dtypes():
 
 @pytest.mark.parametrize(("widgets", "live"), [(True, True), (False, False)])
 def test_a_notebook_has_a_bar_where_it_can_be_drawn(monkeypatch, widgets, live):
-    from lth_jax.lottery import progress
-
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: widgets or None)
     display = progress.Display("run", [1], True)
     assert display._bar.disable is not live
+
+
+def test_the_speed_is_that_of_all_nodes_over_their_own_time():
+    """As on the run's page; a node that continues counts with its earlier attempts."""
+    display = progress.Display("run", [200, 300], False)
+    done = [("a", 0, 50, 2.0), ("a", 0, 100, 4.0), ("b", 40, 100, 2.0)]
+    for key, start, step, seconds in done:
+        spec = SimpleNamespace(key=key)
+        level, half = int(key == "b"), [0.5]
+        found = display.advance(
+            Progress(level, half, [spec, spec], start, start, step, 100, seconds, {})
+        )
+    assert found["speed"] == pytest.approx((200 + 120) / (4 + 2)) and found["done"] == 120
 
 
 def test_a_ticket_keeps_the_temporary_store_of_its_result(result):
@@ -332,3 +345,10 @@ def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
     assert chosen["widths"] == [[0, chosen["chunk"]]] and len(chosen["evidence"]) > 1
     plans = [plan for _, plan in compiled]
     assert len(set(plans)) == len(plans) == len(chosen["evidence"])
+
+
+def test_parts_of_a_spec_that_do_not_exist_are_named():
+    with pytest.raises(TypeError, match=r"`lottery.Spec` is 'level'.* must be one of: "):
+        lottery.imp(levels=2, level=3)
+    with pytest.raises(TypeError, match="`scope` must be a Scope, but is 'globally'"):
+        lottery.make_ladder(task(), lottery.imp(levels=1, scope="globally"))

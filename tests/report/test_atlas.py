@@ -70,7 +70,8 @@ def chapter(rounds=("discovery",), **changes):
 
 
 def test_the_page_holds_everything_and_escapes_it(tmp_path):
-    page = write_atlas(tmp_path, "laptop", [chapter()]).read_text()
+    page = write_atlas(tmp_path, "laptop", [chapter()], "From an article.").read_text()
+    assert "<p>From an article.</p>" in page and "<dt>octave</dt>" in page
     for text in (
         "A &lt;claim&gt;",
         "beside &lt;it&gt;",
@@ -107,7 +108,8 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
 
 
 def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
-    page = document(tmp_path, "laptop", [chapter()]).read_text()
+    page = document(tmp_path, "laptop", [chapter()], "From an article.").read_text()
+    assert "From an article." in page and "**δ**: The smallest effect" in page
     assert page.startswith("# The atlas\n\n1 claim of the hypothesis was tested.")
     assert "## X1 A <claim>" in page and "| X1 A <claim> | supported, one round |" in page
     for name in ("effects", "X1"):

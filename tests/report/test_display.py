@@ -1,7 +1,6 @@
 import html
 
 import pytest
-from rich.console import Console
 
 from lth_jax import schema
 from lth_jax.report import display, page, tables
@@ -9,10 +8,7 @@ from tests.report import synthetic
 
 
 def printed(run):
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(display.level_table(run))
-    return capture.get()
+    return display.level_table(run).fitted(80)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +105,29 @@ def test_a_level_without_scores_is_named(read):
     facts = nodes[1].facts
     facts = facts._replace(members=tuple(member._replace(**lost) for member in facts.members))
     run = read([nodes[0], nodes[1]._replace(facts=facts)])
-    assert display.unscored(run) == [f"Level 1: no network trained. {why}"]
+    assert display.left_out(run) == [f"Level 1: no network trained. {why}"]
     assert "no network trained. `snip` gives" in html.unescape(page.page(run, [], []).decode())
+
+
+@pytest.mark.parametrize(
+    ("diverged", "sentence"),
+    [
+        ([], ""),
+        ([(1, "random", 0)], "Replicate 0 of random at level 1 diverged and is left out."),
+        (
+            [(0, "dense", 1), (1, "random", 0), (1, "random", 2)],
+            "Replicate 1 of dense at level 0 and replicates 0 and 2 of random at level 1 diverged "
+            "and are left out.",
+        ),
+        (
+            [(1, arm, r) for arm in ("ticket", "random") for r in range(4)],
+            "8 networks diverged and are left out: 4 of ticket and 4 of random.",
+        ),
+    ],
+)
+def test_a_table_names_the_networks_that_diverged(read, diverged, sentence):
+    run = read(synthetic.ladder(levels=1, diverged=diverged))
+    table = display.level_table(run)
+    assert table.note == sentence
+    assert " ".join(str(table).splitlines()[4:]) == sentence
+    assert html.escape(sentence) in page.page(run, [], []).decode()

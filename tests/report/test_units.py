@@ -103,5 +103,5 @@ def test_live_units_are_drawn_of_the_arm_with_the_fewest(found):
 
 def test_the_table_has_a_line_for_each_arm_and_level(found):
     shown = unit_rows.table(found)
-    assert shown.row_count == 1 + 2 * len(ARMS)
-    assert list(shown.columns[-1].cells)[:2] == ["100", "100"]
+    assert len(shown.rows) == 1 + 2 * len(ARMS)
+    assert [row[-1] for row in shown.rows][:2] == ["100", "100"]

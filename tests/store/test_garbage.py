@@ -138,7 +138,7 @@ def test_ls_shows_pilots_on_demand(shelf, capsys):
 
 
 def test_verify_finds_what_belongs_to_no_run(shelf, capsys):
-    assert lth(capsys, "verify", "--root", shelf.root) == (0, "2 runs are whole.\n", "")
+    assert lth(capsys, "verify", "--root", shelf.root) == (0, "No damage in 2 runs.\n", "")
     sweep = stores.open_sweep(shelf.root, name="s", config={})
     sweep.once("plan-1", lambda: {"chunk": 4})
     sweep.append("replans", {"level": 1})

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from lth_jax.legal import check_name
+
 FLAGS = {
     "train": True,
     "training": True,
@@ -117,9 +119,7 @@ def _flag(name: str, flag: str, found: list[str], any_keyword: bool) -> str | No
                 f"`flag` must choose between {_listed(found)}, all of which {name} takes."
             )
         return found[0] if found else None
-    if flag not in FLAGS:
-        allowed = ", ".join((AUTO, NONE, *FLAGS))
-        raise ValueError(f"`flag` must be one of {allowed}, got {flag!r}.")
+    check_name("flag", flag, (AUTO, NONE, *FLAGS))
     if flag not in found and not any_keyword:
         raise ValueError(f"`flag` is '{flag}', but {name} takes {_listed(found) or 'no flag'}.")
     return flag

@@ -30,7 +30,7 @@ class _State(NamedTuple):
 def alps(damping: float = 0.01, penalty: float = 0.1, iterations: int = 300) -> LayerMethod:
     """Minimises `tr((W − W₀)ᵀ H (W − W₀))` over sparse W, without an order of the inputs.
 
-    With `H = XᵀX + λI` scaled to a unit diagonal, the dense W and the sparse D are drawn together:
+    With `H = XᵀX + λI` scaled to a unit diagonal, the dense W and the sparse D converge:
 
         W ← (H + ρI)⁻¹ (H W₀ − V + ρD),   D ← the best entries of W + V/ρ,   V ← V + ρ (W − D)
 
@@ -47,7 +47,7 @@ def alps(damping: float = 0.01, penalty: float = 0.1, iterations: int = 300) -> 
     Args:
       damping: λ as a share of the mean diagonal of the Gram matrix (see `damped`).
       penalty: the first ρ.
-      iterations: at most so many for the mask.
+      iterations: the maximum number of iterations for the mask.
 
     Raises:
       ValueError: `damping` is negative or not finite, `penalty` or `iterations` not positive.

@@ -21,11 +21,11 @@ MOST_INPUTS = 65_535
 class LayerMethod:
     """Prunes one matrix: `(weights, gram, keep) -> (weights, mask)`.
 
-    Pure, compiled, and the same bits each time; `jax.vmap` over the arguments takes replicates,
+    Pure, compiled and deterministic; `jax.vmap` over the arguments takes replicates,
     experts or groups at once.
 
     Attributes:
-      name: for people.
+      name: shown in reports.
       solve: the uncompiled function; `weights` and `gram` have one floating-point dtype.
       damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; None if
         the method inverts nothing.
