@@ -128,7 +128,10 @@ def layout_of(leaf: str, shape: tuple[int, ...], target: Target, layouts: Layout
             f"of lth_jax.layouts.of_linen), or give its `layout` in the mapping: {_FORMS}."
         )
     if len(layout.order) != axes:
-        raise ExchangeError(f"The layout of '{leaf}', of shape {shape}, is {layout}.")
+        raise ExchangeError(
+            f"The layout of '{leaf}' has {len(layout.order)} axes, but its shape is {shape}; where "
+            "several axes are one in PyTorch, `like` is needed."
+        )
     if layout.stacked:
         raise ExchangeError(
             f"'{leaf}' stacks layers along its axes {layout.stacked}; PyTorch has one array for "
@@ -191,16 +194,14 @@ def from_torch(
     return np.ascontiguousarray(np.transpose(moved, np.argsort(order)))
 
 
-def leaf_shape(torch: tuple[int, ...], layout: Layout | None) -> tuple[int, ...] | None:
-    """The shape of a leaf from that in PyTorch; None if several axes became one.
+def leaf_shape(torch: tuple[int, ...], layout: Layout | None) -> tuple[int, ...]:
+    """The shape of a leaf from that in PyTorch, if no axes became one.
 
     >>> leaf_shape((16, 8, 3, 3), conv(2))
     (3, 3, 8, 16)
     """
     if layout is None:
         return torch
-    if len(layout.order) != len(torch):
-        return None
     return tuple(torch[i] for i in np.argsort(_order(layout)))
 
 

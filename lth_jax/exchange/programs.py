@@ -126,11 +126,13 @@ def save_onnx(
     x: Any,
     *,
     dense: Any = None,
-    any_batch: bool = False,
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> Written:
     """Writes a network as an ONNX model by jax2onnx, after comparing it in onnxruntime.
+
+    The model takes inputs of the shape of `x`: jax2onnx 0.17.1 does not convert all operations at a
+    symbolic batch size.
 
     Args:
       path: the file.
@@ -138,7 +140,6 @@ def save_onnx(
       params: the weights, float32 or float16.
       x: inputs, on which the outputs are compared.
       dense: the parameters before compaction, for the size beside dense; `params` by default.
-      any_batch: whether the first axis of `x` may have any length; `f` must treat rows alone.
       tolerance: allowed difference of the outputs, relative to their largest entry.
       overwrite: whether to replace an existing file.
 
@@ -152,14 +153,13 @@ def save_onnx(
         import jax2onnx
         import onnxruntime
     _check_dtypes(params)
-    run, example = _bound(f, params, x, any_batch)
+    run, example = _bound(f, params, x, any_batch=False)
     wanted = jax.jit(f)(params, x)
     # Traced before jax2onnx replaces functions of Flax, whose arguments it does not all accept
     # (0.17.1: `nn.max_pool(x, (2, 2))` is a TypeError).
     traced = without_pools(run, example)
-    shape = ("batch" if any_batch else x.shape[0], *x.shape[1:])
     try:
-        model = jax2onnx.to_onnx(traced, inputs=[jax.ShapeDtypeStruct(shape, x.dtype)])
+        model = jax2onnx.to_onnx(traced, inputs=[example])
     except Exception as error:  # jax2onnx has no type of its own
         reason = " ".join(str(error).split())[:200]
         raise ExchangeError(f"jax2onnx cannot convert the network: {reason}") from error

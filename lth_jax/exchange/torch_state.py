@@ -158,10 +158,6 @@ class _Place:
     ):
         self._layout = layout_of(leaf, found if shape is None else shape, target, layouts)
         own = leaf_shape(found, self._layout) if shape is None else shape
-        if own is None:
-            raise ExchangeError(
-                f"'{leaf}' has several input or output axes; `like` is needed for its shape."
-            )
         check_flattened(leaf, own, self._layout, target.flattened)
         if torch_shape(own, self._layout) != found:
             raise ExchangeError(
