@@ -46,8 +46,8 @@ def without_pools(f: Callable[[Any], Any], x: Any) -> Callable[[Any], Any]:
             args = [env[v] if v in env else v.constant for v in op.ins]
             outs = [_pool(op, *args)] if op.name in _COMBINE else op.bind(*args)
             env.update(zip(op.outs, outs, strict=True))
-        outs = tuple(env[v] if v in env else v.constant for v in block.outs)
-        return outs[0] if len(outs) == 1 else outs
+        results = tuple(env[v] if v in env else v.constant for v in block.outs)
+        return results[0] if len(results) == 1 else results
 
     return run
 

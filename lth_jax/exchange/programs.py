@@ -170,9 +170,9 @@ def save_onnx(
         session = onnxruntime.InferenceSession(data, **options)
         return session.run(None, {session.get_inputs()[0].name: np.asarray(x)})
 
-    error = compare_outputs("ONNX", wanted, outputs, tolerance)
+    gap = compare_outputs("ONNX", wanted, outputs, tolerance)
     of = params if dense is None else dense
-    return write(path, data, of, overwrite=overwrite, error=error)
+    return write(path, data, of, overwrite=overwrite, error=gap)
 
 
 def _check_dtypes(params: Any) -> None:
