@@ -7,7 +7,6 @@ A FILE that ends in `.stablehlo` is an artifact of `jax.export`, one in `.onnx` 
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lth_jax.analysis.latency import Shrinker
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.coding.stored import REWOUND, TRAINED, rewound
+from lth_jax.exchange.programs import Apply
 from lth_jax.extras import MissingExtraError
 from lth_jax.legal import one_of, whole
 from lth_jax.types import TICKET
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             one = one._replace(params=params, state=state)
         shrinker = Shrinker(run.task, options.batch)
         dense = shrinker.variables(one)
-        f, small = partial(shrinker.apply), dense
+        f: Apply = shrinker.apply
+        small = dense
         save = SAVE[Path(options.file).suffix]
         try:
             if options.compact:
