@@ -34,6 +34,8 @@ class Written(NamedTuple):
         what = "read back exactly"
         if self.error is not None:
             what = f"outputs agree to {self.error:.0e} of their largest entry"
+        if self.error == 0:
+            what = "outputs are equal"
         return f"{self.path}: {self.bytes:,} bytes, dense {self.dense_bytes:,}; {what}"
 
 

@@ -181,7 +181,8 @@ def test_a_file_holds_streams_of_many_lanes(monkeypatch):
     lanes = set()
 
     def seen(tables, uses):
-        lanes.update(lane for lane, _, _ in (plan := phases(tables, uses)))
+        plan = phases(tables, uses)
+        lanes.update(number for number, _, _ in plan)
         return plan
 
     monkeypatch.setattr(page_reader, "phases", seen)
