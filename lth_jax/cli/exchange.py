@@ -110,6 +110,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _export_run(arguments: argparse.Namespace, kind: str) -> None:
+    from lth_jax import coding
     from lth_jax.coding.run_size import PRECISIONS
     from lth_jax.coding.stored import encode_stored, find_stored, rewound
     from lth_jax.store import Store, StoreError, files
@@ -128,8 +129,9 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
         return
     precision = PRECISIONS[arguments.precision]
     data = encode_stored(store, info, one, values=arguments.values, precision=precision)
+    coding.decode(data)  # compares hashes
     files.write(Path(arguments.file), data, make_folder=False)
-    print(f"{arguments.file}: {len(data):,} bytes, {arguments.values} values")
+    _print_ticket(arguments.file, one.params, f"{arguments.values} values")
     _warn_of(one.state, "a ticket")
 
 
@@ -204,21 +206,26 @@ def _write_ticket(
 ) -> None:
     from lth_jax import coding
     from lth_jax.coding.run_size import PRECISIONS
+    from lth_jax.store import files
 
-    coding.save(
-        arguments.file,
+    data = coding.encode(
         network.mask,
         network.params,
         prunable=prunable,
         precision=PRECISIONS[arguments.precision],
         provenance={"source": Path(arguments.source).name},
     )
-    kept, size = (
-        sum(int(count(network.mask[name])) for name, may in prunable.items() if may)
-        for count in (lambda m: m.sum(), lambda m: m.size)
-    )
+    coding.decode(data)  # compares hashes
+    files.write(Path(arguments.file), data, make_folder=False)
+    may = [network.mask[name] for name in network.mask if prunable[name]]
+    kept, size = sum(int(mask.sum()) for mask in may), sum(mask.size for mask in may)
     stated = f"{kept:,} of {size:,} prunable weights kept"
-    print(f"{arguments.file}: {Path(arguments.file).stat().st_size:,} bytes, {stated}")
+    _print_ticket(arguments.file, network.params, stated)
+
+
+def _print_ticket(path: str, params: "Named", about: str) -> None:
+    dense = sum(leaf.nbytes for leaf in params.values())
+    print(f"{path}: {Path(path).stat().st_size:,} bytes, dense {dense:,}; {about}")
 
 
 def _check_free(arguments: argparse.Namespace) -> None:

@@ -75,7 +75,10 @@ def save_safetensors(
         params, mask, state=state, mapping=mapping, layouts=layouts, masks=masks, dtype=dtype
     )
     if mapping is None:
-        arrays = {name.replace("/", separator): array for name, array in arrays.items()}
+        named = {name.replace("/", separator): array for name, array in arrays.items()}
+        if len(named) < len(arrays):
+            raise ExchangeError(f"`separator` is {separator!r}, which gives two leaves one name.")
+        arrays = named
     data = tensor_file.to_bytes(arrays)
     check_same_arrays(tensor_file.from_bytes(data)[0], arrays)
     return write(path, data, (params, state), overwrite=overwrite)
@@ -139,10 +142,11 @@ def to_state_dict(
             leaf = convert(name, leaf, dtype)
         keep = kept.get(name, np.ones(leaf.shape, bool))
         values = to_torch(np.where(keep, leaf, np.zeros((), leaf.dtype)), layout, target.flattened)
+        parts = {target.name: values}
         if masks and not keep.all():
-            found[target.name + ORIGINAL] = values
-            flags = to_torch(keep, layout, target.flattened)
-            found[target.name + MASK] = flags.astype(values.dtype)
-        else:
-            found[target.name] = values
+            flags = to_torch(keep, layout, target.flattened).astype(values.dtype)
+            parts = {target.name + ORIGINAL: values, target.name + MASK: flags}
+        if twice := sorted(set(parts) & set(found)):
+            raise ExchangeError(f"Two arrays of the file have the name '{twice[0]}'.")
+        found |= parts
     return found

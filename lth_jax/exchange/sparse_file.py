@@ -94,13 +94,16 @@ def _save(
     trees.check_same_structure("mask", mask, "params", params)
     found, entries, wanted = {}, {}, {}
     kept = trees.to_named(mask)
-    for name, leaf in trees.to_named(params).items():
-        leaf, keep = np.asarray(leaf), np.asarray(kept[name])
+    leaves = {name: np.asarray(leaf) for name, leaf in trees.to_named(params).items()}
+    for name, leaf in leaves.items():
+        keep = np.asarray(kept[name])
         wanted[name] = np.where(keep, leaf, np.zeros((), leaf.dtype))
         if keep.all():
             found[name] = leaf
         else:
             parts, entries[name] = arrays(name, leaf, keep)
+            if twice := sorted(set(parts) & set(leaves)):
+                raise ExchangeError(f"Two arrays of the file have the name '{twice[0]}'.")
             found |= parts
     data = tensor_file.to_bytes(found, {METADATA: json.dumps({**about, "leaves": entries})})
     check_same_arrays(_to_named_dense(*tensor_file.from_bytes(data)), wanted)

@@ -194,7 +194,10 @@ def _pairs(
             weights[name.removesuffix(ORIGINAL)] = array
     for name, array in masks.items():
         if name not in weights:
-            raise ExchangeError(f"`mask` has '{name}', but the weights are {list(weights)[:20]}.")
+            raise ExchangeError(
+                f"There is a mask of '{name}', but the weights are {list(weights)[:20]}; `skip` "
+                f"'{name}{MASK}' if it is no mask of weights."
+            )
         if array.shape != weights[name].shape:
             raise ExchangeError(
                 f"The mask of '{name}' has shape {array.shape}, its weights {weights[name].shape}."

@@ -116,6 +116,46 @@ def test_torch_computes_what_flax_does_with_the_mapped_weights():
     )
 
 
+def test_pytorch_loads_the_file(tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch.nn.utils import prune
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.BatchNorm2d(4)
+            self.fc1, self.fc2 = torch.nn.Linear(16, 6), torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.nn.functional.max_pool2d(self.bn(self.conv(x)).relu(), 2)
+            x = torch.nn.functional.pad(x, (0, 1, 0, 1))
+            x = torch.nn.functional.avg_pool2d(x, 2, 1).flatten(1)
+            return self.fc2(self.fc1(x).relu()).log_softmax(-1)
+
+    params, state, mask = network()
+    arrays = exchange.to_state_dict(
+        params,
+        mask,
+        state=state,
+        mapping=MAPPING | STATE_MAPPING,
+        layouts=LAYOUTS,
+        masks=True,
+    )
+    net = Net().eval()
+    for layer in (net.conv, net.fc1, net.fc2):
+        prune.identity(layer, "weight")
+    tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+    odd = net.load_state_dict(tensors, strict=False)
+    assert not odd.unexpected_keys and set(odd.missing_keys) <= {"bn.num_batches_tracked"}
+    out = net(torch.tensor(np.moveaxis(X, -1, 1))).detach().numpy()
+    np.testing.assert_allclose(out, apply(masked(params, mask), X, state), rtol=1e-4, atol=1e-4)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    options = {"mapping": MAPPING, "layouts": LAYOUTS, "skip": ("*running_*",)}
+    found = exchange.load_torch_state(tmp_path / "net.pth", like=params, **options)
+    assert_same(found.params, masked(params, mask))
+    assert_same(found.mask, mask)
+
+
 def channels(row):
     return row[:, None, None]
 
@@ -206,10 +246,13 @@ BAD = {
     ),
     "The mask of 't' has shape .2,., its weights": import_case({"t": W}, mask={"t": W[:, 0]}),
     "The mask of 't' has other values than 0 and 1": import_case({"t": W}, mask={"t": W / 2}),
-    "`mask` has 'u', but the weights are": import_case({"t": W}, mask={"u": W}),
+    "There is a mask of 'u', but the weights are": import_case({"t": W}, mask={"u": W}),
     "'t' has dtype int64; weights are floating-point": import_case({"t": W.astype(np.int64)}),
     "`dtype` is float32, in which values of 't' .float64. change": import_case(
         {"t": W.astype(np.float64) / 3}, dtype="float32"
+    ),
+    "Two arrays of the file have the name 'w_mask'": export_case(
+        {"w": W, "w_mask": W}, None, mask={"w": W > 1, "w_mask": W > 0}, masks=True
     ),
     "`dtype` is 'float33'; ": import_case({"t": W}, dtype="float33"),
 }
@@ -227,6 +270,8 @@ def test_files_are_not_replaced_and_dtypes_are_checked(tmp_path):
     exchange.save_safetensors(path, {"w": W}, separator=".")
     with pytest.raises(exchange.ExchangeError, match="which exists; `overwrite` replaces it"):
         exchange.save_safetensors(path, {"w": W})
+    with pytest.raises(exchange.ExchangeError, match="'_', which gives two leaves one name"):
+        exchange.save_safetensors(path, {"a": {"b": W}, "a_b": W}, separator="_", overwrite=True)
     exchange.save_safetensors(path, {"w": W.astype(ml_dtypes.bfloat16)}, overwrite=True)
     with pytest.raises(exchange.ExchangeError, match="'w' has dtype int4, which safetensors does"):
         exchange.save_safetensors(path, {"w": W.astype(ml_dtypes.int4)}, overwrite=True)

@@ -113,6 +113,8 @@ def test_bad_input_is_one_sentence(tmp_path):
         exchange.to_bcoo({"w": w.astype(np.float64)}, {"w": keep})
     with pytest.raises(ValueError, match="`mask` must have the structure of `params`"):
         exchange.save_bcoo(path, {"w": w}, {"v": keep})
+    with pytest.raises(exchange.ExchangeError, match=r"have the name 'w.data'"):
+        exchange.save_bcoo(path, {"w": w, "w.data": w}, {"w": keep, "w.data": w > 0})
     assert not path.exists()
     exchange.save_bcoo(path, {"w": w.astype(ml_dtypes.bfloat16)}, {"w": keep})
     with pytest.raises(exchange.ExchangeError, match="which exists; `overwrite` replaces it"):
