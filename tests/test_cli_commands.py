@@ -93,6 +93,10 @@ BAD = {
         ["export", "one", "x", "--level=1", "--replicate=0", "--format=nm", "--pattern=2"],
         "`--pattern` is '2'; it must be N:M, such as 2:4.",
     ),
+    "export option": (
+        ["export", "one", "x", "--level", "1", "--replicate", "0", "--masks"],
+        "`--masks` is an option of the format safetensors, not of ticket.",
+    ),
     "export nm": (
         ["export", "one", "x", "--level", "1", "--replicate", "0", "--format", "nm"],
         "`mask` at 'Dense_0/kernel' is not 2:4: of the inputs ",

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 FORMATS = ("ticket", "safetensors", "bcoo", "nm")
 PROGRAMS = (".onnx", ".stablehlo")
+_ONLY_OF = {
+    "mapping": ("safetensors", None),
+    "masks": ("safetensors", False),
+    "pattern": ("nm", "2:4"),
+    "precision": ("ticket", "float32"),
+}
+"""Options that concern one format, and their defaults."""
 _MAPPING = "JSON or TOML file: the PyTorch name of every leaf"
 
 
@@ -98,11 +105,14 @@ def _export(arguments: argparse.Namespace) -> None:
             f"{path} --level {arguments.level or 0}` writes it."
         )
     kind = arguments.format or ("safetensors" if path.suffix == ".safetensors" else "ticket")
+    for name, (only, default) in _ONLY_OF.items():
+        if kind != only and getattr(arguments, name) != default:
+            raise StoreError(f"`--{name}` is an option of the format {only}, not of {kind}.")
     with _as_store_errors():
         if Path(arguments.source).suffix == ".ticket":
-            network, prunable = _of_ticket(arguments.source)
+            network, prunable, provenance = _of_ticket(arguments.source)
             if kind == "ticket":
-                _write_ticket(arguments, network, prunable)
+                _write_ticket(arguments, network, prunable, provenance)
             else:
                 _write_arrays(arguments, kind, network)
         else:
@@ -170,8 +180,8 @@ def _warn_of(state: "Named", what: str) -> None:
         print(f"lth: {what} holds parameters; {left_out}.", file=sys.stderr)
 
 
-def _of_ticket(path: str) -> tuple[_Network, dict[str, bool]]:
-    """The arrays and the prunable leaves of a .ticket file."""
+def _of_ticket(path: str) -> tuple[_Network, dict[str, bool], dict[str, Any]]:
+    """The arrays, the prunable leaves and the provenance of a .ticket file."""
     from lth_jax import coding, trees
     from lth_jax.store import StoreError
 
@@ -181,7 +191,7 @@ def _of_ticket(path: str) -> tuple[_Network, dict[str, bool]]:
         raise StoreError(f"'{path}' {what}; export a ticket with values.")
     found = coding.load(path)
     params, mask, prunable = map(trees.to_named, (found.params, found.mask, found.prunable))
-    return _Network(params, mask, {}), prunable
+    return _Network(params, mask, {}), prunable, found.manifest.provenance
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -198,11 +208,15 @@ def _import(arguments: argparse.Namespace) -> None:
             skip=arguments.skip,
         )
         params, mask, prunable = map(trees.to_named, found)
-        _write_ticket(arguments, _Network(params, mask, {}), prunable)
+        provenance = {"source": Path(arguments.source).name}
+        _write_ticket(arguments, _Network(params, mask, {}), prunable, provenance)
 
 
 def _write_ticket(
-    arguments: argparse.Namespace, network: _Network, prunable: dict[str, bool]
+    arguments: argparse.Namespace,
+    network: _Network,
+    prunable: dict[str, bool],
+    provenance: dict[str, Any],
 ) -> None:
     from lth_jax import coding
     from lth_jax.coding.run_size import PRECISIONS
@@ -213,7 +227,7 @@ def _write_ticket(
         network.params,
         prunable=prunable,
         precision=PRECISIONS[arguments.precision],
-        provenance={"source": Path(arguments.source).name},
+        provenance=provenance,
     )
     coding.decode(data)  # compares hashes
     files.write(Path(arguments.file), data, make_folder=False)

@@ -87,10 +87,23 @@ def test_sparse_files(run, ticket, tmp_path, capsys):
     assert code == 2 and "holds a mask without values" in capsys.readouterr().err
 
 
+def test_the_state_of_a_run_is_written_with_its_parameters(tmp_path, capsys):
+    [dense] = synthetic.ladder(levels=0, replicates=1)
+    state = {"batch_stats/mean": np.ones((1, 3), np.float32)}
+    dense.points["end"] = dense.points["end"]._replace(state=state)
+    name = synthetic.write(tmp_path, nodes=[dense]).run
+    path = tmp_path / "x.safetensors"
+    place = ["--level", "0", "--replicate", "0", "--arm", "dense", "--values", "trained"]
+    lth(capsys, "export", name, path, *place, "--root", tmp_path)
+    assert exchange.load_safetensors(path)[0]["batch_stats/mean"].tolist() == [1, 1, 1]
+
+
 def test_a_ticket_is_written_again_at_another_precision(ticket, tmp_path, capsys):
     path = tmp_path / "small.ticket"
     lth(capsys, "export", ticket, path, "--precision", "int8")
     assert path.stat().st_size < ticket.stat().st_size
+    wanted = coding.inspect(ticket).manifest.provenance
+    assert coding.inspect(path).manifest.provenance == wanted
     assert_same(coding.load(path).mask, coding.load(ticket).mask)
 
 
