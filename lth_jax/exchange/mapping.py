@@ -28,8 +28,8 @@ class Target(NamedTuple):
       name: the PyTorch name, such as `"conv1.weight"`.
       layout: the axes of the leaf: a `Layout`, `"dense"`, `"conv"`, or `"as_is"` for a leaf that
         PyTorch stores with the same axes; None takes that of `layouts` or of the leaf's name.
-      flattened: the shape (*space, channels) that a channels-last network flattens to the inputs
-        of a dense kernel; PyTorch flattens (channels, *space). Empty where nothing is flattened.
+      flattened: the shape `(*space, channels)` that a channels-last network flattens to the inputs
+        of a dense kernel; PyTorch flattens `(channels, *space)`. Empty where nothing is flattened.
     """
 
     name: str
