@@ -149,18 +149,12 @@ def _write_arrays(arguments: argparse.Namespace, kind: str, network: _Network) -
     from lth_jax import exchange
     from lth_jax.store import StoreError
 
-    params, mask, options = network.params, network.mask, {"overwrite": arguments.overwrite}
+    params, mask = network.params, network.mask
+    options: dict[str, Any] = {"overwrite": arguments.overwrite}
     if kind == "safetensors":
-        mapping = arguments.mapping and exchange.read_mapping(arguments.mapping)
-        written = exchange.save_safetensors(
-            arguments.file,
-            params,
-            mask,
-            state=network.state,
-            mapping=mapping,
-            masks=arguments.masks,
-            **options,
-        )
+        options |= {"state": network.state, "masks": arguments.masks}
+        options["mapping"] = arguments.mapping and exchange.read_mapping(arguments.mapping)
+        written = exchange.save_safetensors(arguments.file, params, mask, **options)
     elif kind == "bcoo":
         written = exchange.save_bcoo(arguments.file, params, mask, **options)
     else:

@@ -35,6 +35,7 @@ def small(whole):
     return run, params
 
 
+@pytest.mark.slow
 def test_an_artifact_runs_without_this_library(whole, small, tmp_path):
     pytest.importorskip("flatbuffers")
     (f, params), (run, less) = whole, small
