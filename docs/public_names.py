@@ -14,7 +14,8 @@ import lth_jax.store
 
 PACKAGES = (
     "lottery population criteria granularity schedules methods transforms supermask layouts "
-    "reconstruct structure landscape coding analysis models data store report distributed sweeps"
+    "reconstruct structure landscape coding exchange analysis models data store report "
+    "distributed sweeps"
 ).split()
 
 

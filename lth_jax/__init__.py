@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         coding,
         data,
         distributed,
+        exchange,
         landscape,
         layouts,
         lottery,
@@ -60,8 +61,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _PACKAGES = (
-    "analysis coding data distributed landscape layouts lottery measures models population "
-    "reconstruct report structure sweeps"
+    "analysis coding data distributed exchange landscape layouts lottery measures models "
+    "population reconstruct report structure sweeps"
 )
 _PRUNING = {
     "criteria": "magnitude random",
@@ -125,6 +126,7 @@ __all__ = [
     "distributed",
     "effective_params",
     "erk",
+    "exchange",
     "globally",
     "gradual",
     "granularity",

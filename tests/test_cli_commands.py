@@ -85,6 +85,26 @@ BAD = {
         ["export", "one", "x", "--level", "1", "--replicate", "0", "--precision", "int3"],
         "(choose from ",
     ),
+    "export no level": (["export", "one", "x"], "`--level` is needed to choose a network of"),
+    "export program": (
+        ["export", "one", "x.onnx", "--level", "1", "--replicate", "0"],
+        "`python -m experiments.export RUN x.onnx --level 1` writes it.",
+    ),
+    "export pattern": (
+        ["export", "one", "x", "--level=1", "--replicate=0", "--format=nm", "--pattern=2"],
+        "`--pattern` is '2'; it must be N:M, such as 2:4.",
+    ),
+    "export option": (
+        ["export", "one", "x", "--level", "1", "--replicate", "0", "--masks"],
+        "`--masks` is an option of the format safetensors, not of ticket.",
+    ),
+    "export nm": (
+        ["export", "one", "x", "--level", "1", "--replicate", "0", "--format", "nm"],
+        "`mask` at 'Dense_0/kernel' is not 2:4: of the inputs ",
+    ),
+    "import": (["import", "pyproject.toml", "x"], "pyproject.toml' cannot be read: it is not a"),
+    "import again": (["import", "x", "pyproject.toml"], "exists; `--overwrite` replaces it."),
+    "import nothing": (["import", "x.safetensors", "x"], "No such file or directory"),
     "log": (["log", "x", "--to", "wandb"], "unknown run 'x': the runs in"),
     "log to": (["log", "one", "--to", "x"], "(choose from "),
     "watch": (["watch", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
@@ -109,7 +129,7 @@ def test_the_bad_inputs_cover_all_commands():
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_code_2(case, root, names, capsys):
     words, message = BAD[case]
-    where = [] if "--root" in words or "completion" in words else ["--root", root]
+    where = [] if {"--root", "completion", "import"} & set(words) else ["--root", root]
     try:
         code = cli.main([*(names.get(word, word) for word in words), *where])
     except SystemExit as stop:

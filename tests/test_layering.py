@@ -32,9 +32,10 @@ LAYERS = {
     "report": 4,
     "structure": 5,
     "population": 5,
-    "cli": 5,
     "reconstruct": 6,
+    "exchange": 6,
     "lottery": 6,
+    "cli": 7,
     "analysis": 7,
     "sweeps": 7,
 }

@@ -11,7 +11,7 @@ from experiments.studies import common
 from experiments.studies.c04_structured import timed
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
-from lth_jax.analysis.sparse_forms import FORMS, Layers, dense_pass, passes
+from lth_jax.analysis.sparse_forms import FORMS, Layers, dense_pass, layers, passes
 from lth_jax.analysis.timing import relative_times
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -83,7 +83,12 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     levels, times = range(1, experiment.prune.levels + 1), {}
     for level in levels:
         tickets = runner.networks(name, config, "ticket", level)
-        measured = timed(runner, [dense, tickets], lambda same: passes(x, *same), study)
+        measured = timed(
+            runner,
+            [dense, tickets],
+            lambda same: passes(x, layers(same[0]), layers(same[1])),
+            study,
+        )
         times[level] = dict(zip(FORMS, 100 * (measured - 1), strict=True))
     last = experiment.prune.levels
 

@@ -79,15 +79,16 @@ class Shrinker:
         rows = np.arange(batch) % len(task.data.test.y)
         self.x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], task.data.test.x)
         params, state = task.shapes
-        self._found = st.find_groups(self._apply, {"params": params, "state": state}, self.x)
+        self._found = st.find_groups(self.apply, {"params": params, "state": state}, self.x)
         self.groups = [group.name for group in self._found.groups]
-        self._masked = jax.jit(self._apply)
+        self._masked = jax.jit(self.apply)
         self._programs: dict[Shape, Callable[..., Any]] = {}
         self._test = jax.jit(
             lambda v: evaluate(task.trainer, v["params"], v["state"], task.data.test)
         )
 
-    def _apply(self, variables: Any, x: Any) -> Any:
+    def apply(self, variables: Any, x: Any) -> Any:
+        """The outputs of a network in evaluation mode."""
         return self._model.apply(variables["params"], variables["state"], x, train=False)[0]
 
     def variables(self, one: Stored) -> Any:
@@ -116,7 +117,14 @@ class Shrinker:
         return tuple(int(units[name].sum()) for name in self.groups)
 
     def shrink(self, one: Stored, units: dict[str, np.ndarray]) -> Callable[[], Any]:
-        """The forward pass of the small network, whose outputs have been compared.
+        """The forward pass of the small network; arguments and errors as of `compact`."""
+        run, small = self.compact(one, units)
+        return partial(run, jax.device_put(small), self.x)
+
+    def compact(
+        self, one: Stored, units: dict[str, np.ndarray]
+    ) -> tuple[Callable[[Any, Any], Any], Any]:
+        """The function and the variables of the small network, whose outputs have been compared.
 
         Networks of one shape share a program.
 
@@ -134,4 +142,4 @@ class Shrinker:
             )
         except ValueError as error:
             raise AnalysisError(f"'{one.arm}' at level {one.level}: {error}") from error
-        return partial(run, jax.device_put(small), self.x)
+        return run, small

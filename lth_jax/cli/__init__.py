@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from lth_jax.cli import completion, listing, log, runs, tickets, upkeep, watch
+from lth_jax.cli import completion, exchange, listing, log, runs, tickets, upkeep, watch
 from lth_jax.cli.arguments import Parser
 from lth_jax.cli.programs import BROKEN_PIPE, to_null
 
@@ -54,6 +54,6 @@ def make_parser() -> Parser:
         prog="lth", description="Lists, shows, compares and exports runs of lottery tickets."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (listing, runs, tickets, watch, log, upkeep, completion):
+    for group in (listing, runs, tickets, exchange, watch, log, upkeep, completion):
         group.add_commands(commands)
     return parser

@@ -1,15 +1,14 @@
-"""`lth size` and `lth export`: sizes of tickets, and tickets as files."""
+"""`lth size`: sizes of tickets."""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from lth_jax.cli import arguments as shared
 
 
 def add_commands(commands: shared.Commands) -> None:
-    """Adds `size` and `export`."""
+    """Adds `size`."""
     size = shared.add_command(
         commands,
         "size",
@@ -21,32 +20,6 @@ def add_commands(commands: shared.Commands) -> None:
     )
     text = "a run, or a .ticket file"
     shared.add_run(size, "target", help=text)
-    export = shared.add_command(
-        commands,
-        "export",
-        _export,
-        "write a ticket of a run to a file",
-        "lth export lenet-1a2b3c4d one.ticket --level 5 --replicate 0",
-        "lth export lenet-1a2b3c4d small.ticket --level 5 --replicate 0 --precision int8",
-        one_run=True,
-    )
-    export.add_argument("file", metavar="FILE", help="the .ticket file to write")
-    export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    export.add_argument("--level", type=int, required=True, help="round of train-prune-rewind")
-    export.add_argument("--replicate", type=int, required=True, help="index of the seed")
-    export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
-    export.add_argument(
-        "--values",
-        default="rewound",
-        choices=("rewound", "trained"),
-        help="of the rewind point, or as trained (default: %(default)s)",
-    )
-    export.add_argument(
-        "--precision",
-        default="float32",
-        choices=("float32", "bfloat16", "int8", "int4"),
-        help="how values are written (default: %(default)s)",
-    )
 
 
 def _size(arguments: argparse.Namespace) -> None:
@@ -94,23 +67,3 @@ def _run_size(arguments: argparse.Namespace) -> None:
     shared.print_state(info)
     print_tables(*run_tables(rows))
     print(run_summary(rows))
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from lth_jax.coding.run_size import PRECISIONS
-    from lth_jax.coding.stored import encode_stored, find_stored
-    from lth_jax.store import Store, StoreError, files
-
-    if Path(arguments.file).exists() and not arguments.overwrite:
-        raise StoreError(f"{arguments.file} exists; `--overwrite` replaces it.")
-    info = shared.find(arguments, arguments.run)
-    store = Store(shared.root_of(info))
-    place = {name: getattr(arguments, name) for name in ("arm", "level", "replicate")}
-    one = find_stored(store, info, **place)
-    precision = PRECISIONS[arguments.precision]
-    data = encode_stored(store, info, one, values=arguments.values, precision=precision)
-    files.write(Path(arguments.file), data, make_folder=False)
-    print(f"{arguments.file}: {len(data):,} bytes, {arguments.values} values")
-    if one.state:
-        left_out = f"the model's state ({len(one.state)} arrays) is left out"
-        print(f"lth: a ticket holds parameters; {left_out}.", file=sys.stderr)

@@ -5,21 +5,7 @@ and a manifest in its header. Reading one needs only numpy and JSON, executes no
 the SHA-256 of all decoded arrays. Values may be given by an initialiser and a key: a ticket at
 initialisation is a key and a mask.
 
-The format, version 1 (every later release reads it):
-
-- Eight bytes, little-endian: the length of the JSON header. The header. The blobs, without holes,
-  each a one-dimensional "U8" tensor of the header, in the order `mask:NAME` for all leaves, then
-  `values:NAME` for all leaves if the file holds values. Leaves are named by `trees.path_name`.
-- The header's `__metadata__` holds the manifest under `lth_jax.ticket`, JSON as well: `version`;
-  `values`, one of "embedded", "initializer", "none"; `initializer`, null or its `name`, the key's
-  `implementation` and `data`; `provenance`; `leaves`, each with `name`, `shape`, `dtype`,
-  `prunable`, `kept`, `codec`, `precision`, `sha256`; and `sha256`, that of the manifest without it,
-  as JSON with sorted keys and no spaces.
-- A mask's blob is read by its `codec` (see `codecs`), a leaf's values by its `precision` (see
-  `values`); `gaps`, `blocks`, `symbols` and `tans` define how. All numbers are little-endian, bits
-  are packed low bit first, and counts inside blobs are variable-length: seven bits a byte, low ones
-  first, the top bit set where more follow.
-- A leaf's `sha256` is that of its mask, packed to bits, followed by its kept values as they decode.
+docs/ticket_format.md defines every byte. Every later release reads version 1.
 """
 
 import os

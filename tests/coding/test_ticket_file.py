@@ -20,7 +20,7 @@ from lth_jax.coding import container, values
 from lth_jax.coding.manifest import is_name
 from lth_jax.store import StoreError
 
-FIRST_VERSION = Path(__file__).parent / "version_1.ticket"
+FIRST_VERSION = Path(__file__).parent / "golden" / "version_1.ticket"
 
 
 class Net(nn.Module):

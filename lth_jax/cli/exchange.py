@@ -1,0 +1,254 @@
+"""`lth export` and `lth import`: tickets of runs, and of other libraries, as files."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lth_jax.cli import arguments as shared
+
+if TYPE_CHECKING:
+    from lth_jax.coding.stored import Named
+
+FORMATS = ("ticket", "safetensors", "bcoo", "nm")
+PROGRAMS = (".onnx", ".stablehlo")
+_ONLY_OF = {
+    "mapping": ("safetensors", None),
+    "masks": ("safetensors", False),
+    "pattern": ("nm", "2:4"),
+    "precision": ("ticket", "float32"),
+}
+"""Options that concern one format, and their defaults."""
+_MAPPING = "JSON or TOML file: the PyTorch name of every leaf"
+
+
+class _Network(NamedTuple):
+    """What is written: arrays by leaf name."""
+
+    params: "Named"
+    mask: "Named"
+    state: "Named"
+
+
+def add_commands(commands: shared.Commands) -> None:
+    """Adds `export` and `import`."""
+    export = shared.add_command(
+        commands,
+        "export",
+        _export,
+        "write a ticket of a run, or a .ticket file, in this format or another",
+        "lth export lenet-1a2b3c4d one.ticket --level 5 --replicate 0 --precision int8",
+        "lth export one.ticket one.safetensors --mapping names.json --masks",
+    )
+    shared.add_run(export, "source", help="a run, or a .ticket file")
+    export.add_argument("file", metavar="FILE", help="the file to write")
+    export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    text = "by default that of the ending .safetensors, or else a ticket"
+    export.add_argument("--format", choices=FORMATS, help=text)
+    export.add_argument("--level", type=int, help="round of train-prune-rewind, of a run")
+    export.add_argument("--replicate", type=int, help="which seed, of a run")
+    export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
+    export.add_argument(
+        "--values",
+        default="rewound",
+        choices=("rewound", "trained"),
+        help="of the rewind point, or as trained (default: %(default)s)",
+    )
+    _add_precision(export)
+    export.add_argument("--mapping", help=f"{_MAPPING}; kernels get PyTorch's axes")
+    text = "write pruned leaves as NAME_orig and NAME_mask, as torch.nn.utils.prune does"
+    export.add_argument("--masks", action="store_true", help=text)
+    export.add_argument(
+        "--pattern", default="2:4", help="N:M of --format nm (default: %(default)s)"
+    )
+    imported = shared.add_command(
+        commands,
+        "import",
+        _import,
+        "write a ticket of the weights and masks of a safetensors or PyTorch file",
+        "lth import pruned.safetensors one.ticket --mapping names.json",
+        "lth import model.pt one.ticket --mask mask.pth --skip '*running_*'",
+        root=False,
+    )
+    text = "a .safetensors file, or a .pt, .pth or .bin file, which need PyTorch"
+    imported.add_argument("source", metavar="SOURCE", help=text)
+    imported.add_argument("file", metavar="FILE", help="the .ticket file to write")
+    imported.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    imported.add_argument("--mapping", help=f"{_MAPPING}; by default the names and axes stay")
+    imported.add_argument("--mask", help="masks by the names of the weights, as of open_lth")
+    text = "weights that are exactly 0 are pruned, where there is no mask"
+    imported.add_argument("--zeros", action="store_true", help=text)
+    text = "leave out the names that match PATTERN; may be repeated"
+    imported.add_argument("--skip", action="append", default=[], metavar="PATTERN", help=text)
+    _add_precision(imported)
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16", "int8", "int4"),
+        help="of the values in a ticket: exact, or rounded (default: %(default)s)",
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import StoreError
+
+    path = Path(arguments.file)
+    _check_free(arguments)
+    if path.suffix in PROGRAMS:
+        raise StoreError(
+            f"a {path.suffix} file holds a network's function; `python -m experiments.export RUN "
+            f"{path} --level {arguments.level or 0}` writes it."
+        )
+    kind = arguments.format or ("safetensors" if path.suffix == ".safetensors" else "ticket")
+    for name, (only, default) in _ONLY_OF.items():
+        if kind != only and getattr(arguments, name) != default:
+            raise StoreError(f"`--{name}` is an option of the format {only}, not of {kind}.")
+    with _as_store_errors():
+        if Path(arguments.source).suffix == ".ticket":
+            network, prunable, provenance = _of_ticket(arguments.source)
+            if kind == "ticket":
+                _write_ticket(arguments, network, prunable, provenance)
+            else:
+                _write_arrays(arguments, kind, network)
+        else:
+            _export_run(arguments, kind)
+
+
+def _export_run(arguments: argparse.Namespace, kind: str) -> None:
+    from lth_jax import coding
+    from lth_jax.coding.run_size import PRECISIONS
+    from lth_jax.coding.stored import encode_stored, find_stored, rewound
+    from lth_jax.store import Store, StoreError, files
+
+    for name in ("level", "replicate"):
+        if getattr(arguments, name) is None:
+            raise StoreError(f"`--{name}` is needed to choose a network of {arguments.source}.")
+    info = shared.find(arguments, arguments.source)
+    store = Store(shared.root_of(info))
+    place = {name: getattr(arguments, name) for name in ("arm", "level", "replicate")}
+    one = find_stored(store, info, **place)
+    if kind != "ticket":
+        values = (one.params, one.state)
+        params, state = values if arguments.values == "trained" else rewound(store, info, one)
+        _write_arrays(arguments, kind, _Network(params, one.mask, state))
+        return
+    precision = PRECISIONS[arguments.precision]
+    data = encode_stored(store, info, one, values=arguments.values, precision=precision)
+    coding.decode(data)  # compares hashes
+    files.write(Path(arguments.file), data, make_folder=False)
+    _print_ticket(arguments.file, one.params, f"{arguments.values} values")
+    _warn_of(one.state, "a ticket")
+
+
+def _write_arrays(arguments: argparse.Namespace, kind: str, network: _Network) -> None:
+    from lth_jax import exchange
+    from lth_jax.store import StoreError
+
+    params, mask = network.params, network.mask
+    options: dict[str, Any] = {"overwrite": arguments.overwrite}
+    if kind == "safetensors":
+        options |= {"state": network.state, "masks": arguments.masks}
+        options["mapping"] = arguments.mapping and exchange.read_mapping(arguments.mapping)
+        written = exchange.save_safetensors(arguments.file, params, mask, **options)
+    elif kind == "bcoo":
+        written = exchange.save_bcoo(arguments.file, params, mask, **options)
+    else:
+        n, _, m = arguments.pattern.partition(":")
+        if not (n.isdigit() and m.isdigit()):
+            raise StoreError(f"`--pattern` is '{arguments.pattern}'; it must be N:M, such as 2:4.")
+        pattern = int(n), int(m)
+        written = exchange.save_nm(arguments.file, params, mask, pattern, **options)
+    print(repr(written))
+    if kind != "safetensors":
+        _warn_of(network.state, "a sparse file")
+
+
+def _warn_of(state: "Named", what: str) -> None:
+    if state:
+        left_out = f"the model's state ({len(state)} arrays) is left out"
+        print(f"lth: {what} holds parameters; {left_out}.", file=sys.stderr)
+
+
+def _of_ticket(path: str) -> tuple[_Network, dict[str, bool], dict[str, Any]]:
+    """The arrays, the prunable leaves and the provenance of a .ticket file."""
+    from lth_jax import coding, trees
+    from lth_jax.store import StoreError
+
+    source = coding.inspect(path).manifest.values
+    if source != "embedded":
+        what = {"none": "holds a mask without values"}.get(source, "names an initialiser")
+        raise StoreError(f"'{path}' {what}; export a ticket with values.")
+    found = coding.load(path)
+    params, mask, prunable = map(trees.to_named, (found.params, found.mask, found.prunable))
+    return _Network(params, mask, {}), prunable, found.manifest.provenance
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from lth_jax import exchange, trees
+
+    _check_free(arguments)
+    with _as_store_errors():
+        mapping = arguments.mapping and exchange.read_mapping(arguments.mapping)
+        found = exchange.load_torch_state(
+            arguments.source,
+            mask=arguments.mask,
+            mapping=mapping,
+            zeros=arguments.zeros,
+            skip=arguments.skip,
+        )
+        params, mask, prunable = map(trees.to_named, found)
+        provenance = {"source": Path(arguments.source).name}
+        _write_ticket(arguments, _Network(params, mask, {}), prunable, provenance)
+
+
+def _write_ticket(
+    arguments: argparse.Namespace,
+    network: _Network,
+    prunable: dict[str, bool],
+    provenance: dict[str, Any],
+) -> None:
+    from lth_jax import coding
+    from lth_jax.coding.run_size import PRECISIONS
+    from lth_jax.store import files
+
+    data = coding.encode(
+        network.mask,
+        network.params,
+        prunable=prunable,
+        precision=PRECISIONS[arguments.precision],
+        provenance=provenance,
+    )
+    coding.decode(data)  # compares hashes
+    files.write(Path(arguments.file), data, make_folder=False)
+    may = [network.mask[name] for name in network.mask if prunable[name]]
+    kept, size = sum(int(mask.sum()) for mask in may), sum(mask.size for mask in may)
+    stated = f"{kept:,} of {size:,} prunable weights kept"
+    _print_ticket(arguments.file, network.params, stated)
+
+
+def _print_ticket(path: str, params: "Named", about: str) -> None:
+    dense = sum(leaf.nbytes for leaf in params.values())
+    print(f"{path}: {Path(path).stat().st_size:,} bytes, dense {dense:,}; {about}")
+
+
+def _check_free(arguments: argparse.Namespace) -> None:
+    from lth_jax.store import StoreError
+
+    if Path(arguments.file).exists() and not arguments.overwrite:
+        raise StoreError(f"{arguments.file} exists; `--overwrite` replaces it.")
+
+
+@contextlib.contextmanager
+def _as_store_errors() -> Iterator[Any]:
+    """Context that turns a `ValueError` of a file or a mapping into the command's message."""
+    from lth_jax.store import StoreError
+
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise StoreError(str(error)) from error
