@@ -16,7 +16,7 @@ from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores
 from lth_jax.analysis.dead_units import mostly_dead
 from lth_jax.analysis.latency import Shrinker
-from lth_jax.analysis.timing import relative_times
+from lth_jax.analysis.timing import median_relative_times
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Task
 from lth_jax.measures.claims import (
@@ -226,14 +226,12 @@ def timed(
     """
 
     def once(same_seed: Sequence[Stored]) -> list[float]:
-        return list(relative_times(passes(same_seed), study.rounds).values())[1:]
+        found = median_relative_times(lambda: passes(same_seed), study.rounds, study.placements)
+        return list(found.values())[1:]
 
     def compute(partial: Any) -> stores.Node:
         del partial  # interrupted rounds are discarded
-        times = [
-            np.median([once(same_seed) for _ in range(study.placements)], axis=0)
-            for same_seed in zip(*networks, strict=True)
-        ]
+        times = [once(same_seed) for same_seed in zip(*networks, strict=True)]
         return stores.Node({"times": np.transpose(times)}, {})
 
     what = {

@@ -53,3 +53,23 @@ def relative_times(functions: Mapping[str, Callable[[], Any]], repeats: int) -> 
     least = {name: min(times) for name, times in alternated(functions, repeats, warm=True).items()}
     first = least[next(iter(functions))]
     return {name: time / first for name, time in least.items()}
+
+
+def median_relative_times(
+    make: Callable[[], Mapping[str, Callable[[], Any]]], repeats: int, copies: int
+) -> dict[str, float]:
+    """The median of `relative_times` over functions that are made anew.
+
+    The place of a buffer in memory affects its time by a few percent in all rounds alike, so
+    functions that hold buffers need several copies.
+
+    Args:
+      make: makes the functions by name, with new buffers.
+      repeats: number of rounds of each copy.
+      copies: how often the functions are made.
+
+    >>> median_relative_times(lambda: {"dense": lambda: 1, "other": lambda: 1}, 3, 2)["dense"]
+    1.0
+    """
+    found = [relative_times(make(), repeats) for _ in range(copies)]
+    return {name: float(np.median([one[name] for one in found])) for name in found[0]}
