@@ -14,7 +14,8 @@ from lth_jax.reconstruct.methods import (
 )
 from lth_jax.reconstruct.products import RULES, Product
 from lth_jax.reconstruct.prune import prune
-from lth_jax.reconstruct.report import PrunedLayer, PruneReport
+from lth_jax.reconstruct.refine import refine
+from lth_jax.reconstruct.report import PrunedLayer, PruneReport, RefinedBlock, RefineReport
 from lth_jax.reconstruct.stream import grams
 from lth_jax.reconstruct.wood_fisher import wood_fisher
 
@@ -27,6 +28,8 @@ __all__ = [
     "Product",
     "PruneReport",
     "PrunedLayer",
+    "RefineReport",
+    "RefinedBlock",
     "alps",
     "find_layers",
     "grams",
@@ -34,6 +37,7 @@ __all__ = [
     "magnitude",
     "obs",
     "prune",
+    "refine",
     "refit",
     "sparse_gpt",
     "wanda",

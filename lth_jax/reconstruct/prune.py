@@ -16,7 +16,7 @@ from lth_jax.reconstruct.keep import Pattern
 from lth_jax.reconstruct.layers import Layer, Layers
 from lth_jax.reconstruct.methods.method import LayerMethod, layer_error, work_dtype
 from lth_jax.reconstruct.report import PrunedLayer, PruneReport
-from lth_jax.reconstruct.stream import Stream
+from lth_jax.reconstruct.stream import Stream, check_batches
 from lth_jax.types import Mask, Params, Prunable
 
 
@@ -87,7 +87,8 @@ def prune(
     >>> [(layer.name, layer.kept, layer.error < layer.masked_error) for layer in report]
     [('a', 64, True), ('b', 32, True)]
     """
-    batches = _checked(params, batches, method)
+    _check_method(method)
+    batches = check_batches(params, batches)
     given = {"density": density, "counts": counts, "pattern": pattern, "mask": mask}
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
@@ -134,23 +135,13 @@ def prune(
     )
 
 
-def _checked(params: Params, batches: Any, method: LayerMethod) -> list[Any]:
-    if not jax.tree.leaves(params):
-        raise ValueError("`params` has no leaves; give a tree of arrays.")
+def _check_method(method: Any) -> None:
     if not isinstance(method, LayerMethod):
         name = getattr(method, "__name__", None)
         called = f"the function `{name}`; call it: `{name}()`" if name else repr(method)
         raise TypeError(
             f"`method` must be a `LayerMethod`, such as `sparse_gpt()`, but is {called}."
         )
-    if not isinstance(batches, list | tuple):
-        raise TypeError(
-            f"`batches` must be a list of inputs, but is a {type(batches).__name__}; one batch is "
-            "`[batch]`."
-        )
-    if not batches:
-        raise ValueError("`batches` is empty; give at least one batch of inputs.")
-    return list(batches)
 
 
 def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[Layer]:
