@@ -2,6 +2,7 @@
 
 from lth_jax.reconstruct.keep import Pattern
 from lth_jax.reconstruct.layers import Layer, Layers, find_layers
+from lth_jax.reconstruct.levels import Reconstruction
 from lth_jax.reconstruct.methods import (
     LayerMethod,
     alps,
@@ -28,6 +29,7 @@ __all__ = [
     "Product",
     "PruneReport",
     "PrunedLayer",
+    "Reconstruction",
     "RefineReport",
     "RefinedBlock",
     "alps",
