@@ -34,6 +34,8 @@ from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
+from lth_jax.reconstruct import Reconstruction
+from lth_jax.reconstruct.methods import METHODS as LAYER_METHODS
 from lth_jax.store import find_run
 from lth_jax.types import Prunable
 
@@ -123,6 +125,7 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
         batches=scoring.batches(task.data.train, options.examples),
         prunable=prunable,
         methods=dict.fromkeys(range(1, options.levels + 1), method) if method else {},
+        reconstruct=_reconstruction(options.reconstruct),
     )
     controls = _controls(experiment.controls, units.make_controls(found, module))
     try:
@@ -145,6 +148,13 @@ def densities(experiment: ConfigDict, params: Any) -> list[Any]:
         scopes.per_leaf(params, density(options, level), {p: f(level) for p, f in own.items()})
         for level in levels
     ]
+
+
+def _reconstruction(options: ConfigDict) -> Reconstruction | None:
+    """How the levels reconstruct their tickets; None if they do not."""
+    if not options.method:
+        return None
+    return Reconstruction(LAYER_METHODS[options.method](), options.mask, options.start)
 
 
 def _method(options: ConfigDict) -> Builder | None:

@@ -35,6 +35,7 @@ def _check_pruning(experiment: ConfigDict) -> None:
             f"`prune.criterion` is '{pruning.criterion}', which needs data; "
             "set `prune.examples` to the number of training examples for it."
         )
+    _check_reconstruct(pruning)
     known = units.control_names(pruning.granularity)
     for name in experiment.controls:
         if name not in known and not parts.is_own(name):
@@ -45,6 +46,32 @@ def _check_pruning(experiment: ConfigDict) -> None:
     if pruning.layer_rates and (pruning.scope, pruning.schedule) != ("layerwise", "geometric"):
         raise UserError(
             "`prune.layer_rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`."
+        )
+
+
+def _check_reconstruct(pruning: ConfigDict) -> None:
+    chosen = pruning.reconstruct
+    if not chosen.method:
+        return
+    if not pruning.examples:
+        raise UserError(
+            f"`prune.reconstruct.method` is '{chosen.method}', which needs data; "
+            "set `prune.examples` to the number of training examples for it."
+        )
+    if (chosen.mask, chosen.start) == ("criterion", "rewound"):
+        raise UserError(
+            "`prune.reconstruct.mask` is 'criterion' and `prune.reconstruct.start` is 'rewound', "
+            "which changes nothing; change one of them."
+        )
+    if pruning.method != "static" or pruning.retrain:
+        raise UserError(
+            "`prune.reconstruct.method` fits weights to the masks of a criterion; it needs "
+            "`prune.method=static` and no `prune.retrain`."
+        )
+    if chosen.mask == "method" and pruning.granularity != "weights":
+        raise UserError(
+            f"`prune.granularity` is '{pruning.granularity}'; with `prune.reconstruct.mask=method` "
+            "it must be 'weights'."
         )
 
 

@@ -26,6 +26,8 @@ from lth_jax.pruning.granularity import GRANULARITIES
 from lth_jax.pruning.methods import METHODS
 from lth_jax.pruning.schedules import SCHEDULES
 from lth_jax.pruning.scopes import SCOPES
+from lth_jax.reconstruct import levels
+from lth_jax.reconstruct.methods import METHODS as LAYER_METHODS
 
 OPEN = ("data.options", "model.options", "prune.layer_rates", "prune.method_options")
 """Fields with arbitrary nested fields."""
@@ -162,6 +164,21 @@ _TABLE = (
     Field("prune.at_start", FLAG, "whether `rewind.step` is scored instead: before training"),
     Field("prune.rounds", AT_LEAST_1, "of scoring and pruning at each level; SynFlow: 100"),
     Field("prune.examples", AT_LEAST_0, "training examples for criteria that need data"),
+    Field(
+        "prune.reconstruct.method",
+        one_of(("", *LAYER_METHODS)),
+        "fits trained weights to each mask on `prune.examples`; empty: none",
+    ),
+    Field(
+        "prune.reconstruct.mask",
+        one_of(levels.MASKS),
+        "who chooses the weights of a layer that stay",
+    ),
+    Field(
+        "prune.reconstruct.start",
+        one_of(levels.STARTS),
+        "what a ticket starts from; rewound: only the mask counts",
+    ),
     Field("rewind.what", one_of(rewinding.WEIGHTS), "what is rewound; nothing: fine-tuning"),
     Field("rewind.step", AT_LEAST_0, "step to rewind to; below `train.steps`"),
     Field("rewind.optimizer", SOURCE, "the optimizer's state at the start of a level"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.configs.base import NO_RECONSTRUCTION
 from experiments.studies.common import FULL, LAPTOP
 from experiments.studies.protocol import Study
 from lth_jax.cli.programs import UserError
@@ -12,7 +13,7 @@ from lth_jax.measures.protocol_log import Version, append_version, read_log
 from lth_jax.store import content_key
 
 FOLDER = Path(__file__).parent / "protocols"
-ADDED = {"prune": {"at_start": False, "rounds": 1}}
+ADDED = {"prune": {"at_start": False, "rounds": 1, "reconstruct": NO_RECONSTRUCTION}}
 """Fields that `configs/base.py` got after the first protocols, with their defaults.
 
 A protocol omits them at their defaults, so that a new field changes no registered protocol.

@@ -229,9 +229,30 @@ def ticket_arm(
     if ladder.rewind.what != "weights":
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
+    if ladder.reconstruct is not None:
+        fitted, mask = _reconstructed(trainer, ladder, mask, batches, parents)
+        if ladder.reconstruct.start == "reconstructed":
+            point = point._replace(params=fill_pruned(fitted, mask, rewound.params))
     alive = parents.alive & ~is_bad(info) if info else parents.alive
     base = dense._replace(alive=alive, count=count if trainer.method else ())
     return mask, point, _member(trainer, base, mask, point), info
+
+
+def _reconstructed(
+    trainer: Trainer, ladder: Ladder, mask: Mask, batches: Any, parents: Parents
+) -> tuple[Params, Mask]:
+    """The trained weights of the parent, fitted to a mask, and the mask."""
+
+    def forward(params: Params, batch: tuple[Any, Any]) -> Any:
+        state, x = batch
+        return trainer.model.apply(params, state, x, train=False)[0]
+
+    assert ladder.reconstruct is not None
+    end = parents.end
+    # Members that are not alive have NaN weights.
+    params = trees.where(parents.alive, end.params, parents.rewound.params)
+    inputs = [(end.state, batch[0]) for batch in batches]
+    return ladder.reconstruct(forward, params, mask, parents.mask, inputs, ladder.prunable)
 
 
 def control_arm(

@@ -128,7 +128,7 @@ def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
     """The description of an experiment for the report; not part of the run's identity."""
     task, ladder = experiment.task, experiment.ladder
     methods = {str(level): method.name for level, method in ladder.methods.items()}
-    described = {
+    described: dict[str, Any] = {
         "task": repr(task),
         "hyper": dict(task.hyper),
         "seed": seed,
@@ -143,4 +143,6 @@ def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
         "controls": list(ladder.controls),
         "control_levels": sorted(ladder.control_levels or ()),
     }
+    if spec.reconstruct is not None:
+        described["prune"] |= {"reconstruct": spec.reconstruct.name}
     return described | ({"methods": methods} if methods else {})

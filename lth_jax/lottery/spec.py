@@ -1,7 +1,7 @@
 """The description of an experiment: task, seeds, ladder and identity."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from lth_jax import text
 from lth_jax.keys import check_key
@@ -12,7 +12,37 @@ from lth_jax.population.task import Task
 from lth_jax.pruning.methods import Method
 from lth_jax.pruning.prune import Pruner
 from lth_jax.store import content_key
-from lth_jax.types import DENSE, TICKET, Count, Key, Prunable
+from lth_jax.types import DENSE, TICKET, Count, Key, Mask, Params, Prunable
+
+
+class Reconstruct(Protocol):
+    """Chooses or fits a ticket on calibration inputs: `lth.reconstruct.Reconstruction`."""
+
+    @property
+    def start(self) -> str:
+        """`"reconstructed"` if the ticket starts from the fitted weights, else it is rewound."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses which weights of a layer stay."""
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+
+    def check(self) -> None:
+        """Raises unless the options are valid."""
+
+    def __call__(
+        self,
+        f: Callable[[Params, Any], Any],
+        params: Params,
+        mask: Mask,
+        live: Mask,
+        batches: Sequence[Any],
+        prunable: Prunable,
+    ) -> tuple[Params, Mask]:
+        """The fitted parameters and the mask, from trained parameters and the pruner's mask."""
 
 
 class Label(NamedTuple):
@@ -55,6 +85,7 @@ class Ladder(NamedTuple):
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for granularities, scopes and
         controls that need it.
       methods: level -> method; levels without one train with fixed masks.
+      reconstruct: fits the trained weights to each new mask, on `batches`; None for none.
     """
 
     counts: Sequence[Count | None]
@@ -68,6 +99,7 @@ class Ladder(NamedTuple):
     batches: Any = None
     layouts: Layouts | None = None
     methods: Mapping[int, Method] = {}
+    reconstruct: Reconstruct | None = None
 
 
 @text.with_short_repr
@@ -160,10 +192,24 @@ def check_ladder(seeds: Seeds, ladder: Ladder) -> None:
             f"`rewind.optimizer` is {ladder.rewind.optimizer!r}; with `methods`, whose optimizer "
             "states differ from level to level, it must be 'fresh'."
         )
+    if ladder.reconstruct is not None:
+        _check_reconstruct(ladder)
     if ladder.methods and ladder.score_step != ladder.stop:
         raise ValueError(
             f"`score_step` is {ladder.score_step}; with `methods` it must be the last step, "
             f"{ladder.stop}."
+        )
+
+
+def _check_reconstruct(ladder: Ladder) -> None:
+    assert ladder.reconstruct is not None
+    ladder.reconstruct.check()
+    if ladder.batches is None:
+        raise ValueError("`reconstruct` needs calibration examples, but `batches` is None.")
+    if ladder.methods or None in ladder.counts:
+        raise ValueError(
+            "`reconstruct` fits weights to the mask that the criterion chooses; levels with a "
+            "sparse training method, or that keep the previous mask, choose none."
         )
 
 

@@ -12,7 +12,7 @@ from lth_jax.layouts import Layouts
 from lth_jax.legal import nearest
 from lth_jax.lottery.controls import Control, named
 from lth_jax.lottery.rewind import Rewind
-from lth_jax.lottery.spec import Ladder
+from lth_jax.lottery.spec import Ladder, Reconstruct
 from lth_jax.population.task import Task
 from lth_jax.pruning import criteria, scopes
 from lth_jax.pruning.checks import check_fraction
@@ -56,6 +56,8 @@ class Spec:
       prunable: which leaves may be pruned, a tree of booleans; kernels by default.
       layouts: the meaning of the kernels' axes; by default derived from the model's framework.
       methods: level -> function of `prunable`, `layouts`, `scope` and `steps` that makes a method.
+      reconstruct: fits the trained weights to each new mask on `batches`, or chooses the mask: an
+        `lth_jax.reconstruct.Reconstruction`.
     """
 
     densities: Sequence[Any]
@@ -69,6 +71,7 @@ class Spec:
     prunable: Prunable | None = None
     layouts: Layouts | None = None
     methods: Mapping[int, Builder] = field(default_factory=dict)
+    reconstruct: Reconstruct | None = None
 
 
 def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
@@ -172,6 +175,11 @@ def make_ladder(
     if layouts is None:
         layouts = find(task.example) if find else {}
     options: dict[str, Any] = {"prunable": prunable, "layouts": layouts}
+    if spec.reconstruct and spec.reconstruct.chooses and spec.granularity is not weights:
+        raise ValueError(
+            "`reconstruct` with the method's mask chooses single weights, but `granularity` is "
+            f"'{spec.granularity.name}'; take the criterion's mask."
+        )
     # Raises for axes without a layout now, not after the dense networks have trained.
     mask = jax.eval_shape(ones_like, params)
     jax.eval_shape(lambda p, m: spec.granularity.to_units(p, m, **options).scores, params, mask)
@@ -190,6 +198,7 @@ def make_ladder(
         batches=spec.batches,
         layouts=layouts,
         methods=_methods(spec, task.steps - spec.rewind.step, **options),
+        reconstruct=spec.reconstruct,
     )
 
 

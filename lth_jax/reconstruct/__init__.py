@@ -2,6 +2,7 @@
 
 from lth_jax.reconstruct.keep import Pattern
 from lth_jax.reconstruct.layers import Layer, Layers, find_layers
+from lth_jax.reconstruct.levels import Reconstruction
 from lth_jax.reconstruct.methods import (
     LayerMethod,
     alps,
@@ -14,7 +15,8 @@ from lth_jax.reconstruct.methods import (
 )
 from lth_jax.reconstruct.products import RULES, Product
 from lth_jax.reconstruct.prune import prune
-from lth_jax.reconstruct.report import PrunedLayer, PruneReport
+from lth_jax.reconstruct.refine import refine
+from lth_jax.reconstruct.report import PrunedLayer, PruneReport, RefinedBlock, RefineReport
 from lth_jax.reconstruct.stream import grams
 from lth_jax.reconstruct.wood_fisher import wood_fisher
 
@@ -27,6 +29,9 @@ __all__ = [
     "Product",
     "PruneReport",
     "PrunedLayer",
+    "Reconstruction",
+    "RefineReport",
+    "RefinedBlock",
     "alps",
     "find_layers",
     "grams",
@@ -34,6 +39,7 @@ __all__ = [
     "magnitude",
     "obs",
     "prune",
+    "refine",
     "refit",
     "sparse_gpt",
     "wanda",

@@ -16,7 +16,7 @@ from lth_jax.reconstruct.keep import Pattern
 from lth_jax.reconstruct.layers import Layer, Layers
 from lth_jax.reconstruct.methods.method import LayerMethod, layer_error, work_dtype
 from lth_jax.reconstruct.report import PrunedLayer, PruneReport
-from lth_jax.reconstruct.stream import Stream
+from lth_jax.reconstruct.stream import Stream, check_batches
 from lth_jax.types import Mask, Params, Prunable
 
 
@@ -87,7 +87,8 @@ def prune(
     >>> [(layer.name, layer.kept, layer.error < layer.masked_error) for layer in report]
     [('a', 64, True), ('b', 32, True)]
     """
-    batches = _checked(params, batches, method)
+    check_method(method)
+    batches = check_batches(params, batches)
     given = {"density": density, "counts": counts, "pattern": pattern, "mask": mask}
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
@@ -118,7 +119,7 @@ def prune(
     if mask is not None:
         masks = [jnp.asarray(leaf) for leaf in jax.tree.leaves(mask)]
         if inputs == "pruned":
-            stream.leaves[:] = _mask_others(leaves, masks, layers)
+            stream.leaves[:] = mask_others(leaves, masks, layers)
     rows = []
     for layer, keep in zip(layers, keeps, strict=True):
         row, new, kept = _prune_layer(stream, layer, keep, method, min_rows)
@@ -134,23 +135,14 @@ def prune(
     )
 
 
-def _checked(params: Params, batches: Any, method: LayerMethod) -> list[Any]:
-    if not jax.tree.leaves(params):
-        raise ValueError("`params` has no leaves; give a tree of arrays.")
+def check_method(method: Any) -> None:
+    """Raises `TypeError` unless `method` is a `LayerMethod`."""
     if not isinstance(method, LayerMethod):
         name = getattr(method, "__name__", None)
         called = f"the function `{name}`; call it: `{name}()`" if name else repr(method)
         raise TypeError(
             f"`method` must be a `LayerMethod`, such as `sparse_gpt()`, but is {called}."
         )
-    if not isinstance(batches, list | tuple):
-        raise TypeError(
-            f"`batches` must be a list of inputs, but is a {type(batches).__name__}; one batch is "
-            "`[batch]`."
-        )
-    if not batches:
-        raise ValueError("`batches` is empty; give at least one batch of inputs.")
-    return list(batches)
 
 
 def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[Layer]:
@@ -178,7 +170,7 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
     return chosen
 
 
-def _mask_others(
+def mask_others(
     leaves: list[jax.Array], masks: list[jax.Array], layers: Sequence[Layer]
 ) -> list[jax.Array]:
     """The leaves, those without a layer to prune masked."""
@@ -207,12 +199,7 @@ def _prune_layer(
     """What became of a layer, its new weights and their mask."""
     gram, rows = _checked_gram(stream, layer, min_rows, method.damping)
     old = layer.read(stream.leaves[layer.leaf])
-    in_axes = (0, 0, None if isinstance(keep, Pattern) else 0)
-    if layer.groups > 1:
-        new, mask = jax.vmap(method, in_axes)(old, gram, keep)
-    else:
-        new, mask = method(old[0], gram[0], keep if isinstance(keep, Pattern) else keep[0])
-        new, mask = new[None], mask[None]
+    new, mask = solve_groups(method, old, gram, keep)
     was_finite, finite, kept, error, masked_error = _outcome(old, new, mask, gram)
     if not was_finite:
         raise ValueError(f"`params` has weights that are NaN or infinite at '{layer.name}'.")
@@ -222,6 +209,19 @@ def _prune_layer(
             "`damping`, or the range of the dtype."
         )
     return PrunedLayer(layer, rows, int(kept), float(error), float(masked_error)), new, mask
+
+
+def solve_groups(
+    method: LayerMethod, weights: jax.Array, gram: jax.Array, keep: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The method for each group; all arguments have the groups first, but for a `Pattern`."""
+    same = isinstance(keep, Pattern)
+    if len(weights) > 1:
+        found: tuple[jax.Array, jax.Array]
+        found = jax.vmap(method, (0, 0, None if same else 0))(weights, gram, keep)
+        return found
+    new, mask = method(weights[0], gram[0], keep if same else keep[0])
+    return new[None], mask[None]
 
 
 @jax.jit
@@ -249,12 +249,7 @@ def _checked_gram(
         raise ValueError(
             f"`batches` give activations that are NaN or infinite at the inputs of '{layer.name}'."
         )
-    if rows < min_rows * layer.inputs:
-        raise ValueError(
-            f"`batches` give {rows} rows for the {layer.inputs} inputs of '{layer.name}', but "
-            f"`min_rows` {min_rows:g} requires {min_rows * layer.inputs:g}; give more batches, or "
-            "lower `min_rows`."
-        )
+    check_rows(layer, rows, min_rows)
     if not reached.all():
         group = f" (group {int(reached.argmin())} of {layer.groups})" if layer.groups > 1 else ""
         raise ValueError(f"`batches` give '{layer.name}'{group} nothing but zeros as inputs.")
@@ -267,6 +262,16 @@ def _checked_gram(
                 "`batches`, or a `method` with `damping`."
             )
     return gram, rows
+
+
+def check_rows(layer: Layer, rows: int, min_rows: float) -> None:
+    """Raises `ValueError` if a layer has fewer calibration rows than its inputs require."""
+    if rows < min_rows * layer.inputs:
+        raise ValueError(
+            f"`batches` give {rows} rows for the {layer.inputs} inputs of '{layer.name}', but "
+            f"`min_rows` {min_rows:g} requires {min_rows * layer.inputs:g}; give more batches, or "
+            "lower `min_rows`."
+        )
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""What pruning did to each layer."""
+"""What pruning did to each layer, and refinement to each block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,5 +78,47 @@ class PruneReport:
                 f"{x.masked_error:.3g}",
             )
             for x in self.layers
+        ]
+        return text.table(header, rows)
+
+
+class RefinedBlock(NamedTuple):
+    """One block after refinement.
+
+    Attributes:
+      layers: the names of its layers.
+      before: the error of its outputs before, the mean over them of `‖y − y'‖² / ‖y‖²`.
+      error: the same with the new weights.
+    """
+
+    layers: tuple[str, ...]
+    before: float
+    error: float
+
+
+@dataclass(frozen=True)
+class RefineReport:
+    """The refined blocks, in order; iterable, and a table when shown.
+
+    Attributes:
+      blocks: one row for each.
+    """
+
+    blocks: tuple[RefinedBlock, ...]
+
+    def __iter__(self) -> Iterator[RefinedBlock]:
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, number: int) -> RefinedBlock:
+        return self.blocks[number]
+
+    def __repr__(self) -> str:
+        header = ("first layer", "layers", "error before", "error")
+        rows = [
+            (x.layers[0], str(len(x.layers)), f"{x.before:.3g}", f"{x.error:.3g}")
+            for x in self.blocks
         ]
         return text.table(header, rows)

@@ -14,6 +14,25 @@ from lth_jax.reconstruct.walk import Site, Walk, walk
 from lth_jax.types import Params
 
 
+def check_batches(params: Params, batches: Any) -> list[Any]:
+    """The batches as a list.
+
+    Raises:
+      ValueError: no parameters or no batches.
+      TypeError: `batches` is no list.
+    """
+    if not jax.tree.leaves(params):
+        raise ValueError("`params` has no leaves; give a tree of arrays.")
+    if not isinstance(batches, list | tuple):
+        raise TypeError(
+            f"`batches` must be a list of inputs, but is a {type(batches).__name__}; one batch is "
+            "`[batch]`."
+        )
+    if not batches:
+        raise ValueError("`batches` is empty; give at least one batch of inputs.")
+    return list(batches)
+
+
 class Stream:
     """All batches, which advance together from layer to layer.
 

@@ -70,11 +70,11 @@ def walk(block: Block, inputs: Sequence[Any], leaves: Sequence[Any]) -> Walk:
 
 
 def _step(op: Op, operands: list[Any], leaves: Sequence[Any]) -> Walk:
+    views = [k for k, x in enumerate(operands) if isinstance(x, View)]
+    if not views:  # whole, with its own derivative if it has one
+        return _run(op, operands)
     if op.name in _INLINE:
         return (yield from walk(op.blocks[0], operands, leaves))
-    views = [k for k, x in enumerate(operands) if isinstance(x, View)]
-    if not views:
-        return _run(op, operands)
     if (moved := follow(op, operands)) is not None:
         return list(moved)
     if op.name == "scan":

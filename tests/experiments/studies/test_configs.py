@@ -55,7 +55,7 @@ def files(tmp_path_factory):
 
 
 DATA = {"C4": "cifar10", "C10": "text", "C11": "delayed_recall"}  # the others: MNIST
-DATA |= dict.fromkeys(("N1", "N2"), "mnist1d")
+DATA |= dict.fromkeys(("N1", "N2"), "mnist1d") | {"N4": "text"}
 QUICK = ("C7", "C14", "C16")  # run in the slow tier, the others on request
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
@@ -80,6 +80,7 @@ def shortened(config):
         "seeds": 8,
         "hidden": (2, 4),
         "steps": (4,),
+        "further": 2,
         "margin": 0.0,
         "densities": (0.5, 0.2),
         "examples": (30, 40) if isinstance(config.study.get("examples"), tuple) else 20,
