@@ -16,6 +16,7 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import reconstruct, trees
 from lth_jax.data import text
+from lth_jax.measures import planted_layers
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, arm_rows
 from lth_jax.measures.verdicts import NOT_SUPPORTED, REVERSED, SUPPORTED
 from lth_jax.report import tidy
@@ -330,9 +331,21 @@ def controls(config: ConfigDict) -> list[Control]:
         return Control(name, expected, [part])
 
     return [
-        control("a sparse teacher, hidden in redundant weights", _hidden_teacher, SUPPORTED, 1701),
-        control("orthonormal inputs: magnitude is the best", _orthonormal, NOT_SUPPORTED, 1702),
-        control("orthonormal inputs, calibrated on others", _miscalibrated, REVERSED, 1703),
+        control(
+            "a sparse teacher, hidden in redundant weights",
+            planted_layers.hidden_teacher,
+            SUPPORTED,
+            1701,
+        ),
+        control(
+            "orthonormal inputs: magnitude is the best",
+            planted_layers.orthonormal,
+            NOT_SUPPORTED,
+            1702,
+        ),
+        control(
+            "orthonormal inputs, calibrated on others", planted_layers.miscalibrated, REVERSED, 1703
+        ),
     ]
 
 
@@ -349,27 +362,6 @@ def _errors(weights: Any, seen: Any, rows: Any) -> list[Values]:
         )
         for method in (MAGNITUDE, "alps")
     ]
-
-
-Layer = tuple[Values, Values, Values]
-"""Weights, calibration inputs and inputs."""
-
-
-def _hidden_teacher(rng: np.random.Generator) -> Layer:
-    """Inputs in almost equal pairs; a teacher's weights plus what cancels within each pair."""
-    rows = np.repeat(rng.normal(size=(256, 8)), 2, axis=1) + 0.01 * rng.normal(size=(256, 16))
-    teacher = rng.normal(size=(8, 8)) * (rng.permuted(np.arange(64)).reshape(8, 8) < 24)
-    cancels = 2 * rng.normal(size=(8, 8))
-    weights = np.stack([teacher + cancels, -cancels], axis=1).reshape(16, 8)
-    return weights, rows, rows
-
-
-def _orthonormal(rng: np.random.Generator) -> Layer:
-    return rng.normal(size=(16, 8)), np.eye(16), np.eye(16)
-
-
-def _miscalibrated(rng: np.random.Generator) -> Layer:
-    return rng.normal(size=(16, 8)), rng.normal(size=(6, 16)), np.eye(16)
 
 
 def draw(rows: Sequence[Any]) -> Any:
