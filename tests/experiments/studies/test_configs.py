@@ -54,18 +54,13 @@ def files(tmp_path_factory):
     return str(folder)
 
 
-<<<<<<< HEAD
-DATA = {"C4": "cifar10", "C10": "text", "C11": "delayed_recall"}  # the others: MNIST
-DATA |= dict.fromkeys(("N1", "N2"), "mnist1d") | {"N4": "text"}
-QUICK = ("C7", "C14", "C16")  # run in the slow tier, the others on request
-=======
 DATA = {"C4": "cifar10", "C11": "delayed_recall"}  # the others: MNIST
 DATA |= dict.fromkeys(("N1", "N2"), "mnist1d")
 DATA |= {
     "C10": "experiments.studies.c10_attention:passages",
     "N4": "experiments.studies.n4_reconstruction:passages",
 }
->>>>>>> 7501513
+QUICK = ("C7", "C14", "C16")  # run in the slow tier, the others on request
 FEWER = {"layers": 2, "stages": ((8, 8), (16, 16)), "delay": 8}
 
 
