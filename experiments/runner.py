@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments import machine as machines
+from experiments.flags import recorded
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
@@ -39,11 +40,11 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     try:
         planned = team.each(lambda: _experiment(config))
         plan = options.configured | {"data": data_placement(planned.task)}
-        team.check_same(config=experiment.to_dict(), identity=planned.identity, plan=plan)
+        team.check_same(config=recorded(experiment), identity=planned.identity, plan=plan)
         with stores.open_run(
             machine.workdir,
             name=experiment.name,
-            config=experiment.to_dict(),
+            config=recorded(experiment),
             env=env | {"command": list(command)} | described(planned.ladder.controls),
             identity=run_identity(planned),
             wait=machine.wait,

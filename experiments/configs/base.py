@@ -6,6 +6,9 @@
 
 from ml_collections import ConfigDict
 
+NEWER = ("train.crop_area", "train.average.window")
+"""Fields that are newer than saved runs: recorded, and part of hashes, only if they are set."""
+
 
 def ladder() -> ConfigDict:
     """A ladder of iterative magnitude pruning with rewinding to the initialisation."""
@@ -36,6 +39,7 @@ def ladder() -> ConfigDict:
                 "compute_dtype": "float32",
                 "matmul_precision": "default",
                 "crop": 0,
+                "crop_area": 0.0,
                 "flip": False,
                 "label_noise": 0.0,
                 "label_smoothing": 0.0,
@@ -48,7 +52,7 @@ def ladder() -> ConfigDict:
                     "temperature": 2.0,
                     "unlabelled": 0,
                 },
-                "average": {"start": 0, "every": 1},
+                "average": {"start": 0, "every": 1, "window": 0},
             },
             "optimizer": {
                 "name": "adam",

@@ -50,7 +50,7 @@ def segments(workdir):
 
 
 def cell_folder(workdir, config):
-    wanted = store.content_key(config.experiment.to_dict())
+    wanted = store.content_key(flags.recorded(config.experiment))
     saved = {path.parent: read_json(path) for path in Path(workdir).glob("*/config.json")}
     [folder] = [run for run, found in saved.items() if store.content_key(found) == wanted]
     return folder
