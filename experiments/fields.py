@@ -111,9 +111,7 @@ _TABLE = (
         "products of float32 matrices on accelerators; highest: all bits",
     ),
     Field("train.crop", AT_LEAST_0, "images: padding in pixels for random crops; 0: none"),
-    Field(
-        "train.crop_area", SHARE, "images: smallest area of random resized crops, 0.08; 0: none"
-    ),
+    Field("train.crop_area", SHARE, "images: smallest area of random resized crops, 0.08; 0: none"),
     Field("train.flip", FLAG, "images: mirror left to right with probability 1/2"),
     Field("train.label_noise", SHARE, "fraction of random labels"),
     Field("train.label_smoothing", SHARE, "fraction of each target spread over all classes"),

@@ -9,7 +9,6 @@ from lth_jax.measures.expected import Expected, Networks, accuracies
 
 SOURCE = "Renda et al. (2020)"
 EPOCHS, REWIND = 182, 32  # the levels retrain for 150 epochs
-EPOCH = 45_000 // 128
 RUNS = {
     "wr": "weight rewinding",
     "wr-init": "weight rewinding to the start",
@@ -21,6 +20,7 @@ SETTING = (
     "SGD with Nesterov momentum 0.9, batches of 128, a rate of 0.1 that falls to a tenth after 91 "
     "and 136 of 182 epochs, weight decay 2e-4, crops and mirrored images; 20 % of the weights are "
     "pruned over the whole network in each level, which retrains for 150 epochs; 3 replicates. "
+    f"{literature.UNCHECKED} "
 )
 
 
@@ -57,7 +57,7 @@ def _train(
     experiment.replicates = 3
     literature.images(experiment)
     experiment.model.name, experiment.model.options = model, ConfigDict()
-    experiment.train.update(steps=EPOCHS * EPOCH, eval_every=EPOCH, batch_size=128)
+    literature.epochs(experiment, EPOCHS, 128)
     literature.sgd(experiment, 0.1, 2e-4)
     experiment.prune.update(scope="globally", rate=0.2, levels=10)
     if size == literature.SHORT:
