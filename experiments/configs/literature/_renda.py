@@ -25,7 +25,13 @@ SETTING = (
 
 
 def configs(
-    model: str, size: str, family: str, small: dict[str, Any], densities: tuple[float, ...]
+    model: str,
+    size: str,
+    family: str,
+    small: dict[str, Any],
+    densities: tuple[float, ...],
+    *,
+    replicates: int = 5,
 ) -> dict[str, ConfigDict]:
     """The ladder of each way of retraining, and reinitialised one-shot tickets.
 
@@ -35,11 +41,14 @@ def configs(
       family: the network at short size.
       small: its options.
       densities: of the one-shot tickets; none if empty.
+      replicates: at short size.
     """
     found = {run: literature.ladder(model, run) for run in RUNS}
     shots = {f"one-shot@{d}": literature.ladder(model, f"one-shot@{d}") for d in densities}
     for config in [*found.values(), *shots.values()]:
         _train(config.experiment, model, size, family, small)
+        if size == literature.SHORT:
+            config.experiment.replicates = replicates
     steps = found["wr"].experiment.train.steps
     step = round(steps * REWIND / EPOCHS)
     found["wr"].experiment.rewind.step = step
@@ -61,7 +70,6 @@ def _train(
     literature.sgd(experiment, 0.1, 2e-4)
     experiment.prune.update(scope="globally", rate=0.2, levels=10)
     if size == literature.SHORT:
-        experiment.replicates = 5
         literature.signals(experiment, family, **small)
         experiment.train.update(steps=728, eval_every=104, batch_size=100)
         experiment.prune.update(rate=1 - 0.8**3, levels=4)

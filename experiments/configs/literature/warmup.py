@@ -45,8 +45,8 @@ RECIPE = Recipe(
     "1/2 and 3/4 of the steps after warm-up; 112,000 (30,000) steps, batches of 64 (128), weight "
     "decay 1e-4, crops and mirrored images; 20 % pruned over the whole network in each level, "
     "rewound to the initialisation; 3 replicates, reinitialised controls. VGG-16, which the paper "
-    "does not have, trains as VGG-19. Weight decay and the steps of warm-up and of the falling rate "
-    "were not compared with the paper.",
+    "does not have, trains as VGG-19. Weight decay and the steps of warm-up and of the drops were "
+    "not compared with the paper.",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
     "training), batches of 64, 600 steps of which 150 warm up, no augmentation, one level for "
     "three of the paper's, 5 replicates.",
