@@ -12,7 +12,7 @@ from lth_jax.measures.protocol_log import Version, append_version, read_log
 from lth_jax.store import content_key
 
 FOLDER = Path(__file__).parent / "protocols"
-ADDED = {
+ADDED: dict[str, dict[str, Any]] = {
     "prune": {"at_start": False, "rounds": 1},
     "train": {"crop_area": 0.0},
     "average": {"window": 0},

@@ -21,20 +21,21 @@ STEPS = {"vgg19": VGG, "resnet18": (30_000, 20_000, 128), "vgg16": VGG}
 """Steps of training and of warm-up, and the size of batches."""
 
 
-def _at(run: str, arm: str = "ticket", net: str = "vgg19", density: float = 0.134) -> Networks:
+def _at(run: str, arm: str = "ticket", *, net: str, density: float) -> Networks:
     return Networks(arm, 1.0 if arm == DENSE else density, f"{net}-{run}")
 
 
-def _orders(net: str, density: float, **more: bool) -> list[Expected]:
+def _orders(net: str, density: float, *, only_full: bool = False) -> list[Expected]:
     """Tickets at a low rate or after warm-up beside controls, a high rate, and dense networks."""
     at = functools.partial(_at, net=net, density=density)
-    return [
-        Expected(at("low"), SOURCE, at("low", "reinit"), low=0.0, **more),
-        Expected(at("warmup"), SOURCE, at("warmup", "reinit"), low=0.0, **more),
-        Expected(at("warmup"), SOURCE, at("high"), low=0.0, **more),
-        Expected(at("low"), SOURCE, at("low", DENSE), low=-0.01, **more),
-        Expected(at("warmup"), SOURCE, at("warmup", DENSE), low=-0.01, **more),
+    found = [
+        Expected(at("low"), SOURCE, at("low", "reinit"), low=0.0),
+        Expected(at("warmup"), SOURCE, at("warmup", "reinit"), low=0.0),
+        Expected(at("warmup"), SOURCE, at("high"), low=0.0),
+        Expected(at("low"), SOURCE, at("low", DENSE), low=-0.01),
+        Expected(at("warmup"), SOURCE, at("warmup", DENSE), low=-0.01),
     ]
+    return [one._replace(only_full=only_full) for one in found]
 
 
 RECIPE = Recipe(
