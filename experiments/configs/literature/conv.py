@@ -83,8 +83,8 @@ RECIPE = Recipe(
     "output layer and rewinds to the initialisation; 5 replicates, also with dropout of 1/2.",
     short="The same networks with 16, 32 and 64 channels and hidden layers of 64 on the signals of "
     "MNIST-1D (3,500 for training), Adam at 3e-3, 2,000 steps, one level for three of the paper's, "
-    "5 replicates. Dense Conv-2 and Conv-4 stop early after 720 and 1,500 steps there; an earlier "
-    "short size of 500 steps ended before, with tickets below dense.",
+    "5 replicates. The dense networks stop early after 720, 1,500 and 1,660 steps; an "
+    "earlier short size of 500 steps ended before, with tickets below dense.",
     expected=[
         one
         for make in (_expected, _expected_of_dropout)
