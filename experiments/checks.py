@@ -104,7 +104,7 @@ def _check_levels(experiment: ConfigDict) -> None:
 
 
 def _check_training(experiment: ConfigDict) -> None:
-    train, changed = experiment.train, ("crop", "flip", "mixup", "cutmix")
+    train, changed = experiment.train, ("crop", "crop_area", "flip", "mixup", "cutmix")
     if experiment.optimizer.warmup >= train.steps:
         raise UserError(
             f"`optimizer.warmup` is {experiment.optimizer.warmup}; it must be below "
@@ -130,6 +130,10 @@ def _check_training(experiment: ConfigDict) -> None:
         raise UserError(
             f"`train.average.start` is {start}; it must lie above the rewind step, "
             f"{experiment.rewind.step}, and be at most `train.steps`, {train.steps}."
+        )
+    if train.average.window and not start:
+        raise UserError(
+            f"`train.average.window` is {train.average.window}; it needs `train.average.start`."
         )
     if experiment.data.train_examples:
         check_examples(experiment, experiment.data.train_examples)

@@ -113,6 +113,7 @@ _TABLE = (
         "products of float32 matrices on accelerators; highest: all bits",
     ),
     Field("train.crop", AT_LEAST_0, "images: padding in pixels for random crops; 0: none"),
+    Field("train.crop_area", SHARE, "images: smallest area of random resized crops, 0.08; 0: none"),
     Field("train.flip", FLAG, "images: mirror left to right with probability 1/2"),
     Field("train.label_noise", SHARE, "fraction of random labels"),
     Field("train.label_smoothing", SHARE, "fraction of each target spread over all classes"),
@@ -125,6 +126,7 @@ _TABLE = (
     Field("train.distill.unlabelled", AT_LEAST_0, "examples of `data.unlabelled` in each batch"),
     Field("train.average.start", AT_LEAST_0, "first step of weight averaging; 0: none"),
     Field("train.average.every", AT_LEAST_1, "steps between averaged weights"),
+    Field("train.average.window", AT_LEAST_0, "moving average of decay 1 - 1/window; 0: mean"),
     Field("optimizer.name", part_of(OPTIMIZERS), "optimizer"),
     Field("optimizer.learning_rate", POSITIVE, "peak learning rate"),
     Field(

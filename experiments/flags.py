@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,27 @@ def saved_config(folder: str | Path) -> ConfigDict:
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
     return _completed(ConfigDict(tuples(read_config(folder))), base.ladder().experiment)
+
+
+def recorded(experiment: ConfigDict) -> dict[str, Any]:
+    """An experiment config as runs save and hash it: without `base.NEWER` at their defaults.
+
+    A new field therefore changes no saved run; `saved_config` adds it again.
+
+    >>> experiment = base.ladder().experiment
+    >>> "crop_area" in experiment.train, "crop_area" in recorded(experiment)["train"]
+    (True, False)
+    """
+    found: dict[str, Any] = experiment.to_dict()
+    defaults = base.ladder().experiment.to_dict()
+    for field in base.NEWER:
+        *path, name = field.split(".")
+        part, default = (
+            functools.reduce(operator.getitem, path, whole) for whole in (found, defaults)
+        )
+        if name in part and part[name] == default[name]:
+            del part[name]
+    return found
 
 
 def _completed(saved: ConfigDict, defaults: ConfigDict) -> ConfigDict:

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import build, checks, trainers
-from experiments.configs.base import stored
+from experiments.flags import recorded
 from experiments.memoize import Memoized
 from experiments.messages import user_errors
 from lth_jax.data import Dataset
@@ -91,7 +91,7 @@ class Sharing:
         planned = make_experiment(
             task, seeds, ladder, data=data, constants=constants, training=program, **known
         )
-        return Job(setting, experiment.name, stored(experiment), planned, least)
+        return Job(setting, experiment.name, recorded(experiment), planned, least)
 
     def _check_network(self, config: ConfigDict, data: str) -> Estimate:
         return checks.check_network(config, self._sets[data][0])

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments import machine as machines
-from experiments.configs.base import stored
+from experiments.flags import recorded
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
@@ -40,7 +40,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
     try:
         planned = team.each(lambda: _experiment(config))
         plan = options.configured | {"data": data_placement(planned.task)}
-        saved = stored(experiment)
+        saved = recorded(experiment)
         team.check_same(config=saved, identity=planned.identity, plan=plan)
         with stores.open_run(
             machine.workdir,

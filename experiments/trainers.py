@@ -15,7 +15,7 @@ from lth_jax.analysis import teachers
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses
-from lth_jax.population.averaging import averaged, mean_network
+from lth_jax.population.averaging import AveragedState, averaged, mean_network
 from lth_jax.population.losses import LOSSES, METRICS, PerExample
 from lth_jax.population.optimizers import LR_SCHEDULES, OPTIMIZERS
 from lth_jax.population.segment import unchanged
@@ -68,9 +68,31 @@ def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]
         clipping = [optax.clip_by_global_norm(h["clip_norm"])] if clips else []
         return optax.chain(*clipping, base(h))
 
-    if not experiment.train.average.start:
+    average = experiment.train.average
+    if not average.start:
         return plain
-    return lambda h: averaged(plain(h), start=h["average_start"], every=h["average_every"])
+
+    def make(h: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+        found = averaged(plain(h), start=h["average_start"], every=h["average_every"])
+        return moving(found, average.window) if average.window else found
+
+    return make
+
+
+def moving(
+    mean: optax.GradientTransformationExtraArgs, window: int
+) -> optax.GradientTransformationExtraArgs:
+    """An exponential moving average of decay `1 − 1/window`, from the mean of `averaged`.
+
+    The n-th averaged weights count `1/n` up to `n = window`, and `1/window` from there on, so the
+    first weights have no bias to correct. The number of terms stays at most `window`.
+    """
+
+    def update(updates: Any, state: AveragedState, *args: Any, **extra: Any) -> Any:
+        full = state._replace(terms=jnp.minimum(state.terms, window - 1))
+        return mean.update(updates, full, *args, **extra)
+
+    return optax.GradientTransformationExtraArgs(mean.init, update)
 
 
 def learning_rate(experiment: ConfigDict) -> optax.Schedule:
@@ -87,8 +109,10 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     """The fields of a trainer that depend on augmentation, changed targets and teachers."""
     train, shape = experiment.train, loaded.train.x.shape[1:]
     distill = train.distill
-    if (train.crop or train.flip) and len(shape) != 3:
-        raise UserError(f"`train.crop` and `flip` need images, but an input is {shape}.")
+    if (train.crop or train.crop_area or train.flip) and len(shape) != 3:
+        raise UserError(
+            f"`train.crop`, `crop_area` and `flip` need images, but an input is {shape}."
+        )
     if train.cutmix and len(shape) not in (1, 3):
         raise UserError(f"`train.cutmix` needs images or signals, but an input is {shape}.")
     if shape and train.crop >= min(shape[:2]):
@@ -98,6 +122,7 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     constants: dict[str, Any] = {}
     softened = [step for name, step in SOFTENED.items() if train[name]]
     steps = [augment.crop(train.crop)] if train.crop else []
+    steps += [data.random_resized_crop(train.crop_area)] if train.crop_area else []
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
         classes = shapes(experiment, loaded).outputs.shape[-1]

@@ -18,6 +18,7 @@ import pytest
 import lth_jax
 from lth_jax import keys
 from lth_jax.data import arrays, datasets, made, planted, sequences
+from lth_jax.data.crops import random_box
 from lth_jax.data.order import in_order, indices
 from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
@@ -118,6 +119,10 @@ WITHIN = {
         "_driven": "per block of steps",
         "_one_by_one": "per step",
         "_loop": "per step",
+    },
+    "lth_jax/data/crops.py": {
+        "random_resized_crop": "per image",
+        "random_box": "area, ratio, place",
     },
     "lth_jax/landscape/operators.py": {"monte_carlo_fisher": "per batch"},
     "lth_jax/landscape/quadrature.py": {"density": "per probe"},
@@ -377,6 +382,7 @@ KEYED = {
     "landscape.traces.trace": of_quadratic(traces.trace),
     "landscape.traces.hutch_plus_plus": of_quadratic(traces.hutch_plus_plus, probes=3),
     "landscape.traces.diagonal": of_quadratic(traces.diagonal),
+    "data.crops.random_box": lambda key: random_box(key, 90, 80, 0.1),
     "landscape.traces.frobenius_norm": of_quadratic(traces.frobenius_norm),
     "lottery.stability.member_at": of_member(
         lambda key: stability.member_at(

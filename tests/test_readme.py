@@ -17,6 +17,14 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
 
 
+def test_the_readme_is_short_and_says_what_has_run():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 600
+    assert re.search(
+        r"^- \*\*CPUs\*\*.*^- \*\*GPUs, TPUs\*\*.*^- \*\*Clusters\*\*", text, re.S | re.M
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page, tmp_path, monkeypatch, capsys):

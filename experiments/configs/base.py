@@ -4,27 +4,12 @@
 `experiment` determines the results and is hashed; `machine` sets where and how to run.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 NO_RECONSTRUCTION = {"method": "", "mask": "criterion", "start": "reconstructed"}
 """The default of `prune.reconstruct`."""
-
-
-def stored(experiment: ConfigDict) -> dict[str, Any]:
-    """An experiment's config as runs store and hash it.
-
-    `prune.reconstruct` is newer than many runs: at its default it is left out, so that they keep
-    their names.
-
-    >>> sorted(set(ladder().experiment.prune) - set(stored(ladder().experiment)["prune"]))
-    ['reconstruct']
-    """
-    whole: dict[str, Any] = experiment.to_dict()
-    if whole["prune"].get("reconstruct") == NO_RECONSTRUCTION:
-        del whole["prune"]["reconstruct"]
-    return whole
+NEWER = ("prune.reconstruct", "train.crop_area", "train.average.window")
+"""Fields that are newer than saved runs: recorded, and part of hashes, only if they are set."""
 
 
 def ladder() -> ConfigDict:
@@ -56,6 +41,7 @@ def ladder() -> ConfigDict:
                 "compute_dtype": "float32",
                 "matmul_precision": "default",
                 "crop": 0,
+                "crop_area": 0.0,
                 "flip": False,
                 "label_noise": 0.0,
                 "label_smoothing": 0.0,
@@ -68,7 +54,7 @@ def ladder() -> ConfigDict:
                     "temperature": 2.0,
                     "unlabelled": 0,
                 },
-                "average": {"start": 0, "every": 1},
+                "average": {"start": 0, "every": 1, "window": 0},
             },
             "optimizer": {
                 "name": "adam",

@@ -13,7 +13,11 @@ from lth_jax.measures.protocol_log import Version, append_version, read_log
 from lth_jax.store import content_key
 
 FOLDER = Path(__file__).parent / "protocols"
-ADDED = {"prune": {"at_start": False, "rounds": 1, "reconstruct": NO_RECONSTRUCTION}}
+ADDED: dict[str, dict[str, Any]] = {
+    "prune": {"at_start": False, "rounds": 1, "reconstruct": NO_RECONSTRUCTION},
+    "train": {"crop_area": 0.0},
+    "average": {"window": 0},
+}
 """Fields that `configs/base.py` got after the first protocols, with their defaults.
 
 A protocol omits them at their defaults, so that a new field changes no registered protocol.

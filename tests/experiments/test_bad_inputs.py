@@ -105,6 +105,7 @@ TOGETHER = [
     ("prune.score_step", ["experiment.prune.score_step=31"]),
     ("prune.score_step", ["experiment.prune.score_step=5", "experiment.rewind.step=6"]),
     ("train.average.start", ["experiment.train.average.start=31"]),
+    ("train.average.window", ["experiment.train.average.window=9"]),
     ("train.share", ["experiment.train.share=101"]),
     ("train.batch_size", ["experiment.train.batch_size=201"]),
     ("train.batch_size", ["experiment.train.share=10"]),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from lth_jax import store as stores
 from lth_jax.cli.programs import UserError
 from lth_jax.data import Dataset
 from lth_jax.population import losses
+from lth_jax.population.averaging import average_of
 from lth_jax.population.segment import init_member, train_step, training_batch
 from lth_jax.report import behaviour, read_run
 from lth_jax.types import Batch
@@ -83,6 +85,7 @@ def experiment_with(**train):
     [
         ({}, None),
         ({"crop": 2, "flip": True, "label_noise": 0.2}, None),
+        ({"crop_area": 0.08, "label_noise": 0.2}, None),
         ({"label_smoothing": 0.1}, losses.soft_cross_entropy),
         ({"mixup": 0.2, "cutmix": 1.0, "label_noise": 0.1}, losses.soft_cross_entropy),
     ],
@@ -91,7 +94,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     experiment = experiment_with(**train)
     trainer, info = step_of(experiment, IMAGES)
     assert trainer.objective is objective and info["train_loss"].shape == ()
-    numbers = {name: train[name] for name in train if name not in ("crop", "flip")}
+    numbers = {name: train[name] for name in train if name not in ("crop", "crop_area", "flip")}
     assert numbers.items() <= trainers.hyper(experiment).items()
 
 
@@ -124,6 +127,7 @@ def test_a_chance_to_drop_lies_below_1():
     ("train", "message"),
     [
         ({"crop": -1}, "`train.crop` is -1; it must be an integer in 0 …"),
+        ({"crop_area": 1.5}, r"`train.crop_area` is 1.5; it must be a number in \[0, 1\]"),
         ({"mixup": -0.5}, "`train.mixup` is -0.5; it must be a number in"),
         ({"label_noise": 1.5}, r"`train.label_noise` is 1.5; it must be a number in \[0, 1\]"),
     ],
@@ -151,8 +155,26 @@ def test_products_of_a_step_have_the_precision_of_the_config(precision):
 def test_crops_need_images_and_cutmix_images_or_signals():
     with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
         trainers.task(experiment_with(crop=1), made((5,)))
+    with pytest.raises(UserError, match=r"need images, but an input is \(5,\)"):
+        trainers.task(experiment_with(crop_area=0.5), made((5,)))
     with pytest.raises(UserError, match=r"images or signals, but an input is \(5, 2\)"):
         trainers.task(experiment_with(cutmix=1.0), made((5, 2)))
+
+
+def test_a_moving_average_has_its_decay():
+    """The weights are −1, −2, …: their mean up to the window, then decay 1 − 1/window."""
+    experiment = experiment_with(average={"start": 1, "every": 1, "window": 3})
+    experiment.optimizer.update(name="sgd", momentum=0.0)
+    numbers = trainers.hyper(experiment) | {"learning_rate": 1.0}
+    tx, weight = trainers.make_optimizer(experiment)(numbers), jnp.float32(0)
+    state, found, expected = tx.init(weight), [], []
+    for step in range(8):
+        updates, state = tx.update(jnp.float32(1), state, weight, step=jnp.int32(step))
+        weight = optax.apply_updates(weight, updates)
+        share = 1 / min(step + 1, 3)
+        expected.append((1 - share) * (expected or [0.0])[-1] - share * (step + 1))
+        found.append(float(average_of(state)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_step_schedule_falls_to_a_tenth_twice():

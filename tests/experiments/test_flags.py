@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import flags
+from experiments.configs import base
 from lth_jax.cli.programs import UserError
 from lth_jax.store import open_run
 
@@ -75,3 +77,19 @@ def test_a_config_saved_before_a_field_came_has_its_default(tmp_path):
     config = flags.saved_config(run.path)
     assert config.model.to_dict() == saved["model"]
     assert (config.train.steps, config.train.distill.teacher, config.seed) == (7, "", 0)
+
+
+@pytest.mark.parametrize("field", base.NEWER)
+def test_a_newer_field_changes_the_record_only_if_it_is_set(field, tmp_path):
+    config = base.ladder().experiment
+    whole, kept = dict(flags.fields(config)), recorded_fields(config)
+    assert kept == {name: value for name, value in whole.items() if name not in base.NEWER}
+    with open_run(tmp_path, name="run", config=flags.recorded(config), env={}) as run:
+        run.finish()
+    assert dict(flags.fields(flags.saved_config(run.path))) == whole
+    config.update_from_flattened_dict({field: type(whole[field])(1)})
+    assert recorded_fields(config) == kept | {field: 1}
+
+
+def recorded_fields(config):
+    return dict(flags.fields(ConfigDict(flags.recorded(config))))

@@ -12,6 +12,7 @@ import pytest
 from flax import linen as nn
 
 from experiments import build, finished, runner, sweep
+from experiments.flags import recorded
 from lth_jax import models
 from lth_jax import store as stores
 from lth_jax.analysis.measurement import AnalysisError, check_unchanged
@@ -101,7 +102,7 @@ def main(workdir):
     for _, config in cells:
         cell = build.experiment_of(config.experiment, build.dataset(config))
         own = config.experiment
-        folder = stores.run_folder(own.name, own.to_dict(), run_identity(cell))
+        folder = stores.run_folder(own.name, recorded(own), run_identity(cell))
         students_of[own.train.distill.teacher] = Path(config.machine.workdir) / folder
     alone = {}
     for i, run in enumerate(runs):

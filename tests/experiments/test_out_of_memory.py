@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, runner, sweep
+from experiments import build, flags, runner, sweep
 from experiments.groups import Sharing, jobs
 from lth_jax import cli
 from lth_jax.lottery import Programs, ladder, make_experiment, run_ladder, running
@@ -176,7 +176,7 @@ def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     starved = runner.run(config_in(tiny, tmp_path / "starved", **changes), ["python"])
     recorded = config_in(tiny, tmp_path / "recorded", **changes)
     cell = build.experiment_of(recorded.experiment, build.dataset(recorded))
-    what = {"name": recorded.experiment.name, "config": recorded.experiment.to_dict()}
+    what = {"name": recorded.experiment.name, "config": flags.recorded(recorded.experiment)}
     what["identity"] = running.run_identity(cell)
     with open_run(recorded.machine.workdir, env={}, **what) as run:
         run.record_plan(read_json(starved / "env.json")["plan"])

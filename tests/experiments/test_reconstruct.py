@@ -1,8 +1,8 @@
-"""`prune.reconstruct` of configs: what it builds, what it refuses, and whom it leaves alone."""
+"""`prune.reconstruct` of configs: what it builds, what it refuses, and which runs it leaves unchanged."""
 
 import pytest
 
-from experiments import build, checks
+from experiments import build, checks, flags
 from experiments.configs import base
 from lth_jax.cli.programs import UserError
 from lth_jax.reconstruct import Reconstruction
@@ -31,8 +31,8 @@ def test_every_method_has_its_name(method):
 def test_configs_without_it_are_stored_as_before():
     plain, other = base.ladder().experiment, config().experiment
     assert build._reconstruction(plain.prune.reconstruct) is None
-    assert "reconstruct" not in base.stored(plain)["prune"]
-    assert base.stored(other)["prune"]["reconstruct"]["method"] == "sparse_gpt"
+    assert "reconstruct" not in flags.recorded(plain)["prune"]
+    assert flags.recorded(other)["prune"]["reconstruct"]["method"] == "sparse_gpt"
 
 
 @pytest.mark.parametrize(

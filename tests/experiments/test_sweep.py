@@ -50,7 +50,7 @@ def segments(workdir):
 
 
 def cell_folder(workdir, config):
-    wanted = store.content_key(config.experiment.to_dict())
+    wanted = store.content_key(flags.recorded(config.experiment))
     saved = {path.parent: read_json(path) for path in Path(workdir).glob("*/config.json")}
     [folder] = [run for run, found in saved.items() if store.content_key(found) == wanted]
     return folder
@@ -185,6 +185,7 @@ def test_a_memoized_function_cannot_read_other_fields():
 BRANCHES = [
     {"train.label_noise": 0.1, "train.crop": 1, "train.flip": True, "optimizer.clip_norm": 1.0},
     {"train.average.start": 10, "train.cutmix": 0.2, "optimizer.warmup": 3},
+    {"train.average.start": 10, "train.average.window": 5, "train.crop_area": 0.5},
     {"train.share": 50, "train.compute_dtype": "bfloat16", "control_levels": (1,)},
     {"prune.granularity": "units", "prune.scope": "layerwise", "controls": ("random_units",)},
     {"controls": ("refill",), "prune.biases": True, "rewind.step": 3},

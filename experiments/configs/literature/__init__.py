@@ -19,6 +19,11 @@ from lth_jax.models.signals import on_signals as on_signals
 from lth_jax.report.recipes import SHORT as SHORT
 from lth_jax.report.recipes import SIZES
 
+UNCHECKED = "The weight decay is the usual one; it was not compared with the paper."
+"""For settings whose weight decay no text at hand states."""
+EXAMPLES = {"cifar10": 45_000, "mnist": 55_000}
+"""Training examples beside 5,000 for validation."""
+
 Configs = Callable[[str], dict[str, ConfigDict]]
 
 
@@ -64,7 +69,7 @@ def small(experiment: ConfigDict, name: str = "digits", validation: int = 200) -
 def signals(experiment: ConfigDict, network: str, **options: Any) -> None:
     """MNIST-1D and a network of images on its signals, in place; without augmentation."""
     small(experiment, "mnist1d", 500)
-    experiment.train.update(crop=0, flip=False)
+    experiment.train.update(crop=0, crop_area=0.0, flip=False)
     experiment.model.name = "experiments.configs.literature:on_signals"
     experiment.model.options = ConfigDict({"network": network, **options})
 
@@ -74,6 +79,19 @@ def images(experiment: ConfigDict, name: str = "cifar10", validation: int = 5000
     experiment.data.update(name=name, validation=validation)
     if name.startswith("cifar"):
         experiment.train.update(crop=4, flip=True)
+
+
+def epochs(experiment: ConfigDict, count: int, batch: int) -> None:
+    """Trains for so many epochs of the data set, each followed by an evaluation, in place.
+
+    >>> experiment = ladder("demo").experiment
+    >>> images(experiment)
+    >>> epochs(experiment, 160, 128)
+    >>> experiment.train.steps, experiment.train.eval_every
+    (56160, 351)
+    """
+    steps = EXAMPLES[experiment.data.name] // batch
+    experiment.train.update(steps=count * steps, eval_every=steps, batch_size=batch)
 
 
 def sgd(

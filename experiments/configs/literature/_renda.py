@@ -9,7 +9,6 @@ from lth_jax.measures.expected import Expected, Networks, accuracies
 
 SOURCE = "Renda et al. (2020)"
 EPOCHS, REWIND = 182, 32  # the levels retrain for 150 epochs
-EPOCH = 45_000 // 128
 RUNS = {
     "wr": "weight rewinding",
     "wr-init": "weight rewinding to the start",
@@ -21,11 +20,18 @@ SETTING = (
     "SGD with Nesterov momentum 0.9, batches of 128, a rate of 0.1 that falls to a tenth after 91 "
     "and 136 of 182 epochs, weight decay 2e-4, crops and mirrored images; 20 % of the weights are "
     "pruned over the whole network in each level, which retrains for 150 epochs; 3 replicates. "
+    f"{literature.UNCHECKED} "
 )
 
 
 def configs(
-    model: str, size: str, family: str, small: dict[str, Any], densities: tuple[float, ...]
+    model: str,
+    size: str,
+    family: str,
+    small: dict[str, Any],
+    densities: tuple[float, ...],
+    *,
+    replicates: int = 5,
 ) -> dict[str, ConfigDict]:
     """The ladder of each way of retraining, and reinitialised one-shot tickets.
 
@@ -35,11 +41,14 @@ def configs(
       family: the network at short size.
       small: its options.
       densities: of the one-shot tickets; none if empty.
+      replicates: at short size.
     """
     found = {run: literature.ladder(model, run) for run in RUNS}
     shots = {f"one-shot@{d}": literature.ladder(model, f"one-shot@{d}") for d in densities}
     for config in [*found.values(), *shots.values()]:
         _train(config.experiment, model, size, family, small)
+        if size == literature.SHORT:
+            config.experiment.replicates = replicates
     steps = found["wr"].experiment.train.steps
     step = round(steps * REWIND / EPOCHS)
     found["wr"].experiment.rewind.step = step
@@ -57,11 +66,10 @@ def _train(
     experiment.replicates = 3
     literature.images(experiment)
     experiment.model.name, experiment.model.options = model, ConfigDict()
-    experiment.train.update(steps=EPOCHS * EPOCH, eval_every=EPOCH, batch_size=128)
+    literature.epochs(experiment, EPOCHS, 128)
     literature.sgd(experiment, 0.1, 2e-4)
     experiment.prune.update(scope="globally", rate=0.2, levels=10)
     if size == literature.SHORT:
-        experiment.replicates = 5
         literature.signals(experiment, family, **small)
         experiment.train.update(steps=728, eval_every=104, batch_size=100)
         experiment.prune.update(rate=1 - 0.8**3, levels=4)

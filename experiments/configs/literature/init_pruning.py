@@ -36,7 +36,7 @@ RECIPE = Recipe(
     "rate of 0.1 that falls to a tenth at 1/2 and 3/4 (in the paper after 60 and 120 epochs), "
     "weight decay 1e-4, crops and mirrored images; one shot before training over the whole "
     "network, scored on 100 examples; SynFlow prunes in 100 rounds; 3 replicates. The controls "
-    "shuffle each mask within its layers or draw new initial weights.",
+    "shuffle each mask within its layers or draw new initial weights. " + literature.UNCHECKED,
     short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
     "64, 300 steps, no augmentation, 5 replicates.",
     expected=[
@@ -75,8 +75,7 @@ def _config(run: str, density: float, size: str) -> ConfigDict:
     experiment.replicates = 3
     literature.images(experiment)
     experiment.model.name, experiment.model.options = "vgg16", ConfigDict()
-    epoch = 45_000 // 128
-    experiment.train.update(steps=160 * epoch, eval_every=epoch, batch_size=128)
+    literature.epochs(experiment, 160, 128)
     literature.sgd(experiment, 0.1, 1e-4)
     experiment.prune.update(schedule="one_shot", final=density, levels=1, scope="globally")
     trained = run == "trained"

@@ -10,7 +10,7 @@ from experiments.configs import literature
 from lth_jax.measures.expected import Expected, Networks
 from lth_jax.report.recipes import BARRIER, Recipe
 
-SOURCE = "Frankle et al. (2020), figures 3 to 5"
+SOURCE = "Frankle et al. (2020), as others quote it"
 STEPS = {"full": {"start": 0, "early": 500, "late": 2000}, "short": {"start": 0, "early": 20,
          "late": 400}}  # fmt: skip
 LEVELS = {"full": (0, 8), "short": (0, 4)}
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     "images; 20 % pruned over the whole network in each level, rewound to step 0, 500 or 2,000; 3 "
     "replicates. The barrier is the largest test error on the line between two children of one "
     "start, trained on different data orders, minus the mean of theirs; below 2 points the start "
-    "is stable.",
+    "is stable. " + literature.UNCHECKED,
     short="A residual MLP 40-100-100-10 on MNIST-1D, Adam at 5e-3, 1,000 steps, 36 % pruned in "
     "each level, rewound to step 0, 20 or 400, 5 replicates.",
     expected=(

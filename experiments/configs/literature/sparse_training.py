@@ -39,7 +39,7 @@ RECIPE = Recipe(
     setting="SGD with Nesterov momentum 0.9, batches of 128, 250 epochs, a rate of 0.1 with three "
     "drops in the paper, at 1/2 and 3/4 here, weight decay 5e-4, crops and mirrored images; 20 and "
     "5 % of the weights kept, the same density in all layers except for ERK, gradual pruning and "
-    "AC/DC (over the whole network); 3 replicates.",
+    "AC/DC (over the whole network); 3 replicates. " + literature.UNCHECKED,
     short="A WRN-10-1 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
     "700 steps, no augmentation, 5 % of the weights kept (the paper's numbers are for 20 %), 5 "
     "replicates.",
@@ -72,8 +72,7 @@ def _config(run: str, density: float, size: str) -> ConfigDict:
     literature.images(experiment)
     experiment.model.name = "wide_resnet"
     experiment.model.options = ConfigDict({"blocks": (3, 3, 3), "width": 16, "widening": 2})
-    epoch = 45_000 // 128
-    experiment.train.update(steps=250 * epoch, eval_every=epoch, batch_size=128)
+    literature.epochs(experiment, 250, 128)
     literature.sgd(experiment, 0.1, 5e-4)
     scopes = {"rigl-erk": "erk", "gradual": "globally", "acdc": "globally"}
     experiment.prune.update(schedule="one_shot", final=density, levels=1, criterion="random")

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import literature
 from experiments.configs.literature import _renda as renda
+from lth_jax.measures.expected import accuracies
 from lth_jax.report.recipes import Recipe
 
 RECIPE = Recipe(
@@ -14,10 +15,13 @@ RECIPE = Recipe(
     title="VGG-16 on CIFAR-10",
     setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
-    "training), batches of 100, 728 steps, no augmentation, one level for three of the paper's, 5 "
-    "replicates.",
+    "training), batches of 100, 728 steps, no augmentation, one level for three of the paper's, 12 "
+    "replicates: with 5, intervals were as wide as the tolerances. Half of the channels cost the "
+    "dense network 3 points.",
     expected=[
-        *renda.curves({"wr": {1: 93.30}}, renda.SOURCE, 0.19),
+        *accuracies(
+            {1: 93.3}, f"{renda.SOURCE}, approximate", run="wr", spread=0.19, tolerance=1.0
+        ),
         *renda.shapes(0.134, reinit=True),
     ],
     labels=renda.ONE_SHOT,
@@ -26,7 +30,8 @@ RECIPE = Recipe(
 
 def configs(size: str) -> dict[str, ConfigDict]:
     """The runs of the recipe."""
-    return renda.configs("vgg16", size, "vgg", {"stages": ((8,), (16,), (32, 32), (64,))}, (0.134,))
+    small = {"stages": ((8,), (16,), (32, 32), (64,))}
+    return renda.configs("vgg16", size, "vgg", small, (0.134,), replicates=12)
 
 
 get_config = literature.picker(configs)
