@@ -1,4 +1,4 @@
-"""`prune.reconstruct` of configs: what it builds, what it refuses, and which runs it leaves unchanged."""
+"""`prune.reconstruct` of configs: what it builds and refuses, and runs that it does not change."""
 
 import pytest
 
