@@ -34,7 +34,6 @@ from lth_jax.analysis.topologies import COLLECTIVES
 SIZES, STEPS = (1, 2, 4, 8), 100
 ROUNDS, TRAININGS = 2, 2
 """Alternated jobs of each kind, and timed trainings in each job."""
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def rates_here(members: int, devices: int, steps: int) -> list[float]:
@@ -70,7 +69,7 @@ def rates_of(options: argparse.Namespace, devices: int, processes: int) -> list[
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    own = {"JAX_NUM_CPU_DEVICES": str(devices // processes), "XLA_FLAGS": ONE_THREAD}
+    own = {"JAX_NUM_CPU_DEVICES": str(devices // processes)}
     command = [sys.executable, "-m", "experiments.benchmarks.scaling", f"--devices={devices}"]
     command += [f"--members={options.members}", f"--processes={processes}", f"--port={port}"]
     command += ["--quick"] * options.quick
@@ -119,12 +118,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def pin(devices: int, processes: int, process: int) -> None:
+    """Confines this process to one core for each of its devices, as far as there are cores.
+
+    XLA:CPU computes the products of one device on all cores of its process (jaxlib 0.10.2).
+    """
+    cores, each = sorted(os.sched_getaffinity(0)), devices // processes
+    mine = {cores[(process * each + i) % len(cores)] for i in range(each)}
+    os.sched_setaffinity(0, mine)
+
+
 def worker() -> None:
     """A process of a job; prints its rates."""
     parser = argparse.ArgumentParser()
     add_options(parser)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    pin(options.devices, options.processes, options.process)
     if options.processes > 1:
         distributed.join(f"localhost:{options.port}", options.processes, options.process)
     steps = 20 if options.quick else STEPS
