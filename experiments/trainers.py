@@ -15,7 +15,8 @@ from lth_jax.analysis import teachers
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.population import augment, losses
-from lth_jax.population.averaging import AveragedState, averaged, mean_network
+from lth_jax.population.averaging import averaged, mean_network, moving
+from lth_jax.population.crops import random_resized_crop
 from lth_jax.population.losses import LOSSES, METRICS, PerExample
 from lth_jax.population.optimizers import LR_SCHEDULES, OPTIMIZERS
 from lth_jax.population.segment import unchanged
@@ -79,22 +80,6 @@ def make_optimizer(experiment: ConfigDict) -> Callable[[Mapping[str, Any]], Any]
     return make
 
 
-def moving(
-    mean: optax.GradientTransformationExtraArgs, window: int
-) -> optax.GradientTransformationExtraArgs:
-    """An exponential moving average of decay `1 − 1/window`, from the mean of `averaged`.
-
-    The n-th averaged weights count `1/n` up to `n = window`, and `1/window` from there on, so the
-    first weights have no bias to correct. The number of terms stays at most `window`.
-    """
-
-    def update(updates: Any, state: AveragedState, *args: Any, **extra: Any) -> Any:
-        full = state._replace(terms=jnp.minimum(state.terms, window - 1))
-        return mean.update(updates, full, *args, **extra)
-
-    return optax.GradientTransformationExtraArgs(mean.init, update)
-
-
 def learning_rate(experiment: ConfigDict) -> optax.Schedule:
     """The learning rate over the steps of a level, relative to its peak."""
     warmup = experiment.optimizer.warmup
@@ -122,7 +107,7 @@ def _seen(experiment: ConfigDict, loaded: data.Dataset) -> dict[str, Any]:
     constants: dict[str, Any] = {}
     softened = [step for name, step in SOFTENED.items() if train[name]]
     steps = [augment.crop(train.crop)] if train.crop else []
-    steps += [data.random_resized_crop(train.crop_area)] if train.crop_area else []
+    steps += [random_resized_crop(train.crop_area)] if train.crop_area else []
     steps += [augment.flip] if train.flip else []
     if train.label_noise or softened:
         classes = shapes(experiment, loaded).outputs.shape[-1]

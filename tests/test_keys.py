@@ -18,7 +18,6 @@ import pytest
 import lth_jax
 from lth_jax import keys
 from lth_jax.data import arrays, datasets, made, planted, sequences
-from lth_jax.data.crops import random_box
 from lth_jax.data.order import in_order, indices
 from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
@@ -28,6 +27,7 @@ from lth_jax.measures import recovery
 from lth_jax.models import MLP
 from lth_jax.population import augment, segment
 from lth_jax.population.averaging import averaged, mean_network
+from lth_jax.population.crops import random_box
 from lth_jax.pruning import criteria, masks, supermask, transforms
 from lth_jax.pruning.transforms import Events
 from lth_jax.structure.regroup import shuffle_blocks
@@ -120,7 +120,7 @@ WITHIN = {
         "_one_by_one": "per step",
         "_loop": "per step",
     },
-    "lth_jax/data/crops.py": {
+    "lth_jax/population/crops.py": {
         "random_resized_crop": "per image",
         "random_box": "area, ratio, place",
     },
@@ -382,7 +382,7 @@ KEYED = {
     "landscape.traces.trace": of_quadratic(traces.trace),
     "landscape.traces.hutch_plus_plus": of_quadratic(traces.hutch_plus_plus, probes=3),
     "landscape.traces.diagonal": of_quadratic(traces.diagonal),
-    "data.crops.random_box": lambda key: random_box(key, 90, 80, 0.1),
+    "population.crops.random_box": lambda key: random_box(key, 90, 80, 0.1),
     "landscape.traces.frobenius_norm": of_quadratic(traces.frobenius_norm),
     "lottery.stability.member_at": of_member(
         lambda key: stability.member_at(

@@ -13,10 +13,10 @@ from experiments.benchmarks.tasks import TASKS, population, task
 from lth_jax import keys, lottery, structure, trees
 from lth_jax import landscape as curvature
 from lth_jax.coding.quantize import dequantize, quantize
-from lth_jax.data import random_resized_crop
 from lth_jax.landscape import lanczos
 from lth_jax.models import MLP
 from lth_jax.population import Plan, compile_segment
+from lth_jax.population.crops import random_resized_crop
 from lth_jax.population.segment import init_record
 from lth_jax.pruning.methods import METHODS
 from lth_jax.types import Batch

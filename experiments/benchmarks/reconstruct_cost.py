@@ -12,7 +12,6 @@ results and temporary arrays. The last line is one JSON object.
 
 import argparse
 import functools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +21,8 @@ import jax.numpy as jnp
 from experiments.benchmarks.report import main
 from lth_jax import reconstruct
 from lth_jax.analysis.ratios import Row, row
+from lth_jax.analysis.timing import alternated
+from lth_jax.population.planning import program_bytes
 
 LAYERS = {(4096, 4096): 4 * 32, (4096, 11_008): 2 * 32, (11_008, 4096): 32}
 """`(inputs, outputs)` -> number of layers."""
@@ -37,22 +38,14 @@ def gram(rows: jax.Array) -> jax.Array:
 def seconds(f: Callable[..., Any], *args: Any) -> float:
     """The fastest of three calls of a compiled function."""
     run = jax.jit(f)
-    jax.block_until_ready(run(*args))
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(alternated({"": lambda: run(*args)}, 3)[""])
 
 
 def bytes_of(method: Any, inputs: int, outputs: int) -> int:
     """The bytes of a method's program at a shape."""
     shapes = (jax.ShapeDtypeStruct(s, "float32") for s in ((inputs, outputs), (inputs, inputs)))
     half = inputs * outputs // 2
-    compiled = jax.jit(lambda w, g: method(w, g, half)).lower(*shapes).compile()
-    found: Any = compiled.memory_analysis()
-    return int(found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes)
+    return program_bytes(jax.jit(lambda w, g: method(w, g, half)).lower(*shapes).compile()) or 0
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:

@@ -5,9 +5,9 @@
 
 For each task of the population benchmark and each topology: seconds of compilation, members and
 bytes per chip, the bytes that the CPU program of the same members takes (what a plan made on a CPU
-assumes), the number of collectives, and FLOP per byte of a training step beside the ratio of the
-chip's peak to its bandwidth (below it, memory bounds the step). Bytes count arguments, results and
-temporaries, the data set included. The last line is one JSON object.
+assumes), the number of collectives, and the FLOP of a training step of one member, also per byte,
+beside the ratio of the chip's peak to its bandwidth (below it, memory bounds the step). Bytes count
+arguments, results and temporaries, the data set included. The last line is one JSON object.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def compiled(one: Task, members: int, chips: Sequence[Any]) -> jax.stages.Compil
     return topologies.compiled(one.trainer, chunk, data, chips)
 
 
-def intensity(one: Task) -> float:
-    """FLOP per byte of a step of one member of a task."""
+def step_cost(one: Task) -> tuple[float, float]:
+    """FLOP and bytes of a step of one member of a task."""
     member = jax.eval_shape(lambda: trees.index(population(one, 1), 0))
-    return topologies.intensity(one.trainer, member, one.data, one.batch)
+    return topologies.step_cost(one.trainer, member, one.data, one.batch)
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     for name in options.tasks.split(","):
         one = task(name, STEPS)
         here: Any = program_bytes(compiled(one, options.members, jax.devices()[:1]))
-        ratio = intensity(one)
+        flops, moved = step_cost(one)
         for topology in names:
             chips = topologies.devices(topology)
             began = time.perf_counter()
@@ -64,7 +64,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                 members_per_chip=options.members,
                 chips=len(chips),
                 collectives=len(topologies.COLLECTIVES.findall(program.as_text())),
-                flop_per_byte=round(ratio, 2),
+                mflop_per_step=round(flops / 1e6, 1),
+                flop_per_byte=round(flops / moved, 2),
                 roofline_flop_per_byte=round(PEAK / BANDWIDTH, 1),
                 compile_seconds=round(seconds, 1),
             )

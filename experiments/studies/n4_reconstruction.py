@@ -14,7 +14,8 @@ from experiments.studies import common
 from experiments.studies.common import dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
-from lth_jax import reconstruct, trees
+from lth_jax import reconstruct
+from lth_jax.analysis.one_shot import mean_test_losses, one_shot
 from lth_jax.data import text
 from lth_jax.measures import planted_layers
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, arm_rows
@@ -149,10 +150,10 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     }
     found = runner.ladders(name, {DENSE: dense, **tickets, **others})
     trained = runner.networks(name, dense, DENSE, LAST)
-    origins = runner.origins(name, dense)
+    origins, task = runner.origins(name, dense), runner.task(config)
     pruned = {
         (target, method): [
-            _pruned(runner, config, one.params, METHODS[method], how) for one in trained
+            one_shot(task, one.params, METHODS[method], study.calibration, how) for one in trained
         ]
         for target, how in targets.items()
         for method in study.methods
@@ -182,7 +183,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         },
     )
     at_once = {
-        place: _bits(runner, config, [params for params, _ in networks])
+        place: mean_test_losses(task, [params for params, _ in networks]) / np.log(2)
         for place, networks in pruned.items()
     }
     loss = functools.partial(_of_ladder, found)
@@ -261,45 +262,6 @@ def evidence(
             f"{next(iter(after.values()))[LONGER].mean():.3f} dense, longer.",
         ),
     )
-
-
-def _pruned(
-    runner: StudyRunner, config: ConfigDict, named: Any, method: Any, how: Mapping[str, Any]
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Weights and mask of a network after one-shot pruning, by leaf name."""
-    task = runner.task(config)
-    (like, state), model = task.shapes, task.trainer.model
-    params = jax.tree.map(jnp.asarray, trees.from_named(named, like))
-    x = jnp.asarray(task.data.train.x[: config.study.calibration])
-    found = reconstruct.prune(_forward(model, state), params, [x], method=method, **how)
-    weights, mask = (
-        {leaf: np.asarray(value) for leaf, value in trees.to_named(tree).items()}
-        for tree in found[:2]
-    )
-    return weights, mask
-
-
-def _forward(model: Any, state: Any) -> Any:
-    def forward(params: Any, x: Any) -> Any:
-        return model.apply(params, state, x, train=False)[0]
-
-    return forward
-
-
-def _bits(runner: StudyRunner, config: ConfigDict, networks: Sequence[Any]) -> Values:
-    """The bits per character of the test set, one number per network."""
-    task = runner.task(config)
-    (like, state), (x, y) = task.shapes, map(jnp.asarray, task.data.test[:2])
-
-    @jax.jit
-    def loss(named: Any) -> jax.Array:
-        params = trees.from_named(named, like)
-        return jnp.mean(
-            task.trainer.loss(task.trainer.model.apply(params, state, x, train=False)[0], y)
-        )
-
-    stacked = jax.tree.map(jnp.asarray, trees.stack(list(networks)))
-    return np.asarray(jax.lax.map(loss, stacked), np.float64) / np.log(2)
 
 
 def _frequencies(runner: StudyRunner, config: ConfigDict) -> float:

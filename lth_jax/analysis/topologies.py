@@ -62,8 +62,8 @@ def compiled(
     return program
 
 
-def intensity(trainer: Trainer, member: Member, data: Batch, batch: int) -> float:
-    """FLOP per byte of one member's step, by the analysis of the unoptimised CPU program.
+def step_cost(trainer: Trainer, member: Member, data: Batch, batch: int) -> tuple[float, float]:
+    """FLOP and bytes of one member's step, by the analysis of the unoptimised CPU program.
 
     A loop's body is counted once there, so the step is analysed outside of the segment's loop.
 
@@ -80,4 +80,4 @@ def intensity(trainer: Trainer, member: Member, data: Batch, batch: int) -> floa
         return train_step(trainer, member, training_batch(trainer, member, data, rows, 0), 0)
 
     cost: Any = jax.jit(step).lower(member, some).compile().cost_analysis()
-    return float(cost["flops"] / cost["bytes accessed"])
+    return float(cost["flops"]), float(cost["bytes accessed"])

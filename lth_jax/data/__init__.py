@@ -1,7 +1,6 @@
 """Data sets as arrays in memory, prepared once with TFDS, and the order of examples in training."""
 
 from lth_jax.data.arrays import from_arrays
-from lth_jax.data.crops import random_resized_crop
 from lth_jax.data.datasets import Dataset, dataset_of, load
 from lth_jax.data.on_disk import OnDisk
 from lth_jax.data.order import in_order, indices
@@ -17,5 +16,4 @@ __all__ = [
     "in_order",
     "indices",
     "load",
-    "random_resized_crop",
 ]

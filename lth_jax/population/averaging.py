@@ -133,3 +133,19 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
         return member._replace(state=state)
 
     return averaged_member
+
+
+def moving(
+    mean: optax.GradientTransformationExtraArgs, window: int
+) -> optax.GradientTransformationExtraArgs:
+    """An exponential moving average of decay `1 − 1/window`, from the mean of `averaged`.
+
+    The n-th averaged weights count `1/n` up to `n = window`, and `1/window` from there on, so the
+    first weights have no bias to correct. The number of terms stays at most `window`.
+    """
+
+    def update(updates: Any, state: AveragedState, *args: Any, **extra: Any) -> Any:
+        full = state._replace(terms=jnp.minimum(state.terms, window - 1))
+        return mean.update(updates, full, *args, **extra)
+
+    return optax.GradientTransformationExtraArgs(mean.init, update)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lth_jax.data import crops, random_resized_crop
+from lth_jax.population.crops import random_box, random_resized_crop, resized_box
 from lth_jax.types import Batch
 
 IMAGE = jax.random.uniform(jax.random.key(0), (9, 12, 2))
@@ -18,7 +18,7 @@ BOXES = [(0, 0, 9, 12), (2, 3, 4, 5), (8, 11, 1, 1), (0, 6, 9, 6)]
 @functools.cache
 def boxes(height, width, smallest):
     keys = jax.random.split(jax.random.key(3), 4000)
-    one = functools.partial(crops.random_box, height=height, width=width, smallest=smallest)
+    one = functools.partial(random_box, height=height, width=width, smallest=smallest)
     return np.asarray(jax.jit(jax.vmap(one))(keys))
 
 
@@ -26,7 +26,7 @@ def boxes(height, width, smallest):
 def test_a_box_is_resized_as_by_jax(box):
     top, left, height, width = box
     cut = IMAGE[top : top + height, left : left + width]
-    resized = jax.jit(crops.resized_box)
+    resized = jax.jit(resized_box)
     expected = jax.image.resize(cut, IMAGE.shape, "bilinear")
     np.testing.assert_allclose(resized(IMAGE, jnp.array(box)), expected, atol=1e-6)
     whole = jnp.round(255 * IMAGE)

@@ -1,0 +1,61 @@
+"""One-shot pruning of a task's trained networks, and their losses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_jax import reconstruct, trees
+from lth_jax.coding.stored import Named
+from lth_jax.lottery import Task
+
+
+def one_shot(
+    task: Task,
+    network: Named,
+    method: reconstruct.LayerMethod,
+    examples: int,
+    how: Mapping[str, Any],
+) -> tuple[Named, Named]:
+    """Weights and mask of a network after `reconstruct.prune`, by leaf name.
+
+    Args:
+      task: of the network.
+      network: its trained weights, by leaf name.
+      method: chooses and updates the weights.
+      examples: the first training examples, which calibrate.
+      how: the target: `density`, `counts`, `pattern` or `mask` of `reconstruct.prune`.
+    """
+    (like, state), model = task.shapes, task.trainer.model
+
+    def forward(params: Any, x: Any) -> Any:
+        return model.apply(params, state, x, train=False)[0]
+
+    params = jax.tree.map(jnp.asarray, trees.from_named(network, like))
+    x = jnp.asarray(task.data.train.x[:examples])
+    found = reconstruct.prune(forward, params, [x], method=method, **how)[:2]
+    weights, mask = (
+        {leaf: np.asarray(value) for leaf, value in trees.to_named(tree).items()} for tree in found
+    )
+    return weights, mask
+
+
+def mean_test_losses(task: Task, networks: Sequence[Named]) -> NDArray[np.float64]:
+    """The mean loss on the test set of each network, by the task's own loss.
+
+    Args:
+      task: of the networks, which have no state.
+      networks: weights by leaf name.
+    """
+    (like, state), (x, y) = task.shapes, map(jnp.asarray, task.data.test[:2])
+
+    @jax.jit
+    def loss(named: Any) -> jax.Array:
+        outputs = task.trainer.model.apply(trees.from_named(named, like), state, x, train=False)[0]
+        return jnp.mean(task.trainer.loss(outputs, y))
+
+    stacked = jax.tree.map(jnp.asarray, trees.stack(list(networks)))
+    return np.asarray(jax.lax.map(loss, stacked), np.float64)
