@@ -14,7 +14,7 @@ from experiments.studies import common
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores
-from lth_jax.analysis.dead_units import mostly_dead
+from lth_jax.analysis.dead_units import mostly_dead, one_unit_each
 from lth_jax.analysis.latency import Shrinker
 from lth_jax.analysis.timing import median_relative_times
 from lth_jax.coding.stored import Stored
@@ -269,14 +269,6 @@ def controls(config: ConfigDict) -> list[Control]:
             [Primary(name, study.margin - lost, 0.0, "points")],
         ),
     ]
-
-
-def one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
-    """Points lost by an identity network on one-hot inputs when half of its units go."""
-    alive = rng.permutation(classes) < classes // 2
-    labels = rng.integers(classes, size=examples)
-    guessed = (np.eye(classes)[labels] * alive).argmax(axis=1)
-    return 100 * float(np.mean(guessed != labels))
 
 
 draw = functools.partial(tidy.by_arm, metrics=KINDS, label="Test accuracy (%)")

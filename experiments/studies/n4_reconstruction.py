@@ -4,8 +4,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from experiments.studies.common import dense_only, vary
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import reconstruct
-from lth_jax.analysis.one_shot import mean_test_losses, one_shot
+from lth_jax.analysis.one_shot import layer_errors, mean_test_losses, one_shot
 from lth_jax.data import text
 from lth_jax.measures import planted_layers
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, arm_rows
@@ -199,7 +197,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         for target in targets
     }
     seeds = len(trained)
-    return evidence(study, _frequencies(runner, config), at_once, after)._replace(
+    data, symbols = runner.dataset(config), config.experiment.model.options.classes
+    unigram = text.unigram_bits(data.train.y, data.test.y, symbols)
+    return evidence(study, unigram, at_once, after)._replace(
         member_steps=found.member_steps
         + seeds * (len(pruned) * study.further + len(rewound) * steps),
     )
@@ -264,14 +264,6 @@ def evidence(
     )
 
 
-def _frequencies(runner: StudyRunner, config: ConfigDict) -> float:
-    """The bits per test character of a model that predicts the training set's frequencies."""
-    data = runner.dataset(config)
-    symbols = config.experiment.model.options.classes
-    counts = np.bincount(np.ravel(data.train.y), minlength=symbols) + 1.0
-    return float(-np.mean(np.log2(counts / counts.sum())[np.ravel(data.test.y)]))
-
-
 def _of_ladder(found: Any, cell: str, arm: str = DENSE) -> Values:
     return np.asarray(found.of(cell, arm, "test_loss_final") / np.log(2))
 
@@ -287,7 +279,9 @@ def controls(config: ConfigDict) -> list[Control]:
     def control(name: str, layer: Any, expected: str, offset: int) -> Control:
         rngs = [np.random.default_rng([offset, i]) for i in range(study.control_seeds)]
         weights, seen, rows = (np.stack(each) for each in zip(*map(layer, rngs), strict=True))
-        magnitude, alps = _errors(weights, seen, rows)
+        magnitude, alps = (
+            layer_errors(METHODS[method], 32, weights, seen, rows) for method in (MAGNITUDE, "alps")
+        )
         removed = 100 * np.round(1 - alps / magnitude, 5)
         part = Primary("error of magnitude pruning, removed", removed, study.control_delta, "%")
         return Control(name, expected, [part])
@@ -308,21 +302,6 @@ def controls(config: ConfigDict) -> list[Control]:
         control(
             "orthonormal inputs, calibrated on others", planted_layers.miscalibrated, REVERSED, 1703
         ),
-    ]
-
-
-def _errors(weights: Any, seen: Any, rows: Any) -> list[Values]:
-    """The errors on rows of magnitude pruning and of ALPS, calibrated on what it has seen."""
-    seen, rows = (np.swapaxes(x, 1, 2) @ x for x in (seen, rows))
-    weights, seen, rows = (jnp.asarray(x, jnp.float32) for x in (weights, seen, rows))
-    return [
-        np.asarray(
-            jax.vmap(reconstruct.layer_error)(
-                weights, jax.vmap(METHODS[method], (0, 0, None))(weights, seen, 32)[0], rows
-            ),
-            np.float64,
-        )
-        for method in (MAGNITUDE, "alps")
     ]
 
 

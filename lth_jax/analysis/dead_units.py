@@ -52,3 +52,11 @@ def mostly_dead(
         both = {"slow": partial(slow, masked, here), "fast": partial(fast, small, here)}
         saved.append(100 * (1 - relative_times(both, rounds)["fast"]))
     return np.array(apart), np.array(saved)
+
+
+def one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
+    """Points lost by an identity network on one-hot inputs when half of its units go."""
+    alive = rng.permutation(classes) < classes // 2
+    labels = rng.integers(classes, size=examples)
+    guessed = (np.eye(classes)[labels] * alive).argmax(axis=1)
+    return 100 * float(np.mean(guessed != labels))

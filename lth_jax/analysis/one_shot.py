@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lth_jax import reconstruct, trees
 from lth_jax.coding.stored import Named
@@ -59,3 +59,27 @@ def mean_test_losses(task: Task, networks: Sequence[Named]) -> NDArray[np.float6
 
     stacked = jax.tree.map(jnp.asarray, trees.stack(list(networks)))
     return np.asarray(jax.lax.map(loss, stacked), np.float64)
+
+
+def layer_errors(
+    method: reconstruct.LayerMethod,
+    keep: int,
+    weights: ArrayLike,
+    seen: ArrayLike,
+    inputs: ArrayLike,
+) -> NDArray[np.float64]:
+    """The relative error of each pruned layer on inputs that may differ from the calibration's.
+
+    Args:
+      method: prunes each layer.
+      keep: weights that stay in each layer.
+      weights: `[layers, inputs, outputs]`.
+      seen: calibration inputs, `[layers, rows, inputs]`.
+      inputs: of the error, likewise.
+    """
+    w = jnp.asarray(weights, jnp.float32)
+    calibration, grams = (
+        jnp.asarray(np.swapaxes(x, 1, 2) @ x, jnp.float32) for x in map(np.asarray, (seen, inputs))
+    )
+    pruned, _ = jax.vmap(method, (0, 0, None))(w, calibration, keep)
+    return np.asarray(jax.vmap(reconstruct.layer_error)(w, pruned, grams), np.float64)

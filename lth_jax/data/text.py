@@ -1,6 +1,9 @@
 """Text as windows of symbols; the target of each symbol is the next one."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from lth_jax.data.checks import check_integer
 from lth_jax.data.made import Examples, Made
@@ -69,3 +72,15 @@ def _symbols(raw: bytes, unit: str, limit: int | None) -> tuple[np.ndarray, int]
         raise ValueError(f"the text must be UTF-8 for `unit='characters'`: {error}.") from error
     alphabet, symbols = np.unique(points, return_inverse=True)
     return symbols.astype(np.int32), len(alphabet)
+
+
+def unigram_bits(train: NDArray[Any], test: NDArray[Any], symbols: int) -> float:
+    """Bits per test symbol of a model that predicts the frequencies of the training symbols.
+
+    Each symbol counts one occurrence more than it has.
+
+    >>> unigram_bits(np.array([0, 1]), np.array([0, 1, 1]), symbols=2)
+    1.0
+    """
+    counts = np.bincount(np.ravel(train), minlength=symbols) + 1.0
+    return float(-np.mean(np.log2(counts / counts.sum())[np.ravel(test)]))
