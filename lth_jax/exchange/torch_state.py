@@ -113,9 +113,9 @@ def load_torch_state(
     for leaf, target in targets.items():
         array = weights[target.name]
         place = _Place(leaf, target, layouts or {}, shapes.get(leaf), array.shape)
-        params[leaf] = place.move(convert(target.name, array, dtype))
+        params[leaf] = place.arranged(convert(target.name, array, dtype))
         if target.name in masks:
-            kept[leaf] = place.move(masks[target.name])
+            kept[leaf] = place.arranged(masks[target.name])
     return _imported(params, kept, zeros, like)
 
 
@@ -166,7 +166,7 @@ class _Place:
             )
         self._shape, self._flattened = own, target.flattened
 
-    def move(self, array: np.ndarray) -> np.ndarray:
+    def arranged(self, array: np.ndarray) -> np.ndarray:
         return from_torch(array, self._layout, self._shape, self._flattened)
 
 

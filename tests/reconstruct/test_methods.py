@@ -13,11 +13,7 @@ from lth_jax.reconstruct.keep import in_rows
 from lth_jax.reconstruct.methods.method import damped, inverse_factor
 from tests.thinning import thinned
 
-ALL = {
-    name: getattr(methods, name)
-    for name in methods.__all__
-    if name not in ("LayerMethod", "layer_error")
-}
+ALL = dict(methods.METHODS)
 MORE = {**ALL, "in_blocks": partial(methods.sparse_gpt, block=5)}
 UPDATE = {name: build for name, build in ALL.items() if name not in ("magnitude", "wanda")}
 INPUTS, OUTPUTS = 12, 5
