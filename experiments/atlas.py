@@ -51,7 +51,8 @@ SOURCE = (
     "overview article on the Lottery Ticket Hypothesis that lists what follows from it; “In the "
     "article” names the section and the paragraph. ORIGINAL is the hypothesis of Frankle and "
     "Carbin (2019, arXiv:1803.03635). CRITERIA, N1, N2 and N3 are questions of this project on the "
-    "article’s second paragraph."
+    "article’s second paragraph; N4 is one of the pruning of language models. There is no C2: N1 "
+    "answers it."
 )
 
 

@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Options("experiments.export", str(__doc__))
     parser.add_argument("run", metavar="RUN", help="a run's folder, name, or beginning of it")
     parser.add_argument("file", metavar="FILE", help=f"the file to write, one of {', '.join(SAVE)}")
-    parser.option("level", whole(0), 0, "round of train-prune-rewind")
-    parser.option("replicate", whole(0), 0, "which seed")
+    parser.add_argument(
+        "--level", type=int, help="round of train-prune-rewind; the last by default"
+    )
+    parser.option("replicate", whole(0), 0, "index of the seed")
     parser.add_argument("--arm", default=TICKET, help="ticket, dense, or a control")
     parser.option("values", one_of((TRAINED, REWOUND)), TRAINED, "trained, or of the rewind point")
     parser.option("batch", whole(1, 1_000_000), 1, "the number of examples that the program takes")
@@ -44,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if Path(options.file).suffix not in SAVE:
             raise UserError(f"`FILE` is '{options.file}'; it must end in {' or '.join(SAVE)}.")
         run = open_finished(machine_of(options), options.run).result
-        one = run.ticket(options.level, options.replicate, arm=options.arm).stored
+        last = max(entry.level for entry in run.record.levels)
+        level = last if options.level is None else options.level
+        one = run.ticket(level, options.replicate, arm=options.arm).stored
         if options.values == REWOUND:
             params, state = rewound(run.store, run.info, one)
             one = one._replace(params=params, state=state)

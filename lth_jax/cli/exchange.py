@@ -52,9 +52,8 @@ def add_commands(commands: shared.Commands) -> None:
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
     export.add_argument(
         "--values",
-        default="rewound",
         choices=("rewound", "trained"),
-        help="of the rewind point, or as trained (default: %(default)s)",
+        help="of a run: of the rewind point (default of tickets), or as trained (of other formats)",
     )
     _add_precision(export)
     export.add_argument("--mapping", help=f"{_MAPPING}; kernels get PyTorch's axes")
@@ -102,9 +101,15 @@ def _export(arguments: argparse.Namespace) -> None:
     if path.suffix in PROGRAMS:
         raise StoreError(
             f"a {path.suffix} file holds a network's function; `python -m experiments.export RUN "
-            f"{path} --level {arguments.level or 0}` writes it."
+            f"{path}` with `--level` and `--replicate` writes it."
         )
     kind = arguments.format or ("safetensors" if path.suffix == ".safetensors" else "ticket")
+    if path.suffix not in ("", ".ticket", f".{kind}") and not arguments.format:
+        raise StoreError(
+            f"`FILE` is '{path}'; choose the format of such an ending by `--format`: "
+            f"{', '.join(FORMATS)}."
+        )
+    arguments.values = arguments.values or ("rewound" if kind == "ticket" else "trained")
     for name, (only, default) in _ONLY_OF.items():
         if kind != only and getattr(arguments, name) != default:
             raise StoreError(f"`--{name}` is an option of the format {only}, not of {kind}.")
@@ -136,6 +141,7 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
         values = (one.params, one.state)
         params, state = values if arguments.values == "trained" else rewound(store, info, one)
         _write_arrays(arguments, kind, _Network(params, one.mask, state))
+        print(f"{arguments.values} values")
         return
     precision = PRECISIONS[arguments.precision]
     data = encode_stored(store, info, one, values=arguments.values, precision=precision)
@@ -203,6 +209,9 @@ def _import(arguments: argparse.Namespace) -> None:
         )
         params, mask, prunable = map(trees.to_named, found)
         provenance = {"source": Path(arguments.source).name}
+        dead = sum(int((leaf == 0).sum()) for leaf in params.values())
+        if dead and not arguments.zeros and all(leaf.all() for leaf in mask.values()):
+            print(f"lth: {dead:,} values are exactly 0; `--zeros` prunes them.", file=sys.stderr)
         _write_ticket(arguments, _Network(params, mask, {}), prunable, provenance)
 
 

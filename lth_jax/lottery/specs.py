@@ -175,6 +175,11 @@ def make_ladder(
     if layouts is None:
         layouts = find(task.example) if find else {}
     options: dict[str, Any] = {"prunable": prunable, "layouts": layouts}
+    if spec.reconstruct is not None and not hasattr(spec.reconstruct, "chooses"):
+        raise TypeError(
+            f"`reconstruct` is {spec.reconstruct!r}; it must be a `Reconstruction`, such as "
+            "`lth.reconstruct.Reconstruction(lth.reconstruct.alps())`."
+        )
     if spec.reconstruct and spec.reconstruct.chooses and spec.granularity is not weights:
         raise ValueError(
             "`reconstruct` with the method's mask chooses single weights, but `granularity` is "

@@ -89,6 +89,8 @@ def refine(
     stream = Stream(f, apply_mask(mask, params), batches)
     chosen = _layers_of(stream.programs[0], blocks)
     optimizer = optimizer or optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"`optimizer` must be an optax optimizer, but is {optimizer!r}.")
 
     masks, leaves = jax.tree.leaves(mask), stream.leaves
     whole = [jnp.asarray(leaf) for leaf in jax.tree.leaves(dense)]

@@ -119,7 +119,8 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
     for name, figure in pictures.items():
         files.write(folder / "atlas" / f"{name}.svg", images(figure)["svg"])
     terms = [f"- **{term}**: {text}" for term, text in glossary("atlas").items()]
-    lines = ["# The atlas", "", " ".join(state(chapters)), "", *([source, ""] if source else [])]
+    summary = [f"- {sentence}" for sentence in state(chapters)]
+    lines = ["# The atlas", "", *summary, "", *([source, ""] if source else [])]
     lines += ["How to read it; [the studies](studies.md) define the verdicts:", "", *terms, ""]
     lines += ["![All deciding effects](atlas/effects.svg)", ""] if decisive else []
     lines += [effects.caption(decisive).text, ""] if decisive else []

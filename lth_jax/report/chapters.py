@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STATES = {
-    SUPPORTED: "The evidence supports",
+    SUPPORTED: "The evidence supports the claim of",
     FOUND: "A setting exists, as the claim states, for",
     BELOW: "An effect exists but is smaller than δ in",
     OPEN: "An effect exists, and may be smaller or larger than δ, in",
