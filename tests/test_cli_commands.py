@@ -88,7 +88,7 @@ BAD = {
     "export no level": (["export", "one", "x"], "`--level` is needed to choose a network of"),
     "export program": (
         ["export", "one", "x.onnx", "--level", "1", "--replicate", "0"],
-        "`python -m experiments.export RUN x.onnx --level 1` writes it.",
+        "`python -m experiments.export RUN x.onnx` with `--level` and `--replicate` writes it.",
     ),
     "export pattern": (
         ["export", "one", "x", "--level=1", "--replicate=0", "--format=nm", "--pattern=2"],

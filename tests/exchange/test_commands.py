@@ -45,11 +45,21 @@ def lth(capsys, *words):
 
 def test_a_run_and_its_ticket_give_the_same_safetensors(run, ticket, tmp_path, capsys):
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    exported(run, one, capsys, "--masks")
+    exported(run, one, capsys, "--masks", "--values", "rewound")
     assert "read back exactly" in lth(capsys, "export", ticket, two, "--masks")
     arrays, _ = exchange.load_safetensors(one)
     assert_same(exchange.load_safetensors(two)[0], arrays)
     assert {"Dense_0/kernel_orig", "Dense_0/kernel_mask", "Dense_0/bias"} <= set(arrays)
+
+
+def test_values_zeros_and_unknown_endings_are_stated(run, ticket, tmp_path, capsys):
+    root, name = run
+    path, place = tmp_path / "trained.safetensors", ["--level", 1, "--replicate", 1]
+    assert lth(capsys, "export", name, path, *place, "--root", root).endswith("trained values\n")
+    assert cli.main(["import", str(path), str(tmp_path / "all.ticket")]) == 0
+    assert "`--zeros` prunes them" in capsys.readouterr().err
+    assert cli.main(["export", str(ticket), str(tmp_path / "x.foo")]) == 2
+    assert "choose the format of such an ending by `--format`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["--masks", "--zeros"])

@@ -97,7 +97,9 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
     both = ("discovery", "replication")
     chapters = [chapter(both), chapter(primaries=[below], seconds=200)]
     page = write_atlas(tmp_path, "laptop", chapters).read_text()
-    assert "2 claims of the hypothesis were tested. The evidence supports: A &lt;claim&gt;" in page
+    assert (
+        "2 claims of the hypothesis were tested. The evidence supports the claim of: A &lt;" in page
+    )
     assert "An effect of δ is excluded in: A" in page
     assert "A replication on other seeds and data has not run for X1." in page
     assert page.index('aria-label="effects"') < page.index("<table")
@@ -110,7 +112,7 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
 def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
     page = document(tmp_path, "laptop", [chapter()], "From an article.").read_text()
     assert "From an article." in page and "**δ**: The smallest effect" in page
-    assert page.startswith("# The atlas\n\n1 claim of the hypothesis was tested.")
+    assert page.startswith("# The atlas\n\n- 1 claim of the hypothesis was tested.")
     assert "## X1 A <claim>" in page and "| X1 A <claim> | supported, one round |" in page
     for name in ("effects", "X1"):
         assert f"](atlas/{name}.svg)" in page and (tmp_path / "atlas" / f"{name}.svg").exists()
