@@ -7,6 +7,7 @@ import pytest
 from experiments import networks
 from experiments.studies import n4_reconstruction as n4
 from lth_jax import trees
+from lth_jax.analysis.one_shot import mean_test_losses
 from tests.experiments.studies.study_runs import runner_in
 
 
@@ -71,11 +72,11 @@ def test_the_evidence_is_whole(tmp_path):
     with runner_in(tmp_path) as runner:
         evidence = n4.gather(runner, config)
         dense = runner.networks("N4", n4.dense_only(config), "dense", 0)
-        bits = n4._bits(runner, config, [one.params for one in dense])
+        losses = mean_test_losses(runner.task(config), [one.params for one in dense])
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     assert [part.cell for part in evidence.primaries] == ["50 %, alps", "2:4, alps"]
     after = [row for row in evidence.rows if row["metric"] == "2:4, trained on"]
     found = [row["value"] for row in after if row["arm"] == "dense"]
-    np.testing.assert_allclose(found, bits, rtol=1e-5)
+    np.testing.assert_allclose(found, losses / np.log(2), rtol=1e-5)
     n4.draw(evidence.rows)
