@@ -174,7 +174,7 @@ _TABLE = (
     Field(
         "prune.reconstruct.mask",
         one_of(levels.MASKS),
-        "who chooses the weights of a layer that stay",
+        "what chooses the weights of a layer that stay",
     ),
     Field(
         "prune.reconstruct.start",

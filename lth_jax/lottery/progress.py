@@ -37,6 +37,7 @@ class Display:
         self._levels = len(work) - 1
         self._finished = 0  # member-steps in finished nodes, read or trained
         self._nodes: dict[Any, tuple[int, float]] = {}  # member-steps and seconds of each
+        self._steps, self._seconds = 0, 0.0  # their sums
         self._began = time.perf_counter()
         # rich 15 draws a bar in a notebook with ipywidgets alone, and warns without.
         widgets = importlib.util.find_spec("ipywidgets") is not None
@@ -73,9 +74,12 @@ class Display:
         """
         trained = (segment.step - segment.start) * len(segment.specs)
         done = self._finished + trained
-        self._nodes[segment.level, segment.specs[0].key] = trained, segment.seconds
-        steps, seconds = map(sum, zip(*self._nodes.values(), strict=True))
-        speed = steps / max(seconds, 1e-9)
+        node = segment.level, segment.specs[0].key
+        steps, seconds = self._nodes.get(node, (0, 0.0))
+        self._nodes[node] = trained, segment.seconds
+        self._steps += trained - steps
+        self._seconds += segment.seconds - seconds
+        speed = self._steps / max(self._seconds, 1e-9)
         facts = (
             f"level {segment.level}/{self._levels}, {100 * segment.densities[0]:.3g}% kept, "
             f"{speed:,.0f} member-steps/s, {clock((self._total - done) / speed)} left"

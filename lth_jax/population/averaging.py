@@ -142,6 +142,15 @@ def moving(
 
     The n-th averaged weights count `1/n` up to `n = window`, and `1/window` from there on, so the
     first weights have no bias to correct. The number of terms stays at most `window`.
+
+    Args:
+      mean: from `averaged`.
+      window: number of averaged weights that count, at least 1.
+
+    >>> sgd = moving(averaged(optax.sgd(1.0), start=0, every=1), window=1)
+    >>> _, state = sgd.update(jnp.ones(1), sgd.init(jnp.zeros(1)), jnp.zeros(1), step=0)
+    >>> average_of(state).tolist()  # a window of 1: the latest weights
+    [-1.0]
     """
 
     def update(updates: Any, state: AveragedState, *args: Any, **extra: Any) -> Any:
