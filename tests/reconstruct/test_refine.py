@@ -101,7 +101,7 @@ def test_bfloat16_networks_keep_their_dtype_and_batches_may_differ_in_length():
 BAD = [
     ({"blocks": []}, "`blocks` is empty"),
     ({"blocks": [[]]}, "`blocks[0]` is empty"),
-    ({"blocks": [["first"], ["third"]]}, "`blocks[1]` has 'third', but no layer is called so"),
+    ({"blocks": [["first"], ["third"]]}, "`blocks[1]` has 'third', but no layer has such a name"),
     ({"blocks": [["second"], ["first"]]}, "`blocks[1]` must follow after all uses of the layers"),
     ({"blocks": [["*"], ["second"]]}, "`blocks[1]` must follow after all uses of the layers"),
     ({"blocks": ["first"]}, "`blocks` must be a list of lists of names, but is ['first']"),
