@@ -130,7 +130,8 @@ def _layers_of(found: Layers, blocks: Any) -> list[list[Layer]]:
             matched = {x for x in names if x == pattern or fnmatch.fnmatchcase(x, pattern)}
             if not matched:
                 raise ValueError(
-                    f"`blocks[{i}]` has {pattern!r}, but no layer has such a name; the names are {names}."
+                    f"`blocks[{i}]` has {pattern!r}, but no layer has such a name; the names are "
+                    f"{names}."
                 )
             own |= matched
         if not own:
