@@ -107,6 +107,7 @@ def retrain(
         task.data.validation,
         steps=task.steps,
         plan_cache=Path(folder) / "plans" if folder else None,
+        cache_crowded=True,  # another plan would train finished networks again
         program=program,
         segments=programs.segment,
     )

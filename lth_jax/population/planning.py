@@ -165,6 +165,7 @@ def choose_plan(
     budget: float = 20.0,
     steps: int | None = None,
     plan_cache: Path | None = None,
+    cache_crowded: bool = False,
     program: str | None = None,
     segments: Callable[[Plan], Segment] | None = None,
     team: Team = ALONE,
@@ -176,7 +177,7 @@ def choose_plan(
     best by half are measured once. The number of steps is such that the first plan takes a quarter
     of a second. The result of a plan is its smallest time for a segment with validation. The cost
     includes padding. On CPUs, if other processes use the cores, CPU time is compared instead of
-    wall time, and the choice is not cached.
+    wall time, and by default the choice is not cached.
 
     Args:
       trainer: the static part.
@@ -191,6 +192,8 @@ def choose_plan(
         takes with the best plan so far.
       plan_cache: a folder that caches choices, by program, kind and number of devices, versions of
         JAX, sizes, steps and candidates.
+      cache_crowded: whether choices made while other processes used the cores are cached too, so
+        that a second call always returns the plan of the first.
       program: the fingerprint of the training program; computed by lowering it by default.
       segments: `plan -> compiled segment`, to share compiled programs with the training;
         `compile_segment` by default.
@@ -214,11 +217,11 @@ def choose_plan(
     streamed = isinstance(train, OnHost)
     key = plan_cache and _fingerprint([program or _program(setting), streamed], plans, sizes, steps)
     path = plan_cache and plan_cache / f"plan-{str(key)[:32]}.json"
-    if found := team.on_leader(lambda: path and _recall(path)):
+    if found := team.on_leader(lambda: path and _recall(path, cache_crowded)):
         return Plan(**found["plan"]), found["evidence"]
     segments = segments or functools.partial(compile_segment, trainer)
     plan, evidence = _measure(setting, segments, plans, sizes, repeats, budget, steps, team)
-    if path and team.first and not any(row["crowded"] for row in evidence):
+    if path and team.first and (cache_crowded or not any(row["crowded"] for row in evidence)):
         records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
 
@@ -268,10 +271,12 @@ class Learnt(TypedDict):
     evidence: list[dict[str, Any]]
 
 
-def _recall(path: Path) -> dict[str, Any] | None:
-    """The cached choice; None if there is none that can be read."""
+def _recall(path: Path, crowded: bool) -> dict[str, Any] | None:
+    """The cached choice; None if there is none that can be read, or only a crowded one."""
     try:
         found = records.read(path, path.stem, Learnt)
+        if not crowded and any(row["crowded"] for row in found["evidence"]):
+            return None
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]
         return {"plan": Plan(**found["plan"])._asdict(), "evidence": evidence}
     except (StoreError, KeyError, TypeError):

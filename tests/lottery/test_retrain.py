@@ -8,7 +8,7 @@ import pytest
 from lth_jax import lottery, trees
 from lth_jax.lottery import retraining
 from lth_jax.measures.overlap import member_kappas
-from lth_jax.population import Plan
+from lth_jax.population import Plan, planning
 from lth_jax.pruning.criteria import magnitude
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.pruning.one_shot import at_count, largest_weights
@@ -62,7 +62,9 @@ def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own()
 
 
 @pytest.mark.slow
-def test_a_measured_plan_is_kept_with_the_store(tmp_path, monkeypatch):
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_measured_plan_is_kept_with_the_store(busy, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning.clocks, "crowded", lambda *args: busy)
     rate = {"learning_rate": 1.0}
     own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), hyper=rate)
     starts = [START.reordered(KEY, order) for order in range(4)]

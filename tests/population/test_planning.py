@@ -99,6 +99,15 @@ def test_cpu_time_decides_where_others_use_the_cores(tmp_path, monkeypatch):
         assert len(list(tmp_path.iterdir())) == (not busy)
 
 
+def test_a_crowded_choice_is_cached_on_request_and_only_read_on_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning.clocks, "crowded", lambda *args: True)
+    plan, [first, *_] = choose(plan_cache=tmp_path, cache_crowded=True)
+    again, [cached, *_] = choose(plan_cache=tmp_path, cache_crowded=True)
+    _, [measured, *_] = choose(plan_cache=tmp_path)
+    assert again == plan
+    assert [row["source"] for row in (first, cached, measured)] == ["measured", "cache", "measured"]
+
+
 def test_a_busy_process_elsewhere_is_seen():
     command = [sys.executable, "-c", "while True: pass"]
     before, began = clocks.load(), time.perf_counter()
