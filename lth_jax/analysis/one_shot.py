@@ -1,5 +1,6 @@
 """One-shot pruning of a task's trained networks, and their losses."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax import reconstruct, trees
 from lth_jax.coding.stored import Named
 from lth_jax.lottery import Task
+from lth_jax.pruning.granularity import n_m
+from lth_jax.pruning.scopes import layerwise
 
 
 def one_shot(
@@ -36,11 +39,50 @@ def one_shot(
 
     params = jax.tree.map(jnp.asarray, trees.from_named(network, like))
     x = jnp.asarray(task.data.train.x[:examples])
-    found = reconstruct.prune(forward, params, [x], method=method, **how)[:2]
-    weights, mask = (
-        {leaf: np.asarray(value) for leaf, value in trees.to_named(tree).items()} for tree in found
+    params, mask, _ = reconstruct.prune(forward, params, [x], method=method, **how)
+    return _named(params), _named(mask)
+
+
+def one_shot_by_loss(
+    task: Task,
+    networks: Sequence[Named],
+    examples: int,
+    *,
+    density: float | None = None,
+    pattern: tuple[int, int] | None = None,
+) -> list[tuple[Named, Named]]:
+    """Weights and mask of each network after `reconstruct.wood_fisher`, by leaf name.
+
+    Args:
+      task: of the networks, which have no state.
+      networks: trained weights, by leaf name.
+      examples: the first training examples, of which the Fisher matrix is made.
+      density: the fraction of each layer that stays.
+      pattern: n and m of an N:M pattern, instead of `density`.
+    """
+    (like, state), model = task.shapes, task.trainer.model
+    batch = tuple(jnp.asarray(part[:examples]) for part in task.data.train[:2])
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        x, y = batch
+        return jnp.mean(task.trainer.loss(model.apply(params, state, x, train=False)[0], y))
+
+    n, m = pattern or (1, 1)
+    prune = functools.partial(
+        reconstruct.wood_fisher,
+        loss,
+        batches=[batch],
+        density=n / m if density is None else density,
+        scope=layerwise(),
+        granularity=n_m(n, m),
+        layouts=model.layouts(task.example) if model.layouts else {},
     )
-    return weights, mask
+    found = (prune(jax.tree.map(jnp.asarray, trees.from_named(one, like))) for one in networks)
+    return [(_named(params), _named(mask)) for params, mask in found]
+
+
+def _named(tree: Any) -> Named:
+    return {leaf: np.asarray(value) for leaf, value in trees.to_named(tree).items()}
 
 
 def mean_test_losses(task: Task, networks: Sequence[Named]) -> NDArray[np.float64]:

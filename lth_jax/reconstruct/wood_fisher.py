@@ -1,5 +1,6 @@
 """WoodFisher: a whole network at once, by the loss instead of the layers' outputs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.landscape.numerics import full_precision
+from lth_jax.layouts import Layouts
 from lth_jax.pruning.checks import check_prunable
+from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.masks import apply_mask, ones_like, prunable_leaves
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.reconstruct.methods.method import (
@@ -27,7 +30,9 @@ def wood_fisher(
     *,
     density: float,
     scope: Scope | None = None,
+    granularity: Granularity = weights,
     prunable: Prunable | None = None,
+    layouts: Layouts | None = None,
     block: int = 64,
     damping: float = 0.01,
 ) -> tuple[Params, Mask]:
@@ -48,7 +53,9 @@ def wood_fisher(
       batches: a list of trees of arrays with the examples along the first axis.
       density: the fraction of the prunable weights that stays.
       scope: over what scores compete; `lth.globally()` by default.
+      granularity: single weights by default; `lth.granularity.n_m(2, 4)` gives 2:4 sparsity.
       prunable: static tree of booleans; `lth.prunable_leaves(params)` by default.
+      layouts: the meaning of the kernels' axes, for `granularity` (see `lth.prune`).
       block: weights in a block.
       damping: λ as a share of the mean diagonal of F in the leaf.
 
@@ -86,9 +93,11 @@ def wood_fisher(
             raise ValueError(f"the gradients of `loss` at '{name}' are NaN, infinite or all 0.")
         fishers[k], score = _scores(_blocks(leaves[k], block), fisher, damping)
         scores[k] = _leaf(score, leaves[k])
-    mask = scope.select(
-        jax.tree.unflatten(structure, scores), ones_like(params), count, prunable=prunable
-    )
+    every, meaning = ones_like(params), {"prunable": prunable, "layouts": layouts}
+    units = granularity.to_units(jax.tree.unflatten(structure, scores), every, **meaning)
+    options = {"prunable": units.prunable, "sizes": units.sizes, "layers": units.layers}
+    kept = scope.select(units.scores, units.mask, count, **options)
+    mask = granularity.to_leaves(kept, every, **meaning)
     masks = jax.tree.leaves(mask)
     for k, fisher in fishers.items():
         new = _fit(_blocks(leaves[k], block), fisher, _blocks(masks[k], block))
@@ -110,26 +119,35 @@ def _fishers(
     loss: Any, params: Params, batches: Sequence[Any], chosen: list[int], block: int
 ) -> list[jax.Array]:
     """The undamped blocks `(blocks, block, block)` of each chosen leaf."""
-
-    @jax.jit
-    def add(totals: list[jax.Array], batch: Any) -> list[jax.Array]:
-        each = jax.tree.map(lambda x: x[:, None], batch)
-        grads = jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(params, each))
-        return [total + products(grads[k], total) for k, total in zip(chosen, totals, strict=True)]
-
-    def products(grad: jax.Array, like: jax.Array) -> jax.Array:
-        rows = jax.vmap(_blocks, (0, None))(grad.astype(like.dtype), block)
-        with full_precision():
-            return jnp.einsum("nbi,nbj->bij", rows, rows) / number
-
     number = sum(len(jax.tree.leaves(batch)[0]) for batch in batches)
     leaves = [jax.tree.leaves(params)[k] for k in chosen]
     totals = [
         jnp.zeros((-(-leaf.size // block), block, block), work_dtype(leaf.dtype)) for leaf in leaves
     ]
     for batch in batches:
-        totals = add(totals, batch)
+        totals = _add_fishers(loss, tuple(chosen), params, totals, batch, number)
     return totals
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _add_fishers(
+    loss: Any,
+    chosen: tuple[int, ...],
+    params: Params,
+    totals: list[jax.Array],
+    batch: Any,
+    number: int,
+) -> list[jax.Array]:
+    """`totals` plus `1/number Σ_n ∇ℓ_n ∇ℓ_nᵀ` over the examples of a batch."""
+    each = jax.tree.map(lambda x: x[:, None], batch)
+    grads = jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(params, each))
+
+    def products(grad: jax.Array, like: jax.Array) -> jax.Array:
+        rows = jax.vmap(_blocks, (0, None))(grad.astype(like.dtype), like.shape[-1])
+        with full_precision():
+            return jnp.einsum("nbi,nbj->bij", rows, rows) / number
+
+    return [total + products(grads[k], total) for k, total in zip(chosen, totals, strict=True)]
 
 
 @jax.jit

@@ -64,6 +64,23 @@ def test_counts_are_exact_over_all_leaves_and_blocks_need_not_divide():
     assert mask["a"]["bias"].all() and all(jnp.isfinite(x).all() for x in jax.tree.leaves(pruned))
 
 
+def test_patterns_keep_the_best_of_each_group():
+    prunable = jax.tree.map(lambda leaf: leaf.shape == (4, 2), PARAMS)
+    pruned, mask = wood_fisher(
+        loss,
+        PARAMS,
+        BATCHES,
+        density=0.5,
+        prunable=prunable,
+        scope=lth.layerwise(),
+        granularity=lth.granularity.n_m(1, 2),
+        block=8,
+    )
+    kept = np.asarray(mask["b"]["kernel"]).reshape(2, 2, 2)
+    np.testing.assert_array_equal(kept.sum(axis=1), 1)
+    np.testing.assert_array_equal(np.asarray(pruned["b"]["kernel"]) != 0, mask["b"]["kernel"])
+
+
 BAD = {
     "batches": (dict(batches=[]), "`batches` must be a list"),
     "block": (dict(block=0), "`block` must be at least 1"),

@@ -51,7 +51,7 @@ def test_values_are_in_percent_of_what_training_gained():
     evidence = n4.evidence(study, 5.0, once, after)  # dense networks gain two bits
     found = {part.cell: part.values[0] for part in evidence.primaries}
     assert found["2:4, alps"] == pytest.approx(10.0) and found["30 %, refit"] == pytest.approx(5.0)
-    assert len(found) == 12
+    assert len(found) == 20
     beside = {part.name: part.values[0] for part in evidence.secondary}
     assert beside["50 %, at once: magnitude − alps"] == pytest.approx(50.0)
     assert beside["50 %: ticket − alps"] == pytest.approx(5.0)
@@ -66,7 +66,7 @@ def test_the_evidence_is_whole(tmp_path):
     config.experiment.data.validation = 40
     config.experiment.train.update(steps=16, eval_every=16)
     config.study.update(
-        further=8, calibration=64, methods=("magnitude", "alps"), patterns=((2, 4),),
+        further=8, calibration=64, methods=("magnitude", "alps", "wood_fisher"), patterns=((2, 4),),
         fractions=(0.5,), small=((4, 8),),
     )  # fmt: skip
     with runner_in(tmp_path) as runner:
@@ -75,7 +75,10 @@ def test_the_evidence_is_whole(tmp_path):
         losses = mean_test_losses(runner.task(config), [one.params for one in dense])
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
-    assert [part.cell for part in evidence.primaries] == ["50 %, alps", "2:4, alps"]
+    cells = [
+        f"{target}, {method}" for target in ("50 %", "2:4") for method in ("alps", "wood_fisher")
+    ]
+    assert [part.cell for part in evidence.primaries] == cells
     after = [row for row in evidence.rows if row["metric"] == "2:4, trained on"]
     found = [row["value"] for row in after if row["arm"] == "dense"]
     np.testing.assert_allclose(found, losses / np.log(2), rtol=1e-5)
