@@ -35,7 +35,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "rm",
         _rm,
-        "remove a run, or a sweep with the runs of its cells; `lth gc` then finds their nodes",
+        "remove a run, or a sweep with the runs that it made; `lth gc` then finds their nodes",
         "lth rm lenet-1a2b3c4d",
         "lth rm ladder-1a2b3c4d",
     )
@@ -121,8 +121,14 @@ def _rm(arguments: argparse.Namespace) -> None:
         remove_run(path)
         print(f"{path.name} is removed{rest}")
         return
-    removed = remove_sweep(Store(path.resolve().parents[1]), path)
-    print(f"{path.name} and {counted(removed, 'run')} of its cells are removed{rest}")
+    found = remove_sweep(Store(path.resolve().parents[1]), path)
+    print(f"{path.name} and {counted(len(found.removed), 'run')} of its cells are removed{rest}")
+    for runs, why in (
+        (found.shared, "another sweep lists them"),
+        (found.foreign, "another command, or an earlier version, made or opened them"),
+    ):
+        if runs:
+            print(f"kept, since {why}: {', '.join(runs)}")
 
 
 def _gc(arguments: argparse.Namespace) -> None:

@@ -45,7 +45,7 @@ def load_sweep(sweep: str | Path, *, root: str | Path = "runs") -> "SweepResult"
     """A sweep from its folder: its finished cells as tables.
 
     Args:
-      sweep: its folder, its name, or the beginning of exactly one name in `root/sweeps`.
+      sweep: its folder, its name, or a unique beginning or end of a name in `root/sweeps`.
       root: the folder of all runs.
 
     Raises:
