@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ from lth_jax.cli import arguments as shared
 if TYPE_CHECKING:
     from lth_jax.store.verify import Problem
 
+FILES = (".ticket", ".safetensors", ".stablehlo", ".onnx")
+"""The endings of files that `lth verify` checks."""
+
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `verify`, `rm`, `gc` and `du`."""
@@ -18,12 +21,13 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "verify",
         _verify,
-        "check a run, or all runs, for damage",
+        "check a run, all runs, or an exported file for damage",
         "lth verify lenet-1a2b3c4d",
-        "lth verify --all --repair",
+        "lth verify one.ticket",
     )
     which = verify.add_mutually_exclusive_group()
-    shared.add_run(which, "run", nargs="?", help="a run; all by default")
+    text = f"a run, or a file {', '.join(FILES)}; all runs by default"
+    shared.add_run(which, "run", nargs="?", help=text)
     which.add_argument("--all", action="store_true", help="all runs, nodes, sweeps and studies")
     verify.add_argument(
         "--repair",
@@ -68,6 +72,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from lth_jax.store.verify import verify_all, verify_run
     from lth_jax.text import counted
 
+    if arguments.run and Path(arguments.run).suffix in FILES:
+        return _verify_file(Path(arguments.run))
     if arguments.run:
         folders = [Path(shared.find(arguments, arguments.run).path)]
         store = Store(folders[0].resolve().parent)
@@ -90,10 +96,44 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _verify_file(path: Path) -> int:
+    """Prints what is wrong with an exported file, or what of it was checked."""
+    from lth_jax import coding, exchange
+    from lth_jax.exchange.programs import check_onnx
+    from lth_jax.exchange.sparse_file import check_tensors
+    from lth_jax.store import StoreError
+
+    checks: dict[str, Callable[[Path], object]] = {
+        ".ticket": _decode_ticket,
+        ".safetensors": check_tensors,
+        ".stablehlo": exchange.load_stablehlo,
+        ".onnx": check_onnx,
+    }
+    try:
+        checks[path.suffix](path)
+    except OSError as error:
+        raise StoreError(f"'{path}' cannot be read: {error.strerror}.") from None
+    except (coding.TicketError, exchange.ExchangeError) as error:
+        print(error)
+        return 1
+    is_ticket = path.suffix == ".ticket"
+    what = "the SHA-256 of every leaf agrees" if is_ticket else "the format has no hashes"
+    print(f"No damage in '{path}'; {what}.")
+    return 0
+
+
+def _decode_ticket(path: Path) -> None:
+    """Raises `TicketError` unless a ticket decodes to what its hashes say."""
+    from lth_jax import coding
+    from lth_jax.coding.ticket_file import naming
+
+    with naming(path):
+        coding.table(path.read_bytes())
+
+
 def _verify_beside(path: Path) -> "Iterator[Problem]":
     """The problems of further files in a run's folder: frontier and tickets."""
     from lth_jax import coding
-    from lth_jax.coding.ticket_file import naming
     from lth_jax.report import rates
     from lth_jax.store import CorruptError, files
     from lth_jax.store.verify import Problem
@@ -104,8 +144,7 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
         yield Problem(path / rates.FILE, str(error), lambda: files.discard(path / rates.FILE))
     for ticket in sorted(path.rglob("*.ticket")):
         try:
-            with naming(ticket):
-                coding.table(ticket.read_bytes())
+            _decode_ticket(ticket)
         except coding.TicketError as error:
             yield Problem(ticket, str(error), None)
 

@@ -5,8 +5,9 @@ import json
 import pyarrow.parquet
 import pytest
 
-from experiments import build, checks, run, runner
+from experiments import build, checks, runner
 from experiments.configs import mnist1d_authors, mnist1d_ladder
+from experiments.run import main
 from lth_jax import cli, schema
 from lth_jax.cli.programs import UserError
 from lth_jax.store import Store, is_complete
@@ -78,8 +79,8 @@ def test_the_rows_are_those_of_the_seeds(finished, capsys):
 )
 def test_the_first_line_is_the_config(monkeypatch, capsys, arguments, line):
     monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-    monkeypatch.setattr(run, "run", lambda config, command: print("ran"))
-    run.main()
+    monkeypatch.setattr("experiments.run.run", lambda config, command: print("ran"))
+    main()
     assert capsys.readouterr().out.startswith(line)
 
 
