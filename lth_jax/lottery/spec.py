@@ -46,7 +46,12 @@ class Reconstruct(Protocol):
 
 
 class Label(NamedTuple):
-    """A member's arm and replicate."""
+    """The label of a member within a level.
+
+    Attributes:
+      arm: `"ticket"`, `"dense"`, or the name of a control.
+      replicate: the index of its seed.
+    """
 
     arm: str
     replicate: int
@@ -164,7 +169,7 @@ class Experiment(NamedTuple):
 
 
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:
-    """Raises unless the ladder can run.
+    """Checks that a ladder can run with these seeds.
 
     Raises:
       TypeError: `seeds.root` is not a typed key.
