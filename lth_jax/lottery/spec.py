@@ -211,6 +211,12 @@ def _check_reconstruct(ladder: Ladder) -> None:
     ladder.reconstruct.check()
     if ladder.batches is None:
         raise ValueError("`reconstruct` needs calibration examples, but `batches` is None.")
+    for batch in ladder.batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TypeError(
+                "`batches` must hold pairs of inputs and targets for `reconstruct`, but holds a "
+                f"{type(batch).__name__}; inputs alone are `[(x, None) for x in batches]`."
+            )
     if ladder.methods or None in ladder.counts:
         raise ValueError(
             "`reconstruct` fits weights to the mask that the criterion chooses; levels with a "
