@@ -3,6 +3,7 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -172,6 +173,11 @@ def test_exported_files_are_verified(run, ticket, tmp_path, capsys):
         assert str(path) in capsys.readouterr().out
     assert cli.main(["verify", str(tmp_path / "none.ticket")]) == 2
     assert "No such file" in capsys.readouterr().err
+    weights = {"w": np.zeros((2, 2), np.float32)}
+    start = coding.Initializer("zeros", lambda _: weights, jax.random.key(0))
+    options = {"prunable": {"w": True}, "initializer": start}
+    coding.save(tmp_path / "made.ticket", {"w": np.eye(2, dtype=bool)}, **options)
+    assert "values that an initialiser makes" in lth(capsys, "verify", tmp_path / "made.ticket")
 
 
 def test_programs_are_verified(tmp_path, capsys):
