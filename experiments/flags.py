@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import itertools
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,19 @@ PARTS = {
     "experiment.prune.method_options": "experiment.prune.method",
 }
 """Fields with options, and the field that names the part to which they belong."""
+ALIASES = {
+    "arch": "model.name",
+    "bs": "train.batch_size",
+    "dataset": "data.name",
+    "density": "prune.final",
+    "epochs": "train.steps",
+    "layers": "model.options",
+    "lr": "optimizer.learning_rate",
+    "seeds": "replicates",
+    "sparsity": "prune.final",
+    "wd": "optimizer.weight_decay",
+}
+"""Common names of other projects, without `n_` or `num_`, and the fields to suggest for them."""
 
 
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,7 +126,7 @@ def parse(
         free = {name for name in given if _is_free(name, known, renamed)}
         for name in given:
             if name not in known and name not in free:
-                raise UserError(nearest("a field of `--config`", name, known))
+                raise UserError(nearest("a field of `--config`", name, known, meant(name, known)))
         config = _parsed(_rewritten(argv, free), default)
         drop_options(config, renamed)
         for name in free:
@@ -128,6 +142,19 @@ def parse(
         raise UserError(one_line(error)) from error
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(one_line(error)) from error
+
+
+def meant(name: str, known: Iterable[str]) -> list[str]:
+    """The fields that an unknown name probably means: by `ALIASES`, or by its last word.
+
+    >>> known = ["experiment.seed", "experiment.optimizer.learning_rate"]
+    >>> meant("train.lr", known), meant("experiment.train.learning_rate", known)
+    (['experiment.optimizer.learning_rate'], ['experiment.optimizer.learning_rate'])
+    """
+    last = re.sub("^(n|num)_", "", name.rpartition(".")[2])
+    field = ALIASES.get(last, last)
+    found = [one for one in known if f".{field}." in f"{one}."]
+    return sorted(found, key=lambda one: one.count("."))[:3]
 
 
 def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:

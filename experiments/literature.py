@@ -144,13 +144,17 @@ def _document(folder: str, machine: ConfigDict) -> str:
 
 
 def listing() -> TextTable:
-    """All recipes: title, number of runs of each size, and the data of the full size."""
+    """All recipes: title, and number of runs and data of each size."""
     rows = []
     for name, module in recipes().items():
-        short, full = (list(module.configs(size).values()) for size in SIZES)
-        data = dict.fromkeys(config.experiment.data.name for config in full)
-        rows.append([name, module.RECIPE.title, str(len(short)), str(len(full)), ", ".join(data)])
-    return TextTable(["recipe", "title", "short runs", "full runs", "full data"], rows)
+        row = [name, module.RECIPE.title]
+        for size in SIZES:
+            configs = list(module.configs(size).values())
+            data = dict.fromkeys(config.experiment.data.name for config in configs)
+            row += [str(len(configs)), ", ".join(data)]
+        rows.append(row)
+    sizes = [f"{size} {what}" for size in SIZES for what in ("runs", "data")]
+    return TextTable(["recipe", "title", *sizes], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

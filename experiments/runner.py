@@ -1,7 +1,8 @@
 """Runs one experiment: opens its run folder, trains its ladder, and writes its report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,8 +17,9 @@ from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_si
 from lth_jax.lottery.controls import described
 from lth_jax.lottery.running import data_placement, recorded_plans, run_identity, train_run
 from lth_jax.machine import compilations
+from lth_jax.population import read_plan
 from lth_jax.report import level_table, write_report
-from lth_jax.text import print_tables
+from lth_jax.text import clock, counted, print_tables
 
 
 def run(config: ConfigDict, command: Sequence[str]) -> Path:
@@ -66,6 +68,8 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                         narrow=not machine.chunk,
                         programs=programs,
                     )
+                if team.first:
+                    print(_work(planned, run.plan), flush=True)
                 train_run(
                     planned,
                     run,
@@ -90,6 +94,15 @@ def _experiment(config: ConfigDict) -> Experiment:
         planned = build.experiment_of(config.experiment, loaded)
         check_ladder(planned.seeds, planned.ladder)
     return planned
+
+
+def _work(planned: Experiment, plan: Mapping[str, Any]) -> str:
+    """The work of an experiment, and the time that it takes at the measured speed of its plan."""
+    sizes, ladder = level_sizes(planned.seeds, planned.ladder), planned.ladder
+    steps = ladder.stop * sum(sizes) - ladder.rewind.step * sum(sizes[1:])
+    chosen = [one for one in plan["evidence"] if read_plan(one) == read_plan(plan)]
+    time = "".join(f", about {clock(1e-3 * one['ms_per_member_step'] * steps)}" for one in chosen)
+    return f"training {counted(sum(sizes), 'network')}, {steps:,} member-steps{time}"
 
 
 def _show(machine: ConfigDict, path: Path, planned: Experiment, was_done: bool) -> None:

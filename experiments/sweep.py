@@ -93,7 +93,8 @@ def full_name(name: str, known: dict[str, Any]) -> str:
         return found[0]
     if found:
         raise UserError(f"a field of the sweep is '{name}'; it could be {' or '.join(found)}.")
-    raise UserError(flags.nearest("a field of the sweep", name, known))
+    meant = flags.meant(name, known)
+    raise UserError(flags.nearest("a field of the sweep", name, known, meant))
 
 
 def _initials(field: str) -> str:

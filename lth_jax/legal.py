@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,20 +119,38 @@ def shown(value: Any, *, quoted: bool = True) -> str:
     return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
 
 
-def nearest(kind: str, name: str, known: Collection[str]) -> str:
-    """An error message for an unknown name that lists the known ones, nearest first.
+def nearest(kind: str, name: str, known: Collection[str], meant: Sequence[str] = ()) -> str:
+    """An error message for an unknown name, with the known names in their order.
 
-    Of more than 40 names, the nearest twelve are listed.
+    Sets are listed alphabetically. Of more than 40 names, the nearest twelve are listed.
+
+    Args:
+      kind: what the name is of.
+      name: the unknown name.
+      known: the known names.
+      meant: the names to suggest; by default those of similar spelling.
 
     >>> nearest("`model.name`", "mpl", ["convnet", "mlp"])
-    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: mlp, convnet."
+    "`model.name` is 'mpl'; did you mean 'mlp'? It must be one of: convnet, mlp."
     """
-    close = difflib.get_close_matches(name, known, n=3 if len(known) > MANY else 1)
+    names = sorted(known) if isinstance(known, set | frozenset) else list(known)
+    most = 3 if len(names) > MANY else 1
+    close = list(meant) or difflib.get_close_matches(name, names, n=most)
     hint = f" did you mean {' or '.join(map(repr, close))}?" if close else " there is no such name."
-    ranked = sorted(known, key=lambda one: (-_likeness(name, one), one))
-    few = ranked if len(ranked) <= ALL else ranked[:MANY]
-    further = f", and {len(ranked) - len(few)} more" if len(few) < len(ranked) else ""
+    few = names if len(names) <= ALL else most_like(name, names, MANY)
+    further = f", and {len(names) - len(few)} more" if len(few) < len(names) else ""
     return f"{kind} is '{name}';{hint} It must be one of: {listed(few)}{further}."
+
+
+def most_like(name: str, names: Sequence[str], most: int) -> list[str]:
+    """The names of most similar spelling, in their order.
+
+    >>> most_like("lennet", ["resnet", "conv", "lenet"], 2)
+    ['resnet', 'lenet']
+    """
+    likeness = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in names}
+    chosen = sorted(names, key=lambda one: -likeness[one])[:most]
+    return [one for one in names if one in chosen]
 
 
 def check_name(argument: str, value: Any, names: Collection[str]) -> None:
@@ -153,7 +171,3 @@ def listed(names: Iterable[str]) -> str:
     'empty, host'
     """
     return ", ".join(name or "empty" for name in names)
-
-
-def _likeness(a: str, b: str) -> float:
-    return difflib.SequenceMatcher(None, b, a).ratio()

@@ -116,6 +116,7 @@ def test_linen_layers_in_a_stack(name):
 def test_nnx_layers_alone_and_stacked(name):
     make, expected = NNX[name]
     assert layouts.of_nnx(make(nnx.Rngs(0))) == expected
+    assert layouts.of_nnx(make(nnx.Rngs(0)), "an example", train=False) == expected
     many = nnx.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(KEY, 7))
     assert layouts.of_nnx(many) == stacked(expected)
 
@@ -124,6 +125,7 @@ def test_nnx_layers_alone_and_stacked(name):
 def test_equinox_layers_alone_and_stacked(name):
     make, expected = EQUINOX[name]
     assert layouts.of_equinox(make(KEY)) == expected
+    assert layouts.of_equinox(make(KEY), "an example", key=None) == expected
     many = eqx.filter_vmap(make)(jax.random.split(KEY, 13))
     assert layouts.of_equinox(many) == stacked(expected)
 

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import base
+from lth_jax.legal import check_name
 from lth_jax.measures.judge import ROUNDS
 
 PILOT = "pilot"
@@ -161,5 +162,4 @@ def longer(config: ConfigDict, steps: int, **options: object) -> None:
 
 def check_size(size: str) -> None:
     """Raises `ValueError` for an unknown size."""
-    if size not in SIZES:
-        raise ValueError(f"`size` is {size!r}; it must be one of {', '.join(SIZES)}.")
+    check_name("size", size, SIZES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from lth_jax.store import RunInfo
 
-EITHER = "a run or a sweep: its folder, name, or unique beginning of it"
+EITHER = "a run or a sweep: its folder, name, or a unique beginning or end of the name"
 MOST = 6
 """Names that an example lists."""
 Commands = Any
@@ -66,7 +66,7 @@ def add_command(
 
 def add_run(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
     """Adds an argument that names runs, or sweeps; shells complete it."""
-    text = "a run's folder, name, or unique beginning of it"
+    text = "a run's folder, name, or a unique beginning or end of the name"
     added = parser.add_argument(name, metavar="RUN", **{"help": text, **options})
     added.completer = _run_names  # type: ignore[attr-defined]
 

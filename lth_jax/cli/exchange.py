@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,7 @@ def add_commands(commands: shared.Commands) -> None:
         _import,
         "write a ticket of the weights and masks of a safetensors or PyTorch file",
         "lth import pruned.safetensors one.ticket --mapping names.json",
-        "lth import model.pt one.ticket --mask mask.pth --skip '*running_*'",
+        "lth import model.pt one.ticket --mask mask.pth --skip 'aux.*'",
         root=False,
     )
     text = "a .safetensors file, or a .pt, .pth or .bin file, which need PyTorch"
@@ -195,6 +196,8 @@ def _of_ticket(path: str) -> tuple[_Network, dict[str, bool], dict[str, Any]]:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
     from lth_jax import exchange, trees
 
     _check_free(arguments)
@@ -207,12 +210,15 @@ def _import(arguments: argparse.Namespace) -> None:
             zeros=arguments.zeros,
             skip=arguments.skip,
         )
-        params, mask, prunable = map(trees.to_named, found)
+        params, mask, prunable, state = map(trees.to_named, found)
         provenance = {"source": Path(arguments.source).name}
         dead = sum(int((leaf == 0).sum()) for leaf in params.values())
         if dead and not arguments.zeros and all(leaf.all() for leaf in mask.values()):
             print(f"lth: {dead:,} values are exactly 0; `--zeros` prunes them.", file=sys.stderr)
-        _write_ticket(arguments, _Network(params, mask, {}), prunable, provenance)
+        # A ticket has no state of its own, so statistics become leaves that are not prunable.
+        mask |= {name: np.ones(leaf.shape, bool) for name, leaf in state.items()}
+        prunable |= dict.fromkeys(state, False)
+        _write_ticket(arguments, _Network(params | state, mask, {}), prunable, provenance)
 
 
 def _write_ticket(
@@ -254,10 +260,14 @@ def _check_free(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _as_store_errors() -> Iterator[Any]:
-    """Context that turns a `ValueError` of a file or a mapping into the command's message."""
+    """Context that turns errors and warnings of files and mappings into messages of the command."""
     from lth_jax.store import StoreError
 
     try:
-        yield
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
     except (TypeError, ValueError) as error:
         raise StoreError(str(error)) from error
+    for warning in caught:
+        print(f"lth: {warning.message}", file=sys.stderr)

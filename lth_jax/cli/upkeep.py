@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,10 @@ from lth_jax.cli import arguments as shared
 if TYPE_CHECKING:
     from lth_jax.store.verify import Problem
 
+FILES = (".ticket", ".safetensors", ".stablehlo", ".onnx")
+"""The endings of files that `lth verify` checks."""
+HASHED = "the SHA-256 of every leaf agrees"
+
 
 def add_commands(commands: shared.Commands) -> None:
     """Adds `verify`, `rm`, `gc` and `du`."""
@@ -18,12 +22,13 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "verify",
         _verify,
-        "check a run, or all runs, for damage",
+        "check a run, all runs, or an exported file for damage",
         "lth verify lenet-1a2b3c4d",
-        "lth verify --all --repair",
+        "lth verify one.ticket",
     )
     which = verify.add_mutually_exclusive_group()
-    shared.add_run(which, "run", nargs="?", help="a run; all by default")
+    text = f"a run, or a file {', '.join(FILES)}; all runs by default"
+    shared.add_run(which, "run", nargs="?", help=text)
     which.add_argument("--all", action="store_true", help="all runs, nodes, sweeps and studies")
     verify.add_argument(
         "--repair",
@@ -35,7 +40,7 @@ def add_commands(commands: shared.Commands) -> None:
         commands,
         "rm",
         _rm,
-        "remove a run, or a sweep with the runs of its cells; `lth gc` then finds their nodes",
+        "remove a run, or a sweep with the runs that it made; `lth gc` then finds their nodes",
         "lth rm lenet-1a2b3c4d",
         "lth rm ladder-1a2b3c4d",
     )
@@ -68,6 +73,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from lth_jax.store.verify import verify_all, verify_run
     from lth_jax.text import counted
 
+    if arguments.run and Path(arguments.run).suffix in FILES:
+        return _verify_file(Path(arguments.run))
     if arguments.run:
         folders = [Path(shared.find(arguments, arguments.run).path)]
         store = Store(folders[0].resolve().parent)
@@ -90,10 +97,47 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _verify_file(path: Path) -> int:
+    """Prints what is wrong with an exported file, or what of it was checked."""
+    from lth_jax import coding, exchange
+    from lth_jax.coding.manifest import INITIALIZER
+    from lth_jax.exchange.programs import check_onnx
+    from lth_jax.exchange.sparse_file import check_tensors
+    from lth_jax.store import StoreError
+
+    checks: dict[str, Callable[[Path], object]] = {
+        ".ticket": _decode_ticket,
+        ".safetensors": check_tensors,
+        ".stablehlo": exchange.load_stablehlo,
+        ".onnx": check_onnx,
+    }
+    try:
+        checks[path.suffix](path)
+    except OSError as error:
+        raise StoreError(f"'{path}' cannot be read: {error.strerror}.") from None
+    except (coding.TicketError, exchange.ExchangeError) as error:
+        print(error)
+        return 1
+    what = "the format has no hashes"
+    if path.suffix == ".ticket":
+        is_made = coding.inspect(path).manifest.values == INITIALIZER
+        what = "its hashes cover values that an initialiser makes" if is_made else HASHED
+    print(f"No damage in '{path}'; {what}.")
+    return 0
+
+
+def _decode_ticket(path: Path) -> None:
+    """Raises `TicketError` unless a ticket decodes to what its hashes say."""
+    from lth_jax import coding
+    from lth_jax.coding.ticket_file import naming
+
+    with naming(path):
+        coding.table(path.read_bytes())
+
+
 def _verify_beside(path: Path) -> "Iterator[Problem]":
     """The problems of further files in a run's folder: frontier and tickets."""
     from lth_jax import coding
-    from lth_jax.coding.ticket_file import naming
     from lth_jax.report import rates
     from lth_jax.store import CorruptError, files
     from lth_jax.store.verify import Problem
@@ -104,8 +148,7 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
         yield Problem(path / rates.FILE, str(error), lambda: files.discard(path / rates.FILE))
     for ticket in sorted(path.rglob("*.ticket")):
         try:
-            with naming(ticket):
-                coding.table(ticket.read_bytes())
+            _decode_ticket(ticket)
         except coding.TicketError as error:
             yield Problem(ticket, str(error), None)
 
@@ -121,8 +164,14 @@ def _rm(arguments: argparse.Namespace) -> None:
         remove_run(path)
         print(f"{path.name} is removed{rest}")
         return
-    removed = remove_sweep(Store(path.resolve().parents[1]), path)
-    print(f"{path.name} and {counted(removed, 'run')} of its cells are removed{rest}")
+    found = remove_sweep(Store(path.resolve().parents[1]), path)
+    print(f"{path.name} and {counted(len(found.removed), 'run')} of its cells are removed{rest}")
+    for runs, why in (
+        (found.shared, "another sweep lists them"),
+        (found.foreign, "another command, or an earlier version, made or opened them"),
+    ):
+        if runs:
+            print(f"kept, since {why}: {', '.join(runs)}")
 
 
 def _gc(arguments: argparse.Namespace) -> None:

@@ -19,9 +19,10 @@ from lth_jax.exchange.mapping import (
     check_mapped,
     layout_of,
     to_torch,
+    warn_of_flattened,
 )
 from lth_jax.exchange.written import Written, write
-from lth_jax.layouts import Layouts
+from lth_jax.layouts import Layout, Layouts
 from lth_jax.types import Mask, Params
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -58,6 +59,9 @@ def save_safetensors(
 
     Returns:
       The file's size beside dense; the file was read again and compared.
+
+    Warns:
+      UserWarning: a dense kernel may read a flattened convolution, but has no `flattened`.
 
     Raises:
       ExchangeError: a leaf has no name, layout or dtype in the file, or the file exists.
@@ -133,10 +137,15 @@ def to_state_dict(
     targets = None if mapping is None else as_targets(mapping)
     if targets is not None:
         check_mapped(leaves, targets)
+    chosen: dict[str, Layout | None] = {}
+    if targets is not None:
+        shapes = {name: leaf.shape for name, leaf in leaves.items()}
+        chosen = {n: layout_of(n, shapes[n], targets[n], layouts or {}) for n in leaves}
+        warn_of_flattened(shapes, chosen, targets)
     found: dict[str, np.ndarray] = {}
     for name, leaf in leaves.items():
         target = Target(name) if targets is None else targets[name]
-        layout = None if targets is None else layout_of(name, leaf.shape, target, layouts or {})
+        layout = chosen.get(name)
         check_flattened(name, leaf.shape, layout, target.flattened)
         if is_float(leaf):
             leaf = convert(name, leaf, dtype)

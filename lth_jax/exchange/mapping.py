@@ -7,6 +7,7 @@ axes these are, so the transposition does not depend on a name or a shape.
 import json
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ class Target(NamedTuple):
         PyTorch stores with the same axes; None takes that of `layouts` or of the leaf's name.
       flattened: the shape `(*space, channels)` that a channels-last network flattens to the inputs
         of a dense kernel; PyTorch flattens `(channels, *space)`. Empty where nothing is flattened.
+        Where shapes suggest a flattened convolution, `(inputs,)` states that there is none, without
+        a warning.
     """
 
     name: str
@@ -217,6 +220,39 @@ def check_flattened(
             f"`flattened` of '{leaf}' is {flattened}, but the leaf has {inputs} inputs of a dense "
             "kernel."
         )
+
+
+def warn_of_flattened(
+    shapes: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Layout | None],
+    targets: Mapping[str, Target],
+) -> None:
+    """Warns of dense kernels that may read a flattened convolution, but have no `flattened`.
+
+    These have a multiple of the channels of a convolution as inputs, and no layer has so many
+    outputs. Shapes do not decide it: the features may also come from a pooling or an argument.
+
+    Args:
+      shapes: the shape of every leaf.
+      found: its layout, as of `layout_of`.
+      targets: its entry of the mapping.
+    """
+    sizes = {name: torch_shape(shapes[name], layout) for name, layout in found.items() if layout}
+    outputs = {size[0] for size in sizes.values()}
+    convs = {name: size[0] for name, size in sizes.items() if len(size) > 2}
+    for name, size in sizes.items():
+        if len(size) != 2 or targets[name].flattened or size[1] in outputs:
+            continue
+        fits = [conv for conv, channels in convs.items() if size[1] % channels == 0 < channels]
+        if fits:
+            conv, n = fits[-1], size[1]
+            warnings.warn(
+                f"'{name}' has {n} inputs, {n // convs[conv]} times the {convs[conv]} channels of "
+                f"'{conv}'. If it reads a flattened convolution, its entry in `mapping` needs "
+                f"`flattened`, the shape (*space, {convs[conv]}), since PyTorch flattens channels "
+                f"first. If it does not, `flattened` ({n},) states so.",
+                stacklevel=3,
+            )
 
 
 def check_mapped(leaves: Mapping[str, Any], targets: Mapping[str, Target]) -> None:

@@ -175,6 +175,18 @@ def save_onnx(
     return write(path, data, of, overwrite=overwrite, error=gap)
 
 
+def check_onnx(path: str | Path) -> None:
+    """Raises `ExchangeError` unless a file is a valid ONNX model."""
+    with needed_by("An ONNX file", "onnx"):
+        import onnx
+    try:
+        onnx.checker.check_model(Path(path).read_bytes())
+    except (ValueError, onnx.checker.ValidationError) as error:  # ValueError: no such message
+        raise ExchangeError(
+            f"'{path}' is no valid ONNX model: {' '.join(str(error).split())[:200]}."
+        ) from None
+
+
 def _check_dtypes(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if np.asarray(leaf).dtype.name not in _ONNX_DTYPES:

@@ -128,6 +128,16 @@ def load_sparse(path: str | Path) -> Any:
     return nest([(tuple(name.split("/")), leaf) for name, leaf in named.items()])
 
 
+def check_tensors(path: str | Path) -> None:
+    """Raises `ExchangeError` unless a file is whole: safetensors, and the sparse leaves in it."""
+    arrays, metadata = tensor_file.read(path)
+    try:
+        if METADATA in metadata:
+            _to_named_dense(arrays, metadata)
+    except (IndexError, ValueError) as error:
+        raise ExchangeError(f"'{path}' holds no whole sparse network: {error}") from None
+
+
 def _to_named_dense(arrays: tensor_file.Arrays, metadata: dict[str, str]) -> dict[str, Any]:
     """All leaves as dense NumPy arrays, which keep every dtype."""
 

@@ -26,6 +26,7 @@ from lth_jax.exchange.mapping import (
     layout_of,
     leaf_shape,
     torch_shape,
+    warn_of_flattened,
 )
 from lth_jax.extras import needed_by
 from lth_jax.layouts import Layouts
@@ -35,6 +36,8 @@ from lth_jax.types import Mask, Params, Prunable
 
 COUNTERS = ("*num_batches_tracked",)
 """PyTorch's counters, which are no parameters."""
+STATISTICS = ("running_mean", "running_var")
+"""The endings of the names of statistics, which are no parameters."""
 
 
 class Imported(NamedTuple):
@@ -45,11 +48,13 @@ class Imported(NamedTuple):
       mask: bool leaves, all True where not prunable.
       prunable: Python booleans: the leaves that have a mask in the file, or by
         `lth_jax.prunable_leaves` where none has.
+      state: the other arrays of the model, such as the mean and variance of BatchNorm.
     """
 
     params: Params
     mask: Mask
     prunable: Prunable
+    state: Any
 
 
 def load_torch_state(
@@ -59,11 +64,15 @@ def load_torch_state(
     mapping: NameMapping | None = None,
     layouts: Layouts | None = None,
     like: Any = None,
+    state: Any = None,
     zeros: bool = False,
     skip: Sequence[str] = (),
     dtype: str | None = None,
 ) -> Imported:
-    """Reads weights and masks from a PyTorch state dictionary.
+    """Reads weights, masks and BatchNorm statistics from a PyTorch state dictionary.
+
+    Leaves that PyTorch names `running_mean` or `running_var` go into `state`, unless `like` has
+    them. PyTorch's variance is unbiased, but both frameworks normalise by what is stored.
 
     Args:
       source: a `.safetensors` file, a `.pt`, `.pth` or `.bin` file (these need PyTorch), or arrays
@@ -72,10 +81,12 @@ def load_torch_state(
       mapping: leaf name to PyTorch name; kernels then get the axes of their layouts. By default
         the names stay, with `/` for `.`, and the axes stay PyTorch's.
       layouts: leaf name to layout, for kernels of more than two axes.
-      like: tree whose structure and shapes the result has; nested dictionaries by default.
+      like: tree whose structure and shapes the parameters have; nested dictionaries by default.
+      state: tree whose structure and shapes the state has, as in `save_safetensors`, such as the
+        collection `batch_stats` of Linen; nested dictionaries by default.
       zeros: whether weights that are exactly 0 are pruned, in leaves without a mask that
         `lth_jax.prunable_leaves` marks.
-      skip: patterns of names to leave out, such as `"*running_mean"`; counters always are.
+      skip: patterns of names to leave out, such as `"aux.*"`; counters always are.
       dtype: of the floating-point arrays; those of the file by default.
 
     Raises:
@@ -106,25 +117,47 @@ def load_torch_state(
             f"'{integers[0]}' has dtype {weights[integers[0]].dtype}; weights are floating-point "
             "numbers, so `skip` it."
         )
-    shapes = {} if like is None else {n: leaf.shape for n, leaf in trees.to_named(like).items()}
+    shapes, further = _shapes(like), _shapes(state)
+    if state is None:
+        ends = (leaf for leaf, target in targets.items() if target.name.endswith(STATISTICS))
+        further = dict.fromkeys(leaf for leaf in ends if leaf not in shapes)
     if like is not None:
-        check_mapped(shapes, targets)
-    params, kept = {}, {}
+        check_mapped({**shapes, **further}, targets)
+    elif missing := sorted(set(further) - set(targets)):
+        raise ExchangeError(f"`mapping` has no PyTorch name for {missing[:3]} of `state`.")
+    expected = shapes | further
+    places = {
+        leaf: _Place(leaf, target, layouts or {}, expected.get(leaf), weights[target.name])
+        for leaf, target in targets.items()
+    }
+    warn_of_flattened(
+        {leaf: place.shape for leaf, place in places.items()},
+        {leaf: place.layout for leaf, place in places.items()},
+        targets,
+    )
+    values, kept = {}, {}
     for leaf, target in targets.items():
-        array = weights[target.name]
-        place = _Place(leaf, target, layouts or {}, shapes.get(leaf), array.shape)
-        params[leaf] = place.arranged(convert(target.name, array, dtype))
+        array = convert(target.name, weights[target.name], dtype)
+        values[leaf] = places[leaf].arranged(array)
         if target.name in masks:
-            kept[leaf] = place.arranged(masks[target.name])
-    return _imported(params, kept, zeros, like)
+            kept[leaf] = places[leaf].arranged(masks[target.name])
+    params = {leaf: array for leaf, array in values.items() if leaf not in further}
+    found = _tree({leaf: values[leaf] for leaf in further}, state)
+    return Imported(*_pruned(params, kept, zeros, like), found)
 
 
-def _imported(
+def _shapes(tree: Any) -> dict[str, tuple[int, ...] | None]:
+    """The shapes of a tree's leaves by name; empty without a tree."""
+    return {} if tree is None else {n: leaf.shape for n, leaf in trees.to_named(tree).items()}
+
+
+def _pruned(
     params: dict[str, np.ndarray], kept: dict[str, np.ndarray], zeros: bool, like: Any
-) -> Imported:
+) -> tuple[Params, Mask, Prunable]:
+    """Parameters, mask and prunable leaves as trees."""
     prunable = {name: name in kept for name in params}
     if zeros or not kept:
-        may = trees.to_named(prunable_leaves(_nest(params)))
+        may = trees.to_named(prunable_leaves(_tree(params, None)))
         prunable = {name: name in kept or may[name] for name in params}
     mask = {name: kept.get(name, np.ones(leaf.shape, bool)) for name, leaf in params.items()}
     if zeros:
@@ -132,16 +165,13 @@ def _imported(
     values = {
         name: np.where(mask[name], leaf, np.zeros((), leaf.dtype)) for name, leaf in params.items()
     }
-
-    def tree(named: dict[str, Any]) -> Any:
-        if like is not None:
-            return trees.from_named(named, like)
-        return _nest(named)
-
-    return Imported(tree(values), tree(mask), tree(prunable))
+    return _tree(values, like), _tree(mask, like), _tree(prunable, like)
 
 
-def _nest(named: dict[str, Any]) -> Any:
+def _tree(named: dict[str, Any], like: Any) -> Any:
+    """Named leaves in the structure of a tree; as nested dictionaries without one."""
+    if like is not None:
+        return trees.from_named(named, like)
     return nest([(tuple(name.split("/")), leaf) for name, leaf in named.items()])
 
 
@@ -154,20 +184,21 @@ class _Place:
         target: Target,
         layouts: Layouts,
         shape: tuple[int, ...] | None,
-        found: tuple[int, ...],
+        array: np.ndarray,
     ):
-        self._layout = layout_of(leaf, found if shape is None else shape, target, layouts)
-        own = leaf_shape(found, self._layout) if shape is None else shape
-        check_flattened(leaf, own, self._layout, target.flattened)
-        if torch_shape(own, self._layout) != found:
+        found = array.shape
+        self.layout = layout_of(leaf, found if shape is None else shape, target, layouts)
+        own = leaf_shape(found, self.layout) if shape is None else shape
+        check_flattened(leaf, own, self.layout, target.flattened)
+        if torch_shape(own, self.layout) != found:
             raise ExchangeError(
                 f"'{target.name}' has shape {found}; '{leaf}' of shape {own} needs "
-                f"{torch_shape(own, self._layout)}."
+                f"{torch_shape(own, self.layout)}."
             )
-        self._shape, self._flattened = own, target.flattened
+        self.shape, self._flattened = own, target.flattened
 
     def arranged(self, array: np.ndarray) -> np.ndarray:
-        return from_torch(array, self._layout, self._shape, self._flattened)
+        return from_torch(array, self.layout, self.shape, self._flattened)
 
 
 def _check_all_read(weights: Mapping[str, Any], targets: Mapping[str, Target]) -> None:

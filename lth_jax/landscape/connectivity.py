@@ -31,10 +31,10 @@ def along_line(
     *,
     align: Callable[[Params, Params], Params] | None = None,
 ) -> Any:
-    """`evaluate((1 − α) first + α second)` for every α.
+    """`evaluate((1 − α) first + α second)` for every α (Goodfellow et al., 2015).
 
-    Pure; one program for the whole grid; `jax.vmap` maps it over pairs. If both networks have the
-    same mask, so have all points.
+    One program evaluates the whole grid, and `jax.vmap` maps it over pairs of networks. If both
+    networks have the same mask, all points of the line have it too.
 
     Args:
       evaluate: the function to evaluate.
@@ -129,7 +129,7 @@ def barrier_above_chord(values: ArrayLike, alphas: ArrayLike) -> NDArray[np.floa
 def over_plane(
     evaluate: Evaluate, params: Params, first: Params, second: Params, xs: ArrayLike, ys: ArrayLike
 ) -> Any:
-    """`evaluate(params + x first + y second)` for every pair of x and y: a loss surface.
+    """`evaluate(params + x first + y second)` for every x and y, a loss surface (Li et al., 2018).
 
     Args:
       evaluate: the function to evaluate.

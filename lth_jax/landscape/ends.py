@@ -51,7 +51,7 @@ class Extremes(NamedTuple):
       largest: float64 `[k]`, descending.
       smallest: float64 `[smallest]`, ascending.
       largest_bounds: float64 `[k]`; an eigenvalue lies within this distance of the value.
-      smallest_bounds: float64 `[k]`; likewise.
+      smallest_bounds: float64 `[smallest]`; likewise.
       size: rows of the matrix, the weights of the support.
       steps: Lanczos steps from the start vector; 0 for a dense matrix.
       rank: dimension of the start vector's Krylov space, at most `steps`; None for a dense matrix.

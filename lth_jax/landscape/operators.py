@@ -40,7 +40,7 @@ class Operator(NamedTuple):
     Attributes:
       params: the parameters at which the curvature is computed.
       parts: one linear function on trees like `params` for each batch.
-      weights: each batch's share of all examples, scalars.
+      weights: for each batch its fraction of all examples, a scalar.
       places: tree of int32 like `params`: the position of each weight in vectors; `size` outside
         the support.
       kept: int32 `[size]`, the positions of the support in the ravelled parameters.

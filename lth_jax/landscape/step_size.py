@@ -39,7 +39,7 @@ class StepSizes(NamedTuple):
 def step_sizes(ends: Extremes) -> StepSizes:
     """The step sizes that a spectrum predicts (Polyak, 1987, section 1.4).
 
-    Without a smallest eigenvalue, only the edge of stability is known.
+    Without a smallest eigenvalue, only the edge of stability is determined.
 
     >>> import numpy as np
     >>> one, three, none = np.array([1.0]), np.array([3.0]), np.array([0.0])
@@ -80,7 +80,7 @@ def at_named_points(
     retrained: Params | None = None,
     measure: Callable[[Operator, Key], Any] = extremes,
 ) -> dict[str, Any]:
-    """The same measurement at the dense, masked and retrained parameters.
+    """Measures the curvature at the dense, masked and retrained parameters of a ticket.
 
     Args:
       build: `(params, mask) -> Operator`, for example

@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: float64, a number or `[size]`.
-      error: float64, its standard error over probes; NaN with a single one.
+      error: float64, its standard error over probes; NaN with a single probe.
       products: number of products with the matrix.
     """
 

@@ -209,7 +209,7 @@ def _linen_types() -> dict[type, Describe]:
     }
 
 
-def of_nnx(module: Any) -> dict[str, Layout]:
+def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of an NNX module's kernels, from the types of its layers.
 
     Stacked axes, as of `nnx.vmap`, are found from the shapes that the layers' attributes imply. A
@@ -218,6 +218,8 @@ def of_nnx(module: Any) -> dict[str, Layout]:
 
     Args:
       module: an NNX module, also an abstract one (`nnx.eval_shape`).
+      *args: ignored, since the module has its shapes; one call then fits every framework.
+      **kwargs: ignored.
 
     Returns:
       Leaf name in `nnx.state(module, nnx.Param)` to layout.
@@ -228,6 +230,7 @@ def of_nnx(module: Any) -> dict[str, Layout]:
     """
     from flax import nnx
 
+    del args, kwargs
     known: dict[type, Describe] = {
         nnx.Linear: lambda m: {"kernel": (DENSE, (m.in_features, m.out_features))},
         nnx.LinearGeneral: lambda m: {
@@ -257,7 +260,7 @@ def _present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[La
     return {} if layout is None else {name: (layout, shape)}
 
 
-def of_equinox(module: Any) -> dict[str, Layout]:
+def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of an Equinox module's kernels, from the types of its layers.
 
     Equinox's kernels are `(outputs, inputs, *window)`. Stacked axes, as of `eqx.filter_vmap`, are
@@ -265,6 +268,8 @@ def of_equinox(module: Any) -> dict[str, Layout]:
 
     Args:
       module: an Equinox module, whole, filtered to its arrays, or abstract.
+      *args: ignored, since the module has its shapes; one call then fits every framework.
+      **kwargs: ignored.
 
     Returns:
       Leaf name, as in `trees.names(eqx.filter(module, eqx.is_inexact_array))`, to layout.
@@ -275,6 +280,7 @@ def of_equinox(module: Any) -> dict[str, Layout]:
     """
     import equinox as eqx
 
+    del args, kwargs
     backward = Layout(inputs=(1,), outputs=(0,))
 
     def size(features: Any) -> int:

@@ -240,11 +240,14 @@ def described(controls: Mapping[str, Control]) -> dict[str, dict[str, str]]:
 
 
 def named(names: Iterable[str], table: Mapping[str, Control] = CONTROLS) -> dict[str, Control]:
-    """The controls of these names, in this order.
+    """Looks up controls by name.
 
     Args:
       names: names of controls, or one name.
       table: the available controls: `CONTROLS`, and those built from `STRUCTURED_CONTROLS`.
+
+    Returns:
+      `{name: control}` in the order of `names`.
 
     Raises:
       ValueError: a name is unknown or occurs twice.

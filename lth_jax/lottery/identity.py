@@ -57,6 +57,9 @@ def fingerprint(f: Callable[..., Any], *args: Any) -> str:
       f: a function that `jax.jit` takes.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s; their values do not matter.
 
+    Returns:
+      64 hexadecimal digits.
+
     Raises:
       ValueError: the function calls back to Python (`jax.pure_callback`, `jax.io_callback`), whose
         code is not in the program. `jax.debug` is allowed.
@@ -291,9 +294,11 @@ def make_experiment(
 
 
 def circumstances() -> dict[str, Any]:
-    """Versions, kind of device, numeric flags and host code, which affect a population's numbers.
+    """What affects the numbers of a population beside its programs, data and keys.
 
-    The number of devices is part of a plan.
+    Returns:
+      Versions of the libraries, platform and kind of the devices, numeric flags of JAX and XLA, and
+      the SHA-256 of the host code. The number of devices is not included: it is part of a plan.
     """
     found = environment()
     device = {name: found["device"][name] for name in ("platform", "kind")}

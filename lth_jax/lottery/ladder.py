@@ -89,10 +89,11 @@ def run_ladder(
     programs: Programs | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> list[list[LevelEntry]]:
-    """Trains, or reads, the ladders of all experiments, level by level as one population.
+    """Trains the ladders of all experiments, level by level, as one population.
 
-    Several processes may run the same experiments in one store. One process trains each chunk;
-    another takes over if it is killed. The processes of the store's team train each chunk together.
+    Members that the store holds are read instead of trained. Several processes may run the same
+    experiments in one store: each chunk is trained by one process, and by another if the first is
+    killed. The processes of the store's team train each chunk together.
 
     Args:
       experiments: at least one, with equal trainers, constants, data and steps of a level.

@@ -20,13 +20,14 @@ VERDICT = ("claim", "title", "verdict", "estimate", "low", "high", "delta", "uni
 
 
 def load_run(run: str | Path | RunInfo, *, root: str | Path = "runs") -> Result:
-    """A run from its folder: tables with intervals, figures, and tickets.
+    """Loads a run from its folder: tables with intervals, figures, and tickets.
 
-    The task is not read, so that analyses and retraining need `lottery.Result.open(path, task)`.
-    Trees of parameters are nested dictionaries. An unfinished run has the levels that are finished.
+    The folder does not hold the task. Analyses and retraining need it, so load the run by
+    `lottery.Result.open(path, task)` for them. Trees of parameters are nested dictionaries. Of an
+    unfinished run, the finished levels are loaded.
 
     Args:
-      run: its folder, its name, or the beginning of exactly one name.
+      run: its folder, its name, or a unique beginning or end of its name.
       root: the folder of all runs, where names are looked up.
 
     Raises:
@@ -42,10 +43,10 @@ def load_run(run: str | Path | RunInfo, *, root: str | Path = "runs") -> Result:
 
 
 def load_sweep(sweep: str | Path, *, root: str | Path = "runs") -> "SweepResult":
-    """A sweep from its folder: its finished cells as tables.
+    """Loads a sweep from its folder: the finished cells as tables.
 
     Args:
-      sweep: its folder, its name, or the beginning of exactly one name in `root/sweeps`.
+      sweep: its folder, its name, or a unique beginning or end of a name in `root/sweeps`.
       root: the folder of all runs.
 
     Raises:
@@ -62,10 +63,10 @@ def load_sweep(sweep: str | Path, *, root: str | Path = "runs") -> "SweepResult"
 
 
 def load_atlas(path: str | Path = "runs/atlas/laptop") -> "Atlas":
-    """An atlas from its folder: verdicts, and the numbers of all seeds.
+    """Loads an atlas from its folder: verdicts, and the numbers of all seeds.
 
     Args:
-      path: its folder, named after its size.
+      path: its folder, whose last part is the size of the studies.
 
     Raises:
       store.StoreError: there is no atlas.
@@ -126,7 +127,7 @@ class SweepResult:
         return Table(uniform(self.record.rows))
 
     def run(self, name: str) -> Result:
-        """The run of a cell, by its name or the beginning of it."""
+        """The run of a cell, by its name or a unique beginning or end of it."""
         return load_run(name, root=self.store.root)
 
     def to_pandas(self) -> Any:
@@ -155,7 +156,7 @@ class SweepResult:
 
 
 class Atlas:
-    """The answers of studies, as `load_atlas` returns them.
+    """The results of studies, as `load_atlas` returns them.
 
     Attributes:
       path: the folder.

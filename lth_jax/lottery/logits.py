@@ -16,18 +16,18 @@ BLOCK = 1024  # examples per evaluation
 
 
 def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDArray[np.float32]:
-    """The logits of networks of one architecture on the same inputs.
+    """The logits of networks of one architecture on the same inputs, in test mode.
 
     Args:
-      model: their architecture.
-      networks: their parameters and states, leaves by name.
+      model: the architecture.
+      networks: at least one; parameters and states are leaves by name.
       x: inputs `(n, …)`.
 
     Returns:
-      `(networks, n, …, classes)`.
+      `(networks, n, …, classes)`, in the dtype of the model's outputs.
 
     Raises:
-      ValueError: if the networks have other inputs.
+      ValueError: the networks do not fit the model or the inputs.
     """
     like = jax.eval_shape(model.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
     points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in networks]

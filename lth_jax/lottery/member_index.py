@@ -10,14 +10,19 @@ LOG = logging.getLogger(__name__)
 
 
 class NodeSlot(NamedTuple):
-    """The location of a member: node, and row on its member axis."""
+    """The location of a member in a store.
+
+    Attributes:
+      node: the key of the node.
+      row: the index of the member on the node's first axis.
+    """
 
     node: str
     row: int
 
 
 class MemberIndex:
-    """Index from member keys to nodes of a store.
+    """Finds the node of a store that holds a member.
 
     Args:
       store: the store; `refresh` also adds the nodes of other processes.

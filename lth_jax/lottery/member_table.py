@@ -159,5 +159,5 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
 
 
 def timeline(ladder: Ladder) -> tuple[StepRange, StepRange]:
-    """The step ranges of level 0 and of each further level."""
+    """The step ranges of a ladder: that of level 0, and that of each further level."""
     return step_range(ladder, 0), step_range(ladder, 1)

@@ -42,15 +42,15 @@ class Progress(NamedTuple):
     """Progress of a chunk after a segment.
 
     Attributes:
-      level: the level it belongs to.
-      densities: fraction of prunable weights kept, for each member.
-      specs: its members, without padding.
+      level: the level of the chunk.
+      densities: fraction of prunable weights kept, one for each member.
+      specs: the members of the chunk, without padding.
       start: the first step of the level.
       before: the first step of this segment.
       step: the current step.
-      stop: the last step; once reached, the node still has to be written.
-      seconds: spent on the node so far, earlier attempts included.
-      info: the segment's metrics for each member, padding last.
+      stop: the last step of the level. The node is written after it.
+      seconds: time spent on the node so far, earlier attempts included.
+      info: the metrics of the segment, `[chunk]` each; the entries of padding come last.
     """
 
     level: int

@@ -116,8 +116,8 @@ class Result:
           data: the fingerprint of the task's data; computed when needed by default.
 
         Raises:
-          store.StoreError: the run does not exist, is not finished, or is damaged. ValueError: the
-          task has another network.
+          store.StoreError: the run does not exist, is not finished, or is damaged.
+          ValueError: the task has another network.
         """
         info = find_run(Path(path).parent, str(path))
         if info.status != "finished":
@@ -134,7 +134,7 @@ class Result:
 
     @property
     def task(self) -> Task:
-        """What the run trained.
+        """The task that the run trained.
 
         Raises:
           ValueError: the result was loaded without its task.

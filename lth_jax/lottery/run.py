@@ -62,9 +62,10 @@ def run(
       The result, with tables, figures and tickets.
 
     Raises:
-      ValueError, TypeError: an argument is invalid; nothing has been trained. store.StoreError:
-      another process holds the run, or the store is damaged. KeyboardInterrupt, store.Interrupted:
-      after Ctrl-C or SIGTERM. Progress is saved, and the same call continues.
+      ValueError, TypeError: an argument is invalid; nothing has been trained.
+      store.StoreError: another process holds the run, or the store is damaged.
+      KeyboardInterrupt, store.Interrupted: after Ctrl-C or SIGTERM. Progress is saved, and the same
+        call continues.
 
     >>> import flax.linen as nn, numpy as np, optax
     >>> from lth_jax.lottery import imp

@@ -46,7 +46,12 @@ class Reconstruct(Protocol):
 
 
 class Label(NamedTuple):
-    """A member's arm and replicate."""
+    """The label of a member within a level.
+
+    Attributes:
+      arm: `"ticket"`, `"dense"`, or the name of a control.
+      replicate: the index of its seed.
+    """
 
     arm: str
     replicate: int
@@ -164,7 +169,7 @@ class Experiment(NamedTuple):
 
 
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:
-    """Raises unless the ladder can run.
+    """Checks that a ladder can run with these seeds.
 
     Raises:
       TypeError: `seeds.root` is not a typed key.
@@ -206,6 +211,12 @@ def _check_reconstruct(ladder: Ladder) -> None:
     ladder.reconstruct.check()
     if ladder.batches is None:
         raise ValueError("`reconstruct` needs calibration examples, but `batches` is None.")
+    for batch in ladder.batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TypeError(
+                "`batches` must hold pairs of inputs and targets for `reconstruct`, but holds a "
+                f"{type(batch).__name__}; inputs alone are `[(x, None) for x in batches]`."
+            )
     if ladder.methods or None in ladder.counts:
         raise ValueError(
             "`reconstruct` fits weights to the mask that the criterion chooses; levels with a "

@@ -52,7 +52,9 @@ class Spec:
       rewind: what is rewound between levels.
       score_step: the step whose parameters the criterion scores; None for the last.
       rounds: rounds of scoring and pruning at each level (`lth_jax.pruning.iterative.in_rounds`).
-      batches: training examples for a criterion that needs them, a sequence of batches.
+      batches: a sequence of batches of training examples, for a criterion that needs them and for
+        `reconstruct`. A batch is what the criterion's loss takes; `reconstruct` needs pairs
+        `(inputs, targets)`, of which it uses the inputs.
       prunable: which leaves may be pruned, a tree of booleans; kernels by default.
       layouts: the meaning of the kernels' axes; by default derived from the model's framework.
       methods: level -> function of `prunable`, `layouts`, `scope` and `steps` that makes a method.
@@ -101,12 +103,16 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
     """One round: train, prune to `density`, rewind, train.
 
     With `score_step=0` and a criterion for initial weights (`criteria.snip`, `criteria.grasp`,
-    `criteria.synflow`) this is pruning at initialisation.
+    `criteria.synflow`) this is pruning at initialisation (Lee et al., 2019).
 
     Args:
       density: the fraction of the prunable weights that is kept, in (0, 1].
       rewind: the step to which weights and schedule return, or a `Rewind`.
       **parts: further fields of `Spec`.
+
+    Raises:
+      ValueError: `density` is out of range.
+      TypeError: there is no such field.
 
     >>> one_shot(0.1).densities
     [0.1]
@@ -132,6 +138,10 @@ def sparse_training(
       **parts: further fields of `Spec`. `criterion`, `criteria.random()` by default, determines the
         initial mask of level 1; `scope` is `erk()` by default.
 
+    Raises:
+      ValueError: `density` is out of range.
+      TypeError: there is no such field.
+
     >>> from lth_jax.pruning import methods
     >>> sparse_training(methods.METHODS["rigl"], 0.1, retrain=True).densities
     [0.1, None]
@@ -156,7 +166,7 @@ def make_ladder(
     controls: Iterable[str] | Mapping[str, Control] = (),
     control_levels: Iterable[int] | None = None,
 ) -> Ladder:
-    """The ladder of a spec on a task: counts, pruner, methods and controls for its parameters.
+    """Makes the ladder of a spec on a task: counts, pruner, methods and controls.
 
     Args:
       task: network, data and training.

@@ -63,7 +63,10 @@ def starts_of(
       level: pruning level.
 
     Returns:
-      By arm, in the order of replicates; leaves by name.
+      `{arm: starts}` in the order of replicates; leaves by name.
+
+    Raises:
+      store.StoreError: the run does not exist or is damaged.
     """
     info = find_run(Path(path).parent, str(path))
     networks = sorted(read_stored(store, path, (DENSE, *arms)), key=lambda one: one.replicate)
@@ -92,7 +95,7 @@ def one_shot_starts(
     scored: Sequence[Mapping[str, NDArray[Any]]],
     rows: Sequence[NDArray[np.int64]],
 ) -> list[Start]:
-    """The starts under one-shot masks, each from the scores of a given network.
+    """Prunes starts in one shot, each by the scores of a given network.
 
     Args:
       task: the training task.
@@ -101,6 +104,9 @@ def one_shot_starts(
       root: the experiment's key, for criteria that draw.
       scored: for each start, the parameters that the criterion scores.
       rows: for each batch of the criterion, indices of training examples `[starts, n]`.
+
+    Returns:
+      The starts with their new masks, in the same order.
 
     Raises:
       ValueError: the scores of a network are invalid; the message names criterion and leaf.

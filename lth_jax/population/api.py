@@ -34,7 +34,7 @@ def initial(
     params: Params | None = None,
     data_keys: Key | None = None,
 ) -> Member:
-    """The members of a population before training.
+    """Initialises the members of a population.
 
     Args:
       task: network, data and training.
@@ -172,7 +172,14 @@ def train(
 
 
 def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
-    """All metrics of trained members on the test data: `{metric: float32[n]}`.
+    """Evaluates all metrics of members on the test data.
+
+    Args:
+      task: network and data.
+      members: from `initial` or `train`.
+
+    Returns:
+      `{metric: float32[n]}`.
 
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)

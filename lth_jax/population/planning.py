@@ -97,10 +97,16 @@ class Setting(NamedTuple):
 def candidate_plans(
     widths: Iterable[int], devices: int = 1, drivers: Sequence[str] = DRIVERS, processes: int = 1
 ) -> list[Plan]:
-    """Candidate plans: widths, vectorised or one after the other, with both drivers.
+    """Plans to compare: each width with each driver, members vectorised or one after the other.
 
-    With several devices every width is rounded up to a multiple of them. The largest width is also
-    tried on one device of each process, where all cores of a CPU share each operation.
+    With several devices, each width is rounded up to a multiple of their number. The largest width
+    is also tried on one device of each process, where all cores of a CPU share each operation.
+
+    Args:
+      widths: members that train at a time.
+      devices: the number of devices.
+      drivers: names in `DRIVERS`.
+      processes: the number of processes to which the devices belong.
 
     >>> for plan in candidate_plans([8], drivers=["scan"]):
     ...     print(plan)

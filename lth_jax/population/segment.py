@@ -222,7 +222,7 @@ def init_member(
 
 
 def init_record(member: Member) -> Record:
-    """The initial record of a member."""
+    """The record of a member before training."""
     return Record(
         best_loss=jnp.float32(jnp.inf),
         best_step=jnp.int32(-1),
@@ -278,6 +278,12 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
 
 def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
     """Means of all metrics over a data set, in blocks of `trainer.eval_batch_size` examples.
+
+    Args:
+      trainer: the static part.
+      params: the parameters of one member.
+      state: its model state.
+      data: inputs and targets; every leaf has the examples first.
 
     Returns:
       `{metric: float32}`; NaN without examples.

@@ -218,7 +218,7 @@ class Task:
             )
 
     def check(self) -> None:
-        """Raises unless network, data, losses and optimizer fit together; trains nothing.
+        """Checks that network, data, losses and optimizer fit together, without training.
 
         Raises:
           ValueError: the loss or a metric does not return one value per example, or mixes examples;

@@ -162,6 +162,13 @@ def train_chunk(
 def chunks(n: int, width: int) -> Iterator[np.ndarray]:
     """Member indices of each chunk; the last chunk is padded by repeating its last member.
 
+    Args:
+      n: the number of members.
+      width: members of a chunk.
+
+    Yields:
+      int `[width]`.
+
     >>> [c.tolist() for c in chunks(5, 2)]
     [[0, 1], [2, 3], [4, 4]]
     """
@@ -181,7 +188,7 @@ def train_population(
     segment: Segment | None = None,
     on_segment: OnSegment | None = None,
 ) -> tuple[Member, Record, Info]:
-    """Trains any number of members by one compiled program, chunk after chunk.
+    """Trains members chunk by chunk, with one compiled program for all chunks.
 
     Args:
       trainer: the static part.

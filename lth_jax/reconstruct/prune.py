@@ -47,7 +47,8 @@ def prune(
     Args:
       f: a jittable function of the parameters and one batch of inputs, in evaluation mode.
       params: tree of arrays.
-      batches: calibration inputs: a list of what `f` takes as its second argument.
+      batches: calibration inputs: a list of what `f` takes as its second argument, without
+        targets. (`lottery.Spec.batches` holds pairs of inputs and targets.)
       method: `magnitude()`, `wanda()`, `obs()`, `sparse_gpt()`, `alps()`, `refit()`, or any
         `LayerMethod`.
       density: the fraction that each layer keeps.
@@ -73,8 +74,8 @@ def prune(
       ValueError: not exactly one target; a prunable leaf that enters no matrix product; counts out
         of range; too few rows; activations that are NaN or infinite; a layer that no input reaches;
         a singular Gram matrix without damping; a network of which nothing is prunable.
-      TypeError: `batches` is no list, `method` is not built, or the leaf of a layer is not
-        floating-point or has fewer than 16 bits.
+      TypeError: `batches` is no list, or holds pairs that `f` does not take; `method` is not built;
+        or the leaf of a layer is not floating-point or has fewer than 16 bits.
 
     >>> from lth_jax import reconstruct
     >>> def mlp(params, x):

@@ -1,5 +1,6 @@
 """The inputs of one layer after the other, from calibration batches."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,21 @@ def check_batches(params: Params, batches: Any) -> list[Any]:
     return list(batches)
 
 
+@contextlib.contextmanager
+def _pairs_named(batch: Any) -> Iterator[None]:
+    """Context that names `(inputs, targets)` as the cause if `f` fails on two arrays."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+        if not (is_pair and all(hasattr(part, "shape") for part in batch)):
+            raise
+        raise TypeError(
+            "`batches` must hold inputs, as `f` takes them, but holds pairs, on which `f` fails "
+            f"({str(error)[:80]}); without targets they are `[x for x, _ in batches]`."
+        ) from error
+
+
 class Stream:
     """All batches, which advance together from layer to layer.
 
@@ -48,7 +64,8 @@ class Stream:
         for batch in batches:
             kind = jax.tree.structure(batch), tuple(map(jax.typeof, jax.tree.leaves(batch)))
             if kind not in found:
-                found[kind] = find_layers(f, params, batch)
+                with _pairs_named(batch):
+                    found[kind] = find_layers(f, params, batch)
             self.programs.append(found[kind])
         self._restart()
 

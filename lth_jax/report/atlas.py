@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lth_jax.measures.judge import HOLD, MEASURED, VOID, shown
 from lth_jax.report import effects
 from lth_jax.report.chapters import (
+    MARGINS,
     WORDS,
     Chapter,
     cells,
@@ -75,6 +76,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
         only_controls=set(verdicts) <= {HOLD, VOID},
         state=list(state(chapters)),
         source=source,
+        margins=MARGINS.replace("`", ""),
         terms=terms_of("atlas"),
         pictures=overview,
         chapters=sections,
@@ -124,7 +126,7 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
     lines += ["How to read it; [the studies](studies.md) define the verdicts:", "", *terms, ""]
     lines += ["![All deciding effects](atlas/effects.svg)", ""] if decisive else []
     lines += [effects.caption(decisive).text, ""] if decisive else []
-    lines += [markdown(size, chapters)]
+    lines += [MARGINS, "", markdown(size, chapters)]
     for chapter in chapters:
         words, claim = chapter.protocol, chapter.protocol["claim"]
         lines += [

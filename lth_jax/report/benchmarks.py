@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lth_jax.report.arms import looks
 from lth_jax.report.plotting import GREY, panes, style, with_ends
+from lth_jax.text import listing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,12 +36,15 @@ def markdown(runs: Runs) -> str:
             "| | case | ours | alternatives | ratio | before | goal |",
             "|---|---|---|---|---|---|---|",
         ]
+        table = []
         for number, (case, row) in enumerate(_rows(last).items(), 1):
             ways = row["alternatives"].items()
             others = ", ".join(f"{way} {_number(value)}" for way, value in ways) or "–"
             before = _number(earlier[case]["ratio"]) if case in earlier else "–"
             cells = [str(number), case, _number(row["ours"]), others, _ratio(row), before]
-            lines.append(f"| {' | '.join([*cells, _goal(row)])} |")
+            table.append([*cells, _goal(row)])
+        same = (list(rows) for _, rows in itertools.groupby(table, lambda row: row[2:]))
+        lines += [f"| {' | '.join(cells)} |" for rows in same for cells in _folded(rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -77,6 +83,22 @@ def draw(runs: Runs) -> Figure:
 
 def _rows(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["case"]: row for row in run["results"]}
+
+
+def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
+    """Rows of equal figures as one, if their cases differ in one word only.
+
+    >>> _folded([["1", "MLP, 2x2: MiB", "93"], ["2", "MLP, 4x4: MiB", "93"]])
+    [['1–2', 'MLP, 2x2 and 4x4: MiB', '93']]
+    """
+    cases = [re.split(r"(\W*\s)", row[1]) for row in rows]
+    if len(rows) == 1 or len({len(words) for words in cases}) > 1:
+        return [*rows]
+    columns = [list(dict.fromkeys(words)) for words in zip(*cases, strict=True)]
+    if sum(len(words) > 1 for words in columns) > 1:
+        return [*rows]
+    case = "".join(listing(words) for words in columns)
+    return [[f"{rows[0][0]}–{rows[-1][0]}", case, *rows[0][2:]]]
 
 
 def _origin(run: Mapping[str, Any]) -> str:

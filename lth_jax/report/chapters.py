@@ -166,6 +166,13 @@ FIELDS = (
 """What `result` holds of each round."""
 
 
+MARGINS = (
+    "An effect whose name ends in a number, such as `ticket − dense + 5`, contains its margin: the "
+    "claim allows a loss of 5, so δ is 0, and the difference itself is the effect minus 5."
+)
+"""The sentence that stands at tables of deciding effects."""
+
+
 def markdown(size: str, chapters: Sequence[Chapter]) -> str:
     """The table of verdicts for a README, and when and with what they were made."""
     head = ["claim", "verdict", "deciding effect", "discovery [95 %]", "replication [95 %]", "δ"]

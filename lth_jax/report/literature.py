@@ -35,6 +35,7 @@ from lth_jax.report.recipes import (
     Trained,
     cells,
     curves,
+    data_of,
     difference,
     finding,
     judged,
@@ -307,10 +308,18 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
       The page.
     """
     lines = ["# The literature", "", LEAD, ""]
-    lines += ["| recipe | size | verdicts | time |", "| --- | --- | --- | --- |"]
-    for one in chapters:
-        lines.append(f"| {one.recipe.title} | {one.size} | {summary(one)} | {clock(one.seconds)} |")
-    lines += ["", "`python -m experiments.literature list` lists all recipes."]
+    rows = [
+        [
+            one.recipe.title,
+            f"`{one.recipe.name}:{one.size}`",
+            data_of(one),
+            summary(one),
+            clock(one.seconds),
+        ]
+        for one in chapters
+    ]
+    lines += _table([["recipe", "name", "data", "verdicts", "time"], *rows])
+    lines += ["", "`python -m experiments.literature NAME` runs a recipe; `list` lists all."]
     for one in chapters:
         recipe = one.recipe
         name = f"{recipe.name}-{one.size}"

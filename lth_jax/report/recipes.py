@@ -112,6 +112,11 @@ def seconds_of(runs: Iterable[RunRecord]) -> float:
     return sum(members.values())
 
 
+def data_of(trained: Trained) -> str:
+    """The data sets of a recipe's runs, separated by commas."""
+    return ", ".join(dict.fromkeys(run.config["data"]["name"] for run in trained.runs.values()))
+
+
 def with_barriers(record: RunRecord, rewind: int, found: Sequence[Stability]) -> RunRecord:
     """A run whose levels have the metric `BARRIER`; NaN for members without one.
 

@@ -11,7 +11,7 @@ from lth_jax.store.analyses import read_list
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.listing import is_run
 from lth_jax.store.nodes import Store
-from lth_jax.store.run_files import read_manifest, read_status
+from lth_jax.store.run_files import read_env, read_manifest, read_status
 
 
 class Garbage(NamedTuple):
@@ -107,15 +107,28 @@ def remove_run(path: Path) -> None:
     files.remove(grown)
 
 
-def remove_sweep(store: Store, path: Path) -> int:
-    """Removes a sweep and the runs of its cells that no other sweep has; their nodes stay.
+class RemovedSweep(NamedTuple):
+    """The runs of a sweep's cells, by name.
+
+    Attributes:
+      removed: those that are removed.
+      shared: those that stay because another sweep lists them.
+      foreign: those that stay because another command made them or opened them again.
+    """
+
+    removed: list[str]
+    shared: list[str]
+    foreign: list[str]
+
+
+def remove_sweep(store: Store, path: Path) -> RemovedSweep:
+    """Removes a sweep, and the runs that only it lists and only sweeps have opened.
+
+    Nodes stay. A run whose record of environments is damaged stays too.
 
     Args:
       store: the store.
       path: the sweep's folder.
-
-    Returns:
-      The number of runs that are removed.
 
     Raises:
       StoreError: a process is at work on the sweep or on a run of it.
@@ -124,12 +137,23 @@ def remove_sweep(store: Store, path: Path) -> int:
         raise StoreError(f"Sweep {path.name} is in use by another process.")
     beside = [one for one in store.root.glob("sweeps/*") if one.name != path.name]
     others = {run for one in beside for run in _cells(one)}
-    own = [store.root / run for run in dict.fromkeys(_cells(path)) if run not in others]
-    runs = [run for run in own if is_run(run)]
-    for run in runs:
-        remove_run(run)
+    found = RemovedSweep([], [], [])
+    for run in dict.fromkeys(_cells(path)):
+        if is_run(store.root / run):
+            own = found.removed if _is_of_sweeps(store.root / run) else found.foreign
+            (found.shared if run in others else own).append(run)
+    for run in found.removed:
+        remove_run(store.root / run)
     files.remove(path)
-    return len(runs)
+    return found
+
+
+def _is_of_sweeps(run: Path) -> bool:
+    """Whether only sweeps have opened a run."""
+    try:
+        return all(sweeps.SWEEP in one for one in read_env(run)["environments"])
+    except CorruptError:
+        return False
 
 
 def usage(store: Store) -> dict[str, Any]:

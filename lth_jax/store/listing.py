@@ -1,11 +1,12 @@
 """Lists and finds runs by their status files."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lth_jax import text
+from lth_jax.legal import most_like
 from lth_jax.store import locks
 from lth_jax.store.errors import StoreError
 from lth_jax.store.run_files import CONFIG, MANIFEST, STATUS, read_status
@@ -67,7 +68,7 @@ def is_run(path: Path) -> bool:
 
 
 def find_run(root: str | Path, text: str) -> RunInfo:
-    """The run that `text` names: a path, a full name, or the beginning of exactly one name.
+    """The run that `text` names: a path, a full name, or a unique beginning or end of a name.
 
     Raises:
       StoreError: there is none, or more than one; the message lists the nearest names.
@@ -87,35 +88,48 @@ def find_run(root: str | Path, text: str) -> RunInfo:
 
 
 def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> str:
-    """The name that `text` is, or the only one that begins with it.
+    """The name that `text` abbreviates: itself, or the only one that begins or ends with it.
+
+    An exact name counts before a beginning, and a beginning before an end. The beginning of the
+    hash is an end too.
 
     Args:
-      text: a name, or the beginning of one.
+      text: a name, a beginning, an end, or the beginning of the hash at the end.
       names: the choices.
       kind: what they name, for the error.
       root: the folder that holds them.
 
     Raises:
-      StoreError: there is none, or more than one; the message lists the nearest names.
+      StoreError: there is none, or more than one; the message lists names.
 
-    >>> find_name("de", ["demo-1b8466c9", "ladder-0a"], "run", "runs")
-    'demo-1b8466c9'
+    >>> names = ["demo-1b8466c9", "ladder-0a4f5e6d"]
+    >>> find_name("de", names, "run", "runs"), find_name("0a4f", names, "run", "runs")
+    ('demo-1b8466c9', 'ladder-0a4f5e6d')
     """
-    found = [name for name in names if name == text] or [n for n in names if n.startswith(text)]
-    if len(found) == 1:
-        return found[0]
     kinds = f"{kind.replace(' or ', 's and ')}s"
-    if found:
-        raise StoreError(f"'{text}' is the beginning of several {kinds} in {root}: {_some(found)}.")
+    fits: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == text,
+        lambda name: name.startswith(text),
+        lambda name: name.endswith(text) or name.rpartition("-")[2].startswith(text),
+    )
+    for fit in fits:
+        found = [name for name in names if fit(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise StoreError(f"'{text}' names several {kinds} in {root}: {_some(found)}.")
     if not names:
         raise StoreError(f"unknown {kind} '{text}': {root} holds no {kinds}.")
-    near = difflib.get_close_matches(text, names, n=len(names), cutoff=0)
-    raise StoreError(f"unknown {kind} '{text}': the {kinds} in {root} are {_some(near)}.")
+    starts = {name[: len(text)]: name for name in names}
+    close = difflib.get_close_matches(text, starts, n=1)
+    hint = f"; did you mean '{starts[close[0]]}'? The" if close else ": the"
+    near = _some(most_like(text, names, SHOWN), len(names))
+    raise StoreError(f"unknown {kind} '{text}'{hint} {kinds} in {root} are {near}.")
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], total: int = 0) -> str:
     """The first names of a list, and how many more there are."""
-    more = len(names) - SHOWN
+    more = (total or len(names)) - SHOWN
     return ", ".join(names[:SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 

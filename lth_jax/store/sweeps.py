@@ -17,6 +17,8 @@ from lth_jax.store.runs import read_metrics
 LOG = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+SWEEP = "sweep"
+"""The entry of a run's environment that names the sweep which opened the run."""
 REMOVED = "`lth verify --all --repair` removes it, and the next run makes another"
 
 
@@ -126,7 +128,7 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
 
 
 def find_sweep(root: str | Path, text: str) -> Path:
-    """The folder of the sweep that `text` names: a path, a name, or the beginning of one.
+    """The folder of the sweep that `text` names: a path, a name, or a unique beginning or end.
 
     Raises:
       StoreError: there is none, or more than one; the message lists names.

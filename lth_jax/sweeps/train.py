@@ -13,6 +13,7 @@ from lth_jax.lottery.progress import Display
 from lth_jax.lottery.running import device_notes, read_plans, run_identity
 from lth_jax.population import Plan
 from lth_jax.report.run_summary import summarize_run
+from lth_jax.store.sweeps import SWEEP
 from lth_jax.sweeps.jobs import Group, Job, groups, shown
 from lth_jax.sweeps.plans import PlanOptions, narrow, plan_errors, planned
 
@@ -184,11 +185,12 @@ class _Worker:
         replans: Sequence[dict[str, Any]],
     ) -> None:
         """Records a job as a finished run."""
+        env = self.environment | {SWEEP: self.sweep.path.name}
         with stores.open_run(
             self.store.root,
             name=job.name,
             config=job.config,
-            env=self.environment | described(job.experiment.ladder.controls),
+            env=env | described(job.experiment.ladder.controls),
             identity=run_identity(job.experiment),
             wait=True,
             team=self.store.team,

@@ -219,7 +219,7 @@ def test_a_copy_prepared_by_others_is_read(tmp_path):
         (
             {"name": "minst"},
             ValueError,
-            "`name` is 'minst'; did you mean 'mnist'.* one of: mnist, ",
+            "`name` is 'minst'; did you mean 'mnist'.* one of: digits, .*mnist, ",
         ),
         (
             {"name": "xyz"},

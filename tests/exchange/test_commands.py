@@ -3,10 +3,12 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from lth_jax import cli, coding, exchange, trees
+from tests.exchange.networks import LAYOUTS, MAPPING, STATE_MAPPING, network
 from tests.exchange.test_files import assert_same
 from tests.report import synthetic
 
@@ -129,6 +131,62 @@ def test_masks_of_open_lth_and_names_to_skip(tmp_path, capsys):
     found = coding.load(tmp_path / "x.ticket")
     assert found.mask["fc"]["weight"].tolist() == (mask["fc.weight"] == 1).tolist()
     assert found.prunable == {"fc": {"bias": False, "weight": True}}
+
+
+def test_statistics_of_batch_norm_there_and_back(tmp_path, capsys):
+    params, state, mask = network()
+    layout = {"layout": "conv"}
+    mapping = MAPPING | STATE_MAPPING | {"Conv_0/kernel": {"name": "conv.weight"} | layout}
+    (tmp_path / "names.json").write_text(json.dumps(mapping))
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    exchange.save_safetensors(one, params, mask, state=state, mapping=mapping, masks=True)
+    names = ["--mapping", tmp_path / "names.json"]
+    lth(capsys, "import", one, tmp_path / "x.ticket", *names)
+    lth(capsys, "export", tmp_path / "x.ticket", two, *names, "--masks")
+    assert_same(exchange.load_safetensors(two)[0], exchange.load_safetensors(one)[0])
+    found = coding.load(tmp_path / "x.ticket")
+    assert found.params["BatchNorm_0"]["var"].tolist() == state["BatchNorm_0"]["var"].tolist()
+    assert not found.prunable["BatchNorm_0"]["var"]
+
+
+def test_an_ambiguous_mapping_is_a_line_of_the_command(tmp_path, capsys):
+    params, _, _ = network()
+    flat = {"Conv_0/kernel": {"name": "conv.weight", "layout": "conv"}}
+    flat["Dense_0/kernel"] = "fc1.weight"
+    (tmp_path / "names.json").write_text(json.dumps(MAPPING | flat))
+    exchange.save_safetensors(tmp_path / "x.safetensors", params, mapping=MAPPING, layouts=LAYOUTS)
+    words = ["import", tmp_path / "x.safetensors", tmp_path / "x.ticket", "--mapping"]
+    assert cli.main(list(map(str, [*words, tmp_path / "names.json"]))) == 0
+    assert capsys.readouterr().err.startswith("lth: 'Dense_0/kernel' has 16 inputs, 4 times")
+
+
+def test_exported_files_are_verified(run, ticket, tmp_path, capsys):
+    paths = {"ticket": ticket}
+    for form in ("safetensors", "bcoo"):
+        paths[form] = tmp_path / f"{form}.safetensors"
+        lth(capsys, "export", ticket, paths[form], "--format", form)
+    for form, path in paths.items():
+        says = "SHA-256 of every leaf agrees" if form == "ticket" else "format has no hashes"
+        assert says in lth(capsys, "verify", path)
+        path.write_bytes(path.read_bytes()[:-3])
+        assert cli.main(["verify", str(path)]) == 1
+        assert str(path) in capsys.readouterr().out
+    assert cli.main(["verify", str(tmp_path / "none.ticket")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    weights = {"w": np.zeros((2, 2), np.float32)}
+    start = coding.Initializer("zeros", lambda _: weights, jax.random.key(0))
+    options = {"prunable": {"w": True}, "initializer": start}
+    coding.save(tmp_path / "made.ticket", {"w": np.eye(2, dtype=bool)}, **options)
+    assert "values that an initialiser makes" in lth(capsys, "verify", tmp_path / "made.ticket")
+
+
+def test_programs_are_verified(tmp_path, capsys):
+    path = tmp_path / "f.stablehlo"
+    exchange.save_stablehlo(path, lambda p, x: p * x, np.float32(2), np.ones(3, np.float32))
+    assert "No damage" in lth(capsys, "verify", path)
+    path.write_bytes(b"damage" * 9)
+    assert cli.main(["verify", str(path)]) == 1
+    assert "is no artifact of `jax.export`" in capsys.readouterr().out
 
 
 def test_a_file_of_pytorch(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Safetensors files, names and axes of PyTorch, and dtypes."""
 
+import contextlib
 import json
 
 import jax
@@ -154,6 +155,48 @@ def test_pytorch_loads_the_file(tmp_path):
     found = exchange.load_torch_state(tmp_path / "net.pth", like=params, **options)
     assert_same(found.params, masked(params, mask))
     assert_same(found.mask, mask)
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_batch_norm_comes_back_into_the_state(tmp_path, typed):
+    params, state, mask = network()
+    mapping, path = MAPPING | STATE_MAPPING, tmp_path / "net.safetensors"
+    options = {"mapping": mapping, "layouts": LAYOUTS}
+    exchange.save_safetensors(path, params, mask, state=state, masks=True, **options)
+    trees_of = {"like": params, "state": state} if typed else {}
+    found = exchange.load_torch_state(path, **options, **trees_of)
+    assert_same(found.state, state)
+    assert_same(found.params, masked(params, mask))
+    np.testing.assert_array_equal(
+        apply(found.params, X, found.state), apply(masked(params, mask), X, state)
+    )
+    arrays, _ = exchange.load_safetensors(path)
+    named = exchange.load_torch_state(arrays)  # without a mapping
+    assert set(named.state["bn"]) == {"running_mean", "running_var"}
+    with pytest.raises(exchange.ExchangeError, match=r"names the leaves \['BatchNorm_0/mean', "):
+        exchange.load_torch_state(path, like=params, state={}, **options)
+
+
+FLAT = {"name": "fc1.weight"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({}, False),
+        ({"Dense_0/kernel": FLAT}, True),
+        ({"Dense_0/kernel": FLAT | {"flattened": [16]}}, False),
+    ],
+)
+def test_a_flattened_convolution_without_its_shape_is_warned_of(changes, warns):
+    params, _, _ = network()
+    options = {"mapping": MAPPING | changes, "layouts": LAYOUTS}
+    words = "'Dense_0/kernel' has 16 inputs, 4 times the 4 channels of 'Conv_0/kernel'"
+    with pytest.warns(UserWarning, match=words) if warns else contextlib.nullcontext():
+        arrays = exchange.to_state_dict(params, **options)
+    with pytest.warns(UserWarning, match=words) if warns else contextlib.nullcontext():
+        found = exchange.load_torch_state(arrays, like=params, **options)
+    assert_same(found.params, params)
 
 
 def channels(row):

@@ -1,5 +1,6 @@
 """The command line: overrides that reach the config, and mistakes that are named."""
 
+import re
 import sys
 
 import pytest
@@ -54,6 +55,8 @@ def test_a_config_takes_its_argument():
     ("arguments", "message"),
     [
         (["--config.experiment.trian.steps=3"], "did you mean 'experiment.train.steps'"),
+        (["--config.seed=3"], "did you mean 'experiment.seed' or 'experiment.data.seed'"),
+        (["--config.experiment.train.steps_=3"], "did you mean 'experiment.train.steps'"),
         (["--config.experiment.seed=abc"], "abc"),
         (["--config.experiment.seed=1.5"], "1.5"),
         (["--config.experiment.train.shuffle=maybe"], "maybe"),
@@ -97,3 +100,30 @@ def test_a_newer_field_changes_the_record_only_if_it_is_set(field, tmp_path):
 
 def recorded_fields(config):
     return dict(flags.fields(ConfigDict(flags.recorded(config))))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("lr", ["optimizer.learning_rate"]),
+        ("train.wd", ["optimizer.weight_decay"]),
+        ("train.bs", ["train.batch_size"]),
+        ("num_epochs", ["train.steps"]),
+        ("model.n_layers", ["model.options.features"]),
+        ("n_seeds", ["replicates"]),
+        ("sparsity", ["prune.final"]),
+        ("dataset", ["data.name"]),
+        ("arch", ["model.name"]),
+        ("train.learning_rate", ["optimizer.learning_rate"]),
+    ],
+)
+def test_common_names_of_other_projects_lead_to_fields(name, fields):
+    hint = "did you mean " + " or ".join(f"'experiment.{field}'" for field in fields)
+    with pytest.raises(UserError, match=re.escape(hint)):
+        parse(f"--config.{name}=1")
+    assert len(flags.ALIASES) <= 10
+
+
+def test_every_alias_leads_to_a_field():
+    known = [name for name, _ in flags.fields(parse())]
+    assert all(flags.meant(alias, known) for alias in flags.ALIASES)

@@ -133,6 +133,7 @@ def test_recipes_are_listed(capsys, tmp_path):
     assert literature.main(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed and m.RECIPE.title in printed for name, m in recipes().items())
+    assert "short data" in printed and "mnist_5k" in printed
     assert literature.main(["document", str(tmp_path), f"--root={tmp_path}"]) == 2
     assert "holds no finished recipe" in capsys.readouterr().err
 

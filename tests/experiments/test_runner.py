@@ -7,6 +7,7 @@ import pytest
 
 from experiments import build, checks, runner
 from experiments.configs import mnist1d_authors, mnist1d_ladder
+from experiments.run import main
 from lth_jax import cli, schema
 from lth_jax.cli.programs import UserError
 from lth_jax.store import Store, is_complete
@@ -67,6 +68,30 @@ def test_the_rows_are_those_of_the_seeds(finished, capsys):
         assert row["mean"] == pytest.approx(sum(row["values"]) / 2)
     [table] = (finished / "report" / "data").glob("seeds.parquet")
     assert pyarrow.parquet.read_table(table).num_rows > len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "config: experiments/configs/mnist1d_ladder.py (the default; `--config=FILE` chooses"),
+        (["--config=tests/experiments/tiny.py"], "config: tests/experiments/tiny.py\n"),
+    ],
+)
+def test_the_first_line_is_the_config(monkeypatch, capsys, arguments, line):
+    monkeypatch.setattr("sys.argv", ["run.py", *arguments])
+    monkeypatch.setattr("experiments.run.run", lambda config, command: print("ran"))
+    main()
+    assert capsys.readouterr().out.startswith(line)
+
+
+def test_the_work_has_its_time_where_the_plan_was_measured(workdir):
+    planned = runner._experiment(config_in(workdir))
+    plan = {"chunk": 2, "driver": "scan", "devices": 1, "vmapped": None, "evidence": []}
+    work = runner._work(planned, plan)
+    steps = planned.ladder.stop * 18  # two replicates: dense, and four arms at two levels
+    assert work == f"training 18 networks, {steps:,} member-steps"
+    plan["evidence"] = [{**plan, "ms_per_member_step": 1000 * 75 / steps}, {**plan, "chunk": 1}]
+    assert runner._work(planned, plan) == f"{work}, about 1:15"
 
 
 def test_a_finished_run_is_shown_not_trained(finished, capsys):

@@ -109,6 +109,7 @@ def test_method_and_calibration_data_are_in_the_key():
     ("reconstruct", "changes", "words"),
     [
         (Reconstruction(refit(), "method"), {"batches": None}, "`batches` is None"),
+        (Reconstruction(refit()), {"batches": INPUTS}, "`[(x, None) for x in batches]`"),
         (Reconstruction(refit(), "criterion", "rewound"), {}, "changes nothing"),
         (Reconstruction(refit(), "methods"), {}, "did you mean 'method'"),
         (Reconstruction(refit), {}, "call it: `refit()`"),

@@ -255,6 +255,7 @@ BAD = {
 }  # fmt: skip
 WRONG_TYPES = {
     "batches": (dict(batches=BATCHES[0]), "`batches` must be a list of inputs"),
+    "pairs": (dict(batches=[(x, x[:, 0]) for x in BATCHES]), r"are `\[x for x, _ in batches\]`"),
     "method": (dict(method=reconstruct.sparse_gpt), "is the function `sparse_gpt`; call it"),
     "float8": (
         dict(params=PARAMS | {"first": jnp.ones((6, 8), jnp.float8_e4m3fn)}), "has dtype float8"

@@ -40,6 +40,7 @@ EXPECTED = (
     Expected(DENSE, SOURCE, metric="no_such_metric", low=0.0),
     Expected(Networks("ticket", 0.22), SOURCE, DENSE, high=0.5, only_full=True),
 )  # fmt: skip
+CONFIG = {"data": {"name": "digits"}}
 RECIPE = Recipe("made", "A made <recipe>", "A & setting.", "It is short.", EXPECTED)
 
 
@@ -51,7 +52,7 @@ def trained(record, names=("one",), recipe=RECIPE):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
-    return read_run(store.Store(root), synthetic.write(root).path)
+    return read_run(store.Store(root), synthetic.write(root, config=CONFIG).path)
 
 
 @pytest.fixture
@@ -169,6 +170,7 @@ def test_the_document_has_a_section_and_a_picture_of_each_recipe(short, tmp_path
     text = page.read_text()
     assert "## A made <recipe>: short size" in text and "*Short size.* It is short." in text
     assert r"A \| paper" in text
+    assert "| A made <recipe> | `made:short` | digits | " in text
     for size in ("short", "full"):
         assert f"(literature/made-{size}-curves.svg)" in text
         assert (tmp_path / "literature" / f"made-{size}-findings.svg").stat().st_size > 1000

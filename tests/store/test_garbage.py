@@ -168,15 +168,24 @@ def test_a_status_that_is_sealed_but_no_status_is_one_line(shelf, capsys):
     assert (code, err) == (0, "") and out.count("\n") == 3 and "damaged" in out
 
 
-def test_a_removed_sweep_takes_its_runs_but_those_of_other_sweeps(shelf):
-    runs = {}
-    for name in ("both", "one"):
-        with open_run(shelf.root, name=name, config={"n": name}, env={}) as run:
-            runs[name] = run.path.name
+def test_a_removed_sweep_takes_only_runs_that_sweeps_alone_made(shelf, capsys):
+    runs, of_sweep = {}, {"sweep": "mine-1"}
+    for name, envs in {
+        "both": [of_sweep],
+        "own": [of_sweep],
+        "before": [{"command": ["python"]}, of_sweep],
+        "after": [of_sweep, {"command": ["python"]}],
+    }.items():
+        for env in envs:
+            with open_run(shelf.root, name=name, config={"n": name}, env=env) as run:
+                runs[name] = run.path.name
     mine = stores.open_sweep(
         shelf.root, name="mine", config={"cells": [{"run": run} for run in runs.values()]}
     )
     other = stores.open_sweep(shelf.root, name="other", config={"cells": [{"run": runs["both"]}]})
-    assert garbage.remove_sweep(shelf, mine.path) == 1
-    assert not mine.path.exists() and not (shelf.root / runs["one"]).exists()
-    assert other.path.exists() and (shelf.root / runs["both"]).exists()
+    code, out, err = lth(capsys, "rm", "mine", "--root", shelf.root)
+    assert (code, err) == (0, "") and "and 1 run of its cells are removed" in out
+    assert f"kept, since another sweep lists them: {runs['both']}\n" in out
+    assert f"made or opened them: {runs['before']}, {runs['after']}\n" in out
+    left = {name for name, run in runs.items() if (shelf.root / run).exists()}
+    assert left == {"both", "before", "after"} and other.path.exists() and not mine.path.exists()

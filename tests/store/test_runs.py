@@ -25,6 +25,7 @@ from lth_jax.store import (
     run_files,
     runs,
 )
+from lth_jax.store.listing import find_name
 from lth_jax.store.run_files import write_record
 
 CONFIG = {"rate": 0.1, "levels": (1, 2)}
@@ -374,14 +375,23 @@ def test_a_run_is_found_by_path_name_or_unique_beginning(tmp_path):
     assert find_run(tmp_path, str(paths["lenet"])).name == "lenet"
     assert find_run(tmp_path, paths["lenet"].name).name == "lenet"
     assert find_run(tmp_path, "mn").name == "mnist1d"
-    with pytest.raises(StoreError, match=r"'lenet' is the beginning of several runs in .*: lenet-"):
+    with pytest.raises(StoreError, match=r"'lenet' names several runs in .*: lenet-"):
         find_run(tmp_path, "lenet")
     with pytest.raises(
-        StoreError, match=f"unknown run 'mnits1d': .* are {paths['mnist1d'].name}, "
+        StoreError,
+        match=f"unknown run 'mnits1d'; did you mean '{paths['mnist1d'].name}'. The runs .* lenet-",
     ):
         find_run(tmp_path, "mnits1d")
     with pytest.raises(StoreError, match=r"unknown run 'x': .* holds no runs"):
         find_run(tmp_path / "nothing", "x")
+
+
+@pytest.mark.parametrize("text", ["5e6f7a8b", "5e6", "a8b", "mnist1d-5e6f7a8b", "m"])
+def test_a_name_is_found_by_its_hash_and_its_end(text):
+    names = ["lenet-1a2b3c4d", "lenet-1a2f0000", "mnist1d-5e6f7a8b"]
+    assert find_name(text, names, "run", "runs") == "mnist1d-5e6f7a8b"
+    with pytest.raises(StoreError, match="'1a2' names several runs in runs: lenet-1a2b3c4d, len"):
+        find_name("1a2", names, "run", "runs")
 
 
 @pytest.mark.parametrize("error", [ValueError("first"), Interrupted(15)])

@@ -8,6 +8,7 @@ import pytest
 from lth_jax import keys, store
 from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
 from lth_jax.report.sweeps import read_sweep
+from lth_jax.store import garbage
 from lth_jax.sweeps import Job, PlanError, PlanOptions, finished, groups, train
 
 
@@ -52,6 +53,8 @@ def test_jobs_train_as_one_population_and_are_read_again(jobs, tmp_path):
     accuracy = [row for row in rows if row["metric"] == "test_accuracy_final"]
     assert len(accuracy) == 2 * (2 * 2 + 2 * 3)  # rates, seeds of the dense network and tickets
     assert {row["run"] for row in rows} == {job.run for job in jobs}
+    found = garbage.remove_sweep(store.Store(tmp_path), again().path)
+    assert found == ([job.run for job in jobs], [], [])  # all are its own
 
 
 def test_a_plan_for_other_devices_is_a_plan_error(jobs, tmp_path):

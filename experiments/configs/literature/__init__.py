@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import base
+from lth_jax.legal import check_name
 from lth_jax.models.signals import on_signals as on_signals
 from lth_jax.report.recipes import SHORT as SHORT
 from lth_jax.report.recipes import SIZES
@@ -39,8 +40,8 @@ def picker(configs: Configs) -> Callable[[str], ConfigDict]:
     def get_config(argument: str = SHORT) -> ConfigDict:
         size, _, run = argument.partition("/")
         found = configs(checked(size))
-        if run and run not in found:
-            raise ValueError(f"`run` is {run!r}; it must be one of {', '.join(found)}.")
+        if run:
+            check_name("run", run, found)
         return found[run] if run else next(iter(found.values()))
 
     return get_config
@@ -48,8 +49,7 @@ def picker(configs: Configs) -> Callable[[str], ConfigDict]:
 
 def checked(size: str) -> str:
     """The size, if it is one of `SIZES`."""
-    if size not in SIZES:
-        raise ValueError(f"`size` is {size!r}; it must be one of {', '.join(SIZES)}.")
+    check_name("size", size, SIZES)
     return size
 
 
