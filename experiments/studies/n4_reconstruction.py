@@ -193,10 +193,9 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             if target not in fractions
         },
     )
-    at_once = {
-        place: mean_test_losses(task, [params for params, _ in networks]) / np.log(2)
-        for place, networks in pruned.items()
-    }
+    seeds = len(trained)
+    losses = mean_test_losses(task, [one for networks in pruned.values() for one, _ in networks])
+    at_once = dict(zip(pruned, losses.reshape(-1, seeds) / np.log(2), strict=True))
     loss = functools.partial(_of_ladder, found)
     half = fractions[0]
     after = {
@@ -209,7 +208,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         }
         for target in targets
     }
-    seeds = len(trained)
     data, symbols = runner.dataset(config), config.experiment.model.options.classes
     unigram = text.unigram_bits(data.train.y, data.test.y, symbols)
     return evidence(study, unigram, at_once, after)._replace(
