@@ -93,8 +93,8 @@ def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 def _steps(links: Links, op: Op, ins: list[Axes]) -> list[Atoms]:
     """The atoms of the steps in each stacked result.
 
-    A step that reads no data can be removed like any unit. Removing it equals masking it if a step
-    without its parameters passes the carry on unchanged, as a residual layer does.
+    A step that reads parameters alone is a unit if, without them, it passes the carry on unchanged,
+    as a residual layer does: removing it then equals masking it.
     """
     n, m = scan_parts(op)
     reason, results = "`scan` runs along it", len(op.outs) - (m - n)
@@ -106,10 +106,11 @@ def _steps(links: Links, op: Op, ins: list[Axes]) -> list[Atoms]:
     for atoms in along:
         links.tie(along[0], atoms)
     links.order(along[0], reason)
-    idle, held = _masked_steps(op, [links.content(atoms) for atoms in along])
-    links.add_up(
-        along[0], np.where(idle, ZERO, FINITE), "a step of `scan` changes the carry when masked"
-    )
+    given = [links.content(atoms) for atoms in along]
+    idle, held = _masked_steps(op, given)
+    loose, masked = np.where(idle, ZERO, FINITE), np.max(given, axis=0) == ZERO
+    links.pin(along[0][masked & ~idle], f"{reason}, and a masked step changes the carry")
+    links.add_up(along[0], loose, f"{reason}, and a step changes the carry")
     return [links.with_content(along[0], content) for content in held]
 
 
