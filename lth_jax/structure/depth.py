@@ -37,8 +37,8 @@ def blocks(structure: Structure) -> dict[str, tuple[str, ...]]:
       structure: from `find_groups`.
 
     Returns:
-      For each block, by the name of its first leaf, the names of its leaves; blocks may contain
-      each other.
+      For each block, by the name of its first leaf, the names of its leaves. Blocks may contain
+      each other; of those with the same first leaf, the largest is named.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
