@@ -5,6 +5,7 @@ from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.constraints import major, minor
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
+from lth_jax.structure.depth import blocks, remove_blocks
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
@@ -24,6 +25,7 @@ __all__ = [
     "Structure",
     "across_groups",
     "align",
+    "blocks",
     "by_group",
     "check_fits",
     "check_same",
@@ -51,6 +53,7 @@ __all__ = [
     "refit",
     "register",
     "regroup",
+    "remove_blocks",
     "rescale",
     "score_units",
     "shuffle_blocks",

@@ -88,6 +88,15 @@ class Block(NamedTuple):
     ops: tuple[Op, ...]
 
 
+def run(block: Block, args: Sequence[Any]) -> list[Any]:
+    """Runs a program."""
+    env = dict(zip(block.ins, args, strict=True))
+    for op in block.ops:
+        results = op.bind(*(env.get(v, v.constant) for v in op.ins))
+        env.update(zip(op.outs, results, strict=True))
+    return [env.get(v, v.constant) for v in block.outs]
+
+
 def read(closed: jex.ClosedJaxpr) -> Block:
     """The graph of a jaxpr, with inlined calls and folded integer constants.
 

@@ -210,8 +210,9 @@ def find_groups(
     Every index of every axis of every value is an atom. The rule of each primitive ties atoms that
     must be removed together and pins atoms that cannot be removed. The units are the connected
     components that contain parameters and no pinned atom. Pinned are the axes of `args`, of the
-    results (see `pin_outputs`), and of primitives without a rule. Only shapes are needed; nothing
-    is computed. The dependency graph of units is from DepGraph (Fang et al., 2023).
+    results (see `pin_outputs`), and of primitives without a rule. Layers of a `lax.scan` are units
+    along the first axis of their stacked leaves. Only shapes are needed; nothing is computed. The
+    dependency graph of units is from DepGraph (Fang et al., 2023).
 
     Args:
       apply: a jittable function `(params, *args) -> out`.

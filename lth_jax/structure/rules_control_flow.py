@@ -1,16 +1,19 @@
 """Rules of the primitives that run programs: scan, while, cond, remat and custom derivatives."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from lth_jax.structure.constraints import Axes, Links
+from lth_jax.structure.constraints import FINITE, ZERO, Atoms, Axes, Links
 from lth_jax.structure.graph import Block, Op
+from lth_jax.structure.identity import analyse, stacked
 from lth_jax.structure.rules import Shrunk, register, walk
 
 
@@ -79,14 +82,69 @@ def scan_parts(op: Op) -> tuple[int, int]:
 
 def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     n, m = scan_parts(op)
-    for axes in ins[m:]:
-        links.pin(axes[0], "`scan` runs along it")
+    steps = _steps(links, op, ins)
     slices = [axes[1:] for axes in ins[m:]]
     carry, outs = _repeat(
         links, ins[n:m], lambda c: walk(links, op.blocks[0], [*ins[:n], *c, *slices])
     )
-    steps = links.stuck(op.params["length"], "`scan` runs along it")
-    return [*carry, *([steps, *axes] for axes in outs[len(carry) :])]
+    return [*carry, *([a, *axes] for a, axes in zip(steps, outs[len(carry) :], strict=True))]
+
+
+def _steps(links: Links, op: Op, ins: list[Axes]) -> list[Atoms]:
+    """The atoms of the steps in each stacked result.
+
+    A step that reads parameters alone is a unit if, without them, it passes the carry on unchanged,
+    as a residual layer does: removing it then equals masking it.
+    """
+    n, m = scan_parts(op)
+    reason, results = "`scan` runs along it", len(op.outs) - (m - n)
+    along = [axes[0] for axes in ins[m:]]
+    if not along or any(links.is_stuck(atoms) for atoms in along):
+        for atoms in along:
+            links.pin(atoms, reason)
+        return [links.stuck(op.params["length"], reason)] * results
+    for atoms in along:
+        links.tie(along[0], atoms)
+    links.order(along[0], reason)
+    given = [links.content(atoms) for atoms in along]
+    idle, held = _masked_steps(op, given)
+    loose, masked = np.where(idle, ZERO, FINITE), np.max(given, axis=0) == ZERO
+    links.pin(along[0][masked & ~idle], f"{reason}, and a masked step changes the carry")
+    links.add_up(along[0], loose, f"{reason}, and a step changes the carry")
+    return [links.with_content(along[0], content) for content in held]
+
+
+def _masked_steps(op: Op, given: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Which steps pass the carry on unchanged, and the content of each step of each result.
+
+    Args:
+      op: a scan.
+      given: the content of each step of its stacked operands.
+    """
+    n, m = scan_parts(op)
+    steps, block = len(given[0]), _side_by_side(op)
+    free = np.full(steps, FINITE)
+    if block is None:
+        return np.zeros(steps, bool), [free] * (len(op.outs) - (m - n))
+    found = analyse(block, [*[None] * n, *[free] * (m - n), *given])
+    pairs = zip(block.outs, block.ins[n:m], strict=False)
+    idle = np.all([found.unchanged(out, start) for out, start in pairs], axis=0)
+    results = [found.links.labels[out][0] for out in block.outs[m - n :]]
+    return idle, [found.links.content(atoms) for atoms in results]
+
+
+@functools.lru_cache(maxsize=64)
+def _side_by_side(op: Op) -> Block | None:
+    """The body of a scan for all steps at once, each with a carry of its own."""
+    n, body = scan_parts(op)[0], op.blocks[0]
+    axes = [None if k < n else 0 for k in range(len(body.ins))]
+    with op.context.manager:
+        return stacked(
+            jax.extend.core.jaxpr_as_fun(op.params["jaxpr"]),
+            axes,
+            [v.aval for v in body.ins],
+            op.params["length"],
+        )
 
 
 def _run_scan(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
@@ -100,7 +158,8 @@ def _run_scan(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
         body,
         list(args[n:m]),
         list(args[m:]),
-        **{name: op.params[name] for name in ("length", "reverse", "unroll")},
+        length=args[m].shape[0] if args[m:] else op.params["length"],
+        **{name: op.params[name] for name in ("reverse", "unroll")},
     )
     return [*carry, *ys]
 

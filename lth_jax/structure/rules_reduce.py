@@ -216,9 +216,10 @@ def _reduce(neutral: bool) -> Link:
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         gone = op.params["axes"]
+        which = "units that are not zero when masked" if neutral else "masked units, too"
         for d in gone:
             held: Any = links.content(ins[0][d]) if neutral else FINITE
-            links.add_up(ins[0][d], held, f"`{op.name}` runs over units")
+            links.add_up(ins[0][d], held, f"`{op.name}` runs over {which}")
         return [[atoms for d, atoms in enumerate(ins[0]) if d not in gone]]
 
     return link
@@ -227,7 +228,7 @@ def _reduce(neutral: bool) -> Link:
 def _arg_reduce(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     gone = op.params["axes"]
     for d in gone:
-        links.pin(ins[0][d], f"`{op.name}` counts along it")
+        links.pin(ins[0][d], f"results of `{op.name}` are indices of it")
     return [[links.with_content(atoms, FINITE) for d, atoms in enumerate(ins[0]) if d not in gone]]
 
 
@@ -244,7 +245,7 @@ def _reduce_by(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         for atoms in across[1:]:
             links.tie(across[0], atoms)
         if d in gone:
-            links.add_up(across[0], FINITE, f"`{op.name}` runs over units")
+            links.add_up(across[0], FINITE, f"`{op.name}` runs over masked units, too")
         else:
             out.append(links.with_content(across[0], FINITE))
     return [out] * len(op.outs)

@@ -78,17 +78,19 @@ def _factors(old: Sizes, new: Sizes) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _reshape(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-    old, new = op.ins[0].shape, op.outs[0].shape
-    if 0 in old or op.params.get("dimensions") is not None:
-        for atoms in ins[0]:
+    new, order = op.outs[0].shape, op.params.get("dimensions")
+    axes = ins[0] if order is None else [ins[0][d] for d in order]
+    old = [len(atoms) for atoms in axes]
+    if 0 in old:
+        for atoms in axes:
             links.pin(atoms, "`reshape` of no entries")
         return [[links.stuck(n, "`reshape` of no entries") for n in new]]
     out = [links.stuck(n, "an axis of one that `reshape` makes") for n in new]
-    for d, n in enumerate(old):
-        if n == 1:
-            links.pin(ins[0][d], "an axis of one that `reshape` drops")
+    for atoms in axes:
+        if len(atoms) == 1:
+            links.pin(atoms, "an axis of one that `reshape` drops")
     for left, right in _factors(old, new):
-        pieces = _rearranged(links, op, (left, right), [ins[0][d] for d in left])
+        pieces = _rearranged(links, op, (left, right), [axes[d] for d in left])
         for d, atoms in zip(right, pieces, strict=True):
             out[d] = atoms
     return [out]
@@ -103,7 +105,7 @@ def _rearranged(
     factors, as in `(6, 4) -> (4, 6)`, all axes are merged and split again.
     """
     left, right = where
-    sizes = [[op.ins[0].shape[d] for d in left], [op.outs[0].shape[d] for d in right]]
+    sizes = [[len(atoms) for atoms in axes], [op.outs[0].shape[d] for d in right]]
     cuts = _common_cuts(*sizes)
     if cuts is None:
         flat = _merge(links, op, left[0], axes)
@@ -152,7 +154,7 @@ def _merge(links: Links, op: Op, where: int, axes: list[Atoms]) -> Atoms:
         return _stays(links, "no factor of a merged axis can lose indices", axes, sizes)
     for k, atoms in enumerate(axes):
         if k != live:
-            links.pin(atoms, "another factor of a merged axis is removable", site)
+            links.pin(atoms, "another factor of a merged axis is removable (see `prefer`)", site)
     chosen = axes[live][_places(sizes, live)]
     flat = links.fresh(len(chosen), links.content(chosen))
     links.tie(flat, chosen, site)
@@ -191,11 +193,11 @@ def _split_axis(links: Links, op: Op, where: int, flat: Atoms, sizes: Sizes) -> 
     live = links.choose(site, options)
     if live is None:
         for atoms in (flat, *options):
-            links.pin(atoms, "no factor of a split axis can lose indices")
+            links.pin(atoms, "an axis that is split into axes that cannot lose indices")
         return options
     for k, atoms in enumerate(options):
         if k != live:
-            links.pin(atoms, "another factor of a split axis is removable", site)
+            links.pin(atoms, "another factor of a split axis is removable (see `prefer`)", site)
     links.tie(flat, options[live][_places(sizes, live)], site)
     return options
 

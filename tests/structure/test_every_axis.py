@@ -91,7 +91,7 @@ def bilinear_pooling(p, x):
 
 
 @net([3], arrays(a=(8, 3), b=(8, 4), o=(12, 3)), data(2, 4, 8),
-     reasons={("b", 1): "another factor of a merged axis is removable"})  # fmt: skip
+     reasons={("b", 1): "another factor of a merged axis is removable (see `prefer`)"})  # fmt: skip
 def bilinear_pooling_of_two(p, x):
     return jnp.einsum("bti,btj->bij", x @ p["a"], x @ p["b"]).reshape(len(x), -1) @ p["o"]
 
@@ -106,6 +106,12 @@ def outer_products_as_results(p, x):
 @net([6], arrays(a=(3, 6), b=(24, 5)), data(16, 3))
 def patch_merger(p, x):
     return jnp.tanh(x @ p["a"]).reshape(4, 24) @ p["b"]
+
+
+@net([6], arrays(a=(3, 6), b=(24, 5)), data(4, 3))
+def reshaped_in_another_order(p, x):
+    h = lax.reshape(jnp.tanh(x @ p["a"]), (24,), dimensions=(1, 0))
+    return h @ p["b"]
 
 
 @net([2], arrays(a=(3, 4), b=(6, 5)), data(6, 3))
@@ -147,7 +153,7 @@ def transform_along_time(p, x):
 
 @net([10, 12], arrays(i=(8, 10), r=(10, 4), w1=(4, 10, 12), w2=(4, 12, 10), o=(10, 3)),
      data(6, 8), reasons={
-         ("r", 1): "`argmax` counts along it",
+         ("r", 1): "results of `argmax` are indices of it",
          ("w1", 0): "`ragged_dot_general` counts the rows of each group along it",
      })  # fmt: skip
 def routed_experts(p, x):

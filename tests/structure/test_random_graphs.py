@@ -106,3 +106,24 @@ def test_removed_is_masked_in_random_graphs(compare_units, random_units, steps, 
 @given(s.lists(STEP, min_size=2, max_size=10), s.integers(0, 999), s.booleans())
 def test_removed_is_masked_in_many_random_graphs(compare_units, random_units, steps, seed, coarse):
     holds(steps, seed, coarse, compare_units, random_units)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, phases=PHASES)
+@given(s.lists(STEP, min_size=1, max_size=8), s.integers(0, 999))
+def test_a_layer_that_can_be_removed_passes_the_carry_on_when_masked(steps, seed):
+    """Some of the layer's parameters are shared with the other layers, and are not masked."""
+    apply, shapes = program(steps)
+    rng = np.random.default_rng(seed)
+    shared = [jnp.asarray(rng.normal(size=shape), "float32") for shape in shapes]
+    own = {k: p for k, p in enumerate(shared) if k == 0 or rng.random() < 0.6}
+    x = jnp.asarray(rng.normal(size=(2, 3)), "float32")
+
+    def layer(h, own):
+        return h + apply([own.get(k, p) for k, p in enumerate(shared)], h) @ np.ones((2, 3)), None
+
+    stacks = {k: jnp.stack([p, p]) for k, p in own.items()}
+    found = st.find_groups(lambda p, x: jax.lax.scan(layer, x, p)[0], stacks, x)
+    exact = any(g.exact and "`scan` runs along it" in g.ordered for g in found.groups)
+    masked, _ = layer(x, jax.tree.map(jnp.zeros_like, own))
+    assert (masked == x).all() or not exact
