@@ -7,7 +7,8 @@ from lth_jax.structure.constraints import major, minor
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.live import effective_density, live_mask, live_units
-from lth_jax.structure.modules import check_fits, check_same, refit
+from lth_jax.structure.modules import check_fits, check_same, rebuild
+from lth_jax.structure.nnx_modules import refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks
 from lth_jax.structure.rescale import Fan, fan_average, fan_in, fan_of, rescale
 from lth_jax.structure.rules import register
@@ -47,6 +48,7 @@ __all__ = [
     "permute",
     "prunable",
     "random_units",
+    "rebuild",
     "refill",
     "refit",
     "register",
