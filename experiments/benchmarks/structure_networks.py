@@ -1,15 +1,53 @@
 """Networks for the benchmarks of structured pruning: shapes of their variables, and functions.
 
-The decoder is that of Llama (Touvron et al., 2023): RMSNorm, rotary positions, SwiGLU, no biases.
+ConvNeXt is that of Liu et al. (2022), the decoder that of Llama (Touvron et al., 2023): RMSNorm,
+rotary positions, SwiGLU, no biases.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-Apply = Callable[[Any, jax.Array], jax.Array]
+
+class ConvBlock(nn.Module):
+    """A depthwise convolution, LayerNorm, and two dense layers, scaled and added."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[batch, h, w, width]` to the same shape."""
+        width = x.shape[-1]
+        h = nn.LayerNorm()(nn.Conv(width, (7, 7), feature_group_count=width)(x))
+        h = nn.Dense(width)(nn.gelu(nn.Dense(4 * width)(h)))
+        return x + h * self.param("scale", nn.initializers.constant(1e-6), (width,))
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt; the defaults are its size "tiny".
+
+    Attributes:
+      blocks: number of blocks in each stage.
+      width: channels of the first stage; each further stage has twice as many.
+      classes: number of outputs.
+    """
+
+    blocks: Sequence[int] = (3, 3, 9, 3)
+    width: int = 96
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Logits `[batch, classes]` of images `[batch, h, w, 3]`, alike in both modes."""
+        del train
+        x = nn.LayerNorm()(nn.Conv(self.width, (4, 4), (4, 4))(x))
+        for stage, count in enumerate(self.blocks):
+            if stage:
+                x = nn.Conv(self.width * 2**stage, (2, 2), (2, 2))(nn.LayerNorm()(x))
+            for _ in range(count):
+                x = ConvBlock()(x)
+        return nn.Dense(self.classes)(nn.LayerNorm()(x.mean((1, 2))))
 
 
 class Decoder(NamedTuple):
@@ -22,6 +60,7 @@ class Decoder(NamedTuple):
       hidden: size of the gated layers.
       vocabulary: number of tokens.
       scanned: whether the blocks are stacked and run by `lax.scan`.
+      dtype: of the parameters.
     """
 
     width: int = 4096
@@ -30,9 +69,10 @@ class Decoder(NamedTuple):
     hidden: int = 11008
     vocabulary: int = 32000
     scanned: bool = False
+    dtype: Any = jnp.bfloat16
 
     def shapes(self) -> Any:
-        """The shapes of the parameters, in bfloat16."""
+        """The shapes of the parameters."""
         wide, hidden = (self.width, self.width), (self.width, self.hidden)
         block = {
             "norm": (self.width,), "query": wide, "key": wide, "value": wide, "out": wide,
@@ -45,7 +85,7 @@ class Decoder(NamedTuple):
         table = (self.vocabulary, self.width)
         tree = {"embed": table, "blocks": blocks, "norm": (self.width,), "head": table[::-1]}
         return jax.tree.map(
-            lambda shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16),
+            lambda shape: jax.ShapeDtypeStruct(shape, self.dtype),
             tree,
             is_leaf=lambda x: isinstance(x, tuple),
         )
