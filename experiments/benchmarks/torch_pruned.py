@@ -13,7 +13,6 @@ import torch.nn.functional as F
 import torch_pruning
 from torch import Tensor, nn
 
-
 THREADS = torch.get_num_threads()
 
 
