@@ -45,12 +45,10 @@ def _fitted(old: Any, new: Any, where: str) -> Any:
     if not isinstance(new, eqx.Module):
         return new
     names = [field.name for field in dataclasses.fields(new) if hasattr(new, field.name)]
-    parts = {
-        name: _fitted(getattr(old, name), getattr(new, name), f"{where}.{name}") for name in names
-    }
     copy = object.__new__(type(new))
-    for name, part in parts.items():
-        object.__setattr__(copy, name, part)  # as Equinox unflattens its frozen modules
+    for name in names:  # as Equinox unflattens its frozen modules
+        part = _fitted(getattr(old, name), getattr(new, name), f"{where}.{name}")
+        object.__setattr__(copy, name, part)
     for name, size in _sizes(old, copy, names, where).items():
         object.__setattr__(copy, name, size)
     return copy

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from jax.extend import source_info_util
 
-from lth_jax import legal
+from lth_jax import legal, text
 from lth_jax.structure.constraints import Atoms, Links, Solution
 from lth_jax.structure.graph import Block, Op, Value
 
@@ -22,6 +22,7 @@ _SHOWN = 10
 """Lines of one explanation; more are counted."""
 
 
+@text.with_short_repr
 class Equation(NamedTuple):
     """An equation of the analysed jaxpr.
 
@@ -44,6 +45,7 @@ class Equation(NamedTuple):
         return "  ".join(filter(None, [self.primitive, types, self.module, self.source]))
 
 
+@text.with_short_repr
 class Pinned(NamedTuple):
     """Indices that no unit contains.
 
@@ -58,6 +60,7 @@ class Pinned(NamedTuple):
     equations: tuple[Equation, ...]
 
 
+@text.with_short_repr
 class Tied(NamedTuple):
     """One leaf that loses indices together with the axis.
 
@@ -72,6 +75,7 @@ class Tied(NamedTuple):
     equations: tuple[Equation, ...]
 
 
+@text.with_short_repr
 class Member(NamedTuple):
     """Indices that are removed with the units of a group.
 
