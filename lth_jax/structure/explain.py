@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -15,8 +15,8 @@ from lth_jax import legal, text
 from lth_jax.structure.constraints import Atoms, Links, Solution
 from lth_jax.structure.graph import Block, Op, Value
 
-if TYPE_CHECKING:
-    from lth_jax.structure.groups import Structure
+Structure = Any
+"""The record of `groups.py`, which imports this module."""
 
 _SHOWN = 10
 """Lines of one explanation; more are counted."""

@@ -1,19 +1,14 @@
 """All groups of a network as a table, and as rows of a figure."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lth_jax import text
 from lth_jax.report.unit_map import UnitRow
-
-if TYPE_CHECKING:
-    from lth_jax.structure.groups import Group, Structure
+from lth_jax.structure.group import Group, Slot
 
 HEADER = ("group", "units", "leaves", "weights/unit", "compacted", "slices of a unit")
 _ROWS = 24
@@ -37,7 +32,7 @@ def lines(groups: Sequence[Group], shapes: Shapes) -> list[tuple[str, ...]]:
     ]
 
 
-def _slice(slot: Any) -> str:
+def _slice(slot: Slot) -> str:
     each = slot.indices.shape[1]
     return f"{slot.leaf}:{slot.axis}" + (f"×{each}" if each > 1 else "")
 
@@ -53,28 +48,28 @@ def touched(shapes: Shapes, groups: Sequence[Group], units: int | None = None) -
     return sum(math.prod(shapes[leaf]) - math.prod(sizes) for leaf, sizes in left.items())
 
 
-def rows(structure: Structure, kept: Mapping[str, np.ndarray]) -> list[UnitRow]:
+def rows(groups: Sequence[Group], shapes: Shapes, kept: Mapping[str, np.ndarray]) -> list[UnitRow]:
     """Groups whose names differ by numbers only share a row; the heaviest row comes first.
 
     Where there would be too many rows, only the first parts of the leaves' paths count.
 
     Args:
-      structure: from `find_groups`.
+      groups: all groups.
+      shapes: the shape of each leaf.
       kept: group name → bool `[units]`; absent groups are whole.
     """
-    depth = max((group.name.count("/") for group in structure.groups), default=0)
-    alike = _alike(structure.groups, depth)
+    depth = max((group.name.count("/") for group in groups), default=0)
+    alike = _alike(groups, depth)
     while len(alike) > _ROWS and depth:
         depth -= 1
-        alike = _alike(structure.groups, depth)
-    shapes = structure.shapes
+        alike = _alike(groups, depth)
     order = sorted(alike.items(), key=lambda row: -touched(shapes, row[1]))
     if len(order) > _ROWS:
-        rest = [group for _, groups in order[_ROWS - 1 :] for group in groups]
+        rest = [group for _, row in order[_ROWS - 1 :] for group in row]
         order = [*order[: _ROWS - 1], ("others", rest)]
-    found = [_row(shapes, name, groups, kept) for name, groups in order]
+    found = [_row(shapes, name, row, kept) for name, row in order]
     whole = sum(map(math.prod, shapes.values()))
-    return [*found, UnitRow("in no unit", (), whole - touched(shapes, structure.groups), ())]
+    return [*found, UnitRow("in no unit", (), whole - touched(shapes, groups), ())]
 
 
 def _alike(groups: Sequence[Group], depth: int) -> dict[str, list[Group]]:

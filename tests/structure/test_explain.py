@@ -137,7 +137,7 @@ def test_a_weight_in_two_slices_of_a_unit_counts_once():
 def test_the_figure_has_a_row_for_each_kind_of_group():
     found = decoder()
     kept = {"blocks/1/down:0": np.arange(24) < 6}
-    rows = overview.rows(found, kept)
+    rows = overview.rows(found.groups, found.shapes, kept)
     assert [row.label for row in rows] == [
         "blocks/*/down:1  (1 group of 16)",
         "blocks/*/down:0  (2 groups of 24)",
@@ -159,7 +159,8 @@ def test_a_figure_of_many_kinds_joins_them():
                 x = jnp.tanh(x @ w)
         return x
 
-    rows = overview.rows(st.find_groups(apply, params, shape(1, 4)), {})
+    found = st.find_groups(apply, params, shape(1, 4))
+    rows = overview.rows(found.groups, found.shapes, {})
     assert len(rows) <= 25 and sum(len(row.shares) for row in rows) == 74
     assert [row.label for row in rows][-2:] == ["others  (5 groups of 4)", "in no unit"]
 
@@ -168,7 +169,7 @@ def test_the_figure_refuses_unknown_groups_and_marks_inexact_ones():
     found = decoder()
     with pytest.raises(ValueError, match="`units`"):
         found.figure({"nothing": np.ones(2, bool)})
-    [row] = overview.rows(found.only("blocks/1/key:1"), {})[:1]
+    [row, _] = overview.rows([found["blocks/1/key:1"]], found.shapes, {})
     figure = unit_map([row._replace(exact=(False,))], 100, pruned=False)
     [legend] = figure.legends
     assert [entry.get_text() for entry in legend.get_texts()] == [
