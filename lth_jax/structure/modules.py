@@ -55,15 +55,14 @@ def rebuild(
       ValueError: no sizes give a leaf its shape, a part of unknown kind holds a leaf of changed
         shape, or the outputs differ.
 
-    >>> from lth_jax.models import MLP
     >>> from lth_jax.structure import compact, find_groups
-    >>> model, x = MLP((6, 2)), jnp.ones((1, 4))
+    >>> model, x = linen.Sequential([linen.Dense(6), linen.tanh, linen.Dense(2)]), jnp.ones((1, 4))
     >>> variables = model.init(jax.random.key(0), x)
     >>> found = find_groups(model.apply, variables, x)
-    >>> units = {"params/Dense_0/bias:0": jnp.arange(6) < 3}
+    >>> units = {"params/layers_0/bias:0": jnp.arange(6) < 3}
     >>> small, apply = compact(found, variables, units)
-    >>> rebuild(model, small, lambda x: apply(small, x), x).widths
-    (3, 2)
+    >>> rebuild(model, small, functools.partial(apply, small), x).layers[0].features
+    3
     """
     problem: ValueError | None = None
     for new, run in _candidates(module, params, args, call):
