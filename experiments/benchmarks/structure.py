@@ -220,7 +220,7 @@ def half(name: str, case: Case, found: st.Structure, theirs: Any, repeats: int) 
     units = {g.name: np.arange(g.units) < g.units // 2 for g in found.groups}
     small, compact = st.compact(found, params, units)
     runs = {OURS: (jax.jit(apply), params), "compact": (jax.jit(compact), small)}
-    costs: Any = [f.lower(p, x).compile().cost_analysis() for f, p in runs.values()]
+    costs: Any = [f.lower(p, x).cost_analysis() for f, p in runs.values()]
     passes = {way: functools.partial(f, p, x) for way, (f, p) in runs.items()}
     dense = alternated({OURS: passes[OURS], THEIRS: theirs.forward}, repeats)
     left, untouched = theirs.prune(0.5)
