@@ -6,9 +6,11 @@ from lth_jax.structure.compact import compact, take
 from lth_jax.structure.constraints import major, minor
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.depth import blocks, remove_blocks
+from lth_jax.structure.explain import Equation, Member, Pinned, Tied, Why
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
 from lth_jax.structure.live import effective_density, live_mask, live_units
-from lth_jax.structure.modules import check_fits, check_same, refit
+from lth_jax.structure.modules import check_fits, check_same, rebuild
+from lth_jax.structure.nnx_modules import refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks
 from lth_jax.structure.rescale import Fan, fan_average, fan_in, fan_of, rescale
 from lth_jax.structure.rules import register
@@ -19,10 +21,15 @@ from lth_jax.structure.units import expand, granularity, members, prunable, scor
 import_modules(__name__, __path__)  # every module registers its rules
 
 __all__ = [
+    "Equation",
     "Fan",
     "Group",
+    "Member",
+    "Pinned",
     "Slot",
     "Structure",
+    "Tied",
+    "Why",
     "across_groups",
     "align",
     "blocks",
@@ -49,6 +56,7 @@ __all__ = [
     "permute",
     "prunable",
     "random_units",
+    "rebuild",
     "refill",
     "refit",
     "register",

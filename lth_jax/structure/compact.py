@@ -153,16 +153,20 @@ def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
     return checked
 
 
-def take(structure: Structure, params: Any, units: UnitMask) -> Any:
+def take(structure: Structure, params: Any, units: UnitMask, *, donate: bool = False) -> Any:
     """The parameters without the slices of removed units.
 
-    Also works for other trees of this structure (optimizer slots, masks). Results with equal
-    numbers of kept units can be stacked to a population.
+    Leaves are cut one after the other: beside `params` and the result, memory holds one leaf at
+    most. NumPy leaves stay on the host (of a `np.memmap` only the kept slices are read), and the
+    result shares no memory with a leaf that it cuts. Also works for other trees of this structure
+    (optimizer slots, masks). Results with equal numbers of kept units can be stacked to a
+    population.
 
     Args:
       structure: from `find_groups`.
       params: a pytree of the analysed structure and shapes.
       units: group name → bool `[units]`; absent groups are kept whole.
+      donate: whether to free each JAX array after it is cut; `params` cannot be used afterwards.
 
     Returns:
       A pytree of smaller arrays.
@@ -174,9 +178,16 @@ def take(structure: Structure, params: Any, units: UnitMask) -> Any:
     kept = _kept_of_leaves(structure, check_units(structure, units))
 
     def cut(name: str, leaf: Any) -> Any:
+        small = leaf
         for axis, flags in kept.get(name, {}).items():
-            leaf = pick(leaf, axis, np.flatnonzero(flags))
-        return leaf
+            small = pick(small, axis, np.flatnonzero(flags))
+        if small is leaf:
+            return leaf
+        if isinstance(leaf, np.ndarray):
+            return np.array(small)  # a view would keep the whole leaf alive
+        if donate and not isinstance(leaf, jax.core.Tracer):
+            leaf.delete()
+        return small
 
     return trees.map_named(cut, params)
 
@@ -194,7 +205,12 @@ def _kept_of_leaves(structure: Structure, units: Mapping[str, np.ndarray]) -> di
 
 
 def compact(
-    structure: Structure, params: Any, units: UnitMask, *, inexact: bool = False
+    structure: Structure,
+    params: Any,
+    units: UnitMask,
+    *,
+    inexact: bool = False,
+    donate: bool = False,
 ) -> tuple[Any, Callable[..., Any]]:
     """Smaller parameters, and a function that computes the masked network from them.
 
@@ -211,6 +227,7 @@ def compact(
       units: group name → bool `[units]`, True = kept; absent groups are kept whole.
       inexact: whether to allow removing units of groups that are not `exact`, for which the masked
         network differs (a softmax over experts includes masked ones).
+      donate: as in `take`.
 
     Returns:
       `(smaller, apply)` with `apply(smaller, *args)`; `args` may have other batch sizes than
@@ -235,7 +252,7 @@ def compact(
     program = structure.program
     left = _left(structure, checked)
     smaller = Smaller(program.labels, left, program.prefer)
-    return take(structure, params, checked), _function(program, smaller)
+    return take(structure, params, checked, donate=donate), _function(program, smaller)
 
 
 def _check_exact(groups: Sequence[Group]) -> None:

@@ -91,10 +91,31 @@ class Choice(NamedTuple):
     atoms: Atoms
 
 
+class Tie(NamedTuple):
+    """`a[i]` and `b[i]` are removed together: by which operation, and by which choice, if any."""
+
+    a: Atoms
+    b: Atoms
+    site: Site | None
+    op: Op | None
+
+
+class Pin(NamedTuple):
+    """Atoms that cannot be removed: why, by which operation, and by which choice, if any."""
+
+    atoms: Atoms
+    reason: str
+    site: Site | None
+    op: Op | None
+
+
 class Links:
     """Collects ties, pins and sums during the walk through a graph.
 
     Attributes:
+      op: the operation that is linked at present; None at the ends of the graph.
+      ties: all ties so far.
+      pins: all pins so far.
       labels: the atoms of every value visited so far.
       unknown: names of primitives without a rule.
       choices: site → chosen factor.
@@ -114,6 +135,9 @@ class Links:
           flow: whether zeros propagate through products; else only through elementwise operations
             on parameters.
         """
+        self.op: Op | None = None
+        self.ties: list[Tie] = []
+        self.pins: list[Pin] = []
         self.labels: dict[Value, Axes] = {}
         self.unknown: set[str] = set()
         self.choices: dict[Site, Choice] = {}
@@ -121,8 +145,6 @@ class Links:
         self._content = np.zeros(1024, np.int8)
         self._stuck = np.zeros(1024, bool)
         self._size = 0
-        self._ties: list[tuple[Atoms, Atoms, Site | None]] = []
-        self._pins: list[tuple[Atoms, str, Site | None]] = []
         self._notes: dict[str, list[tuple[Atoms, str]]] = {"sum": [], "order": []}
 
     def fresh(self, n: int, content: np.ndarray | int = FINITE) -> Atoms:
@@ -142,13 +164,13 @@ class Links:
         """Ties `a[i]` to `b[i]`, possibly as a result of the choice at a site."""
         if a is b or np.array_equal(a, b):
             return
-        self._ties.append((np.ravel(a), np.ravel(b), site))
+        self.ties.append(Tie(np.ravel(a), np.ravel(b), site, self.op))
 
     def pin(self, atoms: Atoms, reason: str, site: Site | None = None) -> Atoms:
         """Pins `atoms`, possibly as a result of the choice at a site; returns them."""
         if atoms.size:
             self._stuck[atoms] = True
-            self._pins.append((np.ravel(atoms), reason, site))
+            self.pins.append(Pin(np.ravel(atoms), reason, site, self.op))
         return atoms
 
     def order(self, atoms: Atoms, reason: str) -> Atoms:
@@ -205,7 +227,7 @@ class Links:
 
     def sides(self, site: Site) -> list[Atoms]:
         """The atoms on both sides of the ties of a choice."""
-        return [side for a, b, where in self._ties if where == site for side in (a, b)]
+        return [side for tie in self.ties if tie.site == site for side in (tie.a, tie.b)]
 
     def solve(self, without: Collection[Site] = ()) -> Solution:
         """The components of all ties so far.
@@ -213,8 +235,8 @@ class Links:
         Args:
           without: sites whose choices are ignored.
         """
-        ties = [(a, b) for a, b, site in self._ties if site not in without]
-        pins = [(atoms, reason) for atoms, reason, site in self._pins if site not in without]
+        ties = [(tie.a, tie.b) for tie in self.ties if tie.site not in without]
+        pins = [(pin.atoms, pin.reason) for pin in self.pins if pin.site not in without]
         ones = np.zeros(0, np.int64)
         a = np.concatenate([a for a, _ in ties] or [ones])
         b = np.concatenate([b for _, b in ties] or [ones])

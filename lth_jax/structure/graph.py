@@ -58,6 +58,7 @@ class Op:
     Attributes:
       context: the settings under which it was traced (mesh, compute type, metadata). An operation
         inside `auto_axes` has another mesh than its surroundings.
+      sources: where it was traced: the calls around it, then itself (JAX's `SourceInfo`s).
     """
 
     primitive: jex.Primitive
@@ -66,6 +67,7 @@ class Op:
     outs: tuple[Value, ...]
     context: Any
     blocks: tuple["Block", ...] = ()
+    sources: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -97,19 +99,25 @@ def run(block: Block, args: Sequence[Any]) -> list[Any]:
     return [env.get(v, v.constant) for v in block.outs]
 
 
-def read(closed: jex.ClosedJaxpr) -> Block:
+def read(closed: jex.ClosedJaxpr, sources: tuple[Any, ...] = ()) -> Block:
     """The graph of a jaxpr, with inlined calls and folded integer constants.
 
     Indices are often literals after a few operations (`x[:, -1]`); the rules of slices and gathers
     need their values.
+
+    Args:
+      closed: the jaxpr.
+      sources: where the calls around it were traced.
     """
     ins = tuple(Value(v.aval) for v in closed.jaxpr.invars)
     ops: list[Op] = []
-    outs = _inline(closed, ins, ops)
+    outs = _inline(closed, ins, ops, sources)
     return Block(ins, tuple(outs), tuple(ops))
 
 
-def _inline(closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op]) -> list[Value]:
+def _inline(
+    closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op], sources: tuple[Any, ...]
+) -> list[Value]:
     jaxpr = closed.jaxpr
     env = dict(zip(jaxpr.invars, ins, strict=True))
     env |= {v: Value(v.aval, c) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
@@ -120,30 +128,33 @@ def _inline(closed: jex.ClosedJaxpr, ins: Sequence[Value], ops: list[Op]) -> lis
     for eqn in jaxpr.eqns:
         operands = tuple(value(v) for v in eqn.invars)
         inner = TRANSPARENT.get(eqn.primitive.name)
+        here = (*sources, eqn.source_info)
         if inner in eqn.params:
-            results = _inline(eqn.params[inner], operands, ops)
+            results = _inline(eqn.params[inner], operands, ops, here)
         else:
-            results = _append(eqn, operands, ops)
+            results = _append(eqn, operands, ops, here)
         env.update(zip(eqn.outvars, results, strict=True))
     return [value(v) for v in jaxpr.outvars]
 
 
-def _append(eqn: jex.JaxprEqn, ins: tuple[Value, ...], ops: list[Op]) -> list[Value]:
+def _append(
+    eqn: jex.JaxprEqn, ins: tuple[Value, ...], ops: list[Op], sources: tuple[Any, ...]
+) -> list[Value]:
     outs = tuple(Value(v.aval) for v in eqn.outvars)
-    op = Op(eqn.primitive, eqn.params, ins, outs, eqn.ctx, _blocks(eqn))
+    op = Op(eqn.primitive, eqn.params, ins, outs, eqn.ctx, _blocks(eqn, sources), sources)
     if _foldable(op):
         return [Value(v.aval, np.asarray(c)) for v, c in zip(outs, _fold(op), strict=True)]
     ops.append(op)
     return list(outs)
 
 
-def _blocks(eqn: jex.JaxprEqn) -> tuple[Block, ...]:
+def _blocks(eqn: jex.JaxprEqn, sources: tuple[Any, ...]) -> tuple[Block, ...]:
     found: list[Block] = []
     for name in _NESTED.get(eqn.primitive.name, ()):
         inner = eqn.params[name]
         for jaxpr in inner if isinstance(inner, tuple) else (inner,):
             closed = isinstance(jaxpr, jex.ClosedJaxpr)
-            found.append(read(jaxpr if closed else jex.ClosedJaxpr(jaxpr, ())))
+            found.append(read(jaxpr if closed else jex.ClosedJaxpr(jaxpr, ()), sources))
     return tuple(found)
 
 

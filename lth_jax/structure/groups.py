@@ -4,74 +4,33 @@ import dataclasses
 import fnmatch
 import functools
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 
-from lth_jax import text, trees
+from lth_jax import legal, text, trees
 from lth_jax.pruning.compiled import compiled
+from lth_jax.report.unit_map import unit_map
+from lth_jax.structure import overview
 from lth_jax.structure.choices import settle
 from lth_jax.structure.constraints import Axes, Links, Prefer, Solution, major
+from lth_jax.structure.explain import Constraints, Why, explain
 from lth_jax.structure.graph import Block, Value, trace
+from lth_jax.structure.group import Group, Slot
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Slot(NamedTuple):
-    """The slices of a group's units along one axis of one leaf.
-
-    Attributes:
-      leaf: the name of the leaf.
-      axis: the axis of the units.
-      indices: int `[units, k]`, the k indices of each unit.
-    """
-
-    leaf: str
-    axis: int
-    indices: np.ndarray
-
-    def __repr__(self) -> str:
-        units, each = self.indices.shape
-        return f"Slot({self.leaf}:{self.axis}, {units} units of {each})"
-
-
-class Group(NamedTuple):
-    """Equal units: the same number of indices of the same axes of the same leaves.
-
-    Attributes:
-      name: `leaf:axis` of its first slot.
-      slots: the slices of the units.
-      inexact: reasons why the compacted network differs from the masked one; empty if it does not.
-      ordered: reasons why units cannot be permuted; empty if they can.
-    """
-
-    name: str
-    slots: tuple[Slot, ...]
-    inexact: tuple[str, ...]
-    ordered: tuple[str, ...]
-
-    @property
-    def units(self) -> int:
-        """The number of units."""
-        return len(self.slots[0].indices)
-
-    @property
-    def exact(self) -> bool:
-        """Whether the network without some units equals the masked network."""
-        return not self.inexact
-
-    def __repr__(self) -> str:
-        slots = ", ".join(f"{slot.leaf}:{slot.axis}" for slot in self.slots)
-        exact = "exact" if self.exact else f"inexact: {'; '.join(self.inexact)}"
-        return f"Group({self.name}, {self.units} units of {slots}; {exact})"
-
-
 class Program(NamedTuple):
-    """A function's graph, with the component of each index of each value."""
+    """A function's graph, with the component of each index of each value.
+
+    `settle` walks through the graph again and returns all constraints.
+    """
 
     apply: Callable[..., Any]
     prefer: Prefer
@@ -81,6 +40,7 @@ class Program(NamedTuple):
     mesh: Any
     in_tree: Any
     out_tree: Any
+    settle: Callable[[], tuple[Links, Solution]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -113,6 +73,38 @@ class Structure:
         """The analysed shape of each leaf by name."""
         leaves = jax.tree.leaves(self.params)
         return {n: leaf.shape for n, leaf in zip(trees.names(self.params), leaves, strict=True)}
+
+    @functools.cached_property
+    def constraints(self) -> Constraints:
+        """All ties and pins, by a second analysis at the first use."""
+        return Constraints(*self.program.settle())
+
+    def why(self, leaf: str, axis: int) -> Why:
+        """Why indices of an axis cannot be removed, or with which leaves they are removed.
+
+        The equations are those of the jaxpr on the shortest path of constraints from the axis to
+        the pin, or to the other leaf; those that pass an axis on without a new constraint are left
+        out. The first call repeats the analysis.
+
+        Args:
+          leaf: the name of a leaf.
+          axis: one of its axes.
+
+        Raises:
+          ValueError: there is no such leaf, or it has no such axis.
+
+        >>> import jax.numpy as jnp
+        >>> def mlp(p, x):
+        ...     return jnp.tanh(x @ p["w"]) @ p["v"]
+        >>> found = find_groups(mlp, {"w": jnp.ones((4, 8)), "v": jnp.ones((8, 2))}, jnp.ones(4))
+        >>> [pinned] = found.why("v", 1).pinned
+        >>> pinned.reason, [equation.primitive for equation in pinned.equations]
+        ('an axis of result 0', ['dot_general'])
+        >>> [member] = found.why("w", 1).members
+        >>> [(tied.leaf, tied.axis) for tied in member.ties]
+        [('v', 0)]
+        """
+        return explain(self, leaf, axis)
 
     def only(self, *patterns: str) -> "Structure":
         """The structure restricted to some groups.
@@ -154,24 +146,47 @@ class Structure:
         return found
 
     def __repr__(self) -> str:
-        return self._table(limit=15)
+        return self._short(limit=15)
 
     def __str__(self) -> str:
-        return self._table(limit=40)
+        return self._short(limit=40)
 
-    def _table(self, limit: int) -> str:
+    def _short(self, limit: int) -> str:
         if not self.groups:
             return "Structure without groups: no slice can be removed (see `pinned`)"
-        rows = [
-            (
-                group.name,
-                str(group.units),
-                str(len({slot.leaf for slot in group.slots})),
-                "; ".join(group.inexact) or "exact",
-            )
-            for group in self.groups
-        ]
-        return text.table(("group", "units", "leaves", "compacted"), rows, limit=limit)
+        rows = overview.lines(self.groups[:limit], self.shapes)
+        shown = text.table(overview.HEADER, rows)
+        more = len(self.groups) - len(rows)
+        return f"{shown}\n… and {more} more: see `table()`" if more else shown
+
+    def table(self) -> text.TextTable:
+        """All groups: units, leaves, weights of one unit, and the slices that it consists of.
+
+        `w:1×8` stands for 8 indices of axis 1 of leaf `w`. Weights that belong to units of two
+        groups count for both.
+        """
+        return text.TextTable(overview.HEADER, overview.lines(self.groups, self.shapes))
+
+    def figure(self, units: Mapping[str, Any] | None = None) -> Any:
+        """All groups in one matplotlib figure; a thousand remain readable.
+
+        Groups whose names differ by numbers only, such as those of repeated blocks, form one row
+        of cells beside a bar with their weights. Weights between two groups count for both.
+
+        Args:
+          units: group name → bool `[units]`, True = kept; cells then show the share of units kept.
+            Otherwise their colour says whether the compacted network equals the masked one.
+
+        Raises:
+          ValueError: a name is not that of a group.
+        """
+        for name in units or ():
+            legal.check_name("units", name, [group.name for group in self.groups])
+        kept = {name: np.asarray(flags) for name, flags in (units or {}).items()}
+        whole = sum(map(math.prod, self.shapes.values()))
+        return unit_map(
+            overview.rows(self.groups, self.shapes, kept), whole, pruned=units is not None
+        )
 
     def __getitem__(self, name: str) -> Group:
         """The group of this name."""
@@ -247,7 +262,8 @@ def find_groups(
     unused = _unused(block, names)
     start = functools.partial(_start, block, names, trees.names(args), unused, pin)
     finish = functools.partial(_pin_results, _spread_over(pin_outputs, out))
-    links, solution = settle(block, start, finish, prefer)
+    settled = functools.partial(settle, block, start, finish, prefer)
+    links, solution = settled()
     leaves = dict(zip(names, (links.labels[v] for v in block.ins), strict=False))
     groups, components = _collect(leaves, solution)
     alone = ~solution.is_pinned()
@@ -261,6 +277,7 @@ def find_groups(
         mesh=jax.sharding.get_abstract_mesh(),
         in_tree=jax.tree.structure((params, *args)),
         out_tree=jax.tree.structure(out),
+        settle=settled,
     )
     return Structure(
         groups=groups,

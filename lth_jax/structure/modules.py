@@ -1,119 +1,104 @@
-"""Modules of compact size: refitted NNX modules, rebuilt Linen modules, and their checks.
+"""Modules of compact size from a network and its smaller parameters, and their checks.
 
 A module uses its own widths: LayerNorm divides by the new width, and attention scales with the new
 head size. The function from `compact` keeps the old constants, so it is the reference for rebuilt
 modules.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import linen, nnx
 
 from lth_jax import trees
+from lth_jax.structure.equinox_modules import eqx, is_equinox, refit_equinox
+from lth_jax.structure.linen_modules import resized
+from lth_jax.structure.nnx_modules import refit
 
-M = TypeVar("M", bound=nnx.Module)
+T = TypeVar("T")
 
 
-def refit(module: M, params: Any) -> M:
-    """A copy of an NNX module with smaller parameters and fitting attributes.
+def _plain(module: Any, *args: Any) -> Any:
+    return module(*args)
 
-    NNX keeps widths as attributes (`features`, `num_groups`, `num_heads`); those of Linear,
-    LinearGeneral, Conv, Embed, BatchNorm, LayerNorm, RMSNorm, GroupNorm and MultiHeadAttention are
-    set from the new kernels. Other quantities that depend on a width (√head_dim) change too:
-    compare the result with the compact function by `check_same`.
+
+def rebuild(
+    module: T,
+    params: Any,
+    reference: Callable[..., Any],
+    *args: Any,
+    call: Callable[..., Any] = _plain,
+    tolerance: float = 1e-5,
+) -> T:
+    """A module of compact size that computes what the compact function computes.
+
+    NNX and Equinox modules become copies that hold `params`, with fitting sizes as attributes. Of a
+    Linen module, integers among its fields (also in tuples and in modules that are fields) are
+    replaced until `init` gives the shapes of `params`; it is then applied to `params`. The outputs
+    are compared with those of `reference` in any case. Modules that write a size in their code, or
+    whose formula contains a width that changed, cannot be rebuilt: use `params` and the function.
 
     Args:
-      module: the analysed module.
-      params: smaller state, in the structure of `nnx.split` (pure or not).
+      module: the analysed module: of Linen (unbound), NNX or Equinox.
+      params: its smaller parameters, in the structure of the module: variables of Linen, a state of
+        `nnx.split` (pure or not), arrays of `eqx.filter`.
+      reference: `(*args) -> out`, such as `functools.partial(apply, small)`.
+      *args: example inputs.
+      call: `(module, *args) -> out`, for modules that need a flag or `vmap`.
+      tolerance: as in `check_same`.
 
     Raises:
-      ValueError: a module with changed shapes has another type.
+      TypeError: `module` is of another kind.
+      ValueError: no sizes give a leaf its shape, a part of unknown kind holds a leaf of changed
+        shape, or the outputs differ.
 
-    >>> model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
-    >>> small = {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}
-    >>> refit(model, small)(jnp.ones((1, 4))).shape
-    (1, 2)
+    >>> from lth_jax.structure import compact, find_groups
+    >>> model, x = linen.Sequential([linen.Dense(6), linen.tanh, linen.Dense(2)]), jnp.ones((1, 4))
+    >>> variables = model.init(jax.random.key(0), x)
+    >>> found = find_groups(model.apply, variables, x)
+    >>> units = {"params/layers_0/bias:0": jnp.arange(6) < 3}
+    >>> small, apply = compact(found, variables, units)
+    >>> rebuild(model, small, functools.partial(apply, small), x).layers[0].features
+    3
     """
-    new = nnx.clone(module)
-    before = {path: _widths(part) for path, part in nnx.iter_modules(new)}
-    nnx.update(new, params)
-    for path, part in nnx.iter_modules(new):
-        if isinstance(part, nnx.MultiHeadAttention):
-            _fit_attention(part)
-        elif _widths(part) != before[path]:
-            _fit(part, "/".join(map(str, path)))
-    return new
+    problem: ValueError | None = None
+    for new, run in _candidates(module, params, args, call):
+        try:
+            out = run(*args)
+        except Exception as error:  # whatever a user's module raises
+            problem = ValueError(f"`module` cannot be called with smaller parameters: {error}")
+            continue
+        try:
+            check_same(reference, lambda *_, out=out: out, *args, tolerance=tolerance)
+        except ValueError as error:
+            problem = error
+            continue
+        return new
+    assert problem is not None
+    raise problem
 
 
-def _widths(part: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's variables."""
-    return {k: jnp.shape(v[...]) for k, v in vars(part).items() if isinstance(v, nnx.Variable)}
-
-
-def _fit(part: nnx.Module, name: str) -> None:
-    for kind, fit in _FITS:
-        if isinstance(part, kind):
-            return fit(part)
-    raise ValueError(
-        f"`module` has at '{name}' a {type(part).__name__} whose attributes cannot be derived from "
-        "its smaller parameters; rebuild it, or use the compact function"
-    )
-
-
-def _fit_linear(part: Any) -> None:
-    part.in_features, part.out_features = part.kernel.shape
-
-
-def _fit_general(part: Any) -> None:
-    inner = len(part.in_features)
-    part.in_features, part.out_features = part.kernel.shape[:inner], part.kernel.shape[inner:]
-
-
-def _fit_conv(part: Any) -> None:
-    groups = part.feature_group_count
-    fan_in, out = part.kernel.shape[-2:]
-    per_group = part.in_features // groups
-    # Removes whole groups (the fan-in is unchanged), or channels of every group.
-    if fan_in == per_group and groups > 1:
-        part.feature_group_count = groups * out // part.out_features
-    part.in_features = fan_in * part.feature_group_count
-    part.out_features, part.kernel_shape = out, part.kernel.shape
-
-
-def _fit_embed(part: Any) -> None:
-    part.num_embeddings, part.features = part.embedding.shape
-
-
-def _fit_norm(part: Any) -> None:
-    part.num_features = _own_width(part)
-
-
-def _fit_group_norm(part: Any) -> None:
-    part.num_features = _own_width(part)
-    part.num_groups = part.num_features // part.group_size
-
-
-def _own_width(part: Any) -> int:
-    return next(iter(_widths(part).values()))[-1]
-
-
-def _fit_attention(part: Any) -> None:
-    part.num_heads, part.head_dim = part.query.kernel.shape[-2:]
-    part.num_kv_heads = part.key.kernel.shape[-2]
-    part.qkv_features = part.num_heads * part.head_dim
-
-
-_FITS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
-    (nnx.Linear, _fit_linear),
-    (nnx.LinearGeneral, _fit_general),
-    (nnx.Conv, _fit_conv),
-    (nnx.Embed, _fit_embed),
-    (nnx.GroupNorm, _fit_group_norm),
-    ((nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm), _fit_norm),
-)
+def _candidates(
+    module: Any, params: Any, args: Any, call: Callable[..., Any]
+) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """Modules of compact size and their functions of `args`; at least one."""
+    if isinstance(module, linen.Module):
+        for new in resized(module, params, args, call):
+            yield new, functools.partial(jax.jit(linen.apply(call, new)), params)
+    elif isinstance(module, nnx.Module):
+        refitted = refit(module, params)
+        yield refitted, functools.partial(nnx.jit(call), nnx.clone(refitted))  # calls may change it
+    elif is_equinox(module):
+        changed = refit_equinox(module, params)
+        yield changed, functools.partial(eqx.filter_jit(call), changed)
+    else:
+        raise TypeError(
+            "`module` must be a module of Flax (Linen, NNX) or Equinox, got "
+            f"{type(module).__name__}; use the compact function"
+        )
 
 
 def check_fits(init: Callable[..., Any], params: Any, *args: Any) -> None:

@@ -84,10 +84,13 @@ def register(*names: str, link: Link, run: Run = unchanged) -> None:
 def walk(links: Links, block: Block, ins: Sequence[Axes]) -> list[Axes]:
     """Computes the atoms of all values of a block from those of its inputs; returns the outputs."""
     links.labels.update(zip(block.ins, ins, strict=True))
+    outer = links.op
     for op in block.ops:
+        links.op = op
         rule = RULES.get(op.name)
         link = rule.link if rule else _pin_everything
         links.labels.update(zip(op.outs, link(links, op, axes_of(links, op.ins)), strict=True))
+    links.op = outer
     return axes_of(links, block.outs)
 
 
