@@ -5,7 +5,7 @@ convolution in Flax, the query projection of an attention layer, or a stack of 3
 layout states the meaning. Granularities, layerwise scopes, criteria and initializers that depend on
 it take a mapping from leaf names (`trees.names`) to layouts.
 
-`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` determine layouts from the types of the layers;
+`of_linen`, `of_nnx`, `of_equinox`, `of_haiku` and `of_keras` determine layouts from the types of the layers;
 `by_name` takes them from the user. Without a layout, `resolve` determines only leaves whose name
 and number of axes are unambiguous. For other leaves, functions that need a layout raise an error.
 """
@@ -22,7 +22,15 @@ from lth_jax.layouts.layout import (
     resolve,
     to_layers,
 )
-from lth_jax.layouts.modules import of_equinox, of_haiku, of_linen, of_linen_init, of_nnx, register
+from lth_jax.layouts.modules import (
+    of_equinox,
+    of_haiku,
+    of_keras,
+    of_linen,
+    of_linen_init,
+    of_nnx,
+    register,
+)
 
 __all__ = [
     "DENSE",
@@ -34,6 +42,7 @@ __all__ = [
     "map_layers",
     "of_equinox",
     "of_haiku",
+    "of_keras",
     "of_linen",
     "of_linen_init",
     "of_nnx",
