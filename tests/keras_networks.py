@@ -1,4 +1,4 @@
-"""Small Keras models, on the JAX backend; importing this file skips a test where Keras is absent."""
+"""Small Keras models on the JAX backend; an import of this file skips where Keras is absent."""
 
 import os
 
@@ -13,7 +13,7 @@ from keras import layers as kl  # noqa: E402
 def convnet():
     """Convolutions of all kinds, norms, a residual sum, squeeze and excitation, a concatenation."""
     images = keras.Input((6, 6, 3))
-    h = kl.Conv2D(6, 3, padding="same", use_bias=False, name="stem")(images)
+    h = kl.Conv2D(6, 3, use_bias=False, name="stem")(kl.ZeroPadding2D()(images))
     h = kl.Activation("relu")(kl.BatchNormalization(name="norm")(h))
     gate = kl.Reshape((1, 1, 6))(kl.GlobalAveragePooling2D()(h))
     gate = kl.Conv2D(3, 1, activation="relu", name="squeeze")(gate)
@@ -25,7 +25,7 @@ def convnet():
     up = kl.Conv2DTranspose(4, 2, strides=2, name="up")(h)
     up = kl.GroupNormalization(2, name="group_norm")(up)
     h = kl.Concatenate()([kl.AveragePooling2D(2)(up), h])
-    h = kl.PReLU(shared_axes=(1, 2), name="slopes")(kl.ZeroPadding2D()(h))
+    h = kl.PReLU(shared_axes=(1, 2), name="slopes")(h)
     h = kl.Dense(5, activation="gelu", name="hidden")(kl.Flatten()(h))
     return keras.Model(images, kl.Dense(3, name="logits")(h), name="convnet")
 

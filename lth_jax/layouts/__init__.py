@@ -5,9 +5,10 @@ convolution in Flax, the query projection of an attention layer, or a stack of 3
 layout states the meaning. Granularities, layerwise scopes, criteria and initializers that depend on
 it take a mapping from leaf names (`trees.names`) to layouts.
 
-`of_linen`, `of_nnx`, `of_equinox`, `of_haiku` and `of_keras` determine layouts from the types of the layers;
-`by_name` takes them from the user. Without a layout, `resolve` determines only leaves whose name
-and number of axes are unambiguous. For other leaves, functions that need a layout raise an error.
+`of_linen`, `of_nnx`, `of_equinox`, `of_haiku` and `of_keras` determine layouts from the types of
+the layers; `by_name` takes them from the user. Without a layout, `resolve` determines only leaves
+whose name and number of axes are unambiguous. For other leaves, functions that need a layout raise
+an error.
 """
 
 from lth_jax.layouts.layout import (

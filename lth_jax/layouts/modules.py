@@ -425,9 +425,7 @@ def of_keras(model: Any) -> dict[str, Layout]:
             (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
             of_window("kernel", lambda n: Layout((n + 1,), (n,), tuple(range(n)))),
         ),
-        **dict.fromkeys(
-            (kl.DepthwiseConv1D, kl.DepthwiseConv2D), of_window("kernel", depthwise)
-        ),
+        **dict.fromkeys((kl.DepthwiseConv1D, kl.DepthwiseConv2D), of_window("kernel", depthwise)),
         **dict.fromkeys((kl.SeparableConv1D, kl.SeparableConv2D), separable),
     }
     found: dict[str, Layout] = {}

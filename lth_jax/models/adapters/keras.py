@@ -1,6 +1,7 @@
 """Converts Keras models to `Model`s and back; Keras, on JAX, is imported on use."""
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def read_variables(model: Any) -> tuple[list[Any], list[Any], list[Any]]:
     others = [v for v in fixed if v.name != "seed_generator_state"]
     for variables in (model.trainable_variables, others):
         paths = sorted(v.path for v in variables)
-        for path, after in zip(paths, paths[1:], strict=False):
+        for path, after in itertools.pairwise(paths):
             if after == path or after.startswith(f"{path}/"):
                 raise ValueError(
                     f"`model` has several variables below the path '{path}': name its layers."
