@@ -1,6 +1,8 @@
 """Keras models as pure functions, through pruning, ladders and ticket files, and back."""
 
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +58,8 @@ def test_keys_draw_the_initial_values_as_the_initializers_do(name):
         np.testing.assert_array_equal(both[0], trees.to_named(params)[leaf])
         if leaf.endswith(("kernel", "embeddings")):
             assert not np.allclose(both[0], both[1]) and not np.allclose(both[0], given)
-            assert np.std(both[0]) == pytest.approx(np.std(given), rel=0.5)
+            if given.size > 100:
+                assert np.std(both[0]) == pytest.approx(np.std(given), rel=0.2)
         else:
             np.testing.assert_array_equal(both[0], given)
 
@@ -71,10 +74,8 @@ def test_training_draws_by_the_key_and_moves_the_state_alone(name):
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     assert jax.tree.structure(moved) == jax.tree.structure(state)
-    changed = [
-        not np.array_equal(*pair)
-        for pair in zip(*map(jax.tree.leaves, (state, moved)), strict=True)
-    ]
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(moved), strict=True)
+    changed = [not np.array_equal(a, b) for a, b in pairs]
     assert changed == [True] * (2 if name == "convnet" else 0)
     for old, variable in zip(before, made.variables, strict=True):
         np.testing.assert_array_equal(old, variable.value)
@@ -96,9 +97,11 @@ def test_layouts_state_inputs_outputs_windows_and_heads():
 
 def test_kernels_are_pruned_to_the_exact_count():
     params, _ = drawn("convnet")
-    count = lth.globally().counts(params, 0.3)
-    mask = lth.prune(lth.magnitude(), lth.globally())(params, lth.ones_like(params), count)
-    assert lth.count_kept(mask, lth.prunable_leaves(params)) == count
+    prunable, scope = lth.prunable_leaves(params), lth.globally()
+    count = scope.counts(params, 0.3, prunable=prunable)
+    pruner = lth.prune(lth.magnitude(), scope)
+    mask = pruner(params, lth.ones_like(params), count, prunable=prunable)
+    assert lth.count_kept(mask, prunable) == count
     assert np.asarray(mask["norm"]["gamma"]).all()
 
 
@@ -124,11 +127,10 @@ def test_a_ladder_and_its_ticket_file(tmp_path):
     )
     ticket = result.ticket(level=1, replicate=0)
     ticket.save(tmp_path / "one.ticket")
-    again = lth.load_ticket(tmp_path / "one.ticket")
-    jax.tree.map(np.testing.assert_array_equal, again.mask, ticket.mask)
-    twin = result.ticket(level=1, replicate=1)
-    assert not np.allclose(ticket.params["small"]["stem"]["kernel"],
-                           twin.params["small"]["stem"]["kernel"])  # fmt: skip
+    again = lth.load_ticket(tmp_path / "one.ticket", like=ticket.mask)
+    jax.tree.map(np.testing.assert_array_equal, again.params, ticket.initial)
+    kernels = [one.initial["small"]["stem"]["kernel"] for one in result.tickets(1)]
+    assert not np.allclose(*kernels)
 
 
 # Back to Keras.
@@ -237,7 +239,7 @@ def test_bad_arguments_are_refused_in_a_sentence(monkeypatch):
     params, state = drawn("convnet")
     with pytest.raises(TypeError, match="must be a keras\\.Model, got Dense"):
         models.from_keras(kl.Dense(2))
-    with pytest.raises(ValueError, match=r"`initial`.*'drawn'"):
+    with pytest.raises(ValueError, match="`initial` is 'zeros'"):
         models.from_keras(made, initial="zeros")
     with pytest.raises(ValueError, match=r"`params` must have the leaves.*'stem/kernel'"):
         model.apply({**params, "stem": {}}, state, X["convnet"], train=False)
@@ -267,3 +269,11 @@ def test_layouts_of_own_layers_can_be_registered(monkeypatch):
     made = keras.Sequential([keras.Input((3,)), Own(name="own")], name="net")
     layouts.register(Own, lambda layer: {"scale": (Layout((), (0,)), ())})
     assert layouts.of_keras(made) == {"net/own/scale": Layout((), (0,))}
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    keras.utils.clear_session()
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "keras.md").read_text()
+    exec("".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), {})
+    assert {"one.ticket", "smaller.keras"} <= {path.name for path in tmp_path.iterdir()}
