@@ -11,6 +11,7 @@ whose name and number of axes are unambiguous. For other leaves, functions that 
 an error.
 """
 
+from lth_jax.layouts.keras import of_keras
 from lth_jax.layouts.layout import (
     DENSE,
     Layout,
@@ -26,7 +27,6 @@ from lth_jax.layouts.layout import (
 from lth_jax.layouts.modules import (
     of_equinox,
     of_haiku,
-    of_keras,
     of_linen,
     of_linen_init,
     of_nnx,

@@ -8,9 +8,14 @@ from lth_jax import structure as st
 from lth_jax.models import as_model
 from tests.keras_networks import NETWORKS, keras
 
+IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 # For each network: its inputs, and the units of its groups, exact ones and others.
 CASES = {
-    "convnet": (np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32"), [], []),
+    "convnet": (
+        np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32"),
+        [2, 2, 3, 5],
+        [],
+    ),
     "reader": (np.array([[1, 2, 3, 4], [6, 5, 0, 1]]), [2, 3, 3, 5], [6]),
 }
 
@@ -43,5 +48,6 @@ def test_an_architecture_of_keras_applications(name):
     from experiments.benchmarks import keras_zoo
 
     row = keras_zoo.measured(name, keras_zoo.architectures()[name])
-    assert row["met"] and row["pinned"] == {} and row["inexact"] == 0
+    assert row["met"] and row["inexact"] == 0
+    assert row["pinned"].keys() <= {"the function does not read this leaf"}  # Normalization's
     assert 0.3 < row["weights_left"] < 0.6

@@ -42,24 +42,30 @@ def to_keras(model: Any, params: Params, state: Any) -> Any:
     given = {v.path: leaf for v, leaf in zip([*trainable, *others], values, strict=True)}
     resized = any(given[v.path].shape != v.shape for v in (*trainable, *others))
 
+    unknown: list[str] = []
+
     def fitted(layer: Any) -> Any:
         config = layer.get_config()
         held = {v.path: v.shape for v in getattr(layer, "variables", ()) if v.path in given}
         if any(given[path].shape != shape for path, shape in held.items()):
             old = {_key(path): shape for path, shape in held.items()}
             new = {_key(path): given[path].shape for path in held}
-            for kind in type(layer).__mro__:
-                config |= _WIDTHS.get(kind.__name__, _same)(config, old, new)
+            rules = [kind.__name__ for kind in type(layer).__mro__ if kind.__name__ in _WIDTHS]
+            for rule in rules:
+                config |= _WIDTHS[rule](config, old, new)
+            if not rules:
+                unknown.append(f"'{layer.name}' ({type(layer).__name__})")
         elif resized and isinstance(layer, keras.layers.Reshape):
             config["target_shape"] = _free(config["target_shape"], layer.input.shape[-1])
         return type(layer).from_config(config)
 
     try:
         new = keras.models.clone_model(model, clone_function=fitted, recursive=True)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"`model` is '{model.name}', a layer of which cannot have the shapes of `params`: "
-            f"{error}"
+            f"`model` is '{model.name}', whose layer {' or '.join(unknown) or 'below'} cannot have "
+            f"the shapes of `params`; use the compact function: {why}"
         ) from error
     for old, variable in zip(model.variables, new.variables, strict=True):
         if old.path in given:
@@ -84,9 +90,9 @@ def _free(target: tuple[int, ...], channels: int | None) -> tuple[int, ...]:
 def _assign(variable: Any, path: str, leaf: Any) -> None:
     if variable.shape != leaf.shape:
         raise ValueError(
-            f"`params` or `state` has at '{path}' the shape {leaf.shape}, but that layer of the "
-            f"smaller model has {variable.shape}: no entry of its config states this width; use "
-            "the compact function."
+            f"`params` or `state` has at '{path}' the shape {leaf.shape}, but a smaller model has "
+            f"{variable.shape} there, as no entry of the layer's config states this width; use the "
+            "compact function."
         )
     variable.assign(jnp.asarray(leaf))
 
@@ -130,6 +136,9 @@ _WIDTHS: dict[str, Callable[[dict[str, Any], Shapes, Shapes], dict[str, Any]]] =
     ),
     "GroupNormalization": _group_norm,
     "MultiHeadAttention": _attention,
+    **dict.fromkeys(
+        ("BatchNormalization", "LayerNormalization", "RMSNormalization", "PReLU"), _same
+    ),
     "LayerScale": lambda config, old, new: {"projection_dim": new["gamma"][0]},  # ConvNeXt's
     **dict.fromkeys(
         ("SimpleRNN", "LSTM", "GRU"),
