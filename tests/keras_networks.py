@@ -11,16 +11,16 @@ from keras import layers as kl  # noqa: E402
 
 
 def convnet():
-    """Convolutions of all kinds, norms, a residual sum, squeeze and excitation, a concatenation."""
+    """Convolutions of all kinds, norms, a sum, squeeze and excitation, a model in a model."""
     images = keras.Input((6, 6, 3))
     h = kl.Conv2D(6, 3, use_bias=False, name="stem")(kl.ZeroPadding2D()(images))
     h = kl.Activation("relu")(kl.BatchNormalization(name="norm")(h))
     gate = kl.Reshape((1, 1, 6))(kl.GlobalAveragePooling2D()(h))
     gate = kl.Conv2D(3, 1, activation="relu", name="squeeze")(gate)
     h = kl.Multiply()([h, kl.Conv2D(6, 1, activation="sigmoid", name="excite")(gate)])
-    deep = kl.DepthwiseConv2D(3, padding="same", name="depth")(h)
-    deep = kl.SeparableConv2D(6, 3, padding="same", name="separable")(deep)
-    h = kl.Add()([h, kl.Dropout(0.3)(deep)])
+    depth = kl.DepthwiseConv2D(3, padding="same", name="depth")
+    separable = kl.SeparableConv2D(6, 3, padding="same", name="separable")
+    h = kl.Add()([h, kl.Dropout(0.3)(keras.Sequential([depth, separable], name="deep")(h))])
     h = kl.MaxPooling2D()(kl.Conv2D(4, 3, padding="same", groups=2, name="grouped")(h))
     up = kl.Conv2DTranspose(4, 2, strides=2, name="up")(h)
     up = kl.GroupNormalization(2, name="group_norm")(up)

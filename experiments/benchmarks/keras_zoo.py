@@ -6,8 +6,8 @@
 Each network has drawn weights and the smallest square images that it allows. A random third of
 the units of every group is removed. A row's figure is the largest error of the compacted network's
 outputs and gradients, relative to the largest entry of the masked network's; the gradients are
-those of all parameters that are left, in evaluation mode. Beside it: seconds of the analysis,
-groups, units, the share of weights that is left, and how many axes no group contains for which
+those of all parameters that are left, in evaluation mode. Beside it: CPU seconds of the
+analysis, groups, units, the share of weights that is left, and how many axes no group contains for which
 reason. Axes of one index, windows, images and classes are not counted. An architecture that fails
 is a row with the error. `python -m experiments.benchmarks.history` writes the latest rows into
 `docs/keras_zoo.md`.
@@ -132,9 +132,9 @@ def measured(name: str, make: Callable[..., Any]) -> Row:
     def apply(variables: Any, x: Any) -> Any:
         return model.apply(variables["params"], variables["state"], x, train=False)[0]
 
-    began = time.perf_counter()
+    began = time.process_time()
     found = st.find_groups(apply, variables, x)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     units = chosen(found)
     small, compact = st.compact(found, variables, units)
     mask = st.expand(found, units)
@@ -179,7 +179,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 def page(runs: Sequence[dict[str, Any]]) -> str:
     """The page with the latest row of each architecture in committed runs, the oldest first."""
     rows = {one["case"]: one for run in runs for one in run["results"]}
-    head = ("network", "image", "weights", "left", "analysis, s", "groups", "units",
+    head = ("network", "image", "weights", "left", "analysis, CPU s", "groups", "units",
             "error of outputs", "error of gradients", "other axes in no group")  # fmt: skip
     return "\n".join(
         [

@@ -84,8 +84,8 @@ def test_training_draws_by_the_key_and_moves_the_state_alone(name):
 
 def test_layouts_state_inputs_outputs_windows_and_heads():
     images, words = (network(name)[1].layouts(None) for name in NETWORKS)
-    assert images["grouped/kernel"] == images["separable/pointwise_kernel"] == conv(2)
-    assert images["depth/kernel"] == Layout((), (2, 3), (0, 1))
+    assert images["grouped/kernel"] == images["deep/separable/pointwise_kernel"] == conv(2)
+    assert images["deep/depth/kernel"] == Layout((), (2, 3), (0, 1))
     assert images["up/kernel"] == Layout((3,), (2,), (0, 1))
     assert words["recurrent/lstm_cell/recurrent_kernel"] == words["words/embeddings"] == DENSE
     assert words["attention/query/kernel"] == Layout((0,), (1, 2), heads=(1,))
@@ -104,6 +104,7 @@ def test_kernels_are_pruned_to_the_exact_count():
     assert np.asarray(mask["norm"]["gamma"]).all()
 
 
+@pytest.mark.slow
 def test_the_page_runs_with_a_ladder_and_its_ticket_file(tmp_path, monkeypatch):
     keras.utils.clear_session()
     monkeypatch.chdir(tmp_path)
