@@ -6,8 +6,8 @@
 Each network has drawn weights and the smallest square images that it allows. A random third of
 the units of every group is removed. A row's figure is the largest error of the compacted network's
 outputs and gradients, relative to the largest entry of the masked network's; the gradients are
-those of all parameters that are left, in evaluation mode. Beside it: CPU seconds of the
-analysis, groups, units, the share of weights that is left, and how many axes no group contains for which
+those of all parameters that are left, in evaluation mode. Beside it: CPU seconds of the analysis,
+groups, units, the share of weights that is left, and how many axes no group contains for which
 reason. Axes of one index, windows, images and classes are not counted. An architecture that fails
 is a row with the error. `python -m experiments.benchmarks.history` writes the latest rows into
 `docs/keras_zoo.md`.
