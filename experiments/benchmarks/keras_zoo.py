@@ -179,7 +179,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 def page(runs: Sequence[dict[str, Any]]) -> str:
     """The page with the latest row of each architecture in committed runs, the oldest first."""
     rows = {one["case"]: one for run in runs for one in run["results"]}
-    head = ("network", "image", "weights", "left", "analysis, CPU s", "groups", "units",
+    head = ("network", "image", "weights", "left", "analysis, s", "groups", "units",
             "error of outputs", "error of gradients", "other axes in no group")  # fmt: skip
     return "\n".join(
         [
