@@ -17,9 +17,10 @@ def to_keras(model: Any, params: Params, state: Any) -> Any:
 
     Clones the model with the widths of its layers (`units`, `filters`, `num_heads`, …) read off the
     weights; norms, depthwise convolutions and poolings follow their inputs, and so does the entry
-    of a `Reshape` that equals the number of channels. Other quantities that depend on a width
-    (LayerNorm's divisor, √key_dim) change too: compare the result with the compact function by
-    `lth_jax.structure.check_same`. The given model does not change.
+    of a `Reshape` that equals the number of channels. A functional model inside the model keeps the
+    shapes of its inputs. Other quantities that depend on a width (LayerNorm's divisor, √key_dim)
+    change too: compare the result with the compact function by `lth_jax.structure.check_same`. The
+    given model does not change.
 
     Args:
       model: the model that was converted by `from_keras`.
@@ -45,6 +46,10 @@ def to_keras(model: Any, params: Params, state: Any) -> Any:
     unknown: list[str] = []
 
     def fitted(layer: Any) -> Any:
+        if isinstance(layer, keras.Sequential):  # without its input, whose width may have changed
+            return keras.Sequential([fitted(part) for part in layer.layers], name=layer.name)
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(layer, clone_function=fitted)
         config = layer.get_config()
         held = {v.path: v.shape for v in getattr(layer, "variables", ()) if v.path in given}
         if any(given[path].shape != shape for path, shape in held.items()):
@@ -60,7 +65,7 @@ def to_keras(model: Any, params: Params, state: Any) -> Any:
         return type(layer).from_config(config)
 
     try:
-        new = keras.models.clone_model(model, clone_function=fitted, recursive=True)
+        new = keras.models.clone_model(model, clone_function=fitted)
     except (AttributeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(
