@@ -129,6 +129,7 @@ WITHIN = {
     "lth_jax/landscape/traces.py": {"hutch_plus_plus": "sketch, rest", "_probes": "per probe"},
     "lth_jax/lottery/stability.py": {"_renewed": "per batch"},
     "lth_jax/models/adapters/equinox.py": {"from_equinox": "per example"},
+    "lth_jax/models/adapters/keras.py": {"from_keras": "per variable, per generator"},
     "lth_jax/models/adapters/linen.py": {"_derived": "per stream"},
     "lth_jax/models/adapters/nnx.py": {"_streams": "per stream", "_next": "after the streams"},
     "lth_jax/models/recurrent.py": {"orthogonal_gates": "per gate"},

@@ -2,14 +2,15 @@
 
     python -m experiments.benchmarks.history
 
-Reads `benchmarks/results/NAME.jsonl`, a line for each committed run, and writes `docs/results.md`
-and `docs/results.svg`. Nothing is measured.
+Reads `benchmarks/results/NAME.jsonl`, a line for each committed run, and writes `docs/results.md`,
+`docs/results.svg` and `docs/keras_zoo.md`. Nothing is measured.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks import keras_zoo
 from experiments.benchmarks.report import RESULTS, ROOT
 from lth_jax.report.benchmarks import draw, markdown
 from lth_jax.report.plotting import image
@@ -25,10 +26,11 @@ def read(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
 
 
 def write(folder: Path = ROOT / "docs") -> None:
-    """Writes the page and its picture."""
+    """Writes the pages and the picture."""
     runs = read()
     files.write(folder / "results.md", markdown(runs).encode())
     files.write(folder / "results.svg", image(draw(runs), "svg"))
+    files.write(folder / "keras_zoo.md", keras_zoo.page(runs["keras_zoo"]).encode())
 
 
 if __name__ == "__main__":

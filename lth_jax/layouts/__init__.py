@@ -5,13 +5,14 @@ convolution in Flax, the query projection of an attention layer, or a stack of 3
 layout states the meaning. Granularities, layerwise scopes, criteria and initializers that depend on
 it take a mapping from leaf names (`trees.names`) to layouts.
 
-`of_linen`, `of_nnx`, `of_equinox` and `of_haiku` read layouts off the types of the layers. All
-take a network (Haiku's: its `init`) and an example of its inputs; modules of NNX and Equinox have
-their shapes, so for them the example may be left out. `by_name` takes layouts from the user.
-Without a layout, `resolve` determines only leaves whose name and number of axes are unambiguous.
-For other leaves, functions that need a layout raise an error.
+`of_linen`, `of_nnx`, `of_equinox`, `of_haiku` and `of_keras` read layouts off the types of the
+layers. All take a network (Haiku's: its `init`) and an example of its inputs; networks of NNX,
+Equinox and Keras have their shapes, so for them the example may be left out. `by_name` takes
+layouts from the user. Without a layout, `resolve` determines only leaves whose name and number of
+axes are unambiguous. For other leaves, functions that need a layout raise an error.
 """
 
+from lth_jax.layouts.keras import of_keras
 from lth_jax.layouts.layout import (
     DENSE,
     Layout,
@@ -24,7 +25,14 @@ from lth_jax.layouts.layout import (
     resolve,
     to_layers,
 )
-from lth_jax.layouts.modules import of_equinox, of_haiku, of_linen, of_linen_init, of_nnx, register
+from lth_jax.layouts.modules import (
+    of_equinox,
+    of_haiku,
+    of_linen,
+    of_linen_init,
+    of_nnx,
+    register,
+)
 
 __all__ = [
     "DENSE",
@@ -36,6 +44,7 @@ __all__ = [
     "map_layers",
     "of_equinox",
     "of_haiku",
+    "of_keras",
     "of_linen",
     "of_linen_init",
     "of_nnx",

@@ -22,7 +22,7 @@ def register(layer: type, describe: Describe) -> None:
     """Registers the layouts of a user's layer type, for `of_linen`, `of_nnx` and the others.
 
     Args:
-      layer: a class of Flax, Equinox or Haiku modules; subclasses are covered.
+      layer: a class of Flax, Equinox or Haiku modules, or of Keras layers; subclasses are covered.
       describe: `layer -> {parameter name: (layout, shape)}`, with the shape without a stack (a
         shape with more axes then indicates a stack).
 

@@ -1,6 +1,14 @@
 """Networks configured by arguments, and the adapters that turn any network into a `Model`."""
 
-from lth_jax.models.adapters import as_model, from_equinox, from_haiku, from_linen, from_nnx
+from lth_jax.models.adapters import (
+    as_model,
+    from_equinox,
+    from_haiku,
+    from_keras,
+    from_linen,
+    from_nnx,
+    to_keras,
+)
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.convolution import conv_general_dilated
 from lth_jax.models.inspection import attention_probabilities, layer_outputs
@@ -38,6 +46,7 @@ __all__ = [
     "fan_in_uniform",
     "from_equinox",
     "from_haiku",
+    "from_keras",
     "from_linen",
     "from_nnx",
     "glorot_normal",
@@ -47,4 +56,5 @@ __all__ = [
     "layer_outputs",
     "lstm_cell",
     "tanh_cell",
+    "to_keras",
 ]

@@ -36,7 +36,8 @@ class Task:
 
     Args:
       model: the network: a Linen module; a transformed Haiku function; a function of `rngs` that
-        makes an NNX module; a function of `key` that makes an Equinox module; or a `Model`.
+        makes an NNX module; a function of `key` that makes an Equinox module; a Keras model; or a
+        `Model`.
       data: `(x, y)`, which is split at random (72 % for training, 8 % for validation, 20 % for
         tests), `{"train": (x, y), "validation": …, "test": …}` (see `data.from_arrays`), a
         `data.Dataset`, or `Splits` of arrays on the device.

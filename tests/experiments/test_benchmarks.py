@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import history, report
+from experiments.benchmarks import history, keras_zoo, report
 from lth_jax.analysis import ratios
 from lth_jax.report import benchmarks
 
@@ -59,6 +59,21 @@ def test_the_page_of_results_is_that_of_the_committed_runs():
     runs = history.read()
     assert (report.ROOT / "docs" / "results.md").read_text() == benchmarks.markdown(runs)
     assert len(benchmarks.draw(runs).axes) >= 1
+    page = (report.ROOT / "docs" / "keras_zoo.md").read_text()
+    assert page == keras_zoo.page(runs["keras_zoo"])
+
+
+def test_the_latest_row_of_each_keras_network_is_shown_with_its_reasons():
+    def made(name, **more):
+        fields = {"image": 32, "weights": 2_000_000, "weights_left": 0.45, "groups": 3, "units": 9,
+                  "analysis_seconds": 2.0, "inexact": 1, "error_of_outputs": 1e-7,
+                  "error_of_gradients": 2e-7, "pinned": {"tied": 2}}  # fmt: skip
+        return ratios.row(name, 1e-7, goal=1e-5, judged=1e-7, **fields | more)
+
+    failed = ratios.row("B", None, reason="ValueError: no")
+    page = keras_zoo.page([{"results": [made("A", units=1), failed]}, {"results": [made("A")]}])
+    assert "| A | 32 | 2.0 M | 45% | 2.0 | 3 (1 inexact) | 9 | 1e-07 | 2e-07 | 2: tied |" in page
+    assert "| B | ValueError: no |" in page and page.count("| A |") == 1
 
 
 def test_the_page_of_results_shows_the_ratio_before():

@@ -7,6 +7,7 @@ from flax import linen, nnx
 from lth_jax.models.adapters.calls import parameters_of
 from lth_jax.models.adapters.equinox import from_equinox
 from lth_jax.models.adapters.haiku import from_haiku
+from lth_jax.models.adapters.keras import from_keras, is_keras
 from lth_jax.models.adapters.linen import from_linen
 from lth_jax.models.adapters.nnx import from_nnx
 from lth_jax.types import Model
@@ -17,8 +18,8 @@ def as_model(network: Any) -> Model:
 
     Args:
       network: a Linen module; a transformed Haiku function; a function of `rngs` that makes an NNX
-        module, or the module's class; a function of `key` that makes an Equinox module; or a
-        `Model`.
+        module, or the module's class; a function of `key` that makes an Equinox module; a Keras
+        model; or a `Model`.
 
     Raises:
       TypeError: if `network` is none of these.
@@ -32,6 +33,8 @@ def as_model(network: Any) -> Model:
         return network
     if isinstance(network, linen.Module):
         return from_linen(network)
+    if is_keras(network):
+        return from_keras(network)
     if hasattr(network, "init") and hasattr(network, "apply") and not isinstance(network, type):
         return from_haiku(network)
     if callable(network) and not isinstance(network, nnx.Module):
@@ -43,5 +46,5 @@ def as_model(network: Any) -> Model:
     raise TypeError(
         f"`model` is {network!r:.80}; it must be a Linen module, a transformed Haiku function, a "
         "function of `rngs` that makes an NNX module, a function of `key` that makes an Equinox "
-        "module, or a `Model`."
+        "module, a Keras model, or a `Model`."
     )
