@@ -1,11 +1,16 @@
 """Structured pruning: finds the removable units of any JAX function and removes them exactly."""
 
 from lth_jax.registry import import_modules
+from lth_jax.structure.allocation import Problem, greedy, milp
+from lth_jax.structure.budget_scope import by_budget
 from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.constraints import major, minor
+from lth_jax.structure.costs import costs
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
+from lth_jax.structure.fit import Share, Spent, fit
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
+from lth_jax.structure.latency import Timing
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks
@@ -20,21 +25,29 @@ import_modules(__name__, __path__)  # every module registers its rules
 __all__ = [
     "Fan",
     "Group",
+    "Problem",
+    "Share",
     "Slot",
+    "Spent",
     "Structure",
+    "Timing",
     "across_groups",
     "align",
+    "by_budget",
     "by_group",
     "check_fits",
     "check_same",
     "compact",
+    "costs",
     "effective_density",
     "expand",
     "fan_average",
     "fan_in",
     "fan_of",
     "find_groups",
+    "fit",
     "granularity",
+    "greedy",
     "kept_weights",
     "live_mask",
     "live_units",
@@ -42,6 +55,7 @@ __all__ = [
     "match",
     "match_across",
     "members",
+    "milp",
     "minor",
     "norm_scales",
     "permute",
