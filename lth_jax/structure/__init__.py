@@ -10,7 +10,7 @@ from lth_jax.structure.costs import costs
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.fit import Share, Spent, fit
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
-from lth_jax.structure.latency import Timing
+from lth_jax.structure.latency import Latency, measure_latency
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, refit
 from lth_jax.structure.regroup import regroup, shuffle_blocks
@@ -25,12 +25,12 @@ import_modules(__name__, __path__)  # every module registers its rules
 __all__ = [
     "Fan",
     "Group",
+    "Latency",
     "Problem",
     "Share",
     "Slot",
     "Spent",
     "Structure",
-    "Timing",
     "across_groups",
     "align",
     "by_budget",
@@ -54,6 +54,7 @@ __all__ = [
     "major",
     "match",
     "match_across",
+    "measure_latency",
     "members",
     "milp",
     "minor",

@@ -96,8 +96,8 @@ def _removal(
     sizes: UnitSizes, terms: Terms, multiple: int
 ) -> tuple[Callable[..., Mask], Callable[..., Info]]:
     names = [name for name, _ in sizes]
-    smallest = np.array([min(n, multiple) for _, n in sizes])
-    widest = max(n for _, n in sizes)
+    units = np.array([n for _, n in sizes])
+    smallest, widest = np.minimum(units, multiple), int(units.max())
 
     def cost(kept: Any) -> Any:
         """The cost for int `[..., groups]`."""
@@ -108,7 +108,7 @@ def _removal(
 
     @functools.partial(compiled, count=True)
     def program(scores: jax.Array, mask: jax.Array, count: Count) -> jax.Array:
-        check_count("count", count, cost(np.array([n for _, n in sizes])))
+        check_count("count", count, cost(units))
         falling = [
             -jnp.sort(jnp.where(m, -s, jnp.inf))
             for s, m in zip(split(sizes, scores).values(), split(sizes, mask).values(), strict=True)
@@ -116,6 +116,7 @@ def _removal(
         ranked = jnp.stack([jnp.pad(s, (0, widest - s.size)) for s in falling])
 
         live = alive(mask)
+        live = jnp.where(live < units, jnp.maximum(live // multiple * multiple, smallest), live)
 
         def score_per_cost(kept: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
             """For the step of each group alone, from `kept` to `new`; and the cost after it."""

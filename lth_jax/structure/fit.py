@@ -1,6 +1,6 @@
 """Units that fit budgets: the best ones within limits of size, operations and latency."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from lth_jax.legal import check_name, real, shown, whole
 from lth_jax.structure.allocation import Problem, Solve, milp
 from lth_jax.structure.costs import COSTS, evaluate, terms_of
 from lth_jax.structure.groups import Group, Structure
-from lth_jax.structure.latency import LATENCY, TIMING, Latency, Timing, check_timing, measure
+from lth_jax.structure.latency import Counts, Latency
 from lth_jax.types import Params
 
 
@@ -42,7 +42,9 @@ class Spent(NamedTuple):
     actual: float
 
 
-Counts = Mapping[str, Any]
+LATENCY = "milliseconds"
+_ROUNDS, _SLACK = 8, 0.03
+"""Networks that are measured at most, and the share of a latency that may stay unused."""
 Cost = Callable[[Counts], Any]
 """Numbers of kept units by group → cost; arrays of counts give arrays."""
 
@@ -53,11 +55,10 @@ def fit(
     budget: Mapping[str, float | Share],
     scores: Mapping[str, Any],
     *,
-    inputs: Sequence[Any] = (),
+    latency: Latency | None = None,
     multiple: int = 1,
     minimum: int | Mapping[str, int] = 1,
     solve: Solve = milp,
-    timing: Timing = TIMING,
 ) -> tuple[dict[str, np.ndarray], dict[str, Spent]]:
     """Keeps the units of largest summed score whose network fits all budgets.
 
@@ -66,34 +67,28 @@ def fit(
     an amount, in the unit of the cost; `Share(0.5)` is half of the dense network's. Costs:
 
     - `parameters`, `bytes`, `flops`: as `costs` gives them, exact.
-    - `milliseconds`: of one call of the compacted network with `inputs` on the default device. The
-      latencies of each group at a few counts, the others whole, are measured and interpolated;
-      their savings are added, and scaled to the measured latency of the smallest network. The
-      chosen network is measured, and the budget of the prediction tightened until it fits.
-      HALP (Shen et al., 2022, "Structural pruning via
-      latency-saliency knapsack") chooses units by such a table.
+    - `milliseconds`: of one call of the compiled small network, as `measure_latency` predicts it.
+      The chosen network is measured, and the budget of the prediction is moved, by bisection,
+      until the measured latency fits.
 
     Args:
       structure: from `find_groups`.
-      params: arrays of the analysed shapes; without a budget of milliseconds also
-        `jax.ShapeDtypeStruct`s.
+      params: arrays or `jax.ShapeDtypeStruct`s of the analysed shapes.
       budget: name of a cost → amount (positive), or `Share`.
       scores: group name → float `[units]`, higher = keep, comparable between groups; from
         `score_units`.
-      inputs: the arguments of the analysed function after `params`, for `milliseconds`.
+      latency: from `measure_latency`, for `milliseconds`.
       multiple: each group keeps a multiple of it, or all units.
       minimum: the fewest units of each group, or a mapping by group.
       solve: `milp`, or `greedy`, which is faster for thousands of units and scores less.
-      timing: how latencies are measured.
 
     Returns:
       `(units, spent)`: group name → bool `[units]`, True = kept, for `compact` and `expand`; and
       for each budget what the network costs.
 
     Raises:
-      ValueError: a name is unknown, a value out of range, a score is not finite, `inputs` are
-        missing, a budget is below the least possible cost, or the latency did not fit after all
-        rounds.
+      ValueError: a name is unknown, a value out of range, a score is not finite, `latency` is
+        missing, a budget is below the least possible cost, or no measured network was fast enough.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -108,34 +103,66 @@ def fit(
     (64, 34)
     """
     options, ranked = _candidates(structure, scores, multiple, minimum)
-    _check_budget(budget, inputs)
-    check_timing(timing)
-    costs, latency = _costs(structure, params, budget, options, inputs, timing)
+    _check_budget(budget, latency)
+    costs = _costs(structure, params, budget, latency)
     sizes = {group.name: group.units for group in structure.groups}
+    least = {name: int(o[0]) for name, o in zip(sizes, options, strict=True)}
     dense = {name: cost(sizes).item() for name, cost in costs.items()}
     limits = {
         name: b.fraction * dense[name] if isinstance(b, Share) else float(b)
         for name, b in budget.items()
     }
-    least = {g.name: o[0] for g, o in zip(structure.groups, options, strict=True)}
     _check_possible(costs, limits, least)
     values = tuple(np.cumsum(r)[o - 1] for r, o in zip(ranked.values(), options, strict=True))
-    aims = dict(limits)
-    for _ in range(timing.rounds):
+
+    def within(aims: Mapping[str, float]) -> dict[str, int]:
         choice = solve(Problem(values, _spending(costs, aims, options, list(sizes))))
-        kept = {name: int(o[k]) for name, o, k in zip(sizes, options, choice, strict=True)}
-        units = {name: _best(scores[name], k) for name, k in kept.items()}
-        predicted = {name: cost(kept).item() for name, cost in costs.items()}
-        actual = predicted | ({LATENCY: latency.of(units)} if latency else {})
-        spent = {n: Spent(dense[n], limits[n], predicted[n], actual[n]) for n in costs}
-        if latency is None or actual[LATENCY] <= limits[LATENCY]:
-            return units, spent
-        tighter = aims[LATENCY] * limits[LATENCY] / actual[LATENCY]
-        aims[LATENCY] = max(tighter, costs[LATENCY](least).item())
-    raise ValueError(
-        f"`budget` at '{LATENCY}' is {limits[LATENCY]:.4g}, but the last of {timing.rounds} "
-        f"networks took {actual[LATENCY]:.4g}; give more, or more `Timing(rounds=…)`."
-    )
+        return {name: int(o[k]) for name, o, k in zip(sizes, options, choice, strict=True)}
+
+    if latency is None or LATENCY not in budget:
+        kept = within(limits)
+    else:
+        least_time = costs[LATENCY](least).item()
+        kept = _fast_enough(
+            lambda aim: within(limits | {LATENCY: aim}), latency, limits[LATENCY], least_time
+        )
+    predicted = {name: cost(kept).item() for name, cost in costs.items()}
+    actual = predicted | ({LATENCY: latency.of(kept)} if latency and LATENCY in costs else {})
+    spent = {
+        name: Spent(dense[name], limits[name], predicted[name], actual[name]) for name in costs
+    }
+    return {name: _best(scores[name], n) for name, n in kept.items()}, spent
+
+
+def _fast_enough(
+    within: Callable[[float], dict[str, int]], latency: Latency, limit: float, least: float
+) -> dict[str, int]:
+    """The counts for the largest predicted milliseconds whose network is measured to fit.
+
+    Args:
+      within: milliseconds → counts whose prediction is at most that.
+      latency: measures them.
+      limit: the budget.
+      least: the smallest prediction.
+    """
+    fits, over, best, aim = None, None, None, limit
+    for _ in range(_ROUNDS):
+        kept = within(aim)
+        actual = latency.of(kept)
+        if actual <= limit:
+            fits, best = aim, kept
+        else:
+            over = aim
+        if (1 - _SLACK) * limit <= actual <= limit or (fits, over) == (None, least):
+            break
+        scaled = float(np.clip(aim * limit / actual, least, latency.dense))
+        aim = scaled if fits is None or over is None else (fits + over) / 2
+    if best is None:
+        raise ValueError(
+            f"`budget` at '{LATENCY}' is {limit:.4g}, but the fastest measured network took "
+            f"{actual:.4g}."
+        )
+    return best
 
 
 def _candidates(
@@ -186,42 +213,34 @@ def _best(scores: Any, number: int) -> np.ndarray:
     return kept
 
 
-def _check_budget(budget: Mapping[str, Any], inputs: Sequence[Any]) -> None:
+def _check_budget(budget: Mapping[str, Any], latency: Latency | None) -> None:
+    names = [*COSTS, LATENCY]
     if not budget:
-        raise ValueError(
-            f"`budget` is empty; it must limit one of: {', '.join([*COSTS, LATENCY])}."
-        )
+        raise ValueError(f"`budget` is empty; it must limit one of: {', '.join(names)}.")
     amount, share = real(0, above=True), real(0, 1, above=True)
     for name, value in budget.items():
-        check_name("budget", name, [*COSTS, LATENCY])
+        check_name("budget", name, names)
         number, legal = (value.fraction, share) if isinstance(value, Share) else (value, amount)
         if not legal.holds(number):
             raise ValueError(f"`budget` at '{name}' is {shown(value)}; it must be {legal.words}.")
-    if LATENCY in budget and not inputs:
+    if LATENCY in budget and latency is None:
         raise ValueError(
-            f"`inputs` is empty, but `budget` has '{LATENCY}'; give the arguments of the network "
-            "after `params`."
+            f"`latency` is None, but `budget` has '{LATENCY}'; give that of `measure_latency`."
         )
 
 
 def _costs(
-    structure: Structure,
-    params: Params,
-    budget: Mapping[str, Any],
-    options: list[np.ndarray],
-    inputs: Sequence[Any],
-    timing: Timing,
-) -> tuple[dict[str, Cost], Latency | None]:
-    """The cost functions of the budgets, and the measured latencies if one needs them."""
+    structure: Structure, params: Params, budget: Mapping[str, Any], latency: Latency | None
+) -> dict[str, Cost]:
+    """The cost functions of the budgets."""
     sizes = {group.name: group.units for group in structure.groups}
 
     def polynomial(name: str) -> Cost:
         terms = terms_of(structure, params, name)
         return lambda kept: np.asarray(evaluate(terms, {n: sizes[n] - kept[n] for n in sizes}))
 
-    latency = measure(structure, params, options, inputs, timing) if LATENCY in budget else None
     found: dict[str, Cost] = {name: polynomial(name) for name in budget if name in COSTS}
-    return found | ({LATENCY: latency.predict} if latency else {}), latency
+    return found | ({LATENCY: latency.predict} if latency and LATENCY in budget else {})
 
 
 def _check_possible(costs: Mapping[str, Cost], limits: Mapping[str, float], least: Counts) -> None:
