@@ -145,24 +145,25 @@ def _fast_enough(
       limit: the budget.
       least: the smallest prediction.
     """
-    fits, over, best, aim = None, None, None, limit
-    for _ in range(_ROUNDS):
+    low, high, best, aim = least, latency.dense, None, limit
+    for tries in range(_ROUNDS):
         kept = within(aim)
         actual = latency.of(kept)
         if actual <= limit:
-            fits, best = aim, kept
+            low, best = aim, kept
+            if actual >= (1 - _SLACK) * limit:
+                break
         else:
-            over = aim
-        if (1 - _SLACK) * limit <= actual <= limit or (fits, over) == (None, least):
-            break
-        scaled = float(np.clip(aim * limit / actual, least, latency.dense))
-        aim = scaled if fits is None or over is None else (fits + over) / 2
-    if best is None:
+            high = aim
+        guess = aim * limit / actual
+        aim = guess if tries == 0 and low < guess < high else (low + high) / 2
+    found = best or within(least)
+    if latency.of(found) > limit:
         raise ValueError(
-            f"`budget` at '{LATENCY}' is {limit:.4g}, but the fastest measured network took "
-            f"{actual:.4g}."
+            f"`budget` at '{LATENCY}' is {limit:.4g}, but the smallest network took "
+            f"{latency.of(found):.4g}."
         )
-    return best
+    return found
 
 
 def _candidates(

@@ -313,7 +313,7 @@ def test_a_latency_below_that_of_the_smallest_network_is_impossible(clock):
     with pytest.raises(ValueError, match=r"is 0\.3, but the least possible is 0\.403"):
         st.fit(found, params, {"milliseconds": 0.3}, scores, latency=latency)
     slower = latency._replace(of=lambda kept: 1.0)
-    with pytest.raises(ValueError, match=r"is 0\.5, but the fastest measured network took 1\."):
+    with pytest.raises(ValueError, match=r"is 0\.5, but the smallest network took 1\."):
         st.fit(found, params, {"milliseconds": 0.5}, scores, latency=slower)
 
 
