@@ -145,13 +145,13 @@ def _fast_enough(
       limit: the budget.
       least: the smallest prediction.
     """
-    low, high, best, aim = least, latency.dense, None, limit
+    low, high, best, aim = least, latency.dense, None, min(limit, latency.dense)
     for tries in range(_ROUNDS):
         kept = within(aim)
         actual = latency.of(kept)
         if actual <= limit:
             low, best = aim, kept
-            if actual >= (1 - _SLACK) * limit:
+            if actual >= (1 - _SLACK) * limit or aim == latency.dense:
                 break
         else:
             high = aim
