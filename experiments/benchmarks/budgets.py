@@ -31,7 +31,7 @@ from lth_jax.pruning.criteria import snip
 from lth_jax.pruning.scopes import Scope
 from lth_jax.structure.latency import relative_latencies
 
-BATCH, EXAMPLES, HALVINGS = 256, 512, 5
+BATCH, EXAMPLES = 256, 512
 FIT = "fit"
 OTHERS: dict[str, Callable[[st.Structure], Scope]] = {
     "uniform": st.by_group,
@@ -74,6 +74,7 @@ class Chooser(NamedTuple):
     params: Any
     scores: dict[str, jax.Array]
     latency: st.Latency
+    halvings: int
 
     def fit(self, share: float) -> Units:
         """The units that `fit` keeps."""
@@ -93,7 +94,7 @@ class Chooser(NamedTuple):
             return {group.name: kept for group, kept in zip(self.found.groups, parts, strict=True)}
 
         low, high = 0.01, 1.0
-        for _ in range(HALVINGS):
+        for _ in range(self.halvings):
             middle = (low + high) / 2
             fits = self.latency.of(counted(at(middle))) <= share * self.latency.dense
             low, high = (middle, high) if fits else (low, middle)
@@ -119,7 +120,7 @@ def scored(own: Task, found: st.Structure, params: Any, state: Any) -> dict[str,
 
 def measured(case: Case, quick: bool) -> Iterator[Row]:
     """A row for each latency and alternative."""
-    seeds, steps = (2, 30) if quick else (8, 1000)
+    seeds, steps, halvings = (2, 30, 2) if quick else (8, 1000, 5)
     loaded = data.load(case.data, data_dir="runs/data", seed=0, validation=200)
     own, tuned = task(case, steps, loaded), task(case, max(steps // 5, 1), loaded)
     dense, _ = train(own, initial(own, seeds), plan=Plan(seeds))
@@ -129,8 +130,8 @@ def measured(case: Case, quick: bool) -> Iterator[Row]:
     params, timing = trees.index(dense.params, 0), {"repeats": 10, "copies": 1 if quick else 2}
     latency = st.measure_latency(found, params, x, **timing)
     choosers = [
-        Chooser(found, member.params, scored(own, found, member.params, member.state), latency)
-        for member in (trees.index(dense, i) for i in range(seeds))
+        Chooser(found, one.params, scored(own, found, one.params, one.state), latency, halvings)
+        for one in (trees.index(dense, i) for i in range(seeds))
     ]
     for share in case.shares:
         chosen = [
