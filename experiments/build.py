@@ -185,8 +185,7 @@ def _what_competes(
 ) -> tuple[scopes.Scope, Granularity, Prunable]:
     reduction = units.REDUCTIONS[options.reduction]
     if options.granularity == units.UNITS and found is not None:
-        scope = units.UNIT_SCOPES[options.scope](found, multiple=options.unit_multiple)
-        return scope, st.granularity(found, reduction), st.prunable(found)
+        return units.scope(options, found), st.granularity(found, reduction), st.prunable(found)
     everything = (lambda name, leaf: leaf.ndim > 0) if options.biases else None
     prunable = masks.matching(masks.prunable_leaves(params, everything), options.groups)
     made = functools.partial(parts.made, minimum=options.minimum, reduction=reduction)

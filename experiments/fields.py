@@ -28,6 +28,7 @@ from lth_jax.pruning.schedules import SCHEDULES
 from lth_jax.pruning.scopes import SCOPES
 from lth_jax.reconstruct import levels
 from lth_jax.reconstruct.methods import METHODS as LAYER_METHODS
+from lth_jax.structure.costs import COSTS
 
 OPEN = ("data.options", "model.options", "prune.layer_rates", "prune.method_options")
 """Fields with arbitrary nested fields."""
@@ -159,6 +160,11 @@ _TABLE = (
         "patterns of the names of prunable leaves; units: of groups",
     ),
     Field("prune.unit_multiple", AT_LEAST_1, "units: each group keeps a multiple of this number"),
+    Field(
+        "prune.budget",
+        one_of(("", *COSTS)),
+        "units: the cost of which a density is a share; empty: prunable weights",
+    ),
     Field("prune.reduction", one_of(units.REDUCTIONS), "reduction of the scores of a unit"),
     Field("prune.minimum", AT_LEAST_0, "globally: weights that each layer keeps at least"),
     Field("prune.biases", FLAG, "whether leaves of one axis may be pruned too"),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import scoring
+from experiments.messages import user_errors
 from lth_jax import structure as st
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import CONTROLS, STRUCTURED_CONTROLS
@@ -35,14 +36,30 @@ def check(options: ConfigDict) -> None:
             raise UserError(
                 f"`prune.criterion={options.criterion}` needs `prune.granularity=units`."
             )
+        if options.budget:
+            raise UserError(f"`prune.budget={options.budget}` needs `prune.granularity=units`.")
         return
     if options.scope not in UNIT_SCOPES:
         raise UserError(f"`prune.scope` is '{options.scope}'; units have {sorted(UNIT_SCOPES)}.")
+    if options.budget and (options.scope, options.rounds) != ("globally", 1):
+        raise UserError(
+            f"`prune.budget={options.budget}` needs `prune.scope=globally` and `prune.rounds=1`: "
+            "all units compete by score per cost."
+        )
     if options.layer_rates or options.minimum or options.biases:
         raise UserError(
             "`prune.layer_rates`, `prune.minimum` and `prune.biases` apply to weights; units "
             "include their biases, and no group is emptied."
         )
+
+
+def scope(options: ConfigDict, found: st.Structure) -> Scope:
+    """The scope of units of a config."""
+    multiple = options.unit_multiple
+    if not options.budget:
+        return UNIT_SCOPES[options.scope](found, multiple=multiple)
+    with user_errors({"cost": "prune.budget"}):
+        return st.by_budget(found, options.budget, multiple=multiple)
 
 
 def check_multiple(multiple: int, found: st.Structure) -> None:

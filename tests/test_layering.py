@@ -17,6 +17,7 @@ LAYERS = {
     "legal": 0,
     "registry": 0,
     "text": -1,
+    "timing": 0,
     "trees": 0,
     "distributed": 2,
     "store": 1,

@@ -19,7 +19,7 @@ from experiments.benchmarks.report import main
 from lth_jax import coding, trees
 from lth_jax.analysis.ratios import Row, beside
 from lth_jax.analysis.sparse_forms import FORMS, Layers, layers_of, passes
-from lth_jax.analysis.timing import alternated
+from lth_jax.timing import alternated
 
 WIDTHS = (784, 300, 100, 10)
 Mask = list[np.ndarray]

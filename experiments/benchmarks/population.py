@@ -30,13 +30,13 @@ from experiments.benchmarks.report import main
 from experiments.benchmarks.tasks import DENSITY, RATE, Task, population, task
 from lth_jax import machine, trees
 from lth_jax.analysis.ratios import OURS, Row, beside, row
-from lth_jax.analysis.timing import alternated
 from lth_jax.population import Member, Plan, candidate_plans, choose_plan, compile_segment
 from lth_jax.population.segment import batch_rows, init_record
 from lth_jax.population.train_chunks import chunks
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.report.plotting import image
 from lth_jax.store import files
+from lth_jax.timing import alternated
 
 ONE, STACKED = "PyTorch one by one, fused Adam", "torch.func.vmap, fused Adam"
 NAIVE, MAP, LOOP = "naive jit(vmap(scan))", "lax.map over members", "our single-member loop"

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from experiments.benchmarks.report import main
 from lth_jax import reconstruct
 from lth_jax.analysis.ratios import Row, row
-from lth_jax.analysis.timing import alternated
 from lth_jax.population.planning import program_bytes
+from lth_jax.timing import alternated
 
 LAYERS = {(4096, 4096): 4 * 32, (4096, 11_008): 2 * 32, (11_008, 4096): 32}
 """`(inputs, outputs)` -> number of layers."""

@@ -28,8 +28,8 @@ from experiments.benchmarks.report import main
 from experiments.benchmarks.structure_networks import ConvNeXt, Decoder
 from lth_jax import structure as st
 from lth_jax.analysis.ratios import OURS, Row, beside, row
-from lth_jax.analysis.timing import alternated
 from lth_jax.models import NETWORKS, ResNet, VisionTransformer, from_linen
+from lth_jax.timing import alternated
 from lth_jax.types import Model
 
 THEIRS = "torch-pruning"

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 NO_RECONSTRUCTION = {"method": "", "mask": "criterion", "start": "reconstructed"}
 """The default of `prune.reconstruct`."""
-NEWER = ("prune.reconstruct", "train.crop_area", "train.average.window")
+NEWER = ("prune.budget", "prune.reconstruct", "train.crop_area", "train.average.window")
 """Fields that are newer than saved runs: recorded, and part of hashes, only if they are set."""
 
 
@@ -79,6 +79,7 @@ def ladder() -> ConfigDict:
                 "granularity": "weights",
                 "groups": ("*",),
                 "unit_multiple": 1,
+                "budget": "",
                 "reduction": "sum",
                 "minimum": 0,
                 "biases": False,

@@ -16,7 +16,6 @@ from experiments.studies.study_runner import StudyRunner
 from lth_jax import store as stores
 from lth_jax.analysis.dead_units import mostly_dead, one_unit_each
 from lth_jax.analysis.latency import Shrinker
-from lth_jax.analysis.timing import median_relative_times
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Task
 from lth_jax.measures.claims import (
@@ -33,6 +32,7 @@ from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.transformer import Transformer
 from lth_jax.report import tidy
+from lth_jax.timing import median_relative_times
 
 PROTOCOL = Protocol(
     claim="C4",

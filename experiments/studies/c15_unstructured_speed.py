@@ -12,10 +12,10 @@ from experiments.studies.c04_structured import timed
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.analysis.sparse_forms import FORMS, Layers, dense_pass, layers, passes
-from lth_jax.analysis.timing import median_relative_times
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.timing import median_relative_times
 
 PROTOCOL = Protocol(
     claim="C15",

@@ -14,7 +14,7 @@ from lth_jax.store import content_key
 
 FOLDER = Path(__file__).parent / "protocols"
 ADDED: dict[str, dict[str, Any]] = {
-    "prune": {"at_start": False, "rounds": 1, "reconstruct": NO_RECONSTRUCTION},
+    "prune": {"at_start": False, "budget": "", "rounds": 1, "reconstruct": NO_RECONSTRUCTION},
     "train": {"crop_area": 0.0},
     "average": {"window": 0},
 }

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import structure as st
-from lth_jax.analysis.timing import relative_times
+from lth_jax.timing import relative_times
 
 
 def mostly_dead(

@@ -12,12 +12,12 @@ from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError, checked
 from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
-from lth_jax.analysis.timing import alternated
 from lth_jax.analysis.units import units
 from lth_jax.coding.stored import Stored
 from lth_jax.legal import whole
 from lth_jax.lottery import Result, Task
 from lth_jax.population.segment import evaluate
+from lth_jax.timing import alternated
 
 Shape = tuple[int, ...]
 """The number of units that each group keeps."""
@@ -44,7 +44,7 @@ def latency(run: Result, *, batch: int = 256, repeats: int = 50) -> Measurement:
       AnalysisError: if the run has no accuracy, all networks diverged, or a small network has other
         outputs.
     """
-    packages = ("analysis.latency", "analysis.timing", "structure")
+    packages = ("analysis.latency", "timing", "structure")
     context = RunContext(run, *packages, accuracy=True)
     settings = {"batch": batch, "repeats": repeats}
     measure = partial(_timed, context, **settings)

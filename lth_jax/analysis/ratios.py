@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lth_jax.analysis.timing import alternated
+from lth_jax.timing import alternated
 
 OURS = "ours"
 Row = dict[str, Any]

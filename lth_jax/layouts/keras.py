@@ -7,13 +7,15 @@ from lth_jax.layouts.layout import DENSE, Layout, conv
 from lth_jax.layouts.modules import Describe, _described, _einsum, _general, _present
 
 
-def of_keras(model: Any) -> dict[str, Layout]:
+def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of a Keras model's kernels, from the types of its layers.
 
     A leaf is omitted if its layer's type is not known (see `register`).
 
     Args:
       model: a `keras.Model` whose variables exist.
+      *args: an example of its inputs, as in `of_linen`; ignored.
+      **kwargs: likewise.
 
     Returns:
       Path of a trainable variable to layout.
@@ -24,6 +26,8 @@ def of_keras(model: Any) -> dict[str, Layout]:
         # {'sequential/out/kernel': Layout(inputs=(0,), outputs=(1,))}
     """
     from keras import layers as kl
+
+    del args, kwargs
 
     def window(layer: Any) -> int:
         return len(layer.kernel_size)

@@ -1,13 +1,18 @@
 """Structured pruning: finds the removable units of any JAX function and removes them exactly."""
 
 from lth_jax.registry import import_modules
+from lth_jax.structure.allocation import Problem, greedy, milp
+from lth_jax.structure.budget_scope import by_budget
 from lth_jax.structure.coarsen import random_units, refill
 from lth_jax.structure.compact import compact, take
 from lth_jax.structure.constraints import major, minor
+from lth_jax.structure.costs import costs
 from lth_jax.structure.counts import across_groups, by_group, kept_weights, unit_counts
 from lth_jax.structure.depth import blocks, remove_blocks
 from lth_jax.structure.explain import Equation, Member, Pinned, Tied, Why
+from lth_jax.structure.fit import Share, Spent, fit
 from lth_jax.structure.groups import Group, Slot, Structure, find_groups
+from lth_jax.structure.latency import Latency, measure_latency
 from lth_jax.structure.live import effective_density, live_mask, live_units
 from lth_jax.structure.modules import check_fits, check_same, rebuild
 from lth_jax.structure.nnx_modules import refit
@@ -24,33 +29,43 @@ __all__ = [
     "Equation",
     "Fan",
     "Group",
+    "Latency",
     "Member",
     "Pinned",
+    "Problem",
+    "Share",
     "Slot",
+    "Spent",
     "Structure",
     "Tied",
     "Why",
     "across_groups",
     "align",
     "blocks",
+    "by_budget",
     "by_group",
     "check_fits",
     "check_same",
     "compact",
+    "costs",
     "effective_density",
     "expand",
     "fan_average",
     "fan_in",
     "fan_of",
     "find_groups",
+    "fit",
     "granularity",
+    "greedy",
     "kept_weights",
     "live_mask",
     "live_units",
     "major",
     "match",
     "match_across",
+    "measure_latency",
     "members",
+    "milp",
     "minor",
     "norm_scales",
     "permute",

@@ -7,7 +7,6 @@ halving the units on both sides of a layer keeps a quarter of its weights.
 
 import bisect
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from lth_jax.pruning import scores as scores_of
 from lth_jax.pruning.checks import check_count, check_finite
 from lth_jax.pruning.compiled import compiled, shared
 from lth_jax.pruning.scopes import Scope, globally, layerwise
+from lth_jax.structure.costs import Terms, evaluate, of_leaves
 from lth_jax.structure.groups import Structure
 from lth_jax.structure.units import prunable as prunable_leaves
 from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
@@ -46,33 +46,12 @@ def kept_weights(structure: Structure, counts: UnitCounts, prunable: Prunable) -
     8
     """
     gone = {g.name: g.units - counts.get(g.name, g.units) for g in structure.groups}
-    return _left(_cuts(structure, prunable), gone)
+    return evaluate(_counted(structure, prunable), gone)
 
 
-_Cuts = tuple[tuple[tuple[int, ...], tuple[tuple[int, str, int], ...]], ...]
-"""For each prunable leaf its shape, and for each slot axis, group and indices per unit."""
-
-
-def _cuts(structure: Structure, prunable: Prunable) -> _Cuts:
-    slots: dict[str, list[tuple[int, str, int]]] = {}
-    for group in structure.groups:
-        for slot in group.slots:
-            cut = slot.axis, group.name, slot.indices.shape[1]
-            slots.setdefault(slot.leaf, []).append(cut)
-    chosen = trees.to_named(prunable)
-    shapes = structure.shapes.items()
-    return tuple((shape, tuple(slots.get(name, ()))) for name, shape in shapes if chosen[name])
-
-
-def _left(cuts: _Cuts, gone: UnitCounts) -> Any:
-    """The number of kept weights, given the number of removed units of each group."""
-    total: Any = 0
-    for shape, slots in cuts:
-        sizes: list[Any] = list(shape)
-        for axis, group, width in slots:
-            sizes[axis] = sizes[axis] - gone[group] * width
-        total += math.prod(sizes)
-    return total
+def _counted(structure: Structure, prunable: Prunable) -> Terms:
+    """The number of kept prunable weights."""
+    return of_leaves(structure, {name: 1 for name, use in trees.to_named(prunable).items() if use})
 
 
 def unit_counts(
@@ -97,7 +76,7 @@ def unit_counts(
     >>> {k: int(n) for k, n in unit_counts(found, 0.3, multiple=8).items()}
     {'v:0': 8}
     """
-    _check_multiple(multiple)
+    check_multiple(multiple)
     names = [group.name for group in structure.groups]
     each = fraction if isinstance(fraction, Mapping) else dict.fromkeys(names, fraction)
     for name, value in each.items():
@@ -167,7 +146,7 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
     >>> {name: int(n) for name, n in counts.items()}
     {'v:0': 4}
     """
-    _check_multiple(multiple)
+    check_multiple(multiple)
     steps = 4 * sum(group.units for group in structure.groups)
 
     def counts(
@@ -185,27 +164,28 @@ def by_group(structure: Structure, *, multiple: int = 1) -> Scope:
         best = max(1, bisect.bisect_right(range(steps + 1), wanted, key=weights) - 1)
         return unit_counts(structure, best / steps, multiple=multiple)
 
-    select, inspect = _each_group(_units(structure))
+    select, inspect = _each_group(unit_sizes(structure))
     return Scope(counts, select, inspect, "by_group(...)")
 
 
-_Units = tuple[tuple[str, int], ...]
+UnitSizes = tuple[tuple[str, int], ...]
 """The name and the number of units of each group."""
 
 
-def _units(structure: Structure) -> _Units:
+def unit_sizes(structure: Structure) -> UnitSizes:
+    """The name and the number of units of each group."""
     return tuple((group.name, group.units) for group in structure.groups)
 
 
 @shared  # equal groups share their pruners
-def _each_group(units: _Units) -> tuple[Callable[..., Mask], Callable[..., Info]]:
+def _each_group(units: UnitSizes) -> tuple[Callable[..., Mask], Callable[..., Info]]:
     def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
         del of_leaves
-        return _best_of_each(units, scores, mask, count)
+        return best_of_each(units, scores, mask, count)
 
     def inspect(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Info:
         del of_leaves
-        parts = _split(units, scores), _split(units, mask)
+        parts = split(units, scores), split(units, mask)
         return scores_of.inspect(*parts, dict(count), prunable={name: True for name, _ in units})
 
     return select, inspect
@@ -234,16 +214,16 @@ def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     >>> scope.select(scores, alive, 9, prunable=True).tolist()
     [True, True, False, True]
     """
-    _check_multiple(multiple)
-    cuts = _cuts(structure, prunable_leaves(structure))
-    select = _all_units(_units(structure), cuts, multiple)
+    check_multiple(multiple)
+    terms = _counted(structure, prunable_leaves(structure))
+    select = _allunit_sizes(unit_sizes(structure), terms, multiple)
     return Scope(globally().counts, select, name="across_groups(...)")
 
 
 @shared
-def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]:
+def _allunit_sizes(units: UnitSizes, terms: Terms, multiple: int) -> Callable[..., Mask]:
     def left(kept: UnitCounts) -> Any:
-        return _left(cuts, {name: number - kept[name] for name, number in units})
+        return evaluate(terms, {name: number - kept[name] for name, number in units})
 
     @functools.partial(compiled, count=True)
     def program(scores: Scores, mask: Mask, count: Count) -> Mask:
@@ -252,38 +232,39 @@ def _all_units(units: _Units, cuts: _Cuts, multiple: int) -> Callable[..., Mask]
         rank = jnp.argsort(best_first)
 
         def kept(amount: Any) -> dict[str, jax.Array]:
-            chosen = _split(units, rank < amount)
+            chosen = split(units, rank < amount)
             return {name: rounded(c.sum(), multiple, c.size) for name, c in chosen.items()}
 
         amount = most_within(lambda n: left(kept(n)), count, scores.shape[-1])
-        return _best_of_each(units, scores, mask, kept(amount))
+        return best_of_each(units, scores, mask, kept(amount))
 
     def select(scores: Scores, mask: Mask, count: Count, **of_leaves: Any) -> Mask:
         del of_leaves
         every = {name: True for name, _ in units}
-        check_finite(_split(units, scores), _split(units, mask), every)
+        check_finite(split(units, scores), split(units, mask), every)
         return program(scores, mask, count)
 
     return select
 
 
-def _split(units: _Units, values: jax.Array) -> dict[str, jax.Array]:
+def split(units: UnitSizes, values: jax.Array) -> dict[str, jax.Array]:
     """Splits a vector over all units into one array per group, by name."""
     ends = np.cumsum([number for _, number in units])[:-1]
     return dict(zip((name for name, _ in units), jnp.split(values, ends), strict=True))
 
 
-def _best_of_each(
-    units: _Units, scores: jax.Array, mask: jax.Array, counts: UnitCounts
+def best_of_each(
+    units: UnitSizes, scores: jax.Array, mask: jax.Array, counts: UnitCounts
 ) -> jax.Array:
     """The best live units of each group, as a vector over all units; ties by position."""
     every = {name: True for name, _ in units}
     kept = layerwise().select(
-        _split(units, scores), _split(units, mask), dict(counts), prunable=every
+        split(units, scores), split(units, mask), dict(counts), prunable=every
     )
     return jnp.concatenate([kept[name] for name in every])
 
 
-def _check_multiple(multiple: int) -> None:
+def check_multiple(multiple: int) -> None:
+    """Raises `ValueError` for a multiple below 1."""
     if multiple < 1:
         raise ValueError(f"`multiple` must be at least 1, but it is {multiple}")

@@ -107,7 +107,8 @@ class _Layout(NamedTuple):
     batch_groups: int
 
 
-def _stock_layout(op: Op) -> _Layout:
+def stock_layout(op: Op) -> _Layout:
+    """The layout of `jax.lax.conv_general_dilated`."""
     image, kernel, out = op.params["dimension_numbers"]
     return _Layout(
         (image[0], out[0]),
@@ -121,7 +122,7 @@ def _stock_layout(op: Op) -> _Layout:
     )
 
 
-def _own_layout(op: Op) -> _Layout:
+def own_layout(op: Op) -> _Layout:
     """The layout of `lth_jax.models.convolution`: channels last, members first if any."""
     geometry = op.params["geometry"]
     rank = len(geometry.kernel) + 2
@@ -196,16 +197,16 @@ def _groups_left(layout: _Layout, args: Sequence[Any]) -> int:
 
 
 def _run_stock(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    return op.bind(*args, feature_group_count=_groups_left(_stock_layout(op), args))
+    return op.bind(*args, feature_group_count=_groups_left(stock_layout(op), args))
 
 
 def _run_own(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    geometry = op.params["geometry"]._replace(groups=_groups_left(_own_layout(op), args))
+    geometry = op.params["geometry"]._replace(groups=_groups_left(own_layout(op), args))
     return op.bind(*args, geometry=geometry)
 
 
-register("conv_general_dilated", link=_convolution(_stock_layout), run=_run_stock)
-register(conv_p.name, link=_convolution(_own_layout), run=_run_own)
+register("conv_general_dilated", link=_convolution(stock_layout), run=_run_stock)
+register(conv_p.name, link=_convolution(own_layout), run=_run_own)
 
 
 # --- reductions

@@ -81,6 +81,19 @@ def test_random_units_start_from_the_original_initialisation(structured):
 
 
 @pytest.mark.slow
+def test_a_ladder_within_a_budget_of_operations(workdir):
+    """Each level keeps at most half of the operations of the one before, by a config."""
+    changes = {"prune.granularity": "units", "prune.budget": "flops", "controls": ()}
+    changes["model.options"] = ConfigDict({"features": (16, 12, 10)})
+    folder = runner.run(config_in(workdir, **changes), COMMAND)
+    for one in networks(folder, "ticket"):
+        first, second = (int(one.mask[f"Dense_{i}/bias"].sum()) for i in range(2))
+        inputs = one.mask["Dense_0/kernel"].shape[0]
+        share = (inputs * first + first * second + second * 10) / (inputs * 16 + 16 * 12 + 12 * 10)
+        assert 0.5**one.level - 0.1 < share <= 0.5**one.level
+
+
+@pytest.mark.slow
 def test_refilled_controls_are_whole_units_of_at_most_the_same_size(controlled):
     tickets = {(o.level, o.replicate): o for o in networks(controlled, "ticket")}
     for one in networks(controlled, "refill", "refill_random"):
@@ -216,6 +229,12 @@ def test_settings_that_measure_nothing_are_refused(structured, option, capsys):
         ({"prune.granularity": "units", "prune.scope": "erk"}, "`prune.scope` is 'erk'"),
         ({"prune.granularity": "units", "prune.biases": True}, "`prune.biases` apply to weights"),
         ({"prune.criterion": "norm_scales"}, "needs `prune.granularity=units`"),
+        ({"prune.budget": "flops"}, "`prune.budget=flops` needs `prune.granularity=units`"),
+        ({"prune.budget": "time"}, "`prune.budget` is 'time'"),
+        (
+            {"prune.granularity": "units", "prune.budget": "bytes", "prune.scope": "layerwise"},
+            "needs `prune.scope=globally` and `prune.rounds=1`",
+        ),
         ({"controls": ("random_units",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("refill",)}, "`controls`"),
         ({"prune.granularity": "units", "controls": ("regroup",)}, "`controls`"),
@@ -234,6 +253,10 @@ def test_what_does_not_go_together_is_refused_before_work(changes, message):
         ({"prune.groups": ("Conv_*",)}, "matches no group"),
         ({"prune.criterion": "norm_scales"}, "without a leaf that fits"),
         ({"model.options": ConfigDict({"features": (10,)}), "prune.groups": ()}, "no unit"),
+        (
+            {"prune.scope": "globally", "prune.budget": "flops", "prune.rate": 0.99},
+            "includes level 1, which is impossible: density .* share of flops below the least",
+        ),
     ],
 )
 def test_a_network_without_such_units_is_refused(workdir, changes, message):

@@ -1,5 +1,6 @@
 """Ladders of units: heads of attention, and what the controls of equal shape start from."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +20,12 @@ from lth_jax.lottery import (
     Seeds,
     Splits,
     Task,
+    imp,
     make_experiment,
     named,
+    run,
     run_ladder,
+    structure_of,
 )
 from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria
@@ -202,3 +206,35 @@ def test_scratch_has_the_fan_of_the_small_network(unstructured):
     assert own is whole
     np.testing.assert_array_equal(start.params["a"], fresh.params["a"])  # its inputs all stay
     np.testing.assert_allclose(start.params["b"], 2 * fresh.params["b"], rtol=1e-6)
+
+
+def test_a_convolutional_ladder_keeps_each_ticket_within_its_operations():
+    """`imp` with a scope of budgets: every replicate has channels of its own, and one cost."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for channels in (6, 8):
+                x = nn.relu(nn.Conv(channels, (3, 3))(x))
+            return nn.Dense(2)(x.mean((1, 2)))
+
+    x = np.random.default_rng(0).normal(size=(60, 5, 5, 2)).astype(np.float32)
+    data = x, (x.mean((1, 2, 3)) > 0).astype(int)
+    task = Task(Net(), data, optimizer=optax.adam(0.01), batch_size=10, steps=6)
+    found = structure_of(task)
+    spec = imp(
+        levels=2,
+        rate=0.4,
+        scope=st.by_budget(found, "flops"),
+        granularity=st.granularity(found),
+        prunable=st.prunable(found),
+    )
+    result = run(task, spec, replicates=2, seed=0, plan=Plan(2), progress=False)
+    dense, masks = st.costs(found, found.params)["flops"], []
+    for level in (1, 2):
+        for ticket in result.tickets(level):
+            units = jax.tree.map(np.asarray, st.units_of(found, ticket.mask))
+            share = st.costs(found, found.params, units)["flops"] / dense
+            assert 0.6**level - 0.15 < share <= 0.6**level
+            masks.append(tuple(tuple(kept) for kept in units.values()))
+    assert len(set(masks)) == 4

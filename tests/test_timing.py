@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from lth_jax.analysis.timing import alternated, relative_times
+from lth_jax.timing import alternated, relative_times
 
 
 @pytest.mark.parametrize(("warm", "turn"), [(False, "ab"), (True, "aabb")])
