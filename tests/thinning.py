@@ -1,15 +1,23 @@
-"""Long lists in tiers: every n-th case is fast and the others slow, or slow and exhaustive."""
+"""Long lists in tiers: a share of the cases is fast, another slow, and the rest exhaustive."""
 
 import pytest
 
 
-def thinned(cases, every):
-    """The cases, of which only each `every`-th is in the fast tier; all run in the slow one.
+def thinned(cases, every, slow=1):
+    """The cases: each `every`-th is fast, each `slow`-th of the others slow, the rest exhaustive.
 
-    >>> [bool(case.marks) for case in thinned("abc", 2)]
-    [False, True, False]
+    >>> [[mark.name for mark in case.marks] for case in thinned("abcde", 4, slow=2)]
+    [[], ['slow'], ['exhaustive'], ['slow'], []]
     """
-    return [_marked(case, pytest.mark.slow if i % every else ()) for i, case in enumerate(cases)]
+    others = 0
+    found = []
+    for i, case in enumerate(cases):
+        marks = ()
+        if i % every:
+            marks = _SLOW if others % slow == 0 else _EXHAUSTIVE
+            others += 1
+        found.append(_marked(case, marks))
+    return found
 
 
 def sampled(cases, every):
@@ -18,8 +26,10 @@ def sampled(cases, every):
     >>> [case.marks[0].name for case in sampled("abc", 2)]
     ['slow', 'exhaustive', 'slow']
     """
-    marks = pytest.mark.slow, pytest.mark.exhaustive
-    return [_marked(case, marks[min(i % every, 1)]) for i, case in enumerate(cases)]
+    return [_marked(case, _EXHAUSTIVE if i % every else _SLOW) for i, case in enumerate(cases)]
+
+
+_SLOW, _EXHAUSTIVE = (pytest.mark.slow,), (pytest.mark.exhaustive,)
 
 
 def _marked(case, marks):

@@ -97,7 +97,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "how"), thinned(CASES, 7))
+@pytest.mark.parametrize(("name", "value", "how"), thinned(CASES, 7, slow=3))
 def test_a_weight_that_is_no_number_decides_nothing(name, value, how):
     wild = jax.tree.map(lambda w: w, PARAMS)
     wild["a"]["w"] = wild["a"]["w"].at[0, 0].set(value)
@@ -113,7 +113,8 @@ def test_a_weight_that_is_no_number_decides_nothing(name, value, how):
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), thinned([(name, how) for name in SEEING for how in ("jit", "eager")], 5)
+    ("name", "how"),
+    thinned([(name, how) for name in SEEING for how in ("jit", "eager")], 5, slow=3),
 )
 def test_scores_that_are_all_equal_decide_nothing(name, how):
     rest = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -135,7 +136,7 @@ def test_scores_that_are_all_equal_decide_nothing(name, how):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    thinned([(name, dtype) for name in NAMES for dtype in (jnp.float16, jnp.bfloat16)], 3),
+    thinned([(name, dtype) for name in NAMES for dtype in (jnp.float16, jnp.bfloat16)], 3, slow=3),
 )
 def test_half_precision_ranks_as_float32_does(name, dtype):
     # Rounded first, so that both see the same weights; activations of 300 overflow float16 squared.

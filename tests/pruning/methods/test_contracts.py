@@ -31,7 +31,7 @@ from tests.pruning.methods.problem import (
     results,
     run,
 )
-from tests.thinning import thinned
+from tests.thinning import sampled, thinned
 
 NAMES = sorted(METHODS)
 # One compiled population per method serves most tests; one of them in the fast tier.
@@ -148,9 +148,9 @@ WITH = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("optimizer", WITH)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "optimizer"), sampled([(name, one) for name in NAMES for one in WITH], 2)
+)
 def test_counts_are_exact_under_other_optimizers_and_scopes(name, optimizer):
     method, inputs = on_stack(name, WITH[optimizer], 20)
     (params, state), _ = jax.jit(lambda i: run(method, OPTIMIZERS[optimizer], i, 20, STACK))(inputs)
