@@ -17,6 +17,7 @@ from lth_jax.models.convolution import conv_p
 from lth_jax.structure.compact import UnitMask, check_units
 from lth_jax.structure.graph import Block, Op, Value
 from lth_jax.structure.groups import Structure
+from lth_jax.structure.rules_control_flow import scan_parts
 from lth_jax.structure.rules_reduce import own_layout, stock_layout
 from lth_jax.types import Params
 
@@ -59,9 +60,7 @@ def _bytes(structure: Structure, params: Params) -> Terms:
 def _flops(structure: Structure, params: Params) -> Terms:
     del params
     owner = _owners(structure)
-    return tuple(
-        _term(structure, owner, op, repeats) for op, repeats in _products(structure.program.block)
-    )
+    return tuple(_term(structure, owner, *found) for found in _products(structure.program.block))
 
 
 COSTS = {"parameters": _parameters, "bytes": _bytes, "flops": _flops}
@@ -139,13 +138,18 @@ _PRODUCTS: dict[str, Callable[[Op], Axes]] = {
 """For each primitive, the axes whose lengths multiply to its number of multiplications."""
 
 
-def _products(block: Block, repeats: int = 1) -> Iterator[tuple[Op, int]]:
-    """All products of a program, with the number of times that each runs."""
+def _products(block: Block, repeats: int = 1, steps: Axes | None = None) -> Iterator[Any]:
+    """All products of a program: `(operation, repeats, axes of repeated steps that may go)`."""
+    steps = steps or []
     for op in block.ops:
         if op.name in _PRODUCTS:
-            yield op, repeats
-        each = repeats * op.params["length"] if op.name == "scan" else repeats
-        yield from itertools.chain.from_iterable(_products(inner, each) for inner in op.blocks)
+            yield op, repeats, steps
+        inside = repeats, steps
+        if op.name == "scan":
+            stacked = op.ins[scan_parts(op)[1] :]
+            each = [*steps, (stacked[0], 0)] if stacked else steps
+            inside = repeats * (1 if stacked else op.params["length"]), each
+        yield from itertools.chain.from_iterable(_products(inner, *inside) for inner in op.blocks)
 
 
 def _owners(structure: Structure) -> np.ndarray:
@@ -156,9 +160,9 @@ def _owners(structure: Structure) -> np.ndarray:
     return owner
 
 
-def _term(structure: Structure, owner: np.ndarray, op: Op, repeats: int) -> Any:
+def _term(structure: Structure, owner: np.ndarray, op: Op, repeats: int, steps: Axes) -> Any:
     """The operations of a product as a term."""
-    axes, ends = _PRODUCTS[op.name](op), np.cumsum([g.units for g in structure.groups])
+    axes, ends = [*steps, *_PRODUCTS[op.name](op)], np.cumsum([g.units for g in structure.groups])
     slots = []
     for axis, (value, d) in enumerate(axes, start=1):
         found = owner[structure.program.component[structure.program.labels[value][d]]]
