@@ -66,6 +66,7 @@ def test_a_ladder_climbs_from_any_root(tmp_path, impl):
     same(nodes, run(tmp_path / "resumed", root))
 
 
+@pytest.mark.slow
 def test_the_default_implementation_decides_no_number(tmp_path):
     nodes = run(tmp_path / "threefry", keys.from_seed(5))
     with jax.default_prng_impl("rbg"):

@@ -56,7 +56,6 @@ ROWS = [
     (name, FRAMEWORKS[i % len(FRAMEWORKS)], 2 + i % 2)
     for i, name in enumerate(sorted(methods.METHODS))
 ]
-FAST = next(row for row in ROWS if row[0] == "rigl")
 
 
 @functools.cache
@@ -70,7 +69,7 @@ def foreign_task(framework):
 
 @pytest.mark.parametrize(
     ("name", "framework", "chunk"),
-    [FAST, *sampled([row for row in ROWS if row != FAST], 2)],
+    sampled(ROWS, 2),
 )
 def test_a_method_in_a_population_ends_with_tickets(tmp_path, name, framework, chunk):
     task, seeds = foreign_task(framework), Seeds(jax.random.key(5), 3)
@@ -98,6 +97,7 @@ def test_a_method_in_a_population_ends_with_tickets(tmp_path, name, framework, c
         jax.tree.map(np.testing.assert_array_equal, member["mask"], alone[place]["mask"])
 
 
+@pytest.mark.slow
 def test_a_method_cut_off_continues_to_the_same_bits(tmp_path):
     whole = nodes(tmp_path / "whole", experiment_of("sparse_evolution", retrain=False))
     left = [5]

@@ -221,6 +221,7 @@ def untaught():
     return trained(TRAINER)
 
 
+@pytest.mark.slow
 def test_strengths_of_0_train_as_if_there_were_none():
     """One program: the first member is plain, the others are not."""
     steps = (

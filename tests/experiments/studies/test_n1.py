@@ -67,6 +67,7 @@ def test_random_tickets_keep_the_counts_and_the_order_of_their_models(task, star
     assert (order[:3] == order[0]).all() and (order[3:] != order[0]).any()
 
 
+@pytest.mark.slow
 def test_random_tickets_train_as_retrained_networks_do(tmp_path, monkeypatch, task, starts):
     config = small()
     config.study.update(block=4, chunk=4, draws=3)
