@@ -68,8 +68,9 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                         narrow=not machine.chunk,
                         programs=programs,
                     )
+                plan = run.plan  # all processes read it
                 if team.first:
-                    print(_work(planned, run.plan), flush=True)
+                    print(_work(planned, plan), flush=True)
                 train_run(
                     planned,
                     run,
