@@ -23,7 +23,7 @@ def test_thousands_of_damaged_and_forged_files():
     assert refused > 430
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_many_thousands_of_damaged_and_forged_files():
     assert fuzz_tickets.fuzz(cases=20_000, seed=1).total() == 20_000
 

@@ -150,8 +150,7 @@ def pairs():
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("places", pairs())
+@pytest.mark.parametrize("places", sampled([(pair,) for pair in pairs()], 5))
 def test_memory_may_run_out_twice_anywhere(wide, scarce, places):
     check_restarts(wide, 4, scarce, *places)
 
@@ -163,8 +162,7 @@ def config_in(module, workdir, **experiment):
     return config
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("level", sampled([1, 0, 2], 3))
 def test_a_run_shows_every_seed_once(tmp_path, scarce, capsys, level):
     def rows(folder):
         capsys.readouterr()
@@ -210,7 +208,7 @@ def sweep_in(workdir):
 
 # Levels of 4, 8 and 8 members, four at a time. When the second node of level 1 is trained, all
 # members of the first cell, which ends at that level, have been.
-@pytest.mark.parametrize(("level", "node"), sampled([(1, 1), (0, 0), (1, 0), (2, 0), (2, 1)], 3))
+@pytest.mark.parametrize(("level", "node"), sampled([(1, 1), (0, 0), (1, 0), (2, 0), (2, 1)], 5))
 def test_a_sweep_counts_every_member_of_its_cells_once(tmp_path, scarce, level, node):
     memory = scarce((level, 4, node))
     folder, starved = sweep_in(tmp_path / "starved")

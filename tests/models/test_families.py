@@ -15,16 +15,15 @@ from lth_jax.models import compute_in, from_linen
 from lth_jax.pruning import masks
 from lth_jax.types import Batch
 from tests.models.families import FAMILIES, family, fill
+from tests.thinning import sampled
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def tiers(fast, but=()):
-    """All families `but` some; those that are not `fast` in the slow tier."""
-    names = [n for n in FAMILIES if n not in but]
-    return pytest.mark.parametrize(
-        "name", [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in names]
-    )
+def tiers(fast, but=(), every=1):
+    """All families `but` some: some are `fast`, each `every`-th of the others is slow."""
+    others = [n for n in FAMILIES if n not in (*fast, *but)]
+    return pytest.mark.parametrize("name", [*fast, *sampled(others, every)])
 
 
 def ticket(name):
@@ -40,7 +39,7 @@ def ticket(name):
     return model, masks.apply_mask(mask, params), state, x, mask
 
 
-@tiers(fast=("rnn",))
+@tiers(fast=("rnn",), every=3)
 def test_the_top_of_the_spectrum_is_that_of_the_whole_matrix(name):
     model, params, state, x, mask = ticket(name)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
@@ -71,7 +70,7 @@ def test_a_ticket_survives_its_file(name, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@tiers(fast=())
+@tiers(fast=(), every=2)
 def test_members_agree_with_single_runs(name):
     model, params, state, x, _ = ticket(name)
 
@@ -94,7 +93,7 @@ def test_members_agree_with_single_runs(name):
         )
 
 
-@tiers(fast=(), but=("residual_mlp",))  # the one that has no dropout
+@tiers(fast=(), but=("residual_mlp",), every=2)  # the one that has no dropout
 def test_members_drop_by_their_own_keys(name):
     module, x = family(name)
     model = from_linen(module.clone(dropout=0.5))

@@ -176,7 +176,7 @@ def test_residual_branches_of_any_size_are_aligned():
         np.testing.assert_allclose(found[i] / found[i].sum(), right / right.sum(), rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_resnet56_gets_the_mask_of_float64():
     from lth_jax.models import NETWORKS, from_linen
 

@@ -7,6 +7,7 @@ import pytest
 from lth_jax import structure as st
 from lth_jax.models import as_model
 from tests.keras_networks import NETWORKS, keras
+from tests.thinning import sampled
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 # For each network: its inputs, and the units of its groups, exact ones and others.
@@ -42,8 +43,7 @@ def test_removed_is_masked(name, compare_units, random_units):
     compare_units(found, apply, (x,), random_units(found), variables)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+@pytest.mark.parametrize("name", sampled(["MobileNetV2", "EfficientNetB0"], 2))
 def test_an_architecture_of_keras_applications(name):
     from experiments.benchmarks import keras_zoo
 

@@ -101,7 +101,7 @@ def test_removed_is_masked_in_random_graphs(compare_units, random_units, steps, 
     holds(steps, seed, coarse, compare_units, random_units)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(max_examples=60, deadline=None, phases=PHASES)
 @given(s.lists(STEP, min_size=2, max_size=10), s.integers(0, 999), s.booleans())
 def test_removed_is_masked_in_many_random_graphs(compare_units, random_units, steps, seed, coarse):

@@ -16,7 +16,7 @@ def test_the_control_shifts_as_far_as_spectra_of_many_features_do():
     assert shift == pytest.approx(limit, abs=0.35)  # 4 features are not many
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c6.get_config("laptop"))
     config.experiment.prune.update(levels=1)

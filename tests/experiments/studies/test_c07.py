@@ -8,7 +8,7 @@ from experiments.studies import c07_regularisation as c7
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c7.get_config("laptop"))
     config.study.update(ConfigDict({"rates": (1e-2,), "small": (4, 4, 10)}))

@@ -8,7 +8,7 @@ from experiments.studies import c08_little_data as c8
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c8.get_config("laptop"), replicates=4)
     config.experiment.prune.levels = 2

@@ -7,7 +7,7 @@ from experiments.studies import c11_recurrent as study
 from tests.experiments.studies.study_runs import runner_in
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = study.get_config("laptop")
     config.experiment.replicates = 2

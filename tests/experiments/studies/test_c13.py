@@ -22,7 +22,7 @@ def test_gains_are_in_percent_of_the_dense_error():
     assert secondary["ticket, taught − dense, taught"] == pytest.approx(-15.0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(c.get_config("laptop"))
     config.experiment.update(control_levels=(1,))

@@ -40,7 +40,7 @@ def test_results_are_those_of_planted_accuracies():
     assert found["shuffle − random, W = 8"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_evidence_is_whole(tmp_path):
     config = tiny(n2.get_config("laptop"))
     config.study.update(base=8, widths=(16, 32), draws=4, block=8, chunk=4)

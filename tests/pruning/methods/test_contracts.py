@@ -35,7 +35,7 @@ from tests.thinning import sampled, thinned
 
 NAMES = sorted(METHODS)
 # One compiled population per method serves most tests; one of them in the fast tier.
-SOME = thinned(NAMES, len(NAMES))
+SOME = thinned(NAMES, len(NAMES), slow=3)
 EVENTFUL = ("alternating", "gradual", "movement", "rigl", "sparse_evolution", "straight_through")
 
 STACK = PARAMS["stack"]
