@@ -1,7 +1,7 @@
 """One-shot pruning of a task's trained networks, and their losses."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,7 @@ def one_shot_by_loss(
     task: Task,
     networks: Sequence[Named],
     examples: int,
+    leaves: Collection[str],
     *,
     density: float | None = None,
     pattern: tuple[int, int] | None = None,
@@ -57,6 +58,7 @@ def one_shot_by_loss(
       task: of the networks, which have no state.
       networks: trained weights, by leaf name.
       examples: the first training examples, of which the Fisher matrix is made.
+      leaves: the names of the leaves that are pruned.
       density: the fraction of each layer that stays.
       pattern: n and m of an N:M pattern, instead of `density`.
     """
@@ -75,6 +77,7 @@ def one_shot_by_loss(
         density=n / m if density is None else density,
         scope=layerwise(),
         granularity=n_m(n, m),
+        prunable=trees.from_named({name: name in leaves for name in trees.to_named(like)}, like),
         layouts=model.layouts(task.example) if model.layouts else {},
     )
     found = (prune(jax.tree.map(jnp.asarray, trees.from_named(one, like))) for one in networks)

@@ -7,7 +7,7 @@ import pytest
 from experiments import networks
 from experiments.studies import n4_reconstruction as n4
 from lth_jax import trees
-from lth_jax.analysis.one_shot import mean_test_losses
+from lth_jax.analysis.one_shot import mean_test_losses, one_shot, one_shot_by_loss
 from tests.experiments.studies.study_runs import runner_in
 
 
@@ -72,7 +72,13 @@ def test_the_evidence_is_whole(tmp_path):
     with runner_in(tmp_path) as runner:
         evidence = n4.gather(runner, config)
         dense = runner.networks("N4", n4.dense_only(config), "dense", 0)
-        losses = mean_test_losses(runner.task(config), [one.params for one in dense])
+        trained, task = [one.params for one in dense], runner.task(config)
+        losses = mean_test_losses(task, trained)
+        kernels = [name for name in trained[0] if name.endswith("kernel")]
+        [(_, by_loss)] = one_shot_by_loss(task, trained[:1], 64, kernels, density=0.5)
+        _, by_layer = one_shot(task, trained[0], n4.METHODS["alps"], 64, {"density": 0.5})
+    for mask in (by_loss, by_layer):
+        assert {name for name, kept in mask.items() if not kept.all()} == set(kernels)
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all() and len(part.values) == 2, part.name
     cells = [
