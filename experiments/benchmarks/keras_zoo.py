@@ -171,7 +171,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     for name in names:
         try:
             yield measured(name, known[name])
-        except Exception as failure:
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as failure:
             yield row(name, None, reason=f"{type(failure).__name__}: {str(failure)[:200]}")
         jax.clear_caches()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lth_jax.layouts.layout import DENSE, Layout, conv
-from lth_jax.layouts.modules import Describe, _described, _einsum, _general, _present
+from lth_jax.layouts.modules import Describe, einsum_layout, general_layout, of_layer, present
 
 
 def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
@@ -46,14 +46,14 @@ def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
         return {"depthwise_kernel": (depthwise(n), ()), "pointwise_kernel": (conv(n), ())}
 
     def attention(layer: Any) -> dict[str, tuple[Layout, Any]]:
-        made = each(_general(1, 2), "query/kernel", "key/kernel", "value/kernel")(layer)
-        return {**made, "attention_output/kernel": (_general(2, 1), ())}
+        made = each(general_layout(1, 2), "query/kernel", "key/kernel", "value/kernel")(layer)
+        return {**made, "attention_output/kernel": (general_layout(2, 1), ())}
 
     cell = each(DENSE, "kernel", "recurrent_kernel")
     known: dict[type, Describe] = {
         kl.Dense: each(DENSE, "kernel"),
         kl.Embedding: each(DENSE, "embeddings"),
-        kl.EinsumDense: lambda m: _present("kernel", _einsum(m.equation, m.kernel.shape), ()),
+        kl.EinsumDense: lambda m: present("kernel", einsum_layout(m.equation, m.kernel.shape), ()),
         kl.MultiHeadAttention: attention,
         **dict.fromkeys((kl.SimpleRNNCell, kl.LSTMCell, kl.GRUCell), cell),
         **dict.fromkeys((kl.Conv1D, kl.Conv2D, kl.Conv3D), of_window("kernel", conv)),
@@ -66,7 +66,7 @@ def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     }
     found: dict[str, Layout] = {}
     for layer in model._flatten_layers():  # outer ones first; Keras 3.15 has no public walk
-        for name, (layout, _) in _described(layer, known).items():
+        for name, (layout, _) in of_layer(layer, known).items():
             for variable in layer.trainable_variables:
                 if variable.path.endswith(f"/{name}"):
                     found.setdefault(variable.path, layout)

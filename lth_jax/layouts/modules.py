@@ -33,7 +33,8 @@ def register(layer: type, describe: Describe) -> None:
     _TYPES[layer] = describe
 
 
-def _described(layer: Any, known: Mapping[type, Describe]) -> dict[str, tuple[Layout, Any]]:
+def of_layer(layer: Any, known: Mapping[type, Describe]) -> dict[str, tuple[Layout, Any]]:
+    """The layouts of a layer's kernels, by the first of its classes that is registered or known."""
     for kind in type(layer).__mro__:
         if kind in _TYPES or kind in known:
             return {**known, **_TYPES}[kind](layer)
@@ -85,7 +86,7 @@ def _axes(*counts: int) -> list[tuple[int, ...]]:
     return [tuple(range(start, start + count)) for start, count in zip(starts, counts, strict=True)]
 
 
-def _general(inputs: int, outputs: int, batch: int = 0) -> Layout:
+def general_layout(inputs: int, outputs: int, batch: int = 0) -> Layout:
     """A kernel `(*batch, *inputs, *outputs)`; the first of two axes on one side is heads."""
     stacked, reads, makes = _axes(batch, inputs, outputs)
     heads = reads[:1] if inputs == 2 and outputs == 1 else ()
@@ -93,7 +94,7 @@ def _general(inputs: int, outputs: int, batch: int = 0) -> Layout:
     return Layout(reads, makes, stacked=stacked, heads=heads)
 
 
-def _einsum(equation: str, shape: tuple[int, ...]) -> Layout | None:
+def einsum_layout(equation: str, shape: tuple[int, ...]) -> Layout | None:
     """The kernel of `einsum(equation, x, kernel)`: its outputs are the remaining indices."""
     operands, _, result = equation.replace(" ", "").partition("->")
     kernel = operands.split(",")[-1].replace("...", "")
@@ -157,7 +158,7 @@ def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
     def look(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
         out = call(*call_args, **call_kwargs)
         layer = context.module
-        described = _described(layer, known) if layer.scope is not None else {}
+        described = of_layer(layer, known) if layer.scope is not None else {}
         if described:
             held = layer.scope.variables().get("params", {})
             shapes = {name: leaf.shape for name, leaf in held.items() if hasattr(leaf, "shape")}
@@ -197,11 +198,13 @@ def _linen_types() -> dict[type, Describe]:
         nn.Embed: named("embedding", lambda layer: DENSE),
         nn.DenseGeneral: named(
             "kernel",
-            lambda layer: _general(
+            lambda layer: general_layout(
                 count(layer.axis), count(layer.features), len(tuple(layer.batch_dims))
             ),
         ),
-        nn.Einsum: named("kernel", lambda layer: _einsum(layer.einsum_str or "", layer.shape)),
+        nn.Einsum: named(
+            "kernel", lambda layer: einsum_layout(layer.einsum_str or "", layer.shape)
+        ),
         nn.Conv: named("kernel", lambda layer: conv(window(layer))),
         nn.ConvTranspose: named(
             "kernel", lambda layer: _flax_conv((1,) * (window(layer) + 2), layer.transpose_kernel)
@@ -235,12 +238,12 @@ def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
         nnx.Linear: lambda m: {"kernel": (DENSE, (m.in_features, m.out_features))},
         nnx.LinearGeneral: lambda m: {
             "kernel": (
-                _general(len(m.in_features), len(m.out_features), len(m.batch_axis)),
+                general_layout(len(m.in_features), len(m.out_features), len(m.batch_axis)),
                 (*m.batch_axis.values(), *m.in_features, *m.out_features),
             )
         },
-        nnx.Einsum: lambda m: _present(
-            "kernel", _einsum(m.einsum_str, m.kernel_shape), m.kernel_shape
+        nnx.Einsum: lambda m: present(
+            "kernel", einsum_layout(m.einsum_str, m.kernel_shape), m.kernel_shape
         ),
         nnx.Embed: lambda m: {"embedding": (DENSE, (m.num_embeddings, m.features))},
         nnx.Conv: lambda m: {"kernel": (_flax_conv(m.kernel_shape), m.kernel_shape)},
@@ -251,12 +254,13 @@ def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
 
     def layers() -> Iterator[tuple[str, Any]]:
         for path, layer in nnx.iter_modules(module):
-            yield "/".join(map(str, path)), _described(layer, known)
+            yield "/".join(map(str, path)), of_layer(layer, known)
 
     return _collect(nnx.state(module, nnx.Param), layers())
 
 
-def _present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[Layout, Any]]:
+def present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[Layout, Any]]:
+    """One kernel with its layout; nothing without a layout."""
     return {} if layout is None else {name: (layout, shape)}
 
 
@@ -314,7 +318,7 @@ def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
 
     nodes = jax.tree_util.tree_leaves_with_path(module, is_leaf=is_layer)
     layers = (
-        (trees.path_name(path), _described(node, known)) for path, node in nodes if is_layer(node)
+        (trees.path_name(path), of_layer(node, known)) for path, node in nodes if is_layer(node)
     )
     # Not `eqx.filter(module, eqx.is_inexact_array)`, which drops `jax.ShapeDtypeStruct`.
     inexact = jax.tree.map(
@@ -354,7 +358,7 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
 
     def look(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
         out = call(*call_args, **call_kwargs)
-        described = _described(context.module, known)
+        described = of_layer(context.module, known)
         if described and context.method_name == "__call__":
             # Inside `hk.layer_stack`, the shape is that of one layer.
             held = {name.rpartition("/")[2]: p for name, p in context.module.params_dict().items()}

@@ -123,7 +123,7 @@ def _function(
     def apply(params: Any, *args: Any) -> Any:
         flat, found = jax.tree.flatten(params)
         if found != tree:
-            raise ValueError(f"`params` must have the structure {tree}, not {found}")
+            raise ValueError(f"`params` must have the structure {tree}, not {found}.")
         flat += jax.tree.leaves(args)
         types = tuple(abstract(jax.typeof(x)) for x in flat)
         block = at(jax.sharding.get_abstract_mesh(), types)

@@ -9,18 +9,8 @@ import pytest
 from jax import lax
 
 from lth_jax import structure as st
-
-
-def arrays(**shapes):
-    rng = np.random.default_rng(0)
-    return {
-        name: jnp.asarray(rng.normal(size=shape) / np.sqrt(max(1, np.prod(shape[:-1]))), "float32")
-        for name, shape in shapes.items()
-    }
-
-
-def data(*shape, seed=3):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), "float32")
+from tests.structure.patterns.registry import data
+from tests.structure.patterns.registry import weights as arrays
 
 
 def conv(x, w, stride=1, groups=1, **options):

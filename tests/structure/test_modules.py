@@ -162,7 +162,7 @@ def test_the_sizes_of_linen_layers_in_a_sequence_are_found_one_by_one():
 
 
 class Heads(nn.Module):
-    """Attention whose layers are flat, so that their shapes do not tell heads from features."""
+    """Attention whose layers are flat, so that shapes do not distinguish heads from features."""
 
     heads: int
     size: int
