@@ -1,7 +1,8 @@
 """Runs the studies of the article's claims and writes the atlas page.
 
     python -m experiments.atlas [--size=smoke|laptop|full] [--round=discovery|replication]
-                                [--only=C5,C9] [--again] [--root=runs] [--manual_dir=FOLDER]
+                                [--only=C5,C9] [--workers=2] [--again] [--root=runs]
+                                [--manual_dir=FOLDER]
     python -m experiments.atlas plan C7 [--size=laptop]
     python -m experiments.atlas needs C7 [--size=full]
     python -m experiments.atlas register C7 --reason=TEXT [--data_seen=yes|no]
@@ -10,8 +11,9 @@
 A verdict needs two rounds: the discovery, and a replication on other seeds and data. Each study has
 seeds and data of its own, and its protocol must be the last version in its log
 (`experiments/studies/protocols`), to which `register` appends. Finished studies are not run again
-unless `--again` is given. `smoke` runs only the controls with known answers; `laptop` gives the
-verdicts on two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
+unless `--again` is given. `--workers=2` runs two studies at a time, and those that measure time
+alone at the end. `smoke` runs only the controls with known answers; `laptop` gives the verdicts on
+two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
 `plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs.
 `needs` prints the least memory and time of one accelerator for a round of a study that is finished
 at laptop size.
@@ -19,10 +21,14 @@ at laptop size.
 `runs/atlas/<size>/index.html`.
 """
 
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -32,12 +38,11 @@ from experiments.finished import add_folders
 from experiments.studies import STUDIES, pipeline, registration
 from experiments.studies.common import LAPTOP, PILOT, SIZES, SMOKE, at_round, experiments_of
 from experiments.studies.needs import needs
-from experiments.studies.protocol import Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.analysis.roofline import A100
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
-from lth_jax.legal import nearest, one_of
+from lth_jax.legal import nearest, one_of, whole
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
@@ -57,36 +62,107 @@ SOURCE = (
 
 
 def run(
-    size: str, name: str, claims: Sequence[str], runner: StudyRunner, *, again: bool = False
+    size: str,
+    name: str,
+    claims: Sequence[str],
+    runner: StudyRunner,
+    *,
+    again: bool = False,
+    workers: int = 1,
 ) -> Path:
     """Runs the unfinished studies of a round and writes the atlas of all finished ones.
+
+    Args:
+      size: of the studies.
+      name: of the round.
+      claims: of the studies.
+      runner: trains their networks, or those of one worker.
+      again: whether finished studies run again.
+      workers: processes, each of which runs one study at a time; studies that measure time run
+        alone, after the others.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: a protocol is not registered as it is.
+      UserError: a protocol is not registered as it is, or a worker failed.
     """
+    jobs = list(claims)
     if size != SMOKE:
         for claim in claims:
             registration.check(STUDIES[claim])
+        jobs.insert(0, pipeline.NAME)
+    if workers > 1:
+        shared = [claim for claim in jobs if claim == pipeline.NAME or not STUDIES[claim].timed]
+        _in_workers(workers, shared, (size, name, runner.machine.to_dict(), again))
+        jobs = [claim for claim in jobs if claim not in shared]
+    for claim in jobs:
+        finish(claim, size, name, runner, again=again)
+        draw(size, runner)
+    return draw(size, runner)
+
+
+def finish(claim: str, size: str, name: str, runner: StudyRunner, *, again: bool = False) -> None:
+    """Runs a study of a round, or the controls of the pipeline, unless it is finished."""
+    place = (size, name, again)
+    if claim == pipeline.NAME:
         _unless_finished(
             pipeline.PROTOCOL,
             pipeline.get_config(size),
-            (size, name, again),
+            place,
             runner,
             lambda config: (Evidence((), ()), pipeline.pipeline_controls(runner, config)),
         )
-    for claim in claims:
-        one = STUDIES[claim]
+        return
+    one = STUDIES[claim]
 
-        def measure(config: ConfigDict, one: Study = one) -> tuple[Evidence, Sequence[Control]]:
-            known = one.controls(config)
-            return (Evidence((), ()) if size == SMOKE else one.gather(runner, config)), known
+    def measure(config: ConfigDict) -> tuple[Evidence, Sequence[Control]]:
+        known = one.controls(config)
+        return (Evidence((), ()) if size == SMOKE else one.gather(runner, config)), known
 
-        _unless_finished(one.protocol, one.get_config(size), (size, name, again), runner, measure)
-        draw(size, runner)
-    return draw(size, runner)
+    _unless_finished(one.protocol, one.get_config(size), place, runner, measure)
+
+
+def _in_workers(workers: int, claims: Sequence[str], options: tuple[Any, ...]) -> None:
+    """`finish` for each study, in processes of their own, `workers` at a time.
+
+    Raises:
+      UserError: a process failed; the others have finished their studies.
+    """
+    context = multiprocessing.get_context("spawn")  # JAX has threads, so a fork may deadlock
+    waiting, failed = list(claims), list[str]()
+    running: dict[Any, multiprocessing.context.SpawnProcess] = {}  # by sentinel
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                claim = waiting.pop(0)
+                process = context.Process(target=_work, args=(claim, *options), name=claim)
+                process.start()
+                running[process.sentinel] = process
+            for sentinel in multiprocessing.connection.wait(list(running)):
+                process = running.pop(sentinel)
+                process.join()
+                failed += [process.name] * bool(process.exitcode)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.join()
+    if failed:
+        raise UserError(f"{', '.join(failed)} failed; the message stands above.")
+
+
+def _work(claim: str, size: str, name: str, machine: Mapping[str, Any], again: bool) -> None:
+    """A worker's process: runs one study."""
+
+    def work() -> str:
+        config = ConfigDict(machine)
+        machines.prepare(config)
+        with locks.in_use(Path(config.workdir), "atlas"):
+            finish(claim, size, name, StudyRunner(config), again=again)
+        return f"{claim} is finished"
+
+    sys.exit(exit_code(work))
 
 
 def _unless_finished(
@@ -219,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reason", default="", help="of `register`: why a protocol changed")
     parser.option("data_seen", one_of(("yes", "no")), "yes", "whether data had been seen by then")
     parser.add_argument("--only", default="", help="such as C5,C9; all by default")
+    parser.option("workers", whole(1), 1, "processes that run one study each at a time")
     parser.add_argument("--again", action="store_true", help="run finished studies again")
     add_folders(parser)
 
@@ -251,7 +328,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             runner = StudyRunner(machine, command, pilot=action == "plan")
             if action == "plan":
                 return plan(claim, arguments.size, runner)
-            page = run(arguments.size, arguments.round, claims, runner, again=arguments.again)
+            page = run(
+                arguments.size,
+                arguments.round,
+                claims,
+                runner,
+                again=arguments.again,
+                workers=arguments.workers,
+            )
             return f"page: {page}"
 
     return exit_code(work)

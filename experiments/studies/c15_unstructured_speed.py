@@ -157,4 +157,4 @@ draw = functools.partial(  # the time of each form, against the density
     zero=True,
 )
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, timed=True))

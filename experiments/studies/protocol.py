@@ -20,6 +20,7 @@ class Study(NamedTuple):
       controls: `config -> [Control, …]`.
       gather: `(runner, config) -> Evidence`.
       draw: `rows -> Figure`: the figure, from the tidy rows.
+      timed: whether it measures time, so that no other study may run beside it.
     """
 
     protocol: Protocol
@@ -27,6 +28,7 @@ class Study(NamedTuple):
     controls: Callable[[ConfigDict], Sequence[Control]]
     gather: Callable[[Any, ConfigDict], Evidence]
     draw: Callable[[Sequence[Row]], Figure]
+    timed: bool = False
 
     def register(self) -> None:
         """Adds the study to `STUDIES`."""

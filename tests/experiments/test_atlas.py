@@ -13,7 +13,6 @@ from lth_jax.measures.claims import KINDS
 from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers
 from lth_jax.store import CorruptError
-from tests.experiments.studies.test_controls import TIMED
 from tests.experiments.test_damage import HARMS
 
 
@@ -169,4 +168,27 @@ def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
     studies = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
     assert [one["claim"] for one in studies] == list(STUDIES)
-    assert {one["verdict"] for one in studies if one["claim"] not in TIMED} == {"controls hold"}
+    judged = {one["verdict"] for one in studies if not STUDIES[one["claim"]].timed}
+    assert judged == {"controls hold"}
+
+
+@pytest.mark.slow
+def test_workers_run_the_same_studies(smoke, tmp_path, capfd):
+    command = ["--size=smoke", "--only=C7,C13", f"--root={tmp_path}"]
+    assert atlas.main([*command, "--workers=2"]) == 0
+    out = capfd.readouterr().out
+    assert "C7 is finished" in out and "C13 is finished" in out
+    folder = tmp_path / "atlas" / "smoke"
+    assert results(folder / "C7") == results(smoke / "atlas" / "smoke" / "C7")
+    assert atlas.main(command) == 0
+    assert "C13 is already finished" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_named(tmp_path, capfd):
+    (tmp_path / "atlas" / "smoke").mkdir(parents=True)
+    (tmp_path / "atlas" / "smoke" / "C7").write_text("a file where a folder must be")
+    command = ["--size=smoke", "--only=C7,C13", "--workers=2", f"--root={tmp_path}"]
+    assert atlas.main(command) == 2
+    out, err = capfd.readouterr()
+    assert "C13 is finished" in out and "C7 failed; the message stands above." in err
