@@ -10,7 +10,7 @@ from lth_jax import text
 from lth_jax.report.unit_map import UnitRow
 from lth_jax.structure.group import Group, Slot
 
-HEADER = ("group", "units", "leaves", "weights/unit", "compacted", "slices of a unit")
+HEADER = ("group", "units", "leaves", "weights/unit", "kind", "slices of a unit")
 _ROWS = 24
 """Rows of a figure; lighter ones are joined."""
 
@@ -18,14 +18,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def lines(groups: Sequence[Group], shapes: Shapes) -> list[tuple[str, ...]]:
-    """A row for each group, as in `HEADER`; `w:1×8` are 8 indices of axis 1 of `w`."""
+    """A row for each group, as in `HEADER`; `w:1×8` are 8 indices of axis 1 of `w`.
+
+    The kind is `exact` where the compacted network equals the masked one, else `inexact`, and
+    `ordered` where units cannot be permuted.
+    """
     return [
         (
             group.name,
             f"{group.units:,}",
             str(len({slot.leaf for slot in group.slots})),
             f"{touched(shapes, [group], 1):,}",
-            "exact" if group.exact else "inexact",
+            ("exact" if group.exact else "inexact") + ", ordered" * bool(group.ordered),
             ", ".join(map(_slice, group.slots)),
         )
         for group in groups
