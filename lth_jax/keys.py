@@ -7,7 +7,7 @@ may be folded with an index within it: a step, a batch, a leaf.
 
 Streams are threefry2x32 whatever the key's implementation. Under `jax.vmap`, `rbg` draws for all
 members of a population from the key of the first (JAX 0.10), so a member's numbers would depend on
-its neighbours, and `fold_in` of `unsafe_rbg` commutes.
+the other members, and `fold_in` of `unsafe_rbg` commutes.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "change": "one change of a batch; labelled by its number",
     }
 )
-"""Every purpose that random numbers serve, and what it is."""
+"""The purposes of random numbers, with descriptions."""
 
 SEEDS = 2**32
 """Seeds are below this: JAX drops the higher bits of a seed without a warning."""

@@ -125,7 +125,7 @@ def nearest(kind: str, name: str, known: Collection[str], meant: Sequence[str] =
     Sets are listed alphabetically. Of more than 40 names, the nearest twelve are listed.
 
     Args:
-      kind: what the name is of.
+      kind: description of the named thing.
       name: the unknown name.
       known: the known names.
       meant: the names to suggest; by default those of similar spelling.

@@ -13,7 +13,7 @@ class Registry(dict[str, Part]):
     """The parts of one kind by name: a dictionary with `register`.
 
     Args:
-      kind: what a part is called in messages.
+      kind: name of a part in messages.
       check: `(name, part)`, which raises where the part cannot be right.
 
     >>> colours: Registry[int] = Registry("colour")

@@ -1,4 +1,4 @@
-"""What a node of a ladder holds: some members of one level, trained; its one reader and writer.
+"""The content of a ladder's node, some trained members of one level: its reader and writer.
 
 A node is a population: every array has the member axis first, those of `curves` second. Each member
 has a key of its own, so a member that several runs have in common is trained once, in whichever
@@ -20,7 +20,7 @@ from lth_jax.types import TrainState
 
 KIND = "level"
 VERSION = 1
-"""Of what nodes hold; to be raised when a field changes. It is part of the key of a node."""
+"""The version of the nodes' fields, part of a node's key; raise it when a field changes."""
 
 Named = dict[str, NDArray[Any]]
 """Arrays by the name of their leaf."""
@@ -31,8 +31,8 @@ class Unscored(NamedTuple):
 
     Attributes:
       criterion: the criterion's name.
-      leaves: where its scores decide nothing.
-      sentence: the reason, for people.
+      leaves: the leaves with invalid scores.
+      sentence: the reason, as a sentence.
     """
 
     criterion: str
@@ -41,10 +41,10 @@ class Unscored(NamedTuple):
 
 
 class MemberRecord(NamedTuple):
-    """One network of a node, and what became of it.
+    """One network of a node, and whether it was trained.
 
     Attributes:
-      key: of all that decides its numbers.
+      key: a hash of all that determines its numbers.
       arm: `"dense"`, `"ticket"` or the name of a control.
       replicate: its seed.
       density: the fraction of the prunable weights that it keeps.
@@ -76,8 +76,8 @@ class NodeFacts(NamedTuple):
       level: its round of train-prune-rewind; 0 is dense.
       members: its members, in the order of the member axis.
       leaves: the leaves of the network.
-      steps: of training, for each member.
-      seconds: of training, all members together.
+      steps: training steps of each member.
+      seconds: training time of all members together.
     """
 
     level: int
@@ -103,7 +103,7 @@ class NodeRecord(NamedTuple):
       curves: metric -> `[E, members]`.
       mask: bool leaves `[members, …]`.
       points: name -> the members there, leaves by name: `"end"`; at level 0 `"rewound"`; `"scored"`
-        where the criterion sees an earlier step. `opt_state` is empty unless a level needs it.
+        where the criterion scores an earlier step. `opt_state` is empty unless a level needs it.
     """
 
     facts: NodeFacts
@@ -182,7 +182,7 @@ def to_node(record: NodeRecord) -> Node:
 
 
 def from_node(node: Node, name: str = "the node") -> NodeRecord:
-    """The inverse of `to_node`; like `facts_of`, it refuses what is of another version."""
+    """The inverse of `to_node`; raises for nodes of another version, as `facts_of` does."""
     facts, arrays = facts_of(node.meta, name), node.arrays
     return NodeRecord(
         facts=facts,
@@ -203,8 +203,8 @@ def facts_of(meta: Mapping[str, Any], name: str = "the node") -> NodeFacts:
     """The facts of a node, of its `meta`.
 
     Args:
-      meta: as the store keeps it.
-      name: of the node, for messages.
+      meta: `meta` of the node.
+      name: name of the node, for messages.
 
     Raises:
       StoreError: the node is of another kind or version.
@@ -288,7 +288,7 @@ def joined(nodes: Sequence[NodeRecord]) -> NodeRecord:
     """The nodes of one level as one population.
 
     Args:
-      nodes: at least one.
+      nodes: at least one node.
 
     Raises:
       CorruptError: they were evaluated at different steps, or hold a member twice.

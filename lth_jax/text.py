@@ -35,7 +35,7 @@ def table(
     Args:
       header: the names of the columns.
       rows: their cells; those beyond `limit` are counted.
-      limit: how many rows are shown.
+      limit: number of rows shown.
       width: the columns of text that it takes at most, by shortening its last and its first column
         if they are text; None for as many as it needs. Numbers are never shortened.
 
@@ -69,7 +69,7 @@ class TextTable(NamedTuple):
       rows: their cells.
       title: a line above it.
       note: sentences below it.
-      keys: how many columns at the left identify a row.
+      keys: number of columns at the left that identify a row.
     """
 
     header: Sequence[str]

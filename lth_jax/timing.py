@@ -66,7 +66,7 @@ def median_relative_times(
     Args:
       make: makes the functions by name, with new buffers.
       repeats: number of rounds of each copy.
-      copies: how often the functions are made.
+      copies: number of times that the functions are made.
 
     >>> median_relative_times(lambda: {"dense": lambda: 1, "other": lambda: 1}, 3, 2)["dense"]
     1.0

@@ -112,7 +112,11 @@ def unstack(tree: Any) -> list[Any]:
 
 
 def index(tree: Any, i: Any) -> Any:
-    """`leaf[i]` for every leaf: one member (an integer) or several (a slice or an index array)."""
+    """`leaf[i]` for every leaf: one member (an integer) or several (a slice or an index array).
+
+    >>> index({"w": jnp.arange(3)}, 1)["w"].item()
+    1
+    """
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
@@ -122,7 +126,11 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
 
 
 def vdot(a: Any, b: Any) -> jax.Array:
-    """The inner product of two trees, `Σ aᵢ bᵢ` over all leaves."""
+    """The inner product of two trees, `Σ aᵢ bᵢ` over all leaves.
+
+    >>> vdot({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, 4.0])}).item()
+    11.0
+    """
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), start=jnp.zeros(()))
 
 

@@ -34,7 +34,7 @@ Count: TypeAlias = Any
 """How many prunable weights to keep: an int32 scalar, or a tree of them, one per leaf."""
 
 Info = dict[str, Any]
-"""What a step reports and nothing carries: logged, then forgotten."""
+"""Values that a step reports: logged, not carried to the next step."""
 
 
 @text.with_short_repr
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 @text.with_short_repr
 class TrainState(NamedTuple):
-    """Where a network stands: its parameters, its state, and its optimizer's state."""
+    """The training state of a network: parameters, model state and optimizer state."""
 
     params: Params
     state: Any
@@ -64,7 +64,7 @@ class Splits(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A network as two pure functions; the one seam between the laboratory and any framework.
+    """A network as two pure functions: the interface between this library and all frameworks.
 
     Attributes:
       init: `(key, x) -> (params, state)`; `x` is an example batch, `state` holds what is carried

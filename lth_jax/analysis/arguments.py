@@ -23,7 +23,7 @@ class AnalysisError(ValueError):
 def checked(**options: Legal) -> Callable[[F], F]:
     """Decorates an analysis, so that illegal settings raise before any work.
 
-    The attribute `options` of the decorated function defines its command line.
+    The attribute `options` of the decorated function holds them, for its command line.
 
     Args:
       **options: the legal values of the keyword arguments; a default is always legal.

@@ -38,12 +38,12 @@ def behaviour(
 ) -> Measurement:
     """Measures the behaviour of a run's networks on test examples.
 
-    Of a classifier: the expected calibration error, the negative log-likelihood, the Brier score,
-    and confusion matrices, per group if examples have groups. Of all: the norm of the masked
-    gradient. Of some: the units that are never active (MLPs, plain convolutional networks and VGGs,
-    in which a ReLU follows each layer), the entropy and importance of attention heads, the spectral
-    radius of recurrent matrices, and the fraction of a planted ticket in the mask, compared with
-    chance.
+    Classifiers: the expected calibration error, the negative log-likelihood, the Brier score, and
+    confusion matrices, per group if examples have groups. All networks: the norm of the masked
+    gradient. Where they are defined: the units that are never active (MLPs, plain convolutional
+    networks and VGGs, in which a ReLU follows each layer), the entropy and importance of attention
+    heads, the spectral radius of recurrent matrices, and the fraction of a planted ticket in the
+    mask, compared with chance.
 
     Args:
       run: a finished run.

@@ -21,9 +21,9 @@ def mostly_dead(
     Args:
       rng: source of weights and inputs.
       batch: number of inputs.
-      rounds: of each comparison of times, as in `timing.relative_times`.
+      rounds: number of rounds of each timing, as in `timing.relative_times`.
       scales: number of scales of the inputs for which outputs and times are compared.
-      width: of the hidden layers.
+      width: width of the hidden layers.
 
     Returns:
       The largest change of an output and the time saved in per cent, for each scale.
@@ -55,7 +55,13 @@ def mostly_dead(
 
 
 def one_unit_each(rng: np.random.Generator, classes: int = 10, examples: int = 200) -> float:
-    """Points lost by an identity network on one-hot inputs when half of its units go."""
+    """The error in percent of an identity network on one-hot inputs without half of its units.
+
+    Args:
+      rng: source of the removed units and the labels.
+      classes: number of classes, inputs and units.
+      examples: number of examples.
+    """
     alive = rng.permutation(classes) < classes // 2
     labels = rng.integers(classes, size=examples)
     guessed = (np.eye(classes)[labels] * alive).argmax(axis=1)

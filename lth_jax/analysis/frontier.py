@@ -19,7 +19,7 @@ from lth_jax.report.tables import interval_cells, summary_cells
 from lth_jax.types import DENSE, TICKET
 
 MOST_DRIFT = 0.01
-"""The largest difference of an accuracy from the run's own, from an argmax at a tie."""
+"""The largest allowed difference from the run's accuracy; ties of logits can cause one."""
 
 
 PRECISIONS = {
@@ -28,7 +28,7 @@ PRECISIONS = {
     **{(f"int{bits}", "tensor"): coding.integers(bits) for bits in (8, 4, 3, 2)},
     **{(f"int{bits}", "channel"): coding.integers(bits, -1) for bits in (4, 3, 2)},
 }
-"""Types of values, with a scale for each whole tensor or each channel."""
+"""Precisions by type of values and by scale, one per tensor or one per channel."""
 
 PLACE = ("arm", "level", "density", "precision", "scales")
 QUANTITIES = ("mask_bytes", "values_bytes", "file_bytes", "accuracy")

@@ -26,10 +26,10 @@ def one_shot(
     """Weights and mask of a network after `reconstruct.prune`, by leaf name.
 
     Args:
-      task: of the network.
+      task: the task of the network.
       network: its trained weights, by leaf name.
       method: chooses and updates the weights.
-      examples: the first training examples, which calibrate.
+      examples: number of training examples for calibration, from the first.
       how: the target: `density`, `counts`, `pattern` or `mask` of `reconstruct.prune`.
     """
     (like, state), model = task.shapes, task.trainer.model
@@ -55,9 +55,9 @@ def one_shot_by_loss(
     """Weights and mask of each network after `reconstruct.wood_fisher`, by leaf name.
 
     Args:
-      task: of the networks, which have no state.
+      task: the task of the networks, which have no state.
       networks: trained weights, by leaf name.
-      examples: the first training examples, of which the Fisher matrix is made.
+      examples: number of training examples for the Fisher matrix, from the first.
       leaves: the names of the leaves that are pruned.
       density: the fraction of each layer that stays.
       pattern: n and m of an N:M pattern, instead of `density`.
@@ -92,8 +92,11 @@ def mean_test_losses(task: Task, networks: Sequence[Named]) -> NDArray[np.float6
     """The mean loss on the test set of each network, by the task's own loss.
 
     Args:
-      task: of the networks, which have no state.
+      task: the task of the networks, which have no state.
       networks: weights by leaf name.
+
+    Returns:
+      float64 `[networks]`.
     """
     (like, state), (x, y) = task.shapes, map(jnp.asarray, task.data.test[:2])
 
@@ -113,14 +116,14 @@ def layer_errors(
     seen: ArrayLike,
     inputs: ArrayLike,
 ) -> NDArray[np.float64]:
-    """The relative error of each pruned layer on inputs that may differ from the calibration's.
+    """The relative error of each pruned layer, on inputs that may differ from the calibration.
 
     Args:
       method: prunes each layer.
-      keep: weights that stay in each layer.
+      keep: number of weights that stay in each layer.
       weights: `[layers, inputs, outputs]`.
       seen: calibration inputs, `[layers, rows, inputs]`.
-      inputs: of the error, likewise.
+      inputs: inputs of the error, `[layers, rows, inputs]`.
     """
     w = jnp.asarray(weights, jnp.float32)
     calibration, grams = (

@@ -40,7 +40,7 @@ def random_tickets(
       starts: the models, with different data keys; leaves by name.
       draws: random tickets of each.
       root: the key of the experiment.
-      plan: how a block is trained.
+      plan: plan of the training of a block.
       block: the members of a block.
       store: holds the blocks.
       data: the fingerprint of the task's data; computed from their bytes by default.

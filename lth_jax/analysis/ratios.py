@@ -1,4 +1,4 @@
-"""Measurements beside alternatives: rows with ratios of alternated pairs."""
+"""Rows of benchmarks: our values, those of alternatives, and ratios of alternated pairs."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ def row(
 
     Args:
       case: what was measured.
-      ours: our figure.
-      alternatives: the figures of others.
-      pairs: ours over the alternative, in alternated pairs.
-      goal: goal for the judged value.
+      ours: our value.
+      alternatives: the values of the alternatives, by name.
+      pairs: the ratio of our value to the alternative's in each alternated pair.
+      goal: bound of the judged value.
       judged: the value that the goal applies to; the median of the pairs by default.
       most: whether the goal is an upper bound, else a lower one.
       **more: further fields.
@@ -50,14 +50,14 @@ def row(
 def beside(
     case: str, figures: Mapping[str, Sequence[float]], other: str, ours: str = OURS, **options: Any
 ) -> Row:
-    """The row of two alternated ways, by the medians of their values.
+    """The row of two alternated methods, by the medians of their values.
 
     Args:
       case: what was measured.
-      figures: by way, one per round.
+      figures: the values of each method by its name, one per round.
       other: the alternative.
-      ours: our way.
-      **options: of `row`.
+      ours: our method.
+      **options: further arguments of `row`.
     """
     pairs = [a / b for a, b in zip(figures[ours], figures[other], strict=True)]
     mine, theirs = (statistics.median(figures[way]) for way in (ours, other))
@@ -71,11 +71,11 @@ def beside_each(
     pairs: int | Callable[[str], int],
     goals: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Seconds of our way and of each alternative, in alternated pairs.
+    """Seconds of our method and of each alternative, in alternated pairs.
 
     Args:
       case: what is measured.
-      ours: our way.
+      ours: our method.
       ways: the alternatives by name.
       pairs: the number of pairs, or a function of the alternative that returns it.
       goals: upper bounds of ratios by alternative.

@@ -8,15 +8,15 @@ from lth_jax.machine import in_units
 from lth_jax.types import Model
 
 HOURS = 8.0
-"""The longest bound of a study: programs that reach a third of it end within a day."""
+"""The largest bound of a study, in hours: at a third of the peak speed it ends within a day."""
 
 
 class Chip(NamedTuple):
     """An accelerator.
 
     Attributes:
-      name: for messages.
-      memory: bytes.
+      name: its name in messages.
+      memory: bytes of memory.
       flops: float32 operations per second.
       bandwidth: bytes per second between its memory and its cores.
     """
@@ -37,7 +37,7 @@ class Needs(NamedTuple):
     Attributes:
       member_steps: training steps of all networks.
       memory: bytes on the device.
-      hours: of the accelerator.
+      hours: hours on the accelerator.
     """
 
     member_steps: float
@@ -61,8 +61,8 @@ def step_seconds(network: Model, example: jax.ShapeDtypeStruct, slots: int, chip
     """The least seconds of a training step of one member on an accelerator.
 
     A step takes at least the time of its operations, three times those of a forward pass, and at
-    least the time in which parameters (read twice, written once), gradients and optimizer states
-    pass the memory.
+    least the time to transfer parameters (read twice, written once), gradients and optimizer states
+    to and from memory.
 
     Args:
       network: the network.

@@ -31,7 +31,7 @@ def passes(
       x: the inputs, float32 `(batch, …)`.
       dense: the layers of the dense network.
       ticket: those of the ticket, 0 where pruned.
-      forms: of the ticket. `masked` is the dense program with zeros among its numbers;
+      forms: forms of the ticket. `masked` is the dense program with zeros among its numbers;
         `compacted` the same without dead units; `BCOO` runs JAX's sparse matrices, `CSR` SciPy's
         on the host; `2:4` restores the kernels from packed values inside the program.
 

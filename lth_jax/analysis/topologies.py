@@ -1,4 +1,4 @@
-"""Training segments compiled for TPU chips that are not there, by libtpu."""
+"""Compiles training segments with libtpu for TPU chips that this machine does not have."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def devices(topology: str) -> Sequence[Any]:
 def compiled(
     trainer: Trainer, population: Member, data: Batch, chips: Sequence[Any]
 ) -> jax.stages.Compiled:
-    """A segment of a population over these chips; nothing is allocated.
+    """Compiles a segment of a population for these chips; allocates nothing.
 
     Args:
       trainer: the static part of the training.

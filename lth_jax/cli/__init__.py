@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lth: stopped by {stop.signal}.", file=sys.stderr)
         return stop.code
     except BrokenPipeError:
-        to_null(sys.stdout)  # the interpreter flushes once more on its way out
+        to_null(sys.stdout)  # the interpreter flushes once more when it exits
         return BROKEN_PIPE
     except (StoreError, MissingExtraError, OSError) as error:
         print(f"lth: {error}", file=sys.stderr)

@@ -38,7 +38,7 @@ def add_command(
 
     Args:
       commands: from `add_subparsers`.
-      name: of the command.
+      name: name of the command.
       run: the function of the command; returns the exit code, None for 0.
       text: description, one line.
       *examples: command lines for `--help`.

@@ -26,7 +26,7 @@ _MAPPING = "JSON or TOML file: the PyTorch name of every leaf"
 
 
 class _Network(NamedTuple):
-    """What is written: arrays by leaf name."""
+    """The network that is written: arrays by leaf name."""
 
     params: "Named"
     mask: "Named"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 STATUSES = ("running", "finished", "failed", "interrupted", "damaged")
 COLUMNS = ("status", "cells", "age", "best", "kept %", "last", "kept %", "MB")
-"""Of runs and of sweeps, beside the name; columns without a value are not printed."""
+"""Columns after the name, for runs and sweeps; those without a value are not printed."""
 SORTS = ("age", "run", "status", "best", "last", "size")
 
 

@@ -7,7 +7,7 @@ from lth_jax.cli import arguments as shared
 
 TO = ("tensorboard", "wandb")
 EVERY = 5.0
-"""Seconds between two looks at a run in training."""
+"""Seconds between two reads of a run in training."""
 
 
 def add_commands(commands: shared.Commands) -> None:

@@ -29,7 +29,7 @@ def one_line(error: Exception) -> str:
 
 
 def to_null(stream: TextIO) -> None:
-    """Sends what is still written to a stream of the process to the null device."""
+    """Redirects the further output of a stream of the process to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -98,7 +98,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verify_file(path: Path) -> int:
-    """Prints what is wrong with an exported file, or what of it was checked."""
+    """Prints the damage of an exported file, or what was checked."""
     from lth_jax import coding, exchange
     from lth_jax.coding.manifest import INITIALIZER
     from lth_jax.exchange.programs import check_onnx
@@ -127,7 +127,7 @@ def _verify_file(path: Path) -> int:
 
 
 def _decode_ticket(path: Path) -> None:
-    """Raises `TicketError` unless a ticket decodes to what its hashes say."""
+    """Raises `TicketError` unless the decoded ticket matches its hashes."""
     from lth_jax import coding
     from lth_jax.coding.ticket_file import naming
 

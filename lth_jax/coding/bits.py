@@ -132,7 +132,7 @@ class Reader:
             if byte < 0x80:
                 break
         if value > limit:
-            raise TicketError(f"a count of {value} stands in a code where at most {limit} can be")
+            raise TicketError(f"a code has a count of {value}; at most {limit} is allowed")
         return value
 
     def rest(self) -> bytes:
@@ -140,7 +140,7 @@ class Reader:
         return self.take(len(self._blob) - self._at)
 
     def end(self) -> None:
-        """Raises unless all bytes were read."""
+        """Raises `TicketError` unless all bytes were read."""
         left = len(self._blob) - self._at
         if left:
             raise TicketError(f"a code has {left} bytes after its end")

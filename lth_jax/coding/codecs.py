@@ -154,10 +154,10 @@ def _enumerative_decode(code: bytes, shape: tuple[int, ...], kept: int) -> np.nd
     # Check lengths first: binomials of a forged size would take too long.
     cheap = size <= _MAX_ENUMERATED and 8 * size * (len(code) - 1) <= _MAX_WORK
     if not cheap or few > 8 * len(code) or len(code) != _enumerative_length(size, few):
-        raise TicketError(f"{len(code)} bytes cannot name a mask of {size} entries, {kept} kept")
+        raise TicketError(f"{len(code)} bytes cannot code a mask of {size} entries, {kept} kept")
     rank = int.from_bytes(code, "little")
     if rank >= math.comb(size, few):
-        raise TicketError("a mask's number is larger than there are masks")
+        raise TicketError("a mask's index is not below the number of masks")
     return _scatter(np.array(_unrank(rank, size, few), np.int64), shape, kept)
 
 
@@ -342,7 +342,7 @@ def decode(codec: str, code: bytes, shape: tuple[int, ...], kept: int) -> np.nda
       codec: the codec's name.
       code: its bytes.
       shape: the mask's shape.
-      kept: how many entries are True.
+      kept: number of True entries.
 
     Returns:
       bool[shape].

@@ -127,7 +127,7 @@ def read(head: bytes, size: int) -> Container:
 
     Args:
       head: at least the file's first `header_size` bytes.
-      size: how many bytes the whole file has.
+      size: bytes of the whole file.
 
     Raises:
       TicketError: the header is not in the form of `write`.

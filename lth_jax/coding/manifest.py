@@ -76,7 +76,7 @@ class Manifest(NamedTuple):
     """A ticket without its arrays.
 
     Attributes:
-      version: of the format.
+      version: version of the format.
       values: source of the values: "embedded", "initializer" or "none" (a mask only).
       initializer: the initialiser, if it is the source.
       leaves: all leaves, in the order of the tree that was saved.

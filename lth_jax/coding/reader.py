@@ -101,7 +101,7 @@ def open_header(head: bytes, size: int, max_bytes: int) -> Contents:
     """Checks the header of a file of `size` bytes; `head` must extend to its first blob.
 
     Raises:
-      TicketError: naming what is wrong.
+      TicketError: the header is invalid; the message gives the reason.
     """
     found = container.read(head, size)
     try:
@@ -167,7 +167,7 @@ def decode_leaf(
     """Decodes one leaf and verifies its hash; `made` holds the values of an initialiser.
 
     Raises:
-      TicketError: naming the leaf and what is wrong with it.
+      TicketError: the leaf is damaged; the message names the leaf and the reason.
     """
     try:
         mask_code = read(contents.blobs[manifest_.MASK + leaf.name])
@@ -226,7 +226,7 @@ def restore_key(key: InitialKey) -> Key:
     try:
         return jax.random.wrap_key_data(jnp.array(key.data, jnp.uint32), impl=key.implementation)
     except (TypeError, ValueError) as error:
-        raise TicketError(f"its key cannot be made again: {str(error)[:80]}") from None
+        raise TicketError(f"its key cannot be restored: {str(error)[:80]}") from None
 
 
 def _builder(manifest: Manifest, like: Any) -> Callable[[dict[str, Any]], Any]:

@@ -21,19 +21,19 @@ class LeafSize(NamedTuple):
     """One row of the table; all lengths in bytes.
 
     Attributes:
-      name: of the leaf.
-      shape: of the leaf.
-      dtype: of its values.
+      name: name of the leaf.
+      shape: shape of the leaf.
+      dtype: dtype of its values.
       prunable: whether it may be pruned.
-      kept: how many entries are kept.
+      kept: number of kept entries.
       density: kept / size.
       codec: the code of its mask.
       mask: the size of the mask in the file.
       entropy: n·H(k/n).
       enumerative: log2 C(n, k).
       adaptive: the Krichevsky-Trofimov code length, without known counts.
-      by_rows: with a density per row, side information included.
-      by_columns: with a density per column, side information included.
+      by_rows: bound with a density per row, side information included.
+      by_columns: bound with a density per column, side information included.
       values: the size of the values in the file.
       values_entropy: the empirical entropy of the kept values.
     """
@@ -70,7 +70,7 @@ class TotalSize(NamedTuple):
       entropy_layers: Σ nₗ·H(kₗ/nₗ).
       enumerative: Σ log2 C(nₗ, kₗ).
       adaptive: Σ of the Krichevsky-Trofimov code lengths.
-      dense: by bits per value, all entries of all leaves without a mask.
+      dense: size by bits per value of all entries of all leaves, without a mask.
       bits_per_value: bits of a kept value in the file; 0 without values.
       break_even_density: density below which mask and values at that precision are smaller than
         dense; None without values.
@@ -105,7 +105,7 @@ def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
 
     Args:
       data: the bytes of a ticket file.
-      max_bytes: what masks and values together may take once decoded.
+      max_bytes: maximal bytes of decoded masks and values.
 
     Returns:
       Actual bytes, and the bounds of `entropy`, which are relative to their models. Bounds are for
@@ -178,7 +178,7 @@ class RatePoint(NamedTuple):
     """A ticket at one precision: its bytes and decoded parameters.
 
     Attributes:
-      precision: how the values are stored.
+      precision: precision of the stored values.
       mask: bytes of all masks.
       values: bytes of all values.
       file: bytes of the file.
@@ -278,7 +278,11 @@ def mask_bytes(mask: Mapping[str, ArrayLike]) -> dict[str, int]:
 
 
 def within_layer(leaf: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A mask of a leaf with as many kept entries, drawn at random."""
+    """A random mask with as many kept entries as a leaf's mask.
+
+    >>> within_layer(np.eye(3, dtype=bool), np.random.default_rng(0)).sum().item()
+    3
+    """
     return rng.permutation(leaf.ravel()).reshape(leaf.shape)
 
 

@@ -38,7 +38,7 @@ def save(
     """Writes a ticket to a file atomically.
 
     Args:
-      path: of the file; its folder must exist.
+      path: path of the file; its folder must exist.
       mask: as in `encode`, like the further arguments.
       params: a tree like `mask` whose kept values are stored, or None for a mask alone.
       prunable: a tree like `mask` of Python booleans.
@@ -71,7 +71,7 @@ def load(
     """Reads a ticket from a file; arguments as in `reader.decode`.
 
     Raises:
-      TicketError: naming the file and what is wrong with it.
+      TicketError: the file is not a readable ticket; the message names it and the reason.
       ValueError: if `like` does not fit, or `init` is needed and missing.
 
     >>> load("nowhere.ticket")
@@ -86,7 +86,7 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
     """Reads a file's header only: leaves, codes, provenance and sizes.
 
     Raises:
-      TicketError: naming the file and what is wrong with it.
+      TicketError: the file is not a readable ticket; the message names it and the reason.
 
     >>> import tempfile
     >>> import numpy as np
@@ -104,7 +104,7 @@ def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafA
     """Reads one leaf; of the file only the header and that leaf's bytes.
 
     Raises:
-      TicketError: naming the file and what is wrong with it.
+      TicketError: the file is not a readable ticket; the message names it and the reason.
       ValueError: the ticket has no leaf of that name.
 
     >>> import tempfile

@@ -105,7 +105,7 @@ def kind_of(column: Column, declared: str | None = None) -> str:
       declared: `NUMBER` or `CATEGORY`, or None to infer it.
 
     Raises:
-      ValueError: with the row, the column and the entry that does not fit.
+      ValueError: an entry does not fit; the message names its row, its column and the entry.
     """
     numbers = [_number(entry) for entry in column.entries]
     there = np.flatnonzero(~column.missing).tolist()
@@ -237,7 +237,8 @@ def select(
         "category" to keep them for filling in.
 
     Raises:
-      ValueError: with the first missing entry that is not allowed, or if fewer than 5 rows remain.
+      ValueError: an entry is missing that may not be (the first is named), or fewer than 5 rows
+        remain.
     """
     for name in names:
         if name not in table:

@@ -89,7 +89,7 @@ def load(
     selects them).
 
     `imagenet` keeps pixels as uint8, which all built-in networks divide by 255. The first time it
-    resizes all images (`data.imagenet.resized`), 193 GB for 224 pixels; its test split is
+    resizes all images (`data.imagenet.resized`), 200 GB for 224 pixels; its test split is
     ImageNet's validation split.
 
     A copy in `data_dir` that TFDS prepared (with `file_format='array_record'`) is read for `mnist`,

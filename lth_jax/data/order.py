@@ -1,7 +1,7 @@
 """The examples of a step: a pure function of a key and the step number.
 
 There is no state between steps, so training can resume at any step, and members with the same key
-see the same batches. An epoch is one pass over the data in a new order. It drops `size %
+get the same batches. An epoch is one pass over the data in a new order. It drops `size %
 batch_size` examples, different ones in each epoch, so that all batches are full. `indices` and
 `in_order` take the same arguments, so that either can be the order.
 """

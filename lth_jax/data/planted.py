@@ -93,8 +93,8 @@ def planted(
 ) -> Made:
     """Standard normal inputs `(inputs,)`, labelled by `teacher` with the same arguments.
 
-    The teacher is right on all of them, so accuracy 1 is possible, and weights and mask of a
-    network that attains it are known.
+    The teacher classifies all of them correctly, so accuracy 1 is possible, and the weights and the
+    mask of a network with this accuracy are known.
 
     Args:
       inputs: see `teacher`.

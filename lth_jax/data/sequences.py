@@ -48,8 +48,16 @@ def copy(
     """Repeating a word after a delay (Hochreiter and Schmidhuber, 1997; Arjovsky et al., 2016).
 
     Inputs: `length` symbols, `delay − 1` blanks, the start sign, `length` blanks. Targets: `delay +
-    length` blanks, then the word. Blank is token `symbols`, the sign `symbols + 1`. A network with
-    memory can reach loss 0, one without `length · ln(symbols) / (delay + 2 · length)`.
+    length` blanks, then the word. Blank is token `symbols`, the sign `symbols + 1`. The best mean
+    loss is 0; without memory it is `length · ln(symbols) / (delay + 2 · length)`.
+
+    Args:
+      symbols: number of symbols of the words.
+      length: length of a word.
+      delay: number of steps between the word and its repetition.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of the words.
 
     >>> copy(symbols=2, length=2, delay=2, train=1, test=1).train.x.shape
     (1, 6)
@@ -70,7 +78,14 @@ def delayed_recall(
     """Naming the first symbol after `delay` random ones (after Bengio, Simard and Frasconi, 1994).
 
     Inputs are `(delay + 1,)` over `symbols` tokens; the answer is the first of them. The rest of
-    the sequence is not informative: a network that forgets the symbol has accuracy 1 / `symbols`.
+    the sequence is not informative: without that symbol, the best accuracy is 1 / `symbols`.
+
+    Args:
+      symbols: number of symbols.
+      delay: number of symbols after the first.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of the sequences.
 
     >>> made = delayed_recall(symbols=3, delay=4, train=2, test=1)
     >>> made.train.x.shape, bool(np.all(made.train.x[:, 0] == made.train.y))
@@ -96,6 +111,14 @@ def associative_recall(
 
     Inputs are `(2 · pairs + 1,)`: `key value key value … key`. The keys of a sequence differ;
     values are tokens `0 … values − 1`, keys the following ones. The answer is a value.
+
+    Args:
+      keys: number of keys.
+      values: number of values.
+      pairs: pairs in a sequence, at most `keys`.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of the sequences.
 
     >>> made = associative_recall(keys=3, values=2, pairs=3, train=4, test=1)
     >>> made.train.x.shape, made.classes
@@ -123,6 +146,13 @@ def marked_recall(
     Inputs are `(length,)` over `2 · symbols` tokens, of which s is the symbol s without the mark
     and s + `symbols` with it. Each sequence has one mark, at a random position, and the answer is
     its symbol. So exactly one key is relevant.
+
+    Args:
+      symbols: number of symbols.
+      length: length of a sequence.
+      train: number of training examples.
+      test: number of test examples.
+      data_seed: seed of the sequences.
 
     >>> made = marked_recall(symbols=3, length=4, train=2, test=1)
     >>> marked = made.train.x >= 3

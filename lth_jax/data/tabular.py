@@ -36,9 +36,8 @@ def grouped(
     """Two groups with different linear rules, at the angle `π · gap`.
 
     `x ~ N(0, I)` and `y = [w_g · x > 0]`. Inputs are isotropic, so the rules disagree on exactly
-    the fraction `gap` of them. A classifier with the majority's rule is always right on the
-    majority, and wrong with probability `gap` on the minority. A classifier with access to the
-    group can always be right.
+    the fraction `gap` of them. A classifier with the majority's rule has error 0 on the majority
+    and `gap` on the minority. A classifier with access to the group can have error 0 on both.
 
     Args:
       features: number of features, without the group's.

@@ -27,7 +27,7 @@ class Job(NamedTuple):
     """A job of `submit`.
 
     Attributes:
-      id: the number that the cluster gave it.
+      id: the cluster's number of the job.
       state: `"running"`, `"stopped"` (preempted, and in the queue again), `"finished"` or
         `"failed"`; of a job of Slurm without a record, the state that `sacct` prints.
       log: the file of its output; that of its errors ends in `.err`.
@@ -77,7 +77,7 @@ class Command:
         # `Popen.wait` would wait for the lock of the call that this signal interrupts.
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
         end = time.monotonic() + STOP_SECONDS
-        with contextlib.suppress(ChildProcessError):  # it has ended, and the call has seen it
+        with contextlib.suppress(ChildProcessError):  # it has ended and was reaped
             while not os.waitid(os.P_PID, self._child.pid, ended) and time.monotonic() < end:
                 time.sleep(0.1)
         self._child.kill()
@@ -104,15 +104,15 @@ def submit(
     Args:
       argv: the command.
       cluster: `"slurm"`, or `"local"` for processes of this machine.
-      folder: of all runs; logs and states are in `jobs/` there.
+      folder: the folder of all runs; logs and states are in its subfolder `jobs`.
       workers: the number of jobs.
-      gpus: of each job.
+      gpus: the number of GPUs of each job.
       minutes: the time limit of each job.
-      partition: of Slurm; its default if empty.
-      name: of the jobs.
+      partition: the partition of Slurm; the default one if empty.
+      name: the name of the jobs.
 
     Returns:
-      The jobs of submitit.
+      The submitted jobs, as objects of submitit.
 
     Raises:
       MissingExtraError: submitit is not installed.

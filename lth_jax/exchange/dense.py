@@ -53,7 +53,7 @@ def save_safetensors(
         axes. By default the names are those of the leaves, and the axes stay.
       layouts: leaf name to layout, for kernels of more than two axes.
       masks: whether to write each leaf that is pruned as `NAME_orig` and `NAME_mask`.
-      dtype: of all floating-point arrays; their own by default.
+      dtype: dtype of all floating-point arrays; unchanged by default.
       separator: replaces the `/` in the names of leaves without a mapping.
       overwrite: whether to replace an existing file.
 
@@ -107,7 +107,7 @@ def to_state_dict(
     masks: bool = False,
     dtype: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """The arrays of `save_safetensors` by name, for `torch.load_state_dict` and other writers.
+    """The arrays of `save_safetensors` by name, as `torch.nn.Module.load_state_dict` takes them.
 
     Args:
       params: as in `save_safetensors`, like all arguments.
@@ -116,7 +116,7 @@ def to_state_dict(
       mapping: leaf name to PyTorch name.
       layouts: leaf name to layout.
       masks: whether to write masks.
-      dtype: of floating-point arrays.
+      dtype: dtype of floating-point arrays.
 
     Raises:
       ExchangeError: as `save_safetensors` raises it.

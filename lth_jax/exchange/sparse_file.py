@@ -35,6 +35,14 @@ def save_bcoo(path: str | Path, params: Params, mask: Mask, *, overwrite: bool =
     Raises:
       ExchangeError: the file exists.
       ValueError: `mask` does not fit `params`.
+
+    >>> import tempfile
+    >>> params, mask = {"w": np.eye(3, dtype=np.float32)}, {"w": np.eye(3, dtype=bool)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "net.safetensors")
+    ...     written = save_bcoo(path, params, mask)
+    ...     load_sparse(path)["w"].nse
+    3
     """
 
     def arrays(name: str, leaf: np.ndarray, keep: np.ndarray) -> tuple[dict[str, Any], Any]:
@@ -68,6 +76,14 @@ def save_nm(
     Raises:
       ExchangeError: a pruned leaf is not N:M, its layout is not known, or the file exists.
       ValueError: `mask` does not fit `params`.
+
+    >>> import tempfile
+    >>> params, mask = {"w": np.eye(4, dtype=np.float32)}, {"w": np.eye(4, dtype=bool)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "net.safetensors")
+    ...     written = save_nm(path, params, mask, (1, 4))
+    ...     load_sparse(path)["w"].m
+    4
     """
     known, (n, m) = resolve(params, layouts), pattern
 

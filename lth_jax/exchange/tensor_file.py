@@ -127,7 +127,7 @@ def read(path: str | Path) -> tuple[Arrays, dict[str, str]]:
     """The arrays and the metadata of a safetensors file.
 
     Raises:
-      ExchangeError: naming the file and what is wrong with it.
+      ExchangeError: the file cannot be read; the message names it and the reason.
     """
     try:
         return from_bytes(Path(path).read_bytes())

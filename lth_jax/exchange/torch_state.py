@@ -87,7 +87,7 @@ def load_torch_state(
       zeros: whether weights that are exactly 0 are pruned, in leaves without a mask that
         `lth_jax.prunable_leaves` marks.
       skip: patterns of names to leave out, such as `"aux.*"`; counters always are.
-      dtype: of the floating-point arrays; those of the file by default.
+      dtype: dtype of the floating-point arrays; those of the file by default.
 
     Raises:
       ExchangeError: the file cannot be read, a name is not mapped, a shape does not fit, a mask

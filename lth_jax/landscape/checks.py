@@ -23,7 +23,7 @@ def check_params(params: Params, name: str = "params", *, leaves: str = "*") -> 
 
     Args:
       params: the tree.
-      name: of the argument.
+      name: the argument's name.
       leaves: pattern of leaf names, as in `fnmatch`.
 
     Raises:

@@ -173,7 +173,7 @@ def filter_direction(key: Key, params: Params, mask: Mask | None = None) -> Para
     and normalisation, stay 0.
 
     Args:
-      key: for the entries.
+      key: key of the entries.
       params: the parameters.
       mask: boolean tree like `params`; by default all True.
 

@@ -135,11 +135,11 @@ def iterate(
     Args:
       matvec: the product, compiled by the caller; an `Operator` is.
       start: `[size]`, not zero; normalised here.
-      key: for fresh directions after a breakdown.
+      key: key of the new directions after a breakdown.
       steps: maximal number of steps, 1 to `size`.
       left: called after `check` steps, and again after the number of steps that it returns; not
         called by default.
-      check: at least 1.
+      check: number of steps before the first check, at least 1.
       beside: `[rows, size]`, orthonormal or 0: the iteration is that of `P A P` with `P` the
         projection orthogonal to these rows.
 
@@ -204,7 +204,7 @@ def leading(
       smallest: number of Ritz vectors of smallest values, at most `steps`.
 
     Raises:
-      NotFiniteError: if a product was not.
+      NotFiniteError: if a product is not finite.
 
     >>> multiply = jax.tree_util.Partial(jnp.multiply, jnp.array([1.0, 2.0, 5.0]))
     >>> found = leading(multiply, jnp.ones(3), jax.random.key(0), steps=3)
@@ -226,7 +226,7 @@ def scan(matvec: Matvec, start: jax.Array, key: Key, *, steps: int) -> Tridiagon
     Args:
       matvec: the product, traced once.
       start: `[size]`, not zero; normalised here.
-      key: for fresh directions after a breakdown.
+      key: key of the new directions after a breakdown.
       steps: number of steps, 1 to `size`.
 
     >>> from lth_jax.landscape.tridiagonal import ritz

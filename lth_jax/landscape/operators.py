@@ -137,8 +137,17 @@ def gauss_newton(
     and then the Fisher matrix if that loss is the negative log-likelihood of an exponential family
     in its natural parameters, as is cross-entropy.
 
-    `predict(params, batch)` gives the outputs, floating-point too, and `loss(outputs, batch)` the
-    batch's mean loss; the other arguments, and what is raised, are those of `hessian`.
+    Args:
+      predict: `predict(params, batch) -> outputs`, a tree of floating-point arrays.
+      loss: `loss(outputs, batch) -> scalar`, the mean over the batch.
+      params: as in `hessian`.
+      batches: as in `hessian`.
+      mask: as in `hessian`.
+      leaves: as in `hessian`.
+
+    Raises:
+      TypeError: as in `hessian`.
+      ValueError: as in `hessian`.
 
     >>> predict, loss = lambda w, x: x * w**2, lambda f, x: 0.5 * jnp.mean(f**2)
     >>> gauss_newton(predict, loss, jnp.ones(1), [jnp.ones(1)])(jnp.ones(1)).tolist()
@@ -152,10 +161,19 @@ def empirical_fisher(
 ) -> Operator:
     """The empirical Fisher matrix `1/N Σ_n g_n g_nᵀ`, `g_n` the gradient of example n.
 
-    `loss` is evaluated on batches of one example. With the labels of the data this is not the
-    Fisher matrix (Kunstner et al., 2019); see `monte_carlo_fisher`.
+    With the labels of the data this is not the Fisher matrix (Kunstner et al., 2019); see
+    `monte_carlo_fisher`.
 
-    The arguments, and what is raised, are those of `hessian`.
+    Args:
+      loss: as in `hessian`; it is evaluated on batches of one example.
+      params: as in `hessian`.
+      batches: as in `hessian`.
+      mask: as in `hessian`.
+      leaves: as in `hessian`.
+
+    Raises:
+      TypeError: as in `hessian`.
+      ValueError: as in `hessian`.
 
     >>> loss = lambda w, x: jnp.mean(x * w[0])
     >>> empirical_fisher(loss, jnp.ones(1), [jnp.array([1.0, 3.0])])(jnp.ones(1)).tolist()
@@ -179,9 +197,19 @@ def monte_carlo_fisher(
     The empirical Fisher matrix of the drawn labels, which is unbiased for
     `1/N Σ_n E_{y ~ p(y|x_n)} g_n g_nᵀ` when `loss` is the negative log-likelihood (Martens, 2020).
 
-    `draw(key, params, batch)` is the batch with labels drawn from the model, with repeated examples
-    for several draws each; `key` is folded with the index of the batch. The other arguments, and
-    what is raised, are those of `hessian`.
+    Args:
+      loss: as in `empirical_fisher`.
+      draw: `draw(key, params, batch)` is the batch with labels drawn from the model, with repeated
+        examples for several draws each.
+      params: as in `hessian`.
+      batches: as in `hessian`.
+      key: key of the draws, folded with the index of each batch.
+      mask: as in `hessian`.
+      leaves: as in `hessian`.
+
+    Raises:
+      TypeError: as in `hessian`.
+      ValueError: as in `hessian`.
 
     >>> loss = lambda w, y: jnp.mean(0.5 * (y - w[0]) ** 2)  # y ~ N(w, 1): the Fisher matrix is 1
     >>> draw = lambda key, w, y: w[0] + jax.random.normal(key, (4000,))

@@ -66,7 +66,7 @@ def density(
 
     Args:
       operator: the matrix.
-      key: for the probes.
+      key: key of the probes.
       probes: random start vectors; at least 2 for an interval.
       steps: maximal number of Lanczos steps per probe.
       points: points of evaluation `[m]`; by default 512 over the range of the spectrum.

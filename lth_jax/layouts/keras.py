@@ -15,7 +15,7 @@ def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     Args:
       model: a `keras.Model` whose variables exist.
       *args: an example of its inputs, as in `of_linen`; ignored.
-      **kwargs: likewise.
+      **kwargs: ignored.
 
     Returns:
       Path of a trainable variable to layout.

@@ -39,9 +39,9 @@ class Control(Protocol):
 
 
 def reinit(mask: Mask, dense: TrainState, fresh: TrainState, **_: Any) -> tuple[Mask, TrainState]:
-    """The ticket's mask on newly initialised weights: does the initialisation matter?
+    """The ticket's mask on newly initialised weights.
 
-    (Frankle and Carbin 2019, "random reinitialisation".)
+    Tests whether the initial weights matter (Frankle and Carbin 2019, "random reinitialisation").
     """
     return mask, fresh
 
@@ -55,9 +55,11 @@ def layerwise_shuffle(
     prunable: Prunable,
     **options: Any,
 ) -> tuple[Mask, TrainState]:
-    """The ticket's weights with its mask permuted within each layer: do the positions matter?
+    """The ticket's weights with its mask permuted within each layer.
 
-    Each layer keeps its number of weights (Frankle et al. 2021, "Missing the Mark").
+    Tests whether the positions of the weights matter; each layer keeps its number of weights
+    (Frankle et al. 2021, "Pruning Neural Networks at Initialization: Why Are We Missing the
+    Mark?").
     """
     return shuffle(key, mask, prunable=prunable, **options), dense
 
@@ -67,8 +69,8 @@ def random_mask(
 ) -> tuple[Mask, TrainState]:
     """The ticket's weights under a random mask over the whole network.
 
-    The total number of weights is kept, the numbers per layer are not: is the mask better than
-    chance, including its densities per layer?
+    Tests whether the mask, including its densities per layer, is better than chance: the total
+    number of weights is kept, the numbers per layer are not.
     """
     return shuffle_globally(key, mask, prunable=prunable), dense
 
@@ -76,10 +78,10 @@ def random_mask(
 def signs(
     mask: Mask, dense: TrainState, fresh: TrainState, *, prunable: Prunable, **_: Any
 ) -> tuple[Mask, TrainState]:
-    """The signs of the ticket's weights without their sizes: do only the signs matter?
+    """The signs of the ticket's weights, with one magnitude for each leaf.
 
-    Each prunable leaf becomes `sign(w) σ(w)`, with the standard deviation σ over the leaf, masked
-    weights included (Zhou et al. 2019, "signed constant").
+    Tests whether only the signs matter. Each prunable leaf becomes `sign(w) σ(w)`, with σ the
+    standard deviation over the leaf, masked weights included (Zhou et al. 2019, "signed constant").
     """
 
     def constant(w: Any, use: bool) -> Any:
@@ -122,7 +124,7 @@ def scratch(fan: st.Fan) -> Control:
 def random_units(structure: st.Structure) -> Control:
     """The ticket's weights under the same number of random units of each group.
 
-    For tickets of whole units: does the choice of the units matter?
+    For tickets of whole units. Tests whether the choice of the units matters.
     """
 
     def control(
@@ -219,11 +221,11 @@ SAME_MASK = {
     "refill_scratch": "refill",
     "regroup_reinit": "regroup",
 }
-"""Controls with the mask of another arm and other weights, and this arm."""
+"""Each control that has the mask of another arm and other weights, with this arm."""
 
 
 def described(controls: Mapping[str, Control]) -> dict[str, dict[str, str]]:
-    """What a run's environment records of own controls, so that its page can describe them.
+    """The record of user-defined controls in a run's environment, for the run's page.
 
     Returns:
       `{"controls": {name: first line of the docstring}}`; empty where all controls are built in.

@@ -79,7 +79,7 @@ def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], 
       loss: from `training_loss`.
       member: one member, not a population.
       batches: as in `landscape.hessian`.
-      key: for the start vector of Lanczos.
+      key: key of Lanczos's start vector.
 
     Returns:
       The number; NaN if the member has diverged.
@@ -134,7 +134,7 @@ def stability_edges(
       task: its network has no BatchNorm.
       starts: the networks' masks and replicates.
       points: the networks' masked parameters, leaves by name.
-      key: for the start vector of Lanczos.
+      key: key of Lanczos's start vector.
       examples: the number of training examples; the first ones of each network are used.
 
     Returns:

@@ -184,7 +184,7 @@ def arms_programs(
     batches are arguments. Nothing is compiled. Empty for a ladder without levels.
 
     Args:
-      task: what is trained.
+      task: the training task.
       ladder: the levels.
       root: a key of the implementation that the experiment uses.
       level: the level, if it has a method or keeps its mask; else None.
@@ -255,7 +255,7 @@ def make_experiment(
     """An experiment with its identity, computed by lowering its functions.
 
     Args:
-      task: what it trains.
+      task: its training task.
       seeds: its seeds.
       ladder: its levels.
       data: the fingerprint of the data; computed from their bytes by default.
@@ -294,7 +294,7 @@ def make_experiment(
 
 
 def circumstances() -> dict[str, Any]:
-    """What affects the numbers of a population beside its programs, data and keys.
+    """All that affects the numbers of a population besides its programs, data and keys.
 
     Returns:
       Versions of the libraries, platform and kind of the devices, numeric flags of JAX and XLA, and

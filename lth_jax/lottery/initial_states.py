@@ -181,7 +181,7 @@ def arms(
       ladder: the levels.
       kept: whether the level keeps the previous mask.
       names: the controls.
-      batches: of the criterion.
+      batches: the batches of the criterion.
       count: the count of the level.
       parents: the inputs of the ticket.
       dense: the replicate's dense network at step 0, with this level's keys and hyperparameters.

@@ -15,7 +15,7 @@ from lth_jax.text import clock
 
 
 class Standing(TypedDict):
-    """How far a ladder is: levels, member-steps done and in all, member-steps per second."""
+    """The progress of a ladder: levels, member-steps done and in all, member-steps per second."""
 
     levels: int
     done: int

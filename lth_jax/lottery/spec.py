@@ -28,7 +28,7 @@ class Reconstruct(Protocol):
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """The name in reports."""
 
     def check(self) -> None:
         """Raises unless the options are valid."""

@@ -47,7 +47,7 @@ class Spec:
       densities: the density of each level from 1 on: a number, a tree of numbers, or None, which
         keeps the previous mask.
       criterion: scores the weights (`lth_jax.criteria`).
-      scope: over what scores compete (`lth_jax.globally`, …).
+      scope: which scores compete (`lth_jax.globally`, …).
       granularity: which weights are removed together (`lth_jax.granularity`).
       rewind: what is rewound between levels.
       score_step: the step whose parameters the criterion scores; None for the last.

@@ -1,4 +1,4 @@
-"""Instability analysis: does the result of training depend on the order of the data?
+"""Instability analysis: the dependence of a trained network on the order of the data.
 
 Children of one start are trained on different data orders. If the error on the line between two of
 them is nowhere higher than at the ends, the start is stable to the noise of stochastic gradient

@@ -75,11 +75,11 @@ def _shown(value: Any) -> str:
 
 
 def cut(shown: str, hidden: int = 0) -> str:
-    """The first lines of a table, as many as a `repr` has room for, and how many rows are left.
+    """The first lines of a table, as many as a `repr` shows, and the number of further rows.
 
     Args:
       shown: a table in plain text.
-      hidden: rows that it lacks.
+      hidden: number of rows that it lacks.
     """
     lines = shown.splitlines()
     ends = itertools.accumulate(len(line) + 1 for line in lines)

@@ -68,8 +68,8 @@ def random_entropies(
     Args:
       rng: source of inputs and kernels.
       top_k: the number of scores kept per query.
-      time: queries and keys.
-      width: of inputs and kernels.
+      time: number of queries and keys.
+      width: width of inputs and kernels.
 
     >>> whole, cut, pruned = random_entropies(np.random.default_rng(0), 4)
     >>> cut < whole < pruned
@@ -91,11 +91,11 @@ def random_entropies(
 def head_importance(
     loss: Callable[[Params, Any], jax.Array], params: Params, batch: Batch, heads: Mapping[str, int]
 ) -> dict[str, jax.Array]:
-    """How much the loss depends on each attention head: `mean over examples of |∂ℓ/∂ξ_h|`.
+    """The sensitivity of the loss to each attention head, `1/N Σ_n |∂ℓ_n/∂ξ_h|` over examples n.
 
     ξ_h = 1 is a factor on the output of head h. To first order, the loss of an example changes by
-    that much when the head is removed. The output of a head passes through its rows of the output
-    kernel, so the factor is applied there, for any network.
+    `|∂ℓ_n/∂ξ_h|` when the head is removed. The output of a head passes through its rows of the
+    output kernel, so the factor is applied there, for any network.
 
     Source: Michel, Levy and Neubig (2019), "Are sixteen heads really better than one?", eq. 2.
 
@@ -123,7 +123,7 @@ def head_importance(
             raise ValueError(f"`heads` names '{name}', which is not one of {sorted(named)}.")
         if named[name].shape[0] % count:
             raise ValueError(
-                f"`heads` says {count} for '{name}', but that does not divide its "
+                f"`heads` gives {count} for '{name}', which does not divide its "
                 f"{named[name].shape[0]} rows."
             )
 

@@ -1,6 +1,6 @@
 """Calibration of a classifier's probabilities, in float64 on the host.
 
-All functions take logits `(n, classes)`; for probabilities p (of an ensemble, say) pass `log p`.
+All functions take logits `(n, classes)`; for probabilities p, as of an ensemble, pass `log p`.
 """
 
 from typing import NamedTuple
@@ -58,6 +58,7 @@ def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, *, bins: in
     """`Σ_b (n_b / n) |accuracy_b - confidence_b|` over the bins of `reliability`, in [0, 1].
 
     Its value depends on the number of bins, and it is biased upwards for bins with few predictions.
+    Arguments and errors are those of `reliability`.
 
     Source: Naeini, Cooper and Hauskrecht (2015); Guo, Pleiss, Sun and Weinberger (2017), eq. 3.
 
@@ -73,6 +74,8 @@ def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, *, bins: in
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
     """The mean of `-log p(label)`, in nats.
 
+    Arguments and errors are those of `reliability`, without `bins`.
+
     >>> f"{negative_log_likelihood(np.zeros((3, 4)), [0, 1, 3]):.4f}"
     '1.3863'
     """
@@ -82,6 +85,8 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
 
 def brier_score(logits: ArrayLike, labels: ArrayLike) -> float:
     """The mean of `Σ_c (p_c - [c = label])²` (Brier, 1950), in [0, 2].
+
+    Arguments and errors are those of `reliability`, without `bins`.
 
     >>> brier_score(np.zeros((3, 2)), [0, 1, 1])
     0.5
@@ -96,7 +101,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Fitted on held-out examples, it makes the likelihoods of models with different confidence
     comparable (Guo et al., 2017; Ashukha et al., 2020, for ensembles, whose `logits` are then the
-    logarithms of their mean probabilities). Searched in [0.01, 100].
+    logarithms of their mean probabilities). Searched in [0.01, 100]. Arguments and errors are those
+    of `reliability`, without `bins`.
 
     >>> z = np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
     >>> f"{fit_temperature(z, [0, 0, 0, 1]):.3f}"  # p = 3/4 at T = 4 / log 3

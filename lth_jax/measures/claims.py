@@ -32,7 +32,7 @@ class Protocol(NamedTuple):
       rule: when the claim counts as supported.
       expects: the expected result, with reasons.
       limits: limits of the verdict.
-      paragraph: where the sentence stands in the article: heading and paragraph.
+      paragraph: the place of the sentence in the article: heading and paragraph.
       chosen_by: the criterion by which the settings were chosen, about the dense network and the
         shuffled mask, never about the answer.
       kind: one of `KINDS`. A comparison holds or does not; a map searches a grid of settings for
@@ -63,7 +63,7 @@ class Primary(NamedTuple):
       name: the name of the number.
       values: float64 `[seeds]`, NaN for a seed without one.
       delta: the smallest effect that matters.
-      unit: of values and delta.
+      unit: unit of values and delta.
       two_sided: whether either sign of the effect counts.
       cell: the cell of the map that it is a part of; its own by default.
       is_share: whether the values are −100, 0 or 100, for pairs that are lost, tied or won; the
@@ -86,7 +86,7 @@ class Control(NamedTuple):
       name: description, with the reason of the known answer.
       expected: the expected verdict.
       primaries: its numbers, on separate seeds.
-      also: further verdicts that are right.
+      also: further correct verdicts.
     """
 
     name: str
@@ -123,8 +123,8 @@ class Contrasts(NamedTuple):
     """Makes primaries from contrasts between arms: first minus second, paired by seed.
 
     Attributes:
-      values: by arm, `[seeds]`.
-      unit: of the values.
+      values: values by arm, `[seeds]`.
+      unit: unit of the values.
       delta: the smallest effect that matters, unless a call gives another.
       label: prefix of a primary's name.
       two_sided: whether either sign of the effect counts.
@@ -159,7 +159,7 @@ class Contrasts(NamedTuple):
           first: an arm.
           second: the arm that is subtracted.
           delta: the smallest effect that matters.
-          name: of the primary; `"first − second"` by default.
+          name: name of the primary; `"first − second"` by default.
           margin: a tolerated loss, which is added to the values and to the name; δ is then 0.
         """
         values = np.subtract(self.values[first], self.values[second])
@@ -186,7 +186,7 @@ def relative(
     `100 (aᵢ − bᵢ) / (100 − mean(dense))`: a unit that means the same for easy and hard data.
 
     Args:
-      accuracy: in percent, by arm, `[seeds]`.
+      accuracy: accuracy in percent, by arm, `[seeds]`.
       dense: the arm of the dense network.
       delta: the smallest difference that matters.
       label: prefix of a primary's name.
@@ -205,7 +205,7 @@ def arm_rows(metric: str, values: Mapping[str, ArrayLike], **fields: Any) -> lis
 
     Args:
       metric: its name.
-      values: by arm, `[seeds]`.
+      values: the values by arm, `[seeds]`.
       **fields: further fields, the same in all rows.
 
     >>> arm_rows("accuracy", {"dense": [0.5]}, level=0)

@@ -34,8 +34,8 @@ class Chosen(NamedTuple):
 
     Attributes:
       method: `"sign-flip"`, `"empirical likelihood"` or `"transformed t"`.
-      interval: for the mean of the values.
-      coverage: of this method in the simulation, at the confidence of the interval.
+      interval: interval of the mean of the values.
+      coverage: simulated coverage of this method, at the confidence of the interval.
     """
 
     method: str
@@ -53,7 +53,7 @@ def choose_interval(values: ArrayLike, confidence: float, rng: np.random.Generat
 
     Args:
       values: `[seeds]`; values that are not finite are excluded and counted.
-      confidence: of the interval, in (0, 1).
+      confidence: confidence of the interval, in (0, 1).
       rng: source of the sign vectors of the sign-flip interval.
 
     Raises:

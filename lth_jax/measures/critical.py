@@ -114,7 +114,7 @@ def slopes_by_axis(critical: Mapping[Any, Critical], axis: str) -> NDArray[np.fl
     """The slope of log₂ critical density on log₂ of one axis of a grid, of each seed.
 
     Args:
-      critical: by place, a named tuple of positive numbers.
+      critical: critical densities by place, a named tuple of positive numbers.
       axis: the name of one of its fields.
 
     Returns:

@@ -117,7 +117,7 @@ def _labels(labels: ArrayLike, log_p: Floats) -> NDArray[np.int64]:
 
 
 def specialisation(logits: ArrayLike, labels: ArrayLike) -> float:
-    """How much members differ in the classes that they are good at, in points.
+    """The differences between members in accuracy by class, in percentage points.
 
     The standard deviation of the interaction of member and class in a two-way table of accuracies:
     `√(Σ (a_kc − a_k· − a_·c + a_··)² / ((K − 1)(C − 1)))`. It is 0 for members that are better or
@@ -151,7 +151,7 @@ class Scores(NamedTuple):
     Attributes:
       nll: negative log-likelihood in nats, at the temperature fitted to held-out examples.
       raw: the same at temperature 1.
-      error: in percent.
+      error: error in percent.
       diversity: the diversity term of the Brier score.
     """
 
@@ -171,6 +171,9 @@ def scores(
       labels: `(n,)` integers.
       held_out: logits on other examples, `(members, m, classes)`, for the temperature.
       held_out_labels: `(m,)` integers.
+
+    Raises:
+      ValueError: if the shapes do not fit, or a label is out of range.
 
     >>> z = np.array([[[4.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.0]]])
     >>> found = scores(z, [0, 1], z, [0, 1])

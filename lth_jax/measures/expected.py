@@ -104,7 +104,7 @@ def measured(expected: Expected, values: ArrayLike, other: ArrayLike | None = No
     Args:
       expected: the expectation.
       values: the metric of `expected.networks`, one per replicate.
-      other: that of `expected.minus`, the same replicates in the same order.
+      other: the metric of `expected.minus`, the same replicates in the same order.
 
     Raises:
       ValueError: `other` is missing or superfluous, or the two have different lengths.

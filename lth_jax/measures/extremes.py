@@ -72,7 +72,7 @@ def fit_tail(draws: ArrayLike, share: float = 0.05, *, shape: float | None = Non
 
     Args:
       draws: `[n]`, finite.
-      share: of the draws beyond the threshold.
+      share: fraction of the draws beyond the threshold.
       shape: None to estimate it; 0 for an exponential tail, whose scale is the sum of the excesses
         over k − 1, so that 1/σ has no bias.
 
@@ -112,11 +112,12 @@ def log10_odds(
 ) -> float:
     """log₁₀ of N, where one in N draws is above a value: its return period.
 
-    Up to the threshold of the tail it is `log₁₀ (n + 1)/(k + 1)`, with k of n draws above the
-    value, whose mean does not exceed the true one. Beyond, it is that of the fitted tail, and
-    infinite beyond its end point. With `shape` 0 it is finite, and a lower bound for a generalised
-    Pareto tail whose true shape is at most 0, once the value is two mean excesses or more above the
-    threshold. The limit for bounded numbers has such a shape; at a finite threshold it is a model.
+    Up to the threshold of the tail it is `log₁₀ (n + 1)/(k + 1)`, with k of n draws at least as
+    large as the value; its mean does not exceed the true one. Beyond, it is that of the fitted
+    tail, and infinite beyond its end point. With `shape` 0 it is finite, and a lower bound for a
+    generalised Pareto tail whose true shape is at most 0, once the value is two mean excesses or
+    more above the threshold. The limit for bounded numbers has such a shape; at a finite threshold
+    it is a model.
 
     Args:
       draws: `[n]`.
@@ -165,8 +166,8 @@ def bootstrap_odds(
       value: the value.
       share: see `fit_tail`.
       rng: source of the resamples.
-      confidence: of the interval.
-      resamples: their number.
+      confidence: confidence of the interval.
+      resamples: number of resamples.
 
     Returns:
       Ends are infinite where the value is beyond the end points of the resamples' fits.

@@ -107,8 +107,8 @@ class GroupAccuracy(NamedTuple):
     """The accuracies of networks in two groups, `[networks]` each, in [0, 1].
 
     Attributes:
-      majority: in group 0.
-      minority: in group 1.
+      majority: accuracy in group 0.
+      minority: accuracy in group 1.
 
     >>> found = GroupAccuracy.of(np.array([[0, 1, 0]]), np.array([0, 1, 1]), np.array([0, 0, 1]))
     >>> found.gap.tolist(), found.overall(0.1).tolist()

@@ -94,10 +94,18 @@ def simulate(
 
 
 def log_survival(winners: Winners) -> float:
-    """The log of the fraction of families with a survivor, varied minus clones."""
+    """The log of the fraction of families with a survivor, varied minus clones.
+
+    >>> round(log_survival(Winners(np.array([1, 0]), np.array([2, 2]))), 4)
+    -0.6931
+    """
     return float(np.log(np.mean(winners.varied > 0)) - np.log(np.mean(winners.clones > 0)))
 
 
 def log_mean(winners: Winners) -> float:
-    """The log mean number of winners, varied minus clones."""
+    """The log mean number of winners, varied minus clones.
+
+    >>> round(log_mean(Winners(np.array([1, 0]), np.array([2, 2]))), 4)
+    -1.3863
+    """
     return float(np.log(np.mean(winners.varied)) - np.log(np.mean(winners.clones)))

@@ -55,7 +55,7 @@ def least_squares_errors(rng: np.random.Generator, which: str, **data: Any) -> t
       rng: source of the data and, for `"random"`, of the features.
       which: `"dense"`, all features; `"oracle"`, the relevant ones; `"random"`, the same number of
         random ones.
-      **data: of `planted_regression`.
+      **data: arguments of `planted_regression`.
 
     Returns:
       Mean squared training error, and `1 + ‖ŵ − w‖²`, the expected error on a new example.

@@ -1,4 +1,4 @@
-"""How rare values are among many draws, for several independent seeds (`measures.extremes`)."""
+"""The rarity of values among many draws, for several independent seeds (`measures.extremes`)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,11 +26,11 @@ def odds_by_seed(
 
 
 class TailChecks(NamedTuple):
-    """How a tail's model does on what it was not fitted to, `[seeds]` each.
+    """The fit of a tail's model to draws that it was not fitted to, `[seeds]` each.
 
     Attributes:
-      missed: the largest draw of one half, minus what the other half's tail expects; the mean of
-        both halves.
+      missed: the largest draw of one half, minus its expectation under the tail of the other half;
+        the mean of both halves.
       shape: ξ.
       change: ξ minus that of a tail twice as large.
     """
@@ -87,7 +87,7 @@ class FittedOdds(NamedTuple):
     """log₁₀ N by generalised Pareto tails.
 
     Attributes:
-      median: of the seeds, with its 95 % interval.
+      median: the median over seeds, with its 95 % interval.
       low: the median of the lower ends of the seeds' bootstrap intervals (90 %).
       above: number of seeds whose value is above all draws.
       beyond: number of seeds whose value is beyond the fitted end point.

@@ -138,7 +138,7 @@ class RateSweep(NamedTuple):
 
     Attributes:
       rates: ascending.
-      losses: by arm and rate, `[seeds]`, positive.
+      losses: losses by arm and rate, `[seeds]`, positive.
     """
 
     rates: list[float]
@@ -177,7 +177,7 @@ def sweep_rates(
       train: `rates -> losses by arm and rate`, `[seeds]` each; never called twice for a rate.
       halves: the first and last rate of the first grid, in half octaves.
       most: half octaves that the grid may grow by at either end.
-      share: of the seeds of an arm that may have their best rate at an end.
+      share: fraction of an arm's seeds that may have their best rate at an end.
 
     >>> found = sweep_rates(lambda rates: {("sgd", r): [abs(r - 4) + 1] for r in rates}, (0, 1), 9)
     >>> round(found.rates[-1], 1), found.best("sgd").round(1).tolist()

@@ -9,7 +9,7 @@ Layer = tuple[Array, Array, Array]
 
 
 def hidden_teacher(rng: np.random.Generator) -> Layer:
-    """Inputs in almost equal pairs; a teacher's weights plus what cancels within each pair."""
+    """Inputs in almost equal pairs; a teacher's weights plus terms that cancel within each pair."""
     rows = np.repeat(rng.normal(size=(256, 8)), 2, axis=1) + 0.01 * rng.normal(size=(256, 16))
     teacher = rng.normal(size=(8, 8)) * (rng.permuted(np.arange(64)).reshape(8, 8) < 24)
     cancels = 2 * rng.normal(size=(8, 8))
@@ -18,10 +18,10 @@ def hidden_teacher(rng: np.random.Generator) -> Layer:
 
 
 def orthonormal(rng: np.random.Generator) -> Layer:
-    """Orthonormal inputs, of which magnitude pruning without an update is the best."""
+    """Orthonormal inputs, for which magnitude pruning without an update is the best method."""
     return rng.normal(size=(16, 8)), np.eye(16), np.eye(16)
 
 
 def miscalibrated(rng: np.random.Generator) -> Layer:
-    """Orthonormal inputs, but six random ones for calibration."""
+    """Orthonormal inputs, but only six random ones for calibration."""
     return rng.normal(size=(16, 8)), rng.normal(size=(6, 16)), np.eye(16)

@@ -1,6 +1,6 @@
 """The log of a study's protocol: a line of JSON for each version, only ever appended.
 
-Each line holds the hash of its content and of the line before it, so an edited line is noticed.
+Each line holds the hash of its content and of the line before it, so an edited line is detected.
 """
 
 import json
@@ -16,8 +16,8 @@ class Version(TypedDict):
 
     Attributes:
       version: 1, 2, …
-      hash: of `content`.
-      date: when it was registered.
+      hash: hash of `content`.
+      date: date of its registration.
       reason: why it differs from the version before.
       data_seen: whether data of the study had been seen by then.
       content: JSON-like; the texts and numbers of the protocol.

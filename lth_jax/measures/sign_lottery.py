@@ -40,8 +40,8 @@ def sign_lottery(rng: np.random.Generator, seeds: int, units: int = 16) -> Lotte
 
     Args:
       rng: source of the signs and sizes.
-      seeds: how many networks, at least 1.
-      units: of each, at least 1.
+      seeds: number of networks, at least 1.
+      units: number of units of each, at least 1.
 
     Raises:
       ValueError: if a number is below 1.

@@ -85,7 +85,7 @@ def excess_risk(weights: ArrayLike, mask: ArrayLike) -> float:
 
 
 def carried_risks(rng: np.random.Generator, permuted: bool) -> tuple[float, float]:
-    """An example of `excess_risk` in a residual layer: a plain layer's support, and it shuffled.
+    """Excess risks of a residual layer: on the support of a plain layer, and on a shuffled one.
 
     The plain optimum is 10 by 10, a fifth of it off the diagonal and half of the diagonal nonzero.
     Its support costs the residual layer 1 for each of the 5 zeros of the diagonal, a shuffled one

@@ -14,8 +14,8 @@ class Errors(NamedTuple):
     """Probabilities of an error.
 
     Attributes:
-      majority: in group 0.
-      minority: in group 1.
+      majority: error in group 0.
+      minority: error in group 1.
     """
 
     majority: float

@@ -49,7 +49,7 @@ def verdict(interval: Interval, delta: float, *, two_sided: bool = False) -> str
     """The verdict on one effect; see the table above.
 
     Args:
-      interval: of the effect, corrected for multiplicity.
+      interval: interval of the effect, corrected for multiplicity.
       delta: the smallest effect that matters; 0 for a claim with a margin that is part of the
         values.
       two_sided: whether the claim has no direction; the verdict is then never reversed.
@@ -93,7 +93,7 @@ def all_of(verdicts: Sequence[str]) -> str:
 def both_rounds(discovery: str, replication: str) -> str:
     """The verdict after a replication on fresh seeds and data.
 
-    Two equal verdicts stand. Two sizes of a real effect leave its size open. Where one round finds
+    Equal verdicts are kept. Two sizes of a real effect leave its size open. Where one round finds
     an effect below δ and the other none, both exclude an effect of δ: not supported. A verdict
     beside an inconclusive one is inconclusive. All other pairs contradict each other.
 

@@ -46,7 +46,7 @@ class Geometry(NamedTuple):
       input_dilation: distance between input positions, per spatial axis.
       kernel_dilation: distance between kernel positions, per spatial axis.
       groups: number of groups of channels.
-      precision: as `lax.conv_general_dilated` takes it.
+      precision: as in `lax.conv_general_dilated`.
     """
 
     inputs: tuple[int, ...]

@@ -119,6 +119,14 @@ def conv(
     `(batch, *space, n) -> (batch, *⌈space / stride⌉, features)` for odd `kernel_size`, with equal
     padding on both sides, as in the papers (XLA's 'SAME' is asymmetric under strides).
 
+    Args:
+      x: `(batch, *space, n)`.
+      features: number of output channels.
+      initialization: distributions of kernel and bias.
+      kernel_size: width of the window along every spatial axis.
+      stride: step of the window along every spatial axis.
+      use_bias: whether the layer has a bias.
+
     Raises:
       ValueError: if `x` has no spatial axis between batch and channels.
     """

@@ -62,7 +62,7 @@ NETWORKS: Registry[Callable[..., Any]] = Registry("network")
 """The function that makes the Linen module of each name; keywords override its defaults.
 
 CIFAR sizes have ten classes, ImageNet sizes a thousand. All are Linen modules, because some
-commands need their inputs of layers (`wanda`), their attention, or a module of other widths
+commands need the inputs of their layers (`wanda`), their attention, or modules of other widths
 (refilled controls). Networks of other frameworks are used in the same runs as `Task(model, …)`, or
 in a config as `package.module:name`.
 

@@ -16,7 +16,7 @@ class ResidualBlock(nn.Module):
     shape changes, the shortcut is `x' = N(conv(x))` with a 1-wide kernel; elsewhere `x' = x`.
 
     Attributes:
-      width: channels that come out.
+      width: number of output channels.
       stride: step of the first convolution, and of the shortcut.
       initialization: distribution of the kernels.
       dropout: probability of dropping a value between the convolutions in training.
@@ -45,9 +45,9 @@ class ResidualBlock(nn.Module):
 class BottleneckBlock(ResidualBlock):
     """A residual block of a 1-wide, a 3-wide and a 1-wide convolution, four times as wide outside.
 
-    The fields are those of `ResidualBlock`, but `4 width` channels come out, dropout is before the
-    last convolution, and the 3-wide convolution has the stride, as in today's implementations
-    ("v1.5"); in He et al. (2016) the first one has it.
+    The fields are those of `ResidualBlock`, but there are `4 width` output channels, dropout is
+    before the last convolution, and the 3-wide convolution has the stride, as in current
+    implementations ("v1.5"); in He et al. (2016) the first convolution has it.
     """
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""Networks of images on signals."""
+"""Image networks on one-dimensional signals."""
 
 import jax
 from flax import linen as nn
@@ -7,7 +7,7 @@ from lth_jax.models.networks import NETWORKS
 
 
 class OnSignals(nn.Module):
-    """A network of images on signals: `(batch, length) -> network((batch, length, 1))`.
+    """An image network on signals: `(batch, length) -> network((batch, length, 1))`.
 
     Attributes:
       network: a network for any number of spatial axes.
@@ -22,7 +22,7 @@ class OnSignals(nn.Module):
 
 
 def on_signals(network: str, **options: object) -> OnSignals:
-    """A built-in network of images on signals `(batch, length)`.
+    """A built-in image network on signals `(batch, length)`.
 
     Args:
       network: a key of `NETWORKS`.

@@ -10,7 +10,7 @@ from lth_jax.models.layers import Dropout, Initialization, dense, glorot_normal,
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, `Σ_k softmax_k(q · k / √d) v` per head, then a dense layer.
+    """Multi-head self-attention, `Σ_i softmax_i(q · k_i / √d) v_i` per head, then a dense layer.
 
     All four layers are plain `nn.Dense`s `query`, `key`, `value` and `out`; head i has the i-th
     block of columns of the first three, and of rows of the last. The probabilities are sown as

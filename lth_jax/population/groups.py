@@ -88,7 +88,7 @@ def weigh_groups(task: Task, groups: ArrayLike, count: int) -> Task:
     """The task trained with `group_robust`; members may differ in balance and sharpness.
 
     Args:
-      task: with class labels.
+      task: a task with class labels.
       groups: groups of all training examples, `(n,)` integers below `count`.
       count: the number of groups.
 

@@ -79,8 +79,8 @@ def check_prunable(prunable: Prunable, like: Any) -> list[bool]:
 
     Raises:
       ValueError: another structure than `like`, or nothing is prunable.
-      TypeError: a leaf that is not a Python boolean (for one, a traced one: `prunable` is static,
-        so close over it instead of passing it through `jax.jit`).
+      TypeError: a leaf that is not a Python boolean, such as a traced one (`prunable` is static, so
+        close over it instead of passing it through `jax.jit`).
 
     >>> check_prunable({"w": True, "b": False}, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
     [False, True]

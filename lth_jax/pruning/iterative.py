@@ -56,11 +56,11 @@ def in_rounds(pruner: Pruner, rounds: int) -> Pruner:
     """A pruner that reaches each count in several rounds, each scored under the last mask.
 
     From n live weights, round i of R keeps `n (count / n)^(i / R)`: SynFlow's exponential schedule
-    (Tanaka et al. 2020, algorithm 1; R = 100). A count for each leaf falls in its leaf.
+    (Tanaka et al. 2020, algorithm 1; R = 100). Counts by leaf fall in this way in each leaf.
 
     Args:
       pruner: from `prune`.
-      rounds: R, at least 1; with 1 the pruner is returned as it is.
+      rounds: R, at least 1; with 1 the pruner is returned unchanged.
 
     Raises:
       ValueError: `rounds` is below 1.

@@ -34,8 +34,8 @@ class Pruner:
       with_info: `(params, mask, count, *, prunable, layouts=None, key=None, batches=None,
         initial=None) -> (mask, info)`; of `iterate` without `count`. `info` holds `"nonfinite"`,
         int32 `[prunable leaves]`, the number of live scores that are NaN or infinite;
-        `"nonfinite_units"`, int32, the same for units; `"undecided"`, bool `[pools]`, whether all
-        scores of a pool are equal.
+        `"nonfinite_units"`, int32, the same for units, where units are not single weights;
+        `"undecided"`, bool `[pools]`, whether all scores of a pool are equal.
       counts: the counts, where `with_info` takes none; only their structure is read.
       parts: the names of scope and granularity.
     """
@@ -78,7 +78,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
 
     Args:
       criterion: scores every weight; higher = keep.
-      scope: over what scores compete; `scope.counts` makes the `count` from a density.
+      scope: which scores compete; `scope.counts` makes the `count` from a density.
       granularity: which weights are removed together; single weights by default.
 
     Returns:

@@ -131,7 +131,7 @@ def early_bird(prunable: Prunable, *, threshold: float = 0.1, window: int = 5) -
     Args:
       prunable: static tree of Python booleans.
       threshold: a distance in (0, 1].
-      window: how many distances must lie below it, at least 1.
+      window: number of distances that must lie below it, at least 1.
 
     Raises:
       ValueError: `threshold` or `window` out of range.

@@ -49,7 +49,7 @@ class Scope(NamedTuple):
         it keeps the smallest number of best entries whose sizes sum to at least `count`. `layers`
         is, per leaf, the number of stacked layers along the first axis (`Units.layers`).
       inspect: arguments of `select` -> info: which scores are invalid; see `scores.inspect`.
-      name: for error messages and reprs.
+      name: name in error messages and reprs.
     """
 
     counts: Callable[..., Count]

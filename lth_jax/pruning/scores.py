@@ -113,7 +113,7 @@ def names(info: Info, count: Count, prunable: Prunable) -> list[str]:
     """The leaves (or groups of units) with invalid scores; reads values.
 
     Args:
-      info: of one pruning, as numbers.
+      info: the info of one pruning, on the host.
       count: the requested count; its structure names the pools.
       prunable: static tree of Python booleans.
 
@@ -141,7 +141,7 @@ def check(info: Info, criterion: str, count: Count, prunable: Prunable) -> None:
     """Raises for invalid scores, if values can be read: not under `jit` or `vmap`.
 
     Raises:
-      ValueError: naming the criterion and the leaves.
+      ValueError: the scores are invalid; the message names the criterion and the leaves.
 
     >>> info = {"nonfinite": np.array([2]), "undecided": np.array([False])}
     >>> check(info, "magnitude", 3, {"w": True})

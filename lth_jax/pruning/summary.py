@@ -23,12 +23,12 @@ class SummaryRow(NamedTuple):
     """One line of a summary.
 
     Attributes:
-      name: of the leaf.
-      shape: of the leaf.
+      name: name of the leaf.
+      shape: shape of the leaf.
       size: its number of weights.
-      kept: how many of them the mask keeps.
+      kept: number of weights that the mask keeps.
       prunable: whether any of them may be pruned.
-      bytes: what its values take in memory, those that are pruned included.
+      bytes: memory of its values, pruned ones included.
     """
 
     name: str

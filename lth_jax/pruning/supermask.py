@@ -59,7 +59,7 @@ def edge_popup(
     Args:
       mask_scores: tree of floats.
       count: from `scope.counts`; may be traced.
-      scope: over what the scores compete.
+      scope: which scores compete.
       prunable: static tree of booleans.
       layouts: declares stacked layers (`lth_jax.layouts`).
 

@@ -85,7 +85,7 @@ def select(scores: jax.Array, keep: Keep) -> jax.Array:
 
     Args:
       scores: `(inputs, outputs)`; higher = keep.
-      keep: as `Keep` describes.
+      keep: see `Keep`.
 
     >>> scores = jnp.array([[3.0, 1.0], [2.0, 5.0]])
     >>> select(scores, 1).tolist(), select(scores, jnp.array([1, 0])).tolist()

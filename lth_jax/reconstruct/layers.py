@@ -23,10 +23,10 @@ class Layer:
     """The weights of one matrix product, or of several products that use the same weights.
 
     Attributes:
-      name: of the leaf; `leaf[i]` where a leaf holds several layers, as in a scanned stack, in the
-        order of their places in the leaf.
+      name: name of the leaf; `leaf[i]` if a leaf holds several layers, as in a scanned stack, in
+        the order of their places in the leaf.
       leaf: the position of the leaf among the leaves of the parameters.
-      primitive: the product's.
+      primitive: name of the product's primitive.
       groups: the number of matrices: groups of a convolution, experts; 1 for a dense layer.
       inputs: rows of each matrix; channels times window for a convolution.
       outputs: columns of each matrix.
@@ -87,12 +87,12 @@ def _put(leaf: jax.Array, places: jax.Array, matrices: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Layers:
-    """What `find_layers` found; iterable.
+    """The result of `find_layers`; iterable.
 
     Attributes:
-      layers: in the order in which the function first uses them.
-      others: by the name of the leaf, why it is no layer.
-      also: by the name of the leaf of a layer, which other primitives read it.
+      layers: the layers, in the order in which the function first uses them.
+      others: leaf name to the reason why the leaf is not a layer.
+      also: name of a layer's leaf to the other primitives that read it.
       block: the function's program.
       order: the keys of the layers in the order of the products.
     """

@@ -30,7 +30,7 @@ class Reconstruction(NamedTuple):
     as in the given mask.
 
     Attributes:
-      method: of `lth.reconstruct`, such as `refit()` or `sparse_gpt()`.
+      method: a method of `lth.reconstruct`, such as `refit()` or `sparse_gpt()`.
       mask: `"criterion"`: the mask of the ladder's criterion. `"method"`: each layer keeps as many
         weights as in that mask, but those that `method` chooses among the live ones.
       start: `"reconstructed"`: the ticket starts from the fitted weights instead of rewinding.
@@ -82,7 +82,7 @@ class Reconstruction(NamedTuple):
         Args:
           f: a jittable function of the parameters and one batch, in evaluation mode.
           params: trained parameters.
-          mask: of the criterion.
+          mask: the mask of the criterion.
           live: the mask before; `mask` is a part of it.
           batches: calibration inputs.
           prunable: which leaves may be pruned; those that are no layers keep weights and mask.

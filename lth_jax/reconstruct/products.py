@@ -1,6 +1,6 @@
 """Matrix products: which operand holds weights, and the rows that they multiply.
 
-A rule sees a product as `Y[g] = X[g] W[g]` for g = 1 … groups: `rows` makes X `(groups, rows,
+A rule describes a product as `Y[g] = X[g] W[g]` for g = 1 … groups: `rows` makes X `(groups, rows,
 inputs)` from the operands, `matrix` makes W `(groups, inputs, outputs)` from the weights.
 """
 
@@ -34,7 +34,7 @@ Rule = Callable[[Op, int], Product | None]
 the operation is no matrix product of that operand."""
 
 RULES: Registry[Rule] = Registry("product rule")
-"""The rules by the name of the primitive; `register` adds one for a primitive of your own."""
+"""The rules by the name of the primitive; `register` adds one for a user-defined primitive."""
 
 
 def product_of(op: Op, weights: int) -> Product | None:

@@ -60,8 +60,8 @@ def prune(
         that are no layers are masked too.
       per: with `density`, whether the weights of a layer or those of one output compete.
       inputs: whether X are the activations of the network pruned so far, or of the dense one. For
-        masks that remove whole units take "dense": in the pruned network a removed unit is 0, which
-        leaves nothing to make up for.
+        masks that remove whole units take "dense": in the pruned network a removed unit is 0, so
+        that there is no error to compensate.
       prunable: static tree of booleans; by default all layers whose leaf nothing else reads.
       min_rows: the least number of calibration rows for each input of a layer; with fewer rows than
         inputs many weights fit the rows equally well.
@@ -197,7 +197,7 @@ def _relative_cost(weights: jax.Array, gram: jax.Array) -> jax.Array:
 def _prune_layer(
     stream: Stream, layer: Layer, keep: Any, method: LayerMethod, min_rows: float
 ) -> tuple[PrunedLayer, jax.Array, jax.Array]:
-    """What became of a layer, its new weights and their mask."""
+    """The outcome of pruning a layer, its new weights and their mask."""
     gram, rows = _checked_gram(stream, layer, min_rows, method.damping)
     old = layer.read(stream.leaves[layer.leaf])
     new, mask = solve_groups(method, old, gram, keep)

@@ -55,7 +55,7 @@ def refine(
       dense: the parameters before pruning.
       blocks: for each block the names of its layers (`find_layers`), or patterns of names such as
         `"layer_0/*"`; blocks in the order in which `f` uses them.
-      steps: of the optimizer for each block.
+      steps: number of optimizer steps for each block.
       optimizer: any optax optimizer; by default Adam at 1e-3 with a cosine decay to 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What pruning did to each layer, and refinement to each block."""
+"""Reports of pruning by layer, and of refinement by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

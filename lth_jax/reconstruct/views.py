@@ -1,4 +1,4 @@
-"""What becomes of a leaf before a product reads it: a chain of moves that changes no value."""
+"""Views of a leaf: the moves of its entries before a product reads it, which change no value."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -21,9 +21,9 @@ class Site(NamedTuple):
 
     Attributes:
       primitive: its name.
-      view: how the weights come from their leaf.
-      product: how operands become rows and a matrix.
-      operands: of the primitive; None for the weights.
+      view: the moves from the leaf to the weights.
+      product: the maps from operands to rows and to a matrix.
+      operands: operands of the primitive; None for the weights.
     """
 
     primitive: str

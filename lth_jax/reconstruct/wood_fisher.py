@@ -52,7 +52,7 @@ def wood_fisher(
       params: tree of floating-point arrays.
       batches: a list of trees of arrays with the examples along the first axis.
       density: the fraction of the prunable weights that stays.
-      scope: over what scores compete; `lth.globally()` by default.
+      scope: which scores compete; `lth.globally()` by default.
       granularity: single weights by default; `lth.granularity.n_m(2, 4)` gives 2:4 sparsity.
       prunable: static tree of booleans; `lth.prunable_leaves(params)` by default.
       layouts: the meaning of the kernels' axes, for `granularity` (see `lth.prune`).

@@ -1,4 +1,4 @@
-"""Answers to claims on disk: the protocol, stamped before anything is drawn, and what was found.
+"""Answers to claims on disk: the protocol, stamped before any data are drawn, and the results.
 
 A folder, `CLAIM/ROUND`, holds `protocol.json`, `found.json`, and the rows as `seeds.parquet` and
 `seeds.csv`. An answer is read only if its protocol was stamped for it and no file changed since.
@@ -35,9 +35,9 @@ def stamp_of(protocol: Protocol, numbers: Mapping[str, Any], size: str) -> dict[
     """A protocol with its numbers, their hash, and the time.
 
     Args:
-      protocol: the words.
-      numbers: seeds, δ, settings: JSON-like, all that decides the answer.
-      size: of the study.
+      protocol: the protocol.
+      numbers: seeds, δ, settings: JSON-like, all that determines the answer.
+      size: size of the study.
     """
     content = {"protocol": protocol._asdict(), "config": dict(numbers), "size": size}
     return {**content, "hash": content_key(content), "stamped": _now()}
@@ -57,16 +57,16 @@ def write_answer(
     seconds: float,
     sources: Sequence[str],
 ) -> None:
-    """Writes what a study found.
+    """Writes the results of a study.
 
     Args:
-      folder: with the stamp.
-      protocol: the words.
-      evidence: what was found.
-      controls: their numbers.
+      folder: the folder with the stamp.
+      protocol: the protocol.
+      evidence: the results.
+      controls: the controls with their numbers.
       stamped: the hash of the stamp.
-      seconds: that it took.
-      sources: the packages whose code made it.
+      seconds: duration of the study.
+      sources: the packages whose code determines the results.
     """
     rows = [dict(row) for row in evidence.rows]
     if rows:
@@ -84,11 +84,11 @@ def write_answer(
 
 
 def read_answer(folder: Path, size: str) -> Found | None:
-    """What a study found; None if it is not finished, or damaged, which is printed.
+    """The results of a study; None if it is not finished or, with a printed message, damaged.
 
     Args:
-      folder: of the study.
-      size: that its protocol must have.
+      folder: the folder of the study.
+      size: the required size of the study.
     """
     path, seeds = folder / FOUND, folder / SEEDS
     if not path.exists():
@@ -114,8 +114,8 @@ def read_rounds(folder: Path, size: str) -> dict[str, Found]:
     """The finished rounds of a study, in order.
 
     Args:
-      folder: of the study.
-      size: that its protocol must have.
+      folder: the folder of the study.
+      size: the required size of the study.
     """
     found_all = {name: read_answer(folder / name, size) for name in ROUNDS}
     return {name: answer for name, answer in found_all.items() if answer}

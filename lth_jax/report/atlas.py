@@ -40,9 +40,9 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
     Args:
       folder: `index.html`, `atlas.json`, `table.md`, `effects.svg`, `effects.png`, and per claim
         `result.json`, `figure.svg` and `figure.png` go here.
-      size: of the studies.
+      size: size of the studies.
       chapters: the studies that are finished, in order.
-      source: sentences on where the claims are from.
+      source: sentences on the source of the claims.
 
     Returns:
       The page.
@@ -108,9 +108,9 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
 
     Args:
       folder: `atlas.md` goes here, and the pictures into `atlas/`.
-      size: of the studies.
+      size: size of the studies.
       chapters: the finished studies, in order.
-      source: sentences on where the claims are from.
+      source: sentences on the source of the claims.
 
     Returns:
       The page.
@@ -146,7 +146,7 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
 
 
 def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
-    """What the template shows of a study."""
+    """The parts of a study that the template shows."""
     protocol, found = chapter.protocol, chapter.found
     _, verdict, part, first, second, delta, seeds = cells(chapter)
     flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]

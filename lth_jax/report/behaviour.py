@@ -1,4 +1,4 @@
-"""How a run's networks behave on its test set, read back and drawn."""
+"""The behaviour of a run's networks on its test set, read back and drawn."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ CALIBRATION = {"ece": "Calibration error", "nll": "Negative log-likelihood", "br
 
 
 class Behaviour(NamedTuple):
-    """What was measured of a run's networks on its test set.
+    """Measurements of a run's networks on its test set.
 
     Attributes:
       networks: arm, level, replicate and density of each.
       scores: `{name: float64 [networks]}`.
       groups: the names of the examples' groups.
-      confusions: counts `[networks, groups, labels, predictions]`; None of many classes.
+      confusions: counts `[networks, groups, labels, predictions]`; None for many classes.
     """
 
     networks: list[dict[str, Any]]
@@ -87,7 +87,7 @@ def _group_accuracies(confusions: NDArray[np.int64], groups: Sequence[str]) -> d
 def rows(found: Behaviour) -> list[Row]:
     """One row per arm, level and metric: mean over replicates with a 95 % Student interval.
 
-    Metrics: `gradient_norm`; of classifiers `ece`, `nll`, `brier`, `accuracy/GROUP`, and per group
+    Metrics: `gradient_norm`; for classifiers `ece`, `nll`, `brier`, `accuracy/GROUP`, and per group
     the counts `confusion/GROUP/LABEL/PREDICTION`; and where they are defined `dead_units/LAYER`,
     `attention_entropy/LAYER/HEAD`, `head_importance/LAYER/HEAD`, `spectral_radius/LEAF/GATE`,
     `recovered` and `recovered_by_chance`.
@@ -166,7 +166,7 @@ def group_accuracy(found: Behaviour) -> Figure:
 
 @style()
 def recovery(found: Behaviour) -> Figure:
-    """What is found of a planted ticket, and what chance would find."""
+    """The recovered fraction of a planted ticket, and the fraction expected by chance."""
     figure, axes = new()
     _by_arm(axes, found, 100 * found.scores["recovered"], but=("reinit",))  # has tickets' masks
     by_chance = found.scores["recovered_by_chance"]

@@ -14,7 +14,7 @@ LAST = -1
 
 
 class Cost(NamedTuple):
-    """What a step of a cell's networks takes: steps of a level, batch size, prunable weights."""
+    """What the cost of a cell's networks depends on: steps of a level, batch size, weights."""
 
     steps: int
     batch: int
@@ -26,7 +26,7 @@ class Results:
 
     Args:
       rows: tidy: `cell`, `arm`, `level`, `replicate`, `density`, `metric`, `value`.
-      costs: by cell.
+      costs: costs by cell.
     """
 
     def __init__(self, rows: Sequence[Row], costs: Mapping[str, Cost]):
@@ -57,7 +57,7 @@ class Results:
           cell: its name.
           arm: dense networks are always those of level 0.
           metric: such as `test_accuracy_final`.
-          level: of the ladder; the last by default.
+          level: level of the ladder; the last by default.
         """
         chosen = self.levels(cell)[-1] if level == LAST else level
         found = self._values[cell, arm, 0 if arm == DENSE else chosen, metric]
@@ -74,7 +74,7 @@ class Results:
 
         `6 · kept weights · batch · steps` for each training: two for every weight in the forward
         pass and four in the backward pass, which counts networks that use a weight once per
-        example. Arms that have the ticket's mask, or as many weights per layer, pay for all
+        example. Arms that have the ticket's mask, or as many weights per layer, include all
         trainings from the dense network to the ticket's parent; `random` does not.
         """
         steps, batch, weights = self._costs[cell]
@@ -95,7 +95,7 @@ class Results:
 
 
 class Tuned:
-    """Ladders at several learning rates, of which every network has one that other seeds chose.
+    """Ladders at several learning rates, with the rate of each network chosen on other seeds.
 
     Rates are cross-fitted: a seed of one half has the rate with the best mean of a metric over the
     seeds of the other half, for each arm and level. So the choice is inside the interval.
@@ -118,8 +118,8 @@ class Tuned:
         """From networks without levels, such as `lottery.retrain` trains them.
 
         Args:
-          results: of each arm and rate: final metrics by name, `[seeds]`.
-          cost: of every network.
+          results: by arm and rate, the final metrics by name, `[seeds]`.
+          cost: cost of every network.
         """
         rows = [
             {"cell": cell_name("", rate), "arm": arm, "level": 0, "density": None}

@@ -1,4 +1,4 @@
-"""A study with its rounds, and what tables and texts state of it."""
+"""A study with its rounds, and its tables and texts."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class Chapter(NamedTuple):
       protocol: the fields of a `Protocol`.
       rounds: the numbers of each finished round, in order: those of `judge.found`, and `seconds`,
         `finished`, `hash` and `environment`.
-      figure: the picture that decides it; None where there is none.
-      command: how to repeat it.
+      figure: the picture of its deciding numbers; None if there is none.
+      command: the command that repeats it.
       changes: one sentence for each version of the protocol.
-      failed: of each round, the controls of the whole pipeline that were judged wrong.
+      failed: for each round, the controls of the whole pipeline that were judged wrong.
     """
 
     protocol: dict[str, Any]
@@ -170,7 +170,7 @@ MARGINS = (
     "An effect whose name ends in a number, such as `ticket − dense + 5`, contains its margin: the "
     "claim allows a loss of 5, so δ is 0, and the difference itself is the effect minus 5."
 )
-"""The sentence that stands at tables of deciding effects."""
+"""The sentence below tables of deciding effects."""
 
 
 def markdown(size: str, chapters: Sequence[Chapter]) -> str:

@@ -48,7 +48,7 @@ def compare(
     pairs of equal replicates where both configurations have the same `seed`, else Welch's.
 
     Args:
-      runs: at least two.
+      runs: at least two runs.
       metric: the test accuracy by default, or what the first run's report shows first.
       arm: whose numbers are compared above level 0.
 

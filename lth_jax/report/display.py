@@ -191,11 +191,11 @@ def difference_cells(rows: list[Row]) -> list[list[str]]:
 
 
 def verdict(rows: list[Row], dense: float | None = None) -> str:
-    """What came out: the tickets against the dense networks and the controls at one level.
+    """The outcome: the tickets against the dense networks and the controls at one level.
 
     The level is the sparsest at which the tickets' mean is no worse than that of the dense
-    networks, which the text calls a choice made after looking; the sparsest of all where there is
-    none.
+    networks; the text states that this choice depends on the results. If there is none, it is the
+    sparsest of all.
 
     Args:
       rows: from `tables.difference_rows`.

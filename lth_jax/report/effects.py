@@ -55,9 +55,9 @@ class Effect(NamedTuple):
 
     Attributes:
       claim: its short name.
-      title: of the claim.
+      title: title of the claim.
       verdict: one of `COLOURS`.
-      parts: of each round `name`, `estimate`, `low`, `high` and `delta`, the smallest effect that
+      parts: for each round `name`, `estimate`, `low`, `high` and `delta`, the smallest effect that
         matters; 0 where the number contains a margin.
     """
 

@@ -75,7 +75,7 @@ def leaf_density(run: RunRecord) -> Figure:
         kept = [span(100 * _of_ticket(level, level.leaf_densities[leaf])) for level in levels]
         band(axes, densities, kept, Look(leaf, color, "osD^v"[i % 5]))
     plain_log(axes.yaxis)
-    axes.set_ylim(bottom=min(50.0, axes.get_ylim()[0]))  # so that a second label is in sight
+    axes.set_ylim(bottom=min(50.0, axes.get_ylim()[0]))  # so that a second label is visible
     density_axis(axes, densities)
     axes.set_ylabel("Weights remaining in the leaf (%)")
     if len(leaves) > 10:
@@ -113,7 +113,7 @@ def training_curves(run: RunRecord, metric: str, panels: int = 4) -> Figure:
     Args:
       run: the run.
       metric: a name from the levels' curves.
-      panels: at most how many levels to show; they are spread evenly, the sparsest included.
+      panels: maximal number of levels shown; they are spread evenly, the sparsest included.
     """
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     levels = spread([level for level in run.levels if level is not dense] or run.levels, panels)

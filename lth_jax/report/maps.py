@@ -38,12 +38,12 @@ def effects(
       rows: tidy, with `cell`, `replicate`, `value`, and the fields named below; every cell has the
         same replicates.
       delta: the smallest effect that matters.
-      label: of the effects.
-      y: a field whose values stand below each other, in order of appearance.
-      y_label: of `y`.
-      group: a field whose values have colours of their own.
-      panel: a field whose values have panels of their own, two in a row.
-      confidence: of all intervals together.
+      label: label of the effects.
+      y: a field with one row for each value, in order of appearance.
+      y_label: label of `y`.
+      group: a field with one colour for each value.
+      panel: a field with one panel for each value, two in a row.
+      confidence: simultaneous confidence of all intervals.
     """
     cells, place = known(rows, "cell"), {row["cell"]: row for row in rows}
     values = {cell: values_of(rows, cell=cell) / delta for cell in cells}

@@ -34,7 +34,7 @@ MEASURED: dict[str, Any] = {
     "units": units,
     "behaviour": behaviour,
 }
-"""What may have been measured on a run afterwards: the name of its table, and its module."""
+"""Measurements of finished runs: the name of the table, and the module."""
 
 
 class Section(NamedTuple):
@@ -146,7 +146,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
 
 
 def _story(run: RunRecord) -> dict[str, Any]:
-    """What was done, in the words of the run's configuration, and the arms with what they test."""
+    """The run's configuration as text, and the arms with what they test."""
     config = dict(_leaves(run.config))
     pruned = [level for level in run.levels if set(level.arms) - {DENSE}]
     methods = [str(value) for name, value in config.items() if _names_method(name)]

@@ -21,7 +21,7 @@ class Work(NamedTuple):
 
     Attributes:
       name: name of the run or group.
-      status: of the run, or `training`, `waiting` or `finished`.
+      status: status of the run, or `training`, `waiting` or `finished` for a group.
       level: the level in training; None before the first segment.
       levels: the last level.
       done: member-steps done.
@@ -72,8 +72,8 @@ def standing(path: str | Path, finished: set[str] | None = None) -> Standing:
 
     Args:
       path: the folder.
-      finished: cells of the sweep that are not looked at, since they were finished before; those
-        that are finished now are added.
+      finished: cells of the sweep that were finished before, which are not read again; those that
+        are finished now are added.
 
     Raises:
       StoreError: the folder is neither; CorruptError: a file of it is damaged.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = "report/data/frontier.json"
-"""Where a run keeps the points of its rate-accuracy frontier."""
+"""The file of the points of a run's rate-accuracy frontier, in the run's folder."""
 LINES = {"tensor": "-", "channel": "--"}
 
 
@@ -34,14 +34,14 @@ class Rates(TypedDict):
 
 
 def write(path: str | Path, config_hash: str, rows: list[Row]) -> None:
-    """Keeps the points of a run's frontier, one row per arm, level and precision."""
+    """Writes the points of a run's frontier, one row per arm, level and precision."""
     path = Path(path).absolute()
     facts = {"run": path.name, "config_hash": config_hash, "rows": rows}
     records.write(path / FILE, path.name, facts)
 
 
 def read(store: Store | None, path: str | Path) -> list[Row] | None:
-    """What `write` kept; None before anything was measured.
+    """The points that `write` wrote; None before the first measurement.
 
     Raises:
       CorruptError: if the file is damaged.
@@ -62,12 +62,12 @@ def draw(found: Sequence[Row]) -> dict[str, Figure]:
 
 @style()
 def frontier(rows: Sequence[Row]) -> Figure:
-    """Accuracy against kilobytes on a log scale, one line per precision, points from dense to thin.
+    """Accuracy against kilobytes on a log scale, one line per precision, from dense to sparse.
 
     Dense networks are stars; dashed lines have a scale for every channel.
 
     Args:
-      rows: with `arm`, `density`, `precision`, `scales`, `file_bytes`, `mean`, `low`, `high`
+      rows: rows with `arm`, `density`, `precision`, `scales`, `file_bytes`, `mean`, `low`, `high`
         (of the accuracy, a fraction) and `frontier`.
     """
     figure, axes = new()

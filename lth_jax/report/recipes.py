@@ -45,9 +45,9 @@ class Recipe(NamedTuple):
 
     Attributes:
       name: its name on the command line.
-      title: what it is.
+      title: its title.
       setting: the paper's setting, sentences.
-      short: what the short size changes, sentences.
+      short: the changes of the short size, sentences.
       expected: the numbers and inequalities of the paper.
       labels: name of a run -> its label; the name itself by default.
     """
@@ -86,7 +86,7 @@ class Trained(NamedTuple):
       size: one of `SIZES`.
       runs: name -> run. A name `RUN@…` is a further density of `RUN`.
       seconds: time of training.
-      command: how to repeat it.
+      command: the command that repeats it.
     """
 
     recipe: Recipe
@@ -123,7 +123,7 @@ def with_barriers(record: RunRecord, rewind: int, found: Sequence[Stability]) ->
     Args:
       record: the run.
       rewind: its rewind step.
-      found: what instability analysis measured, also of runs with other rewind steps.
+      found: results of instability analysis, also of runs with other rewind steps.
     """
     barriers = {one.level: by_replicate(one, BARRIER) for one in found if one.rewind == rewind}
 
@@ -288,7 +288,7 @@ def number_cells(trained: Trained) -> list[list[str]]:
 
 
 def finding(recipe: Recipe, expected: Expected) -> str:
-    """What an expectation is about.
+    """The metric and the networks of an expectation, as text.
 
     >>> recipe = Recipe("a", "A", "", "", ())
     >>> finding(recipe, Expected(Networks("ticket", 0.2), "", Networks("reinit", 0.2), low=0.0))

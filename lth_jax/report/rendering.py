@@ -99,11 +99,11 @@ def caption(name: str) -> Caption:
 def pictures(
     figures: Mapping[str, Figure | str], captions: Mapping[str, Caption] | None = None
 ) -> tuple[list[Picture], list[Omitted]]:
-    """The figures worth showing, drawn, and the titles of the others with the reason.
+    """The drawn figures, and the titles of degenerate ones with the reason.
 
     Args:
-      figures: by file name; a text says why there is no figure.
-      captions: of each of them; by default those of `caption`.
+      figures: figures by file name; a text in place of a figure is the reason why there is none.
+      captions: captions by file name; those of `caption` by default.
     """
     captions = {name: caption(name) for name in figures} if captions is None else captions
     shown, omitted = [], []

@@ -56,7 +56,7 @@ def tensorboard(run: RunRecord, folder: str | Path) -> Iterator[Write]:
 
     Args:
       run: the run.
-      folder: for `tensorboard --logdir`.
+      folder: the folder for `tensorboard --logdir`.
 
     Raises:
       MissingExtraError: tensorboardX is not installed.
@@ -86,7 +86,7 @@ def wandb(run: RunRecord, folder: str | Path) -> Iterator[Write]:
 
     Args:
       run: the run, whose config becomes that of the run of Weights & Biases.
-      folder: of its files.
+      folder: the folder of its files.
 
     Raises:
       MissingExtraError: wandb is not installed.

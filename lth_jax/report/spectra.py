@@ -43,19 +43,19 @@ POINTS = {
     "masked": "masked (θ⊙m), not retrained",
     "retrained": "retrained",
 }
-"""What each point is called in pictures."""
+"""The names of the points in pictures."""
 
 BROADENING = 0.01  # the width of an eigenvalue, as a share of what the panel shows
 
 
 class Spectrum(NamedTuple):
-    """What was measured of one network at one point.
+    """The spectrum of one network at one point.
 
     Attributes:
-      arm: of the network.
+      arm: arm of the network.
       level: its round of train-prune-rewind.
       replicate: its seed.
-      point: where the curvature was taken, one of `POINTS`.
+      point: the point of the measurement, one of `POINTS`.
       density: fraction of the prunable weights kept.
       size: weights of the support.
       converged: as in `landscape.Extremes`.
@@ -83,14 +83,14 @@ class Surface(NamedTuple):
 
 
 class Spectra(NamedTuple):
-    """All that was measured of a run's curvature."""
+    """All measurements of a run's curvature."""
 
     spectra: list[Spectrum]
     surfaces: list[Surface]
 
 
 def read(store: Store, path: str | Path) -> Spectra | None:
-    """What is there; None before anything was measured.
+    """All measurements; None before the first.
 
     Raises:
       CorruptError: if something in the store is damaged.

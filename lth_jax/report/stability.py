@@ -42,7 +42,7 @@ class Stability(NamedTuple):
 
 
 def read(store: Store, path: str | Path) -> list[Stability] | None:
-    """What was analysed, by level and rewind step; None before anything was.
+    """The analyses by level and rewind step; None before the first.
 
     Raises:
       CorruptError: if something in the store is damaged.

@@ -117,7 +117,7 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | str:
     """The metric at each cell's last level against a swept field, by arm.
 
     Seeds are pooled with the replicates; each combination of the other fields has a panel of its
-    own; where those are more than 8, a text says so.
+    own; where those are more than 8, a text states this.
     """
     shown = quantity(str(sweep.metric))
     panels = sweep.by_setting(last_rows(sweep.rows, sweep.metric), but=field)
@@ -142,7 +142,7 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | str:
 def curves(sweep: SweepRecord) -> Figure | str:
     """The metric against the weights remaining, a panel for each setting; seeds are pooled.
 
-    Where there are more than 8 settings, a text says so.
+    Where there are more than 8 settings, a text states this.
     """
     shown = quantity(str(sweep.metric))
     mine = [row for row in sweep.rows if row["metric"] == sweep.metric]

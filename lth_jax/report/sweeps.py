@@ -28,7 +28,7 @@ class SweepRecord(NamedTuple):
 
     Attributes:
       name: the sweep's folder.
-      settings: of every cell by its run, the value of each swept field.
+      settings: by the run of each cell, the value of each swept field.
       rows: one per finished cell, arm, level, replicate and metric: the swept fields, `run`, `arm`,
         `level`, `replicate`, `density`, `metric`, `value` (None where it diverged).
     """

@@ -124,8 +124,8 @@ def dense_mean(run: RunRecord, metric: str) -> float | None:
 def difference_rows(run: RunRecord, metric: str) -> list[Row]:
     """One row per control and level: the tickets' metric minus the control's, paired by replicate.
 
-    The dense networks of level 0 are compared with the tickets of every level. The
-    intervals are 95 % Student intervals, each by itself: nothing corrects for their number.
+    The dense networks of level 0 are compared with the tickets of every level. The intervals are
+    95 % Student intervals, not corrected for their number.
     """
     dense = next((level for level in run.levels if DENSE in level.arms), None)
     rows = []

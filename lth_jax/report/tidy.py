@@ -114,7 +114,7 @@ def against_each(parts: Mapping[str, Sequence[Row]], x: str, *, label: str, x_la
 
 
 def draw_against(axes: Axes, rows: Sequence[Row], x: str) -> None:
-    """Every arm's mean and 95 % band against a numeric field, on axes of one's own."""
+    """Every arm's mean and 95 % band against a numeric field, on the given axes."""
     for arm, look in looks(known(rows, "arm")).items():
         mine = [row for row in rows if row["arm"] == arm]
         places = sorted(known(mine, x))
@@ -148,13 +148,13 @@ def grid_map(
       rows: tidy.
       x: the field on the horizontal axis.
       y: the field on the vertical axis.
-      metric: whose mean is shown.
-      label: of the colours.
-      x_label: of `x`.
-      y_label: of `y`.
-      show: a number as text.
-      panel: a third field; each of its values has a map of its own, in the same colours.
-      panel_label: of that field.
+      metric: the metric whose mean is shown.
+      label: label of the colours.
+      x_label: label of `x`.
+      y_label: label of `y`.
+      show: formats a number.
+      panel: a third field, with one map for each value, in the same colours.
+      panel_label: label of that field.
       diverging: whether the colours are symmetric around 0.
     """
     mine = [row for row in rows if row["metric"] == metric]

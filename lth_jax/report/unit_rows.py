@@ -1,4 +1,4 @@
-"""Units of a run's networks, read back from the store: what is alive, and how fast it is."""
+"""Units of a run's networks, read back from the store: live units and latencies."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from lth_jax.text import TextTable
 from lth_jax.types import DENSE, TICKET
 
 Values = dict[tuple[str, int, str], list[float]]
-"""Arm, level and metric, and what each replicate has there."""
+"""Arm, level and metric, with one value for each replicate."""
 
 
 class Network(NamedTuple):
@@ -66,7 +66,7 @@ class Units(NamedTuple):
     Attributes:
       groups: `{"name", "units", "slots": [[leaf, axis, indices per unit]]}` of each group.
       networks: the live units of each.
-      timed: how fast it is; empty before that was measured.
+      timed: the latency of each; empty before it was measured.
     """
 
     groups: list[dict[str, Any]]
@@ -75,7 +75,7 @@ class Units(NamedTuple):
 
 
 def read(store: Store, path: str | Path) -> Units | None:
-    """What is there; None before a run was described, or where nothing can be removed.
+    """The units of a run; None before they were determined, or if no unit can be removed.
 
     Raises:
       CorruptError: if something in the store is damaged.

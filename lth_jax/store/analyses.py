@@ -1,4 +1,4 @@
-"""Analyses of a finished run: nodes that a list in its folder names."""
+"""Analyses of a finished run: nodes that are listed in its folder."""
 
 import logging
 from collections.abc import Callable
@@ -14,9 +14,9 @@ LOG = logging.getLogger(__name__)
 
 FILE = "analyses.json"
 COPIES = (FILE, "analyses.copy.json")
-"""The list twice: it cannot be derived from other files, and one copy makes the other again."""
+"""Two copies of the list: it cannot be derived from other files, so each restores the other."""
 LOCK = "analyses.lock"
-"""Held while the copies are written."""
+"""The lock file that is held while the copies are written."""
 
 
 class Labels(TypedDict):
@@ -39,9 +39,9 @@ class Listed(TypedDict):
 
 
 def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
-    """Lists a node in a run's folder; the node that had the same labels before is forgotten.
+    """Lists a node in a run's folder, in place of an earlier node with the same labels.
 
-    A damaged copy of the list is named in the log and made again of the other one.
+    A damaged copy of the list is logged and restored from the other one.
 
     Args:
       path: the run's folder.
@@ -64,7 +64,7 @@ def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
 
 
 def mend_list(path: str | Path) -> None:
-    """Makes the copies of a run's list again of each other; both are empty if both are damaged."""
+    """Restores a damaged copy of a run's list from the other; empties both if both are damaged."""
     _rewrite(Path(path), lambda listed: listed)
 
 

@@ -134,7 +134,7 @@ def restore(path: str | Path, like: Any = None, *, name: str | None = None) -> C
       path: the folder.
       like: a tree of the saved structure (arrays, or `jax.ShapeDtypeStruct`s); the result has its
         containers. Without it the result is made of dictionaries and lists.
-      name: what the folder must hold, as given to `save`; None if it may be anything.
+      name: the required name of the content, as given to `save`; None for any.
 
     Returns:
       The tree, with host arrays exactly as they were saved (typed PRNG keys as such), and `meta`.
@@ -167,7 +167,7 @@ def restore_part(path: Path, part: str, name: str) -> Checkpoint:
     Args:
       path: the folder, written with `packed=False`.
       part: the key of the entry.
-      name: what the folder must hold.
+      name: the required name of the content.
 
     Raises:
       CorruptError: the description or an array of the entry is damaged.

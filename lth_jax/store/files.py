@@ -35,7 +35,7 @@ def temporary(path: Path) -> Path:
     """A new name for the next content of `path` to grow under: a hidden sibling.
 
     No two calls give one name, so any number of threads and processes may write one path at once:
-    the last to rename wins, and no content is torn.
+    the last rename determines the content, which is always whole.
 
     >>> name = temporary(Path("runs/a.json")).name
     >>> name.startswith(".a.json.") and name.endswith(".tmp")
@@ -62,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to, and renames it to `path` when all is written.
 
     Content and new name are forced to the disk. After an error nothing is left, and the old
-    content stands.
+    content is unchanged.
 
     Raises:
       StoreError: for every `OSError`: a full disk, a folder that cannot be written.
@@ -95,7 +95,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a file or a folder, if it is there; what cannot be removed stays."""
+    """Removes a file or a folder, if it exists; what cannot be removed stays."""
     if path.is_dir():
         remove(path)
     else:
@@ -121,7 +121,7 @@ def publish(grown: Path, path: Path) -> None:
 def write(path: Path, content: bytes, *, make_folder: bool = True) -> None:
     """Replaces a file atomically: a reader finds the old content or the new, and never a part.
 
-    This is how all files are written, but for logs, to which lines are appended.
+    All files are written in this way, except logs, to which lines are appended.
 
     Args:
       path: the file.
@@ -148,7 +148,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
       CorruptError: it is missing, is no file, or cannot be parsed; NaN and infinities are no JSON.
-      StoreError: the system does not let it be read.
+      StoreError: the system refuses to read it.
     """
     try:
         return parse_json(path.read_text(encoding="utf-8"))
@@ -172,13 +172,13 @@ def _no_json(word: str) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder and all in it, if it is there."""
+    """Removes a folder and all in it, if it exists."""
     shutil.rmtree(path, ignore_errors=True)
 
 
 def files_in(folder: Path) -> list[str]:
     """The relative names of all files below a folder, sorted, without the seal itself."""
-    # `os.walk` passes over what vanishes meanwhile; `Path.rglob` fails (Python 3.11).
+    # `os.walk` skips files that are removed meanwhile; `Path.rglob` fails (Python 3.11).
     found = [Path(at, name) for at, _, names in os.walk(folder) for name in names]
     return sorted(name for path in found if (name := path.relative_to(folder).as_posix()) != SEAL)
 
@@ -208,7 +208,7 @@ def check_seal(folder: Path) -> None:
 
 
 def seal_problem(folder: Path) -> str | None:
-    """What differs from the files and bytes that were sealed, the first of it; None if all is well.
+    """The first difference from the files and bytes that were sealed; None if there is none.
 
     >>> import tempfile
     >>> seal_problem(Path(tempfile.mkdtemp()))

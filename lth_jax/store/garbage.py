@@ -15,13 +15,13 @@ from lth_jax.store.run_files import read_env, read_manifest, read_status
 
 
 class Garbage(NamedTuple):
-    """What no run lists.
+    """Nodes that no run lists.
 
     Attributes:
       nodes: keys of finished nodes.
       partial: keys of unfinished nodes.
       kept: sentences on what is not garbage yet, and why.
-      bytes: what nodes and partial ones take together.
+      bytes: disk space of finished and unfinished nodes together.
     """
 
     nodes: list[str]
@@ -42,7 +42,7 @@ def listed(path: Path) -> list[str]:
 
 
 def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
-    """What no run lists, unless it may be needed still.
+    """Finds the nodes that no run lists, except those that may still be needed.
 
     Nothing is garbage while a run or a sweep is running. The finished nodes of a sweep are listed
     when its cells are finished, so while a sweep is unfinished nodes are kept; unfinished nodes
@@ -53,7 +53,7 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
       unfinished: whether runs and sweeps that stopped may lose what they do not list yet.
 
     Raises:
-      CorruptError: if a list of nodes is damaged, so that it cannot be known what it needs.
+      CorruptError: if a list of nodes is damaged, so that its nodes are unknown.
     """
     folders = _runs(store)
     needed = {key for path in folders for key in listed(path)}
@@ -82,7 +82,7 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
 
 
 def delete(store: Store, garbage: Garbage) -> int:
-    """Deletes garbage whose lock no process holds; how many nodes it was."""
+    """Deletes garbage whose lock no process holds; returns the number of nodes."""
     done = 0
     for key in () if _busy(store) else (*garbage.nodes, *garbage.partial):
         with locks.try_hold(store.root / "locks" / f"{key}.lock") as free:
@@ -157,7 +157,7 @@ def _is_of_sweeps(run: Path) -> bool:
 
 
 def usage(store: Store) -> dict[str, Any]:
-    """What lies below a store's root, in bytes.
+    """The disk space of everything below a store's root, in bytes.
 
     Returns:
       `{"runs": [{"run", "own", "shared", "files"}], "unlisted", "partial", "sweeps", "other",
@@ -200,8 +200,8 @@ def usage(store: Store) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of all files below a folder; what vanishes meanwhile counts nothing."""
-    # `Path.rglob` fails where a folder vanishes (Python 3.11); `os.walk` passes over it.
+    """The bytes of all files below a folder, without those that are removed meanwhile."""
+    # `Path.rglob` fails where a folder is removed meanwhile (Python 3.11); `os.walk` skips it.
     walked = os.walk(path)
     return sum(_bytes(Path(at, name)) for at, inner, names in walked for name in (*inner, *names))
 

@@ -19,7 +19,7 @@ def plain(obj: Any, *, name: str = "obj", nan_as_null: bool = False) -> Any:
 
     Args:
       obj: None, bools, numbers, strings, and sequences and string-keyed dicts of these.
-      name: what to call `obj` in an error.
+      name: name of `obj`, for errors.
       nan_as_null: whether NaN and infinities become None instead of an error.
 
     Raises:

@@ -14,7 +14,7 @@ class Leaf(NamedTuple):
     """One array of a tree, as it is written.
 
     Attributes:
-      path: where it is in the tree.
+      path: its keys from the root of the tree.
       array: the values on the host; for a typed PRNG key, its raw data; an array that has parts in
         other processes as it is.
       key_impl: the name of the key's implementation; None for ordinary arrays.
@@ -55,7 +55,7 @@ def leaves(tree: Any) -> Iterator[Leaf]:
 
 
 def value(leaf: Leaf) -> np.ndarray | jax.Array:
-    """What the leaf stands for: its array, or the typed PRNG key made of it.
+    """The value of a leaf: its array, or the typed PRNG key made of it.
 
     >>> value(Leaf(("key",), np.zeros(2, np.uint32), "threefry2x32")).dtype
     key<fry>

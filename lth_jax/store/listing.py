@@ -62,7 +62,7 @@ def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run, be it damaged."""
+    """Whether a folder is that of a run, even a damaged one."""
     names = () if path.name.startswith(".") else (CONFIG, STATUS, MANIFEST)
     return any((path / name).exists() for name in names)
 

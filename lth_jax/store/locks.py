@@ -69,7 +69,7 @@ def in_use(root: Path, what: str) -> Iterator[None]:
 
     Args:
       root: the store's folder.
-      what: who uses it, for messages.
+      what: the user of the store, for messages.
     """
     path = root / "locks" / f"{what}-{os.getpid()}-{secrets.token_hex(4)}.lock"
     with hold(path, what=what):

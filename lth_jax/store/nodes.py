@@ -42,7 +42,7 @@ class Partial:
     `save` that returned. `SaveTimer` decides when to save.
 
     Args:
-      folder: where the steps are kept; one process, or team, at a time.
+      folder: folder of the steps; one process, or team, at a time.
       team: the processes that do everything here together.
 
     Attributes:
@@ -64,7 +64,7 @@ class Partial:
         """Saves the state after `step` steps; later steps of an earlier attempt are discarded.
 
         Args:
-          step: how many steps are done, ≥ 0.
+          step: number of finished steps, ≥ 0.
           tree: any pytree of arrays and typed keys.
           meta: facts that JSON can hold.
 
@@ -222,10 +222,10 @@ class Store:
         return self.path(key).is_dir()
 
     def problem(self, key: str) -> str | None:
-        """A sentence that says whether a node is missing or damaged; None if it is intact.
+        """A sentence on a node that is missing or damaged; None if it is intact.
 
         Raises:
-          StoreError: it has another format, or the system does not let it be read.
+          StoreError: it has another format, or the system refuses to read it.
         """
         try:
             checkpoints.check(self.path(key), key)

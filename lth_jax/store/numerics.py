@@ -1,9 +1,8 @@
 """The settings of JAX and XLA that affect numbers.
 
-The rule: every option of `jax.config` counts, except those listed in `IGNORED`, which decide where
-or when something runs, what is reported, or whether a program is refused, and never what it
-computes. An option that a later JAX adds counts until it is listed. The same holds for the flags of
-`XLA_FLAGS`.
+Every option of `jax.config` counts, except those listed in `IGNORED`, which determine where or when
+something runs, what is reported, or whether a program is refused, but never what it computes. An
+option that a later JAX adds counts until it is listed. The same holds for the flags of `XLA_FLAGS`.
 """
 
 import enum
@@ -107,17 +106,17 @@ IGNORED = frozenset(
         "serialization_version",
     )
 ) | {"mock_num_gpu_processes"}
-"""Options of `jax.config` that decide no number."""
+"""Options of `jax.config` that do not affect numbers."""
 
 IGNORED_XLA = ("--xla_dump_", "--xla_force_host_platform_device_count")
-"""Beginnings of flags in `XLA_FLAGS` that decide no number."""
+"""Prefixes of flags in `XLA_FLAGS` that do not affect numbers."""
 
 VARIABLES = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")
-"""Further environment variables that decide numbers."""
+"""Further environment variables that affect numbers."""
 
 
 def numerics() -> dict[str, list[str]]:
-    """The settings that decide numbers, as they are now: in a context manager, those of it.
+    """The current settings that affect numbers, including those of context managers.
 
     Returns:
       `{"jax", "xla", "variables"}`: options of `jax.config`, flags of `XLA_FLAGS`, and environment

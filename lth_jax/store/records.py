@@ -34,7 +34,7 @@ def read(path: Path, folder: str, kind: type[T], remedy: str = MADE_AGAIN) -> T:
       path: the file.
       folder: the name of the run or sweep that it must belong to.
       kind: a `TypedDict`.
-      remedy: what mends a damaged file, for the error.
+      remedy: how to repair a damaged file, for the error.
 
     Raises:
       CorruptError: in one sentence, if the file is missing, is no JSON, was changed after it was
@@ -85,7 +85,7 @@ def mismatch(value: Any, kind: Any, name: str = "its content") -> str | None:
     Args:
       value: from JSON.
       kind: `Any`, a `TypedDict`, `dict[str, …]`, `list[…]`, a union, or one of JSON's own types.
-      name: what to call the value.
+      name: name of the value, for messages.
 
     >>> mismatch({"rows": [0, "1"]}, dict[str, list[int]])
     '`rows[1]` is not of the type int'
@@ -124,5 +124,5 @@ _hints = functools.cache(get_type_hints)  # a list of runs reads a thousand reco
 
 
 def damaged(path: Path, what: str, remedy: str = MADE_AGAIN) -> CorruptError:
-    """The error for a damaged file: which one, what is wrong with it, and what mends that."""
+    """The error for a damaged file: its path, the damage, and how to repair it."""
     return CorruptError(f"{path} is damaged: {what}; {remedy}.")

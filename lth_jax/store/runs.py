@@ -328,10 +328,10 @@ def _mark_if_abandoned(run: Run) -> None:
 
 
 def repair_run(store: Store, path: str | Path) -> None:
-    """Makes files of a run again of its other files, as far as they suffice.
+    """Restores files of a run from its other files, as far as possible.
 
-    Status and plan can be made again. A manifest cannot: it is begun anew, and the next run of the
-    same command finds the nodes in the store. A run that is not complete is no longer finished.
+    Status and plan can be restored. A manifest cannot: it is emptied, and the next run of the same
+    command finds the nodes in the store. A run that is not complete is no longer finished.
 
     Args:
       store: holds the nodes.

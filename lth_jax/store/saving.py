@@ -21,7 +21,7 @@ class SaveTimer:
     t > 5, so saving costs less than 2 % while s < 0.1.
 
     Args:
-      seconds: how much work may be repeated; 0: each segment is saved.
+      seconds: seconds of work that may be repeated; 0 saves each segment.
       team: the processes that save together; the clock of process 0 decides for all.
       clock: the time in seconds.
 
@@ -45,8 +45,8 @@ class SaveTimer:
         """Whether to save now, after a segment; all processes of the team call it together.
 
         Args:
-          steps: how many steps the segment had, ≥ 1.
-          following: how many the next one has.
+          steps: number of steps of the segment, ≥ 1.
+          following: number of steps of the next segment.
         """
         return self._team.on_leader(lambda: self._due(steps, following))
 

@@ -23,7 +23,7 @@ REMOVED = "`lth verify --all --repair` removes it, and the next run makes anothe
 
 
 def owner(path: Path) -> str:
-    """What the seal of a file of a sweep covers: whose it is and which.
+    """The name that the seal of a sweep's file covers: the sweep's folder and the file's stem.
 
     >>> owner(Path("runs/sweeps/demo-1b8466c9/plan-0a.json"))
     'demo-1b8466c9/plan-0a'
@@ -32,7 +32,7 @@ def owner(path: Path) -> str:
 
 
 class SweepCell(TypedDict):
-    """A cell: what is set in it, and the folder of its run."""
+    """A cell: its settings, and the folder of its run."""
 
     setting: dict[str, Any]
     run: str
@@ -55,7 +55,7 @@ class Sweep:
         self.path, self._team = path, team
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What is recorded under a name, as JSON holds it: a dictionary.
+        """The record of this name, a JSON object.
 
         The first worker makes and records it; others wait for it and read. A worker of
         several processes makes it in all of them, and records what process 0 made.
@@ -158,8 +158,8 @@ class SweepInfo(NamedTuple):
       status: `running`, `finished`, `interrupted`, or `damaged` if it cannot be read.
       created: when the first cell started, ISO 8601 in UTC; empty before that.
       path: the folder.
-      cells: how many there are.
-      finished: the runs of those that are finished.
+      cells: number of cells.
+      finished: the runs of the finished cells.
     """
 
     sweep: str
@@ -211,7 +211,7 @@ def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
 
     Args:
       path: the sweep's folder.
-      kind: what the config must be.
+      kind: the required type of the config.
 
     Raises:
       CorruptError: it is missing, or is not what the folder is named after.

@@ -27,13 +27,13 @@ ATLAS = ("protocol.json", "found.json")
 
 
 class Problem(NamedTuple):
-    """Something that is not what was written.
+    """A missing or damaged file or folder.
 
     Attributes:
       path: the file or folder.
-      sentence: what is wrong, and what mends it.
-      repair: removes it, or makes it again of other files; None where only the command that wrote
-        it can.
+      sentence: the damage, and how to repair it.
+      repair: removes it, or restores it from other files; None if only the command that wrote it
+        can restore it.
     """
 
     path: Path
@@ -165,7 +165,7 @@ def _record(path: Path, read: Callable[[Path], Any]) -> Iterator[Problem]:
 
 
 def verify_all(store: Store) -> Iterator[Problem]:
-    """The problems of all that lies below a store's root, each once."""
+    """The problems of everything below a store's root, each once."""
     seen: set[Path] = set()
     folders = sorted(path for path in store.root.glob("*") if is_run(path))
     per_run = itertools.chain.from_iterable(verify_run(store, path) for path in folders)

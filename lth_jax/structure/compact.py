@@ -173,6 +173,12 @@ def take(structure: Structure, params: Any, units: UnitMask, *, donate: bool = F
 
     Raises:
       ValueError: if `units` does not fit the groups, or `params` does not fit the structure.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"w": jnp.ones((4, 3)), "v": jnp.ones((3, 2))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 4)))
+    >>> take(found, params, {"v:0": np.array([True, False, True])})["w"].shape
+    (4, 2)
     """
     trees.check_same_structure("params", params, "the analysed parameters", structure.params)
     kept = _kept_of_leaves(structure, check_units(structure, units))

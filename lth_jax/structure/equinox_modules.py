@@ -13,7 +13,7 @@ eqx: Any = lazy("equinox", "`rebuild` of an Equinox module", "test")
 
 
 def is_equinox(module: Any) -> bool:
-    """Whether this is a module of Equinox, which is not imported for the answer."""
+    """Whether this is a module of Equinox; Equinox is not imported."""
     return "equinox" in sys.modules and isinstance(module, eqx.Module)
 
 

@@ -144,7 +144,7 @@ class Constraints:
     """All ties and pins of an analysis, as a graph between atoms.
 
     Attributes:
-      links: what the walk through the program recorded.
+      links: the ties and pins of the program.
       solution: the components of the atoms.
     """
 

@@ -27,7 +27,7 @@ class Share(NamedTuple):
 
 @text.with_short_repr
 class Spent(NamedTuple):
-    """What a network without some units costs.
+    """The cost of a network without some units.
 
     Attributes:
       dense: the cost of the dense network.
@@ -44,7 +44,7 @@ class Spent(NamedTuple):
 
 LATENCY = "milliseconds"
 _ROUNDS, _SLACK = 8, 0.03
-"""Networks that are measured at most, and the share of a latency that may stay unused."""
+"""The largest number of measured networks, and the share of a latency that may stay unused."""
 Cost = Callable[[Counts], Any]
 """Numbers of kept units by group → cost; arrays of counts give arrays."""
 
@@ -84,7 +84,7 @@ def fit(
 
     Returns:
       `(units, spent)`: group name → bool `[units]`, True = kept, for `compact` and `expand`; and
-      for each budget what the network costs.
+      the cost of the network for each budget.
 
     Raises:
       ValueError: a name is unknown, a value out of range, a score is not finite, `latency` is

@@ -58,7 +58,7 @@ class Op:
     Attributes:
       context: the settings under which it was traced (mesh, compute type, metadata). An operation
         inside `auto_axes` has another mesh than its surroundings.
-      sources: where it was traced: the calls around it, then itself (JAX's `SourceInfo`s).
+      sources: its source lines: the calls around it, then itself (JAX's `SourceInfo`s).
     """
 
     primitive: jex.Primitive
@@ -107,7 +107,7 @@ def read(closed: jex.ClosedJaxpr, sources: tuple[Any, ...] = ()) -> Block:
 
     Args:
       closed: the jaxpr.
-      sources: where the calls around it were traced.
+      sources: source lines of the calls around it.
     """
     ins = tuple(Value(v.aval) for v in closed.jaxpr.invars)
     ops: list[Op] = []

@@ -175,7 +175,7 @@ class Structure:
 
         Args:
           units: group name → bool `[units]`, True = kept; cells then show the share of units kept.
-            Otherwise their colour says whether the compacted network equals the masked one.
+            Otherwise their colour shows whether the compacted network equals the masked one.
 
         Raises:
           ValueError: a name is not that of a group.

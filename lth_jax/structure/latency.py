@@ -22,7 +22,7 @@ Counts = Mapping[str, Any]
 
 @text.with_short_repr
 class Latency(NamedTuple):
-    """The latency of a function on one device as its units go, from `measure_latency`.
+    """The latency of a function without some units on one device, from `measure_latency`.
 
     Attributes:
       dense: milliseconds of one call with all units.
@@ -56,7 +56,7 @@ def measure_latency(
       *inputs: the further arguments of the function, on whose batch the latency depends.
       points: counts of each group that are measured, 1 and all units included; at least 2.
       repeats: alternated rounds of a measurement, of which the fastest counts.
-      copies: how often a measurement is made with new buffers; the median counts.
+      copies: number of repetitions with new buffers; the median counts.
 
     Raises:
       ValueError: a number is out of range, `inputs` is empty, or a group is not exact.

@@ -23,7 +23,7 @@ def resized(
     """Modules whose variables have the shapes of `params`, found one by one; at least one.
 
     An integer n among the fields may become n · new / old, for an axis of length old that has the
-    length new in `params`. The search goes on from the modules with the fewest wrong lengths.
+    length new in `params`. The search continues from the modules with the fewest wrong lengths.
 
     Raises:
       ValueError: no module has these shapes.
@@ -64,7 +64,7 @@ def resized(
             left = wrong(other)
             if left is not None and left <= gap:
                 heapq.heappush(heap, (left, other))
-                if left < gap:  # goes on from there; the rest of these may come later
+                if left < gap:  # continues from there; the rest of these may come later
                     heapq.heappush(heap, (gap, sizes))
                     break
     if closest[0]:

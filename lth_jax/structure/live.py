@@ -103,6 +103,14 @@ def live_mask(structure: Structure, mask: Mask, *, constant_inputs: bool = False
       structure: from `find_groups`.
       mask: bool leaves shaped like the parameters.
       constant_inputs: as in `live_units`.
+
+    >>> import jax.numpy as jnp
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
+    >>> mask = {"v": np.array([[True], [False]]), "w": np.ones((3, 2), bool)}
+    >>> live_mask(found, mask)["w"].tolist()
+    [[True, False], [True, False], [True, False]]
     """
     units = live_units(structure, mask, constant_inputs=constant_inputs)
     return jax.tree.map(lambda a, b: np.asarray(a) & np.asarray(b), mask, expand(structure, units))

@@ -112,7 +112,7 @@ def check_fits(init: Callable[..., Any], params: Any, *args: Any) -> None:
       *args: arguments of `init`: a key and example inputs.
 
     Raises:
-      ValueError: at the first leaf that differs, with both shapes.
+      ValueError: a leaf has another shape; the message names the first, with both shapes.
 
     >>> from flax import linen as nn
     >>> small = {"params": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}}

@@ -150,6 +150,15 @@ def match_across(
 
     Raises:
       ValueError: the networks do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> from lth_jax.structure.groups import find_groups
+    >>> apply, x = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], jnp.ones((1, 1))
+    >>> params = {"v": jnp.array([[1.0], [2.0], [3.0]]), "w": jnp.array([[1.0, 2.0, 3.0]])}
+    >>> target = {"v": jnp.array([[3.0], [1.0]]), "w": jnp.array([[3.0, 1.0]])}
+    >>> large, small = find_groups(apply, params, x), find_groups(apply, target, x)
+    >>> match_across(large, params, small, target)["v:0"].tolist()
+    [2, 1]
     """
     _check_fits(large, small)
     goal, source = _host(target), _host(params)

@@ -33,7 +33,7 @@ def plan_errors() -> Iterator[None]:
 
 
 class PlanOptions(NamedTuple):
-    """What is set of a plan; the rest is measured.
+    """The configured options of a plan; the others are measured.
 
     Attributes:
       chunk: members that train at a time; 0: measured.
@@ -74,7 +74,7 @@ def planned(
 
     Args:
       group: the group.
-      options: what is set.
+      options: the configured options.
       programs: the programs that will train.
       always: whether to measure a configured plan too.
 
@@ -131,7 +131,7 @@ def outlook(
 
     Args:
       group: the group.
-      options: what is set.
+      options: the configured options.
       plan: a measured plan from `planned`.
       index: index of the store.
     """

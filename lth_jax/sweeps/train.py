@@ -40,7 +40,7 @@ def train(
       root: the folder of the store.
       name: first part of the name of the sweep's folder.
       jobs: the jobs, with different settings.
-      options: what is set of the plans.
+      options: the configured options of the plans.
       programs: compiled programs by the key of the training program, if shared.
       command: the command line, for reports.
       on_start: `(unfinished jobs, their groups) -> None`, called in process 0 before training.

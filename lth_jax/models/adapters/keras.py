@@ -111,7 +111,13 @@ def is_keras(network: Any) -> bool:
 
 
 def checked_keras(model: Any) -> Any:
-    """Keras; raises for what is no model of it, or has no variables, and for other backends."""
+    """Checks a Keras model and returns the module `keras`.
+
+    Raises:
+      TypeError: `model` is not a Keras model.
+      ValueError: Keras runs on another backend than JAX, or the model has no variables.
+      MissingExtraError: Keras is not installed.
+    """
     with needed_by("`from_keras`", "keras"):
         import keras
     if not isinstance(model, keras.Model):

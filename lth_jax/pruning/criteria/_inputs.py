@@ -121,14 +121,14 @@ def kept(params: Params, mask: Mask) -> Params:
 
 
 def require(name: str, value: Any, criterion: str, what: str) -> Any:
-    """`value`, or a `ValueError` saying that this criterion needs it."""
+    """`value`, or a `ValueError` stating that this criterion needs it."""
     if value is None:
         raise ValueError(f"`{criterion}` needs `{name}`: {what}.")
     return value
 
 
 def require_key(given: Any, criterion: str) -> Key:
-    """The key, or a clear error where it is missing or not a typed key."""
+    """The key; `ValueError` if it is missing, `TypeError` if it is not a typed key."""
     key: Key = require("key", given, criterion, "a typed PRNG key such as jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", jnp.float32), jax.dtypes.prng_key):
         raise TypeError(f"`key` must be a typed PRNG key (jax.random.key), not {type(key)}.")
@@ -136,14 +136,14 @@ def require_key(given: Any, criterion: str) -> Key:
 
 
 def require_initial(initial: Any, params: Params, criterion: str) -> Params:
-    """The earlier parameters, or a clear error where they are missing or of another structure."""
+    """The earlier parameters; `ValueError` if they are missing or have another structure."""
     initial = require("initial", initial, criterion, "the parameters at initialisation or rewind")
     trees.check_same_structure("initial", initial, "params", params)
     return initial
 
 
 def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[Any]:
-    """The batches in at least float32, or a clear error where there are none."""
+    """The batches in at least float32; raises if there are none or they do not match."""
     require("batches", batches, criterion, "a sequence of batches for its loss")
     if not isinstance(batches, (list, tuple)) or hasattr(batches, "_fields"):
         raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")

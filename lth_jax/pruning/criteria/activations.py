@@ -31,8 +31,8 @@ def wanda(inputs: Inputs) -> Criterion:
     """Wanda (Sun et al. 2023): `|w_ij| · ‖x_j‖₂`, with `x_j` the input that the weight multiplies.
 
     The norm runs over all examples and positions of all batches, in the masked network, `params ⊙
-    mask`. A weight of a leaf that `inputs` does not report scores `|w|`. The paper compares the
-    weights of one output with each other, that is, layer by layer at the least.
+    mask`. A weight of a leaf that `inputs` does not report scores `|w|`. In the paper only the
+    weights of one output compete, so use a scope in which layers do not compete.
 
     Args:
       inputs: `(params, batch) -> {leaf name: Σ x²}`, made by `linen_inputs` or `nnx_inputs`, or
@@ -66,8 +66,8 @@ def activation_norms(inputs: Inputs) -> Criterion:
 
     Intended for units. Summed over the slices of a unit, the scores rank the units of a group by
     the norm of their outputs, because the slices that produce the outputs have equal scores. Leaves
-    that `inputs` does not report score 0. (Hu et al. 2016, "Network trimming", rank by how often it
-    is zero.)
+    that `inputs` does not report score 0. (Hu et al. 2016, "Network trimming", rank by the fraction
+    of zeros instead.)
 
     Args:
       inputs: as in `wanda`.

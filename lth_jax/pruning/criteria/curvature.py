@@ -34,7 +34,7 @@ def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch.
-      chunk: how many examples are differentiated at once. Memory grows with it; the result does not
+      chunk: number of examples differentiated at once. Memory grows with it; the result does not
         change.
 
     Returns:

@@ -77,7 +77,7 @@ def nnx_inputs(
     Args:
       call: `call(model, batch)`, for instance `lambda model, batch: model(batch.x)`.
       graphdef: the first of `nnx.split(model, nnx.Param, ...)`.
-      *rest: what that split returned after the parameters.
+      *rest: the further results of that split, after the parameters.
       layers: the classes of layers to read, linear in their parameters; by default NNX's Linear,
         LinearGeneral, Einsum, Conv, ConvTranspose and Embed.
 

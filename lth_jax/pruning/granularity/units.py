@@ -40,7 +40,7 @@ class Granularity(NamedTuple):
     Attributes:
       to_units: `(scores, mask, *, prunable, layouts=None) -> Units`.
       to_leaves: `(unit_mask, mask, *, prunable, layouts=None) -> mask`, a subset of `mask`.
-      name: for error messages and reprs.
+      name: name in error messages and reprs.
     """
 
     to_units: Callable[..., Units]

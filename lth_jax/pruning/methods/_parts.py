@@ -24,7 +24,7 @@ class LearnedState(NamedTuple):
     Attributes:
       mask: True = used by the network.
       scores: mask scores or thresholds, in the structure of the parameters.
-      step: how many updates there have been (int32).
+      step: number of updates so far (int32).
       inner: the state of the inner optimizer, or of those of weights and scores.
       undecided: number of times that scores were invalid (int32).
     """
@@ -40,7 +40,7 @@ def on_subnetwork(name: str, build: Build, *, starts_dense: bool) -> Method:
     """A method whose parameters are exactly 0 outside the mask.
 
     Args:
-      name: of the method.
+      name: name of the method.
       build: `(inner, inputs) -> transformation` whose state has `mask` and `step`.
       starts_dense: as in `Method`.
     """
@@ -125,7 +125,7 @@ def cubic_count(
     Args:
       count: the final count: one number for all prunable weights, or a tree with one per leaf (per
         layer of a stack); may be traced. Leaves that are not prunable have their size as count.
-      params: for the number of weights.
+      params: the parameters, for the number of weights.
       prunable: static tree of Python booleans.
       step: the update at which the event is.
       events: the schedule, with an end.

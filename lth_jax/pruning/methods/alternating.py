@@ -38,7 +38,7 @@ class Phases(NamedTuple):
         return jnp.any(step == jnp.array(self.sparse, jnp.int32))
 
     def check(self) -> None:
-        """Nothing to check: `phases` makes them."""
+        """Does nothing: `phases` checks its arguments."""
 
 
 def phases(
@@ -49,9 +49,9 @@ def phases(
     Args:
       steps: updates of the training.
       warmup: the fraction of the training of the first dense phase.
-      length: that of each phase in the middle; the first and the last of these are sparse.
-      last_dense: that of the last dense phase.
-      last_sparse: that of the last sparse phase.
+      length: the fraction of each phase in the middle; the first and the last of these are sparse.
+      last_dense: the fraction of the last dense phase.
+      last_sparse: the fraction of the last sparse phase.
 
     Raises:
       ValueError: a fraction is not above 0, or they leave no time for a phase between.
@@ -99,13 +99,13 @@ def alternating(
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as scope and criterion need it.
-      scope: over what weights compete; `globally()` by default (the authors').
+      scope: which weights compete; `globally()` by default (the authors').
       steps: updates of the training.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
       warmup: the fraction of the training of the first dense phase.
-      length: that of each phase in the middle.
-      last_dense: that of the last dense phase.
-      last_sparse: that of the last sparse phase.
+      length: the fraction of each phase in the middle.
+      last_dense: the fraction of the last dense phase.
+      last_sparse: the fraction of the last sparse phase.
 
     >>> method = alternating(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense

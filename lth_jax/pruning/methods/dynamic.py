@@ -30,7 +30,7 @@ def sparse_evolution(
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
       scope: unused: the initial mask determines the count of each layer.
       steps: updates of the training.
-      fraction: of the kept weights, dropped at each event.
+      fraction: fraction of the kept weights that each event drops.
       events: by default every 100 updates (every twentieth of a shorter training), up to the end.
         The authors revise the mask after each epoch.
 
@@ -74,7 +74,7 @@ def rigl(
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
       scope: unused: the initial mask determines the count of each layer, usually by ERK.
       steps: updates of the training.
-      fraction: of the kept weights, dropped at the first event; it falls to 0 as a cosine.
+      fraction: fraction of the kept weights that the first event drops; it falls to 0 as a cosine.
       events: by default every 100 updates (every twentieth of a shorter training) in the first
         three quarters of the training, as the authors do.
 

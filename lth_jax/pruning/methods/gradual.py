@@ -26,12 +26,12 @@ def gradual(
     """Gradual pruning (Zhu & Gupta, 2017, "To prune, or not to prune").
 
     Event i of N prunes to `count + (all − count)·(1 − (i+1)/N)³` weights (equation 1, from sparsity
-    0), the last one to `count`. A pruned weight never comes back.
+    0), the last one to `count`. Pruned weights stay pruned.
 
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as scope and criterion need it.
-      scope: over what weights compete; `globally()` by default.
+      scope: which weights compete; `globally()` by default.
       steps: updates of the training.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
       events: when to prune; by default every 100 updates (every twentieth of a shorter training) in

@@ -35,7 +35,7 @@ def straight_through(
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as scope and criterion need it.
-      scope: over what weights compete; `globally()` by default.
+      scope: which weights compete; `globally()` by default.
       steps: unused.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
       events: after which updates, counted from 1, the mask is revised; by default after every
@@ -76,7 +76,7 @@ def iterative_n_m(
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), which the pattern needs.
-      scope: over what the pattern's weights compete; `globally()` by default.
+      scope: which of the pattern's weights compete; `globally()` by default.
       steps: unused.
       n: number kept of each group.
       m: the size of a group; it divides the inputs of each prunable leaf.

@@ -43,7 +43,7 @@ class Method:
     The first `params` are masked by `inputs.mask`.
 
     Attributes:
-      name: for reports and errors.
+      name: name in reports and errors.
       transform: `(inner, inputs) -> optax transformation`. `init` may read all of `inputs`,
         `update` reads `count` and `key` only, which must be the same at each step. The state holds
         everything else: at least `mask` (True = used by the network), `step` (int32) and
@@ -94,6 +94,6 @@ METHODS: Registry[Builder] = Registry("method", _check_builder)
 """All methods by name; configs use these names.
 
 A builder takes `prunable`, a static tree of booleans; `layouts`, the meaning of the kernels' axes;
-`scope`, over what scores compete; `steps`, the number of updates of the training; and options with
+`scope`, which scores compete; `steps`, the number of updates of the training; and options with
 defaults. The name equals `Method.name`.
 """

@@ -46,7 +46,7 @@ def edge_popup(
     Args:
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), for the fan-in.
-      scope: over what scores compete; `globally()` by default. The authors use `layerwise()`.
+      scope: which scores compete; `globally()` by default. The authors use `layerwise()`.
       steps: unused.
 
     >>> method = edge_popup(prunable={"w": True})

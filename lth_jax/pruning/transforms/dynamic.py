@@ -54,7 +54,7 @@ def gradual(
       pruner: from `prune`, with a criterion that needs neither data nor a key.
       counts: the counts of all events, stacked along a first axis: `trees.stack` of
         `scope.counts(params, schedule(i), prunable=prunable)` for i = 1, 2, ….
-      events: at which updates.
+      events: the updates with an event.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
@@ -103,9 +103,9 @@ def sparse_evolution(
     Args:
       inner: any optimizer.
       start: `params -> mask`, usually random by ERK.
-      events: at which updates.
+      events: the updates with an event.
       key: typed key; it becomes a leaf of the state, one per member.
-      fraction: of the kept weights, dropped at each event.
+      fraction: fraction of the kept weights that each event drops.
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
 
@@ -150,8 +150,8 @@ def rigl(
     Args:
       inner: any optimizer.
       start: `params -> mask`, usually random by ERK.
-      events: at which updates; with an `end`, usually three quarters of training.
-      fraction: of the kept weights, dropped at first.
+      events: the updates with an event, with an `end`, usually three quarters of training.
+      fraction: fraction of the kept weights that the first event drops.
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
 
@@ -193,7 +193,7 @@ def straight_through(
     Args:
       inner: any optimizer.
       pruner: from `prune`, with a criterion that needs neither data nor a key.
-      count: how many weights the network keeps, as the pruner's scope counts.
+      count: number of weights that the network keeps, as the pruner's scope counts.
       events: after which updates the mask is revised; after each by default.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.

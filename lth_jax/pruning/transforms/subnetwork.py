@@ -44,7 +44,7 @@ class SparseState(NamedTuple):
 
     Attributes:
       mask: True = kept.
-      step: how many updates there have been (int32).
+      step: number of updates so far (int32).
       key: PRNG key of a transformation that draws at random, else None.
       inner: the inner optimizer's state.
       undecided: number of events at which invalid scores left the mask of a layer (with a pruner:
@@ -292,7 +292,7 @@ def init_inner(inner: optax.GradientTransformation, params: Params, *, latent: b
       latent: True if it acts on all weights, False on a subnetwork.
 
     Raises:
-      ValueError: with the reason.
+      ValueError: the optimizer cannot be used; the message gives the reason.
     """
     state = inner.init(params)
     reasons = _REFUSED if latent else _REFUSED_UNDER_A_MASK

@@ -1,4 +1,4 @@
-"""What every method of one layer is: weights, Gram matrix and counts in, weights and mask out."""
+"""The interface of methods that prune one layer: `(weights, gram, keep) -> (weights, mask)`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lth_jax.reconstruct.keep import Keep, check_keep
 Solve = Callable[[jax.Array, jax.Array, Keep], tuple[jax.Array, jax.Array]]
 
 MOST_INPUTS = 65_535
-"""The Gram matrix of so many inputs takes 17 GB; shares of counts are computed in 32 bits."""
+"""The Gram matrix of this many inputs takes 17 GB; shares of counts are computed in 32 bits."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +102,9 @@ def damped(gram: jax.Array, damping: float) -> jax.Array:
 
     As the largest eigenvalue is at most the trace, the condition number is at most
     `1 + inputs / damping`, whatever the rank.
+
+    >>> damped(jnp.eye(2), 0.5).tolist()
+    [[1.5, 0.0], [0.0, 1.5]]
     """
     amount = damping * jnp.mean(jnp.diagonal(gram))
     return gram + amount * jnp.eye(len(gram), dtype=gram.dtype)
@@ -147,8 +150,8 @@ def least_squares(
       weights: `W`, `(inputs, outputs)`.
       hessian: `H`, positive definite.
       mask: boolean, like the weights.
-      start: where to begin, like the weights; read on the mask.
-      iterations: at most so many.
+      start: initial weights, like the weights; read on the mask.
+      iterations: maximum number of iterations.
       tolerance: stop when the residual of every output is below this share of `‖H W‖`.
     """
     scale = jnp.diagonal(hessian)[:, None]

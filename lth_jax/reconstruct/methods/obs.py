@@ -25,9 +25,9 @@ def obs(damping: float = 0.01) -> LayerMethod:
 
     For each output, with `H = XᵀX + λI`: the cheapest weight p has the smallest
     `w_p² / [H⁻¹]_pp`; the others change by `−w_p / [H⁻¹]_pp · H⁻¹ e_p`; and p leaves H⁻¹ by
-    `H⁻¹ − H⁻¹ e_p e_pᵀ H⁻¹ / [H⁻¹]_pp`. With a count for the whole layer, the
-    cheapest next weight of any output goes. At the end the kept weights are fitted once more,
-    against rounding. Time grows as `outputs · inputs³`: for layers of up to some hundred inputs.
+    `H⁻¹ − H⁻¹ e_p e_pᵀ H⁻¹ / [H⁻¹]_pp`. With a count for the whole layer, the cheapest next weight
+    of any output is removed. At the end the kept weights are fitted once more, to correct rounding
+    errors. Time grows as `outputs · inputs³`: for layers of up to some hundred inputs.
 
     Source: Hassibi & Stork (1993), "Second order derivatives for network pruning: optimal brain
     surgeon"; Frantar & Alistarh (2022), "Optimal brain compression", algorithm 1.
@@ -69,7 +69,7 @@ def _choose(weights: jax.Array, hessian: jax.Array, keep: Keep) -> jax.Array:
     elif jnp.ndim(keep) == 1:
         kept = removed_at.T >= inputs - keep
     else:
-        # A cheap step behind an expensive one can only be had with it.
+        # A step can only be taken after the earlier ones of its output: it costs their maximum.
         prices = jax.lax.cummax(costs, axis=1).T
         gone = select(-prices, weights.size - keep)
         kept = removed_at.T >= jnp.sum(gone, axis=0)
@@ -96,7 +96,7 @@ def _remove(
         column = inverse[:, p] / inverse[p, p]
         w = (w - w[p] * column).at[p].set(0)
         inverse = inverse - jnp.outer(column, inverse[p])
-        # What is left of the removed row would be rounding errors, over which nothing may divide.
+        # The rest of the removed row and column is rounding error, by which nothing may divide.
         inverse = inverse.at[p].set(0).at[:, p].set(0).at[p, p].set(1)
         return w, inverse, removed_at.at[p].set(t), costs.at[t].set(price[p])
 

@@ -1,4 +1,4 @@
-"""SparseGPT: inputs from first to last in blocks, with the later weights making up for each."""
+"""SparseGPT: prunes inputs in blocks, from first to last; later weights compensate for each."""
 
 from typing import Any
 
@@ -16,9 +16,10 @@ def sparse_gpt(damping: float = 0.01, block: int = 128) -> LayerMethod:
     """One pass over the inputs, with the inverse Hessian of the inputs that are left.
 
     With `H = XᵀX + λI` and the upper triangular U, `H⁻¹ = UᵀU`: at each block the mask is chosen by
-    `(w_i / U_ii)²`, then input after input the pruned weights `e_i = w_i / U_ii` leave, and later
-    inputs j change by `−U_ij e_i`. Later blocks are updated once for each block. A count is divided
-    evenly among blocks, so it is met exactly. With a mask as `keep` only the weights change.
+    `(w_i / U_ii)²`; then, input by input, the pruned weights are set to 0, and the weights of later
+    inputs j change by `−U_ij e_i` with `e_i = w_i / U_ii`. Later blocks are updated once for each
+    block. A count is divided evenly among blocks, so it is met exactly. With a mask as `keep` only
+    the weights change.
 
     Source: Frantar & Alistarh (2023), "SparseGPT: massive language models can be accurately pruned
     in one-shot", algorithm 1.
