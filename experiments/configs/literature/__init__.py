@@ -20,8 +20,6 @@ from lth_jax.models.signals import on_signals as on_signals
 from lth_jax.report.recipes import SHORT as SHORT
 from lth_jax.report.recipes import SIZES
 
-UNCHECKED = "The weight decay is the usual one; it was not compared with the paper."
-"""For settings whose weight decay no text at hand states."""
 EXAMPLES = {"cifar10": 45_000, "mnist": 55_000}
 """Training examples beside 5,000 for validation."""
 

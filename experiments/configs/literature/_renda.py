@@ -20,7 +20,7 @@ SETTING = (
     "SGD with Nesterov momentum 0.9, batches of 128, a rate of 0.1 that falls to a tenth after 91 "
     "and 136 of 182 epochs, weight decay 2e-4, crops and mirrored images; 20 % of the weights are "
     "pruned over the whole network in each level, which retrains for 150 epochs; 3 replicates. "
-    f"{literature.UNCHECKED} "
+    "The weight decay is that of the authors' code (lottery-ticket/rewinding-iclr20-public). "
 )
 
 

@@ -36,7 +36,8 @@ RECIPE = Recipe(
     "rate of 0.1 that falls to a tenth at 1/2 and 3/4 (in the paper after 60 and 120 epochs), "
     "weight decay 1e-4, crops and mirrored images; one shot before training over the whole "
     "network, scored on 100 examples; SynFlow prunes in 100 rounds; 3 replicates. The controls "
-    "shuffle each mask within its layers or draw new initial weights. " + literature.UNCHECKED,
+    "shuffle each mask within its layers or draw new initial weights. The weight decay is that of "
+    "the authors' runs on CIFAR-100 (ganguli-lab/Synaptic-Flow).",
     short="A VGG of 5 convolutions of 8 to 64 channels on 400 digits of 8 × 8 pixels, batches of "
     "64, 300 steps, no augmentation, 5 replicates.",
     expected=[
