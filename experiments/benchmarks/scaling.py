@@ -3,11 +3,12 @@
     python -m experiments.benchmarks.scaling [--quick] [--members 8] [--commit-results]
 
 LeNet-300-100, one core for each CPU device. Values are member-steps per second of
-`population.train` with 1, 2, 4 and 8 devices, in one process and in as many processes, in
-alternated rounds; ratios are over the rate of one device times the number of devices. More devices
-than cores share them, and are compared with the rate of one device times the number of cores.
-Collectives are counted in the compiled program. About five minutes on two cores, most of which 18
-processes a round take to start and compile.
+`population.train` with 1, 2, 4 and 8 devices, in one process, in as many processes of one job, and
+in as many processes that share nothing, in alternated rounds. The last are what the machine's cores
+allow side by side; their ratio is over the rate of one device times the number of devices, or of
+cores if there are fewer. Ratios of jobs are over the processes that share nothing. Collectives are
+counted in the compiled program. About eight minutes on two cores, most of which 32 processes a
+round take to start and compile.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,8 +37,17 @@ ROUNDS, TRAININGS = 2, 2
 """Alternated jobs of each kind, and timed trainings in each job."""
 
 
-def rates_here(members: int, devices: int, steps: int) -> list[float]:
-    """Member-steps per second of this process's job, by training; the first one compiles."""
+def rates_here(
+    members: int, devices: int, steps: int, ready: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Member-steps per second of this process's job, by training.
+
+    Args:
+      members: per device.
+      devices: of the job.
+      steps: of a training.
+      ready: called after the first training, which compiles and is not timed.
+    """
     _, module, shape, batch, _ = TASKS["mlp"]
     rng = np.random.default_rng(0)
     data = rng.normal(size=(2048, *shape)).astype(np.float32), np.arange(2048) % 10
@@ -51,16 +62,38 @@ def rates_here(members: int, devices: int, steps: int) -> list[float]:
     )
     start = population.initial(task, members * devices)
     plan = population.Plan(members * devices, devices=devices)
+    population.train(task, start, plan=plan)
+    ready()
     seconds = []
-    for _ in range(1 + TRAININGS):
+    for _ in range(TRAININGS):
         began = time.perf_counter()
         population.train(task, start, plan=plan)
         seconds.append(time.perf_counter() - began)
-    return [members * devices * steps / one for one in seconds[1:]]
+    return [members * devices * steps / one for one in seconds]
 
 
-def rates_of(options: argparse.Namespace, devices: int, processes: int) -> list[float]:
-    """The rates of a job of its own.
+class Way(NamedTuple):
+    """How devices are divided among processes.
+
+    Attributes:
+      devices: number of devices.
+      processes: number of processes.
+      apart: whether the processes share nothing, else they are one job.
+    """
+
+    devices: int
+    processes: int = 1
+    apart: bool = False
+
+    def __str__(self) -> str:
+        if self.apart:
+            return f"{self.devices} processes that share nothing"
+        where = "a process each" if self.processes > 1 else "one process"
+        return f"{self.devices} devices, {where}"
+
+
+def rates_of(options: argparse.Namespace, way: Way) -> list[float]:
+    """The rates of a job of its own, or the summed rates of processes that share nothing.
 
     Raises:
       RuntimeError: one of its processes fails.
@@ -68,43 +101,49 @@ def rates_of(options: argparse.Namespace, devices: int, processes: int) -> list[
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    own = {"JAX_NUM_CPU_DEVICES": str(devices // processes)}
-    command = [sys.executable, "-m", "experiments.benchmarks.scaling", f"--devices={devices}"]
-    command += [f"--members={options.members}", f"--processes={processes}", f"--port={port}"]
-    command += ["--quick"] * options.quick
+    own = {"JAX_NUM_CPU_DEVICES": str(way.devices // way.processes)}
+    job = (1, 1) if way.apart else (way.devices, way.processes)
+    command = [sys.executable, "-m", "experiments.benchmarks.scaling", f"--port={port}"]
+    command += [f"--devices={job[0]}", f"--processes={job[1]}", f"--members={options.members}"]
+    command += ["--quick"] * options.quick + ["--apart"] * way.apart
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     jobs = [
-        subprocess.Popen(
-            [*command, f"--process={i}"], env=os.environ | own, stdout=subprocess.PIPE, text=True
-        )
-        for i in range(processes)
+        subprocess.Popen([*command, f"--process={i}"], env=os.environ | own, **pipes)
+        for i in range(way.processes)
     ]
-    printed = [job.communicate()[0] for job in jobs]
-    if any(job.returncode for job in jobs):
-        raise RuntimeError(f"a process of the job with {devices} devices failed; see above.")
-    return [float(rate) for rate in printed[0].splitlines()[-1].split()]
+    for one in jobs * way.apart:
+        assert one.stdout
+        one.stdout.readline()  # it has compiled
+    printed = [one.communicate("start\n")[0] for one in jobs]
+    if any(one.returncode for one in jobs):
+        raise RuntimeError(f"a process of {way} failed; see above.")
+    rates = np.array([text.splitlines()[-1].split() for text in printed], float)
+    return list(rates.sum(0) if way.apart else rates[0])
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """One row for each number of devices, in one process and in several."""
+    """One row for each number of devices, apart, in one process and in several."""
     sizes, rounds = (SIZES[:2], 1) if options.quick else (SIZES, ROUNDS)
-    ways = [(n, 1) for n in sizes] + [(n, n) for n in sizes[1:]]
-    rates: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
+    alone = Way(1)
+    ways = [alone, *(way for n in sizes[1:] for way in (Way(n, n, True), Way(n), Way(n, n)))]
+    rates: dict[Way, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            rates[way] += rates_of(options, *way)
+            rates[way] += rates_of(options, way)
     one = benchmark_task("mlp", STEPS)
-    for devices, processes in ways[1:]:
-        found = rates[devices, processes]
-        fit = min(devices, machine.cores())
+    for way in ways[1:]:
+        devices, cores = way.devices, machine.cores()
+        beside = alone if way.apart else Way(devices, devices, True)
+        times = min(devices, cores) if way.apart else 1
         program = compiled(one, options.members * devices, jax.devices()[:devices])
         yield row(
-            f"{devices} devices, {'one process' if processes == 1 else 'a process each'}",
-            round(float(np.median(found))),
-            {"1 device": round(float(np.median(rates[1, 1])))},
-            pairs=[a / (fit * b) for a, b in zip(found, rates[1, 1], strict=True)],
-            goal=0.9 if devices <= machine.cores() else None,
+            str(way),
+            round(float(np.median(rates[way]))),
+            {"1 device" if way.apart else "apart": round(float(np.median(rates[beside])))},
+            pairs=[a / (times * b) for a, b in zip(rates[way], rates[beside], strict=True)],
+            goal=0.9 if devices <= cores and not way.apart else None,
             most=False,
-            cores=machine.cores(),
+            cores=cores,
             collectives=len(COLLECTIVES.findall(str(program.as_text()))),
         )
 
@@ -114,6 +153,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--members", type=int, default=8, help="per device, default: %(default)s")
     for name in ("devices", "processes", "process", "port"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
 
 
 def pin(devices: int, processes: int, process: int) -> None:
@@ -136,7 +176,13 @@ def worker() -> None:
     if options.processes > 1:
         distributed.join(f"localhost:{options.port}", options.processes, options.process)
     steps = 20 if options.quick else STEPS
-    print(*rates_here(options.members, options.devices, steps), flush=True)
+
+    def wait() -> None:
+        if options.apart:
+            print("compiled", flush=True)
+            sys.stdin.readline()  # the others have compiled as well
+
+    print(*rates_here(options.members, options.devices, steps, wait), flush=True)
 
 
 if __name__ == "__main__":

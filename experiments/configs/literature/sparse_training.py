@@ -36,11 +36,11 @@ def _at(run: str) -> Networks:
 RECIPE = Recipe(
     name="sparse_training",
     title="Sparse training of WRN-22-2 on CIFAR-10",
-    setting="SGD with Nesterov momentum 0.9, batches of 128, 250 epochs, a rate of 0.1 that falls to "
-    "a tenth at 1/2 and 3/4 (in the authors' code, google-research/rigl, to a fifth after 30,000, "
-    "60,000 and 90,000 of 97,656 steps), weight decay 5e-4, crops and mirrored images; 20 and 5 % "
-    "of the weights kept, the same density in all layers except for ERK, gradual pruning and AC/DC "
-    "(over the whole network); 3 replicates. The weight decay is that of this code.",
+    setting="SGD with Nesterov momentum 0.9, batches of 128, 250 epochs, a rate of 0.1 that falls "
+    "to a tenth at 1/2 and 3/4 (in the authors' code, google-research/rigl, to a fifth after "
+    "30,000, 60,000 and 90,000 of 97,656 steps), weight decay 5e-4, crops and mirrored images; 20 "
+    "and 5 % of the weights kept, the same density in all layers except for ERK, gradual pruning "
+    "and AC/DC (over the whole network); 3 replicates. The weight decay is that of this code.",
     short="A WRN-10-1 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
     "700 steps, no augmentation, 5 % of the weights kept (the paper's numbers are for 20 %), 5 "
     "replicates.",
