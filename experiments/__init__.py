@@ -1,7 +1,7 @@
 """Commands, configs, studies and benchmarks.
 
-A program of this package (`python -m experiments.run`) takes seconds to import JAX. During the
-import and after its end, a signal ends it with one message.
+A program of this package (`python -m experiments.run`) takes seconds to import JAX. A signal during
+the import or after the program's end stops the process with one message.
 """
 
 import sys

@@ -8,6 +8,8 @@
     python -m experiments.atlas register C7 --reason=TEXT [--data_seen=yes|no]
     python -m experiments.atlas document docs [--size=laptop]
 
+The page is `runs/atlas/<size>/index.html`.
+
 A verdict needs two rounds: the discovery, and a replication on other seeds and data. Each study has
 seeds and data of its own, and its protocol must be the last version in its log
 (`experiments/studies/protocols`), to which `register` appends. Finished studies are not run again
@@ -17,8 +19,7 @@ two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_
 `plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs.
 `needs` prints the least memory and time of one accelerator for a round of a study that is finished
 at laptop size.
-`document` writes the finished studies as a page of a documentation site into a folder. The page is
-`runs/atlas/<size>/index.html`.
+`document` writes the finished studies as a page of a documentation site into a folder.
 """
 
 import multiprocessing
@@ -251,7 +252,7 @@ def plan(claim: str, size: str, runner: StudyRunner) -> str:
 
 
 def needed(claim: str, size: str, runner: StudyRunner) -> str:
-    """What a round of a study needs at least from one accelerator.
+    """The least memory and time that a round of a study needs on one accelerator.
 
     Raises:
       UserError: the study is not finished at laptop size.

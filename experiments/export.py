@@ -1,8 +1,9 @@
 """Writes a network of a finished run as a program that runs without this library.
 
-python -m experiments.export RUN FILE --level 3 --replicate 0 [--compact]
+    python -m experiments.export RUN FILE --level 3 --replicate 0 [--compact]
 
-A FILE that ends in `.stablehlo` is an artifact of `jax.export`, one in `.onnx` an ONNX model.
+A FILE that ends in `.stablehlo` is an artifact of `jax.export`, one that ends in `.onnx` an ONNX
+model.
 """
 
 import sys

@@ -15,7 +15,7 @@ def prepare(machine: ConfigDict) -> None:
     """Checks the machine part of a config and sets JAX up for it; call it before JAX is used.
 
     Raises:
-      UserError: a field cannot be right, or there are fewer devices.
+      UserError: a field is invalid, or there are fewer devices.
     """
     join(machine)
     make_cpu_devices(machine.devices // max(machine.processes, 1) or cores())
@@ -47,7 +47,7 @@ def join(machine: ConfigDict) -> None:
     """Joins the `jax.distributed` job of a config, if it has one.
 
     Raises:
-      UserError: a field cannot be right, or the environment describes no job.
+      UserError: a field is invalid, or the environment describes no job.
     """
     check_values(machine, "machine.")
     if machine.coordinator:
@@ -70,6 +70,6 @@ def note_precision(compute_dtype: str) -> None:
 
 
 def plan_options(machine: ConfigDict) -> PlanOptions:
-    """What a config sets of plans; their choices are cached unless caching is off."""
+    """The options of plans that a config sets; chosen plans are cached unless caching is off."""
     cache = cache_folder() / "plans" if machine.compilation_cache else None
     return PlanOptions(machine.chunk, machine.driver, machine.devices, cache)

@@ -30,7 +30,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
 
     Raises:
       UserError: a field is invalid or the environment does not allow the run; before any training.
-        store.Interrupted: after a signal; progress is saved.
+      store.Interrupted: after a signal; progress is saved.
     """
     experiment, machine = config.experiment, config.machine
     checks.check(experiment)

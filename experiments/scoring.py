@@ -131,8 +131,8 @@ def one_shot(
 ) -> list[Start]:
     """The starts, one for each replicate, under masks of a criterion.
 
-    It scores parameters by name, one point for each start, on the first `study.examples` of the
-    replicate's training examples. With several densities it prunes in rounds.
+    The criterion scores parameters by name, at one point for each start, on the first
+    `study.examples` of the replicate's training examples. Several densities are rounds of pruning.
     """
     experiment, like = config.experiment, task.shapes[0]
     pruner = prune(criterion(name, task, networks.module(experiment), None), scope)

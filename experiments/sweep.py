@@ -11,7 +11,7 @@ becomes a run; the sweep's page and tables are in `sweeps/` of the workdir.
 
 `--launch=slurm --workers=8 --gpus=1 --time=120 --partition=gpu` submits eight jobs that share the
 work, by submitit (`pip install "lth-jax[cluster]"`), and returns; `--time` is in minutes. A
-preempted job stops in order and continues when it is scheduled again. `--launch=local` starts the
+preempted job saves its work and continues when it is scheduled again. `--launch=local` starts the
 jobs as processes of this machine, waits for them and prints the table. `lth ls` shows their states
 and logs.
 """

@@ -1,4 +1,4 @@
-"""What a device computes, how fast, and what fits: at most 8 minutes in all.
+"""Numerics, speed, memory and curvature of a device, in at most 8 minutes.
 
     experiments/benchmarks/device.sh [--commit-results]
     python -m experiments.benchmarks.device [--quick] [--parts tests,memory]
@@ -6,8 +6,8 @@
 Parts: numeric tests; member-steps per second of populations of four families, beside PyTorch where
 it is installed, and in bfloat16; the memory of programs beside the planner's estimate; the steps of
 LeNet-300-100's recipe; two rounds of pruning ResNet-20; Hessian spectra. Every part is a process
-with a time limit. A measurement that fails, does not fit or is not reached is a row with a reason.
-The last line is one JSON object.
+with a time limit. A measurement that fails, does not fit or is not reached gives a row with a
+reason. The last line is one JSON object.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from lth_jax.population.segment import batch_rows, init_record
 KINDS = ("mlp", "conv", "resnet", "transformer")
 MEMBERS = (1, 64, 4096, 16, 256, 1024, 4)  # a time limit cuts the middle, not the ends
 MOST = 256
-"""The most members of PyTorch, whose batches are stored."""
+"""The largest number of members in PyTorch, where their batches are stored."""
 
 
 def family(kind: str, quick: bool) -> Task:

@@ -3,14 +3,14 @@
     pip install -e ".[keras]"
     python -m experiments.benchmarks.keras_zoo [--quick] [--only=MobileNetV2,ResNet50]
 
-Each network has drawn weights and the smallest square images that it allows. A random third of
-the units of every group is removed. A row's figure is the largest error of the compacted network's
+Each network has random weights and the smallest square images that it allows. A random third of
+the units of every group is removed. A row's value is the largest error of the compacted network's
 outputs and gradients, relative to the largest entry of the masked network's; the gradients are
 those of all parameters that are left, in evaluation mode. A network that misses the goal in float32
 is compared again in float64, where Keras keeps float32 for normalisation only: this separates
 rounding from wrong numbers. Beside it: CPU seconds of the analysis, groups, units, the share of
-weights that is left, and how many axes no group contains for which reason. Axes of one index,
-windows, images and classes are not counted. An architecture that fails is a row with the error.
+weights that is left, and how many axes no group contains, by reason. Axes of one index, windows,
+images and classes are not counted. An architecture that fails gives a row with the error.
 `python -m experiments.benchmarks.history` writes the latest rows into `docs/keras_zoo.md`.
 """
 
@@ -193,7 +193,7 @@ def double_precision() -> Iterator[None]:
 def measured(name: str, make: Callable[..., Any]) -> Row:
     """The row of one architecture.
 
-    Where float32 misses the goal, the comparison in float64, which is then judged, separates a
+    If float32 misses the goal, the comparison in float64 is judged instead, which separates a
     wrong result from rounding.
     """
     one = compared(make)
@@ -223,7 +223,7 @@ def measured(name: str, make: Callable[..., Any]) -> Row:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """A row for each architecture; none ends the run."""
+    """A row for each architecture; the run continues after one that fails."""
     known = architectures()
     names = options.only.split(",") if options.only else list(QUICK if options.quick else known)
     if unknown := sorted(set(names) - known.keys()):

@@ -1,4 +1,4 @@
-"""Cost of Hessian-vector products, Lanczos and whole spectra, compared with the usual ways.
+"""Cost of Hessian-vector products, Lanczos and whole spectra, compared with the usual methods.
 
 Each product is compared with a lower bound for its network, a multiple of the time of one gradient
 (1.17 gradients for the MLP, 1.9 for the conv net). Lanczos is compared with a plain loop in JAX,

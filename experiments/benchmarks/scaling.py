@@ -1,14 +1,14 @@
-"""Weak scaling of a population: as many members on each device, over devices and processes.
+"""Weak scaling of a population: the same number of members per device, over devices and processes.
 
     python -m experiments.benchmarks.scaling [--quick] [--members 8] [--commit-results]
 
 LeNet-300-100, one core for each CPU device. Values are member-steps per second of
 `population.train` with 1, 2, 4 and 8 devices, in one process, in as many processes of one job, and
-in as many processes that share nothing, in alternated rounds. The last are what the machine's cores
-allow side by side; their ratio is over the rate of one device times the number of devices, or of
-cores if there are fewer. Ratios of jobs are over the processes that share nothing. Collectives are
-counted in the compiled program. About eight minutes on two cores, most of which 32 processes a
-round take to start and compile.
+in as many processes that share nothing, in alternated rounds. The last measure what the machine's
+cores allow; their ratio is to the rate of one device times the number of devices, or of cores if
+there are fewer. Ratios of jobs are to the processes that share nothing. Collectives are counted in
+the compiled program. Takes about eight minutes on two cores, most of it for the start and the
+compilation of 32 processes a round.
 """
 
 import argparse

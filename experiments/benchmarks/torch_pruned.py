@@ -111,7 +111,7 @@ class Attention(nn.Module):
 
 
 def rotated(x: Tensor, split: bool) -> Tensor:
-    """Rotary positions of `[batch, heads, time, size]`, whose halves are split or slices."""
+    """Rotary positions of `[batch, heads, time, size]`, with halves from a split or from slices."""
     half = x.shape[-1] // 2
     angles = torch.arange(x.shape[2])[:, None] * 1e4 ** (-torch.arange(half) / half)
     angles = torch.cat([angles, angles], -1)
@@ -255,7 +255,7 @@ class Pruned:
             self._net(self._x)
 
     def _seconds(self, threads: int) -> float:
-        """Of the second of two passes: several threads are slow where cores are shared."""
+        """The time of the second of two passes; several threads are slow where cores are shared."""
         torch.set_num_threads(threads)
         self.forward()
         start = time.perf_counter()

@@ -1,12 +1,12 @@
 """A small ladder with its controls for each family of networks, minutes each on two cores.
 
-* `families.py` or `families.py:vision`: a convolutional network on digits, labels smoothed; *
-`families.py:mnist`: that network on 5,000 images of MNIST, from `--config.machine.manual_dir`; *
-`families.py:language`: a Transformer predicts the characters of Python's help texts; *
-`families.py:recurrent`: a GRU recalls the first of 16 symbols; * `families.py:addition`: a
-Transformer adds modulo a prime; * `families.py:tabular`: an MLP on two groups with different rules
-(`data.tabular.grouped`); * `families.py:planted`: an MLP on labels of a sparse teacher
-(`data.planted`).
+* `families.py` or `families.py:vision`: a convolutional network on digits, labels smoothed;
+* `families.py:mnist`: that network on 5,000 images of MNIST, from `--config.machine.manual_dir`;
+* `families.py:language`: a Transformer predicts the characters of Python's help texts;
+* `families.py:recurrent`: a GRU recalls the first of 16 symbols;
+* `families.py:addition`: a Transformer adds modulo a prime;
+* `families.py:tabular`: an MLP on two groups with different rules (`data.tabular.grouped`);
+* `families.py:planted`: an MLP on labels of a sparse teacher (`data.planted`).
 
 Expected accuracy of the dense networks: recall, addition and the planted task can be solved without
 an error. On the table, the majority's rule alone gives 97 % (`1 - minority * gap`), separate rules

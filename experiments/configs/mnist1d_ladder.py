@@ -1,6 +1,6 @@
-"""The main job: winning tickets and their controls on MNIST-1D, in minutes on a laptop.
+"""The main job: winning tickets and their controls on MNIST-1D, in about a minute on a laptop.
 
-Sizes: `mnist1d_ladder.py` (under four minutes on two cores) and `mnist1d_ladder.py:smoke`.
+Sizes: `mnist1d_ladder.py` (about a minute on two cores) and `mnist1d_ladder.py:smoke`.
 """
 
 from ml_collections import ConfigDict

@@ -7,12 +7,13 @@ with the original initialisation ("random_units"). `python -m experiments.latenc
 compacted networks.
 
 Sizes:
-  * `units.py` or `units.py:hidden`: hidden units of an MLP 64-256-128-10 on digits; *
-  `units.py:channels`: channels of a small convolutional network; * `units.py:resnet`: channels of a
-  residual network by BatchNorm's scales, in multiples of 2; * `units.py:heads`: heads of attention
-  of a small Vision Transformer; * `units.py:refill`, `units.py:regroup`: an unstructured ladder of
-  the first network, where each ticket is also refilled (whole units) or regrouped (dense blocks),
-  with controls (Chen et al., 2022, "Coarsening the granularity").
+  * `units.py` or `units.py:hidden`: hidden units of an MLP 64-256-128-10 on digits;
+  * `units.py:channels`: channels of a small convolutional network;
+  * `units.py:resnet`: channels of a residual network by BatchNorm's scales, in multiples of 2;
+  * `units.py:heads`: heads of attention of a small Vision Transformer;
+  * `units.py:refill`, `units.py:regroup`: an unstructured ladder of the first network, where each
+    ticket is also refilled (whole units) or regrouped (dense blocks), with controls (Chen et al.,
+    2022, "Coarsening the granularity").
 """
 
 from collections.abc import Callable

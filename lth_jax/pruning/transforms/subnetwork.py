@@ -117,8 +117,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
 
     Without `mask` here, `update` takes it as a keyword argument: it may change at any update. With
     `mask` here, the state carries it (`optax.tree.get(state, "mask")`), and `update` takes
-    gradients, state and parameters only, as `TrainState.apply_gradients` and `nnx.Optimizer` call
-    it.
+    gradients, state and parameters only, as `TrainState.apply_gradients` calls it.
 
     Args:
       inner: the optimizer.
