@@ -1,6 +1,6 @@
 """Accuracy against file size, for the tickets and dense networks of a finished run.
 
-    python -m experiments.frontier RUN [--root runs]
+python -m experiments.frontier RUN [--root runs]
 """
 
 import sys

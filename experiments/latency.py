@@ -1,6 +1,6 @@
 """Accuracy against measured latency, for a finished run's networks without dead units.
 
-    python -m experiments.latency RUN [--batch 256] [--repeats 50]
+python -m experiments.latency RUN [--batch 256] [--repeats 50]
 """
 
 import sys

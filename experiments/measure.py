@@ -1,6 +1,6 @@
 """Behaviour of a finished run's networks on its test set, beyond accuracy.
 
-    python -m experiments.measure RUN [--examples 1000]
+python -m experiments.measure RUN [--examples 1000]
 """
 
 import sys
