@@ -44,6 +44,7 @@ from lth_jax.analysis.roofline import A100
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of, whole
+from lth_jax.machine import confine, core_shares
 from lth_jax.measures.claims import Control, Evidence, Protocol
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
@@ -79,8 +80,8 @@ def run(
       claims: of the studies.
       runner: trains their networks, or those of one worker.
       again: whether finished studies run again.
-      workers: processes, each of which runs one study at a time; studies that measure time run
-        alone, after the others.
+      workers: processes, each of which runs one study at a time on its share of the cores; studies
+        that measure time run alone, after the others.
 
     Returns:
       The path of the page.
@@ -127,36 +128,43 @@ def finish(claim: str, size: str, name: str, runner: StudyRunner, *, again: bool
 def _in_workers(workers: int, claims: Sequence[str], options: tuple[Any, ...]) -> None:
     """`finish` for each study, in processes of their own, `workers` at a time.
 
+    Each process has its share of the cores: on the same cores, two populations wait for each
+    other's devices at every step, and take as long as one after the other.
+
     Raises:
       UserError: a process failed; the others have finished their studies.
     """
     context = multiprocessing.get_context("spawn")  # JAX has threads, so a fork may deadlock
-    waiting, failed = list(claims), list[str]()
-    running: dict[Any, multiprocessing.context.SpawnProcess] = {}  # by sentinel
+    shares, waiting, failed = core_shares(workers), list(claims), list[str]()
+    running: dict[Any, tuple[multiprocessing.context.SpawnProcess, list[int]]] = {}  # by sentinel
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                claim = waiting.pop(0)
-                process = context.Process(target=_work, args=(claim, *options), name=claim)
+            while waiting and shares:
+                claim, share = waiting.pop(0), shares.pop()
+                process = context.Process(target=_work, args=(claim, share, *options), name=claim)
                 process.start()
-                running[process.sentinel] = process
+                running[process.sentinel] = process, share
             for sentinel in multiprocessing.connection.wait(list(running)):
-                process = running.pop(sentinel)
+                process, share = running.pop(sentinel)
+                shares.append(share)
                 process.join()
                 failed += [process.name] * bool(process.exitcode)
     finally:
-        for process in running.values():
+        for process, _ in running.values():
             process.terminate()
-        for process in running.values():
+        for process, _ in running.values():
             process.join()
     if failed:
         raise UserError(f"{', '.join(failed)} failed; the message stands above.")
 
 
-def _work(claim: str, size: str, name: str, machine: Mapping[str, Any], again: bool) -> None:
-    """A worker's process: runs one study."""
+def _work(
+    claim: str, cores: list[int], size: str, name: str, machine: Mapping[str, Any], again: bool
+) -> None:
+    """A worker's process: runs one study on some cores."""
 
     def work() -> str:
+        confine(cores)
         config = ConfigDict(machine)
         machines.prepare(config)
         with locks.in_use(Path(config.workdir), "atlas"):

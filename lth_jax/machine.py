@@ -21,6 +21,21 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def core_shares(number: int) -> list[list[int]]:
+    """The cores of this process, dealt to `number` processes; all for each if they are fewer.
+
+    The lists are empty where the system has no affinities.
+    """
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [mine[i::number] or mine for i in range(number)]
+
+
+def confine(to: list[int]) -> None:
+    """Confines this process to some cores; call it before JAX starts its threads."""
+    if to:
+        os.sched_setaffinity(0, to)
+
+
 def make_cpu_devices(number: int) -> None:
     """Makes virtual CPU devices, at most one per core.
 
