@@ -248,7 +248,10 @@ class StudyRunner:
         return self._runs[self._key(name, config)]
 
     def _plan(self, name: str, config: ConfigDict, size: int) -> Plan:
-        """The plan of a population, from the measurements for the study's ladders."""
+        """The plan of a population, from the measurements for the study's ladders.
+
+        The ladders may have run where there were more devices.
+        """
         plan = self._plans[name, config.experiment.model.name]
         best = cheapest(plan["evidence"], [size]) if plan["evidence"] else read_plan(plan)
-        return narrowed(best, size)
+        return fitted(narrowed(best, size), jax.local_device_count())
