@@ -22,3 +22,18 @@ def test_a_retrained_dense_network_is_the_ladders(tmp_path):
     for metric in ("test_accuracy_final", "train_loss_final", "validation_loss_best"):
         ladder = found.of("only", "dense", metric)
         np.testing.assert_allclose(again.results[metric], ladder, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_plans_of_more_devices_are_fitted_to_those_here(tmp_path):
+    config = tiny(common.mnist1d(seeds=2), replicates=2)
+    config.experiment.prune.levels = 0
+    with runner_in(tmp_path) as runner:
+        runner.ladders("study", {"only": config})
+        starts = runner.origins("study", config)
+        here = runner.retrain("study", config, starts)
+        [plan] = runner._plans.values()  # as recorded where there are 16 devices
+        plan |= {"chunk": 16, "devices": 16, "vmapped": 1}
+        there = runner.retrain("study", config, starts)
+    for metric, values in here.results.items():
+        np.testing.assert_allclose(there.results[metric], values, atol=1e-4, err_msg=metric)
