@@ -39,7 +39,8 @@ class Value:
 
     Attributes:
       aval: shape and dtype.
-      constant: the array itself for literals and closed-over arrays, else None.
+      constant: the array itself for literals and closed-over arrays, else None. Read values by
+        `np.asarray`: operations on a `jax.Array` are traced where the graph is read in a trace.
     """
 
     aval: Any

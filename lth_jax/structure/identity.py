@@ -51,7 +51,7 @@ class Steps(NamedTuple):
     def zero(self, value: Value) -> np.ndarray:
         """Bool `[steps]`: the value is zero in this step."""
         if value.constant is not None:
-            return np.full(len(self.steps), not np.any(value.constant))
+            return np.full(len(self.steps), not np.any(np.asarray(value.constant)))
         held = self.content(value)
         return np.zeros(len(self.steps), bool) if held is None else held == ZERO
 

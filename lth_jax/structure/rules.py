@@ -173,7 +173,7 @@ def _aligned(links: Links, op: Op, content: Content, ins: list[Axes], d: int, n:
 def scalar_content(value: Value, n: int) -> np.ndarray:
     """The content of a broadcast scalar in each of `n` slices."""
     known = value.constant is not None and isinstance(value.aval.dtype, np.dtype)
-    held = ZERO if known and not np.any(value.constant) else FINITE
+    held = ZERO if known and not np.any(np.asarray(value.constant)) else FINITE
     return np.full(n, held, np.int8)
 
 

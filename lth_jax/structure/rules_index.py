@@ -18,7 +18,7 @@ def _start(op: Op, d: int, first: int, size: int, window: int) -> int | None:
     if window == size:
         return 0
     known = op.ins[first + d].constant
-    return None if known is None else min(max(int(known), 0), size - window)
+    return None if known is None else min(max(int(np.asarray(known)), 0), size - window)
 
 
 def _dynamic_slice(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:

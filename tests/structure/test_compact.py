@@ -65,6 +65,34 @@ def test_other_batch_sizes(case):
     np.testing.assert_allclose(apply(small, x), mlp(masked(found, params, units), x), rtol=1e-5)
 
 
+# Operations whose rule reads the values of an array; the array is closed over, not a literal.
+ONES, ZEROS, PLACES = jnp.ones(3), jnp.zeros(3), jnp.array([2, 0, 1])
+READERS = {
+    "broadcast": lambda params, h: h + ONES,
+    "gather": lambda params, h: jnp.tanh(h @ params["s"][0])[:, PLACES],
+    "power": lambda params, h: (1 + h) ** ONES,
+    "scan": lambda params, h: lax.scan(lambda h, w: (h + (h @ w) * ZEROS, None), h, params["s"])[0],
+    "slice": lambda params, h: lax.dynamic_slice(h, (0, PLACES[1]), h.shape),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_arrays_that_are_closed_over_keep_their_values_in_a_trace(name):
+    def apply(params, x):
+        return READERS[name](params, jnp.tanh(x @ params["w"])) @ params["v"]
+
+    rng = np.random.default_rng(0)
+    shapes = {"w": (4, 3), "v": (3, 2), "s": (5, 3, 3)}
+    params = {leaf: rng.normal(size=shape).astype("float32") for leaf, shape in shapes.items()}
+    found = st.find_groups(apply, params, jnp.ones((2, 4)))
+    units = {group.name: np.arange(group.units) > 0 for group in found.groups if group.exact}
+    small, compact = st.compact(found, params, units)
+    x = rng.normal(size=(7, 4)).astype("float32")  # a batch of another size is traced again
+    masked = jax.tree.map(lambda m, v: np.where(m, v, 0), st.expand(found, units), params)
+    wanted = apply(masked, x)
+    np.testing.assert_allclose(jax.jit(compact)(small, x), wanted, atol=1e-5)
+
+
 def test_training_compact_is_training_masked(case):
     found, params, x, units = case
     y = jnp.asarray(np.random.default_rng(1).normal(size=(3, 2)), "float32")
