@@ -114,7 +114,10 @@ def rates_of(options: argparse.Namespace, way: Way) -> list[float]:
     for one in jobs * way.apart:
         assert one.stdout
         one.stdout.readline()  # it has compiled
-    printed = [one.communicate("start\n")[0] for one in jobs]
+    for one in jobs * way.apart:
+        assert one.stdin
+        print("start", file=one.stdin, flush=True)
+    printed = [one.communicate()[0] for one in jobs]
     if any(one.returncode for one in jobs):
         raise RuntimeError(f"a process of {way} failed; see above.")
     rates = np.array([text.splitlines()[-1].split() for text in printed], float)
