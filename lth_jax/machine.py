@@ -25,6 +25,9 @@ def core_shares(number: int) -> list[list[int]]:
     """The cores of this process, dealt to `number` processes; all for each if they are fewer.
 
     The lists are empty where the system has no affinities.
+
+    >>> len(core_shares(2))
+    2
     """
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return [mine[i::number] or mine for i in range(number)]
