@@ -3,6 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from lth_jax import text
 from lth_jax.keys import check_key
 from lth_jax.layouts import Layouts
@@ -216,6 +220,11 @@ def _check_reconstruct(ladder: Ladder) -> None:
             raise TypeError(
                 "`batches` must hold pairs of inputs and targets for `reconstruct`, but holds a "
                 f"{type(batch).__name__}; inputs alone are `[(x, None) for x in batches]`."
+            )
+        floats = [x for x in jax.tree.leaves(batch[0]) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        if not all(np.isfinite(x).all() for x in floats):
+            raise ValueError(
+                "`batches` hold inputs that are NaN or infinite, to which no weights can be fitted."
             )
     if ladder.methods or None in ladder.counts:
         raise ValueError(

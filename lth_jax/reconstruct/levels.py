@@ -59,6 +59,11 @@ class Reconstruction(NamedTuple):
           TypeError: `method` is not built.
         """
         check_method(self.method)
+        if self.method.damping == 0:
+            raise ValueError(
+                "`reconstruct.method` has `damping` 0, with which a singular Gram matrix would end "
+                "a ladder in NaN; it must be positive."
+            )
         for name, value, known in (("mask", self.mask, MASKS), ("start", self.start, STARTS)):
             if value not in known:
                 raise ValueError(nearest(f"`reconstruct.{name}`", value, known))
@@ -104,7 +109,7 @@ class Reconstruction(NamedTuple):
         layers = _chosen(stream.programs[0], check_prunable(prunable, params), trees.names(params))
         stream.leaves[:] = mask_others(leaves, masks, layers)
         for layer in layers:
-            gram, rows = stream.gram(layer)
+            gram, rows, _ = stream.gram(layer)
             check_rows(layer, rows, 1.0)
             old, keep = layer.read(leaves[layer.leaf]), layer.read(masks[layer.leaf])
             if self.chooses:

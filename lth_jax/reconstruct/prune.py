@@ -191,7 +191,8 @@ def _cost(stream: Stream, layer: Layer, min_rows: float) -> jax.Array:
 @jax.jit
 def _relative_cost(weights: jax.Array, gram: jax.Array) -> jax.Array:
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2)[..., None]
-    return weights**2 * diagonal / jnp.sum(weights * dot(gram, weights))
+    whole = jnp.sum(weights * dot(gram, weights))
+    return weights**2 * diagonal / jnp.where(whole > 0, whole, 1)
 
 
 def _prune_layer(
@@ -244,23 +245,25 @@ def _checked_gram(
     stream: Stream, layer: Layer, min_rows: float, damping: float | None
 ) -> tuple[jax.Array, int]:
     """The Gram matrix of a layer and its rows, checked."""
-    gram, rows = stream.gram(layer)
+    gram, _, filled = stream.gram(layer)
+    rows = int(filled.min())
     finite, reached = _state(gram)
     if not finite:
         raise ValueError(
             f"`batches` give activations that are NaN or infinite at the inputs of '{layer.name}'."
         )
-    check_rows(layer, rows, min_rows)
     if not reached.all():
         group = f" (group {int(reached.argmin())} of {layer.groups})" if layer.groups > 1 else ""
         raise ValueError(f"`batches` give '{layer.name}'{group} nothing but zeros as inputs.")
-    if damping == 0:
+    check_rows(layer, rows, min_rows)
+    limit = layer.inputs * float(jnp.finfo(work_dtype(gram.dtype)).eps)
+    if damping is not None and damping <= limit:  # more of it bounds the condition number
         values = np.asarray(jnp.linalg.eigvalsh(gram))
-        limit = layer.inputs * float(jnp.finfo(work_dtype(gram.dtype)).eps)
+        values = values + damping * values.mean(axis=1, keepdims=True)
         if (values[:, 0] <= limit * values[:, -1]).any():
             raise ValueError(
-                f"the Gram matrix of '{layer.name}' is singular in {gram.dtype}: give more "
-                "`batches`, or a `method` with `damping`."
+                f"the Gram matrix of '{layer.name}' is singular in {gram.dtype} with `damping` "
+                f"{damping:g}: give more `batches`, or a `method` with more `damping`."
             )
     return gram, rows
 

@@ -13,7 +13,7 @@ class PrunedLayer(NamedTuple):
 
     Attributes:
       layer: the layer.
-      rows: calibration rows.
+      rows: calibration rows that are not all 0; of the group with the fewest.
       kept: weights kept.
       error: `‖X W − X W'‖² / ‖X W‖²` on the calibration rows, with the new weights in their dtype.
       masked_error: the same with the old weights on the new mask.

@@ -69,14 +69,18 @@ class Stream:
             self.programs.append(found[kind])
         self._restart()
 
-    def gram(self, layer: Layer) -> tuple[jax.Array, int]:
-        """`XᵀX`, `(groups, inputs, inputs)`, summed over all batches and sites, and its rows.
+    def gram(self, layer: Layer) -> tuple[jax.Array, int, jax.Array]:
+        """`XᵀX`, summed over all batches and sites, and the number of its rows.
 
         Call it for layers in the order of `find_layers`.
+
+        Returns:
+          `(gram, rows, filled)`: `(groups, inputs, inputs)`; the rows of X; and int32 `(groups,)`,
+          how many of them are not all 0. An expert gets zeros for examples of other experts.
         """
         dtype = work_dtype(self.leaves[layer.leaf].dtype)
         total = jnp.zeros((layer.groups, layer.inputs, layer.inputs), dtype)
-        number = 0
+        number, filled = 0, jnp.zeros(layer.groups, jnp.int32)
         for k, program in enumerate(self.programs):
             left = program.order.count(layer.key)
             while left:
@@ -85,10 +89,11 @@ class Stream:
                     continue
                 if program.order[self._passed[k]] == layer.key:
                     rows = event.product.rows(event.operands)
-                    total, number = _add_gram(total, rows), number + rows.shape[1]
+                    total, filled = _add_gram(total, filled, rows)
+                    number += rows.shape[1]
                     left -= 1
                 self._passed[k] += 1
-        return total, number
+        return total, number, filled
 
     def proceed(self, layer: Layer, leaf: jax.Array | None = None) -> None:
         """Continues after the last layer, with another leaf if one is given."""
@@ -111,10 +116,11 @@ class Stream:
 
 
 @jax.jit
-def _add_gram(total: jax.Array, rows: jax.Array) -> jax.Array:
+def _add_gram(total: jax.Array, filled: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    filled = filled + jnp.any(rows != 0, axis=2).sum(axis=1, dtype=jnp.int32)
     rows = rows.astype(total.dtype)
     with full_precision():
-        return total + jnp.einsum("gri,grj->gij", rows, rows)
+        return total + jnp.einsum("gri,grj->gij", rows, rows), filled
 
 
 def grams(
@@ -140,5 +146,6 @@ def grams(
     """
     stream = Stream(f, params, batches)
     for layer in stream.programs[0]:
-        yield layer, *stream.gram(layer)
+        gram, rows, _ = stream.gram(layer)
+        yield layer, gram, rows
         stream.proceed(layer)

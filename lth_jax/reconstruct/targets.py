@@ -91,7 +91,7 @@ def from_costs(layers: Sequence[Layer], costs: Sequence[jax.Array], count: int) 
     """
     check_global(layers, count)
     # The most costly weight comes first: no layer is emptied.
-    scores = [jnp.where(c == c.max(), jnp.inf, c) for c in costs]
+    scores = [c.at[jnp.unravel_index(jnp.argmax(c), c.shape)].set(jnp.inf) for c in costs]
     live = [jnp.ones(c.shape, bool) for c in costs]
     kept = largest(scores, live, jnp.int32(count))
     return [np.asarray(mask.sum((1, 2), dtype=jnp.int32)) for mask in kept]

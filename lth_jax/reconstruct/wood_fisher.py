@@ -91,7 +91,7 @@ def wood_fisher(
         if not (jnp.isfinite(fisher).all() and fisher.any()):
             name = trees.names(params)[k]
             raise ValueError(f"the gradients of `loss` at '{name}' are NaN, infinite or all 0.")
-        fishers[k], score = _scores(_blocks(leaves[k], block), fisher, damping)
+        fishers[k], score = _scores(leaves[k], fisher, damping)
         scores[k] = _leaf(score, leaves[k])
     every, meaning = ones_like(params), {"prunable": prunable, "layouts": layouts}
     units = granularity.to_units(jax.tree.unflatten(structure, scores), every, **meaning)
@@ -151,9 +151,10 @@ def _add_fishers(
 
 
 @jax.jit
-def _scores(weights: jax.Array, fisher: jax.Array, damping: float) -> tuple[jax.Array, jax.Array]:
-    """The damped blocks, and `w² / (2 [F⁻¹]_pp)` of each weight."""
-    amount = damping * jnp.mean(jnp.diagonal(fisher, axis1=1, axis2=2))
+def _scores(leaf: jax.Array, fisher: jax.Array, damping: float) -> tuple[jax.Array, jax.Array]:
+    """The damped blocks, and `w² / (2 [F⁻¹]_pp)` of each weight of a leaf."""
+    weights = _blocks(leaf, fisher.shape[-1])
+    amount = damping * jnp.sum(jnp.diagonal(fisher, axis1=1, axis2=2)) / leaf.size
     whole = fisher + amount * jnp.eye(fisher.shape[-1], dtype=fisher.dtype)
     inverse = jnp.sum(jax.vmap(inverse_factor)(whole) ** 2, axis=1)
     return whole, weights.astype(fisher.dtype) ** 2 / (2 * inverse)

@@ -113,6 +113,8 @@ def test_method_and_calibration_data_are_in_the_key():
         (Reconstruction(refit(), "criterion", "rewound"), {}, "changes nothing"),
         (Reconstruction(refit(), "methods"), {}, "did you mean 'method'"),
         (Reconstruction(refit), {}, "call it: `refit()`"),
+        (Reconstruction(refit(damping=0)), {}, "`damping` 0"),
+        (Reconstruction(refit()), {"batches": [(INPUTS[0] * jnp.nan, None)]}, "NaN or infinite"),
         (
             Reconstruction(refit(), "method"),
             {"granularity": lth.granularity.n_m(1, 2)},

@@ -287,3 +287,28 @@ def test_options_of_methods_are_checked():
     for build in (partial(methods.sparse_gpt, block=0), partial(methods.alps, penalty=0)):
         with pytest.raises(ValueError, match="must be"):
             build()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_gram_matrix_that_is_not_finite_gives_nan(name):
+    gram = jnp.eye(6).at[2, 2].set(jnp.nan)
+    new, mask = ALL[name]()(jnp.ones((6, 4)), gram, 12)
+    assert jnp.isnan(new[mask]).all()
+
+
+@pytest.mark.parametrize("name", ["obs", "sparse_gpt"])
+def test_a_singular_gram_matrix_gives_nan(name):
+    gram = jnp.ones((6, 6))
+    for method in (ALL[name](damping=0), methods.refit(ALL[name](damping=0))):
+        new, mask = method(jnp.ones((6, 4)), gram, 12)
+        assert jnp.isnan(new[mask]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e18])
+def test_errors_do_not_depend_on_scales_and_keep_nan(scale):
+    w, gram = jnp.full((4, 1), scale), 100 * jnp.eye(4)
+    error = layer_error(w, w.at[0].set(0), gram)
+    np.testing.assert_allclose(error, 0.25, rtol=1e-6)
+    assert layer_error(w, w, gram) == layer_error(0 * w, 0 * w, gram) == 0
+    assert jnp.isnan(layer_error(w, w.at[1].set(jnp.nan), gram))
+    assert jnp.isnan(layer_error(w, w.at[0].set(0), gram.at[0, 0].set(jnp.nan)))

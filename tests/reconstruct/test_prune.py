@@ -221,12 +221,17 @@ def test_a_report_is_a_table():
 
 COUNTS = {"first": 3, "bias": 8, "second": 1}
 NAN = [jnp.full((16, 6), jnp.nan)]
+TIED = [x.at[:, 1].set(x[:, 0]).at[:, 2].set(x[:, 3] + x[:, 4]) for x in BATCHES]
 BAD = {
     "no_layer": (dict(prunable=dict.fromkeys(PARAMS, True)), "'bias', which is no"),
     "rows": (dict(batches=[BATCHES[0][:4]]), "4 rows for the 6 inputs of 'first'"),
     "singular": (
         dict(batches=[BATCHES[0][:4]], min_rows=0, method=reconstruct.obs(damping=0)), "is singular"
     ),
+    "singular_choice": (
+        dict(batches=TIED, method=reconstruct.refit(reconstruct.obs(damping=0))), "is singular"
+    ),
+    "little_damping": (dict(batches=TIED, method=reconstruct.obs(damping=1e-12)), "is singular"),
     "nan": (dict(batches=NAN), "NaN or infinite at the inputs of 'first'"),
     "nan_weights": (
         dict(params=PARAMS | {"first": jnp.full((6, 8), jnp.inf)}), "has weights that are NaN"
@@ -287,3 +292,15 @@ def test_an_expert_without_inputs_is_named():
     x = jnp.stack([jnp.ones((20, 6)), jnp.zeros((20, 6))])
     with pytest.raises(ValueError, match=r"'w' \(group 1 of 2\) nothing but zeros"):
         prune(experts, {"w": jnp.ones((2, 6, 5))}, [x], method=SPARSE_GPT, density=0.5)
+
+
+def test_rows_of_an_expert_are_those_sent_to_it():
+    x = jax.random.normal(KEYS[0], (2, 20, 6)).at[1, 2:].set(0)
+    with pytest.raises(ValueError, match="2 rows for the 6 inputs of 'w'"):
+        prune(experts, {"w": jnp.ones((2, 6, 5))}, [x], method=SPARSE_GPT, density=0.5)
+
+
+def test_one_count_for_all_layers_empties_no_layer_even_of_zeros():
+    params = PARAMS | {"second": jnp.zeros((4, 8))}
+    _, mask, _ = prune(mlp, params, BATCHES, method=reconstruct.wanda(), counts=20)
+    assert (mask["first"].sum(), mask["second"].sum()) == (19, 1)

@@ -27,8 +27,8 @@ class LayerMethod:
     Attributes:
       name: shown in reports.
       solve: the uncompiled function; `weights` and `gram` have one floating-point dtype.
-      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; None if
-        the method inverts nothing.
+      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; the
+        smallest where there are several; None if the method inverts nothing.
     """
 
     name: str
@@ -40,7 +40,8 @@ class LayerMethod:
     ) -> tuple[jax.Array, jax.Array]:
         """The new weights, exactly 0 where pruned, and the mask of those kept.
 
-        Computed in float32, or float64 if the weights are; singular Gram matrices give NaN.
+        Computed in float32, or float64 if the weights are. All weights that stay are NaN where the
+        Gram matrix is not finite, or singular for a method that inverts it.
 
         Args:
           weights: `W`, `(inputs, outputs)`.
@@ -71,7 +72,7 @@ class LayerMethod:
         def run(weights: jax.Array, gram: jax.Array, keep: Keep) -> tuple[jax.Array, jax.Array]:
             dtype = work_dtype(weights.dtype)
             new, mask = self.solve(weights.astype(dtype), gram.astype(dtype), keep)
-            new = new.astype(weights.dtype)
+            new = jnp.where(jnp.isfinite(gram).all(), new, jnp.nan).astype(weights.dtype)
             return jnp.where(mask, new, jnp.zeros_like(new)), mask
 
         return jax.jit(run)
@@ -86,15 +87,22 @@ def work_dtype(dtype: Any) -> Any:
 
 
 def layer_error(weights: jax.Array, new: jax.Array, gram: jax.Array) -> jax.Array:
-    """`‖X W − X W'‖² / ‖X W‖²` from `gram` = `XᵀX`; 0 where both are 0.
+    """`‖X W − X W'‖² / ‖X W‖²` from `gram` = `XᵀX`; 0 where both are 0, NaN where an entry is NaN.
 
     >>> w = jnp.array([[1.0], [2.0]])
     >>> float(layer_error(w, w.at[0].set(0), jnp.eye(2)))
     0.2...
     """
-    change = new - weights
-    wrong, whole = (jnp.sum(d * dot(gram, d)) for d in (change, weights))
-    return jnp.where(wrong > 0, wrong / whole, 0.0)
+
+    def scaled(x: jax.Array, size: jax.Array) -> jax.Array:
+        return x / jnp.where(size == 0, 1, size)
+
+    # The quotient depends on no scale; squares of very large and small weights leave the range.
+    change, gram = new - weights, scaled(gram, jnp.abs(gram).max(initial=0))
+    size = jnp.maximum(jnp.abs(change).max(initial=0), jnp.abs(weights).max(initial=0))
+    both = scaled(change, size), scaled(weights, size)
+    wrong, whole = (jnp.sum(d * dot(gram, d)) for d in both)
+    return jnp.where((wrong <= 0) & (whole >= 0), 0.0, wrong / whole)
 
 
 def damped(gram: jax.Array, damping: float) -> jax.Array:

@@ -47,15 +47,17 @@ def obs(damping: float = 0.01) -> LayerMethod:
 
     def solve(weights: jax.Array, gram: jax.Array, keep: Keep) -> tuple[jax.Array, jax.Array]:
         hessian = damped(gram, damping)
-        mask = keep if is_mask(keep) else _choose(weights, hessian, keep)
-        return least_squares(weights, hessian, mask, weights), mask
+        if is_mask(keep):
+            return least_squares(weights, hessian, keep, weights), keep
+        factor = inverse_factor(hessian)
+        mask = _choose(weights, dot(factor.T, factor), keep)
+        fitted = least_squares(weights, hessian, mask, weights)
+        return jnp.where(jnp.isfinite(factor).all(), fitted, jnp.nan), mask
 
     return LayerMethod("obs", solve, damping)
 
 
-def _choose(weights: jax.Array, hessian: jax.Array, keep: Keep) -> jax.Array:
-    factor = inverse_factor(hessian)
-    inverse = dot(factor.T, factor)
+def _choose(weights: jax.Array, inverse: jax.Array, keep: Keep) -> jax.Array:
     inputs, outputs = weights.shape
     pattern = keep if isinstance(keep, Pattern) else Pattern(1, inputs)
     steps = inputs // pattern.m * (pattern.m - pattern.n) if keep is pattern else inputs

@@ -70,6 +70,8 @@ def refit(choose: LayerMethod | None = None, damping: float = 0.01) -> LayerMeth
 
     def solve(weights: jax.Array, gram: jax.Array, keep: Keep) -> tuple[jax.Array, jax.Array]:
         start, mask = first.solve(weights, gram, keep)
-        return least_squares(weights, damped(gram, damping), mask, start), mask
+        fitted = least_squares(weights, damped(gram, damping), mask, start)
+        return jnp.where(jnp.isfinite(start).all(), fitted, jnp.nan), mask
 
-    return LayerMethod(f"refit({first.name})", solve, damping)
+    least = damping if first.damping is None else min(damping, first.damping)
+    return LayerMethod(f"refit({first.name})", solve, least)
