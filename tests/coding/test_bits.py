@@ -45,7 +45,7 @@ def test_a_varint_is_read_back_and_no_further(value, rest):
     [
         (lambda: bits.Reader(b"ab").take(3), "ends after 2 bytes where 3"),
         (lambda: bits.Reader(b"\x80").varint(), "ends after 1 bytes"),
-        (lambda: bits.Reader(b"\x7f").varint(limit=126), "127 127; at most 126"),
+        (lambda: bits.Reader(b"\x7f").varint(limit=126), "a count of 127; at most 126"),
         (lambda: bits.Reader(b"\xff" * 10).varint(), "at most"),
         (lambda: bits.Reader(b"\x08").bits(3), "ones where zeros pad"),
         (lambda: bits.Reader(b"\x00").end(), "1 bytes after its end"),
